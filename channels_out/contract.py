@@ -1,0 +1,135 @@
+"""What every provider's adapter promises. Adapters translate, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from channels_out.errors import InboundError, SendError
+from channels_out.events import Event
+from channels_out.kinds import AddressKind, Channel, ReceiptStatus
+from channels_out.shapes import load_json
+
+
+@dataclass(frozen=True, slots=True)
+class InboundRequest:
+    """A webhook as it arrived. `url` is the public address with its query; header names are in lower case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    body: bytes
+    _json: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def json(self) -> Any:
+        """The body as JSON, parsed once however often it is asked for. Raises InboundError (`malformed`)."""
+        if not self._json:
+            self._json.append(load_json(self.body))
+        return self._json[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A client's account at a provider, as a plain value. `base_url` is where its API is, without a trailing slash;
+    `timeout` is the seconds to connect and to wait for an answer (None: `http.TIMEOUT`)."""
+
+    address: str
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    base_url: str = ""
+    timeout: tuple[float, float] | None = None
+
+    def secrets(self, name: str) -> list[str]:
+        """The values of a credential that may hold several, separated by commas or whitespace: the old and the new."""
+        return self.credentials.get(name, "").replace(",", " ").split()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundMessage:
+    """One text to send. `message_id` is our own id of it; `reply_to` the provider's id of the message it answers."""
+
+    message_id: str
+    to: str
+    to_kind: AddressKind
+    text: str
+    reply_to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SendResult:
+    """The provider took it. `status` is what is known at once: sent, or delivered."""
+
+    provider_message_id: str
+    status: ReceiptStatus = ReceiptStatus.SENT
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to answer a provider's webhook or handshake with."""
+
+    status: int = 200
+    content_type: str = "text/plain"
+    body: str = ""
+
+
+class Adapter(ABC):
+    """One provider on one channel. Stateless; safe to use from many threads.
+
+    A webhook goes through it in this order: `recognises`, `addresses`, then `verify` for the account of **every**
+    address that was named, then `parse`. One body can name several accounts while one secret signed it: events of an
+    account that did not verify are not to be believed.
+
+    provider              the word in `ChannelAccount.provider`
+    channel               the channel it speaks
+    text_limit            the longest text of one message, counted in `limit_unit`
+    limit_unit            a unit of `splitting`: "characters", "utf-16 units" or "utf-8 bytes"
+    credentials           names an account must have to send and to verify
+    sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
+    """
+
+    provider: ClassVar[str]
+    channel: Channel
+    text_limit: ClassVar[int]
+    limit_unit: ClassVar[str] = "characters"
+    credentials: ClassVar[tuple[str, ...]] = ()
+    sends_idempotently: ClassVar[bool] = False
+
+    def recognises(self, request: InboundRequest) -> bool:
+        """Whether this provider, and no other of its channel, can have sent the request. Nothing is verified yet."""
+        return False
+
+    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+        """The answer to the provider's GET that proves we own the address; None where it is no such request."""
+        return None
+
+    def addresses(self, request: InboundRequest) -> list[str]:
+        """The account addresses that the payload names, unverified, each once, in order.
+
+        Raises InboundError (`malformed`) if the body is no payload of this provider.
+        """
+        return []
+
+    def verify(self, request: InboundRequest, account: Account) -> None:
+        """Return if the account's own secret signed the raw bytes. Raises InboundError (`invalid_signature`)."""
+        raise InboundError(f"{self.provider} takes no webhooks.", code="invalid_signature")
+
+    def parse(self, request: InboundRequest) -> list[Event]:
+        """Every event of the batch, in order; what is not understood is `Unhandled`.
+
+        Raises InboundError (`malformed`).
+        """
+        return []
+
+    @abstractmethod
+    def send(self, account: Account, message: OutboundMessage) -> SendResult:
+        """Send one text. Raises SendError."""
+
+    def check(self, account: Account) -> str:
+        """Ask the provider whether it takes the account's credentials; nothing is sent to anybody.
+
+        Returns what the provider calls the account. Raises SendError: `account_broken` where the credentials are
+        refused, `not_supported` where the provider cannot be asked.
+        """
+        raise SendError(f"There is no way to ask {self.provider} about credentials.", code="not_supported")

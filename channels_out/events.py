@@ -1,0 +1,73 @@
+"""What a webhook can tell us, the same whatever provider it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from channels_out.kinds import AddressKind, ReceiptStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who wrote. `address` is exactly what a reply is sent to; `phone` is E.164 where the channel reveals one.
+
+    `aliases` are further addresses of the same person on this channel, as (kind, address).
+    """
+
+    address: str
+    kind: AddressKind
+    phone: str | None = None
+    name: str | None = None
+    aliases: tuple[tuple[AddressKind, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InboundMessage:
+    """Something a person said: it becomes a chunk. `text` is never blank; what is not text has a readable stand-in.
+
+    `kind` is the provider's word for what it is ("text", "image", "location"). `metadata` holds plain JSON; each
+    adapter says which keys.
+    """
+
+    account: str
+    message_id: str
+    sender: Sender
+    text: str
+    occurred_at: datetime | None = None
+    kind: str = "text"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a message that we sent. `our_message_id` is the id we gave along, if the provider returns it."""
+
+    account: str
+    provider_message_id: str
+    status: ReceiptStatus
+    occurred_at: datetime | None = None
+    our_message_id: str | None = None
+    code: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """Something that arrived and is not a turn of the conversation: kept with its reason, so that it can be replayed.
+
+    `kind` is the provider's word for it ("reaction"); `reason` ours: `not_a_turn`, `unknown_type`, `malformed`, `echo`.
+    `raw` is the provider's payload narrowed to this one item: as the body of a request, `parse` gives this event again.
+    `account` is '' where the payload names none.
+    """
+
+    account: str
+    kind: str
+    reason: str
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    message_id: str = ""
+
+
+Event = InboundMessage | Receipt | Unhandled

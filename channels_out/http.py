@@ -1,0 +1,261 @@
+"""The one way to call a provider. It says whether a failed call can have reached it; it retries and logs nothing.
+
+The one question that counts when a send fails is whether the message may have been accepted. The exceptions of
+requests do not answer it: one ConnectionError covers a refused connection and an answer that was cut; a ReadTimeout
+may stem from the TLS handshake. So our connections note when a request's first byte is handed to the socket: a
+failure before that is `connect` (retryable), one after it is ambiguous.
+
+A pooled connection that the server closed while it lay idle must not turn a send ambiguous for nothing. urllib3 looks
+before each use whether the peer has hung up; what remains is a server that hangs up in the instant in which we write.
+Servers do so to connections that reach their idle limit, so ours are dropped before: Node's and uvicorn's limit is 5
+seconds, AWS's 60, nginx's 75. Under load a thread sends more often than that and saves the TLS handshakes; at leisure
+one more handshake does not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.client import HTTPException
+from http.cookiejar import DefaultCookiePolicy
+from time import monotonic
+from typing import Any
+
+import orjson
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.response import HTTPResponse
+
+from channels_out.errors import InboundError, SendError
+from channels_out.shapes import clean, load_json
+
+TIMEOUT = (5.0, 20.0)  # seconds to connect; and of silence, also for the body of the answer as a whole
+MAX_ANSWER_BYTES = 1024 * 1024
+MAX_IDLE = 4.0
+MAX_RETRY_AFTER = 3600.0
+
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """What a provider answered, whatever the status. Header names are in lower case.
+
+    The body of an error answer may be cut short (too long, or the connection broke): the status says enough.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is 2xx."""
+        return 200 <= self.status < 300
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that a Retry-After header asks us to wait."""
+        return parse_retry_after(self.headers.get("retry-after", ""))
+
+    def json(self) -> Any:
+        """The body as JSON, fit to be stored; None if it is none."""
+        try:
+            return load_json(self.body)
+        except InboundError:
+            return None
+
+
+def post_json(
+    url: str,
+    payload: dict[str, Any],
+    *,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float] | None = None,
+) -> HttpAnswer:
+    """POST a JSON document and return the answer, whatever its status; redirects are answers too.
+
+    Arguments:
+        payload: strings, numbers, lists and dicts; unpaired surrogates in it become U+FFFD.
+        headers: secrets belong here and not in the URL.
+        timeout: seconds to connect, and seconds of silence while waiting for the answer; `TIMEOUT` unless given.
+
+    Raises SendError: `invalid_request` (URL or headers cannot be sent), `connect` (nothing left; retryable),
+    `timeout` and `connection_lost` (ambiguous), `bad_answer` (a 2xx whose body is too long; ambiguous).
+    """
+    headers = {"Content-Type": "application/json", **headers}
+    return _exchange("POST", url, orjson.dumps(clean(payload)), headers, timeout or TIMEOUT)
+
+
+def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
+    """GET a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
+    return _exchange("GET", url, None, headers, timeout or TIMEOUT)
+
+
+def _exchange(
+    method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout: tuple[float, float]
+) -> HttpAnswer:
+    _thread.left = False
+    try:
+        response = _session().request(
+            method, url, data=data, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True
+        )
+    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
+        raise _transport_error(error) from None  # the cause may quote a header, and so a token
+    try:
+        body = _read(response, deadline=monotonic() + timeout[1])
+    finally:
+        response.close()
+    answered = {name.lower(): value for name, value in response.headers.items()}
+    return HttpAnswer(status=response.status_code, headers=answered, body=body)
+
+
+def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
+    """The seconds to wait, from 0 to an hour, of a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3)."""
+    value = value.strip()
+    try:
+        if value.isascii() and value.isdigit():
+            seconds = float(value)
+        else:
+            at = parsedate_to_datetime(value)
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            seconds = (at - (now or datetime.now(UTC))).total_seconds()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+
+
+def _transport_error(error: Exception) -> SendError:
+    name = type(error).__name__
+    if not _thread.left:
+        if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidProxyURL):
+            return SendError(
+                f"The account's base URL or credentials make no valid request ({name}).",
+                code="invalid_request",
+                account_broken=True,
+            )
+        return SendError(f"The provider could not be reached ({name}).", code="connect", retryable=True)
+    if isinstance(error, (requests.Timeout, ReadTimeoutError)):
+        return SendError("The provider did not answer in time.", code="timeout", ambiguous=True)
+    return SendError(f"The connection broke before the answer ({name}).", code="connection_lost", ambiguous=True)
+
+
+def _read(response: requests.Response, *, deadline: float) -> bytes:
+    """The body, at most MAX_ANSWER_BYTES of it. Raises SendError if a 2xx cannot be read to its end."""
+    raw: HTTPResponse = response.raw
+    parts: list[bytes] = []
+    size = 0
+    problem: SendError | None = None
+    try:
+        while part := raw.read1(_CHUNK, decode_content=True):
+            size += len(part)
+            if size > MAX_ANSWER_BYTES:
+                problem = SendError("The provider's answer is too long.", code="bad_answer", ambiguous=True)
+                break
+            parts.append(part)
+            if monotonic() > deadline:
+                problem = SendError("The provider's answer took too long.", code="timeout", ambiguous=True)
+                break
+    except (HTTPError, HTTPException, OSError, ValueError) as error:
+        problem = _transport_error(error)
+    if problem and response.ok:
+        raise problem
+    return b"".join(parts)
+
+
+class _Thread(threading.local):
+    """What belongs to one thread: its session, and whether bytes of its current request have left."""
+
+    session: requests.Session | None = None
+    left: bool = False
+
+
+_thread = _Thread()
+
+
+def _forget_session() -> None:
+    _thread.session = None
+
+
+os.register_at_fork(after_in_child=_forget_session)  # parent and child must not write to one socket
+
+
+class _WatchedHTTPConnection(HTTPConnection):
+    """Notes when the request begins to leave, and since when the connection lies idle."""
+
+    _used_at = 0.0
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            _thread.left = False  # what a proxy was sent to open its tunnel is not the request
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        _thread.left = True
+        super().send(data)
+
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
+        response = super().getresponse()
+        self._used_at = monotonic()
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        """The pool asks before it uses a connection again; where it is False, it connects anew."""
+        return monotonic() - self._used_at < MAX_IDLE and super().is_connected
+
+
+class _WatchedHTTPSConnection(_WatchedHTTPConnection, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _WatchedHTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _WatchedHTTPSConnection
+
+
+_POOLS = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+class _Transport(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if not proxy.lower().startswith(("http://", "https://")):
+            raise requests.exceptions.InvalidProxyURL("Only HTTP proxies are supported.")  # SOCKS cannot be watched
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None  # else requests reads a redirect's whole body, even when it is not to follow it
+
+
+def _session() -> requests.Session:
+    if _thread.session is None:
+        session = _Session()
+        session.headers.update({"User-Agent": "Convo", "Accept": "application/json", "Accept-Encoding": "identity"})
+        session.auth = lambda request: request  # else a ~/.netrc could replace our Authorization header
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # accounts share the session
+        transport = _Transport(pool_connections=8, pool_maxsize=1, max_retries=0)
+        session.mount("https://", transport)
+        session.mount("http://", transport)
+        _thread.session = session
+    return _thread.session

@@ -1,0 +1,33 @@
+"""The closed vocabularies that adapters and the domain share."""
+
+from enum import StrEnum
+
+
+class Channel(StrEnum):
+    """The kind of way a person talks to us."""
+
+    MESSENGER = "messenger"
+    WHATSAPP = "whatsapp"
+    SMS = "sms"
+    ORB = "orb"
+    VOICE = "voice"
+    WEB = "web"
+
+
+class AddressKind(StrEnum):
+    """What sort of address a person has on a channel."""
+
+    PHONE = "phone"  # digits as the provider writes them, without +
+    BSUID = "bsuid"  # WhatsApp business-scoped user id, "US.1234"
+    PSID = "psid"  # Messenger page-scoped id
+    DEVICE = "device"  # an orb
+    USER = "user"  # the client's own id for the person
+
+
+class ReceiptStatus(StrEnum):
+    """What a provider says became of a message. Read implies delivered, delivered implies sent."""
+
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"

@@ -1,0 +1,62 @@
+"""Phone numbers: one way to write them, and one way to compare them."""
+
+from __future__ import annotations
+
+import re
+
+import phonenumbers
+
+# Spaces, brackets, dots, hyphens and dashes around digits; no letters, so no vanity numbers and no extensions.
+_WRITTEN = re.compile(r"\+?[\d\s().\-/\u2010-\u2015]{5,40}")
+_DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # come along when copied from an address book
+_OLD_MEXICO = re.compile(r"\+521(\d{10})")
+_BRAZIL_MOBILE = re.compile(r"\+55(\d{2})9([6-9]\d{7})")
+
+
+def e164(raw: str, default_region: str | None = None) -> str | None:
+    """The number as "+51999999999" (E.164), or None if it can be no phone number.
+
+    Arguments:
+        raw: as people and providers write it: "+51 999 999 999", "0051 …", or international digits without a +.
+        default_region: a country ("PE"), for numbers written as one dials them there.
+    """
+    written = _DIRECTION_MARKS.sub("", raw).strip()
+    if not _WRITTEN.fullmatch(written):
+        return None
+    if default_region and not written.startswith("+"):
+        number = _parsed(written, default_region)
+        if number and phonenumbers.is_valid_number(number):
+            return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    number = _parsed("+" + written.removeprefix("+").removeprefix("00"), None)
+    if number is None or (default_region and not written.startswith("+") and not phonenumbers.is_valid_number(number)):
+        return None  # a mistyped local number is not to pass for one of another country
+    formatted = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    # WhatsApp still writes Mexican mobiles with the 1 that the numbering plan dropped in 2019.
+    return formatted if phonenumbers.is_possible_number(number) or _OLD_MEXICO.fullmatch(formatted) else None
+
+
+def from_whatsapp(digits: str) -> str | None:
+    """The E.164 number of a WhatsApp id, which is its digits. Meta vouches for it: only its length counts."""
+    return "+" + digits if 7 <= len(digits) <= 15 and digits[0] != "0" else None
+
+
+def matching_key(phone: str) -> str:
+    """The same word for each way to write one subscriber's E.164 number. To compare with; never to send to.
+
+    - Mexico: "+52 1 …" and "+52 …" are one mobile.
+    - Brazil: mobiles got a 9 in front in 2012-2016; WhatsApp ids of before lack it. Landlines begin with 2 to 5 and
+      are left alone.
+    - Argentina's "+54 9 …" is not folded: without the 9 it can be another subscriber's landline.
+    """
+    if match := _OLD_MEXICO.fullmatch(phone):
+        return "+52" + match[1]
+    if match := _BRAZIL_MOBILE.fullmatch(phone):
+        return "+55" + match[1] + match[2]
+    return phone
+
+
+def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None:
+    try:
+        return phonenumbers.parse(written, region)
+    except phonenumbers.NumberParseException:
+        return None

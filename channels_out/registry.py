@@ -1,0 +1,43 @@
+"""Which adapters there are, and which of them a request or an account is for."""
+
+from __future__ import annotations
+
+from channels_out.adapters.sandbox import SandboxAdapter
+from channels_out.adapters.whatsapp import WhatsAppAdapter
+from channels_out.contract import Adapter, InboundRequest
+from channels_out.errors import UnknownAdapterError
+from channels_out.kinds import Channel
+
+ADAPTERS: tuple[Adapter, ...] = (
+    WhatsAppAdapter(),
+    *(SandboxAdapter(channel) for channel in Channel),
+)
+
+_BY_NAME = {(adapter.provider, adapter.channel): adapter for adapter in ADAPTERS}
+_BY_CHANNEL = {channel: tuple(each for each in ADAPTERS if each.channel == channel) for channel in Channel}
+
+
+def adapter_for(provider: str, channel: str) -> Adapter:
+    """The adapter of an account. Raises UnknownAdapterError."""
+    try:
+        return _BY_NAME[provider, Channel(channel)]
+    except (KeyError, ValueError):
+        raise UnknownAdapterError(f"No adapter for provider {provider!r} on channel {channel!r}.") from None
+
+
+def adapters_of(channel: str) -> tuple[Adapter, ...]:
+    """The adapters of a channel. Raises UnknownAdapterError for a word that is no channel."""
+    try:
+        return _BY_CHANNEL[Channel(channel)]
+    except ValueError:
+        raise UnknownAdapterError(f"{channel!r} is no channel.") from None
+
+
+def providers() -> tuple[str, ...]:
+    """The providers' names, each once, in order."""
+    return tuple(dict.fromkeys(adapter.provider for adapter in ADAPTERS))
+
+
+def recognise(channel: str, request: InboundRequest) -> Adapter | None:
+    """The adapter of the channel whose provider sent this webhook, unverified. Raises UnknownAdapterError."""
+    return next((adapter for adapter in adapters_of(channel) if adapter.recognises(request)), None)

@@ -1,0 +1,140 @@
+"""Reading payloads that somebody else shaped: nothing here raises over a wrong type, a null or a missing key.
+
+What comes out can be stored: PostgreSQL takes no NUL and UTF-8 has no unpaired surrogates, so each of these becomes
+U+FFFD; numbers are finite; nesting is bounded. A provider's payload is kept that way rather than refused, for a
+refused one is redelivered for days.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from channels_out.errors import InboundError
+
+MAX_DEPTH = 100  # genuine payloads nest about ten deep; orjson writes at most 254, Django's JSON encoder under 1,000
+MAX_IDENTIFIER = 255
+MAX_NAME = 200
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # control and bidi override
+
+_EARLIEST = 1_230_768_000  # 2009: no message of any provider here is older
+_MILLISECONDS = 100_000_000_000  # as seconds this is the year 5138, as milliseconds 1973
+_CLOCK_SKEW = 86_400
+
+
+def load_json(body: bytes) -> Any:
+    """A JSON document, fit to be stored. Raises InboundError (`malformed`)."""
+    try:
+        value = orjson.loads(body)
+        unclean = b"\\u0000" in body
+    except orjson.JSONDecodeError:
+        value = _load_leniently(body)  # unpaired surrogates, NaN and bad UTF-8 are what orjson refuses
+        unclean = True
+    # A document cannot nest deeper than it has brackets: most need no walk.
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_deeper(value, MAX_DEPTH):
+        raise InboundError("The JSON body nests too deep.", code="malformed")
+    return clean(value) if unclean else value
+
+
+def clean_text(value: str) -> str:
+    """The text with U+FFFD for each NUL and each unpaired surrogate."""
+    return _UNSTORABLE.sub("\ufffd", value)
+
+
+def clean(value: Any) -> Any:
+    """The JSON value with `clean_text` done to every string in it, keys too."""
+    if type(value) is str:
+        return clean_text(value)
+    if type(value) is list:
+        return [clean(child) for child in value]
+    if type(value) is dict:
+        return {clean_text(key): clean(child) for key, child in value.items()}
+    return value
+
+
+def value_of(holder: Any, key: str) -> Any:
+    """What is at `key`, None if there is nothing or the holder is no object."""
+    return holder.get(key) if type(holder) is dict else None
+
+
+def text(holder: Any, key: str) -> str:
+    """The string at `key`, or '' if there is none."""
+    value = holder.get(key) if type(holder) is dict else None
+    return value if type(value) is str else ""
+
+
+def identifier(holder: Any, key: str) -> str:
+    """The string at `key` if it can be somebody's id: not blank, at most 255 characters. Else ''."""
+    value = text(holder, key)
+    return value if len(value) <= MAX_IDENTIFIER and value.strip() else ""
+
+
+def record(holder: Any, key: str) -> dict[str, Any]:
+    """The object at `key`, or an empty one."""
+    value = holder.get(key) if type(holder) is dict else None
+    return value if type(value) is dict else {}
+
+
+def items(holder: Any, key: str) -> list[Any]:
+    """The array at `key`, or an empty one."""
+    value = holder.get(key) if type(holder) is dict else None
+    return value if type(value) is list else []
+
+
+def person_name(value: str) -> str | None:
+    """A name to show: one line, no control characters, at most 200 characters. None if nothing is left."""
+    return " ".join(_UNPRINTABLE.sub(" ", value).split())[:MAX_NAME].strip() or None
+
+
+def moment(value: Any) -> datetime | None:
+    """When something happened, from a number or digits, in seconds or milliseconds since 1970 (providers mix them).
+
+    None for nonsense: before 2009, or more than a day from now.
+    """
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) <= len("1700000000000"):
+        value = int(value)
+    if type(value) is not int:
+        return None
+    seconds = value / 1000 if value >= _MILLISECONDS else value
+    if not _EARLIEST <= seconds <= time.time() + _CLOCK_SKEW:
+        return None
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _load_leniently(body: bytes) -> Any:
+    try:
+        return json.loads(
+            body.decode("utf-8", "replace"),
+            parse_int=lambda digits: int(digits) if len(digits) < len(str(2**63)) else _finite(digits),
+            parse_float=_finite,
+            parse_constant=lambda _name: None,
+        )
+    except (ValueError, RecursionError):
+        raise InboundError("The body is not JSON.", code="malformed") from None
+
+
+def _finite(digits: str) -> float | None:
+    value = float(digits)
+    return value if math.isfinite(value) else None
+
+
+def _nests_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for holder in level
+            for child in (holder.values() if type(holder) is dict else holder)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return False
+    return True

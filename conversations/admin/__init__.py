@@ -1,0 +1,12 @@
+"""The back office: what staff see. Sessions are read here; what happens to them goes through the services."""
+
+from conversations.admin import (  # noqa: F401 - registers the pages
+    accounts,
+    assistants,
+    clients,
+    conversations,
+    keys,
+    people,
+    system,
+    trail,
+)

@@ -1,0 +1,155 @@
+"""Accounts at providers: where messages come in and go out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from channels_out import registry
+from channels_out.contract import Adapter
+from conversations.admin.base import ClientsOwn, Page
+from conversations.admin.confirmed import confirmed
+from conversations.models import ChannelAccount
+from conversations.services import channel_accounts, setup
+from conversations.services.errors import DomainError, InvalidError
+
+PREFIX = "credential_"
+KIND = "kind"  # in the address of the page that adds one: "whatsapp:whatsapp"
+
+
+class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
+    """One account; `form_of` adds a field for each of the provider's credentials. Blank keeps what is stored."""
+
+    adapter: Adapter | None
+
+    class Meta:
+        model = ChannelAccount
+        fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        account = self.instance
+        if self.adapter:
+            account.provider, account.channel = self.adapter.provider, self.adapter.channel
+        for name in _credentials(self.adapter):
+            if account.credentials.get(name) and PREFIX + name in self.fields:
+                self.fields[PREFIX + name].required = False
+                self.fields[PREFIX + name].widget.attrs["placeholder"] = "stored; blank keeps it"
+
+    def clean(self) -> dict[str, Any]:
+        """The credentials are complete, the address is free, and the assistant is the client's own."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        account, client = self.instance, cleaned.get("client") or getattr(self.instance, "client", None)
+        typed = {name: cleaned.get(PREFIX + name) for name in _credentials(self.adapter)}
+        account.credentials = {**account.credentials, **{name: value for name, value in typed.items() if value}}
+        if not self.errors:
+            try:
+                setup.check_credentials(account.channel, account.provider, account.credentials)
+            except InvalidError as error:
+                raise ValidationError(str(error)) from None
+        if any(typed.values()):
+            account.health, account.health_reason = ChannelAccount.Health.OK, ""
+        same = ChannelAccount.objects.filter(provider=account.provider, address=cleaned.get("address"))
+        if account.provider == "sandbox":
+            same = same.filter(client=client, channel=account.channel)
+        if same.exclude(pk=account.pk).exists():
+            self.add_error("address", "This address is connected already.")
+        assistant = cleaned.get("assistant")
+        if assistant and client and assistant.client_id != client.pk:
+            self.add_error("assistant", "This assistant is another client's.")
+        return cleaned
+
+
+def form_of(adapter: Adapter | None) -> type[AccountForm]:
+    """The form for accounts of this provider. What is stored is never rendered back."""
+    fields = {
+        PREFIX + name: forms.CharField(
+            label=name.replace("_", " ").capitalize(),
+            widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
+            strip=True,
+        )
+        for name in _credentials(adapter)
+    }
+    return type("AccountForm", (AccountForm,), {**fields, "adapter": adapter})
+
+
+@admin.register(ChannelAccount)
+class ChannelAccountAdmin(Page):
+    """Credentials go in and never come out. An account is switched off, not deleted: its messages stay explained."""
+
+    client_path = "client"
+    list_display = ["__str__", "channel", "provider", "address", "client", "is_active", "health", "health_reason"]
+    list_filter = ["channel", "health", "is_active", ("client", ClientsOwn)]
+    list_select_related = ["client"]
+    search_fields = ["name", "address"]
+    actions_detail = ["check_credentials"]
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
+        """First the provider, then the form that it needs."""
+        if self.has_add_permission(request) and not _adapter(request, None):
+            context = {"title": "Add channel account", "opts": self.opts, "adapters": registry.ADAPTERS}
+            context |= self.admin_site.each_context(request)
+            return TemplateResponse(request, "admin/choose_provider.html", context)
+        return super().add_view(request, form_url, extra_context)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """The provider's own."""
+        return super().get_form(request, obj, change, form=form_of(_adapter(request, obj)), **kwargs)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The provider's credentials are fields of their own."""
+        adapter = _adapter(request, obj)
+        may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
+        about = "Stored encrypted and never shown. A field that is left blank keeps what is stored."
+        facts = ["channel", "provider", "health", "health_reason", "created_at", "updated_at", "id"]
+        title = f"{adapter.provider} on {adapter.channel}" if adapter else None
+        return [
+            (title, {"fields": ["client", ("name", "address"), "assistant"]}),
+            *([("Credentials", {"fields": credentials, "description": about})] if credentials else []),
+            ("Use", {"fields": ["is_active", "base_url"]}),
+            *([("What is known", {"fields": facts})] if obj else []),
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """An account stays with its client and provider; where the provider is, only superusers say."""
+        fixed = ["channel", "provider", "health", "health_reason", "created_at", "updated_at", "id"]
+        return [*fixed, *(["client"] if obj else []), *([] if request.user.is_superuser else ["base_url"])]
+
+    @confirmed(
+        "Check credentials",
+        question="The provider is asked whether it takes the stored credentials. Nothing is sent to anybody.",
+        icon="verified_user",
+        path="check",
+    )
+    def check_credentials(self, request: HttpRequest, account: ChannelAccount) -> str:
+        """Ask the provider."""
+        try:
+            name = channel_accounts.check(account)
+        except DomainError as error:
+            self.note(request, f"checked ({error.code})", account)
+            raise
+        self.note(request, "checked (ok)", account)
+        return f"{account.provider} takes the credentials: {name}."
+
+
+def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | None:
+    """The adapter of the account, or the one that was chosen for a new account; None for a provider that is unknown."""
+    if account:
+        provider, channel = account.provider, account.channel
+    else:
+        provider, _, channel = request.GET.get(KIND, "").partition(":")
+    try:
+        return registry.adapter_for(provider, channel)
+    except LookupError:
+        return None
+
+
+def _credentials(adapter: Adapter | None) -> tuple[str, ...]:
+    return adapter.credentials if adapter else ()

@@ -1,0 +1,57 @@
+"""Deeds that are asked about first: a page of their own says what will happen, and only its button does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.decorators import action
+
+from conversations.services.errors import DomainError
+
+Deed = Callable[[Any, HttpRequest, Any], str | HttpResponse]
+
+
+def confirmed(title: str, *, question: str, icon: str, path: str) -> Callable[[Deed], Any]:
+    """Make a method of a Page an action of one row (for `actions_detail`), for whoever may change the row.
+
+    The method gets the row on POST. It returns the sentence to show on the row's page, or a page of its own; a
+    DomainError of the services is shown as a sentence too. It runs in no transaction: it may ask a provider.
+    """
+
+    def decorate(deed: Deed) -> Any:
+        @wraps(deed)
+        def view(page: Any, request: HttpRequest, object_id: str) -> HttpResponse:
+            row = page.get_object(request, unquote(object_id))
+            if row is None:
+                missing: HttpResponse = page.missing(request, object_id)
+                return missing
+            if not page.has_change_permission(request, row):
+                raise PermissionDenied
+            back = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[row.pk])
+            if request.method != "POST":
+                context = {"title": title, "subtitle": str(row), "question": question, "opts": page.opts, "back": back}
+                return TemplateResponse(
+                    request, "admin/confirm.html", {**page.admin_site.each_context(request), **context}
+                )
+            try:
+                said = deed(page, request, row)
+            except DomainError as error:
+                page.message_user(request, str(error), messages.ERROR)
+                return redirect(back)
+            if isinstance(said, HttpResponse):
+                return said
+            page.message_user(request, said, messages.SUCCESS)
+            return redirect(back)
+
+        return action(view, description=title, url_path=path, permissions=["change"], icon=icon)
+
+    return decorate

@@ -1,0 +1,175 @@
+"""The first page: what is going on, what waits, what failed. Every number leads to the list of what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from django.db.models import Model
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.timesince import timesince
+
+from conversations.admin import access
+from conversations.admin.navigation import WAITING, address_of
+from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
+from conversations.services import figures
+from conversations.services.figures import ClientIds, Day, OpenSessions, Queue
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number with its name, the list of what it counts, and what more there is to say; some are alarming."""
+
+    name: str
+    value: str
+    link: str
+    more: str = ""
+    alarming: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of a chart: its height in percent of the highest, and the list of what it counts."""
+
+    name: str
+    value: int
+    percent: int
+    link: str
+
+
+def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """The context of the first page, with the figures of the user's clients."""
+    user: Any = request.user
+    if not access.can_somewhere(user, access.Role.VIEWER):
+        return {**context, "title": "Dashboard"}
+    client_ids = None if user.is_superuser else access.client_ids_of(user)
+    now = timezone.now()
+    sessions, day = figures.open_sessions(client_ids), figures.day(client_ids, now)
+    return {
+        **context,
+        "title": "Dashboard",
+        "waiting": _waiting(client_ids, now),
+        "failures": _failures(client_ids, now),
+        "times": _times(day),
+        "open": _open(sessions),
+        "channels": _channels(sessions),
+        "hours": _hours(day),
+        "said": sum(hour.messages for hour in day.hours),
+        "answered": sum(hour.replies for hour in day.hours),
+    }
+
+
+def link(model: type[Model], **wanted: Any) -> str:
+    """The list of the table, narrowed down."""
+    return f"{address_of(model)}?{urlencode(wanted)}"
+
+
+def _waiting(client_ids: ClientIds, now: datetime) -> list[Number]:
+    staff, due = figures.waiting_for_staff(client_ids), figures.due_replies(client_ids, now)
+    unsent = figures.unsent_messages(client_ids, now)
+    due_list = link(Conversation, reply_owed__exact=1, taken_over_at__isnull=True, reply_due_at__lt=now.isoformat())
+    unsent_list = link(Message, status__exact="queued", due_at__lt=now.isoformat())
+    return [
+        _queue("For a person", staff, now, link(Conversation, **WAITING), timedelta()),
+        _queue("Due replies", due, now, due_list, timedelta(minutes=1)),
+        _queue("Unsent messages", unsent, now, unsent_list, timedelta(minutes=1)),
+    ]
+
+
+def _queue(name: str, queue: Queue, now: datetime, address: str, patience: timedelta) -> Number:
+    if not queue.since:
+        return Number(name, "0", address, "nothing waits")
+    waits = f"the first for {timesince(queue.since, now, depth=1)}"
+    return Number(name, f"{queue.count:,}", address, waits, alarming=now - queue.since > patience)
+
+
+def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
+    since = (now - timedelta(hours=figures.HOURS)).isoformat()
+    messages, replies = figures.failed_messages(client_ids, now), figures.failed_replies(client_ids, now)
+    unclear, broken = figures.unclear_messages(client_ids), figures.broken_accounts(client_ids)
+    found = [
+        ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
+        ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed tries, 24 hours"),
+        ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, perhaps arrived"),
+        ("Accounts", broken, link(ChannelAccount, health__exact="broken", is_active__exact=1), "refused by providers"),
+    ]
+    return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]
+
+
+def _times(day: Day) -> list[Number]:
+    replies = link(Chunk, role__exact="ai", created_at__gte=day.hours[0].start.isoformat())
+    return [
+        Number("Half within", _seconds(day.median_seconds), replies, "median (p50)"),
+        Number("95 of 100 within", _seconds(day.slow_seconds), replies, "p95"),
+    ]
+
+
+def _seconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "—"
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:,.0f} min"
+
+
+def _open(sessions: list[OpenSessions]) -> list[Number]:
+    def count(**which: str) -> str:
+        return f"{sum(s.count for s in sessions if all(getattr(s, k) == v for k, v in which.items())):,}"
+
+    return [
+        Number("Open", count(), link(Conversation, status__in="active,stale")),
+        Number("Active", count(status="active"), link(Conversation, status__exact="active")),
+        Number("Stale", count(status="stale"), link(Conversation, status__exact="stale")),
+        Number(
+            "Guests",
+            f"{sum(each.guests for each in sessions):,}",
+            link(Conversation, status__in="active,stale", is_guest__exact=1),
+        ),
+    ]
+
+
+def _channels(sessions: list[OpenSessions]) -> list[dict[str, Any]]:
+    """A row a channel: its bars for active and stale sessions, as wide as they are many."""
+    highest = max((each.count for each in sessions), default=0)
+    counts = {(each.channel, each.status): each.count for each in sessions}
+    return [
+        {
+            "name": channel,
+            "bars": [
+                Bar(
+                    status,
+                    number := counts.get((channel, status), 0),
+                    _percent(number, highest),
+                    link(Conversation, channel__exact=channel, status__exact=status),
+                )
+                for status in ("active", "stale")
+            ],
+        }
+        for channel in dict.fromkeys(each.channel for each in sessions)
+    ]
+
+
+def _hours(day: Day) -> list[dict[str, Any]]:
+    """A column an hour: its bars for messages and replies, as high as they are many."""
+    highest = max((max(hour.messages, hour.replies) for hour in day.hours), default=0)
+    columns = []
+    for hour in day.hours:
+        within = {"created_at__gte": hour.start.isoformat(), "created_at__lt": _after(hour.start).isoformat()}
+        messages = link(Chunk, role__in="user,voice", **within)
+        replies = link(Chunk, role__exact="ai", **within)
+        bars = [
+            Bar("messages", hour.messages, _percent(hour.messages, highest), messages),
+            Bar("replies", hour.replies, _percent(hour.replies, highest), replies),
+        ]
+        columns.append({"start": hour.start, "bars": bars, "labelled": hour.start.hour % 6 == 0})
+    return columns
+
+
+def _after(hour: datetime) -> datetime:
+    return hour + timedelta(hours=1)
+
+
+def _percent(number: int, highest: int) -> int:
+    """At least 1 where there is anything to be seen."""
+    return max(round(100 * number / highest), 1) if number else 0

@@ -1,0 +1,55 @@
+"""Times to wait, as people write them: "10 minutes", "1 day 12 hours"."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+UNITS = {
+    "day": timedelta(days=1),
+    "hour": timedelta(hours=1),
+    "minute": timedelta(minutes=1),
+    "second": timedelta(seconds=1),
+}
+_PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
+
+
+def in_words(span: timedelta) -> str:
+    """The span in whole units, the large ones first."""
+    parts = []
+    for name, unit in UNITS.items():
+        number, span = divmod(span, unit)
+        if number:
+            parts.append(f"{number} {name}{'' if number == 1 else 's'}")
+    return " ".join(parts) or "0 seconds"
+
+
+def from_words(text: str) -> timedelta | None:
+    """The span that the words name, None where they name none."""
+    if _PART.sub("", text).strip(" ,") or not _PART.search(text):
+        return None
+    return sum((int(number) * UNITS[unit.lower()] for number, unit in _PART.findall(text)), timedelta())
+
+
+class SpanField(forms.DurationField):
+    """A text field for a span, in words or in Django's own notation."""
+
+    default_error_messages = {"invalid": "Write a time like “10 minutes”, “24 hours” or “1 day 12 hours”."}
+
+    def prepare_value(self, value: Any) -> Any:
+        """In words."""
+        return in_words(value) if isinstance(value, timedelta) else value
+
+    def to_python(self, value: Any) -> timedelta | None:
+        """Raises ValidationError."""
+        words = from_words(value) if isinstance(value, str) else None
+        if words is not None:
+            return words
+        span = super().to_python(value)
+        if span is not None and span < timedelta():
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return span

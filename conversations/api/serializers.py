@@ -1,0 +1,163 @@
+"""What the API takes and gives, in the tables' words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.validators import RegexValidator
+from rest_framework import serializers
+
+from channels_out.kinds import Channel
+from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
+from conversations.services.steps import FINAL
+
+LONGEST_TEXT = 100_000
+NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers whose \s is narrower
+
+
+class Text(serializers.CharField):
+    """A string, and not a blank one: a number or a boolean is not taken for one, nor is what cannot be stored."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not self.allow_blank:
+            self.validators.append(RegexValidator(NOT_BLANK, self.error_messages["blank"]))
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        """Raises ValidationError for what is no string, before anybody turns it into one."""
+        if data is not serializers.empty and data is not None and not isinstance(data, str):
+            self.fail("invalid")
+        return super().run_validation(data)
+
+
+class Choice(serializers.ChoiceField):
+    """One of a few words; who gives another is told which there are."""
+
+    default_error_messages = {"invalid_choice": "Must be one of {choices}."}
+
+    def to_internal_value(self, data: Any) -> str:
+        """Raises ValidationError for anything else, which is not repeated."""
+        if not isinstance(data, str) or data not in self.choices:
+            self.fail("invalid_choice", choices=", ".join(self.choices))
+        return data
+
+
+class StepSerializer(serializers.ModelSerializer[Step]):
+    """A mini-goal."""
+
+    class Meta:
+        model = Step
+        fields = ["id", "description", "status", "created_at", "updated_at"]
+        read_only_fields = fields
+
+
+class NewStepSerializer(serializers.Serializer[Any]):
+    """A step to add."""
+
+    description = Text(max_length=2_000)
+
+
+class StepStatusSerializer(serializers.Serializer[Any]):
+    """What a step becomes."""
+
+    status = Choice(choices=[str(status) for status in FINAL])
+
+
+class ChunkSerializer(serializers.ModelSerializer[Chunk]):
+    """One entry of a transcript."""
+
+    by_staff = serializers.SerializerMethodField(help_text="Whether a person wrote it in the assistant's place.")
+
+    class Meta:
+        model = Chunk
+        fields = ["id", "position", "role", "content", "by_staff", "message_id", "metadata", "created_at"]
+        read_only_fields = fields
+
+    def get_by_staff(self, chunk: Chunk) -> bool:
+        """Whether it has an author."""
+        return chunk.author_id is not None
+
+
+class MessageSerializer(serializers.ModelSerializer[Message]):
+    """One outbound send."""
+
+    class Meta:
+        model = Message
+        fields = ["id", "part", "parts", "status", "code", "reason", "created_at"]
+        read_only_fields = fields
+
+
+class ConversationSerializer(serializers.ModelSerializer[Conversation]):
+    """A session, as lists show it."""
+
+    user_id = serializers.CharField(source="contact.user_id", read_only=True)
+    ended_by = serializers.ChoiceField(["", *EndedBy.values], read_only=True, help_text="Empty while it is open.")
+
+    class Meta:
+        model = Conversation
+        fields = [
+            *("id", "client_id", "contact_id", "user_id", "channel", "thread", "status", "is_guest"),
+            *("goal", "summary", "topic", "current_goal", "metadata"),
+            *("started_at", "last_message_at", "ended_at", "ended_by", "end_reason"),
+            *("reply_owed", "taken_over_at", "needs_staff_since", "needs_staff_reason"),
+        ]
+        read_only_fields = fields
+
+
+class ConversationDetailSerializer(ConversationSerializer):
+    """A session with its steps and newest chunks; describes what services/reading.py builds."""
+
+    device = serializers.CharField(
+        allow_null=True, read_only=True, help_text="The address of the contact that replies go to."
+    )
+    assistant = serializers.CharField(allow_null=True, read_only=True, help_text="The assistant's key.")
+    steps = StepSerializer(many=True, read_only=True)
+    chunks = ChunkSerializer(many=True, read_only=True)
+
+    class Meta(ConversationSerializer.Meta):
+        fields = [*ConversationSerializer.Meta.fields, "device", "assistant", "steps", "chunks"]
+        read_only_fields = fields
+
+
+class SendSerializer(serializers.Serializer[Any]):
+    """What to say in the assistant's place."""
+
+    role = Choice(choices=["ai"], default="ai")
+    content = Text(max_length=LONGEST_TEXT, trim_whitespace=False)
+
+
+class SentSerializer(serializers.Serializer[Any]):
+    """The new chunk and the messages that carry it, one for each part."""
+
+    chunk = ChunkSerializer(read_only=True)
+    messages = MessageSerializer(many=True, read_only=True)
+
+
+class CloseSerializer(serializers.Serializer[Any]):
+    """Why a session is closed, and by whom it counts as ended."""
+
+    reason = Text(max_length=200, default="", allow_blank=True)
+    ended_by = Choice(choices=["system", "staff", "user"], default="system")
+
+
+class PageSerializer(serializers.Serializer[Any]):
+    """What part of a list to give: at most `limit` items, from where the page before ended (its `next`)."""
+
+    limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
+    cursor = serializers.CharField(required=False, max_length=200, help_text="The `next` of the page before.")
+
+
+class ConversationFilterSerializer(PageSerializer):
+    """Which sessions to list. `open` stands for active and stale; times are ISO 8601."""
+
+    status = Choice(choices=["open", *(s.value for s in Status)], required=False)
+    channel = Choice(choices=[c.value for c in Channel], required=False)
+    user_id = serializers.CharField(required=False, max_length=200)
+    started_after = serializers.DateTimeField(required=False)
+    started_before = serializers.DateTimeField(required=False)
+
+
+class ChunksShownSerializer(serializers.Serializer[Any]):
+    """How many of the newest chunks to show with a session."""
+
+    chunks = serializers.IntegerField(default=10, min_value=0, max_value=100)

@@ -1,0 +1,35 @@
+"""The API's routes."""
+
+from typing import Any
+
+from django.urls import URLPattern, path
+from drf_spectacular.views import SpectacularSwaggerSplitView
+from rest_framework.renderers import TemplateHTMLRenderer
+
+from conversations.api.schema import openapi
+from conversations.api.views import ConversationViewSet, conversation_detail
+from conversations.http.envelope import only_get
+
+OPEN_TO_ALL: dict[str, list[Any]] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
+
+urlpatterns: list[URLPattern] = [
+    path("conversations", ConversationViewSet.as_view({"get": "list"})),
+    path("conversations/<uuid:pk>", conversation_detail),
+    path("conversations/<uuid:pk>/chunks", ConversationViewSet.as_view({"get": "chunks"})),
+    path("conversations/<uuid:pk>/send", ConversationViewSet.as_view({"post": "send"})),
+    path("conversations/<uuid:pk>/close", ConversationViewSet.as_view({"post": "close"})),
+    path("conversations/<uuid:pk>/steps", ConversationViewSet.as_view({"post": "add_step"})),
+    path(
+        "conversations/<uuid:pk>/steps/<int:step_id>",
+        ConversationViewSet.as_view({"patch": "update_step"}),
+    ),
+    path("schema/", openapi, name="schema"),
+    path(
+        "docs/",
+        only_get(
+            SpectacularSwaggerSplitView.as_view(
+                renderer_classes=[TemplateHTMLRenderer], url_name="schema", **OPEN_TO_ALL
+            )
+        ),
+    ),
+]

@@ -1,0 +1,169 @@
+"""The API's sessions: thin edges that parse, call one service, and answer."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.exceptions import ParseError, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.api.paging import page_of_conversations
+from conversations.api.serializers import (
+    ChunkSerializer,
+    ChunksShownSerializer,
+    CloseSerializer,
+    ConversationDetailSerializer,
+    ConversationFilterSerializer,
+    ConversationSerializer,
+    MessageSerializer,
+    NewStepSerializer,
+    PageSerializer,
+    SendSerializer,
+    SentSerializer,
+    StepSerializer,
+    StepStatusSerializer,
+)
+from conversations.http.auth import actor, key_of, service_key
+from conversations.http.throttling import count
+from conversations.models import OPEN, Chunk, Client, Conversation
+from conversations.services import api_keys, closing, reading, sending, steps
+from conversations.services.errors import NotFoundError
+
+DEFAULT_CHUNKS = 10
+
+
+def _read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ParseError("The body must be a JSON object.")
+    serializer = kind(data=data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+class ConversationViewSet(viewsets.GenericViewSet[Conversation]):
+    """Sessions of the key's client. Another client's id is a 404."""
+
+    serializer_class = ConversationSerializer
+    http_method_names = ["get", "head", "post", "patch"]
+    queryset = Conversation.objects.none()  # what a request sees is the client's: see _conversations
+    lookup_value_regex = "[0-9a-f-]{36}"
+
+    def _client(self) -> Client:
+        return key_of(self.request).client
+
+    def _conversation(self, pk: UUID) -> Conversation:
+        conversation = Conversation.objects.of(self._client()).filter(pk=pk).first()
+        if conversation is None:
+            raise NotFoundError("There is no such conversation.")
+        return conversation
+
+    @extend_schema(parameters=[ConversationFilterSerializer], responses=ConversationSerializer(many=True))
+    def list(self, request: Request) -> Response:
+        """Sessions, the newest first."""
+        wanted = _read(ConversationFilterSerializer, request.query_params.dict())
+        found = Conversation.objects.of(self._client()).select_related("contact")
+        if status := wanted.get("status"):
+            found = found.filter(status__in=OPEN if status == "open" else [status])
+        if channel := wanted.get("channel"):
+            found = found.filter(channel=channel)
+        if user_id := wanted.get("user_id"):
+            found = found.filter(contact__client=self._client(), contact__user_id=user_id)
+        if after := wanted.get("started_after"):
+            found = found.filter(started_at__gte=after)
+        if before := wanted.get("started_before"):
+            found = found.filter(started_at__lt=before)
+        items, following = page_of_conversations(found, wanted.get("cursor"), wanted["limit"])
+        return Response({"items": ConversationSerializer(items, many=True).data, "next": following})
+
+    @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
+    def retrieve(self, request: Request, pk: UUID) -> Response:
+        """A session with its goal, summary, steps and its last chunks."""
+        wanted = _read(ChunksShownSerializer, request.query_params.dict())
+        detail = reading.conversation_of(self._client().pk, pk, wanted["chunks"])
+        if detail is None:
+            raise NotFoundError("There is no such conversation.")
+        return Response(orjson.Fragment(detail.json))
+
+    @extend_schema(parameters=[PageSerializer], responses=ChunkSerializer(many=True))
+    def chunks(self, request: Request, pk: UUID) -> Response:
+        """A session's transcript, by position. `next` is the position to go on from."""
+        wanted = _read(PageSerializer, request.query_params.dict())
+        conversation = self._conversation(pk)
+        found = Chunk.objects.filter(conversation=conversation, position__gt=_position(wanted.get("cursor")))
+        items = list(found.order_by("position")[: wanted["limit"] + 1])
+        page = items[: wanted["limit"]]
+        following = str(page[-1].position) if len(items) > len(page) else None
+        return Response({"items": ChunkSerializer(page, many=True).data, "next": following})
+
+    @extend_schema(request=SendSerializer, responses={201: SentSerializer})
+    def send(self, request: Request, pk: UUID) -> Response:
+        """Say something in the assistant's place: it is added to the transcript and sent over the session's channel."""
+        wanted = _read(SendSerializer, request.data)
+        chunk, messages = sending.send(
+            pk, wanted["content"], actor=actor(request), now=timezone.now(), client=self._client()
+        )
+        data = {"chunk": ChunkSerializer(chunk).data, "messages": MessageSerializer(messages, many=True).data}
+        return Response(data, status=201)
+
+    @extend_schema(request=CloseSerializer, responses=ConversationSerializer)
+    def close(self, request: Request, pk: UUID) -> Response:
+        """End a session. Closing a closed one changes nothing."""
+        wanted = _read(CloseSerializer, request.data)
+        conversation = closing.close(
+            pk,
+            ended_by=wanted["ended_by"],
+            reason=wanted["reason"],
+            actor=actor(request),
+            now=timezone.now(),
+            client=self._client(),
+        )
+        return Response(ConversationSerializer(conversation).data)
+
+    @extend_schema(request=NewStepSerializer, responses={201: StepSerializer})
+    def add_step(self, request: Request, pk: UUID) -> Response:
+        """Give a session a step to take; it is pending."""
+        wanted = _read(NewStepSerializer, request.data)
+        step = steps.add_step(pk, wanted["description"], actor(request), self._client())
+        return Response(StepSerializer(step).data, status=201)
+
+    @extend_schema(request=StepStatusSerializer, responses=StepSerializer)
+    def update_step(self, request: Request, pk: UUID, step_id: int) -> Response:
+        """Complete or cancel a step. The same status again changes nothing; both are final."""
+        wanted = _read(StepStatusSerializer, request.data)
+        step = steps.update_step(step_id, wanted["status"], actor(request), self._client(), pk)
+        return Response(StepSerializer(step).data)
+
+
+def _position(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 9:
+        raise ValidationError({"cursor": ["Must be the `next` of the page before."]})
+    return int(cursor)
+
+
+_retrieve = ConversationViewSet.as_view({"get": "retrieve"})
+
+
+@wraps(_retrieve, assigned=())  # csrf_exempt as it is, and the viewset for the schema to find
+def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
+    """`GET /conversations/{id}`, the most read route: answered by one statement that knows the key as well.
+
+    Whatever is not as it nearly always is (no such session, a bad key, a parameter, a limit) goes the viewset's way.
+    """
+    key = service_key(request)
+    if request.method == "GET" and key and not request.GET:
+        detail = reading.conversation_by_key(api_keys.key_hash(key), pk, DEFAULT_CHUNKS)
+        if detail and detail.key_id and count(detail.key_id):
+            api_keys.note_use(detail.key_id)
+            return HttpResponse('{"success":true,"data":' + detail.json + "}", content_type="application/json")
+    return _retrieve(request, pk=pk)

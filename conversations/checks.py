@@ -1,0 +1,61 @@
+"""System checks: what is misconfigured is said before it hurts (`manage.py check`, and at every start)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
+
+
+@register(Tags.security)
+def credentials_keys_are_keys(**_: Any) -> list[CheckMessage]:
+    """Each of CREDENTIALS_KEYS can encrypt."""
+    try:
+        for key in settings.CREDENTIALS_KEYS:
+            Fernet(key.encode())
+    except ValueError:
+        return [
+            Error(
+                "CREDENTIALS_KEYS holds something that is no key.",
+                hint="Each must be 32 bytes in url-safe base64: python -c 'from cryptography.fernet import Fernet; "
+                "print(Fernet.generate_key().decode())'",
+                id="convo.E001",
+            )
+        ]
+    return []
+
+
+@register(Tags.security, deploy=True)
+def providers_reach_us_by_https(**_: Any) -> list[CheckMessage]:
+    """PUBLIC_BASE_URL is https where people use it."""
+    if settings.IS_HTTPS:
+        return []
+    return [
+        Warning(
+            f"PUBLIC_BASE_URL is {settings.PUBLIC_BASE_URL}: cookies are not secure, and no provider posts there.",
+            hint="Set it to the https address that providers and staff use.",
+            id="convo.W001",
+        )
+    ]
+
+
+@register(Tags.database)
+def the_database_role_is_no_superuser(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """What the application may do in the database is limited to its own tables."""
+    found: list[CheckMessage] = []
+    for alias in databases or []:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            if cursor.fetchone() == (True,):
+                found.append(
+                    Warning(
+                        f"Convo speaks to the database {alias!r} as a superuser.",
+                        hint="Give it a role of its own: CREATE ROLE convo LOGIN; it must own its database.",
+                        id="convo.W002",
+                    )
+                )
+    return found

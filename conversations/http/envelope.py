@@ -1,0 +1,313 @@
+"""Every answer is an envelope, whatever went right or wrong, whoever noticed.
+
+Success: `{"success": true, "data": …}`. Failure: `{"success": false, "error": sentence, "code": word, "details"?: …}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import orjson
+from django.conf import settings
+from django.core.exceptions import DisallowedHost, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.views import defaults
+from django.views.decorators.csrf import csrf_exempt
+from rest_framework import exceptions, negotiation, parsers, renderers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.services.errors import (
+    ConflictError,
+    DomainError,
+    InvalidError,
+    NotFoundError,
+    NotSignedError,
+    UnavailableError,
+)
+
+JSON = "application/json"
+DEEPEST = 100  # levels of nesting in a body; orjson writes at most 254
+CHALLENGE = 'Bearer realm="convo"'
+NOT_FOUND = "There is no such route. /docs/ lists them."
+NOT_JSON = "Send the body as JSON, with the header Content-Type: application/json."
+OUR_FAULT = "Something went wrong on our side; it has been logged."
+
+STATUS_OF: dict[type[DomainError], int] = {
+    InvalidError: 400,
+    NotSignedError: 401,
+    NotFoundError: 404,
+    ConflictError: 409,
+    UnavailableError: 503,
+}
+HEADERS_OF: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": "1"}}
+
+
+def failure_body(code: str, error: str, details: Any = None) -> dict[str, Any]:
+    """A failure as an object."""
+    body = {"success": False, "error": error, "code": code}
+    return {**body, "details": details} if details else body
+
+
+DATABASE_AWAY = failure_body(
+    "unavailable", "The database is away for a moment; send it again, with the same message id."
+)
+
+
+def database_away() -> HttpResponse:
+    """503: what was sent may be stored or not, which a message id settles when it is sent again."""
+    return HttpResponse(orjson.dumps(DATABASE_AWAY), status=503, content_type=JSON, headers={"Retry-After": "1"})
+
+
+def success(data: Any, status: int = 200) -> HttpResponse:
+    """A success as an HTTP response."""
+    return HttpResponse(orjson.dumps({"success": True, "data": data}, default=str), status=status, content_type=JSON)
+
+
+def failure(
+    status: int, code: str, error: str, details: Any = None, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    """A failure as an HTTP response."""
+    body = orjson.dumps(failure_body(code, error, details), default=str)
+    return HttpResponse(body, status=status, content_type=JSON, headers=dict(headers or {}))
+
+
+def refusal(error: DomainError) -> HttpResponse:
+    """What a service refused, as an HTTP response."""
+    status = status_of(error)
+    return failure(status, error.code, str(error), error.details, HEADERS_OF.get(status))
+
+
+def status_of(error: DomainError) -> int:
+    """The HTTP status of what a service refused."""
+    return next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), 400)
+
+
+def too_large(limit: int) -> HttpResponse:
+    """413."""
+    return failure(413, "too_large", _larger_than(limit))
+
+
+def _larger_than(limit: int) -> str:
+    return f"The body is larger than {limit:,} bytes."
+
+
+def wrong_method(method: str | None, *allowed: str) -> HttpResponse:
+    """405."""
+    names = ", ".join(allowed)
+    error = f"This route does not take {method}, but {names}."
+    return failure(405, "method_not_allowed", error, headers={"Allow": names})
+
+
+def not_json() -> HttpResponse:
+    """415."""
+    return failure(415, "unsupported_media_type", NOT_JSON)
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type says that the body is JSON."""
+    return (content_type or "").partition(";")[0].strip().lower() == JSON
+
+
+def only_get(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """The view for GET and HEAD, and a 405 for the rest."""
+
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method not in ("GET", "HEAD"):
+            return wrong_method(request.method, "GET", "HEAD")
+        return view(request, *args, **kwargs)
+
+    return csrf_exempt(checked)
+
+
+class EnvelopeRenderer(renderers.BaseRenderer):
+    """Wraps what a view returns; failures come wrapped from the exception handler."""
+
+    media_type = JSON
+    format = "json"
+    charset = None
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """The body."""
+        response: Response | None = (renderer_context or {}).get("response")
+        if response is None or not response.exception:
+            data = {"success": True, "data": data}
+        return orjson.dumps(data, default=str)
+
+
+class JSONOnly(negotiation.BaseContentNegotiation):
+    """JSON, whatever the client says it accepts."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        """The first that takes the body's type."""
+        return negotiation.DefaultContentNegotiation().select_parser(request, parsers)
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
+        """The first."""
+        return renderers[0], renderers[0].media_type
+
+
+class TooLargeError(exceptions.APIException):
+    """413."""
+
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+
+
+class StrictJSONParser(parsers.BaseParser):
+    """JSON as RFC 8259 has it: UTF-8, no NaN, no lone surrogates; nor NUL, which PostgreSQL cannot keep."""
+
+    media_type = JSON
+
+    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
+        """The body as an object. Raises ParseError, or TooLargeError over MAX_API_BYTES."""
+        limit = settings.MAX_API_BYTES
+        try:
+            body = parser_context["request"]._request.body
+        except RequestDataTooBig:
+            raise TooLargeError(_larger_than(limit)) from None
+        if len(body) > limit:
+            raise TooLargeError(_larger_than(limit))
+        try:
+            return loads(body)
+        except ValueError as error:
+            raise exceptions.ParseError(str(error)) from None
+
+
+def loads(body: bytes) -> Any:
+    """Our own JSON, strictly. Raises ValueError with a sentence."""
+    if not body:
+        raise ValueError("The body is empty: send a JSON object.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"The body is not valid JSON: {error}.") from None
+    # It cannot nest deeper than it has brackets: most bodies need no walk.
+    if body.count(b"[") + body.count(b"{") > DEEPEST and _nests_deeper(value, DEEPEST):
+        raise ValueError(f"The body nests more than {DEEPEST} levels deep.")
+    if b"\\u0000" in body and _has_nul(value):
+        raise ValueError("The body contains the character NUL (\\u0000), which cannot be stored.")
+    return value
+
+
+def _nests_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [child for holder in level for child in _children(holder) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    return any(map(_has_nul, _children(value))) or (isinstance(value, dict) and any(map(_has_nul, value)))
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """What DRF answers when a view raises. None for our own faults: Django logs them and answers 500."""
+    if isinstance(error, DomainError):
+        status = status_of(error)
+        answer = Response(
+            failure_body(error.code, str(error), error.details), status=status, headers=HEADERS_OF.get(status)
+        )
+    elif isinstance(error, Http404):
+        answer = Response(failure_body("not_found", "There is no such thing here."), status=404)
+    elif isinstance(error, exceptions.ValidationError):
+        answer = Response(failure_body("invalid", _first_sentence(error.detail), error.detail), status=400)
+    elif isinstance(error, OperationalError | InterfaceError):
+        answer = Response(DATABASE_AWAY, status=503, headers={"Retry-After": "1"})
+    elif isinstance(error, exceptions.APIException):
+        answer = Response(failure_body(_code(error), _sentence(error, context)), status=error.status_code)
+        _headers(answer, error)
+    else:
+        return None
+    return answer
+
+
+def _code(error: exceptions.APIException) -> str:
+    return {"parse_error": "malformed", "throttled": "rate_limited"}.get(error.default_code, error.default_code)
+
+
+def _sentence(error: exceptions.APIException, context: Mapping[str, Any]) -> str:
+    if isinstance(error, exceptions.UnsupportedMediaType):
+        return NOT_JSON
+    if isinstance(error, exceptions.MethodNotAllowed):
+        return (
+            f"This route does not take {context['request'].method}, but {', '.join(context['view'].allowed_methods)}."
+        )
+    return str(error.detail)
+
+
+def _headers(answer: Response, error: exceptions.APIException) -> None:
+    if challenge := getattr(error, "auth_header", None):
+        answer["WWW-Authenticate"] = challenge
+    if wait := getattr(error, "wait", None):
+        answer["Retry-After"] = str(max(1, int(wait)))
+
+
+def _first_sentence(detail: Any, path: str = "") -> str:
+    if isinstance(detail, dict):
+        key, inner = next(iter(detail.items()))
+        return _first_sentence(inner, f"{path}.{key}" if path else str(key))
+    if isinstance(detail, list):
+        return _first_sentence(detail[0], path)
+    return f"{path}: {detail}" if path and path != "non_field_errors" else str(detail)
+
+
+def _is_page(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/admin/")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's own 400."""
+    if _is_page(request):
+        return defaults.bad_request(request, exception)
+    if isinstance(exception, RequestDataTooBig):
+        return too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    if isinstance(exception, DisallowedHost):
+        return failure(400, "unknown_host", "Convo is not known by this host name: ALLOWED_HOSTS must name it.")
+    return failure(400, "malformed", "The request cannot be read.")
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's own 403."""
+    if _is_page(request):
+        return defaults.permission_denied(request, exception)
+    return failure(403, "permission_denied", "You may not do this.")
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's own 404."""
+    if _is_page(request):
+        return defaults.page_not_found(request, exception)
+    return failure(404, "not_found", NOT_FOUND)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's own 500."""
+    if _is_page(request):
+        return defaults.server_error(request)
+    return our_fault()
+
+
+def our_fault() -> HttpResponse:
+    """500."""
+    return failure(500, "server_error", OUR_FAULT)

@@ -1,0 +1,113 @@
+"""Convo's own webhook body: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from channels_out.kinds import Channel
+from channels_out.phones import e164
+from conversations.http.envelope import loads
+from conversations.services.contacts import Person
+from conversations.services.errors import InvalidError, NotFoundError
+from conversations.services.inbound import Arrival
+
+LONGEST_ID = 200
+LONGEST_MESSAGE = 500_000
+NO_CLIENT = "This API key belongs to no client with this client_id."
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookBody:
+    """What our own JSON says. `thread` is a call's id on voice and '' elsewhere; `phone` is E.164."""
+
+    client_id: UUID
+    user_id: str
+    message: str
+    phone: str | None
+    name: str
+    message_id: str
+    thread: str
+    metadata: dict[str, Any]
+
+    @classmethod
+    def read(cls, body: bytes, channel: str) -> Self:
+        """Raises InvalidError with a sentence that names the field, NotFoundError for what cannot be a client's id."""
+        try:
+            said = loads(body)
+        except ValueError as error:
+            raise InvalidError(str(error), code="malformed") from None
+        if not isinstance(said, dict):
+            raise InvalidError("The body must be a JSON object.", code="malformed")
+        client_id = _text(said, "client_id")
+        try:
+            client = UUID(client_id)
+        except ValueError:
+            raise NotFoundError(NO_CLIENT, code="client_not_found") from None
+        thread = _text(said, "thread", needed=False)
+        return cls(
+            client_id=client,
+            user_id=_text(said, "user_id"),
+            message=_text(said, "message", longest=LONGEST_MESSAGE),
+            phone=_phone(said),
+            name=_text(said, "name", needed=False),
+            message_id=_text(said, "message_id", needed=False),
+            thread=thread if channel == Channel.VOICE else "",
+            metadata=_object(said, "metadata"),
+        )
+
+
+def arrival_of(body: bytes, channel: str, now: datetime) -> tuple[Arrival, UUID]:
+    """The message that the body brings, and the id of the client it is for. Raises what WebhookBody.read raises.
+
+    Message ids are the sender's own: unique for one person on one channel.
+    """
+    said = WebhookBody.read(body, channel)
+    arrival = Arrival(
+        channel=channel,
+        thread=said.thread,
+        who=Person(user_id=said.user_id, phone=said.phone, name=said.name),
+        text=said.message,
+        message_id=said.message_id,
+        at=now,
+        scope=f"{said.client_id}\0{channel}\0{said.user_id}",
+        metadata=said.metadata,
+    )
+    return arrival, said.client_id
+
+
+def _text(said: dict[str, Any], field: str, *, needed: bool = True, longest: int = LONGEST_ID) -> str:
+    value = said.get(field)
+    if value is None and not needed:
+        return ""
+    if not isinstance(value, str):
+        problem = "is required" if value is None else "must be a string"
+        raise InvalidError(f"{field} {problem}.", details={field: [problem]})
+    if needed and not value.strip():
+        raise InvalidError(f"{field} must not be blank.", details={field: ["must not be blank"]})
+    if len(value) > longest:
+        problem = f"must be at most {longest:,} characters long"
+        raise InvalidError(f"{field} {problem}.", details={field: [problem]})
+    return value
+
+
+def _phone(said: dict[str, Any]) -> str | None:
+    raw = _text(said, "phone", needed=False)
+    if not raw:
+        return None
+    phone = e164(raw)
+    if phone is None:
+        problem = "must be a phone number with its country code, such as +51999999999"
+        raise InvalidError(f"phone {problem}.", details={"phone": [problem]})
+    return phone
+
+
+def _object(said: dict[str, Any], field: str) -> dict[str, Any]:
+    value = said.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidError(f"{field} must be an object.", details={field: ["must be an object"]})
+    return value

@@ -1,0 +1,80 @@
+"""manage.py create_channel_account"""
+
+import sys
+from getpass import getpass
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from channels_out import registry
+from channels_out.kinds import Channel
+from conversations.management.output import print_json, refusals
+from conversations.services import setup
+
+
+class Command(BaseCommand):
+    """Makes a channel account."""
+
+    help = (
+        "Make a client's account at a provider, or give it new credentials, and print it as JSON. "
+        "Credentials are encrypted and never printed."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Whose, where, and how to get in."""
+        parser.add_argument("--client", required=True, help="The client's sub-domain.")
+        parser.add_argument("--channel", required=True, choices=[str(channel) for channel in Channel])
+        parser.add_argument("--provider", required=True, choices=registry.providers())
+        parser.add_argument(
+            "--address", required=True, help="What the provider knows us by (phone number id, page id)."
+        )
+        parser.add_argument(
+            "--credential",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="Such as access_token=…; again for each. NAME=- reads the value from standard input.",
+        )
+        parser.add_argument("--base-url", default="", help="The provider's address, if not its own.")
+        parser.add_argument("--assistant", default="", help="The key of the assistant that answers here.")
+        parser.add_argument("--name", default="", help="What staff call it.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Make it."""
+        with refusals():
+            account = setup.create_channel_account(
+                setup.client_named(options["client"]),
+                channel=options["channel"],
+                provider=options["provider"],
+                address=options["address"],
+                credentials=dict(_credential(each) for each in options["credential"]),
+                base_url=options["base_url"].rstrip("/"),
+                assistant=options["assistant"],
+                name=options["name"],
+            )
+        print_json(
+            self,
+            channel_account_id=account.pk,
+            channel=account.channel,
+            provider=account.provider,
+            address=account.address,
+            webhook=f"/webhooks/{account.channel}/inbound",
+        )
+
+
+def _credential(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        # What was given is not repeated: it may be the secret itself.
+        raise CommandError("--credential must be NAME=VALUE, such as access_token=EAAG…")
+    return name, _from_standard_input(name) if value == "-" else value
+
+
+def _from_standard_input(name: str) -> str:
+    """The next line, without an echo where a person types it."""
+    if sys.stdin.isatty():
+        return getpass(f"{name}: ")
+    value = sys.stdin.readline().strip()
+    if not value:
+        raise CommandError(f"--credential {name}=- reads the value from standard input, and there was none.")
+    return value

@@ -1,0 +1,37 @@
+"""manage.py dispatch"""
+
+import logging
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from conversations.services.dispatcher import Dispatcher
+
+
+class Command(BaseCommand):
+    """Runs the dispatcher."""
+
+    help = "Write the replies that are owed and send the messages that are queued, until stopped (INT or TERM)."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """--patience."""
+        parser.add_argument(
+            "--patience", type=float, default=25.0, help="Seconds to wait for what was begun when stopped."
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run it."""
+        dispatcher = Dispatcher(patience=options["patience"])
+
+        def stop(_signal: int, _frame: FrameType | None) -> None:
+            dispatcher.stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        if dispatcher.run():
+            # Threads that still wait for a model would keep the process: what they held has been given back.
+            logging.shutdown()
+            os._exit(0)

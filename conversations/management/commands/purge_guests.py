@@ -1,0 +1,30 @@
+"""manage.py purge_guests"""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from conversations.management.output import moment
+from conversations.services import lifecycle
+
+
+class Command(BaseCommand):
+    """Deletes expired guests."""
+
+    help = "Delete the expired sessions of guests with everything below them, and guests without sessions."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """--dry-run, --now."""
+        parser.add_argument("--dry-run", action="store_true", help="Count, show examples, delete nothing.")
+        parser.add_argument("--now", help="Purge as if it were this time (ISO 8601 with offset).")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Purge."""
+        now = moment(options["now"])
+        if options["dry_run"]:
+            count, examples = lifecycle.guests_due(now)
+            self.stdout.write(f"would be deleted: {count:,} (such as: {', '.join(examples) or 'none'})")
+            self.stdout.write("Dry run: nothing was changed.")
+            return
+        purged = lifecycle.purge_guests(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
+        self.stdout.write(f"Purged: {purged:,} guest sessions deleted.")

@@ -1,0 +1,42 @@
+"""manage.py sweep"""
+
+from dataclasses import asdict
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from conversations.management.output import moment
+from conversations.services import lifecycle
+
+
+class Command(BaseCommand):
+    """Ages the sessions."""
+
+    help = "Make sessions stale, expire them, delete expired guests, and free what dead processes held."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """--dry-run, --now."""
+        parser.add_argument("--dry-run", action="store_true", help="Say what would be done, with examples.")
+        parser.add_argument("--now", help="Sweep as if it were this time (ISO 8601 with offset).")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Sweep."""
+        now = moment(options["now"])
+        if options["dry_run"]:
+            self._preview(lifecycle.preview(now))
+            return
+        report = lifecycle.sweep(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
+        if report.skipped:
+            self.stdout.write("Another sweep is running; nothing done.")
+            return
+        self.stdout.write(
+            f"Swept: {report.stale:,} stale, {report.expired:,} expired, {report.purged:,} guest sessions deleted, "
+            f"{report.recovered:,} freed, {report.tombstones:,} old tombstones dropped."
+        )
+
+    def _preview(self, report: lifecycle.SweepReport) -> None:
+        counts = asdict(report)
+        for name in ("stale", "expired", "purged"):
+            examples = ", ".join(report.examples.get(name, [])) or "none"
+            self.stdout.write(f"would be {name}: {counts[name]:,} (such as: {examples})")
+        self.stdout.write("Dry run: nothing was changed.")

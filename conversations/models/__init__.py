@@ -1,0 +1,51 @@
+"""The rows: who talks, in which session, what is due."""
+
+from conversations.models.assistant import Assistant
+from conversations.models.bulk_job import BulkJob
+from conversations.models.channel_account import ChannelAccount
+from conversations.models.client import DEFAULT_GOAL, ApiKey, Client, Membership
+from conversations.models.contact import Contact, ContactIdentity
+from conversations.models.conversation import (
+    OPEN,
+    SAID,
+    Chunk,
+    Conversation,
+    ConversationEvent,
+    EndedBy,
+    Role,
+    Status,
+    Step,
+)
+from conversations.models.correction import Correction, corrected_text
+from conversations.models.inbound_event import InboundEvent, MessageTombstone
+from conversations.models.message import Message
+from conversations.models.staff_action import StaffAction
+from conversations.models.turn import Turn
+
+__all__ = [
+    "DEFAULT_GOAL",
+    "OPEN",
+    "SAID",
+    "ApiKey",
+    "Assistant",
+    "BulkJob",
+    "ChannelAccount",
+    "Chunk",
+    "Client",
+    "Contact",
+    "ContactIdentity",
+    "Conversation",
+    "ConversationEvent",
+    "Correction",
+    "EndedBy",
+    "InboundEvent",
+    "Membership",
+    "Message",
+    "MessageTombstone",
+    "Role",
+    "StaffAction",
+    "Status",
+    "Step",
+    "Turn",
+    "corrected_text",
+]

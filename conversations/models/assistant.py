@@ -1,0 +1,57 @@
+"""The personas that answer."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.client import Client
+
+
+class Assistant(models.Model):
+    """A persona of a client: what it is told, who writes its replies, and what it says when that fails."""
+
+    class EngineName(models.TextChoices):
+        """Who writes the reply. `auto` is decided when a reply is written: openai where it is configured."""
+
+        AUTO = "auto"
+        OPENAI = "openai"
+        OFFLINE = "offline"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="assistants")
+    key = models.SlugField(max_length=63)
+    name = models.CharField(max_length=200)
+    is_default = models.BooleanField(default=False)
+    system_prompt = models.TextField(default="You are a helpful assistant.")
+    engine = models.CharField(max_length=20, choices=EngineName, default=EngineName.AUTO)
+    model = models.CharField(max_length=100, blank=True, default="", help_text="Empty: OPENAI_MODEL.")
+    temperature = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)])
+    max_tokens = models.PositiveIntegerField(null=True, blank=True)
+    history_length = models.PositiveSmallIntegerField(
+        default=10, help_text="How many of the last chunks the model sees."
+    )
+    fallback = models.TextField(
+        default="Sorry, I cannot answer right now. A colleague will get back to you.",
+        help_text="Said once when no reply can be written.",
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "assistants"
+        ordering = ["key"]
+        constraints = [
+            models.UniqueConstraint(name="one_assistant_key_per_client", fields=["client", "key"]),
+            models.UniqueConstraint(
+                name="one_default_assistant_per_client", fields=["client"], condition=models.Q(is_default=True)
+            ),
+            models.CheckConstraint(
+                name="assistant_engine_known", condition=models.Q(engine__in=["auto", "openai", "offline"])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

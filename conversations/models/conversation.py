@@ -1,0 +1,339 @@
+"""One session: its state, what was said in it, and what it is to achieve."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Self
+
+from django.conf import settings
+from django.contrib.postgres.functions import RandomUUID
+from django.db import models
+from django.db.models.functions import Now
+
+from channels_out.kinds import Channel
+from conversations.models.assistant import Assistant
+from conversations.models.channel_account import ChannelAccount
+from conversations.models.client import DEFAULT_GOAL, Client
+from conversations.models.contact import Contact, ContactIdentity
+
+
+class Status(models.TextChoices):
+    """Where a session is in its life; the first two are open."""
+
+    ACTIVE = "active"
+    STALE = "stale"
+    EXPIRED = "expired"
+    CLOSED = "closed"
+    ARCHIVED = "archived"
+
+
+OPEN = (Status.ACTIVE, Status.STALE)
+
+
+class EndedBy(models.TextChoices):
+    """Who ended a session."""
+
+    TIMEOUT = "timeout"
+    USER = "user"
+    SYSTEM = "system"
+    STAFF = "staff"
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    """The questions the domain asks of sessions."""
+
+    def of(self, client: Client | uuid.UUID) -> Self:
+        """Those of one client."""
+        return self.filter(client=client)
+
+    def open(self) -> Self:
+        """Those that take messages."""
+        return self.filter(status__in=OPEN)
+
+
+class Conversation(models.Model):
+    """One session of one contact on one channel.
+
+                     message                      staff, API, the user's own goodbye, the system
+            ┌──────────────────┐          ┌──────────────────────────────────────────────┐
+            ▼                  │          │                                              ▼
+         active ──10 min──► stale ──24 h──┼──► expired ──┬─ guest ──► deleted          closed
+            └──────────────── 24 h ───────┘              └─ else ──30 d──► archived ◄──30 d
+
+    `thread` is '' on text channels, the call's id on voice, the session's own on web. `last_position` is the position
+    of the newest chunk and `inbound_sequence` counts the person's messages: both grow with the row locked, so that
+    positions have no gaps and a reply can tell whether it was overtaken.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, db_default=RandomUUID(), editable=False)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="conversations", db_index=False)
+    # Restricts: a contact whose new session is being opened cannot vanish under it.
+    contact = models.ForeignKey(Contact, on_delete=models.RESTRICT, related_name="conversations")
+    device = models.ForeignKey(
+        ContactIdentity, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    assistant = models.ForeignKey(
+        Assistant, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    channel_account = models.ForeignKey(
+        ChannelAccount, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel])
+    thread = models.CharField(max_length=200, blank=True, default="", db_default="")
+
+    status = models.CharField(max_length=10, choices=Status, default=Status.ACTIVE, db_default=Status.ACTIVE)
+    is_guest = models.BooleanField(default=False, db_default=False)
+    goal = models.TextField(blank=True, default=DEFAULT_GOAL, db_default=DEFAULT_GOAL)
+    summary = models.TextField(blank=True, default="", db_default="")
+    topic = models.CharField(max_length=200, blank=True, default="", db_default="")
+    current_goal = models.JSONField(null=True, blank=True)
+    metadata = models.JSONField(blank=True, default=dict, db_default={})
+
+    started_at = models.DateTimeField(db_default=Now())
+    last_message_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True, blank=True)
+    ended_by = models.CharField(max_length=10, choices=EndedBy, blank=True, default="", db_default="")
+    end_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+
+    # Remembering: due from the end on, tried until done; guests are deleted instead.
+    remembered_at = models.DateTimeField(null=True, blank=True)
+    remember_due_at = models.DateTimeField(null=True, blank=True)
+    remember_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    remember_error = models.CharField(max_length=200, blank=True, default="", db_default="")
+    archived_at = models.DateTimeField(null=True, blank=True)
+
+    last_position = models.PositiveIntegerField(default=0, db_default=0)
+    inbound_sequence = models.PositiveIntegerField(default=0, db_default=0)
+
+    # What is due: facts, not wake-ups. `reply_attempts` counts turns begun since the last reply, before they begin.
+    reply_owed = models.BooleanField(default=False, db_default=False)
+    reply_due_at = models.DateTimeField(null=True, blank=True)
+    reply_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    drafts_overtaken = models.PositiveSmallIntegerField(default=0, db_default=0)
+    fallback_sent = models.BooleanField(default=False, db_default=False)
+
+    # A person has it, or should look at it.
+    taken_over_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    taken_over_at = models.DateTimeField(null=True, blank=True)
+    needs_staff_since = models.DateTimeField(null=True, blank=True)
+    needs_staff_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        db_table = "conversations"
+        constraints = [
+            # Used by every webhook and by the sweep, which reads open sessions only.
+            models.UniqueConstraint(
+                name="one_open_conversation",
+                fields=["contact", "channel", "thread"],
+                condition=models.Q(status__in=["active", "stale"]),
+            ),
+            models.CheckConstraint(
+                name="conversation_status_known", condition=models.Q(status__in=[s.value for s in Status])
+            ),
+            models.CheckConstraint(
+                name="conversation_channel_known", condition=models.Q(channel__in=[c.value for c in Channel])
+            ),
+            models.CheckConstraint(
+                name="conversation_ended_by_known", condition=models.Q(ended_by__in=["", *(e.value for e in EndedBy)])
+            ),
+            models.CheckConstraint(
+                name="conversation_ended_when_not_open",
+                condition=models.Q(status__in=["active", "stale"], ended_at__isnull=True, ended_by="")
+                | (
+                    models.Q(ended_at__isnull=False)
+                    & ~models.Q(status__in=["active", "stale"])
+                    & ~models.Q(ended_by="")
+                ),
+            ),
+            models.CheckConstraint(
+                name="conversation_owes_replies_only_while_open",
+                condition=models.Q(reply_owed=False)
+                | models.Q(status__in=["active", "stale"], reply_due_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="conversation_thread_only_where_channels_have_them",
+                condition=models.Q(thread="") | models.Q(channel__in=["voice", "web"]),
+            ),
+        ]
+        indexes = [
+            # Used by the dispatcher's poll. On a boolean, so that an append stays a heap-only update.
+            models.Index(name="reply_owed", fields=["id"], condition=models.Q(reply_owed=True)),
+            # Used by GET /conversations: newest first, open ones without reading the closed.
+            models.Index(name="conversations_of_client", fields=["client", "-started_at", "-id"]),
+            models.Index(
+                name="open_conversations_of_client",
+                fields=["client", "-started_at", "-id"],
+                condition=models.Q(status__in=["active", "stale"]),
+            ),
+            # Used by the back office's list: newest first, of all clients, by status and by channel.
+            models.Index(name="conversations_newest", fields=["-started_at", "-id"]),
+            models.Index(name="conversations_by_status", fields=["status", "-started_at", "-id"]),
+            models.Index(name="conversations_by_channel", fields=["channel", "-started_at", "-id"]),
+            # Used by the purge.
+            models.Index(
+                name="expired_guests", fields=["ended_at"], condition=models.Q(status="expired", is_guest=True)
+            ),
+            # Used by remembering, and by archiving after it.
+            models.Index(
+                name="to_be_remembered",
+                fields=["remember_due_at"],
+                condition=models.Q(remember_due_at__isnull=False),
+            ),
+            models.Index(
+                name="to_be_archived",
+                fields=["ended_at"],
+                condition=models.Q(remembered_at__isnull=False, archived_at__isnull=True),
+            ),
+            # Used by staff: who waits for a person, the longest waiting first.
+            models.Index(
+                name="needs_staff",
+                fields=["client", "needs_staff_since"],
+                condition=models.Q(needs_staff_since__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes messages."""
+        return self.status in OPEN
+
+
+class Role(models.TextChoices):
+    """Who a chunk speaks for."""
+
+    SYSTEM = "system"
+    USER = "user"
+    AI = "ai"
+    MEMORY = "memory"
+    VOICE = "voice"
+
+
+SAID = (Role.USER, Role.AI, Role.VOICE)
+
+
+class Chunk(models.Model):
+    """One entry of a session, at a position of its own: 1, 2, 3… without gaps.
+
+    `dedupe_key` is set for what a provider may deliver again: 128 bits of a hash over where it came from and
+    `message_id`, unique over all chunks (services/inbound.py makes it).
+    """
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="chunks", db_constraint=False, db_index=False
+    )  # cascades in the database
+    position = models.PositiveIntegerField()
+    role = models.CharField(max_length=10, choices=Role)
+    content = models.TextField()
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+    )
+    message_id = models.TextField(blank=True, default="", db_default="")
+    dedupe_key = models.UUIDField(null=True, blank=True, editable=False)
+    metadata = models.JSONField(blank=True, default=dict, db_default={})
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_chunks"
+        ordering = ["position"]
+        constraints = [
+            # Used by every read of a transcript, newest first or from a position on.
+            models.UniqueConstraint(name="one_position_once", fields=["conversation", "position"]),
+            # Used by every webhook: a message delivered again is found, not stored.
+            models.UniqueConstraint(
+                name="one_message_once", fields=["dedupe_key"], condition=models.Q(dedupe_key__isnull=False)
+            ),
+            models.CheckConstraint(name="chunk_role_known", condition=models.Q(role__in=[r.value for r in Role])),
+            models.CheckConstraint(name="chunk_position_from_one", condition=models.Q(position__gte=1)),
+        ]
+        indexes = [
+            # Used by the dashboard: what was said of late. Written in the order of time, so at its right end only.
+            models.Index(
+                name="said_of_late", fields=["created_at"], condition=models.Q(role__in=["user", "voice", "ai"])
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} #{self.position}"
+
+
+class Step(models.Model):
+    """A mini-goal of a session.
+
+    pending ──► complete
+       └──────► cancelled
+
+    Steps are in the order of `rank`, those of the same rank in the order in which they came.
+    """
+
+    class Status(models.TextChoices):
+        """Pending until done or given up; both of those are final."""
+
+        PENDING = "pending"
+        COMPLETE = "complete"
+        CANCELLED = "cancelled"
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="steps", db_constraint=False
+    )  # cascades in the database
+    description = models.TextField()
+    status = models.CharField(max_length=10, choices=Status, default=Status.PENDING, db_default=Status.PENDING)
+    rank = models.PositiveIntegerField(default=0, db_default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_steps"
+        ordering = ["rank", "id"]
+        constraints = [
+            models.CheckConstraint(
+                name="step_status_known", condition=models.Q(status__in=["pending", "complete", "cancelled"])
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.description[:80]
+
+
+class ConversationEvent(models.Model):
+    """The ledger: one line for every transition, with its cause and who caused it."""
+
+    class Actor(models.TextChoices):
+        """Who can cause a transition."""
+
+        CONTACT = "contact"
+        ASSISTANT = "assistant"
+        STAFF = "staff"
+        API = "api"
+        SYSTEM = "system"
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="events", db_constraint=False
+    )  # cascades in the database
+    kind = models.CharField(max_length=40)
+    from_status = models.CharField(max_length=10, blank=True, default="", db_default="")
+    to_status = models.CharField(max_length=10, blank=True, default="", db_default="")
+    cause = models.CharField(max_length=200, blank=True, default="", db_default="")
+    actor = models.CharField(max_length=10, choices=Actor)
+    actor_name = models.CharField(max_length=200, blank=True, default="", db_default="")
+    data = models.JSONField(blank=True, default=dict, db_default={})
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_events"
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                name="event_actor_known",
+                condition=models.Q(actor__in=["contact", "assistant", "staff", "api", "system"]),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.kind

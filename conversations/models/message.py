@@ -1,0 +1,109 @@
+"""What is sent, and what became of it."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models.functions import Now
+
+from channels_out.kinds import AddressKind
+from conversations.models.channel_account import ChannelAccount
+from conversations.models.conversation import Chunk, Conversation
+
+
+class Message(models.Model):
+    """One outbound send: one part of a chunk's text.
+
+    queued ──► claimed ──► sending ──► sent ──► delivered ──► read
+       ▲          │           ├──────► failed (with the provider's code)
+       └──────────┴───────────┤
+     (lease over, back-off)   └──────► unknown ──► whatever a receipt says
+    queued, claimed ──► cancelled (takeover, close, opt-out, an earlier part failed)
+
+    `claimed` can be taken again when its lease is over. `sending` is written just before the bytes go: after a crash
+    or a lost answer the message is `unknown`, unless the provider takes our id as an idempotency key.
+    """
+
+    class Status(models.TextChoices):
+        """See the drawing."""
+
+        QUEUED = "queued"
+        CLAIMED = "claimed"
+        SENDING = "sending"
+        UNKNOWN = "unknown"
+        SENT = "sent"
+        DELIVERED = "delivered"
+        READ = "read"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False
+    )  # cascades in the database
+    chunk = models.ForeignKey(
+        Chunk, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False, db_index=False
+    )  # cascades in the database
+    part = models.PositiveSmallIntegerField(default=1)
+    parts = models.PositiveSmallIntegerField(default=1)
+    channel_account = models.ForeignKey(
+        ChannelAccount, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False
+    )
+    to_address = models.CharField(max_length=200)
+    to_kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in AddressKind])
+    text = models.TextField()
+
+    status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED, db_default=Status.QUEUED)
+    attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    due_at = models.DateTimeField(db_default=Now())
+    lease_until = models.DateTimeField(null=True)
+    lease_token = models.UUIDField(null=True)
+    provider_message_id = models.TextField(blank=True, default="", db_default="")
+    code = models.CharField(max_length=40, blank=True, default="", db_default="")
+    reason = models.CharField(max_length=500, blank=True, default="", db_default="")
+
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    sending_at = models.DateTimeField(null=True)
+    sent_at = models.DateTimeField(null=True)
+    delivered_at = models.DateTimeField(null=True)
+    read_at = models.DateTimeField(null=True)
+    failed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "conversation_messages"
+        ordering = ["chunk_id", "part"]
+        constraints = [
+            models.UniqueConstraint(name="one_part_once", fields=["chunk", "part"]),
+            # Used by receipts.
+            models.UniqueConstraint(
+                name="one_provider_message_once",
+                fields=["channel_account", "provider_message_id"],
+                condition=~models.Q(provider_message_id=""),
+            ),
+            models.CheckConstraint(
+                name="message_status_known",
+                condition=models.Q(
+                    status__in=[
+                        *("queued", "claimed", "sending", "unknown", "sent"),
+                        *("delivered", "read", "failed", "cancelled"),
+                    ]
+                ),
+            ),
+            models.CheckConstraint(
+                name="message_part_of_parts", condition=models.Q(part__gte=1, part__lte=models.F("parts"))
+            ),
+        ]
+        indexes = [
+            # Used by the dispatcher's poll: the unsettled ones, oldest first within a conversation.
+            models.Index(
+                name="messages_unsettled",
+                fields=["conversation", "chunk", "part"],
+                condition=models.Q(status__in=["queued", "claimed", "sending", "unknown"]),
+            ),
+            # Used by the dashboard: what failed of late.
+            models.Index(name="messages_failed", fields=["failed_at"], condition=models.Q(status="failed")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.part}/{self.parts}"

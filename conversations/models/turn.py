@@ -1,0 +1,76 @@
+"""One attempt at a reply."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.conversation import Chunk, Conversation
+
+
+class Turn(models.Model):
+    """What was put into the prompt, what it cost, and how it ended.
+
+    running ──► committed   the reply is a chunk
+       ├──────► overtaken   the person wrote again meanwhile; the draft is kept here and nowhere else
+       ├──────► dropped     the session ended or a person took it meanwhile
+       ├──────► failed      the engine failed; tried again later, or the fallback was said
+       └──────► abandoned   its dispatcher died: the lease ran out
+
+    At most one turn of a conversation runs, by constraint. Its lease is renewed while it runs; whoever finds it over
+    may begin another.
+    """
+
+    class Status(models.TextChoices):
+        """See the drawing."""
+
+        RUNNING = "running"
+        COMMITTED = "committed"
+        OVERTAKEN = "overtaken"
+        DROPPED = "dropped"
+        FAILED = "failed"
+        ABANDONED = "abandoned"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="turns", db_constraint=False
+    )  # cascades in the database
+    chunk = models.ForeignKey(Chunk, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False)
+    status = models.CharField(max_length=10, choices=Status, default=Status.RUNNING, db_default=Status.RUNNING)
+    attempt = models.PositiveSmallIntegerField()
+    inbound_sequence = models.PositiveIntegerField(help_text="The newest message of the person that it saw.")
+    lease_until = models.DateTimeField()
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(null=True)
+
+    engine = models.CharField(max_length=20, blank=True, default="")
+    model = models.CharField(max_length=100, blank=True, default="")
+    prompt = models.JSONField(null=True)
+    draft = models.TextField(blank=True, default="")
+    finish_reason = models.CharField(max_length=20, blank=True, default="")
+    tokens_in = models.PositiveIntegerField(default=0)
+    tokens_out = models.PositiveIntegerField(default=0)
+    code = models.CharField(max_length=40, blank=True, default="")
+    reason = models.CharField(max_length=500, blank=True, default="")
+
+    class Meta:
+        db_table = "conversation_turns"
+        ordering = ["started_at"]
+        constraints = [
+            models.UniqueConstraint(
+                name="one_running_turn", fields=["conversation"], condition=models.Q(status="running")
+            ),
+            models.CheckConstraint(
+                name="turn_status_known",
+                condition=models.Q(status__in=["running", "committed", "overtaken", "dropped", "failed", "abandoned"]),
+            ),
+        ]
+        indexes = [
+            # Used by the dashboard: what failed of late.
+            models.Index(name="turns_failed", fields=["ended_at"], condition=models.Q(status="failed"))
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} turn"

@@ -1,0 +1,117 @@
+"""Appending to an active session: one prepared statement, whichever door the message came by.
+
+It does nothing (and the slow path in inbound.py takes over) unless everything is as it nearly always is: the caller
+and the person are known, there is nothing new to learn of the person, their session is active, and the message was
+not here before. The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two
+deliveries of one message at the same instant both pass the look for duplicates (each has its own snapshot): the second
+hits the unique index and its whole statement is undone, position and time included.
+
+The plan is prepared once and kept, perhaps since the tables were small. So the session is looked up by a subquery, not
+by a join: that leaves PostgreSQL no other way than from the person to the session, never along all of a channel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from channels_out.kinds import Channel
+from conversations.services.database import row
+
+_BY_KEY = """
+WITH person AS (
+    SELECT p.id, c.auto_reply, k.id AS key_id
+    FROM api_keys k
+    JOIN clients c ON c.id = k.client_id AND c.is_active
+    JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
+    WHERE k.key_hash = $9 AND k.revoked_at IS NULL AND c.id = $10
+      AND ($12::text IS NULL OR p.phone = $12) AND ($13::text = '' OR p.name = $13)
+)"""
+
+_BY_ADDRESS = """
+WITH person AS (
+    SELECT p.id, c.auto_reply, NULL::bigint AS key_id
+    FROM contact_identities i
+    JOIN clients c ON c.id = i.client_id AND c.is_active
+    JOIN contacts p ON p.id = i.contact_id
+    WHERE i.client_id = $9 AND i.channel = $1 AND i.address = $10
+      AND ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
+)"""
+
+_APPEND = """
+, session AS (
+    UPDATE conversations s
+    SET last_message_at = GREATEST(s.last_message_at, $3),
+        last_position = s.last_position + 1,
+        inbound_sequence = s.inbound_sequence + 1,
+        channel_account_id = COALESCE($8, s.channel_account_id),
+        reply_owed = s.reply_owed OR (person.auto_reply AND s.taken_over_at IS NULL),
+        reply_due_at = CASE WHEN person.auto_reply AND s.taken_over_at IS NULL THEN $3 ELSE s.reply_due_at END
+    FROM person
+    WHERE s.contact_id = (SELECT id FROM person) AND s.channel = $1 AND s.thread = $2 AND s.status = 'active'
+      AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
+      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
+    RETURNING s.id, s.last_position, s.is_guest, person.key_id
+), chunk AS (
+    INSERT INTO conversation_chunks
+        (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
+    SELECT id, last_position, CASE WHEN $1 = 'voice' THEN 'voice' ELSE 'user' END, $4, $5, $6, $7::jsonb, $3
+    FROM session
+    RETURNING id
+)
+SELECT session.id, chunk.id, session.last_position, session.is_guest, session.key_id FROM session, chunk"""
+
+BY_KEY = _BY_KEY + _APPEND
+BY_ADDRESS = _BY_ADDRESS + _APPEND
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a person said, and where. `metadata` is JSON text; `dedupe_key` None means that it cannot come twice."""
+
+    channel: str
+    thread: str
+    at: datetime
+    text: str
+    message_id: str
+    dedupe_key: UUID | None
+    metadata: str = "{}"
+    channel_account_id: UUID | None = None
+
+    @property
+    def role(self) -> str:
+        """On the voice channel the caller's words are voice chunks, by whichever door they came."""
+        return "voice" if self.channel == Channel.VOICE else "user"
+
+    def values(self) -> tuple[object, ...]:
+        """$1 to $8."""
+        return (
+            *(self.channel, self.thread, self.at, self.text),
+            *(self.message_id, self.dedupe_key, self.metadata, self.channel_account_id),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The new chunk. `key_id` is the API key that was used, where one was."""
+
+    conversation_id: UUID
+    chunk_id: int
+    position: int
+    is_guest: bool
+    key_id: int | None
+
+
+def append_by_key(
+    said: Said, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str
+) -> Appended | None:
+    """Append what the holder of an API key passes on. None: nothing was done. Raises IntegrityError on a race."""
+    found = row(BY_KEY, *said.values(), key_hash, client_id, user_id, phone, name)
+    return Appended(*found) if found else None
+
+
+def append_by_address(said: Said, client_id: UUID, address: str, phone: str | None, name: str) -> Appended | None:
+    """Append what a provider delivered. None: nothing was done. Raises IntegrityError on a race."""
+    found = row(BY_ADDRESS, *said.values(), client_id, address, phone, name)
+    return Appended(*found) if found else None

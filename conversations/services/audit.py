@@ -1,0 +1,46 @@
+"""The audit trail: who of the staff did what, to which client's set-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import AbstractBaseUser
+from django.db.models import Model
+
+from conversations.models import StaffAction
+
+LONGEST_VALUE = 200
+HIDDEN = "…"  # stands for what the trail must not say
+
+
+def record(
+    user: AbstractBaseUser,
+    verb: str,
+    row: Model,
+    client_id: UUID | None,
+    changes: Mapping[str, tuple[Any, Any]] | None = None,
+) -> StaffAction:
+    """The trail says that the user did this to the row.
+
+    Arguments:
+        verb: in the past tense: "added", "changed", "revoked".
+        client_id: whose row it is; None for what is no client's.
+        changes: field name to its values before and after; what is secret must have been replaced by HIDDEN.
+    """
+    return StaffAction.objects.create(
+        client_id=client_id,
+        user_id=user.pk,
+        user_name=user.get_username(),
+        verb=verb,
+        object_type=row._meta.model_name or "",
+        object_id=str(row.pk),
+        object_name=str(row)[:200],
+        changes={name: [_short(before), _short(after)] for name, (before, after) in (changes or {}).items()},
+    )
+
+
+def _short(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"

@@ -1,0 +1,53 @@
+"""A client's accounts at providers, as the outside world knows them."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from channels_out import registry
+from channels_out.contract import Account, Adapter
+from channels_out.errors import SendError
+from conversations.models import ChannelAccount
+from conversations.services.errors import ConflictError, InvalidError
+
+BASE_URL_SETTINGS = {"whatsapp": "GRAPH_BASE_URL"}
+
+
+def adapter_of(account: ChannelAccount) -> Adapter:
+    """The adapter that speaks for the account. Raises LookupError for a provider that is not known (any more)."""
+    return registry.adapter_for(account.provider, account.channel)
+
+
+def as_account(account: ChannelAccount) -> Account:
+    """The account as a plain value, with the base URL of its own or else the provider's."""
+    default = getattr(settings, BASE_URL_SETTINGS.get(account.provider, ""), "")
+    return Account(
+        address=account.address,
+        credentials=account.credentials,
+        base_url=account.base_url or default,
+        timeout=(5.0, settings.PROVIDER_TIMEOUT_SECONDS),
+    )
+
+
+def check(account: ChannelAccount) -> str:
+    """The provider was asked whether it takes the account's credentials, and the account's health says what it said.
+
+    Returns what the provider calls the account. Raises InvalidError for a provider that is not known (any more) or
+    cannot be asked, ConflictError (`credentials_refused`, or `no_answer` where nothing is known now).
+    Not to be called within a transaction: it waits for the provider.
+    """
+    try:
+        name = adapter_of(account).check(as_account(account))
+    except LookupError as error:
+        raise InvalidError(str(error), code="unknown_provider") from None
+    except SendError as error:
+        if not error.account_broken:
+            raise ConflictError(str(error), code="no_answer") from None
+        _set_health(account, ChannelAccount.Health.BROKEN, str(error))
+        raise ConflictError(str(error), code="credentials_refused") from None
+    _set_health(account, ChannelAccount.Health.OK, "")
+    return name
+
+
+def _set_health(account: ChannelAccount, health: str, reason: str) -> None:
+    ChannelAccount.objects.filter(pk=account.pk).update(health=health, health_reason=reason[:300])

@@ -1,0 +1,126 @@
+"""Who a message is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db import IntegrityError
+
+from channels_out.kinds import AddressKind, Channel
+from conversations.models import Client, Contact, ContactIdentity, Conversation
+
+# Channels on which a phone number is an address to send to.
+REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """How a door names a person: `user_id` as our own JSON does, `address` and `kind` as a provider does; one of them.
+
+    `phone` is E.164. `name` from a provider is only taken where we have none: people change it at will.
+    """
+
+    user_id: str = ""
+    address: str = ""
+    kind: str = AddressKind.USER
+    phone: str | None = None
+    name: str = ""
+    aliases: tuple[tuple[str, str], ...] = ()
+
+
+def find_or_create(client: Client, channel: str, person: Person) -> tuple[Contact, ContactIdentity | None]:
+    """The contact, knowing what the message says of them, and the address on the channel that a reply goes to.
+
+    Call it in a transaction. Raises IntegrityError where somebody else creates the same, or deletes it (a guest's last
+    session was purged), at the same moment.
+    """
+    if person.address:
+        contact = _by_address(client, channel, person)
+        device: ContactIdentity | None = _identity(contact, channel, person.kind, person.address)
+        for kind, address in person.aliases:
+            _identity(contact, channel, kind, address)
+    else:
+        contact = _by_user_id(client, person.user_id)
+        device = None
+    _learn(contact, person)
+    return contact, device or _phone_identity(contact, channel)
+
+
+def _by_user_id(client: Client, user_id: str) -> Contact:
+    # Not get_or_create: its savepoints cost two round trips, and whoever loses the race starts anew anyway.
+    known = Contact.objects.filter(client=client, user_id=user_id).first()
+    return known or Contact.objects.create(client=client, user_id=user_id)
+
+
+def _by_address(client: Client, channel: str, person: Person) -> Contact:
+    addresses = [person.address, *(address for _, address in person.aliases)]
+    known = (
+        ContactIdentity.objects.select_related("contact")
+        .filter(client=client, channel=channel, address__in=addresses)
+        .order_by("id")
+        .first()
+    )
+    if known:
+        return known.contact
+    if person.phone:
+        same_phone = Contact.objects.filter(client=client, phone=person.phone).order_by("created_at").first()
+        if same_phone:
+            return same_phone
+    return _new_for_address(client, channel, person)
+
+
+def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
+    """A contact whose user id is the channel's own, unless the client uses that very word for somebody else."""
+    taken = Contact.objects.filter(client=client, user_id=person.address).exists()
+    user_id = f"{channel}:{person.address}" if taken else person.address
+    contact = Contact.objects.create(client=client, user_id=user_id, is_guest=person.kind not in NAMED_KINDS)
+    # Not looked for first: where another message of the same person was faster (`taken` may be its contact), this
+    # fails, and all of it starts anew. Otherwise one person became two contacts.
+    addresses = {person.address: person.kind} | {address: kind for kind, address in person.aliases}
+    ContactIdentity.objects.bulk_create(
+        ContactIdentity(contact=contact, client=client, channel=channel, kind=kind, address=address)
+        for address, kind in addresses.items()
+    )
+    return contact
+
+
+# A business-scoped user id stands for an account that has a phone, though we are not told it: not a guest.
+NAMED_KINDS = {AddressKind.BSUID}
+
+
+def _identity(contact: Contact, channel: str, kind: str, address: str) -> ContactIdentity | None:
+    """The contact's identity at the address; None if it is another contact's."""
+    key = {"client_id": contact.client_id, "channel": channel, "address": address}
+    known = ContactIdentity.objects.filter(**key).first()
+    identity = known or ContactIdentity.objects.create(contact=contact, kind=kind, **key)
+    return identity if identity.contact_id == contact.pk else None
+
+
+def _learn(contact: Contact, person: Person) -> None:
+    """Keep the phone and name that the message brings: our own JSON's word counts, a provider's fills a gap."""
+    overrules = not person.address
+    changed = []
+    if person.phone and person.phone != contact.phone and (overrules or not contact.phone):
+        contact.phone = person.phone
+        contact.is_guest = False
+        changed += ["phone", "is_guest"]
+    if person.name and person.name != contact.name and (overrules or not contact.name):
+        contact.name = person.name
+        changed.append("name")
+    # Not save(), whose error for a row that is gone would be no IntegrityError, and the message lost.
+    if changed and not Contact.objects.filter(pk=contact.pk).update(
+        **{name: getattr(contact, name) for name in changed}
+    ):
+        raise IntegrityError("The guest was deleted at this very moment.")
+    if "is_guest" in changed:
+        Conversation.objects.filter(contact=contact, is_guest=True).update(is_guest=False)
+
+
+def phone_address(channel: str, phone: str | None) -> str | None:
+    """The phone as an address, where the channel can be reached by one; digits alone, as providers write them."""
+    return phone.removeprefix("+") if phone and channel in REACHED_BY_PHONE else None
+
+
+def _phone_identity(contact: Contact, channel: str) -> ContactIdentity | None:
+    address = phone_address(channel, contact.phone)
+    return _identity(contact, channel, AddressKind.PHONE, address) if address else None

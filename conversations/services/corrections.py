@@ -1,0 +1,168 @@
+"""Corrections, kept beside what was said, and redactions, which take it away for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
+from conversations.services.details import DETAILS, remember_anew
+from conversations.services.errors import ConflictError, NotFoundError
+from conversations.services.ledger import Actor, record
+from conversations.services.remembering import summary_is_staffs
+from conversations.services.transcript import lock
+from memory.context import STAFF_MARK
+
+REDACTED = "[redacted]"
+# A shorter text is only removed where it stands alone: "ok" is part of many words.
+TELLING = 4
+# A prompt shortens long entries in their middle: this much of the beginning or end gives one away.
+ENDS = 40
+
+
+def correct(
+    conversation_id: UUID | str,
+    position: int,
+    text: str,
+    *,
+    actor: Actor,
+    now: datetime,
+    client: Client | None = None,
+) -> Correction | None:
+    """The chunk reads like `text` from now on, for staff, prompts and memory; what was said stays beside it.
+
+    Returns None where it read like that already. Raises NotFoundError, or ConflictError (`redacted`).
+    """
+    with transaction.atomic():
+        conversation, chunk = _locked(conversation_id, position, client)
+        done = list(Correction.objects.filter(chunk=chunk))
+        if any(correction.kind == Correction.Kind.REDACTION for correction in done):
+            raise ConflictError("This was redacted: there is nothing left to correct.", code="redacted")
+        if text == (done[-1].text if done else chunk.content):
+            return None
+        correction = _keep(chunk, Correction.Kind.CORRECTION, text, "", actor, now)
+        _note(conversation, "chunk_corrected", actor, now, position)
+    return correction
+
+
+def redact(
+    conversation_id: UUID | str,
+    position: int,
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+    client: Client | None = None,
+) -> Correction:
+    """The chunk's text is gone: from the chunk, its corrections and messages, and where it occurs in the session's
+    prompts, drafts, steps, goal, topic and summary. What of it was not sent yet is cancelled.
+
+    Redacting what is redacted changes nothing. Raises NotFoundError.
+    """
+    with transaction.atomic():
+        conversation, chunk = _locked(conversation_id, position, client)
+        done = list(Correction.objects.filter(chunk=chunk))
+        redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
+        if redacted:
+            return redacted
+        texts = [text for text in (chunk.content, *(each.text for each in done)) if text.strip()]
+        chunk.content, chunk.metadata = REDACTED, {}
+        chunk.save(update_fields=["content", "metadata"])
+        Correction.objects.filter(chunk=chunk).update(text=REDACTED)
+        redaction = _keep(chunk, Correction.Kind.REDACTION, "", reason, actor, now)
+        _redact_messages(chunk)
+        _redact_turns(conversation, texts, now)
+        for name in DETAILS:
+            setattr(conversation, name, _without(getattr(conversation, name), texts))
+        conversation.save(update_fields=DETAILS)
+        for step in conversation.steps.all():
+            step.description = _without(step.description, texts)
+            step.save(update_fields=["description"])
+        _note(conversation, "chunk_redacted", actor, now, position, cause=reason)
+    return redaction
+
+
+def _locked(conversation_id: UUID | str, position: int, client: Client | None) -> tuple[Conversation, Chunk]:
+    conversation = lock(conversation_id, client)
+    chunk = conversation.chunks.filter(position=position).first()
+    if chunk is None:
+        raise NotFoundError("There is no such entry in this conversation.")
+    return conversation, chunk
+
+
+def _keep(chunk: Chunk, kind: str, text: str, reason: str, actor: Actor, now: datetime) -> Correction:
+    return Correction.objects.create(
+        chunk=chunk,
+        kind=kind,
+        text=text,
+        reason=reason,
+        author_id=actor.user_id,
+        author_name=actor.name,
+        created_at=now,
+    )
+
+
+def _note(conversation: Conversation, kind: str, actor: Actor, now: datetime, position: int, cause: str = "") -> None:
+    """In the ledger, without a word of the text; and what is remembered of the session is out of date.
+
+    So is a summary that was made of it: it may say the same in other words. One that staff wrote stands.
+    """
+    outdated = remember_anew(conversation, now)
+    if outdated and not summary_is_staffs(conversation):
+        conversation.summary = ""
+        outdated.append("summary")
+    conversation.save(update_fields=outdated)
+    record(conversation, kind, actor, cause=cause or f"entry {position}", position=position)
+
+
+def _redact_messages(chunk: Chunk) -> None:
+    unsent = Message.objects.filter(chunk=chunk, status__in=[Message.Status.QUEUED, Message.Status.CLAIMED])
+    unsent.update(status=Message.Status.CANCELLED, code="redacted", lease_until=None, lease_token=None)
+    Message.objects.filter(chunk=chunk).update(text=REDACTED)
+
+
+def _redact_turns(conversation: Conversation, texts: Iterable[str], now: datetime) -> None:
+    """A turn that runs is given up: it may be about to write down a prompt that it read before. The reply stays owed,
+    and the next turn reads the transcript as it is now."""
+    texts = list(texts)
+    Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).update(
+        status=Turn.Status.ABANDONED, ended_at=now, code="redacted"
+    )
+    for turn in Turn.objects.filter(conversation=conversation).only("prompt", "draft").iterator(chunk_size=100):
+        draft, prompt = _without(turn.draft, texts), _prompt_without(turn.prompt, texts)
+        if (draft, prompt) != (turn.draft, turn.prompt):
+            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt)
+
+
+def _prompt_without(prompt: Any, texts: Iterable[str]) -> Any:
+    if not isinstance(prompt, dict):
+        return prompt
+    messages = [
+        {**message, "content": _entry_without(str(message.get("content", "")), texts)}
+        for message in prompt.get("messages", [])
+    ]
+    return {**prompt, "messages": messages}
+
+
+def _entry_without(content: str, texts: Iterable[str]) -> str:
+    """One message of a prompt: an entry, perhaps shortened, or something that quotes it."""
+    said = content.removeprefix(STAFF_MARK)
+    for text in texts:
+        shortened = len(text) > 2 * ENDS and (said.startswith(text[:ENDS]) or said.endswith(text[-ENDS:]))
+        if said == text or (shortened and text not in content):
+            return REDACTED
+    return _without(content, texts)
+
+
+def _without(text: str, gone: Iterable[str]) -> str:
+    """The text with what is gone replaced, wherever it occurs."""
+    for each in sorted(gone, key=len, reverse=True):
+        if text == each:
+            return REDACTED
+        if len(each) >= TELLING:
+            text = text.replace(each, REDACTED)
+    return text

@@ -1,0 +1,335 @@
+"""Sending: claim (short transaction), mark, call, write the outcome (short transaction). Never a transaction across.
+
+Oldest first within a conversation: a message is claimed only when none before it is unsettled. An `unknown` one holds
+the rest back for a minute at most.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from channels_out import splitting
+from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
+from channels_out.errors import SendError
+from channels_out.kinds import AddressKind, Channel
+from conversations.models import ChannelAccount, Chunk, Conversation, Message
+from conversations.services import receipts
+from conversations.services.channel_accounts import adapter_of, as_account
+from conversations.services.contacts import phone_address
+from conversations.services.database import column, unlocked
+from conversations.services.errors import NotFoundError
+from conversations.services.ledger import SYSTEM, record
+from conversations.services.retries import backoff
+from conversations.services.transcript import lock
+
+log = logging.getLogger(__name__)
+
+S = Message.Status
+UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A message whose bytes may go now: all that the network needs, nothing of the database."""
+
+    message_id: UUID
+    conversation_id: UUID
+    channel_account_id: UUID
+    token: UUID
+    adapter: Adapter
+    account: Account
+    outbound: OutboundMessage
+
+    def send(self) -> SendResult:
+        """Wait for the provider. Raises SendError."""
+        return self.adapter.send(self.account, self.outbound)
+
+
+def queue(conversation: Conversation, chunk: Chunk, now: datetime) -> list[Message]:
+    """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
+
+    On the web the person reads the transcript itself: nothing is sent. Without an account the message fails visibly.
+    """
+    if conversation.channel == Channel.WEB:
+        return []
+    account = conversation.channel_account or _newly_made_account(conversation)
+    adapter = _adapter(account)
+    to, kind = _destination(conversation)
+    texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
+    lost = {} if adapter else _no_account(conversation, now)
+    return Message.objects.bulk_create(
+        Message(
+            conversation=conversation,
+            chunk=chunk,
+            part=part,
+            parts=len(texts),
+            channel_account=account,
+            to_address=to,
+            to_kind=kind,
+            text=text,
+            due_at=now,
+            created_at=now,
+            **lost,
+        )
+        for part, text in enumerate(texts, start=1)
+    )
+
+
+def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
+    """The client's oldest active account on the channel, for a session that was opened before there was one."""
+    theirs = ChannelAccount.objects.filter(client=conversation.client_id, channel=conversation.channel, is_active=True)
+    account = theirs.order_by("created_at").first()
+    if account:
+        conversation.channel_account = account
+        conversation.save(update_fields=["channel_account"])
+    return account
+
+
+def _adapter(account: ChannelAccount | None) -> Adapter | None:
+    try:
+        return adapter_of(account) if account else None
+    except LookupError:
+        return None
+
+
+def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
+    record(conversation, "message_failed", SYSTEM, cause="no_account")
+    return {
+        "status": S.FAILED,
+        "failed_at": now,
+        "code": "no_account",
+        "reason": f"The client has no account on {conversation.channel}: create_channel_account makes one.",
+    }
+
+
+def _destination(conversation: Conversation) -> tuple[str, str]:
+    """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
+    if device := conversation.device:
+        return device.address, device.kind
+    contact = conversation.contact
+    address = phone_address(conversation.channel, contact.phone)
+    return (address, AddressKind.PHONE) if address else (contact.user_id, AddressKind.USER)
+
+
+def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
+    """Up to `limit` messages that are due are ours while the lease lasts. Returns the lease's token and their ids."""
+    token = uuid4()
+    claimed = column(
+        """
+        WITH due AS (
+            SELECT m.id
+            FROM conversation_messages m
+            JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
+            WHERE m.status = 'queued' AND m.due_at <= $1
+              AND NOT EXISTS (
+                SELECT FROM conversation_messages earlier
+                WHERE earlier.conversation_id = m.conversation_id
+                  AND earlier.status IN ('queued', 'claimed', 'sending', 'unknown')
+                  AND (earlier.chunk_id, earlier.part) < (m.chunk_id, m.part)
+                  AND NOT (earlier.status = 'unknown' AND earlier.sending_at < $4))
+            ORDER BY m.chunk_id, m.part
+            LIMIT $2
+            FOR UPDATE OF m SKIP LOCKED
+        )
+        UPDATE conversation_messages m
+        SET status = 'claimed', lease_until = $3, lease_token = $5, attempts = m.attempts + 1
+        FROM due WHERE m.id = due.id
+        RETURNING m.id
+        """,
+        now,
+        limit,
+        now + lease(),
+        now - UNKNOWN_HOLDS_BACK,
+        token,
+    )
+    return token, claimed
+
+
+def lease() -> timedelta:
+    """How long a claim lasts without being renewed."""
+    return timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
+    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more.
+
+    Harmless to repeat where the answer of the database was lost: only who holds the token begins.
+    """
+    with transaction.atomic():
+        message = (
+            Message.objects.select_for_update(of=("self",))
+            .select_related("channel_account")
+            .filter(pk=message_id, status__in=[S.CLAIMED, S.SENDING], lease_token=token)
+            .first()
+        )
+        if message is None or message.channel_account is None:
+            return None
+        message.status = S.SENDING
+        message.sending_at = now
+        message.lease_until = now + lease()
+        message.save(update_fields=["status", "sending_at", "lease_until"])
+    return Sending(
+        message_id=message.pk,
+        conversation_id=message.conversation_id,
+        channel_account_id=message.channel_account.pk,
+        token=token,
+        adapter=adapter_of(message.channel_account),
+        account=as_account(message.channel_account),
+        outbound=OutboundMessage(
+            message_id=str(message.pk), to=message.to_address, to_kind=AddressKind(message.to_kind), text=message.text
+        ),
+    )
+
+
+def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
+    """The provider took it: sent, or further where a receipt was faster."""
+    with transaction.atomic():
+        receipts.line_up(result.provider_message_id)
+        early = receipts.early(sending.channel_account_id, result.provider_message_id)
+        if any(receipts.says_failed(event) for event in early):
+            _conversation(sending.conversation_id)  # the ledger needs its row, and its message comes after it
+        message = _locked(sending)
+        if message is None:
+            return
+        message.provider_message_id = message.provider_message_id or result.provider_message_id
+        message.sent_at = message.sent_at or now
+        if message.status in (S.SENDING, S.UNKNOWN):
+            message.status = result.status.value
+            message.delivered_at = now if message.status == S.DELIVERED else None
+        message.lease_until = message.lease_token = None
+        message.save()
+        receipts.apply_early(message, early)
+
+
+def failed(sending: Sending, error: SendError, now: datetime) -> None:
+    """The provider did not take it: again later (unless the session ended meanwhile), never, or unclear, as the error
+    says.
+    """
+    with transaction.atomic():
+        conversation = _conversation(sending.conversation_id)
+        message = _locked(sending)
+        if conversation is None or message is None or not _fails(message, sending, error):
+            return
+        message.lease_until = message.lease_token = None
+        message.code, message.reason = error.code[:40], str(error)[:500]
+        if error.account_broken:
+            _mark_broken(message, error)
+            _queue_again(message, conversation, now)
+        elif error.ambiguous and not sending.adapter.sends_idempotently:
+            message.status = S.UNKNOWN
+            record(message.conversation_id, "message_unknown", SYSTEM, cause=error.code, message_id=str(message.pk))
+        elif (error.retryable or error.ambiguous) and message.attempts < settings.SEND_ATTEMPTS:
+            # Throttling passes later than a hiccup, and providers rarely say when.
+            wait = backoff(message.attempts + (2 if error.throttled else 0), error.retry_after)
+            _queue_again(message, conversation, now + wait)
+        else:
+            _give_up(message, now)
+        message.save()
+
+
+def _conversation(conversation_id: UUID) -> Conversation | None:
+    """The conversation, locked (before its message, as by those who end it); None if it was purged."""
+    try:
+        return lock(conversation_id)
+    except NotFoundError:
+        return None
+
+
+def _fails(message: Message, sending: Sending, error: SendError) -> bool:
+    """Whether the error is what became of the message."""
+    if message.status == S.SENDING:
+        return message.lease_token == sending.token
+    # Its lease ended while the database was away. We know that it never left, and nobody else sends it.
+    interrupted = message.status == S.UNKNOWN and message.code == INTERRUPTED
+    return interrupted and not error.ambiguous and not sending.adapter.sends_idempotently
+
+
+def _queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
+    """The message waits for another try; where its session ended while it was being sent, there is none."""
+    if conversation.is_open:
+        message.status, message.due_at = S.QUEUED, due_at
+    else:
+        message.status, message.code = S.CANCELLED, conversation.status
+
+
+def _mark_broken(message: Message, error: SendError) -> None:
+    """The account is refused: its messages wait for new credentials, without using up their tries."""
+    message.attempts -= 1
+    ChannelAccount.objects.filter(pk__in=[message.channel_account_id]).update(
+        health=ChannelAccount.Health.BROKEN, health_reason=f"{error.code}: {error}"[:300]
+    )
+    log.error("account broken: account=%s code=%s", message.channel_account_id, error.code)
+
+
+def _give_up(message: Message, now: datetime) -> None:
+    """It failed, and the parts after it make no sense without it."""
+    message.status = S.FAILED
+    message.failed_at = now
+    Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED).update(
+        status=S.CANCELLED, code="earlier_part_failed"
+    )
+    record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+
+
+def _locked(sending: Sending) -> Message | None:
+    """The message, if it is still ours or was settled by a receipt meanwhile."""
+    return (
+        Message.objects.select_for_update()
+        .filter(Q(lease_token=sending.token) | ~Q(status__in=[S.QUEUED, S.CLAIMED]), pk=sending.message_id)
+        .first()
+    )
+
+
+def renew(message_ids: Sequence[UUID], now: datetime) -> None:
+    """The messages are still being sent. One that somebody is just settling is left alone."""
+    with transaction.atomic():
+        held = Message.objects.filter(pk__in=message_ids, status__in=[S.CLAIMED, S.SENDING])
+        unlocked(held).update(lease_until=now + lease())
+
+
+def recover(now: datetime) -> int:
+    """What a dead dispatcher held: claimed again where nothing left, else unclear. Returns how many."""
+    with transaction.atomic():
+        released = unlocked(Message.objects.filter(status=S.CLAIMED, lease_until__lt=now)).update(
+            status=S.QUEUED, lease_until=None, lease_token=None
+        )
+    lost = Message.objects.filter(status=S.SENDING, lease_until__lt=now).values_list("pk", "conversation_id")[:500]
+    return released + sum(_recover(message_id, conversation_id, now) for message_id, conversation_id in lost)
+
+
+def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
+    with transaction.atomic():
+        conversation = _conversation(conversation_id)
+        message = (
+            Message.objects.select_for_update(of=("self",))
+            .select_related("channel_account")
+            .filter(pk=message_id, status=S.SENDING, lease_until__lt=now)
+            .first()
+        )
+        if conversation is None or message is None:
+            return False
+        adapter = _adapter(message.channel_account)
+        message.lease_until = message.lease_token = None
+        if adapter and adapter.sends_idempotently and message.attempts < settings.SEND_ATTEMPTS:
+            _queue_again(message, conversation, now)
+        else:
+            message.status, message.code = S.UNKNOWN, INTERRUPTED
+            message.reason = "Convo was stopped while it was being sent: the provider may have taken it."
+            record(conversation, "message_unknown", SYSTEM, cause=INTERRUPTED, message_id=str(message.pk))
+        message.save()
+    return True
+
+
+def cancel_unsent(conversation: Conversation, code: str) -> int:
+    """What has not left yet will not. Returns how many messages that were."""
+    unsent = Message.objects.filter(conversation=conversation, status__in=[S.QUEUED, S.CLAIMED])
+    return unsent.update(status=S.CANCELLED, code=code, lease_until=None, lease_token=None)

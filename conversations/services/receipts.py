@@ -1,0 +1,141 @@
+"""What providers say became of what we sent. Forward only, whatever the order it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from channels_out.events import Receipt
+from channels_out.kinds import ReceiptStatus
+from conversations.models import ChannelAccount, InboundEvent, Message
+from conversations.services.database import row
+from conversations.services.errors import NotFoundError
+from conversations.services.ledger import SYSTEM, record
+from conversations.services.transcript import lock
+
+UNMATCHED = "receipt_unmatched"
+S = Message.Status
+# How far along a message is; failed ends it where it has not arrived.
+RANK = {S.QUEUED: 0, S.CLAIMED: 0, S.SENDING: 0, S.UNKNOWN: 0, S.CANCELLED: 0, S.SENT: 1, S.DELIVERED: 2}
+FURTHEST = 3  # read; a failed message goes nowhere either
+REACHED = {
+    ReceiptStatus.SENT: ["sent_at"],
+    ReceiptStatus.DELIVERED: ["sent_at", "delivered_at"],
+    ReceiptStatus.READ: ["sent_at", "delivered_at", "read_at"],
+}
+
+
+def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] = lambda: None) -> bool:
+    """The message is as far along as the receipt says, or further. False: we know of no such message yet; `keep` was
+    called to keep the receipt for `apply_early`.
+    """
+    if _apply(account, receipt):
+        return True
+    with transaction.atomic():
+        # Our own commit of the send may be just coming: either it finds what is kept, or we find its message now.
+        line_up(receipt.provider_message_id)
+        if _apply(account, receipt):
+            return True
+        keep()
+    return False
+
+
+def line_up(provider_message_id: str) -> None:
+    """Until the transaction ends nobody else who lines up for this message goes on. To be called before it is locked.
+
+    The commit of a send and the keeping of a receipt that is faster look for each other's rows: at the same moment
+    neither would see the other's, and the receipt would be lost.
+    """
+    row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", provider_message_id)
+
+
+def early(channel_account_id: UUID, provider_message_id: str) -> list[InboundEvent]:
+    """The receipts that are here before the send they are about is committed. Line up first."""
+    kept = InboundEvent.objects.filter(
+        channel_account=channel_account_id, message_id=provider_message_id, reason=UNMATCHED
+    )
+    return list(kept.order_by("id"))
+
+
+def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
+    messages = Message.objects.filter(channel_account=account)
+    with transaction.atomic():
+        if receipt.status == ReceiptStatus.FAILED and (found := _find(messages, receipt)):
+            # A failure is written into the ledger, which needs the session's row: it is locked before the message, as
+            # by those who end and delete sessions, else each would wait for the other.
+            with suppress(NotFoundError):
+                lock(found.conversation_id)
+        message = _find(messages.select_for_update(), receipt)
+        if message is None:
+            return False
+        advance(message, receipt)
+    return True
+
+
+def says_failed(event: InboundEvent) -> bool:
+    """Whether the kept receipt says that the message failed."""
+    return bool(event.raw["status"] == ReceiptStatus.FAILED)
+
+
+def apply_early(message: Message, kept: Iterable[InboundEvent]) -> None:
+    """What receipts said of the locked message before its send was committed counts now."""
+    for event in kept:
+        raw = event.raw
+        advance(
+            message,
+            Receipt(
+                account=raw["account"],
+                provider_message_id=raw["provider_message_id"],
+                status=ReceiptStatus(raw["status"]),
+                occurred_at=datetime.fromisoformat(raw["occurred_at"]) if raw.get("occurred_at") else None,
+                code=raw.get("code", ""),
+                reason=raw.get("reason", ""),
+            ),
+        )
+        event.delete()
+
+
+def advance(message: Message, receipt: Receipt) -> None:
+    """Move a locked message forward."""
+    at = receipt.occurred_at or timezone.now()
+    if not message.provider_message_id:
+        message.provider_message_id = receipt.provider_message_id
+    if receipt.status == ReceiptStatus.FAILED:
+        _fail(message, receipt, at)
+    elif _rank(message.status) < _rank(receipt.status.value):
+        message.status = receipt.status.value
+        for field in REACHED[receipt.status]:
+            if getattr(message, field) is None:
+                setattr(message, field, at)
+        message.lease_token = message.lease_until = None
+    message.save()
+
+
+def _rank(status: str) -> int:
+    return RANK.get(Message.Status(status), FURTHEST)
+
+
+def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
+    if message.status in (S.DELIVERED, S.READ, S.FAILED):
+        return
+    message.status = S.FAILED
+    message.failed_at = at
+    message.code, message.reason = receipt.code[:40], receipt.reason[:500]
+    message.lease_token = message.lease_until = None
+    record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+
+
+def _find(messages: QuerySet[Message], receipt: Receipt) -> Message | None:
+    known = messages.filter(provider_message_id=receipt.provider_message_id).first()
+    if known or not receipt.our_message_id:
+        return known
+    try:
+        return messages.filter(pk=UUID(receipt.our_message_id)).first()
+    except ValueError:
+        return None

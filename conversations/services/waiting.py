@@ -1,0 +1,45 @@
+"""What is due and not begun: how it shows that a worker is missing, whatever the workers say of themselves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from conversations.services.database import row
+
+LATE_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The age in seconds of the oldest due reply that nobody has claimed and of the oldest due unsent message."""
+
+    oldest_reply_seconds: float
+    oldest_message_seconds: float
+
+    @property
+    def late(self) -> str:
+        """What waits too long, in a sentence; '' if nothing does."""
+        if max(self.oldest_reply_seconds, self.oldest_message_seconds) < LATE_SECONDS:
+            return ""
+        return "Due replies or messages wait for more than a minute: is the dispatcher running (manage.py dispatch)?"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the API."""
+        return asdict(self)
+
+
+def look() -> Waiting:
+    """How long the oldest have been waiting now."""
+    found = row(
+        """
+        SELECT
+            (SELECT COALESCE(EXTRACT(epoch FROM now() - min(s.reply_due_at)), 0)::float FROM conversations s
+             WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < now() AND NOT EXISTS (
+                SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')),
+            (SELECT COALESCE(EXTRACT(epoch FROM now() - min(m.due_at)), 0)::float FROM conversation_messages m
+             JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
+             WHERE m.status = 'queued' AND m.due_at < now())
+        """
+    )
+    return Waiting(*found) if found else Waiting(0, 0)

@@ -1,0 +1,258 @@
+// A session's page: loads older entries as one scrolls up, shows new ones by itself, and posts the forms.
+(function () {
+  "use strict";
+
+  const POLL_MS = 2000;
+  const NEAR = 80; // pixels from an edge that count as being there
+
+  const page = document.getElementById("transcript");
+  if (!page) return;
+  const box = page.querySelector(".cv-scroll");
+  const list = page.querySelector(".cv-list");
+  const olderNote = page.querySelector(".cv-older");
+  const emptyNote = page.querySelector(".cv-empty");
+  const jump = page.querySelector(".cv-jump");
+  const said = page.querySelector(".cv-said");
+
+  let last = Number(page.dataset.last);
+  let more = page.dataset.more === "yes";
+  let seen = "";
+  let asking = null; // the poll under way
+  let loadingOlder = false;
+  const shown = new Map(); // position or section name -> the HTML it was last given
+
+  // --- small helpers -------------------------------------------------------------------------------------------------
+
+  function parse(html) {
+    const template = document.createElement("template");
+    template.innerHTML = html.trim(); // our own template, in which everything people wrote is escaped
+    return template.content.firstElementChild;
+  }
+
+  function atBottom() {
+    return box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
+  }
+
+  function toBottom() {
+    box.scrollTop = box.scrollHeight;
+    jump.hidden = true;
+  }
+
+  function say(sentence, failed) {
+    said.textContent = sentence;
+    said.classList.toggle("cv-failed", Boolean(failed));
+    said.hidden = false;
+    clearTimeout(say.timer);
+    say.timer = setTimeout(() => { said.hidden = true; }, failed ? 12000 : 4000);
+  }
+
+  // Somebody is typing there, or has typed something that is not saved.
+  function inUse(element) {
+    const active = document.activeElement;
+    if (element.contains(active) && active.matches("input, textarea, select")) return true;
+    return Array.from(element.querySelectorAll("input:not([type=hidden]), textarea"))
+      .some((field) => field.value !== field.defaultValue);
+  }
+
+  // Which folds are open stays as it was.
+  function keepFolds(from, to) {
+    from.querySelectorAll("details[data-key]").forEach((old) => {
+      const same = to.querySelector(`details[data-key="${old.dataset.key}"]`);
+      if (same) same.open = old.open;
+    });
+    const text = from.querySelector(".cv-text.cv-open");
+    if (text) unfold(to.querySelector("[data-unfold]"));
+  }
+
+  function unfold(button) {
+    if (!button) return;
+    button.closest(".cv-entry").querySelector(".cv-text").classList.add("cv-open");
+    button.remove();
+  }
+
+  // --- entries and what stands beside them ---------------------------------------------------------------------------
+
+  function bubbleAt(position) {
+    return list.querySelector(`[data-position="${position}"]`);
+  }
+
+  function show([position, html]) {
+    if (shown.get(position) === html) return;
+    const fresh = parse(html);
+    const old = bubbleAt(position);
+    if (!old) {
+      if (position <= last && list.firstElementChild) return; // an older one that is not loaded yet
+      list.append(fresh);
+    } else if (inUse(old)) {
+      return;
+    } else {
+      keepFolds(old, fresh);
+      old.replaceWith(fresh);
+    }
+    shown.set(position, html);
+  }
+
+  function showSection(name, html) {
+    if (shown.get(name) === html) return;
+    const section = page.querySelector(`[data-section="${name}"]`);
+    if (!section || inUse(section)) return;
+    const fresh = document.createElement("div");
+    fresh.innerHTML = html;
+    keepFolds(section, fresh);
+    const focused = section.contains(document.activeElement) ? document.activeElement.dataset.focus : "";
+    section.replaceChildren(...fresh.childNodes);
+    if (focused) section.querySelector(`[data-focus="${focused}"]`)?.focus();
+    shown.set(name, html);
+  }
+
+  function showNews(news) {
+    const stick = atBottom();
+    const before = last;
+    news.bubbles.forEach((bubble) => {
+      show(bubble);
+      last = Math.max(last, bubble[0]);
+    });
+    Object.entries(news.sections).forEach(([name, html]) => showSection(name, html));
+    emptyNote.hidden = Boolean(list.firstElementChild);
+    if (stick) toBottom();
+    else if (last > before) jump.hidden = false;
+  }
+
+  // --- asking the server ---------------------------------------------------------------------------------------------
+
+  async function get(url) {
+    const answer = await fetch(url, { headers: { Accept: "application/json" }, credentials: "same-origin" });
+    if (answer.redirected || answer.status === 403) throw new Error("You are signed out: load the page again.");
+    if (answer.status === 204) return null;
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}; trying again.`);
+    return answer.json();
+  }
+
+  async function askOnce() {
+    let behind = true;
+    while (behind) {
+      const news = await get(`${page.dataset.news}?after=${last}&seen=${seen}`);
+      if (!news) return;
+      showNews(news);
+      seen = news.seen;
+      behind = news.behind;
+    }
+  }
+
+  // One at a time: an answer that is overtaken by a newer one must not be shown after it.
+  function ask() {
+    asking = (asking || Promise.resolve()).then(askOnce);
+    return asking.catch((error) => say(error.message, true)).finally(() => { asking = null; });
+  }
+
+  setInterval(() => { if (!document.hidden && !asking) ask(); }, POLL_MS);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && !asking) ask(); });
+
+  async function loadOlder() {
+    if (loadingOlder || !more) return;
+    loadingOlder = true;
+    try {
+      const first = list.firstElementChild ? Number(list.firstElementChild.dataset.position) : last + 1;
+      const older = await get(`${page.dataset.older}?before=${first}`);
+      const height = box.scrollHeight;
+      const top = box.scrollTop;
+      const fresh = older.bubbles.map(([position, html]) => {
+        shown.set(position, html);
+        return parse(html);
+      });
+      list.prepend(...fresh);
+      more = older.more;
+      olderNote.hidden = !more;
+      box.scrollTop = top + box.scrollHeight - height; // what one was reading stays where it was
+    } catch (error) {
+      say(error.message, true);
+    } finally {
+      loadingOlder = false;
+    }
+    if (more && box.scrollTop < NEAR) loadOlder();
+  }
+
+  box.addEventListener("scroll", () => {
+    if (box.scrollTop < NEAR * 4) loadOlder();
+    if (atBottom()) jump.hidden = true;
+  });
+  jump.addEventListener("click", toBottom);
+
+  // --- what staff do -------------------------------------------------------------------------------------------------
+
+  async function post(form, button) {
+    const deed = button?.dataset.deed || form.dataset.deed;
+    const sure = button?.dataset.sure || form.dataset.sure;
+    if (sure && !window.confirm(sure)) return;
+    const fields = new FormData(form);
+    if (form.dataset.busy) return; // a second click while the first is on its way
+    form.dataset.busy = "yes";
+    try {
+      const answer = await fetch(page.dataset.do.replace("DEED", deed), {
+        method: "POST",
+        body: fields,
+        headers: { Accept: "application/json", "X-CSRFToken": page.dataset.token },
+        credentials: "same-origin",
+      });
+      const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
+      say(body.said || `The server answered ${answer.status}: load the page again.`, !answer.ok);
+      if (answer.ok) {
+        form.reset();
+        const active = document.activeElement;
+        if (deed === "reply") toBottom();
+        else if (form.contains(active) && active.matches("input, textarea")) active.blur();
+        form.closest("dialog")?.close();
+        const fold = form.closest("details[data-edit]");
+        if (fold) fold.open = false;
+        (body.bubbles || []).forEach(show);
+        await ask();
+      }
+    } catch (error) {
+      // It may have been done all the same: the answer was lost, not necessarily the question.
+      say("No answer came. See whether it shows here before you try again; what you wrote is kept.", true);
+    } finally {
+      delete form.dataset.busy;
+    }
+  }
+
+  function openDialog(button) {
+    const entry = button.closest(".cv-entry");
+    const text = entry.querySelector(".cv-text").textContent;
+    const dialog = page.querySelector(`[data-dialog="${button.dataset.open}"]`);
+    const form = dialog.querySelector("form");
+    form.reset();
+    form.elements.position.value = entry.dataset.position;
+    if (form.elements.text) form.elements.text.value = text;
+    const quoted = dialog.querySelector(".cv-quoted");
+    if (quoted) quoted.textContent = text;
+    dialog.showModal();
+  }
+
+  // What was quoted does not stay in the page: it may have been redacted.
+  page.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("close", () => {
+    dialog.querySelector("form").reset();
+    dialog.querySelectorAll(".cv-quoted").forEach((quoted) => { quoted.textContent = ""; });
+  }));
+
+  page.addEventListener("submit", (event) => {
+    if (!event.target.matches("form[data-deed]")) return;
+    event.preventDefault();
+    post(event.target, event.submitter);
+  });
+  page.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.matches("[data-unfold]")) unfold(button);
+    if (button.matches("[data-open]")) openDialog(button);
+    if (button.matches("[data-close]")) button.closest("dialog").close();
+  });
+  page.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches("textarea")) {
+      event.target.form.requestSubmit();
+    }
+  });
+
+  emptyNote.hidden = Boolean(list.firstElementChild);
+  toBottom();
+  if (box.scrollTop < NEAR * 4) loadOlder(); // a tall window shows more than what is there
+})();

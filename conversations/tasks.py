@@ -1,0 +1,31 @@
+"""What django-q2 runs. Each task may run twice, and says why that is harmless."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from django.utils import timezone
+
+from conversations.queue import enqueue
+from conversations.services import archiving, lifecycle, remembering
+
+log = logging.getLogger(__name__)
+
+
+def sweep() -> None:
+    """Age the sessions. Twice does no more than once; two at a time are one."""
+    report = lifecycle.sweep(timezone.now())
+    log.info("sweep: %s", {name: count for name, count in asdict(report).items() if count})
+    if remembering.pending():
+        enqueue("remember_ended")
+
+
+def remember_ended() -> None:
+    """Put what has ended into global memory. Each session is claimed by a lease on its row, so two share the work."""
+    log.info("remembered: %s", remembering.remember_ended())
+
+
+def archive() -> None:
+    """Archive what is due. Each batch is a statement of its own: twice does no more than once."""
+    log.info("archived: %s", archiving.archive(timezone.now()))

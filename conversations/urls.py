@@ -1,0 +1,13 @@
+"""The doors of the domain."""
+
+from django.urls import URLPattern, URLResolver, include, path
+
+from conversations.health import healthz, readyz
+from conversations.webhooks import inbound_webhook
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("webhooks/<str:channel>/inbound", inbound_webhook),
+    path("", include("conversations.api.urls")),
+    path("healthz", healthz),
+    path("readyz", readyz),
+]

@@ -1,0 +1,95 @@
+"""The one door for every channel: our own JSON with an API key, or the provider's payload with its signature."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_out.contract import InboundRequest
+from channels_out.errors import InboundError
+from channels_out.kinds import Channel
+from conversations.http import envelope
+from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
+from conversations.http.webhook_body import NO_CLIENT, arrival_of
+from conversations.models import Client
+from conversations.services import api_keys, inbound, provider_events
+from conversations.services.errors import DomainError, NotFoundError, NotSignedError
+
+NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
+CHANNELS = frozenset(Channel) - {Channel.WEB}
+
+
+@csrf_exempt
+def inbound_webhook(request: HttpRequest, channel: str) -> HttpResponse:
+    """`POST /webhooks/{channel}/inbound`, and GET for a provider's handshake."""
+    if channel not in CHANNELS:
+        names = sorted(CHANNELS)
+        error = f"There is no such channel here; there are {', '.join(names)}."
+        return envelope.failure(404, "unknown_channel", error, {"channels": names})
+    if request.method not in ("GET", "POST"):
+        return envelope.wrong_method(request.method, "GET", "POST")
+    try:
+        if request.method == "GET":
+            return _handshake(request, channel)
+        key = service_key(request)
+        return _own_json(request, channel, key) if key else _provider_payload(request, channel)
+    except DomainError as error:
+        return envelope.refusal(error)
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()
+
+
+def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
+    if not envelope.is_json(request.content_type):
+        _client(key)
+        return envelope.not_json()
+    try:
+        arrival, client_id = arrival_of(request.body, channel, timezone.now())
+    except DomainError:
+        _client(key)  # a wrong key is told so first, and learns nothing of the body
+        raise
+    if found := inbound.settle_with_key(arrival, api_keys.key_hash(key), client_id):
+        settled, key_id = found
+        api_keys.note_use(key_id)
+        return envelope.success(settled)
+    client = _client(key)
+    if client.pk != client_id:
+        raise NotFoundError(NO_CLIENT, code="client_not_found")
+    return envelope.success(inbound.settle(client, arrival))
+
+
+def _client(key: str) -> Client:
+    found = api_keys.find_api_key(key)
+    if found is None:
+        raise NotSignedError(WRONG_KEY, code="authentication_failed")
+    return found.client
+
+
+def _handshake(request: HttpRequest, channel: str) -> HttpResponse:
+    answer = provider_events.handshake(_as_arrived(request), channel)
+    if answer.status != 200:
+        return envelope.failure(answer.status, "handshake_refused", NO_HANDSHAKE)
+    return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
+
+
+def _provider_payload(request: HttpRequest, channel: str) -> HttpResponse:
+    try:
+        outcome = provider_events.receive(_as_arrived(request), channel)
+    except InboundError as error:
+        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+    if outcome is None:
+        raise NotSignedError(NO_KEY, code="not_authenticated")
+    return envelope.success(outcome)
+
+
+def _as_arrived(request: HttpRequest) -> InboundRequest:
+    return InboundRequest(
+        method=request.method or "",
+        url=settings.PUBLIC_BASE_URL + request.get_full_path(),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        query=request.GET.dict(),
+        body=request.body,
+    )

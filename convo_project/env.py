@@ -1,0 +1,104 @@
+"""Reads the environment and refuses nonsense with a sentence that names the variable.
+
+Sources, the first that has a name wins: the process's environment, `.env` beside `manage.py`,
+`CONVO_HOME/secrets.env` (written once by `make up`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+TRUE = {"1", "true", "yes", "on"}
+FALSE = {"0", "false", "no", "off", ""}
+
+
+def home() -> Path:
+    """Convo's own folder: `CONVO_HOME`, else `.convo` beside `manage.py`. It may not exist yet."""
+    return Path(os.environ.get("CONVO_HOME") or PROJECT / ".convo").expanduser().resolve()
+
+
+def load_files() -> None:
+    """Put what `.env` and `CONVO_HOME/secrets.env` say into the environment, without replacing what is there."""
+    _load(PROJECT / ".env")
+    _load(home() / "secrets.env")  # after it: it may say where CONVO_HOME is
+
+
+def _load(path: Path) -> None:
+    if path.is_file():
+        environ.Env.read_env(path, overwrite=False)
+
+
+def text(name: str, default: str = "") -> str:
+    """The variable as it stands, without surrounding blanks."""
+    return os.environ.get(name, default).strip()
+
+
+def required(name: str, what_to_do: str) -> str:
+    """The variable, or ImproperlyConfigured with `what_to_do`."""
+    value = text(name)
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set. {what_to_do}")
+    return value
+
+
+def whole(name: str, default: int, *, least: int = 0, most: int = 1_000_000_000) -> int:
+    """The variable as a whole number within its bounds."""
+    raw = text(name) or str(default)
+    try:
+        number = int(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a whole number, not {raw!r}.") from None
+    if not least <= number <= most:
+        raise ImproperlyConfigured(f"{name} must lie between {least} and {most}, not {number}.")
+    return number
+
+
+def seconds(name: str, default: float, *, least: float = 0.0, most: float = 86_400.0) -> float:
+    """The variable as a number of seconds within its bounds."""
+    raw = text(name) or str(default)
+    try:
+        number = float(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be a number of seconds, not {raw!r}.") from None
+    if not least <= number <= most:
+        raise ImproperlyConfigured(f"{name} must lie between {least:g} and {most:g} seconds, not {number:g}.")
+    return number
+
+
+def yes(name: str, default: bool = False) -> bool:
+    """The variable as yes or no: 1, true, yes, on or 0, false, no, off."""
+    raw = text(name, str(default)).lower()
+    if raw not in TRUE | FALSE:
+        raise ImproperlyConfigured(f"{name} must be true or false, not {raw!r}.")
+    return raw in TRUE
+
+
+def words(name: str, default: str = "") -> list[str]:
+    """The variable as a list, separated by commas."""
+    return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def url(name: str, default: str = "") -> str:
+    """The variable as an http or https address without a trailing slash, or '' where it is empty."""
+    raw = text(name) or default
+    if not raw:
+        return ""
+    parts = urlsplit(raw)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise ImproperlyConfigured(f"{name} must be an http:// or https:// address, not {raw!r}.")
+    return raw.rstrip("/")
+
+
+def choice(name: str, default: str, allowed: set[str]) -> str:
+    """The variable as one of `allowed`, whatever its case."""
+    raw = (text(name) or default).upper()
+    if raw not in allowed:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(sorted(allowed))}, not {raw!r}.")
+    return raw

@@ -1,0 +1,306 @@
+"""Runs the whole of Convo on one machine: `python -m convo_project.launch up | down | test | bench`.
+
+`up` sets up what is missing and keeps web, dispatcher and qcluster alive until a signal ends it. Whatever was killed
+before is found again: locks end with their processes, children follow their supervisor, PostgreSQL is taken over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from django.core.exceptions import ImproperlyConfigured
+
+from convo_project import address, embedded_postgres, env
+from convo_project.commands import database, leave, read_environment
+from convo_project.home import CannotStartError, claim, ensure_secrets, locked, try_lock
+from convo_project.prepare import KEY_HEADER, QUICKSTART
+from convo_project.processes import end, mark, supervised
+from convo_project.supervisor import STOP_SECONDS, Child, Supervisor
+from convo_project.terminal import complain, done, say
+
+HEALTHY_SECONDS = 120.0
+UP_LOCK = "up.lock"  # held by a running `make up`; it contains where that can be reached
+
+
+def up() -> int:
+    """Set up what is missing and run web, dispatcher and qcluster until a signal ends it; the exit code."""
+    on_stop_signals(leave)
+    home = our_home()
+    say(f"Convo in {home}")
+    with only_one(home), database():
+        done("secrets and database")
+        prepare()
+        children = [web(), manage_py("dispatcher", "dispatch"), manage_py("qcluster", "qcluster")]
+        supervisor = Supervisor(home, children, keep_database(home))
+        on_stop_signals(supervisor.ask_to_stop)
+        try:
+            wait_until_healthy(supervisor)
+            if not supervisor.stop_requests:
+                show_what_to_try(home)
+            supervisor.run_until(lambda: False)
+        finally:
+            say("Stopping.")
+            supervisor.stop()
+    say("Stopped.")
+    return 0
+
+
+def down() -> int:
+    """Stop a running `up`, or what a killed one left behind."""
+    home = env.home()
+    if not home.exists():
+        say(f"Nothing runs in {home}.")
+        return 0
+    claim(home)
+    supervisor = running_supervisor(home)
+    if supervisor:
+        say(f"Stopping the 'make up' in {home} (process {supervisor})")
+        steps = ((signal.SIGTERM, 2 * STOP_SECONDS), (signal.SIGKILL, 10.0))
+        end(lambda: [pid] if (pid := running_supervisor(home)) else [], steps)
+    end_leftovers(home)
+    embedded_postgres.stop(home)
+    embedded_postgres.stop_if_unused(home / "test")
+    say(f"Nothing runs in {home} any more. The data are kept.")
+    return 0
+
+
+def test(arguments: list[str]) -> int:
+    """Run pytest on a database of its own; its exit code."""
+    on_stop_signals(leave)
+    home = our_home() / "test"
+    claim(home)
+    ensure_secrets(home)
+    os.environ["CONVO_HOME"] = str(home)
+    with one_test_run(home), database():
+        defaults = ["-n", "2", "--dist", "loadfile", "-m", "not browser"]
+        return run([sys.executable, "-m", "pytest", *defaults, *arguments])
+
+
+def bench(arguments: list[str]) -> int:
+    """Run the program BENCH against a web process and a database of their own; its exit code."""
+    on_stop_signals(leave)
+    read_environment()
+    home = Path(tempfile.mkdtemp(prefix="convo-bench-")).resolve()
+    os.environ |= {"CONVO_HOME": str(home), "DATABASE_URL": "", "HOST": "", "PORT": str(address.free_port())}
+    try:
+        with database():
+            prepare()
+            child = web()
+            supervisor = Supervisor(home, [child], keep_database(home))
+            try:
+                wait_until_healthy(supervisor)
+                facts = json.loads((home / QUICKSTART).read_text())
+                where = ["--url", facts["base_url"], "--pid", str(child.pid)]
+                who = ["--api-key", facts["api_key"], "--client-id", facts["client_id"]]
+                os.environ |= embedded_postgres.client_environment(home)
+                program = shlex.split(env.text("BENCH") or "../shared/bench/compare")
+                return run([*program, *where, *who, *arguments])
+            finally:
+                supervisor.stop()
+    finally:
+        embedded_postgres.remove(home)
+        shutil.rmtree(home)
+
+
+# --- one at a time ----------------------------------------------------------------------------------------------------
+
+
+def our_home() -> Path:
+    """CONVO_HOME, made if it is missing, with its secrets; what its files say is in the environment."""
+    read_environment()
+    home = env.home()
+    claim(home)
+    ensure_secrets(home)
+    os.environ["CONVO_HOME"] = str(home)  # absolute, for the processes we start elsewhere
+    env.load_files()
+    return home
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """This is the only `up` in `home` and nothing of an earlier one is left; HOST and PORT are free.
+
+    Raises CannotStartError where one is running, or the port is taken.
+    """
+    lock = try_lock(home / UP_LOCK)
+    if lock is None:
+        raise CannotStartError(
+            f"Convo already runs in {home} (process {running_supervisor(home)}). "
+            f"Stop it with 'make down', or start a second one: make up CONVO_HOME=… PORT=…"
+        )
+    try:
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        end_leftovers(home)
+        address.refuse_if_taken()
+        yield
+    finally:
+        os.close(lock)
+
+
+def running_supervisor(home: Path) -> int | None:
+    """The pid of the `up` that runs in `home`."""
+    lock = try_lock(home / UP_LOCK)
+    if lock is not None:
+        os.close(lock)
+        return None
+    text = (home / UP_LOCK).read_text()
+    return int(text) if text.isdigit() else None
+
+
+def end_leftovers(home: Path) -> None:
+    """No process is left that an `up` in `home` started and that outlived it."""
+    if not end(lambda: supervised(home), ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))):
+        raise CannotStartError(f"Processes of an earlier 'make up' do not end: {supervised(home)}. Kill them.")
+
+
+@contextmanager
+def one_test_run(home: Path) -> Iterator[None]:
+    """No other test run uses the databases of `home`; waits for one that does."""
+    lock = try_lock(home / "run.lock")
+    if lock is None:
+        say(f"Another test run uses {home}; waiting for it.")
+        with locked(home / "run.lock"):
+            yield
+    else:
+        with os.fdopen(lock):
+            yield
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def web() -> Child:
+    """The web process."""
+    return Child("web", [sys.executable, "-m", "convo_project.web"])
+
+
+def manage_py(name: str, command: str) -> Child:
+    """A management command that does not end."""
+    return Child(name, [sys.executable, "manage.py", command])
+
+
+def prepare() -> None:
+    """The database is ready for use. A process of its own does it, which needs Django."""
+    command = [sys.executable, "-m", "convo_project.prepare"]
+    done_by = subprocess.run(command, cwd=env.PROJECT, env={**os.environ, **mark(env.home())}, check=False)
+    if done_by.returncode:
+        raise CannotStartError("Convo could not be set up; the lines above say why.")
+
+
+def keep_database(home: Path) -> Callable[[], None]:
+    """What restarts the embedded server of `home` when it died; nothing with a DATABASE_URL."""
+    if env.text("DATABASE_URL"):
+        return lambda: None
+
+    def keep() -> None:
+        if not embedded_postgres.is_running(home):
+            say("PostgreSQL died; starting it again")
+            embedded_postgres.start(home)
+
+    return keep
+
+
+def wait_until_healthy(supervisor: Supervisor) -> None:
+    """The web process answers, or we were asked to stop. Raises CannotStartError where it takes too long."""
+    if not supervisor.run_until(is_healthy, HEALTHY_SECONDS) and not supervisor.stop_requests:
+        raise CannotStartError(f"{address.base_url()} does not answer; the lines above say why.")
+
+
+def is_healthy() -> bool:
+    """Whether the web process answers."""
+    connection = http.client.HTTPConnection(address.base_url().removeprefix("http://"), timeout=5)
+    try:
+        connection.request("GET", "/healthz", headers={"Host": "localhost"})
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def run(command: list[str]) -> int:
+    """Run a program in our place: a Ctrl-C in the terminal reaches it by itself, other signals to us are passed on."""
+    try:
+        process = subprocess.Popen(command, cwd=env.PROJECT)
+    except OSError as problem:
+        raise CannotStartError(f"{command[0]} cannot be run ({problem.strerror}).") from None
+    on_stop_signals(lambda number, _frame: process.send_signal(number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return process.wait()
+
+
+def on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """INT, TERM and HUP call `handler`; HUP not where we were started to ignore it (nohup)."""
+    signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
+
+
+def show_what_to_try(home: Path) -> None:
+    """The last screen of a start: what to open, what to paste, how to stop."""
+    facts = json.loads((home / QUICKSTART).read_text())
+    message = {"client_id": facts["client_id"], "user_id": "alice", "message": "Hello, is anybody there?"}
+    curl = f"curl -sS -H @{shlex.quote(str(home / KEY_HEADER))}"
+    post = (
+        f"{curl} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(message))} "
+        f"{facts['base_url']}/webhooks/whatsapp/inbound"
+    )
+    find_id = r"""sed -n 's/.*"conversation_id": *"\{0,1\}\([^",}]*\).*/\1/p'"""
+    say(f"""
+Convo runs: {facts["base_url"]}
+
+  Admin      {facts["admin_url"]}
+             user {facts["admin_username"]}, password in {home / QUICKSTART}
+  API        {facts["base_url"]}/docs/
+
+Send a message as a channel would, and see the session with its answer:
+
+  answer=$({post}); echo "$answer"
+  sleep 2; {curl} {facts["base_url"]}/conversations/$(echo "$answer" | {find_id})
+
+Stop it with Ctrl-C, or with 'make down' from elsewhere. The data are kept in {home}.
+""")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the commands; the exit code. What is wrong with the set-up is said in a sentence."""
+    parser = argparse.ArgumentParser(prog="python -m convo_project.launch", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help=up.__doc__)
+    commands.add_parser("down", help=down.__doc__)
+    commands.add_parser("test", help=test.__doc__)
+    commands.add_parser("bench", help=bench.__doc__)
+    chosen, rest = parser.parse_known_args(arguments)
+    rest = rest[1:] if rest[:1] == ["--"] else rest
+    try:
+        match chosen.command:
+            case "up":
+                return up()
+            case "down":
+                return down()
+            case "test":
+                return test(rest)
+            case _:
+                return bench(rest)
+    except (CannotStartError, ImproperlyConfigured) as problem:
+        complain(str(problem))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"""How log lines look: with where a fault happened, without what its exception says.
+
+An exception's sentence can quote what a person wrote: PostgreSQL's name the failing row, a parser's the input.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from types import TracebackType
+
+
+class PrivateFormatter(logging.Formatter):
+    """Prints an exception as its class and the lines of code it came through."""
+
+    def formatException(  # noqa: N802 - logging's own name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """The class, and the frames."""
+        kind, _, frames = ei
+        lines = "".join(traceback.format_tb(frames)).rstrip()
+        return f"{lines}\n{kind.__module__}.{kind.__qualname__}" if kind else lines

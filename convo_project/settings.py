@@ -1,0 +1,255 @@
+"""Convo's settings: one file, each from the environment (`.env.example` lists them), nonsense refused by name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import environ
+
+from convo_project import embedded_postgres, env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env.load_files()
+CONVO_HOME = env.home()
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+_MAKE_UP = "Run 'make up' once, which generates it into CONVO_HOME, or set it yourself (see .env.example)."
+SECRET_KEY = env.required("SECRET_KEY", _MAKE_UP)
+# Fernet keys for credentials at rest: the first encrypts, all decrypt (so that they can be rotated).
+CREDENTIALS_KEYS = env.words("CREDENTIALS_KEYS") or [env.required("CREDENTIALS_KEYS", _MAKE_UP)]
+CRON_SECRET = env.text("CRON_SECRET")
+
+# --- where we are ----------------------------------------------------------------------------------------------------
+DEBUG = env.yes("DEBUG", False)
+PORT = env.whole("PORT", 8000, least=1, most=65_535)
+PUBLIC_BASE_URL = env.url("PUBLIC_BASE_URL", f"http://127.0.0.1:{PORT}")
+_PUBLIC = environ.urlparse(PUBLIC_BASE_URL)
+IS_HTTPS = _PUBLIC.scheme == "https"
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", f"{_PUBLIC.hostname},localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.yes("TRUST_PROXY", False) else None
+SECURE_SSL_REDIRECT = False  # the proxy in front does it; health checks speak plain http
+SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = False
+# Whether subdomains and preload lists are bound, and who redirects to https, is for whoever owns the domain to say.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+# --- the application -------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",  # before the admin, whose templates it replaces
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "memory",
+    "conversations",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "convo_project.urls"
+WSGI_APPLICATION = "convo_project.wsgi.application"
+APPEND_SLASH = False
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+STATIC_URL = "/static/"
+STATIC_ROOT = CONVO_HOME / "static"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+WHITENOISE_USE_FINDERS = True
+CACHES = {"default": environ.Env.cache_url_config(env.text("CACHE_URL", "locmemcache://"))}
+
+# --- the database ----------------------------------------------------------------------------------------------------
+_PREPARE_THRESHOLD = env.whole("DATABASE_PREPARE_THRESHOLD", 5)
+# A prepared plan is kept. Made while the tables are a page long it would read them from end to end, and go on to do so
+# as they grow, until PostgreSQL analyses them; and compiling what takes a millisecond takes a hundred.
+_PLANS_TO_KEEP = {"options": "-c enable_seqscan=off -c jit=off"} if _PREPARE_THRESHOLD else {}
+_DATABASE_URL = env.text("DATABASE_URL") or embedded_postgres.database_url(CONVO_HOME)
+DATABASES: dict[str, Any] = {
+    "default": {
+        **environ.Env.db_url_config(_DATABASE_URL),
+        "ENGINE": "convo_project.postgresql",
+        "CONN_MAX_AGE": 3600,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": {
+            # Prepared on the fifth use. 0 turns it off, for a pooler that shares connections between transactions.
+            "prepare_threshold": _PREPARE_THRESHOLD or None,
+            **_PLANS_TO_KEEP,
+            "connect_timeout": 5,
+            "application_name": "convo",
+        },
+    }
+}
+
+# --- the queue (facts and reasons: docs/decisions/0004-workers.md) ----------------------------------------------------
+_Q_WORKERS = env.whole("QCLUSTER_WORKERS", 2, least=1, most=64)
+Q_CLUSTER = {
+    "name": "convo",
+    "orm": "default",
+    "workers": _Q_WORKERS,
+    "queue_limit": _Q_WORKERS,
+    "bulk": 1,
+    "timeout": 600,
+    "retry": 1300,
+    "max_attempts": 5,
+    "ack_failures": True,
+    "catch_up": False,
+    "save_limit": -1,
+    "poll": 1.0,
+    "label": "Queue",
+}
+
+# --- the back office -------------------------------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "Convo",
+    "SITE_HEADER": "Convo",
+    "SITE_SUBHEADER": "Back office",
+    "SITE_SYMBOL": "forum",
+    "SITE_URL": "",
+    "SHOW_VIEW_ON_SITE": False,
+    "SHOW_BACK_BUTTON": True,
+    "STYLES": [f"{STATIC_URL}back_office/back_office.css"],
+    "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_figures",
+    "SIDEBAR": {"navigation": "conversations.admin.navigation.sidebar"},
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.7% .013 236)",
+            "100": "oklch(95.1% .026 236)",
+            "200": "oklch(90.1% .058 231)",
+            "300": "oklch(82.8% .101 230)",
+            "400": "oklch(74.6% .136 233)",
+            "500": "oklch(64.8% .142 237)",
+            "600": "oklch(54.6% .13 242)",
+            "700": "oklch(48.2% .115 243)",
+            "800": "oklch(42.4% .096 241)",
+            "900": "oklch(38.1% .078 240)",
+            "950": "oklch(28.3% .058 243)",
+        }
+    },
+}
+
+# --- the API ---------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["conversations.http.auth.ServiceKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["conversations.http.auth.HasServiceKey"],
+    "DEFAULT_RENDERER_CLASSES": ["conversations.http.envelope.EnvelopeRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "conversations.http.envelope.JSONOnly",
+    "DEFAULT_PARSER_CLASSES": ["conversations.http.envelope.StrictJSONParser"],
+    "DEFAULT_THROTTLE_CLASSES": ["conversations.http.throttling.KeyThrottle"],
+    "DEFAULT_SCHEMA_CLASS": "conversations.api.schema.EnvelopeSchema",
+    "DATETIME_FORMAT": None,
+    "EXCEPTION_HANDLER": "conversations.http.envelope.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Convo",
+    "DESCRIPTION": "Sessions of AI assistants that talk to people. Every answer is an envelope: see `success`.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_PATCH": False,  # a PATCH of ours takes a whole body
+    "ENFORCE_NON_BLANK_FIELDS": True,
+    "POSTPROCESSING_HOOKS": ["conversations.api.schema.add_webhooks"],  # and no names for enums, which are short
+}
+MAX_WEBHOOK_BYTES = 3_500_000  # Meta posts up to 3 MB
+MAX_API_BYTES = 1_000_000
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_WEBHOOK_BYTES
+API_REQUESTS_PER_MINUTE = env.whole("API_REQUESTS_PER_MINUTE", 300_000)  # per API key and process; 0: no limit
+
+# --- replies and delivery --------------------------------------------------------------------------------------------
+DISPATCH_REPLIES = env.whole("DISPATCH_REPLIES", 64, least=1, most=1000)
+DISPATCH_SENDS = env.whole("DISPATCH_SENDS", 32, least=1, most=1000)
+DISPATCH_POLL_SECONDS = env.seconds("DISPATCH_POLL_SECONDS", 0.15, least=0.01, most=60)
+LEASE_SECONDS = env.seconds("LEASE_SECONDS", 15, least=1, most=600)
+REPLY_ATTEMPTS = env.whole("REPLY_ATTEMPTS", 4, least=1, most=20)
+SEND_ATTEMPTS = env.whole("SEND_ATTEMPTS", 8, least=1, most=50)
+RETRY_BASE_SECONDS = env.seconds("RETRY_BASE_SECONDS", 2, least=0.01, most=600)
+RETRY_MOST_SECONDS = env.seconds("RETRY_MOST_SECONDS", 900, least=1)
+
+# --- the outside world -----------------------------------------------------------------------------------------------
+GRAPH_BASE_URL = env.url("GRAPH_BASE_URL", "https://graph.facebook.com/v25.0")
+PROVIDER_TIMEOUT_SECONDS = env.seconds("PROVIDER_TIMEOUT_SECONDS", 20, least=0.1, most=120)
+OPENAI_API_KEY = env.text("OPENAI_API_KEY")
+OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")
+OPENAI_MODEL = env.text("OPENAI_MODEL", "gpt-4o-mini")
+OPENAI_TIMEOUT_SECONDS = env.seconds("OPENAI_TIMEOUT_SECONDS", 60, least=0.1, most=600)
+
+# --- global memory ---------------------------------------------------------------------------------------------------
+OPENAI_EMBEDDING_MODEL = env.text("OPENAI_EMBEDDING_MODEL", "text-embedding-3-small")
+OPENAI_EMBEDDING_DIMENSIONS = env.whole("OPENAI_EMBEDDING_DIMENSIONS", 0, most=20_000)  # 0: as many as the model makes
+PINECONE_API_KEY = env.text("PINECONE_API_KEY")
+PINECONE_HOST = env.url("PINECONE_HOST")
+PINECONE_TIMEOUT_SECONDS = env.seconds("PINECONE_TIMEOUT_SECONDS", 30, least=0.1, most=300)
+MEMORY_SEARCH_SECONDS = env.seconds("MEMORY_SEARCH_SECONDS", 4, least=0.1, most=60)
+MEMORY_LEAST_SIMILARITY = env.whole("MEMORY_LEAST_SIMILARITY", 20, most=100)  # per cent
+
+# --- logs: ids and codes, never message text, phone numbers or secrets -----------------------------------------------
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"})
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {
+            "()": "convo_project.logs.PrivateFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "httpcore": {"level": "WARNING"},
+        "httpcore2": {"level": "WARNING"},
+        "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "openai": {"level": "WARNING"},
+        "pinecone": {"level": "WARNING"},
+        "urllib3": {"level": "WARNING"},
+        "django-q": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,159 @@
+"""Keeps Convo's processes alive: starts them, prefixes their lines, restarts what died, stops all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from convo_project import env
+from convo_project.home import CannotStartError
+from convo_project.processes import mark, wait_for
+from convo_project.terminal import say
+
+STOP_SECONDS = 30.0  # longer than a provider's timeout and the dispatcher's patience: a send under way comes to its end
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+SETTLED_SECONDS = 60.0  # who lived that long starts with the first pause again
+DATABASE_PAUSE = 5.0
+
+
+@dataclass
+class Child:
+    """A process to keep alive."""
+
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float = 0.0  # when to start it (again)
+    pause: float = FIRST_PAUSE
+
+    @property
+    def pid(self) -> int | None:
+        """The running process."""
+        return self.process.pid if self.process else None
+
+
+class Supervisor:
+    """Keeps `children` alive until it is asked to stop.
+
+    Each child has a session of its own, so that a Ctrl-C in the terminal reaches only us and we decide the order; and
+    it follows us when we are killed (processes.follow_supervisor).
+    """
+
+    def __init__(self, home: Path, children: list[Child], keep_database: Callable[[], None]) -> None:
+        """`keep_database` is called again and again; it restarts the database or raises CannotStartError."""
+        self.home = home
+        self.children = children
+        self.keep_database = keep_database
+        self.database_at = 0.0
+        self.stop_requests = 0
+        self.readers: list[threading.Thread] = []
+
+    def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """End `run`. Asked a second time, do not wait for the children to finish what they do."""
+        self.stop_requests += 1
+
+    def run_until(self, condition: Callable[[], bool], seconds: float = float("inf")) -> bool:
+        """Keep the children alive until `condition` holds; False if `seconds` passed or we were asked to stop first."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.stop_requests or time.monotonic() > deadline:
+                return False
+            self._tick()
+            time.sleep(0.1)
+        return True
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now >= self.database_at:
+            try:
+                self.keep_database()
+            except CannotStartError as problem:
+                say(str(problem))
+                self.database_at = now + DATABASE_PAUSE
+        for child in self.children:
+            if child.process and _has_ended(child.process):
+                self._bury(child)
+            if not child.process and now >= child.start_at:
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        child.started_at = time.monotonic()
+        try:
+            child.process = subprocess.Popen(
+                child.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=env.PROJECT,
+                env={**os.environ, "CONVO_HOME": str(self.home), "PYTHONUNBUFFERED": "1", **mark(self.home)},
+                start_new_session=True,
+            )
+        except OSError as problem:
+            say(f"{child.name} cannot be started ({problem.strerror}); trying again in {LONGEST_PAUSE:g} s")
+            child.start_at = time.monotonic() + LONGEST_PAUSE
+            return
+        reader = threading.Thread(target=_pass_on, args=(child.name, child.process.stdout), daemon=True)
+        reader.start()
+        self.readers = [thread for thread in self.readers if thread.is_alive()] + [reader]
+
+    def _bury(self, child: Child) -> None:
+        """Take note that a child died, end what it left behind, and plan its restart."""
+        _kill_session(child)
+        lived = time.monotonic() - child.started_at
+        pause = FIRST_PAUSE if lived > SETTLED_SECONDS else child.pause
+        child.start_at, child.pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE)
+        say(f"{child.name} {_how_it_ended(child)} after {lived:.0f} s; starting it again in {pause:g} s")
+        child.process = None
+
+    def stop(self) -> None:
+        """No child is left. They may finish what they do, within bounds."""
+        alive = [child for child in self.children if child.process]
+        for child in alive:
+            if child.process:
+                child.process.terminate()
+        requests = self.stop_requests
+        wait_for(
+            lambda: (
+                all(child.process and _has_ended(child.process) for child in alive)
+                or self.stop_requests > max(requests, 1)
+            ),
+            STOP_SECONDS,
+        )
+        for child in alive:
+            _kill_session(child)
+            child.process = None
+        for reader in self.readers:  # their last words
+            reader.join(timeout=1)
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process is dead. It is not reaped yet, so that its pid still names its session."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _kill_session(child: Child) -> None:
+    if child.process:
+        with suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        child.process.wait()
+
+
+def _how_it_ended(child: Child) -> str:
+    code = child.process.returncode if child.process else 0
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _pass_on(name: str, lines: IO[bytes]) -> None:
+    with lines:
+        for line in lines:
+            say(f"{name:<11}| {line.decode(errors='replace').rstrip()}")

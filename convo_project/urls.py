@@ -1,0 +1,13 @@
+"""Where each door is."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/", admin.site.urls),
+    path("", include("conversations.urls")),
+]
+handler400 = "conversations.http.envelope.bad_request"
+handler403 = "conversations.http.envelope.forbidden"
+handler404 = "conversations.http.envelope.not_found"
+handler500 = "conversations.http.envelope.server_error"

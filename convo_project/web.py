@@ -1,0 +1,37 @@
+"""The web process: granian serving Django over WSGI, with threads. Run it with `python -m convo_project.web`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+
+from convo_project import address, commands, env
+
+STOP_SECONDS = 15  # for requests under way
+
+
+def serve() -> None:
+    """Serve until a signal asks us to stop."""
+    # Forked workers follow their parent's death (processes.follow_supervisor); Python 3.14 would not fork by itself.
+    multiprocessing.set_start_method("fork", force=True)
+    Server(
+        "convo_project.wsgi:application",
+        address=address.host(),
+        port=address.port(),
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        workers=env.whole("WEB_WORKERS", 2, least=1, most=64),
+        blocking_threads=env.whole("WEB_THREADS", 16, least=1, most=1000),
+        blocking_threads_idle_timeout=600,  # a thread takes its database connection along when it ends
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_SECONDS,
+        log_level=LogLevels.error,
+    ).serve()
+
+
+if __name__ == "__main__":
+    sys.exit(commands.with_database(serve))

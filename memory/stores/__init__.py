@@ -1,0 +1,1 @@
+"""Where ended sessions are remembered, behind one contract."""

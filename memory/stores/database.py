@@ -1,0 +1,185 @@
+"""Memory in PostgreSQL: every session's summary and transcript, found by their words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.search import SearchVector, SearchVectorCombinable, SearchVectorField
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Func, TextField, Value
+from django.db.models.expressions import Combinable
+
+from memory import words
+from memory.languages import KNOWN, configuration
+from memory.models import Memory
+from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
+
+RANKED = 1_000  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+
+_WRITTEN = [
+    *("client_id", "contact_id", "channel", "language", "summary", "summary_kind", "transcript", "document"),
+    *("started_at", "ended_at", "remembered_at"),
+]
+
+# What every store is told of a session: a change of it is a change of what is remembered.
+_TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
+
+# The planner does not know that looking into a document means fetching it from beside the table, and so takes reading
+# every row for cheap where a word is common. `matching` must be read by the index of words, which needs no document:
+# no other index may fit it (hence no client in it, whom `scoped` names too), and no scan of the table may seem cheaper.
+_BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off"
+_SEARCH = """
+    WITH matching AS MATERIALIZED (
+        SELECT conversation_id, client_id, ended_at FROM memories WHERE document @@ ({scoped}) {narrowed}),
+    newest AS (
+        SELECT conversation_id FROM matching WHERE client_id = %(client)s
+        ORDER BY ended_at DESC, conversation_id LIMIT {ranked})
+    SELECT m.conversation_id, ts_rank(m.document, {asked}, 1) AS score
+    FROM memories m JOIN newest ON newest.conversation_id = m.conversation_id
+    ORDER BY score DESC, m.ended_at DESC, m.conversation_id LIMIT %(limit)s"""
+
+_NARROWED = {
+    "contact_id": "AND contact_id = %(contact_id)s",
+    "channel": "AND channel = %(channel)s",
+    "ended_from": "AND ended_at >= %(ended_from)s",
+    "ended_before": "AND ended_at < %(ended_before)s",
+}
+
+
+class DatabaseStore:
+    """The table `memories`, which every other store leans on: it is where the text is."""
+
+    name = "database"
+
+    def remember(self, record: SessionRecord) -> None:
+        """The row says what `record` says; a record without a summary keeps the one that is there.
+
+        What changed is not remembered any more (`remembered_at`), until every store has it.
+        """
+        try:
+            self._write(record)
+        except IntegrityError:  # somebody else inserted the same session since we looked: now it is there
+            self._write(record)
+
+    @transaction.atomic
+    def _write(self, record: SessionRecord) -> None:
+        kept = Memory.objects.plain().select_for_update().filter(pk=record.conversation_id).first()
+        row = _row(record, kept)
+        if kept is None:
+            row.save(force_insert=True)
+        else:
+            row.save(force_update=True, update_fields=_WRITTEN)
+
+    def forget(self, conversation_id: UUID) -> None:
+        """The row is gone."""
+        Memory.objects.filter(pk=conversation_id).delete()
+
+    def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
+        """By full text: sessions that hold every word asked for, in any form their language gives it."""
+        question = words.parse(query)
+        if not question.wanted:
+            return []
+        chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_BY_INDEX_ALONE)
+            languages = _languages_of(cursor, client_id)
+            if not languages:
+                return []
+            scoped, asked, values = _question(client_id, question, languages)
+            narrowed = " ".join(_NARROWED[name] for name in chosen)
+            statement = _SEARCH.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=RANKED)
+            cursor.execute(statement, {"client": client_id, "limit": limit, **chosen, **values})
+            return [Hit(conversation_id, score) for conversation_id, score in cursor.fetchall()]
+
+
+def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]) -> dict[str, str]:
+    """Those of the words `among` that are wanted, in whatever form `language` gives them, each with its lexeme."""
+    wanted = " ".join(word for term in question.wanted for word in term)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT word, lexeme FROM unnest(%s::text[]) AS word,"
+            " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme"
+            " WHERE lexeme = ANY (tsvector_to_array(to_tsvector(%s::regconfig, %s)))",
+            [list(among), language, language, wanted],
+        )
+        return dict(cursor.fetchall())
+
+
+# --- searching -------------------------------------------------------------------------------------------------------
+def _languages_of(cursor: Any, client_id: UUID) -> list[str]:
+    """The configurations that the client's sessions are indexed with: one look into an index for each there is."""
+    cursor.execute(
+        "SELECT name FROM unnest(%s::text[]) AS name"
+        " WHERE EXISTS (SELECT FROM memories WHERE client_id = %s AND language = name)",
+        [list(KNOWN), client_id],
+    )
+    return [name for (name,) in cursor.fetchall()]
+
+
+def _question(client_id: UUID, question: words.Query, languages: list[str]) -> tuple[str, str, dict[str, str]]:
+    """SQL of the question within the client, SQL of the bare question, and their values.
+
+    Each language is asked for in its own forms, and only in documents of that language: else -orders would not exclude
+    a document whose language keeps "orders" as "order".
+    """
+    values = {"websearch": question.websearch}
+    scoped, asked = [], []
+    for number, name in enumerate(languages):
+        values |= {f"language{number}": name, f"scope{number}": f"'{_scope(client_id, name)}'"}
+        forms = f"websearch_to_tsquery(%(language{number})s::regconfig, %(websearch)s)"
+        asked.append(forms)
+        scoped.append(f"(%(scope{number})s::tsquery && {forms})")
+    return " || ".join(scoped), f"({' || '.join(asked)})", values
+
+
+def _scope(client_id: UUID, language: str) -> str:
+    """A word of the document that says whose it is and in which language it is indexed. No text can hold it: it has an
+    @. With it the index itself finds a client's sessions, however many other clients say the same words."""
+    return f"@{client_id.hex}:{language}"
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+def _row(record: SessionRecord, kept: Memory | None) -> Memory:
+    if not record.summary:
+        summary, kind = (kept.summary, kept.summary_kind) if kept else ("", "")
+        record = replace(record, summary=summary, summary_kind=kind)
+    transcript = [entry.as_json() for entry in record.entries]
+    language = configuration(record.language, "\n".join(entry.content for entry in record.said if entry.is_person))
+    row = Memory(
+        conversation_id=record.conversation_id,
+        client_id=record.client_id,
+        contact_id=record.contact_id,
+        channel=record.channel,
+        language=language,
+        summary=record.summary,
+        summary_kind=record.summary_kind,
+        transcript=transcript,
+        document=_document(record, language),
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+    )
+    if kept and all(getattr(kept, name) == getattr(row, name) for name in _TOLD):
+        row.remembered_at = kept.remembered_at
+    return row
+
+
+class _Scope(SearchVectorCombinable, Func):
+    """A document of nothing but the word that says whose it is."""
+
+    function = "array_to_tsvector"
+    config = None
+    output_field = SearchVectorField()
+
+
+def _document(record: SessionRecord, language: str) -> Combinable:
+    """The words by which the session is found. What the summary says weighs most, then what the person said."""
+    person = [entry.content for entry in record.said if entry.is_person]
+    others = [entry.content for entry in record.said if not entry.is_person]
+    document: Combinable = _Scope(Value([_scope(record.client_id, language)], output_field=ArrayField(TextField())))
+    for weight, texts in (("A", [record.telling_summary]), ("B", person), ("C", others)):
+        document += SearchVector(Value(words.indexable(texts)), config=language, weight=weight)
+    return document

@@ -1,0 +1,55 @@
+"""A real Chromium at a real server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+# Playwright's loop makes Django believe that it is called from async code; it is not.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here needs the browser."""
+    for item in items:
+        if "tests/browser" in str(item.path):
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all."""
+    if CHROMIUM is None:
+        pytest.fail("No Chromium: install one (Debian: apt-get install chromium).")
+    with sync_playwright() as playwright:
+        flags = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*flags, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser: Browser, live_server: Any) -> Iterator[Page]:
+    """A page that reports every request that leaves the server, and every error of a script."""
+    context = browser.new_context(base_url=live_server.url)
+    opened = context.new_page()
+    opened.outside = []  # type: ignore[attr-defined]
+    opened.faults = []  # type: ignore[attr-defined]
+    opened.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((live_server.url, "data:", "blob:")) else opened.outside.append(request.url)
+        ),  # type: ignore[attr-defined]
+    )
+    opened.on("pageerror", lambda error: opened.faults.append(str(error)))  # type: ignore[attr-defined]
+    yield opened
+    context.close()

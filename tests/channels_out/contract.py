@@ -1,0 +1,376 @@
+"""What every adapter must pass. A provider's test class inherits what it does and says how its payloads look.
+
+    class TestWhatsAppContract(WebhookContract, SendContract): ...
+    class TestSandboxContract(AdapterContract): ...
+
+Payloads go in as bytes and events come out; nothing here knows a provider.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from channels_out import http, registry
+from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
+from channels_out.errors import InboundError, SendError
+from channels_out.events import Event, InboundMessage, Receipt, Unhandled
+from channels_out.kinds import AddressKind, Channel, ReceiptStatus
+from channels_out.splitting import UNITS
+from tests.fakes.server import FakeServer, Fault
+
+REASONS = {"not_a_turn", "unknown_type", "malformed", "echo"}
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("\x00\ud83d")
+ANYTHING = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
+HOSTILE_BODIES = {
+    "nothing": b"",
+    "no JSON": b"<html>",
+    "no UTF-8": b'{"entry": ["\xff\xfe"]}',
+    "a string": b'"text"',
+    "null": b"null",
+    "an array": b"[]",
+    "an empty object": b"{}",
+    "half of it": b'{"entry": [',
+    "arrays without end": b"[" * 100_000,
+    "deep arrays": b"[" * 900 + b"]" * 900,
+    "deep objects": b'{"entry":' * 50_000 + b"1" + b"}" * 50_000,
+    "three megabytes of junk": b"x" * 3_000_000,
+    "a number without end": b'{"entry": ' + b"9" * 10_000 + b"}",
+    "infinity": b'{"entry": [1e999, -Infinity, NaN]}',
+}
+
+
+def storable(value: Any) -> bool:
+    """Whether PostgreSQL takes it as text or jsonb, and every JSON writer can write it."""
+    written = orjson.dumps(value)  # refuses unpaired surrogates and deep nesting
+    json.dumps(value, allow_nan=False)
+    return b"\\u0000" not in written
+
+
+def check(event: Event) -> None:
+    """What holds for every event of every provider."""
+    assert len(event.account) <= 255
+    if isinstance(event, InboundMessage):
+        assert event.account
+        assert event.text.strip()
+        assert 0 < len(event.message_id) <= 255
+        assert 0 < len(event.sender.address) <= 255
+        assert (event.sender.kind, event.sender.address) not in event.sender.aliases
+        assert event.sender.name is None or 0 < len(event.sender.name) <= 200
+        assert storable([event.account, event.message_id, event.sender.address, event.sender.name, event.text])
+        assert storable([event.kind, event.metadata])
+    elif isinstance(event, Receipt):
+        assert event.account
+        assert 0 < len(event.provider_message_id) <= 255
+        assert event.status in ReceiptStatus
+        assert storable([event.provider_message_id, event.our_message_id, event.code, event.reason])
+    else:
+        assert event.reason in REASONS
+        assert 0 < len(event.kind) <= 64
+        assert storable([event.account, event.kind, event.raw, event.message_id])
+
+
+class AdapterContract:
+    """Every adapter."""
+
+    adapter: ClassVar[Adapter]
+
+    def test_it_is_registered_under_its_name(self) -> None:
+        assert type(registry.adapter_for(self.adapter.provider, self.adapter.channel)) is type(self.adapter)
+
+    def test_its_limits_are_sane(self) -> None:
+        assert self.adapter.channel in Channel
+        assert self.adapter.text_limit >= 100
+        assert self.adapter.limit_unit in UNITS
+
+    def test_it_does_not_recognise_a_request_without_its_marks(self) -> None:
+        for body in (b"", b"{}", b"To=1&From=2"):
+            assert not self.adapter.recognises(InboundRequest("POST", "https://convo.example/", {}, {}, body))
+
+    def test_an_unsigned_request_does_not_verify(self) -> None:
+        credentials = dict.fromkeys(self.adapter.credentials, "secret")
+        request = InboundRequest("POST", "https://convo.example/", {}, {}, b"{}")
+        with pytest.raises(InboundError) as caught:
+            self.adapter.verify(request, Account("1", credentials))
+        assert caught.value.code == "invalid_signature"
+
+    def test_without_credentials_nothing_is_sent(self) -> None:
+        if not self.adapter.credentials:
+            return
+        with pytest.raises(SendError) as caught:
+            self.adapter.send(Account("1"), OutboundMessage("m", "51999999999", AddressKind.PHONE, "Hello"))
+        assert (caught.value.code, caught.value.account_broken) == ("no_credentials", True)
+        assert not caught.value.retryable
+        assert not caught.value.ambiguous
+
+
+class WebhookContract(AdapterContract):
+    """Adapters that take webhooks. `SECRET` is the credential that signs."""
+
+    SECRET: ClassVar[str]
+    ADDRESS: ClassVar[str]
+
+    def request(self, body: bytes, secret: str) -> InboundRequest:
+        """The body as the provider posts it, signed."""
+        raise NotImplementedError
+
+    def bad_signatures(self, request: InboundRequest) -> Iterator[Mapping[str, str]]:
+        """The request's headers with the signature missing, cut, doubled, in other letters …"""
+        raise NotImplementedError
+
+    def text_body(self) -> bytes:
+        """One text message to ADDRESS."""
+        raise NotImplementedError
+
+    def batch(self) -> tuple[bytes, list[type[Event]], list[str]]:
+        """A body with several events of all sorts, their types in order, and the addresses it names."""
+        raise NotImplementedError
+
+    # --- signatures
+
+    def account(self, secret: str) -> Account:
+        return Account(self.ADDRESS, {self.SECRET: secret})
+
+    def refused(self, request: InboundRequest, account: Account) -> bool:
+        try:
+            self.adapter.verify(request, account)
+        except InboundError as error:
+            return error.code == "invalid_signature"
+        return False
+
+    def test_the_right_secret_verifies(self) -> None:
+        request = self.request(self.text_body(), "secret")
+        assert self.adapter.recognises(request)
+        self.adapter.verify(request, self.account("secret"))
+
+    def test_another_secret_does_not(self) -> None:
+        assert self.refused(self.request(self.text_body(), "other"), self.account("secret"))
+
+    @pytest.mark.parametrize("secrets", ["old,new", "new old", " new ,\n old ", "older\tnew"])
+    def test_any_of_several_secrets_verifies(self, secrets: str) -> None:
+        self.adapter.verify(self.request(self.text_body(), "new"), self.account(secrets))
+        assert self.refused(self.request(self.text_body(), "other"), self.account(secrets))
+        assert self.refused(self.request(self.text_body(), secrets), self.account(secrets))
+
+    @pytest.mark.parametrize("empty", ["", " ", ",", ", ,"])
+    def test_an_account_without_secret_verifies_nothing(self, empty: str) -> None:
+        for secret in ("", empty, "secret"):
+            assert self.refused(self.request(self.text_body(), secret), self.account(empty))
+        assert self.refused(self.request(self.text_body(), ""), Account(self.ADDRESS))
+
+    def test_a_changed_body_does_not_verify(self) -> None:
+        request = self.request(self.text_body(), "secret")
+        for body in (request.body + b" ", request.body[:-1], b"", request.body.replace(b"e", b"E", 1)):
+            changed = InboundRequest(request.method, request.url, request.headers, request.query, body)
+            assert self.refused(changed, self.account("secret"))
+
+    def test_a_missing_or_mangled_signature_does_not_verify(self) -> None:
+        request = self.request(self.text_body(), "secret")
+        for headers in self.bad_signatures(request):
+            changed = InboundRequest(request.method, request.url, headers, request.query, request.body)
+            assert self.refused(changed, self.account("secret")), headers
+
+    # --- payloads
+
+    def events(self, body: bytes) -> list[Event]:
+        """The events, or none if the adapter refuses the body; anything else that is raised fails the test."""
+        request = self.request(body, "secret")
+        try:
+            self.adapter.addresses(request)
+            events = self.adapter.parse(request)
+        except InboundError as error:
+            assert error.code == "malformed"
+            return []
+        for event in events:
+            check(event)
+        return events
+
+    def test_a_text_becomes_a_message(self) -> None:
+        (event,) = self.events(self.text_body())
+        assert isinstance(event, InboundMessage)
+        assert event.account == self.ADDRESS
+        assert self.adapter.addresses(self.request(self.text_body(), "secret")) == [self.ADDRESS]
+
+    def test_nothing_of_a_batch_is_lost(self) -> None:
+        body, types, addresses = self.batch()
+        assert [type(event) for event in self.events(body)] == types
+        assert self.adapter.addresses(self.request(body, "secret")) == addresses
+
+    def test_what_is_unhandled_can_be_replayed(self) -> None:
+        body, _, _ = self.batch()
+        for event in self.events(body):
+            if isinstance(event, Unhandled):
+                assert self.events(orjson.dumps(event.raw)) == [event]
+
+    @pytest.mark.parametrize("name", HOSTILE_BODIES)
+    def test_a_hostile_body_is_refused_or_kept(self, name: str) -> None:
+        for event in self.events(HOSTILE_BODIES[name]):
+            assert isinstance(event, Unhandled)
+
+    def test_a_body_of_three_megabytes_is_read(self) -> None:
+        body = self.text_body()
+        (event,) = self.events(body + b" " * (3_000_000 - len(body)))
+        assert isinstance(event, InboundMessage)
+
+    @settings(max_examples=200, deadline=None)
+    @given(payload=ANYTHING)
+    def test_no_json_breaks_it(self, payload: Any) -> None:
+        self.events(json.dumps(payload).encode())
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(data=st.data())
+    def test_no_change_to_a_genuine_payload_breaks_it(self, data: st.DataObject) -> None:
+        payload = json.loads(data.draw(st.sampled_from(self.genuine_bodies())))
+        for _ in range(data.draw(st.integers(1, 3))):
+            _mutate(payload, data)
+        self.events(json.dumps(payload).encode())
+
+    def genuine_bodies(self) -> list[bytes]:
+        """Bodies to mutate."""
+        return [self.text_body(), self.batch()[0]]
+
+    @settings(max_examples=100, deadline=None)
+    @given(junk=st.binary(max_size=200), at=st.floats(0, 1))
+    def test_no_bytes_break_it(self, junk: bytes, at: float) -> None:
+        body = self.text_body()
+        place = int(at * len(body))
+        self.events(junk)
+        self.events(body[:place] + junk + body[place:])
+
+
+def _mutate(payload: Any, data: st.DataObject) -> None:
+    """Put anything in the place of one value somewhere in the payload, or take it away."""
+    places: list[tuple[Any, Any]] = []
+    holders = [payload]
+    while holders:
+        holder = holders.pop()
+        if isinstance(holder, dict | list):
+            keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+            places += [(holder, key) for key in keys]
+            holders += [holder[key] for key in keys]
+    if not places:
+        return
+    holder, key = data.draw(st.sampled_from(places))
+    if data.draw(st.booleans()):
+        holder[key] = data.draw(ANYTHING)
+    else:
+        del holder[key]
+
+
+class SendContract(AdapterContract):
+    """Adapters that send over HTTP. The provider's end is a FakeServer, in every way in which a provider can fail."""
+
+    def fake(self) -> FakeServer:
+        """The provider's end."""
+        raise NotImplementedError
+
+    def account_at(self, provider: FakeServer) -> Account:
+        """An account with everything it needs, at that end."""
+        raise NotImplementedError
+
+    def accepted(self, provider: FakeServer) -> list[str]:
+        """The texts that the provider took."""
+        raise NotImplementedError
+
+    def message(self, text: str = "Hello", message_id: str = "msg_1") -> OutboundMessage:
+        """One to a person on this channel."""
+        return OutboundMessage(message_id, "51999999999", AddressKind.PHONE, text)
+
+    @pytest.fixture
+    def provider(self) -> Iterator[FakeServer]:
+        with self.fake() as provider:
+            yield provider
+
+    def failure(self, provider: FakeServer, fault: Fault) -> SendError:
+        provider.fail_next(fault)
+        with pytest.raises(SendError) as caught:
+            self.adapter.send(self.account_at(provider), self.message())
+        error = caught.value
+        assert not (error.ambiguous and error.retryable)
+        for word in ("Hello", "51999999999", *self.account_at(provider).credentials.values()):
+            assert word not in f"{error} {error.code} {error.__cause__}"
+        return error
+
+    def test_it_sends(self, provider: FakeServer) -> None:
+        result = self.adapter.send(self.account_at(provider), self.message())
+        assert result.provider_message_id
+        assert self.accepted(provider) == ["Hello"]
+
+    def test_any_text_arrives_as_it_is(self, provider: FakeServer) -> None:
+        texts = ["línea\nlínea", '{"json": "\\"}', "👨‍👩‍👧 مرحبا", "<b>&amp;</b>", "x" * self.adapter.text_limit]
+        for text in texts:
+            self.adapter.send(self.account_at(provider), self.message(text))
+        assert self.accepted(provider) == texts
+
+    def test_what_no_provider_takes_is_replaced(self, provider: FakeServer) -> None:
+        self.adapter.send(self.account_at(provider), self.message("half \ud83d, nul \x00."))
+        assert self.accepted(provider) == ["half \ufffd, nul \ufffd."]
+
+    def test_throttling_says_how_long(self, provider: FakeServer) -> None:
+        error = self.failure(provider, Fault(status=429, headers={"Retry-After": "7"}))
+        assert (error.retryable, error.retry_after, error.throttled) == (True, 7.0, "account")
+        assert self.accepted(provider) == []
+
+    @pytest.mark.parametrize("status", [502, 504])
+    def test_a_gateway_that_lost_the_answer_is_ambiguous(self, provider: FakeServer, status: int) -> None:
+        error = self.failure(provider, Fault(status=status, content=b"<html>"))
+        assert (error.code, error.retryable, error.ambiguous) == (f"http_{status}", False, True)
+
+    @pytest.mark.parametrize("status", [500, 503])
+    def test_a_fault_of_the_provider_may_pass(self, provider: FakeServer, status: int) -> None:
+        error = self.failure(provider, Fault(status=status, content=b"<html>", headers={"Retry-After": "3"}))
+        assert (error.code, error.retryable, error.retry_after) == (f"http_{status}", True, 3.0)
+
+    def test_an_error_answer_that_breaks_off_is_still_an_error(self, provider: FakeServer) -> None:
+        error = self.failure(provider, Fault(status=500, content=b"x" * 1000, cut="body"))
+        assert (error.code, error.retryable) == ("http_500", True)
+
+    @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"{}", b'"x"', b"[" * 100_000, b"\xff"])
+    def test_a_success_without_sense_is_ambiguous(self, provider: FakeServer, content: bytes) -> None:
+        error = self.failure(provider, Fault(status=200, content=content))
+        assert (error.code, error.ambiguous) == ("bad_answer", True)
+
+    def test_an_endless_answer_is_not_read(self, provider: FakeServer) -> None:
+        error = self.failure(provider, Fault(status=200, content=b"x" * (http.MAX_ANSWER_BYTES + 1)))
+        assert (error.code, error.ambiguous) == ("bad_answer", True)
+
+    def test_a_redirect_is_not_followed(self, provider: FakeServer) -> None:
+        elsewhere = {"Location": provider.url + "/elsewhere"}
+        error = self.failure(provider, Fault(status=307, headers=elsewhere))
+        assert (error.code, error.retryable, error.ambiguous) == ("http_307", False, False)
+        assert len(provider.requests) == 1
+
+    def test_no_answer_in_time_is_ambiguous(self, provider: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(http, "TIMEOUT", (1.0, 0.1))
+        error = self.failure(provider, Fault(hang=30))
+        assert (error.code, error.ambiguous) == ("timeout", True)
+        assert self.accepted(provider) == ["Hello"]
+
+    @pytest.mark.parametrize("cut", ["before", "after", "body"])
+    @pytest.mark.parametrize("reset", [False, True])
+    def test_a_cut_answer_is_ambiguous(self, provider: FakeServer, cut: Any, reset: bool) -> None:
+        error = self.failure(provider, Fault(cut=cut, reset=reset))
+        assert (error.code, error.ambiguous) == ("connection_lost", True)
+        assert len(self.accepted(provider)) == (0 if cut == "before" else 1)
+
+    def test_a_refused_connection_never_left(self, provider: FakeServer) -> None:
+        account = self.account_at(provider)
+        provider.close()
+        with pytest.raises(SendError) as caught:
+            self.adapter.send(account, self.message())
+        assert (caught.value.code, caught.value.retryable) == ("connect", True)
+
+    def test_after_a_failure_the_next_message_goes(self, provider: FakeServer) -> None:
+        for fault in (Fault(cut="before"), Fault(cut="body"), Fault(status=500), Fault(status=200, content=b"x")):
+            self.failure(provider, fault)
+            self.adapter.send(self.account_at(provider), self.message("again"))
+        assert self.accepted(provider).count("again") == 4

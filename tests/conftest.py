@@ -1,0 +1,108 @@
+"""What most tests stand on: a shop with a key and sandbox accounts, and doors to knock at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client as HttpClient
+from django.utils import timezone
+
+from channels_out.contract import SendResult
+from channels_out.kinds import Channel
+from conversations.engines.contract import Reply
+from conversations.models import Client
+from conversations.services import api_keys, delivery, replies
+from conversations.services.dispatcher import ask, deliver
+from tests import factories
+
+
+@pytest.fixture(autouse=True)
+def _quick(settings: Any) -> None:
+    """Nothing in a test waits for a retry, whatever the machine's own settings say."""
+    settings.ALLOWED_HOSTS = ["*"]
+    settings.API_REQUESTS_PER_MINUTE = 0
+    settings.OPENAI_API_KEY = settings.OPENAI_BASE_URL = ""
+    settings.PINECONE_API_KEY = settings.PINECONE_HOST = ""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture
+def shop(db: Any) -> Client:
+    """A client with an offline assistant and a sandbox account on every channel."""
+    client = factories.ClientFactory(name="Shop", sub_domain="shop")
+    factories.AssistantFactory(client=client, key="ada")
+    for channel in Channel:
+        factories.SandboxFactory(client=client, channel=channel)
+    return client
+
+
+@pytest.fixture
+def key(shop: Client) -> str:
+    """An API key of the shop."""
+    return api_keys.create_api_key(shop, "tests")[1]
+
+
+class Door:
+    """The shop's programs: JSON in, (status, envelope) out."""
+
+    def __init__(self, shop: Client, key: str) -> None:
+        self.shop, self.key, self.http = shop, key, HttpClient(raise_request_exception=False)
+
+    def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        raw = body if isinstance(body, bytes | str) else json.dumps(body)
+        headers = {"X-Service-API-Key": self.key, **headers} if self.key else headers
+        answer = self.http.generic(
+            method, path, raw if body is not None else b"", content_type="application/json", headers=headers
+        )
+        return answer.status_code, json.loads(answer.content)
+
+    def get(self, path: str) -> Any:
+        status, envelope = self.call("GET", path)
+        assert status == 200, envelope
+        return envelope["data"]
+
+    def says(self, message: str, *, channel: str = "sms", user_id: str = "ann", **more: Any) -> Any:
+        """What the webhook answers to a person's message."""
+        body = {"client_id": str(self.shop.pk), "user_id": user_id, "message": message, **more}
+        status, envelope = self.call("POST", f"/webhooks/{channel}/inbound", body)
+        assert status == 200, envelope
+        return envelope["data"]
+
+
+@pytest.fixture
+def door(shop: Client, key: str) -> Door:
+    """The shop's programs."""
+    return Door(shop, key)
+
+
+def reply_to_all() -> int:
+    """Do what a dispatcher does until nothing is due, on this thread. Returns how many turns were taken."""
+    taken = 0
+    while claims := replies.claim(timezone.now(), 100):
+        for claim in claims:
+            taken += 1
+            prepared = replies.prepare(claim.turn_id)
+            assert prepared is not None
+            request, engine = prepared
+            outcome = ask(engine, request)
+            settle = replies.commit if isinstance(outcome, Reply) else replies.fail
+            settle(claim.turn_id, outcome, timezone.now())
+    return taken
+
+
+def send_all() -> int:
+    """Send what is due, on this thread. Returns how many sends were tried."""
+    tried = 0
+    while True:
+        token, ids = delivery.claim(timezone.now(), 100)
+        if not ids:
+            return tried
+        for message_id in ids:
+            tried += 1
+            sending = delivery.begin(message_id, token, timezone.now())
+            assert sending is not None
+            outcome = deliver(sending)
+            settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
+            settle(sending, outcome, timezone.now())

@@ -1,0 +1,85 @@
+"""A shop in business, and a web server in front of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client as HttpClient
+from django.utils import timezone
+
+from conversations.models import Client, Conversation
+from conversations.services import api_keys, closing, sessions
+from conversations.services.ledger import SYSTEM
+from tests import factories
+from tests.conftest import Door, reply_to_all, send_all
+from tests.conversations.back_office import sign_in
+from tests.routes import WebServer
+
+
+def in_business(client: Client) -> dict[str, Any]:
+    """The client has an open session with a pending step. Returns what a path that names them needs."""
+    conversation = sessions.create_conversation(client.pk, "ann", "sms", goal="Find the parcel")
+    sessions.append_chunk(conversation.pk, "user", "Where is it?")
+    step = sessions.add_step(conversation.pk, "Ask the number")
+    return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk}
+
+
+def close(conversation_id: Any, summary: str = "") -> None:
+    """The session is over, and this is what there is to know of it."""
+    closing.close(conversation_id, ended_by="user", actor=SYSTEM, now=timezone.now())
+    Conversation.objects.filter(pk=conversation_id).update(summary=summary)
+
+
+@pytest.fixture
+def ids(shop: Client) -> dict[str, Any]:
+    """A session of the shop's and its step."""
+    return in_business(shop)
+
+
+@pytest.fixture
+def server(key: str) -> WebServer:
+    """A web server that sends the shop's key along."""
+    return WebServer(key)
+
+
+@pytest.fixture
+def neighbour(db: Any) -> Client:
+    """Another client, who is none of the shop's business."""
+    client = factories.ClientFactory(name="Neighbour", sub_domain="neighbour")
+    factories.AssistantFactory(client=client)
+    factories.SandboxFactory(client=client)
+    return client
+
+
+@pytest.fixture
+def neighbours_key(neighbour: Client) -> str:
+    """An API key of the neighbour."""
+    return api_keys.create_api_key(neighbour, "tests")[1]
+
+
+@pytest.fixture
+def session(door: Door) -> Conversation:
+    """Ann's session, answered."""
+    door.says("Where is my parcel?", phone="+51999999999", name="Ann")
+    reply_to_all()
+    send_all()
+    return Conversation.objects.get()
+
+
+@pytest.fixture
+def agent(shop: Client) -> HttpClient:
+    """A browser of an agent of the shop's, Agnes."""
+    return sign_in("agnes", shop, "agent")
+
+
+@pytest.fixture
+def viewer(shop: Client) -> HttpClient:
+    """A browser of a viewer, Vera."""
+    return sign_in("vera", shop, "viewer")
+
+
+@pytest.fixture
+def manager(shop: Client) -> HttpClient:
+    """A browser of a manager, Mona."""
+    return sign_in("mona", shop, "manager")

@@ -1,0 +1,175 @@
+"""Ageing: who becomes stale, who expires, who is deleted, and what the sweep looks at."""
+
+from __future__ import annotations
+
+import io
+from datetime import timedelta
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+from django.utils import timezone
+
+from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
+from conversations.services import lifecycle, sessions
+from conversations.services.database import rows
+from tests import factories
+
+pytestmark = pytest.mark.django_db
+
+MINUTES, HOURS = timedelta(minutes=1), timedelta(hours=1)
+
+
+def statuses():
+    return sorted(Conversation.objects.values_list("status", flat=True))
+
+
+def test_the_clock_starts_at_the_last_message():
+    for age in (9 * MINUTES, 11 * MINUTES, 23 * HOURS, 25 * HOURS):
+        factories.ConversationFactory(aged=age)
+    report = lifecycle.sweep(timezone.now())
+
+    assert (report.stale, report.expired, report.purged) == (2, 1, 0)
+    assert statuses() == ["active", "expired", "stale", "stale"]
+
+
+def test_each_client_has_its_own_timeouts():
+    patient = factories.ClientFactory(stale_after=2 * HOURS, expire_after=72 * HOURS)
+    factories.ConversationFactory(client=patient, aged=25 * HOURS)
+    factories.ConversationFactory(client=patient, aged=1 * HOURS)
+    lifecycle.sweep(timezone.now())
+    assert statuses() == ["active", "stale"]
+
+
+def test_a_takeover_suspends_ageing_and_the_web_does_not_age():
+    factories.ConversationFactory(aged=25 * HOURS, taken_over_at=timezone.now())
+    factories.ConversationFactory(aged=25 * HOURS, channel="web", thread="t")
+    report = lifecycle.sweep(timezone.now())
+    assert (report.stale, report.expired) == (0, 0)
+
+
+def test_an_expired_session_owes_and_sends_nothing(door):
+    conversation_id = door.says("Hello", phone="+51999999999")["conversation_id"]
+    door.call("POST", f"/conversations/{conversation_id}/send", {"content": "Hi"})
+    door.says("Again")
+    lifecycle.sweep(timezone.now() + 25 * HOURS)
+
+    conversation = Conversation.objects.get()
+    assert (conversation.status, conversation.reply_owed) == ("expired", False)
+    assert conversation.end_reason
+    message = Message.objects.get()
+    assert (message.status, message.code) == ("cancelled", "expired")
+
+
+def test_a_second_sweep_does_nothing():
+    factories.ConversationFactory(aged=25 * HOURS)
+    now = timezone.now()
+    lifecycle.sweep(now)
+    again = lifecycle.sweep(now)
+    assert (again.stale, again.expired, again.purged) == (0, 0, 0)
+    assert Conversation.objects.get().events.count() == 1
+
+
+def test_more_than_a_batch_is_swept(monkeypatch):
+    monkeypatch.setattr(lifecycle, "BATCH", 3)
+    client = factories.ClientFactory()
+    factories.ConversationFactory.create_batch(8, client=client, channel_account=None, aged=25 * HOURS, is_guest=True)
+    seen = []
+    report = lifecycle.sweep(timezone.now(), lambda what, count: seen.append((what, count)))
+    assert (report.expired, report.purged) == (8, 8)
+    assert ("expired", 3) in seen
+    assert ("purged", 8) in seen
+    assert not Contact.objects.exists()
+
+
+def test_a_guest_with_another_session_stays(door):
+    door.says("Hello", channel="sms")
+    Conversation.objects.update(last_message_at=timezone.now() - 25 * HOURS)
+    door.says("Hello", channel="whatsapp")
+    lifecycle.sweep(timezone.now())
+    assert Conversation.objects.get().channel == "whatsapp"
+    assert Contact.objects.count() == 1
+
+
+def test_who_gave_a_phone_is_not_deleted(door):
+    door.says("Hello")
+    door.says("My number", phone="+51999999999")
+    lifecycle.sweep(timezone.now() + 25 * HOURS)
+    assert statuses() == ["expired"]
+    assert Chunk.objects.exists()
+
+
+def test_tombstones_last_eight_days(door):
+    door.says("Hello", message_id="m1")
+    now = timezone.now()
+    lifecycle.sweep(now + 25 * HOURS)
+    assert MessageTombstone.objects.count() == 1
+    assert door.says("Hello", message_id="m1")["status"] == "deleted"
+    lifecycle.sweep(now + timedelta(days=7))
+    assert MessageTombstone.objects.count() == 1
+    lifecycle.sweep(now + timedelta(days=9))
+    assert not MessageTombstone.objects.exists()
+
+
+def test_the_helper_of_the_seed_purges(door):
+    door.says("Hello")
+    Conversation.objects.update(status="expired", ended_at=timezone.now(), ended_by="timeout", reply_owed=False)
+    assert sessions.delete_guest_expired() == 1
+    assert sessions.delete_guest_expired() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sweeps_at_once_are_one():
+    import threading
+
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with lifecycle.alone("convo.sweep") as alone:
+            assert alone
+            entered.set()
+            leave.wait(10)
+        connection.close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    entered.wait(10)
+    assert lifecycle.sweep(timezone.now()).skipped
+    leave.set()
+    holder.join()
+    assert not lifecycle.sweep(timezone.now()).skipped
+
+
+def test_a_dry_run_counts_and_changes_nothing():
+    factories.ConversationFactory(aged=25 * HOURS, is_guest=True)
+    factories.ConversationFactory(aged=11 * MINUTES)
+    out = io.StringIO()
+    call_command("sweep", "--dry-run", stdout=out)
+
+    assert "would be stale: 1" in out.getvalue()
+    assert "would be expired: 1" in out.getvalue()
+    assert "would be purged: 1" in out.getvalue()
+    assert statuses() == ["active", "active"]
+
+
+def test_the_command_sweeps_at_another_time():
+    factories.ConversationFactory()
+    out = io.StringIO()
+    call_command("sweep", "--now", (timezone.now() + 25 * HOURS).isoformat(), stdout=out)
+    assert "1 expired" in out.getvalue()
+    assert statuses() == ["expired"]
+
+
+def test_an_idle_sweep_does_not_read_ended_sessions():
+    """The plans start from the index of the open ones, however many have ended."""
+    client = factories.ClientFactory()
+    contact = factories.ContactFactory(client=client)
+    ended = {"client": client, "contact": contact, "status": "closed", "ended_by": "user", "ended_at": timezone.now()}
+    Conversation.objects.bulk_create(Conversation(channel="sms", **ended) for _ in range(3000))
+    factories.ConversationFactory.create_batch(5, client=client, channel_account=None)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE conversations")
+    for due in (lifecycle.STALE_DUE, lifecycle.EXPIRY_DUE, lifecycle.GUESTS_DUE):
+        plan = "\n".join(line for (line,) in rows(f"EXPLAIN SELECT s.id {due}", timezone.now()))
+        assert "Seq Scan on conversations" not in plan, plan
+    assert Client.objects.count() == 1

@@ -1,0 +1,62 @@
+"""What the OpenAPI promises, tried on the WSGI application with what fits it and with what does not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from unittest import mock
+from uuid import UUID
+
+import hypothesis
+import pytest
+import schemathesis
+from django.db import connections, transaction
+from schemathesis.config import SchemathesisConfig
+
+from conversations.api import paging
+from conversations.models import Client, Conversation
+from convo_project.wsgi import application
+from tests.conversations.conftest import in_business
+from tests.routes import SCHEMA, WebServer
+
+pytestmark = [pytest.mark.django_db, pytest.mark.timeout(300)]
+
+CURSOR = paging._cursor(Conversation(pk=UUID(int=1), started_at=datetime(2026, 1, 1, tzinfo=UTC)))
+
+
+def in_a_transaction(environ: Any, start_response: Any) -> Any:
+    """The application, without a test's transaction looking to it like a connection left in disorder."""
+    with mock.patch.object(connections["default"], "close_if_unusable_or_obsolete"):
+        return application(environ, start_response)
+
+
+# NUL is refused everywhere, and what can be read in our source is not to decide what is tried.
+CONFIG: dict[str, Any] = {"generation": {"allow-x00": False}, "analysis": {"constants": {"enabled": False}}}
+promises = schemathesis.openapi.from_dict(SCHEMA, config=SchemathesisConfig.from_dict(CONFIG))
+promises.app = in_a_transaction
+
+
+@promises.parametrize()
+@hypothesis.settings(
+    max_examples=20,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+def test_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
+    with transaction.atomic():
+        if case.meta.generation.mode.is_positive:
+            put_what_exists(case, shop)
+        case.call_and_validate(headers={"X-Service-API-Key": server.key})
+        transaction.set_rollback(True)
+
+
+def put_what_exists(case: Any, shop: Client) -> None:
+    """In the place of ids, cursors and phone numbers that have the right form and were never given to anybody."""
+    ids = in_business(shop)
+    known = {"id": str(ids["pk"]), "step_id": ids["step_id"], "client_id": str(shop.pk), "phone": "+51999999999"}
+    known["cursor"] = "1" if "chunks" in case.path else CURSOR
+    for holder in (case.path_parameters, case.query, case.body):
+        if isinstance(holder, dict):
+            holder.update({name: known[name] for name in known if holder.get(name)})

@@ -1,0 +1,91 @@
+"""The environment: nonsense is refused with a sentence that names the variable; .env.example lists every one."""
+
+import re
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from convo_project import address, env
+
+REFUSED = [
+    (lambda: env.required("V", "Set it."), ""),
+    (lambda: env.whole("V", 5), "five"),
+    (lambda: env.whole("V", 5), "5.5"),
+    (lambda: env.whole("V", 5, least=1), "0"),
+    (lambda: env.whole("V", 5, most=10), "11"),
+    (lambda: env.seconds("V", 1), "soon"),
+    (lambda: env.seconds("V", 1, most=60), "61"),
+    (lambda: env.seconds("V", 1), "nan"),
+    (lambda: env.yes("V"), "perhaps"),
+    (lambda: env.url("V"), "example.org"),
+    (lambda: env.url("V"), "ftp://example.org"),
+    (lambda: env.url("V"), "https://"),
+    (lambda: env.choice("V", "INFO", {"INFO", "DEBUG"}), "loud"),
+]
+
+
+@pytest.mark.parametrize(("read", "value"), REFUSED)
+def test_it_refuses_nonsense_by_name(monkeypatch, read, value):
+    monkeypatch.setenv("V", value)
+    with pytest.raises(ImproperlyConfigured, match=r"^V "):
+        read()
+
+
+def test_it_reads_what_makes_sense(monkeypatch):
+    monkeypatch.setenv("V", " 7 ")
+    assert (env.text("V"), env.whole("V", 1), env.seconds("V", 1)) == ("7", 7, 7.0)
+    monkeypatch.setenv("V", "On")
+    assert env.yes("V") is True
+    monkeypatch.setenv("V", "a, b,,c")
+    assert env.words("V") == ["a", "b", "c"]
+    monkeypatch.setenv("V", "https://example.org/base/")
+    assert env.url("V") == "https://example.org/base"
+    monkeypatch.setenv("V", "debug")
+    assert env.choice("V", "INFO", {"INFO", "DEBUG"}) == "DEBUG"
+
+
+def test_an_empty_variable_means_the_default(monkeypatch):
+    monkeypatch.setenv("V", "")
+    assert (env.whole("V", 3), env.seconds("V", 1.5), env.yes("V"), env.url("V", "http://x")) == (
+        3,
+        1.5,
+        False,
+        "http://x",
+    )
+
+
+@pytest.mark.parametrize("host", ["example.org", "1.2.3", "127.0.0.1:80"])
+def test_a_host_that_is_no_address_is_refused(monkeypatch, host):
+    monkeypatch.setenv("HOST", host)
+    with pytest.raises(ImproperlyConfigured, match="HOST"):
+        address.host()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("", "http://127.0.0.1:8017"),
+        ("localhost", "http://127.0.0.1:8017"),
+        ("0.0.0.0", "http://127.0.0.1:8017"),
+        ("::", "http://[::1]:8017"),
+        ("[::1]", "http://[::1]:8017"),
+        ("192.0.2.7", "http://192.0.2.7:8017"),
+    ],
+)
+def test_the_base_url_reaches_the_host_from_this_machine(monkeypatch, host, url):
+    monkeypatch.setenv("HOST", host)
+    monkeypatch.setenv("PORT", "8017")
+    assert address.base_url() == url
+
+
+def test_the_example_lists_every_variable_that_is_read():
+    sources = [
+        path
+        for room in ("convo_project", "conversations", "channels_out", "memory")
+        for path in (env.PROJECT / room).rglob("*.py")
+    ]
+    reading = re.compile(r"""env\.(?:text|required|whole|seconds|yes|words|url|choice)\(\s*"([A-Z_0-9]+)\"""")
+    read = {name for path in sources for name in reading.findall(path.read_text())} | {"CONVO_HOME"}
+    listed = set(re.findall(r"^#?([A-Z_0-9]+)=", Path(env.PROJECT / ".env.example").read_text(), re.MULTILINE))
+    assert listed == read

@@ -1,0 +1,376 @@
+"""`make up` and `make down` as a user meets them: the real processes, real signals, and the pasted curl."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+import requests
+
+from convo_project import commands, embedded_postgres, env, postgres_place, processes
+from convo_project.address import free_port
+from convo_project.home import GENERATED
+from convo_project.launch import main
+
+READY = "Stop it with Ctrl-C"
+pytestmark = pytest.mark.timeout(600)  # the whole of Convo, on a machine that may be slow
+
+
+class Up:
+    """A running `make up`."""
+
+    variables = {}  # what its user has set
+
+    def __init__(self, home, port):
+        self.home, self.port, self.text = home, port, ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "convo_project.launch", "up"],
+            cwd=env.PROJECT,
+            env=environment(home, port) | self.variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+        assert self.says(READY), self.text
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.text += line.decode()
+
+    def says(self, words, seconds=100):
+        return processes.wait_for(lambda: words in self.text or self.process.poll() is not None, seconds) and (
+            words in self.text
+        )
+
+    def pids(self, command):
+        """The processes of this home whose command line contains `command`, parents first."""
+        found = [pid for pid in processes.supervised(self.home) if command in processes.command_line(pid)]
+        return sorted(found, key=lambda pid: parent(pid) in found)
+
+    def quickstart(self):
+        return json.loads((self.home / "quickstart.json").read_text())
+
+    def send(self, message):
+        """Send a message with the demo client's key; the answer's data."""
+        facts = self.quickstart()
+        body = json.dumps({"client_id": facts["client_id"], "user_id": "test", "message": message}).encode()
+        headers = {"Content-Type": "application/json", "X-Service-API-Key": facts["api_key"]}
+        answer = requests.post(f"{facts['base_url']}/webhooks/sms/inbound", body, headers=headers, timeout=30)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+    def stop(self, number=signal.SIGTERM):
+        """Send it a signal; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(100)
+
+
+def environment(home, port):
+    """The environment of a user who has set nothing but the home and the port."""
+    ours = {"CONVO_HOME": str(home), "PORT": str(port), "HOST": "", "DATABASE_URL": "", "WEB_WORKERS": "2"}
+    return {name: value for name, value in os.environ.items() if name not in GENERATED} | ours
+
+
+def launch(home, port, *arguments):
+    """Run a command of the launcher to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "convo_project.launch", *arguments],
+        cwd=env.PROJECT,
+        env=environment(home, port),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def parent(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def is_gone(pid):
+    return not processes.command_line(pid)
+
+
+def answers(up):
+    def sent():
+        try:
+            return bool(up.send("Are you back?"))
+        except requests.RequestException:
+            return False
+
+    return processes.wait_for(sent, 100)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("convo").resolve()
+    yield home
+    launch(home, 8000, "down")
+    embedded_postgres.remove(home)
+
+
+@pytest.fixture(scope="module")
+def up(home):
+    """A running `make up`, for the tests that leave it running."""
+    one = Up(home, free_port())
+    yield one
+    if one.process.poll() is None:
+        one.stop()
+
+
+def test_the_last_screen_says_what_to_open_and_keeps_the_secrets(up):
+    facts = up.quickstart()
+    assert set(facts) == {
+        *("base_url", "client_id", "sub_domain", "api_key"),
+        *("admin_url", "admin_username", "admin_password"),
+    }
+    assert facts["base_url"] == f"http://127.0.0.1:{up.port}"
+    assert f"{facts['admin_url']}\n" in up.text
+    assert facts["api_key"] not in up.text
+    assert facts["admin_password"] not in up.text
+    for name in ("quickstart.json", "secrets.env", "api-key.header"):
+        assert stat.S_IMODE((up.home / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="what is pasted needs curl and a shell")
+def test_what_the_last_screen_says_can_be_pasted(up):
+    pasted = "\n".join(line for line in up.text.splitlines() if "curl " in line)
+    done = subprocess.run([shutil.which("bash"), "-c", pasted], capture_output=True, text=True, timeout=60, check=True)
+    first, session = map(json.loads, done.stdout.splitlines())
+    assert first["data"]["created"] is True
+    assert session["data"]["id"] == first["data"]["conversation_id"]
+    assert [chunk["role"] for chunk in session["data"]["chunks"]] == ["system", "memory", "user", "ai"]
+
+
+def test_the_admin_opens_with_the_password_in_the_quickstart(up):
+    facts = up.quickstart()
+    code = (
+        "from django.contrib.auth import authenticate as a; import json, pathlib; "
+        f"f = json.loads(pathlib.Path({str(up.home / 'quickstart.json')!r}).read_text()); "
+        "print(a(username=f['admin_username'], password=f['admin_password']).is_staff)"
+    )
+    assert manage(environment(up.home, up.port), "shell", "-v", "0", "-c", code).stdout.strip() == "True"
+    assert requests.get(facts["admin_url"], timeout=30).status_code == 200
+
+
+def test_a_second_one_in_the_same_home_says_that_one_is_running(up):
+    second = launch(up.home, free_port(), "up")
+    assert second.returncode == 1
+    assert f"already runs in {up.home} (process {up.process.pid})" in second.stderr
+    assert answers(up)
+
+
+def test_a_taken_port_is_a_sentence_that_names_another(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = launch(tmp_path, port, "up")
+    assert refused.returncode == 1
+    assert re.fullmatch(rf"Port {port} at 127.0.0.1 cannot be used \(.*\)\. .* PORT=\d+\n", refused.stderr)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "http"), ("PORT", "70000"), ("HOST", "example")])
+def test_nonsense_in_the_environment_is_a_sentence(tmp_path, monkeypatch, name, value):
+    refused = subprocess.run(
+        [sys.executable, "-m", "convo_project.launch", "up"],
+        cwd=env.PROJECT,
+        env={**environment(tmp_path, 8000), name: value},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"{name} must ")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [b"convo_project.web", b"dispatch", b"qcluster"])
+def test_whoever_is_killed_comes_back_and_leaves_nothing_behind(up, command):
+    assert processes.wait_for(lambda: len(up.pids(command)) >= 1, 60)
+    family = up.pids(command)
+    os.kill(family[0], signal.SIGKILL)
+    assert processes.wait_for(lambda: all(map(is_gone, family)), 60)
+    assert processes.wait_for(lambda: len(up.pids(command)) >= len(family), 60)
+    assert answers(up)
+
+
+def test_a_killed_web_worker_comes_back(up):
+    assert processes.wait_for(lambda: len(up.pids(b"convo_project.web")) == 3, 60)
+    main, worker, _ = up.pids(b"convo_project.web")
+    os.kill(worker, signal.SIGKILL)
+    assert processes.wait_for(lambda: is_gone(worker) and len(up.pids(b"convo_project.web")) == 3, 60)
+    assert not is_gone(main)
+    assert answers(up)
+
+
+def test_a_killed_postgresql_comes_back_with_its_data(up):
+    place = postgres_place.place_of(up.home)
+    before = up.send("Remember this")
+    os.kill(embedded_postgres._postmaster(place), signal.SIGKILL)
+    assert up.says("PostgreSQL died; starting it again")
+    assert answers(up)
+    after = up.send("And this")
+    assert after["conversation_id"] == before["conversation_id"]
+    assert after["position"] > before["position"]
+
+
+def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(tmp_path):
+    home = tmp_path.resolve()
+    try:
+        one = Up(home, free_port())
+        facts, first = one.quickstart(), one.send("Remember me")
+        assert one.stop(signal.SIGINT) == 0
+        assert one.says("Stopped.")
+        assert not embedded_postgres.is_running(home)
+
+        again = Up(home, free_port())
+        assert again.quickstart() == {
+            **facts,
+            "base_url": f"http://127.0.0.1:{again.port}",
+            "admin_url": f"http://127.0.0.1:{again.port}/admin/",
+        }
+        assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
+
+        family = processes.supervised(home)
+        again.process.kill()
+        again.process.wait()
+        assert len(family) >= 5
+        assert processes.wait_for(lambda: all(map(is_gone, family)), 60)
+        assert embedded_postgres.is_running(home)
+        done = launch(home, again.port, "down")
+        assert (done.returncode, embedded_postgres.is_running(home)) == (0, False)
+    finally:
+        embedded_postgres.remove(home)
+
+
+def test_down_stops_a_running_one(tmp_path):
+    home = tmp_path.resolve()
+    try:
+        one = Up(home, free_port())
+        family = processes.supervised(home)
+        assert launch(home, one.port, "down").returncode == 0
+        assert one.process.wait(60) == 0
+        assert all(map(is_gone, family))
+        assert not embedded_postgres.is_running(home)
+    finally:
+        embedded_postgres.remove(home)
+
+
+def manage(environment, *arguments):
+    """Run a management command to its end."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=env.PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def test_a_command_alone_starts_the_database_and_stops_it_again(tmp_path):
+    home = tmp_path.resolve()
+    try:
+        done = manage(environment(home, 8000), "check", "--database", "default")
+        assert done.returncode == 0, done.stderr
+        assert not embedded_postgres.is_running(home)
+        assert (home / "postgres" / "passwords.json").exists()
+    finally:
+        embedded_postgres.remove(home)
+
+
+def test_with_a_database_of_ones_own_nothing_is_started(up, tmp_path):
+    given = environment(tmp_path, 8000) | {"DATABASE_URL": embedded_postgres.database_url(up.home)}
+    refused = manage(given, "check")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("SECRET_KEY is not set. Run 'make up' once")
+    done = manage(given | env_of(up.home / "secrets.env"), "check", "--database", "default")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def env_of(path):
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
+    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
+    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
+    one = Up(home, free_port())
+    try:
+        assert one.send("Hello")["conversation_id"]
+        assert not (home / "postgres").exists()
+    finally:
+        assert one.stop() == 0
+
+
+def test_tests_run_on_a_database_of_their_own(tmp_path):
+    home = tmp_path.resolve()
+    try:
+        done = launch(home, 8000, "test", "--", "--version")
+        assert done.returncode == 0
+        assert (home / "test" / "postgres" / "passwords.json").exists()
+        assert not (home / "postgres").exists()
+        assert not embedded_postgres.is_running(home / "test")
+    finally:
+        embedded_postgres.remove(home / "test")
+
+
+def test_down_where_nothing_runs_is_no_error(tmp_path):
+    assert launch(tmp_path / "nowhere", 8000, "down").returncode == 0
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_roots_home_is_a_sentence_for_an_ordinary_user(capfd, monkeypatch):
+    home = Path(tempfile.mkdtemp(prefix="convo-test-", dir="/tmp"))
+    monkeypatch.setenv("CONVO_HOME", str(home))
+    try:
+        user = os.fork()
+        if user == 0:
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+            os._exit(10 * main(["up"]) + commands.manage(["manage.py", "check"]))
+        assert os.waitstatus_to_exitcode(os.waitpid(user, 0)[1]) == 11
+    finally:
+        home.rmdir()
+    assert re.fullmatch(r"(CONVO_HOME .* belongs to root, and you are .*\n){2}", capfd.readouterr().err)
+
+
+def test_somebody_elses_home_is_a_sentence_for_every_command(tmp_path):
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 65_534, -1)
+        home = tmp_path
+    else:
+        home = "/usr"
+    for command in (["-m", "convo_project.launch", "up"], ["manage.py", "check"]):
+        refused = subprocess.run(
+            [sys.executable, *command],
+            cwd=env.PROJECT,
+            env=environment(home, 8000),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert refused.returncode == 1
+        assert re.fullmatch(r"CONVO_HOME .* belongs to .*\n", refused.stderr)

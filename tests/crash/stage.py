@@ -1,0 +1,500 @@
+"""Convo as it runs: web and dispatcher as processes of their own, on a database of their own, between fake providers.
+
+    with database() as url, Convo(url, folder) as convo:
+        web, dispatcher = convo.start_web(), convo.start_dispatcher()
+        convo.post(convo.meta.text_webhook("Hello"))
+        dispatcher.kill()
+
+Everything that is killed is killed with SIGKILL, at a moment that is held open: by the fake of a provider (`Hold`), or
+by a trigger in the database (`Convo.held`), so that nothing depends on the speed of the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import environ
+import psycopg
+import requests
+from django.conf import settings
+from django.core.management import call_command
+from django.db import OperationalError, connection
+
+from conversations.models import ChannelAccount, Conversation, Message, Turn
+from conversations.services import api_keys
+from conversations.services.database import column
+from convo_project import embedded_postgres, postgres_place, processes
+from convo_project.address import free_port
+from tests import factories
+from tests.fakes.meta import FakeMeta, Webhook
+from tests.fakes.openai import FakeOpenAI
+from tests.races.invariants import assert_sound
+
+SECONDS = 60.0  # for whatever must happen; nothing here takes so long but on a machine that does something else
+LOCK = 4_711
+STOP = "tests_stop_here"
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    """The condition's value once it is true; meanwhile the database may be away."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if value := condition():
+                return value
+        except (OperationalError, psycopg.OperationalError):
+            connection.close()
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+# --- databases --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The address of a new, migrated database on the server that the tests use. Models in this process read it too."""
+    name = f"crash_{os.getpid()}_{uuid4().hex[:8]}"
+    server = dict(connection.settings_dict)
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    try:
+        with read({**server, "NAME": name}):
+            call_command("migrate", verbosity=0)
+            yield url_of({**server, "NAME": name})
+    finally:
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class Postgres:
+    """A server of our own that may be killed: the embedded one of a home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """The address of its migrated database. Models in this process read it too."""
+        embedded_postgres.start(self.home)
+        try:
+            url = embedded_postgres.database_url(self.home)
+            with read(environ.Env.db_url_config(url)):
+                call_command("migrate", verbosity=0)
+                yield url
+        finally:
+            embedded_postgres.remove(self.home)
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster, which is gone then; its backends end when they notice."""
+        lines = (postgres_place.place_of(self.home).data / "postmaster.pid").read_text().splitlines()
+        os.kill(int(lines[0]), signal.SIGKILL)
+        eventually(lambda: not embedded_postgres.is_running(self.home), "the postmaster is gone")
+
+    def start(self) -> None:
+        """Start it again on what is on disk."""
+        embedded_postgres.start(self.home)
+
+    def kill_a_backend(self) -> None:
+        """SIGKILL to a process that serves Convo; PostgreSQL ends all others and recovers by itself."""
+        pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'convo' AND pid <> pg_backend_pid()"
+        [pid, *_] = eventually(lambda: column(f"{pids} ORDER BY state = 'active' DESC"), "somebody is connected")
+        os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def read(database: Mapping[str, Any]) -> Iterator[None]:
+    """Models in this process, whatever the thread, mean this database."""
+    connection.close()
+    before = dict(connection.settings_dict)
+    connection.settings_dict.update({name: database[name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")})
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(before)
+
+
+def url_of(database: Mapping[str, Any]) -> str:
+    """The database as DATABASE_URL has it."""
+    who = quote(database["USER"], safe="") + (
+        f":{quote(password, safe='')}" if (password := database["PASSWORD"]) else ""
+    )
+    host, port = database["HOST"] or "", database["PORT"] or 5432
+    place = f":{port}/{quote(host)}" if host.startswith("/") else f"{host}:{port}"
+    return f"postgres://{who}@{place}/{database['NAME']}"
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A process of Convo's with all that it forks, and what it logs."""
+
+    def __init__(self, arguments: list[str], variables: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=settings.BASE_DIR,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def children(self) -> list[int]:
+        """Its children that live."""
+        found = []
+        for pid in processes.pids():
+            with suppress(OSError):
+                state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == self.pid and state != "Z":
+                    found.append(pid)
+        return sorted(found)
+
+    def kill(self) -> None:
+        """SIGKILL, to all of it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait(SECONDS)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(SECONDS)
+
+    def has_logged(self, words: str) -> bool:
+        return words in self.log.read_text(errors="replace")
+
+
+class Hold:
+    """Called, it holds its caller until `go_on`; `reached` when somebody is held. A second call is not held."""
+
+    def __init__(self) -> None:
+        self._reached, self._go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        if not self._reached.is_set():
+            self._reached.set()
+            self._go_on.wait(SECONDS)
+
+    def reached(self) -> None:
+        """Return when somebody is held."""
+        assert self._reached.wait(SECONDS), "nobody came to where this test holds"
+
+    def go_on(self) -> None:
+        self._go_on.set()
+
+
+class Provider(FakeMeta):
+    """Meta, which can hold a request before or after it takes the message."""
+
+    def __init__(self) -> None:
+        self.before: Callable[[], None] = lambda: None
+        self.after: Callable[[], None] = lambda: None
+        super().__init__()
+
+    def handle(self, request: Any) -> Any:
+        self.before()
+        reply = super().handle(request)
+        self.after()
+        return reply
+
+
+class Convo:
+    """Its processes, what they share, and the world around them: `openai`, `meta`, a client with accounts and a key."""
+
+    def __init__(self, database_url: str, folder: Path, **variables: str) -> None:
+        self.folder, self.database_url, self.port = folder, database_url, free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.openai, self.meta = FakeOpenAI(), Provider()
+        self._started: list[Process] = []
+        self._variables = {
+            **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
+            **processes.mark(folder),  # should we be killed, they end as well
+            "DATABASE_URL": database_url,
+            "CONVO_HOME": str(folder),
+            "SECRET_KEY": settings.SECRET_KEY,
+            "CREDENTIALS_KEYS": ",".join(settings.CREDENTIALS_KEYS),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "PUBLIC_BASE_URL": self.base_url,
+            "WEB_WORKERS": "2",
+            "WEB_THREADS": "8",
+            "DISPATCH_REPLIES": "16",
+            "DISPATCH_SENDS": "16",
+            "DISPATCH_POLL_SECONDS": "0.05",
+            "LEASE_SECONDS": "1",
+            "REPLY_ATTEMPTS": "20",
+            "RETRY_BASE_SECONDS": "0.05",
+            "RETRY_MOST_SECONDS": "1",
+            "API_REQUESTS_PER_MINUTE": "0",
+            "OPENAI_API_KEY": "",
+            "OPENAI_BASE_URL": self.openai.base_url,
+            "GRAPH_BASE_URL": self.meta.base_url,
+            **variables,
+        }
+        client = factories.ClientFactory(name="Shop", sub_domain=f"shop-{uuid4().hex[:8]}")
+        factories.AssistantFactory(client=client, engine="openai")
+        factories.SandboxFactory(client=client, channel="sms")
+        ChannelAccount.objects.create(
+            client=client,
+            channel="whatsapp",
+            provider="whatsapp",
+            address=self.meta.phone_number_id,
+            credentials={name: getattr(self.meta, name) for name in ("access_token", "app_secret", "verify_token")},
+        )
+        self.client_id, self.key = str(client.pk), api_keys.create_api_key(client)[1]
+
+    def __enter__(self) -> Self:
+        self.openai.__enter__()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for process in self._started:
+            process.kill()
+        self.openai.__exit__()
+        self.meta.close()
+
+    # --- what runs
+
+    def start_web(self) -> Process:
+        """The web process with its workers, once it answers."""
+        web = self._start("web", "-m", "convo_project.web")
+        eventually(lambda: self._answers() or self._died(web), "the web process answers")
+        return web
+
+    def kill_workers(self, web: Process) -> Process:
+        """SIGKILL to every worker. Returns the web process that answers then: the same with new workers or, where it
+        gave up because they had been killed a moment ago too, a new one, as `make up` starts it.
+        """
+        workers = web.children()
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not set(workers) & set(web.children()), "the workers are gone")
+        eventually(lambda: not web.is_alive or (web.children() and self._answers()), "the web process answers, or ends")
+        return web if web.is_alive else self.start_web()
+
+    def start_dispatcher(self, *arguments: str) -> Process:
+        """A dispatcher, once it works."""
+        dispatcher = self.begin_dispatcher(*arguments)
+        eventually(lambda: dispatcher.has_logged("dispatcher started"), "the dispatcher works")
+        return dispatcher
+
+    def begin_dispatcher(self, *arguments: str) -> Process:
+        """A dispatcher that is just starting."""
+        return self._start("dispatcher", "manage.py", "dispatch", *arguments)
+
+    def webs(self) -> list[Process]:
+        """The web processes that live."""
+        return self._alive("web")
+
+    def dispatchers(self) -> list[Process]:
+        """The dispatchers that live."""
+        return self._alive("dispatcher")
+
+    def _alive(self, name: str) -> list[Process]:
+        return [process for process in self._started if process.is_alive and process.log.stem.endswith(name)]
+
+    def _start(self, name: str, *arguments: str) -> Process:
+        log = self.folder / f"{len(self._started)}-{name}.log"
+        process = Process(list(arguments), self._variables, log)
+        self._started.append(process)
+        return process
+
+    def _answers(self) -> bool:
+        with suppress(requests.RequestException):
+            return requests.get(f"{self.base_url}/healthz", timeout=5).status_code == 200
+        return False
+
+    def _died(self, process: Process) -> bool:
+        assert process.is_alive, process.log.read_text()
+        return False
+
+    @contextmanager
+    def held(self, table: str, when: str) -> Iterator[Callable[[], None]]:
+        """Whoever writes a row of the table where `when` is true of NEW stands still inside the block, just before.
+
+        Gives a function that returns once somebody stands there. After the block they go on, if they live.
+        """
+        parameters = connection.get_connection_params() | {"cursor_factory": None}
+        with psycopg.connect(self._conninfo(parameters), autocommit=True) as own:
+            own.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+            own.execute(
+                f"CREATE OR REPLACE FUNCTION {STOP}() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); RETURN NEW; END $$"
+            )
+            own.execute(
+                f"CREATE TRIGGER {STOP} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW WHEN ({when}) "
+                f"EXECUTE FUNCTION {STOP}()"
+            )
+            waiting = f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK} AND NOT granted"
+            try:
+                yield lambda: eventually(lambda: own.execute(waiting).fetchall(), "somebody comes to where this holds")
+            finally:
+                own.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+                own.execute(f"DROP TRIGGER {STOP} ON {table}")
+
+    def _conninfo(self, parameters: Mapping[str, Any]) -> str:
+        names = ("host", "port", "user", "password", "dbname")
+        return psycopg.conninfo.make_conninfo(**{name: parameters[name] for name in names if parameters.get(name)})
+
+    # --- what comes in
+
+    def post(self, webhook: Webhook) -> requests.Response:
+        """Deliver what Meta posts, once."""
+        return requests.post(
+            f"{self.base_url}/webhooks/whatsapp/inbound",
+            data=webhook.body,
+            headers=dict(webhook.headers),
+            timeout=SECONDS,
+        )
+
+    def post_own(self, **said: str) -> requests.Response:
+        """Deliver our own JSON on sms, once."""
+        return requests.post(
+            f"{self.base_url}/webhooks/sms/inbound",
+            json={"client_id": self.client_id, **said},
+            headers={"X-Service-API-Key": self.key},
+            timeout=SECONDS,
+        )
+
+    def says(self, text: str, person: str) -> None:
+        """The person writes over WhatsApp."""
+        answer = self.post(self.meta.text_webhook(text, sender=person))
+        assert answer.status_code == 200, answer.text
+
+    # --- what came of it
+
+    def nothing_is_due(self) -> bool:
+        """Every reply is written, every message gone or given up."""
+        return not (
+            Conversation.objects.filter(reply_owed=True).exists()
+            or Turn.objects.filter(status="running").exists()
+            or Message.objects.filter(status__in=["queued", "claimed", "sending"]).exists()
+        )
+
+    def becomes_quiet(self) -> None:
+        """Wait until nothing is due."""
+        eventually(self.nothing_is_due, "everything is answered and sent")
+
+    def sent_to(self, person: str) -> list[str]:
+        """The texts that Meta took for the person."""
+        return [message.text for message in self.meta.sent if message.to == person]
+
+    def assert_everything_went_once(self) -> None:
+        """No message reached Meta twice; those that reached it are those that our rows say have, or may have."""
+        taken = Counter(message.our_message_id for message in self.meta.sent)
+        assert set(taken.values()) <= {1}, [text for text, times in taken.items() if times > 1]
+        ours = Message.objects.filter(channel_account__provider="whatsapp")
+        left = {str(pk) for pk in ours.filter(status__in=["sent", "delivered", "read"]).values_list("pk", flat=True)}
+        unclear = {str(pk) for pk in ours.filter(status="unknown").values_list("pk", flat=True)}
+        assert left <= set(taken) <= left | unclear
+        assert_sound()
+
+
+class Crowd:
+    """People who write, on WhatsApp and to our own door, from entering the block to leaving it.
+
+    Each of their messages is delivered again until it is taken, as providers do, and only then comes the next. `said`
+    is what was taken of each person, in order; `refusals` are the answers that were no success.
+    """
+
+    def __init__(self, convo: Convo, people: int = 8) -> None:
+        self._convo = convo
+        self._over = threading.Event()
+        self.said: dict[str, list[str]] = {f"5198888{number:04}": [] for number in range(people)}
+        self.refusals: list[requests.Response] = []
+        self.interrupted = 0
+        self._threads = [
+            threading.Thread(target=self._writes, args=(person, number % 2 == 0), daemon=True)
+            for number, person in enumerate(self.said)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(SECONDS)
+
+    def goes_on(self, messages: int = 24) -> None:
+        """Return when so many more messages were taken."""
+        enough = self._taken() + messages
+        eventually(lambda: self._taken() >= enough, f"{messages} more messages are taken")
+
+    def _taken(self) -> int:
+        return sum(len(said) for said in self.said.values())
+
+    def _writes(self, person: str, at_the_provider: bool) -> None:
+        while not self._over.wait(0.01):
+            text = f"message {len(self.said[person])} of {person}"
+            if at_the_provider:
+                webhook = self._convo.meta.text_webhook(text, sender=person)
+                self._deliver(partial(self._convo.post, webhook))
+            else:
+                self._deliver(partial(self._convo.post_own, user_id=person, message=text, message_id=text))
+            self.said[person].append(text)
+
+    def _deliver(self, post: Callable[[], requests.Response]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            try:
+                answer = post()
+            except requests.RequestException:
+                self.interrupted += 1
+            else:
+                if answer.status_code == 200:
+                    return
+                self.refusals.append(answer)
+            time.sleep(0.05)
+        raise AssertionError("a message was never taken")
+
+    def assert_heard_once_each(self) -> None:
+        """Every message is in its person's one session, once, in order."""
+        for person, said in self.said.items():
+            [conversation] = Conversation.objects.filter(contact__user_id=person)
+            assert list(conversation.chunks.filter(role="user").values_list("content", flat=True)) == said
+        assert_sound()
+
+    def assert_answered(self) -> None:
+        """The last that was said in every session is an answer to the person's last words."""
+        for person, said in self.said.items():
+            last = Conversation.objects.get(contact__user_id=person).chunks.last()
+            assert (last.role, last.content) == ("ai", f"You said: {said[-1]}")
+
+
+def is_envelope(answer: requests.Response) -> bool:
+    """Whether a failure is told as every failure is."""
+    try:
+        body = json.loads(answer.content)
+    except ValueError:
+        return False
+    return body.get("success") is False and bool(body.get("error")) and bool(body.get("code"))

@@ -1,0 +1,47 @@
+"""kill -9 of PostgreSQL under load: web and dispatcher go on by themselves when it is back, and nothing is doubled."""
+
+from __future__ import annotations
+
+import pytest
+
+from conversations.models import Message
+from tests.crash import stage
+from tests.crash.stage import Crowd, Postgres
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    return Postgres(tmp_path / "home")
+
+
+@pytest.fixture
+def convo(postgres, django_db_blocker):
+    postgres.home.mkdir(mode=0o700)
+    with (
+        django_db_blocker.unblock(),
+        postgres.running() as url,
+        stage.Convo(url, postgres.home, LEASE_SECONDS="2") as convo,
+    ):
+        yield convo
+
+
+def test_after_its_recovery_everything_is_there_once_and_answered(convo, postgres):
+    web, dispatcher = convo.start_web(), convo.start_dispatcher()
+    workers = web.children()
+    with Crowd(convo) as crowd:
+        crowd.goes_on()
+        postgres.kill()
+        postgres.start()
+        crowd.goes_on()
+        postgres.kill_a_backend()
+        crowd.goes_on()
+    convo.becomes_quiet()
+
+    assert crowd.interrupted or crowd.refusals, "nobody noticed: this tried nothing"
+    assert all(answer.status_code in (500, 503) and stage.is_envelope(answer) for answer in crowd.refusals)
+    assert dispatcher.is_alive
+    assert web.children() == workers
+    crowd.assert_heard_once_each()
+    crowd.assert_answered()
+    assert set(Message.objects.values_list("status", flat=True)) == {"sent", "delivered"}
+    convo.assert_everything_went_once()

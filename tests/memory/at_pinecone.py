@@ -1,0 +1,53 @@
+"""Having sessions remembered at the fake index, and looking at what is there."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from memory.models import MemoryVector
+from memory.records import SessionRecord
+from memory.stores.contract import StoreError
+from memory.stores.database import DatabaseStore
+from memory.stores.pinecone import PineconeStore
+from tests.fakes.pinecone import FakePinecone
+
+LONG = (
+    "Tell me everything about kettles. " * 30,
+    "Gladly. " * 140,
+    "And teapots? " * 90,
+) * 20  # more passages than one batch takes
+
+
+def keep(record: SessionRecord) -> SessionRecord:
+    """The session is in both stores."""
+    record = record.tidied()
+    DatabaseStore().remember(record)
+    PineconeStore().remember(record)
+    return record
+
+
+def failure(record: SessionRecord) -> StoreError:
+    """Why it cannot be."""
+    with pytest.raises(StoreError) as caught:
+        keep(record)
+    return caught.value
+
+
+def ledger(record: SessionRecord) -> list[str]:
+    """The vectors that our ledger knows to be there."""
+    known = MemoryVector.objects.filter(conversation_id=record.conversation_id, upserted_at__isnull=False)
+    return sorted(known.values_list("vector_id", flat=True))
+
+
+def there(index: FakePinecone, record: SessionRecord) -> list[str]:
+    """The vectors that are there in the client's namespace."""
+    return sorted(index.vectors(str(record.client_id)))
+
+
+def over() -> None:
+    """The time is over in which a request that was given up may still arrive."""
+    past = timezone.now() - timedelta(seconds=1)
+    MemoryVector.objects.filter(upserting_until__isnull=False).update(upserting_until=past)

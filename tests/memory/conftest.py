@@ -1,0 +1,40 @@
+"""Global memory's neighbours: a model and an index, faked over real HTTP, and a session to remember."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.pinecone import FakePinecone
+
+PINECONE_KEY = "pc-very-secret-1234567890"
+OPENAI_KEY = "sk-very-secret-1234567890"
+
+
+@pytest.fixture(autouse=True)
+def _alone(settings: Any) -> None:
+    """Nothing is configured, whatever the machine's own settings say."""
+    settings.PINECONE_API_KEY = settings.PINECONE_HOST = ""
+    settings.OPENAI_EMBEDDING_MODEL, settings.OPENAI_EMBEDDING_DIMENSIONS = "text-embedding-3-small", 0
+    settings.PINECONE_TIMEOUT_SECONDS = settings.OPENAI_TIMEOUT_SECONDS = 20.0
+    settings.MEMORY_SEARCH_SECONDS, settings.MEMORY_LEAST_SIMILARITY = 10.0, 20
+
+
+@pytest.fixture
+def model(settings: Any) -> Iterator[FakeOpenAI]:
+    """A model that summarises and embeds."""
+    with FakeOpenAI(api_key=OPENAI_KEY) as fake:
+        fake.reply = lambda _messages: "The person asked about a kettle; a refund was agreed."
+        settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = OPENAI_KEY, fake.base_url
+        yield fake
+
+
+@pytest.fixture
+def index(settings: Any, model: FakeOpenAI) -> Iterator[FakePinecone]:
+    """An index at Pinecone, and the model it needs."""
+    with FakePinecone(api_key=PINECONE_KEY) as fake:
+        settings.PINECONE_API_KEY, settings.PINECONE_HOST = PINECONE_KEY, fake.url
+        yield fake

@@ -1,0 +1,224 @@
+"""Memory in PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from memory.models import Memory
+from memory.stores.contract import Store
+from memory.stores.database import RANKED, DatabaseStore
+from tests.memory.sessions import KETTLE, PARCEL, session
+from tests.memory.store_contract import StoreContract
+
+pytestmark = pytest.mark.django_db
+
+
+class TestDatabaseStore(StoreContract):
+    @pytest.fixture
+    def store(self) -> Store:
+        return DatabaseStore()
+
+
+def found(record: Any, query: str) -> bool:
+    return [hit.conversation_id for hit in DatabaseStore().search(record.client_id, query, 10)] != []
+
+
+# --- what counts as the same word ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ("I was refunded twice for my orders", "refund order"),
+        ("RÉSERVATION à l'hôtel", "reservation hotel"),
+        ("Meine Bestellungen für die Straße sind nicht da, und wann kommen sie", "bestellung STRASSE"),
+        ("Order A-123/45 is late", "123/45"),
+        ("Order A-123/45 is late", "a-123"),
+        ("Call +49 170 1234567", '"170 1234567"'),
+        ("Don't touch the café", "cafe don't"),
+        ("我的包裹什么时候到？", "包裹"),
+        ("荷物はいつ届きますか", "荷物"),
+        ("Где моя посылка? Ещё не пришла", "посылку еще"),
+        ("ＦＵＬＬ ｗｉｄｔｈ", "full width"),
+        ("İstanbul ve ısı", "ISTANBUL"),
+        ("नमस्ते, मेरा पार्सल कहाँ है", "पार्सल"),
+        ("see https://shop.example/kettles?id=7", "shop.example kettles"),
+    ],
+)
+def test_a_word_is_found_however_it_is_written(said: str, asked: str) -> None:
+    record = session(said, "ok")
+    DatabaseStore().remember(record)
+    assert found(record, asked)
+
+
+@pytest.mark.parametrize(
+    ("query", "is_found"),
+    [
+        ("broken kettle", True),
+        ("kettle bicycle", False),
+        ('"kettle is broken"', True),
+        ('"broken is kettle"', False),
+        ("“kettle is broken”", True),
+        ("kettle -bicycle", True),
+        ("kettle -refunds", False),
+        ('kettle -"want a refund"', False),
+        ('kettle -"a want refund"', True),
+        ("-bicycle", False),
+    ],
+)
+def test_phrases_and_exclusions_are_understood(query: str, is_found: bool) -> None:
+    record = session(*KETTLE, language="en")
+    DatabaseStore().remember(record)
+    DatabaseStore().remember(session(*PARCEL, client_id=record.client_id, language="de"))
+    assert found(record, query) is is_found
+
+
+def test_an_exclusion_counts_in_every_language_of_the_client() -> None:
+    english = session("Refund my orders", language="en")
+    DatabaseStore().remember(english)
+    for language in ("de", "fr", "xx"):
+        DatabaseStore().remember(session("Anything else", client_id=english.client_id, language=language))
+    assert not found(english, "refund -orders")
+    assert found(english, "refund -kettles")
+
+
+def test_the_summary_weighs_more_than_the_person_and_the_person_more_than_the_assistant() -> None:
+    client_id = uuid.uuid4()
+    records = [
+        session("Well", "A kettle", client_id=client_id, summary="Done.", summary_kind="llm"),
+        session("A kettle", "Well", client_id=client_id, summary="Done.", summary_kind="llm"),
+        session("Well", "Well", client_id=client_id, summary="A kettle.", summary_kind="llm"),
+    ]
+    for record in records:
+        DatabaseStore().remember(record)
+    hits = DatabaseStore().search(client_id, "kettle", 10)
+    assert [hit.conversation_id for hit in hits] == [record.conversation_id for record in reversed(records)]
+
+
+def test_an_extract_s_own_words_are_no_reason_to_find_a_session() -> None:
+    record = session(*KETTLE, summary="Extract of the conversation: kettle.", summary_kind="extractive")
+    DatabaseStore().remember(record)
+    assert not found(record, "extract conversation")
+
+
+# --- what is written -------------------------------------------------------------------------------------------------
+def test_a_document_too_large_for_postgresql_is_remembered_all_the_same() -> None:
+    words = " ".join(f"w{number:x}ord{number * 7919:x}" for number in range(200_000))
+    record = session(words, words[::-1], "zanzibarian " * 3)
+    DatabaseStore().remember(record)
+    assert found(record, "w1ord1eef")
+    assert len(Memory.objects.get().entries()[2].content) == len(words)
+
+
+def test_a_record_without_a_summary_keeps_the_one_that_is_there() -> None:
+    record = session(*KETTLE, summary="A kettle.", summary_kind="llm")
+    DatabaseStore().remember(record)
+    DatabaseStore().remember(replace(record, summary=""))
+    memory = Memory.objects.get()
+    assert (memory.summary, memory.summary_kind) == ("A kettle.", "llm")
+
+
+def test_what_changed_counts_as_remembered_no_more() -> None:
+    record = session(*KETTLE, summary="A kettle.", summary_kind="llm").tidied()
+    DatabaseStore().remember(record)
+    for change in (
+        {"summary": "A teapot."},
+        {"contact_id": uuid.uuid4()},
+        {"entries": record.entries[:-1]},
+    ):
+        Memory.objects.update(remembered_at=record.ended_at)
+        DatabaseStore().remember(record)
+        assert Memory.objects.get().remembered_at
+        record = replace(record, **change)  # type: ignore[arg-type]
+        DatabaseStore().remember(record)
+        assert Memory.objects.get().remembered_at is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_write_one_row() -> None:
+    record = session(*KETTLE, summary="A kettle.", summary_kind="llm")
+    errors: list[Exception] = []
+    gate = threading.Barrier(8)
+
+    def write() -> None:
+        try:
+            gate.wait(10)
+            DatabaseStore().remember(record)
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert errors == []
+    assert Memory.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"language": "klingon"},
+        {"summary_kind": "llm", "summary": ""},
+        {"summary_kind": "poem"},
+        {"summary": "", "summary_kind": "", "remembered_at": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_the_database_refuses_what_makes_no_sense(wrong: dict[str, str]) -> None:
+    DatabaseStore().remember(session(*KETTLE, summary="A kettle.", summary_kind="llm"))
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Memory.objects.update(**wrong)
+
+
+# --- how it is searched ----------------------------------------------------------------------------------------------
+FILL = """
+    INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, transcript, document, started_at,
+                          ended_at)
+    SELECT gen_random_uuid(), c.id, gen_random_uuid(), 'sms', 'english', '[]',
+           array_to_tsvector(ARRAY['@' || replace(c.id::text, '-', '') || ':english'])
+           || to_tsvector('english', 'order ' || CASE WHEN n %% 500 = 0 THEN 'zanzibarian teapot' ELSE 'kettle' END
+                                     || ' number' || n || ' ' || repeat('something else ' || n, 40)),
+           now(), now() - n * interval '1 minute'
+    FROM generate_series(1, 20000) AS n
+    JOIN unnest(%s::uuid[]) WITH ORDINALITY AS c (id, place) ON c.place = n %% 10 + 1"""
+
+
+def plan_of_last_search(queries: list[dict[str, str]]) -> str:
+    [statement] = [query["sql"] for query in queries if "ts_rank" in query["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + statement.replace("%", "%%"), [])
+        return "\n".join(line for (line,) in cursor.fetchall())
+
+
+def test_a_search_among_many_sessions_uses_the_index() -> None:
+    clients = [uuid.uuid4() for _ in range(10)]
+    with connection.cursor() as cursor:
+        cursor.execute(FILL, [clients])
+        cursor.execute("ANALYZE memories")
+    for query, count in (("zanzibarian teapots", 20), ("kettle", 20), ("order -kettle", 20), ('"teapot number500"', 1)):
+        with CaptureQueriesContext(connection) as caught:
+            hits = DatabaseStore().search(clients[0], query, 20)
+        assert len(hits) == count, query
+        plan = plan_of_last_search(caught.captured_queries)
+        assert "Bitmap Index Scan on memories_by_word" in plan, plan
+        assert "Seq Scan on memories" not in plan, plan
+    assert DatabaseStore().search(clients[1], "zanzibarian", 20) == []
+
+
+def test_of_very_many_that_fit_the_newest_are_ranked() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(FILL, [[uuid.UUID(int=1)] * 10])
+        cursor.execute("ANALYZE memories")
+    hits = DatabaseStore().search(uuid.UUID(int=1), "order", 100)
+    ages = Memory.objects.filter(pk__in=[hit.conversation_id for hit in hits]).order_by("ended_at")
+    newest = list(Memory.objects.order_by("-ended_at").values_list("ended_at", flat=True)[:RANKED])
+    assert len(hits) == 100
+    assert ages[0].ended_at >= newest[-1]

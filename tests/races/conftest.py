@@ -1,0 +1,38 @@
+"""Doors that many threads knock at."""
+
+from __future__ import annotations
+
+import pytest
+
+from conversations.models import ChannelAccount, Client
+from tests.races import doors
+
+pytest.register_assert_rewrite("tests.races.invariants")
+
+
+@pytest.fixture
+def account(shop: Client) -> ChannelAccount:
+    """The shop's account on WhatsApp, which takes no idempotency key; nothing in this folder sends over it."""
+    ChannelAccount.objects.filter(client=shop, channel="whatsapp").delete()
+    return ChannelAccount.objects.create(
+        client=shop,
+        channel="whatsapp",
+        provider="whatsapp",
+        address="1234567890",
+        credentials={"access_token": "token", "app_secret": "secret", "verify_token": "verify"},
+    )
+
+
+@pytest.fixture(params=["front_door", "django_view", "provider"])
+def says(request: pytest.FixtureRequest, shop: Client, key: str, account: ChannelAccount) -> doors.Says:
+    """Each of the ways a message comes in."""
+    if request.param == "provider":
+        return doors.provider(account)
+    making: doors.Says = getattr(doors, request.param)(shop, key)
+    return making
+
+
+@pytest.fixture
+def own_json(shop: Client, key: str) -> doors.Says:
+    """Our own JSON at the front door."""
+    return doors.front_door(shop, key)

@@ -1,0 +1,170 @@
+"""A guest's session is deleted while the guest writes, or while a provider delivers again what was in it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+
+from conversations.models import Chunk, Contact, Conversation, MessageTombstone
+from conversations.services import inbound, lifecycle, sessions
+from conversations.services.errors import ConflictError
+from tests.races.invariants import assert_sound
+from tests.races.threads import outcomes, shuffled, together
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ROUNDS = 3
+GUESTS = [f"5199990{number:04}" for number in range(24)]
+DAY_OLD = timedelta(hours=25)
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    """The purge goes through its sessions in many steps, with messages in between."""
+    monkeypatch.setattr(lifecycle, "BATCH", 3)
+
+
+def guests_fall_silent(says, round_):
+    """Every guest has said something, more than a day ago."""
+    for guest in GUESTS:
+        says("old", user_id=guest, message_id=f"old {round_} {guest}")
+    Chunk.objects.update(created_at=F("created_at") - DAY_OLD)
+    Conversation.objects.update(last_message_at=F("last_message_at") - DAY_OLD)
+
+
+def sweeps():
+    return [partial(lifecycle.sweep, timezone.now())] * 3
+
+
+def forget_everybody():
+    Conversation.objects.all().delete()
+    Contact.objects.all().delete()
+
+
+def test_a_message_delivered_again_before_during_and_after_the_purge_opens_nothing(says):
+    for round_ in range(ROUNDS):
+        guests_fall_silent(says, round_)
+        again = [partial(says, "old", user_id=guest, message_id=f"old {round_} {guest}") for guest in GUESTS]
+        answers = together(*sweeps(), *shuffled(again * 4))[3:]
+        lifecycle.sweep(timezone.now())
+        answers += together(*again)
+
+        assert all(answer["duplicate"] and not answer["created"] for answer in answers)
+        assert {(answer["status"], answer["chunk_id"] is None) for answer in answers[-len(GUESTS) :]} == {
+            ("deleted", True)
+        }
+        assert not Conversation.objects.exists()
+        assert not Contact.objects.exists()
+        assert MessageTombstone.objects.count() == len(GUESTS) * (round_ + 1)
+        assert_sound()
+
+
+def test_a_guest_who_comes_back_during_the_purge_has_one_session_with_everything_new(says):
+    for round_ in range(ROUNDS):
+        guests_fall_silent(says, round_)
+        jobs = []
+        for guest in GUESTS:
+            jobs += [partial(says, "old", user_id=guest, message_id=f"old {round_} {guest}")] * 2
+            jobs += [
+                partial(says, "new", user_id=guest, message_id=f"{part} {round_} {guest}")
+                for part in ("first", "second", "second")
+            ]
+        together(*sweeps(), *shuffled(jobs))
+        lifecycle.sweep(timezone.now())
+
+        assert Contact.objects.count() == Conversation.objects.open().count() == Conversation.objects.count() == 24
+        for guest in GUESTS:
+            [conversation] = Conversation.objects.filter(contact__user_id=guest)
+            new = Chunk.objects.filter(message_id__in=[f"first {round_} {guest}", f"second {round_} {guest}"])
+            assert {chunk.conversation_id for chunk in new} == {conversation.pk}
+            assert len(new) == 2
+        assert_sound()
+        forget_everybody()
+
+
+@pytest.mark.parametrize("learned", ["phone", "name"])
+def test_a_guest_who_gives_a_phone_or_name_during_the_purge_is_heard(says, learned):
+    for round_ in range(ROUNDS):
+        guests_fall_silent(says, round_)
+        jobs = [
+            partial(says, "new", user_id=guest, **{learned: f"+{guest}" if learned == "phone" else "Ann"})
+            for guest in GUESTS
+        ]
+        together(*sweeps(), *shuffled(jobs))
+
+        assert Conversation.objects.open().count() == Contact.objects.count() == len(GUESTS)
+        assert Chunk.objects.filter(content="new").count() == len(GUESTS)
+        assert Contact.objects.filter(is_guest=True).count() == (0 if learned == "phone" else len(GUESTS))
+        assert_sound()
+        forget_everybody()
+
+
+def test_a_session_opened_for_a_guest_by_a_program_during_the_purge_is_opened(own_json, shop, monkeypatch):
+    for round_ in range(ROUNDS):
+        guests_fall_silent(own_json, round_)
+        with monkeypatch.context() as without_purge:
+            without_purge.setattr(lifecycle, "purge_guests", lambda *_: 0)
+            lifecycle.sweep(timezone.now())
+        jobs = [partial(sessions.create_conversation, shop.pk, guest, "sms", "Ask") for guest in GUESTS]
+        results = outcomes([*[sessions.delete_guest_expired] * 3, *shuffled(jobs * 2)])[3:]
+
+        refused = [result for result in results if isinstance(result, Exception)]
+        assert all(isinstance(error, ConflictError) and error.code == "already_open" for error in refused), refused
+        assert len(results) - len(refused) == len(GUESTS)
+        assert Conversation.objects.open().count() == Contact.objects.count() == len(GUESTS)
+        assert_sound()
+        forget_everybody()
+
+
+def test_a_guest_loses_no_session_that_a_sweep_finds_while_the_phone_is_captured(own_json):
+    for round_ in range(ROUNDS):
+        guests_fall_silent(own_json, round_)
+        jobs = [partial(own_json, "new", channel="whatsapp", user_id=guest, phone=f"+{guest}") for guest in GUESTS]
+        together(*sweeps(), *shuffled(jobs))
+
+        # The old session was deleted while it was a guest's, or it stays.
+        assert not Conversation.objects.filter(contact__is_guest=False, is_guest=True).exists()
+        assert Conversation.objects.open().filter(channel="whatsapp").count() == len(GUESTS)
+        assert_sound()
+        forget_everybody()
+
+
+@pytest.mark.parametrize("answered", ["nothing is open", "another session is open"])
+def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_nothing(own_json, monkeypatch, answered):
+    """The process that takes the second delivery stands still (a suspended machine) between looking and writing."""
+    looked, go_on = threading.Event(), threading.Event()
+    look = inbound.look_with_key
+
+    def slowly(*arguments):
+        found = look(*arguments)
+        if threading.current_thread().name == "slow":
+            looked.set()
+            assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(inbound, "look_with_key", slowly)
+
+    def slow():
+        threading.current_thread().name = "slow"
+        return own_json("old", message_id="m1")
+
+    def meanwhile():
+        assert looked.wait(30)
+        own_json("old", message_id="m1")
+        lifecycle.sweep(timezone.now() + DAY_OLD)
+        if answered == "another session is open":
+            own_json("new", message_id="m2")
+        go_on.set()
+
+    answer, _ = together(slow, meanwhile)
+
+    assert (answer["duplicate"], answer["status"]) == (True, "deleted")
+    assert list(Chunk.objects.filter(role="user").values_list("content", flat=True)) == (
+        ["new"] if answered == "another session is open" else []
+    )
+    assert_sound()

@@ -1,0 +1,108 @@
+"""Real threads with real connections, begun at the same moment."""
+
+from __future__ import annotations
+
+import gc
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+
+from conversations.services.dispatcher import Dispatcher
+
+Job = Callable[[], Any]
+
+CONNECTIONS = 40  # the server has 200 for everybody
+SECONDS = 60.0
+
+
+def outcomes(jobs: Sequence[Job], threads: int = CONNECTIONS) -> list[Any]:
+    """What each job returned, or the exception it raised, in the order of the jobs.
+
+    At most `threads` of them run at once, each thread with a connection of its own; all begin together.
+    """
+    lanes = min(len(jobs), threads)
+    gate = threading.Barrier(lanes)
+    results: list[Any] = [TimeoutError("It did not end.")] * len(jobs)
+
+    def work(lane: int) -> None:
+        try:
+            connection.ensure_connection()
+            gate.wait(SECONDS)
+            for number in range(lane, len(jobs), lanes):
+                try:
+                    results[number] = jobs[number]()
+                except Exception as error:
+                    results[number] = error
+        finally:
+            connection.close()
+
+    workers = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(lanes)]
+    for worker in workers:
+        worker.start()
+    deadline = time.monotonic() + SECONDS
+    for worker in workers:
+        worker.join(max(deadline - time.monotonic(), 0))
+    return results
+
+
+def together(*jobs: Job, threads: int = CONNECTIONS) -> list[Any]:
+    """The same, where no job may fail: its exception is raised here."""
+    results = outcomes(jobs, threads)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def shuffled(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs in another order, each beginning up to 3 ms later than it could."""
+
+    def hesitating(job: Job) -> Job:
+        def later() -> Any:
+            time.sleep(random.uniform(0, 0.003))
+            return job()
+
+        return later
+
+    return [hesitating(job) for job in random.sample(jobs, len(jobs))]
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
+    """The condition's value once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+@contextmanager
+def dispatching(count: int = 1) -> Iterator[list[Dispatcher]]:
+    """Dispatchers at work, each on a thread of its own; stopped, and their connections closed, at the end."""
+    dispatchers = [Dispatcher(patience=SECONDS / 2) for _ in range(count)]
+
+    def run(dispatcher: Dispatcher) -> None:
+        try:
+            dispatcher.run()
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(dispatcher,), daemon=True) for dispatcher in dispatchers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield dispatchers
+    finally:
+        for dispatcher in dispatchers:
+            dispatcher.stop()
+        for thread in threads:
+            thread.join(SECONDS)
+        for dispatcher in dispatchers:
+            for pool in (dispatcher._rows, dispatcher._engines, dispatcher._providers):
+                pool.shutdown(wait=True)
+        gc.collect()  # the threads of the pools are gone, and with them their connections
