@@ -58,7 +58,7 @@ class Queue:
 
 
 def open_sessions(client_ids: ClientIds) -> list[OpenSessions]:
-    """Index: open_conversations_of_client."""
+    """Index: open_conversations_of_client, or conversations_by_status for every client."""
     found = _rows(
         """
         SELECT s.channel, s.status, count(*), count(*) FILTER (WHERE s.is_guest)

@@ -149,7 +149,7 @@ def test_the_looks_are_as_many_however_much_there_is(door, neighbour, neighbours
 
 
 USED = {
-    "open_sessions": {"open_conversations_of_client", "one_open_conversation"},
+    "open_sessions": {"open_conversations_of_client", "one_open_conversation", "conversations_by_status"},
     "day": {"said_of_late"},
     "waiting_for_staff": {"needs_staff"},
     "due_replies": {"reply_owed"},

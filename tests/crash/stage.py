@@ -24,7 +24,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 from uuid import uuid4
 
 import environ
@@ -40,6 +39,7 @@ from conversations.services.database import column
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
 from tests import factories
+from tests.database_url import url_of
 from tests.fakes.meta import FakeMeta, Webhook
 from tests.fakes.openai import FakeOpenAI
 from tests.races.invariants import assert_sound
@@ -127,16 +127,6 @@ def read(database: Mapping[str, Any]) -> Iterator[None]:
     finally:
         connection.close()
         connection.settings_dict.update(before)
-
-
-def url_of(database: Mapping[str, Any]) -> str:
-    """The database as DATABASE_URL has it."""
-    who = quote(database["USER"], safe="") + (
-        f":{quote(password, safe='')}" if (password := database["PASSWORD"]) else ""
-    )
-    host, port = database["HOST"] or "", database["PORT"] or 5432
-    place = f":{port}/{quote(host)}" if host.startswith("/") else f"{host}:{port}"
-    return f"postgres://{who}@{place}/{database['NAME']}"
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -8,26 +8,19 @@ import pickle
 import subprocess
 import sys
 from typing import Any
-from urllib.parse import quote
+
+from tests.database_url import url_of
 
 SETTINGS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PINECONE_API_KEY", "PINECONE_HOST")
 
 
 def start(verb: str, argument: Any, settings: Any) -> subprocess.Popen[bytes]:
     """A process that does it, on the test's database and with the test's fakes."""
-    database = settings.DATABASES["default"]
-    user, password = quote(database["USER"]), quote(database["PASSWORD"] or "")
-    place = (
-        f"{database['HOST']}:{database['PORT']}"
-        if not database["HOST"].startswith("/")
-        else quote(database["HOST"], "")
-    )
-    address = f"postgres://{user}:{password}@{place}/{database['NAME']}"
     told = {name: getattr(settings, name) for name in SETTINGS}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.memory.process"],
         stdin=subprocess.PIPE,
-        env={**os.environ, **told, "DATABASE_URL": address},
+        env={**os.environ, **told, "DATABASE_URL": url_of(settings.DATABASES["default"])},
     )
     assert process.stdin
     process.stdin.write(pickle.dumps((verb, argument)))
