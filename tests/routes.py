@@ -106,6 +106,7 @@ ROUTES = [route for route in ALL_ROUTES if not route.pattern.startswith(PAGES)]
 OPERATIONS = [Operation(method, route) for route in ROUTES for method in METHODS if route.described(method)]
 WITH_KEY = [each for each in OPERATIONS if each.needs_key]
 WITH_BODY = [each for each in OPERATIONS if each.body is not None]
+ONCE = [each for each in WITH_KEY if each.method == "POST" and not each.route.pattern.startswith("/webhooks")]
 WITH_ID = [each for each in OPERATIONS if {"pk", "step_id"} & set(each.route.parameters)]
 
 # A body that each operation takes; {client_id} is filled in.

@@ -12,6 +12,7 @@ from drf_spectacular.openapi import AutoSchema
 
 from conversations.api.serializers import NOT_BLANK
 from conversations.http.envelope import JSON, only_get
+from conversations.http.idempotency import HEADER, PATTERN, OncePerKey
 
 FAILURE = {
     "type": "object",
@@ -36,6 +37,13 @@ FAILURES = {
     "503": "Not now: the same request may succeed in a moment.",
 }
 WITH_BODY = {"409", "413", "415"}
+IDEMPOTENCY_KEY = {
+    "in": "header",
+    "name": HEADER,
+    "description": "Your own name for this request. The same again, with the same body, is done once and gives the"
+    " first answer for 24 hours; with another body it is a 409.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": PATTERN},
+}
 
 
 class EnvelopeSchema(AutoSchema):
@@ -60,6 +68,8 @@ class EnvelopeSchema(AutoSchema):
             return None
         left_out = (WITH_BODY if self.method == "GET" else set()) | (set() if "{" in self.path else {"404"})
         operation["responses"].update(failures(*(FAILURES.keys() - left_out)))
+        if self.method == "POST" and isinstance(self.view, OncePerKey):
+            operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
         return operation
 
     def _get_response_for_code(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from conversations.api.serializers import (
     StepStatusSerializer,
 )
 from conversations.http.auth import actor, key_of, service_key
+from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
 from conversations.services import api_keys, closing, reading, sending, steps
@@ -49,7 +50,7 @@ def _read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
     return dict(serializer.validated_data)
 
 
-class ConversationViewSet(viewsets.GenericViewSet[Conversation]):
+class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     """Sessions of the key's client. Another client's id is a 404."""
 
     serializer_class = ConversationSerializer

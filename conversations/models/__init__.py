@@ -17,6 +17,7 @@ from conversations.models.conversation import (
     Step,
 )
 from conversations.models.correction import Correction, corrected_text
+from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone
 from conversations.models.message import Message
 from conversations.models.staff_action import StaffAction
@@ -38,6 +39,7 @@ __all__ = [
     "ConversationEvent",
     "Correction",
     "EndedBy",
+    "IdempotencyKey",
     "InboundEvent",
     "Membership",
     "Message",

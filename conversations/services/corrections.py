@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
+from conversations.services import idempotency
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, record
@@ -79,6 +80,7 @@ def redact(
         for name in DETAILS:
             setattr(conversation, name, _without(getattr(conversation, name), texts))
         conversation.save(update_fields=DETAILS)
+        idempotency.change_text(conversation, lambda text: _without(text, texts))
         for step in conversation.steps.all():
             step.description = _without(step.description, texts)
             step.save(update_fields=["description"])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.db import connection, transaction
 
 from conversations.models import MessageTombstone
-from conversations.services import delivery, replies
+from conversations.services import delivery, idempotency, replies
 from conversations.services.database import column, row, rows
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.stale = _in_batches(_MARK_STALE, now, lambda count: progress("stale", count))
         report.purged = purge_guests(now, progress)
         report.recovered = replies.recover(now) + delivery.recover(now)
+        idempotency.trim(now)
         report.tombstones = MessageTombstone.objects.filter(expires_at__lt=now).delete()[0]
     return report
 

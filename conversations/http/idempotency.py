@@ -1,0 +1,87 @@
+"""`Idempotency-Key`: who is not sure whether a POST arrived sends it again, and it is done once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.utils import timezone
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from conversations.http.auth import key_of
+from conversations.services import idempotency
+from conversations.services.idempotency import Answer, RefusedError
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"  # printable ASCII; no blank at its ends, which HTTP strips
+_WELL_FORMED = re.compile(PATTERN.replace("$", r"\Z"))
+TOO_MANY = 429
+
+Handler = Callable[..., Response]
+
+
+class OncePerKey(APIView):
+    """For a DRF view: a POST that carries an Idempotency-Key is done once, and answered alike for 24 hours.
+
+    Kept are answers that are final: successes, and refusals of what was asked. After a limit (429) or a fault (5xx) the
+    same key may try again.
+    """
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Raises ValidationError for a key that is none."""
+        super().initial(request, *args, **kwargs)
+        key = request.headers.get(HEADER)
+        handler: Handler | None = getattr(self, "post", None)
+        if request.method == "POST" and key is not None and handler is not None:
+            if not _WELL_FORMED.match(key):
+                raise ValidationError({HEADER: ["Must be 1 to 255 printable ASCII characters."]})
+            self.post = self._once(key, handler)
+
+    def _once(self, key: str, handler: Handler) -> Handler:
+        def handle(request: Request, *args: Any, **kwargs: Any) -> Response:
+            def act() -> Answer:
+                return self._answer(handler, request, *args, **kwargs)
+
+            fingerprint = _fingerprint(request)
+            answer, again = idempotency.once(key_of(request).client, key, fingerprint, act, timezone.now())
+            response = Response(answer.data, status=answer.status)
+            response.exception = answer.status >= 400  # wrapped as it is
+            if again:
+                response[REPLAYED] = "true"
+            return response
+
+        return handle
+
+    def _answer(self, handler: Handler, request: Request, *args: Any, **kwargs: Any) -> Answer:
+        try:
+            response = handler(request, *args, **kwargs)
+        except Exception as error:
+            failed = self.handle_exception(error)
+            if failed.status_code == TOO_MANY or failed.status_code >= 500:
+                raise
+            raise RefusedError(Answer(failed.status_code, failed.data)) from error
+        return Answer(response.status_code, response.data, _session(response.data, **kwargs))
+
+
+def _fingerprint(request: Request) -> bytes:
+    """The request's method, path and body; a body of the same JSON is the same body. Raises what the parser raises."""
+    body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b"\0".join([b"POST", request.get_full_path().encode(), body])).digest()
+
+
+def _session(data: Any, pk: UUID | None = None, **_: Any) -> UUID | None:
+    """The session that an answer tells of: the path's, or the one that was opened."""
+    if pk is not None or not isinstance(data, dict):
+        return pk
+    try:
+        return UUID(str(data.get("sessionId") or data.get("id")))
+    except ValueError:
+        return None

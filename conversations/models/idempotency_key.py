@@ -1,0 +1,38 @@
+"""What a client was answered, for when it asks the same again."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from conversations.models.client import Client
+from conversations.models.conversation import Conversation
+
+
+class IdempotencyKey(models.Model):
+    """A client's own name for one POST, and the answer that it got.
+
+    Written in the transaction that does what is asked, so that both are there or neither: `fingerprint` is the SHA-256
+    of method, path and body, `answer` the envelope as JSON. `conversation` is the session that the answer tells of: it
+    goes with it, and a redaction finds it.
+    """
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
+    key = models.CharField(max_length=255)
+    fingerprint = models.BinaryField(max_length=32)
+    status = models.PositiveSmallIntegerField(default=0)
+    answer = models.TextField(default="")
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
+    )  # cascades in the database
+    # Used by the sweep, which trims.
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        db_table = "idempotency_keys"
+        constraints = [
+            # Used by every POST with a key. Of two at once the second waits here for what becomes of the first.
+            models.UniqueConstraint(name="one_answer_per_key", fields=["client", "key"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.status} until {self.expires_at:%Y-%m-%d %H:%M}"
