@@ -8,7 +8,7 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services import archiving, lifecycle, remembering
+from conversations.services import archiving, lifecycle, remembering, summaries
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,13 @@ def sweep() -> None:
     log.info("sweep: %s", {name: count for name, count in asdict(report).items() if count})
     if remembering.pending():
         enqueue("remember_ended")
+    if summaries.pending():
+        enqueue("summarise")
+
+
+def summarise() -> None:
+    """Absorb what fell out of prompts. Each session is claimed by a lease on its row, so two share the work."""
+    log.info("summarised: %s", summaries.summarise_due())
 
 
 def remember_ended() -> None:

@@ -7,6 +7,7 @@ Sources, the first that has a name wins: the process's environment, `.env` besid
 from __future__ import annotations
 
 import os
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -83,6 +84,22 @@ def yes(name: str, default: bool = False) -> bool:
 def words(name: str, default: str = "") -> list[str]:
     """The variable as a list, separated by commas."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def prices(name: str) -> dict[str, tuple[str, str]]:
+    """The variable as prices, separated by commas: `gpt-4o-mini=0.15/0.60, llama=0/0` (for tokens in and out)."""
+    found = {}
+    for word in words(name):
+        model, _, price = word.partition("=")
+        tokens_in, _, tokens_out = price.partition("/")
+        try:
+            fine = model.strip() and all(0 <= Decimal(each) < 1_000_000 for each in (tokens_in, tokens_out))
+        except ArithmeticError:
+            fine = False
+        if not fine:
+            raise ImproperlyConfigured(f"{name} must be like gpt-4o-mini=0.15/0.60, not {word!r}.")
+        found[model.strip()] = tokens_in.strip(), tokens_out.strip()
+    return found
 
 
 def url(name: str, default: str = "") -> str:

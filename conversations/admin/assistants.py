@@ -25,7 +25,10 @@ class AssistantAdmin(Page):
     actions_detail = ["answer_by_default"]
     fieldsets = [
         (None, {"fields": ["client", ("name", "key"), "is_default", "system_prompt", "fallback"]}),
-        ("Engine", {"fields": [("engine", "model"), ("temperature", "max_tokens"), "history_length"]}),
+        (
+            "Engine",
+            {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},
+        ),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

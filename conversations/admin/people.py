@@ -64,7 +64,7 @@ class MembershipAdmin(Page):
 
     client_path = "client"
     to_delete = Role.MANAGER
-    list_display = ["user", "client", "role", "last_sign_in"]
+    list_display = ["user", "client", "role", "sees_receipts", "last_sign_in"]
     list_filter = ["role", ("client", ClientsOwn)]
     list_select_related = ["user", "client"]
     search_fields = ["user__username"]
@@ -79,7 +79,7 @@ class MembershipAdmin(Page):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Nobody below a superuser is offered users: they may be another client's."""
         if obj:
-            return ["client", "user", "role", "last_sign_in"]
+            return ["client", "user", "role", "sees_receipts", "last_sign_in"]
         return ["client", *(["user"] if request.user.is_superuser else []), "user_name", "role"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:

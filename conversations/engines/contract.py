@@ -24,7 +24,11 @@ class ReplyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an engine gives back. `finish_reason` is `stop`, or `length` where the model ran into `max_tokens`."""
+    """What an engine gives back. `finish_reason` is `stop`, or `length` where the model ran into `max_tokens`.
+
+    `first_token_ms` and `last_token_ms` are milliseconds from the request to the model's first and last word; the first
+    is None where the reply came as a whole. The dispatcher measures what an engine does not.
+    """
 
     text: str
     engine: str
@@ -32,6 +36,8 @@ class Reply:
     tokens_in: int = 0
     tokens_out: int = 0
     finish_reason: str = "stop"
+    first_token_ms: int | None = None
+    last_token_ms: int | None = None
 
 
 class EngineError(Exception):

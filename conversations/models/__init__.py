@@ -20,6 +20,7 @@ from conversations.models.correction import Correction, corrected_text
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone
 from conversations.models.message import Message
+from conversations.models.rolling_summary import RollingSummary
 from conversations.models.staff_action import StaffAction
 from conversations.models.turn import Turn
 
@@ -45,6 +46,7 @@ __all__ = [
     "Message",
     "MessageTombstone",
     "Role",
+    "RollingSummary",
     "StaffAction",
     "Status",
     "Step",

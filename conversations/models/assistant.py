@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
+from memory.context import MINIMUM_BUDGET
 
 
 class Assistant(models.Model):
@@ -33,6 +34,12 @@ class Assistant(models.Model):
     max_tokens = models.PositiveIntegerField(null=True, blank=True)
     history_length = models.PositiveSmallIntegerField(
         default=10, help_text="How many of the last chunks the model sees."
+    )
+    context_budget = models.PositiveIntegerField(
+        default=8_000,
+        db_default=8_000,
+        validators=[MinValueValidator(MINIMUM_BUDGET), MaxValueValidator(1_000_000)],
+        help_text="Tokens that the model is given at most for a reply, by estimate.",
     )
     fallback = models.TextField(
         default="Sorry, I cannot answer right now. A colleague will get back to you.",

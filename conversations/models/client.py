@@ -83,6 +83,12 @@ class Membership(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role, default=Role.VIEWER)
+    sees_receipts = models.BooleanField(
+        "sees context receipts",
+        default=False,
+        db_default=False,
+        help_text="What the model was given for each reply, system prompt and all. Managers always see it.",
+    )
 
     class Meta:
         db_table = "memberships"

@@ -52,6 +52,11 @@ class Turn(models.Model):
     finish_reason = models.CharField(max_length=20, blank=True, default="")
     tokens_in = models.PositiveIntegerField(default=0)
     tokens_out = models.PositiveIntegerField(default=0)
+    cost = models.DecimalField(
+        max_digits=14, decimal_places=8, null=True, help_text="US dollars, by MODEL_PRICES at the time."
+    )
+    first_token_ms = models.PositiveIntegerField(null=True, help_text="Null: the reply came as a whole.")
+    last_token_ms = models.PositiveIntegerField(null=True)
     code = models.CharField(max_length=40, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
 

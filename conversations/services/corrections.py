@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -14,15 +13,10 @@ from conversations.services import idempotency
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, record
+from conversations.services.prompts import REDACTED, prompt_without, without
 from conversations.services.remembering import summary_is_staffs
+from conversations.services.summaries import start_over
 from conversations.services.transcript import lock
-from memory.context import STAFF_MARK
-
-REDACTED = "[redacted]"
-# A shorter text is only removed where it stands alone: "ok" is part of many words.
-TELLING = 4
-# A prompt shortens long entries in their middle: this much of the beginning or end gives one away.
-ENDS = 40
 
 
 def correct(
@@ -76,13 +70,13 @@ def redact(
         Correction.objects.filter(chunk=chunk).update(text=REDACTED)
         redaction = _keep(chunk, Correction.Kind.REDACTION, "", reason, actor, now)
         _redact_messages(chunk)
-        _redact_turns(conversation, texts, now)
+        _redact_turns(conversation, texts, position, now)
         for name in DETAILS:
-            setattr(conversation, name, _without(getattr(conversation, name), texts))
+            setattr(conversation, name, without(getattr(conversation, name), texts))
         conversation.save(update_fields=DETAILS)
         idempotency.change_text(conversation, lambda text: _without(text, texts))
         for step in conversation.steps.all():
-            step.description = _without(step.description, texts)
+            step.description = without(step.description, texts)
             step.save(update_fields=["description"])
         _note(conversation, "chunk_redacted", actor, now, position, cause=reason)
     return redaction
@@ -118,6 +112,7 @@ def _note(conversation: Conversation, kind: str, actor: Actor, now: datetime, po
         conversation.summary = ""
         outdated.append("summary")
     conversation.save(update_fields=outdated)
+    start_over(conversation, position)
     record(conversation, kind, actor, cause=cause or f"entry {position}", position=position)
 
 
@@ -127,7 +122,7 @@ def _redact_messages(chunk: Chunk) -> None:
     Message.objects.filter(chunk=chunk).update(text=REDACTED)
 
 
-def _redact_turns(conversation: Conversation, texts: Iterable[str], now: datetime) -> None:
+def _redact_turns(conversation: Conversation, texts: Iterable[str], position: int, now: datetime) -> None:
     """A turn that runs is given up: it may be about to write down a prompt that it read before. The reply stays owed,
     and the next turn reads the transcript as it is now."""
     texts = list(texts)
@@ -135,36 +130,6 @@ def _redact_turns(conversation: Conversation, texts: Iterable[str], now: datetim
         status=Turn.Status.ABANDONED, ended_at=now, code="redacted"
     )
     for turn in Turn.objects.filter(conversation=conversation).only("prompt", "draft").iterator(chunk_size=100):
-        draft, prompt = _without(turn.draft, texts), _prompt_without(turn.prompt, texts)
+        draft, prompt = without(turn.draft, texts), prompt_without(turn.prompt, texts, position)
         if (draft, prompt) != (turn.draft, turn.prompt):
             Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt)
-
-
-def _prompt_without(prompt: Any, texts: Iterable[str]) -> Any:
-    if not isinstance(prompt, dict):
-        return prompt
-    messages = [
-        {**message, "content": _entry_without(str(message.get("content", "")), texts)}
-        for message in prompt.get("messages", [])
-    ]
-    return {**prompt, "messages": messages}
-
-
-def _entry_without(content: str, texts: Iterable[str]) -> str:
-    """One message of a prompt: an entry, perhaps shortened, or something that quotes it."""
-    said = content.removeprefix(STAFF_MARK)
-    for text in texts:
-        shortened = len(text) > 2 * ENDS and (said.startswith(text[:ENDS]) or said.endswith(text[-ENDS:]))
-        if said == text or (shortened and text not in content):
-            return REDACTED
-    return _without(content, texts)
-
-
-def _without(text: str, gone: Iterable[str]) -> str:
-    """The text with what is gone replaced, wherever it occurs."""
-    for each in sorted(gone, key=len, reverse=True):
-        if text == each:
-            return REDACTED
-        if len(each) >= TELLING:
-            text = text.replace(each, REDACTED)
-    return text

@@ -9,6 +9,7 @@ from django.db import transaction
 
 from conversations.models import Client, Conversation
 from conversations.services.ledger import Actor, record
+from conversations.services.summaries import note_edited
 from conversations.services.transcript import lock
 
 DETAILS = ("goal", "topic", "summary")
@@ -26,6 +27,8 @@ def edit_details(
         changed = [name for name in DETAILS if name in details and getattr(conversation, name) != details[name]]
         for name in changed:
             setattr(conversation, name, details[name])
+        if "summary" in changed:
+            note_edited(conversation)
         if changed:
             conversation.save(update_fields=[*changed, *remember_anew(conversation, now)])
             record(conversation, "details_edited", actor, cause=", ".join(changed), fields=changed)

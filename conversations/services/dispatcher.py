@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -190,8 +191,12 @@ class Dispatcher:
 
 def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
     """What the engine says, or how it failed; whatever it raises is a failure of the turn, never of the thread."""
+    began = time.monotonic()
     try:
-        return engine_for(engine).reply(request)
+        reply = engine_for(engine).reply(request)
+        if reply.last_token_ms is None:
+            reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
+        return reply  # noqa: TRY300 - the two ways out stand together
     except EngineError as error:
         return error
     except Exception as error:

@@ -26,12 +26,14 @@ class Command(BaseCommand):
         parser.add_argument("--temperature", type=number, help="0 to 2.")
         parser.add_argument("--max-tokens", type=int, help="The longest reply.")
         parser.add_argument("--history-length", type=int, help="How many of the last chunks it sees. Default: 10.")
+        parser.add_argument("--context-budget", type=int, help="Tokens it is given at most. Default: 8000.")
         parser.add_argument("--fallback", help="What it says when no reply can be written.")
         parser.add_argument("--default", action="store_true", help="Make it the client's default.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Make it."""
-        names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "history_length", "fallback"]
+        names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
+        names += ["history_length", "context_budget"]
         fields = {name: options[name] for name in names if options[name] is not None}
         with refusals():
             client = setup.client_named(options["client"])
