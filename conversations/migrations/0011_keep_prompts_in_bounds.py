@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0009_archive_many_at_once'),
+        ('conversations', '0010_answers_once'),
     ]
 
     operations = [
