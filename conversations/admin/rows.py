@@ -74,9 +74,10 @@ class MessageAdmin(LongList):
 
 @admin.register(Turn)
 class TurnAdmin(LongList):
-    """Attempts at replies."""
+    """Attempts at replies. What the model was given takes a right of its own: see the session's receipts."""
 
     client_path = "conversation__client"
+    exclude = ["prompt", "draft"]
     list_display = ["id", "conversation_id", "status", "attempt", "engine", "model", "code", "started_at", "ended_at"]
     list_filter = ["status", "engine"]
     search_fields = ["conversation__id__exact"]

@@ -74,7 +74,7 @@ def redact(
         for name in DETAILS:
             setattr(conversation, name, without(getattr(conversation, name), texts))
         conversation.save(update_fields=DETAILS)
-        idempotency.change_text(conversation, lambda text: _without(text, texts))
+        idempotency.change_text(conversation, lambda text: without(text, texts))
         for step in conversation.steps.all():
             step.description = without(step.description, texts)
             step.save(update_fields=["description"])

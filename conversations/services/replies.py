@@ -16,23 +16,17 @@ from django.conf import settings
 from django.db import transaction
 
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
-from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, Turn, corrected_text
-from conversations.services import delivery, prompts, summaries
+from conversations.models import Assistant, Chunk, Conversation, Role, Step, Turn
+from conversations.services import context, delivery, prompts
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, SYSTEM, record
 from conversations.services.retries import backoff
 from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
-from memory import languages
-from memory.context import Entry, Prompt, SessionView, build_prompt
 
 log = logging.getLogger(__name__)
 
 DRAFTS_DROPPED_AT_MOST = 2
-HISTORY_LENGTH = 10
-CONTEXT_BUDGET = 8_000
-OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
-LANGUAGE_SAMPLE = 400  # characters of each entry
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 TurnStatus = Turn.Status
 
@@ -113,10 +107,7 @@ def prepare(turn_id: UUID) -> tuple[ReplyRequest, str] | None:
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     turn.inbound_sequence = conversation.inbound_sequence
     steps = list(conversation.steps.filter(status=Step.Status.PENDING).values_list("description", flat=True))
-    view = _view(conversation, assistant, steps)
-    prompt = build_prompt(view)
-    if fell_out := _fell_out(conversation, assistant, view, prompt):
-        summaries.ask_for(conversation, fell_out)
+    prompt = context.prompt_of(conversation, steps)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     turn.prompt = prompts.as_kept(conversation, assistant, prompt)
     Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).update(
@@ -137,78 +128,6 @@ def prepare(turn_id: UUID) -> tuple[ReplyRequest, str] | None:
 def _conversation(conversation_id: UUID) -> Conversation | None:
     related = ("assistant", "contact", "rolling_summary")
     return Conversation.objects.select_related(*related).filter(pk=conversation_id).first()
-
-
-def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[str]) -> SessionView:
-    """The session for the prompt: its own rows alone, never global memory."""
-    opening = dict(
-        Chunk.objects.filter(conversation=conversation, position__lte=2, role__in=[Role.SYSTEM, Role.MEMORY])
-        .annotate(words=corrected_text())
-        .values_list("role", "words")
-    )
-    entries = _window(conversation, assistant)
-    first = entries[0].position if entries else conversation.last_position + 1
-    return SessionView(
-        system_prompt=opening.get(Role.SYSTEM, ""),
-        memory=opening.get(Role.MEMORY, ""),
-        goal=conversation.goal,
-        summary=conversation.summary,
-        pending_steps=steps,
-        entries=entries,
-        budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
-        contact=_known_of(conversation, entries),
-        older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
-    )
-
-
-def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
-    """The newest entries, oldest first: the assistant's history length, and what came before them and is not in the
-    summary yet, so that nothing is lost between the two."""
-    newest = Chunk.objects.filter(conversation=conversation, role__in=SAID).order_by("-position")
-    columns = newest.annotate(words=corrected_text()).values_list("role", "words", "author_id", "position")
-    length = _history_length(assistant)
-    waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
-    said = [Entry(role, text, author is not None, at) for role, text, author, at in columns[: length + waiting]]
-    absorbed = _summarised(conversation)
-    return [entry for number, entry in enumerate(said) if number < length or entry.position > absorbed][::-1]
-
-
-def _fell_out(conversation: Conversation, assistant: Assistant | None, view: SessionView, prompt: Prompt) -> int:
-    """The position up to which entries should be in the summary by now: those that the budget has no room for, and
-    those before the history, once there are some. 0 if there is nothing to do."""
-    if not summaries.are_possible():
-        return 0
-    shown = min((part.position for part in prompt.parts if part.position), default=0)
-    before = [entry.position for entry in view.entries[: -_history_length(assistant)]]
-    waiting = view.older + len([position for position in before if position > _summarised(conversation)])
-    if shown and view.entries[0].position < shown:
-        before += [entry.position for entry in view.entries if entry.position < shown]
-    elif waiting < summaries.ABSORB_FROM:
-        return 0
-    wanted = max(before, default=0)
-    return wanted if wanted > _summarised(conversation) else 0
-
-
-def _summarised(conversation: Conversation) -> int:
-    """The position up to which the summary has absorbed what was said."""
-    rolling = summaries.of(conversation)
-    return rolling.upto if rolling else 0
-
-
-def _known_of(conversation: Conversation, entries: Sequence[Entry]) -> list[tuple[str, str]]:
-    """What is known of the person that an answer may depend on. The phone's number is not among it."""
-    contact = conversation.contact
-    words = " ".join(entry.content[:LANGUAGE_SAMPLE] for entry in entries if entry.role != Role.AI)
-    language = languages.guess(words)
-    return [
-        ("Name", contact.name),
-        ("Language", "" if language == languages.DEFAULT else language.capitalize()),
-        ("Phone number", "known" if contact.phone else "not known yet"),
-    ]
-
-
-def _history_length(assistant: Assistant | None) -> int:
-    return max(assistant.history_length, 1) if assistant else HISTORY_LENGTH
 
 
 def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
