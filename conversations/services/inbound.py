@@ -18,7 +18,7 @@ from conversations.services.append import Appended, Said, append_by_address, app
 from conversations.services.database import row
 from conversations.services.errors import UnavailableError
 from conversations.services.ledger import CONTACT
-from conversations.services.opening import Beginning, Opened, look_with_key, open_conversation, open_for
+from conversations.services.opening import Opened, open_conversation, open_with_key
 from conversations.services.transcript import ACTIVITY_FIELDS, note_inbound, write_chunks
 
 TRIES = 20
@@ -77,7 +77,7 @@ class Settled:
 
 def settle_with_key(arrival: Arrival, key_hash: bytes, client_id: UUID) -> tuple[Settled, int] | None:
     """Settle the two common cases by statements that check the key as well: one for a message to an active session,
-    two more for one that opens a session. Returns what is settled and the key's id.
+    one more for one that opens a session. Returns what is settled and the key's id.
 
     None: nothing was done, settle() it after looking at the key.
     """
@@ -87,19 +87,11 @@ def settle_with_key(arrival: Arrival, key_hash: bytes, client_id: UUID) -> tuple
         appended = append_by_key(said, key_hash, client_id, person.user_id, person.phone, person.name)
         if appended:
             return _appended(appended), appended.key_id or 0
-        beginning = look_with_key(said, person, key_hash, client_id)
-        if beginning and not _learns(beginning, person):
-            return _opened(open_for(beginning, said, person)), beginning.key_id or 0
+        if opened := open_with_key(said, person, key_hash, client_id):
+            return _opened(opened), opened.key_id or 0
     except IntegrityError:
         pass  # somebody else was first: settle() looks again
     return None
-
-
-def _learns(beginning: Beginning, person: contacts.Person) -> bool:
-    """Whether the message says something new of a contact that we know."""
-    if beginning.contact_id is None:
-        return False
-    return (person.phone or beginning.phone) != beginning.phone or (person.name or beginning.name) != beginning.name
 
 
 def _opened(opened: Opened) -> Settled:

@@ -1,160 +1,145 @@
 """A new session: who answers, over which account, what is known at its beginning, and the first thing said.
 
-A session, its chunks and its line in the ledger are inserted by one statement, whoever opens it. Of two that open the
-same at once the unique index lets one in; the other's statement is undone as a whole.
+All of it is one statement, whoever opens it: it looks, and inserts contact, session, chunks and the line in the ledger.
+Of two that open the same at once the unique index lets one in; the other's statement is undone as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from conversations.models import Role
+from django.db import IntegrityError
+
 from conversations.services.append import Said
 from conversations.services.contacts import Person, phone_address
 from conversations.services.database import row
 from conversations.services.ledger import CONTACT, Actor
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
+KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
 NOTHING_KNOWN = "Nothing is known of this contact from earlier sessions."
 SUMMARIES_RECALLED = 3
 SUMMARY_CHARACTERS = 2_000
 
-# What a first message needs to know, in one look: $1 the client, $2 the channel, $3 the account if one is named, then
-# how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not over yet.
-_LOOK = """
-SELECT c.id AS client_id, c.auto_reply, c.default_goal, {key} AS key_id,
-       p.id AS contact_id, p.phone, p.name, COALESCE(p.is_guest, true) AS is_guest,
-       a.id AS account_id, s.id AS assistant_id, s.system_prompt,
-       (SELECT i.id FROM contact_identities i WHERE i.contact_id = p.id AND i.channel = $2 ORDER BY i.id DESC LIMIT 1),
-       ARRAY(
-           SELECT to_char(e.started_at, 'YYYY-MM-DD') || ': ' || left(e.summary, {characters})
-           FROM conversations e
-           WHERE e.contact_id = p.id AND e.summary <> '' AND e.status NOT IN ('active', 'stale')
-           ORDER BY e.started_at DESC LIMIT {recalled}) AS summaries
-FROM {source}
-LEFT JOIN contacts p ON {contact}
-LEFT JOIN LATERAL (
-    SELECT id, assistant_id FROM channel_accounts
-    WHERE client_id = c.id AND channel = $2 AND is_active AND ($3::uuid IS NULL OR id = $3)
-    ORDER BY created_at LIMIT 1) a ON true
-LEFT JOIN assistants s ON s.id = COALESCE(
-    a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
-WHERE c.id = $1"""
+NOBODY = Person()
 
-_SIZES = {"characters": SUMMARY_CHARACTERS, "recalled": SUMMARIES_RECALLED}
-
-LOOK_BY_KEY = (
-    _LOOK.format(
-        key="k.id",
-        source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
-        contact="p.client_id = c.id AND p.user_id = $5",
-        **_SIZES,
-    )
-    + """ AND k.key_hash = $4 AND k.revoked_at IS NULL
-  AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
-  AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
-  AND NOT EXISTS (
-      SELECT FROM conversations o
-      WHERE o.contact_id = p.id AND o.channel = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))"""
-)
-
-LOOK_BY_CONTACT = _LOOK.format(key="NULL::bigint", source="clients c", contact="p.id = $4", **_SIZES)
+# What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, then how the contact is
+# found ({contact}). Summaries of sessions that are open do not count: they are not over yet. No row: it is not to be
+# opened, since the client is not there or the message, $6, was here before.
+_BEGINNING = f"""
+WITH beginning AS (
+    SELECT c.id AS client_id, c.auto_reply, c.default_goal, {{key}} AS key_id, p.id AS contact_id,
+           COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
+           COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,
+           (SELECT i.id FROM contact_identities i
+            WHERE i.contact_id = p.id AND i.channel = $2 ORDER BY i.id DESC LIMIT 1) AS device_id,
+           COALESCE(
+               (SELECT '{KNOWN_FROM_EARLIER}' || string_agg(
+                    E'\\n- ' || to_char(e.started_at, 'YYYY-MM-DD') || ': ' || left(e.summary, {SUMMARY_CHARACTERS}), ''
+                    ORDER BY e.started_at DESC)
+                FROM (
+                    SELECT started_at, summary FROM conversations
+                    WHERE contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
+                    ORDER BY started_at DESC LIMIT {SUMMARIES_RECALLED}) e),
+               '{NOTHING_KNOWN}') AS memory
+    FROM {{source}}
+    LEFT JOIN contacts p ON {{contact}}
+    LEFT JOIN LATERAL (
+        SELECT id, assistant_id FROM channel_accounts
+        WHERE client_id = c.id AND channel = $2 AND is_active AND ($3::uuid IS NULL OR id = $3)
+        ORDER BY created_at LIMIT 1) a ON true
+    LEFT JOIN assistants s ON s.id = COALESCE(
+        a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
+    WHERE c.id = $1 AND {{condition}}
+      AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
+      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
+)"""
 
 # `known` puts it in line with a message on another channel that captures the phone: either that one finds this session
 # and makes it no guest's, or this one waits for it and sees the phone. A guest's session would be deleted one day.
-# The message is looked for once more: since the first look it may have come by another process, and its session may be
-# over and gone. Then no session is inserted, and its event's foreign key undoes the rest.
 # Each part asks for the one before, so that contact, session and chunks come in this order, as on the longer way in
 # inbound.py: two deliveries of one message that lock them in different orders would wait for each other.
 _OPEN = """
-WITH contact AS (
+, contact AS (
     INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
-    SELECT $2, $3, $4, $5::text, $6, $5::text IS NULL WHERE $7::boolean
-    RETURNING id
+    SELECT $11::uuid, client_id, $5::text, $8::text, $9::text, $8::text IS NULL FROM beginning WHERE contact_id IS NULL
+    RETURNING id, is_guest
 ), known AS (
-    SELECT is_guest FROM contacts WHERE id = $2 FOR SHARE
+    SELECT is_guest FROM contacts WHERE id = (SELECT contact_id FROM beginning) FOR SHARE
 ), identity AS (
     INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
-    SELECT $2, $3, $8, 'phone', $9::text WHERE $7::boolean AND $9::text IS NOT NULL
+    SELECT id, $1, $2, 'phone', $12::text FROM contact WHERE $12::text IS NOT NULL
     RETURNING id
 ), session AS (
     INSERT INTO conversations
         (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
          summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, reply_due_at)
-    SELECT $1, $3, COALESCE((SELECT id FROM contact), $2), COALESCE((SELECT id FROM identity), $10), $11, $12, $8, $13,
-           COALESCE((SELECT is_guest FROM known), $14), $15, $16, $17, $17, cardinality($18::text[]),
-           $20, $21::boolean, CASE WHEN $21::boolean THEN $17::timestamptz END
-    WHERE NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $25)
-      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $25)
+    SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact), contact_id),
+           COALESCE((SELECT id FROM identity), $13::bigint, device_id), assistant_id, account_id, $2, $7,
+           COALESCE((SELECT is_guest FROM contact), (SELECT is_guest FROM known), is_guest),
+           COALESCE(NULLIF($14::text, ''), default_goal), $15, $16::timestamptz, $16::timestamptz,
+           CASE WHEN $18::text = '' THEN 2 ELSE 3 END, CASE WHEN $18::text = '' THEN 0 ELSE 1 END,
+           auto_reply AND $18::text <> '', CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz END
+    FROM beginning
     RETURNING id, is_guest
 ), event AS (
     INSERT INTO conversation_events (conversation_id, kind, to_status, actor, actor_name, created_at)
-    VALUES ($1, 'opened', 'active', $22, $23, $17)
+    SELECT id, 'opened', 'active', $21::text, $22::text, $16::timestamptz FROM session
 ), chunks AS (
     INSERT INTO conversation_chunks
         (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
-    SELECT session.id, position, role, content,
-           CASE WHEN position = 3 THEN $24 ELSE '' END, CASE WHEN position = 3 THEN $25::uuid END,
-           CASE WHEN position = 3 THEN $26::jsonb ELSE '{}' END, $17
-    FROM session, unnest($18::text[], $19::text[]) WITH ORDINALITY AS said (role, content, position)
+    SELECT session.id, first.position, first.role, first.content,
+           CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
+           CASE WHEN first.position = 3 THEN $20::jsonb ELSE '{}' END, $16::timestamptz
+    FROM session, beginning, LATERAL (
+        VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
+    ) AS first (position, role, content)
+    WHERE first.position < 3 OR $18::text <> ''
+    ORDER BY first.position
     RETURNING id, position
 )
-SELECT chunks.id, session.is_guest FROM chunks, session ORDER BY position DESC LIMIT 1"""
+SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id
+FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
 
+# With an API key, only where nothing is to be learnt of the person and no session is open.
+BY_KEY = (
+    _BEGINNING.format(
+        key="k.id",
+        source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
+        contact="p.client_id = c.id AND p.user_id = $5",
+        condition="""k.key_hash = $4 AND k.revoked_at IS NULL
+      AND (p.id IS NULL OR (($8::text IS NULL OR p.phone = $8) AND ($9::text = '' OR p.name = $9)))
+      AND NOT EXISTS (
+          SELECT FROM conversations o
+          WHERE o.contact_id = p.id AND o.channel = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
+    )
+    + _OPEN
+)
 
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """What a session begins with; `contact_id` None: the contact is new."""
-
-    client_id: UUID
-    auto_reply: bool
-    default_goal: str
-    key_id: int | None
-    contact_id: UUID | None
-    phone: str | None
-    name: str | None
-    is_guest: bool
-    account_id: UUID | None
-    assistant_id: UUID | None
-    system_prompt: str | None
-    device_id: int | None
-    summaries: Sequence[str]
+BY_CONTACT = (
+    _BEGINNING.format(key="NULL::bigint", source="clients c", contact="p.id = $4", condition="p.id IS NOT NULL") + _OPEN
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The new session and its newest chunk."""
+    """The new session and its newest chunk. `key_id` is the API key that was used, where one was."""
 
     conversation_id: UUID
     chunk_id: int
     position: int
     is_guest: bool
+    key_id: int | None
 
 
-def look_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID) -> Beginning | None:
-    """What the person's new session would begin with; None if the key is not the client's, the message was here
-    before, or a session is open."""
-    values = (client_id, said.channel, said.channel_account_id, key_hash, person.user_id, said.dedupe_key, said.thread)
-    found = row(LOOK_BY_KEY, *values)
-    return Beginning(*found) if found else None
-
-
-def open_for(beginning: Beginning, said: Said, person: Person) -> Opened:
-    """The person, known or new, has an open session that begins with what they said.
+def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID) -> Opened | None:
+    """What the holder of an API key passes on opens a session. None: nothing was done, since the key is not the
+    client's, the message was here before, a session is open, or there is something to learn of the person.
 
     Raises IntegrityError where somebody else was first: with the contact, the session or the message.
     """
-    new = beginning.contact_id is None
-    phone = person.phone if new else beginning.phone
-    return _open(
-        beginning,
-        said,
-        actor=CONTACT,
-        new_contact=(person.user_id, phone, person.name) if new else None,
-        phone_address=phone_address(said.channel, phone),
-    )
+    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT)
 
 
 def open_conversation(
@@ -169,49 +154,32 @@ def open_conversation(
 ) -> Opened:
     """The contact has an open session; with nothing said (empty text), it has its system and memory chunks alone.
 
-    Raises IntegrityError if one is open already.
+    Raises IntegrityError if one is open already, or the message or the end of the contact came in between.
     """
-    found = row(LOOK_BY_CONTACT, client_id, said.channel, said.channel_account_id, contact_id)
-    if found is None:
-        raise LookupError(f"client {client_id} is gone")
-    beginning = Beginning(*found)
-    return _open(beginning, said, actor=actor, goal=goal, summary=summary, device_id=device_id)
+    opened = _open(
+        BY_CONTACT, client_id, contact_id, said, NOBODY, actor=actor, goal=goal, summary=summary, device_id=device_id
+    )
+    if opened is None:
+        raise IntegrityError("The message was settled, or the contact deleted, by somebody else meanwhile.")
+    return opened
 
 
 def _open(
-    beginning: Beginning,
+    statement: str,
+    client_id: UUID,
+    found_by: bytes | UUID,
     said: Said,
+    person: Person,
     *,
     actor: Actor,
     goal: str = "",
     summary: str = "",
     device_id: int | None = None,
-    new_contact: tuple[str, str | None, str] | None = None,
-    phone_address: str | None = None,
-) -> Opened:
-    conversation_id, contact_id = uuid4(), beginning.contact_id or uuid4()
-    user_id, phone, name = new_contact or ("", None, "")
-    is_guest = phone is None if new_contact else beginning.is_guest
-    chunks = [
-        (Role.SYSTEM.value, beginning.system_prompt or DEFAULT_SYSTEM_PROMPT),
-        (Role.MEMORY.value, opening_memory(beginning.summaries)),
-        *([(said.role, said.text)] if said.text else []),
-    ]
+) -> Opened | None:
     found = row(
-        _OPEN,
-        *(conversation_id, contact_id, beginning.client_id, user_id, phone, name, new_contact is not None),
-        *(said.channel, phone_address, device_id or beginning.device_id, beginning.assistant_id),
-        *(beginning.account_id, said.thread, is_guest, goal or beginning.default_goal, summary, said.at),
-        *([role for role, _ in chunks], [content for _, content in chunks]),
-        *(1 if said.text else 0, bool(said.text) and beginning.auto_reply, actor.kind, actor.name),
-        *(said.message_id, said.dedupe_key, said.metadata),
+        statement,
+        *(client_id, said.channel, said.channel_account_id, found_by, person.user_id, said.dedupe_key, said.thread),
+        *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
+        *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
     )
-    assert found is not None  # noqa: S101 - it inserts, or raises
-    chunk_id, is_guest = found
-    return Opened(conversation_id, chunk_id, len(chunks), is_guest)
-
-
-def opening_memory(summaries: Iterable[str]) -> str:
-    """What is known of the contact from the summaries of earlier sessions, newest first, or that nothing is."""
-    lines = [f"- {summary}" for summary in summaries]
-    return "\n".join(["From earlier sessions with this contact:", *lines]) if lines else NOTHING_KNOWN
+    return Opened(*found) if found else None

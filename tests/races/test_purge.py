@@ -138,7 +138,7 @@ def test_a_guest_loses_no_session_that_a_sweep_finds_while_the_phone_is_captured
 def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_nothing(own_json, monkeypatch, answered):
     """The process that takes the second delivery stands still (a suspended machine) between looking and writing."""
     looked, go_on = threading.Event(), threading.Event()
-    look = inbound.look_with_key
+    look = inbound.append_by_key
 
     def slowly(*arguments):
         found = look(*arguments)
@@ -147,7 +147,7 @@ def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_no
             assert go_on.wait(30)
         return found
 
-    monkeypatch.setattr(inbound, "look_with_key", slowly)
+    monkeypatch.setattr(inbound, "append_by_key", slowly)
 
     def slow():
         threading.current_thread().name = "slow"

@@ -1,0 +1,77 @@
+"""Statements with $1, $2 …, prepared once a connection, on a connection that commits by itself."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+
+from conversations.models import Client
+from conversations.services.database import column, row, rows
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def prepared() -> list[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements WHERE name LIKE 'convo%' ORDER BY prepare_time")
+        return [statement for (statement,) in cursor.fetchall()]
+
+
+def test_values_and_rows_keep_their_types():
+    at, key = datetime(2026, 1, 2, 3, 4, 5, 6, UTC), uuid.uuid4()
+    values = ("a", 7, True, None, at, key, b"\0\xff", ["x", None], 1.5)
+    statement = (
+        "SELECT $1::text, $2::int, $3::boolean, $4::text, $5::timestamptz, $6::uuid, $7::bytea, $8::text[], $9::float"
+    )
+    assert row(statement, *values) == values
+
+
+def test_a_statement_is_prepared_at_its_first_use_and_once_for_values_of_the_same_types():
+    statement = "SELECT $1::text || ' of test_database'"
+    assert [row(statement, word) for word in ("one", "two", None)] == [
+        ("one of test_database",),
+        ("two of test_database",),
+        (None,),
+    ]
+    assert 1 <= prepared().count(statement) <= 2  # NULL has no type of its own
+
+
+def test_a_new_connection_prepares_anew():
+    statement = "SELECT 1 WHERE $1"
+    assert row(statement, True)
+    connection.close()
+    assert row(statement, True)
+    assert statement in prepared()
+
+
+def test_no_row_is_none_and_a_column_is_a_list():
+    assert row("SELECT 1 WHERE $1", False) is None
+    assert column("SELECT n FROM generate_series(1, $1::int) n", 3) == [1, 2, 3]
+
+
+def test_errors_are_djangos_and_leave_the_connection_as_it_was():
+    insert = "INSERT INTO clients (id, name, sub_domain) VALUES ($1, 'Shop', 'shop') RETURNING id"
+    rows(insert, uuid.uuid4())
+    with pytest.raises(IntegrityError):
+        rows(insert, uuid.uuid4())
+    with pytest.raises(DataError):
+        rows("SELECT 1 / $1::int", 0)
+    assert column("SELECT count(*) FROM clients WHERE sub_domain = $1", "shop") == [1]
+
+
+def test_in_a_transaction_it_is_part_of_it():
+    with transaction.atomic():
+        rows("INSERT INTO clients (id, name, sub_domain) VALUES ($1, 'Shop', 'shop') RETURNING id", uuid.uuid4())
+        transaction.set_rollback(True)
+    assert not Client.objects.exists()
+
+
+def test_a_connection_that_the_server_ends_is_an_operational_error_and_is_replaced():
+    rows("SELECT $1::int", 1)
+    with pytest.raises(OperationalError):
+        rows("SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1", True)
+    connection.close_if_unusable_or_obsolete()
+    assert row("SELECT $1::int", 1) == (1,)
