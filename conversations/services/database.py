@@ -54,7 +54,7 @@ def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple
     """A statement that is a transaction of its own: one call of libpq, without the cursor, whose bookkeeping costs
     this process three times as much. Values and rows are adapted as a cursor adapts them."""
     adapter = Transformer.from_context(connection)
-    parameters = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
+    parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
     name = _name_of(connection, statement, adapter.types)
     result = _checked(connection.pgconn.exec_prepared(name, parameters, adapter.formats), connection)
     adapter.set_pgresult(result)
