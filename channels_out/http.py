@@ -94,6 +94,13 @@ def post_json(
     return _exchange("POST", url, orjson.dumps(clean(payload)), headers, timeout or TIMEOUT)
 
 
+def post_bytes(
+    url: str, body: bytes, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None
+) -> HttpAnswer:
+    """POST a body as it is, whose Content-Type is among the headers. Other arguments and errors as of `post_json`."""
+    return _exchange("POST", url, body, headers, timeout or TIMEOUT)
+
+
 def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
     """GET a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
     return _exchange("GET", url, None, headers, timeout or TIMEOUT)

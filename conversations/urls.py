@@ -3,11 +3,13 @@
 from django.urls import URLPattern, URLResolver, include, path
 
 from conversations.health import healthz, readyz
+from conversations.provider_end import provider_end
 from conversations.webhooks import inbound_webhook
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("", include("conversations.api.urls")),
+    path("simulator/<uuid:pk>/<path:rest>", provider_end),
     path("healthz", healthz),
     path("readyz", readyz),
 ]

@@ -264,11 +264,13 @@ def show_what_to_try(home: Path) -> None:
     say(f"""
 Convo runs: {facts["base_url"]}
 
+  Simulator  {facts["simulator_url"]}
+             play a customer on any channel, and see the answer arrive
   Admin      {facts["admin_url"]}
              user {facts["admin_username"]}, password in {home / QUICKSTART}
   API        {facts["base_url"]}/docs/
 
-Send a message as a channel would, and see the session with its answer:
+Or send a message as your own program would, and see the session with its answer:
 
   answer=$({post}); echo "$answer"
   sleep 2; {curl} {facts["base_url"]}/conversations/$(echo "$answer" | {find_id})

@@ -55,6 +55,7 @@ def write_quickstart(home: Path, demo: dict[str, str]) -> None:
         "sub_domain": demo["sub_domain"],
         "api_key": demo["api_key"],
         "admin_url": f"{public_url}/admin/",
+        "simulator_url": f"{public_url}/admin/conversations/channelaccount/simulator/",
         "admin_username": demo["admin_username"],
         "admin_password": demo["admin_password"],
     }

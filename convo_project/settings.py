@@ -8,7 +8,7 @@ from typing import Any
 
 import environ
 
-from convo_project import embedded_postgres, env
+from convo_project import address, embedded_postgres, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_files()
@@ -27,7 +27,10 @@ PORT = env.whole("PORT", 8000, least=1, most=65_535)
 PUBLIC_BASE_URL = env.url("PUBLIC_BASE_URL", f"http://127.0.0.1:{PORT}")
 _PUBLIC = environ.urlparse(PUBLIC_BASE_URL)
 IS_HTTPS = _PUBLIC.scheme == "https"
+INTERNAL_BASE_URL = env.url("INTERNAL_BASE_URL", address.base_url())
+_INTERNAL = environ.urlparse(INTERNAL_BASE_URL)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", f"{_PUBLIC.hostname},localhost,127.0.0.1,[::1]")
+ALLOWED_HOSTS += [f"[{_INTERNAL.hostname}]" if ":" in _INTERNAL.hostname else _INTERNAL.hostname]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.yes("TRUST_PROXY", False) else None
 SECURE_SSL_REDIRECT = False  # the proxy in front does it; health checks speak plain http

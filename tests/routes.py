@@ -19,7 +19,7 @@ from conversations.api.schema import openapi
 from convo_project.wsgi import application
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-PAGES = ("/admin", "/docs", "/schema")  # pages for people, and the description itself
+PAGES = ("/admin", "/docs", "/schema", "/simulator")  # pages for people, the description itself, providers' ends
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 SCHEMA = json.loads(openapi(RequestFactory().get("/schema/")).content)
 _DESCRIBED = {re.sub(r"\{\w+\}", "{}", path): operations for path, operations in SCHEMA["paths"].items()}

@@ -13,8 +13,9 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from channels_out import registry
 from channels_out.contract import Adapter
-from conversations.admin.base import ClientsOwn, Page
+from conversations.admin.base import ClientsOwn
 from conversations.admin.confirmed import confirmed
+from conversations.admin.simulator import SimulatorPages
 from conversations.models import ChannelAccount
 from conversations.services import channel_accounts, setup
 from conversations.services.errors import DomainError, InvalidError
@@ -50,7 +51,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         account.credentials = {**account.credentials, **{name: value for name, value in typed.items() if value}}
         if not self.errors:
             try:
-                setup.check_credentials(account.channel, account.provider, account.credentials)
+                setup.check_credentials(account.channel, account.provider, _of(self.adapter, account.credentials))
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
         if any(typed.values()):
@@ -80,12 +81,12 @@ def form_of(adapter: Adapter | None) -> type[AccountForm]:
 
 
 @admin.register(ChannelAccount)
-class ChannelAccountAdmin(Page):
+class ChannelAccountAdmin(SimulatorPages):
     """Credentials go in and never come out. An account is switched off, not deleted: its messages stay explained."""
 
     client_path = "client"
-    list_display = ["__str__", "channel", "provider", "address", "client", "is_active", "health", "health_reason"]
-    list_filter = ["channel", "health", "is_active", ("client", ClientsOwn)]
+    list_display = ["__str__", "channel", "provider", "address", "client", "is_active", "is_simulated", "health"]
+    list_filter = ["channel", "health", "is_active", "is_simulated", ("client", ClientsOwn)]
     list_select_related = ["client"]
     search_fields = ["name", "address"]
     actions_detail = ["check_credentials"]
@@ -108,7 +109,7 @@ class ChannelAccountAdmin(Page):
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
         about = "Stored encrypted and never shown. A field that is left blank keeps what is stored."
-        facts = ["channel", "provider", "health", "health_reason", "created_at", "updated_at", "id"]
+        facts = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
         title = f"{adapter.provider} on {adapter.channel}" if adapter else None
         return [
             (title, {"fields": ["client", ("name", "address"), "assistant"]}),
@@ -119,8 +120,9 @@ class ChannelAccountAdmin(Page):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """An account stays with its client and provider; where the provider is, only superusers say."""
-        fixed = ["channel", "provider", "health", "health_reason", "created_at", "updated_at", "id"]
-        return [*fixed, *(["client"] if obj else []), *([] if request.user.is_superuser else ["base_url"])]
+        fixed = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
+        told = request.user.is_superuser and not (obj and obj.is_simulated)
+        return [*fixed, *(["client"] if obj else []), *([] if told else ["base_url"])]
 
     @confirmed(
         "Check credentials",
@@ -149,6 +151,11 @@ def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | 
         return registry.adapter_for(provider, channel)
     except LookupError:
         return None
+
+
+def _of(adapter: Adapter | None, credentials: dict[str, str]) -> dict[str, str]:
+    """Those of the stored credentials that are the provider's; a sandbox that is played keeps the player's beside."""
+    return {name: value for name, value in credentials.items() if name in _credentials(adapter)}
 
 
 def _credentials(adapter: Adapter | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django_q.models import Failure, Schedule
 
+from conversations.admin import access
 from conversations.models import (
     ApiKey,
     Assistant,
@@ -67,6 +68,10 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ]
         if title == "Sessions" and items:
             items[:1] = _inbox_and_all(items[0])
+            items += _simulator(request)
+        for item in items:
+            if item["link"] == address_of(ChannelAccount):
+                item["active"] = _in_channels  # the simulator's pages are beside the accounts'
         if items:
             groups.append({"title": title, "separator": True, "items": items})  # type: ignore[dict-item]
     return groups
@@ -88,6 +93,22 @@ def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
         "active": in_inbox,
     }
     return [inbox, {**conversations, "active": elsewhere}]
+
+
+def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
+    """Where managers play a customer."""
+    if not access.can_somewhere(request.user, access.Role.MANAGER):
+        return []
+    link = reverse("admin:simulator")
+    return [{"title": "Simulator", "icon": "smartphone", "link": link, "active": _in_simulator}]
+
+
+def _in_simulator(request: HttpRequest) -> bool:
+    return "/simulator/" in request.path
+
+
+def _in_channels(request: HttpRequest) -> bool:
+    return address_of(ChannelAccount) in request.path and not _in_simulator(request)
 
 
 def address_of(model: type[Model]) -> str:

@@ -21,6 +21,7 @@ from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone
 from conversations.models.message import Message
 from conversations.models.rolling_summary import RollingSummary
+from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
 from conversations.models.turn import Turn
 
@@ -47,6 +48,8 @@ __all__ = [
     "MessageTombstone",
     "Role",
     "RollingSummary",
+    "SimulatedExchange",
+    "SimulatedFault",
     "StaffAction",
     "Status",
     "Step",

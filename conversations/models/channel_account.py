@@ -42,6 +42,12 @@ class ChannelAccount(models.Model):
         help_text="Empty: the provider's own.",
     )
     is_active = models.BooleanField(default=True)
+    is_simulated = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="Its provider is the channel simulator: nothing leaves Convo.",
+    )
     health = models.CharField(max_length=10, choices=Health, default=Health.OK, db_default=Health.OK)
     health_reason = models.CharField(max_length=300, blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)

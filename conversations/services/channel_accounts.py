@@ -10,6 +10,7 @@ from channels_out.errors import SendError
 from conversations.models import ChannelAccount
 from conversations.services.errors import ConflictError, InvalidError
 
+SIMULATED_PATIENCE = 8.0  # seconds to wait for a simulated provider's answer
 BASE_URL_SETTINGS = {"whatsapp": "GRAPH_BASE_URL"}
 
 
@@ -19,7 +20,15 @@ def adapter_of(account: ChannelAccount) -> Adapter:
 
 
 def as_account(account: ChannelAccount) -> Account:
-    """The account as a plain value, with the base URL of its own or else the provider's."""
+    """The account as a plain value, with the base URL of its own or else the provider's; a simulated account's is our
+    own provider end, whatever stands in its row, and answers soon or never."""
+    if account.is_simulated:
+        return Account(
+            address=account.address,
+            credentials=account.credentials,
+            base_url=f"{settings.INTERNAL_BASE_URL}/simulator/{account.pk}",
+            timeout=(5.0, min(settings.PROVIDER_TIMEOUT_SECONDS, SIMULATED_PATIENCE)),
+        )
     default = getattr(settings, BASE_URL_SETTINGS.get(account.provider, ""), "")
     return Account(
         address=account.address,

@@ -100,3 +100,10 @@ def unlocked(found: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
     """
     free = found.select_for_update(skip_locked=True).order_by().values("pk")
     return found.model._default_manager.filter(pk__in=free)
+
+
+def let_go() -> None:
+    """This thread holds no connection while it waits for something else; the next statement opens one. Within a
+    transaction nothing happens."""
+    if not connection.in_atomic_block:
+        connection.close()

@@ -86,7 +86,9 @@ def queue(conversation: Conversation, chunk: Chunk, now: datetime) -> list[Messa
 
 def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
     """The client's oldest active account on the channel, for a session that was opened before there was one."""
-    theirs = ChannelAccount.objects.filter(client=conversation.client_id, channel=conversation.channel, is_active=True)
+    theirs = ChannelAccount.objects.filter(
+        client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
+    )
     account = theirs.order_by("created_at").first()
     if account:
         conversation.channel_account = account

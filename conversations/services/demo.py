@@ -1,4 +1,4 @@
-"""What a new user tries Convo with: a client, a key, sandbox accounts on every channel, a staff user."""
+"""What a new user tries Convo with: a client, a key, sandboxes and simulated accounts, a staff user."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db import transaction
 
 from channels_out.kinds import Channel
 from conversations.models import ChannelAccount, Client, Membership
-from conversations.services import api_keys, setup
+from conversations.services import api_keys, setup, simulated_accounts
 
 SUB_DOMAIN = "demo"
 STAFF = "admin"
@@ -29,6 +29,8 @@ def set_up(known: Mapping[str, str]) -> dict[str, Any]:
             address="sandbox",
             defaults={"name": f"Sandbox {channel}"},
         )
+    if client.is_active:
+        simulated_accounts.set_up(client)
     return {
         "client_id": str(client.pk),
         "sub_domain": client.sub_domain,

@@ -139,7 +139,7 @@ def test_the_last_screen_says_what_to_open_and_keeps_the_secrets(up):
     facts = up.quickstart()
     assert set(facts) == {
         *("base_url", "client_id", "sub_domain", "api_key"),
-        *("admin_url", "admin_username", "admin_password"),
+        *("admin_url", "simulator_url", "admin_username", "admin_password"),
     }
     assert facts["base_url"] == f"http://127.0.0.1:{up.port}"
     assert f"{facts['admin_url']}\n" in up.text

@@ -1,0 +1,34 @@
+"""The customers that one can play. They do not exist: their phone numbers are set aside for fiction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who writes. `shows_phone` is False for one whom WhatsApp names by a business-scoped user id alone."""
+
+    number: int
+    name: str
+    shows_phone: bool = True
+
+    @property
+    def phone(self) -> str:
+        """Digits with the country code. North America keeps 555-0100 to 555-0199 free for fiction."""
+        return f"120255501{self.number:02}"
+
+
+PEOPLE = (
+    Person(1, "Ana Flores"),
+    Person(2, "Ben Okafor"),
+    Person(3, "Chloé Martin"),
+    Person(4, "Dinesh Rao"),
+    Person(5, "Elif Kaya"),
+    Person(6, "Finn (hides the number)", shows_phone=False),
+)
+
+
+def person(number: int) -> Person | None:
+    """Who has this number, None if nobody."""
+    return next((each for each in PEOPLE if each.number == number), None)

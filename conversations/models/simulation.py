@@ -1,0 +1,87 @@
+"""What the channel simulator keeps: the HTTP between Convo and its provider ends, and how these are to misbehave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.channel_account import ChannelAccount
+
+
+class SimulatedExchange(models.Model):
+    """One request and its answer, over the wire between a provider's simulated end and Convo. Secrets are masked.
+
+    A webhook that the provider holds back has no `sent_at` yet; one that was posted again is a further row. `text` is
+    what a person said or was told, and `message_id` the provider's id of it, for webhooks, sends and receipts alike.
+    `details` holds what the simulator needs to go on: our message id, the receipt's status, a call's next turn.
+    """
+
+    class Kind(models.TextChoices):
+        """What the exchange was for. All but `send` and `question` are webhooks."""
+
+        MESSAGE = "message"
+        RECEIPT = "receipt"
+        CALL = "call"
+        HANG_UP = "hang_up"
+        CONTINUATION = "continuation"
+        SEND = "send"
+        QUESTION = "question"
+
+    account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)
+    kind = models.CharField(max_length=20, choices=Kind)
+    person = models.PositiveSmallIntegerField(default=0)
+    message_id = models.TextField(blank=True, default="")
+    text = models.TextField(blank=True, default="")
+    note = models.CharField(max_length=200, blank=True, default="")
+    details: models.JSONField[Any, Any] = models.JSONField(default=dict)
+
+    method = models.CharField(max_length=10)
+    address = models.TextField()
+    headers: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    content_type = models.CharField(max_length=100, blank=True, default="")
+    body = models.TextField(blank=True, default="")
+    status = models.PositiveSmallIntegerField(null=True)
+    answer_headers: models.JSONField[Any, Any] = models.JSONField(default=dict)
+    answer = models.TextField(blank=True, default="")
+    problem = models.CharField(max_length=200, blank=True, default="")
+
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    sent_at = models.DateTimeField(null=True)
+    answered_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "simulated_exchanges"
+        ordering = ["-id"]
+        indexes = [
+            # Used by the page and by trimming: an account's newest first.
+            models.Index(name="exchanges_of_account", fields=["account", "-id"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.status or ''}".strip()
+
+    @property
+    def is_webhook(self) -> bool:
+        """Whether the provider's end called Convo, and not the other way round."""
+        return self.kind not in (self.Kind.SEND, self.Kind.QUESTION)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is yet to be posted."""
+        return self.is_webhook and self.sent_at is None
+
+
+class SimulatedFault(models.Model):
+    """How the provider's end is to answer one of the next sends, oldest first; it is deleted as it happens."""
+
+    account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+")
+    misbehaviour = models.CharField(max_length=20)
+
+    class Meta:
+        db_table = "simulated_faults"
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.misbehaviour

@@ -1,0 +1,187 @@
+"""A customer played on every channel, in a real browser, at a real server with a dispatcher."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as live_settings
+from playwright.sync_api import Page, expect
+
+from conversations.models import ChannelAccount, Chunk, Client, Message
+from conversations.services import simulated_accounts
+from conversations.services.dispatcher import Dispatcher
+from tests.conversations.staff import PASSWORD, staff
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+PATIENCE = 30_000.0
+ANSWER = "This is an automatic answer"
+
+
+@pytest.fixture
+def convo(shop: Client, live_server: Any, settings: Any) -> Iterator[Client]:
+    """The shop in business at the running server: simulated accounts, and a dispatcher that answers and sends."""
+    settings.INTERNAL_BASE_URL = settings.PUBLIC_BASE_URL = live_server.url
+    settings.CSRF_TRUSTED_ORIGINS = [live_server.url]
+    settings.RETRY_BASE_SECONDS = 0.1
+    settings.DISPATCH_REPLIES = settings.DISPATCH_SENDS = 4
+    simulated_accounts.set_up(shop)
+    dispatcher = Dispatcher(patience=10)
+    thread = threading.Thread(target=dispatcher.run)
+    thread.start()
+    yield shop
+    dispatcher.stop()
+    thread.join()
+
+
+def open_simulator(page: Page, name: str) -> None:
+    """Sign in as a manager and choose a channel."""
+    staff("mona", shop="manager")
+    page.goto("/admin/conversations/channelaccount/simulator/")
+    page.get_by_label("Username").fill("mona")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_label("Channels").get_by_role("link", name=name, exact=True).click()
+    expect(page.locator(".sim-tabs [aria-current]")).to_have_text(name)
+
+
+def write(page: Page, text: str, delivery: str = "Deliver once") -> None:
+    page.get_by_label("Delivery").select_option(label=delivery)
+    page.get_by_label("Message", exact=True).fill(text)
+    page.get_by_role("button", name="Send", exact=True).click()
+
+
+def stayed_at_home(page: Any) -> None:
+    assert page.outside == []
+    assert page.faults == []
+    assert page.locator("script:not([src]):not([type='application/json'])").all_text_contents() == []
+
+
+def arrived(page: Page) -> Any:
+    return page.locator(".sim-in .sim-bubble")
+
+
+CHANNELS = {
+    # tab: the furthest that the provider reports
+    "WhatsApp": "read",
+}
+
+
+@pytest.mark.parametrize("tab", CHANNELS)
+def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, tab):
+    open_simulator(page, tab)
+    write(page, "Where is my <b>order</b>?")
+    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    expect(page.locator(".sim-out .sim-mark")).to_contain_text("taken")
+    expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my <b>order</b>?")
+    furthest = CHANNELS[tab]
+    expect(page.locator(f".sim-session .cv-delivery[data-status={furthest}]")).to_be_visible(timeout=PATIENCE)
+    assert Message.objects.get().status == furthest
+    webhook = page.locator("[data-kind=message]")
+    expect(webhook).to_have_attribute("data-status", "200")
+    webhook.locator("summary").click()
+    expect(webhook.locator(".sim-http").first).to_contain_text("POST /webhooks/")
+    sent = page.locator("[data-kind=send]").first
+    sent.locator("summary").click()
+    expect(sent.locator(".sim-http").first).to_contain_text(ANSWER)
+    shown = page.content()
+    account = Message.objects.get().channel_account
+    assert not any(secret in shown for secret in account.credentials.values())
+    stayed_at_home(page)
+
+
+def test_the_sandbox_is_played_by_convo_s_own_json(page, convo):
+    open_simulator(page, "Sandbox (whatsapp)")
+    write(page, "Is anybody there?")
+    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-delivery[data-status=delivered]")).to_be_visible()
+    page.locator("[data-kind=message] summary").click()
+    expect(page.locator("[data-kind=message] .sim-http").first).to_contain_text("X-Service-API-Key: ••••")
+    stayed_at_home(page)
+
+
+def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, convo):
+    open_simulator(page, "WhatsApp")
+    write(page, "Twice", "Deliver twice")
+    expect(page.locator("[data-kind=message]")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
+    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(page.locator(".sim-out")).to_have_count(1)
+
+    write(page, "Forged", "Sign with a wrong secret")
+    expect(page.locator(".sim-out").last.locator(".cv-grave")).to_have_text("not taken (403)", timeout=PATIENCE)
+    forged = page.locator("[data-kind=message][data-status='403']")
+    forged.locator("summary").click()
+    expect(forged.locator(".sim-answer")).to_contain_text("invalid_signature")
+    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+
+    write(page, "First written", "Hold back (to deliver later, in any order)")
+    expect(page.locator(".sim-out").last).to_contain_text("held back", timeout=PATIENCE)
+    write(page, "Second written", "Deliver two hours late")
+    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("Second written", timeout=PATIENCE)
+    page.get_by_role("button", name="Deliver now").click()
+    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("First written", timeout=PATIENCE)
+    said = Chunk.objects.filter(role="user").order_by("position").values_list("content", flat=True)
+    assert list(said) == ["Twice", "Second written", "First written"]
+    stayed_at_home(page)
+
+
+@pytest.mark.parametrize(("button", "note"), [("429, try again later", "throttled"), ("500", "error")])
+def test_a_send_that_goes_wrong_is_tried_again(page, convo, button, note):
+    open_simulator(page, "WhatsApp")
+    page.get_by_text("Make the provider go wrong").click()
+    page.get_by_role("button", name=button, exact=True).click()
+    expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
+    write(page, "Hello")
+    expect(page.locator(".sim-bad[data-kind=send] .sim-what")).to_contain_text(note, timeout=PATIENCE)
+    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    assert Message.objects.get().attempts == 2
+    stayed_at_home(page)
+
+
+def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, settings):
+    settings.PROVIDER_TIMEOUT_SECONDS = 1.5
+    open_simulator(page, "WhatsApp")
+    page.locator("#sim-auto").uncheck()
+    page.get_by_text("Make the provider go wrong").click()
+    page.get_by_role("button", name="take it, answer nothing").click()
+    expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
+    write(page, "Hello")
+    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-delivery[data-status=unknown]")).to_be_visible(timeout=PATIENCE)
+    page.locator(".sim-in").get_by_role("button", name="read").click()
+    expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    assert Message.objects.get().attempts == 1, "it was not sent again"
+    stayed_at_home(page)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1500])
+def test_it_fits_phone_and_wide_light_and_dark(page, convo, theme, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=theme)
+    open_simulator(page, "WhatsApp")
+    colour = page.locator(".sim-phone").evaluate("element => getComputedStyle(element).backgroundColor")
+    shade = page.evaluate(
+        "c => { const x = document.createElement('canvas').getContext('2d'); x.fillStyle = c; "
+        "x.fillRect(0, 0, 1, 1); return x.getImageData(0, 0, 1, 1).data[0]; }",
+        colour,
+    )
+    assert (shade > 128) == (theme == "light")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    stayed_at_home(page)
+
+
+def test_somebody_who_hides_the_number_is_answered(page, convo):
+    open_simulator(page, "WhatsApp")
+    page.locator(".sim-people summary").click()
+    page.get_by_role("link", name="Finn").click()
+    write(page, "Guess who")
+    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    account = ChannelAccount.objects.get(provider="whatsapp")
+    assert Message.objects.get(channel_account=account).to_kind == "bsuid"
+    assert live_settings.INTERNAL_BASE_URL in page.url

@@ -1,0 +1,184 @@
+"""The simulators against the adapters: what one end writes, the other understands, for every provider alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from channels_out import registry
+from channels_out.adapters.sandbox import SandboxAdapter
+from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
+from channels_out.errors import InboundError, SendError
+from channels_out.events import InboundMessage, Receipt
+from channels_out.kinds import AddressKind, ReceiptStatus
+from channels_out.simulators.contract import Misbehaviour, Said, Simulator, Webhook
+from channels_out.simulators.people import PEOPLE, person
+from channels_out.simulators.registry import SIMULATORS
+from tests.fakes.simulated import SimulatedProvider
+
+HOST = "https://convo.example"
+AT = datetime.now(UTC).replace(microsecond=0)
+ANA = PEOPLE[0]
+OUR_ID = "11111111-2222-4333-8444-555555555555"
+
+PROVIDERS = [each for each in SIMULATORS if each.provider != SandboxAdapter.provider]
+BY_MESSAGE = [each for each in PROVIDERS if not each.is_call]
+
+
+def named(simulator: Simulator) -> str:
+    return f"{simulator.provider} {simulator.channel}"
+
+
+def adapter_of(simulator: Simulator) -> Adapter:
+    return registry.adapter_for(simulator.provider, simulator.channel)
+
+
+def fresh(simulator: Simulator) -> Account:
+    address, credentials = simulator.new_account()
+    return Account(address, credentials)
+
+
+def arrived(
+    simulator: Simulator, account: Account, webhook: Webhook, *, signer: Account | None = None
+) -> InboundRequest:
+    """The webhook as our door gets it."""
+    url = HOST + webhook.path
+    signed = simulator.signed(signer or account, webhook, url, datetime.now(UTC))
+    headers = {"content-type": webhook.content_type} | {name.lower(): value for name, value in signed.items()}
+    return InboundRequest(webhook.method, url, headers, {}, webhook.body)
+
+
+def message(simulator: Simulator, account: Account, text: str = "Hello", at: datetime = AT) -> Webhook:
+    return simulator.message(account, ANA, Said(text, simulator.new_message_id(), at))
+
+
+@pytest.fixture(params=BY_MESSAGE, ids=named)
+def simulator(request: pytest.FixtureRequest) -> Simulator:
+    return request.param
+
+
+@pytest.fixture
+def provider(simulator: Simulator) -> Iterator[SimulatedProvider]:
+    with SimulatedProvider(simulator) as provider:
+        yield provider
+
+
+def outbound(simulator: Simulator, text: str = "Hello") -> OutboundMessage:
+    return OutboundMessage(OUR_ID, simulator.address_of(ANA), kind_of(simulator), text)
+
+
+def kind_of(simulator: Simulator) -> AddressKind:
+    kinds = {"messenger": AddressKind.PSID, "orb": AddressKind.DEVICE}
+    return kinds.get(simulator.channel, AddressKind.PHONE)
+
+
+def test_every_adapter_of_a_provider_can_be_simulated():
+    theirs = {(each.provider, each.channel) for each in registry.ADAPTERS if each.provider != "sandbox"}
+    assert {(each.provider, each.channel) for each in PROVIDERS} == theirs
+
+
+def test_the_people_do_not_exist():
+    assert [person(each.number) for each in PEOPLE] == list(PEOPLE)
+    assert person(99) is None
+    assert all(each.phone.startswith("120255501") and len(each.phone) == 11 for each in PEOPLE)
+
+
+def test_what_a_person_says_passes_the_signature_and_the_adapter(simulator):
+    account, adapter = fresh(simulator), adapter_of(simulator)
+    for text in ("Hello", "¿Dónde está\nmi pedido? 👩🏽‍🚀 <b> & \\ / \"'", "مرحبا"):
+        request = arrived(simulator, account, message(simulator, account, text))
+        assert adapter.recognises(request)
+        assert adapter.addresses(request) == [account.address]
+        adapter.verify(request, account)
+        [event] = adapter.parse(request)
+        assert isinstance(event, InboundMessage), event
+        assert (event.text, event.account) == (text, account.address)
+        assert event.sender.address == simulator.address_of(ANA)
+        assert event.message_id
+
+
+def test_two_messages_have_two_ids_and_one_delivered_twice_has_one(simulator):
+    account, adapter = fresh(simulator), adapter_of(simulator)
+    one, other = message(simulator, account), message(simulator, account)
+    ids = [adapter.parse(arrived(simulator, account, each))[0].message_id for each in (one, one, other)]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_wrong_secret_and_another_account_s_are_refused(simulator):
+    account, adapter = fresh(simulator), adapter_of(simulator)
+    for signer in (simulator.with_wrong_secret(account), fresh(simulator)):
+        request = arrived(simulator, account, message(simulator, account), signer=signer)
+        with pytest.raises(InboundError) as caught:
+            adapter.verify(request, account)
+        assert caught.value.code == "invalid_signature"
+
+
+def test_a_send_is_taken_and_each_of_its_receipts_is_understood(simulator, provider):
+    adapter = adapter_of(simulator)
+    result = adapter.send(provider.account, outbound(simulator, "Your order is on its way."))
+    [taken] = provider.taken
+    assert (taken.text, taken.to) == ("Your order is on its way.", simulator.address_of(ANA))
+    for number, status in enumerate(simulator.receipts):
+        webhook = simulator.receipt(provider.account, replace(taken, sequence=number), status, datetime.now(UTC))
+        request = arrived(simulator, provider.account, webhook)
+        assert adapter.recognises(request)
+        adapter.verify(request, provider.account)
+        events = adapter.parse(request)
+        assert [event.status for event in events if isinstance(event, Receipt)] == [status]
+        assert result.provider_message_id in {getattr(events[0], "provider_message_id", ""), taken.message_id}
+
+
+@pytest.mark.parametrize("misbehaviour", list(Misbehaviour))
+def test_what_goes_wrong_at_the_provider_is_what_the_adapter_says(simulator, provider, misbehaviour):
+    if misbehaviour not in simulator.misbehaviours:
+        pytest.skip(f"{simulator.provider} does not go wrong like that")
+    provider.account = replace(provider.account, timeout=(2.0, 0.3))
+    provider.misbehave(misbehaviour)
+    with pytest.raises(SendError) as caught:
+        adapter_of(simulator).send(provider.account, outbound(simulator))
+    error = caught.value
+    told = (error.retryable, bool(error.throttled), error.ambiguous, error.account_broken)
+    assert (
+        told
+        == {
+            Misbehaviour.THROTTLED: (True, True, False, False),
+            Misbehaviour.ERROR: (True, False, False, False),
+            Misbehaviour.SILENT: (False, False, True, False),
+            Misbehaviour.UNDELIVERABLE: (False, False, False, False),
+            Misbehaviour.REFUSED: (False, False, False, True),
+        }[misbehaviour]
+    )
+    assert len(provider.taken) == (misbehaviour is Misbehaviour.SILENT)
+
+
+def test_wrong_credentials_are_refused(simulator, provider):
+    with pytest.raises(SendError) as caught:
+        adapter_of(simulator).send(simulator.with_wrong_secret(provider.account), outbound(simulator))
+    assert caught.value.account_broken
+    assert provider.taken == []
+
+
+def test_a_late_message_says_when_it_was_written(simulator):
+    account, written = fresh(simulator), AT - timedelta(hours=2)
+    [event] = adapter_of(simulator).parse(arrived(simulator, account, message(simulator, account, at=written)))
+    assert event.occurred_at in (None, written)
+
+
+def test_whatsapp_names_somebody_who_hides_the_number_by_a_user_id():
+    [whatsapp] = [each for each in SIMULATORS if each.provider == "whatsapp"]
+    account, finn = fresh(whatsapp), PEOPLE[-1]
+    webhook = whatsapp.message(account, finn, Said("Hello", whatsapp.new_message_id(), AT))
+    [event] = adapter_of(whatsapp).parse(arrived(whatsapp, account, webhook))
+    assert (event.sender.kind, event.sender.address, event.sender.phone) == (
+        AddressKind.BSUID,
+        whatsapp.address_of(finn),
+        None,
+    )
+    assert finn.phone not in webhook.body.decode()
+
+
+def test_receipts_are_those_that_the_domain_knows(simulator):
+    assert set(simulator.receipts) <= set(ReceiptStatus)

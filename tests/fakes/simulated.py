@@ -1,0 +1,48 @@
+"""A simulator of Convo's as a server of its own: the provider's end over real HTTP, on a loopback port.
+
+    with SimulatedProvider(simulator) as provider:
+        adapter.send(provider.account, message)
+        provider.taken[0].text
+
+Beside the server's own faults it misbehaves as it is told: `provider.misbehave(Misbehaviour.THROTTLED)`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from channels_out.contract import Account, InboundRequest
+from channels_out.simulators.contract import Misbehaviour, Simulator, Taken
+from tests.fakes.server import FakeServer, Received, Reply
+
+
+class SimulatedProvider(FakeServer):
+    """One account at one provider."""
+
+    def __init__(self, simulator: Simulator, account: Account | None = None) -> None:
+        self.simulator = simulator
+        self.taken: list[Taken] = []
+        self._misbehaviours: deque[Misbehaviour] = deque()
+        super().__init__()
+        address, credentials = simulator.new_account()
+        made = Account(address, credentials, base_url=self.url, timeout=(2.0, 2.0))
+        self.account = account or made
+
+    def misbehave(self, misbehaviour: Misbehaviour) -> None:
+        """The next request goes wrong like that."""
+        with self.lock:
+            self._misbehaviours.append(misbehaviour)
+
+    def handle(self, request: Received) -> Reply:
+        """Answer as the simulator does."""
+        with self.lock:
+            misbehaviour = self._misbehaviours.popleft() if self._misbehaviours else None
+        arrived = InboundRequest(request.method, request.path, request.headers, {}, request.body)
+        answer = self.simulator.answer(self.account, arrived, misbehaviour)
+        if answer.taken:
+            with self.lock:
+                self.taken.append(answer.taken)
+        if answer.silent:
+            self._closing.wait(10)
+        headers = {"Content-Type": answer.content_type, **answer.headers}
+        return Reply(answer.status, answer.body.encode(), headers)
