@@ -61,7 +61,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     home = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
     groups = [{"items": [home]}]
     for title, pages in GROUPS.items():
-        items = [
+        items: list[dict[str, Any]] = [
             {"title": name, "icon": icon, "link": address_of(model)}
             for name, icon, model in pages
             if (page := admin.site._registry.get(model)) and page.has_module_permission(request)
