@@ -105,5 +105,6 @@ def unlocked(found: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
 def let_go() -> None:
     """This thread holds no connection while it waits for something else; the next statement opens one. Within a
     transaction nothing happens."""
-    if not connection.in_atomic_block:
-        connection.close()
+    database = connections[DEFAULT_DB_ALIAS]
+    if not database.in_atomic_block:
+        database.close()

@@ -47,7 +47,8 @@ WITH beginning AS (
     LEFT JOIN contacts p ON {{contact}}
     LEFT JOIN LATERAL (
         SELECT id, assistant_id FROM channel_accounts
-        WHERE client_id = c.id AND channel = $2 AND is_active AND (id = $3::uuid OR $3::uuid IS NULL AND NOT is_simulated)
+        WHERE client_id = c.id AND channel = $2 AND is_active
+          AND (id = $3::uuid OR $3::uuid IS NULL AND NOT is_simulated)
         ORDER BY created_at LIMIT 1) a ON true
     LEFT JOIN assistants s ON s.id = COALESCE(
         a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
