@@ -32,7 +32,7 @@ from memory.summaries import summarise
 
 __all__ = [
     *("Filters", "Found", "PastSession", "Remembered", "SearchResult", "SessionRecord", "StoreError"),
-    *("TranscriptEntry", "forget", "latest_summaries", "remember", "search", "transcript"),
+    *("TranscriptEntry", "forget", "latest_summaries", "remember", "search", "sessions_that_say", "transcript"),
 ]
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,11 @@ def search(client_id: UUID, query: str, limit: int = 20, *, filters: Filters = N
             log.warning("Nothing is searched by meaning (%s).", error.code)
             problem = error.code
     return SearchResult(_shown(client_id, question, by_text, by_meaning, limit), problem)
+
+
+def sessions_that_say(client_id: UUID, query: str, limit: int) -> list[UUID]:
+    """The client's ended sessions that hold the words of `query`, best first. By text alone, without the network."""
+    return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit)]
 
 
 def _shown(

@@ -19,15 +19,17 @@ from django.utils.html import format_html
 from django.utils.timesince import timesince
 from unfold.decorators import display
 
+from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.base import ClientsOwn
 from conversations.admin.entries import plainly, waits_for
 from conversations.admin.long_list import LongChangeList, LongList
 from conversations.models import SAID, Chunk, Contact, Conversation, Step, corrected_text
+from conversations.services import searching
 
 SNIPPET = 90
 CONTACTS_FOUND = 200
-FROM, TO = "started_at__gte", "started_at__lt"
+FROM, TO, CLIENT = "started_at__gte", "started_at__lt", "client__id__exact"
 
 
 # --- how it is narrowed down -----------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ class SessionList(LongList):
     list_select_related = ("contact", "client", "assistant")
     ordering = ("-started_at", "-id")
     search_fields = ("id",)
-    search_help_text = "Session id, contact's user id, or the beginning of a phone number"
+    search_help_text = "Words that were said, a contact's user id, the beginning of a phone number, or a session id"
 
     class Media:
         css = {"all": ["conversations/sessions.css"]}
@@ -164,8 +166,8 @@ class SessionList(LongList):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Sessions by their id, or by their contact's user id or phone. The contacts are found first, so that their
-        sessions are looked up one by one, however many others there are."""
+        """Sessions by their id, their contact's user id or phone, or by what was said in them. Contacts and words are
+        found first, so that their sessions are looked up one by one, however many others there are."""
         term = search_term.strip().replace("\x00", "")
         if not term:
             return queryset, False
@@ -173,7 +175,15 @@ class SessionList(LongList):
             return queryset.filter(pk=UUID(term)), False
         except ValueError:
             people = self._people(request).filter(_named(term)).values_list("pk", flat=True)
-            return queryset.filter(contact__in=list(people[:CONTACTS_FOUND])), False
+            found = Q(contact__in=list(people[:CONTACTS_FOUND]))
+            clients = access.clients_of(request.user).order_by("name", "pk").values_list("pk", flat=True)
+            said_in = searching.sessions_that_say(self._chosen(request, list(clients)), term)
+            return queryset.filter(found | Q(pk__in=said_in) if said_in else found), False
+
+    def _chosen(self, request: HttpRequest, clients: list[UUID]) -> list[UUID]:
+        """The client that the list is narrowed to, else all of them."""
+        chosen = request.GET.get(CLIENT)
+        return [client for client in clients if str(client) == chosen] if chosen else clients
 
     def _people(self, request: HttpRequest) -> QuerySet[Contact]:
         page: Any = self.admin_site._registry[Contact]

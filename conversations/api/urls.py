@@ -6,6 +6,7 @@ from django.urls import URLPattern, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
+from conversations.api.memory import MemoryViewSet
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
 from conversations.http.envelope import only_get
@@ -23,6 +24,7 @@ urlpatterns: list[URLPattern] = [
         "conversations/<uuid:pk>/steps/<int:step_id>",
         ConversationViewSet.as_view({"patch": "update_step"}),
     ),
+    path("memory/search", MemoryViewSet.as_view({"get": "search"})),
     path("schema/", openapi, name="schema"),
     path(
         "docs/",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -11,12 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers, viewsets
-from rest_framework.exceptions import ParseError, ValidationError
+from rest_framework import viewsets
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.paging import page_of_conversations
+from conversations.api.reading import read
 from conversations.api.serializers import (
     ChunkSerializer,
     ChunksShownSerializer,
@@ -42,14 +42,6 @@ from conversations.services.errors import NotFoundError
 DEFAULT_CHUNKS = 10
 
 
-def _read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ParseError("The body must be a JSON object.")
-    serializer = kind(data=data)
-    serializer.is_valid(raise_exception=True)
-    return dict(serializer.validated_data)
-
-
 class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     """Sessions of the key's client. Another client's id is a 404."""
 
@@ -70,7 +62,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(parameters=[ConversationFilterSerializer], responses=ConversationSerializer(many=True))
     def list(self, request: Request) -> Response:
         """Sessions, the newest first."""
-        wanted = _read(ConversationFilterSerializer, request.query_params.dict())
+        wanted = read(ConversationFilterSerializer, request.query_params.dict())
         found = Conversation.objects.of(self._client()).select_related("contact")
         if status := wanted.get("status"):
             found = found.filter(status__in=OPEN if status == "open" else [status])
@@ -88,7 +80,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
     def retrieve(self, request: Request, pk: UUID) -> Response:
         """A session with its goal, summary, steps and its last chunks."""
-        wanted = _read(ChunksShownSerializer, request.query_params.dict())
+        wanted = read(ChunksShownSerializer, request.query_params.dict())
         detail = reading.conversation_of(self._client().pk, pk, wanted["chunks"])
         if detail is None:
             raise NotFoundError("There is no such conversation.")
@@ -97,7 +89,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(parameters=[PageSerializer], responses=ChunkSerializer(many=True))
     def chunks(self, request: Request, pk: UUID) -> Response:
         """A session's transcript, by position. `next` is the position to go on from."""
-        wanted = _read(PageSerializer, request.query_params.dict())
+        wanted = read(PageSerializer, request.query_params.dict())
         conversation = self._conversation(pk)
         found = Chunk.objects.filter(conversation=conversation, position__gt=_position(wanted.get("cursor")))
         items = list(found.order_by("position")[: wanted["limit"] + 1])
@@ -108,7 +100,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(request=SendSerializer, responses={201: SentSerializer})
     def send(self, request: Request, pk: UUID) -> Response:
         """Say something in the assistant's place: it is added to the transcript and sent over the session's channel."""
-        wanted = _read(SendSerializer, request.data)
+        wanted = read(SendSerializer, request.data)
         chunk, messages = sending.send(
             pk, wanted["content"], actor=actor(request), now=timezone.now(), client=self._client()
         )
@@ -118,7 +110,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(request=CloseSerializer, responses=ConversationSerializer)
     def close(self, request: Request, pk: UUID) -> Response:
         """End a session. Closing a closed one changes nothing."""
-        wanted = _read(CloseSerializer, request.data)
+        wanted = read(CloseSerializer, request.data)
         conversation = closing.close(
             pk,
             ended_by=wanted["ended_by"],
@@ -132,14 +124,14 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(request=NewStepSerializer, responses={201: StepSerializer})
     def add_step(self, request: Request, pk: UUID) -> Response:
         """Give a session a step to take; it is pending."""
-        wanted = _read(NewStepSerializer, request.data)
+        wanted = read(NewStepSerializer, request.data)
         step = steps.add_step(pk, wanted["description"], actor(request), self._client())
         return Response(StepSerializer(step).data, status=201)
 
     @extend_schema(request=StepStatusSerializer, responses=StepSerializer)
     def update_step(self, request: Request, pk: UUID, step_id: int) -> Response:
         """Complete or cancel a step. The same status again changes nothing; both are final."""
-        wanted = _read(StepStatusSerializer, request.data)
+        wanted = read(StepStatusSerializer, request.data)
         step = steps.update_step(step_id, wanted["status"], actor(request), self._client(), pk)
         return Response(StepSerializer(step).data)
 

@@ -1,0 +1,73 @@
+"""Global memory, as the API searches it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from channels_out.kinds import Channel
+from conversations.api.reading import read
+from conversations.api.serializers import Choice, Text
+from conversations.http.auth import key_of
+from conversations.models import Contact, Conversation
+from memory import services as memory
+
+LONGEST_QUERY = 500
+
+
+class SearchSerializer(serializers.Serializer[Any]):
+    """What to search for: words, "several in a row", -not_this; narrowed by person, channel and time (ISO 8601)."""
+
+    q = Text(max_length=LONGEST_QUERY)
+    user_id = serializers.CharField(required=False, max_length=200)
+    channel = Choice(choices=[c.value for c in Channel], required=False, default="")
+    ended_after = serializers.DateTimeField(required=False, default=None)
+    ended_before = serializers.DateTimeField(required=False, default=None)
+    limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
+
+
+class FoundSerializer(serializers.Serializer[Any]):
+    """An ended session that answers, with the words that do."""
+
+    conversation_id = serializers.UUIDField()
+    contact_id = serializers.UUIDField()
+    channel = serializers.CharField()
+    started_at = serializers.DateTimeField()
+    ended_at = serializers.DateTimeField()
+    summary = serializers.CharField()
+    score = serializers.FloatField(help_text="More is better; comparable within one answer.")
+    position = serializers.IntegerField(allow_null=True, help_text="Of the chunk that fits best; null: the summary.")
+    snippet = serializers.CharField(help_text="Plain text of that chunk.")
+    highlights = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField(), min_length=2, max_length=2),
+        help_text="Pairs of offsets into the snippet, in characters: the words that were asked for.",
+    )
+    by = serializers.ChoiceField(["text", "meaning", "both"])
+
+
+class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
+    """What ended sessions of the key's client left."""
+
+    serializer_class = FoundSerializer
+    http_method_names = ["get", "head"]
+    queryset = Conversation.objects.none()
+
+    @extend_schema(parameters=[SearchSerializer], responses=FoundSerializer(many=True))
+    def search(self, request: Request) -> Response:
+        """Ended sessions, the best answer first; all in one page."""
+        wanted = read(SearchSerializer, request.query_params.dict())
+        client_id = key_of(request).client_id
+        filters = memory.Filters(
+            channel=wanted["channel"], ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
+        )
+        if user_id := wanted.get("user_id"):
+            contact = Contact.objects.filter(client=client_id, user_id=user_id).values_list("pk", flat=True).first()
+            if contact is None:
+                return Response({"items": [], "next": None})
+            filters = memory.Filters(contact, filters.channel, filters.ended_from, filters.ended_before)
+        found = memory.search(client_id, wanted["q"], wanted["limit"], filters=filters)
+        return Response({"items": FoundSerializer(found.items, many=True).data, "next": None})

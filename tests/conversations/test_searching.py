@@ -1,0 +1,85 @@
+"""Sessions found by what was said in them: by the API among the ended ones, by staff among all."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations.models import Client, Membership
+from conversations.services import closing, remembering
+from conversations.services.ledger import SYSTEM
+from tests.conversations.back_office import sign_in
+
+LIST = reverse("admin:conversations_conversation_changelist")
+
+
+def ended(door: Any, message: str, **more: Any) -> str:
+    """A session that is over and remembered."""
+    session = door.says(message, **{"phone": "+51999000071", **more})["conversation_id"]
+    closing.close(session, ended_by="system", actor=SYSTEM, now=timezone.now())
+    remembering.remember_ended()
+    return str(session)
+
+
+def searched(door: Any, **query: Any) -> Any:
+    return door.get(f"/memory/search?{urlencode(query)}")
+
+
+def test_ended_sessions_are_found_by_their_words_with_the_chunk_that_has_them(door):
+    kettle = ended(door, "My kettle leaks since the storm")
+    ended(door, "Where is my order?", user_id="bob", phone="+51999000072")
+    page = searched(door, q="kettle leaking")
+    [found] = page["items"]
+    assert page["next"] is None
+    assert (found["conversation_id"], found["position"], found["by"]) == (kettle, 3, "text")
+    start, end = found["highlights"][0]
+    assert found["snippet"][start:end] == "kettle"
+
+
+def test_a_search_is_narrowed_to_a_person_a_channel_and_a_time(door):
+    ended(door, "My kettle leaks")
+    kettle = ended(door, "A kettle for me", user_id="bob", phone="+51999000072", channel="whatsapp")
+    assert [found["conversation_id"] for found in searched(door, q="kettle", user_id="bob")["items"]] == [kettle]
+    assert [found["conversation_id"] for found in searched(door, q="kettle", channel="whatsapp")["items"]] == [kettle]
+    assert searched(door, q="kettle", user_id="nobody")["items"] == []
+    assert searched(door, q="kettle", ended_before="2020-01-01T00:00:00Z")["items"] == []
+
+
+@pytest.mark.parametrize("query", ["", "q=", "q=%00", "q=x&limit=0", "q=x&channel=pigeon", f"q={'x' * 501}"])
+def test_a_search_that_makes_no_sense_is_a_400(door, query):
+    status, envelope = door.call("GET", f"/memory/search?{query}")
+    assert (status, envelope["success"]) == (400, False), envelope
+
+
+def test_another_client_finds_nothing(door, neighbour, neighbours_key):
+    ended(door, "My kettle leaks")
+    door.key = neighbours_key
+    assert searched(door, q="kettle")["items"] == []
+
+
+def test_staff_find_open_and_ended_sessions_by_what_was_said(door, shop, neighbour):
+    kettle = ended(door, "My kettle leaks", user_id="old")
+    teapot = door.says("A teapot, 100% brown, and a KETTLE", user_id="new")["conversation_id"]
+    ann = sign_in("ann", shop, Membership.Role.VIEWER)
+
+    def listed(query: str, staff: Any = ann) -> set[str]:
+        return {str(each.pk) for each in staff.get(LIST, {"q": query}).context["cl"].result_list}
+
+    assert listed("kettle") == {kettle, teapot}
+    assert listed("brown teapot") == {teapot}
+    assert listed("1_0% brown") == set()
+    assert listed("helicopter") == set()
+    assert listed("new") == {teapot}, "by the user's id as before"
+    assert listed("kettle", sign_in("stan", neighbour, Membership.Role.MANAGER)) == set()
+
+
+def test_of_very_many_clients_the_chosen_one_is_searched(door, shop):
+    Client.objects.bulk_create(Client(name=f"Client {n:03}", sub_domain=f"client-{n:03}") for n in range(60))
+    session = door.says("A teapot")["conversation_id"]
+    boss = sign_in("boss")
+    narrowed = boss.get(LIST, {"q": "teapot", "client__id__exact": str(shop.pk)})
+    assert [str(each.pk) for each in narrowed.context["cl"].result_list] == [session]
