@@ -15,6 +15,7 @@ from conversations.api.serializers import Choice, Text
 from conversations.http.auth import key_of
 from conversations.models import Contact, Conversation
 from memory import services as memory
+from memory.records import Filters
 
 LONGEST_QUERY = 500
 
@@ -61,13 +62,13 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
         """Ended sessions, the best answer first; all in one page."""
         wanted = read(SearchSerializer, request.query_params.dict())
         client_id = key_of(request).client_id
-        filters = memory.Filters(
+        filters = Filters(
             channel=wanted["channel"], ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
         )
         if user_id := wanted.get("user_id"):
             contact = Contact.objects.filter(client=client_id, user_id=user_id).values_list("pk", flat=True).first()
             if contact is None:
                 return Response({"items": [], "next": None})
-            filters = memory.Filters(contact, filters.channel, filters.ended_from, filters.ended_before)
+            filters = Filters(contact, filters.channel, filters.ended_from, filters.ended_before)
         found = memory.search(client_id, wanted["q"], wanted["limit"], filters=filters)
         return Response({"items": FoundSerializer(found.items, many=True).data, "next": None})
