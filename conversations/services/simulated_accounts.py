@@ -19,7 +19,7 @@ KEY_NAME = "simulator"
 TRIES = 10
 NAMES = {
     ("whatsapp", "whatsapp"): "WhatsApp",
-    ("360dialog", "whatsapp"): "WhatsApp by 360dialog",
+    ("dialog360", "whatsapp"): "WhatsApp by 360dialog",
     ("messenger", "messenger"): "Messenger",
     ("plivo", "sms"): "SMS by Plivo",
     ("plivo", "voice"): "Voice by Plivo",
