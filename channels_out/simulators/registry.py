@@ -7,7 +7,7 @@ from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
 from channels_out.simulators.sandbox import SandboxSimulator
-from channels_out.simulators.whatsapp import WhatsAppSimulator
+from channels_out.simulators.whatsapp_end import WhatsAppSimulator
 
 _WRITTEN: tuple[Simulator, ...] = (
     WhatsAppSimulator(),
