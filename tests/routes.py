@@ -116,6 +116,16 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /conversations/<uuid:pk>/close": {"ended_by": "user", "reason": "said goodbye"},
     "POST /conversations/<uuid:pk>/steps": {"description": "Ask the name"},
     "PATCH /conversations/<uuid:pk>/steps/<int:step_id>": {"status": "complete"},
+    "POST /api/v1/conversations": {"userId": "+51999999999", "subDomain": "shop"},
+    "PATCH /api/v1/conversations/<uuid:pk>/intent": {"intent": "order", "step": "cart"},
+    "PATCH /api/v1/conversations/<uuid:pk>/context": {"context": {"orderTotal": 20}, "merge": True},
+    "POST /api/v1/conversations/<uuid:pk>/messages": {"role": "user", "content": "Hello"},
+    "POST /api/v1/conversations/<uuid:pk>/reset": {"keepHistory": True},
+    "POST /api/v1/conversations/<uuid:pk>/extend": {"hours": 48},
+    "POST /api/v1/conversations/<uuid:pk>/orders": {"orderId": "o1"},
+    "POST /api/v1/conversations/<uuid:pk>/end": {},
+    "PUT /api/v1/whatsapp/agent/conversations/<uuid:pk>/sync": {"intent": "order", "context": {"orderTotal": 20}},
+    "POST /api/v1/whatsapp/agent/conversations/<uuid:pk>/messages": {"role": "bot", "content": "Hello"},
 }
 
 

@@ -28,6 +28,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
         labels = {
             "is_active": "Open for business",
             "auto_reply": "The assistant answers by itself",
+            "answers_synced": "It also answers in sessions that agents keep here",
             "default_goal": "Goal of a new session",
             "stale_after": "A session becomes stale after",
             "expire_after": "A session expires after",
@@ -37,6 +38,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "sub_domain": "Lower-case letters, digits and hyphens; programs name the client by it.",
             "is_active": "Switched off, its keys open nothing and its messages are not taken.",
             "auto_reply": "Off: what people write waits for a person.",
+            "answers_synced": "Off: what an agent records by the sync protocol is only recorded; it answers by itself.",
             "default_goal": "What the assistant is to achieve, unless whoever opens the session says otherwise.",
             "stale_after": "Without a message for so long, a session is stale; the next message revives it.",
             "expire_after": "Without a message for so long, a session is over; the next message opens a new one.",
@@ -57,7 +59,7 @@ class ClientAdmin(Page):
     formfield_overrides = {models.DurationField: {"form_class": SpanField, "widget": UnfoldAdminTextInputWidget}}
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Replies", {"fields": ["auto_reply", "default_goal"]}),
+        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal"]}),
         ("A session's life", {"fields": ["stale_after", "expire_after", "archive_after"]}),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]

@@ -27,6 +27,7 @@ FAILURE = {
 FAILURES = {
     "400": "The request makes no sense; `details` names the fields.",
     "401": "No API key, or one that is unknown or revoked.",
+    "403": "The key is another client's than the one that is named.",
     "404": "There is no such thing, or it is another client's.",
     "405": "The route has other methods: see `Allow`.",
     "409": "It is in no state that allows this.",
@@ -51,11 +52,14 @@ class EnvelopeSchema(AutoSchema):
 
     def get_operation_id(self) -> str:
         """The view's own word for it: `conversations_send`."""
-        return f"conversations_{getattr(self.view, 'action', 'detail')}"
+        return f"{self._group()}_{getattr(self.view, 'action', 'detail')}"
 
     def get_tags(self) -> list[str]:
         """One group."""
-        return ["conversations"]
+        return [self._group()]
+
+    def _group(self) -> str:
+        return str(getattr(self.view, "schema_group", "conversations"))
 
     def get_auth(self) -> list[dict[str, list[str]]]:
         """Either header."""
@@ -67,6 +71,7 @@ class EnvelopeSchema(AutoSchema):
         if operation is None:
             return None
         left_out = (WITH_BODY if self.method == "GET" else set()) | (set() if "{" in self.path else {"404"})
+        left_out |= set() if self._group() == "sync" else {"403"}
         operation["responses"].update(failures(*(FAILURES.keys() - left_out)))
         if self.method == "POST" and isinstance(self.view, OncePerKey):
             operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)

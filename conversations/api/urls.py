@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.urls import URLPattern, path
+from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
@@ -13,7 +13,7 @@ from conversations.http.envelope import only_get
 
 OPEN_TO_ALL: dict[str, list[Any]] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
-urlpatterns: list[URLPattern] = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("conversations", ConversationViewSet.as_view({"get": "list"})),
     path("conversations/<uuid:pk>", conversation_detail),
     path("conversations/<uuid:pk>/chunks", ConversationViewSet.as_view({"get": "chunks"})),
@@ -25,6 +25,7 @@ urlpatterns: list[URLPattern] = [
         ConversationViewSet.as_view({"patch": "update_step"}),
     ),
     path("memory/search", MemoryViewSet.as_view({"get": "search"})),
+    path("api/v1/", include("conversations.api.sync_urls")),
     path("schema/", openapi, name="schema"),
     path(
         "docs/",

@@ -21,6 +21,7 @@ from rest_framework import exceptions, negotiation, parsers, renderers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from conversations.services.as_json import dumps
 from conversations.services.errors import (
     ConflictError,
     DomainError,
@@ -142,7 +143,7 @@ class EnvelopeRenderer(renderers.BaseRenderer):
         response: Response | None = (renderer_context or {}).get("response")
         if response is None or not response.exception:
             data = {"success": True, "data": data}
-        return orjson.dumps(data, default=str)
+        return dumps(data)
 
 
 class JSONOnly(negotiation.BaseContentNegotiation):

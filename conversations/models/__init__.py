@@ -1,5 +1,6 @@
 """The rows: who talks, in which session, what is due."""
 
+from conversations.models.agent_state import AgentState, OrderLink
 from conversations.models.assistant import Assistant
 from conversations.models.bulk_job import BulkJob
 from conversations.models.channel_account import ChannelAccount
@@ -29,6 +30,7 @@ __all__ = [
     "DEFAULT_GOAL",
     "OPEN",
     "SAID",
+    "AgentState",
     "ApiKey",
     "Assistant",
     "BulkJob",
@@ -46,6 +48,7 @@ __all__ = [
     "Membership",
     "Message",
     "MessageTombstone",
+    "OrderLink",
     "Role",
     "RollingSummary",
     "SimulatedExchange",

@@ -28,6 +28,11 @@ class Client(models.Model):
     auto_reply = models.BooleanField(
         default=True, db_default=True, help_text="Whether the assistant answers by itself what people write."
     )
+    answers_synced = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the assistant also answers what agents record by the sync protocol.",
+    )
     default_goal = models.TextField(default=DEFAULT_GOAL, db_default=DEFAULT_GOAL)
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
     expire_after = models.DurationField(default=timedelta(hours=24), db_default=timedelta(hours=24))

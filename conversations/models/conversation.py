@@ -91,6 +91,7 @@ class Conversation(models.Model):
 
     started_at = models.DateTimeField(db_default=Now())
     last_message_at = models.DateTimeField(db_default=Now())
+    extended_until = models.DateTimeField(null=True, blank=True, help_text="It does not expire before.")
     ended_at = models.DateTimeField(null=True, blank=True)
     ended_by = models.CharField(max_length=10, choices=EndedBy, blank=True, default="", db_default="")
     end_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
@@ -104,6 +105,9 @@ class Conversation(models.Model):
 
     last_position = models.PositiveIntegerField(default=0, db_default=0)
     inbound_sequence = models.PositiveIntegerField(default=0, db_default=0)
+    history_from = models.PositiveIntegerField(
+        null=True, blank=True, help_text="What was said up to this position is not shown to assistants any more."
+    )
 
     # What is due: facts, not wake-ups. `reply_attempts` counts turns begun since the last reply, before they begin.
     reply_owed = models.BooleanField(default=False, db_default=False)

@@ -52,7 +52,8 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
 def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
     """The newest entries, oldest first: the assistant's history length, and what came before them and is not in the
     summary yet, so that nothing is lost between the two."""
-    newest = Chunk.objects.filter(conversation=conversation, role__in=SAID).order_by("-position")
+    shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
+    newest = shown.order_by("-position")
     columns = newest.annotate(words=corrected_text()).values_list("role", "words", "author_id", "position")
     length = _history_length(assistant)
     waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
@@ -78,9 +79,9 @@ def _fell_out(conversation: Conversation, assistant: Assistant | None, view: Ses
 
 
 def _summarised(conversation: Conversation) -> int:
-    """The position up to which the summary has absorbed what was said."""
+    """The position up to which the summary has absorbed what was said, or what was said is hidden."""
     rolling = summaries.of(conversation)
-    return rolling.upto if rolling else 0
+    return max(rolling.upto if rolling else 0, conversation.history_from or 0)
 
 
 def _known_of(conversation: Conversation, entries: Sequence[Entry]) -> list[tuple[str, str]]:

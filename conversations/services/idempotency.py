@@ -12,6 +12,7 @@ import orjson
 from django.db import transaction
 
 from conversations.models import Client, Conversation, IdempotencyKey
+from conversations.services.as_json import dumps
 from conversations.services.database import row, unlocked
 from conversations.services.errors import ConflictError
 
@@ -65,7 +66,7 @@ def once(client: Client, key: str, fingerprint: bytes, act: Callable[[], Answer]
             answer = refused.answer
         IdempotencyKey.objects.filter(pk=claimed[0]).update(
             status=answer.status,
-            answer=orjson.dumps(answer.data, default=str).decode(),
+            answer=dumps(answer.data).decode(),
             conversation=_conversation(client, answer),
         )
     return answer, False
@@ -96,7 +97,7 @@ def change_text(conversation: Conversation, change: Callable[[str], str]) -> Non
     """Every text in the answers that tell of the session is what `change` makes of it: what was redacted is not to
     come back."""
     for kept in IdempotencyKey.objects.filter(conversation=conversation):
-        changed = orjson.dumps(_changed(orjson.loads(kept.answer), change)).decode()
+        changed = dumps(_changed(orjson.loads(kept.answer), change)).decode()
         if changed != kept.answer:
             IdempotencyKey.objects.filter(pk=kept.pk).update(answer=changed)
 

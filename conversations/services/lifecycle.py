@@ -31,8 +31,12 @@ _AGED = """
     WHERE s.status IN ({statuses}) AND s.last_message_at <= $1 - c.{after}
       AND s.taken_over_at IS NULL AND s.channel <> 'web'"""
 
-STALE_DUE = _AGED.format(statuses="'active'", after="stale_after") + " AND s.last_message_at > $1 - c.expire_after"
-EXPIRY_DUE = _AGED.format(statuses="'active', 'stale'", after="expire_after")
+_STILL_TIME = "(s.last_message_at > $1 - c.expire_after OR s.extended_until > $1)"
+STALE_DUE = _AGED.format(statuses="'active'", after="stale_after") + f" AND {_STILL_TIME}"
+EXPIRY_DUE = (
+    _AGED.format(statuses="'active', 'stale'", after="expire_after")
+    + " AND (s.extended_until IS NULL OR s.extended_until <= $1)"
+)
 GUESTS_DUE = "FROM conversations s WHERE s.status = 'expired' AND s.is_guest AND s.ended_at <= $1"
 
 _MARK_STALE = f"""

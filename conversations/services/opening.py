@@ -24,9 +24,9 @@ SUMMARY_CHARACTERS = 2_000
 
 NOBODY = Person()
 
-# What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, then how the contact is
-# found ({contact}). Summaries of sessions that are open do not count: they are not over yet. No row: it is not to be
-# opened, since the client is not there or the message, $6, was here before.
+# What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if one
+# is named, then how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not
+# over yet. No row: it is not to be opened, since the client is not there or the message, $6, was here before.
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply, c.default_goal, {{key}} AS key_id, p.id AS contact_id,
@@ -51,7 +51,7 @@ WITH beginning AS (
           AND (id = $3::uuid OR $3::uuid IS NULL AND NOT is_simulated)
         ORDER BY created_at LIMIT 1) a ON true
     LEFT JOIN assistants s ON s.id = COALESCE(
-        a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
+        $23::uuid, a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
     WHERE c.id = $1 AND {{condition}}
       AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
       AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
@@ -152,13 +152,20 @@ def open_conversation(
     goal: str = "",
     summary: str = "",
     device_id: int | None = None,
+    assistant_id: UUID | None = None,
 ) -> Opened:
     """The contact has an open session; with nothing said (empty text), it has its system and memory chunks alone.
+    `assistant_id` names who answers in it, whatever the account says.
 
     Raises IntegrityError if one is open already, or the message or the end of the contact came in between.
     """
     opened = _open(
-        BY_CONTACT, client_id, contact_id, said, NOBODY, actor=actor, goal=goal, summary=summary, device_id=device_id
+        *(BY_CONTACT, client_id, contact_id, said, NOBODY),
+        actor=actor,
+        goal=goal,
+        summary=summary,
+        device_id=device_id,
+        assistant_id=assistant_id,
     )
     if opened is None:
         raise IntegrityError("The message was settled, or the contact deleted, by somebody else meanwhile.")
@@ -176,11 +183,13 @@ def _open(
     goal: str = "",
     summary: str = "",
     device_id: int | None = None,
+    assistant_id: UUID | None = None,
 ) -> Opened | None:
     found = row(
         statement,
         *(client_id, said.channel, said.channel_account_id, found_by, person.user_id, said.dedupe_key, said.thread),
         *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
         *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
+        assistant_id,
     )
     return Opened(*found) if found else None

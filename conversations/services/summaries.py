@@ -107,7 +107,8 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
 
 def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence[TranscriptEntry]:
     """The oldest entries that are wanted and not in yet, as many as the model is shown at once; at least one."""
-    said = conversation.chunks.filter(position__gt=rolling.upto, position__lte=rolling.wanted, role__in=SAID)
+    after = max(rolling.upto, conversation.history_from or 0)
+    said = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
     columns = said.annotate(words=corrected_text()).order_by("position")
     found = columns.values_list("position", "role", "words", "created_at", "author_id")[:BATCH]
     entries = [

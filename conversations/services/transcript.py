@@ -63,13 +63,14 @@ def write_chunks(
     return Chunk.objects.bulk_create(chunks)
 
 
-def note_inbound(conversation: Conversation, now: datetime) -> None:
-    """The person said something: a stale session is active again, and a reply is owed where the assistant replies."""
+def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = True) -> None:
+    """The person said something: a stale session is active again, and a reply is owed where the assistant replies
+    (never if not `answer`: somebody else does)."""
     if conversation.status == Status.STALE:
         conversation.status = Status.ACTIVE
         record(conversation, "revived", CONTACT, cause="message", from_status=Status.STALE, to_status=Status.ACTIVE)
     conversation.inbound_sequence += 1
-    if conversation.client.auto_reply and conversation.taken_over_at is None:
+    if answer and conversation.client.auto_reply and conversation.taken_over_at is None:
         conversation.reply_owed = True
         conversation.reply_due_at = now
 

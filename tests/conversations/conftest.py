@@ -8,7 +8,7 @@ import pytest
 from django.test import Client as HttpClient
 from django.utils import timezone
 
-from conversations.models import Client, Conversation
+from conversations.models import Client, Contact, Conversation
 from conversations.services import api_keys, closing, sessions
 from conversations.services.ledger import SYSTEM
 from tests import factories
@@ -16,13 +16,16 @@ from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in
 from tests.routes import WebServer
 
+PHONE = "+51999999999"
+
 
 def in_business(client: Client) -> dict[str, Any]:
     """The client has an open session with a pending step. Returns what a path that names them needs."""
     conversation = sessions.create_conversation(client.pk, "ann", "sms", goal="Find the parcel")
     sessions.append_chunk(conversation.pk, "user", "Where is it?")
     step = sessions.add_step(conversation.pk, "Ask the number")
-    return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk}
+    Contact.objects.filter(pk=conversation.contact_id).update(phone=PHONE, is_guest=False)
+    return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "phone": PHONE}
 
 
 def close(conversation_id: Any, summary: str = "") -> None:

@@ -146,6 +146,10 @@ def bad_values(schema: dict[str, Any]) -> list[Any]:
         wrong.append(None)
     if schema["type"] != "object":
         wrong += [{}, {"x": "y"}]
+    if schema["type"] == "boolean":
+        return [*(each for each in wrong if not isinstance(each, bool)), "x", ""]
+    if schema["type"] == "integer":
+        return [*wrong, "x", "", "1.5", schema["maximum"] + 1]
     if schema["type"] != "string":
         return [*wrong, "x", ""]
     if "enum" in schema:
@@ -258,6 +262,7 @@ NO_IDS = {
         "x" * 9_000,
     ],
     "step_id": ["x", "-1", "0", "1.5", "99999999999999999999", "9223372036854775807", "9" * 5_000, "²", "%00", "1e3"],
+    "phone": ["x", "1", "%00", "12", "+1", "%2B", "5" * 40, "+51%00999999999", "é", "..", "'--", "x" * 9_000],
     "channel": ["web", "fax", "SMS", "%00", "sms%00", "é", "sms ", "x" * 9_000, "'--"],
 }
 

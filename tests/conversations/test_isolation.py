@@ -95,6 +95,7 @@ def test_lists_show_the_own_client_s_alone(
     assert [str(each.route) for each in lists] == [
         "/conversations",
         "/memory/search",  # test_searching.py
+        "/api/v1/conversations",  # below
     ], "a new list needs a line here"
     for query in ("", "?user_id=ann", "?status=open", "?channel=sms", "?limit=100"):
         assert [each["id"] for each in server.call("GET", "/conversations" + query).json["data"]["items"]] == [
@@ -102,6 +103,43 @@ def test_lists_show_the_own_client_s_alone(
         ]
         theirs = WebServer(neighbours_key).call("GET", "/conversations" + query).json["data"]["items"]
         assert [each["id"] for each in theirs] == [str(foreign["pk"])]
+
+
+def test_lists_by_the_sync_protocol_show_the_own_client_s_alone(
+    server: WebServer, ids: dict[str, Any], foreign: dict[str, Any], neighbours_key: str
+) -> None:
+    for query in ("", "?limit=100", "?intent=idle", "?subDomain={}"):
+        for key, sub_domain, own in ((server.key, "shop", ids), (neighbours_key, "neighbour", foreign)):
+            path = "/api/v1/conversations" + query.format(sub_domain)
+            data = WebServer(key).call("GET", path).json["data"]
+            assert [each["sessionId"] for each in data["conversations"]] == [str(own["pk"])]
+            assert data["count"] == 1
+
+
+def test_a_foreign_phone_is_nobody_s(
+    server: WebServer, neighbour: Client, neighbours_key: str, foreign: dict[str, Any]
+) -> None:
+    for path in ("conversations/user", "whatsapp/lookup/tenant", "whatsapp/lookup/conversation"):
+        assert WebServer(neighbours_key).call("GET", f"/api/v1/{path}/{foreign['phone']}").status == 200
+        theirs = server.call("GET", f"/api/v1/{path}/{foreign['phone']}")
+        same(theirs, server.call("GET", f"/api/v1/{path}/+51999999998"))
+
+
+def test_another_s_sub_domain_is_refused_like_one_that_never_was(
+    server: WebServer, neighbour: Client, ids: dict[str, Any]
+) -> None:
+    before = written()
+    for sub_domain in ("neighbour", "nobody"):
+        for method, path, body in (
+            ("GET", f"conversations/{ids['pk']}?subDomain={sub_domain}", None),
+            ("GET", f"conversations?subDomain={sub_domain}", None),
+            ("POST", "conversations", {"userId": "+51999999998", "subDomain": sub_domain}),
+            ("POST", f"conversations/{ids['pk']}/end", {"subDomain": sub_domain}),
+        ):
+            answer = server.call(method, f"/api/v1/{path}", body)
+            assert_failure(answer, 403, code="permission_denied")
+            assert sub_domain not in answer.body.decode()
+    assert written() == before
 
 
 def test_a_foreign_cursor_shows_the_own_client_s_alone(

@@ -56,6 +56,7 @@ def put_what_exists(case: Any, shop: Client) -> None:
     """In the place of ids, cursors and phone numbers that have the right form and were never given to anybody."""
     ids = in_business(shop)
     known = {"id": str(ids["pk"]), "step_id": ids["step_id"], "client_id": str(shop.pk), "phone": "+51999999999"}
+    known |= {"userId": "+51999999999", "subDomain": "shop"}
     known["cursor"] = "1" if "chunks" in case.path else CURSOR
     for holder in (case.path_parameters, case.query, case.body):
         if isinstance(holder, dict):

@@ -1,0 +1,218 @@
+"""The sync protocol's routes, `/api/v1/…`: thin edges over services/sync.py and services/sync_state.py."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import viewsets
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.api.reading import read
+from conversations.api.sync_serializers import (
+    ContextSerializer,
+    ExtendSerializer,
+    FindSerializer,
+    IntentSerializer,
+    ListSerializer,
+    LookupSerializer,
+    NewMessageSerializer,
+    NewOrderSerializer,
+    OrdersSerializer,
+    PlainSerializer,
+    ResetSerializer,
+    StartSerializer,
+    StateSerializer,
+    StatesSerializer,
+    SyncSerializer,
+    TenantSerializer,
+    WhoseSerializer,
+)
+from conversations.http.auth import actor, key_of
+from conversations.http.idempotency import OncePerKey
+from conversations.models import Client
+from conversations.services import sync, sync_state
+from conversations.services.errors import NotFoundError
+from conversations.services.sync import Caller
+from conversations.services.sync_state import SessionState, as_json
+
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    {"type": "string", "pattern": r'^(\*|"?[0-9]{1,9}"?)$'},
+    OpenApiParameter.HEADER,
+    description="The `version` that the change is meant for: a 409 (`version_conflict`) where it is another by now.",
+)
+_VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
+
+
+class SyncViewSet(OncePerKey, viewsets.ViewSet):
+    """Sessions of the key's client, as agents elsewhere keep them."""
+
+    http_method_names = ["get", "head", "post", "patch", "put"]
+    schema_group = "sync"
+
+    def _client(self, said: dict[str, Any]) -> Client:
+        client = key_of(self.request).client
+        if (said.get("subDomain") or client.sub_domain) != client.sub_domain:
+            raise PermissionDenied("This API key is not of the client with this subDomain.")
+        return client
+
+    def _caller(self, said: dict[str, Any]) -> Caller:
+        return Caller(
+            client=self._client(said),
+            actor=actor(self.request),
+            now=timezone.now(),
+            local_id=said.get("localId") or "",
+            version=_version(self.request),
+        )
+
+    @extend_schema(request=StartSerializer, responses={200: StateSerializer, 201: StateSerializer})
+    def start(self, request: Request) -> Response:
+        """Open a session of the person's; where one is open, that one."""
+        said = read(StartSerializer, request.data)
+        state, new = sync.start(
+            self._caller(said), said["userId"], bot_id=said.get("botId") or "", metadata=said.get("metadata")
+        )
+        return _shown(state, status=201 if new else 200)
+
+    @extend_schema(parameters=[ListSerializer], responses=StatesSerializer)
+    def open_sessions(self, request: Request) -> Response:
+        """Open sessions, the newest first."""
+        said = read(ListSerializer, request.query_params.dict())
+        found, count = sync_state.open_sessions(
+            self._client(said),
+            local_id=said.get("localId", ""),
+            bot_id=said.get("botId", ""),
+            intent=said.get("intent", ""),
+            limit=said["limit"],
+            offset=said["offset"],
+        )
+        return Response({"conversations": [as_json(each) for each in found], "count": count})
+
+    @extend_schema(parameters=[WhoseSerializer], responses=StateSerializer)
+    def retrieve(self, request: Request, pk: UUID) -> Response:
+        """A session's state, also when it is over."""
+        said = read(WhoseSerializer, request.query_params.dict())
+        return _shown(sync_state.read(self._client(said), pk, said.get("localId", "")))
+
+    @extend_schema(parameters=[FindSerializer], responses=StateSerializer)
+    def of_user(self, request: Request, phone: str) -> Response:
+        """The open session of a person."""
+        said = read(FindSerializer, request.query_params.dict())
+        return _shown(
+            sync_state.open_session_of(
+                self._client(said), _phone(phone), local_id=said.get("localId", ""), bot_id=said.get("botId", "")
+            )
+        )
+
+    @extend_schema(request=IntentSerializer, responses=StateSerializer, parameters=[IF_MATCH])
+    def intent(self, request: Request, pk: UUID) -> Response:
+        """Say what the person is about; the pair of intent and step before is kept."""
+        said = read(IntentSerializer, request.data)
+        return _shown(sync.set_intent(self._caller(said), pk, said["intent"], said.get("step") or ""))
+
+    @extend_schema(request=ContextSerializer, responses=StateSerializer, parameters=[IF_MATCH])
+    def context(self, request: Request, pk: UUID) -> Response:
+        """Remember something: laid over what is there, or in its place."""
+        said = read(ContextSerializer, request.data)
+        merge = said.get("merge") is not False
+        return _shown(sync.set_context(self._caller(said), pk, said["context"], merge=merge))
+
+    @extend_schema(request=NewMessageSerializer, responses={201: StateSerializer})
+    def message(self, request: Request, pk: UUID) -> Response:
+        """Record what was said."""
+        said = read(NewMessageSerializer, request.data)
+        message_id = said.get("messageId") or ""
+        return _shown(sync.add_message(self._caller(said), pk, said["role"], said["content"], message_id), status=201)
+
+    @extend_schema(request=ResetSerializer, responses=StateSerializer)
+    def reset(self, request: Request, pk: UUID) -> Response:
+        """Begin anew: the context is cleared, and what was said before is shown no more, unless it is kept."""
+        said = read(ResetSerializer, request.data)
+        return _shown(sync.reset(self._caller(said), pk, keep_history=bool(said.get("keepHistory"))))
+
+    @extend_schema(request=ExtendSerializer, responses=StateSerializer)
+    def extend(self, request: Request, pk: UUID) -> Response:
+        """Let the session live for so many hours from now."""
+        said = read(ExtendSerializer, request.data)
+        return _shown(sync.extend(self._caller(said), pk, said.get("hours") or 24))
+
+    @extend_schema(request=NewOrderSerializer, responses={201: StateSerializer})
+    def link_order(self, request: Request, pk: UUID) -> Response:
+        """Link an order; it is the current one."""
+        said = read(NewOrderSerializer, request.data)
+        return _shown(sync.link_order(self._caller(said), pk, said["orderId"]), status=201)
+
+    @extend_schema(parameters=[WhoseSerializer], responses=OrdersSerializer)
+    def orders(self, request: Request, pk: UUID) -> Response:
+        """A session's orders, in the order in which they were linked."""
+        said = read(WhoseSerializer, request.query_params.dict())
+        state = as_json(sync_state.read(self._client(said), pk, said.get("localId", "")))
+        return Response({name: state[name] for name in ("currentOrderId", "orderHistory")})
+
+    @extend_schema(request=PlainSerializer, responses=StateSerializer)
+    def end(self, request: Request, pk: UUID) -> Response:
+        """End a session. Ending one that is over changes nothing."""
+        return _shown(sync.end(self._caller(read(PlainSerializer, request.data)), pk))
+
+    @extend_schema(responses=TenantSerializer)
+    def tenant_of(self, request: Request, phone: str) -> Response:
+        """Whom a person talks to: their newest session."""
+        state = as_json(sync_state.newest_session_of(self._client({}), _phone(phone)))
+        return Response({name: state[name] for name in ("subDomain", "botId", "sessionId", "isActive")})
+
+    @extend_schema(parameters=[LookupSerializer], responses=StateSerializer)
+    def conversation_of(self, request: Request, phone: str) -> Response:
+        """The open session of a person."""
+        said = read(LookupSerializer, request.query_params.dict())
+        bot_id = said.get("botId", "")
+        return _shown(sync_state.open_session_of(self._client(said), _phone(phone), bot_id=bot_id))
+
+    @extend_schema(request=SyncSerializer, responses=StateSerializer, parameters=[IF_MATCH])
+    def sync(self, request: Request, pk: UUID) -> Response:
+        """Take over an agent's state at once: what is absent stays as it is."""
+        said = read(SyncSerializer, request.data)
+        state = sync.sync(
+            self._caller(said),
+            pk,
+            intent=said.get("intent") or "",
+            step=said.get("step") or "",
+            context=said.get("context"),
+            metadata=said.get("metadata"),
+            is_active=said.get("isActive") is not False,
+        )
+        return _shown(state)
+
+    @extend_schema(request=NewMessageSerializer, responses={201: StateSerializer})
+    def agent_message(self, request: Request, pk: UUID) -> Response:
+        """Record what was said."""
+        return self.message(request, pk)
+
+
+def _shown(state: SessionState, status: int = 200) -> Response:
+    data = as_json(state)
+    return Response(data, status=status, headers={"ETag": f'"{data["version"]}"'})
+
+
+def _phone(raw: str) -> str:
+    """The path's phone, which some write with a blank for the plus. Raises NotFoundError for what is none."""
+    phone = sync_state.phone_of(raw)
+    if phone is None:
+        raise NotFoundError("This is no phone number with its country code, such as +51999999999.")
+    return phone
+
+
+def _version(request: Request) -> int | None:
+    """The version that `If-Match` names. Raises ValidationError for what is none."""
+    said = request.headers.get("If-Match", "*").strip()
+    if said == "*":
+        return None
+    match = _VERSION.fullmatch(said)
+    if not match:
+        raise ValidationError({"If-Match": ["Must be a version of the state."]})
+    return int(match[1])

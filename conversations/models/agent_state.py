@@ -1,0 +1,84 @@
+"""What an agent elsewhere keeps of a session beside what was said."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.conversation import Conversation
+
+
+class Intent(models.TextChoices):
+    """What the person is about."""
+
+    MENU = "menu"
+    ORDER = "order"
+    SUPPORT = "support"
+    INFO = "info"
+    PAYMENT = "payment"
+    DELIVERY = "delivery"
+    IDLE = "idle"
+
+
+FIRST_STEP = "initial"
+
+
+class AgentState(models.Model):
+    """The state that the sync protocol adds to a session; a session without a row has the defaults.
+
+    Changed only with the session's row locked, so that of two agents neither loses what it wrote; `version` counts the
+    changes. What was said is in the chunks, and the orders are rows of their own.
+    """
+
+    conversation = models.OneToOneField(
+        Conversation,
+        on_delete=models.DO_NOTHING,
+        primary_key=True,
+        related_name="agent_state",
+        db_constraint=False,
+    )  # cascades in the database
+    local_id = models.CharField(max_length=200, blank=True, default="", db_default="")
+    bot_id = models.CharField(
+        max_length=200, blank=True, default="", db_default="", help_text="Where it is no assistant of ours."
+    )
+    intent = models.CharField(max_length=10, choices=Intent, default=Intent.IDLE, db_default=Intent.IDLE)
+    step = models.CharField(max_length=200, default=FIRST_STEP, db_default=FIRST_STEP)
+    previous_intent = models.CharField(max_length=10, choices=Intent, blank=True, default="", db_default="")
+    previous_step = models.CharField(max_length=200, blank=True, default="", db_default="")
+    context = models.JSONField(blank=True, default=dict, db_default={})
+    current_order_id = models.CharField(max_length=200, blank=True, default="", db_default="")
+    version = models.PositiveIntegerField(default=0, db_default=0)
+    updated_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_states"
+        constraints = [
+            models.CheckConstraint(
+                name="state_intents_known",
+                condition=models.Q(intent__in=Intent.values) & models.Q(previous_intent__in=["", *Intent.values]),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.intent}: {self.step}"
+
+
+class OrderLink(models.Model):
+    """An order that came of a session: once each, in the order in which they were linked."""
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="orders", db_constraint=False, db_index=False
+    )  # cascades in the database
+    order_id = models.CharField(max_length=200)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_orders"
+        ordering = ["id"]
+        constraints = [
+            # Used by every read of a session's orders.
+            models.UniqueConstraint(name="one_order_once", fields=["conversation", "order_id"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.order_id
