@@ -10,6 +10,7 @@ SCHEDULES = {
     # task: minutes between two runs
     "sweep": 5,
     "archive": 60,
+    "clean_up": 1440,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services import archiving, lifecycle, remembering, summaries
+from conversations.services import archiving, lifecycle, remembering, retention, summaries
 
 log = logging.getLogger(__name__)
 
@@ -36,3 +36,8 @@ def remember_ended() -> None:
 def archive() -> None:
     """Archive what is due. Each batch is a statement of its own: twice does no more than once."""
     log.info("archived: %s", archiving.archive(timezone.now()))
+
+
+def clean_up() -> None:
+    """Delete what was kept long enough. Each batch is a statement of its own: twice does no more than once."""
+    log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))

@@ -2,6 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from conversations import cron
 from conversations.health import healthz, readyz
 from conversations.provider_end import provider_end
 from conversations.webhooks import inbound_webhook
@@ -10,6 +11,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("", include("conversations.api.urls")),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),
+    path("cron/sweep", cron.sweep),
+    path("cron/cleanup", cron.cleanup),
     path("healthz", healthz),
     path("readyz", readyz),
 ]

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
+from convo_project import env
 from convo_project.home import CannotStartError, locked, open_lock, try_lock, write_private
 from convo_project.postgres_place import Place, folder, make_folders, place_of, run, run_to_end
 from convo_project.processes import command_line, end, owner, pids, wait_for
@@ -62,6 +63,11 @@ def database_url(home: Path) -> str:
     """
     place, password = place_of(home), _password(home)
     return f"postgres://{ROLE}:{password}@:{PORT}/{quote(str(place.socket))}/{DATABASE}"
+
+
+def copilot_role() -> str:
+    """The role that the copilot's transactions take on: it sees the signed-in user's rows alone."""
+    return env.name("COPILOT_ROLE", "convo_copilot")
 
 
 def client_environment(home: Path) -> dict[str, str]:
@@ -183,6 +189,7 @@ def _start(place: Place) -> None:
     if not _comes_up(place):
         words = " / ".join(_lines(_log_path(place))[-4:])
         raise CannotStartError(f"PostgreSQL did not start: {words} (all of it: {_log_path(place)}).")
+    _make_copilot_role(place)
 
 
 def _comes_up(place: Place) -> bool:
@@ -281,6 +288,21 @@ def _follow_a_moved_home(place: Place) -> None:
         _stop(old)
         old.base.rename(place.base)
         _write_record(place, record)
+
+
+def _make_copilot_role(place: Place) -> None:
+    """The application may take on the copilot's role; it may make none itself. Here, and not with the data, for homes
+    that are older than the copilot."""
+    import psycopg
+    from psycopg import sql
+
+    name, socket, password = copilot_role(), str(place.socket), _record(place)[SUPERUSER]
+    with psycopg.connect(
+        host=socket, port=PORT, user=SUPERUSER, password=password, dbname=SUPERUSER, autocommit=True
+    ) as connection:
+        if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchall():
+            connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(name), sql.Identifier(ROLE)))
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------

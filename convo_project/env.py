@@ -7,6 +7,7 @@ Sources, the first that has a name wins: the process's environment, `.env` besid
 from __future__ import annotations
 
 import os
+import re
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,6 +47,14 @@ def required(name: str, what_to_do: str) -> str:
     value = text(name)
     if not value:
         raise ImproperlyConfigured(f"{name} is not set. {what_to_do}")
+    return value
+
+
+def name(variable: str, default: str) -> str:
+    """The variable as a name of something in PostgreSQL: lower-case letters, digits and underscores."""
+    value = text(variable) or default
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value):
+        raise ImproperlyConfigured(f"{variable} must be lower-case letters, digits and underscores, not {value!r}.")
     return value
 
 

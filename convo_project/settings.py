@@ -8,7 +8,7 @@ from typing import Any
 
 import environ
 
-from convo_project import address, embedded_postgres, env
+from convo_project import address, capacity, embedded_postgres, env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_files()
@@ -213,6 +213,15 @@ REPLY_ATTEMPTS = env.whole("REPLY_ATTEMPTS", 4, least=1, most=20)
 SEND_ATTEMPTS = env.whole("SEND_ATTEMPTS", 8, least=1, most=50)
 RETRY_BASE_SECONDS = env.seconds("RETRY_BASE_SECONDS", 2, least=0.01, most=600)
 RETRY_MOST_SECONDS = env.seconds("RETRY_MOST_SECONDS", 900, least=1)
+
+# --- the copilot ------------------------------------------------------------------------------------------------------
+COPILOT_ROLE = embedded_postgres.copilot_role()
+COPILOT_MESSAGE_CHARACTERS = env.whole("COPILOT_MESSAGE_CHARACTERS", 20_000, least=1, most=500_000)
+COPILOT_MESSAGES_PER_MINUTE = env.whole("COPILOT_MESSAGES_PER_MINUTE", 20)  # per user; 0: no limit
+COPILOT_STREAMS_PER_USER = env.whole("COPILOT_STREAMS_PER_USER", 5, least=1)
+COPILOT_IDLE_DAYS = env.whole("COPILOT_IDLE_DAYS", 30, least=1, most=36_500)
+DISPATCH_STREAMS = env.whole("DISPATCH_STREAMS", 256, least=1, most=10_000)
+WEB_STREAMS = capacity.web_streams()
 
 # --- the outside world -----------------------------------------------------------------------------------------------
 GRAPH_BASE_URL = env.url("GRAPH_BASE_URL", "https://graph.facebook.com/v25.0")

@@ -9,8 +9,9 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from convo_project import address, commands, env
+from convo_project import address, capacity, commands, env
 
+SPARE_THREADS = 8
 STOP_SECONDS = 15  # for requests under way
 
 
@@ -19,14 +20,16 @@ def serve() -> None:
     # Forked workers follow their parent's death (processes.follow_supervisor); Python 3.14 would not fork by itself.
     multiprocessing.set_start_method("fork", force=True)
     Server(
-        "convo_project.wsgi:application",
+        "convo_project.wsgi:served",
         address=address.host(),
         port=address.port(),
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
         workers=env.whole("WEB_WORKERS", 2, least=1, most=64),
-        blocking_threads=env.whole("WEB_THREADS", 16, least=1, most=1000),
-        blocking_threads_idle_timeout=600,  # a thread takes its database connection along when it ends
+        # Streams keep a thread each for as long as they last: there are always enough beside them for requests. The
+        # feed that streams read from, and what is refused, take a few more.
+        blocking_threads=capacity.web_threads() + capacity.web_streams() + SPARE_THREADS,
+        blocking_threads_idle_timeout=600,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,

@@ -7,6 +7,10 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 django_application = get_wsgi_application()
 
-from conversations.front_door import in_front_of  # noqa: E402 - it needs the models, which are ready only now
+# They need the models, which are ready only now.
+from conversations.front_door import in_front_of  # noqa: E402
+from conversations.http.places import Places  # noqa: E402
+from convo_project.capacity import web_threads  # noqa: E402
 
 application = in_front_of(django_application)
+served = Places(application, web_threads())  # for a server that has more threads than there are to be connections

@@ -76,14 +76,7 @@ def complete(
     '' and None stand for `OPENAI_MODEL` and the server's defaults. Key and base URL are read from the settings on every
     call; a server of one's own needs no key. Safe to call from many threads. Raises LLMError.
     """
-    body: dict[str, Any] = {
-        "model": model or settings.OPENAI_MODEL,
-        "messages": [{"role": message["role"], "content": message["content"]} for message in messages],
-    }
-    if temperature is not None:
-        body["temperature"] = temperature
-    if max_tokens is not None:
-        body[_limit_name(settings.OPENAI_BASE_URL)] = max_tokens
+    body = request_body(messages, model=model, temperature=temperature, max_tokens=max_tokens)
     return _read(_ask("/chat/completions", body, settings.OPENAI_TIMEOUT_SECONDS), asked=body["model"])
 
 
@@ -110,6 +103,21 @@ def is_configured() -> bool:
     return bool(settings.OPENAI_API_KEY or settings.OPENAI_BASE_URL)
 
 
+def request_body(
+    messages: Sequence[Mapping[str, str]], *, model: str, temperature: float | None, max_tokens: int | None
+) -> dict[str, Any]:
+    """The JSON of a request for a chat completion; see `complete`."""
+    body: dict[str, Any] = {
+        "model": model or settings.OPENAI_MODEL,
+        "messages": [{"role": message["role"], "content": message["content"]} for message in messages],
+    }
+    if temperature is not None:
+        body["temperature"] = temperature
+    if max_tokens is not None:
+        body[_limit_name(settings.OPENAI_BASE_URL)] = max_tokens
+    return body
+
+
 def _limit_name(base_url: str) -> str:
     """OpenAI's newer models refuse `max_tokens`, many compatible servers ignore its successor."""
     elsewhere = base_url and not base_url.startswith("https://api.openai.com/")
@@ -119,14 +127,9 @@ def _limit_name(base_url: str) -> str:
 # --- the call --------------------------------------------------------------------------------------------------------
 def _ask(path: str, body: Mapping[str, Any], seconds: float) -> bytes:
     """The body of the server's answer of status 2xx. Raises LLMError."""
-    from openai import Omit, OpenAIError
+    from openai import OpenAIError
 
-    key, base_url = settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL or OPENAI_ITSELF
-    if not is_configured():
-        sentence = "Neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
-        raise LLMError(sentence, code="unauthorized", retryable=False)
-    client = _door.client(key, base_url, settings.OPENAI_TIMEOUT_SECONDS)
-    options: Any = {} if key else {"headers": {"Authorization": Omit()}}
+    client, options = client_and_options()
 
     async def post() -> bytes:
         # Not `client.chat.completions.create`: its typed layer, of which we use nothing, takes 2.6 ms of CPU for
@@ -140,10 +143,22 @@ def _ask(path: str, body: Mapping[str, Any], seconds: float) -> bytes:
     except UnicodeError:
         failure = LLMError("The request holds what cannot be encoded.", code="bad_request", retryable=False)
     except OpenAIError as error:
-        failure = _failure(error)
+        failure = failure_of(error)
     # Raised out here, and not in the handler, so that no traceback shows the SDK's error: it quotes the server, which
     # may quote the request or the key.
     raise failure
+
+
+def client_and_options() -> tuple[AsyncOpenAI, Any]:
+    """The client for what the settings say now, and what to give to each of its requests. Raises LLMError."""
+    from openai import Omit
+
+    key, base_url = settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL or OPENAI_ITSELF
+    if not is_configured():
+        sentence = "Neither OPENAI_API_KEY nor OPENAI_BASE_URL is set."
+        raise LLMError(sentence, code="unauthorized", retryable=False)
+    client = _door.client(key, base_url, settings.OPENAI_TIMEOUT_SECONDS)
+    return client, {} if key else {"headers": {"Authorization": Omit()}}
 
 
 class _Door:
@@ -177,7 +192,7 @@ waiting.in_forked_process(_forget)
 
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
-def _failure(error: OpenAIError) -> LLMError:
+def failure_of(error: OpenAIError) -> LLMError:
     """The SDK's error in our words."""
     import httpx2
     from openai import APIConnectionError, APIStatusError, APITimeoutError
@@ -250,13 +265,13 @@ def _read(answer: bytes, *, asked: str) -> Completion:
     return Completion(
         text=storable(text).strip(),
         model=storable(model)[:100] if isinstance(model, str) and model else asked,
-        tokens_in=_count(usage, "prompt_tokens"),
-        tokens_out=_count(usage, "completion_tokens"),
+        tokens_in=count_of(usage, "prompt_tokens"),
+        tokens_out=count_of(usage, "completion_tokens"),
         finish_reason="length" if finish_reason == "length" else "stop",
     )
 
 
-def _count(usage: Any, name: str) -> int:
+def count_of(usage: Any, name: str) -> int:
     """A count of tokens as the server gives it; 0 where it gives none, or nonsense."""
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 else 0

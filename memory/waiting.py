@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -48,6 +49,11 @@ def wait(call: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
         return future.result(seconds + GRACE)
     finally:
         future.cancel()  # for a caller that was interrupted; otherwise it is done, and this does nothing
+
+
+def begin(call: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+    """Have `call` run beside all others, and return at once; cancelling the future cuts it off."""
+    return asyncio.run_coroutine_threadsafe(call, _loop.running())
 
 
 def in_forked_process(forget: Callable[[], None]) -> None:

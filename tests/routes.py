@@ -19,7 +19,8 @@ from conversations.api.schema import openapi
 from convo_project.wsgi import application
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-PAGES = ("/admin", "/docs", "/schema", "/simulator")  # pages for people, the description itself, providers' ends
+# Pages for people, the description itself, providers' ends, the signed-in user's copilot, the clock's routes.
+PAGES = ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron")
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 SCHEMA = json.loads(openapi(RequestFactory().get("/schema/")).content)
 _DESCRIBED = {re.sub(r"\{\w+\}", "{}", path): operations for path, operations in SCHEMA["paths"].items()}

@@ -18,13 +18,13 @@ class AssistantAdmin(Page):
     """One of them is the client's default: it answers where an account names no other."""
 
     client_path = "client"
-    list_display = ["name", "key", "client", "engine", "model", "is_default"]
+    list_display = ["name", "key", "client", "engine", "model", "is_default", "in_copilot"]
     list_filter = ["engine", "is_default", ("client", ClientsOwn)]
     list_select_related = ["client"]
     search_fields = ["name", "key"]
     actions_detail = ["answer_by_default"]
     fieldsets = [
-        (None, {"fields": ["client", ("name", "key"), "is_default", "system_prompt", "fallback"]}),
+        (None, {"fields": ["client", ("name", "key"), ("is_default", "in_copilot"), "system_prompt", "fallback"]}),
         (
             "Engine",
             {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},

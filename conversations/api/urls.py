@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from conversations.api.memory import MemoryViewSet
+from conversations.api import copilot
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
 from conversations.http.envelope import only_get
@@ -26,6 +27,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("memory/search", MemoryViewSet.as_view({"get": "search"})),
     path("api/v1/", include("conversations.api.sync_urls")),
+    *(path(route, view.as_view()) for route, view in copilot.routes.items()),
     path("schema/", openapi, name="schema"),
     path(
         "docs/",

@@ -28,6 +28,7 @@ from conversations.services.errors import (
     InvalidError,
     NotFoundError,
     NotSignedError,
+    TooManyError,
     UnavailableError,
 )
 
@@ -43,6 +44,7 @@ STATUS_OF: dict[type[DomainError], int] = {
     NotSignedError: 401,
     NotFoundError: 404,
     ConflictError: 409,
+    TooManyError: 429,
     UnavailableError: 503,
 }
 HEADERS_OF: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": CHALLENGE}, 503: {"Retry-After": "1"}}
@@ -79,8 +81,14 @@ def failure(
 
 def refusal(error: DomainError) -> HttpResponse:
     """What a service refused, as an HTTP response."""
-    status = status_of(error)
-    return failure(status, error.code, str(error), error.details, HEADERS_OF.get(status))
+    return failure(status_of(error), error.code, str(error), error.details, headers_of(error))
+
+
+def headers_of(error: DomainError) -> Mapping[str, str] | None:
+    """What goes with the status of what a service refused."""
+    if isinstance(error, TooManyError):
+        return {"Retry-After": str(error.retry_after)}
+    return HEADERS_OF.get(status_of(error))
 
 
 def status_of(error: DomainError) -> int:
@@ -226,9 +234,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     """What DRF answers when a view raises. None for our own faults: Django logs them and answers 500."""
     if isinstance(error, DomainError):
         status = status_of(error)
-        answer = Response(
-            failure_body(error.code, str(error), error.details), status=status, headers=HEADERS_OF.get(status)
-        )
+        answer = Response(failure_body(error.code, str(error), error.details), status=status, headers=headers_of(error))
     elif isinstance(error, Http404):
         answer = Response(failure_body("not_found", "There is no such thing here."), status=404)
     elif isinstance(error, exceptions.ValidationError):

@@ -17,6 +17,7 @@ from conversations.models.conversation import (
     Status,
     Step,
 )
+from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone
@@ -42,7 +43,9 @@ __all__ = [
     "Conversation",
     "ConversationEvent",
     "Correction",
+    "Delta",
     "EndedBy",
+    "Feedback",
     "IdempotencyKey",
     "InboundEvent",
     "Membership",

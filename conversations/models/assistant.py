@@ -45,6 +45,12 @@ class Assistant(models.Model):
         default="Sorry, I cannot answer right now. A colleague will get back to you.",
         help_text="Said once when no reply can be written.",
     )
+    in_copilot = models.BooleanField(
+        "in the copilot",
+        default=False,
+        db_default=False,
+        help_text="Whether the client's signed-in users may talk to it in the copilot.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 
@@ -15,7 +16,7 @@ class Contact(models.Model):
     """A person as one client knows them.
 
     `user_id` is the client's own id for them, or the channel's where the client never named one. `phone` is E.164;
-    until there is one, `is_guest` holds.
+    until there is one, `is_guest` holds. `login` is who they are where they sign in: the copilot's users, never guests.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -24,6 +25,15 @@ class Contact(models.Model):
     phone = models.CharField(max_length=16, null=True, blank=True)  # noqa: DJ001 - null: not captured yet
     name = models.CharField(max_length=200, blank=True, default="", db_default="")
     is_guest = models.BooleanField(default=True, db_default=True)
+    login = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="+",
+        db_index=False,
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -31,6 +41,14 @@ class Contact(models.Model):
         constraints = [
             # Used by the webhook: one user id is one contact of its client.
             models.UniqueConstraint(name="one_contact_per_user_id", fields=["client", "user_id"]),
+            # Used by the copilot: who signs in is one contact of each of their clients.
+            models.UniqueConstraint(
+                name="one_contact_per_login", fields=["login", "client"], condition=models.Q(login__isnull=False)
+            ),
+            models.CheckConstraint(
+                name="contact_who_signs_in_is_no_guest",
+                condition=models.Q(login__isnull=True) | models.Q(is_guest=False),
+            ),
             models.CheckConstraint(
                 name="contact_phone_is_e164",
                 condition=models.Q(phone__isnull=True) | models.Q(phone__regex=r"^\+[1-9][0-9]{5,14}$"),

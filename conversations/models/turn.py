@@ -21,6 +21,9 @@ class Turn(models.Model):
 
     At most one turn of a conversation runs, by constraint. Its lease is renewed while it runs; whoever finds it over
     may begin another.
+
+    A `streamed` turn is begun by the copilot's door and belongs to nobody at first: its lease is over. Whoever finds it
+    so writes it, as a further attempt of the same turn, so that whoever reads along keeps their place.
     """
 
     class Status(models.TextChoices):
@@ -42,6 +45,8 @@ class Turn(models.Model):
     attempt = models.PositiveSmallIntegerField()
     inbound_sequence = models.PositiveIntegerField(help_text="The newest message of the person that it saw.")
     lease_until = models.DateTimeField()
+    streamed = models.BooleanField(default=False, db_default=False)
+    stop_asked_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True)
 
@@ -73,8 +78,14 @@ class Turn(models.Model):
             ),
         ]
         indexes = [
+            # Used by the dispatcher's poll for the copilot.
+            models.Index(
+                name="streamed_turns_running",
+                fields=["lease_until"],
+                condition=models.Q(status="running", streamed=True),
+            ),
             # Used by the dashboard: what failed of late.
-            models.Index(name="turns_failed", fields=["ended_at"], condition=models.Q(status="failed"))
+            models.Index(name="turns_failed", fields=["ended_at"], condition=models.Q(status="failed")),
         ]
 
     def __str__(self) -> str:

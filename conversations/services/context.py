@@ -10,6 +10,7 @@ from memory import languages
 from memory.context import Entry, Prompt, SessionView, build_prompt
 
 HISTORY_LENGTH = 10
+SUPERSEDED = "superseded"  # a reply of the copilot that was tried again
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each entry
@@ -53,7 +54,7 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Ent
     """The newest entries, oldest first: the assistant's history length, and what came before them and is not in the
     summary yet, so that nothing is lost between the two."""
     shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
-    newest = shown.order_by("-position")
+    newest = shown.exclude(metadata__has_key=SUPERSEDED).order_by("-position")
     columns = newest.annotate(words=corrected_text()).values_list("role", "words", "author_id", "position")
     length = _history_length(assistant)
     waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0

@@ -10,11 +10,31 @@ from django.contrib.auth import get_user_model
 from django.db import transaction
 
 from channels_out.kinds import Channel
-from conversations.models import ChannelAccount, Client, Membership
+from conversations.models import Assistant, ChannelAccount, Client, Membership
 from conversations.services import api_keys, setup, simulated_accounts
 
 SUB_DOMAIN = "demo"
 STAFF = "admin"
+
+
+ROLES = {
+    # key: name and what it is told
+    "field": (
+        "Field technician",
+        "You help technicians on site: inspections, safety on roofs, materials and how to fit them. Answer briefly and"
+        " in steps that can be followed with one hand on a ladder. Say so when something needs a person on the spot.",
+    ),
+    "pm": (
+        "Project manager",
+        "You help project managers: plans, crews, materials, dates and budgets. Answer with lists and tables where they"
+        " help, and name the risks and who decides.",
+    ),
+    "exec": (
+        "Executive",
+        "You help the management: figures, markets, strategy. Begin with the conclusion, then the reasons, then what is"
+        " not known.",
+    ),
+}
 
 
 @transaction.atomic
@@ -31,6 +51,10 @@ def set_up(known: Mapping[str, str]) -> dict[str, Any]:
         )
     if client.is_active:
         simulated_accounts.set_up(client)
+    for key, (name, prompt) in ROLES.items():
+        Assistant.objects.get_or_create(
+            client=client, key=key, defaults={"name": name, "system_prompt": prompt, "in_copilot": True}
+        )
     return {
         "client_id": str(client.pk),
         "sub_domain": client.sub_domain,

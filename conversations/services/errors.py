@@ -44,3 +44,15 @@ class NotSignedError(DomainError):
     """Nobody we know has sent this."""
 
     code = "not_authenticated"
+
+
+class TooManyError(DomainError):
+    """Too much at once, or too often. `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(
+        self, message: str, *, retry_after: int, code: str = "", details: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(message, code=code, details=details)
+        self.retry_after = retry_after

@@ -92,7 +92,7 @@ def renew(turn_ids: Sequence[UUID], now: datetime) -> None:
 def recover(now: datetime) -> int:
     """Turns of a dead dispatcher are abandoned; their sessions still owe the reply. Returns how many."""
     with transaction.atomic():
-        return unlocked(Turn.objects.filter(status=TurnStatus.RUNNING, lease_until__lt=now)).update(
+        return unlocked(Turn.objects.filter(status=TurnStatus.RUNNING, streamed=False, lease_until__lt=now)).update(
             status=TurnStatus.ABANDONED, ended_at=now, code="lease_over"
         )
 

@@ -85,7 +85,9 @@ def test_the_example_lists_every_variable_that_is_read():
         for room in ("convo_project", "conversations", "channels_out", "memory")
         for path in (env.PROJECT / room).rglob("*.py")
     ]
-    reading = re.compile(r"""env\.(?:text|required|whole|seconds|yes|words|url|choice|prices)\(\s*"([A-Z_0-9]+)\"""")
+    reading = re.compile(
+        r"""env\.(?:text|required|whole|seconds|yes|words|url|choice|prices|name)\(\s*"([A-Z_0-9]+)\""""
+    )
     read = {name for path in sources for name in reading.findall(path.read_text())} | {"CONVO_HOME"}
     listed = set(re.findall(r"^#?([A-Z_0-9]+)=", Path(env.PROJECT / ".env.example").read_text(), re.MULTILINE))
     assert listed == read

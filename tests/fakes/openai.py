@@ -27,6 +27,7 @@ For another process (it prints its base URL on the first line):
     nonsense, html, no_choices, no_content: a 200 with that
     blank       a completion that holds only blanks
 
+A request for a stream gets one (tests/fakes/openai_stream.py: more kinds and options).
 Every kind takes `delay` (seconds before the answer). Embeddings (tests/fakes/embeddings.py) go the same way, except
 that `reply` and `blank` mean vectors. Requests are checked as OpenAI checks them: what is wrong is
 answered with its 400, 401 or 404 before any of the above is used up, and noted in `problem`.
@@ -45,11 +46,11 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.fakes import embeddings
+from tests.fakes import embeddings, openai_stream
 
 EMBEDDINGS = "/v1/embeddings"
 ROLES = {"system", "developer", "user", "assistant", "tool"}
-FIELDS = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens"}
+FIELDS = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream", "stream_options"}
 HTML = "<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 # Kinds that are a body of their own: (body, content type).
 BODIES = {
@@ -58,7 +59,7 @@ BODIES = {
     "no_choices": ('{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}', "application/json"),
     "no_content": ('{"choices": [{"message": {"role": "assistant", "content": null}}]}', "application/json"),
 }
-KINDS = {"reply", "status", "hang", "drip", "cut", "reset", "raw", "blank", *BODIES}
+KINDS = {"reply", "status", "hang", "drip", "cut", "reset", "raw", "blank", *BODIES, *openai_stream.KINDS}
 
 Messages = list[dict[str, str]]
 
@@ -275,7 +276,10 @@ class _Handler(BaseHTTPRequestHandler):
             text = " \n" if kind == "blank" else options.pop("text", None)
             if text is None:
                 text = fake.reply(body["messages"])
-            self._complete(kind, text, body, options)
+            if body.get("stream"):
+                openai_stream.stream(self, kind, text, body, options)
+            else:
+                self._complete(kind, text, body, options)
 
     def _status(
         self,

@@ -28,6 +28,7 @@ class Command(BaseCommand):
         parser.add_argument("--history-length", type=int, help="How many of the last chunks it sees. Default: 10.")
         parser.add_argument("--context-budget", type=int, help="Tokens it is given at most. Default: 8000.")
         parser.add_argument("--fallback", help="What it says when no reply can be written.")
+        parser.add_argument("--copilot", action="store_true", help="Let the client's users talk to it in the copilot.")
         parser.add_argument("--default", action="store_true", help="Make it the client's default.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -35,6 +36,7 @@ class Command(BaseCommand):
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
         names += ["history_length", "context_budget"]
         fields = {name: options[name] for name in names if options[name] is not None}
+        fields["in_copilot"] = options["copilot"]
         with refusals():
             client = setup.client_named(options["client"])
             assistant = setup.create_assistant(

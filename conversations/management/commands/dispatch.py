@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from conversations.services.copilot_writer import CopilotWriter
 from conversations.services.dispatcher import Dispatcher
 
 
@@ -26,12 +27,18 @@ class Command(BaseCommand):
         """Run it."""
         dispatcher = Dispatcher(patience=options["patience"])
 
+        copilot = CopilotWriter(patience=options["patience"])
+
         def stop(_signal: int, _frame: FrameType | None) -> None:
             dispatcher.stop()
+            copilot.stop()
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        if dispatcher.run():
+        copilot.start()
+        given_back = dispatcher.run()
+        copilot.join()
+        if given_back:
             # Threads that still wait for a model would keep the process: what they held has been given back.
             logging.shutdown()
             os._exit(0)

@@ -1,0 +1,277 @@
+"""The copilot's API: the signed-in user's own sessions, and replies that are read while they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import views
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from conversations.api.copilot_serializers import (
+    DEFAULT_MESSAGES,
+    DEFAULT_SESSIONS,
+    FeedbackSerializer,
+    NewSessionSerializer,
+    QuestionSerializer,
+    ReadSerializer,
+    TitleSerializer,
+    message_shown,
+    role_shown,
+    session_shown,
+)
+from conversations.api.reading import read
+from conversations.http.login import IsSignedIn, SessionLogin, user_of
+from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, room
+from conversations.models import Conversation, Turn
+from conversations.services import copilot, copilot_turns
+from conversations.services.copilot import User
+from conversations.services.copilot_feed import Ended, Piece, Place, Reader, feed
+from conversations.services.copilot_turns import Asked, Question
+
+HEARTBEAT_SECONDS = 15.0
+LONGEST_SECONDS = 900.0  # then the reader comes back
+LAST_EVENT_ID = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})")
+
+# What a user is told where a reply fails. None but these say more than that it failed.
+SENTENCES = {
+    "cut_off": "The answer broke off. What arrived is kept; try again for the whole.",
+    "timeout": "The assistant fell silent. Try again.",
+    "connect": "The assistant cannot be reached. Try again in a minute.",
+    "rate_limited": "The assistant has too much to do. Try again in a minute.",
+    "refused": "The assistant may not answer this. Ask in other words.",
+    "unauthorized": "The assistant is not set up properly. Tell whoever looks after it.",
+    "insufficient_quota": "The assistant is not set up properly. Tell whoever looks after it.",
+    "bad_request": "The assistant cannot answer this. Start a new conversation, or ask for less at once.",
+}
+FAILED = "The assistant could not answer. Try again."
+
+
+class CopilotView(views.APIView):
+    """For whoever is signed in. What is somebody else's is a 404."""
+
+    authentication_classes = [SessionLogin]
+    permission_classes = [IsSignedIn]
+    throttle_classes = []  # services count on rows, for all processes together
+
+
+@extend_schema(exclude=True)
+class CopilotAPI(CopilotView):
+    """Ask, and read what was said."""
+
+    def get(self, request: Request) -> Response:
+        """The newest sessions; with `session_id` its messages, oldest first."""
+        wanted = read(ReadSerializer, request.query_params.dict())
+        user = user_of(request)
+        if "session_id" in wanted:
+            return Response(_messages(user, wanted))
+        sessions = copilot.sessions(user, wanted.get("limit", DEFAULT_SESSIONS))
+        return Response({"items": [session_shown(each) for each in sessions], "next": None})
+
+    def post(self, request: Request) -> HttpResponseBase:
+        """Say something, and read the reply as it is written."""
+        question = Question(**read(QuestionSerializer, request.data))
+        user = user_of(request)
+        return _answer(user, lambda: copilot_turns.ask(user, question, timezone.now()))
+
+
+@extend_schema(exclude=True)
+class RolesAPI(CopilotView):
+    """Whom one may talk to."""
+
+    def get(self, request: Request) -> Response:
+        """All of them."""
+        return Response({"items": [role_shown(each) for each in copilot.roles(user_of(request))], "next": None})
+
+
+@extend_schema(exclude=True)
+class SessionsAPI(CopilotView):
+    """New sessions."""
+
+    def post(self, request: Request) -> Response:
+        """A session in which nothing was said yet."""
+        wanted = read(NewSessionSerializer, request.data)
+        session = copilot.new_session(user_of(request), wanted["role"], wanted["client"], timezone.now())
+        return Response(session_shown(session), status=201)
+
+
+@extend_schema(exclude=True)
+class SessionAPI(CopilotView):
+    """One session."""
+
+    def patch(self, request: Request, pk: UUID) -> Response:
+        """Call it something else."""
+        wanted = read(TitleSerializer, request.data)
+        return Response(session_shown(copilot.rename(user_of(request), pk, wanted["title"])))
+
+    def delete(self, request: Request, pk: UUID) -> Response:
+        """Delete it, with all that was said."""
+        copilot.delete(user_of(request), pk)
+        return Response({"id": str(pk), "deleted": True})
+
+
+@extend_schema(exclude=True)
+class StopAPI(CopilotView):
+    """An end to what is being written."""
+
+    def post(self, request: Request, pk: UUID) -> Response:
+        """The reply ends where it is; what was said is kept."""
+        return Response({"stopping": copilot_turns.stop(user_of(request), pk, timezone.now())})
+
+
+@extend_schema(exclude=True)
+class RetryAPI(CopilotView):
+    """Another try at the last reply."""
+
+    def post(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """Read the new one as it is written."""
+        user = user_of(request)
+        return _answer(user, lambda: copilot_turns.retry(user, pk, timezone.now()))
+
+
+@extend_schema(exclude=True)
+class FeedbackAPI(CopilotView):
+    """What one thinks of a reply."""
+
+    def put(self, request: Request, pk: int) -> Response:
+        """Thumbs and a note, or neither."""
+        wanted = read(FeedbackSerializer, request.data)
+        user = user_of(request)
+        if wanted["rating"] is None:
+            copilot.take_feedback_back(user, pk)
+        else:
+            copilot.give_feedback(user, pk, wanted["rating"], wanted["note"], timezone.now())
+        return Response({"id": pk, "rating": wanted["rating"], "note": wanted["note"] if wanted["rating"] else ""})
+
+
+@extend_schema(exclude=True)
+class StreamAPI(CopilotView):
+    """Reading along, from wherever one was."""
+
+    def get(self, request: Request, turn_id: UUID) -> HttpResponseBase:
+        """What comes after `Last-Event-ID`, live; from the beginning without it."""
+        user = user_of(request)
+        turn = copilot_turns.turn_of(user, turn_id)
+        place = _place(request.headers.get("Last-Event-ID", ""), turn)
+        return _answer(user, lambda: Asked(turn.conversation, None, turn), place)
+
+
+def _messages(user: User, wanted: dict[str, Any]) -> dict[str, Any]:
+    session_id = wanted["session_id"]
+    session = session_shown(copilot.session(user, session_id))
+    if "last" in wanted:
+        found = copilot.newest_messages(user, session_id, before=wanted.get("before"), limit=wanted["last"])
+        earlier = found[0].position if len(found) == wanted["last"] else None
+        return {"session": session, "items": [message_shown(each) for each in found], "next": None, "before": earlier}
+    limit = wanted.get("limit", DEFAULT_MESSAGES)
+    found = copilot.messages(user, session_id, after=wanted.get("cursor", 0), limit=limit + 1)
+    page = found[:limit]
+    following = str(page[-1].position) if len(found) > limit else None
+    return {"session": session, "items": [message_shown(each) for each in page], "next": following, "before": None}
+
+
+def _place(last_event_id: str, turn: Turn) -> Place:
+    """How far the reader is, by an id that we gave; what was never given is no place."""
+    match = LAST_EVENT_ID.fullmatch(last_event_id)
+    place = Place(int(match[1]), int(match[2])) if match else Place()
+    return place if place.attempt <= turn.attempt else Place()
+
+
+# --- the stream -------------------------------------------------------------------------------------------------------
+def _answer(user: User, ask: Callable[[], Asked], place: Place | None = None) -> HttpResponseBase:
+    """What was asked for, as events. Where the process has no room the stream ends at once, and the reader comes back.
+
+    Raises what `ask` raises, and TooManyError.
+    """
+    entered = room.enter(user.id)
+    try:
+        asked = ask()
+        reader = feed.read(asked.turn.pk, user.id, place or Place()) if entered and asked.turn else None
+    except BaseException:
+        if entered:
+            room.leave(user.id)
+        raise
+
+    def closed() -> None:
+        if reader:
+            feed.leave(reader)
+        if entered:
+            room.leave(user.id)
+
+    return EventStream(_events(asked, reader), closed)
+
+
+def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
+    yield f"retry: {RETRY_SECONDS * 1000}\n".encode() + event("session", _session_event(asked))
+    if asked.turn is None:
+        yield event("done", _done(asked.session, None, None, "taken_over"))
+    if reader is None:
+        return
+    until = monotonic() + LONGEST_SECONDS
+    while monotonic() < until:
+        news = reader.wait(HEARTBEAT_SECONDS)
+        if isinstance(news, Piece):
+            place = f"{news.end.attempt}.{news.end.characters}"
+            yield event("delta", {"text": news.text, "start": news.start}, place)
+        elif isinstance(news, Ended):
+            yield _end(asked.session, news)
+            return
+        else:
+            yield HEARTBEAT
+
+
+def _session_event(asked: Asked) -> dict[str, Any]:
+    return {
+        "session_id": str(asked.session.pk),
+        "turn_id": str(asked.turn.pk) if asked.turn else None,
+        "message_id": asked.chunk.pk if asked.chunk else None,
+        "title": asked.session.topic,
+    }
+
+
+def _end(session: Conversation, ended: Ended) -> bytes:
+    turn = ended.turn
+    if turn is None or turn.status != Turn.Status.FAILED:
+        how = turn.finish_reason if turn and ended.chunk else turn.code if turn else "deleted"
+        return event("done", _done(session, turn, ended.chunk, how))
+    return event(
+        "error",
+        {
+            "error": SENTENCES.get(turn.code, FAILED),
+            "code": turn.code,
+            "retryable": turn.code not in {"unauthorized", "insufficient_quota"},
+            "session_id": str(session.pk),
+            "turn_id": str(turn.pk),
+            "message": message_shown(ended.chunk) if ended.chunk else None,
+        },
+    )
+
+
+def _done(session: Conversation, turn: Turn | None, chunk: Any, finish_reason: str) -> dict[str, Any]:
+    return {
+        "session_id": str(session.pk),
+        "turn_id": str(turn.pk) if turn else None,
+        "chunk_id": chunk.pk if chunk else None,
+        "finish_reason": finish_reason,
+        "message": message_shown(chunk) if chunk else None,
+        "usage": {"tokens_in": turn.tokens_in if turn else 0, "tokens_out": turn.tokens_out if turn else 0},
+    }
+
+
+routes: dict[str, Any] = {
+    "copilot": CopilotAPI,
+    "copilot/roles": RolesAPI,
+    "copilot/sessions": SessionsAPI,
+    "copilot/sessions/<uuid:pk>": SessionAPI,
+    "copilot/sessions/<uuid:pk>/stop": StopAPI,
+    "copilot/sessions/<uuid:pk>/retry": RetryAPI,
+    "copilot/messages/<int:pk>/feedback": FeedbackAPI,
+    "copilot/stream/<uuid:turn_id>": StreamAPI,
+}

@@ -1,0 +1,100 @@
+"""What the copilot takes and gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from conversations.api.serializers import Choice, Text
+from conversations.http import markdown
+from conversations.models import Assistant, Chunk, Conversation, Feedback, Role
+from conversations.services.context import SUPERSEDED
+from conversations.services.copilot_turns import ENDED
+
+DEFAULT_SESSIONS = 5
+DEFAULT_MESSAGES = 50
+
+
+class QuestionSerializer(serializers.Serializer[Any]):
+    """What a user sends."""
+
+    message = Text(max_length=500_000, trim_whitespace=False)
+    session_id = serializers.UUIDField(required=False, allow_null=True, default=None)
+    role = Text(max_length=63, required=False, allow_blank=True, default="")
+    client = Text(max_length=63, required=False, allow_blank=True, default="")
+    message_id = Text(max_length=200, required=False, allow_blank=True, default="")
+
+
+class NewSessionSerializer(serializers.Serializer[Any]):
+    """Whom to talk to."""
+
+    role = Text(max_length=63, required=False, allow_blank=True, default="")
+    client = Text(max_length=63, required=False, allow_blank=True, default="")
+
+
+class TitleSerializer(serializers.Serializer[Any]):
+    """What a session is called."""
+
+    title = Text(max_length=200)
+
+
+class FeedbackSerializer(serializers.Serializer[Any]):
+    """Thumbs and a note; null takes them back."""
+
+    rating = Choice(choices=Feedback.Rating.choices, allow_null=True)
+    note = Text(max_length=2_000, required=False, allow_blank=True, default="")
+
+
+class ReadSerializer(serializers.Serializer[Any]):
+    """What is asked for by `GET /copilot`."""
+
+    session_id = serializers.UUIDField(required=False)
+    limit = serializers.IntegerField(required=False, min_value=1, max_value=200)
+    cursor = serializers.IntegerField(required=False, min_value=0, max_value=2**31 - 1)
+    last = serializers.IntegerField(required=False, min_value=1, max_value=200)
+    before = serializers.IntegerField(required=False, min_value=1, max_value=2**31 - 1)
+
+
+def role_shown(assistant: Assistant) -> dict[str, Any]:
+    """An assistant that the user may talk to."""
+    client = assistant.client
+    return {"role": assistant.key, "name": assistant.name, "client": client.sub_domain, "client_name": client.name}
+
+
+def session_shown(session: Conversation) -> dict[str, Any]:
+    """A session; `turn_id` is the reply that is being written."""
+    assistant = session.assistant
+    running = getattr(session, "running_turn", None)
+    return {
+        "id": str(session.pk),
+        "title": session.topic,
+        "role": assistant.key if assistant else "",
+        "role_name": assistant.name if assistant else "",
+        "client": session.client.sub_domain,
+        "status": session.status,
+        "taken_over": session.taken_over_at is not None,
+        "turn_id": str(running) if running else None,
+        "started_at": session.started_at,
+        "last_message_at": session.last_message_at,
+    }
+
+
+def message_shown(chunk: Chunk) -> dict[str, Any]:
+    """A message. `state` is `whole`, or why a reply is not: `stopped`, or the code of what went wrong (`partial` is
+    true then); `html` is the reply's Markdown as harmless HTML."""
+    text: str = getattr(chunk, "words", chunk.content)
+    feedback = getattr(chunk, "feedback", None)
+    return {
+        "id": chunk.pk,
+        "position": chunk.position,
+        "role": "ai" if chunk.role == Role.AI else "user",
+        "by_colleague": chunk.author_id is not None,
+        "content": text,
+        "html": markdown.render(text) if chunk.role == Role.AI else None,
+        "partial": ENDED in chunk.metadata,
+        "state": chunk.metadata.get(ENDED, "whole"),
+        "superseded": SUPERSEDED in chunk.metadata,
+        "feedback": {"rating": feedback.rating, "note": feedback.note} if feedback else None,
+        "created_at": chunk.created_at,
+    }

@@ -1,0 +1,60 @@
+"""What goes by the clock, asked for over HTTP: for hosts that run no queue. With `Authorization: Bearer <CRON_SECRET>`;
+where no secret is set there is no such route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.csrf import csrf_exempt
+
+from conversations.http import envelope
+from conversations.services import lifecycle, remembering, retention
+
+METHODS = ("GET", "POST")
+
+
+@csrf_exempt
+def sweep(request: HttpRequest) -> HttpResponse:
+    """Age the sessions, and remember what has ended."""
+
+    def swept() -> dict[str, Any]:
+        report = asdict(lifecycle.sweep(timezone.now()))
+        report.pop("examples")
+        return {**report, "remembered": remembering.remember_ended() if remembering.pending() else 0}
+
+    return _by_the_clock(request, swept)
+
+
+@csrf_exempt
+def cleanup(request: HttpRequest) -> HttpResponse:
+    """Delete what was kept long enough."""
+    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now())))
+
+
+def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:
+    secret = settings.CRON_SECRET
+    if not secret:
+        return envelope.failure(404, "not_found", envelope.NOT_FOUND)
+    if not constant_time_compare(_shown(request), secret):
+        challenge = {"WWW-Authenticate": envelope.CHALLENGE}
+        return envelope.failure(
+            401, "not_authenticated", "CRON_SECRET is needed, as a bearer token.", headers=challenge
+        )
+    if request.method not in METHODS:
+        return envelope.wrong_method(request.method, *METHODS)
+    try:
+        return envelope.success(work())
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()
+
+
+def _shown(request: HttpRequest) -> str:
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return str(token).strip() if scheme.lower() == "bearer" else ""

@@ -1,0 +1,61 @@
+"""What the copilot keeps beside its sessions: a reply while it is being written, and what its reader thought of it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.conversation import Chunk, Conversation
+from conversations.models.turn import Turn
+
+
+class Delta(models.Model):
+    """A piece of the reply that a streamed turn is writing: `start` counts the characters before it.
+
+    The pieces are what a reader in any process reads along. They go when the turn ends: the chunk has the whole. Those
+    of an earlier attempt go when the next begins. `login_id` is the reader's, for the policy on the table.
+    """
+
+    pk = models.CompositePrimaryKey("turn_id", "attempt", "start")
+    turn = models.ForeignKey(
+        Turn, on_delete=models.DO_NOTHING, related_name="deltas", db_constraint=False, db_index=False
+    )  # cascades in the database
+    attempt = models.PositiveSmallIntegerField()
+    start = models.PositiveIntegerField()
+    text = models.TextField()
+    login_id = models.IntegerField(null=True)
+
+    class Meta:
+        db_table = "copilot_deltas"
+
+    def __str__(self) -> str:
+        return f"{len(self.text)} characters from {self.start} on"
+
+
+class Feedback(models.Model):
+    """What a signed-in user thought of a reply: thumbs, and a note if they like. The last word counts."""
+
+    class Rating(models.TextChoices):
+        """Thumbs."""
+
+        UP = "up"
+        DOWN = "down"
+
+    chunk = models.OneToOneField(
+        Chunk, on_delete=models.DO_NOTHING, primary_key=True, related_name="feedback", db_constraint=False
+    )  # cascades in the database
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="feedback", db_constraint=False
+    )  # cascades in the database
+    rating = models.CharField(max_length=4, choices=Rating)
+    note = models.TextField(blank=True, default="", db_default="")
+    given_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "copilot_feedback"
+        ordering = ["-given_at"]
+        verbose_name_plural = "feedback"
+        constraints = [models.CheckConstraint(name="rating_known", condition=models.Q(rating__in=["up", "down"]))]
+
+    def __str__(self) -> str:
+        return f"thumbs {self.rating}"

@@ -1,0 +1,30 @@
+"""Transactions of signed-in users: in a database role that row-level security confines to their own rows.
+
+The queries of the copilot ask for the user's rows anyway; the policies are there for the query that forgets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.db import connection, transaction
+
+NOBODY = "none"
+
+
+@contextmanager
+def confined_to(*user_ids: int) -> Iterator[None]:
+    """A transaction that sees and changes the rows of these users alone, however it asks."""
+    nested = connection.in_atomic_block
+    with transaction.atomic():
+        _take_on(settings.COPILOT_ROLE, ",".join(map(str, user_ids)))
+        yield
+        if nested:  # the role would last as long as the transaction around this one
+            _take_on(NOBODY, "")
+
+
+def _take_on(role: str, logins: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('role', %s, true), set_config('convo.logins', %s, true)", [role, logins])

@@ -1,0 +1,77 @@
+"""A shop whose members talk to its copilot, a model that writes, and what the dispatcher does about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conversations.models import Client
+from conversations.services import copilot_feed
+from conversations.services.copilot_writer import CopilotWriter
+from tests import factories
+from tests.copilot.reading import Browser, user
+from tests.fakes.openai import FakeOpenAI
+
+
+@pytest.fixture
+def roofers(transactional_db: Any) -> Client:
+    """A client with assistants for its members, and one for its customers."""
+    client = factories.ClientFactory(name="Roofers", sub_domain="roofers")
+    for key, name in (("field", "Field technician"), ("pm", "Project manager"), ("exec", "Executive")):
+        prompt = f"You help as {name}."
+        factories.AssistantFactory(
+            client=client, key=key, name=name, system_prompt=prompt, engine="auto", in_copilot=True, is_default=False
+        )
+    factories.AssistantFactory(client=client, key="ada", name="Ada, for customers")
+    return client
+
+
+@pytest.fixture
+def model(settings: Any) -> Iterator[FakeOpenAI]:
+    """The language model."""
+    with FakeOpenAI() as fake:
+        settings.OPENAI_BASE_URL = fake.base_url
+        yield fake
+
+
+@pytest.fixture
+def writer(
+    roofers: Client, model: FakeOpenAI, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CopilotWriter]:
+    """What the dispatcher does for the copilot."""
+    settings.DISPATCH_POLL_SECONDS = 0.02
+    monkeypatch.setattr("conversations.services.copilot_writer.FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr("conversations.services.copilot_writing.PAUSE_SECONDS", 0.05)
+    resident = CopilotWriter(patience=0.2)
+    resident.start()
+    yield resident
+    resident.stop()
+    resident.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The feed's thread goes, with its connection, before the database is emptied."""
+    monkeypatch.setattr(copilot_feed, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(copilot_feed, "POLL_SECONDS", 0.02)
+    yield
+    until = time.monotonic() + 10
+    while copilot_feed.feed._thread is not None and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def ann(roofers: Client, live_server: Any) -> Iterator[Browser]:
+    """A member of the roofers'."""
+    with Browser(live_server.url, user("ann", roofers)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def bob(roofers: Client, live_server: Any) -> Iterator[Browser]:
+    """Another."""
+    with Browser(live_server.url, user("bob", roofers)) as browser:
+        yield browser

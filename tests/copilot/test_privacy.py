@@ -1,0 +1,347 @@
+"""Whose sessions they are: by query, and by the database's own policies under it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.auth import get_user_model
+from django.db import connection
+from django.test import Client as HttpClient
+from django.utils import timezone
+
+from conversations.engines.contract import Reply
+from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
+from conversations.services import copilot, copilot_turns
+from conversations.services.copilot import User
+from conversations.services.copilot_turns import Question
+from conversations.services.copilot_writing import Claim, Piece, claim, keep, keep_pieces
+from tests import factories
+from tests.copilot.reading import user
+
+pytestmark = pytest.mark.django_db
+
+NEVER = "5f0c7a52-0000-4000-8000-000000000000"
+CONFINED = [
+    *("memberships", "clients", "assistants", "contacts", "conversations", "conversation_chunks"),
+    *("conversation_turns", "conversation_events", "copilot_deltas", "copilot_feedback", "chunk_corrections"),
+]
+
+
+@pytest.fixture
+def firm(db: Any) -> Client:
+    client = factories.ClientFactory(name="Firm", sub_domain="firm")
+    factories.AssistantFactory(client=client, key="field", in_copilot=True, is_default=False)
+    factories.AssistantFactory(client=client, key="hidden", in_copilot=False)
+    return client
+
+
+def as_user(who: Any) -> User:
+    return User(who.pk, who.username)
+
+
+def answered(who: Any, message: str = "Hello") -> copilot_turns.Asked:
+    """A session of theirs with a whole reply."""
+    asked = copilot_turns.ask(as_user(who), Question(message), timezone.now())
+    [mine] = claim(timezone.now(), 10)
+    keep(mine, Reply(text=f"Reply to {message}", engine="offline"), timezone.now())
+    return asked
+
+
+@pytest.fixture
+def ann(firm: Client) -> Any:
+    return user("ann", firm)
+
+
+@pytest.fixture
+def bob(firm: Client) -> Any:
+    return user("bob", firm)
+
+
+def http_of(who: Any, **options: Any) -> HttpClient:
+    http = HttpClient(raise_request_exception=False, **options)
+    http.force_login(who)
+    return http
+
+
+# --- by query ---------------------------------------------------------------------------------------------------------
+def calls(session_id: Any, turn_id: Any, chunk_id: Any) -> list[tuple[str, str, Any]]:
+    """Every route that names something, with a body that it takes."""
+    return [
+        ("GET", f"/copilot?session_id={session_id}", None),
+        ("GET", f"/copilot?session_id={session_id}&last=10", None),
+        ("POST", "/copilot", {"message": "Hello", "session_id": str(session_id)}),
+        ("PATCH", f"/copilot/sessions/{session_id}", {"title": "Mine"}),
+        ("DELETE", f"/copilot/sessions/{session_id}", None),
+        ("POST", f"/copilot/sessions/{session_id}/stop", None),
+        ("POST", f"/copilot/sessions/{session_id}/retry", None),
+        ("PUT", f"/copilot/messages/{chunk_id}/feedback", {"rating": "up"}),
+        ("GET", f"/copilot/stream/{turn_id}", None),
+    ]
+
+
+def test_somebody_else_s_session_answers_as_one_that_never_was(ann: Any, bob: Any) -> None:
+    asked = answered(ann)
+    chunk = Chunk.objects.get(role="ai")
+    before = list(Chunk.objects.values()), list(Conversation.objects.values()), list(Turn.objects.values())
+    theirs = calls(asked.session.pk, asked.turn.pk, chunk.pk)  # type: ignore[union-attr]
+    for (method, path, body), (_, never, never_body) in zip(theirs, calls(NEVER, NEVER, 987_654_321), strict=True):
+        http = http_of(bob)
+        answers = [
+            http.generic(method, where, _json(what), content_type="application/json", headers={"Last-Event-ID": "1.3"})
+            for where, what in ((path, body), (never, never_body))
+        ]
+        assert [answer.status_code for answer in answers] == [404, 404], (method, path)
+        assert answers[0].content == answers[1].content
+    assert before == (list(Chunk.objects.values()), list(Conversation.objects.values()), list(Turn.objects.values()))
+    assert http_of(bob).get("/copilot").json()["data"]["items"] == []
+    assert [each["id"] for each in http_of(ann).get("/copilot").json()["data"]["items"]] == [str(asked.session.pk)]
+
+
+def _json(body: Any) -> str:
+    return json.dumps(body) if body is not None else ""
+
+
+def test_a_session_on_another_channel_is_none_of_the_copilot_s(ann: Any, firm: Client) -> None:
+    answered(ann)
+    contact = Contact.objects.get(login=ann)
+    other = factories.ConversationFactory(client=firm, contact=contact, channel="sms")
+    chunk = Chunk.objects.create(conversation=other, position=1, role="ai", content="A text message")
+    http = http_of(ann)
+    assert http.get(f"/copilot?session_id={other.pk}").status_code == 404
+    put = http.put(f"/copilot/messages/{chunk.pk}/feedback", {"rating": "up"}, content_type="application/json")
+    assert put.status_code == 404
+    assert len(http.get("/copilot").json()["data"]["items"]) == 1
+
+
+def test_who_is_no_member_any_more_sees_nothing(ann: Any) -> None:
+    asked = answered(ann)
+    Membership.objects.filter(user=ann).delete()
+    http = http_of(ann)
+    assert http.get("/copilot").json()["data"]["items"] == []
+    assert http.get(f"/copilot?session_id={asked.session.pk}").status_code == 404
+    refused = http.post("/copilot", {"message": "Hello"}, content_type="application/json")
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_assistant")
+
+
+def test_only_assistants_that_the_client_allows_are_talked_to(ann: Any) -> None:
+    http = http_of(ann)
+    assert [each["role"] for each in http.get("/copilot/roles").json()["data"]["items"]] == ["field"]
+    for role in ("hidden", "nobody"):
+        refused = http.post("/copilot", {"message": "Hello", "role": role}, content_type="application/json")
+        assert (refused.status_code, refused.json()["code"]) == (404, "no_assistant")
+    assert not Conversation.objects.exists()
+
+
+def test_what_the_assistant_is_told_is_not_shown(ann: Any) -> None:
+    asked = answered(ann)
+    shown = http_of(ann).get(f"/copilot?session_id={asked.session.pk}").content.decode()
+    assert "You are Ada" not in shown
+    assert Chunk.objects.filter(role="system", content__contains="You are Ada").exists()
+
+
+def test_a_deleted_session_leaves_nothing(ann: Any) -> None:
+    asked = answered(ann)
+    chunk = Chunk.objects.get(role="ai")
+    http = http_of(ann)
+    http.put(
+        f"/copilot/messages/{chunk.pk}/feedback", {"rating": "down", "note": "No"}, content_type="application/json"
+    )
+    assert Feedback.objects.get().note == "No"
+    assert http.delete(f"/copilot/sessions/{asked.session.pk}").status_code == 200
+    assert not any(model.objects.exists() for model in (Conversation, Chunk, Turn, Feedback))
+    assert http.delete(f"/copilot/sessions/{asked.session.pk}").status_code == 404
+
+
+# --- by the door ------------------------------------------------------------------------------------------------------
+def test_nobody_is_let_in_without_signing_in(firm: Client) -> None:
+    for method, path, body in calls(NEVER, NEVER, 1):
+        answer = HttpClient().generic(method, path, _json(body), content_type="application/json")
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), path
+
+
+def test_another_site_can_do_nothing_with_the_session(ann: Any) -> None:
+    http = http_of(ann, enforce_csrf_checks=True)
+    asked = answered(ann)
+    for method, path, body in calls(asked.session.pk, asked.turn.pk, 1):  # type: ignore[union-attr]
+        if method != "GET":
+            answer = http.generic(method, path, _json(body), content_type="application/json")
+            assert answer.status_code == 403, path
+            assert answer.json()["success"] is False
+    assert Conversation.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"message": ""},
+        {"message": " \n"},
+        {"message": 5},
+        {"message": "x", "session_id": 5},
+        {"message": "x", "role": ["field"]},
+        {"message": "x", "message_id": "y" * 201},
+        {"message": "x", "client": "another"},
+    ],
+)
+def test_nonsense_is_refused_and_nothing_begins(ann: Any, body: Any) -> None:
+    answer = http_of(ann).post("/copilot", body, content_type="application/json")
+    assert answer.status_code in (400, 404), answer.content
+    assert answer.json()["success"] is False
+    assert not Conversation.objects.exists()
+
+
+def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
+    settings.COPILOT_MESSAGE_CHARACTERS = 10
+    long = http_of(ann).post("/copilot", {"message": "x" * 11}, content_type="application/json")
+    assert (long.status_code, long.json()["code"]) == (400, "message_too_long")
+    settings.COPILOT_MESSAGES_PER_MINUTE = 2
+    for _ in range(2):
+        answered(ann)
+    often = http_of(ann).post("/copilot", {"message": "Hello"}, content_type="application/json")
+    assert (often.status_code, often.json()["code"]) == (429, "rate_limited")
+    assert 1 <= int(often["Retry-After"]) <= 60
+    settings.COPILOT_MESSAGES_PER_MINUTE, settings.COPILOT_STREAMS_PER_USER = 0, 1
+    copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    many = http_of(ann).post("/copilot", {"message": "Hello"}, content_type="application/json")
+    assert (many.status_code, many.json()["code"]) == (429, "too_many_streams")
+    assert many["Retry-After"]
+
+
+# --- by the database --------------------------------------------------------------------------------------------------
+@pytest.fixture
+def raw(transactional_db: Any) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of its own, in the copilot's role, as whoever `convo.logins` names."""
+    parameters = connection.get_connection_params()
+    parameters.pop("cursor_factory", None)
+    parameters.pop("context", None)
+    with psycopg.connect(**{**parameters, "prepare_threshold": None}) as opened:
+        opened.execute(f"SET ROLE {django_settings.COPILOT_ROLE}")
+        opened.commit()
+        yield opened
+
+
+def counts(raw: psycopg.Connection[Any], who: Any = None) -> dict[str, int]:
+    """How many rows of each table there are, for the user."""
+    raw.execute("SELECT set_config('convo.logins', %s, false)", [str(who.pk) if who else ""])
+    return {table: raw.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in CONFINED}  # type: ignore[index]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any]) -> None:
+    firm = factories.ClientFactory(sub_domain="firm")
+    factories.AssistantFactory(client=firm, key="field", in_copilot=True)
+    other_firm = factories.ClientFactory(sub_domain="other")
+    factories.AssistantFactory(client=other_firm, key="field", in_copilot=True)
+    ann, bob = user("ann", firm), user("bob", other_firm)
+    factories.ConversationFactory(client=firm)  # a customer's
+    for who in (ann, bob, bob):
+        answered(who)
+    running = copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    [mine] = claim(timezone.now(), 10)
+    keep_pieces([Piece(mine, 0, "Hel")])
+    reply = Chunk.objects.filter(role="ai", conversation__contact__login=ann).get()
+    Feedback.objects.create(chunk=reply, conversation_id=reply.conversation_id, rating="up")
+    assert set(counts(raw).values()) == {0}, "nobody is signed in"
+    seen, theirs = counts(raw, ann), counts(raw, bob)
+    assert (seen["clients"], seen["memberships"], seen["contacts"], seen["conversations"]) == (1, 1, 1, 2)
+    assert (seen["conversation_chunks"], seen["conversation_turns"], seen["copilot_deltas"]) == (7, 2, 1)
+    assert (theirs["conversations"], theirs["copilot_deltas"], theirs["conversation_turns"]) == (2, 0, 2)
+    assert Conversation.objects.count() == 5, "the owner sees all"
+    assert running.session.contact_id == Contact.objects.get(login=ann).pk
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any]) -> None:
+    firm = factories.ClientFactory(sub_domain="firm")
+    factories.AssistantFactory(client=firm, key="field", in_copilot=True)
+    ann, bob = user("ann", firm), user("bob", firm)
+    asked = answered(ann)
+    answered(bob)
+    counts(raw, bob)
+    raw.commit()
+    assert raw.execute("UPDATE conversations SET topic = 'taken'").rowcount == 1
+    assert raw.execute("DELETE FROM conversations WHERE id = %s", [asked.session.pk]).rowcount == 0
+    raw.commit()
+    bobs = Conversation.objects.get(contact__login=bob)
+    hers, his = asked.session, bobs.pk
+    for statement, *values in [
+        (
+            "INSERT INTO conversation_chunks (conversation_id, position, role, content) VALUES (%s, 9, 'ai', '')",
+            hers.pk,
+        ),
+        ("UPDATE conversations SET contact_id = %s WHERE id = %s", hers.contact_id, his),
+        ("UPDATE conversations SET channel = 'sms', thread = '' WHERE id = %s", his),
+        ("INSERT INTO contacts (id, client_id, user_id, login_id) VALUES (%s, %s, 'x', %s)", uuid4(), firm.pk, ann.pk),
+        ("UPDATE conversation_chunks SET content = 'x'",),
+        ("INSERT INTO copilot_deltas VALUES (%s, 1, 0, 'x', %s)", asked.turn.pk, bob.pk),  # type: ignore[union-attr]
+        ("SELECT * FROM auth_user",),
+        ("SELECT * FROM api_keys",),
+        ("SELECT * FROM channel_accounts",),
+        ("CREATE TABLE x ()",),
+    ]:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            raw.execute(statement, values)
+        raw.rollback()
+    assert Conversation.objects.get(contact__login=ann).topic == "Hello"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_policies_hold_where_a_query_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    firm = factories.ClientFactory(sub_domain="firm")
+    factories.AssistantFactory(client=firm, key="field", in_copilot=True)
+    ann, bob = user("ann", firm), user("bob", firm)
+    asked = answered(ann)
+    monkeypatch.setattr(copilot, "_shown", lambda _user: Conversation.objects.select_related("assistant", "client"))
+    http = http_of(bob)
+    assert http.get("/copilot").json()["data"]["items"] == []
+    assert http.get(f"/copilot?session_id={asked.session.pk}").status_code == 404
+
+
+def test_the_role_ends_with_its_transaction(ann: Any, bob: Any) -> None:
+    answered(ann)
+    copilot.sessions(as_user(bob), 5)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user, current_setting('convo.logins', true)")
+        [(role, logins)] = cursor.fetchall()
+    assert role != django_settings.COPILOT_ROLE
+    assert not logins
+    assert get_user_model().objects.count() == 2
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+def test_an_attempt_whose_time_is_over_writes_nothing_into_the_next(ann: Any, settings: Any) -> None:
+    settings.LEASE_SECONDS = 1
+    copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    now = timezone.now()
+    [slow] = claim(now, 10)
+    keep_pieces([Piece(slow, 0, "From the first")])
+    assert claim(now, 10) == []
+    [quick] = claim(now + timezone.timedelta(seconds=2), 10)
+    assert (quick.turn_id, quick.attempt) == (slow.turn_id, 2)
+    keep_pieces([Piece(slow, 14, " again"), Piece(quick, 0, "From the second")])
+    assert list(quick_pieces(quick)) == [(2, 0, "From the second")]
+    assert keep(slow, Reply(text="First", engine="offline"), now) == "abandoned"
+    assert keep(quick, Reply(text="Second", engine="offline"), now) == "committed"
+    assert Chunk.objects.get(role="ai").content == "Second"
+    assert list(quick_pieces(quick)) == []
+
+
+def quick_pieces(mine: Claim) -> Any:
+    return Delta.objects.filter(turn_id=mine.turn_id).values_list("attempt", "start", "text")
+
+
+@pytest.mark.parametrize("taken", ["closed", "taken over"])
+def test_an_assistant_that_lost_the_session_says_nothing(ann: Any, taken: str) -> None:
+    asked = copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    [mine] = claim(timezone.now(), 10)
+    now = timezone.now()
+    gone = {"status": "closed", "ended_at": now, "ended_by": "staff"} if taken == "closed" else {"taken_over_at": now}
+    Conversation.objects.filter(pk=asked.session.pk).update(**gone)
+    assert keep(mine, Reply(text="Hello", engine="offline"), now) == "dropped"
+    assert not Chunk.objects.filter(role="ai").exists()
