@@ -26,7 +26,7 @@ def cascade(table: str, column: str, referenced: str) -> migrations.RunSQL:
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', "0011_keep_prompts_in_bounds"),
+        ('conversations', "0012_simulate_channels"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
