@@ -6,8 +6,8 @@ from django.urls import URLPattern, URLResolver, include, path
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
-from conversations.api.memory import MemoryViewSet
 from conversations.api import copilot
+from conversations.api.memory import MemoryViewSet
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
 from conversations.http.envelope import only_get
