@@ -26,7 +26,7 @@ def cascade(table: str, column: str, referenced: str) -> migrations.RunSQL:
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', "0012_simulate_channels"),
+        ('conversations', "0013_agent_states"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -96,7 +96,7 @@ def confine(table, seen, deeds):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0013_keep_the_copilot_s_sessions")]
+    dependencies = [("conversations", "0014_keep_the_copilot_s_sessions")]
 
     operations = [
         migrations.RunPython(make_role, migrations.RunPython.noop),
