@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from channels_out.errors import InboundError, SendError
@@ -47,14 +48,32 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Template:
+    """A message that the provider has approved beforehand, by its name there and its language ("en_US")."""
+
+    name: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutboundMessage:
-    """One text to send. `message_id` is our own id of it; `reply_to` the provider's id of the message it answers."""
+    """One text to send. `message_id` is our own id of it; `reply_to` the provider's id of the message it answers, for
+    those that can quote it; where there is a `template`, that is sent and the text is not."""
 
     message_id: str
     to: str
     to_kind: AddressKind
     text: str
     reply_to: str = ""
+    template: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BeingAnswered:
+    """A person's message to which a reply is being written: the provider's id of it, and where it came from."""
+
+    message_id: str
+    sender: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +101,31 @@ class Adapter(ABC):
     account that did not verify are not to be believed.
 
     provider              the word in `ChannelAccount.provider`
+    title                 what staff call it
+    address_name          what an account's address is there, for who sets one up
     channel               the channel it speaks
     text_limit            the longest text of one message, counted in `limit_unit`
     limit_unit            a unit of `splitting`: "characters", "utf-16 units" or "utf-8 bytes"
     credentials           names an account must have to send and to verify
     sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
+    reply_window          how long after a person last wrote free text may be sent to them; None: for ever
+    sends_templates       outside the window a template may be sent
+    shows_typing          `show_typing` is to be called when a reply is begun
+    counts_by_time        some of its receipts are `ReachedUntil`
     """
 
     provider: ClassVar[str]
+    title: ClassVar[str] = ""
+    address_name: ClassVar[str] = "address"
     channel: Channel
     text_limit: ClassVar[int]
     limit_unit: ClassVar[str] = "characters"
     credentials: ClassVar[tuple[str, ...]] = ()
     sends_idempotently: ClassVar[bool] = False
+    reply_window: ClassVar[timedelta | None] = None
+    sends_templates: ClassVar[bool] = False
+    shows_typing: ClassVar[bool] = False
+    counts_by_time: ClassVar[bool] = False
 
     def recognises(self, request: InboundRequest) -> bool:
         """Whether this provider, and no other of its channel, can have sent the request. Nothing is verified yet."""
@@ -125,6 +156,12 @@ class Adapter(ABC):
     @abstractmethod
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text. Raises SendError."""
+
+    def show_typing(self, account: Account, answered: BeingAnswered) -> None:
+        """The person sees that their message was read and, for some seconds, that a reply is being written.
+
+        Raises SendError, of which nothing follows.
+        """
 
     def check(self, account: Account) -> str:
         """Ask the provider whether it takes the account's credentials; nothing is sent to anybody.

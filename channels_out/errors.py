@@ -31,6 +31,7 @@ class SendError(Exception):
                     Always retryable, but later than other errors.
     ambiguous       the bytes left and no answer came back: the message may have been accepted. Never retryable.
     account_broken  the account's credentials or standing are refused: every other send will fail too
+    outside_window  the person last wrote too long ago for free text; a template may go. Never retryable as it is.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SendError(Exception):
         throttled: Throttled = "",
         ambiguous: bool = False,
         account_broken: bool = False,
+        outside_window: bool = False,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -51,6 +53,7 @@ class SendError(Exception):
         self.throttled = throttled
         self.ambiguous = ambiguous
         self.account_broken = account_broken
+        self.outside_window = outside_window
 
 
 class UnknownAdapterError(LookupError):

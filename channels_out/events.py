@@ -55,6 +55,16 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachedUntil:
+    """Everything that we sent to this person until then was delivered, or read. The provider does not say which."""
+
+    account: str
+    sender: str
+    status: ReceiptStatus
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Unhandled:
     """Something that arrived and is not a turn of the conversation: kept with its reason, so that it can be replayed.
 
@@ -70,4 +80,4 @@ class Unhandled:
     message_id: str = ""
 
 
-Event = InboundMessage | Receipt | Unhandled
+Event = InboundMessage | Receipt | ReachedUntil | Unhandled

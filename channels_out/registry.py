@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from channels_out.adapters.dialog360 import Dialog360Adapter
+from channels_out.adapters.messenger import MessengerAdapter
 from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import Adapter, InboundRequest
@@ -9,7 +11,9 @@ from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 
 ADAPTERS: tuple[Adapter, ...] = (
+    Dialog360Adapter(),  # before Meta: it may pass Meta's signature header on, which only Meta's own app can verify
     WhatsAppAdapter(),
+    MessengerAdapter(),
     *(SandboxAdapter(channel) for channel in Channel),
 )
 

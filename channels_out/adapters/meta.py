@@ -1,4 +1,4 @@
-"""What all of Meta's webhooks share: the handshake and the signature."""
+"""What Meta's products share: the handshake and the signature of webhooks, and the token of sends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from channels_out.contract import Account, Answer, InboundRequest
-from channels_out.errors import InboundError
+from channels_out.errors import InboundError, SendError
 
 SIGNATURE_HEADER = "x-hub-signature-256"
 
@@ -49,3 +49,14 @@ def verify(request: InboundRequest, account: Account) -> None:
             if hmac.compare_digest(signature(secret, request.body), given):
                 return
     raise InboundError("The signature does not match.", code="invalid_signature")
+
+
+def authorization(account: Account) -> dict[str, str]:
+    """The header with the account's token: in the URL, where Meta takes it too, it would end up in logs.
+
+    Raises SendError (`no_credentials`).
+    """
+    token = account.credentials.get("access_token", "")
+    if not token:
+        raise SendError("The account has no access token.", code="no_credentials", account_broken=True)
+    return {"Authorization": f"Bearer {token}"}

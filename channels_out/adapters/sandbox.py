@@ -10,6 +10,7 @@ class SandboxAdapter(Adapter):
     """Stands in for a provider of any channel. Calls no network and takes no webhooks."""
 
     provider = "sandbox"
+    title = "Sandbox"
     text_limit = 4096
     sends_idempotently = True
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from channels_out import http
 from channels_out.adapters import meta, whatsapp_inbound, whatsapp_outbound
-from channels_out.contract import Account, Adapter, Answer, InboundRequest, OutboundMessage, SendResult
-from channels_out.errors import SendError
+from channels_out.contract import (
+    Account,
+    Adapter,
+    Answer,
+    BeingAnswered,
+    InboundRequest,
+    OutboundMessage,
+    SendResult,
+)
 from channels_out.events import Event
 from channels_out.kinds import Channel
 
@@ -20,10 +28,15 @@ class WhatsAppAdapter(Adapter):
     """
 
     provider = "whatsapp"
+    title = "WhatsApp Cloud (Meta)"
+    address_name = "phone number id"
     channel = Channel.WHATSAPP
     text_limit = whatsapp_outbound.TEXT_LIMIT
     limit_unit = whatsapp_outbound.LIMIT_UNIT
-    credentials = ("access_token", "app_secret", "verify_token")
+    credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
+    reply_window = whatsapp_outbound.REPLY_WINDOW
+    sends_templates = True
+    shows_typing = True
 
     def recognises(self, request: InboundRequest) -> bool:
         """Whether it carries Meta's signature header."""
@@ -46,31 +59,34 @@ class WhatsAppAdapter(Adapter):
         return whatsapp_inbound.events(request.json())
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
-        """Send one text. Meta takes no idempotency key, but gives our message id back with every status."""
-        answer = http.post_json(
-            f"{_url(account)}/messages",
-            whatsapp_outbound.body(message),
-            headers=_authorization(account),
-            timeout=account.timeout,
-        )
-        return whatsapp_outbound.result(answer)
+        """Send one text, or one template. Meta takes no idempotency key, but gives our message id back with every
+        status."""
+        return whatsapp_outbound.result(self._post(account, whatsapp_outbound.body(message)))
+
+    def show_typing(self, account: Account, answered: BeingAnswered) -> None:
+        """Mark the message read and show a typing indicator."""
+        if refusal := whatsapp_outbound.ERRORS.refusal(self._post(account, whatsapp_outbound.typing(answered))):
+            raise refusal
 
     def check(self, account: Account) -> str:
         """Read the phone number's own record. Source: Meta, WhatsApp Business Management API, "Phone numbers"."""
         answer = http.get(
-            f"{_url(account)}?fields=verified_name,display_phone_number",
-            headers=_authorization(account),
+            f"{_number_url(account)}?fields=verified_name,display_phone_number",
+            headers=self._authorization(account),
             timeout=account.timeout,
         )
         return whatsapp_outbound.account_name(answer)
 
+    def _post(self, account: Account, content: dict[str, Any]) -> http.HttpAnswer:
+        headers = self._authorization(account)
+        return http.post_json(self._messages_url(account), content, headers=headers, timeout=account.timeout)
 
-def _url(account: Account) -> str:
+    def _messages_url(self, account: Account) -> str:
+        return f"{_number_url(account)}/messages"
+
+    def _authorization(self, account: Account) -> dict[str, str]:
+        return meta.authorization(account)
+
+
+def _number_url(account: Account) -> str:
     return f"{account.base_url}/{quote(account.address, safe='')}"
-
-
-def _authorization(account: Account) -> dict[str, str]:
-    token = account.credentials.get("access_token", "")
-    if not token:
-        raise SendError("The account has no access token.", code="no_credentials", account_broken=True)
-    return {"Authorization": f"Bearer {token}"}

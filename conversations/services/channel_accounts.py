@@ -11,7 +11,11 @@ from conversations.models import ChannelAccount
 from conversations.services.errors import ConflictError, InvalidError
 
 SIMULATED_PATIENCE = 8.0  # seconds to wait for a simulated provider's answer
-BASE_URL_SETTINGS = {"whatsapp": "GRAPH_BASE_URL"}
+BASE_URL_SETTINGS = {
+    "whatsapp": "GRAPH_BASE_URL",
+    "messenger": "GRAPH_BASE_URL",
+    "dialog360": "DIALOG360_BASE_URL",
+}
 
 
 def adapter_of(account: ChannelAccount) -> Adapter:

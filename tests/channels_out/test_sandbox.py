@@ -28,7 +28,11 @@ def test_it_delivers_at_once_and_always_under_the_same_id(channel: Channel) -> N
 
 def test_adapters_are_found_by_provider_and_by_channel() -> None:
     assert isinstance(registry.adapter_for("whatsapp", "whatsapp"), WhatsAppAdapter)
-    assert [adapter.provider for adapter in registry.adapters_of("whatsapp")] == ["whatsapp", "sandbox"]
+    assert [adapter.provider for adapter in registry.adapters_of("whatsapp")] == [
+        "dialog360",
+        "whatsapp",
+        "sandbox",
+    ]
     assert [adapter.provider for adapter in registry.adapters_of(Channel.WEB)] == ["sandbox"]
     assert registry.providers() == ("whatsapp", "sandbox")
 

@@ -17,7 +17,8 @@ twice is there twice), and gives each a wamid. It fails as told:
     meta.fail_next(Fault(cut="after"))              hangs up; the message is accepted
     meta.fail_next(Fault(cut="body"))               hangs up in the middle of the answer; the message is accepted
 
-A GET of the number gives its names, to whoever has the token.
+A GET of the number gives its names, to whoever has the token. What was marked read, with or without a typing
+indicator, is in `marked`.
 
 And it writes webhooks as Meta does, signed with the app's secret (nothing is posted; post `body` with `headers`):
 
@@ -35,59 +36,36 @@ It needs nothing of the rest of Convo. As a process of its own, it prints its ba
 from __future__ import annotations
 
 import argparse
-import base64
 import dataclasses
-import hashlib
-import hmac
-import json
-import secrets
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from channels_out.simulators import whatsapp
+from channels_out.simulators.whatsapp import new_wamid
+from channels_out.simulators.wire import Webhook, graph_error, signed_by_meta
 from tests.fakes.server import FakeServer, Fault, Received, Reply
 
 VERSION = "v25.0"
-TEXT_LIMIT = 4096
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A message that Meta accepted. `to` is a phone number or a business-scoped user id."""
+    """A message that Meta accepted. `to` is a phone number or a business-scoped user id; of a template there is no
+    text but its name and language."""
 
     wamid: str
     to: str
     text: str
     reply_to: str
     our_message_id: str
-
-
-@dataclass(frozen=True)
-class Webhook:
-    """What Meta posts: the bytes and their headers."""
-
-    body: bytes
-    headers: Mapping[str, str]
-
-
-def new_wamid() -> str:
-    """A message id that looks like Meta's."""
-    return "wamid." + base64.b64encode(secrets.token_bytes(36)).decode()
+    template: str = ""
 
 
 def error_content(code: int, message: str = "An error", details: str = "") -> dict[str, Any]:
     """The body of an error answer."""
-    return {
-        "error": {
-            "message": f"(#{code}) {message}",
-            "type": "OAuthException",
-            "code": code,
-            "error_data": {"messaging_product": "whatsapp", "details": details},
-            "fbtrace_id": "AbCdEfGhIjK",
-        }
-    }
+    return graph_error(code, message, details=details or "Details")
 
 
 class FakeMeta(FakeServer):
@@ -105,9 +83,8 @@ class FakeMeta(FakeServer):
         self.access_token = access_token
         self.app_secret = app_secret
         self.verify_token = verify_token
-        self.business_account_id = "8856996819413533"
-        self.display_phone_number = "250788123200"
         self.sent: list[Sent] = []
+        self.marked: list[dict[str, Any]] = []
         super().__init__(port)
 
     # --- the API
@@ -141,30 +118,30 @@ class FakeMeta(FakeServer):
         if number != self.phone_number_id:
             return Reply(400, error_content(100, f"Object with ID '{number}' does not exist"))
         if request.method == "GET":
-            names = {"verified_name": "The shop", "display_phone_number": f"+{self.display_phone_number}"}
+            names = {"verified_name": "The shop", "display_phone_number": f"+{whatsapp.DISPLAY_PHONE_NUMBER}"}
             return Reply(200, {**names, "id": number})
-        content = request.json()
-        problem = _problem(content)
-        if problem:
+        return self.take(request.json())
+
+    def take(self, content: Any) -> Reply:
+        """The answer to what was posted to the send route."""
+        if problem := whatsapp.problem(content):
             return Reply(400, error_content(100, "Invalid parameter", problem))
         if content.get("status") == "read":
+            with self.lock:
+                self.marked.append(content)
             return Reply(200, {"success": True})
-        return self._accept(content)
-
-    def _accept(self, content: dict[str, Any]) -> Reply:
-        to = content.get("to") or content["recipient"]
+        template = content.get("template", {})
         message = Sent(
             wamid=new_wamid(),
-            to=to,
-            text=content["text"]["body"],
+            to=content.get("to") or content["recipient"],
+            text=content.get("text", {}).get("body", ""),
             reply_to=content.get("context", {}).get("message_id", ""),
             our_message_id=content.get("biz_opaque_callback_data", ""),
+            template=f"{template['name']} {template['language']['code']}" if template else "",
         )
         with self.lock:
             self.sent.append(message)
-        person = {"input": to, "wa_id": to} if "to" in content else {"input": to, "user_id": to}
-        answer = {"messaging_product": "whatsapp", "contacts": [person], "messages": [{"id": message.wamid}]}
-        return Reply(200, answer)
+        return Reply(200, whatsapp.accepted(content, message.wamid))
 
     def _control(self, request: Received) -> Reply:
         if request.path == "/_fake/sent":
@@ -189,30 +166,17 @@ class FakeMeta(FakeServer):
         timestamp: float | None = None,
     ) -> Webhook:
         """A person's text. `message_id` is a fresh wamid unless given; `timestamp` is now, in seconds."""
-        message = {
-            "from": sender,
-            "id": message_id or new_wamid(),
-            "timestamp": str(int(timestamp or time.time())),
-            "text": {"body": text},
-            "type": "text",
-        }
-        return self.webhook(messages=[message], contacts=[{"profile": {"name": name}, "wa_id": sender}])
+        message = whatsapp.text(text, sender=sender, message_id=message_id, timestamp=timestamp)
+        return self.webhook(messages=[message], contacts=[whatsapp.contact(sender, name)])
 
     def status_webhook(
         self, message: Sent, status: str, *, error: int | None = None, timestamp: float | None = None
     ) -> Webhook:
         """What became of a message: sent, delivered, read, failed (with a code), played."""
-        entry: dict[str, Any] = {
-            "id": message.wamid,
-            "status": status,
-            "timestamp": str(int(timestamp or time.time())),
-            "recipient_id": message.to,
-        }
-        if message.our_message_id:
-            entry["biz_opaque_callback_data"] = message.our_message_id
-        if error is not None:
-            entry["errors"] = [{"code": error, "title": "Failed", "error_data": {"details": "It failed."}}]
-        return self.webhook(statuses=[entry])
+        about = {"recipient": message.to, "our_message_id": message.our_message_id}
+        return self.webhook(
+            statuses=[whatsapp.status(message.wamid, status, error=error, timestamp=timestamp, **about)]
+        )
 
     def webhook(
         self,
@@ -221,43 +185,13 @@ class FakeMeta(FakeServer):
         statuses: Sequence[Mapping[str, Any]] = (),
         contacts: Sequence[Mapping[str, Any]] = (),
     ) -> Webhook:
-        """A payload of this number with these elements."""
-        value: dict[str, Any] = {
-            "messaging_product": "whatsapp",
-            "metadata": {"display_phone_number": self.display_phone_number, "phone_number_id": self.phone_number_id},
-        }
-        batches = {"contacts": contacts, "messages": messages, "statuses": statuses}
-        value |= {key: list(batch) for key, batch in batches.items() if batch}
-        entry = {"id": self.business_account_id, "changes": [{"value": value, "field": "messages"}]}
-        return self.signed({"object": "whatsapp_business_account", "entry": [entry]})
+        """Messages and statuses of this number."""
+        batches = {"messages": messages, "statuses": statuses, "contacts": contacts}
+        return self.signed(whatsapp.payload(self.phone_number_id, **batches))
 
     def signed(self, payload: Any) -> Webhook:
-        """Any payload, written as Meta writes JSON (everything but ASCII escaped, slashes too) and signed."""
-        body = json.dumps(payload, separators=(",", ":")).replace("/", "\\/").encode()
-        digest = hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
-        headers = {"Content-Type": "application/json", "X-Hub-Signature-256": f"sha256={digest}"}
-        return Webhook(body, headers)
-
-
-def _problem(content: Any) -> str:
-    """What Meta would find wrong with the body of a send, '' if nothing."""
-    if not isinstance(content, dict) or content.get("messaging_product") != "whatsapp":
-        return "The parameter messaging_product is required."
-    if content.get("status") == "read":
-        return "" if content.get("message_id") else "The parameter message_id is required."
-    to, recipient = content.get("to"), content.get("recipient")
-    if not (isinstance(to, str) and to) and not (isinstance(recipient, str) and recipient):
-        return "The parameter to is required."
-    if to and not to.removeprefix("+").isdigit():
-        return "The parameter to is not a phone number."
-    if content.get("type") != "text" or not isinstance(content.get("text"), dict):
-        return "The parameter text is required."
-    body = content["text"].get("body")
-    if not isinstance(body, str) or not body.strip():
-        return "The parameter text['body'] is required."
-    if len(body) > TEXT_LIMIT:
-        return f"Param text['body'] must be at most {TEXT_LIMIT} characters long."
-    return ""
+        """Any payload, as Meta writes and signs it."""
+        return signed_by_meta(payload, self.app_secret)
 
 
 def main() -> None:

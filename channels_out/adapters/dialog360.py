@@ -1,0 +1,72 @@
+"""WhatsApp through 360dialog: Meta's payloads both ways, with a key of 360dialog's and a secret header of our own.
+
+360dialog signs nothing that we could verify with what we hold: it sends the headers that we gave it along with the
+webhook's address. So whoever knows that secret is 360dialog. Source: 360dialog, "Webhook URL", "Messaging API".
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from channels_out import http
+from channels_out.adapters import whatsapp_outbound
+from channels_out.adapters.whatsapp import WhatsAppAdapter
+from channels_out.contract import Account, Answer, InboundRequest
+from channels_out.errors import InboundError, SendError
+from channels_out.shapes import identifier, items, record, text
+
+SECRET_HEADER = "x-convo-secret"  # noqa: S105 - its name; never Authorization, where an API key of ours may travel
+
+
+class Dialog360Adapter(WhatsAppAdapter):
+    """An account's address is the number's `phone_number_id`, as the payloads name it; its key stands for the number.
+
+    `webhook_secret` is of our own choice: it may hold several, separated by commas or whitespace.
+    """
+
+    provider = "dialog360"
+    title = "WhatsApp through 360dialog"
+    credentials = ("api_key", "webhook_secret")
+
+    def recognises(self, request: InboundRequest) -> bool:
+        """Whether it carries our secret header, whatever signatures 360dialog passes on beside it."""
+        return SECRET_HEADER in request.headers
+
+    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+        """360dialog asks nothing beforehand."""
+        return None
+
+    def verify(self, request: InboundRequest, account: Account) -> None:
+        """Return if the header holds one of the account's secrets. The body is as safe as the connection."""
+        given = request.headers.get(SECRET_HEADER, "").encode("utf-8", "surrogatepass")
+        for secret in account.secrets("webhook_secret"):
+            if hmac.compare_digest(secret.encode(), given):
+                return
+        raise InboundError("The secret does not match.", code="invalid_signature")
+
+    def check(self, account: Account) -> str:
+        """Ask for the number's health. Source: 360dialog, "Messaging Health Status"."""
+        headers = self._authorization(account)
+        answer = http.get(f"{account.base_url}/health_status", headers=headers, timeout=account.timeout)
+        if refusal := whatsapp_outbound.ERRORS.refusal(answer, otherwise="360dialog did not answer the question."):
+            raise refusal
+        health = record(answer.json(), "health_status")
+        status = text(health, "can_send_message")
+        if not status:
+            raise SendError("360dialog's answer tells no health.", code="bad_answer")
+        numbers = [each for each in items(health, "entities") if text(each, "entity_type") == "PHONE_NUMBER"]
+        known = [number for each in numbers if (number := identifier(each, "id"))]
+        if known and account.address not in known:
+            sentence = "The API key is another number's than the account's phone number id."
+            raise SendError(sentence, code="other_number", account_broken=True)
+        return f"phone number {account.address}, {status.lower()}"
+
+    def _messages_url(self, account: Account) -> str:
+        return f"{account.base_url}/messages"
+
+    def _authorization(self, account: Account) -> dict[str, str]:
+        key = account.credentials.get("api_key", "")
+        if not key:
+            raise SendError("The account has no API key.", code="no_credentials", account_broken=True)
+        return {"D360-API-KEY": key}

@@ -1,0 +1,120 @@
+"""Messenger's side: webhooks as Meta composes them, and what its send route says.
+
+    item = text("1234567890", "5678", "Hello")
+    wire.signed_by_meta(payload("1234567890", item), app_secret)
+
+`page` is the page's id, `person` the id under which the page knows somebody; `at` milliseconds since 1970, now unless
+given.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TEXT_LIMIT = 2000
+ACTIONS = ("mark_seen", "typing_on", "typing_off")
+
+
+def new_mid() -> str:
+    """A message id that looks like Meta's."""
+    return "m_" + secrets.token_urlsafe(48)
+
+
+# --- what people do
+
+
+def message(page: str, person: str, *, mid: str = "", at: int | None = None, **content: Any) -> dict[str, Any]:
+    """A message with any content, such as `text`, `attachments`, `quick_reply`, `reply_to`, `is_deleted`."""
+    return _from(person, page, at, message={"mid": mid or new_mid(), **content})
+
+
+def text(page: str, person: str, words: str, *, mid: str = "", at: int | None = None) -> dict[str, Any]:
+    """A text."""
+    return message(page, person, mid=mid, at=at, text=words)
+
+
+def attachment(kind: str, url: str = "https://cdn.example/1", **payload: Any) -> dict[str, Any]:
+    """One thing to come with a message: image, video, audio, file, location, fallback, template, reel."""
+    return {"type": kind, "payload": {**({"url": url} if url else {}), **payload}}
+
+
+def postback(
+    page: str, person: str, title: str, payload: str, *, mid: str = "", at: int | None = None
+) -> dict[str, Any]:
+    """A press of a button. Old ones have no id."""
+    return _from(person, page, at, postback={**({"mid": mid} if mid else {}), "title": title, "payload": payload})
+
+
+# --- what became of our messages
+
+
+def echo(
+    page: str, person: str, words: str, *, mid: str = "", metadata: str = "", app_id: int = 4711
+) -> dict[str, Any]:
+    """What the page said itself, through whatever program; by hand, without metadata."""
+    content: dict[str, Any] = {"is_echo": True, "app_id": app_id, "mid": mid or new_mid(), "text": words}
+    if metadata:
+        content["metadata"] = metadata
+    return _from(page, person, None, message=content)
+
+
+def delivery(page: str, person: str, *, mids: Sequence[str] = (), watermark: int | None = None) -> dict[str, Any]:
+    """Messages arrived: those named, and all until the watermark."""
+    named = {"mids": list(mids)} if mids else {}
+    return _from(person, page, None, delivery={**named, "watermark": _now() if watermark is None else watermark})
+
+
+def read(page: str, person: str, *, watermark: int | None = None) -> dict[str, Any]:
+    """All messages until the watermark were read; none is named."""
+    return _from(person, page, None, read={"watermark": _now() if watermark is None else watermark})
+
+
+# --- the payload around it
+
+
+def payload(page: str, *items: Mapping[str, Any], key: str = "messaging") -> dict[str, Any]:
+    """The payload of one page; `key` is "standby" while another app has the conversations."""
+    return {"object": "page", "entry": [entry(page, *items, key=key)]}
+
+
+def entry(page: str, *items: Mapping[str, Any], key: str = "messaging") -> dict[str, Any]:
+    """What happened on one page; several may stand in one payload."""
+    return {"id": page, "time": _now(), key: list(items)}
+
+
+# --- the send route
+
+
+def problem(content: Any) -> str:
+    """What Messenger would find wrong with the body of a send, '' if nothing."""
+    if not isinstance(content, dict) or not isinstance(content.get("recipient"), dict):
+        return "The parameter recipient is required"
+    if not isinstance(content["recipient"].get("id"), str) or not content["recipient"]["id"]:
+        return "No matching user found"
+    if "sender_action" in content:
+        return "" if content["sender_action"] in ACTIONS else "Param sender_action must be one of its values"
+    if content.get("messaging_type") not in ("RESPONSE", "UPDATE", "MESSAGE_TAG"):
+        return "Param messaging_type must be one of its values"
+    words = content["message"].get("text") if isinstance(content.get("message"), dict) else None
+    if not isinstance(words, str) or not words.strip():
+        return "The parameter message is required"
+    if len(words) > TEXT_LIMIT:
+        return f"Length of param message[text] must be less than or equal to {TEXT_LIMIT}"
+    return ""
+
+
+def accepted(content: Mapping[str, Any], mid: str) -> dict[str, Any]:
+    """The answer to a send that was taken."""
+    return {"recipient_id": content["recipient"]["id"], **({"message_id": mid} if "message" in content else {})}
+
+
+def _from(sender: str, recipient: str, at: int | None, **what: Any) -> dict[str, Any]:
+    who = {"sender": {"id": sender}, "recipient": {"id": recipient}}
+    return {**who, "timestamp": _now() if at is None else at, **what}
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
