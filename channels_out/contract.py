@@ -110,7 +110,7 @@ class Adapter(ABC):
     sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
     reply_window          how long after a person last wrote free text may be sent to them; None: for ever
     sends_templates       outside the window a template may be sent
-    shows_typing          `show_typing` is to be called when a reply is begun
+    marks_read            `mark_read` is to be called when a reply is begun
     counts_by_time        some of its receipts are `ReachedUntil`
     """
 
@@ -124,8 +124,13 @@ class Adapter(ABC):
     sends_idempotently: ClassVar[bool] = False
     reply_window: ClassVar[timedelta | None] = None
     sends_templates: ClassVar[bool] = False
-    shows_typing: ClassVar[bool] = False
+    marks_read: ClassVar[bool] = False
     counts_by_time: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> list[str]:
+        """What one must know to set up an account, in words; nothing where it needs no credentials."""
+        return [self.address_name, *(name.replace("_", " ") for name in self.credentials)] if self.credentials else []
 
     def recognises(self, request: InboundRequest) -> bool:
         """Whether this provider, and no other of its channel, can have sent the request. Nothing is verified yet."""
@@ -157,11 +162,13 @@ class Adapter(ABC):
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text. Raises SendError."""
 
-    def show_typing(self, account: Account, answered: BeingAnswered) -> None:
-        """The person sees that their message was read and, for some seconds, that a reply is being written.
+    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
+        """The person sees that their message was read and, if `typing`, that a reply is being written: for some
+        seconds, or until it comes.
 
         Raises SendError, of which nothing follows.
         """
+        raise SendError(f"{self.provider} has no read marks.", code="not_supported")
 
     def check(self, account: Account) -> str:
         """Ask the provider whether it takes the account's credentials; nothing is sent to anybody.

@@ -10,6 +10,8 @@ import phonenumbers
 _WRITTEN = re.compile(r"\+?[\d\s().\-/\u2010-\u2015]{5,40}")
 _DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # come along when copied from an address book
 _OLD_MEXICO = re.compile(r"\+521(\d{10})")
+_MEXICO = re.compile(r"\+52(\d{10})")
+_OLD_BRAZIL_MOBILE = re.compile(r"\+55(\d{2})([6-9]\d{7})")
 _BRAZIL_MOBILE = re.compile(r"\+55(\d{2})9([6-9]\d{7})")
 
 
@@ -53,6 +55,17 @@ def matching_key(phone: str) -> str:
     if match := _BRAZIL_MOBILE.fullmatch(phone):
         return "+55" + match[1] + match[2]
     return phone
+
+
+def ways_to_write(phone: str) -> list[str]:
+    """Every E.164 number that is the same subscriber's, the given one first. To look for; never to send to."""
+    key = matching_key(phone)
+    ways = [phone, key]
+    if match := _MEXICO.fullmatch(key):
+        ways.append("+521" + match[1])
+    if match := _OLD_BRAZIL_MOBILE.fullmatch(key):
+        ways.append("+55" + match[1] + "9" + match[2])
+    return list(dict.fromkeys(ways))
 
 
 def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None:

@@ -77,6 +77,12 @@ def identifier(holder: Any, key: str) -> str:
     return value if len(value) <= MAX_IDENTIFIER and value.strip() else ""
 
 
+def identifiers(holder: Any, key: str) -> list[str]:
+    """Those strings in the array at `key` that can be ids, each once, in order."""
+    ids = (each for each in items(holder, key) if type(each) is str and len(each) <= MAX_IDENTIFIER and each.strip())
+    return list(dict.fromkeys(ids))
+
+
 def record(holder: Any, key: str) -> dict[str, Any]:
     """The object at `key`, or an empty one."""
     value = holder.get(key) if type(holder) is dict else None

@@ -35,7 +35,7 @@ class MessengerAdapter(Adapter):
     limit_unit = messenger_outbound.LIMIT_UNIT
     credentials = ("access_token", "app_secret", "verify_token")
     reply_window = messenger_outbound.REPLY_WINDOW
-    shows_typing = True
+    marks_read = True
     counts_by_time = True
 
     def recognises(self, request: InboundRequest) -> bool:
@@ -62,9 +62,9 @@ class MessengerAdapter(Adapter):
         """Send one text. Meta takes no idempotency key, but gives our message id back in the echo."""
         return messenger_outbound.result(_post(account, messenger_outbound.body(message)))
 
-    def show_typing(self, account: Account, answered: BeingAnswered) -> None:
+    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
         """Mark the person's messages seen and show a typing indicator, for 20 seconds at most."""
-        for action in ("mark_seen", "typing_on"):
+        for action in ("mark_seen", *(["typing_on"] if typing else [])):
             content = {"recipient": {"id": answered.sender}, "sender_action": action}
             if refusal := messenger_outbound.ERRORS.refusal(_post(account, content)):
                 raise refusal

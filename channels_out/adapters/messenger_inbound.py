@@ -18,7 +18,7 @@ from channels_out.adapters import messenger_contents
 from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Sender, Unhandled
 from channels_out.kinds import AddressKind, ReceiptStatus
-from channels_out.shapes import identifier, items, moment, record, text, value_of
+from channels_out.shapes import identifier, identifiers, items, moment, record, text, value_of
 
 _OBJECT = "page"
 _PERSON = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
@@ -89,7 +89,7 @@ class _Entry:
 
     def message(self, item: dict[str, Any], message: dict[str, Any]) -> Event:
         mid = identifier(message, "mid")
-        # Before all else: an answer to an echo is echoed, and so on for ever. Its sender is the page, and sometimes not.
+        # Before all else: the answer to an echo is echoed, and so on for ever. Its sender is the page, or is not.
         if message.get("is_echo") or (self.page and identifier(record(item, "sender"), "id") == self.page):
             return self.echo(item, message, mid)
         if message.get("is_deleted"):
@@ -143,9 +143,9 @@ class _Entry:
         return Receipt(self.page, mid, ReceiptStatus.SENT, occurred_at=at, our_message_id=ours)
 
     def delivered(self, item: dict[str, Any], delivery: dict[str, Any]) -> list[Event]:
-        mids = [mid for mid in items(delivery, "mids") if type(mid) is str and 0 < len(mid.strip()) and len(mid) <= 255]
         at = moment(delivery.get("watermark"))
-        return [Receipt(self.page, mid, ReceiptStatus.DELIVERED, occurred_at=at) for mid in dict.fromkeys(mids)] or [
+        mids = identifiers(delivery, "mids")
+        return [Receipt(self.page, mid, ReceiptStatus.DELIVERED, occurred_at=at) for mid in mids] or [
             self.reached(item, delivery, ReceiptStatus.DELIVERED)
         ]
 

@@ -36,7 +36,7 @@ class WhatsAppAdapter(Adapter):
     credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
     reply_window = whatsapp_outbound.REPLY_WINDOW
     sends_templates = True
-    shows_typing = True
+    marks_read = True
 
     def recognises(self, request: InboundRequest) -> bool:
         """Whether it carries Meta's signature header."""
@@ -63,9 +63,10 @@ class WhatsAppAdapter(Adapter):
         status."""
         return whatsapp_outbound.result(self._post(account, whatsapp_outbound.body(message)))
 
-    def show_typing(self, account: Account, answered: BeingAnswered) -> None:
+    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
         """Mark the message read and show a typing indicator."""
-        if refusal := whatsapp_outbound.ERRORS.refusal(self._post(account, whatsapp_outbound.typing(answered))):
+        answer = self._post(account, whatsapp_outbound.read_mark(answered, typing=typing))
+        if refusal := whatsapp_outbound.ERRORS.refusal(answer):
             raise refusal
 
     def check(self, account: Account) -> str:

@@ -89,14 +89,10 @@ def body(message: OutboundMessage) -> dict[str, Any]:
     return content
 
 
-def typing(answered: BeingAnswered) -> dict[str, Any]:
-    """The JSON that marks a message read and shows that a reply is being written, for 25 seconds at most."""
-    return {
-        "messaging_product": "whatsapp",
-        "status": "read",
-        "message_id": answered.message_id,
-        "typing_indicator": {"type": "text"},
-    }
+def read_mark(answered: BeingAnswered, *, typing: bool) -> dict[str, Any]:
+    """The JSON that marks a message read and, if `typing`, shows that a reply is being written, for 25 seconds."""
+    content = {"messaging_product": "whatsapp", "status": "read", "message_id": answered.message_id}
+    return content | ({"typing_indicator": {"type": "text"}} if typing else {})
 
 
 def result(answer: HttpAnswer) -> SendResult:

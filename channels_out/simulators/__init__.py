@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The providers' side of the line, as plain functions: payloads as they compose and sign them, answers as they give.
-=======
-"""The providers' own side of the line, as plain functions: payloads as they compose and sign them, answers as they give.
->>>>>>> 7c2a3dc (Speak 360dialog and Messenger, and compose their payloads)
 
 Written after the providers' documents and not after our adapters, so that each can be held against the other. Nothing
 here calls a network or keeps a state.

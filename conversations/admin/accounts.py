@@ -38,6 +38,8 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         account = self.instance
         if self.adapter:
             account.provider, account.channel = self.adapter.provider, self.adapter.channel
+            if "address" in self.fields:
+                self.fields["address"].label = self.adapter.address_name.capitalize()
         for name in _credentials(self.adapter):
             if account.credentials.get(name) and PREFIX + name in self.fields:
                 self.fields[PREFIX + name].required = False
@@ -110,7 +112,7 @@ class ChannelAccountAdmin(SimulatorPages):
         credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
         about = "Stored encrypted and never shown. A field that is left blank keeps what is stored."
         facts = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
-        title = f"{adapter.provider} on {adapter.channel}" if adapter else None
+        title = f"{adapter.title or adapter.provider} on {adapter.channel}" if adapter else None
         return [
             (title, {"fields": ["client", ("name", "address"), "assistant"]}),
             *([("Credentials", {"fields": credentials, "description": about})] if credentials else []),

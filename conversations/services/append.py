@@ -21,7 +21,7 @@ from conversations.services.database import row
 
 _BY_KEY = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, k.id AS key_id
+    SELECT p.id, c.auto_reply, k.id AS key_id, NULL::bigint AS device_id
     FROM api_keys k
     JOIN clients c ON c.id = k.client_id AND c.is_active
     JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
@@ -31,12 +31,14 @@ WITH person AS (
 
 _BY_ADDRESS = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, NULL::bigint AS key_id
+    SELECT p.id, c.auto_reply, NULL::bigint AS key_id, i.id AS device_id
     FROM contact_identities i
     JOIN clients c ON c.id = i.client_id AND c.is_active
     JOIN contacts p ON p.id = i.contact_id
     WHERE i.client_id = $9 AND i.channel = $1 AND i.address = $10
       AND ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
+      AND (SELECT count(*) FROM contact_identities o
+           WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])) = cardinality($13::text[])
 )"""
 
 _APPEND = """
@@ -46,6 +48,7 @@ _APPEND = """
         last_position = s.last_position + 1,
         inbound_sequence = s.inbound_sequence + 1,
         channel_account_id = COALESCE($8, s.channel_account_id),
+        device_id = COALESCE(person.device_id, s.device_id),
         reply_owed = s.reply_owed OR (person.auto_reply AND s.taken_over_at IS NULL),
         reply_due_at = CASE WHEN person.auto_reply AND s.taken_over_at IS NULL THEN $3 ELSE s.reply_due_at END
     FROM person
@@ -111,7 +114,9 @@ def append_by_key(
     return Appended(*found) if found else None
 
 
-def append_by_address(said: Said, client_id: UUID, address: str, phone: str | None, name: str) -> Appended | None:
+def append_by_address(
+    said: Said, client_id: UUID, address: str, phone: str | None, name: str, aliases: list[str]
+) -> Appended | None:
     """Append what a provider delivered. None: nothing was done. Raises IntegrityError on a race."""
-    found = row(BY_ADDRESS, *said.values(), client_id, address, phone, name)
+    found = row(BY_ADDRESS, *said.values(), client_id, address, phone, name, aliases)
     return Appended(*found) if found else None

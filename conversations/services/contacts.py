@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.db import IntegrityError
 
 from channels_out.kinds import AddressKind, Channel
+from channels_out.phones import ways_to_write
 from conversations.models import Client, Contact, ContactIdentity, Conversation
 
 # Channels on which a phone number is an address to send to.
@@ -53,20 +54,21 @@ def _by_user_id(client: Client, user_id: str) -> Contact:
 
 
 def _by_address(client: Client, channel: str, person: Person) -> Contact:
-    addresses = [person.address, *(address for _, address in person.aliases)]
+    """Whom we know by the phone number, else by any other of the addresses. Two whom we took for different people stay
+    two: then the phone decides. Numbers are compared as one subscriber may write them, and kept as they came."""
+    kinds = dict([(person.address, person.kind), *((address, kind) for kind, address in person.aliases)])
     known = (
         ContactIdentity.objects.select_related("contact")
-        .filter(client=client, channel=channel, address__in=addresses)
+        .filter(client=client, channel=channel, address__in=kinds)
         .order_by("id")
-        .first()
     )
-    if known:
-        return known.contact
-    if person.phone:
-        same_phone = Contact.objects.filter(client=client, phone=person.phone).order_by("created_at").first()
-        if same_phone:
-            return same_phone
-    return _new_for_address(client, channel, person)
+    if by_phone := known.filter(kind=AddressKind.PHONE).first():
+        return by_phone.contact
+    same_phone = Contact.objects.filter(client=client, phone__in=ways_to_write(person.phone) if person.phone else [])
+    if contact := same_phone.order_by("created_at").first():
+        return contact
+    by_any = known.first()
+    return by_any.contact if by_any else _new_for_address(client, channel, person)
 
 
 def _new_for_address(client: Client, channel: str, person: Person) -> Contact:

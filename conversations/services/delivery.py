@@ -195,8 +195,12 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
 def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
     """The provider took it: sent, or further where a receipt was faster."""
     with transaction.atomic():
-        receipts.line_up(result.provider_message_id)
-        early = receipts.early(sending.channel_account_id, result.provider_message_id)
+        about = [result.provider_message_id]
+        if sending.adapter.counts_by_time:
+            about.append(receipts.about_person(sending.outbound.to))
+        for each in about:
+            receipts.line_up(each)
+        early = receipts.early(sending.channel_account_id, about)
         if any(receipts.says_failed(event) for event in early):
             _conversation(sending.conversation_id)  # the ledger needs its row, and its message comes after it
         message = _locked(sending)

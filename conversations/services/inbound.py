@@ -125,7 +125,8 @@ def settle(client: Client, arrival: Arrival) -> Settled:
 
 def _append(client: Client, arrival: Arrival) -> Appended | None:
     person = arrival.who
-    return append_by_address(arrival.said(), client.pk, person.address, person.phone, person.name)
+    aliases = [address for _, address in person.aliases]
+    return append_by_address(arrival.said(), client.pk, person.address, person.phone, person.name, aliases)
 
 
 def _appended(appended: Appended) -> Settled:

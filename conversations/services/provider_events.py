@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -14,16 +15,19 @@ from django.utils import timezone
 from channels_out import registry
 from channels_out.contract import Adapter, Answer, InboundRequest
 from channels_out.errors import InboundError
-from channels_out.events import Event, InboundMessage, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
+from channels_out.shapes import clean_text
 from conversations.models import ChannelAccount, InboundEvent
 from conversations.services import inbound, receipts
 from conversations.services.channel_accounts import as_account
 from conversations.services.contacts import Person
 from conversations.services.errors import UnavailableError
+from conversations.services.reply_window import SENT_AT
 
 log = logging.getLogger(__name__)
 
 SECRETS_TRIED = 20
+LATE = timedelta(minutes=1)  # a message that took longer to come says so
 
 
 @dataclass(slots=True)
@@ -47,12 +51,17 @@ def handshake(request: InboundRequest, channel: str) -> Answer:
 def receive(request: InboundRequest, channel: str) -> Outcome | None:
     """Every event of the request is settled or kept. None: no provider of the channel sends such requests.
 
-    Raises InboundError if it is no payload, or no account that it names has signed it.
+    What somebody of ours signed is answered with 200 even if it cannot be read: it would be delivered again for days.
+
+    Raises InboundError if no account that it names (any, if it names none) has signed it.
     """
     adapter = registry.recognise(channel, request)
     if adapter is None:
         return None
-    named = adapter.addresses(request)
+    try:
+        named = adapter.addresses(request)
+    except InboundError:
+        return _keep_unreadable(adapter, request)
     accounts = {account.address: account for account in _active(adapter).filter(address__in=named)}
     verified = _verified(adapter, request, accounts)
     events = adapter.parse(request)
@@ -118,13 +127,16 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
             outcome.receipts += 1
         else:
             outcome.recorded += 1
+    elif isinstance(event, ReachedUntil):
+        receipts.reach(account, event, keep=lambda: _keep(adapter, account, event, receipts.UNMATCHED))
+        outcome.receipts += 1
     else:
         _keep(adapter, account, event, event.reason)
         outcome.recorded += 1
 
 
 def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:
-    sender = event.sender
+    sender, now = event.sender, timezone.now()
     return inbound.Arrival(
         channel=account.channel,
         who=Person(
@@ -136,16 +148,30 @@ def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:
         ),
         text=event.text,
         message_id=event.message_id,
-        at=timezone.now(),
+        at=now,
         scope=str(account.pk),
-        metadata=dict(event.metadata) | ({"kind": event.kind} if event.kind != "text" else {}),
+        metadata=dict(event.metadata) | _manner(event, now),
         account=account,
     )
 
 
+def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
+    """What it was if it was no text, and when it was sent if it comes late."""
+    manner = {"kind": event.kind} if event.kind != "text" else {}
+    if event.occurred_at and now - event.occurred_at > LATE:
+        manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)
+    return manner
+
+
+def _keep_unreadable(adapter: Adapter, request: InboundRequest) -> Outcome:
+    _verified(adapter, request, {})
+    body = clean_text(request.body.decode("utf-8", "replace"))
+    InboundEvent.objects.create(provider=adapter.provider, kind="payload", reason="malformed", raw={"body": body})
+    return Outcome(recorded=1)
+
+
 def _keep(adapter: Adapter, account: ChannelAccount | None, event: Event, reason: str) -> None:
     kind = event.kind if isinstance(event, Unhandled | InboundMessage) else "receipt"
-    provider_id = event.provider_message_id if isinstance(event, Receipt) else event.message_id
     raw = event.raw if isinstance(event, Unhandled) else orjson.loads(orjson.dumps(asdict(event)))
     InboundEvent.objects.create(
         client=account.client if account else None,
@@ -153,6 +179,13 @@ def _keep(adapter: Adapter, account: ChannelAccount | None, event: Event, reason
         provider=adapter.provider,
         kind=kind[:40],
         reason=reason,
-        message_id=provider_id[:500],
+        message_id=_id_of(event)[:500],
         raw=raw,
     )
+
+
+def _id_of(event: Event) -> str:
+    """By what the event is found again."""
+    if isinstance(event, ReachedUntil):
+        return receipts.about_person(event.sender)
+    return event.provider_message_id if isinstance(event, Receipt) else event.message_id

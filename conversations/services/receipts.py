@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from channels_out.events import Receipt
+from channels_out.events import ReachedUntil, Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, InboundEvent, Message
-from conversations.services.database import row
+from conversations.services.database import row, rows
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import SYSTEM, record
 from conversations.services.transcript import lock
@@ -29,6 +30,26 @@ REACHED = {
     ReceiptStatus.DELIVERED: ["sent_at", "delivered_at"],
     ReceiptStatus.READ: ["sent_at", "delivered_at", "read_at"],
 }
+
+
+# All that was sent to a person until then. Read by way of the person, not along all that the account ever sent.
+_REACH = """
+    WITH theirs AS (
+        SELECT m.id
+        FROM contact_identities i
+        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel = $2
+        JOIN conversation_messages m ON m.conversation_id = s.id
+        WHERE i.client_id = $1 AND i.channel = $2 AND i.address = $3
+          AND m.channel_account_id = $4 AND m.to_address = $3 AND m.status = ANY($6::text[])
+          AND m.sending_at <= $5::timestamptz
+        ORDER BY m.chunk_id, m.part
+        FOR UPDATE OF m
+    )
+    UPDATE conversation_messages m
+    SET status = $7::text, sent_at = COALESCE(m.sent_at, $5), delivered_at = COALESCE(m.delivered_at, $5),
+        read_at = CASE WHEN $7::text = 'read' THEN COALESCE(m.read_at, $5) END
+    FROM theirs WHERE m.id = theirs.id
+    RETURNING m.id"""
 
 
 def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] = lambda: None) -> bool:
@@ -46,6 +67,31 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
     return False
 
 
+def reach(account: ChannelAccount, event: ReachedUntil, keep: Callable[[], object] = lambda: None) -> int:
+    """Every message that left for the person until then is delivered, or read. Returns how many moved.
+
+    A provider that tells the time and no ids means a message of which our own commit may be just coming: then `keep`
+    was called to keep the event for `apply_early`.
+    """
+    before = [S.SENT.value] if event.status == ReceiptStatus.DELIVERED else [S.SENT.value, S.DELIVERED.value]
+    with transaction.atomic():
+        line_up(about_person(event.sender))
+        moved = rows(
+            _REACH,
+            *(account.client_id, account.channel, event.sender, account.pk),
+            *(event.until, before, event.status.value),
+        )
+        leaving = Message.objects.filter(channel_account=account, to_address=event.sender, status=S.SENDING)
+        if leaving.filter(sending_at__lte=event.until).exists():
+            keep()
+    return len(moved)
+
+
+def about_person(address: str) -> str:
+    """In the place of a message's id, where an event is about all messages to a person."""
+    return f"all to {address}"
+
+
 def line_up(provider_message_id: str) -> None:
     """Until the transaction ends nobody else who lines up for this message goes on. To be called before it is locked.
 
@@ -55,11 +101,9 @@ def line_up(provider_message_id: str) -> None:
     row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", provider_message_id)
 
 
-def early(channel_account_id: UUID, provider_message_id: str) -> list[InboundEvent]:
+def early(channel_account_id: UUID, about: Sequence[str]) -> list[InboundEvent]:
     """The receipts that are here before the send they are about is committed. Line up first."""
-    kept = InboundEvent.objects.filter(
-        channel_account=channel_account_id, message_id=provider_message_id, reason=UNMATCHED
-    )
+    kept = InboundEvent.objects.filter(channel_account=channel_account_id, message_id__in=about, reason=UNMATCHED)
     return list(kept.order_by("id"))
 
 
@@ -86,19 +130,25 @@ def says_failed(event: InboundEvent) -> bool:
 def apply_early(message: Message, kept: Iterable[InboundEvent]) -> None:
     """What receipts said of the locked message before its send was committed counts now."""
     for event in kept:
-        raw = event.raw
-        advance(
-            message,
-            Receipt(
-                account=raw["account"],
-                provider_message_id=raw["provider_message_id"],
-                status=ReceiptStatus(raw["status"]),
-                occurred_at=datetime.fromisoformat(raw["occurred_at"]) if raw.get("occurred_at") else None,
-                code=raw.get("code", ""),
-                reason=raw.get("reason", ""),
-            ),
-        )
+        if receipt := _kept_receipt(message, event.raw):
+            advance(message, receipt)
         event.delete()
+
+
+def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
+    """What the kept event says of the message, None if it is about earlier ones alone."""
+    at = raw.get("until") or raw.get("occurred_at")
+    occurred_at = datetime.fromisoformat(at) if at else None
+    if "until" in raw and (occurred_at is None or message.sending_at is None or message.sending_at > occurred_at):
+        return None
+    return Receipt(
+        account=raw["account"],
+        provider_message_id=raw.get("provider_message_id", message.provider_message_id),
+        status=ReceiptStatus(raw["status"]),
+        occurred_at=occurred_at,
+        code=raw.get("code", ""),
+        reason=raw.get("reason", ""),
+    )
 
 
 def advance(message: Message, receipt: Receipt) -> None:

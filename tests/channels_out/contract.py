@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from channels_out import http, registry
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
-from channels_out.events import Event, InboundMessage, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.splitting import UNITS
 from tests.fakes.server import FakeServer, Fault
 
+INHERITED = [HealthCheck.differing_executors]  # each provider's class runs the same properties
 REASONS = {"not_a_turn", "unknown_type", "malformed", "echo"}
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just("\x00\ud83d")
@@ -73,6 +74,11 @@ def check(event: Event) -> None:
         assert 0 < len(event.provider_message_id) <= 255
         assert event.status in ReceiptStatus
         assert storable([event.provider_message_id, event.our_message_id, event.code, event.reason])
+    elif isinstance(event, ReachedUntil):
+        assert event.account
+        assert 0 < len(event.sender) <= 255
+        assert event.status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+        assert storable([event.account, event.sender])
     else:
         assert event.reason in REASONS
         assert 0 < len(event.kind) <= 64
@@ -114,10 +120,11 @@ class AdapterContract:
 
 
 class WebhookContract(AdapterContract):
-    """Adapters that take webhooks. `SECRET` is the credential that signs."""
+    """Adapters that take webhooks. `SECRET` is the credential that signs, or, without SIGNS_BODY, comes along."""
 
     SECRET: ClassVar[str]
     ADDRESS: ClassVar[str]
+    SIGNS_BODY: ClassVar[bool] = True
 
     def request(self, body: bytes, secret: str) -> InboundRequest:
         """The body as the provider posts it, signed."""
@@ -168,6 +175,8 @@ class WebhookContract(AdapterContract):
         assert self.refused(self.request(self.text_body(), ""), Account(self.ADDRESS))
 
     def test_a_changed_body_does_not_verify(self) -> None:
+        if not self.SIGNS_BODY:
+            return
         request = self.request(self.text_body(), "secret")
         for body in (request.body + b" ", request.body[:-1], b"", request.body.replace(b"e", b"E", 1)):
             changed = InboundRequest(request.method, request.url, request.headers, request.query, body)
@@ -221,12 +230,12 @@ class WebhookContract(AdapterContract):
         (event,) = self.events(body + b" " * (3_000_000 - len(body)))
         assert isinstance(event, InboundMessage)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200, deadline=None, suppress_health_check=INHERITED)
     @given(payload=ANYTHING)
     def test_no_json_breaks_it(self, payload: Any) -> None:
         self.events(json.dumps(payload).encode())
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, *INHERITED])
     @given(data=st.data())
     def test_no_change_to_a_genuine_payload_breaks_it(self, data: st.DataObject) -> None:
         payload = json.loads(data.draw(st.sampled_from(self.genuine_bodies())))
@@ -238,7 +247,7 @@ class WebhookContract(AdapterContract):
         """Bodies to mutate."""
         return [self.text_body(), self.batch()[0]]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100, deadline=None, suppress_health_check=INHERITED)
     @given(junk=st.binary(max_size=200), at=st.floats(0, 1))
     def test_no_bytes_break_it(self, junk: bytes, at: float) -> None:
         body = self.text_body()

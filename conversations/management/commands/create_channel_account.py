@@ -33,7 +33,11 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="Such as access_token=…; again for each. NAME=- reads the value from standard input.",
+            help="Again for each that the provider needs ("
+            + "; ".join(
+                f"{each.provider}: {', '.join(each.credentials)}" for each in registry.ADAPTERS if each.credentials
+            )
+            + "). NAME=- reads the value from standard input.",
         )
         parser.add_argument("--base-url", default="", help="The provider's address, if not its own.")
         parser.add_argument("--assistant", default="", help="The key of the assistant that answers here.")

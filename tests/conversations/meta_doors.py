@@ -1,0 +1,48 @@
+"""The shop's accounts at the fakes of Meta and 360dialog, and their webhooks posted as they post them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.test import Client as HttpClient
+
+from channels_out.simulators.wire import Webhook
+from conversations.models import ChannelAccount, Client
+from conversations.services import setup
+from tests.fakes.dialog360 import FakeDialog360
+from tests.fakes.messenger import FakeMessenger
+from tests.fakes.meta import FakeMeta
+
+CHANNELS = {FakeMeta: "whatsapp", FakeDialog360: "whatsapp", FakeMessenger: "messenger"}
+
+
+def account_at(provider: Any, client: Client, **changes: str) -> ChannelAccount:
+    """The client's account at the provider."""
+    if isinstance(provider, FakeDialog360):
+        name, address = "dialog360", provider.phone_number_id
+        credentials = {"api_key": provider.api_key, "webhook_secret": provider.webhook_secret}
+    else:
+        messenger = isinstance(provider, FakeMessenger)
+        name, address = ("messenger", provider.page) if messenger else ("whatsapp", provider.phone_number_id)
+        credentials = {key: getattr(provider, key) for key in ("access_token", "app_secret", "verify_token")}
+    return setup.create_channel_account(
+        client,
+        channel=CHANNELS[type(provider)],
+        provider=name,
+        address=address,
+        credentials=credentials | changes,
+        base_url=provider.base_url,
+    )
+
+
+def post(webhook: Webhook, channel: str) -> tuple[int, Any]:
+    """What the webhook's door answers: the status, and the data or the whole failure."""
+    answer = HttpClient(raise_request_exception=False).post(
+        f"/webhooks/{channel}/inbound",
+        data=webhook.body,
+        content_type="application/json",
+        headers=dict(webhook.headers),
+    )
+    envelope = json.loads(answer.content)
+    return answer.status_code, envelope.get("data", envelope)
