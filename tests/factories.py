@@ -21,6 +21,7 @@ class ClientFactory(factory.django.DjangoModelFactory):
 
     name = factory.Sequence(lambda n: f"Client {n}")
     sub_domain = factory.Sequence(lambda n: f"client-{n}")
+    quiet_windows = factory.LazyFunction(dict)  # replies are due at once, where that is not the subject
 
 
 class AssistantFactory(factory.django.DjangoModelFactory):

@@ -115,6 +115,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /webhooks/<str:channel>/inbound": {"client_id": "{client_id}", "user_id": "bea", "message": "Hello"},
     "POST /conversations/<uuid:pk>/send": {"role": "ai", "content": "Hello"},
     "POST /conversations/<uuid:pk>/close": {"ended_by": "user", "reason": "said goodbye"},
+    "POST /conversations/<uuid:pk>/takeover": {"name": "Maria", "tell": True, "from_colleague": False},
+    "POST /conversations/<uuid:pk>/handback": {"reason": "settled"},
     "POST /conversations/<uuid:pk>/steps": {"description": "Ask the name"},
     "PATCH /conversations/<uuid:pk>/steps/<int:step_id>": {"status": "complete"},
     "POST /api/v1/conversations": {"userId": "+51999999999", "subDomain": "shop"},

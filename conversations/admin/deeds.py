@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import Conversation, EndedBy, Step
-from conversations.services import closing, corrections, resending, sending, steps
+from conversations.services import closing, corrections, resending, sending, steps, takeover
 from conversations.services.details import edit_details
 from conversations.services.errors import InvalidError, NotFoundError
 from conversations.services.ledger import Actor, Kind
@@ -86,6 +86,25 @@ def close(request: HttpRequest, conversation: Conversation) -> str:
         client=conversation.client,
     )
     return "The session is closed."
+
+
+def take(request: HttpRequest, conversation: Conversation) -> str:
+    """Take the session over."""
+    takeover.take_over(
+        conversation.pk,
+        actor=staff(request),
+        now=timezone.now(),
+        tell=request.POST.get("tell") == "yes",
+        from_colleague=request.POST.get("from_colleague") == "yes",
+        client=conversation.client,
+    )
+    return "This session is yours; the assistant is silent."
+
+
+def hand_back(request: HttpRequest, conversation: Conversation) -> str:
+    """Give the session back to its assistant."""
+    takeover.hand_back(conversation.pk, actor=staff(request), now=timezone.now(), client=conversation.client)
+    return "The assistant has this session again."
 
 
 def details(request: HttpRequest, conversation: Conversation) -> str:
@@ -188,6 +207,8 @@ def _step(request: HttpRequest) -> int:
 DEEDS = {
     "reply": Deed(Role.AGENT, reply),
     "close": Deed(Role.AGENT, close),
+    "take-over": Deed(Role.AGENT, take),
+    "hand-back": Deed(Role.AGENT, hand_back),
     "details": Deed(Role.AGENT, details),
     "resend": Deed(Role.AGENT, resend),
     "correct": Deed(Role.MANAGER, correct),

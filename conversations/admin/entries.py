@@ -213,7 +213,7 @@ def turns_of(conversation: Conversation) -> list[Turn]:
 
 def waits_for(conversation: Conversation) -> str:
     """What the session waits for: a person of ours, a reply of the assistant, or ''."""
-    if conversation.needs_staff_since:
+    if conversation.waits_for_staff_since:
         return "a person"
     if conversation.is_open and conversation.reply_owed:
         return "a reply"
@@ -228,4 +228,5 @@ def beside(conversation: Conversation) -> dict[str, Any]:
         "ledger": ledger_of(conversation),
         "turns": turns_of(conversation),
         "waits_for": waits_for(conversation),
+        "waits_since": conversation.waits_for_staff_since,
     }

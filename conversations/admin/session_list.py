@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Count, F, Q, QuerySet
-from django.db.models.functions import Left
+from django.db.models.functions import Coalesce, Left
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -24,7 +24,7 @@ from conversations.admin.access import Role
 from conversations.admin.base import ClientsOwn
 from conversations.admin.entries import plainly, waits_for
 from conversations.admin.long_list import LongChangeList, LongList
-from conversations.models import SAID, Chunk, Contact, Conversation, Step, corrected_text
+from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
 from conversations.services import searching
 
 SNIPPET = 90
@@ -46,7 +46,7 @@ class WaitsFor(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
         """Each by its own partial index."""
         if self.value() == "person":
-            return queryset.filter(needs_staff_since__isnull=False)
+            return queryset.filter(WAITS_FOR_STAFF)
         return queryset.filter(reply_owed=True) if self.value() == "reply" else queryset
 
 
@@ -148,7 +148,7 @@ class SessionList(LongList):
     """Finds sessions by whom they are with; filters and dates run along an index."""
 
     client_path = "client"
-    list_display = ("person", "state", "channel", "last_said", "steps_done", "waiting", "client", "assistant", "began")
+    list_display = ("person", "state", "channel", "last_said", "steps_done", "waiting", "client", "who_has_it", "began")
     list_display_links = ("person",)
     list_filter = ("status", "channel", WaitsFor, "is_guest", ("client", ClientsOwn))
     list_select_related = ("contact", "client", "assistant")
@@ -226,12 +226,31 @@ class SessionList(LongList):
         """How many are done, of how many."""
         return f"{session.steps_done}/{session.steps_all}" if session.steps_all else ""
 
+    def get_ordering(self, request: HttpRequest) -> Any:
+        """The newest first; those that wait for a person, who has waited longest."""
+        if request.GET.get(WaitsFor.parameter_name) == "person":
+            return [Coalesce("needs_staff_since", "burst_began_at", "reply_due_at").asc(), "id"]
+        return self.ordering
+
     @display(  # type: ignore[untyped-decorator]
         description="Waits for", label={"a person": "danger", "a reply": "warning"}
     )
-    def waiting(self, session: Conversation) -> str | None:
-        """Whom it waits for."""
+    def waiting(self, session: Conversation) -> Any:
+        """Whom it waits for, and how long it has waited for a person."""
+        if since := session.waits_for_staff_since:
+            return "a person", f"a person, {timesince(since, depth=1)}"
         return waits_for(session) or None
+
+    @admin.display(description="Who has it")
+    def who_has_it(self, session: Conversation) -> str:
+        """Its assistant, or a person."""
+        if not (session.is_open and session.taken_over_at):
+            return str(session.assistant or "")
+        return format_html(
+            '<div><span class="sl-name">{}</span><span class="sl-small">since {}</span></div>',
+            session.taken_over_name or "nobody yet",
+            f"{session.taken_over_at:%H:%M}",
+        )
 
     @admin.display(description="Started")
     def began(self, session: Conversation) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -92,6 +93,14 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
     user_id = serializers.CharField(source="contact.user_id", read_only=True)
     ended_by = serializers.ChoiceField(["", *EndedBy.values], read_only=True, help_text="Empty while it is open.")
+    reply_due_at = serializers.SerializerMethodField(
+        help_text="When the burst of messages is answered; null: no reply is owed."
+    )
+    taken_over_by = serializers.CharField(
+        source="taken_over_name",
+        read_only=True,
+        help_text="Who has it in the assistant's place. Empty while `taken_over_at` is set: it waits for somebody.",
+    )
 
     class Meta:
         model = Conversation
@@ -99,9 +108,14 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
             *("id", "client_id", "contact_id", "user_id", "channel", "thread", "status", "is_guest"),
             *("goal", "summary", "topic", "current_goal", "metadata"),
             *("started_at", "last_message_at", "ended_at", "ended_by", "end_reason"),
-            *("reply_owed", "taken_over_at", "needs_staff_since", "needs_staff_reason"),
+            *("reply_owed", "reply_due_at", "taken_over_at", "taken_over_by", "taken_over_until"),
+            *("needs_staff_since", "needs_staff_reason"),
         ]
         read_only_fields = fields
+
+    def get_reply_due_at(self, conversation: Conversation) -> datetime | None:
+        """Only where one is owed."""
+        return conversation.reply_due_at if conversation.reply_owed else None
 
 
 class ConversationDetailSerializer(ConversationSerializer):
@@ -138,6 +152,29 @@ class CloseSerializer(serializers.Serializer[Any]):
 
     reason = Text(max_length=200, default="", allow_blank=True)
     ended_by = Choice(choices=["system", "staff", "user"], default="system")
+
+
+class TakeoverSerializer(serializers.Serializer[Any]):
+    """Who takes a session over, and whether the person is told."""
+
+    name = Text(
+        max_length=200,
+        default="",
+        allow_blank=True,
+        help_text="Who has it then, as staff know them; the key's name if empty.",
+    )
+    tell = serializers.BooleanField(
+        default=False, help_text="Whether the person is told, in the assistant's sentence for that."
+    )
+    from_colleague = serializers.BooleanField(
+        default=False, help_text="Whether to take it from whoever has it; otherwise that is a 409."
+    )
+
+
+class HandbackSerializer(serializers.Serializer[Any]):
+    """Why a session is handed back."""
+
+    reason = Text(max_length=200, default="", allow_blank=True)
 
 
 class PageSerializer(serializers.Serializer[Any]):

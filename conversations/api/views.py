@@ -24,6 +24,7 @@ from conversations.api.serializers import (
     ConversationDetailSerializer,
     ConversationFilterSerializer,
     ConversationSerializer,
+    HandbackSerializer,
     MessageSerializer,
     NewStepSerializer,
     PageSerializer,
@@ -31,12 +32,13 @@ from conversations.api.serializers import (
     SentSerializer,
     StepSerializer,
     StepStatusSerializer,
+    TakeoverSerializer,
 )
 from conversations.http.auth import actor, key_of, service_key
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services import api_keys, closing, reading, sending, steps
+from conversations.services import api_keys, closing, reading, sending, steps, takeover
 from conversations.services.errors import NotFoundError
 
 DEFAULT_CHUNKS = 10
@@ -118,6 +120,23 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
             actor=actor(request),
             now=timezone.now(),
             client=self._client(),
+        )
+        return Response(ConversationSerializer(conversation).data)
+
+    @extend_schema(request=TakeoverSerializer, responses=ConversationSerializer)
+    def takeover(self, request: Request, pk: UUID) -> Response:
+        """Take a session over for a person: the assistant is silent until it is handed back. Whoever has it keeps it,
+        for longer."""
+        wanted = read(TakeoverSerializer, request.data)
+        conversation = takeover.take_over(pk, **wanted, actor=actor(request), now=timezone.now(), client=self._client())
+        return Response(ConversationSerializer(conversation).data)
+
+    @extend_schema(request=HandbackSerializer, responses=ConversationSerializer)
+    def handback(self, request: Request, pk: UUID) -> Response:
+        """Give a session back to its assistant, which answers what is unanswered. Nothing changes where it has it."""
+        wanted = read(HandbackSerializer, request.data)
+        conversation = takeover.hand_back(
+            pk, reason=wanted["reason"], actor=actor(request), now=timezone.now(), client=self._client()
         )
         return Response(ConversationSerializer(conversation).data)
 

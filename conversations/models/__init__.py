@@ -9,6 +9,7 @@ from conversations.models.contact import Contact, ContactIdentity
 from conversations.models.conversation import (
     OPEN,
     SAID,
+    WAITS_FOR_STAFF,
     Chunk,
     Conversation,
     ConversationEvent,
@@ -31,6 +32,7 @@ __all__ = [
     "DEFAULT_GOAL",
     "OPEN",
     "SAID",
+    "WAITS_FOR_STAFF",
     "AgentState",
     "ApiKey",
     "Assistant",

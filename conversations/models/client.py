@@ -10,12 +10,34 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from channels_out.kinds import Channel
+
 DEFAULT_GOAL = "Handle inbound enquiry"
 
 sub_domain_validator = RegexValidator(
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z",
     "A sub-domain is 1 to 63 lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen.",
 )
+
+
+# Seconds: people write texts in bursts; a call or a page that somebody looks at waits for nothing.
+QUIET_WINDOWS = {channel.value: 0 if channel in (Channel.VOICE, Channel.WEB) else 1.5 for channel in Channel}
+LONGEST_QUIET_WINDOW = 60
+
+
+def default_quiet_windows() -> dict[str, float]:
+    """A new client's."""
+    return dict(QUIET_WINDOWS)
+
+
+class _AreSeconds(models.Func):
+    """Whether every value of a JSON object is a number from 0 to LONGEST_QUIET_WINDOW."""
+
+    template = (
+        'jsonb_path_match(%(expressions)s, \'$.type() == "object" && '
+        f'!exists($.* ? (@.type() != "number" || @ < 0 || @ > {LONGEST_QUIET_WINDOW}))\')'
+    )
+    output_field = models.BooleanField()
 
 
 class Client(models.Model):
@@ -34,6 +56,10 @@ class Client(models.Model):
         help_text="Whether the assistant also answers what agents record by the sync protocol.",
     )
     default_goal = models.TextField(default=DEFAULT_GOAL, db_default=DEFAULT_GOAL)
+    # Channel to seconds; no number: none.
+    quiet_windows = models.JSONField(default=default_quiet_windows, db_default=QUIET_WINDOWS)
+    longest_wait = models.DurationField(default=timedelta(seconds=6), db_default=timedelta(seconds=6))
+    hand_back_after = models.DurationField(default=timedelta(hours=2), db_default=timedelta(hours=2))
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
     expire_after = models.DurationField(default=timedelta(hours=24), db_default=timedelta(hours=24))
     archive_after = models.DurationField(default=timedelta(days=30), db_default=timedelta(days=30))
@@ -49,10 +75,28 @@ class Client(models.Model):
                 violation_error_message="A session must become stale after some time, and expire no sooner than that.",
             ),
             models.CheckConstraint(name="client_archives_later", condition=models.Q(archive_after__gte=timedelta(0))),
+            models.CheckConstraint(
+                name="client_waits_for_bursts_a_while",
+                condition=models.Q(longest_wait__gte=timedelta(0), longest_wait__lte=timedelta(minutes=10)),
+                violation_error_message="A burst is answered within 10 minutes.",
+            ),
+            models.CheckConstraint(
+                name="client_hands_back_later",
+                condition=models.Q(hand_back_after__gt=timedelta(0)),
+                violation_error_message="A takeover must last some time.",
+            ),
+            # Every webhook reads them as numbers.
+            models.CheckConstraint(
+                name="client_quiet_windows_are_seconds", condition=models.Q(_AreSeconds("quiet_windows"))
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    def quiet_window(self, channel: str) -> timedelta:
+        """How long after a message on the channel the assistant waits for another."""
+        return timedelta(seconds=self.quiet_windows.get(channel, 0))
 
 
 class ApiKey(models.Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Self
 
 from django.conf import settings
@@ -37,6 +38,10 @@ class EndedBy(models.TextChoices):
     USER = "user"
     SYSTEM = "system"
     STAFF = "staff"
+
+
+# At which a person of ours should look: see `waits_for_staff_since`. Two partial indexes: needs_staff and reply_owed.
+WAITS_FOR_STAFF = models.Q(needs_staff_since__isnull=False) | models.Q(reply_owed=True, taken_over_at__isnull=False)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
@@ -109,18 +114,29 @@ class Conversation(models.Model):
         null=True, blank=True, help_text="What was said up to this position is not shown to assistants any more."
     )
 
-    # What is due: facts, not wake-ups. `reply_attempts` counts turns begun since the last reply, before they begin.
+    # What is due: facts, not wake-ups. `reply_attempts` counts turns begun since the last reply, before they begin;
+    # `reply_crashes` those of them that went down with their process; `replies_failed` replies given up in a row.
+    # `burst_began_at`: the first message that is not answered, from which the longest wait is measured. While a person
+    # has the session, it is the person who owes the reply.
     reply_owed = models.BooleanField(default=False, db_default=False)
     reply_due_at = models.DateTimeField(null=True, blank=True)
+    burst_began_at = models.DateTimeField(null=True, blank=True)
     reply_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    reply_crashes = models.PositiveSmallIntegerField(default=0, db_default=0)
+    replies_failed = models.PositiveSmallIntegerField(default=0, db_default=0)
     drafts_overtaken = models.PositiveSmallIntegerField(default=0, db_default=0)
     fallback_sent = models.BooleanField(default=False, db_default=False)
 
-    # A person has it, or should look at it.
+    # A person has it, or should look at it. Taken over by nobody: it waits for whoever takes it, and the assistant is
+    # silent already. `taken_over_name` says who has it, also where that is no user of ours. It goes back to the
+    # assistant at `taken_over_until`, unless whoever has it does something.
     taken_over_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
     )
+    taken_over_name = models.CharField(max_length=200, blank=True, default="", db_default="")
     taken_over_at = models.DateTimeField(null=True, blank=True)
+    taken_over_until = models.DateTimeField(null=True, blank=True)
+    handed_back_at = models.DateTimeField(null=True, blank=True)
     needs_staff_since = models.DateTimeField(null=True, blank=True)
     needs_staff_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
 
@@ -157,6 +173,13 @@ class Conversation(models.Model):
                 name="conversation_owes_replies_only_while_open",
                 condition=models.Q(reply_owed=False)
                 | models.Q(status__in=["active", "stale"], reply_due_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="conversation_taken_over_for_a_time",
+                condition=models.Q(
+                    taken_over_at__isnull=True, taken_over_until__isnull=True, taken_over_name="", taken_over_by=None
+                )
+                | models.Q(taken_over_at__isnull=False),
             ),
             models.CheckConstraint(
                 name="conversation_thread_only_where_channels_have_them",
@@ -207,6 +230,13 @@ class Conversation(models.Model):
     def is_open(self) -> bool:
         """Whether it takes messages."""
         return self.status in OPEN
+
+    @property
+    def waits_for_staff_since(self) -> datetime | None:
+        """Since when a person of ours should look at it: it was asked for, or whoever has it owes an answer."""
+        if self.needs_staff_since or not (self.is_open and self.taken_over_at and self.reply_owed):
+            return self.needs_staff_since
+        return self.burst_began_at or self.reply_due_at
 
 
 class Role(models.TextChoices):
@@ -289,6 +319,8 @@ class Step(models.Model):
     description = models.TextField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING, db_default=Status.PENDING)
     rank = models.PositiveIntegerField(default=0, db_default=0)
+    # The model may have taken it from what a person wrote: such words never reach the system role of a prompt.
+    by_assistant = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)
 

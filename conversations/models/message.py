@@ -53,6 +53,8 @@ class Message(models.Model):
     to_address = models.CharField(max_length=200)
     to_kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in AddressKind])
     text = models.TextField()
+    # Goes out although the session ended or went to a person: it was said with that, or staff sent it again.
+    unconditional = models.BooleanField(default=False, db_default=False)
 
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED, db_default=Status.QUEUED)
     attempts = models.PositiveSmallIntegerField(default=0, db_default=0)

@@ -15,7 +15,7 @@ class Turn(models.Model):
 
     running ──► committed   the reply is a chunk
        ├──────► overtaken   the person wrote again meanwhile; the draft is kept here and nowhere else
-       ├──────► dropped     the session ended or a person took it meanwhile
+       ├──────► dropped     the session ended or a person took it meanwhile, or it was not said for its low confidence
        ├──────► failed      the engine failed; tried again later, or the fallback was said
        └──────► abandoned   its dispatcher died: the lease ran out
 
@@ -62,6 +62,9 @@ class Turn(models.Model):
     )
     first_token_ms = models.PositiveIntegerField(null=True, help_text="Null: the reply came as a whole.")
     last_token_ms = models.PositiveIntegerField(null=True)
+    confidence = models.FloatField(null=True)  # 0 to 1, where the engine was asked for it
+    tool_calls = models.JSONField(null=True)  # [{"name", "arguments", "answer"}], in their order
+    rule = models.CharField(max_length=20, blank=True, default="", db_default="")  # met by the words it answers
     code = models.CharField(max_length=40, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
 

@@ -6,6 +6,9 @@ not here before. The row lock of the UPDATE puts simultaneous messages in line, 
 deliveries of one message at the same instant both pass the look for duplicates (each has its own snapshot): the second
 hits the unique index and its whole statement is undone, position and time included.
 
+The reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
+message that is not answered (`burst_began_at`); services/transcript.py says the same for the slow path.
+
 The plan is prepared once and kept, perhaps since the tables were small. So the session is looked up by a subquery, not
 by a join: that leaves PostgreSQL no other way than from the person to the session, never along all of a channel.
 """
@@ -19,9 +22,15 @@ from uuid import UUID
 from channels_out.kinds import Channel
 from conversations.services.database import row
 
+
+def quiet_window(channel: str) -> str:
+    """In SQL: how long client c waits on the channel after a message for another."""
+    return f"COALESCE((c.quiet_windows->>{channel}::text)::float8, 0) * interval '1 second'"
+
+
 _BY_KEY = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, k.id AS key_id, NULL::bigint AS device_id
+    SELECT p.id, c.auto_reply, {quiet} AS quiet, c.longest_wait, k.id AS key_id, NULL::bigint AS device_id
     FROM api_keys k
     JOIN clients c ON c.id = k.client_id AND c.is_active
     JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
@@ -31,7 +40,7 @@ WITH person AS (
 
 _BY_ADDRESS = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, NULL::bigint AS key_id, i.id AS device_id
+    SELECT p.id, c.auto_reply, {quiet} AS quiet, c.longest_wait, NULL::bigint AS key_id, i.id AS device_id
     FROM contact_identities i
     JOIN clients c ON c.id = i.client_id AND c.is_active
     JOIN contacts p ON p.id = i.contact_id
@@ -49,8 +58,11 @@ _APPEND = """
         inbound_sequence = s.inbound_sequence + 1,
         channel_account_id = COALESCE($8, s.channel_account_id),
         device_id = COALESCE(person.device_id, s.device_id),
-        reply_owed = s.reply_owed OR (person.auto_reply AND s.taken_over_at IS NULL),
-        reply_due_at = CASE WHEN person.auto_reply AND s.taken_over_at IS NULL THEN $3 ELSE s.reply_due_at END
+        reply_owed = s.reply_owed OR person.auto_reply,
+        burst_began_at = CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END,
+        reply_due_at = LEAST(
+            $3 + person.quiet,
+            CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END + person.longest_wait)
     FROM person
     WHERE s.contact_id = (SELECT id FROM person) AND s.channel = $1 AND s.thread = $2 AND s.status = 'active'
       AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
@@ -65,8 +77,8 @@ _APPEND = """
 )
 SELECT session.id, chunk.id, session.last_position, session.is_guest, session.key_id FROM session, chunk"""
 
-BY_KEY = _BY_KEY + _APPEND
-BY_ADDRESS = _BY_ADDRESS + _APPEND
+BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
+BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1")) + _APPEND
 
 
 @dataclass(frozen=True, slots=True)

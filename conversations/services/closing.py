@@ -9,7 +9,7 @@ from django.db import transaction
 
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
-from conversations.services import delivery
+from conversations.services import delivery, takeover
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import lock
@@ -17,6 +17,7 @@ from conversations.services.transcript import lock
 END_FIELDS = [
     *("status", "ended_at", "ended_by", "end_reason"),
     *("reply_owed", "needs_staff_since", "remember_due_at"),
+    *("taken_over_by", "taken_over_name", "taken_over_at", "taken_over_until"),
 ]
 
 
@@ -43,17 +44,24 @@ def close(
                 code="ended",
                 details={"status": conversation.status},
             )
-        before = conversation.status
-        conversation.status = Status.CLOSED
-        conversation.ended_at = now
-        conversation.ended_by = EndedBy(ended_by)
-        conversation.end_reason = reason
-        conversation.reply_owed = False
-        conversation.needs_staff_since = None
-        conversation.remember_due_at = None if conversation.is_guest else now
-        conversation.save(update_fields=END_FIELDS)
         delivery.cancel_unsent(conversation, "closed")
-        record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
-        if conversation.remember_due_at:
-            enqueue("remember_ended")
+        end(conversation, ended_by=ended_by, actor=actor, now=now, reason=reason)
     return conversation
+
+
+def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetime, reason: str = "") -> None:
+    """The locked open session is closed, and nobody of ours has it any more. What is to be sent still is the caller's
+    affair."""
+    before = conversation.status
+    conversation.status = Status.CLOSED
+    conversation.ended_at = now
+    conversation.ended_by = EndedBy(ended_by)
+    conversation.end_reason = reason
+    conversation.reply_owed = False
+    conversation.needs_staff_since = None
+    conversation.remember_due_at = None if conversation.is_guest else now
+    takeover.let_go(conversation)
+    conversation.save(update_fields=END_FIELDS)
+    record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
+    if conversation.remember_due_at:
+        enqueue("remember_ended")

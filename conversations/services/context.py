@@ -11,6 +11,7 @@ from memory.context import Entry, Prompt, SessionView, build_prompt
 
 HISTORY_LENGTH = 10
 SUPERSEDED = "superseded"  # a reply of the copilot that was tried again
+LONGEST_BURST = 100  # messages; the budget holds as well
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each entry
@@ -51,16 +52,19 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
 
 
 def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
-    """The newest entries, oldest first: the assistant's history length, and what came before them and is not in the
-    summary yet, so that nothing is lost between the two."""
+    """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
+    before and is not in the summary yet, so that nothing is lost between the two."""
     shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
     newest = shown.exclude(metadata__has_key=SUPERSEDED).order_by("-position")
     columns = newest.annotate(words=corrected_text()).values_list("role", "words", "author_id", "position")
     length = _history_length(assistant)
     waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
-    said = [Entry(role, text, author is not None, at) for role, text, author, at in columns[: length + waiting]]
+    reach = max(length + waiting, LONGEST_BURST)
+    said = [Entry(role, text, author is not None, at) for role, text, author, at in columns[:reach]]
     absorbed = _summarised(conversation)
-    return [entry for number, entry in enumerate(said) if number < length or entry.position > absorbed][::-1]
+    unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
+    overhanging = [entry for entry in said[length : length + waiting] if entry.position > absorbed]
+    return max(said[:unanswered], said[:length] + overhanging, key=len)[::-1]
 
 
 def _fell_out(conversation: Conversation, assistant: Assistant | None, view: SessionView, prompt: Prompt) -> int:

@@ -55,8 +55,18 @@ def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple
     this process three times as much. Values and rows are adapted as a cursor adapts them."""
     adapter = Transformer.from_context(connection)
     parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
-    name = _name_of(connection, statement, adapter.types)
-    result = _checked(connection.pgconn.exec_prepared(name, parameters, adapter.formats), connection)
+
+    def execute() -> PGresult:
+        name = _name_of(connection, statement, adapter.types)
+        return _checked(connection.pgconn.exec_prepared(name, parameters, adapter.formats), connection)
+
+    try:
+        result = execute()
+    except psycopg.errors.InvalidSqlStatementName:
+        # psycopg, which knows nothing of ours, lets the server forget all that was prepared after a rollback to a
+        # savepoint. Nothing was done yet: once more, prepared anew.
+        _names.pop(connection, None)
+        result = execute()
     adapter.set_pgresult(result)
     return adapter.load_rows(0, result.ntuples, tuple)
 

@@ -14,13 +14,13 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from channels_out import splitting
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind, Channel
-from conversations.models import ChannelAccount, Chunk, Conversation, Message
+from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
 from conversations.services import receipts
 from conversations.services.channel_accounts import adapter_of, as_account
 from conversations.services.contacts import phone_address
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
 INTERRUPTED = "interrupted"
+TAKEN_OVER = "taken_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,10 @@ class Sending:
         return self.adapter.send(self.account, self.outbound)
 
 
-def queue(conversation: Conversation, chunk: Chunk, now: datetime) -> list[Message]:
+def queue(conversation: Conversation, chunk: Chunk, now: datetime, *, unconditional: bool = False) -> list[Message]:
     """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
 
+    `unconditional`: also where the session ends or goes to a person before that.
     On the web the person reads the transcript itself: nothing is sent. Without an account the message fails visibly.
     """
     if conversation.channel == Channel.WEB:
@@ -76,6 +78,7 @@ def queue(conversation: Conversation, chunk: Chunk, now: datetime) -> list[Messa
             to_address=to,
             to_kind=kind,
             text=text,
+            unconditional=unconditional,
             due_at=now,
             created_at=now,
             **lost,
@@ -162,7 +165,8 @@ def lease() -> timedelta:
 
 
 def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
-    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more.
+    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more, or not
+    to be sent any more: then it is cancelled.
 
     Harmless to repeat where the answer of the database was lost: only who holds the token begins.
     """
@@ -174,6 +178,13 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             .first()
         )
         if message is None or message.channel_account is None:
+            return None
+        # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
+        # does from now on waits for us, and finds the message gone.
+        if code := _held_back(message, Conversation.objects.filter(pk=message.conversation_id).first()):
+            message.status, message.code = S.CANCELLED, code
+            message.lease_until = message.lease_token = None
+            message.save(update_fields=["status", "code", "lease_until", "lease_token"])
             return None
         message.status = S.SENDING
         message.sending_at = now
@@ -261,10 +272,24 @@ def _fails(message: Message, sending: Sending, error: SendError) -> bool:
 
 def _queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
     """The message waits for another try; where its session ended while it was being sent, there is none."""
-    if conversation.is_open:
-        message.status, message.due_at = S.QUEUED, due_at
+    if code := _held_back(message, conversation):
+        message.status, message.code = S.CANCELLED, code
     else:
-        message.status, message.code = S.CANCELLED, conversation.status
+        message.status, message.due_at = S.QUEUED, due_at
+
+
+def _held_back(message: Message, conversation: Conversation | None) -> str:
+    """Why the message may not leave any more: its session is over, or a person has it and the assistant said it. ''
+    where it may."""
+    if conversation is None:
+        return "deleted"
+    if message.unconditional:
+        return ""
+    if not conversation.is_open:
+        return conversation.status
+    if conversation.taken_over_at and Turn.objects.filter(chunk=message.chunk_id).exists():
+        return TAKEN_OVER
+    return ""
 
 
 def _mark_broken(message: Message, error: SendError) -> None:
@@ -336,6 +361,25 @@ def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
 
 
 def cancel_unsent(conversation: Conversation, code: str) -> int:
-    """What has not left yet will not. Returns how many messages that were."""
-    unsent = Message.objects.filter(conversation=conversation, status__in=[S.QUEUED, S.CLAIMED])
-    return unsent.update(status=S.CANCELLED, code=code, lease_until=None, lease_token=None)
+    """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
+    Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
+    return _cancel(_unsent(conversation), code)
+
+
+def silence(conversation: Conversation) -> int:
+    """What the assistant said and has not left yet will not. Returns how many messages that were."""
+    said = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
+    return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
+
+
+def let_go_out(conversation: Conversation) -> None:
+    """What has not left yet goes out, although the session is about to end or to go to a person."""
+    _unsent(conversation).update(unconditional=True)
+
+
+def _unsent(conversation: Conversation) -> QuerySet[Message]:
+    return Message.objects.filter(conversation=conversation, status__in=[S.QUEUED, S.CLAIMED])
+
+
+def _cancel(messages: QuerySet[Message], code: str) -> int:
+    return messages.update(status=S.CANCELLED, code=code, lease_until=None, lease_token=None)

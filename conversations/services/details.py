@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -33,6 +34,16 @@ def edit_details(
             conversation.save(update_fields=[*changed, *remember_anew(conversation, now)])
             record(conversation, "details_edited", actor, cause=", ".join(changed), fields=changed)
     return conversation
+
+
+def change(conversation: Conversation, actor: Actor, **wanted: Any) -> None:
+    """The locked session's `topic` or `current_goal` is this."""
+    changed = [name for name in wanted if getattr(conversation, name) != wanted[name]]
+    for name in changed:
+        setattr(conversation, name, wanted[name])
+    if changed:
+        conversation.save(update_fields=changed)
+        record(conversation, "details_edited", actor, cause=", ".join(changed), fields=changed)
 
 
 def remember_anew(conversation: Conversation, now: datetime) -> list[str]:

@@ -28,7 +28,7 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
-from conversations.models import Message, Turn
+from conversations.models import Message
 from conversations.services import delivery, replies
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ ROW_THREADS = 6
 RECOVER_EVERY_SECONDS = 1.0
 DATABASE_AWAY_SECONDS = 60.0
 EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
+CRASHED = EngineError("Its process died each time it was tried.", code=replies.CRASHED, retryable=False)
 
 
 class Dispatcher:
@@ -51,6 +52,7 @@ class Dispatcher:
         self._providers = ThreadPoolExecutor(settings.DISPATCH_SENDS, thread_name_prefix="provider")
         self._guard = threading.Lock()
         self._turns: set[UUID] = set()
+        self._suspects: set[UUID] = set()  # one at a time: whose turn it is that takes processes down comes out so
         self._messages: set[UUID] = set()
         self._renewed = self._recovered = 0.0
 
@@ -84,8 +86,10 @@ class Dispatcher:
         self._keep_leases()
         claimed = 0
         if room := settings.DISPATCH_REPLIES - len(self._turns):
-            for turn in replies.claim(timezone.now(), room):
+            for turn in replies.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
                 self._hold(self._turns, turn.turn_id)
+                if turn.suspect:
+                    self._suspects = {turn.turn_id}
                 self._after(self._rows.submit(self._reply, turn), self._turns, turn.turn_id)
                 claimed += 1
         if room := settings.DISPATCH_SENDS - len(self._messages):
@@ -100,7 +104,7 @@ class Dispatcher:
 
     def _reply(self, turn: replies.Claim) -> Future[Any] | None:
         if turn.exhausted:
-            written(replies.fail, turn.turn_id, EXHAUSTED, timezone.now())
+            written(replies.fail, turn.turn_id, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
         prepared = written(replies.prepare, turn.turn_id)
         if prepared is None:
@@ -232,9 +236,7 @@ def written(work: Callable[..., Any], *arguments: Any) -> Any:
 def release(turns: list[UUID], messages: list[UUID]) -> None:
     """What we began and did not end is free at once; what was being sent stays as it is until its lease runs out."""
     now = timezone.now()
-    Turn.objects.filter(pk__in=turns, status=Turn.Status.RUNNING).update(
-        status=Turn.Status.ABANDONED, ended_at=now, code="stopped"
-    )
+    replies.give_back(turns, now)
     Message.objects.filter(pk__in=messages, status=Message.Status.CLAIMED).update(
         status=Message.Status.QUEUED, lease_until=None, lease_token=None
     )

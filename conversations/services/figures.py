@@ -102,12 +102,17 @@ def day(client_ids: ClientIds, now: datetime) -> Day:
 
 
 def waiting_for_staff(client_ids: ClientIds) -> Queue:
-    """Index: needs_staff."""
+    """Those that were left to a person, and those in which whoever has them owes an answer. Indexes: needs_staff and
+    reply_owed."""
     return _queue(
         """
-        SELECT count(*), min(s.needs_staff_since),
-            (array_agg(s.id ORDER BY s.needs_staff_since))[1]
-        FROM conversations s WHERE s.needs_staff_since IS NOT NULL {of_clients}
+        SELECT count(*), min(s.since), (array_agg(s.id ORDER BY s.since))[1]
+        FROM (
+            SELECT id, client_id, needs_staff_since AS since FROM conversations WHERE needs_staff_since IS NOT NULL
+            UNION ALL
+            SELECT id, client_id, burst_began_at FROM conversations
+            WHERE reply_owed AND taken_over_at IS NOT NULL AND needs_staff_since IS NULL
+        ) AS s WHERE true {of_clients}
         """,
         client_ids,
     )

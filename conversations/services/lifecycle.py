@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from django.db import connection, transaction
 
 from conversations.models import MessageTombstone
-from conversations.services import delivery, idempotency, replies
+from conversations.services import delivery, idempotency, replies, takeover
 from conversations.services.database import column, row, rows
+from conversations.services.takeover import ABANDONED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +26,18 @@ BATCH = 2_000
 TOMBSTONE_DAYS = 8  # providers deliver again for 7
 Progress = Callable[[str, int], None]
 
-# Whose time is over at $1. `takeover` suspends ageing, and sessions on the web do not age at all.
+# Whose time is over at $1. A takeover suspends ageing, which begins anew with the hand-back, and sessions on the web do
+# not age at all.
+_AGE = "GREATEST(s.last_message_at, s.handed_back_at)"
 _AGED = """
     FROM conversations s JOIN clients c ON c.id = s.client_id
-    WHERE s.status IN ({statuses}) AND s.last_message_at <= $1 - c.{after}
+    WHERE s.status IN ({statuses}) AND {age} <= $1 - c.{after}
       AND s.taken_over_at IS NULL AND s.channel <> 'web'"""
 
-_STILL_TIME = "(s.last_message_at > $1 - c.expire_after OR s.extended_until > $1)"
-STALE_DUE = _AGED.format(statuses="'active'", after="stale_after") + f" AND {_STILL_TIME}"
+_STILL_TIME = f"({_AGE} > $1 - c.expire_after OR s.extended_until > $1)"
+STALE_DUE = _AGED.format(statuses="'active'", age=_AGE, after="stale_after") + f" AND {_STILL_TIME}"
 EXPIRY_DUE = (
-    _AGED.format(statuses="'active', 'stale'", after="expire_after")
+    _AGED.format(statuses="'active', 'stale'", age=_AGE, after="expire_after")
     + " AND (s.extended_until IS NULL OR s.extended_until <= $1)"
 )
 GUESTS_DUE = "FROM conversations s WHERE s.status = 'expired' AND s.is_guest AND s.ended_at <= $1"
@@ -84,6 +87,7 @@ class SweepReport:
     purged: int = 0
     recovered: int = 0
     tombstones: int = 0
+    handed_back: int = 0
     skipped: bool = False
     examples: dict[str, list[str]] = field(default_factory=dict)
 
@@ -99,6 +103,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         if not only_one:
             report.skipped = True
             return report
+        report.handed_back = takeover.hand_back_abandoned(now)
         report.expired = _in_batches(_EXPIRE, now, lambda count: progress("expired", count))
         report.stale = _in_batches(_MARK_STALE, now, lambda count: progress("stale", count))
         report.purged = purge_guests(now, progress)
@@ -115,6 +120,7 @@ def preview(now: datetime, examples: int = 3) -> SweepReport:
     for name, due in [
         ("expired", EXPIRY_DUE),
         ("stale", STALE_DUE),
+        ("handed_back", ABANDONED),
         ("purged", GUESTS_DUE),
         ("purged", expiring_guests),
     ]:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
-from conversations.services.append import Said
+from conversations.services.append import Said, quiet_window
 from conversations.services.contacts import Person, phone_address
 from conversations.services.database import row
 from conversations.services.ledger import CONTACT, Actor
@@ -30,6 +30,7 @@ NOBODY = Person()
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply, c.default_goal, {{key}} AS key_id, p.id AS contact_id,
+           LEAST({quiet_window("$2")}, c.longest_wait) AS quiet,
            COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
            COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,
            (SELECT i.id FROM contact_identities i
@@ -75,13 +76,15 @@ _OPEN = """
 ), session AS (
     INSERT INTO conversations
         (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
-         summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, reply_due_at)
+         summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, burst_began_at,
+         reply_due_at)
     SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact), contact_id),
            COALESCE((SELECT id FROM identity), $13::bigint, device_id), assistant_id, account_id, $2, $7,
            COALESCE((SELECT is_guest FROM contact), (SELECT is_guest FROM known), is_guest),
            COALESCE(NULLIF($14::text, ''), default_goal), $15, $16::timestamptz, $16::timestamptz,
            CASE WHEN $18::text = '' THEN 2 ELSE 3 END, CASE WHEN $18::text = '' THEN 0 ELSE 1 END,
-           auto_reply AND $18::text <> '', CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz END
+           auto_reply AND $18::text <> '', CASE WHEN $18::text <> '' THEN $16::timestamptz END,
+           CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END
     FROM beginning
     RETURNING id, is_guest
 ), event AS (

@@ -17,7 +17,8 @@ SELECT caller.key_id, json_build_object(
     'assistant', (SELECT a.key FROM assistants a WHERE a.id = s.assistant_id),
     'started_at', s.started_at, 'last_message_at', s.last_message_at,
     'ended_at', s.ended_at, 'ended_by', s.ended_by, 'end_reason', s.end_reason,
-    'reply_owed', s.reply_owed, 'taken_over_at', s.taken_over_at,
+    'reply_owed', s.reply_owed, 'reply_due_at', CASE WHEN s.reply_owed THEN s.reply_due_at END,
+    'taken_over_at', s.taken_over_at, 'taken_over_by', s.taken_over_name, 'taken_over_until', s.taken_over_until,
     'needs_staff_since', s.needs_staff_since, 'needs_staff_reason', s.needs_staff_reason,
     'steps', (
         SELECT COALESCE(json_agg(json_build_object(

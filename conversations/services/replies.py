@@ -8,55 +8,68 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
-from conversations.models import Assistant, Chunk, Conversation, Role, Step, Turn
-from conversations.services import context, delivery, prompts
+from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
+from conversations.services import closing, context, deeds, delivery, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
-from conversations.services.ledger import ASSISTANT, SYSTEM, record
+from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
 from conversations.services.retries import backoff
 from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
 
 log = logging.getLogger(__name__)
 
 DRAFTS_DROPPED_AT_MOST = 2
+SUSPECT_AFTER_CRASHES = 2  # once it was there by chance
+CRASHED = "crashed"
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 TurnStatus = Turn.Status
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A turn that is ours while its lease lasts. `exhausted`: it was tried often enough, nothing more is tried."""
+    """A turn that is ours while its lease lasts. `exhausted`: it was tried often enough, nothing more is tried.
+    `suspect`: its session was there more than once when a process died, and perhaps is why."""
 
     turn_id: UUID
     conversation_id: UUID
     exhausted: bool
+    suspect: bool = False
 
 
-def claim(now: datetime, limit: int) -> list[Claim]:
-    """Up to `limit` sessions that owe a reply by now have a running turn that is ours.
+_DUE = """
+    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence
+    FROM conversations s
+    WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {crashes}
+      AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
+    ORDER BY s.reply_due_at
+    LIMIT {limit}
+    FOR NO KEY UPDATE OF s SKIP LOCKED"""
 
-    The attempt is counted before it begins, so that a turn that takes its process down cannot do so for ever. Two
-    dispatchers that see the same session: the constraint on running turns lets one in.
+
+def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
+    """Up to `limit` sessions that owe a reply by now have a running turn that is ours, and `suspects` of the suspect
+    ones beside them.
+
+    The attempt is counted before it begins, so that a turn that takes its process down cannot do so for ever. Who holds
+    no more than one suspect turn at a time finds out which one it is: when that process dies, of all the suspects only
+    the one that was held is counted. Two dispatchers that see the same session: the constraint on running turns lets
+    one in.
     """
     claimed = rows(
-        """
-        WITH due AS (
-            SELECT s.id, s.reply_attempts, s.inbound_sequence
-            FROM conversations s
-            WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL
-              AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
-            ORDER BY s.reply_due_at
-            LIMIT $2
-            FOR NO KEY UPDATE OF s SKIP LOCKED
-        ), begun AS (
+        f"""
+        WITH usual AS ({_DUE.format(crashes="< $4", limit="$2")}),
+        suspect AS ({_DUE.format(crashes=">= $4", limit="$5")}),
+        due AS (SELECT * FROM usual UNION ALL SELECT * FROM suspect),
+        begun AS (
             INSERT INTO conversation_turns
                 (id, conversation_id, status, attempt, inbound_sequence, lease_until, started_at, engine, model, draft,
                  finish_reason, tokens_in, tokens_out, code, reason)
@@ -68,14 +81,17 @@ def claim(now: datetime, limit: int) -> list[Claim]:
         ), counted AS (
             UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
         )
-        SELECT id, conversation_id, attempt FROM begun
+        SELECT begun.id, begun.conversation_id, begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4
+        FROM begun JOIN due ON due.id = begun.conversation_id
         """,
         now,
         limit,
         now + lease(),
+        SUSPECT_AFTER_CRASHES,
+        suspects,
+        settings.REPLY_ATTEMPTS,
     )
-    most = settings.REPLY_ATTEMPTS
-    return [Claim(turn_id, conversation_id, attempt > most) for turn_id, conversation_id, attempt in claimed]
+    return [Claim(*found) for found in claimed]
 
 
 def lease() -> timedelta:
@@ -89,21 +105,49 @@ def renew(turn_ids: Sequence[UUID], now: datetime) -> None:
         unlocked(Turn.objects.filter(pk__in=turn_ids, status=TurnStatus.RUNNING)).update(lease_until=now + lease())
 
 
+# A turn that went down with its process is no attempt of its session's, which may have been there by chance: it is
+# counted as a crash. One that was given back is neither. The session's row is locked first, as by all who end a turn.
+_ABANDON = """
+    WITH lost AS (
+        SELECT t.id, t.conversation_id
+        FROM conversation_turns t JOIN conversations s ON s.id = t.conversation_id
+        WHERE t.status = 'running' AND {which}
+        FOR NO KEY UPDATE OF s, t SKIP LOCKED
+    ), ended AS (
+        UPDATE conversation_turns t SET status = 'abandoned', ended_at = $1, code = '{code}'
+        FROM lost WHERE t.id = lost.id
+    )
+    UPDATE conversations s
+    SET reply_attempts = GREATEST(s.reply_attempts - 1, 0), reply_crashes = s.reply_crashes + {crashes}
+    FROM lost WHERE s.id = lost.conversation_id
+    RETURNING s.id"""
+
+_RECOVER = _ABANDON.format(which="NOT t.streamed AND t.lease_until < $1", code="lease_over", crashes=1)
+_GIVE_BACK = _ABANDON.format(which="t.id = ANY($2)", code="stopped", crashes=0)
+
+
 def recover(now: datetime) -> int:
     """Turns of a dead dispatcher are abandoned; their sessions still owe the reply. Returns how many."""
-    with transaction.atomic():
-        return unlocked(Turn.objects.filter(status=TurnStatus.RUNNING, streamed=False, lease_until__lt=now)).update(
-            status=TurnStatus.ABANDONED, ended_at=now, code="lease_over"
-        )
+    return len(rows(_RECOVER, now))
 
 
-def prepare(turn_id: UUID) -> tuple[ReplyRequest, str] | None:
-    """What the engine is given, kept on the turn, and the engine's name. None: the turn is not ours any more."""
+def give_back(turn_ids: Sequence[UUID], now: datetime) -> int:
+    """The turns, which are ours, are abandoned as if they had not begun. Returns how many were still running."""
+    return len(rows(_GIVE_BACK, now, list(turn_ids)))
+
+
+def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, str] | None:
+    """What the engine is given, kept on the turn, and the engine's name. None: the turn is not ours any more, or a rule
+    of the assistant's gave the session to a person."""
     turn = Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).first()
     conversation = _conversation(turn.conversation_id) if turn else None
     if turn is None or conversation is None:
         return None
     assistant = conversation.assistant
+    turn.rule = rules.met(conversation)
+    if turn.rule == rules.HUMAN:
+        hand_over(turn_id, "a person was asked for", now or timezone.now())
+        return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     turn.inbound_sequence = conversation.inbound_sequence
     steps = list(conversation.steps.filter(status=Step.Status.PENDING).values_list("description", flat=True))
@@ -111,7 +155,7 @@ def prepare(turn_id: UUID) -> tuple[ReplyRequest, str] | None:
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     turn.prompt = prompts.as_kept(conversation, assistant, prompt)
     Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).update(
-        inbound_sequence=turn.inbound_sequence, engine=turn.engine, prompt=turn.prompt
+        inbound_sequence=turn.inbound_sequence, engine=turn.engine, prompt=turn.prompt, rule=turn.rule
     )
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
@@ -142,25 +186,76 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation = found
-        turn.draft, turn.engine, turn.model = reply.text, reply.engine, reply.model
-        turn.finish_reason, turn.tokens_in, turn.tokens_out = reply.finish_reason, reply.tokens_in, reply.tokens_out
-        turn.cost = prompts.cost(reply.model, reply.tokens_in, reply.tokens_out)
-        turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
+        _note(turn, reply)
         overtaken = conversation.inbound_sequence != turn.inbound_sequence
         if reason := _silenced(conversation):
             _end(turn, TurnStatus.DROPPED, now, code=reason)
         elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
             conversation.drafts_overtaken += 1
-            conversation.reply_attempts = 0
+            conversation.reply_attempts = conversation.reply_crashes = 0
             _end(turn, TurnStatus.OVERTAKEN, now)
+        elif _too_unsure(conversation, reply):
+            _end(turn, TurnStatus.DROPPED, now, code="low_confidence")
+            delivery.let_go_out(conversation)
+            takeover.take(conversation, _speaker(conversation), now, reason="low confidence", tell=True)
         else:
-            turn.chunk = _speak(conversation, reply.text, now)
-            note_answered(conversation)
-            conversation.reply_owed = overtaken
-            conversation.fallback_sent = False
-            _end(turn, TurnStatus.COMMITTED, now)
-        conversation.save(update_fields=ACTIVITY_FIELDS)
+            _say(conversation, turn, reply, now, overtaken=overtaken)
+        conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
     return turn.status
+
+
+def hand_over(turn_id: UUID, reason: str, now: datetime) -> None:
+    """The session waits for a person, and the turn, if it is still ours, ends without a reply."""
+    with transaction.atomic():
+        found = _locked(turn_id)
+        if found is None:
+            return
+        turn, conversation = found
+        silenced = _silenced(conversation)
+        _end(turn, TurnStatus.DROPPED, now, code=silenced or "human_wanted")
+        if not silenced:
+            delivery.let_go_out(conversation)
+            takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
+            conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
+
+
+def _note(turn: Turn, reply: Reply) -> None:
+    """All that is known of the draft, whatever becomes of it."""
+    turn.draft, turn.engine, turn.model = reply.text, reply.engine, reply.model
+    turn.finish_reason, turn.tokens_in, turn.tokens_out = reply.finish_reason, reply.tokens_in, reply.tokens_out
+    turn.cost = prompts.cost(reply.model, reply.tokens_in, reply.tokens_out)
+    turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
+    turn.confidence = reply.confidence
+    turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
+
+
+def _too_unsure(conversation: Conversation, reply: Reply) -> bool:
+    least = conversation.assistant.human_below_confidence if conversation.assistant else None
+    return least is not None and reply.confidence is not None and reply.confidence < least
+
+
+def _say(conversation: Conversation, turn: Turn, reply: Reply, now: datetime, *, overtaken: bool) -> None:
+    """The reply is said, and what the model did beside is done. Where it wants a person, or the person said goodbye and
+    nothing since, these are the assistant's last words."""
+    speaker = _speaker(conversation)
+    turn.chunk = _speak(conversation, reply.text, now)
+    note_answered(conversation)
+    conversation.reply_owed = overtaken
+    conversation.fallback_sent = False
+    conversation.replies_failed = 0
+    _end(turn, TurnStatus.COMMITTED, now)
+    wishes = deeds.do(conversation, reply.deeds, speaker)
+    if wishes.human:
+        delivery.let_go_out(conversation)
+        takeover.take(conversation, speaker, now, reason=wishes.why or "the assistant asks for a person")
+    elif (wishes.end or turn.rule == rules.GOODBYE) and not overtaken:
+        delivery.let_go_out(conversation)
+        closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
+
+
+def _speaker(conversation: Conversation) -> Actor:
+    """The assistant, for the ledger."""
+    return Actor(Kind.ASSISTANT, conversation.assistant.key) if conversation.assistant else ASSISTANT
 
 
 def fail(turn_id: UUID, error: EngineError, now: datetime) -> str:
@@ -180,7 +275,8 @@ def fail(turn_id: UUID, error: EngineError, now: datetime) -> str:
             conversation.reply_due_at = now + backoff(turn.attempt, error.retry_after)
         else:
             _call_staff(conversation, turn, error.code, now)
-        conversation.save(update_fields=[*ACTIVITY_FIELDS, "needs_staff_since", "needs_staff_reason"])
+        conversation.reply_crashes = 0  # it came back
+        conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
     log.warning("turn failed: conversation=%s attempt=%s code=%s", conversation.pk, turn.attempt, error.code)
     return turn.status
 
@@ -221,9 +317,16 @@ def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime
         conversation.fallback_sent = True
         record(conversation, "fallback_said", ASSISTANT, cause=code)
     note_answered(conversation)
+    conversation.replies_failed += 1
     conversation.needs_staff_since = conversation.needs_staff_since or now
     conversation.needs_staff_reason = f"The assistant could not reply: {code}"
     record(conversation, "needs_staff", SYSTEM, cause=code)
+    most = assistant.human_after_failures if assistant else 0
+    if code == CRASHED or (most and conversation.replies_failed >= most):
+        delivery.let_go_out(conversation)
+        takeover.take(
+            conversation, SYSTEM, now, reason=f"{conversation.replies_failed} replies in a row failed: {code}"
+        )
 
 
 def _end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = "") -> None:

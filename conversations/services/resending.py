@@ -52,9 +52,9 @@ def resend(
 
 def _queue_again(message: Message, now: datetime) -> None:
     Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.CANCELLED, code=EARLIER_PART).update(
-        status=S.QUEUED, due_at=now, code="", reason=""
+        status=S.QUEUED, due_at=now, code="", reason="", unconditional=True
     )
-    message.status, message.due_at, message.attempts = S.QUEUED, now, 0
+    message.status, message.due_at, message.attempts, message.unconditional = S.QUEUED, now, 0, True
     message.code = message.reason = message.provider_message_id = ""
     message.sending_at = message.sent_at = message.failed_at = None
     message.save()
@@ -71,4 +71,4 @@ def _queue_over_an_account(conversation: Conversation, message: Message, now: da
     conversation.save(update_fields=["channel_account"])
     chunk = message.chunk
     message.delete()
-    delivery.queue(conversation, chunk, now)
+    delivery.queue(conversation, chunk, now, unconditional=True)

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Message, Role
-from conversations.services import delivery
+from conversations.services import delivery, takeover
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, note_answered, write_chunks
 
@@ -16,7 +16,8 @@ from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, note_a
 def send(
     conversation_id: UUID | str, content: str, *, actor: Actor, now: datetime, client: Client | None = None
 ) -> tuple[Chunk, list[Message]]:
-    """The session has one more ai chunk, queued to be sent over its channel; a reply that was owed is settled by it.
+    """The session has one more ai chunk, queued to be sent over its channel; a reply that was owed is settled by it,
+    and where staff said it, the session waits for them no more.
 
     Raises NotFoundError or ConflictError (`ended`).
     """
@@ -25,6 +26,7 @@ def send(
         [chunk] = write_chunks(conversation, [(Role.AI, content)], now, author_id=actor.user_id)
         messages = delivery.queue(conversation, chunk, now)
         note_answered(conversation)
-        conversation.save(update_fields=ACTIVITY_FIELDS)
+        taken = takeover.note_written(conversation, actor, now)
+        conversation.save(update_fields=[*ACTIVITY_FIELDS, *taken])
         record(conversation, "sent", actor, chunk_id=chunk.pk)
     return chunk, messages

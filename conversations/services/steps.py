@@ -8,22 +8,29 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 
-from conversations.models import Client, Step
+from conversations.models import Client, Conversation, Step
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import lock, lock_open
 
+NO_STEP = "There is no such step in this conversation."
 FINAL = (Step.Status.COMPLETE, Step.Status.CANCELLED)
 
 
 def add_step(conversation_id: UUID | str, description: str, actor: Actor, client: Client | None = None) -> Step:
     """The open session has one more pending step. Raises NotFoundError or ConflictError (`ended`)."""
     with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
-        # The rank of the last one, not the next: of the same rank the newer one comes later.
-        last = conversation.steps.aggregate(last=Max("rank"))["last"]
-        step = Step.objects.create(conversation=conversation, description=description, rank=last or 0)
-        record(conversation, "step_added", actor, step_id=step.pk)
+        return append(lock_open(conversation_id, client), description, actor)
+
+
+def append(conversation: Conversation, description: str, actor: Actor, *, by_assistant: bool = False) -> Step:
+    """The locked open session has one more pending step."""
+    # The rank of the last one, not the next: of the same rank the newer one comes later.
+    last = conversation.steps.aggregate(last=Max("rank"))["last"]
+    step = Step.objects.create(
+        conversation=conversation, description=description, rank=last or 0, by_assistant=by_assistant
+    )
+    record(conversation, "step_added", actor, step_id=step.pk)
     return step
 
 
@@ -43,20 +50,37 @@ def update_step(
         raise InvalidError(f"A step can become complete or cancelled, not {status!r}.", code="unknown_status")
     with transaction.atomic():
         step = _locked(step_id, client, conversation_id)
-        if step.status == status:
-            return step
-        if step.status in FINAL:
-            raise ConflictError(
-                f"This step is {step.status}, and that is final: only a pending step can become complete or cancelled.",
-                code="step_is_final",
-                details={"status": step.status, "possible": [step.status]},
-            )
-        conversation = lock_open(step.conversation_id)
-        step.status = status
-        step.updated_at = timezone.now()
-        step.save(update_fields=["status", "updated_at"])
-        record(conversation, f"step_{status}", actor, step_id=step.pk)
+        if step.status != status:
+            _refuse_if_final(step)
+            _move(lock_open(step.conversation_id), step, status, actor)
     return step
+
+
+def move(conversation: Conversation, step_id: int, status: str, actor: Actor) -> Step:
+    """The same for a step of a session that is locked and open. Raises NotFoundError or ConflictError."""
+    step = conversation.steps.select_for_update().filter(pk=step_id).first()
+    if step is None:
+        raise NotFoundError(NO_STEP)
+    if step.status != status:
+        _refuse_if_final(step)
+        _move(conversation, step, status, actor)
+    return step
+
+
+def _refuse_if_final(step: Step) -> None:
+    if step.status in FINAL:
+        raise ConflictError(
+            f"This step is {step.status}, and that is final: only a pending step can become complete or cancelled.",
+            code="step_is_final",
+            details={"status": step.status, "possible": [step.status]},
+        )
+
+
+def _move(conversation: Conversation, step: Step, status: str, actor: Actor) -> None:
+    step.status = status
+    step.updated_at = timezone.now()
+    step.save(update_fields=["status", "updated_at"])
+    record(conversation, f"step_{status}", actor, step_id=step.pk)
 
 
 def edit_step(
@@ -115,6 +139,6 @@ def _locked(step_id: int, client: Client | None, conversation_id: UUID | str | N
         found = found.filter(conversation__client=client)
     step = found.first()
     if step is None:
-        raise NotFoundError("There is no such step in this conversation.")
+        raise NotFoundError(NO_STEP)
     lock(step.conversation_id, client)
     return Step.objects.select_for_update().get(pk=step_id)

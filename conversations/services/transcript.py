@@ -14,7 +14,8 @@ from conversations.services.ledger import CONTACT, record
 # What changes with a chunk; saved by name, so that nothing else is written over.
 ACTIVITY_FIELDS = [
     *("status", "last_message_at", "last_position", "inbound_sequence"),
-    *("reply_owed", "reply_due_at", "reply_attempts", "drafts_overtaken", "fallback_sent"),
+    *("reply_owed", "reply_due_at", "burst_began_at", "drafts_overtaken", "fallback_sent"),
+    *("reply_attempts", "reply_crashes", "replies_failed"),
 ]
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
@@ -64,19 +65,24 @@ def write_chunks(
 
 
 def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = True) -> None:
-    """The person said something: a stale session is active again, and a reply is owed where the assistant replies
-    (never if not `answer`: somebody else does)."""
+    """The person said something: a stale session is active again, and a reply is owed where the assistant replies, or
+    by the colleague who has the session (never if not `answer`: somebody else does); it is due as services/append.py
+    says."""
     if conversation.status == Status.STALE:
         conversation.status = Status.ACTIVE
         record(conversation, "revived", CONTACT, cause="message", from_status=Status.STALE, to_status=Status.ACTIVE)
     conversation.inbound_sequence += 1
-    if answer and conversation.client.auto_reply and conversation.taken_over_at is None:
-        conversation.reply_owed = True
-        conversation.reply_due_at = now
+    client = conversation.client
+    began = conversation.burst_began_at if conversation.reply_owed else None
+    conversation.burst_began_at = began or now
+    conversation.reply_owed = conversation.reply_owed or (answer and client.auto_reply)
+    quiet = client.quiet_window(conversation.channel)
+    conversation.reply_due_at = min(now + quiet, conversation.burst_began_at + client.longest_wait)
 
 
 def note_answered(conversation: Conversation) -> None:
     """Nothing is owed any more, and nothing that went wrong before counts."""
     conversation.reply_owed = False
-    conversation.reply_attempts = 0
+    conversation.burst_began_at = None
+    conversation.reply_attempts = conversation.reply_crashes = 0
     conversation.drafts_overtaken = 0

@@ -245,7 +245,9 @@ def ageing(door: Door) -> datetime:
 
 def test_a_sweep_ages_what_is_due(ageing: datetime) -> None:
     assert "1 guest sessions deleted" in run("sweep")
-    assert run("sweep") == ("Swept: 0 stale, 0 expired, 0 guest sessions deleted, 0 freed, 0 old tombstones dropped.\n")
+    assert run("sweep") == (
+        "Swept: 0 stale, 0 expired, 0 guest sessions deleted, 0 handed back, 0 freed, 0 old tombstones dropped.\n"
+    )
     assert run("sweep", "--now", (ageing + timedelta(minutes=11)).isoformat()).startswith("Swept: 2 stale, 0 expired")
     swept = run("sweep", "--now", (ageing + timedelta(hours=25)).isoformat())
     assert swept.startswith("Swept: 0 stale, 2 expired, 1 guest sessions deleted")
@@ -257,12 +259,12 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(ageing: datetime) -> None
     by_user = dict(Conversation.objects.values_list("contact__user_id", "id"))
     soon, later = ((ageing + timedelta(**age)).isoformat() for age in ({"minutes": 11}, {"hours": 25}))
 
-    stale, expired, purged, last = run("sweep", "--dry-run", "--now", soon).splitlines()
+    stale, expired, purged, _, last = run("sweep", "--dry-run", "--now", soon).splitlines()
     assert stale.startswith("would be stale: 2 (such as: ")
     assert str(by_user["ann"]) in stale
     assert (expired, last) == ("would be expired: 0 (such as: none)", "Dry run: nothing was changed.")
     assert purged == f"would be purged: 1 (such as: {by_user['gone']})"
-    _, expired, purged, _ = run("sweep", "--dry-run", "--now", later).splitlines()
+    _, expired, purged, *_ = run("sweep", "--dry-run", "--now", later).splitlines()
     assert expired.startswith("would be expired: 2")
     assert purged.startswith("would be purged: 2")
     due, last = run("purge_guests", "--dry-run", "--now", later).splitlines()

@@ -75,3 +75,13 @@ def test_a_connection_that_the_server_ends_is_an_operational_error_and_is_replac
         rows("SELECT pg_terminate_backend(pg_backend_pid()) WHERE $1", True)
     connection.close_if_unusable_or_obsolete()
     assert row("SELECT $1::int", 1) == (1,)
+
+
+def test_a_statement_that_the_server_was_made_to_forget_is_prepared_again():
+    """psycopg has the server forget all that is prepared after a rollback to a savepoint, and not only its own."""
+    statement = "SELECT $1::int + 1"
+    assert row(statement, 1) == (2,)
+    with connection.cursor() as cursor:
+        cursor.execute("DEALLOCATE ALL")
+    assert row(statement, 2) == (3,)
+    assert row(statement, 3) == (4,)

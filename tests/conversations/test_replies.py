@@ -74,6 +74,8 @@ def test_the_engine_sees_goal_summary_steps_memory_and_the_last_chunks(door, eng
     door.call("PATCH", f"/conversations/{conversation_id}/steps/{done}", {"status": "complete"})
     for number in range(12):
         door.says(f"message {number}")
+        if number == 1:
+            door.call("POST", f"/conversations/{conversation_id}/send", {"content": "An answer"})
     reply_to_all()
 
     messages = double.asked[0].prompt.messages

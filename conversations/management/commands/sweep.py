@@ -31,12 +31,13 @@ class Command(BaseCommand):
             return
         self.stdout.write(
             f"Swept: {report.stale:,} stale, {report.expired:,} expired, {report.purged:,} guest sessions deleted, "
-            f"{report.recovered:,} freed, {report.tombstones:,} old tombstones dropped."
+            f"{report.handed_back:,} handed back, {report.recovered:,} freed, "
+            f"{report.tombstones:,} old tombstones dropped."
         )
 
     def _preview(self, report: lifecycle.SweepReport) -> None:
         counts = asdict(report)
-        for name in ("stale", "expired", "purged"):
+        for name in ("stale", "expired", "purged", "handed_back"):
             examples = ", ".join(report.examples.get(name, [])) or "none"
-            self.stdout.write(f"would be {name}: {counts[name]:,} (such as: {examples})")
+            self.stdout.write(f"would be {name.replace('_', ' ')}: {counts[name]:,} (such as: {examples})")
         self.stdout.write("Dry run: nothing was changed.")
