@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,10 @@ from typing import Any, ClassVar
 from channels_out.errors import InboundError, SendError
 from channels_out.events import Event
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
-from channels_out.shapes import load_json
+from channels_out.shapes import clean_text, load_json
+
+# What a request that is no JSON object is kept as.
+_BODY, _QUERY = "request_body", "request_query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,26 @@ class Adapter(ABC):
         Raises InboundError (`malformed`).
         """
         return []
+
+    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
+        """The request as JSON to be kept: `parse` of what `replayed` makes of it gives the same events again.
+
+        With an address: those of this account alone, by an adapter whose payloads can name several.
+        """
+        try:
+            payload = request.json()
+        except InboundError:
+            payload = None
+        if type(payload) is dict:
+            return payload
+        body = clean_text(request.body.decode("utf-8", "replace"))
+        return {_BODY: body, _QUERY: {clean_text(name): clean_text(value) for name, value in request.query.items()}}
+
+    def replayed(self, raw: Mapping[str, Any]) -> InboundRequest:
+        """The request whose payload was kept: by `keep`, or in the `raw` of an Unhandled. It is not signed any more."""
+        if raw.keys() == {_BODY, _QUERY}:
+            return InboundRequest("POST", "", {}, raw[_QUERY], raw[_BODY].encode())
+        return InboundRequest("POST", "", {}, {}, json.dumps(raw).encode())
 
     @abstractmethod
     def send(self, account: Account, message: OutboundMessage) -> SendResult:

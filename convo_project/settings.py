@@ -226,6 +226,7 @@ WEB_STREAMS = capacity.web_streams()
 # --- the outside world -----------------------------------------------------------------------------------------------
 GRAPH_BASE_URL = env.url("GRAPH_BASE_URL", "https://graph.facebook.com/v25.0")
 DIALOG360_BASE_URL = env.url("DIALOG360_BASE_URL", "https://waba-v2.360dialog.io")
+INBOUND_EVENT_DAYS = env.whole("INBOUND_EVENT_DAYS", 30, least=1, most=3650)
 PROVIDER_TIMEOUT_SECONDS = env.seconds("PROVIDER_TIMEOUT_SECONDS", 20, least=0.1, most=120)
 OPENAI_API_KEY = env.text("OPENAI_API_KEY")
 OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")

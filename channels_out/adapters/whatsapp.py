@@ -58,6 +58,10 @@ class WhatsAppAdapter(Adapter):
         """Every message and status of every change."""
         return whatsapp_inbound.events(request.json())
 
+    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
+        """The payload, or the changes of one phone number id."""
+        return whatsapp_inbound.of_account(request.json(), address) if address else super().keep(request)
+
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text, or one template. Meta takes no idempotency key, but gives our message id back with every
         status."""

@@ -58,6 +58,16 @@ def events(payload: Any) -> list[Event]:
     return found
 
 
+def of_account(payload: Any, address: str) -> dict[str, Any]:
+    """The payload narrowed to the changes of one phone number id. Raises InboundError (`malformed`)."""
+    found = []
+    for entry in _entries(payload):
+        changes = [change for change in items(entry, "changes") if _account(change) == address]
+        if changes:
+            found.append({**entry, "changes": changes})
+    return {"object": _OBJECT, "entry": found}
+
+
 def _entries(payload: Any) -> list[Any]:
     entries = payload.get("entry") if type(payload) is dict else None
     if type(entries) is not list or payload.get("object", _OBJECT) != _OBJECT:

@@ -5,6 +5,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     assistants,
     clients,
     conversations,
+    events,
     keys,
     people,
     system,

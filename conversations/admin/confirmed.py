@@ -20,8 +20,9 @@ from conversations.services.errors import DomainError
 Deed = Callable[[Any, HttpRequest, Any], str | HttpResponse]
 
 
-def confirmed(title: str, *, question: str, icon: str, path: str) -> Callable[[Deed], Any]:
-    """Make a method of a Page an action of one row (for `actions_detail`), for whoever may change the row.
+def confirmed(title: str, *, question: str, icon: str, path: str, permission: str = "change") -> Callable[[Deed], Any]:
+    """Make a method of a Page an action of one row (for `actions_detail`), for whoever has the permission: the page's
+    `has_change_permission`, or another of its own.
 
     The method gets the row on POST. It returns the sentence to show on the row's page, or a page of its own; a
     DomainError of the services is shown as a sentence too. It runs in no transaction: it may ask a provider.
@@ -34,7 +35,7 @@ def confirmed(title: str, *, question: str, icon: str, path: str) -> Callable[[D
             if row is None:
                 missing: HttpResponse = page.missing(request, object_id)
                 return missing
-            if not page.has_change_permission(request, row):
+            if not getattr(page, f"has_{permission}_permission")(request, row):
                 raise PermissionDenied
             back = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[row.pk])
             if request.method != "POST":
@@ -52,6 +53,6 @@ def confirmed(title: str, *, question: str, icon: str, path: str) -> Callable[[D
             page.message_user(request, said, messages.SUCCESS)
             return redirect(back)
 
-        return action(view, description=title, url_path=path, permissions=["change"], icon=icon)
+        return action(view, description=title, url_path=path, permissions=[permission], icon=icon)
 
     return decorate

@@ -10,7 +10,6 @@ from conversations.models import (
     Contact,
     ContactIdentity,
     ConversationEvent,
-    InboundEvent,
     Message,
     MessageTombstone,
     Step,
@@ -92,16 +91,6 @@ class ConversationEventAdmin(LongList):
     list_display = ["id", "conversation_id", "kind", "from_status", "to_status", "cause", "actor", "created_at"]
     search_fields = ["conversation__id__exact"]
     ordering = ["-id"]
-
-
-@admin.register(InboundEvent)
-class InboundEventAdmin(LongList):
-    """What arrived and is no chunk."""
-
-    client_path = "client"
-    list_display = ["id", "kind", "reason", "provider", "client", "received_at"]
-    list_filter = ["reason", "provider"]
-    list_select_related = ["client"]
 
 
 @admin.register(MessageTombstone)

@@ -21,7 +21,7 @@ from conversations.models.conversation import (
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
 from conversations.models.idempotency_key import IdempotencyKey
-from conversations.models.inbound_event import InboundEvent, MessageTombstone
+from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
 from conversations.models.rolling_summary import RollingSummary
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
@@ -54,6 +54,7 @@ __all__ = [
     "Message",
     "MessageTombstone",
     "OrderLink",
+    "RefusedWebhooks",
     "Role",
     "RollingSummary",
     "SimulatedExchange",

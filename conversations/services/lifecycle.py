@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.db import connection, transaction
 
 from conversations.models import MessageTombstone
-from conversations.services import delivery, idempotency, replies, takeover
+from conversations.services import delivery, idempotency, replaying, replies, takeover
 from conversations.services.database import column, row, rows
 from conversations.services.takeover import ABANDONED
 
@@ -88,12 +88,14 @@ class SweepReport:
     recovered: int = 0
     tombstones: int = 0
     handed_back: int = 0
+    replayed: int = 0
     skipped: bool = False
     examples: dict[str, list[str]] = field(default_factory=dict)
 
 
 def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> SweepReport:
-    """Every session is as old as it should be at `now`, expired guests are gone, and what dead processes held is free.
+    """Every session is as old as it should be at `now`, expired guests are gone, what dead processes held is free, and
+    what we failed to process was tried again.
 
     Harmless to repeat and to interrupt: each batch is a statement of its own. While one sweep runs another returns at
     once, `skipped`.
@@ -110,6 +112,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.recovered = replies.recover(now) + delivery.recover(now)
         idempotency.trim(now)
         report.tombstones = MessageTombstone.objects.filter(expires_at__lt=now).delete()[0]
+        report.replayed = replaying.retry_failed(now)
     return report
 
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-import orjson
 from django.db import InterfaceError, OperationalError
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from channels_out import registry
 from channels_out.contract import Adapter, Answer, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
-from channels_out.shapes import clean_text
-from conversations.models import ChannelAccount, InboundEvent
-from conversations.services import inbound, receipts
+from conversations.models import ChannelAccount
+from conversations.services import inbound, kept_events, receipts
 from conversations.services.channel_accounts import as_account
 from conversations.services.contacts import Person
 from conversations.services.errors import UnavailableError
@@ -42,7 +40,7 @@ class Outcome:
 def handshake(request: InboundRequest, channel: str) -> Answer:
     """The answer to a provider's GET that asks whether the address is ours."""
     for adapter in registry.adapters_of(channel):
-        accounts = [as_account(account) for account in _active(adapter)]
+        accounts = [as_account(account) for account in active_accounts(adapter)]
         if answer := adapter.handshake(request, accounts):
             return answer
     return Answer(status=403, body="No account has this verify token.")
@@ -51,7 +49,8 @@ def handshake(request: InboundRequest, channel: str) -> Answer:
 def receive(request: InboundRequest, channel: str) -> Outcome | None:
     """Every event of the request is settled or kept. None: no provider of the channel sends such requests.
 
-    What somebody of ours signed is answered with 200 even if it cannot be read: it would be delivered again for days.
+    What somebody of ours signed is answered with 200 even if it cannot be read, or if we fail to process it: it is kept,
+    and the sweep retries what is our fault. It would be delivered again for days otherwise.
 
     Raises InboundError if no account that it names (any, if it names none) has signed it.
     """
@@ -60,19 +59,43 @@ def receive(request: InboundRequest, channel: str) -> Outcome | None:
         return None
     try:
         named = adapter.addresses(request)
-    except InboundError:
-        return _keep_unreadable(adapter, request)
-    accounts = {account.address: account for account in _active(adapter).filter(address__in=named)}
+    except Exception as error:
+        return _keep_unread(adapter, request, error)
+    accounts = {account.address: account for account in active_accounts(adapter).filter(address__in=named)}
     verified = _verified(adapter, request, accounts)
-    events = adapter.parse(request)
+    try:
+        events = adapter.parse(request)
+    except Exception as error:
+        only = next(iter(verified.values())) if len(named) == len(verified) == 1 else None
+        kept_events.keep_request(adapter, only, request, _unread(error))
+        return Outcome(recorded=1)
     refused = accounts.keys() - verified.keys()
-    return _settle_all(adapter, [event for event in events if event.account not in refused], verified)
+    return _settle_all(adapter, request, [event for event in events if event.account not in refused], verified)
 
 
-def _active(adapter: Adapter) -> Any:
+def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:
+    """The accounts that the adapter speaks for now."""
     return ChannelAccount.objects.select_related("client", "assistant").filter(
         provider=adapter.provider, channel=adapter.channel, is_active=True, client__is_active=True
     )
+
+
+def _keep_unread(adapter: Adapter, request: InboundRequest, error: Exception) -> Outcome:
+    """What names no account is kept if one of ours signed it. Raises InboundError if none did."""
+    reason = _unread(error)
+    if not _signed_by_any(adapter, request):
+        kept_events.count_refused(adapter, None, timezone.now())
+        raise error if isinstance(error, InboundError) else _not_signed()
+    kept_events.keep_request(adapter, None, request, reason)
+    return Outcome(recorded=1)
+
+
+def _unread(error: Exception) -> str:
+    """Why a request could not be read: its fault, or ours."""
+    if isinstance(error, InboundError):
+        return kept_events.MALFORMED
+    log.error("webhook not read", exc_info=error)
+    return kept_events.PROCESSING_FAILED
 
 
 def _verified(
@@ -83,11 +106,22 @@ def _verified(
     A payload that names no account of ours may still be a provider's own: then any account's secret shows that.
     """
     verified = {address: account for address, account in accounts.items() if _signed(adapter, request, account)}
+    for address in accounts.keys() - verified.keys():
+        kept_events.count_refused(adapter, accounts[address], timezone.now())
     if accounts and not verified:
-        raise InboundError("The signature does not fit.", code="invalid_signature")
-    if not accounts and not any(_signed(adapter, request, a) for a in _active(adapter)[:SECRETS_TRIED]):
-        raise InboundError("The signature does not fit.", code="invalid_signature")
+        raise _not_signed()
+    if not accounts and not _signed_by_any(adapter, request):
+        kept_events.count_refused(adapter, None, timezone.now())
+        raise _not_signed()
     return verified
+
+
+def _not_signed() -> InboundError:
+    return InboundError("The signature does not fit.", code="invalid_signature")
+
+
+def _signed_by_any(adapter: Adapter, request: InboundRequest) -> bool:
+    return any(_signed(adapter, request, account) for account in active_accounts(adapter)[:SECRETS_TRIED])
 
 
 def _signed(adapter: Adapter, request: InboundRequest, account: ChannelAccount) -> bool:
@@ -99,23 +133,38 @@ def _signed(adapter: Adapter, request: InboundRequest, account: ChannelAccount) 
     return True
 
 
-def _settle_all(adapter: Adapter, events: Iterable[Event], accounts: Mapping[str, ChannelAccount]) -> Outcome:
+def _settle_all(
+    adapter: Adapter, request: InboundRequest, events: Iterable[Event], accounts: Mapping[str, ChannelAccount]
+) -> Outcome:
     outcome = Outcome()
+    unsettled: dict[str, list[Event]] = {}
     for event in events:
         account = accounts.get(event.account)
-        if account is None:
-            _keep(adapter, None, event, "unknown_account")
+        if account is None and isinstance(event, Unhandled):
+            kept_events.keep_unhandled(adapter, None, event, kept_events.UNKNOWN_ACCOUNT)
             outcome.recorded += 1
-            continue
-        try:
-            _settle(adapter, account, event, outcome)
-        except (OperationalError, InterfaceError, UnavailableError):
-            raise  # the database is away, or the crowd too big: the provider must deliver it again
-        except Exception:
-            log.exception("event not settled: account=%s", account.pk)
-            _keep(adapter, account, event, "processing_failed")
-            outcome.recorded += 1
+        elif account is None or not settle(adapter, account, event, outcome):
+            unsettled.setdefault(event.account, []).append(event)
+    for address, those in unsettled.items():
+        reason = kept_events.PROCESSING_FAILED if address in accounts else kept_events.UNKNOWN_ACCOUNT
+        kept_events.keep_events(adapter, accounts.get(address), request, those, reason)
+        outcome.recorded += len(those)
     return outcome
+
+
+def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> bool:
+    """The event is where it belongs, and counted. False: that failed, and it is not.
+
+    Raises what means that the provider should deliver it again: the database is away, or the crowd too big.
+    """
+    try:
+        _settle(adapter, account, event, outcome)
+    except (OperationalError, InterfaceError, UnavailableError):
+        raise
+    except Exception:
+        log.exception("event not settled: account=%s", account.pk)
+        return False
+    return True
 
 
 def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> None:
@@ -123,15 +172,15 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         inbound.settle(account.client, _arrival(account, event))
         outcome.messages += 1
     elif isinstance(event, Receipt):
-        if receipts.apply(account, event, keep=lambda: _keep(adapter, account, event, receipts.UNMATCHED)):
+        if receipts.apply(account, event, keep=lambda: kept_events.keep_receipt(adapter, account, event)):
             outcome.receipts += 1
         else:
             outcome.recorded += 1
     elif isinstance(event, ReachedUntil):
-        receipts.reach(account, event, keep=lambda: _keep(adapter, account, event, receipts.UNMATCHED))
+        receipts.reach(account, event, keep=lambda: kept_events.keep_reached(adapter, account, event))
         outcome.receipts += 1
     else:
-        _keep(adapter, account, event, event.reason)
+        kept_events.keep_unhandled(adapter, account, event, event.reason)
         outcome.recorded += 1
 
 
@@ -161,31 +210,3 @@ def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
     if event.occurred_at and now - event.occurred_at > LATE:
         manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)
     return manner
-
-
-def _keep_unreadable(adapter: Adapter, request: InboundRequest) -> Outcome:
-    _verified(adapter, request, {})
-    body = clean_text(request.body.decode("utf-8", "replace"))
-    InboundEvent.objects.create(provider=adapter.provider, kind="payload", reason="malformed", raw={"body": body})
-    return Outcome(recorded=1)
-
-
-def _keep(adapter: Adapter, account: ChannelAccount | None, event: Event, reason: str) -> None:
-    kind = event.kind if isinstance(event, Unhandled | InboundMessage) else "receipt"
-    raw = event.raw if isinstance(event, Unhandled) else orjson.loads(orjson.dumps(asdict(event)))
-    InboundEvent.objects.create(
-        client=account.client if account else None,
-        channel_account=account,
-        provider=adapter.provider,
-        kind=kind[:40],
-        reason=reason,
-        message_id=_id_of(event)[:500],
-        raw=raw,
-    )
-
-
-def _id_of(event: Event) -> str:
-    """By what the event is found again."""
-    if isinstance(event, ReachedUntil):
-        return receipts.about_person(event.sender)
-    return event.provider_message_id if isinstance(event, Receipt) else event.message_id

@@ -127,6 +127,27 @@ def says_failed(event: InboundEvent) -> bool:
     return bool(event.raw["status"] == ReceiptStatus.FAILED)
 
 
+def replay(account: ChannelAccount, event: InboundEvent) -> bool:
+    """What was kept is tried once more. Whether it found a message."""
+    raw = event.raw
+    if "until" in raw:
+        until = datetime.fromisoformat(raw["until"])
+        return reach(account, ReachedUntil(raw["account"], raw["sender"], ReceiptStatus(raw["status"]), until)) > 0
+    return apply(account, _receipt(raw))
+
+
+def _receipt(raw: dict[str, Any]) -> Receipt:
+    return Receipt(
+        account=raw["account"],
+        provider_message_id=raw["provider_message_id"],
+        status=ReceiptStatus(raw["status"]),
+        occurred_at=datetime.fromisoformat(raw["occurred_at"]) if raw.get("occurred_at") else None,
+        our_message_id=raw.get("our_message_id"),
+        code=raw.get("code", ""),
+        reason=raw.get("reason", ""),
+    )
+
+
 def apply_early(message: Message, kept: Iterable[InboundEvent]) -> None:
     """What receipts said of the locked message before its send was committed counts now."""
     for event in kept:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 
+from conversations.services import kept_events
 from conversations.services.database import rows
 from conversations.services.lifecycle import BATCH, alone
 
@@ -25,6 +26,7 @@ class CleanupReport:
     """How much a cleanup deleted."""
 
     web_sessions: int = 0
+    inbound_events: int = 0
     skipped: bool = False
 
 
@@ -35,6 +37,7 @@ def clean_up(now: datetime) -> CleanupReport:
     with alone("convo.clean_up") as only_one:
         if only_one:
             report.web_sessions = _delete_idle_on_the_web(now)
+            report.inbound_events = kept_events.trim(now)
         report.skipped = not only_one
     return report
 

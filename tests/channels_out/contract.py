@@ -220,6 +220,16 @@ class WebhookContract(AdapterContract):
             if isinstance(event, Unhandled):
                 assert self.events(orjson.dumps(event.raw)) == [event]
 
+    def test_a_request_that_was_kept_gives_the_same_events_again(self) -> None:
+        for body in (self.text_body(), self.batch()[0]):
+            request = self.request(body, "secret")
+            events = self.adapter.parse(request)
+            kept = json.dumps(self.adapter.keep(request))
+            assert self.adapter.parse(self.adapter.replayed(json.loads(kept))) == events
+            for address in self.adapter.addresses(request):
+                part = self.adapter.parse(self.adapter.replayed(self.adapter.keep(request, address)))
+                assert [e for e in part if e.account == address] == [e for e in events if e.account == address]
+
     @pytest.mark.parametrize("name", HOSTILE_BODIES)
     def test_a_hostile_body_is_refused_or_kept(self, name: str) -> None:
         for event in self.events(HOSTILE_BODIES[name]):

@@ -215,7 +215,8 @@ def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
     assert status == 200
     assert list(Chunk.objects.filter(role="user").values_list("content", flat=True)) == ["one", "two"]
     kept = InboundEvent.objects.get()
-    assert (kept.reason, kept.raw["text"], kept.message_id) == ("processing_failed", "poison", "w1")
+    assert (kept.reason, kept.kind, kept.message_id) == ("processing_failed", "text", "w1")
+    assert (kept.channel, kept.address, kept.client) == ("whatsapp", meta.phone_number_id, account.client)
 
 
 def test_the_handshake_proves_that_the_address_is_ours(meta, account):

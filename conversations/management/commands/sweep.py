@@ -32,7 +32,7 @@ class Command(BaseCommand):
         self.stdout.write(
             f"Swept: {report.stale:,} stale, {report.expired:,} expired, {report.purged:,} guest sessions deleted, "
             f"{report.handed_back:,} handed back, {report.recovered:,} freed, "
-            f"{report.tombstones:,} old tombstones dropped."
+            f"{report.tombstones:,} old tombstones dropped, {report.replayed:,} events replayed."
         )
 
     def _preview(self, report: lifecycle.SweepReport) -> None:
