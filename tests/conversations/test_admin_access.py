@@ -17,11 +17,21 @@ from django.contrib.auth import get_user_model
 from django.db.models import ForeignKey
 from django.test import Client as HttpClient
 from django.urls import URLPattern, reverse
+from django.utils import timezone
 
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.base import Page
-from conversations.models import Assistant, ChannelAccount, Client, Contact, ContactIdentity, InboundEvent, Membership
+from conversations.models import (
+    Assistant,
+    ChannelAccount,
+    Client,
+    Contact,
+    ContactIdentity,
+    InboundEvent,
+    Membership,
+    RefusedWebhooks,
+)
 from conversations.services import api_keys, audit, sessions
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
@@ -44,6 +54,10 @@ def full_house(client: Client, word: str) -> None:
     Membership.objects.create(client=client, user=user, role=Role.VIEWER)
     audit.record(user, "added", client, client.pk)
     InboundEvent.objects.create(client=client, provider="sandbox", kind=word, reason="unknown_type")
+    account = ChannelAccount.objects.filter(client=client).first()
+    RefusedWebhooks.objects.create(
+        channel="sms", provider=word, channel_account=account, day=timezone.now(), last_at=timezone.now(), count=1
+    )
     door = Door(client, key)
     session = door.says(word, user_id=word, name=word)["conversation_id"]
     sessions.add_step(session, word)

@@ -246,7 +246,8 @@ def ageing(door: Door) -> datetime:
 def test_a_sweep_ages_what_is_due(ageing: datetime) -> None:
     assert "1 guest sessions deleted" in run("sweep")
     assert run("sweep") == (
-        "Swept: 0 stale, 0 expired, 0 guest sessions deleted, 0 handed back, 0 freed, 0 old tombstones dropped.\n"
+        "Swept: 0 stale, 0 expired, 0 guest sessions deleted, 0 handed back, 0 freed, 0 old tombstones dropped, "
+        "0 events replayed.\n"
     )
     assert run("sweep", "--now", (ageing + timedelta(minutes=11)).isoformat()).startswith("Swept: 2 stale, 0 expired")
     swept = run("sweep", "--now", (ageing + timedelta(hours=25)).isoformat())

@@ -15,7 +15,7 @@ from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
-from conversations.services import closing, delivery, lifecycle, provider_events, sending
+from conversations.services import closing, delivery, kept_events, lifecycle, provider_events, sending
 from conversations.services.ledger import SYSTEM
 from tests.races import doors
 from tests.races.invariants import assert_sound
@@ -116,7 +116,7 @@ def test_receipts_that_come_at_the_same_moment_as_our_own_commit_all_count(being
 
 def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_commit(being_sent, arrives, monkeypatch):
     message, held = being_sent()
-    keep = provider_events._keep
+    keep = kept_events.keep_receipt
     our_commit = threading.Thread(target=together, args=(partial(taken, message, held),), daemon=True)
 
     def slowly(*arguments):
@@ -124,7 +124,7 @@ def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_c
         our_commit.join(0.5)
         keep(*arguments)
 
-    monkeypatch.setattr(provider_events, "_keep", slowly)
+    monkeypatch.setattr(kept_events, "keep_receipt", slowly)
     arrives(message, "delivered", names_ours=False)
     our_commit.join(30)
 
