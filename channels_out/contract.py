@@ -39,12 +39,14 @@ class InboundRequest:
 @dataclass(frozen=True, slots=True)
 class Account:
     """A client's account at a provider, as a plain value. `base_url` is where its API is, without a trailing slash;
-    `timeout` is the seconds to connect and to wait for an answer (None: `http.TIMEOUT`)."""
+    `timeout` is the seconds to connect and to wait for an answer (None: `http.TIMEOUT`). `private_networks` are those
+    in which a server of the client's own may be although they are not public."""
 
     address: str
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     base_url: str = ""
     timeout: tuple[float, float] | None = None
+    private_networks: tuple[str, ...] = ()
 
     def secrets(self, name: str) -> list[str]:
         """The values of a credential that may hold several, separated by commas or whitespace: the old and the new."""
@@ -116,6 +118,7 @@ class Adapter(ABC):
     sends_templates       outside the window a template may be sent
     marks_read            `mark_read` is to be called when a reply is begun
     counts_by_time        some of its receipts are `ReachedUntil`
+    needs_base_url        the provider's end is a server of the client's own: an account must say where
     """
 
     provider: ClassVar[str]
@@ -130,6 +133,7 @@ class Adapter(ABC):
     sends_templates: ClassVar[bool] = False
     marks_read: ClassVar[bool] = False
     counts_by_time: ClassVar[bool] = False
+    needs_base_url: ClassVar[bool] = False
 
     @property
     def needs(self) -> list[str]:

@@ -15,6 +15,7 @@ one more handshake does not matter.
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,10 +31,12 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError, ReadTimeoutError
 from urllib3.response import HTTPResponse
+from urllib3.util.connection import create_connection
 
 from channels_out.errors import InboundError, SendError
+from channels_out.public_addresses import ForbiddenAddressError, Networks, resolve
 from channels_out.shapes import clean, load_json
 
 TIMEOUT = (5.0, 20.0)  # seconds to connect; and of silence, also for the body of the answer as a whole
@@ -95,10 +98,19 @@ def post_json(
 
 
 def post_bytes(
-    url: str, body: bytes, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None
+    url: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float] | None = None,
+    private: Networks | None = None,
 ) -> HttpAnswer:
-    """POST a body as it is, whose Content-Type is among the headers. Other arguments and errors as of `post_json`."""
-    return _exchange("POST", url, body, headers, timeout or TIMEOUT)
+    """POST a body as it is, whose Content-Type is among the headers. Other arguments and errors as of `post_json`.
+
+    With `private` the URL is somebody else's choice: it is called directly, and only if all addresses of its host are
+    public or within these networks; else SendError `private_address`.
+    """
+    return _exchange("POST", url, body, headers, timeout or TIMEOUT, private)
 
 
 def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
@@ -107,11 +119,17 @@ def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | 
 
 
 def _exchange(
-    method: str, url: str, data: bytes | None, headers: Mapping[str, str], timeout: tuple[float, float]
+    method: str,
+    url: str,
+    data: bytes | None,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float],
+    private: Networks | None = None,
 ) -> HttpAnswer:
     _thread.left = False
+    _thread.private = private
     try:
-        response = _session().request(
+        response = _session(private).request(
             method, url, data=data, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True
         )
     except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
@@ -142,6 +160,9 @@ def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
 def _transport_error(error: Exception) -> SendError:
     name = type(error).__name__
     if not _thread.left:
+        if _thread.private is not None and _is_forbidden(error):
+            sentence = "The account's URL leads to an address that is not public."
+            return SendError(sentence, code="private_address", account_broken=True)
         if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidProxyURL):
             return SendError(
                 f"The account's base URL or credentials make no valid request ({name}).",
@@ -152,6 +173,17 @@ def _transport_error(error: Exception) -> SendError:
     if isinstance(error, (requests.Timeout, ReadTimeoutError)):
         return SendError("The provider did not answer in time.", code="timeout", ambiguous=True)
     return SendError(f"The connection broke before the answer ({name}).", code="connection_lost", ambiguous=True)
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """Whether the address was refused by us, however deep the libraries have wrapped that."""
+    seen: list[Any] = [error]
+    for each in seen:
+        if isinstance(each, ForbiddenAddressError):
+            return True
+        inner = [*each.args, each.__cause__, each.__context__, getattr(each, "reason", None)]
+        seen += [one for one in inner if isinstance(one, BaseException) and one not in seen]
+    return False
 
 
 def _read(response: requests.Response, *, deadline: float) -> bytes:
@@ -178,20 +210,24 @@ def _read(response: requests.Response, *, deadline: float) -> bytes:
 
 
 class _Thread(threading.local):
-    """What belongs to one thread: its session, and whether bytes of its current request have left."""
+    """What belongs to one thread: its sessions, and of its current request whether bytes have left, and which private
+    networks it may reach (None: it is not asked)."""
 
-    session: requests.Session | None = None
     left: bool = False
+    private: Networks | None = None
+
+    def __init__(self) -> None:
+        self.sessions: dict[Networks | None, requests.Session] = {}
 
 
 _thread = _Thread()
 
 
-def _forget_session() -> None:
-    _thread.session = None
+def _forget_sessions() -> None:
+    _thread.sessions = {}
 
 
-os.register_at_fork(after_in_child=_forget_session)  # parent and child must not write to one socket
+os.register_at_fork(after_in_child=_forget_sessions)  # parent and child must not write to one socket
 
 
 class _WatchedHTTPConnection(HTTPConnection):
@@ -204,6 +240,25 @@ class _WatchedHTTPConnection(HTTPConnection):
             super().connect()
         finally:
             _thread.left = False  # what a proxy was sent to open its tunnel is not the request
+
+    def _new_conn(self) -> socket.socket:
+        if _thread.private is None:
+            return super()._new_conn()
+        return self._connect_to_checked(_thread.private)
+
+    def _connect_to_checked(self, private: Networks) -> socket.socket:
+        """A connection to one of the host's addresses, after all of them were checked."""
+        failed: OSError | None = None
+        try:
+            for address in resolve(self._dns_host, self.port, private):
+                try:
+                    where = (address, self.port)
+                    return create_connection(where, self.timeout, self.source_address, self.socket_options)
+                except OSError as error:
+                    failed = error
+        except OSError as error:
+            failed = error
+        raise NewConnectionError(self, "The host cannot be reached.") from failed
 
     def send(self, data: Any) -> None:
         if self.sock is None:
@@ -254,9 +309,16 @@ class _Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return None  # else requests reads a redirect's whole body, even when it is not to follow it
 
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        settings = super().merge_environment_settings(*args, **kwargs)
+        if _thread.private is not None:
+            settings["proxies"] = {}  # a proxy would look the name up itself
+        return settings
 
-def _session() -> requests.Session:
-    if _thread.session is None:
+
+def _session(private: Networks | None) -> requests.Session:
+    """The thread's own. Requests that may reach different networks share no connection."""
+    if private not in _thread.sessions:
         session = _Session()
         session.headers.update({"User-Agent": "Convo", "Accept": "application/json", "Accept-Encoding": "identity"})
         session.auth = lambda request: request  # else a ~/.netrc could replace our Authorization header
@@ -264,5 +326,5 @@ def _session() -> requests.Session:
         transport = _Transport(pool_connections=8, pool_maxsize=1, max_retries=0)
         session.mount("https://", transport)
         session.mount("http://", transport)
-        _thread.session = session
-    return _thread.session
+        _thread.sessions[private] = session
+    return _thread.sessions[private]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from channels_out.adapters.dialog360 import Dialog360Adapter
 from channels_out.adapters.messenger import MessengerAdapter
+from channels_out.adapters.orb import OrbAdapter
 from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import Adapter, InboundRequest
@@ -14,6 +15,7 @@ ADAPTERS: tuple[Adapter, ...] = (
     Dialog360Adapter(),  # before Meta: it may pass Meta's signature header on, which only Meta's own app can verify
     WhatsAppAdapter(),
     MessengerAdapter(),
+    OrbAdapter(),
     *(SandboxAdapter(channel) for channel in Channel),
 )
 

@@ -6,6 +6,7 @@ Sources, the first that has a name wins: the process's environment, `.env` besid
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from decimal import Decimal
@@ -108,6 +109,17 @@ def prices(name: str) -> dict[str, tuple[str, str]]:
         if not fine:
             raise ImproperlyConfigured(f"{name} must be like gpt-4o-mini=0.15/0.60, not {word!r}.")
         found[model.strip()] = tokens_in.strip(), tokens_out.strip()
+    return found
+
+
+def networks(name: str) -> list[str]:
+    """The variable as a list of IP networks, separated by commas."""
+    found = words(name)
+    for written in found:
+        try:
+            ipaddress.ip_network(written)
+        except ValueError:
+            raise ImproperlyConfigured(f"{name} must list networks such as 10.0.0.0/8, not {written!r}.") from None
     return found
 
 

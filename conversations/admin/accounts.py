@@ -54,6 +54,9 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         if not self.errors:
             try:
                 setup.check_credentials(account.channel, account.provider, _of(self.adapter, account.credentials))
+                if not account.is_simulated:
+                    base_url = cleaned.get("base_url", account.base_url)
+                    setup.check_base_url(account.channel, account.provider, base_url)
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
         if any(typed.values()):
@@ -121,9 +124,12 @@ class ChannelAccountAdmin(SimulatorPages):
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """An account stays with its client and provider; where the provider is, only superusers say."""
+        """An account stays with its client and provider; where the provider is, only superusers say, unless it is a
+        server of the client's own (which channels_out/public_addresses.py keeps out of our network)."""
         fixed = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
-        told = request.user.is_superuser and not (obj and obj.is_simulated)
+        adapter = _adapter(request, obj)
+        theirs = request.user.is_superuser or (adapter and adapter.needs_base_url)
+        told = theirs and not (obj and obj.is_simulated)
         return [*fixed, *(["client"] if obj else []), *([] if told else ["base_url"])]
 
     @confirmed(

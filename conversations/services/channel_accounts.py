@@ -7,6 +7,7 @@ from django.conf import settings
 from channels_out import registry
 from channels_out.contract import Account, Adapter
 from channels_out.errors import SendError
+from channels_out.public_addresses import EVERYWHERE
 from conversations.models import ChannelAccount
 from conversations.services.errors import ConflictError, InvalidError
 
@@ -32,6 +33,7 @@ def as_account(account: ChannelAccount) -> Account:
             credentials=account.credentials,
             base_url=f"{settings.INTERNAL_BASE_URL}/simulator/{account.pk}",
             timeout=(5.0, min(settings.PROVIDER_TIMEOUT_SECONDS, SIMULATED_PATIENCE)),
+            private_networks=EVERYWHERE,
         )
     default = getattr(settings, BASE_URL_SETTINGS.get(account.provider, ""), "")
     return Account(
@@ -39,6 +41,7 @@ def as_account(account: ChannelAccount) -> Account:
         credentials=account.credentials,
         base_url=account.base_url or default,
         timeout=(5.0, settings.PROVIDER_TIMEOUT_SECONDS),
+        private_networks=tuple(settings.ORB_PRIVATE_NETWORKS),
     )
 
 

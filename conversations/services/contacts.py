@@ -18,6 +18,7 @@ REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
 class Person:
     """How a door names a person: `user_id` as our own JSON does, `address` and `kind` as a provider does; one of them.
 
+    An alias of the kind `user` is the client's own id for the person, where a provider of theirs says it along.
     `phone` is E.164. `name` from a provider is only taken where we have none: people change it at will.
     """
 
@@ -67,14 +68,23 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
     same_phone = Contact.objects.filter(client=client, phone__in=ways_to_write(person.phone) if person.phone else [])
     if contact := same_phone.order_by("created_at").first():
         return contact
-    by_any = known.first()
-    return by_any.contact if by_any else _new_for_address(client, channel, person)
+    if by_any := known.first():
+        return by_any.contact
+    own = _own_id(person)
+    same_user = Contact.objects.filter(client=client, user_id=own).first() if own else None
+    return same_user or _new_for_address(client, channel, person)
+
+
+def _own_id(person: Person) -> str:
+    return next((address for kind, address in person.aliases if kind == AddressKind.USER), "")
 
 
 def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
-    """A contact whose user id is the channel's own, unless the client uses that very word for somebody else."""
-    taken = Contact.objects.filter(client=client, user_id=person.address).exists()
-    user_id = f"{channel}:{person.address}" if taken else person.address
+    """A contact whose user id is the client's own, or else the channel's, unless the client uses that very word for
+    somebody else."""
+    named = _own_id(person) or person.address
+    taken = Contact.objects.filter(client=client, user_id=named).exists()
+    user_id = f"{channel}:{named}" if taken else named
     contact = Contact.objects.create(client=client, user_id=user_id, is_guest=person.kind not in NAMED_KINDS)
     # Not looked for first: where another message of the same person was faster (`taken` may be its contact), this
     # fails, and all of it starts anew. Otherwise one person became two contacts.

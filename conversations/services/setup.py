@@ -82,6 +82,7 @@ def create_channel_account(
     account = same or ChannelAccount(client=client, channel=channel, provider=provider, address=address)
     account.credentials = dict(credentials)
     account.base_url = base_url or account.base_url
+    check_base_url(channel, provider, account.base_url)
     account.assistant = _assistant(client, assistant) if assistant else account.assistant
     account.name = name or account.name
     account.health, account.health_reason = ChannelAccount.Health.OK, ""
@@ -107,6 +108,12 @@ def check_credentials(channel: str, provider: str, credentials: Mapping[str, str
     unknown = sorted(set(credentials) - set(adapter.credentials))
     if unknown:
         raise InvalidError(f"{provider} has no credentials {', '.join(unknown)}.", code="unknown_credentials")
+
+
+def check_base_url(channel: str, provider: str, base_url: str) -> None:
+    """It is there, where the provider's end is a server of the client's own. Raises InvalidError."""
+    if registry.adapter_for(provider, channel).needs_base_url and not base_url:
+        raise InvalidError(f"{provider} needs a base URL: where its messages are posted to.", code="missing_base_url")
 
 
 def _assistant(client: Client, key: str) -> Assistant:

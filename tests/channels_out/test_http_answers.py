@@ -27,7 +27,7 @@ def server() -> Iterator[Echo]:
 
 @pytest.fixture(autouse=True)
 def fresh_session() -> None:
-    http._thread.session = None
+    http._thread.sessions = {}
 
 
 @pytest.mark.parametrize(
