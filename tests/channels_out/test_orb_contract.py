@@ -111,6 +111,12 @@ class TestOrbContract(WebhookContract, SendContract):
         provider.fail_next(Fault(status=200, content=content))
         assert self.adapter.send(self.account_at(provider), self.message("Hi", "m1")).provider_message_id == "m1"
 
+    def test_after_a_failure_the_next_message_goes(self, provider: FakeServer) -> None:
+        for fault in (Fault(cut="before"), Fault(cut="body"), Fault(status=500)):
+            self.failure(provider, fault)
+            self.adapter.send(self.account_at(provider), self.message("again"))
+        assert self.accepted(provider).count("again") == 3
+
     def test_the_same_message_has_the_same_id_and_is_taken_once(self, provider: FakeServer) -> None:
         message = self.message("Hello", "m1")
         provider.fail_next(Fault(cut="after"))

@@ -41,4 +41,4 @@ class FakeGateway(FakeServer):
             self.posts[request.headers["webhook-id"]] += 1
             if self.posts[request.headers["webhook-id"]] == 1:
                 self.events.append(event)
-        return Reply(204, b"")
+        return Reply(200, {"taken": True})
