@@ -139,7 +139,7 @@ def test_the_published_vector() -> None:
             standard_webhooks.verify(given, body, [SECRET], now=now)
 
 
-@pytest.mark.parametrize("secret", [SECRET, SECRET.removeprefix("whsec_"), orb.new_secret() + "="])
+@pytest.mark.parametrize("secret", [SECRET, SECRET.removeprefix("whsec_"), "whsec_" + "QUJD" * 20])
 @pytest.mark.parametrize("text", ["Hello", "línea 👨‍👩‍👧", '"\\'])
 def test_what_we_sign_the_package_verifies_and_the_other_way_round(secret: str, text: str) -> None:
     body = json.dumps(orb.said("kitchen", "orb-7", text), ensure_ascii=False).encode()

@@ -32,7 +32,6 @@ import requests
 from django.conf import settings
 from django.core.management import call_command
 from django.db import OperationalError, connection
-from tests.database_url import url_of
 
 from conversations.models import ChannelAccount, Conversation, Message, Turn
 from conversations.services import api_keys
@@ -40,6 +39,7 @@ from conversations.services.database import column
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
 from tests import factories
+from tests.database_url import url_of
 from tests.fakes.meta import FakeMeta, Webhook
 from tests.fakes.openai import FakeOpenAI
 from tests.races.invariants import assert_sound
