@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0012_simulate_channels'),
+        ('conversations', '0015_confine_the_copilot'),
     ]
 
     operations = [
