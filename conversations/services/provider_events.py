@@ -49,7 +49,7 @@ def handshake(request: InboundRequest, channel: str) -> Answer:
 def receive(request: InboundRequest, channel: str) -> Outcome | None:
     """Every event of the request is settled or kept. None: no provider of the channel sends such requests.
 
-    What somebody of ours signed is answered with 200 even if it cannot be read, or if we fail to process it: it is kept,
+    What somebody of ours signed is answered with 200 even if it cannot be read, or we fail to process it: it is kept,
     and the sweep retries what is our fault. It would be delivered again for days otherwise.
 
     Raises InboundError if no account that it names (any, if it names none) has signed it.
