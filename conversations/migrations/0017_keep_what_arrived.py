@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0015_confine_the_copilot'),
+        ('conversations', '0016_bursts_and_takeovers'),
     ]
 
     operations = [
