@@ -38,15 +38,17 @@ class InboundRequest:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A client's account at a provider, as a plain value. `base_url` is where its API is, without a trailing slash;
-    `timeout` is the seconds to connect and to wait for an answer (None: `http.TIMEOUT`). `private_networks` are those
-    in which a server of the client's own may be although they are not public."""
+    """A client's account at a provider, as a plain value. `base_url` is where its API is and `public_url` where the
+    provider reaches us, both without a trailing slash; `timeout` is the seconds to connect and to wait for an answer
+    (None: `http.TIMEOUT`). `private_networks` are those in which a server of the client's own may be although they are
+    not public."""
 
     address: str
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     base_url: str = ""
     timeout: tuple[float, float] | None = None
     private_networks: tuple[str, ...] = ()
+    public_url: str = ""
 
     def secrets(self, name: str) -> list[str]:
         """The values of a credential that may hold several, separated by commas or whitespace: the old and the new."""
@@ -119,6 +121,8 @@ class Adapter(ABC):
     marks_read            `mark_read` is to be called when a reply is begun
     counts_by_time        some of its receipts are `ReachedUntil`
     needs_base_url        the provider's end is a server of the client's own: an account must say where
+    is_collected          the provider collects what is said with requests of its own: nothing is sent to it
+    acknowledgement       what the provider reads as "taken" where it reads our answers; None: it looks at the status
     """
 
     provider: ClassVar[str]
@@ -134,11 +138,17 @@ class Adapter(ABC):
     marks_read: ClassVar[bool] = False
     counts_by_time: ClassVar[bool] = False
     needs_base_url: ClassVar[bool] = False
+    is_collected: ClassVar[bool] = False
+    acknowledgement: ClassVar[Answer | None] = None
 
     @property
     def needs(self) -> list[str]:
         """What one must know to set up an account, in words; nothing where it needs no credentials."""
         return [self.address_name, *(name.replace("_", " ") for name in self.credentials)] if self.credentials else []
+
+    def normal_address(self, written: str) -> str:
+        """An account's address as the provider's payloads write it, from what a person typed."""
+        return written.strip()
 
     def recognises(self, request: InboundRequest) -> bool:
         """Whether this provider, and no other of its channel, can have sent the request. Nothing is verified yet."""

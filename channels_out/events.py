@@ -43,7 +43,10 @@ class InboundMessage:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a message that we sent. `our_message_id` is the id we gave along, if the provider returns it."""
+    """What became of a message that we sent. `our_message_id` is the id we gave along, if the provider returns it.
+
+    `sequence` counts the receipts of one message, where the provider counts them: of two the higher is the newer.
+    """
 
     account: str
     provider_message_id: str
@@ -52,6 +55,7 @@ class Receipt:
     our_message_id: str | None = None
     code: str = ""
     reason: str = ""
+    sequence: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from channels_out.adapters.dialog360 import Dialog360Adapter
 from channels_out.adapters.messenger import MessengerAdapter
 from channels_out.adapters.orb import OrbAdapter
+from channels_out.adapters.plivo_sms import PlivoSmsAdapter
+from channels_out.adapters.plivo_voice import PlivoVoiceAdapter
 from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import Adapter, InboundRequest
@@ -16,6 +18,8 @@ ADAPTERS: tuple[Adapter, ...] = (
     WhatsAppAdapter(),
     MessengerAdapter(),
     OrbAdapter(),
+    PlivoSmsAdapter(),
+    PlivoVoiceAdapter(),
     *(SandboxAdapter(channel) for channel in Channel),
 )
 

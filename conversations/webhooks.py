@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from channels_out.contract import InboundRequest
+from channels_out import registry
+from channels_out.calls import VoiceAdapter
+from channels_out.contract import Answer, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.kinds import Channel
 from conversations.http import envelope
 from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
 from conversations.http.webhook_body import NO_CLIENT, arrival_of
 from conversations.models import Client
-from conversations.services import api_keys, inbound, provider_events
+from conversations.services import api_keys, inbound, provider_calls, provider_events
 from conversations.services.errors import DomainError, NotFoundError, NotSignedError
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
@@ -24,7 +28,17 @@ CHANNELS = frozenset(Channel) - {Channel.WEB}
 
 @csrf_exempt
 def inbound_webhook(request: HttpRequest, channel: str) -> HttpResponse:
-    """`POST /webhooks/{channel}/inbound`, and GET for a provider's handshake."""
+    """`POST /webhooks/{channel}/inbound`, and GET for a provider's handshake, or its payload where it posts none."""
+    return _guarded(request, channel, _inbound)
+
+
+@csrf_exempt
+def status_webhook(request: HttpRequest, channel: str) -> HttpResponse:
+    """`/webhooks/{channel}/status`: what a provider reports elsewhere than messages, signed."""
+    return _guarded(request, channel, lambda request, channel: _provider_payload(_as_arrived(request), channel))
+
+
+def _guarded(request: HttpRequest, channel: str, take: Callable[[HttpRequest, str], HttpResponse]) -> HttpResponse:
     if channel not in CHANNELS:
         names = sorted(CHANNELS)
         error = f"There is no such channel here; there are {', '.join(names)}."
@@ -32,14 +46,21 @@ def inbound_webhook(request: HttpRequest, channel: str) -> HttpResponse:
     if request.method not in ("GET", "POST"):
         return envelope.wrong_method(request.method, "GET", "POST")
     try:
-        if request.method == "GET":
-            return _handshake(request, channel)
-        key = service_key(request)
-        return _own_json(request, channel, key) if key else _provider_payload(request, channel)
+        return take(request, channel)
     except DomainError as error:
         return envelope.refusal(error)
     except (OperationalError, InterfaceError):
         return envelope.database_away()
+
+
+def _inbound(request: HttpRequest, channel: str) -> HttpResponse:
+    key = service_key(request)
+    if key and request.method == "POST":
+        return _own_json(request, channel, key)
+    arrived = _as_arrived(request)
+    if request.method == "GET" and registry.recognise(channel, arrived) is None:
+        return _handshake(arrived, channel)
+    return _provider_payload(arrived, channel)
 
 
 def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
@@ -68,21 +89,30 @@ def _client(key: str) -> Client:
     return found.client
 
 
-def _handshake(request: HttpRequest, channel: str) -> HttpResponse:
-    answer = provider_events.handshake(_as_arrived(request), channel)
+def _handshake(arrived: InboundRequest, channel: str) -> HttpResponse:
+    answer = provider_events.handshake(arrived, channel)
     if answer.status != 200:
         return envelope.failure(answer.status, "handshake_refused", NO_HANDSHAKE)
-    return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
+    return _read_by_provider(answer)
 
 
-def _provider_payload(request: HttpRequest, channel: str) -> HttpResponse:
+def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
+    adapter = registry.recognise(channel, arrived)
+    if adapter is None:
+        raise NotSignedError(NO_KEY, code="not_authenticated")
     try:
-        outcome = provider_events.receive(_as_arrived(request), channel)
+        if isinstance(adapter, VoiceAdapter):
+            return _read_by_provider(
+                adapter.instruct(provider_calls.receive(arrived, adapter), settings.PUBLIC_BASE_URL)
+            )
+        outcome = provider_events.receive(arrived, adapter)
     except InboundError as error:
         return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
-    if outcome is None:
-        raise NotSignedError(NO_KEY, code="not_authenticated")
-    return envelope.success(outcome)
+    return _read_by_provider(adapter.acknowledgement) if adapter.acknowledgement else envelope.success(outcome)
+
+
+def _read_by_provider(answer: Answer) -> HttpResponse:
+    return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
 
 
 def _as_arrived(request: HttpRequest) -> InboundRequest:

@@ -223,11 +223,17 @@ COPILOT_IDLE_DAYS = env.whole("COPILOT_IDLE_DAYS", 30, least=1, most=36_500)
 DISPATCH_STREAMS = env.whole("DISPATCH_STREAMS", 256, least=1, most=10_000)
 WEB_STREAMS = capacity.web_streams()
 
+# --- phone calls -----------------------------------------------------------------------------------------------------
+# How long a request about a call waits for the reply, and how many threads of a web process may do so at once.
+VOICE_REPLY_SECONDS = env.seconds("VOICE_REPLY_SECONDS", 8, least=0, most=13)
+VOICE_WAITERS = env.whole("VOICE_WAITERS", 6, least=1, most=1000)
+
 # --- the outside world -----------------------------------------------------------------------------------------------
 GRAPH_BASE_URL = env.url("GRAPH_BASE_URL", "https://graph.facebook.com/v25.0")
 DIALOG360_BASE_URL = env.url("DIALOG360_BASE_URL", "https://waba-v2.360dialog.io")
 INBOUND_EVENT_DAYS = env.whole("INBOUND_EVENT_DAYS", 30, least=1, most=3650)
 ORB_PRIVATE_NETWORKS = env.networks("ORB_PRIVATE_NETWORKS")
+PLIVO_BASE_URL = env.url("PLIVO_BASE_URL", "https://api.plivo.com/v1")
 PROVIDER_TIMEOUT_SECONDS = env.seconds("PROVIDER_TIMEOUT_SECONDS", 20, least=0.1, most=120)
 OPENAI_API_KEY = env.text("OPENAI_API_KEY")
 OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")

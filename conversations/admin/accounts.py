@@ -61,9 +61,13 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
                 raise ValidationError(str(error)) from None
         if any(typed.values()):
             account.health, account.health_reason = ChannelAccount.Health.OK, ""
-        same = ChannelAccount.objects.filter(provider=account.provider, address=cleaned.get("address"))
+        if self.adapter:
+            cleaned["address"] = self.adapter.normal_address(cleaned.get("address") or "")
+        same = ChannelAccount.objects.filter(
+            provider=account.provider, channel=account.channel, address=cleaned.get("address")
+        )
         if account.provider == "sandbox":
-            same = same.filter(client=client, channel=account.channel)
+            same = same.filter(client=client)
         if same.exclude(pk=account.pk).exists():
             self.add_error("address", "This address is connected already.")
         assistant = cleaned.get("assistant")

@@ -29,6 +29,7 @@ class AssistantAdmin(Page):
             "Engine",
             {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},
         ),
+        ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

@@ -183,6 +183,19 @@ INBOUND = {
         **failures("400", "401", "404", "405", "413", "415", "500", "503"),
     },
 }
+STATUS: dict[str, Any] = {
+    "tags": ["webhooks"],
+    "description": "What a provider reports elsewhere than messages, in its own signed payload: what became of a"
+    " message, that a call is over. Providers that read XML are answered in XML.",
+    "security": [],
+    "parameters": [CHANNEL],
+    "responses": {
+        "200": {"description": "It is taken.", "content": {JSON: {"schema": success(PROVIDER_ANSWER)}}},
+        "403": failure("The provider's signature does not fit."),
+        **failures("400", "401", "404", "405", "500", "503"),
+    },
+}
+STATUS_POSTED = {**STATUS, "responses": {**STATUS["responses"], **failures("413")}}
 HANDSHAKE = {
     "operationId": "webhooks_handshake",
     "tags": ["webhooks"],
@@ -236,6 +249,10 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         BearerKey={"type": "http", "scheme": "bearer"},
     )
     result["paths"]["/webhooks/{channel}/inbound"] = {"get": HANDSHAKE, "post": INBOUND}
+    result["paths"]["/webhooks/{channel}/status"] = {
+        "get": {**STATUS, "operationId": "webhooks_status_by_get"},
+        "post": {**STATUS_POSTED, "operationId": "webhooks_status"},
+    }
     result["paths"].update(HEALTH)
     return result
 

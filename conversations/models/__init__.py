@@ -3,6 +3,7 @@
 from conversations.models.agent_state import AgentState, OrderLink
 from conversations.models.assistant import Assistant
 from conversations.models.bulk_job import BulkJob
+from conversations.models.call_answer import CallAnswer
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.client import DEFAULT_GOAL, ApiKey, Client, Membership
 from conversations.models.contact import Contact, ContactIdentity
@@ -37,6 +38,7 @@ __all__ = [
     "ApiKey",
     "Assistant",
     "BulkJob",
+    "CallAnswer",
     "ChannelAccount",
     "Chunk",
     "Client",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
 from memory.context import MINIMUM_BUDGET
+
+GREETING = "Hello, how can I help you?"
 
 
 class Assistant(models.Model):
@@ -87,6 +89,29 @@ class Assistant(models.Model):
         default="",
         db_default="",
         help_text="One a line. A message that says no more than one of them ends the session, after a last reply.",
+    )
+    # On the phone.
+    greeting = models.TextField(
+        default=GREETING, db_default=GREETING, help_text="What a caller hears first, in the assistant's language."
+    )
+    spoken_language = models.CharField(
+        max_length=20,
+        default="en-US",
+        db_default="en-US",
+        validators=[
+            RegexValidator(r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z", "Write a language tag such as en-US or es-MX.")
+        ],
+        help_text="What callers speak and hear: a language tag such as en-US or es-MX.",
+    )
+    voice = models.CharField(
+        max_length=60,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[
+            RegexValidator(r"^[A-Za-z0-9.\-]*\Z", "Write the provider's name of a voice, such as Polly.Joanna.")
+        ],
+        help_text="The provider's name of a voice, such as Polly.Joanna. Empty: the provider's own for the language.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -57,10 +57,11 @@ class ChannelAccount(models.Model):
         db_table = "channel_accounts"
         ordering = ["created_at"]
         constraints = [
-            # One address is one tenant's, whoever claims it; sandboxes are everybody's own.
+            # One address is one tenant's, whoever claims it; sandboxes are everybody's own. A number can have SMS and
+            # voice. Used by provider webhooks.
             models.UniqueConstraint(
                 name="one_account_per_address",
-                fields=["provider", "address"],
+                fields=["provider", "address", "channel"],
                 condition=~models.Q(provider="sandbox"),
             ),
             models.UniqueConstraint(

@@ -12,10 +12,11 @@ from conversations.models.client import Client
 class InboundEvent(models.Model):
     """Something a webhook brought that did not become a chunk, with its reason and raw body.
 
-    `reason`: `not_a_turn`, `unknown_type`, `unknown_account`, `malformed`, `echo`, `processing_failed`, or
-    `receipt_unmatched` for a receipt that is faster than our own commit of the send. `address` is the account's as the
-    payload names it, whether or not there is such an account. `raw` is what the adapter's `replayed` takes: an item
-    of its own, or all of a request where several events of it failed alike.
+    `reason`: `not_a_turn`, `unknown_type`, `unknown_account`, `malformed`, `echo`, `processing_failed`, `call_over` for
+    words that came after the end of their call, or `receipt_unmatched` for a receipt that is faster than our own commit
+    of the send. `address` is the account's as the payload names it, whether or not there is such an account. `raw` is
+    what the adapter's `replayed` takes: an item of its own, or all of a request where several of its events failed
+    alike.
 
     The sweep replays what has a `retry_at`; `attempts` counts that before it begins. `settled_at`: what it brought is
     where it belongs. `outcome` is what the last replay said.

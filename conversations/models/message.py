@@ -62,6 +62,7 @@ class Message(models.Model):
     lease_until = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
     provider_message_id = models.TextField(blank=True, default="", db_default="")
+    receipt_sequence = models.PositiveIntegerField(null=True)  # of the newest receipt, where the provider counts them
     code = models.CharField(max_length=40, blank=True, default="", db_default="")
     reason = models.CharField(max_length=500, blank=True, default="", db_default="")
 

@@ -16,6 +16,7 @@ BASE_URL_SETTINGS = {
     "whatsapp": "GRAPH_BASE_URL",
     "messenger": "GRAPH_BASE_URL",
     "dialog360": "DIALOG360_BASE_URL",
+    "plivo": "PLIVO_BASE_URL",
 }
 
 
@@ -34,6 +35,7 @@ def as_account(account: ChannelAccount) -> Account:
             base_url=f"{settings.INTERNAL_BASE_URL}/simulator/{account.pk}",
             timeout=(5.0, min(settings.PROVIDER_TIMEOUT_SECONDS, SIMULATED_PATIENCE)),
             private_networks=EVERYWHERE,
+            public_url=settings.PUBLIC_BASE_URL,
         )
     default = getattr(settings, BASE_URL_SETTINGS.get(account.provider, ""), "")
     return Account(
@@ -42,6 +44,7 @@ def as_account(account: ChannelAccount) -> Account:
         base_url=account.base_url or default,
         timeout=(5.0, settings.PROVIDER_TIMEOUT_SECONDS),
         private_networks=tuple(settings.ORB_PRIVATE_NETWORKS),
+        public_url=settings.PUBLIC_BASE_URL,
     )
 
 

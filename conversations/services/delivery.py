@@ -59,13 +59,16 @@ def queue(conversation: Conversation, chunk: Chunk, now: datetime, *, unconditio
     """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
 
     `unconditional`: also where the session ends or goes to a person before that.
-    On the web the person reads the transcript itself: nothing is sent. Without an account the message fails visibly.
+    On the web the person reads the transcript itself, and a call's provider collects what is said (services/calls.py):
+    nothing is sent. Without an account the message fails visibly.
     """
     if conversation.channel == Channel.WEB:
         return []
     account = conversation.channel_account or _newly_made_account(conversation)
     adapter = _adapter(account)
-    to, kind = _destination(conversation)
+    if adapter and adapter.is_collected:
+        return []
+    to, kind = destination(conversation)
     texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
     lost = {} if adapter else _no_account(conversation, now)
     return Message.objects.bulk_create(
@@ -116,7 +119,7 @@ def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
     }
 
 
-def _destination(conversation: Conversation) -> tuple[str, str]:
+def destination(conversation: Conversation) -> tuple[str, str]:
     """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
     if device := conversation.device:
         return device.address, device.kind

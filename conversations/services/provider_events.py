@@ -46,17 +46,14 @@ def handshake(request: InboundRequest, channel: str) -> Answer:
     return Answer(status=403, body="No account has this verify token.")
 
 
-def receive(request: InboundRequest, channel: str) -> Outcome | None:
-    """Every event of the request is settled or kept. None: no provider of the channel sends such requests.
+def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
+    """Every event of the request, which is the adapter's provider's, is settled or kept.
 
     What somebody of ours signed is answered with 200 even if it cannot be read, or we fail to process it: it is kept,
     and the sweep retries what is our fault. It would be delivered again for days otherwise.
 
     Raises InboundError if no account that it names (any, if it names none) has signed it.
     """
-    adapter = registry.recognise(channel, request)
-    if adapter is None:
-        return None
     try:
         named = adapter.addresses(request)
     except Exception as error:
@@ -71,6 +68,19 @@ def receive(request: InboundRequest, channel: str) -> Outcome | None:
         return Outcome(recorded=1)
     refused = accounts.keys() - verified.keys()
     return _settle_all(adapter, request, [event for event in events if event.account not in refused], verified)
+
+
+def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
+    """The account that a request names which is about one thing alone; None: nobody's here, but the provider's own.
+
+    Raises InboundError (`invalid_signature`).
+    """
+    try:
+        named = adapter.addresses(request)
+    except InboundError:
+        named = []
+    accounts = {account.address: account for account in active_accounts(adapter).filter(address__in=named)}
+    return next(iter(_verified(adapter, request, accounts).values()), None)
 
 
 def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:

@@ -169,17 +169,30 @@ def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
         occurred_at=occurred_at,
         code=raw.get("code", ""),
         reason=raw.get("reason", ""),
+        sequence=raw.get("sequence"),
     )
 
 
 def advance(message: Message, receipt: Receipt) -> None:
-    """Move a locked message forward."""
+    """Move a locked message forward.
+
+    Where the provider counts its receipts, an older one says nothing after a newer one, and a newer one overrules a
+    failure: whatever the order they come in, the message ends where the newest says.
+    """
+    overrules = False
+    if receipt.sequence is not None:
+        if message.receipt_sequence is not None and receipt.sequence <= message.receipt_sequence:
+            return
+        overrules = message.status == S.FAILED and message.receipt_sequence is not None
+        message.receipt_sequence = receipt.sequence
     at = receipt.occurred_at or timezone.now()
     if not message.provider_message_id:
         message.provider_message_id = receipt.provider_message_id
     if receipt.status == ReceiptStatus.FAILED:
         _fail(message, receipt, at)
-    elif _rank(message.status) < _rank(receipt.status.value):
+    elif overrules or _rank(message.status) < _rank(receipt.status.value):
+        if overrules:
+            message.failed_at, message.code, message.reason = None, "", ""
         message.status = receipt.status.value
         for field in REACHED[receipt.status]:
             if getattr(message, field) is None:

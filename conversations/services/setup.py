@@ -78,6 +78,7 @@ def create_channel_account(
     is another client's, NotFoundError for an unknown assistant.
     """
     check_credentials(channel, provider, credentials)
+    address = registry.adapter_for(provider, channel).normal_address(address)
     same = ChannelAccount.objects.filter(client=client, channel=channel, provider=provider, address=address).first()
     account = same or ChannelAccount(client=client, channel=channel, provider=provider, address=address)
     account.credentials = dict(credentials)
@@ -91,7 +92,7 @@ def create_channel_account(
         with transaction.atomic():
             account.save()
     except IntegrityError:
-        taken = f"{provider} {address} is another client's account already, or one of yours on another channel."
+        taken = f"{provider} {address} is another client's account already."
         raise ConflictError(taken, code="address_taken") from None
     return account
 

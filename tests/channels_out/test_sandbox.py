@@ -30,7 +30,7 @@ def test_adapters_are_found_by_provider_and_by_channel() -> None:
     assert isinstance(registry.adapter_for("whatsapp", "whatsapp"), WhatsAppAdapter)
     assert [adapter.provider for adapter in registry.adapters_of("whatsapp")] == ["dialog360", "whatsapp", "sandbox"]
     assert [adapter.provider for adapter in registry.adapters_of(Channel.WEB)] == ["sandbox"]
-    assert {"whatsapp", "dialog360", "messenger", "sandbox"} <= set(registry.providers())
+    assert {"whatsapp", "dialog360", "messenger", "plivo", "sandbox"} <= set(registry.providers())
 
 
 def test_a_request_finds_its_adapter() -> None:

@@ -29,12 +29,15 @@ class Command(BaseCommand):
         parser.add_argument("--context-budget", type=int, help="Tokens it is given at most. Default: 8000.")
         parser.add_argument("--fallback", help="What it says when no reply can be written.")
         parser.add_argument("--copilot", action="store_true", help="Let the client's users talk to it in the copilot.")
+        parser.add_argument("--greeting", help="What a caller hears first.")
+        parser.add_argument("--spoken-language", help="What callers speak and hear, such as es-MX. Default: en-US.")
+        parser.add_argument("--voice", help="The phone provider's name of a voice, such as Polly.Joanna.")
         parser.add_argument("--default", action="store_true", help="Make it the client's default.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Make it."""
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
-        names += ["history_length", "context_budget"]
+        names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():

@@ -1,0 +1,196 @@
+"""Phone calls through Plivo: its forms in, its XML out.
+
+The addresses to which Plivo comes back carry our own place in the call: `turn`, `again`, `waited`. Sources: Plivo,
+"Voice API: XML request", "GetInput", "Speak", "Wait", "Redirect".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
+
+from channels_out import splitting
+from channels_out.adapters import plivo
+from channels_out.calls import Call, CallEvent, Instruction, Then, VoiceAdapter
+from channels_out.contract import Account, Answer, InboundRequest, OutboundMessage, SendResult
+from channels_out.errors import InboundError, SendError
+from channels_out.events import Event, Sender, Unhandled
+from channels_out.kinds import AddressKind, Channel
+from channels_out.shapes import identifier, text
+
+TURN_PATH = "/webhooks/voice/inbound"
+CONTENT_TYPE = "application/xml"
+SPEAK_LIMIT = 3000  # characters of one Speak
+MOST_SPOKEN = 60_000  # bytes of one answer, of which Plivo reads 100 kB
+MOST_TURNS = 10_000
+LISTEN_SECONDS = "15"  # until the caller begins
+SILENCE_SECONDS = "2"  # until they have finished
+VOICE = "WOMAN"
+
+_ENDED = {"completed", "busy", "failed", "timeout", "no-answer", "cancel", "cancelled"}
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, 2.2
+_SIP = re.compile(r"sips?:[^\s@]+@\S+")
+
+
+class PlivoVoiceAdapter(VoiceAdapter):
+    """An account's address is its number, in digits with the country code: the one that people call."""
+
+    provider = plivo.PROVIDER
+    title = "Phone calls (Plivo)"
+    address_name = "phone number"
+    channel = Channel.VOICE
+    text_limit = SPEAK_LIMIT
+    credentials = plivo.CREDENTIALS
+    acknowledgement = Answer(content_type=CONTENT_TYPE, body="<Response/>")
+
+    def normal_address(self, written: str) -> str:
+        """Digits alone."""
+        return plivo.number(written)
+
+    def recognises(self, request: InboundRequest) -> bool:
+        """Whether it carries a signature header of Plivo's."""
+        return plivo.is_signed(request)
+
+    def addresses(self, request: InboundRequest) -> list[str]:
+        """Our number: the called one, and of a call that we placed the calling one."""
+        ours, _ = _numbers(plivo.fields(request))
+        return [ours] if ours else []
+
+    def verify(self, request: InboundRequest, account: Account) -> None:
+        """Return if one of the account's tokens signed it."""
+        plivo.verify(request, account)
+
+    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
+        """The form, also of what came as a GET."""
+        return super().keep(plivo.posted(request), address)
+
+    def parse(self, request: InboundRequest) -> list[Event]:
+        """The request as something to be kept: a call is answered while it lasts (`call`), and never replayed."""
+        said = plivo.fields(request)
+        ours, _ = _numbers(said)
+        kind = text(said, "Event").strip()[:40] or "call"
+        call_id = identifier(said, "CallUUID")
+        reason = "not_a_turn" if ours and call_id else "malformed"
+        return [Unhandled(account=ours, kind=kind, reason=reason, raw=plivo.raw(said), message_id=call_id)]
+
+    def call(self, request: InboundRequest) -> Call:
+        """What the request tells. Words are the caller's speech, else `[keys] 12`."""
+        said = plivo.fields(request)
+        ours, theirs = _numbers(said)
+        call_id = identifier(said, "CallUUID").strip()
+        if not ours or not call_id:
+            raise InboundError("The request names no call.", code="malformed")
+        turn, again, waited = (_count(request.query, name) for name in ("turn", "again", "waited"))
+        words = _words(said)
+        return Call(
+            account=ours,
+            call_id=call_id[:200],
+            caller=_caller(theirs, call_id),
+            event=_event(request, said, turn, waited, words),
+            turn=turn,
+            again=again,
+            waited=waited,
+            words=words,
+            confidence=_confidence(text(said, "SpeechConfidenceScore")) if text(said, "Speech").strip() else None,
+            cause=identifier(said, "HangupCause"),
+            raw=plivo.raw(said),
+        )
+
+    def instruct(self, instruction: Instruction, public_url: str) -> Answer:
+        """The XML. Composed of elements, so that nothing that is said can become one."""
+        response = ET.Element("Response")
+        address = _address(instruction, public_url)
+        if instruction.then == Then.LISTEN:
+            asked = ET.SubElement(
+                response,
+                "GetInput",
+                action=address,
+                method="POST",
+                inputType="dtmf speech",
+                executionTimeout=LISTEN_SECONDS,
+                speechEndTimeout=SILENCE_SECONDS,
+                language=instruction.language,
+                redirect="true",
+            )
+            _speak(asked, instruction)
+        else:
+            _speak(response, instruction)
+        if instruction.then == Then.HANG_UP:
+            ET.SubElement(response, "Hangup")
+        else:
+            if instruction.then == Then.WAIT:
+                ET.SubElement(response, "Wait", length="1")
+            ET.SubElement(response, "Redirect", method="POST").text = address  # reached where nothing was said
+        return Answer(content_type=CONTENT_TYPE, body=ET.tostring(response, encoding="unicode", xml_declaration=False))
+
+    def send(self, account: Account, message: OutboundMessage) -> SendResult:
+        """Nothing is sent into a call: Plivo collects what is said. Raises SendError."""
+        plivo.require_credentials(account)
+        raise SendError("Plivo collects what is said in a call.", code="not_supported")
+
+    def check(self, account: Account) -> str:
+        """Read the account's own record."""
+        return plivo.check(account)
+
+
+def _numbers(said: Mapping[str, Any]) -> tuple[str, str]:
+    """Ours and theirs."""
+    names = ("From", "To") if text(said, "Direction").strip().lower() == "outbound" else ("To", "From")
+    ours, theirs = (plivo.number_at(said, name) for name in names)
+    return ours, theirs
+
+
+def _caller(address: str, call_id: str) -> Sender:
+    """Who calls; somebody who hides their number is somebody else in each call."""
+    if address.isdigit():
+        return plivo.sender(address)
+    known = address if _SIP.fullmatch(address) and len(address) <= 150 else f"hidden:{call_id[:150]}"
+    return Sender(known, AddressKind.USER)
+
+
+def _event(request: InboundRequest, said: Mapping[str, Any], turn: int, waited: int, words: str) -> CallEvent:
+    ended = text(said, "CallStatus").strip().lower() in _ENDED
+    if "HangupCause" in said or (ended and not words):
+        return CallEvent.ENDED
+    if not turn:
+        return CallEvent.BEGAN
+    if waited:
+        return CallEvent.WAITING
+    return CallEvent.HEARD if words else CallEvent.SILENT
+
+
+def _words(said: Mapping[str, Any]) -> str:
+    speech, digits = text(said, "Speech").strip(), text(said, "Digits").strip()
+    return speech or (f"[keys] {digits[:32]}" if digits else "")
+
+
+def _confidence(written: str) -> float | None:
+    try:
+        score = float(written)
+    except ValueError:
+        return None
+    return score if 0 <= score <= 1 else None
+
+
+def _count(query: Mapping[str, str], name: str) -> int:
+    written = query.get(name, "")
+    return min(int(written), MOST_TURNS) if re.fullmatch("[0-9]{1,6}", written) else 0
+
+
+def _address(instruction: Instruction, public_url: str) -> str:
+    place = {"turn": instruction.turn, "again": instruction.again, "waited": instruction.waited}
+    return f"{public_url}{TURN_PATH}?{urlencode({name: value for name, value in place.items() if value})}"
+
+
+def _speak(parent: ET.Element, instruction: Instruction) -> None:
+    room = MOST_SPOKEN
+    how = {"voice": instruction.voice or VOICE, "language": instruction.language}
+    for words in instruction.say:
+        for part in splitting.split(_NO_XML.sub("", words).strip(), SPEAK_LIMIT):
+            room -= len(part.encode())
+            if room < 0:
+                return
+            ET.SubElement(parent, "Speak", how).text = part

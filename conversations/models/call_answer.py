@@ -1,0 +1,44 @@
+"""What a provider of phone calls was told to do."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from channels_out.calls import Then
+from conversations.models.conversation import Conversation
+
+
+class CallAnswer(models.Model):
+    """The answer to one request about a call: asked again, it is the same.
+
+    `key` names the request within its call. What was said is not kept here but told by the chunks from `first_position`
+    to `last_position` (0: none) and `phrase`, a key of services/spoken.py; so the last position of all answers is how
+    far the caller has heard the session. `turn`, `again` and `waited` come back with the provider's next request.
+    """
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="call_answers", db_constraint=False, db_index=False
+    )  # cascades in the database
+    key = models.CharField(max_length=40)
+    then = models.CharField(max_length=10, choices=[(then.value, then.value) for then in Then])
+    phrase = models.CharField(max_length=20, blank=True, default="")
+    first_position = models.PositiveIntegerField(default=0)
+    last_position = models.PositiveIntegerField(default=0)
+    turn = models.PositiveSmallIntegerField(default=0)
+    again = models.PositiveSmallIntegerField(default=0)
+    waited = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_call_answers"
+        constraints = [
+            # Used by every request about a call.
+            models.UniqueConstraint(name="one_answer_per_request", fields=["conversation", "key"]),
+            models.CheckConstraint(
+                name="call_answer_then_known", condition=models.Q(then__in=[then.value for then in Then])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.then}"

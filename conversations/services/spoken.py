@@ -1,0 +1,64 @@
+"""What a caller hears that no assistant wrote, in the languages that we have words for."""
+
+from __future__ import annotations
+
+MOMENT = "moment"
+NOT_HEARD = "not_heard"
+NOT_UNDERSTOOD = "not_understood"
+NO_ANSWER = "no_answer"
+TROUBLE = "trouble"
+GOODBYE = "goodbye"
+SORRY = "sorry"
+
+PHRASES = {
+    "en": {
+        MOMENT: "One moment, please.",
+        NOT_HEARD: "Sorry, I did not hear anything. Are you still there?",
+        NOT_UNDERSTOOD: "Sorry, I did not understand that. Could you say it again?",
+        NO_ANSWER: "Sorry, this takes longer than I thought. What else can I do for you?",
+        TROUBLE: "Sorry, something went wrong on our side. Could you say that again?",
+        GOODBYE: "I cannot hear you, so I will hang up now. Please call again. Goodbye.",
+        SORRY: "Sorry, this does not work at the moment. Please call again later.",
+    },
+    "es": {
+        MOMENT: "Un momento, por favor.",
+        NOT_HEARD: "Perdone, no le he oído. ¿Sigue ahí?",
+        NOT_UNDERSTOOD: "Perdone, no le he entendido. ¿Puede repetirlo?",
+        NO_ANSWER: "Perdone, esto tarda más de lo que pensaba. ¿En qué más le puedo ayudar?",
+        TROUBLE: "Perdone, ha habido un problema por nuestra parte. ¿Puede repetirlo?",
+        GOODBYE: "No le oigo, así que voy a colgar. Vuelva a llamar, por favor. Adiós.",
+        SORRY: "Perdone, ahora mismo no es posible. Vuelva a llamar más tarde, por favor.",
+    },
+    "pt": {
+        MOMENT: "Um momento, por favor.",
+        NOT_HEARD: "Desculpe, não ouvi nada. Ainda está aí?",
+        NOT_UNDERSTOOD: "Desculpe, não entendi. Pode repetir?",
+        NO_ANSWER: "Desculpe, isto demora mais do que eu pensava. Em que mais posso ajudar?",
+        TROUBLE: "Desculpe, houve um problema do nosso lado. Pode repetir?",
+        GOODBYE: "Não consigo ouvir, por isso vou desligar. Por favor, ligue de novo. Até logo.",
+        SORRY: "Desculpe, neste momento não é possível. Por favor, ligue mais tarde.",
+    },
+    "fr": {
+        MOMENT: "Un instant, s'il vous plaît.",
+        NOT_HEARD: "Pardon, je n'ai rien entendu. Êtes-vous toujours là ?",
+        NOT_UNDERSTOOD: "Pardon, je n'ai pas compris. Pouvez-vous répéter ?",
+        NO_ANSWER: "Pardon, cela prend plus de temps que prévu. Que puis-je faire d'autre pour vous ?",
+        TROUBLE: "Pardon, il y a eu un problème de notre côté. Pouvez-vous répéter ?",
+        GOODBYE: "Je ne vous entends pas, je vais donc raccrocher. Merci de rappeler. Au revoir.",
+        SORRY: "Pardon, ce n'est pas possible pour le moment. Merci de rappeler plus tard.",
+    },
+    "de": {
+        MOMENT: "Einen Moment, bitte.",
+        NOT_HEARD: "Entschuldigung, ich habe nichts gehört. Sind Sie noch da?",
+        NOT_UNDERSTOOD: "Entschuldigung, das habe ich nicht verstanden. Können Sie es bitte wiederholen?",
+        NO_ANSWER: "Entschuldigung, das dauert länger als gedacht. Was kann ich sonst für Sie tun?",
+        TROUBLE: "Entschuldigung, bei uns ist etwas schiefgegangen. Können Sie das bitte wiederholen?",
+        GOODBYE: "Ich höre Sie nicht und lege deshalb auf. Bitte rufen Sie noch einmal an. Auf Wiederhören.",
+        SORRY: "Entschuldigung, das geht im Augenblick nicht. Bitte rufen Sie später noch einmal an.",
+    },
+}
+
+
+def phrase(name: str, language: str) -> str:
+    """The phrase in the language of a tag such as "es-MX", else in English; '' for ''."""
+    return PHRASES.get(language.partition("-")[0].lower(), PHRASES["en"])[name] if name else ""
