@@ -23,7 +23,7 @@ LONGEST_BODY = 100_000  # bytes; no message of ours comes near
 
 
 @csrf_exempt
-def provider_end(request: HttpRequest, pk: UUID, rest: str) -> HttpResponse:
+def provider_end(request: HttpRequest, pk: UUID, rest: str = "") -> HttpResponse:
     """Answer as the account's provider would. What is no simulated account answers as a route that does not exist."""
     body = request.body
     if len(body) > LONGEST_BODY:

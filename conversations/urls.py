@@ -11,6 +11,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("webhooks/<str:channel>/status", status_webhook),
     path("", include("conversations.api.urls")),
+    path("simulator/<uuid:pk>", provider_end),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),
     path("cron/sweep", cron.sweep),
     path("cron/cleanup", cron.cleanup),

@@ -44,13 +44,15 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A message that the provider accepted; `sequence` counts what was reported of it before."""
+    """A message that the provider accepted. `report_to` is the path to which we asked it to report, where we did;
+    `sequence` counts what was reported before."""
 
     message_id: str
     to: str
     text: str
     our_message_id: str = ""
     reply_to: str = ""
+    report_to: str = ""
     sequence: int = 0
 
 
@@ -80,12 +82,13 @@ class ProviderAnswer:
 class Heard:
     """What the answer to a webhook tells the person (voice): words, and what comes next.
 
-    `path` is where the person's next turn is posted. Where `at_once`, the provider posts there by itself after
-    `wait` seconds. `over`: the call has ended.
+    `path` is where the person's next words are posted, and `silence` where it is posted that they said none. Where
+    `at_once`, the provider posts to `path` by itself after `wait` seconds. `over`: the call has ended.
     """
 
     text: str = ""
     path: str = ""
+    silence: str = ""
     at_once: bool = False
     wait: float = 0.0
     over: bool = False

@@ -26,7 +26,7 @@ from conversations.admin.access import Role
 from conversations.admin.base import Page
 from conversations.admin.deeds import text_of, whole
 from conversations.models import ChannelAccount, Client
-from conversations.services import phone, simulated_accounts, simulator
+from conversations.services import phone, simulated_accounts, simulated_calls, simulator
 from conversations.services.errors import DomainError, InvalidError, NotFoundError
 from conversations.services.simulator import Delivery
 
@@ -43,6 +43,7 @@ DELIVERIES = {
     Delivery.LATE: "Deliver two hours late",
     Delivery.BADLY_SIGNED: "Sign with a wrong secret",
 }
+IN_A_CALL = (Delivery.ONCE, Delivery.TWICE, Delivery.BADLY_SIGNED)
 MISBEHAVIOURS = {
     Misbehaviour.THROTTLED: "429, try again later",
     Misbehaviour.ERROR: "500",
@@ -190,14 +191,38 @@ def behave(request: HttpRequest, account: ChannelAccount, person: Person) -> str
     return "The next sends go well."
 
 
+def call(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+    """Call as the person."""
+    return _outcome(simulated_calls.begin(account, person))
+
+
+def hang_up(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+    """Hang up as the person."""
+    return _outcome(simulated_calls.hang_up(account, person))
+
+
+def say_nothing(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+    """Keep silent as the person."""
+    return _outcome(simulated_calls.say_nothing(account, person))
+
+
+def go_on(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+    """Let the provider go where it was sent on."""
+    return _outcome(simulated_calls.go_on(account, person, whole(request.POST.get("exchange", ""))))
+
+
 DEEDS: dict[str, Callable[[HttpRequest, ChannelAccount, Person], str]] = {
     "write": write,
     "deliver": deliver,
     "report": report,
     "misbehave": misbehave,
     "behave": behave,
+    "call": call,
+    "hang-up": hang_up,
+    "say-nothing": say_nothing,
+    "go-on": go_on,
 }
-NOTED = {"write": "played a customer on", "misbehave": "laid out a fault on"}
+NOTED = {"write": "played a customer on", "call": "played a customer on", "misbehave": "laid out a fault on"}
 
 
 def _outcome(exchange: Any) -> str:
@@ -221,7 +246,7 @@ def _context(account: ChannelAccount, person: Person) -> dict[str, Any]:
         "wire": [_shown(each) for each in phone.wire(account, person)],
         "faults": [MISBEHAVIOURS[Misbehaviour(each)] for each in phone.faults(account)],
         "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.misbehaviours],
-        "deliveries": DELIVERIES.items(),
+        "deliveries": [each for each in DELIVERIES.items() if not played.is_call or each[0] in IN_A_CALL],
         "conversation": conversation,
         "stretch": entries.newest(conversation) if conversation else None,
         "contact": entries.plainly(str(conversation.contact)) if conversation else "",

@@ -14,6 +14,7 @@ from conversations.services.simulated_accounts import SANDBOX, simulator_of
 
 SHOWN_ON_PHONE = 100
 SHOWN_ON_WIRE = 40
+CALL_LOOKED_AT = 20  # exchanges
 
 Kind = SimulatedExchange.Kind
 
@@ -35,10 +36,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Whether the person is in a call, and what the provider does next by itself: post exchange `goes_on` again after
-    `wait` seconds."""
+    """The call that the person is in.
+
+    `path` is where their next words are posted, `silence` where it is posted that they said nothing. Where the
+    provider goes on by itself, `goes_on` is the exchange after which it does so, in `wait` seconds.
+    """
 
     is_on: bool = False
+    call_id: str = ""
+    path: str = ""
+    silence: str = ""
     goes_on: int = 0
     wait: float = 0.0
 
@@ -62,9 +69,9 @@ def lines(account: ChannelAccount, person: Person) -> list[Line]:
             )
         elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
             said = "You called." if exchange.kind == Kind.CALL else "You hung up."
-            found[key] = Line(said, exchange.created_at, is_ours=False, is_note=True)
+            found.setdefault(f"{exchange.kind} {key}", Line(said, exchange.created_at, is_ours=False, is_note=True))
         for line in _heard(exchange):
-            found[f"heard {exchange.pk} {line.is_note}"] = line
+            found.setdefault(f"heard {exchange.message_id} {line.is_note}", line)
     for report in reports:
         told = found.get(f"True {report.message_id}")
         if told and report.status == 200:
@@ -110,14 +117,22 @@ def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[s
 
 
 def call(account: ChannelAccount, person: Person) -> Call:
-    """The person's call."""
-    newest = _exchanges(account).filter(person=person.number, details__has_key="call").first()
-    if newest is None or newest.kind == Kind.HANG_UP:
-        return Call()
-    heard = newest.details.get("heard") or {}
-    if heard.get("over") or not heard.get("path"):
-        return Call(is_on=newest.answered_at is None)
-    return Call(True, newest.pk if heard.get("at_once") else 0, heard.get("wait") or 0.0)
+    """The person's call, as our last answer left it."""
+    of_calls = _exchanges(account).filter(person=person.number, details__has_key="call")[:CALL_LOOKED_AT]
+    under_way = False
+    for exchange in of_calls:
+        heard = exchange.details.get("heard")
+        if exchange.kind == Kind.HANG_UP or (heard and heard["over"]):
+            return Call()
+        if heard:
+            goes_on = exchange.pk if heard["at_once"] and not under_way else 0
+            words_to = "" if heard["at_once"] else heard["path"]
+            return Call(True, exchange.details["call"], words_to, heard["silence"], goes_on, heard["wait"])
+        if exchange.answered_at is None:
+            under_way = True
+        elif exchange.kind == Kind.CALL:
+            return Call()
+    return Call(is_on=under_way)
 
 
 def session(account: ChannelAccount, person: Person) -> Conversation | None:

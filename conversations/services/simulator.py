@@ -24,9 +24,10 @@ from channels_out.contract import InboundRequest
 from channels_out.errors import SendError, UnknownAdapterError
 from channels_out.kinds import ReceiptStatus
 from channels_out.shapes import clean_text
-from channels_out.simulators.contract import Heard, Misbehaviour, ProviderAnswer, Said, Taken, Webhook
+from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said, Taken, Webhook
 from channels_out.simulators.people import PEOPLE, Person
 from conversations.models import ChannelAccount, SimulatedExchange, SimulatedFault
+from conversations.services import phone
 from conversations.services.channel_accounts import as_account
 from conversations.services.database import let_go
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
@@ -63,17 +64,20 @@ def write(
     """
     simulator = simulator_of(account)
     at = now - LATE if delivery is Delivery.LATE else now
-    message_id, details = simulator.new_message_id(), {}
-    call = path = ""
+    said, details = Said(text, simulator.new_message_id(), at), {}
     if simulator.is_call:
-        details = _line_of(account, person)
-        call, path = details["call"], details["path"]
-        message_id = f"{call} {path}"
-    webhook = simulator.message(as_account(account), person, Said(text, message_id, at, call, path))
-    exchange = _new(account, person, Kind.MESSAGE, webhook, message_id=message_id, text=text, details=details)
+        line = phone.call(account, person)
+        if not line.path:
+            raise ConflictError(f"{person.name} cannot say anything now: let them call, or wait.", code="no_call")
+        said, details = (
+            Said(text, turn_id(line.call_id, line.path), at, line.call_id, line.path),
+            {"call": line.call_id},
+        )
+    webhook = simulator.message(as_account(account), person, said)
+    exchange = new(account, person, Kind.MESSAGE, webhook, message_id=said.message_id, text=text, details=details)
     if delivery is Delivery.HELD:
         return exchange
-    _post(exchange, badly_signed=delivery is Delivery.BADLY_SIGNED, note=NOTES.get(delivery, ""))
+    post(exchange, badly_signed=delivery is Delivery.BADLY_SIGNED, note=NOTES.get(delivery, ""))
     if delivery is Delivery.TWICE:
         deliver(account, exchange.pk)
     return exchange
@@ -94,9 +98,9 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
         taken = SimulatedExchange.objects.filter(pk=exchange.pk, sent_at=None).update(sent_at=timezone.now())
         if not taken:
             raise ConflictError("Somebody else is delivering it just now.", code="being_delivered")
-        _post(exchange, note="held back until now")
+        post(exchange, note="held back until now")
         return exchange
-    again = _new(
+    again = new(
         account,
         exchange.person,
         exchange.kind,
@@ -105,7 +109,7 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
         text=exchange.text,
         details=exchange.details,
     )
-    _post(again, note="delivered again")
+    post(again, note="delivered again")
     return again
 
 
@@ -123,15 +127,16 @@ def receipt(account: ChannelAccount, message_id: str, status: str, now: datetime
         text=sent.text,
         our_message_id=sent.details.get("our_message_id", ""),
         reply_to=sent.details.get("reply_to", ""),
+        report_to=sent.details.get("report_to", ""),
         sequence=_of(account).filter(kind=Kind.RECEIPT, message_id=message_id).count(),
     )
     webhook = simulator.receipt(as_account(account), taken, ReceiptStatus(status), now)
-    exchange = _new(account, sent.person, Kind.RECEIPT, webhook, message_id=message_id, details={"status": status})
-    _post(exchange, note=status)
+    exchange = new(account, sent.person, Kind.RECEIPT, webhook, message_id=message_id, details={"status": status})
+    post(exchange, note=status)
     return exchange
 
 
-def _post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str = "") -> None:
+def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str = "") -> None:
     """Sign it as of now, post it to our own door, and keep what was answered."""
     account = exchange.account
     simulator, plain = simulator_of(account), as_account(account)
@@ -157,19 +162,15 @@ def _post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str 
         exchange.status = answer.status
         exchange.answer_headers = dict(answer.headers)
         exchange.answer = _kept(answer.body)
-        heard = simulator.heard(answer)
-        exchange.details |= {"heard": asdict(heard)} if heard != Heard() else {}
+        if simulator.is_call and not badly_signed:  # what somebody else posts does not reach the caller's ear
+            exchange.details |= {"heard": asdict(simulator.heard(answer))}
     exchange.answered_at = timezone.now()
     exchange.save()
 
 
-def _line_of(account: ChannelAccount, person: Person) -> dict[str, str]:
-    """The call that the person is in, and where their next words go. Raises ConflictError."""
-    newest = _of(account).filter(person=person.number, details__has_key="call").first()
-    heard = newest.details.get("heard", {}) if newest and newest.kind != Kind.HANG_UP else {}
-    if newest is None or not heard.get("path") or heard.get("over"):
-        raise ConflictError(f"{person.name} is in no call: let them call first.", code="no_call")
-    return {"call": newest.details["call"], "path": heard["path"]}
+def turn_id(call_id: str, path: str) -> str:
+    """What one turn of a call is known by: where it is posted tells it from others."""
+    return f"{call_id} {path}"
 
 
 # --- what the provider answers ---------------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def answer(account_id: UUID, request: InboundRequest, now: datetime) -> Provider
         message_id=taken.message_id if taken else "",
         text=taken.text if taken else "",
         note=misbehaviour or "",
-        details={"to": taken.to, "our_message_id": taken.our_message_id, "reply_to": taken.reply_to} if taken else {},
+        details=_facts(taken) if taken else {},
         method=request.method,
         address=_hidden(request.url, plain.credentials),
         headers=_masked(request.headers, plain.credentials),
@@ -245,6 +246,11 @@ def _next_fault(account: ChannelAccount) -> Misbehaviour | None:
     return Misbehaviour(fault.misbehaviour)
 
 
+def _facts(taken: Taken) -> dict[str, str]:
+    """What a later receipt must know."""
+    return {name: getattr(taken, name) for name in ("to", "our_message_id", "reply_to", "report_to")}
+
+
 # --- the rows --------------------------------------------------------------------------------------------------------
 def _of(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
     return SimulatedExchange.objects.filter(account=account).order_by("-id")
@@ -254,7 +260,7 @@ def _webhooks(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
     return _of(account).select_related("account").exclude(kind__in=[Kind.SEND, Kind.QUESTION])
 
 
-def _new(
+def new(
     account: ChannelAccount,
     person: Person | int,
     kind: str,
