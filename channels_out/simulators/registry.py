@@ -6,11 +6,14 @@ from channels_out import registry
 from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
+from channels_out.simulators.messenger_end import MessengerSimulator
 from channels_out.simulators.sandbox import SandboxSimulator
-from channels_out.simulators.whatsapp_end import WhatsAppSimulator
+from channels_out.simulators.whatsapp_end import Dialog360Simulator, WhatsAppSimulator
 
 _WRITTEN: tuple[Simulator, ...] = (
     WhatsAppSimulator(),
+    Dialog360Simulator(),
+    MessengerSimulator(),
     *(SandboxSimulator(channel) for channel in Channel if channel is not Channel.WEB),
 )
 

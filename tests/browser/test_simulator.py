@@ -67,6 +67,8 @@ def arrived(page: Page) -> Any:
 CHANNELS = {
     # tab: the furthest that the provider reports
     "WhatsApp": "read",
+    "WhatsApp by 360dialog": "read",
+    "Messenger": "read",
 }
 
 
