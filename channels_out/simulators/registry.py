@@ -7,6 +7,7 @@ from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
 from channels_out.simulators.messenger_end import MessengerSimulator
+from channels_out.simulators.orb_end import OrbSimulator
 from channels_out.simulators.sandbox import SandboxSimulator
 from channels_out.simulators.whatsapp_end import Dialog360Simulator, WhatsAppSimulator
 
@@ -14,6 +15,7 @@ _WRITTEN: tuple[Simulator, ...] = (
     WhatsAppSimulator(),
     Dialog360Simulator(),
     MessengerSimulator(),
+    OrbSimulator(),
     *(SandboxSimulator(channel) for channel in Channel if channel is not Channel.WEB),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from django.conf import settings
 from django.db import transaction
 
 from channels_out.errors import UnknownAdapterError
@@ -86,6 +87,7 @@ def _new(client: Client, simulator: Simulator) -> ChannelAccount:
             provider=simulator.provider,
             address=address,
             credentials=credentials,
+            base_url=settings.INTERNAL_BASE_URL,  # nobody reads it: as_account() knows where we are now
             name=f"Simulated {NAMES.get((simulator.provider, simulator.channel.value), simulator.provider)}",
         )
         account.is_simulated = True

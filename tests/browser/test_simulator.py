@@ -69,6 +69,7 @@ CHANNELS = {
     "WhatsApp": "read",
     "WhatsApp by 360dialog": "read",
     "Messenger": "read",
+    "Orb": "read",
 }
 
 

@@ -25,7 +25,7 @@ class SimulatedProvider(FakeServer):
         self._misbehaviours: deque[Misbehaviour] = deque()
         super().__init__()
         address, credentials = simulator.new_account()
-        made = Account(address, credentials, base_url=self.url, timeout=(2.0, 2.0))
+        made = Account(address, credentials, base_url=self.url, timeout=(2.0, 2.0), private_networks=("127.0.0.0/8",))
         self.account = account or made
 
     def misbehave(self, misbehaviour: Misbehaviour) -> None:
