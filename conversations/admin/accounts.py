@@ -94,7 +94,17 @@ class ChannelAccountAdmin(SimulatorPages):
     """Credentials go in and never come out. An account is switched off, not deleted: its messages stay explained."""
 
     client_path = "client"
-    list_display = ["__str__", "channel", "provider", "address", "client", "is_active", "is_simulated", "health"]
+    list_display = [
+        "__str__",
+        "channel",
+        "provider",
+        "address",
+        "client",
+        "is_active",
+        "is_simulated",
+        "health",
+        "health_reason",
+    ]
     list_filter = ["channel", "health", "is_active", "is_simulated", ("client", ClientsOwn)]
     list_select_related = ["client"]
     search_fields = ["name", "address"]
