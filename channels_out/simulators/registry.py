@@ -8,6 +8,7 @@ from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
 from channels_out.simulators.messenger_end import MessengerSimulator
 from channels_out.simulators.orb_end import OrbSimulator
+from channels_out.simulators.plivo_end import PlivoSmsSimulator, PlivoVoiceSimulator
 from channels_out.simulators.sandbox import SandboxSimulator
 from channels_out.simulators.whatsapp_end import Dialog360Simulator, WhatsAppSimulator
 
@@ -15,6 +16,8 @@ _WRITTEN: tuple[Simulator, ...] = (
     WhatsAppSimulator(),
     Dialog360Simulator(),
     MessengerSimulator(),
+    PlivoSmsSimulator(),
+    PlivoVoiceSimulator(),
     OrbSimulator(),
     *(SandboxSimulator(channel) for channel in Channel if channel is not Channel.WEB),
 )

@@ -69,6 +69,7 @@ CHANNELS = {
     "WhatsApp": "read",
     "WhatsApp by 360dialog": "read",
     "Messenger": "read",
+    "SMS by Plivo": "delivered",
     "Orb": "read",
 }
 
@@ -93,6 +94,33 @@ def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, 
     shown = page.content()
     account = Message.objects.get().channel_account
     assert not any(secret in shown for secret in account.credentials.values())
+    stayed_at_home(page)
+
+
+def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo):
+    open_simulator(page, "Voice by Plivo")
+    page.get_by_role("button", name="Call", exact=True).click()
+    expect(page.get_by_role("button", name="Hang up")).to_be_visible(timeout=PATIENCE)
+    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)  # the greeting
+    page.get_by_label("Delivery").select_option(label="Deliver twice")
+    page.get_by_label("Message", exact=True).fill("Where is my parcel?")
+    page.get_by_role("button", name="Say", exact=True).click()
+    expect(arrived(page).filter(has_text=ANSWER)).to_have_count(1, timeout=PATIENCE)
+    expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
+    expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my parcel?")
+    assert Chunk.objects.get(role="voice").content == "Where is my parcel?"
+    turn = page.locator("[data-kind=message]").last
+    turn.locator("summary").click()
+    expect(turn.locator(".sim-http").first).to_contain_text("X-Plivo-Signature-V3")
+    expect(turn.locator(".sim-answer")).to_contain_text("<Response>")
+
+    heard = arrived(page).count()
+    page.get_by_role("button", name="Say nothing").click()
+    expect(page.locator("[data-kind=continuation]").first).to_have_attribute("data-status", "200", timeout=PATIENCE)
+    expect(arrived(page)).to_have_count(heard + 1, timeout=PATIENCE)  # asked again
+    page.get_by_role("button", name="Hang up").click()
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-badge").first).to_have_text("closed", timeout=PATIENCE)
     stayed_at_home(page)
 
 

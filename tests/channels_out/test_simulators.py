@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from channels_out import registry
 from channels_out.adapters.sandbox import SandboxAdapter
+from channels_out.calls import Call, CallEvent, Instruction, Then, VoiceAdapter
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
 from channels_out.events import InboundMessage, ReachedUntil, Receipt
+from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind, ReceiptStatus
 from channels_out.simulators.contract import Misbehaviour, Said, Simulator, Webhook
 from channels_out.simulators.people import PEOPLE, person
+from channels_out.simulators.plivo_end import PlivoVoiceSimulator
 from channels_out.simulators.registry import SIMULATORS
 from tests.fakes.simulated import SimulatedProvider
 
@@ -48,7 +52,7 @@ def arrived(
     url = HOST + webhook.path
     signed = simulator.signed(signer or account, webhook, url, datetime.now(UTC))
     headers = {"content-type": webhook.content_type} | {name.lower(): value for name, value in signed.items()}
-    return InboundRequest(webhook.method, url, headers, {}, webhook.body)
+    return InboundRequest(webhook.method, url, headers, dict(parse_qsl(urlsplit(url).query)), webhook.body)
 
 
 def message(simulator: Simulator, account: Account, text: str = "Hello", at: datetime = AT) -> Webhook:
@@ -184,3 +188,51 @@ def test_whatsapp_names_somebody_who_hides_the_number_by_a_user_id():
 
 def test_receipts_are_those_that_the_domain_knows(simulator):
     assert set(simulator.receipts) <= set(ReceiptStatus)
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def voice() -> PlivoVoiceSimulator:
+    return PlivoVoiceSimulator()
+
+
+def told(voice: PlivoVoiceSimulator, account: Account, webhook: Webhook) -> Call:
+    request = arrived(voice, account, webhook)
+    adapter = adapter_of(voice)
+    assert isinstance(adapter, VoiceAdapter)
+    assert adapter.recognises(request)
+    assert adapter.addresses(request) == [account.address]
+    adapter.verify(request, account)
+    return adapter.call(request)
+
+
+def test_a_call_its_turns_and_its_end_are_understood(voice):
+    account, call_id = fresh(voice), voice.new_message_id()
+    began = told(voice, account, voice.call(account, ANA, call_id))
+    assert (began.event, began.call_id, began.caller.address) == (CallEvent.BEGAN, call_id, ANA.phone)
+    path = "/webhooks/voice/inbound?turn=1"
+    said = voice.message(account, ANA, Said("Where is my parcel? & <b>", call_id, AT, call_id, path))
+    turn = told(voice, account, said)
+    assert (turn.event, turn.turn, turn.words) == (CallEvent.HEARD, 1, "Where is my parcel? & <b>")
+    silent = told(voice, account, voice.continuation(account, ANA, call_id, path))
+    assert (silent.event, silent.turn) == (CallEvent.SILENT, 1)
+    assert told(voice, account, voice.hang_up(account, ANA, call_id)).event == CallEvent.ENDED
+
+
+@pytest.mark.parametrize("then", list(Then))
+def test_what_a_caller_hears_is_what_we_told_the_provider(voice, then):
+    adapter = adapter_of(voice)
+    assert isinstance(adapter, VoiceAdapter)
+    instruction = Instruction(then, say=("One & <two>",), turn=3)
+    answer = adapter.instruct(instruction, HOST)
+    heard = voice.heard(HttpAnswer(answer.status, {}, answer.body.encode()))
+    assert heard.text == "One & <two>"
+    assert (heard.at_once, heard.over) == (then is Then.WAIT, then is Then.HANG_UP)
+    assert heard.path == ("" if heard.over else "/webhooks/voice/inbound?turn=3")
+    assert bool(heard.silence) == (then is Then.LISTEN)
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"<html/>", b"<Response>", b"\xff", b'<?xml version="1.0"?><Response/>'])
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_an_answer_that_is_none_ends_the_call(voice, body, status):
+    assert voice.heard(HttpAnswer(status, {}, body)).over
