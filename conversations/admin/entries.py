@@ -173,7 +173,10 @@ def _speaker(conversation: Conversation, chunk: Chunk) -> str:
 def _deliveries(chunk_ids: Sequence[int]) -> dict[int, list[Delivery]]:
     found: dict[int, list[Delivery]] = defaultdict(list)
     for message in Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part"):
-        found[message.chunk_id].append(Delivery(message, *DELIVERY[Message.Status(message.status)]))
+        label, gravity = DELIVERY[Message.Status(message.status)]
+        if message.template:
+            label = f"template {message.template.partition(' ')[0]} instead of this text: {label}"
+        found[message.chunk_id].append(Delivery(message, label, gravity))
     return found
 
 

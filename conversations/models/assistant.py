@@ -113,6 +113,21 @@ class Assistant(models.Model):
         ],
         help_text="The provider's name of a voice, such as Polly.Joanna. Empty: the provider's own for the language.",
     )
+    template_name = models.CharField(
+        max_length=512,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[RegexValidator(r"^[a-z0-9_]+\Z", "A template's name has small letters, digits and _ alone.")],
+        help_text="Sent on WhatsApp where free text is not taken any more: an approved template without variables.",
+    )
+    template_language = models.CharField(
+        max_length=10,
+        default="en",
+        db_default="en",
+        validators=[RegexValidator(r"^[a-z]{2,3}(_[A-Za-z]{2,4})?\Z", "A language is written such as en or pt_BR.")],
+        help_text="The template's language, as WhatsApp writes it: en, en_US, pt_BR.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

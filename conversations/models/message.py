@@ -55,6 +55,9 @@ class Message(models.Model):
     text = models.TextField()
     # Goes out although the session ended or went to a person: it was said with that, or staff sent it again.
     unconditional = models.BooleanField(default=False, db_default=False)
+    reply_to = models.TextField(blank=True, default="", db_default="")  # the provider's id of the message it quotes
+    # "name language" of the template that goes in the place of the text, once that is decided.
+    template = models.CharField(max_length=540, blank=True, default="", db_default="")
 
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED, db_default=Status.QUEUED)
     attempts = models.PositiveSmallIntegerField(default=0, db_default=0)

@@ -15,6 +15,7 @@ by a join: that leaves PostgreSQL no other way than from the person to the sessi
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -79,6 +80,13 @@ SELECT session.id, chunk.id, session.last_position, session.is_guest, session.ke
 
 BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
 BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1")) + _APPEND
+
+
+def dedupe_key(scope: str, message_id: str) -> UUID | None:
+    """128 bits over a message's id and the scope in which its sender keeps ids unique; None without an id."""
+    if not message_id:
+        return None
+    return UUID(bytes=hashlib.blake2b(f"{scope}\0{message_id}".encode(), digest_size=16).digest())
 
 
 @dataclass(frozen=True, slots=True)

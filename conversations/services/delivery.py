@@ -21,7 +21,7 @@ from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
-from conversations.services import receipts
+from conversations.services import receipts, reply_window
 from conversations.services.channel_accounts import adapter_of, as_account
 from conversations.services.contacts import phone_address
 from conversations.services.database import column, unlocked
@@ -55,9 +55,12 @@ class Sending:
         return self.adapter.send(self.account, self.outbound)
 
 
-def queue(conversation: Conversation, chunk: Chunk, now: datetime, *, unconditional: bool = False) -> list[Message]:
+def queue(
+    conversation: Conversation, chunk: Chunk, now: datetime, *, reply_to: str = "", unconditional: bool = False
+) -> list[Message]:
     """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
 
+    `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
     `unconditional`: also where the session ends or goes to a person before that.
     On the web the person reads the transcript itself, and a call's provider collects what is said (services/calls.py):
     nothing is sent. Without an account the message fails visibly.
@@ -82,6 +85,7 @@ def queue(conversation: Conversation, chunk: Chunk, now: datetime, *, unconditio
             to_kind=kind,
             text=text,
             unconditional=unconditional,
+            reply_to=reply_to if part == 1 else "",
             due_at=now,
             created_at=now,
             **lost,
@@ -169,17 +173,12 @@ def lease() -> timedelta:
 
 def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
     """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more, or not
-    to be sent any more: then it is cancelled.
+    to be sent any more: then it is cancelled, or it failed (see reply_window).
 
     Harmless to repeat where the answer of the database was lost: only who holds the token begins.
     """
     with transaction.atomic():
-        message = (
-            Message.objects.select_for_update(of=("self",))
-            .select_related("channel_account")
-            .filter(pk=message_id, status__in=[S.CLAIMED, S.SENDING], lease_token=token)
-            .first()
-        )
+        message = _claimed(message_id, token)
         if message is None or message.channel_account is None:
             return None
         # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
@@ -189,21 +188,73 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             message.lease_until = message.lease_token = None
             message.save(update_fields=["status", "code", "lease_until", "lease_token"])
             return None
-        message.status = S.SENDING
-        message.sending_at = now
-        message.lease_until = now + lease()
-        message.save(update_fields=["status", "sending_at", "lease_until"])
+        adapter = adapter_of(message.channel_account)
+        may_go = bool(message.template) or reply_window.is_open(message, adapter, now)
+        if may_go:
+            _mark_sending(message, now)
+    if not may_go:
+        message = _replace_text(message.conversation_id, message_id, token, now)
+    if message is None or message.channel_account is None:
+        return None
     return Sending(
         message_id=message.pk,
         conversation_id=message.conversation_id,
         channel_account_id=message.channel_account.pk,
         token=token,
-        adapter=adapter_of(message.channel_account),
+        adapter=adapter,
         account=as_account(message.channel_account),
         outbound=OutboundMessage(
-            message_id=str(message.pk), to=message.to_address, to_kind=AddressKind(message.to_kind), text=message.text
+            message_id=str(message.pk),
+            to=message.to_address,
+            to_kind=AddressKind(message.to_kind),
+            text=message.text,
+            reply_to=message.reply_to,
+            template=reply_window.read(message.template),
         ),
     )
+
+
+def _claimed(message_id: UUID, token: UUID) -> Message | None:
+    return (
+        Message.objects.select_for_update(of=("self",))
+        .select_related("channel_account")
+        .filter(pk=message_id, status__in=[S.CLAIMED, S.SENDING], lease_token=token)
+        .first()
+    )
+
+
+def _mark_sending(message: Message, now: datetime) -> None:
+    message.status = S.SENDING
+    message.sending_at = now
+    message.lease_until = now + lease()
+    message.save(update_fields=["status", "sending_at", "lease_until", "template"])
+
+
+def _replace_text(conversation_id: UUID, message_id: UUID, token: UUID, now: datetime) -> Message | None:
+    """Free text is not taken any more: the message is `sending` as a template, or it failed and says why (None)."""
+    with transaction.atomic():
+        conversation = _conversation(conversation_id)
+        message = _claimed(message_id, token)
+        if conversation is None or message is None or message.channel_account is None:
+            return None
+        if _with_template(message, conversation, adapter_of(message.channel_account)):
+            _mark_sending(message, now)
+            return message
+        message.lease_until = message.lease_token = None
+        _give_up(message, now)
+        message.save()
+    return None
+
+
+def _with_template(message: Message, conversation: Conversation, adapter: Adapter) -> bool:
+    """Whether the message has a template now, in the place of the whole text; if not, its reason says why."""
+    found = reply_window.template_for(conversation, message, adapter)
+    if isinstance(found, str):
+        message.code, message.reason = reply_window.CLOSED, found
+        return False
+    message.template, message.code, message.reason = reply_window.written(found), "", ""
+    receipts.cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_WENT)
+    return True
 
 
 def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
@@ -241,7 +292,9 @@ def failed(sending: Sending, error: SendError, now: datetime) -> None:
             return
         message.lease_until = message.lease_token = None
         message.code, message.reason = error.code[:40], str(error)[:500]
-        if error.account_broken:
+        if error.outside_window and not message.template and _with_template(message, conversation, sending.adapter):
+            _queue_again(message, conversation, now)
+        elif error.account_broken:
             _mark_broken(message, error)
             _queue_again(message, conversation, now)
         elif error.ambiguous and not sending.adapter.sends_idempotently:
@@ -308,9 +361,7 @@ def _give_up(message: Message, now: datetime) -> None:
     """It failed, and the parts after it make no sense without it."""
     message.status = S.FAILED
     message.failed_at = now
-    Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED).update(
-        status=S.CANCELLED, code="earlier_part_failed"
-    )
+    receipts.cancel_rest(message, receipts.EARLIER_PART)
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 

@@ -29,11 +29,13 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Message
-from conversations.services import delivery, replies
+from conversations.services import delivery, read_marks, replies
 
 log = logging.getLogger(__name__)
 
 ROW_THREADS = 6
+MARK_THREADS = 4
+TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
 DATABASE_AWAY_SECONDS = 60.0
 EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
@@ -50,6 +52,8 @@ class Dispatcher:
         self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="rows")
         self._engines = ThreadPoolExecutor(settings.DISPATCH_REPLIES, thread_name_prefix="engine")
         self._providers = ThreadPoolExecutor(settings.DISPATCH_SENDS, thread_name_prefix="provider")
+        self._marks = ThreadPoolExecutor(MARK_THREADS, thread_name_prefix="mark")
+        self._marks_free = threading.BoundedSemaphore(MARK_THREADS)
         self._guard = threading.Lock()
         self._turns: set[UUID] = set()
         self._suspects: set[UUID] = set()  # one at a time: whose turn it is that takes processes down comes out so
@@ -109,7 +113,23 @@ class Dispatcher:
         prepared = written(replies.prepare, turn.turn_id)
         if prepared is None:
             return None
+        self._mark_read(turn)
         return self._engines.submit(self._ask, turn.turn_id, *prepared)
+
+    def _mark_read(self, turn: replies.Claim) -> None:
+        """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
+        mark = written(read_marks.of_newest, turn.conversation_id)
+        if mark and self._marks_free.acquire(blocking=False):
+            self._marks.submit(self._show, mark, turn.turn_id)
+
+    def _show(self, mark: read_marks.ReadMark, turn_id: UUID) -> None:
+        try:
+            self.stopping.wait(TYPING_AFTER_SECONDS)
+            with self._guard:
+                writing = turn_id in self._turns
+            mark.show(typing=writing)
+        finally:
+            self._marks_free.release()
 
     def _ask(self, turn_id: UUID, request: ReplyRequest, engine: str) -> Future[Any]:
         outcome = ask(engine, request)
@@ -176,7 +196,7 @@ class Dispatcher:
             turns, messages = list(self._turns), list(self._messages)
         written(release, turns, messages)
         self._close_connections()
-        for pool in (self._providers, self._engines, self._rows):
+        for pool in (self._marks, self._providers, self._engines, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
         log.info("dispatcher stopped: given back %s replies and %s sends", len(turns), len(messages))
         return len(turns) + len(messages)

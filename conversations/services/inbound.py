@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +13,7 @@ from django.db import IntegrityError, transaction
 from conversations.models import ChannelAccount, Chunk, Client, Contact, Conversation
 from conversations.models.conversation import ConversationQuerySet
 from conversations.services import contacts
-from conversations.services.append import Appended, Said, append_by_address, append_by_key
+from conversations.services.append import Appended, Said, append_by_address, append_by_key, dedupe_key
 from conversations.services.database import row
 from conversations.services.errors import UnavailableError
 from conversations.services.ledger import CONTACT
@@ -43,10 +42,8 @@ class Arrival:
 
     @property
     def dedupe_key(self) -> UUID | None:
-        """128 bits over the message's id and the scope in which its sender keeps ids unique; None without an id."""
-        if not self.message_id:
-            return None
-        return UUID(bytes=hashlib.blake2b(f"{self.scope}\0{self.message_id}".encode(), digest_size=16).digest())
+        """Under which it is found if it comes again."""
+        return dedupe_key(self.scope, self.message_id)
 
     def said(self) -> Said:
         """It, for the one statement."""

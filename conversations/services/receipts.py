@@ -21,6 +21,7 @@ from conversations.services.ledger import SYSTEM, record
 from conversations.services.transcript import lock
 
 UNMATCHED = "receipt_unmatched"
+EARLIER_PART = "earlier_part_failed"
 S = Message.Status
 # How far along a message is; failed ends it where it has not arrived.
 RANK = {S.QUEUED: 0, S.CLAIMED: 0, S.SENDING: 0, S.UNKNOWN: 0, S.CANCELLED: 0, S.SENT: 1, S.DELIVERED: 2}
@@ -212,7 +213,14 @@ def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
     message.failed_at = at
     message.code, message.reason = receipt.code[:40], receipt.reason[:500]
     message.lease_token = message.lease_until = None
+    cancel_rest(message, EARLIER_PART)
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+
+
+def cancel_rest(message: Message, code: str, reason: str = "") -> None:
+    """The parts after it are not sent."""
+    rest = Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED)
+    rest.update(status=S.CANCELLED, code=code, reason=reason)
 
 
 def _find(messages: QuerySet[Message], receipt: Receipt) -> Message | None:

@@ -22,8 +22,15 @@ from conversations.services import closing, context, deeds, delivery, prompts, r
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
+from conversations.services.read_marks import came_from
 from conversations.services.retries import backoff
-from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
+from conversations.services.transcript import (
+    ACTIVITY_FIELDS,
+    SPOKEN_BY_PEOPLE,
+    lock,
+    note_answered,
+    write_chunks,
+)
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +245,8 @@ def _say(conversation: Conversation, turn: Turn, reply: Reply, now: datetime, *,
     """The reply is said, and what the model did beside is done. Where it wants a person, or the person said goodbye and
     nothing since, these are the assistant's last words."""
     speaker = _speaker(conversation)
-    turn.chunk = _speak(conversation, reply.text, now)
+    answers = _newest_seen(conversation, turn) if overtaken else ""
+    turn.chunk = _speak(conversation, reply.text, now, reply_to=answers)
     note_answered(conversation)
     conversation.reply_owed = overtaken
     conversation.fallback_sent = False
@@ -303,10 +311,19 @@ def _silenced(conversation: Conversation) -> str:
     return "" if conversation.reply_owed else "answered"
 
 
-def _speak(conversation: Conversation, text: str, now: datetime) -> Chunk:
+def _speak(conversation: Conversation, text: str, now: datetime, reply_to: str = "") -> Chunk:
     [chunk] = write_chunks(conversation, [(Role.AI, text)], now)
-    delivery.queue(conversation, chunk, now)
+    delivery.queue(conversation, chunk, now, reply_to=reply_to)
     return chunk
+
+
+def _newest_seen(conversation: Conversation, turn: Turn) -> str:
+    """The provider's id of the newest message that the draft has seen: newer ones came since, and quoting it shows what
+    is answered. '' where the provider does not know it."""
+    account = conversation.channel_account
+    theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
+    seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
+    return seen.message_id if account and seen and came_from(account, seen) else ""
 
 
 def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime) -> None:

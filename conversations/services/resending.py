@@ -11,11 +11,11 @@ from conversations.models import ChannelAccount, Client, Conversation, Message
 from conversations.services import delivery
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, record
+from conversations.services.receipts import EARLIER_PART
 from conversations.services.transcript import lock_open
 
 S = Message.Status
 NO_ACCOUNT = "no_account"
-EARLIER_PART = "earlier_part_failed"
 
 
 def resend(
@@ -55,7 +55,7 @@ def _queue_again(message: Message, now: datetime) -> None:
         status=S.QUEUED, due_at=now, code="", reason="", unconditional=True
     )
     message.status, message.due_at, message.attempts, message.unconditional = S.QUEUED, now, 0, True
-    message.code = message.reason = message.provider_message_id = ""
+    message.code = message.reason = message.provider_message_id = message.template = ""
     message.sending_at = message.sent_at = message.failed_at = None
     message.save()
 

@@ -27,6 +27,8 @@ class Command(BaseCommand):
         parser.add_argument("--max-tokens", type=int, help="The longest reply.")
         parser.add_argument("--history-length", type=int, help="How many of the last chunks it sees. Default: 10.")
         parser.add_argument("--context-budget", type=int, help="Tokens it is given at most. Default: 8000.")
+        parser.add_argument("--template-name", help="The WhatsApp template that goes where free text is not taken.")
+        parser.add_argument("--template-language", help="Its language. Default: en.")
         parser.add_argument("--fallback", help="What it says when no reply can be written.")
         parser.add_argument("--copilot", action="store_true", help="Let the client's users talk to it in the copilot.")
         parser.add_argument("--greeting", help="What a caller hears first.")
@@ -38,6 +40,7 @@ class Command(BaseCommand):
         """Make it."""
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
         names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
+        names += ["template_name", "template_language"]
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():
