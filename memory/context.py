@@ -62,6 +62,8 @@ class SessionView:
     contact     what is known of the person, as (what, value): their name, their language, whether a phone is known
     variables   what the session was opened with, as (name, value): a due date, an amount
     older       how many older entries were said, are not among `entries`, and are not in the summary either
+    own_steps   pending steps that the assistant itself set: it may have taken their words from the person's
+    notes       what the assistant noted itself, as (what, value): the topic, what the person wants
     begins      nobody has said anything yet, and the assistant is to speak first
     """
 
@@ -70,6 +72,8 @@ class SessionView:
     summary: str = ""
     memory: str = ""
     pending_steps: Sequence[str] = ()
+    own_steps: Sequence[str] = ()
+    notes: Sequence[tuple[str, str]] = ()
     entries: Sequence[Entry] = ()
     budget: int = 8_000
     contact: Sequence[tuple[str, str]] = ()
@@ -144,11 +148,10 @@ def _instructions(view: SessionView) -> list[_Section]:
     system = view.system_prompt.strip() or DEFAULT_SYSTEM_PROMPT
     if any(entry.by_staff and entry.role == "ai" for entry in view.entries):
         system = f"{system}\n\n{STAFF_RULE}"
-    steps = [" ".join(step.split()) for step in view.pending_steps]  # one line each, so that a step stays a list item
     return _present(
         _Section("system", "", system),
         _Section("goal", "\n\n# Goal of this conversation\n", view.goal.strip()),
-        _Section("steps", "\n\n# Steps still to do\n", "\n".join(f"- {step}" for step in steps if step)),
+        _Section("steps", "\n\n# Steps still to do\n", _lines(view.pending_steps)),
         _Section("opening", "\n\n", OPENING_RULE if view.begins else ""),
     )
 
@@ -159,8 +162,15 @@ def _background(view: SessionView) -> list[_Section]:
         _Section("contact", "\n\n# Who you are talking to\n", _facts(view.contact)),
         _Section("variables", "\n\n# Given when this conversation was opened\n", _facts(view.variables)),
         _Section("memory", "\n\n# What is known of the person\n", view.memory.strip()),
+        _Section("notes", "\n\n# What you noted\n", _facts(view.notes)),
+        _Section("own_steps", "\n\n# Steps still to do that you set yourself\n", _lines(view.own_steps)),
         _Section("summary", "\n\n# Summary of this conversation so far\n", view.summary.strip()),
     )
+
+
+def _lines(steps: Sequence[str]) -> str:
+    """One line each, so that a step stays a list item."""
+    return "\n".join(f"- {line}" for step in steps if (line := " ".join(step.split())))
 
 
 def _facts(known: Sequence[tuple[str, str]]) -> str:

@@ -36,15 +36,27 @@ _REFUSED = {"content_filter", "content_policy_violation"}
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A tool that the model calls: `arguments` is JSON as the model wrote it, checked by nobody yet."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model answered. `text` is never blank and fits a PostgreSQL text column; `finish_reason` is `stop`, or
-    `length` where it ran into `max_tokens`; `model` is the one that answered, as the server names it."""
+    """What the model answered. `text` fits a PostgreSQL text column, and is blank only beside `tool_calls`;
+    `finish_reason` is `stop`, or `length` where it ran into `max_tokens`; `model` is the one that answered, as the
+    server names it; `confidence` is the geometric mean of the probabilities of its words, where it gave them."""
 
     text: str
     model: str
     tokens_in: int = 0
     tokens_out: int = 0
     finish_reason: str = "stop"
+    tool_calls: tuple[Call, ...] = ()
+    confidence: float | None = None
 
 
 class LLMError(Exception):
@@ -65,19 +77,41 @@ class LLMError(Exception):
 
 
 def complete(
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     model: str = "",
     temperature: float | None = None,
     max_tokens: int | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+    may_call: bool = True,
+    confidence: bool = False,
+    seconds: float | None = None,
 ) -> Completion:
-    """One completion of chat `messages` (`role` and `content`), within `OPENAI_TIMEOUT_SECONDS` in all, in one try.
+    """One completion of chat `messages` (`role` and `content`; those of tools as `as_messages` makes them), in one try,
+    within `seconds` in all, None for `OPENAI_TIMEOUT_SECONDS`.
 
-    '' and None stand for `OPENAI_MODEL` and the server's defaults. Key and base URL are read from the settings on every
-    call; a server of one's own needs no key. Safe to call from many threads. Raises LLMError.
+    '' and None stand for `OPENAI_MODEL` and the server's defaults. `tools` are what the model may call, unless not
+    `may_call`: then it must speak. Key and base URL are read from the settings on every call; a server of one's own
+    needs no key. Safe to call from many threads. Raises LLMError.
     """
     body = request_body(messages, model=model, temperature=temperature, max_tokens=max_tokens)
-    return _read(_ask("/chat/completions", body, settings.OPENAI_TIMEOUT_SECONDS), asked=body["model"])
+    if tools:
+        body |= {"tools": list(tools), "tool_choice": "auto" if may_call else "none"}
+    if confidence:
+        body["logprobs"] = True
+    answer = _ask("/chat/completions", body, settings.OPENAI_TIMEOUT_SECONDS if seconds is None else seconds)
+    return _read(answer, asked=body["model"], calls=bool(tools) and may_call)
+
+
+def as_messages(completion: Completion, answers: Sequence[str]) -> list[dict[str, Any]]:
+    """The completion and the answers to its tool calls, in their order, for the next request."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in completion.tool_calls
+    ]
+    said = {"role": "assistant", "content": completion.text or None, "tool_calls": calls}
+    answered = zip(completion.tool_calls, answers, strict=True)
+    return [said, *({"role": "tool", "tool_call_id": call.id, "content": answer} for call, answer in answered)]
 
 
 def embed(texts: Sequence[str], *, seconds: float | None = None) -> list[list[float]]:
@@ -104,12 +138,12 @@ def is_configured() -> bool:
 
 
 def request_body(
-    messages: Sequence[Mapping[str, str]], *, model: str, temperature: float | None, max_tokens: int | None
+    messages: Sequence[Mapping[str, Any]], *, model: str, temperature: float | None, max_tokens: int | None
 ) -> dict[str, Any]:
     """The JSON of a request for a chat completion; see `complete`."""
     body: dict[str, Any] = {
         "model": model or settings.OPENAI_MODEL,
-        "messages": [{"role": message["role"], "content": message["content"]} for message in messages],
+        "messages": [dict(message) for message in messages],
     }
     if temperature is not None:
         body["temperature"] = temperature
@@ -247,19 +281,22 @@ def _number(text: str | None) -> float | None:
 
 
 # --- what was answered -----------------------------------------------------------------------------------------------
-def _read(answer: bytes, *, asked: str) -> Completion:
+def _read(answer: bytes, *, asked: str, calls: bool = False) -> Completion:
     """The completion in the server's JSON, of which nothing is taken for granted. Raises LLMError."""
     try:
         data = json.loads(answer)
         choice = data["choices"][0]
-        text, finish_reason = choice["message"]["content"], choice.get("finish_reason")
+        text, finish_reason = choice["message"].get("content"), choice.get("finish_reason")
+        called = _calls(choice["message"].get("tool_calls")) if calls else ()
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         data = None
     if data is None:
         raise LLMError("The LLM's answer is no chat completion.", code="bad_answer", retryable=True)
     if finish_reason == "content_filter":
         raise LLMError("The LLM's content filter refused.", code="refused", retryable=False)
-    if not isinstance(text, str) or not storable(text).strip():
+    if not isinstance(text, str):
+        text = ""
+    if not storable(text).strip() and not called:
         raise LLMError("The LLM answered nothing.", code="bad_answer", retryable=True)
     model, usage = data.get("model"), data.get("usage")
     return Completion(
@@ -268,7 +305,29 @@ def _read(answer: bytes, *, asked: str) -> Completion:
         tokens_in=count_of(usage, "prompt_tokens"),
         tokens_out=count_of(usage, "completion_tokens"),
         finish_reason="length" if finish_reason == "length" else "stop",
+        tool_calls=called,
+        confidence=_confidence(choice),
     )
+
+
+def _calls(given: Any) -> tuple[Call, ...]:
+    """The tool calls among what the server gives for them."""
+    found = []
+    for each in given if isinstance(given, list) else []:
+        function = each.get("function") if isinstance(each, dict) else None
+        name, arguments = (function.get("name"), function.get("arguments")) if isinstance(function, dict) else ("", "")
+        if name and isinstance(name, str) and isinstance(each.get("id"), str):
+            found.append(Call(each["id"], name, arguments if isinstance(arguments, str) else ""))
+    return tuple(found)
+
+
+def _confidence(choice: Mapping[str, Any]) -> float | None:
+    """From 0 to 1; None where the server gives no probabilities, or nonsense."""
+    try:
+        logarithms = [float(each["logprob"]) for each in choice["logprobs"]["content"]]
+        return min(math.exp(sum(logarithms) / len(logarithms)), 1.0)
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        return None
 
 
 def count_of(usage: Any, name: str) -> int:

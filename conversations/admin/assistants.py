@@ -31,6 +31,20 @@ class AssistantAdmin(Page):
         ),
         ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
         ("Where free text is not taken any more", {"fields": [("template_name", "template_language")]}),
+        (
+            "Beside speaking",
+            {"fields": ["uses_tools", "goodbye_phrases"]},
+        ),
+        (
+            "A person instead",
+            {
+                "fields": [
+                    "takeover_sentence",
+                    "human_phrases",
+                    ("human_after_failures", "human_below_confidence"),
+                ]
+            },
+        ),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

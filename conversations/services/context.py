@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from conversations.models import SAID, Assistant, Chunk, Conversation, Role, corrected_text
+from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, corrected_text
 from conversations.services import summaries
 from memory import languages
 from memory.context import Entry, Prompt, SessionView, build_prompt
@@ -17,7 +17,7 @@ OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each entry
 
 
-def prompt_of(conversation: Conversation, pending_steps: Sequence[str]) -> Prompt:
+def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
     """The prompt for the session's next reply. What has no room in it is asked to be summarised, in the background.
 
     Read the conversation with its assistant, contact and rolling summary.
@@ -29,7 +29,7 @@ def prompt_of(conversation: Conversation, pending_steps: Sequence[str]) -> Promp
     return prompt
 
 
-def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[str]) -> SessionView:
+def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> SessionView:
     """The session for the prompt."""
     opening = dict(
         Chunk.objects.filter(conversation=conversation, position__lte=2, role__in=[Role.SYSTEM, Role.MEMORY])
@@ -43,12 +43,26 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
         memory=opening.get(Role.MEMORY, ""),
         goal=conversation.goal,
         summary=conversation.summary,
-        pending_steps=steps,
+        pending_steps=[_step(step, assistant) for step in steps if not step.by_assistant],
+        own_steps=[_step(step, assistant) for step in steps if step.by_assistant],
+        notes=_noted(conversation),
         entries=entries,
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
         contact=_known_of(conversation, entries),
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
     )
+
+
+def _step(step: Step, assistant: Assistant | None) -> str:
+    """The step, with its number where the model can move it by that."""
+    return f"{step.description} [step {step.pk}]" if assistant and assistant.uses_tools else step.description
+
+
+def _noted(conversation: Conversation) -> list[tuple[str, str]]:
+    """The topic and the current goal, whoever set them."""
+    goal = conversation.current_goal
+    wanted = goal.get("description", "") if isinstance(goal, dict) else goal
+    return [("Topic", conversation.topic), ("What the person wants now", wanted if isinstance(wanted, str) else "")]
 
 
 def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -12,7 +15,7 @@ from conversations.models import Chunk, Client, Conversation, Correction, Messag
 from conversations.services import idempotency
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
-from conversations.services.ledger import Actor, record
+from conversations.services.ledger import Actor, Kind, record
 from conversations.services.prompts import REDACTED, prompt_without, without
 from conversations.services.remembering import summary_is_staffs
 from conversations.services.summaries import start_over
@@ -73,13 +76,25 @@ def redact(
         _redact_turns(conversation, texts, position, now)
         for name in DETAILS:
             setattr(conversation, name, without(getattr(conversation, name), texts))
-        conversation.save(update_fields=DETAILS)
+        _redact_what_the_model_noted(conversation, texts)
+        conversation.save(update_fields=[*DETAILS, "current_goal", "needs_staff_reason"])
         idempotency.change_text(conversation, lambda text: without(text, texts))
         for step in conversation.steps.all():
             step.description = without(step.description, texts)
             step.save(update_fields=["description"])
         _note(conversation, "chunk_redacted", actor, now, position, cause=reason)
     return redaction
+
+
+def _redact_what_the_model_noted(conversation: Conversation, texts: list[str]) -> None:
+    """The current goal, and why it asked for a person."""
+    goal = conversation.current_goal
+    if isinstance(goal, dict) and isinstance(goal.get("description"), str):
+        conversation.current_goal = {**goal, "description": without(goal["description"], texts)}
+    conversation.needs_staff_reason = without(conversation.needs_staff_reason, texts)[:200]
+    for event in conversation.events.filter(actor=Kind.ASSISTANT).exclude(cause=""):
+        event.cause = without(event.cause, texts)[:200]
+        event.save(update_fields=["cause"])
 
 
 def _locked(conversation_id: UUID | str, position: int, client: Client | None) -> tuple[Conversation, Chunk]:
@@ -129,7 +144,21 @@ def _redact_turns(conversation: Conversation, texts: Iterable[str], position: in
     Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).update(
         status=Turn.Status.ABANDONED, ended_at=now, code="redacted"
     )
-    for turn in Turn.objects.filter(conversation=conversation).only("prompt", "draft").iterator(chunk_size=100):
+    kept = Turn.objects.filter(conversation=conversation).only("prompt", "draft", "tool_calls")
+    for turn in kept.iterator(chunk_size=100):
         draft, prompt = without(turn.draft, texts), prompt_without(turn.prompt, texts, position)
-        if (draft, prompt) != (turn.draft, turn.prompt):
-            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt)
+        calls = _calls_without(turn.tool_calls, texts)
+        if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
+            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
+
+
+def _calls_without(calls: Any, texts: Iterable[str]) -> Any:
+    """Tool calls whose arguments do not say what is gone, however the model wrote their JSON."""
+    return calls and [{**call, "arguments": _json_without(call["arguments"], texts)} for call in calls]
+
+
+def _json_without(arguments: str, texts: Iterable[str]) -> str:
+    with suppress(ValueError, RecursionError):
+        arguments = json.dumps(json.loads(arguments), ensure_ascii=False)
+    gone = [each for text in texts for each in (text, json.dumps(text, ensure_ascii=False)[1:-1])]
+    return without(arguments, gone)

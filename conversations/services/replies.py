@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
 from conversations.services import closing, context, deeds, delivery, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
@@ -157,7 +157,7 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     turn.inbound_sequence = conversation.inbound_sequence
-    steps = list(conversation.steps.filter(status=Step.Status.PENDING).values_list("description", flat=True))
+    steps = list(conversation.steps.filter(status=Step.Status.PENDING))
     prompt = context.prompt_of(conversation, steps)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     turn.prompt = prompts.as_kept(conversation, assistant, prompt)
@@ -168,10 +168,13 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         conversation_id=str(conversation.pk),
         prompt=prompt,
         goal=conversation.goal,
-        pending_steps=tuple(steps),
+        pending_steps=tuple(step.description for step in steps),
         model=assistant.model if assistant else "",
         temperature=assistant.temperature if assistant else None,
         max_tokens=assistant.max_tokens if assistant else None,
+        steps=tuple(PendingStep(step.pk, step.description) for step in steps),
+        tools=assistant is not None and assistant.uses_tools,
+        confidence=assistant is not None and assistant.human_below_confidence is not None,
     )
     return request, turn.engine
 

@@ -56,6 +56,7 @@ def trail() -> list[tuple[str, str, str]]:
 
 def policies(**changes: str) -> dict[str, str]:
     usual = {"stale_after": "10 minutes", "expire_after": "24 hours", "archive_after": "30 days"}
+    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours"}
     return {"auto_reply": "on", "default_goal": "Sell", **usual, **changes}
 
 
@@ -98,9 +99,12 @@ def test_times_are_written_as_people_write_them():
 # --- assistants
 
 
+PEOPLE = {"human_after_failures": "3", "takeover_sentence": "A colleague comes."}
+
+
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
-    return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
+    return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **PEOPLE, **changes}
 
 
 def test_a_manager_adds_an_assistant_and_makes_it_the_default(ann, shop):

@@ -165,3 +165,22 @@ def test_a_client_made_by_command_waits_too(db):
     client.refresh_from_db()
     assert client.quiet_window("whatsapp") == 1.5 * SECOND
     assert client.longest_wait == 6 * SECOND
+
+
+def test_a_manager_sets_the_windows_channel_by_channel_and_others_read_them(patient, manager, viewer):
+    page = f"/admin/conversations/client/{patient.pk}/change/"
+    fields = {f"quiet_{channel}": "0" for channel in Channel} | {"quiet_whatsapp": "2.5", "quiet_sms": ""}
+    spans = {
+        "stale_after": "10 minutes",
+        "expire_after": "1 day",
+        "archive_after": "30 days",
+        "hand_back_after": "1 hour",
+    }
+    fields |= spans | {"longest_wait": "8 seconds", "auto_reply": "on", "default_goal": "Help"}
+    assert manager.post(page, fields).status_code == 302
+    patient.refresh_from_db()
+    assert patient.quiet_windows == {str(channel): 2.5 if channel == "whatsapp" else 0 for channel in Channel}
+    assert (patient.longest_wait, patient.hand_back_after) == (8 * SECOND, timedelta(hours=1))
+    assert manager.post(page, {**fields, "quiet_web": "-1"}).status_code == 200
+    assert manager.post(page, {**fields, "quiet_web": "nan"}).status_code == 200
+    assert "whatsapp 2.5" in viewer.get(page).content.decode()

@@ -17,7 +17,8 @@ For another process (it prints its base URL on the first line):
 
 `then(kind, times=1, **options)` says what happens to the next calls; after them it answers again as always.
 
-    reply       a completion. text (else what `reply` makes of the messages), finish_reason ("stop"), model, usage
+    reply       a completion. text (else what `reply` makes of the messages), finish_reason ("stop"), model, usage,
+                tool_calls ([(name, arguments)]; without text unless that is given), confidence (0.9; if asked for)
     status      an error. status, headers, code and message (of OpenAI's error body), or body (text) instead
     hang        the request is taken, and no answer comes. seconds (else until the fake is closed)
     drip        a good answer, byte by byte. every (0.02 seconds), where: "body" or "head"
@@ -46,11 +47,12 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.fakes import embeddings, openai_stream
+from tests.fakes import embeddings, openai_stream, tools
 
 EMBEDDINGS = "/v1/embeddings"
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 FIELDS = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream", "stream_options"}
+FIELDS |= {"tools", "tool_choice", "logprobs"}
 HTML = "<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 # Kinds that are a body of their own: (body, content type).
 BODIES = {
@@ -163,9 +165,9 @@ def problem_with(body: Mapping[str, Any]) -> str:
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             return f"Invalid value for 'messages[{index}].role'"
-        if not isinstance(message.get("content"), str) or set(message) - {"role", "content"}:
-            return f"Invalid type for 'messages[{index}].content'"
-    return _problem_with_numbers(body)
+        if wrong := tools.problem_with_message(messages, index):
+            return wrong
+    return tools.problem_with(body) or _problem_with_numbers(body)
 
 
 def _problem_with_numbers(body: Mapping[str, Any]) -> str:
@@ -274,6 +276,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(kind, embeddings.answer(body), options)
         else:
             text = " \n" if kind == "blank" else options.pop("text", None)
+            if text is None and options.get("tool_calls"):
+                text = ""
             if text is None:
                 text = fake.reply(body["messages"])
             if body.get("stream"):
@@ -295,7 +299,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, body.encode(), "application/json", headers)
 
     def _complete(self, kind: str, text: str, body: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        asked = sum(len(message["content"]) for message in body["messages"])
+        asked = sum(len(message["content"] or "") for message in body["messages"])
+        called = tools.calls(options.get("tool_calls", ()), len(body["messages"]))
         answer = {
             "id": "chatcmpl-fake",
             "object": "chat.completion",
@@ -304,8 +309,8 @@ class _Handler(BaseHTTPRequestHandler):
             "choices": [
                 {
                     "index": 0,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
-                    "logprobs": None,
+                    "message": {"role": "assistant", "content": text or None, "refusal": None, **called},
+                    "logprobs": tools.probabilities(text, options.get("confidence", 0.9), body),
                     "finish_reason": options.get("finish_reason", "stop"),
                 }
             ],
