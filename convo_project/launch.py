@@ -273,7 +273,7 @@ Convo runs: {facts["base_url"]}
 Or send a message as your own program would, and see the session with its answer:
 
   answer=$({post}); echo "$answer"
-  sleep 2; {curl} {facts["base_url"]}/conversations/$(echo "$answer" | {find_id})
+  sleep 4; {curl} {facts["base_url"]}/conversations/$(echo "$answer" | {find_id})
 
 Stop it with Ctrl-C, or with 'make down' from elsewhere. The data are kept in {home}.
 """)

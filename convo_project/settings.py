@@ -205,7 +205,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_WEBHOOK_BYTES
 API_REQUESTS_PER_MINUTE = env.whole("API_REQUESTS_PER_MINUTE", 300_000)  # per API key and process; 0: no limit
 
 # --- replies and delivery --------------------------------------------------------------------------------------------
-DISPATCH_REPLIES = env.whole("DISPATCH_REPLIES", 64, least=1, most=1000)
+DISPATCH_REPLIES = env.whole("DISPATCH_REPLIES", 256, least=1, most=1000)
 DISPATCH_SENDS = env.whole("DISPATCH_SENDS", 32, least=1, most=1000)
 DISPATCH_POLL_SECONDS = env.seconds("DISPATCH_POLL_SECONDS", 0.15, least=0.01, most=60)
 LEASE_SECONDS = env.seconds("LEASE_SECONDS", 15, least=1, most=600)

@@ -43,8 +43,9 @@ def gate(monkeypatch):
 
 
 @pytest.fixture
-def dispatcher():
-    """A dispatcher running on a thread of its own; stopped at the end."""
+def dispatcher(settings):
+    """A dispatcher of 64 replies running on a thread of its own; stopped at the end."""
+    settings.DISPATCH_REPLIES = 64
     running = Dispatcher(patience=20)
 
     def run():
