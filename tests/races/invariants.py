@@ -30,7 +30,14 @@ RULES = {
         SELECT id, status FROM conversations WHERE reply_owed AND status NOT IN ('active', 'stale')""",
     "an ended session has nothing to send": """
         SELECT m.id, m.status, s.status FROM conversation_messages m JOIN conversations s ON s.id = m.conversation_id
-        WHERE m.status IN ('queued', 'claimed') AND s.status NOT IN ('active', 'stale')""",
+        WHERE m.status IN ('queued', 'claimed') AND s.status NOT IN ('active', 'stale') AND NOT m.unconditional""",
+    "nothing is the assistant's after the takeover": """
+        SELECT s.id, c.position, t.position FROM conversations s
+        JOIN LATERAL (
+            SELECT (data->>'position')::int AS position FROM conversation_events
+            WHERE conversation_id = s.id AND kind = 'taken_over' ORDER BY id DESC LIMIT 1) t ON true
+        JOIN conversation_turns u ON u.conversation_id = s.id JOIN conversation_chunks c ON c.id = u.chunk_id
+        WHERE s.taken_over_at IS NOT NULL AND c.position > t.position""",
     "an open session is a guest's if its contact is one": """
         SELECT s.id, s.is_guest, p.is_guest FROM conversations s JOIN contacts p ON p.id = s.contact_id
         WHERE s.status IN ('active', 'stale') AND s.is_guest <> p.is_guest""",

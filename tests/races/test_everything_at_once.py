@@ -14,9 +14,19 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.engines.contract import EngineError, Reply
+from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
-from conversations.services import closing, delivery, lifecycle, provider_events, replies, sending, sessions, steps
+from conversations.services import (
+    closing,
+    delivery,
+    lifecycle,
+    provider_events,
+    replies,
+    sending,
+    sessions,
+    steps,
+    takeover,
+)
 from conversations.services.channel_accounts import adapter_of
 from conversations.services.errors import DomainError
 from conversations.services.ledger import Actor
@@ -31,6 +41,7 @@ THREADS = 16
 PEOPLE = [f"5199999000{number}" for number in range(4)]
 STAFF = Actor("staff", "grace")
 LATE = timedelta(minutes=2)  # for leases: longer than any
+DEEDS = [Deed("add_step", {"description": "Ask"}), Deed(ASK_FOR_HUMAN), Deed(END_CONVERSATION)]
 SEND_OUTCOMES = [
     SendError("Later.", code="http_503", retryable=True),
     SendError("Never.", code="131026"),
@@ -71,6 +82,14 @@ class Everything:
         if random.random() < 0.3 and (pk := self.some(Conversation.objects.open())):
             closing.close(pk, ended_by="staff", actor=STAFF, now=timezone.now())
 
+    def staff_take_over(self):
+        if pk := self.some(Conversation.objects.open()):
+            takeover.take_over(pk, actor=STAFF, now=timezone.now(), tell=random.random() < 0.5)
+
+    def staff_hand_back(self):
+        if pk := self.some(Conversation.objects.open()):
+            takeover.hand_back(pk, actor=STAFF, now=timezone.now())
+
     def step_is_added(self):
         if pk := self.some(Conversation.objects.all()):
             steps.add_step(pk, "Ask", STAFF)
@@ -107,7 +126,9 @@ class Everything:
             replies.renew([turn.turn_id], timezone.now())
             replies.prepare(turn.turn_id)
             if random.random() < 0.8:
-                replies.commit(turn.turn_id, Reply("Hi " * random.choice([1, 3_000]), "offline"), timezone.now())
+                deeds = tuple(random.sample(DEEDS, random.choice([0, 0, 1, 2])))
+                reply = Reply("Hi " * random.choice([1, 3_000]), "offline", deeds=deeds)
+                replies.commit(turn.turn_id, reply, timezone.now())
             else:
                 error = EngineError("No.", code="http_500", retryable=random.random() < 0.5)
                 replies.fail(turn.turn_id, error, timezone.now())
