@@ -231,5 +231,6 @@ def beside(conversation: Conversation) -> dict[str, Any]:
         "ledger": ledger_of(conversation),
         "turns": turns_of(conversation),
         "waits_for": waits_for(conversation),
+        "opted_out": conversation.contact.opted_out.get(conversation.channel),
         "waits_since": conversation.waits_for_staff_since,
     }

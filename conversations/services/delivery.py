@@ -20,7 +20,7 @@ from channels_out import splitting
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind, Channel
-from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
+from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
 from conversations.services import receipts, reply_window
 from conversations.services.channel_accounts import adapter_of, as_account
 from conversations.services.contacts import phone_address
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
 INTERRUPTED = "interrupted"
+OPTED_OUT = "opted_out"
 TAKEN_OVER = "taken_over"
 
 
@@ -183,7 +184,8 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             return None
         # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
         # does from now on waits for us, and finds the message gone.
-        if code := _held_back(message, Conversation.objects.filter(pk=message.conversation_id).first()):
+        session = Conversation.objects.select_related("contact").filter(pk=message.conversation_id).first()
+        if code := _held_back(message, session):
             message.status, message.code = S.CANCELLED, code
             message.lease_until = message.lease_token = None
             message.save(update_fields=["status", "code", "lease_until", "lease_token"])
@@ -335,10 +337,12 @@ def _queue_again(message: Message, conversation: Conversation, due_at: datetime)
 
 
 def _held_back(message: Message, conversation: Conversation | None) -> str:
-    """Why the message may not leave any more: its session is over, or a person has it and the assistant said it. ''
-    where it may."""
+    """Why the message may not leave any more: the person wants none, its session is over, or a person of ours has it
+    and the assistant said it. '' where it may."""
     if conversation is None:
         return "deleted"
+    if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
+        return OPTED_OUT
     if message.unconditional:
         return ""
     if not conversation.is_open:
@@ -346,6 +350,11 @@ def _held_back(message: Message, conversation: Conversation | None) -> str:
     if conversation.taken_over_at and Turn.objects.filter(chunk=message.chunk_id).exists():
         return TAKEN_OVER
     return ""
+
+
+def _is_notice(message: Message) -> bool:
+    """Whether it confirms that the person gets nothing more."""
+    return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
 
 
 def _mark_broken(message: Message, error: SendError) -> None:
@@ -418,6 +427,12 @@ def cancel_unsent(conversation: Conversation, code: str) -> int:
     """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
     Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
     return _cancel(_unsent(conversation), code)
+
+
+def cancel_to(contact: Contact, channel: str) -> int:
+    """What has not left yet for the contact on the channel will not. Returns how many messages that were."""
+    unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
+    return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
 
 
 def silence(conversation: Conversation) -> int:
