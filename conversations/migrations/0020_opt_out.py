@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0017_keep_what_arrived'),
+        ('conversations', '0019_answer_calls'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
