@@ -81,15 +81,17 @@ _AROUND = regex.compile(r"^[\p{P}\p{S}\s]+|[\p{P}\p{S}\s]+$")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the person wants: no more messages, or messages again. `language` is that of the word."""
+    """What the person wants: no more messages, or messages again. `language` is that of the word. `confirmed`: the
+    provider has told them that it is done."""
 
     stop: bool
     word: str
     language: str = "en"
+    confirmed: bool = False
 
     def confirmation(self, channel: str, business: str) -> str:
         """What to answer once it is done, where the channel's rules ask for an answer; else ''."""
-        if channel not in CONFIRMED:
+        if channel not in CONFIRMED or self.confirmed:
             return ""
         texts = _STOPPED if self.stop else _STARTED
         return texts.get(self.language, texts["en"]).format(business=business)
@@ -107,9 +109,7 @@ def wish_of(channel: str, text: str, intent: str = "") -> Wish | None:
     if channel not in HEEDED:
         return None
     if intent in ("optout", "optin"):
-        known = _WISHES[channel].get(_folded(text[:LONGEST]))
-        language = known.language if known else "en"
-        return Wish(intent == "optout", text[:LONGEST], language)
+        return Wish(intent == "optout", text[:LONGEST], confirmed=True)
     return _WISHES[channel].get(_folded(text)) if len(text) <= LONGEST else None
 
 

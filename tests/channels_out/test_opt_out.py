@@ -50,6 +50,7 @@ def test_what_the_provider_took_it_for_counts_whatever_the_words() -> None:
     wish = wish_of("sms", "Leave me alone", "optout")
     assert wish
     assert wish.stop
+    assert wish.confirmation("sms", "Shop") == "", "the provider has confirmed it"
     back = wish_of("sms", "ok", "optin")
     assert back
     assert not back.stop
