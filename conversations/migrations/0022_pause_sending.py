@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0020_opt_out'),
+        ('conversations', '0021_opt_out'),
     ]
 
     operations = [

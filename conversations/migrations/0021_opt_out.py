@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0019_answer_calls'),
+        ('conversations', '0020_send_templates_and_quotes'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
