@@ -29,7 +29,7 @@ class InboundMessage:
     """Something a person said: it becomes a chunk. `text` is never blank; what is not text has a readable stand-in.
 
     `kind` is the provider's word for what it is ("text", "image", "location"). `metadata` holds plain JSON; each
-    adapter says which keys.
+    adapter says which keys. `intent` is what the provider itself took it for and has acted on: `optout`, `optin`.
     """
 
     account: str
@@ -39,6 +39,7 @@ class InboundMessage:
     occurred_at: datetime | None = None
     kind: str = "text"
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    intent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,8 +148,6 @@ def _message(said: Mapping[str, Any]) -> Event:
         return _unhandled(said, account, kind, "echo")
     if not address.isdigit():
         return _unhandled(said, account, "sender without a number", "not_a_turn")  # nobody could be answered there
-    if text(said, "MessageIntent").strip().lower() == "optout":
-        return _unhandled(said, account, "optout", "not_a_turn")  # Plivo sends them nothing more; no answer is wanted
     media = _media(said)
     words = (text(said, "Text").strip() and text(said, "Text")) or text(said, "Body")
     readable = " ".join(filter(None, ("[media]" if media else "", words.strip() and words)))
@@ -162,6 +160,7 @@ def _message(said: Mapping[str, Any]) -> Event:
         text=readable,
         kind="text" if kind == "sms" else kind,
         metadata={"media": media} if media else {},
+        intent=text(said, "MessageIntent").strip().lower()[:20],
     )
 
 

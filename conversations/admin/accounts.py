@@ -108,7 +108,7 @@ class ChannelAccountAdmin(SimulatorPages):
     list_filter = ["channel", "health", "is_active", "is_simulated", ("client", ClientsOwn)]
     list_select_related = ["client"]
     search_fields = ["name", "address"]
-    actions_detail = ["check_credentials"]
+    actions_detail = ["try_again", "check_credentials"]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """First the provider, then the form that it needs."""
@@ -145,6 +145,18 @@ class ChannelAccountAdmin(SimulatorPages):
         theirs = request.user.is_superuser or (adapter and adapter.needs_base_url)
         told = theirs and not (obj and obj.is_simulated)
         return [*fixed, *(["client"] if obj else []), *([] if told else ["base_url"])]
+
+    @confirmed(
+        "Try again",
+        question="What waits for this account is sent now. If the provider still refuses it, the rest waits on.",
+        icon="play_arrow",
+        path="resume",
+    )
+    def try_again(self, request: HttpRequest, account: ChannelAccount) -> str:
+        """Resume it as it is."""
+        waiting = channel_accounts.resume(account)
+        self.note(request, "resumed", account)
+        return f"The account is tried again: {waiting} messages wait to be sent."
 
     @confirmed(
         "Check credentials",

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import Conversation, EndedBy, Step
-from conversations.services import closing, corrections, resending, sending, steps, takeover
+from conversations.services import audit, channel_accounts, closing, corrections, resending, sending, steps, takeover
 from conversations.services.details import edit_details
 from conversations.services.errors import InvalidError, NotFoundError
 from conversations.services.ledger import Actor, Kind
@@ -137,6 +137,17 @@ def resend(request: HttpRequest, conversation: Conversation) -> str:
     return "It is being sent again."
 
 
+def resume_account(request: HttpRequest, conversation: Conversation) -> str:
+    """Try the session's account again, which its provider refused."""
+    account = conversation.channel_account
+    if account is None:
+        raise NotFoundError("This session has no account.")
+    waiting = channel_accounts.resume(account)
+    user: Any = request.user
+    audit.record(user, "resumed", account, account.client_id)
+    return f"The account is tried again: {waiting} messages wait to be sent."
+
+
 def correct(request: HttpRequest, conversation: Conversation) -> str:
     """Say what an entry should read like."""
     text = text_of(request, "text", longest=LONGEST_REPLY)
@@ -211,6 +222,7 @@ DEEDS = {
     "hand-back": Deed(Role.AGENT, hand_back),
     "details": Deed(Role.AGENT, details),
     "resend": Deed(Role.AGENT, resend),
+    "resume-account": Deed(Role.MANAGER, resume_account),
     "correct": Deed(Role.MANAGER, correct),
     "redact": Deed(Role.MANAGER, redact),
     "add-step": Deed(Role.AGENT, add_step),

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from conversations.models import Chunk, Conversation, ConversationEvent, Correction, Message, Role, Step, Turn
+from conversations.models import (
+    ChannelAccount,
+    Chunk,
+    Conversation,
+    ConversationEvent,
+    Correction,
+    Message,
+    Role,
+    Step,
+    Turn,
+)
 from memory import services as memory
 
 NEWEST = 50
@@ -33,6 +43,8 @@ DELIVERY = {
     S.CANCELLED: ("not sent", "grave"),
 }
 
+
+WAITS_FOR_ACCOUNT = ("waits: the account is refused by its provider", "grave")
 
 # These turn the reading direction of what follows around, which serves nothing but deceit ("exe.png" for "gnp.exe").
 OVERRIDES = {code: f"⟨U+{code:04X}⟩" for code in (0x202D, 0x202E)}
@@ -145,7 +157,7 @@ def _archived(conversation: Conversation, position: int) -> Stretch:
 
 def _entries(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Entry]:
     chunks = list(chunks)
-    deliveries = _deliveries([chunk.pk for chunk in chunks if chunk.role == Role.AI])
+    deliveries = _deliveries(conversation, [chunk.pk for chunk in chunks if chunk.role == Role.AI])
     corrections: dict[int, list[Correction]] = defaultdict(list)
     for correction in Correction.objects.filter(chunk__in=chunks).order_by("id"):
         corrections[correction.chunk_id].append(correction)
@@ -170,10 +182,13 @@ def _speaker(conversation: Conversation, chunk: Chunk) -> str:
     return str(conversation.assistant or "Assistant")
 
 
-def _deliveries(chunk_ids: Sequence[int]) -> dict[int, list[Delivery]]:
+def _deliveries(conversation: Conversation, chunk_ids: Sequence[int]) -> dict[int, list[Delivery]]:
     found: dict[int, list[Delivery]] = defaultdict(list)
+    account = conversation.channel_account
+    refused = account.pk if account and account.health == ChannelAccount.Health.BROKEN else None
     for message in Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part"):
-        label, gravity = DELIVERY[Message.Status(message.status)]
+        waits = message.status == S.QUEUED and message.channel_account_id == refused is not None
+        label, gravity = WAITS_FOR_ACCOUNT if waits else DELIVERY[Message.Status(message.status)]
         if message.template:
             label = f"template {message.template.partition(' ')[0]} instead of this text: {label}"
         found[message.chunk_id].append(Delivery(message, label, gravity))
@@ -231,5 +246,6 @@ def beside(conversation: Conversation) -> dict[str, Any]:
         "ledger": ledger_of(conversation),
         "turns": turns_of(conversation),
         "waits_for": waits_for(conversation),
+        "opted_out": conversation.contact.opted_out.get(conversation.channel),
         "waits_since": conversation.waits_for_staff_since,
     }

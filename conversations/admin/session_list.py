@@ -196,9 +196,10 @@ class SessionList(LongList):
         contact = session.contact
         below = contact.phone or (contact.user_id if contact.name else "")
         return format_html(
-            '<div><span class="sl-name"><bdi>{}</bdi></span><span class="sl-small"><bdi>{}</bdi></span></div>',
+            '<div><span class="sl-name"><bdi>{}</bdi></span><span class="sl-small"><bdi>{}</bdi>{}</span></div>',
             plainly(str(contact)),
             plainly(below),
+            " opted out" if session.channel in contact.opted_out else "",
         )
 
     @display(  # type: ignore[untyped-decorator]

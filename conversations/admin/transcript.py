@@ -137,6 +137,7 @@ class TranscriptPage(LongList):
 def _rights(request: HttpRequest, conversation: Conversation) -> dict[str, bool]:
     """What the forms that are shown depend on."""
     return {
+        "may_manage": access.can(request.user, access.Role.MANAGER, conversation.client_id),
         "may_steer": access.can(request.user, access.Role.AGENT, conversation.client_id),
         "may_correct": conversation.archived_at is None
         and access.can(request.user, access.Role.MANAGER, conversation.client_id),

@@ -25,6 +25,7 @@ from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
 from conversations.models.rolling_summary import RollingSummary
+from conversations.models.send_pause import SendPause
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
 from conversations.models.turn import Turn
@@ -59,6 +60,7 @@ __all__ = [
     "RefusedWebhooks",
     "Role",
     "RollingSummary",
+    "SendPause",
     "SimulatedExchange",
     "SimulatedFault",
     "StaffAction",

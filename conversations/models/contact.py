@@ -17,6 +17,8 @@ class Contact(models.Model):
 
     `user_id` is the client's own id for them, or the channel's where the client never named one. `phone` is E.164;
     until there is one, `is_guest` holds. `login` is who they are where they sign in: the copilot's users, never guests.
+    `opted_out` says on which channels they want nothing sent, since when and by which word:
+    {"sms": {"since": "2026-…", "word": "stop"}}.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -34,6 +36,7 @@ class Contact(models.Model):
         related_name="+",
         db_index=False,
     )
+    opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -69,6 +72,8 @@ class Contact(models.Model):
                 condition=models.Q(phone__isnull=False),
             ),
             models.Index(name="contact_by_start_of_user_id", fields=["user_id"], opclasses=["varchar_pattern_ops"]),
+            # Used by the back office: who wants no messages.
+            models.Index(name="contacts_opted_out", fields=["client", "id"], condition=~models.Q(opted_out={})),
         ]
 
     def __str__(self) -> str:

@@ -31,7 +31,8 @@ def quiet_window(channel: str) -> str:
 
 _BY_KEY = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, {quiet} AS quiet, c.longest_wait, k.id AS key_id, NULL::bigint AS device_id
+    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
+           {quiet} AS quiet, c.longest_wait, k.id AS key_id, NULL::bigint AS device_id
     FROM api_keys k
     JOIN clients c ON c.id = k.client_id AND c.is_active
     JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
@@ -41,7 +42,8 @@ WITH person AS (
 
 _BY_ADDRESS = """
 WITH person AS (
-    SELECT p.id, c.auto_reply, {quiet} AS quiet, c.longest_wait, NULL::bigint AS key_id, i.id AS device_id
+    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
+           {quiet} AS quiet, c.longest_wait, NULL::bigint AS key_id, i.id AS device_id
     FROM contact_identities i
     JOIN clients c ON c.id = i.client_id AND c.is_active
     JOIN contacts p ON p.id = i.contact_id

@@ -8,7 +8,7 @@ from channels_out import registry
 from channels_out.contract import Account, Adapter
 from channels_out.errors import SendError
 from channels_out.public_addresses import EVERYWHERE
-from conversations.models import ChannelAccount
+from conversations.models import ChannelAccount, Message, SendPause
 from conversations.services.errors import ConflictError, InvalidError
 
 SIMULATED_PATIENCE = 8.0  # seconds to wait for a simulated provider's answer
@@ -66,6 +66,19 @@ def check(account: ChannelAccount) -> str:
         raise ConflictError(str(error), code="credentials_refused") from None
     _set_health(account, ChannelAccount.Health.OK, "")
     return name
+
+
+def resume(account: ChannelAccount) -> int:
+    """The account is tried again, as it is: after new credentials, or once the provider lets it in again. Returns how
+    many of its messages were waiting."""
+    _set_health(account, ChannelAccount.Health.OK, "")
+    SendPause.objects.filter(channel_account=account).delete()
+    return waiting_for(account)
+
+
+def waiting_for(account: ChannelAccount) -> int:
+    """How many messages are still to be sent from the account."""
+    return Message.objects.filter(channel_account=account, status=Message.Status.QUEUED).count()
 
 
 def _set_health(account: ChannelAccount, health: str, reason: str) -> None:

@@ -20,8 +20,8 @@ from channels_out import splitting
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind, Channel
-from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
-from conversations.services import receipts, reply_window
+from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
+from conversations.services import pauses, receipts, reply_window
 from conversations.services.channel_accounts import adapter_of, as_account
 from conversations.services.contacts import phone_address
 from conversations.services.database import column, unlocked
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
 INTERRUPTED = "interrupted"
+OPTED_OUT = "opted_out"
 TAKEN_OVER = "taken_over"
 
 
@@ -136,12 +137,13 @@ def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
     """Up to `limit` messages that are due are ours while the lease lasts. Returns the lease's token and their ids."""
     token = uuid4()
     claimed = column(
-        """
+        f"""
         WITH due AS (
             SELECT m.id
             FROM conversation_messages m
             JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
             WHERE m.status = 'queued' AND m.due_at <= $1
+              AND {pauses.NOT_PAUSED.format(now="$1")}
               AND NOT EXISTS (
                 SELECT FROM conversation_messages earlier
                 WHERE earlier.conversation_id = m.conversation_id
@@ -172,8 +174,9 @@ def lease() -> timedelta:
 
 
 def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
-    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more, or not
-    to be sent any more: then it is cancelled, or it failed (see reply_window).
+    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more; or not
+    to be sent any more: then it is cancelled, or it failed (see reply_window); or not now: then it is queued again, and
+    that was no try.
 
     Harmless to repeat where the answer of the database was lost: only who holds the token begins.
     """
@@ -183,10 +186,16 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             return None
         # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
         # does from now on waits for us, and finds the message gone.
-        if code := _held_back(message, Conversation.objects.filter(pk=message.conversation_id).first()):
+        session = Conversation.objects.select_related("contact").filter(pk=message.conversation_id).first()
+        if code := _held_back(message, session):
             message.status, message.code = S.CANCELLED, code
             message.lease_until = message.lease_token = None
             message.save(update_fields=["status", "code", "lease_until", "lease_token"])
+            return None
+        if _must_wait(message, message.channel_account, now):
+            message.status, message.attempts = S.QUEUED, message.attempts - 1
+            message.lease_until = message.lease_token = None
+            message.save(update_fields=["status", "attempts", "lease_until", "lease_token"])
             return None
         adapter = adapter_of(message.channel_account)
         may_go = bool(message.template) or reply_window.is_open(message, adapter, now)
@@ -295,15 +304,19 @@ def failed(sending: Sending, error: SendError, now: datetime) -> None:
         if error.outside_window and not message.template and _with_template(message, conversation, sending.adapter):
             _queue_again(message, conversation, now)
         elif error.account_broken:
-            _mark_broken(message, error)
+            message.attempts -= 1
+            _mark_broken(sending, conversation, error)
             _queue_again(message, conversation, now)
+        elif error.throttled:
+            message.attempts -= 1  # it says nothing of the message; its session's end ends the waiting
+            _queue_again(
+                message, conversation, pauses.begin(sending.channel_account_id, message.to_address, error, now)
+            )
         elif error.ambiguous and not sending.adapter.sends_idempotently:
             message.status = S.UNKNOWN
             record(message.conversation_id, "message_unknown", SYSTEM, cause=error.code, message_id=str(message.pk))
         elif (error.retryable or error.ambiguous) and message.attempts < settings.SEND_ATTEMPTS:
-            # Throttling passes later than a hiccup, and providers rarely say when.
-            wait = backoff(message.attempts + (2 if error.throttled else 0), error.retry_after)
-            _queue_again(message, conversation, now + wait)
+            _queue_again(message, conversation, now + backoff(message.attempts, error.retry_after))
         else:
             _give_up(message, now)
         message.save()
@@ -335,10 +348,12 @@ def _queue_again(message: Message, conversation: Conversation, due_at: datetime)
 
 
 def _held_back(message: Message, conversation: Conversation | None) -> str:
-    """Why the message may not leave any more: its session is over, or a person has it and the assistant said it. ''
-    where it may."""
+    """Why the message may not leave any more: the person wants none, its session is over, or a person of ours has it
+    and the assistant said it. '' where it may."""
     if conversation is None:
         return "deleted"
+    if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
+        return OPTED_OUT
     if message.unconditional:
         return ""
     if not conversation.is_open:
@@ -348,13 +363,27 @@ def _held_back(message: Message, conversation: Conversation | None) -> str:
     return ""
 
 
-def _mark_broken(message: Message, error: SendError) -> None:
-    """The account is refused: its messages wait for new credentials, without using up their tries."""
-    message.attempts -= 1
-    ChannelAccount.objects.filter(pk__in=[message.channel_account_id]).update(
-        health=ChannelAccount.Health.BROKEN, health_reason=f"{error.code}: {error}"[:300]
-    )
-    log.error("account broken: account=%s code=%s", message.channel_account_id, error.code)
+def _is_notice(message: Message) -> bool:
+    """Whether it confirms that the person gets nothing more."""
+    return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
+
+
+def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool:
+    """Whether its account was refused, switched off or throttled since the message was claimed."""
+    usable = account.is_active and account.health == ChannelAccount.Health.OK
+    return not usable or pauses.in_force(account.pk, message.to_address, now)
+
+
+def _mark_broken(sending: Sending, conversation: Conversation, error: SendError) -> None:
+    """The account is refused: its messages wait for new credentials. Unless it has new ones already: what was refused
+    are the old."""
+    found = ChannelAccount.objects.select_for_update(no_key=True).filter(pk=sending.channel_account_id).first()
+    if found is None or found.health == ChannelAccount.Health.BROKEN or as_account(found) != sending.account:
+        return
+    found.health, found.health_reason = ChannelAccount.Health.BROKEN, f"{error.code}: {error}"[:300]
+    found.save(update_fields=["health", "health_reason"])
+    record(conversation, "account_broken", SYSTEM, cause=error.code, channel_account_id=str(found.pk))
+    log.error("account broken: account=%s code=%s", found.pk, error.code)
 
 
 def _give_up(message: Message, now: datetime) -> None:
@@ -418,6 +447,12 @@ def cancel_unsent(conversation: Conversation, code: str) -> int:
     """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
     Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
     return _cancel(_unsent(conversation), code)
+
+
+def cancel_to(contact: Contact, channel: str) -> int:
+    """What has not left yet for the contact on the channel will not. Returns how many messages that were."""
+    unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
+    return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
 
 
 def silence(conversation: Conversation) -> int:

@@ -10,9 +10,10 @@ from uuid import UUID
 import orjson
 from django.db import IntegrityError, transaction
 
+from channels_out.opt_out import Wish, wish_of
 from conversations.models import ChannelAccount, Chunk, Client, Contact, Conversation
 from conversations.models.conversation import ConversationQuerySet
-from conversations.services import contacts
+from conversations.services import contacts, opting_out
 from conversations.services.append import Appended, Said, append_by_address, append_by_key, dedupe_key
 from conversations.services.database import row
 from conversations.services.errors import UnavailableError
@@ -37,6 +38,7 @@ class Arrival:
     at: datetime
     scope: str
     thread: str = ""
+    intent: str = ""
     metadata: dict[str, Any] | None = None
     account: ChannelAccount | None = None
 
@@ -44,6 +46,11 @@ class Arrival:
     def dedupe_key(self) -> UUID | None:
         """Under which it is found if it comes again."""
         return dedupe_key(self.scope, self.message_id)
+
+    @property
+    def wish(self) -> Wish | None:
+        """Whether they want no more messages, or messages again."""
+        return wish_of(self.channel, self.text, self.intent)
 
     def said(self) -> Said:
         """It, for the one statement."""
@@ -78,6 +85,8 @@ def settle_with_key(arrival: Arrival, key_hash: bytes, client_id: UUID) -> tuple
 
     None: nothing was done, settle() it after looking at the key.
     """
+    if arrival.wish:
+        return None
     person = arrival.who
     said = arrival.said()
     try:
@@ -109,12 +118,16 @@ def settle(client: Client, arrival: Arrival) -> Settled:
 
     Raises UnavailableError if it cannot get through the crowd.
     """
+    wish = arrival.wish
     for _ in range(TRIES):
         try:
-            if arrival.account and (appended := _append(client, arrival)):
+            if arrival.account and not wish and (appended := _append(client, arrival)):
                 return _appended(appended)
             with transaction.atomic():
-                return _settle(client, arrival)
+                settled = _settle(client, arrival)
+                if wish and settled.conversation_id and not settled.duplicate:
+                    opting_out.heed(settled.conversation_id, wish, arrival.at)
+                return settled
         except IntegrityError:
             continue  # somebody else was first: the same message, the same new contact or session. Look again.
     raise UnavailableError("Too much happens in this session at once; send it again.")
@@ -142,11 +155,13 @@ def _settle(client: Client, arrival: Arrival) -> Settled:
     if seen := _seen_before(arrival.dedupe_key):
         return seen
     contact, device = contacts.find_or_create(client, arrival.channel, arrival.who)
+    if arrival.wish:
+        contact = Contact.objects.select_for_update(no_key=True).get(pk=contact.pk)  # before its session, as everywhere
     conversation = _locked_open(contact, arrival)
     if conversation is None:
         device_id = device.pk if device else None
         return _opened(open_conversation(client.pk, contact.pk, arrival.said(), actor=CONTACT, device_id=device_id))
-    conversation.client = client
+    conversation.client, conversation.contact = client, contact
     if arrival.account:
         conversation.channel_account = arrival.account
     conversation.device = device or conversation.device

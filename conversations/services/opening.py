@@ -29,7 +29,8 @@ NOBODY = Person()
 # over yet. No row: it is not to be opened, since the client is not there or the message, $6, was here before.
 _BEGINNING = f"""
 WITH beginning AS (
-    SELECT c.id AS client_id, c.auto_reply, c.default_goal, {{key}} AS key_id, p.id AS contact_id,
+    SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
+           c.default_goal, {{key}} AS key_id, p.id AS contact_id,
            LEAST({quiet_window("$2")}, c.longest_wait) AS quiet,
            COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
            COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,

@@ -210,6 +210,7 @@ def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:
         at=now,
         scope=str(account.pk),
         metadata=dict(event.metadata) | _manner(event, now),
+        intent=event.intent,
         account=account,
     )
 

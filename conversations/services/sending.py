@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Message, Role
-from conversations.services import delivery, takeover
+from conversations.services import delivery, opting_out, takeover
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, note_answered, write_chunks
 
@@ -19,10 +19,11 @@ def send(
     """The session has one more ai chunk, queued to be sent over its channel; a reply that was owed is settled by it,
     and where staff said it, the session waits for them no more.
 
-    Raises NotFoundError or ConflictError (`ended`).
+    Raises NotFoundError or ConflictError (`ended`, `opted_out`).
     """
     with transaction.atomic():
         conversation = lock_open(conversation_id, client)
+        opting_out.check(conversation)
         [chunk] = write_chunks(conversation, [(Role.AI, content)], now, author_id=actor.user_id)
         messages = delivery.queue(conversation, chunk, now)
         note_answered(conversation)

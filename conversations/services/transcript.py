@@ -75,7 +75,9 @@ def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = Tr
     client = conversation.client
     began = conversation.burst_began_at if conversation.reply_owed else None
     conversation.burst_began_at = began or now
-    conversation.reply_owed = conversation.reply_owed or (answer and client.auto_reply)
+    conversation.reply_owed = conversation.reply_owed or (
+        answer and client.auto_reply and conversation.channel not in conversation.contact.opted_out
+    )
     quiet = client.quiet_window(conversation.channel)
     conversation.reply_due_at = min(now + quiet, conversation.burst_began_at + client.longest_wait)
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversations.services.database import row
+from conversations.services.pauses import NOT_PAUSED
 
 LATE_SECONDS = 60
 
@@ -32,7 +33,7 @@ class Waiting:
 def look() -> Waiting:
     """How long the oldest have been waiting now."""
     found = row(
-        """
+        f"""
         SELECT
             GREATEST((
              SELECT COALESCE(EXTRACT(epoch FROM now() - min(t.lease_until)), 0)::float FROM conversation_turns t
@@ -42,7 +43,7 @@ def look() -> Waiting:
                 SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running'))),
             (SELECT COALESCE(EXTRACT(epoch FROM now() - min(m.due_at)), 0)::float FROM conversation_messages m
              JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
-             WHERE m.status = 'queued' AND m.due_at < now())
+             WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()")})
         """
     )
     return Waiting(*found) if found else Waiting(0, 0)

@@ -79,8 +79,10 @@ def test_case_20_who_cannot_be_answered_is_kept() -> None:
 
 
 @pytest.mark.parametrize("written", ["optout", "OptOut "])
-def test_case_20_what_plivo_takes_for_an_opt_out_is_no_turn(written: str) -> None:
-    assert unhandled(sms("STOP", MessageIntent=written)) == (NUMBER, "optout", "not_a_turn")
+def test_case_20_what_plivo_takes_for_an_opt_out_says_so(written: str) -> None:
+    event = event_of(sms("Leave me alone", MessageIntent=written))
+    assert isinstance(event, InboundMessage)
+    assert event.intent == "optout"
 
 
 @pytest.mark.parametrize("written", ["optin", "help", "", "x"])

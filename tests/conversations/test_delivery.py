@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.models import ChannelAccount, Conversation, InboundEvent, Message
+from conversations.models import ChannelAccount, Conversation, InboundEvent, Message, SendPause
 from conversations.services import delivery, receipts
 from tests import factories
 from tests.conftest import send_all
@@ -63,9 +63,13 @@ def test_a_throttled_part_waits_as_long_as_asked_and_the_rest_waits_for_it(door,
     assert (first.status, first.code, second.status) == ("queued", "130429", "queued")
     assert first.due_at >= before + timedelta(seconds=90)
     assert send_all() == 0, "the second part does not overtake the first"
+    pause = SendPause.objects.get()
+    assert (pause.to_address, pause.until) == ("", first.due_at), "and so does everything else from this account"
+    SendPause.objects.update(until=timezone.now())
     all_due()
     assert send_all() == 2
     assert states() == ["sent", "sent"]
+    assert first.attempts == 0, "throttling says nothing of the message"
 
 
 def test_tries_are_bounded_and_the_parts_after_a_failed_one_are_not_sent(door, session, meta, settings):  # noqa: F811

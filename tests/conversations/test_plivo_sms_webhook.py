@@ -176,8 +176,9 @@ def test_case_17_a_refused_token_stops_the_account_and_no_message_is_lost(plivo,
 
 
 def test_case_20_a_stop_is_not_answered_by_the_assistant(plivo, account):
-    assert post(plivo.sms("STOP", intent="optout")).status_code == 200
-    assert InboundEvent.objects.get().kind == "optout"
+    assert post(plivo.sms("Leave me alone", intent="optout")).status_code == 200
+    assert set(Contact.objects.get().opted_out) == {"sms"}
+    assert send_all() == 0, "Plivo has confirmed it"
     assert reply_to_all() == 0
     assert plivo.sent == []
 

@@ -1,0 +1,134 @@
+"""STOP and its fellows: the words by which a person wants no more messages, or wants them again.
+
+A word counts only if it is all that the person wrote. What the channels ask for differs: carriers have rules for SMS
+(CTIA, Messaging Principles and Best Practices: the words, and one message that confirms); WhatsApp and Messenger ask
+that a wish be respected, in whatever words, and of no confirmation. In a call one hangs up, and to a device "stop"
+means that it should be quiet.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+import regex
+
+from channels_out.kinds import Channel
+
+LONGEST = 40  # characters; no word is longer
+
+_STOP: dict[str, tuple[str, ...]] = {
+    "en": ("stop", "stop all", "stopall", "unsubscribe", "opt out", "optout", "opt-out", "revoke"),
+    "es": ("parar", "alto", "baja", "darme de baja", "cancelar suscripción", "no enviar más"),
+    "pt": ("pare", "sair", "descadastrar", "cancelar inscrição"),
+    "fr": ("arrêt", "arrêter", "désabonner", "me désabonner", "désinscrire", "stopper"),
+    "de": ("stopp", "abmelden", "abbestellen"),
+    "it": ("ferma", "disiscrivi", "disiscrivimi", "cancellami"),
+    "nl": ("afmelden", "uitschrijven"),
+    "pl": ("wypisz", "rezygnuję"),
+    "tr": ("durdur", "abonelikten çık", "iptal et"),  # noqa: RUF001 - Turkish has an i without a dot
+    "ru": ("стоп", "отписаться"),
+    "ar": ("توقف", "إيقاف", "إلغاء الاشتراك"),
+    "hi": ("रोकें", "बंद करें"),
+    "id": ("berhenti",),
+    "zh": ("停止", "退订", "取消订阅", "退訂"),
+    "ja": ("停止", "配信停止"),
+}
+# What carriers take for STOP; elsewhere one may well mean an order, or the end of a chat.
+_STOP_ON_SMS: dict[str, tuple[str, ...]] = {
+    "en": ("cancel", "end", "quit"),
+    "es": ("cancelar", "fin"),
+    "pt": ("cancelar",),
+    "fr": ("fin",),
+}
+_START: dict[str, tuple[str, ...]] = {
+    "en": ("start", "unstop", "subscribe", "resume", "opt in", "optin", "opt-in"),
+    "es": ("iniciar", "empezar", "alta", "suscribirme"),
+    "pt": ("iniciar", "voltar", "inscrever"),
+    "fr": ("démarrer", "reprendre", "m'abonner"),
+    "de": ("starten", "anmelden"),
+    "it": ("inizia", "iscrivimi"),
+    "nl": ("aanmelden", "inschrijven"),
+    "pl": ("zapisz",),
+    "tr": ("başlat",),
+    "ru": ("старт", "подписаться"),
+    "ar": ("ابدأ", "اشتراك"),
+    "hi": ("शुरू", "शुरू करें"),
+    "id": ("mulai",),
+    "zh": ("开始", "订阅", "開始"),
+    "ja": ("開始", "再開"),
+}
+# {business} is the client's name. START is taken whatever the language.
+_STOPPED = {
+    "en": "You will get no more messages from {business}. Reply START to get them again.",
+    "es": "No recibirá más mensajes de {business}. Responda START para recibirlos de nuevo.",
+    "pt": "Você não receberá mais mensagens de {business}. Responda START para voltar a recebê-las.",
+    "fr": "Vous ne recevrez plus de messages de {business}. Répondez START pour en recevoir à nouveau.",
+    "de": "Sie erhalten keine Nachrichten von {business} mehr. Antworten Sie START, um sie wieder zu erhalten.",
+    "it": "Non riceverà più messaggi da {business}. Risponda START per riceverli di nuovo.",
+}
+_STARTED = {
+    "en": "You will get messages from {business} again. Reply STOP to end them.",
+    "es": "Volverá a recibir mensajes de {business}. Responda STOP para no recibirlos.",
+    "pt": "Você voltará a receber mensagens de {business}. Responda STOP para não recebê-las.",
+    "fr": "Vous recevrez à nouveau des messages de {business}. Répondez STOP pour ne plus en recevoir.",
+    "de": "Sie erhalten wieder Nachrichten von {business}. Antworten Sie STOP, um sie zu beenden.",
+    "it": "Riceverà di nuovo messaggi da {business}. Risponda STOP per non riceverne più.",
+}
+
+_AROUND = regex.compile(r"^[\p{P}\p{S}\s]+|[\p{P}\p{S}\s]+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the person wants: no more messages, or messages again. `language` is that of the word. `confirmed`: the
+    provider has told them that it is done."""
+
+    stop: bool
+    word: str
+    language: str = "en"
+    confirmed: bool = False
+
+    def confirmation(self, channel: str, business: str) -> str:
+        """What to answer once it is done, where the channel's rules ask for an answer; else ''."""
+        if channel not in CONFIRMED or self.confirmed:
+            return ""
+        texts = _STOPPED if self.stop else _STARTED
+        return texts.get(self.language, texts["en"]).format(business=business)
+
+
+CONFIRMED = frozenset({Channel.SMS})
+HEEDED = frozenset({Channel.SMS, Channel.WHATSAPP, Channel.MESSENGER})
+
+
+def wish_of(channel: str, text: str, intent: str = "") -> Wish | None:
+    """The wish that the text, as a whole, is on this channel; None for every other text.
+
+    `intent` is what the provider itself took it for: `optout` and `optin` count, whatever the words.
+    """
+    if channel not in HEEDED:
+        return None
+    if intent in ("optout", "optin"):
+        return Wish(intent == "optout", text[:LONGEST], confirmed=True)
+    return _WISHES[channel].get(_folded(text)) if len(text) <= LONGEST else None
+
+
+def _folded(text: str) -> str:
+    """The words alone: without case, accents, and the signs and blanks around them."""
+    bare = _AROUND.sub("", text.casefold())
+    decomposed = unicodedata.normalize("NFKD", bare)
+    return " ".join("".join(each for each in decomposed if not unicodedata.combining(each)).split())
+
+
+def _wishes(channel: Channel) -> dict[str, Wish]:
+    """Every word of the channel; where two languages share one, the first has it."""
+    found: dict[str, Wish] = {}
+    tables = [(True, _STOP), (True, _STOP_ON_SMS if channel == Channel.SMS else {}), (False, _START)]
+    for stop, table in tables:
+        for language, words in table.items():
+            for word in words:
+                found.setdefault(_folded(word), Wish(stop, word, language))
+    return found
+
+
+_WISHES: dict[str, dict[str, Wish]] = {channel: _wishes(channel) for channel in HEEDED}

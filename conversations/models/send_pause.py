@@ -1,0 +1,29 @@
+"""What was sent too fast, and is not sent to for a while."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from conversations.models.channel_account import ChannelAccount
+
+
+class SendPause(models.Model):
+    """The provider throttles the account (`to_address` ''), or the account's messages to one address.
+
+    `times` counts how often that happened in a row, for a provider that does not say how long to wait.
+    """
+
+    channel_account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)
+    to_address = models.CharField(max_length=200, blank=True, default="")
+    until = models.DateTimeField()
+    times = models.PositiveSmallIntegerField(default=1)
+
+    class Meta:
+        db_table = "send_pauses"
+        constraints = [
+            # Used by every claim of messages.
+            models.UniqueConstraint(name="one_pause_per_account_and_address", fields=["channel_account", "to_address"])
+        ]
+
+    def __str__(self) -> str:
+        return f"until {self.until}"
