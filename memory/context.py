@@ -59,6 +59,7 @@ class Entry:
 class SessionView:
     """What is known of the session. `entries` are the newest, oldest first; `budget` is in tokens.
 
+    own_steps   steps still to do that the assistant took on itself, perhaps in words of the person's
     contact     what is known of the person, as (what, value): their name, their language, whether a phone is known
     variables   what the session was opened with, as (name, value): a due date, an amount
     older       how many older entries were said, are not among `entries`, and are not in the summary either
@@ -70,6 +71,7 @@ class SessionView:
     summary: str = ""
     memory: str = ""
     pending_steps: Sequence[str] = ()
+    own_steps: Sequence[str] = ()
     entries: Sequence[Entry] = ()
     budget: int = 8_000
     contact: Sequence[tuple[str, str]] = ()
@@ -144,11 +146,10 @@ def _instructions(view: SessionView) -> list[_Section]:
     system = view.system_prompt.strip() or DEFAULT_SYSTEM_PROMPT
     if any(entry.by_staff and entry.role == "ai" for entry in view.entries):
         system = f"{system}\n\n{STAFF_RULE}"
-    steps = [" ".join(step.split()) for step in view.pending_steps]  # one line each, so that a step stays a list item
     return _present(
         _Section("system", "", system),
         _Section("goal", "\n\n# Goal of this conversation\n", view.goal.strip()),
-        _Section("steps", "\n\n# Steps still to do\n", "\n".join(f"- {step}" for step in steps if step)),
+        _Section("steps", "\n\n# Steps still to do\n", _list(view.pending_steps)),
         _Section("opening", "\n\n", OPENING_RULE if view.begins else ""),
     )
 
@@ -156,11 +157,18 @@ def _instructions(view: SessionView) -> list[_Section]:
 def _background(view: SessionView) -> list[_Section]:
     """What was derived from people's words, and is not to be obeyed."""
     return _present(
+        _Section("steps", "\n\n# Steps that you took on yourself\n", _list(view.own_steps)),
         _Section("contact", "\n\n# Who you are talking to\n", _facts(view.contact)),
         _Section("variables", "\n\n# Given when this conversation was opened\n", _facts(view.variables)),
         _Section("memory", "\n\n# What is known of the person\n", view.memory.strip()),
         _Section("summary", "\n\n# Summary of this conversation so far\n", view.summary.strip()),
     )
+
+
+def _list(steps: Sequence[str]) -> str:
+    """One line each, so that a step stays an item of the list."""
+    lines = [" ".join(step.split()) for step in steps]
+    return "\n".join(f"- {line}" for line in lines if line)
 
 
 def _facts(known: Sequence[tuple[str, str]]) -> str:

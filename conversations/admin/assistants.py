@@ -30,6 +30,7 @@ class AssistantAdmin(Page):
             {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},
         ),
         ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
+        ("Retell", {"fields": [("retell_agent_id", "opener")]}),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

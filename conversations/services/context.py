@@ -17,19 +17,20 @@ OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each entry
 
 
-def prompt_of(conversation: Conversation, pending_steps: Sequence[str]) -> Prompt:
+def prompt_of(conversation: Conversation, pending: Sequence[tuple[str, bool]]) -> Prompt:
     """The prompt for the session's next reply. What has no room in it is asked to be summarised, in the background.
 
+    pending: the steps still to do, each with whether the assistant took it on itself
     Read the conversation with its assistant, contact and rolling summary.
     """
-    view = _view(conversation, conversation.assistant, pending_steps)
+    view = _view(conversation, conversation.assistant, pending)
     prompt = build_prompt(view)
     if fell_out := _fell_out(conversation, conversation.assistant, view, prompt):
         summaries.ask_for(conversation, fell_out)
     return prompt
 
 
-def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[str]) -> SessionView:
+def _view(conversation: Conversation, assistant: Assistant | None, pending: Sequence[tuple[str, bool]]) -> SessionView:
     """The session for the prompt."""
     opening = dict(
         Chunk.objects.filter(conversation=conversation, position__lte=2, role__in=[Role.SYSTEM, Role.MEMORY])
@@ -43,10 +44,13 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
         memory=opening.get(Role.MEMORY, ""),
         goal=conversation.goal,
         summary=conversation.summary,
-        pending_steps=steps,
+        pending_steps=[step for step, by_assistant in pending if not by_assistant],
+        own_steps=[step for step, by_assistant in pending if by_assistant],
         entries=entries,
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
         contact=_known_of(conversation, entries),
+        variables=list(conversation.variables.items()),
+        begins=not entries,
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
     )
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import closing, context, deeds, delivery, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, delivery, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -150,8 +150,9 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     turn.inbound_sequence = conversation.inbound_sequence
-    steps = list(conversation.steps.filter(status=Step.Status.PENDING).values_list("description", flat=True))
-    prompt = context.prompt_of(conversation, steps)
+    pending = conversation.steps.filter(status=Step.Status.PENDING).values_list("description", "by_assistant")
+    steps = [description for description, _ in pending]
+    prompt = context.prompt_of(conversation, list(pending))
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     turn.prompt = prompts.as_kept(conversation, assistant, prompt)
     Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).update(
@@ -165,8 +166,14 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         model=assistant.model if assistant else "",
         temperature=assistant.temperature if assistant else None,
         max_tokens=assistant.max_tokens if assistant else None,
+        chat=chats.so_far(conversation, assistant, turn_id, steps) if assistant and _keeps_chats(assistant) else None,
     )
     return request, turn.engine
+
+
+def _keeps_chats(assistant: Assistant) -> bool:
+    """Whether its engine keeps the conversation itself."""
+    return assistant.engine == Assistant.EngineName.RETELL
 
 
 def _conversation(conversation_id: UUID) -> Conversation | None:
@@ -200,6 +207,8 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
             takeover.take(conversation, _speaker(conversation), now, reason="low confidence", tell=True)
         else:
             _say(conversation, turn, reply, now, overtaken=overtaken)
+        if reply.told and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
+            chats.note_told(reply.told)
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
     return turn.status
 
@@ -225,6 +234,8 @@ def _note(turn: Turn, reply: Reply) -> None:
     turn.finish_reason, turn.tokens_in, turn.tokens_out = reply.finish_reason, reply.tokens_in, reply.tokens_out
     turn.cost = prompts.cost(reply.model, reply.tokens_in, reply.tokens_out)
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
+    if reply.told:  # its engine keeps the conversation: what it was told is all that it was given
+        turn.prompt = prompts.as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
     turn.confidence = reply.confidence
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
 
@@ -238,7 +249,10 @@ def _say(conversation: Conversation, turn: Turn, reply: Reply, now: datetime, *,
     """The reply is said, and what the model did beside is done. Where it wants a person, or the person said goodbye and
     nothing since, these are the assistant's last words."""
     speaker = _speaker(conversation)
-    turn.chunk = _speak(conversation, reply.text, now)
+    if reply.text:
+        turn.chunk = _speak(conversation, reply.text, now)
+    else:
+        _note_silence(conversation, now)
     note_answered(conversation)
     conversation.reply_owed = overtaken
     conversation.fallback_sent = False
@@ -307,6 +321,13 @@ def _speak(conversation: Conversation, text: str, now: datetime) -> Chunk:
     [chunk] = write_chunks(conversation, [(Role.AI, text)], now)
     delivery.queue(conversation, chunk, now)
     return chunk
+
+
+def _note_silence(conversation: Conversation, now: datetime) -> None:
+    """The other side chose to say nothing: the person hears nothing, and staff may want to."""
+    conversation.needs_staff_since = conversation.needs_staff_since or now
+    conversation.needs_staff_reason = "The assistant said nothing to the last message."
+    record(conversation, "nothing_said", ASSISTANT)
 
 
 def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime) -> None:
