@@ -157,7 +157,7 @@ class OpenSerializer(serializers.Serializer[Any]):
         default=dict,
         help_text="What the assistant is to know, such as customer_name: text, numbers or booleans, kept as text.",
     )
-    metadata = serializers.DictField(child=serializers.JSONField(), default=dict)
+    metadata = serializers.DictField(child=serializers.JSONField(allow_null=True), default=dict)
     assistant = Text(required=False, max_length=63, help_text="The key of the one who writes. Default: the usual one.")
     greet = Flag(default=True, help_text="Whether the assistant speaks first.")
 
