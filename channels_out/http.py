@@ -113,6 +113,11 @@ def post_bytes(
     return _exchange("POST", url, body, headers, timeout or TIMEOUT, private)
 
 
+def patch(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
+    """PATCH a URL without a body and return the answer. Arguments and errors are those of `post_json`."""
+    return _exchange("PATCH", url, None, headers, timeout or TIMEOUT)
+
+
 def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
     """GET a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
     return _exchange("GET", url, None, headers, timeout or TIMEOUT)

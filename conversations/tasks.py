@@ -8,7 +8,7 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services import archiving, lifecycle, remembering, retention, summaries
+from conversations.services import archiving, chat_endings, lifecycle, remembering, retention, summaries
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,13 @@ def sweep() -> None:
         enqueue("remember_ended")
     if summaries.pending():
         enqueue("summarise")
+    if chat_endings.pending():
+        enqueue("settle_chats")
+
+
+def settle_chats() -> None:
+    """End chats at Retell. Each is claimed by a lease on its row, and ending one that is over does nothing."""
+    log.info("chats settled: %s", chat_endings.settle_due())
 
 
 def summarise() -> None:

@@ -5,11 +5,12 @@ from django.urls import URLPattern, URLResolver, include, path
 from conversations import cron
 from conversations.health import healthz, readyz
 from conversations.provider_end import provider_end
-from conversations.webhooks import inbound_webhook, status_webhook
+from conversations.webhooks import inbound_webhook, retell_webhook, status_webhook
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("webhooks/<str:channel>/status", status_webhook),
+    path("webhooks/retell", retell_webhook),
     path("", include("conversations.api.urls")),
     path("simulator/<uuid:pk>", provider_end),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from channels_out import registry
+from channels_out import registry, retell
 from channels_out.calls import VoiceAdapter
 from channels_out.contract import Answer, InboundRequest
 from channels_out.errors import InboundError
@@ -19,7 +19,7 @@ from conversations.http import envelope
 from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
 from conversations.http.webhook_body import NO_CLIENT, arrival_of
 from conversations.models import Client
-from conversations.services import api_keys, inbound, provider_calls, provider_events
+from conversations.services import api_keys, chat_endings, inbound, provider_calls, provider_events
 from conversations.services.errors import DomainError, NotFoundError, NotSignedError
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
@@ -123,3 +123,23 @@ def _as_arrived(request: HttpRequest) -> InboundRequest:
         query=request.GET.dict(),
         body=request.body,
     )
+
+
+@csrf_exempt
+def retell_webhook(request: HttpRequest) -> HttpResponse:
+    """`POST /webhooks/retell`: what Retell says of its chats, signed with our API key."""
+    if request.method != "POST":
+        return envelope.wrong_method(request.method, "POST")
+    if not envelope.is_json(request.content_type):
+        return envelope.not_json()
+    try:
+        now = timezone.now()
+        signature = request.headers.get(retell.SIGNATURE, "")
+        retell.verify(request.body, signature, settings.RETELL_API_KEYS, now.timestamp())
+        return envelope.success({"known": chat_endings.receive(retell.parse(request.body), now)})
+    except InboundError as error:
+        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+    except DomainError as error:
+        return envelope.refusal(error)
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()

@@ -239,6 +239,9 @@ OPENAI_API_KEY = env.text("OPENAI_API_KEY")
 OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")
 OPENAI_MODEL = env.text("OPENAI_MODEL", "gpt-4o-mini")
 OPENAI_TIMEOUT_SECONDS = env.seconds("OPENAI_TIMEOUT_SECONDS", 60, least=0.1, most=600)
+RETELL_API_KEYS = env.words("RETELL_API_KEY")  # the first calls; all of them verify webhooks
+RETELL_BASE_URL = env.url("RETELL_BASE_URL", "https://api.retellai.com")
+RETELL_TIMEOUT_SECONDS = env.seconds("RETELL_TIMEOUT_SECONDS", 60, least=0.1, most=600)
 # US dollars for a million tokens in and out, by the beginning of the model's name: for the costs that are shown.
 MODEL_PRICES = {
     "gpt-4o": ("2.50", "10"),

@@ -106,13 +106,16 @@ ALL_ROUTES = list(_routes(get_resolver().url_patterns))
 ROUTES = [route for route in ALL_ROUTES if not route.pattern.startswith(PAGES)]
 OPERATIONS = [Operation(method, route) for route in ROUTES for method in METHODS if route.described(method)]
 WITH_KEY = [each for each in OPERATIONS if each.needs_key]
-WITH_BODY = [each for each in OPERATIONS if each.body is not None]
+SIGNED = {"/webhooks/retell"}  # takes nothing but what its provider signed: it has tests of its own
+WITH_BODY = [each for each in OPERATIONS if each.body is not None and str(each.route) not in SIGNED]
 ONCE = [each for each in WITH_KEY if each.method == "POST" and not each.route.pattern.startswith("/webhooks")]
 WITH_ID = [each for each in OPERATIONS if {"pk", "step_id"} & set(each.route.parameters)]
 
 # A body that each operation takes; {client_id} is filled in.
 BODIES: dict[str, dict[str, Any]] = {
     "POST /webhooks/<str:channel>/inbound": {"client_id": "{client_id}", "user_id": "bea", "message": "Hello"},
+    "POST /webhooks/retell": {"event": "chat_ended", "chat": {"chat_id": "none of ours"}},
+    "POST /conversations": {"channel": "sms", "phone": "+51999999997", "variables": {"due_date": "Friday"}},
     "POST /conversations/<uuid:pk>/send": {"role": "ai", "content": "Hello"},
     "POST /conversations/<uuid:pk>/close": {"ended_by": "user", "reason": "said goodbye"},
     "POST /conversations/<uuid:pk>/takeover": {"name": "Maria", "tell": True, "from_colleague": False},

@@ -47,12 +47,23 @@ def can_somewhere(user: Any, role: str) -> bool:
     return bool(user.is_active and (user.is_superuser or client_ids_of(user, role)))
 
 
+def sees_receipts(user: Any, client: Client | UUID) -> bool:
+    """Whether the user may see what the model was given, system prompt and all: managers, and those whose membership
+    says so."""
+    if can(user, Role.MANAGER, client):
+        return True
+    _roles_of(user)
+    return (client.pk if isinstance(client, Client) else client) in getattr(user, "_sees_receipts_of", ())
+
+
 def _roles_of(user: Any) -> Mapping[UUID, str]:
     """Client to role, read once for each user object: a request has one of its own."""
     if not (user.is_active and user.is_authenticated):
         return {}
     roles: Mapping[UUID, str] | None = getattr(user, "_roles_by_client", None)
     if roles is None:
-        roles = dict(Membership.objects.filter(user=user).values_list("client_id", "role"))
+        found = list(Membership.objects.filter(user=user).values_list("client_id", "role", "sees_receipts"))
+        roles = {client_id: role for client_id, role, _ in found}
         user._roles_by_client = roles
+        user._sees_receipts_of = {client_id for client_id, _, sees in found if sees}
     return roles

@@ -45,6 +45,7 @@ class AssistantAdmin(Page):
                 ]
             },
         ),
+        ("Retell", {"fields": [("retell_agent_id", "opener")]}),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

@@ -83,6 +83,7 @@ class Entry:
     who: str
     deliveries: Sequence[Delivery] = ()
     corrections: Sequence[Correction] = ()
+    has_receipt: bool = False  # a model wrote it, and its turn says from what
 
     @property
     def text(self) -> str:
@@ -161,8 +162,15 @@ def _entries(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Entry]
     corrections: dict[int, list[Correction]] = defaultdict(list)
     for correction in Correction.objects.filter(chunk__in=chunks).order_by("id"):
         corrections[correction.chunk_id].append(correction)
+    written = set(Turn.objects.filter(chunk__in=chunks, prompt__isnull=False).values_list("chunk", flat=True))
     return [
-        Entry(chunk, *_voice(conversation, chunk), deliveries.get(chunk.pk, ()), corrections.get(chunk.pk, ()))
+        Entry(
+            chunk,
+            *_voice(conversation, chunk),
+            deliveries.get(chunk.pk, ()),
+            corrections.get(chunk.pk, ()),
+            has_receipt=chunk.pk in written,
+        )
         for chunk in chunks
     ]
 

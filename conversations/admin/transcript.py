@@ -139,6 +139,7 @@ def _rights(request: HttpRequest, conversation: Conversation) -> dict[str, bool]
     return {
         "may_manage": access.can(request.user, access.Role.MANAGER, conversation.client_id),
         "may_steer": access.can(request.user, access.Role.AGENT, conversation.client_id),
+        "may_see_receipts": access.sees_receipts(request.user, conversation.client_id),
         "may_correct": conversation.archived_at is None
         and access.can(request.user, access.Role.MANAGER, conversation.client_id),
     }

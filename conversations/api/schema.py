@@ -215,6 +215,46 @@ HANDSHAKE = {
     },
 }
 
+RETELL = {
+    "operationId": "webhooks_retell",
+    "tags": ["webhooks"],
+    "description": "What Retell says of its chats, with its signature (`x-retell-signature`) over the body.",
+    "security": [],
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {
+                    "type": "object",
+                    "required": ["event", "chat"],
+                    "properties": {
+                        "event": {"type": "string", "description": "chat_started, chat_ended or chat_analyzed."},
+                        "chat": {"type": "object", "description": "The chat as Retell has it."},
+                    },
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "It is noted, once.",
+            "content": {
+                JSON: {
+                    "schema": success(
+                        {
+                            "type": "object",
+                            "required": ["known"],
+                            "properties": {"known": {"type": "boolean", "description": "Whether the chat is ours."}},
+                        }
+                    )
+                }
+            },
+        },
+        "403": failure("No API key of ours has signed it."),
+        **failures("400", "405", "413", "415", "500", "503"),
+    },
+}
+
 
 def _health(name: str, description: str, data: dict[str, Any], *statuses: str) -> dict[str, Any]:
     answer = {"description": "Yes.", "content": {JSON: {"schema": success({"type": "object", "properties": data})}}}
@@ -253,6 +293,7 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
         "get": {**STATUS, "operationId": "webhooks_status_by_get"},
         "post": {**STATUS_POSTED, "operationId": "webhooks_status"},
     }
+    result["paths"]["/webhooks/retell"] = {"post": RETELL}
     result["paths"].update(HEALTH)
     return result
 

@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from channels_out.kinds import Channel
 from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
+from conversations.services.outreach import CHANNELS
 from conversations.services.steps import FINAL
 
 LONGEST_TEXT = 100_000
@@ -40,6 +41,16 @@ class Choice(serializers.ChoiceField):
         """Raises ValidationError for anything else, which is not repeated."""
         if not isinstance(data, str) or data not in self.choices:
             self.fail("invalid_choice", choices=", ".join(self.choices))
+        return data
+
+
+class Flag(serializers.BooleanField):
+    """true or false; no number and no word is taken for one."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Raises ValidationError for anything else."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
         return data
 
 
@@ -106,7 +117,7 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         model = Conversation
         fields = [
             *("id", "client_id", "contact_id", "user_id", "channel", "thread", "status", "is_guest"),
-            *("goal", "summary", "topic", "current_goal", "metadata"),
+            *("goal", "summary", "topic", "current_goal", "metadata", "variables", "chat_id"),
             *("started_at", "last_message_at", "ended_at", "ended_by", "end_reason"),
             *("reply_owed", "reply_due_at", "taken_over_at", "taken_over_by", "taken_over_until"),
             *("needs_staff_since", "needs_staff_reason"),
@@ -131,6 +142,24 @@ class ConversationDetailSerializer(ConversationSerializer):
     class Meta(ConversationSerializer.Meta):
         fields = [*ConversationSerializer.Meta.fields, "device", "assistant", "steps", "chunks"]
         read_only_fields = fields
+
+
+class OpenSerializer(serializers.Serializer[Any]):
+    """Whom to write to first, and what about."""
+
+    channel = Choice(choices=[str(channel) for channel in CHANNELS])
+    phone = Text(required=False, max_length=40, help_text="With the country code; what WhatsApp and SMS need.")
+    user_id = Text(required=False, max_length=200, help_text="Your own id of the person.")
+    name = Text(required=False, max_length=200)
+    goal = Text(required=False, max_length=2_000, help_text="Default: the client's.")
+    variables = serializers.DictField(
+        child=serializers.JSONField(),
+        default=dict,
+        help_text="What the assistant is to know, such as customer_name: text, numbers or booleans, kept as text.",
+    )
+    metadata = serializers.DictField(child=serializers.JSONField(allow_null=True), default=dict)
+    assistant = Text(required=False, max_length=63, help_text="The key of the one who writes. Default: the usual one.")
+    greet = Flag(default=True, help_text="Whether the assistant speaks first.")
 
 
 class SendSerializer(serializers.Serializer[Any]):

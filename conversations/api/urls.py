@@ -15,7 +15,7 @@ from conversations.http.envelope import only_get
 OPEN_TO_ALL: dict[str, list[Any]] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("conversations", ConversationViewSet.as_view({"get": "list"})),
+    path("conversations", ConversationViewSet.as_view({"get": "list", "post": "create"})),
     path("conversations/<uuid:pk>", conversation_detail),
     path("conversations/<uuid:pk>/chunks", ConversationViewSet.as_view({"get": "chunks"})),
     path("conversations/<uuid:pk>/send", ConversationViewSet.as_view({"post": "send"})),

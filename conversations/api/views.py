@@ -27,6 +27,7 @@ from conversations.api.serializers import (
     HandbackSerializer,
     MessageSerializer,
     NewStepSerializer,
+    OpenSerializer,
     PageSerializer,
     SendSerializer,
     SentSerializer,
@@ -38,8 +39,9 @@ from conversations.http.auth import actor, key_of, service_key
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services import api_keys, closing, reading, sending, steps, takeover
+from conversations.services import api_keys, closing, outreach, reading, sending, steps, takeover
 from conversations.services.errors import NotFoundError
+from conversations.services.outreach import Outreach
 
 DEFAULT_CHUNKS = 10
 
@@ -78,6 +80,13 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
             found = found.filter(started_at__lt=before)
         items, following = page_of_conversations(found, wanted.get("cursor"), wanted["limit"])
         return Response({"items": ConversationSerializer(items, many=True).data, "next": following})
+
+    @extend_schema(request=OpenSerializer, responses={201: ConversationSerializer})
+    def create(self, request: Request) -> Response:
+        """Open a session from our side: the assistant writes to the person first, over the channel."""
+        wanted = Outreach(**read(OpenSerializer, request.data))
+        conversation = outreach.begin(self._client(), wanted, actor=actor(request), now=timezone.now())
+        return Response(ConversationSerializer(conversation).data, status=201)
 
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
     def retrieve(self, request: Request, pk: UUID) -> Response:

@@ -2,10 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from memory.context import Prompt
+from memory.context import Entry, Prompt
+
+
+class ChatBook(Protocol):
+    """Where an engine that keeps chats of its own writes down, at once, what must survive it."""
+
+    def opened(self, chat_id: str) -> None:
+        """The session goes on in this chat. Raises EngineError (`lost`) where the turn is not ours any more."""
+
+    def asking(self, chat_id: str, upto: int) -> None:
+        """The chat is about to be told all up to this position. Raises EngineError (`lost`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSoFar:
+    """A session's chat at an engine that keeps the conversation itself, and what it has not heard yet.
+
+    agent_id    who answers there
+    chat_id     '' if there is none yet
+    turns       how many of the person's messages it certainly has
+    told        the position up to which it certainly heard
+    asked       the position up to which it was being told when the answer was lost; None if none was
+    unheard     what was said since `told`, oldest first
+    carried     what was said before that, for a chat that begins in the middle; '' at the beginning of the session
+    begins      nobody has said anything yet, and the agent is to speak first
+    opener      what it is told then, where it says nothing by itself
+    metadata, variables     what a new chat is given
+    """
+
+    book: ChatBook
+    agent_id: str
+    chat_id: str = ""
+    turns: int = 0
+    told: int = 0
+    asked: int | None = None
+    unheard: tuple[Entry, ...] = ()
+    carried: str = ""
+    begins: bool = False
+    opener: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a chat has heard once its reply is here: all up to position `upto`, in `turns` messages of the person.
+    `prompt` is what it was told for this reply, empty if nothing; `ended`: it takes no more."""
+
+    chat_id: str
+    upto: int
+    turns: int
+    prompt: Prompt
+    ended: bool = False
+
 
 # What an assistant can do beside speaking. Each is applied in the transaction that commits its reply, if that is said.
 ASK_FOR_HUMAN = "ask_for_human"
@@ -40,6 +94,7 @@ class ReplyRequest:
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
     confidence: bool = False
+    chat: ChatSoFar | None = None  # for engines that keep the conversation themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +138,7 @@ class Reply:
     deeds: tuple[Deed, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     confidence: float | None = None
+    told: Told | None = None
 
 
 class EngineError(Exception):
@@ -103,4 +159,4 @@ class Engine(Protocol):
     name: str
 
     def reply(self, request: ReplyRequest) -> Reply:
-        """One reply that is not blank. Raises EngineError."""
+        """One reply. It is blank only where the other side chose to say nothing. Raises EngineError."""

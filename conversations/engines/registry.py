@@ -7,12 +7,13 @@ from django.conf import settings
 from conversations.engines.contract import Engine, EngineError
 from conversations.engines.offline import Offline
 from conversations.engines.openai_chat import OpenAIChat
+from conversations.engines.retell import Retell
 
 AUTO = "auto"
 
 # Engines hold no state, so one of each serves all threads. A test puts its own in the place of one:
 #     monkeypatch.setitem(registry.ENGINES, "offline", MyEngine())
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenAIChat(), Offline())}
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenAIChat(), Retell(), Offline())}
 
 
 def engine_for(name: str) -> Engine:

@@ -21,6 +21,7 @@ from conversations.models.conversation import (
 )
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
+from conversations.models.engine_chat import EngineChat
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
@@ -50,6 +51,7 @@ __all__ = [
     "Correction",
     "Delta",
     "EndedBy",
+    "EngineChat",
     "Feedback",
     "IdempotencyKey",
     "InboundEvent",

@@ -22,6 +22,7 @@ class Assistant(models.Model):
 
         AUTO = "auto"
         OPENAI = "openai"
+        RETELL = "retell"
         OFFLINE = "offline"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -32,6 +33,20 @@ class Assistant(models.Model):
     system_prompt = models.TextField(default="You are a helpful assistant.")
     engine = models.CharField(max_length=20, choices=EngineName, default=EngineName.AUTO)
     model = models.CharField(max_length=100, blank=True, default="", help_text="Empty: OPENAI_MODEL.")
+    retell_agent_id = models.CharField(
+        "Retell agent",
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The id of a chat agent there (agent_…), where the engine is retell.",
+    )
+    opener = models.CharField(
+        max_length=200,
+        default="Hola",
+        db_default="Hola",
+        help_text="What a Retell agent is told to make it greet a person whom we write to first.",
+    )
     temperature = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)])
     max_tokens = models.PositiveIntegerField(null=True, blank=True)
     history_length = models.PositiveSmallIntegerField(
@@ -139,7 +154,12 @@ class Assistant(models.Model):
                 name="one_default_assistant_per_client", fields=["client"], condition=models.Q(is_default=True)
             ),
             models.CheckConstraint(
-                name="assistant_engine_known", condition=models.Q(engine__in=["auto", "openai", "offline"])
+                name="assistant_engine_known", condition=models.Q(engine__in=["auto", "openai", "retell", "offline"])
+            ),
+            models.CheckConstraint(
+                name="assistant_names_its_retell_agent",
+                condition=~models.Q(engine="retell") | ~models.Q(retell_agent_id=""),
+                violation_error_message="The engine retell needs the id of a Retell agent.",
             ),
         ]
 

@@ -93,6 +93,9 @@ class Conversation(models.Model):
     topic = models.CharField(max_length=200, blank=True, default="", db_default="")
     current_goal = models.JSONField(null=True, blank=True)
     metadata = models.JSONField(blank=True, default=dict, db_default={})
+    # What it was opened with, by name, as text: for the prompt, and for a Retell agent's dynamic variables.
+    variables = models.JSONField(blank=True, default=dict, db_default={})
+    chat_id = models.CharField(max_length=100, blank=True, default="", db_default="", help_text="At Retell.")
 
     started_at = models.DateTimeField(db_default=Now())
     last_message_at = models.DateTimeField(db_default=Now())

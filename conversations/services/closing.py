@@ -9,7 +9,7 @@ from django.db import transaction
 
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
-from conversations.services import delivery, takeover
+from conversations.services import chats, delivery, takeover
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import lock
@@ -63,5 +63,6 @@ def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetim
     takeover.let_go(conversation)
     conversation.save(update_fields=END_FIELDS)
     record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
+    chats.end_soon(conversation, now)
     if conversation.remember_due_at:
         enqueue("remember_ended")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.db import IntegrityError
+from django.db.models import F, Max, Q
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import ways_to_write
-from conversations.models import Client, Contact, ContactIdentity, Conversation
+from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
 
 # Channels on which a phone number is an address to send to.
 REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
@@ -65,9 +66,8 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
     )
     if by_phone := known.filter(kind=AddressKind.PHONE).first():
         return by_phone.contact
-    same_phone = Contact.objects.filter(client=client, phone__in=ways_to_write(person.phone) if person.phone else [])
-    if contact := same_phone.order_by("created_at").first():
-        return contact
+    if person.phone and (same_phone := _by_phone(client, channel, person.phone)):
+        return same_phone
     if by_any := known.first():
         return by_any.contact
     own = _own_id(person)
@@ -77,6 +77,14 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
 
 def _own_id(person: Person) -> str:
     return next((address for kind, address in person.aliases if kind == AddressKind.USER), "")
+
+
+def _by_phone(client: Client, channel: str, phone: str) -> Contact | None:
+    """Who has the phone; where several do, whoever has the newest open session on the channel, else the oldest."""
+    theirs = Q(conversations__channel=channel, conversations__status__in=OPEN)
+    latest = Max("conversations__last_message_at", filter=theirs)
+    found = Contact.objects.filter(client=client, phone__in=ways_to_write(phone)).annotate(latest=latest)
+    return found.order_by(F("latest").desc(nulls_last=True), "created_at").first()
 
 
 def _new_for_address(client: Client, channel: str, person: Person) -> Contact:

@@ -49,6 +49,8 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
         entries=entries,
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
         contact=_known_of(conversation, entries),
+        variables=list(conversation.variables.items()),
+        begins=not entries,
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
     )
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
-from conversations.services import idempotency
+from conversations.services import chats, idempotency
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, Kind, record
@@ -73,6 +73,7 @@ def redact(
         Correction.objects.filter(chunk=chunk).update(text=REDACTED)
         redaction = _keep(chunk, Correction.Kind.REDACTION, "", reason, actor, now)
         _redact_messages(chunk)
+        chats.forget_analysis(conversation)
         _redact_turns(conversation, texts, position, now)
         for name in DETAILS:
             setattr(conversation, name, without(getattr(conversation, name), texts))

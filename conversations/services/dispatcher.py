@@ -29,7 +29,7 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Message
-from conversations.services import delivery, read_marks, replies
+from conversations.services import chats, delivery, read_marks, replies
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,13 @@ class Dispatcher:
             self._marks_free.release()
 
     def _ask(self, turn_id: UUID, request: ReplyRequest, engine: str) -> Future[Any]:
-        outcome = ask(engine, request)
+        outcome = ask(engine, chats.writing_with(request, self._write))
         settle = replies.commit if isinstance(outcome, Reply) else replies.fail
         return self._rows.submit(written, settle, turn_id, outcome, timezone.now())
+
+    def _write(self, work: Callable[..., Any], *values: Any) -> Any:
+        """The result of work on rows, asked for by a thread that has no connection."""
+        return self._rows.submit(written, work, *values).result()
 
     # --- a send -------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ SELECT caller.key_id, json_build_object(
     'id', s.id, 'client_id', s.client_id, 'contact_id', s.contact_id, 'user_id', p.user_id,
     'channel', s.channel, 'thread', s.thread, 'status', s.status, 'is_guest', s.is_guest,
     'goal', s.goal, 'summary', s.summary, 'topic', s.topic, 'current_goal', s.current_goal, 'metadata', s.metadata,
+    'variables', s.variables, 'chat_id', s.chat_id,
     'device', (SELECT i.address FROM contact_identities i WHERE i.id = s.device_id),
     'assistant', (SELECT a.key FROM assistants a WHERE a.id = s.assistant_id),
     'started_at', s.started_at, 'last_message_at', s.last_message_at,

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import closing, context, deeds, delivery, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, delivery, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -175,8 +175,16 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
         confidence=assistant is not None and assistant.human_below_confidence is not None,
+        chat=chats.so_far(conversation, assistant, turn_id, [step.description for step in steps])
+        if assistant and _keeps_chats(assistant)
+        else None,
     )
     return request, turn.engine
+
+
+def _keeps_chats(assistant: Assistant) -> bool:
+    """Whether its engine keeps the conversation itself."""
+    return assistant.engine == Assistant.EngineName.RETELL
 
 
 def _conversation(conversation_id: UUID) -> Conversation | None:
@@ -210,6 +218,8 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
             takeover.take(conversation, _speaker(conversation), now, reason="low confidence", tell=True)
         else:
             _say(conversation, turn, reply, now, overtaken=overtaken)
+        if reply.told and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
+            chats.note_told(reply.told)
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
     return turn.status
 
@@ -235,6 +245,8 @@ def _note(turn: Turn, reply: Reply) -> None:
     turn.finish_reason, turn.tokens_in, turn.tokens_out = reply.finish_reason, reply.tokens_in, reply.tokens_out
     turn.cost = prompts.cost(reply.model, reply.tokens_in, reply.tokens_out)
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
+    if reply.told:  # its engine keeps the conversation: what it was told is all that it was given
+        turn.prompt = prompts.as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
     turn.confidence = reply.confidence
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
 
@@ -249,7 +261,10 @@ def _say(conversation: Conversation, turn: Turn, reply: Reply, now: datetime, *,
     nothing since, these are the assistant's last words."""
     speaker = _speaker(conversation)
     answers = _newest_seen(conversation, turn) if overtaken else ""
-    turn.chunk = _speak(conversation, reply.text, now, reply_to=answers)
+    if reply.text:
+        turn.chunk = _speak(conversation, reply.text, now, reply_to=answers)
+    else:
+        _note_silence(conversation, now)
     note_answered(conversation)
     conversation.reply_owed = overtaken
     conversation.fallback_sent = False
@@ -327,6 +342,11 @@ def _newest_seen(conversation: Conversation, turn: Turn) -> str:
     theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
     seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
     return seen.message_id if account and seen and came_from(account, seen) else ""
+def _note_silence(conversation: Conversation, now: datetime) -> None:
+    """The other side chose to say nothing: the person hears nothing, and staff may want to."""
+    conversation.needs_staff_since = conversation.needs_staff_since or now
+    conversation.needs_staff_reason = "The assistant said nothing to the last message."
+    record(conversation, "nothing_said", ASSISTANT)
 
 
 def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime) -> None:

@@ -80,6 +80,7 @@ def test_it_says_how_to_show_a_key() -> None:
     assert open_to_all == {
         *("get /healthz", "get /readyz", "get /webhooks/{channel}/inbound"),
         *("get /webhooks/{channel}/status", "post /webhooks/{channel}/status"),
+        "post /webhooks/retell",
     }
     assert all(one["security"] in ([], [{"ServiceKey": []}, {"BearerKey": []}]) for _, _, one in described())
 
@@ -111,7 +112,7 @@ def test_every_kind_of_failure_is_named(operation: Operation) -> None:
     if operation.route.pattern.endswith("/status"):  # open to providers, who sign
         expected |= {"400", "401"} | ({"413"} if operation.method == "POST" else set())
     if operation.body is not None:
-        expected |= {"413", "415"}
+        expected |= {"400", "413", "415"}
     if operation.needs_key and not operation.route.pattern.startswith("/webhooks"):
         expected |= {"429"}
     once = operation.method == "POST" and not operation.route.pattern.startswith("/webhooks")

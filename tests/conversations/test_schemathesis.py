@@ -58,6 +58,9 @@ def put_what_exists(case: Any, shop: Client) -> None:
     known = {"id": str(ids["pk"]), "step_id": ids["step_id"], "client_id": str(shop.pk), "phone": "+51999999999"}
     known |= {"userId": "+51999999999", "subDomain": "shop"}
     known["cursor"] = "1" if "chunks" in case.path else CURSOR
+    if (case.method, case.path) == ("POST", "/conversations") and isinstance(case.body, dict):
+        case.body.update(user_id="bea", variables={"due_date": "Friday", "amount": 120.5})  # who can be written to
+        known["assistant"] = "ada"
     for holder in (case.path_parameters, case.query, case.body):
         if isinstance(holder, dict):
             holder.update({name: known[name] for name in known if holder.get(name)})

@@ -23,6 +23,8 @@ class Command(BaseCommand):
         parser.add_argument("--system-prompt", help="What it is told to be.")
         parser.add_argument("--engine", choices=Assistant.EngineName.values, help="Who writes. Default: auto.")
         parser.add_argument("--model", help="Default: OPENAI_MODEL.")
+        parser.add_argument("--retell-agent-id", help="The chat agent's id at Retell, for the engine retell.")
+        parser.add_argument("--opener", help="What a Retell agent is told to make it greet. Default: Hola.")
         parser.add_argument("--temperature", type=number, help="0 to 2.")
         parser.add_argument("--max-tokens", type=int, help="The longest reply.")
         parser.add_argument("--history-length", type=int, help="How many of the last chunks it sees. Default: 10.")
@@ -41,6 +43,7 @@ class Command(BaseCommand):
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
         names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
         names += ["template_name", "template_language"]
+        names += ["retell_agent_id", "opener"]
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():
