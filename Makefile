@@ -28,6 +28,7 @@ lint: dev-venv ## format, style, types, floors, missing migrations, deployment c
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	SECRET_KEY=unused CREDENTIALS_KEYS=unused DATABASE_URL=postgres:///unused $(PY) -m mypy
+	$(PY) -m mypy --config-file conversations/client/pyproject.toml conversations/client
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(PY) manage.py makemigrations --check --dry-run
 	PUBLIC_BASE_URL=https://convo.example $(PY) manage.py check --deploy

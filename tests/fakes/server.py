@@ -185,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         self.do_POST()
 
+    def do_PUT(self) -> None:
+        self.do_POST()
+
     def _hang_up(self, fault: Fault) -> None:
         self.wfile.flush()
         if fault.reset:

@@ -1,0 +1,338 @@
+"""What is to be delivered, in a SQLite file of the agent's: in order per lane, shared by its processes, bounded.
+
+A lane is a person's conversation (or one that the caller knows by its id alone). Every change is an entry before it is
+sent, with its idempotency key, and leaves when the server has confirmed it; so whoever dies, the next one sends the
+same again, and the server does it once. Of several processes one at a time holds a lane, by a lease.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import OutboxFullError
+
+log = logging.getLogger(__name__)
+
+BUSY_SECONDS = 5.0
+LARGEST = 1_000_000_000  # bytes of the file
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS entries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    target TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    key TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    refused TEXT
+);
+CREATE INDEX IF NOT EXISTS entries_of_lane ON entries (target, lane, seq) WHERE refused IS NULL;
+CREATE TABLE IF NOT EXISTS lanes (
+    target TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    session_id TEXT,
+    start TEXT,
+    owner TEXT,
+    lease_until REAL NOT NULL DEFAULT 0,
+    due_at REAL NOT NULL DEFAULT 0,
+    used_at REAL NOT NULL DEFAULT 0,
+    PRIMARY KEY (target, lane)
+);
+CREATE TABLE IF NOT EXISTS handles (
+    target TEXT NOT NULL, handle TEXT NOT NULL, lane TEXT NOT NULL, used_at REAL NOT NULL, PRIMARY KEY (target, handle)
+);
+CREATE TABLE IF NOT EXISTS counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+FORGOTTEN_AFTER = 90 * 86_400  # seconds without use, after which a lane's ids are forgotten
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change to deliver: `kind` is start, message, sync, order, reset, extend or end."""
+
+    seq: int
+    lane: str
+    kind: str
+    body: dict[str, Any]
+    key: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class OutboxStatus:
+    """What waits to be delivered, since when (seconds), what the server has refused, how many calls found no room, and
+    how many entries there is room for. `durable` is False where the file could not be opened."""
+
+    waiting: int
+    oldest_seconds: float
+    refused: int
+    turned_away: int
+    limit: int
+    durable: bool
+
+
+class Outbox:
+    """The file; use it on one thread."""
+
+    def __init__(self, path: Path, target: str, limit: int) -> None:
+        self.target, self.limit, self.path = target, limit, path
+        self.durable = True
+        try:
+            self._db = _open(path)
+        except (OSError, sqlite3.Error) as error:
+            log.error("the outbox cannot be opened, what waits will not survive this process: %s", error)
+            self.durable = False
+            self._db = _prepared(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    # --- entries ------------------------------------------------------------------------------------------------------
+    def add(self, lane: str, kind: str, body: Mapping[str, Any], key: str) -> int:
+        """One more entry at the end of the lane. Returns its number. Raises OutboxFullError."""
+        text = json.dumps(body, default=str)
+        with _Transaction(self._db):
+            [(count,)] = self._db.execute("SELECT count(*) FROM entries")
+            if count >= self.limit or self._size() + len(text) > LARGEST:
+                self._count("turned_away")
+                seq = None
+            else:
+                seq = self._db.execute(
+                    "INSERT INTO entries (target, lane, kind, body, key, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+                    (self.target, lane, kind, text, key, time.time()),
+                ).lastrowid
+                self._db.execute(
+                    "INSERT INTO lanes (target, lane) VALUES (?, ?) ON CONFLICT DO NOTHING", (self.target, lane)
+                )
+        if seq is None:
+            raise OutboxFullError(f"The outbox holds {count:,} entries and takes no more: is the server reachable?")
+        return seq
+
+    def first(self, lane: str) -> Entry | None:
+        """The oldest entry of the lane."""
+        found = self._db.execute(
+            "SELECT seq, lane, kind, body, key, attempts FROM entries"
+            " WHERE target = ? AND lane = ? AND refused IS NULL ORDER BY seq LIMIT 1",
+            (self.target, lane),
+        ).fetchone()
+        if found is None:
+            return None
+        seq, lane, kind, body, key, attempts = found
+        return Entry(seq, lane, kind, json.loads(body), key, attempts)
+
+    def done(self, seq: int) -> None:
+        """The server has it."""
+        self._db.execute("DELETE FROM entries WHERE seq = ?", (seq,))
+
+    def refuse(self, seq: int, reason: str) -> None:
+        """The server will never take it: it is kept to be looked at, and the lane goes on."""
+        self._db.execute("UPDATE entries SET refused = ? WHERE seq = ?", (reason[:500], seq))
+
+    def rename(self, seq: int, key: str) -> None:
+        """The entry goes to another session than the one that has answered its key."""
+        self._db.execute("UPDATE entries SET key = ? WHERE seq = ?", (key, seq))
+
+    # --- lanes --------------------------------------------------------------------------------------------------------
+    def lease(self, lane: str, owner: str, seconds: float) -> bool:
+        """Whether the lane is the owner's for so long."""
+        now = time.time()
+        with _Transaction(self._db):
+            self._db.execute(
+                "INSERT INTO lanes (target, lane) VALUES (?, ?) ON CONFLICT DO NOTHING", (self.target, lane)
+            )
+            held = self._db.execute(
+                "UPDATE lanes SET owner = ?, lease_until = ? WHERE target = ? AND lane = ?"
+                " AND (owner = ? OR lease_until < ? OR lease_until > ?)",
+                (owner, now + seconds, self.target, lane, owner, now, now + 10 * seconds),
+            )
+        return held.rowcount == 1
+
+    def renew(self, owner: str, seconds: float) -> None:
+        """What the owner holds stays the owner's for so long."""
+        self._db.execute("UPDATE lanes SET lease_until = ? WHERE owner = ?", (time.time() + seconds, owner))
+
+    def release(self, lane: str, owner: str, *, pause: float | None = None) -> bool:
+        """The lane is nobody's any more, and due after `pause` seconds. Without a pause only if nothing waits in it:
+        returns whether it is released."""
+        empty = "AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.target = lanes.target AND e.lane = lanes.lane"
+        changed = self._db.execute(
+            "UPDATE lanes SET owner = NULL, lease_until = 0, due_at = ? WHERE target = ? AND lane = ? AND owner = ?"
+            + (f" {empty} AND e.refused IS NULL)" if pause is None else ""),
+            (time.time() + (pause or 0), self.target, lane, owner),
+        )
+        return changed.rowcount == 1
+
+    def due(self, limit: int) -> list[str]:
+        """Lanes in which something waits that nobody is delivering, the longest waiting first."""
+        now = time.time()
+        found = self._db.execute(
+            "SELECT e.lane FROM entries e JOIN lanes l ON l.target = e.target AND l.lane = e.lane"
+            " WHERE e.target = ? AND e.refused IS NULL AND l.lease_until < ? AND l.due_at <= ?"
+            " GROUP BY e.lane ORDER BY min(e.seq) LIMIT ?",
+            (self.target, now, now, limit),
+        )
+        return [lane for (lane,) in found]
+
+    def ahead_of(self, lane: str, seq: int) -> int:
+        """How many entries of the lane are to be delivered before this one; counted up to ten."""
+        found = self._db.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM entries"
+            " WHERE target = ? AND lane = ? AND refused IS NULL AND seq < ? LIMIT 10)",
+            (self.target, lane, seq),
+        )
+        return int(found.fetchone()[0])
+
+    def holds(self, lane: str, seq: int) -> bool:
+        """Whether the entry waits in the lane."""
+        found = self._db.execute(
+            "SELECT 1 FROM entries WHERE seq = ? AND target = ? AND lane = ? AND refused IS NULL",
+            (seq, self.target, lane),
+        )
+        return found.fetchone() is not None
+
+    # --- sessions -----------------------------------------------------------------------------------------------------
+    def begin(self, lane: str, start: Mapping[str, Any], handle: str) -> None:
+        """The lane is a person's, whose session is opened by `start`; the caller knows it by the handle."""
+        now = time.time()
+        with _Transaction(self._db):
+            self._db.execute(
+                "INSERT INTO lanes (target, lane, start, used_at) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (target, lane) DO UPDATE SET start = excluded.start, used_at = excluded.used_at",
+                (self.target, lane, json.dumps(start, default=str), now),
+            )
+            self._name(handle, lane, now)
+
+    def opened(self, lane: str, session_id: str) -> None:
+        """The lane's session is this one."""
+        with _Transaction(self._db):
+            self._db.execute(
+                "UPDATE lanes SET session_id = ? WHERE target = ? AND lane = ?", (session_id, self.target, lane)
+            )
+            self._name(session_id, lane, time.time())
+
+    def lane_of(self, handle: str) -> str:
+        """The lane that a session's id, or a handle of ours, stands for; one of its own, if it is not known."""
+        found = self._db.execute(
+            "SELECT lane FROM handles WHERE target = ? AND handle = ?", (self.target, handle)
+        ).fetchone()
+        return str(found[0]) if found else f"session/{handle}"
+
+    def session_of(self, lane: str) -> tuple[str | None, dict[str, Any] | None]:
+        """The lane's session, if it is known, and how to open one, if it is a person's."""
+        if lane.startswith("session/"):
+            return lane.removeprefix("session/"), None
+        found = self._db.execute(
+            "SELECT session_id, start FROM lanes WHERE target = ? AND lane = ?", (self.target, lane)
+        ).fetchone()
+        session_id, start = found or (None, None)
+        return session_id, json.loads(start) if start else None
+
+    def _name(self, handle: str, lane: str, now: float) -> None:
+        self._db.execute(
+            "INSERT INTO handles (target, handle, lane, used_at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (target, handle) DO UPDATE SET lane = excluded.lane, used_at = excluded.used_at",
+            (self.target, handle, lane, now),
+        )
+
+    # --- looking after it ---------------------------------------------------------------------------------------------
+    def trim(self) -> None:
+        """Forget the ids of conversations that nobody has spoken of for long."""
+        long_ago = time.time() - FORGOTTEN_AFTER
+        with _Transaction(self._db):
+            self._db.execute("DELETE FROM handles WHERE used_at < ?", (long_ago,))
+            self._db.execute(
+                "DELETE FROM lanes WHERE used_at < ? AND lease_until < ? AND NOT EXISTS"
+                " (SELECT 1 FROM entries e WHERE e.target = lanes.target AND e.lane = lanes.lane)",
+                (long_ago, time.time()),
+            )
+
+    def status(self) -> OutboxStatus:
+        """What is in it."""
+        [(waiting, oldest, refused)] = self._db.execute(
+            "SELECT count(*) FILTER (WHERE refused IS NULL), min(created_at) FILTER (WHERE refused IS NULL),"
+            " count(*) FILTER (WHERE refused IS NOT NULL) FROM entries"
+        )
+        turned = self._db.execute("SELECT value FROM counters WHERE name = 'turned_away'").fetchone()
+        return OutboxStatus(
+            waiting=waiting,
+            oldest_seconds=max(time.time() - oldest, 0.0) if oldest else 0.0,
+            refused=refused,
+            turned_away=turned[0] if turned else 0,
+            limit=self.limit,
+            durable=self.durable,
+        )
+
+    def refused(self) -> list[tuple[str, dict[str, Any], str]]:
+        """What the server has refused: kind, body and reason of each, the oldest first."""
+        found = self._db.execute("SELECT kind, body, refused FROM entries WHERE refused IS NOT NULL ORDER BY seq")
+        return [(kind, json.loads(body), reason) for kind, body, reason in found]
+
+    def drop_refused(self) -> int:
+        """What the server has refused is gone. Returns how many entries there were."""
+        return self._db.execute("DELETE FROM entries WHERE refused IS NOT NULL").rowcount
+
+    def _size(self) -> int:
+        [(pages,)] = self._db.execute("PRAGMA page_count")
+        [(free,)] = self._db.execute("PRAGMA freelist_count")
+        [(size,)] = self._db.execute("PRAGMA page_size")
+        return int((pages - free) * size)
+
+    def _count(self, name: str) -> None:
+        self._db.execute(
+            "INSERT INTO counters VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (name,)
+        )
+
+
+class _Transaction:
+    """A write transaction from its first statement on, so that two processes do not both read before they write."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self._db.execute("ROLLBACK" if failed else "COMMIT")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The file, for its owner's eyes only. One that is no database is put aside."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for _ in range(2):
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        os.chmod(path, 0o600)
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return _prepared(db)
+        except sqlite3.OperationalError:
+            db.close()
+            raise  # locked, read-only, full
+        except sqlite3.DatabaseError:
+            db.close()
+            aside = path.with_name(f"{path.name}.broken-{uuid.uuid4().hex[:8]}")
+            path.rename(aside)
+            log.error("the outbox is no database; it is put aside as %s", aside.name)
+    raise sqlite3.DatabaseError("the outbox cannot be made")
+
+
+def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:
+    db.execute("PRAGMA synchronous = NORMAL")  # what is committed outlives the process; a power cut may take the last
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    db.execute("COMMIT")
+    return db
