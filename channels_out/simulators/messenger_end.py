@@ -48,8 +48,10 @@ class MessengerSimulator(Simulator):
         """An echo, with what we gave along; a delivery, by name; or the time until which all was read."""
         page, watermark = account.address, _milliseconds(at)
         if status is ReceiptStatus.SENT:
-            about = {"mid": taken.message_id, "metadata": taken.our_message_id}
-            return self._webhook(account, messenger.echo(page, taken.to, taken.text, **about))
+            ours = taken.our_message_id
+            return self._webhook(
+                account, messenger.echo(page, taken.to, taken.text, mid=taken.message_id, metadata=ours)
+            )
         if status is ReceiptStatus.READ:
             return self._webhook(account, messenger.read(page, taken.to, watermark=watermark))
         item = messenger.delivery(page, taken.to, mids=[taken.message_id], watermark=watermark)
