@@ -19,11 +19,11 @@ _ROUTE = re.compile(r"/(?:v\d+\.\d+/)?(?P<page>[^/?]+)(?P<messages>/messages)?(?
 
 
 class MessengerSimulator(Simulator):
-    """One page of one Meta app. Messenger reports no failures."""
+    """One page of one Meta app. That it took a message it tells by an echo; it reports no failures."""
 
     provider = "messenger"
     channel = Channel.MESSENGER
-    receipts = (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+    receipts = (ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ)
 
     def new_account(self) -> tuple[str, dict[str, str]]:
         """A page's id, and what one copies out of Meta's console."""
@@ -45,11 +45,16 @@ class MessengerSimulator(Simulator):
         return self._webhook(account, item)
 
     def receipt(self, account: Account, taken: Taken, status: ReceiptStatus, at: datetime) -> Webhook:
-        """A delivery names the message; what was read is told by the time until which it was sent."""
-        watermark = _milliseconds(at)
+        """An echo, with what we gave along; a delivery, by name; or the time until which all was read."""
+        page, watermark = account.address, _milliseconds(at)
+        if status is ReceiptStatus.SENT:
+            ours = taken.our_message_id
+            return self._webhook(
+                account, messenger.echo(page, taken.to, taken.text, mid=taken.message_id, metadata=ours)
+            )
         if status is ReceiptStatus.READ:
-            return self._webhook(account, messenger.read(account.address, taken.to, watermark=watermark))
-        item = messenger.delivery(account.address, taken.to, mids=[taken.message_id], watermark=watermark)
+            return self._webhook(account, messenger.read(page, taken.to, watermark=watermark))
+        item = messenger.delivery(page, taken.to, mids=[taken.message_id], watermark=watermark)
         return self._webhook(account, item)
 
     def _webhook(self, account: Account, item: dict[str, object]) -> Webhook:

@@ -95,12 +95,11 @@ class PlivoNumber(Simulator):
             content = None
         if problem := payloads.problem_of(content):
             return _error(400, problem)
-        url = urlsplit(text(content, "url"))
         taken = Taken(
             message_id=payloads.new_uuid(),
             to=text(content, "dst"),
             text=text(content, "text"),
-            report_to=f"{url.path}?{url.query}" if url.query else url.path,
+            report_to=_path(text(content, "url")),
         )
         told = {"message": "message(s) queued", "message_uuid": [taken.message_id]}
         return ProviderAnswer(202, json.dumps({"api_id": payloads.new_uuid(), **told}), taken=taken)
@@ -190,8 +189,10 @@ class PlivoVoiceSimulator(PlivoNumber):
 
 
 def _path(url: str) -> str:
+    """The address as our own door knows it: without the host, and without the folder that a proxy may put before."""
     parts = urlsplit(url)
-    return f"{parts.path}?{parts.query}" if parts.query else parts.path
+    path = parts.path[max(parts.path.find("/webhooks/"), 0) :]
+    return f"{path}?{parts.query}" if parts.query else path
 
 
 def _seconds(length: str) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
@@ -44,8 +45,9 @@ def set_up(client: Client) -> list[ChannelAccount]:
 
 def playable(clients: Iterable[Client]) -> list[ChannelAccount]:
     """The accounts on which one can play a customer of these clients, by client and in the order of the channels."""
-    found = ChannelAccount.objects.select_related("client", "assistant").filter(client__in=clients, is_active=True)
-    rows = [account for account in found if _is_playable(account)]
+    candidates = Q(is_simulated=True) | Q(provider=SANDBOX)
+    found = ChannelAccount.objects.filter(candidates, client__in=clients, is_active=True)
+    rows = [account for account in found.select_related("client", "assistant") if _is_playable(account)]
     order = [*NAMES]
     place = {key: number for number, key in enumerate(order)}
     return sorted(rows, key=lambda a: (a.client.name, place.get((a.provider, a.channel), len(order)), a.created_at))

@@ -89,7 +89,7 @@
         const told = line.dataset.reported.split(" ");
         if (told.includes("failed") || told.includes("read")) continue;
         const can = line.dataset.can.split(" ");
-        for (const status of ["delivered", "read"].filter((one) => can.includes(one) && !told.includes(one))) {
+        for (const status of ["sent", "delivered", "read"].filter((one) => can.includes(one) && !told.includes(one))) {
           await once(`${line.dataset.message} ${status}`, "report", { message: line.dataset.message, status });
         }
       }
