@@ -100,7 +100,8 @@ def test_times_are_written_as_people_write_them():
 
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
-    return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
+    spoken = {"greeting": "Hello.", "spoken_language": "en-US"}
+    return {**usual, **spoken, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
 
 
 def test_a_manager_adds_an_assistant_and_makes_it_the_default(ann, shop):
