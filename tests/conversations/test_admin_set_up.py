@@ -104,7 +104,8 @@ PEOPLE = {"human_after_failures": "3", "takeover_sentence": "A colleague comes."
 
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
-    return {**usual, "engine": "offline", "history_length": "10", "opener": "Hola", "context_budget": "8000", **PEOPLE, **changes}
+    usual |= {"greeting": "Hello.", "spoken_language": "en-US", "opener": "Hola", **PEOPLE}
+    return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
 
 
 def test_a_manager_adds_an_assistant_and_makes_it_the_default(ann, shop):
