@@ -7,7 +7,6 @@ from django.contrib import admin
 from conversations.admin.long_list import LongList
 from conversations.models import (
     Chunk,
-    Contact,
     ContactIdentity,
     ConversationEvent,
     Message,
@@ -15,17 +14,6 @@ from conversations.models import (
     Step,
     Turn,
 )
-
-
-@admin.register(Contact)
-class ContactAdmin(LongList):
-    """People."""
-
-    client_path = "client"
-    list_display = ["user_id", "name", "phone", "is_guest", "client", "created_at"]
-    list_filter = ["is_guest"]
-    list_select_related = ["client"]
-    search_fields = ["user_id__exact", "phone__exact"]
 
 
 @admin.register(ContactIdentity)

@@ -21,6 +21,7 @@ from conversations.models.conversation import (
 )
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
+from conversations.models.erasure import Erasure
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
@@ -49,6 +50,7 @@ __all__ = [
     "Correction",
     "Delta",
     "EndedBy",
+    "Erasure",
     "Feedback",
     "IdempotencyKey",
     "InboundEvent",

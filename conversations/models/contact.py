@@ -34,6 +34,8 @@ class Contact(models.Model):
         related_name="+",
         db_index=False,
     )
+    # A legal hold: why nothing of this person may be deleted. Empty: none.
+    hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -1,0 +1,81 @@
+"""People: what is known of them, whether they must be kept, what is exported of them, and their erasure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations.admin.access import Role
+from conversations.admin.base import ReadOnlyPage
+from conversations.admin.confirmed import confirmed
+from conversations.admin.deeds import staff
+from conversations.admin.long_list import LongList
+from conversations.models import Contact, Erasure
+from conversations.services import erasing
+
+
+@admin.register(Contact)
+class ContactAdmin(LongList):
+    """People. Managers hold them for legal reasons, and erase them."""
+
+    client_path = "client"
+    to_change = Role.MANAGER
+    list_display = ["user_id", "name", "phone", "is_guest", "client", "created_at"]
+    list_filter = ["is_guest"]
+    list_select_related = ["client"]
+    search_fields = ["user_id__exact", "phone__exact"]
+    ordering = ["-created_at", "-id"]
+    readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "created_at", "holds"]
+    fields = ["client", "user_id", "name", "phone", "is_guest", "created_at", "hold_reason", "holds"]
+    actions_detail = ["erase"]
+
+    @admin.display(description="What there is")
+    def holds(self, contact: Contact) -> str:
+        """What an erasure would remove."""
+        return ", ".join(
+            f"{count:,} {name.replace('_', ' ')}" for name, count in erasing.preview(contact).items() if count
+        )
+
+    @confirmed(
+        "Erase",
+        question="All that Convo holds of this person is removed for good: sessions, what was said, sends, replies,"
+        " global memory, raw payloads. The figures are on the page before. There is no way back; a certificate stays.",
+        icon="person_remove",
+        path="erase",
+    )
+    def erase(self, request: HttpRequest, contact: Contact) -> HttpResponse:
+        """Raises ConflictError for somebody who is on hold."""
+        erasure = erasing.begin(contact.pk, actor=staff(request), now=timezone.now(), client=contact.client)
+        self.admin_site._registry[Erasure].note(request, "erased a contact", erasure)  # type: ignore[attr-defined]
+        self.message_user(request, "The person is erased; global memory follows in the background.")
+        return redirect(reverse("admin:conversations_erasure_change", args=[erasure.pk]))
+
+
+@admin.register(Erasure)
+class ErasureAdmin(ReadOnlyPage):
+    """What was erased, and the certificates."""
+
+    client_path = "client"
+    to_view = Role.MANAGER
+    list_display = ["begun_at", "client", "asked_by_name", "state", "finished_at"]
+    list_select_related = ["client"]
+    ordering = ["-begun_at", "-id"]
+    fields = ["client", "asked_by_name", "begun_at", "finished_at", "state", "counts", "certificate"]
+
+    @admin.display(description="State")
+    def state(self, erasure: Erasure) -> str:
+        """Where it is."""
+        if erasure.finished_at:
+            return "finished"
+        return f"global memory is not cleared yet ({erasure.problem})" if erasure.problem else "under way"
+
+    @admin.display(description="Removed")
+    def counts(self, erasure: Erasure) -> str:
+        """How many rows of which kind."""
+        counted: dict[str, Any] = erasure.removed
+        return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counted.items()) or "nothing"
