@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -24,7 +24,7 @@ class ContactAdmin(LongList):
     """People. Managers hold them for legal reasons, and erase them."""
 
     client_path = "client"
-    to_change = Role.MANAGER
+    to_change: str | None = Role.MANAGER
     list_display = ["user_id", "name", "phone", "is_guest", "client", "created_at"]
     list_filter = ["is_guest"]
     list_select_related = ["client"]
@@ -37,9 +37,7 @@ class ContactAdmin(LongList):
     @admin.display(description="What there is")
     def holds(self, contact: Contact) -> str:
         """What an erasure would remove."""
-        return ", ".join(
-            f"{count:,} {name.replace('_', ' ')}" for name, count in erasing.preview(contact).items() if count
-        )
+        return _counted(erasing.preview(contact))
 
     @confirmed(
         "Erase",
@@ -77,5 +75,8 @@ class ErasureAdmin(ReadOnlyPage):
     @admin.display(description="Removed")
     def counts(self, erasure: Erasure) -> str:
         """How many rows of which kind."""
-        counted: dict[str, Any] = erasure.removed
-        return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counted.items()) or "nothing"
+        return _counted(erasure.removed)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "nothing"

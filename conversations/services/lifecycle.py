@@ -161,7 +161,8 @@ def _delete_guests(contact_ids: list[UUID]) -> None:
     """
     with transaction.atomic():
         locked = column(
-            "SELECT id FROM contacts WHERE id = ANY($1) AND is_guest AND hold_reason = '' ORDER BY id FOR UPDATE SKIP LOCKED",
+            "SELECT id FROM contacts WHERE id = ANY($1) AND is_guest AND hold_reason = ''"
+            " ORDER BY id FOR UPDATE SKIP LOCKED",
             contact_ids,
         )
         rows(
