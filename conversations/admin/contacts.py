@@ -59,7 +59,6 @@ class ErasureAdmin(ReadOnlyPage):
     """What was erased, and the certificates."""
 
     client_path = "client"
-    to_view = Role.MANAGER
     list_display = ["begun_at", "client", "asked_by_name", "state", "finished_at"]
     list_select_related = ["client"]
     ordering = ["-begun_at", "-id"]
