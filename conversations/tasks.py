@@ -8,7 +8,7 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services import archiving, chat_endings, lifecycle, remembering, retention, summaries
+from conversations.services import archiving, chat_endings, erasing, lifecycle, remembering, retention, summaries
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ def sweep() -> None:
         enqueue("summarise")
     if chat_endings.pending():
         enqueue("settle_chats")
+    if erasing.pending():
+        enqueue("erase")
 
 
 def settle_chats() -> None:
@@ -38,6 +40,11 @@ def summarise() -> None:
 def remember_ended() -> None:
     """Put what has ended into global memory. Each session is claimed by a lease on its row, so two share the work."""
     log.info("remembered: %s", remembering.remember_ended())
+
+
+def erase() -> None:
+    """Clear global memory of people who are erased. Forgetting may be repeated."""
+    log.info("erased: %s", erasing.go_on(timezone.now()))
 
 
 def archive() -> None:

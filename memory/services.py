@@ -32,7 +32,16 @@ from memory.summaries import summarise
 
 __all__ = [
     *("Filters", "Found", "PastSession", "Remembered", "SearchResult", "SessionRecord", "StoreError"),
-    *("TranscriptEntry", "forget", "latest_summaries", "remember", "search", "sessions_that_say", "transcript"),
+    *(
+        "TranscriptEntry",
+        "forget",
+        "how_many",
+        "latest_summaries",
+        "remember",
+        "search",
+        "sessions_that_say",
+        "transcript",
+    ),
 ]
 
 log = logging.getLogger(__name__)
@@ -74,6 +83,12 @@ def forget(conversation_id: UUID) -> None:
     what is left is forgotten by doing it again."""
     DatabaseStore().forget(conversation_id)  # first: from now on nobody sends more of it to Pinecone
     PineconeStore().forget(conversation_id)
+
+
+def how_many(conversation_ids: Sequence[UUID]) -> tuple[int, int]:
+    """How many of the sessions memory knows, and how many vectors of them it has at Pinecone or under way."""
+    known = Memory.objects.filter(pk__in=conversation_ids).count()
+    return known, MemoryVector.objects.filter(conversation_id__in=conversation_ids).count()
 
 
 def _with_summary(record: SessionRecord) -> SessionRecord:

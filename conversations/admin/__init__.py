@@ -4,6 +4,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     accounts,
     assistants,
     clients,
+    contacts,
     conversations,
     events,
     keys,

@@ -179,8 +179,8 @@ class Page(ModelAdmin):  # type: ignore[type-arg]
 class ReadOnlyPage(Page):
     """Rows that only services write."""
 
-    to_add = None
-    to_change = None
+    to_add: str | None = None
+    to_change: str | None = None
 
 
 def visible_rows(request: HttpRequest, site: Any, model: type[Model]) -> QuerySet[Any]:

@@ -20,6 +20,7 @@ from conversations.models import (
     Client,
     Contact,
     Conversation,
+    Erasure,
     InboundEvent,
     Membership,
     Message,
@@ -46,6 +47,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Messages", "outgoing_mail", Message),
         ("Replies", "psychology", Turn),
         ("Events", "move_to_inbox", InboundEvent),
+        ("Erasures", "person_remove", Erasure),
         ("Audit trail", "history", StaffAction),
     ],
     "System": [

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
 
 from conversations.admin.long_list import LongList
 from conversations.models import (
     Chunk,
-    Contact,
     ContactIdentity,
     ConversationEvent,
     Message,
@@ -19,38 +14,6 @@ from conversations.models import (
     Step,
     Turn,
 )
-
-
-class OptedOut(admin.SimpleListFilter):
-    """Whether a contact wants no messages on some channel."""
-
-    title = "opted out"
-    parameter_name = "opted_out"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Those who did."""
-        return [("yes", "opted out")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Contact]) -> QuerySet[Contact]:
-        """By the index that holds nobody else."""
-        return queryset.exclude(opted_out={}) if self.value() else queryset
-
-
-@admin.register(Contact)
-class ContactAdmin(LongList):
-    """People."""
-
-    client_path = "client"
-    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "client", "created_at"]
-    list_filter = ["is_guest", OptedOut]
-    list_select_related = ["client"]
-    search_fields = ["user_id__exact", "phone__exact"]
-    readonly_fields = ["opted_out_on"]
-
-    @admin.display(description="Opted out")
-    def opted_out_on(self, contact: Contact) -> str:
-        """The channels on which they want nothing, since when."""
-        return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
 
 
 @admin.register(ContactIdentity)

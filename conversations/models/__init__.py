@@ -22,6 +22,7 @@ from conversations.models.conversation import (
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
 from conversations.models.engine_chat import EngineChat
+from conversations.models.erasure import Erasure
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
@@ -52,6 +53,7 @@ __all__ = [
     "Delta",
     "EndedBy",
     "EngineChat",
+    "Erasure",
     "Feedback",
     "IdempotencyKey",
     "InboundEvent",

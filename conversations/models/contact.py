@@ -37,6 +37,8 @@ class Contact(models.Model):
         db_index=False,
     )
     opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
+    # A legal hold: why nothing of this person may be deleted. Empty: none.
+    hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -40,7 +40,9 @@ EXPIRY_DUE = (
     _AGED.format(statuses="'active', 'stale'", age=_AGE, after="expire_after")
     + " AND (s.extended_until IS NULL OR s.extended_until <= $1)"
 )
-GUESTS_DUE = "FROM conversations s WHERE s.status = 'expired' AND s.is_guest AND s.ended_at <= $1"
+GUESTS_DUE = """
+    FROM conversations s JOIN contacts held ON held.id = s.contact_id AND held.hold_reason = ''
+    WHERE s.status = 'expired' AND s.is_guest AND s.ended_at <= $1"""
 
 _MARK_STALE = f"""
     WITH due AS (SELECT s.id {STALE_DUE} LIMIT $2 FOR NO KEY UPDATE OF s SKIP LOCKED),
@@ -160,7 +162,9 @@ def _delete_guests(contact_ids: list[UUID]) -> None:
     """
     with transaction.atomic():
         locked = column(
-            "SELECT id FROM contacts WHERE id = ANY($1) AND is_guest ORDER BY id FOR UPDATE SKIP LOCKED", contact_ids
+            "SELECT id FROM contacts WHERE id = ANY($1) AND is_guest AND hold_reason = ''"
+            " ORDER BY id FOR UPDATE SKIP LOCKED",
+            contact_ids,
         )
         rows(
             """

@@ -63,8 +63,11 @@ def remember(conversation_id: UUID) -> bool:
         log.warning("not remembered yet: conversation=%s error=%s", conversation_id, _word(error))
         _postpone(conversation, error)
         return False
+    if not Conversation.objects.filter(pk=conversation_id).exists():
+        memory.forget(conversation_id)  # the person was erased meanwhile
+        return False
     with transaction.atomic():
-        # Only if it is still there and due: it may have been purged, or remembered by another after our lease.
+        # Only if it is still due: it may have been remembered by another after our lease.
         changed = Conversation.objects.filter(pk=conversation_id, remember_due_at__isnull=False).update(
             summary=remembered.summary, remembered_at=timezone.now(), remember_due_at=None, remember_error=""
         )

@@ -342,6 +342,8 @@ def _newest_seen(conversation: Conversation, turn: Turn) -> str:
     theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
     seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
     return seen.message_id if account and seen and came_from(account, seen) else ""
+
+
 def _note_silence(conversation: Conversation, now: datetime) -> None:
     """The other side chose to say nothing: the person hears nothing, and staff may want to."""
     conversation.needs_staff_since = conversation.needs_staff_since or now

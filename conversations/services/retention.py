@@ -15,9 +15,9 @@ from conversations.services.lifecycle import BATCH, alone
 # closed them; what was closed is remembered and archived as anywhere else.
 _DELETE_IDLE_ON_THE_WEB = """
     WITH idle AS (
-        SELECT id FROM conversations
-        WHERE channel = 'web' AND status IN ('active', 'stale') AND last_message_at < $1
-        LIMIT $2 FOR UPDATE SKIP LOCKED)
+        SELECT s.id FROM conversations s JOIN contacts p ON p.id = s.contact_id AND p.hold_reason = ''
+        WHERE s.channel = 'web' AND s.status IN ('active', 'stale') AND s.last_message_at < $1
+        LIMIT $2 FOR UPDATE OF s SKIP LOCKED)
     DELETE FROM conversations s USING idle WHERE s.id = idle.id RETURNING s.id"""
 
 

@@ -28,6 +28,7 @@ from conversations.models import (
     Client,
     Contact,
     ContactIdentity,
+    Erasure,
     InboundEvent,
     Membership,
     RefusedWebhooks,
@@ -58,6 +59,7 @@ def full_house(client: Client, word: str) -> None:
     RefusedWebhooks.objects.create(
         channel="sms", provider=word, channel_account=account, day=timezone.now(), last_at=timezone.now(), count=1
     )
+    Erasure.objects.create(client=client, asked_by_name=word)
     door = Door(client, key)
     session = door.says(word, user_id=word, name=word)["conversation_id"]
     sessions.add_step(session, word)

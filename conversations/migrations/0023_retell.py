@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0019_answer_calls'),
+        ('conversations', '0022_pause_sending'),
     ]
 
     operations = [

@@ -1,0 +1,103 @@
+"""People: what is known of them, whether they must be kept, what is exported of them, and their erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations.admin.access import Role
+from conversations.admin.base import ReadOnlyPage
+from conversations.admin.confirmed import confirmed
+from conversations.admin.deeds import staff
+from conversations.admin.long_list import LongList
+from conversations.models import Contact, Erasure
+from conversations.services import erasing
+
+
+class OptedOut(admin.SimpleListFilter):
+    """Whether a contact wants no messages on some channel."""
+
+    title = "opted out"
+    parameter_name = "opted_out"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Those who did."""
+        return [("yes", "opted out")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Contact]) -> QuerySet[Contact]:
+        """By the index that holds nobody else."""
+        return queryset.exclude(opted_out={}) if self.value() else queryset
+
+
+@admin.register(Contact)
+class ContactAdmin(LongList):
+    """People. Managers hold them for legal reasons, and erase them."""
+
+    client_path = "client"
+    to_change: str | None = Role.MANAGER
+    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "client", "created_at"]
+    list_filter = ["is_guest", OptedOut]
+    list_select_related = ["client"]
+    search_fields = ["user_id__exact", "phone__exact"]
+    ordering = ["-created_at", "-id"]
+    readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
+    fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
+    actions_detail = ["erase"]
+
+    @admin.display(description="Opted out")
+    def opted_out_on(self, contact: Contact) -> str:
+        """The channels on which they want nothing, since when."""
+        return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
+
+    @admin.display(description="What there is")
+    def holds(self, contact: Contact) -> str:
+        """What an erasure would remove."""
+        return _counted(erasing.preview(contact))
+
+    @confirmed(
+        "Erase",
+        question="All that Convo holds of this person is removed for good: sessions, what was said, sends, replies,"
+        " global memory, raw payloads. The figures are on the page before. There is no way back; a certificate stays.",
+        icon="person_remove",
+        path="erase",
+    )
+    def erase(self, request: HttpRequest, contact: Contact) -> HttpResponse:
+        """Raises ConflictError for somebody who is on hold."""
+        erasure = erasing.begin(contact.pk, actor=staff(request), now=timezone.now(), client=contact.client)
+        self.admin_site._registry[Erasure].note(request, "erased a contact", erasure)  # type: ignore[attr-defined]
+        self.message_user(request, "The person is erased; global memory follows in the background.")
+        return redirect(reverse("admin:conversations_erasure_change", args=[erasure.pk]))
+
+
+@admin.register(Erasure)
+class ErasureAdmin(ReadOnlyPage):
+    """What was erased, and the certificates."""
+
+    client_path = "client"
+    list_display = ["begun_at", "client", "asked_by_name", "state", "finished_at"]
+    list_select_related = ["client"]
+    ordering = ["-begun_at", "-id"]
+    fields = ["client", "asked_by_name", "begun_at", "finished_at", "state", "counts", "certificate"]
+
+    @admin.display(description="State")
+    def state(self, erasure: Erasure) -> str:
+        """Where it is."""
+        if erasure.finished_at:
+            return "finished"
+        return f"global memory is not cleared yet ({erasure.problem})" if erasure.problem else "under way"
+
+    @admin.display(description="Removed")
+    def counts(self, erasure: Erasure) -> str:
+        """How many rows of which kind."""
+        return _counted(erasure.removed)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "nothing"

@@ -1,0 +1,212 @@
+"""Erasing a person: afterwards nothing of them is found anywhere, and the certificate says what was removed."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations.models import Contact, Conversation, Erasure, InboundEvent, Membership, MessageTombstone
+from conversations.services import closing, erasing, lifecycle, remembering, sending
+from conversations.services.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.ledger import SYSTEM
+from memory.models import Memory, MemoryVector
+from tests.conftest import reply_to_all, send_all
+from tests.conversations.back_office import sign_in
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.pinecone import FakePinecone
+
+PHONE = "+51999000077"
+WORDS = ("Zebulon", "Quagmire", PHONE.removeprefix("+"), "zeb-77")
+
+
+@pytest.fixture
+def index(settings: Any) -> Iterator[FakePinecone]:
+    """Pinecone, and the model it needs."""
+    with FakeOpenAI(api_key="sk") as model, FakePinecone(api_key="pc") as fake:
+        model.reply = lambda _messages: "Zebulon asked about the Quagmire."
+        settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "sk", model.base_url
+        settings.PINECONE_API_KEY, settings.PINECONE_HOST = "pc", fake.url
+        yield fake
+
+
+def a_life(door: Any) -> Contact:
+    """Somebody with an ended and remembered session, an open one, steps, a reply, a raw payload and a trail."""
+    who = {"user_id": "zeb-77", "phone": PHONE, "name": "Zebulon"}
+    first = door.says("My Quagmire leaks", message_id="m1", **who)["conversation_id"]
+    reply_to_all()
+    send_all()
+    door.call("POST", f"/conversations/{first}/steps", {"description": "Mend the Quagmire"}, **{"Idempotency-Key": "1"})
+    closing.close(first, ended_by="system", actor=SYSTEM, now=timezone.now(), reason="Quagmire mended")
+    remembering.remember_ended()
+    second = door.says("The Quagmire again", message_id="m2", **who)["conversation_id"]
+    sending.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
+    contact = Contact.objects.get(user_id="zeb-77")
+    InboundEvent.objects.create(
+        client=contact.client, provider="whatsapp", kind="reaction", reason="not_a_turn", raw={"from": PHONE[1:]}
+    )
+    return contact
+
+
+def traces() -> dict[str, list[str]]:
+    """Which tables still hold one of the words."""
+    found = {}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        for (table,) in cursor.fetchall():
+            cursor.execute(f'SELECT t::text FROM "{table}" t WHERE t::text ~* %s', ["|".join(WORDS)])
+            if rows := [row for (row,) in cursor.fetchall()]:
+                found[table] = rows
+    return found
+
+
+def test_nothing_of_the_person_is_left_anywhere_and_the_certificate_says_how_much_it_was(door, neighbour, index):
+    contact = a_life(door)
+    bob = door.says("I am Bob", user_id="bob", phone="+51999000078")["conversation_id"]
+    InboundEvent.objects.create(client=contact.client, provider="whatsapp", kind="x", reason="y", raw={"from": "51"})
+    assert len(traces()) >= 8
+    assert MemoryVector.objects.exists()
+
+    counted = erasing.preview(contact)
+    erasure = erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now(), client=contact.client)
+    assert erasing.go_on(timezone.now()) == 1
+
+    assert traces() == {}
+    assert not Memory.objects.exists()
+    assert index.vectors(str(contact.client_id)) == {}
+    assert Conversation.objects.get().pk.hex == bob.replace("-", "")
+    assert InboundEvent.objects.count() == 1
+    facts = erasing.verify(Erasure.objects.get().certificate)
+    assert facts["removed"] == counted == erasure.removed
+    assert (counted["sessions"], counted["remembered"], counted["inbound_events"]) == (2, 1, 1)
+    assert facts["contact"] == erasing.hash_of(contact.pk)
+    assert str(contact.pk) not in json.dumps(facts)
+
+
+def test_what_is_delivered_again_opens_nothing_and_who_writes_again_is_somebody_new(door):
+    contact = a_life(door)
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert MessageTombstone.objects.count() == 2
+    again = door.says("My Quagmire leaks", message_id="m1", user_id="zeb-77")
+    assert (again["duplicate"], again["status"], again["conversation_id"]) == (True, "deleted", None)
+    new = door.says("It is me", message_id="m3", user_id="zeb-77")
+    assert (new["created"], new["is_guest"]) == (True, True)
+
+
+def test_it_goes_on_when_the_provider_is_there_again(door, index, settings):
+    contact = a_life(door)
+    settings.PINECONE_API_KEY = "wrong"
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert erasing.go_on(timezone.now()) == 0
+    unfinished = Erasure.objects.get()
+    assert unfinished.problem.startswith("unauthorized")
+    assert not Memory.objects.exists(), "the text is gone at once"
+    assert erasing.pending()
+
+    settings.PINECONE_API_KEY = "pc"
+    assert erasing.go_on(timezone.now()) == 1
+    assert index.vectors(str(contact.client_id)) == {}
+    erasure = Erasure.objects.get()
+    assert erasure.problem == ""
+    assert erasing.verify(erasure.certificate)["sessions"] == sorted(map(erasing.hash_of, unfinished.sessions))
+
+
+def test_what_a_process_remembers_late_is_forgotten_too_and_then_the_ids_go(door):
+    contact = a_life(door)
+    session = Conversation.objects.exclude(ended_at=None).get()
+    late = Memory.objects.get()
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    erasing.go_on(timezone.now())
+    late.save(force_insert=True)
+    assert erasing.go_on(timezone.now() + timedelta(minutes=30)) == 0
+    assert not Memory.objects.filter(pk=session.pk).exists()
+    erasing.go_on(timezone.now() + timedelta(hours=2))
+    erasure = Erasure.objects.get()
+    assert (erasure.contact, erasure.sessions) == (None, [])
+    assert not erasing.pending()
+    assert erasing.verify(erasure.certificate)["sessions"]
+
+
+def test_who_must_be_kept_is_neither_erased_nor_purged(door):
+    door.says("Hello", user_id="guest")
+    guest = Contact.objects.get()
+    Contact.objects.update(hold_reason="Case 4711")
+    with pytest.raises(ConflictError, match="Case 4711"):
+        erasing.begin(guest.pk, actor=SYSTEM, now=timezone.now())
+    late = timezone.now() + timedelta(days=60)
+    lifecycle.sweep(late)
+    assert lifecycle.guests_due(late) == (0, [])
+    assert Conversation.objects.count() == Contact.objects.count() == 1
+    Contact.objects.update(hold_reason="")
+    assert lifecycle.purge_guests(late) == 1
+
+
+def test_another_clients_contact_is_not_there(door, neighbour):
+    contact = a_life(door)
+    with pytest.raises(NotFoundError):
+        erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now(), client=neighbour)
+    with pytest.raises(CommandError, match="no such contact"):
+        call_command("erase_contact", client=neighbour.sub_domain, user_id="zeb-77")
+    assert Contact.objects.filter(pk=contact.pk).exists()
+
+
+def test_a_certificate_that_was_changed_is_not_ours(door):
+    erasing.begin(a_life(door).pk, actor=SYSTEM, now=timezone.now())
+    erasing.go_on(timezone.now())
+    certificate = Erasure.objects.get().certificate
+    for changed in (certificate[:-1] + ("A" if certificate[-1] != "A" else "B"), "", "nonsense", certificate[4:]):
+        with pytest.raises(InvalidError):
+            erasing.verify(changed)
+
+
+def test_the_commands_count_erase_and_verify(door, shop, monkeypatch, capsys):
+    a_life(door)
+    call_command("erase_contact", client=shop.sub_domain, user_id="zeb-77", dry_run=True)
+    assert "sessions: 2" in capsys.readouterr().err
+    assert Contact.objects.exists()
+    out = io.StringIO()
+    call_command("erase_contact", client=shop.sub_domain, user_id="zeb-77", stdout=out)
+    assert traces() == {}
+    monkeypatch.setattr("sys.stdin", io.StringIO(out.getvalue()))
+    said = io.StringIO()
+    call_command("verify_certificate", stdout=said)
+    assert json.loads(said.getvalue())["removed"]["sessions"] == 2
+
+
+@pytest.mark.parametrize(("role", "may"), [(Membership.Role.AGENT, False), (Membership.Role.MANAGER, True)])
+def test_managers_erase_in_the_back_office(door, shop, role, may):
+    contact = a_life(door)
+    http = sign_in("mona", shop, role)
+    page = reverse("admin:conversations_contact_change", args=[contact.pk])
+    assert "2 sessions" in http.get(page).content.decode()
+    erase = reverse("admin:conversations_contact_erase", args=[contact.pk])
+    answer = http.post(erase)
+    assert Contact.objects.filter(pk=contact.pk).exists() is not may
+    if may:
+        erasing.go_on(timezone.now())
+        shown = http.get(answer["Location"]).content.decode()
+        assert "finished" in shown
+        assert Erasure.objects.get().certificate in shown
+        assert traces() == {}
+    else:
+        assert answer.status_code == 403
+
+
+def test_a_manager_puts_somebody_on_hold(door, shop):
+    contact = a_life(door)
+    http = sign_in("mona", shop, Membership.Role.MANAGER)
+    page = reverse("admin:conversations_contact_change", args=[contact.pk])
+    assert http.post(page, {"hold_reason": "Case 4711"}).status_code == 302
+    contact.refresh_from_db()
+    assert (contact.hold_reason, contact.name, contact.phone) == ("Case 4711", "Zebulon", PHONE)
+    erase = reverse("admin:conversations_contact_erase", args=[contact.pk])
+    assert "Case 4711" in http.post(erase, follow=True).content.decode()
+    assert Contact.objects.filter(pk=contact.pk).exists()
