@@ -100,11 +100,20 @@ def test_times_are_written_as_people_write_them():
 
 
 PEOPLE = {"human_after_failures": "3", "takeover_sentence": "A colleague comes."}
+PHONE = {"greeting": "Hello.", "spoken_language": "en-US", "template_language": "en"}
 
 
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
-    return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **PEOPLE, **changes}
+    return {
+        **usual,
+        "engine": "offline",
+        "history_length": "10",
+        "context_budget": "8000",
+        **PEOPLE,
+        **PHONE,
+        **changes,
+    }
 
 
 def test_a_manager_adds_an_assistant_and_makes_it_the_default(ann, shop):
