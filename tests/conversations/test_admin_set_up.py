@@ -100,11 +100,12 @@ def test_times_are_written_as_people_write_them():
 
 
 PEOPLE = {"human_after_failures": "3", "takeover_sentence": "A colleague comes."}
+PHONE = {"greeting": "Hello.", "spoken_language": "en-US", "template_language": "en"}
 
 
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
-    usual |= {"greeting": "Hello.", "spoken_language": "en-US", "opener": "Hola", **PEOPLE}
+    usual |= {"opener": "Hola", **PHONE, **PEOPLE}
     return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
 
 
