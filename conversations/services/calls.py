@@ -160,7 +160,9 @@ def _ended(conversation_id: UUID | None, account: ChannelAccount, call: Call, no
         _keep(account, call, "not_a_turn")
         return Instruction(Then.HANG_UP)
     with suppress(ConflictError):  # it had expired
-        closing.close(conversation_id, ended_by="user", actor=CONTACT, now=now, reason=f"hung up {call.cause}"[:200])
+        closing.close(
+            conversation_id, ended_by="user", actor=CONTACT, now=now, reason=f"hung up {call.cause}".strip()[:200]
+        )
     with transaction.atomic():
         conversation = lock(conversation_id)
         unheard = _unheard(conversation)
