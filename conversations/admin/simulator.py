@@ -45,6 +45,7 @@ DELIVERIES = {
     Delivery.LATE: "Deliver two hours late",
     Delivery.BADLY_SIGNED: "Sign with a wrong secret",
 }
+KINDS = {"hang_up": "hang-up", "question": "read mark or question"}  # others are called what they are
 IN_A_CALL = (Delivery.ONCE, Delivery.TWICE, Delivery.BADLY_SIGNED)
 MISBEHAVIOURS = {
     Misbehaviour.THROTTLED: "429, try again later",
@@ -258,6 +259,7 @@ def _shown(exchange: Any) -> dict[str, Any]:
     """An exchange of the wire, with bodies that are JSON laid out to be read."""
     return {
         "it": exchange,
+        "kind": KINDS.get(exchange.kind, exchange.kind),
         "body": _pretty(exchange.body),
         "answer": _pretty(exchange.answer),
         "is_bad": bool(exchange.problem) or (exchange.status or 200) >= 400,

@@ -17,6 +17,7 @@ from tests.conversations.staff import PASSWORD, staff
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 PATIENCE = 30_000.0
+expect.set_options(timeout=PATIENCE)
 ANSWER = "This is an automatic answer"
 
 
@@ -77,7 +78,7 @@ CHANNELS = {
 def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, tab):
     open_simulator(page, tab)
     write(page, "Where is my <b>order</b>?")
-    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    expect(arrived(page)).to_contain_text(ANSWER)
     expect(page.locator(".sim-out .sim-mark")).to_contain_text("taken")
     expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my <b>order</b>?")
     furthest = CHANNELS[tab]
@@ -100,11 +101,11 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
     open_simulator(page, "Voice by Plivo")
     page.get_by_role("button", name="Call", exact=True).click()
     expect(page.get_by_role("button", name="Hang up")).to_be_visible(timeout=PATIENCE)
-    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)  # the greeting
+    expect(arrived(page)).to_have_count(1)  # the greeting
     page.get_by_label("Delivery").select_option(label="Deliver twice")
     page.get_by_label("Message", exact=True).fill("Where is my parcel?")
     page.get_by_role("button", name="Say", exact=True).click()
-    expect(arrived(page).filter(has_text=ANSWER)).to_have_count(1, timeout=PATIENCE)
+    expect(arrived(page).filter(has_text=ANSWER)).to_have_count(1)
     expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
     expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my parcel?")
     assert Chunk.objects.get(role="voice").content == "Where is my parcel?"
@@ -115,18 +116,18 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
 
     heard = arrived(page).count()
     page.get_by_role("button", name="Say nothing").click()
-    expect(page.locator("[data-kind=continuation]").first).to_have_attribute("data-status", "200", timeout=PATIENCE)
-    expect(arrived(page)).to_have_count(heard + 1, timeout=PATIENCE)  # asked again
+    expect(page.locator("[data-kind=continuation]").first).to_have_attribute("data-status", "200")
+    expect(arrived(page)).to_have_count(heard + 1)  # asked again
     page.get_by_role("button", name="Hang up").click()
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".sim-session .cv-badge").first).to_have_text("closed", timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-badge").first).to_have_text("closed")
     stayed_at_home(page)
 
 
 def test_the_sandbox_is_played_by_convo_s_own_json(page, convo):
     open_simulator(page, "Sandbox (whatsapp)")
     write(page, "Is anybody there?")
-    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    expect(arrived(page)).to_contain_text(ANSWER)
     expect(page.locator(".sim-session .cv-delivery[data-status=delivered]")).to_be_visible()
     page.locator("[data-kind=message] summary").click()
     expect(page.locator("[data-kind=message] .sim-http").first).to_contain_text("X-Service-API-Key: ••••")
@@ -138,31 +139,31 @@ def test_somebody_who_hides_the_number_is_answered(page, convo):
     page.locator(".sim-people summary").click()
     page.get_by_role("link", name="Finn").click()
     write(page, "Guess who")
-    expect(arrived(page)).to_contain_text(ANSWER, timeout=PATIENCE)
+    expect(arrived(page)).to_contain_text(ANSWER)
     assert Message.objects.get().to_kind == "bsuid"
 
 
 def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, convo):
     open_simulator(page, "WhatsApp")
     write(page, "Twice", "Deliver twice")
-    expect(page.locator("[data-kind=message]")).to_have_count(2, timeout=PATIENCE)
+    expect(page.locator("[data-kind=message]")).to_have_count(2)
     expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
     expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
     expect(page.locator(".sim-out")).to_have_count(1)
 
     write(page, "Forged", "Sign with a wrong secret")
-    expect(page.locator(".sim-out").last.locator(".cv-grave")).to_have_text("not taken (403)", timeout=PATIENCE)
+    expect(page.locator(".sim-out").last.locator(".cv-grave")).to_have_text("not taken (403)")
     forged = page.locator("[data-kind=message][data-status='403']")
     forged.locator("summary").click()
     expect(forged.locator(".sim-answer")).to_contain_text("invalid_signature")
     expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
 
     write(page, "First written", "Hold back (to deliver later, in any order)")
-    expect(page.locator(".sim-out").last).to_contain_text("held back", timeout=PATIENCE)
+    expect(page.locator(".sim-out").last).to_contain_text("held back")
     write(page, "Second written", "Deliver two hours late")
-    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("Second written", timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("Second written")
     page.get_by_role("button", name="Deliver now").click()
-    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("First written", timeout=PATIENCE)
+    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("First written")
     said = Chunk.objects.filter(role="user").order_by("position").values_list("content", flat=True)
     assert list(said) == ["Twice", "Second written", "First written"]
     stayed_at_home(page)
@@ -177,7 +178,7 @@ def test_sends_that_go_wrong_are_tried_again(page, convo):
     write(page, "Hello")
     expect(page.locator(".sim-bad[data-kind=send][data-status='429']")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".sim-bad[data-kind=send][data-status='500']")).to_be_visible(timeout=PATIENCE)
-    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)
+    expect(arrived(page)).to_have_count(1)
     expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
     assert Message.objects.get().attempts == 3
     stayed_at_home(page)
@@ -191,7 +192,7 @@ def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, setting
     page.get_by_role("button", name="take it, answer nothing").click()
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
-    expect(arrived(page)).to_have_count(1, timeout=PATIENCE)
+    expect(arrived(page)).to_have_count(1)
     expect(page.locator(".sim-session .cv-delivery[data-status=unknown]")).to_be_visible(timeout=PATIENCE)
     page.locator(".sim-in").get_by_role("button", name="read").click()
     expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)

@@ -143,6 +143,7 @@ def test_the_last_screen_says_what_to_open_and_keeps_the_secrets(up):
     }
     assert facts["base_url"] == f"http://127.0.0.1:{up.port}"
     assert f"{facts['admin_url']}\n" in up.text
+    assert f"{facts['simulator_url']}\n" in up.text
     assert facts["api_key"] not in up.text
     assert facts["admin_password"] not in up.text
     for name in ("quickstart.json", "secrets.env", "api-key.header"):
