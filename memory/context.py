@@ -59,7 +59,6 @@ class Entry:
 class SessionView:
     """What is known of the session. `entries` are the newest, oldest first; `budget` is in tokens.
 
-    own_steps   steps still to do that the assistant took on itself, perhaps in words of the person's
     contact     what is known of the person, as (what, value): their name, their language, whether a phone is known
     variables   what the session was opened with, as (name, value): a due date, an amount
     older       how many older entries were said, are not among `entries`, and are not in the summary either

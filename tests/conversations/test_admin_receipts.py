@@ -1,0 +1,119 @@
+"""What a model was given, as the back office shows it to those who may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client as HttpClient
+from django.urls import reverse
+from django.utils import timezone
+
+from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
+from conversations.services import corrections
+from conversations.services.ledger import SYSTEM
+from tests.conftest import Door, reply_to_all
+from tests.conversations.back_office import sign_in
+from tests.fakes.openai import FakeOpenAI
+
+
+@pytest.fixture
+def fake(settings: Any, shop: Any) -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as server:
+        settings.OPENAI_BASE_URL = server.base_url
+        Assistant.objects.filter(client=shop).update(engine="openai", model="gpt-4o-mini")
+        server.reply = lambda messages: "It left today."
+        yield server
+
+
+@pytest.fixture
+def answered(door: Door, fake: FakeOpenAI) -> Conversation:
+    """Ann asked, the first try failed, the second was answered."""
+    door.says("Where is my <parcel>?", phone="+51999999999", name="Ann")
+    fake.then("status", status=503)
+    reply_to_all()
+    Conversation.objects.update(reply_due_at=timezone.now())
+    reply_to_all()
+    return Conversation.objects.get()
+
+
+def receipt(conversation: Conversation) -> str:
+    chunk = Chunk.objects.get(conversation=conversation, role="ai")
+    return reverse("admin:conversations_conversation_receipt", args=[conversation.pk, chunk.position])
+
+
+def test_it_shows_the_request_part_by_part(manager: HttpClient, answered: Conversation, fake: FakeOpenAI) -> None:
+    answer = manager.get(receipt(answered))
+    [sent] = [each.body["messages"] for each in fake.requests][-1:]
+    shown = answer.context["parts"]
+    for part in shown:
+        assert any(part.text in message["content"] and part.role == message["role"] for message in sent)
+    assert [part.text for part in shown if part.name == "entry"] == ["Where is my <parcel>?"]
+    page = answer.content.decode()
+    assert "Where is my &lt;parcel&gt;?" in page
+    assert "failed: http_503" in page
+    assert "gpt-4o-mini" in page
+    assert f"{Turn.objects.get(status='committed').tokens_in}" in page
+    assert "no-store" in answer["Cache-Control"]
+    assert (
+        receipt(answered)
+        in manager.get(reverse("admin:conversations_conversation_change", args=[answered.pk])).content.decode()
+    )
+
+
+def test_it_takes_a_right_of_its_own(
+    shop: Any, neighbour: Any, agent: HttpClient, viewer: HttpClient, answered: Conversation
+) -> None:
+    assert agent.get(receipt(answered)).status_code == 404
+    transcript = reverse("admin:conversations_conversation_change", args=[answered.pk])
+    assert receipt(answered) not in agent.get(transcript).content.decode()
+    Membership.objects.filter(user__username="vera").update(sees_receipts=True)
+    assert viewer.get(receipt(answered)).status_code == 200
+    assert sign_in("nora", neighbour, "manager").get(receipt(answered)).status_code == 404
+    turn = reverse("admin:conversations_turn_change", args=[Turn.objects.first().pk])
+    assert "You are Ada" not in agent.get(turn).content.decode()
+
+
+def test_it_is_run_again_with_another_model_and_prompt_and_nothing_is_sent(
+    manager: HttpClient, answered: Conversation, fake: FakeOpenAI
+) -> None:
+    Assistant.objects.update(system_prompt="You are Bea, and brief.")
+    before = (Message.objects.count(), Chunk.objects.count(), Turn.objects.count())
+    fake.reply = lambda messages: f"As {messages[0]['content'][:11]}."
+    then = manager.post(receipt(answered), {"prompt": "then", "model": "gpt-4.1"})
+    assert then.context["again"]["text"] == "As You are Ada."
+    assert fake.requests[-1].body["model"] == "gpt-4.1"
+    now = manager.post(receipt(answered), {"prompt": "now", "model": ""})
+    assert now.context["again"]["text"] == "As You are Bea."
+    assert fake.requests[-1].body["messages"][1:] == fake.requests[-2].body["messages"][1:]
+    assert fake.requests[-1].body["model"] == "gpt-4o-mini"
+    fake.then("status", status=401)
+    assert "gave no reply" in manager.post(receipt(answered), {"prompt": "then"}).content.decode()
+    assert (Message.objects.count(), Chunk.objects.count(), Turn.objects.count()) == before
+    assert StaffAction.objects.filter(verb__startswith="ran again").count() == 3
+
+
+def test_a_redaction_reaches_it(manager: HttpClient, answered: Conversation) -> None:
+    corrections.redact(answered.pk, 3, actor=SYSTEM, now=timezone.now())
+    page = manager.get(receipt(answered)).content.decode()
+    assert "parcel" not in page
+    assert "[redacted]" in page
+
+
+def test_the_form_opens_a_session_of_the_own_client(agent: HttpClient, shop: Any, neighbour: Any) -> None:
+    address = "/admin/conversations/conversation/new/"
+    form = {"client": str(shop.pk), "channel": "whatsapp", "phone": "+51 999 888 777", "variables": "due_date = Friday"}
+    assert agent.post(address, {**form, "client": str(neighbour.pk)}).status_code == 200
+    assert "Each line is name = value" in agent.post(address, {**form, "variables": "Friday"}).content.decode()
+    assert "phone" in agent.post(address, {**form, "phone": "12"}).content.decode()
+    assert not Conversation.objects.exists()
+    assert agent.post(address, form).status_code == 302
+    session = Conversation.objects.get()
+    assert (session.client, session.variables, session.reply_owed) == (shop, {"due_date": "Friday"}, True)
+    assert session.events.get(kind="opened").actor_name == "agnes"
+    assert "already" in agent.post(address, form).content.decode()
+
+
+def test_a_viewer_writes_to_nobody(viewer: HttpClient, shop: Any) -> None:
+    assert viewer.get("/admin/conversations/conversation/new/").status_code == 403
