@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations import cron
+from conversations import copilot_pages, cron
 from conversations.health import healthz, readyz
 from conversations.provider_end import provider_end
 from conversations.webhooks import inbound_webhook, status_webhook
@@ -13,6 +13,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("conversations.api.urls")),
     path("simulator/<uuid:pk>", provider_end),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),
+    path("copilot/panel", copilot_pages.panel),
+    path("copilot/app", copilot_pages.app),
+    path("copilot/login", copilot_pages.login),
+    path("copilot/logout", copilot_pages.logout),
     path("cron/sweep", cron.sweep),
     path("cron/cleanup", cron.cleanup),
     path("healthz", healthz),

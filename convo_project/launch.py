@@ -268,6 +268,7 @@ Convo runs: {facts["base_url"]}
              play a customer on any channel, and see the answer arrive
   Admin      {facts["admin_url"]}
              user {facts["admin_username"]}, password in {home / QUICKSTART}
+  Copilot    {facts["base_url"]}/copilot/app (the same user)
   API        {facts["base_url"]}/docs/
 
 Or send a message as your own program would, and see the session with its answer:

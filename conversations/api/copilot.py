@@ -29,6 +29,7 @@ from conversations.api.copilot_serializers import (
 )
 from conversations.api.reading import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
+from conversations.http.markdown import Growing
 from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, room
 from conversations.models import Conversation, Turn
 from conversations.services import copilot, copilot_turns
@@ -214,17 +215,28 @@ def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
         yield event("done", _done(asked.session, None, None, "taken_over"))
     if reader is None:
         return
+    growing: Growing | None = None  # for whoever reads from the start; who comes back has seen what came before
     until = monotonic() + LONGEST_SECONDS
     while monotonic() < until:
         news = reader.wait(HEARTBEAT_SECONDS)
         if isinstance(news, Piece):
-            place = f"{news.end.attempt}.{news.end.characters}"
-            yield event("delta", {"text": news.text, "start": news.start}, place)
+            if news.start == 0:
+                growing = Growing()
+            yield event("delta", _delta(news, growing), f"{news.end.attempt}.{news.end.characters}")
         elif isinstance(news, Ended):
             yield _end(asked.session, news)
             return
         else:
             yield HEARTBEAT
+
+
+def _delta(piece: Piece, growing: Growing | None) -> dict[str, Any]:
+    """The piece; `html` is what it has made whole, `tail` the text behind that, for whoever has read from the start."""
+    delta: dict[str, Any] = {"text": piece.text, "start": piece.start}
+    if growing:
+        delta["html"] = growing.add(piece.text)
+        delta["tail"] = growing.tail
+    return delta
 
 
 def _session_event(asked: Asked) -> dict[str, Any]:
