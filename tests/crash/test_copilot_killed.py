@@ -1,0 +1,101 @@
+"""kill -9 while the copilot streams a reply, and streams beside requests, in the real web process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+import requests
+
+from conversations.models import Assistant, Chunk, Client, Turn
+from conversations.services.database import column
+from tests.copilot.reading import Browser, text_of, user
+from tests.crash import stage
+from tests.crash.stage import eventually
+
+LONG = "One two three four five six seven eight nine ten."
+THREADS, STREAMS = 2, 3
+
+
+@pytest.fixture(scope="module")
+def convo(tmp_path_factory, django_db_blocker):
+    few = {"WEB_WORKERS": "1", "WEB_THREADS": str(THREADS), "WEB_STREAMS": str(STREAMS)}
+    with (
+        django_db_blocker.unblock(),
+        stage.database() as url,
+        stage.Convo(url, tmp_path_factory.mktemp("convo"), **few) as convo,
+    ):
+        Assistant.objects.update(in_copilot=True)
+        yield convo
+
+
+@pytest.fixture
+def web(convo):
+    return next(iter(convo.webs()), None) or convo.start_web()
+
+
+@pytest.fixture
+def ann(convo, request):
+    with Browser(convo.base_url, user(f"ann-{time.monotonic_ns()}", Client.objects.get(pk=convo.client_id))) as browser:
+        yield browser
+
+
+def test_streams_leave_requests_their_threads_and_the_database_its_connections(convo, web, ann):
+    with ExitStack() as open_streams:
+        for _ in range(STREAMS):
+            events = open_streams.enter_context(ann.stream("POST", "/copilot", {"message": "Nobody writes yet"}))
+            events.next("session")
+        for _ in range(20):
+            assert requests.get(f"{convo.base_url}/readyz", timeout=5).status_code in (200, 503)
+        with ann.stream("POST", "/copilot", {"message": "One too many"}) as events:
+            turn_id = events.next("session").data["turn_id"]
+            assert events.rest() == [], "it ends, so that its reader comes back later"
+        assert Turn.objects.get(pk=turn_id).status == "running", "and its reply is owed"
+        # No dispatcher runs: what is connected is the web process and this one.
+        found = column(
+            "SELECT count(*)::int FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert found[0] <= THREADS + 1
+    Turn.objects.filter(status="running").delete()
+    eventually(lambda: ann.call("POST", "/copilot", {"message": ""})[0] == 400, "streams that were left end")
+
+
+def test_a_web_process_that_is_killed_loses_no_reply(convo, web, ann):
+    dispatcher = convo.start_dispatcher()
+    last_word = threading.Event()
+    convo.openai.then("reply", text=LONG, hold=last_word)
+    with ann.stream("POST", "/copilot", {"message": "Count"}) as events:
+        session = events.next("session").data
+        first = events.next("delta")
+        web.kill()
+        with pytest.raises(requests.RequestException):
+            events.rest()
+    last_word.set()
+    eventually(lambda: Chunk.objects.filter(role="ai", content=LONG).exists(), "the reply is kept")
+    convo.start_web()
+    with ann.stream("GET", f"/copilot/stream/{session['turn_id']}", **{"Last-Event-ID": first.id}) as events:
+        assert text_of([first, *events.rest()]) == LONG
+    assert ann.ask("Go on", session_id=session["session_id"])[-1].name == "done"
+    assert len(ann.get(f"/copilot?session_id={session['session_id']}")["items"]) == 4
+    dispatcher.kill()
+
+
+def test_a_reply_whose_dispatcher_is_killed_is_begun_anew(convo, web, ann):
+    dispatcher = convo.start_dispatcher()
+    never = threading.Event()
+    convo.openai.then("reply", text="Half of a thought", hold=never)
+    with ann.stream("POST", "/copilot", {"message": "Count"}) as events:
+        turn_id = events.next("session").data["turn_id"]
+        first = events.next("delta")
+        assert "Half of a thought".startswith(first.data["text"])
+        dispatcher.kill()
+        convo.openai.then("reply", text=LONG)
+        convo.start_dispatcher()
+        rest = events.rest()
+        assert rest[-1].name == "done"
+        assert text_of([first, *rest]) == LONG, "the half thought is gone from the screen"
+    assert Turn.objects.get(pk=turn_id).attempt == 2
+    assert Chunk.objects.filter(role="ai", content__contains="Half of a thought").count() == 0
+    never.set()
