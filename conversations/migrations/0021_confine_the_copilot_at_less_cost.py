@@ -59,7 +59,7 @@ def confine(table: str, seen: str) -> migrations.RunSQL:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0019_answer_calls")]
+    dependencies = [("conversations", "0020_send_templates_and_quotes")]
 
     operations = [
         *(function(name, *how) for name, how in FUNCTIONS.items()),
