@@ -83,6 +83,11 @@ class Operation:
     def query(self) -> list[dict[str, Any]]:
         return [each for each in self.described.get("parameters", []) if each["in"] == "query"]
 
+    def needed_query(self, *but: str) -> str:
+        """What must stand in the query string, except for what is given apart."""
+        needed = [each["name"] for each in self.query if each.get("required") and each["name"] not in but]
+        return "&".join(f"{name}=hello" for name in needed)
+
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema itself, where it only names another."""

@@ -59,7 +59,7 @@ def confine(table: str, seen: str) -> migrations.RunSQL:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("conversations", "0020_send_templates_and_quotes")]
+    dependencies = [("conversations", "0024_erase_people")]
 
     operations = [
         *(function(name, *how) for name, how in FUNCTIONS.items()),
