@@ -134,13 +134,9 @@ def test_lists_say_how_to_go_on() -> None:
 def test_what_an_answer_holds_is_described(
     operation: Operation, server: WebServer, ids: dict[str, Any], shop: Any
 ) -> None:
-    needed = [
-        each["name"]
-        for each in operation.described.get("parameters", [])
-        if each["in"] == "query" and each.get("required")
-    ]
-    query = "&".join(f"{name}=hello" for name in needed)
-    answer = server.call(operation.method, f"{operation.route.path(ids)}?{query}", good_body(operation, shop.pk))
+    answer = server.call(
+        operation.method, f"{operation.route.path(ids)}?{operation.needed_query()}", good_body(operation, shop.pk)
+    )
     assert str(answer.status) in operation.described["responses"]
     said, *_ = [one for status, one in operation.described["responses"].items() if status < "300"]
     data = resolved(said["content"]["application/json"]["schema"]["properties"]["data"])

@@ -246,6 +246,7 @@ def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(tmp_pa
             **facts,
             "base_url": f"http://127.0.0.1:{again.port}",
             "admin_url": f"http://127.0.0.1:{again.port}/admin/",
+            "simulator_url": f"http://127.0.0.1:{again.port}/admin/conversations/channelaccount/simulator/",
         }
         assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
 
