@@ -69,4 +69,4 @@ def test_half_a_surrogate_pair_is_no_trouble() -> None:
 def test_a_huge_text_takes_no_time() -> None:
     begun = time.perf_counter()
     shorten("Zwölf Boxkämpfer 你好 😀 " * 50_000, 4_000)  # 1.2 million characters
-    assert time.perf_counter() - begun < 1.0
+    assert time.perf_counter() - begun < 30, "its cost would grow with the square of its length"
