@@ -192,12 +192,8 @@ class TakeoverSerializer(serializers.Serializer[Any]):
         allow_blank=True,
         help_text="Who has it then, as staff know them; the key's name if empty.",
     )
-    tell = serializers.BooleanField(
-        default=False, help_text="Whether the person is told, in the assistant's sentence for that."
-    )
-    from_colleague = serializers.BooleanField(
-        default=False, help_text="Whether to take it from whoever has it; otherwise that is a 409."
-    )
+    tell = Flag(default=False, help_text="Whether the person is told, in the assistant's sentence for that.")
+    from_colleague = Flag(default=False, help_text="Whether to take it from whoever has it; otherwise that is a 409.")
 
 
 class HandbackSerializer(serializers.Serializer[Any]):

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from channels_out.errors import SendError
 from conversations.models import SendPause
-from conversations.services.database import row
+from conversations.services.database import row, rows
 from conversations.services.retries import backoff
 
 FORGOTTEN_AFTER = timedelta(hours=1)  # throttled again later than that is throttled for the first time
@@ -55,4 +55,4 @@ def in_force(account_id: UUID, to_address: str, now: datetime) -> bool:
 
 def forget(now: datetime) -> None:
     """Pauses that are long over are gone."""
-    SendPause.objects.filter(until__lt=now - FORGOTTEN_AFTER).delete()
+    rows("DELETE FROM send_pauses WHERE until < $1::timestamptz - $2::interval RETURNING id", now, FORGOTTEN_AFTER)

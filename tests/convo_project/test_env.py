@@ -86,7 +86,7 @@ def test_the_example_lists_every_variable_that_is_read():
         for path in (env.PROJECT / room).rglob("*.py")
     ]
     reading = re.compile(
-        r"""env\.(?:text|required|whole|seconds|yes|words|url|choice|prices|name)\(\s*"([A-Z_0-9]+)\""""
+        r"""env\.(?:text|required|whole|seconds|yes|words|url|choice|prices|networks|name)\(\s*"([A-Z_0-9]+)\""""
     )
     read = {name for path in sources for name in reading.findall(path.read_text())} | {"CONVO_HOME"}
     listed = set(re.findall(r"^#?([A-Z_0-9]+)=", Path(env.PROJECT / ".env.example").read_text(), re.MULTILINE))

@@ -141,7 +141,7 @@ def test_a_model_that_stumbles_at_first_is_asked_again(ann: Browser, model: Fake
 
 
 def test_a_very_long_reply_comes_whole(ann: Browser, model: FakeOpenAI) -> None:
-    text = "".join(f"word{number} " for number in range(2_000)).strip()
+    text = "".join(f"word{number} " for number in range(500)).strip()
     model.then("reply", text=text)
     assert text_of(ann.ask("All of it")) == text
     assert Chunk.objects.get(role="ai").content == text
