@@ -1,8 +1,9 @@
-"""The two hottest requests, answered before Django's own handling begins: it costs more than they do.
+"""The hottest requests, answered before Django's own handling begins: it costs more than they do.
 
-A message to our own JSON door, and the reading of one session, each with an API key. Both call the services that the
-views call; whatever is not plain success (a bad body, key or id, a duplicate, a limit, any other route) is left to
-Django, with the body put back as it came. So nothing is decided here, and nothing is said twice.
+A message to our own JSON door, and the reading of one session, each with an API key, and a provider's signed payload.
+All call the services that the views call; whatever is not plain success (a bad body, key, signature or id, a
+duplicate, a limit, any other route) is left to Django, with the body put back as it came. So nothing is decided here,
+and nothing is said twice.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +21,12 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, reset_queries
 from django.utils import timezone
 
+from channels_out import registry
+from channels_out.contract import InboundRequest
 from conversations.http.envelope import DATABASE_AWAY, is_json, our_fault
 from conversations.http.throttling import count
 from conversations.http.webhook_body import arrival_of
-from conversations.services import api_keys, inbound, reading
+from conversations.services import api_keys, inbound, provider_events, reading
 from conversations.services.errors import DomainError
 
 log = logging.getLogger(__name__)
@@ -34,6 +38,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 WEBHOOK = re.compile(r"/webhooks/(messenger|whatsapp|sms|orb|voice)/inbound\Z")
 DETAIL = re.compile(r"/conversations/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\Z")
 DEFAULT_CHUNKS = 10
+ONE_MESSAGE = orjson.dumps({"success": True, "data": provider_events.Outcome(messages=1)})
 AWAY = orjson.dumps(DATABASE_AWAY)
 
 
@@ -45,7 +50,7 @@ def in_front_of(application: Application) -> Application:
             _measure(environ)
         key = environ.get("HTTP_X_SERVICE_API_KEY", "")
         try:
-            body = _answer(environ, key) if key else None
+            body = _answer(environ, key)
         except (OperationalError, InterfaceError):
             connection.close()
             return _send(start_response, "503 Service Unavailable", AWAY, ("Retry-After", "1"))
@@ -74,18 +79,16 @@ def _measure(environ: Environ) -> None:
 def _answer(environ: Environ, key: str) -> bytes | None:
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
     if method == "POST" and (match := WEBHOOK.match(path)):
-        return _message(environ, key, match[1])
-    if method == "GET" and not environ.get("QUERY_STRING") and (match := DETAIL.match(path)):
+        return _message(environ, key, match[1]) if key else _delivered(environ, match[1])
+    if key and method == "GET" and not environ.get("QUERY_STRING") and (match := DETAIL.match(path)):
         return _detail(key, UUID(match[1]))
     return None
 
 
 def _message(environ: Environ, key: str, channel: str) -> bytes | None:
-    length = environ.get("CONTENT_LENGTH", "")
-    if not length.isdigit() or int(length) > settings.MAX_WEBHOOK_BYTES or not is_json(environ.get("CONTENT_TYPE")):
+    body = _body(environ) if is_json(environ.get("CONTENT_TYPE")) else None
+    if body is None:
         return None
-    body = environ["wsgi.input"].read(int(length))
-    environ["wsgi.input"] = io.BytesIO(body)
     try:
         arrival, client_id = arrival_of(body, channel, timezone.now())
         _begin()
@@ -97,6 +100,39 @@ def _message(environ: Environ, key: str, channel: str) -> bytes | None:
     settled, key_id = found
     api_keys.note_use(key_id)
     return orjson.dumps({"success": True, "data": settled})
+
+
+def _delivered(environ: Environ, channel: str) -> bytes | None:
+    """What a provider delivered, if it is as it nearly always is."""
+    if environ.get("QUERY_STRING") or "HTTP_AUTHORIZATION" in environ or (body := _body(environ)) is None:
+        return None
+    address = settings.PUBLIC_BASE_URL + environ["PATH_INFO"]
+    arrived = InboundRequest("POST", address, _headers(environ), {}, body)
+    adapter = registry.recognise(channel, arrived)
+    if adapter is None or adapter.acknowledgement:
+        return None
+    _begin()
+    return ONE_MESSAGE if provider_events.settle_if_usual(arrived, adapter) else None
+
+
+def _headers(environ: Environ) -> dict[str, str]:
+    """As Django names them, in lower case."""
+    return {_header(name): value for name, value in environ.items() if name.startswith("HTTP_")}
+
+
+@lru_cache(maxsize=256)
+def _header(name: str) -> str:
+    return name[5:].replace("_", "-").lower()
+
+
+def _body(environ: Environ) -> bytes | None:
+    """The whole body, which stays to be read again; None if it is too long, or nobody knows how long."""
+    length = environ.get("CONTENT_LENGTH", "")
+    if not length.isdigit() or int(length) > settings.MAX_WEBHOOK_BYTES:
+        return None
+    body: bytes = environ["wsgi.input"].read(int(length))
+    environ["wsgi.input"] = io.BytesIO(body)
+    return body
 
 
 def _detail(key: str, conversation_id: UUID) -> bytes | None:

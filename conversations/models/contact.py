@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind, Channel
+from conversations.models.checks import one_of
 from conversations.models.client import Client
 
 
@@ -102,12 +103,8 @@ class ContactIdentity(models.Model):
         constraints = [
             # Used by provider webhooks: one address on a channel is one contact of its client.
             models.UniqueConstraint(name="one_contact_per_address", fields=["client", "channel", "address"]),
-            models.CheckConstraint(
-                name="identity_channel_known", condition=models.Q(channel__in=[c.value for c in Channel])
-            ),
-            models.CheckConstraint(
-                name="identity_kind_known", condition=models.Q(kind__in=[k.value for k in AddressKind])
-            ),
+            models.CheckConstraint(name="identity_channel_known", condition=one_of("channel", Channel)),
+            models.CheckConstraint(name="identity_kind_known", condition=one_of("kind", AddressKind)),
         ]
 
     def __str__(self) -> str:

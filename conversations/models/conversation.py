@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from channels_out.kinds import Channel
 from conversations.models.assistant import Assistant
 from conversations.models.channel_account import ChannelAccount
+from conversations.models.checks import Rule, none_negative, one_of
 from conversations.models.client import DEFAULT_GOAL, Client
 from conversations.models.contact import Contact, ContactIdentity
 
@@ -107,13 +108,13 @@ class Conversation(models.Model):
     # Remembering: due from the end on, tried until done; guests are deleted instead.
     remembered_at = models.DateTimeField(null=True, blank=True)
     remember_due_at = models.DateTimeField(null=True, blank=True)
-    remember_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    remember_attempts = models.SmallIntegerField(default=0, db_default=0)
     remember_error = models.CharField(max_length=200, blank=True, default="", db_default="")
     archived_at = models.DateTimeField(null=True, blank=True)
 
-    last_position = models.PositiveIntegerField(default=0, db_default=0)
-    inbound_sequence = models.PositiveIntegerField(default=0, db_default=0)
-    history_from = models.PositiveIntegerField(
+    last_position = models.IntegerField(default=0, db_default=0)
+    inbound_sequence = models.IntegerField(default=0, db_default=0)
+    history_from = models.IntegerField(
         null=True, blank=True, help_text="What was said up to this position is not shown to assistants any more."
     )
 
@@ -124,10 +125,10 @@ class Conversation(models.Model):
     reply_owed = models.BooleanField(default=False, db_default=False)
     reply_due_at = models.DateTimeField(null=True, blank=True)
     burst_began_at = models.DateTimeField(null=True, blank=True)
-    reply_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
-    reply_crashes = models.PositiveSmallIntegerField(default=0, db_default=0)
-    replies_failed = models.PositiveSmallIntegerField(default=0, db_default=0)
-    drafts_overtaken = models.PositiveSmallIntegerField(default=0, db_default=0)
+    reply_attempts = models.SmallIntegerField(default=0, db_default=0)
+    reply_crashes = models.SmallIntegerField(default=0, db_default=0)
+    replies_failed = models.SmallIntegerField(default=0, db_default=0)
+    drafts_overtaken = models.SmallIntegerField(default=0, db_default=0)
     fallback_sent = models.BooleanField(default=False, db_default=False)
 
     # A person has it, or should look at it. Taken over by nobody: it waits for whoever takes it, and the assistant is
@@ -154,39 +155,40 @@ class Conversation(models.Model):
                 fields=["contact", "channel", "thread"],
                 condition=models.Q(status__in=["active", "stale"]),
             ),
+            models.CheckConstraint(name="conversation_status_known", condition=one_of("status", Status)),
+            models.CheckConstraint(name="conversation_channel_known", condition=one_of("channel", Channel)),
+            models.CheckConstraint(name="conversation_ended_by_known", condition=one_of("ended_by", ["", *EndedBy])),
             models.CheckConstraint(
-                name="conversation_status_known", condition=models.Q(status__in=[s.value for s in Status])
+                name="conversation_counts_from_zero",
+                condition=none_negative("last_position", "inbound_sequence", "history_from"),
             ),
             models.CheckConstraint(
-                name="conversation_channel_known", condition=models.Q(channel__in=[c.value for c in Channel])
-            ),
-            models.CheckConstraint(
-                name="conversation_ended_by_known", condition=models.Q(ended_by__in=["", *(e.value for e in EndedBy)])
+                name="conversation_tries_from_zero",
+                condition=none_negative(
+                    *("remember_attempts", "reply_attempts", "reply_crashes", "replies_failed", "drafts_overtaken")
+                ),
             ),
             models.CheckConstraint(
                 name="conversation_ended_when_not_open",
-                condition=models.Q(status__in=["active", "stale"], ended_at__isnull=True, ended_by="")
-                | (
-                    models.Q(ended_at__isnull=False)
-                    & ~models.Q(status__in=["active", "stale"])
-                    & ~models.Q(ended_by="")
+                condition=Rule(
+                    "({0} IS NULL) = ({1} = ANY ('{{active,stale}}'::text[])) AND ({0} IS NULL) = ({2} = '')",
+                    *("ended_at", "status", "ended_by"),
                 ),
             ),
             models.CheckConstraint(
                 name="conversation_owes_replies_only_while_open",
-                condition=models.Q(reply_owed=False)
-                | models.Q(status__in=["active", "stale"], reply_due_at__isnull=False),
+                condition=Rule("NOT {0} OR {1} IS NOT NULL AND {2} IS NULL", "reply_owed", "reply_due_at", "ended_at"),
             ),
             models.CheckConstraint(
                 name="conversation_taken_over_for_a_time",
-                condition=models.Q(
-                    taken_over_at__isnull=True, taken_over_until__isnull=True, taken_over_name="", taken_over_by=None
-                )
-                | models.Q(taken_over_at__isnull=False),
+                condition=Rule(
+                    "{0} IS NOT NULL OR num_nonnulls({1}, {2}) = 0 AND {3} = ''",
+                    *("taken_over_at", "taken_over_until", "taken_over_by", "taken_over_name"),
+                ),
             ),
             models.CheckConstraint(
                 name="conversation_thread_only_where_channels_have_them",
-                condition=models.Q(thread="") | models.Q(channel__in=["voice", "web"]),
+                condition=Rule("{0} = '' OR {1} = ANY ('{{voice,web}}'::text[])", "thread", "channel"),
             ),
         ]
         indexes = [
@@ -265,7 +267,7 @@ class Chunk(models.Model):
     conversation = models.ForeignKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="chunks", db_constraint=False, db_index=False
     )  # cascades in the database
-    position = models.PositiveIntegerField()
+    position = models.IntegerField()
     role = models.CharField(max_length=10, choices=Role)
     content = models.TextField()
     author = models.ForeignKey(
@@ -286,7 +288,7 @@ class Chunk(models.Model):
             models.UniqueConstraint(
                 name="one_message_once", fields=["dedupe_key"], condition=models.Q(dedupe_key__isnull=False)
             ),
-            models.CheckConstraint(name="chunk_role_known", condition=models.Q(role__in=[r.value for r in Role])),
+            models.CheckConstraint(name="chunk_role_known", condition=one_of("role", Role)),
             models.CheckConstraint(name="chunk_position_from_one", condition=models.Q(position__gte=1)),
         ]
         indexes = [
@@ -370,7 +372,7 @@ class ConversationEvent(models.Model):
         constraints = [
             models.CheckConstraint(
                 name="event_actor_known",
-                condition=models.Q(actor__in=["contact", "assistant", "staff", "api", "system"]),
+                condition=one_of("actor", ["contact", "assistant", "staff", "api", "system"]),
             )
         ]
 

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind
 from conversations.models.channel_account import ChannelAccount
+from conversations.models.checks import one_of
 from conversations.models.conversation import Chunk, Conversation
 
 
@@ -89,11 +90,9 @@ class Message(models.Model):
             ),
             models.CheckConstraint(
                 name="message_status_known",
-                condition=models.Q(
-                    status__in=[
-                        *("queued", "claimed", "sending", "unknown", "sent"),
-                        *("delivered", "read", "failed", "cancelled"),
-                    ]
+                condition=one_of(
+                    "status",
+                    ("queued", "claimed", "sending", "unknown", "sent", "delivered", "read", "failed", "cancelled"),
                 ),
             ),
             models.CheckConstraint(

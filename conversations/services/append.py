@@ -9,8 +9,11 @@ hits the unique index and its whole statement is undone, position and time inclu
 The reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
 message that is not answered (`burst_began_at`); services/transcript.py says the same for the slow path.
 
-The plan is prepared once and kept, perhaps since the tables were small. So the session is looked up by a subquery, not
-by a join: that leaves PostgreSQL no other way than from the person to the session, never along all of a channel.
+The plan is prepared once and kept, perhaps since the tables were small, when every index looks as good as another. So
+it is written such that only the right one fits: the session is looked up by a subquery, not by a join, which leaves
+PostgreSQL no other way than from the person to the session; and channel and status are compared as expressions, so that
+the indexes which list all sessions of a channel or status are of no use. `status IN` is what the index of open sessions
+(`one_open_conversation`) says.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from uuid import UUID
 
 from channels_out.kinds import Channel
 from conversations.services.database import row
+from conversations.services.known_accounts import ACCOUNT_VERSION
 
 
 def quiet_window(channel: str) -> str:
@@ -51,6 +55,7 @@ WITH person AS (
       AND ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
       AND (SELECT count(*) FROM contact_identities o
            WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])) = cardinality($13::text[])
+      AND ($14::text IS NULL OR $14 = (SELECT {account_version} FROM channel_accounts a WHERE a.id = $8))
 )"""
 
 _APPEND = """
@@ -67,7 +72,8 @@ _APPEND = """
             $3 + person.quiet,
             CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END + person.longest_wait)
     FROM person
-    WHERE s.contact_id = (SELECT id FROM person) AND s.channel = $1 AND s.thread = $2 AND s.status = 'active'
+    WHERE s.contact_id = (SELECT id FROM person) AND s.thread = $2 AND s.status IN ('active', 'stale')
+      AND s.channel || '' = $1 AND s.status || '' = 'active'
       AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
       AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
     RETURNING s.id, s.last_position, s.is_guest, person.key_id
@@ -81,7 +87,7 @@ _APPEND = """
 SELECT session.id, chunk.id, session.last_position, session.is_guest, session.key_id FROM session, chunk"""
 
 BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
-BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1")) + _APPEND
+BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1"), account_version=ACCOUNT_VERSION) + _APPEND
 
 
 def dedupe_key(scope: str, message_id: str) -> UUID | None:
@@ -137,8 +143,15 @@ def append_by_key(
 
 
 def append_by_address(
-    said: Said, client_id: UUID, address: str, phone: str | None, name: str, aliases: list[str]
+    said: Said,
+    client_id: UUID,
+    address: str,
+    phone: str | None,
+    name: str,
+    aliases: list[str],
+    account_version: str | None = None,
 ) -> Appended | None:
-    """Append what a provider delivered. None: nothing was done. Raises IntegrityError on a race."""
-    found = row(BY_ADDRESS, *said.values(), client_id, address, phone, name, aliases)
+    """Append what a provider delivered, if the account and its client are still of this version, where one is given.
+    None: nothing was done. Raises IntegrityError on a race."""
+    found = row(BY_ADDRESS, *said.values(), client_id, address, phone, name, aliases, account_version)
     return Appended(*found) if found else None

@@ -108,7 +108,7 @@ def _find(account: ChannelAccount, call: Call) -> UUID | None:
     found = row(
         """
         SELECT s.id FROM contact_identities i
-        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel = 'voice' AND s.thread = $3
+        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel || '' = 'voice' AND s.thread = $3
         WHERE i.client_id = $1 AND i.channel = 'voice' AND i.address = $2
         ORDER BY s.started_at DESC LIMIT 1
         """,

@@ -112,6 +112,15 @@ def _opened(opened: Opened) -> Settled:
     )
 
 
+def append_from(account: ChannelAccount, version: str, arrival: Arrival) -> bool:
+    """The message of a known person is in their active session, if the account and its client are still as they were
+    read. False: nothing was done, settle() it after reading the account again."""
+    try:
+        return not arrival.wish and _append(account.client_id, arrival, version) is not None
+    except IntegrityError:
+        return False  # somebody else was first: settle() looks again
+
+
 def settle(client: Client, arrival: Arrival) -> Settled:
     """The message is in the person's open session, which is opened if there is none; a message seen before is where it
     was, and changes nothing.
@@ -121,7 +130,7 @@ def settle(client: Client, arrival: Arrival) -> Settled:
     wish = arrival.wish
     for _ in range(TRIES):
         try:
-            if arrival.account and not wish and (appended := _append(client, arrival)):
+            if arrival.account and not wish and (appended := _append(client.pk, arrival)):
                 return _appended(appended)
             with transaction.atomic():
                 settled = _settle(client, arrival)
@@ -133,10 +142,10 @@ def settle(client: Client, arrival: Arrival) -> Settled:
     raise UnavailableError("Too much happens in this session at once; send it again.")
 
 
-def _append(client: Client, arrival: Arrival) -> Appended | None:
+def _append(client_id: UUID, arrival: Arrival, version: str | None = None) -> Appended | None:
     person = arrival.who
     aliases = [address for _, address in person.aliases]
-    return append_by_address(arrival.said(), client.pk, person.address, person.phone, person.name, aliases)
+    return append_by_address(arrival.said(), client_id, person.address, person.phone, person.name, aliases, version)
 
 
 def _appended(appended: Appended) -> Settled:

@@ -117,7 +117,7 @@ BY_KEY = (
       AND (p.id IS NULL OR (($8::text IS NULL OR p.phone = $8) AND ($9::text = '' OR p.name = $9)))
       AND NOT EXISTS (
           SELECT FROM conversations o
-          WHERE o.contact_id = p.id AND o.channel = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
+          WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
     )
     + _OPEN
 )

@@ -38,7 +38,7 @@ _REACH = """
     WITH theirs AS (
         SELECT m.id
         FROM contact_identities i
-        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel = $2
+        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel || '' = $2
         JOIN conversation_messages m ON m.conversation_id = s.id
         WHERE i.client_id = $1 AND i.channel = $2 AND i.address = $3
           AND m.channel_account_id = $4 AND m.to_address = $3 AND m.status = ANY($6::text[])

@@ -29,7 +29,7 @@ _WROTE = """
 SELECT EXISTS (
     SELECT
     FROM conversations mine
-    JOIN conversations s ON s.contact_id = mine.contact_id AND s.channel = mine.channel
+    JOIN conversations s ON s.contact_id = mine.contact_id AND s.channel || '' = mine.channel
     JOIN LATERAL (
         SELECT k.created_at, k.metadata->>'sent_at' AS sent_at
         FROM conversation_chunks k

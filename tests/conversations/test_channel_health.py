@@ -53,7 +53,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert waiting.look().late == ""
     account.refresh_from_db()
     assert account.health == "broken"
-    session = Conversation.objects.get(device__address="a")
+    session = Conversation.objects.get(chunks__messages=ids[0])
     assert session.events.filter(kind="account_broken", cause="http_401").count() == 1
 
     mona = sign_in("mona", shop, "manager")
