@@ -20,17 +20,19 @@ class Rule(models.Func):
 
     def __init__(self, sql: str, *columns: str, **extra: Any) -> None:
         super().__init__(*columns, **extra)
-        self.sql = sql
+        self.condition = sql
 
     def as_sql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
         """The condition with the columns, or what is to be tried in their stead, in their places."""
-        sql, values = "", []
-        for text, place, _, _ in Formatter().parse(self.sql):
-            sql += text
+        parts: list[str] = []
+        values: list[Any] = []
+        for text, place, _, _ in Formatter().parse(self.condition):
+            parts.append(text)
             if place is not None:
                 column, given = compiler.compile(self.source_expressions[int(place)])
-                sql, values = sql + column, [*values, *given]
-        return sql, values
+                parts.append(column)
+                values += given
+        return "".join(parts), values
 
 
 def one_of(column: str, words: Any) -> Rule:

@@ -8,7 +8,9 @@ secret, an account that is switched off, a client that is changed: from the next
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models.expressions import RawSQL
 
@@ -35,11 +37,13 @@ class KnownAccount:
 _known: dict[tuple[str, str, str], KnownAccount] = {}
 
 
-def remember(account: ChannelAccount, version: str) -> None:
-    """The account is known from now on, as it is in this version."""
-    if len(_known) >= MOST:
-        _known.clear()
-    _known[account.provider, account.channel, account.address] = KnownAccount(account, as_account(account), version)
+def remember(accounts: Iterable[Any]) -> None:
+    """The accounts, read with their client and annotated with their VERSION, are known from now on."""
+    for account in accounts:
+        if len(_known) >= MOST:
+            _known.clear()
+        address = (account.provider, account.channel, account.address)
+        _known[address] = KnownAccount(account, as_account(account), account.version)
 
 
 def find(adapter: Adapter, address: str) -> KnownAccount | None:

@@ -80,8 +80,7 @@ def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
     found = active_accounts(adapter).filter(address__in=named).annotate(version=known_accounts.VERSION)
     accounts = {account.address: account for account in found}
     verified = _verified(adapter, request, accounts)
-    for account in verified.values():
-        known_accounts.remember(account, account.version)
+    known_accounts.remember(verified.values())
     try:
         events = adapter.parse(request)
     except Exception as error:

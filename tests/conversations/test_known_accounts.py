@@ -123,6 +123,8 @@ def test_a_bad_signature_is_refused_and_counted_once(meta, known, server):
 
 def test_only_so_many_are_known(meta, account, server, monkeypatch):
     monkeypatch.setattr(known_accounts, "MOST", 1)
-    known_accounts.remember(ChannelAccount(provider="whatsapp", channel="whatsapp", address="another"), "0")
+    other = ChannelAccount(provider="whatsapp", channel="whatsapp", address="another")
+    other.version = "0"
+    known_accounts.remember([other])
     assert say(server, meta, "Hello").status == 200
     assert list(known_accounts._known) == [("whatsapp", "whatsapp", meta.phone_number_id)]
