@@ -22,7 +22,7 @@ class Rule(models.Func):
         super().__init__(*columns, **extra)
         self.condition = sql
 
-    def as_sql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
+    def as_sql(self, compiler: Any, connection: Any, **more: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
         """The condition with the columns, or what is to be tried in their stead, in their places."""
         parts: list[str] = []
         values: list[Any] = []
