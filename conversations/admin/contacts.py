@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -17,8 +18,10 @@ from conversations.admin.base import ReadOnlyPage
 from conversations.admin.confirmed import confirmed
 from conversations.admin.deeds import staff
 from conversations.admin.long_list import LongList
+from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
 from conversations.services import erasing
+from conversations.services.export import person
 
 
 class OptedOut(admin.SimpleListFilter):
@@ -38,7 +41,7 @@ class OptedOut(admin.SimpleListFilter):
 
 @admin.register(Contact)
 class ContactAdmin(LongList):
-    """People. Managers hold them for legal reasons, and erase them."""
+    """People. Managers hold them for legal reasons, export what is known of them, and erase them."""
 
     client_path = "client"
     to_change: str | None = Role.MANAGER
@@ -49,7 +52,7 @@ class ContactAdmin(LongList):
     ordering = ["-created_at", "-id"]
     readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
     fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
-    actions_detail = ["erase"]
+    actions_detail = ["export", "erase"]
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:
@@ -60,6 +63,20 @@ class ContactAdmin(LongList):
     def holds(self, contact: Contact) -> str:
         """What an erasure would remove."""
         return _counted(erasing.preview(contact))
+
+    @confirmed(
+        "Export",
+        question="You get a zip with all that Convo holds of this person: sessions, what was said, sends, replies, the"
+        " ledger, global memory, as JSON lines and as a page to read or print. What was redacted is not in it. The"
+        " audit trail and the time line of each session will say that you took it.",
+        icon="download",
+        path="export",
+    )
+    def export(self, request: HttpRequest, contact: Contact) -> HttpResponseBase:
+        """All that is known of the person."""
+        taken = person.export(contact.pk, actor=staff(request), now=timezone.now(), client=contact.client)
+        self.note(request, "exported", contact)
+        return Download(taken.pieces(), name=taken.name, content_type="application/zip")
 
     @confirmed(
         "Erase",
