@@ -45,14 +45,42 @@ class ContactAdmin(LongList):
 
     client_path = "client"
     to_change: str | None = Role.MANAGER
-    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "client", "created_at"]
+    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
     list_filter = ["is_guest", OptedOut]
-    list_select_related = ["client"]
+    list_select_related = ["client", "merged_into"]
     search_fields = ["user_id__exact", "phone__exact"]
     ordering = ["-created_at", "-id"]
-    readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
-    fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
+    readonly_fields = [
+        "client",
+        "user_id",
+        "name",
+        "phone",
+        "is_guest",
+        "opted_out_on",
+        "known_as",
+        "created_at",
+        "holds",
+    ]
+    fields = [
+        *("client", "user_id", "known_as", "name", "phone", "is_guest", "opted_out_on", "created_at"),
+        *("hold_reason", "holds"),
+    ]
     actions_detail = ["export", "erase"]
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Contact | None:
+        """The contact; of an alias, the person that it stands for."""
+        contact: Contact | None = super().get_object(request, object_id, from_field)
+        return (contact.merged_into or contact) if contact else None
+
+    @admin.display(description="Alias of")
+    def same_as(self, contact: Contact) -> str:
+        """The person, where two contacts were merged."""
+        return str(contact.merged_into or "")
+
+    @admin.display(description="Also")
+    def known_as(self, contact: Contact) -> str:
+        """The user ids of contacts that turned out to be the same person."""
+        return ", ".join(contact.aliases.values_list("user_id", flat=True)) or "-"
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:

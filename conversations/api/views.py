@@ -41,7 +41,7 @@ from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services import api_keys, closing, outreach, reading, sending, steps, takeover
+from conversations.services import api_keys, closing, contacts, outreach, reading, sending, steps, takeover
 from conversations.services.errors import NotFoundError
 from conversations.services.export.transcripts import FORMATS
 from conversations.services.outreach import Outreach
@@ -76,7 +76,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         if channel := wanted.get("channel"):
             found = found.filter(channel=channel)
         if user_id := wanted.get("user_id"):
-            found = found.filter(contact__client=self._client(), contact__user_id=user_id)
+            found = found.filter(contact=contacts.known_as(self._client(), user_id))
         if after := wanted.get("started_after"):
             found = found.filter(started_at__gte=after)
         if before := wanted.get("started_before"):

@@ -11,8 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from conversations.management.output import print_json, refusals
-from conversations.models import Contact
-from conversations.services import setup
+from conversations.services import contacts, setup
 from conversations.services.export import person
 from conversations.services.ledger import Actor, Kind
 
@@ -55,10 +54,10 @@ def _contact_id(client: Any, options: dict[str, Any]) -> UUID:
             return UUID(options["contact"])
         except ValueError:
             raise CommandError("--contact must be a contact's id.") from None
-    found = Contact.objects.filter(client=client, user_id=options["user_id"]).values_list("pk", flat=True).first()
+    found = contacts.known_as(client, options["user_id"])
     if found is None:
         raise CommandError("This client has no such contact.")
-    return found
+    return found.pk
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db.models import F, Model, QuerySet
+from django.db.models import F, Model, Q, QuerySet
 
 from conversations.models import (
     AgentState,
@@ -22,6 +22,7 @@ from conversations.models import (
     Client,
     Contact,
     ContactIdentity,
+    ContactMatch,
     Conversation,
     ConversationEvent,
     Correction,
@@ -132,10 +133,11 @@ def export(
 ) -> Export:
     """All that is known of the client's (any client's, if None) contact, ready to be written. The ledger of each of
     their sessions says who took it. Raises NotFoundError."""
-    found = Contact.objects.select_related("client").filter(pk=contact_id)
+    found = Contact.objects.select_related("client", "merged_into__client").filter(pk=contact_id)
     contact = (found.filter(client=client) if client else found).first()
     if contact is None:
         raise NotFoundError("There is no such contact.")
+    contact = contact.merged_into or contact
     for sessions in _together(contact):
         note_taken(sessions, actor=actor, cause="with all that is known of the contact")
     return Export(contact, now, progress)
@@ -143,7 +145,10 @@ def export(
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 def _contact(contact: Contact) -> Iterable[Row]:
-    return Contact.objects.filter(pk=contact.pk).values(*columns(Contact), client_sub_domain=F("client__sub_domain"))
+    rows_of = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact)).order_by(
+        F("merged_into_id").asc(nulls_first=True), "created_at"
+    )
+    return rows_of.values(*columns(Contact), client_sub_domain=F("client__sub_domain"))
 
 
 def _addresses(contact: Contact) -> Iterable[Row]:
@@ -240,17 +245,24 @@ def _inbound_events(contact: Contact) -> Iterator[Row]:
 def _names(contact: Contact) -> list[str]:
     """What the person is called in payloads, with and without the plus of a phone."""
     addresses = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
-    names = {contact.user_id, contact.phone or "", *addresses} - {""}
+    aliases = contact.aliases.values_list("user_id", flat=True)
+    names = {contact.user_id, contact.phone or "", *addresses, *aliases} - {""}
     return sorted(names | {name.removeprefix("+") for name in names})
 
 
 def _staff_actions(contact: Contact) -> Iterable[Row]:
-    about = StaffAction.objects.filter(object_type="contact", object_id=str(contact.pk))
+    ids = [str(pk) for pk in (contact.pk, *contact.aliases.values_list("pk", flat=True))]
+    about = StaffAction.objects.filter(object_type="contact", object_id__in=ids)
     return in_order(about.values(*columns(StaffAction)), "id")
 
 
 def _erasures(contact: Contact) -> Iterable[Row]:
     return in_order(Erasure.objects.filter(contact=contact.pk).values(*columns(Erasure)), "begun_at", "id")
+
+
+def _matches(contact: Contact) -> Iterable[Row]:
+    about = ContactMatch.objects.filter(Q(first=contact) | Q(second=contact))
+    return in_order(about.values(*columns(ContactMatch)), "id")
 
 
 KINDS: Mapping[str, Callable[[Contact], Iterable[Row]]] = {
@@ -261,6 +273,7 @@ KINDS: Mapping[str, Callable[[Contact], Iterable[Row]]] = {
     "corrections": _corrections,
     "memories": _memories,
     "vectors": _vectors,
+    "matches": _matches,
     "inbound_events": _inbound_events,
     "staff_actions": _staff_actions,
     "erasures": _erasures,
