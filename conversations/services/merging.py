@@ -188,11 +188,11 @@ def _move_sessions(person: Contact, alias: Contact, actor: Actor, now: datetime)
 
 def _no_guests(person: Contact, now: datetime) -> None:
     """The sessions are nobody's whom we do not know: they are remembered instead of deleted."""
-    ended = Q(status__in=[Status.EXPIRED, Status.CLOSED], last_position__gt=0)
-    guests = Conversation.objects.filter(contact=person, is_guest=True)
-    if guests.filter(ended, remembered_at=None).update(is_guest=False, remember_due_at=now, remember_attempts=0):
+    theirs = Conversation.objects.filter(contact=person)
+    theirs.filter(is_guest=True).update(is_guest=False)
+    ended = theirs.filter(status__in=[Status.EXPIRED, Status.CLOSED], last_position__gt=0)
+    if ended.filter(remembered_at=None, remember_due_at=None).update(remember_due_at=now, remember_attempts=0):
         enqueue("remember_ended")
-    guests.update(is_guest=False)
 
 
 def _unite(person: Contact, alias: Contact) -> None:

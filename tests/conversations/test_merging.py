@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +30,6 @@ from conversations.services import (
     corrections,
     erasing,
     inbound,
-    lifecycle,
     merging,
     opting_out,
     remembering,
@@ -40,7 +38,7 @@ from conversations.services import (
 )
 from conversations.services.contacts import Person
 from conversations.services.errors import ConflictError, NotFoundError
-from conversations.services.ledger import SYSTEM, Actor
+from conversations.services.ledger import SYSTEM, Actor, record
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -191,6 +189,7 @@ def test_what_is_gone_by_the_clock_keeps_its_own_order(door):
     door.says("2", user_id="ann")
     door.says("3", user_id="bea", phone=PHONE)
     Chunk.objects.filter(content="1").update(created_at=timezone.now())  # its clock ran ahead
+    Conversation.objects.update(last_message_at=timezone.now())
     merge(ContactMatch.objects.get())
     words = said(Conversation.objects.open().get())
     assert words.index("1") < words.index("2")
@@ -222,10 +221,9 @@ def test_ended_sessions_and_memory_follow_and_guests_are_remembered(door):
     door.says("As ann", user_id="ann", phone=PHONE)
     door.says("As a guest", user_id="bea")
     guest = Contact.objects.get(user_id="bea")
-    lifecycle.sweep(timezone.now() + timedelta(minutes=1))
-    Conversation.objects.filter(contact=guest).update(
-        status="expired", ended_at=timezone.now(), ended_by="timeout", reply_owed=False
-    )
+    expired = Conversation.objects.filter(contact=guest)
+    expired.update(status="expired", ended_at=timezone.now(), ended_by="timeout", reply_owed=False)
+    record(expired.get(), "expired", SYSTEM, from_status="active", to_status="expired")
     closing.close(
         Conversation.objects.get(contact__user_id="ann").pk, ended_by="user", actor=SYSTEM, now=timezone.now()
     )

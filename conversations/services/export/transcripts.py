@@ -7,7 +7,7 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from conversations.models import Chunk, Conversation, Message, Role, corrected_text
@@ -34,6 +34,11 @@ class Entry:
     by_staff: bool
     original: str | None = None
     delivery: tuple[str, ...] = ()
+
+    @property
+    def when(self) -> str:
+        """For people."""
+        return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def entries(session: Conversation) -> Iterator[list[Entry]]:
