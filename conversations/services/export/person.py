@@ -145,10 +145,10 @@ def export(
 
 # --- what there is ---------------------------------------------------------------------------------------------------
 def _contact(contact: Contact) -> Iterable[Row]:
-    rows_of = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact)).order_by(
-        F("merged_into_id").asc(nulls_first=True), "created_at"
-    )
-    return rows_of.values(*columns(Contact), client_sub_domain=F("client__sub_domain"))
+    """The person first, then the aliases."""
+    theirs = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact))
+    first = theirs.order_by(F("merged_into_id").asc(nulls_first=True), "created_at")
+    yield from first.values(*columns(Contact), client_sub_domain=F("client__sub_domain"))
 
 
 def _addresses(contact: Contact) -> Iterable[Row]:
