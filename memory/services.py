@@ -36,7 +36,9 @@ __all__ = [
         "TranscriptEntry",
         "forget",
         "how_many",
+        "how_many_of",
         "latest_summaries",
+        "move",
         "remember",
         "search",
         "sessions_that_say",
@@ -89,6 +91,21 @@ def how_many(conversation_ids: Sequence[UUID]) -> tuple[int, int]:
     """How many of the sessions memory knows, and how many vectors of them it has at Pinecone or under way."""
     known = Memory.objects.filter(pk__in=conversation_ids).count()
     return known, MemoryVector.objects.filter(conversation_id__in=conversation_ids).count()
+
+
+def how_many_of(client_id: UUID, contact_id: UUID) -> int:
+    """How many sessions of the client's contact memory knows."""
+    return Memory.objects.of(client_id).filter(contact_id=contact_id).count()
+
+
+def move(client_id: UUID, from_contact: UUID, to_contact: UUID) -> list[UUID]:
+    """What is remembered of the one contact is remembered of the other. Returns the sessions of which Pinecone has
+    vectors, which name the first until the session is remembered anew."""
+    moved = Memory.objects.of(client_id).filter(contact_id=from_contact)
+    sessions = list(moved.values_list("pk", flat=True))
+    moved.update(contact_id=to_contact)
+    vectors = MemoryVector.objects.filter(conversation_id__in=sessions)
+    return list(vectors.values_list("conversation_id", flat=True).distinct())
 
 
 def _with_summary(record: SessionRecord) -> SessionRecord:

@@ -8,6 +8,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     conversations,
     events,
     keys,
+    matches,
     people,
     system,
     trail,

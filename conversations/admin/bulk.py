@@ -21,8 +21,9 @@ from conversations.admin.access import Role
 from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.session_list import SessionList
 from conversations.models import OPEN, Assistant, BulkJob, Status
-from conversations.services import bulk, export
+from conversations.services import bulk
 from conversations.services.errors import NotFoundError
+from conversations.services.export.sessions import lines
 
 KINDS = {"close": "Close", "assign": "Assign assistant", "archive": "Archive", "export": "Export"}
 # In which states a session can be what is asked for.
@@ -161,7 +162,7 @@ def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
 
 
 def _download(request: HttpRequest, ids: Sequence[UUID]) -> StreamingHttpResponse:
-    answer = StreamingHttpResponse(export.lines(ids, actor=staff(request)), content_type="application/x-ndjson")
+    answer = StreamingHttpResponse(lines(ids, actor=staff(request)), content_type="application/x-ndjson")
     answer["Content-Disposition"] = f'attachment; filename="sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"'
     answer["Cache-Control"] = "no-store"
     return answer

@@ -10,6 +10,7 @@ from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -17,7 +18,7 @@ from unfold.decorators import action
 
 from conversations.services.errors import DomainError
 
-Deed = Callable[[Any, HttpRequest, Any], str | HttpResponse]
+Deed = Callable[[Any, HttpRequest, Any], str | HttpResponseBase]
 
 
 def confirmed(title: str, *, question: str, icon: str, path: str, permission: str = "change") -> Callable[[Deed], Any]:
@@ -30,7 +31,7 @@ def confirmed(title: str, *, question: str, icon: str, path: str, permission: st
 
     def decorate(deed: Deed) -> Any:
         @wraps(deed)
-        def view(page: Any, request: HttpRequest, object_id: str) -> HttpResponse:
+        def view(page: Any, request: HttpRequest, object_id: str) -> HttpResponseBase:
             row = page.get_object(request, unquote(object_id))
             if row is None:
                 missing: HttpResponse = page.missing(request, object_id)
@@ -48,7 +49,7 @@ def confirmed(title: str, *, question: str, icon: str, path: str, permission: st
             except DomainError as error:
                 page.message_user(request, str(error), messages.ERROR)
                 return redirect(back)
-            if isinstance(said, HttpResponse):
+            if isinstance(said, HttpResponseBase):
                 return said
             page.message_user(request, said, messages.SUCCESS)
             return redirect(back)

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
@@ -17,8 +18,10 @@ from conversations.admin.base import ReadOnlyPage
 from conversations.admin.confirmed import confirmed
 from conversations.admin.deeds import staff
 from conversations.admin.long_list import LongList
+from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
 from conversations.services import erasing
+from conversations.services.export import person
 
 
 class OptedOut(admin.SimpleListFilter):
@@ -38,18 +41,46 @@ class OptedOut(admin.SimpleListFilter):
 
 @admin.register(Contact)
 class ContactAdmin(LongList):
-    """People. Managers hold them for legal reasons, and erase them."""
+    """People. Managers hold them for legal reasons, export what is known of them, and erase them."""
 
     client_path = "client"
     to_change: str | None = Role.MANAGER
-    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "client", "created_at"]
+    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
     list_filter = ["is_guest", OptedOut]
-    list_select_related = ["client"]
+    list_select_related = ["client", "merged_into"]
     search_fields = ["user_id__exact", "phone__exact"]
     ordering = ["-created_at", "-id"]
-    readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
-    fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
-    actions_detail = ["erase"]
+    readonly_fields = [
+        "client",
+        "user_id",
+        "name",
+        "phone",
+        "is_guest",
+        "opted_out_on",
+        "known_as",
+        "created_at",
+        "holds",
+    ]
+    fields = [
+        *("client", "user_id", "known_as", "name", "phone", "is_guest", "opted_out_on", "created_at"),
+        *("hold_reason", "holds"),
+    ]
+    actions_detail = ["export", "erase"]
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Contact | None:
+        """The contact; of an alias, the person that it stands for."""
+        contact: Contact | None = super().get_object(request, object_id, from_field)
+        return (contact.merged_into or contact) if contact else None
+
+    @admin.display(description="Alias of")
+    def same_as(self, contact: Contact) -> str:
+        """The person, where two contacts were merged."""
+        return str(contact.merged_into or "")
+
+    @admin.display(description="Also")
+    def known_as(self, contact: Contact) -> str:
+        """The user ids of contacts that turned out to be the same person."""
+        return ", ".join(contact.aliases.values_list("user_id", flat=True)) or "-"
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:
@@ -60,6 +91,20 @@ class ContactAdmin(LongList):
     def holds(self, contact: Contact) -> str:
         """What an erasure would remove."""
         return _counted(erasing.preview(contact))
+
+    @confirmed(
+        "Export",
+        question="You get a zip with all that Convo holds of this person: sessions, what was said, sends, replies, the"
+        " ledger, global memory, as JSON lines and as a page to read or print. What was redacted is not in it. The"
+        " audit trail and the time line of each session will say that you took it.",
+        icon="download",
+        path="export",
+    )
+    def export(self, request: HttpRequest, contact: Contact) -> HttpResponseBase:
+        """All that is known of the person."""
+        taken = person.export(contact.pk, actor=staff(request), now=timezone.now(), client=contact.client)
+        self.note(request, "exported", contact)
+        return Download(taken.pieces(), name=taken.name, content_type="application/zip")
 
     @confirmed(
         "Erase",

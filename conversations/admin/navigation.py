@@ -19,6 +19,7 @@ from conversations.models import (
     ChannelAccount,
     Client,
     Contact,
+    ContactMatch,
     Conversation,
     Erasure,
     InboundEvent,
@@ -35,6 +36,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     "Sessions": [
         ("Conversations", "forum", Conversation),
         ("Contacts", "person", Contact),
+        ("Same person?", "merge", ContactMatch),
     ],
     "Set-up": [
         ("Assistants", "smart_toy", Assistant),

@@ -174,7 +174,7 @@ class SessionList(LongList):
         try:
             return queryset.filter(pk=UUID(term)), False
         except ValueError:
-            people = self._people(request).filter(_named(term)).values_list("pk", flat=True)
+            people = self._people(request).filter(_named(term)).values_list(Coalesce("merged_into", "pk"), flat=True)
             found = Q(contact__in=list(people[:CONTACTS_FOUND]))
             clients = access.clients_of(request.user).order_by("name", "pk").values_list("pk", flat=True)
             said_in = searching.sessions_that_say(self._chosen(request, list(clients)), term)

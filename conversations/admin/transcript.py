@@ -10,17 +10,21 @@ from uuid import UUID
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
 from conversations.admin import access, entries
-from conversations.admin.deeds import DEEDS, position_of, whole
+from conversations.admin.deeds import DEEDS, position_of, staff, whole
 from conversations.admin.entries import Entry, Stretch
 from conversations.admin.long_list import LongList
+from conversations.http.downloads import Download
 from conversations.models import Conversation
 from conversations.services.errors import DomainError, NotFoundError
+from conversations.services.export.sessions import note_taken
+from conversations.services.export.transcripts import FORMATS
 
 ROOM = "admin/conversations/conversation"
 SECTIONS = ("head", "takeover", "reply", "steps", "close", "ledger", "turns")
@@ -37,6 +41,11 @@ class TranscriptPage(LongList):
         own = [
             path("<uuid:pk>/older/", wrap(require_GET(self.older)), name="conversations_conversation_older"),
             path("<uuid:pk>/news/", wrap(require_GET(self.news)), name="conversations_conversation_news"),
+            path(
+                "<uuid:pk>/export/<slug:form>/",
+                wrap(require_POST(self.export)),
+                name="conversations_conversation_export",
+            ),
             path("<uuid:pk>/do/<slug:deed>/", wrap(require_POST(self.do)), name="conversations_conversation_do"),
         ]
         return [*own, *super().get_urls()]
@@ -104,6 +113,16 @@ class TranscriptPage(LongList):
         return _no_store(
             JsonResponse({"said": sentence} | self._bubbles(request, conversation, entries.at(conversation, position)))
         )
+
+    def export(self, request: HttpRequest, pk: UUID, form: str) -> HttpResponseBase:
+        """The transcript as a file, or as a page to print."""
+        conversation = self._session(request, pk)
+        if form not in FORMATS:
+            raise Http404
+        if not access.can(request.user, access.Role.MANAGER, conversation.client_id):
+            raise PermissionDenied
+        note_taken([conversation.pk], actor=staff(request), cause=form)
+        return Download(**FORMATS[form].file_of(conversation))
 
     def _sessions(self, request: HttpRequest) -> QuerySet[Conversation]:
         related = ("contact", "client", "assistant", "channel_account", "taken_over_by", "device")

@@ -13,7 +13,8 @@ from channels_out.kinds import Channel
 from conversations.api.reading import read
 from conversations.api.serializers import Choice, Text
 from conversations.http.auth import key_of
-from conversations.models import Contact, Conversation
+from conversations.models import Conversation
+from conversations.services import contacts
 from memory import services as memory
 from memory.records import Filters
 
@@ -66,9 +67,9 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
             channel=wanted["channel"], ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
         )
         if user_id := wanted.get("user_id"):
-            contact = Contact.objects.filter(client=client_id, user_id=user_id).values_list("pk", flat=True).first()
+            contact = contacts.known_as(client_id, user_id)
             if contact is None:
                 return Response({"items": [], "next": None})
-            filters = Filters(contact, filters.channel, filters.ended_from, filters.ended_before)
+            filters = Filters(contact.pk, filters.channel, filters.ended_from, filters.ended_before)
         found = memory.search(client_id, wanted["q"], wanted["limit"], filters=filters)
         return Response({"items": FoundSerializer(found.items, many=True).data, "next": None})

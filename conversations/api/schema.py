@@ -79,8 +79,9 @@ class EnvelopeSchema(AutoSchema):
 
     def _get_response_for_code(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         response: dict[str, Any] = super()._get_response_for_code(*args, **kwargs)  # type: ignore[no-untyped-call]
-        for content in response.get("content", {}).values():
-            content["schema"] = success(_in_pages(content.get("schema", {})))
+        for kind, content in response.get("content", {}).items():
+            if kind == JSON:
+                content["schema"] = success(_in_pages(content.get("schema", {})))
         return response
 
 

@@ -18,6 +18,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("conversations", ConversationViewSet.as_view({"get": "list", "post": "create"})),
     path("conversations/<uuid:pk>", conversation_detail),
     path("conversations/<uuid:pk>/chunks", ConversationViewSet.as_view({"get": "chunks"})),
+    path("conversations/<uuid:pk>/transcript", ConversationViewSet.as_view({"get": "transcript"})),
     path("conversations/<uuid:pk>/send", ConversationViewSet.as_view({"post": "send"})),
     path("conversations/<uuid:pk>/close", ConversationViewSet.as_view({"post": "close"})),
     path("conversations/<uuid:pk>/takeover", ConversationViewSet.as_view({"post": "takeover"})),

@@ -35,12 +35,15 @@ from conversations.api.serializers import (
     StepStatusSerializer,
     TakeoverSerializer,
 )
+from conversations.api.transcript_serializers import TranscriptFormatSerializer, TranscriptSerializer
 from conversations.http.auth import actor, key_of, service_key
+from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services import api_keys, closing, outreach, reading, sending, steps, takeover
+from conversations.services import api_keys, closing, contacts, outreach, reading, sending, steps, takeover
 from conversations.services.errors import NotFoundError
+from conversations.services.export.transcripts import FORMATS
 from conversations.services.outreach import Outreach
 
 DEFAULT_CHUNKS = 10
@@ -73,7 +76,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         if channel := wanted.get("channel"):
             found = found.filter(channel=channel)
         if user_id := wanted.get("user_id"):
-            found = found.filter(contact__client=self._client(), contact__user_id=user_id)
+            found = found.filter(contact=contacts.known_as(self._client(), user_id))
         if after := wanted.get("started_after"):
             found = found.filter(started_at__gte=after)
         if before := wanted.get("started_before"):
@@ -107,6 +110,20 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         page = items[: wanted["limit"]]
         following = str(page[-1].position) if len(items) > len(page) else None
         return Response({"items": ChunkSerializer(page, many=True).data, "next": following})
+
+    @extend_schema(
+        parameters=[TranscriptFormatSerializer],
+        responses={
+            (200, "application/json"): TranscriptSerializer,
+            (200, "text/csv"): str,
+            (200, "text/html"): str,
+        },
+    )
+    def transcript(self, request: Request, pk: UUID) -> HttpResponseBase:
+        """A session with its whole transcript, as it should be read: JSON, a CSV file for spreadsheets, or a page to
+        print."""
+        wanted = read(TranscriptFormatSerializer, request.query_params.dict())
+        return Download(**FORMATS[wanted["format"]].file_of(self._conversation(pk)))
 
     @extend_schema(request=SendSerializer, responses={201: SentSerializer})
     def send(self, request: Request, pk: UUID) -> Response:

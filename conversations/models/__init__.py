@@ -7,6 +7,7 @@ from conversations.models.call_answer import CallAnswer
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.client import DEFAULT_GOAL, ApiKey, Client, Membership
 from conversations.models.contact import Contact, ContactIdentity
+from conversations.models.contact_match import ContactMatch
 from conversations.models.conversation import (
     OPEN,
     SAID,
@@ -47,6 +48,7 @@ __all__ = [
     "Client",
     "Contact",
     "ContactIdentity",
+    "ContactMatch",
     "Conversation",
     "ConversationEvent",
     "Correction",

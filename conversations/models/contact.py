@@ -20,6 +20,9 @@ class Contact(models.Model):
     until there is one, `is_guest` holds. `login` is who they are where they sign in: the copilot's users, never guests.
     `opted_out` says on which channels they want nothing sent, since when and by which word:
     {"sms": {"since": "2026-…", "word": "stop"}}.
+
+    Where two contacts turned out to be one person, one of the rows stays as an alias: its `merged_into` is the person,
+    who is found by its user id and its id as well. An alias has nothing of its own.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -40,6 +43,16 @@ class Contact(models.Model):
     opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
     # A legal hold: why nothing of this person may be deleted. Empty: none.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+    merged_into = models.ForeignKey(
+        "self",
+        on_delete=models.DO_NOTHING,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="aliases",
+        db_constraint=False,
+        db_index=False,
+    )  # cascades in the database
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -60,6 +73,11 @@ class Contact(models.Model):
                 condition=models.Q(phone__isnull=True) | models.Q(phone__regex=r"^\+[1-9][0-9]{5,14}$"),
             ),
             models.CheckConstraint(
+                name="contact_alias_has_nothing_of_its_own",
+                condition=models.Q(merged_into__isnull=True)
+                | models.Q(phone__isnull=True, login__isnull=True, opted_out={}, hold_reason="", is_guest=False),
+            ),
+            models.CheckConstraint(
                 name="contact_with_phone_is_no_guest",
                 condition=models.Q(phone__isnull=True) | models.Q(is_guest=False),
             ),
@@ -75,6 +93,8 @@ class Contact(models.Model):
                 condition=models.Q(phone__isnull=False),
             ),
             models.Index(name="contact_by_start_of_user_id", fields=["user_id"], opclasses=["varchar_pattern_ops"]),
+            # Used by the export and the erasure of a person, and by merging.
+            models.Index(name="contact_aliases", fields=["merged_into"], condition=models.Q(merged_into__isnull=False)),
             # Used by the back office: who wants no messages.
             models.Index(name="contacts_opted_out", fields=["client", "id"], condition=~models.Q(opted_out={})),
         ]

@@ -54,7 +54,8 @@ WITH person AS (
     WHERE i.client_id = $9 AND i.channel = $1 AND i.address = $10
       AND ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
       AND (SELECT count(*) FROM contact_identities o
-           WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])) = cardinality($13::text[])
+           WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])
+             AND o.contact_id = i.contact_id) = cardinality($13::text[])
       AND ($14::text IS NULL OR $14 = (SELECT {account_version} FROM channel_accounts a WHERE a.id = $8))
 )"""
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from django.db import IntegrityError
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, Q, QuerySet
+from django.db.models.functions import Coalesce
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import ways_to_write
 from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
+from conversations.services import matching
 
 # Channels on which a phone number is an address to send to.
 REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
@@ -31,28 +34,42 @@ class Person:
     aliases: tuple[tuple[str, str], ...] = ()
 
 
-def find_or_create(client: Client, channel: str, person: Person) -> tuple[Contact, ContactIdentity | None]:
-    """The contact, knowing what the message says of them, and the address on the channel that a reply goes to.
+def known_as(client: Client | UUID, user_id: str) -> Contact | None:
+    """The client's contact with the user id; where two contacts were merged, both ids are the one person's."""
+    found = Contact.objects.select_related("merged_into").filter(client=client, user_id=user_id).first()
+    return (found.merged_into or found) if found else None
+
+
+def ids_of(user_id: str) -> QuerySet[Contact, UUID]:
+    """The ids of the contacts, of whichever clients, that go by the user id."""
+    named = Contact.objects.filter(user_id=user_id).order_by()
+    return named.annotate(person=Coalesce("merged_into", "pk")).values_list("person", flat=True)
+
+
+def find_or_create(
+    client: Client, channel: str, person: Person, message_id: str = ""
+) -> tuple[Contact, ContactIdentity | None]:
+    """The contact, knowing what the message says of them, and the address on the channel that a reply goes to. What
+    says that two contacts are one person is noted, with the message's id.
 
     Call it in a transaction. Raises IntegrityError where somebody else creates the same, or deletes it (a guest's last
     session was purged), at the same moment.
     """
     if person.address:
         contact = _by_address(client, channel, person)
-        device: ContactIdentity | None = _identity(contact, channel, person.kind, person.address)
-        for kind, address in person.aliases:
-            _identity(contact, channel, kind, address)
+        named = [(person.kind, person.address), *person.aliases]
+        device, *_ = [_identity(contact, channel, kind, address, message_id) for kind, address in named]
     else:
         contact = _by_user_id(client, person.user_id)
         device = None
-    _learn(contact, person)
+    if _learn(contact, person):
+        matching.note_same_phone(contact, channel=channel, message_id=message_id)
     return contact, device or _phone_identity(contact, channel)
 
 
 def _by_user_id(client: Client, user_id: str) -> Contact:
     # Not get_or_create: its savepoints cost two round trips, and whoever loses the race starts anew anyway.
-    known = Contact.objects.filter(client=client, user_id=user_id).first()
-    return known or Contact.objects.create(client=client, user_id=user_id)
+    return known_as(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
 
 
 def _by_address(client: Client, channel: str, person: Person) -> Contact:
@@ -71,7 +88,7 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
     if by_any := known.first():
         return by_any.contact
     own = _own_id(person)
-    same_user = Contact.objects.filter(client=client, user_id=own).first() if own else None
+    same_user = known_as(client, own) if own else None
     return same_user or _new_for_address(client, channel, person)
 
 
@@ -108,16 +125,20 @@ def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
 NAMED_KINDS = {AddressKind.BSUID}
 
 
-def _identity(contact: Contact, channel: str, kind: str, address: str) -> ContactIdentity | None:
-    """The contact's identity at the address; None if it is another contact's."""
+def _identity(contact: Contact, channel: str, kind: str, address: str, message_id: str = "") -> ContactIdentity | None:
+    """The contact's identity at the address; None if it is another contact's, which may well be the same person."""
     key = {"client_id": contact.client_id, "channel": channel, "address": address}
     known = ContactIdentity.objects.filter(**key).first()
     identity = known or ContactIdentity.objects.create(contact=contact, kind=kind, **key)
-    return identity if identity.contact_id == contact.pk else None
+    if identity.contact_id == contact.pk:
+        return identity
+    matching.note(contact, identity.contact_id, matching.Evidence.SAME_MESSAGE, channel=channel, message_id=message_id)
+    return None
 
 
-def _learn(contact: Contact, person: Person) -> None:
-    """Keep the phone and name that the message brings: our own JSON's word counts, a provider's fills a gap."""
+def _learn(contact: Contact, person: Person) -> bool:
+    """Keep the phone and name that the message brings: our own JSON's word counts, a provider's fills a gap. Returns
+    whether the phone is new."""
     overrules = not person.address
     changed = []
     if person.phone and person.phone != contact.phone and (overrules or not contact.phone):
@@ -128,12 +149,13 @@ def _learn(contact: Contact, person: Person) -> None:
         contact.name = person.name
         changed.append("name")
     # Not save(), whose error for a row that is gone would be no IntegrityError, and the message lost.
-    if changed and not Contact.objects.filter(pk=contact.pk).update(
+    if changed and not Contact.objects.filter(pk=contact.pk, merged_into=None).update(
         **{name: getattr(contact, name) for name in changed}
     ):
-        raise IntegrityError("The guest was deleted at this very moment.")
+        raise IntegrityError("The guest was deleted, or became an alias, at this very moment.")
     if "is_guest" in changed:
         Conversation.objects.filter(contact=contact, is_guest=True).update(is_guest=False)
+    return "phone" in changed
 
 
 def phone_address(channel: str, phone: str | None) -> str | None:

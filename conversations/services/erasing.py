@@ -75,6 +75,8 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         contact = (found.filter(client=client) if client else found).first()
         if contact is None:
             raise NotFoundError("There is no such contact.")
+        if contact.merged_into_id:
+            raise ConflictError("This contact is an alias of another: erase that one.", code="is_alias")
         if contact.hold_reason:
             raise ConflictError(f"This contact is on hold: {contact.hold_reason}", code="on_hold")
         removed = preview(contact)
@@ -134,7 +136,8 @@ def _mentions(contact: Contact, verb: str) -> dict[str, int]:
 def _patterns(contact: Contact) -> list[str]:
     """What the person is called in payloads: every address, with and without the plus of a phone."""
     identities = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
-    names = {contact.user_id, contact.phone or "", *identities}
+    aliases = contact.aliases.values_list("user_id", flat=True)
+    names = {contact.user_id, contact.phone or "", *identities, *aliases}
     names |= {name.removeprefix("+") for name in names}
     escaped = (json.dumps(name)[1:-1].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for name in names)
     return [f"%{name}%" for name in sorted(escaped) if len(name) > 3]
@@ -142,8 +145,9 @@ def _patterns(contact: Contact) -> list[str]:
 
 def _forget_names(contact: Contact) -> None:
     """The trails keep that something was done, and not to whom."""
-    StaffAction.objects.filter(object_type="contact", object_id=str(contact.pk)).update(object_name=ERASED, changes={})
-    LogEntry.objects.filter(content_type__model="contact", object_id=str(contact.pk)).update(
+    ids = [str(pk) for pk in (contact.pk, *contact.aliases.values_list("pk", flat=True))]
+    StaffAction.objects.filter(object_type="contact", object_id__in=ids).update(object_name=ERASED, changes={})
+    LogEntry.objects.filter(content_type__model="contact", object_id__in=ids).update(
         object_repr=ERASED, change_message=""
     )
 

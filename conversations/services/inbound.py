@@ -163,7 +163,7 @@ def _appended(appended: Appended) -> Settled:
 def _settle(client: Client, arrival: Arrival) -> Settled:
     if seen := _seen_before(arrival.dedupe_key):
         return seen
-    contact, device = contacts.find_or_create(client, arrival.channel, arrival.who)
+    contact, device = contacts.find_or_create(client, arrival.channel, arrival.who, arrival.message_id)
     if arrival.wish:
         contact = Contact.objects.select_for_update(no_key=True).get(pk=contact.pk)  # before its session, as everywhere
     conversation = _locked_open(contact, arrival)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
+from channels_out.phones import ways_to_write
 from conversations.services.append import Said, quiet_window
 from conversations.services.contacts import Person, phone_address
 from conversations.services.database import row
@@ -26,7 +27,8 @@ NOBODY = Person()
 
 # What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if one
 # is named, then how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not
-# over yet. No row: it is not to be opened, since the client is not there or the message, $6, was here before.
+# over yet. No row: it is not to be opened, since the client is not there or the message, $6, was here before; or since
+# somebody new has the phone of somebody known, however that is written ($24), which the longer way notes (matching.py).
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
@@ -55,12 +57,15 @@ WITH beginning AS (
     LEFT JOIN assistants s ON s.id = COALESCE(
         $23::uuid, a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
     WHERE c.id = $1 AND {{condition}}
+      AND (p.id IS NOT NULL
+           OR NOT EXISTS (SELECT FROM contacts o WHERE o.client_id = c.id AND o.phone = ANY ($24::text[])))
       AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
       AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
 )"""
 
 # `known` puts it in line with a message on another channel that captures the phone: either that one finds this session
 # and makes it no guest's, or this one waits for it and sees the phone. A guest's session would be deleted one day.
+# So with a merger that makes the contact an alias: either it finds this session, or nothing is opened here.
 # Each part asks for the one before, so that contact, session and chunks come in this order, as on the longer way in
 # inbound.py: two deliveries of one message that lock them in different orders would wait for each other.
 _OPEN = """
@@ -69,7 +74,8 @@ _OPEN = """
     SELECT $11::uuid, client_id, $5::text, $8::text, $9::text, $8::text IS NULL FROM beginning WHERE contact_id IS NULL
     RETURNING id, is_guest
 ), known AS (
-    SELECT is_guest FROM contacts WHERE id = (SELECT contact_id FROM beginning) FOR SHARE
+    SELECT is_guest FROM contacts
+    WHERE id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE
 ), identity AS (
     INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
     SELECT id, $1, $2, 'phone', $12::text FROM contact WHERE $12::text IS NOT NULL
@@ -87,6 +93,7 @@ _OPEN = """
            auto_reply AND $18::text <> '', CASE WHEN $18::text <> '' THEN $16::timestamptz END,
            CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END
     FROM beginning
+    WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
     RETURNING id, is_guest
 ), event AS (
     INSERT INTO conversation_events (conversation_id, kind, to_status, actor, actor_name, created_at)
@@ -114,7 +121,8 @@ BY_KEY = (
         source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
         contact="p.client_id = c.id AND p.user_id = $5",
         condition="""k.key_hash = $4 AND k.revoked_at IS NULL
-      AND (p.id IS NULL OR (($8::text IS NULL OR p.phone = $8) AND ($9::text = '' OR p.name = $9)))
+      AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
+                            AND ($9::text = '' OR p.name = $9)))
       AND NOT EXISTS (
           SELECT FROM conversations o
           WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
@@ -195,5 +203,6 @@ def _open(
         *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
         *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
         assistant_id,
+        ways_to_write(person.phone) if person.phone else [],
     )
     return Opened(*found) if found else None

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 
 from channels_out.simulators.people import Person
 from conversations.models import ChannelAccount, Conversation, Message, SimulatedExchange, SimulatedFault
+from conversations.services import contacts
 from conversations.services.simulated_accounts import SANDBOX, simulator_of
 
 SHOWN_ON_PHONE = 100
@@ -140,7 +141,7 @@ def session(account: ChannelAccount, person: Person) -> Conversation | None:
     address = simulator_of(account).address_of(person)
     found = Conversation.objects.filter(client=account.client_id, channel=account.channel, channel_account=account)
     if account.provider == SANDBOX:
-        found = found.filter(contact__client=account.client_id, contact__user_id=address)
+        found = found.filter(contact__in=contacts.ids_of(address))
     else:
         found = found.filter(
             contact__identities__client=account.client_id,

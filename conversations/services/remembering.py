@@ -67,8 +67,10 @@ def remember(conversation_id: UUID) -> bool:
         memory.forget(conversation_id)  # the person was erased meanwhile
         return False
     with transaction.atomic():
-        # Only if it is still due: it may have been remembered by another after our lease.
-        changed = Conversation.objects.filter(pk=conversation_id, remember_due_at__isnull=False).update(
+        # Only if it is still due: it may have been remembered by another after our lease. And only as the person's that
+        # it still is: after a merger it stays due, and is remembered as the other's.
+        still = Conversation.objects.filter(pk=conversation_id, contact=conversation.contact_id)
+        changed = still.filter(remember_due_at__isnull=False).update(
             summary=remembered.summary, remembered_at=timezone.now(), remember_due_at=None, remember_error=""
         )
         if changed:

@@ -12,6 +12,7 @@ from django.db.models import Q
 from channels_out.phones import e164, from_whatsapp
 from conversations.models import OPEN, SAID, AgentState, Chunk, Client, Conversation, OrderLink, Role, corrected_text
 from conversations.models.conversation import ConversationQuerySet
+from conversations.services import contacts
 from conversations.services.errors import NotFoundError
 
 MESSAGES_SHOWN = 20
@@ -173,7 +174,9 @@ def _sessions(client: Client) -> ConversationQuerySet:
 
 
 def _of_phone(client: Client, phone: str) -> ConversationQuerySet:
-    return _sessions(client).filter(Q(contact__phone=phone) | Q(contact__user_id=phone), contact__client=client)
+    return _sessions(client).filter(
+        Q(contact__phone=phone) | Q(contact__in=contacts.ids_of(phone)), contact__client=client
+    )
 
 
 def _of_bot(found: ConversationQuerySet, bot_id: str) -> ConversationQuerySet:

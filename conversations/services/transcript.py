@@ -26,7 +26,8 @@ def lock(conversation_id: UUID | str, client: Client | None = None) -> Conversat
     found = Conversation.objects.select_for_update(of=("self",), no_key=True).select_related("contact", "client")
     if client:
         found = found.of(client)
-    conversation = found.filter(pk=conversation_id).first()
+    # Twice: where the session became another contact's while we waited for it, the first look finds neither.
+    conversation = found.filter(pk=conversation_id).first() or found.filter(pk=conversation_id).first()
     if conversation is None:
         raise NotFoundError("There is no such conversation.")
     return conversation

@@ -33,7 +33,7 @@ from conversations.models import (
     Membership,
     RefusedWebhooks,
 )
-from conversations.services import api_keys, audit, sessions
+from conversations.services import api_keys, audit, matching, sessions
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
 
@@ -66,6 +66,8 @@ def full_house(client: Client, word: str) -> None:
     ContactIdentity.objects.get_or_create(
         client=client, channel="sms", address=word, kind="user", contact=Contact.objects.get(client=client)
     )
+    other = Contact.objects.create(client=client, user_id=f"other-{word}")
+    matching.note(other, Contact.objects.get(client=client, user_id=word).pk, "same_phone", channel="sms")
     reply_to_all()
     send_all()
 

@@ -6,8 +6,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from conversations.management.output import refusals
-from conversations.models import Contact, Erasure
-from conversations.services import erasing, setup
+from conversations.models import Erasure
+from conversations.services import contacts, erasing, setup
 from conversations.services.ledger import Actor, Kind
 
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         """Erase."""
         with refusals():
             client = setup.client_named(options["client"])
-            contact = Contact.objects.filter(client=client, user_id=options["user_id"]).first()
+            contact = contacts.known_as(client, options["user_id"])
             if contact is None:
                 raise CommandError("This client has no such contact.")
             if options["dry_run"]:

@@ -1,0 +1,79 @@
+"""manage.py export_contact"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+
+from conversations.management.output import print_json, refusals
+from conversations.services import contacts, setup
+from conversations.services.export import person
+from conversations.services.ledger import Actor, Kind
+
+
+class Command(BaseCommand):
+    """Exports a person."""
+
+    help = "Write all that is known of a contact to a zip: JSON lines, one file a kind, and a page to read."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """--client, --contact or --user-id, --to."""
+        parser.add_argument("--client", required=True, help="The client's sub-domain.")
+        who = parser.add_mutually_exclusive_group(required=True)
+        who.add_argument("--contact", help="The contact's id.")
+        who.add_argument("--user-id", help="The contact's user id.")
+        parser.add_argument("--to", required=True, help="The file, which is there whole or as it was before.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Export."""
+        with refusals():
+            client = setup.client_named(options["client"])
+            export = person.export(
+                _contact_id(client, options),
+                actor=Actor(Kind.SYSTEM, "export_contact"),
+                now=timezone.now(),
+                client=client,
+                progress=lambda kind, count: self.stderr.write(f"  {kind}: {count:,}"),
+            )
+        target = Path(options["to"])
+        with _whole_or_not(target) as file:
+            for piece in export.pieces():
+                file.write(piece)
+        print_json(self, file=str(target), bytes=target.stat().st_size, rows=export.counts)
+
+
+def _contact_id(client: Any, options: dict[str, Any]) -> UUID:
+    """Whom the options name. Raises CommandError."""
+    if options["contact"]:
+        try:
+            return UUID(options["contact"])
+        except ValueError:
+            raise CommandError("--contact must be a contact's id.") from None
+    found = contacts.known_as(client, options["user_id"])
+    if found is None:
+        raise CommandError("This client has no such contact.")
+    return found.pk
+
+
+@contextmanager
+def _whole_or_not(target: Path) -> Iterator[IO[bytes]]:
+    """A file for nobody else's eyes that takes the target's place once it is whole; what is cut off leaves nothing but
+    a `.part` beside it, which the next try writes over."""
+    part = target.with_name(target.name + ".part")
+    try:
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except OSError as error:
+        raise CommandError(f"{target} cannot be written: {error.strerror or error}.") from None
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

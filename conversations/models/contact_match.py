@@ -1,0 +1,79 @@
+"""Two contacts that are, it seems, one person."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.client import Client
+from conversations.models.contact import Contact
+
+
+class ContactMatch(models.Model):
+    """What says that two contacts of a client are one person, and what staff made of it.
+
+    open ──► merged      (services/merging.py)
+      └────► dismissed   they are two; they can still be merged
+
+    A pair has one row, `first` before `second` by id; the first thing that says so is kept, others add nothing.
+    `message_id` is the sender's id of the message that brought it, over `channel`.
+    """
+
+    class Evidence(models.TextChoices):
+        """What says so."""
+
+        SAME_PHONE = "same_phone", "both have the same phone"
+        SAME_MESSAGE = "same_message", "one message named an address of each"
+
+    class State(models.TextChoices):
+        """See the drawing."""
+
+        OPEN = "open"
+        MERGED = "merged"
+        DISMISSED = "dismissed"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
+    first = models.ForeignKey(
+        Contact, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
+    )  # cascades in the database
+    second = models.ForeignKey(
+        Contact, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False
+    )  # cascades in the database
+    evidence = models.CharField(max_length=20, choices=Evidence)
+    channel = models.CharField(max_length=10, blank=True, default="", db_default="")
+    message_id = models.TextField(blank=True, default="", db_default="")
+    found_at = models.DateTimeField(db_default=Now())
+    state = models.CharField(max_length=10, choices=State, default=State.OPEN, db_default=State.OPEN)
+    decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
+    decided_by_name = models.CharField(max_length=150, blank=True, default="", db_default="")
+    decided_at = models.DateTimeField(null=True)
+    moved: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})  # rows of which kind
+
+    class Meta:
+        db_table = "contact_matches"
+        verbose_name_plural = "contact matches"
+        ordering = ["-found_at", "-id"]
+        constraints = [
+            models.UniqueConstraint(name="one_match_per_pair", fields=["first", "second"]),
+            models.CheckConstraint(name="match_in_order", condition=models.Q(first__lt=models.F("second"))),
+            models.CheckConstraint(
+                name="match_evidence_known", condition=models.Q(evidence__in=["same_phone", "same_message"])
+            ),
+            models.CheckConstraint(
+                name="match_state_known",
+                condition=models.Q(state="open", decided_at__isnull=True)
+                | models.Q(state__in=["merged", "dismissed"], decided_at__isnull=False),
+            ),
+        ]
+        indexes = [
+            # Used by the list: a client's newest first.
+            models.Index(name="matches_of_client", fields=["client", "-found_at"])
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_evidence_display()}: {self.state}"
