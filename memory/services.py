@@ -107,8 +107,8 @@ def _with_summary(record: SessionRecord) -> SessionRecord:
             if kept is None:
                 raise _forgotten()
             if not kept.summary:
-                kept.summary, kept.summary_kind = made.text, made.kind
-                DatabaseStore().remember(replace(record, summary=made.text, summary_kind=made.kind))
+                kept.summary, kept.summary_kind = record.rules.clean(made.text), made.kind
+                DatabaseStore().remember(replace(record, summary=kept.summary, summary_kind=made.kind))
     return replace(record, summary=kept.summary, summary_kind=kept.summary_kind)
 
 

@@ -157,7 +157,7 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
         pk=pk,
         thread=str(pk),
         channel=Channel.WEB,
-        client_id=assistant.client_id,
+        client=assistant.client,
         contact=contact,
         assistant=assistant,
         goal=assistant.client.default_goal,

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
-from conversations.services import chats, idempotency
+from conversations.models import Chunk, Client, Conversation, Correction, Message, Role, Turn
+from conversations.services import chats, idempotency, redaction
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, Kind, record
@@ -38,6 +38,7 @@ def correct(
     with transaction.atomic():
         conversation, chunk = _locked(conversation_id, position, client)
         done = list(Correction.objects.filter(chunk=chunk))
+        text = text if chunk.role == Role.SYSTEM else redaction.rules_of(conversation.client).clean(text)
         if any(correction.kind == Correction.Kind.REDACTION for correction in done):
             raise ConflictError("This was redacted: there is nothing left to correct.", code="redacted")
         if text == (done[-1].text if done else chunk.content):

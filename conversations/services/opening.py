@@ -11,10 +11,11 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
-from conversations.services.append import Said, quiet_window
+from conversations.services.append import Said, as_values, quiet_window
 from conversations.services.contacts import Person, phone_address
 from conversations.services.database import row
 from conversations.services.ledger import CONTACT, Actor
+from memory.redaction import Rules
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
@@ -117,7 +118,8 @@ BY_KEY = (
       AND (p.id IS NULL OR (($8::text IS NULL OR p.phone = $8) AND ($9::text = '' OR p.name = $9)))
       AND NOT EXISTS (
           SELECT FROM conversations o
-          WHERE o.contact_id = p.id AND o.channel = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
+          WHERE o.contact_id = p.id AND o.channel = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))
+      AND c.redact_cards = $24 AND c.redaction_patterns = $25::jsonb""",
     )
     + _OPEN
 )
@@ -138,13 +140,14 @@ class Opened:
     key_id: int | None
 
 
-def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID) -> Opened | None:
-    """What the holder of an API key passes on opens a session. None: nothing was done, since the key is not the
-    client's, the message was here before, a session is open, or there is something to learn of the person.
+def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Opened | None:
+    """What the holder of an API key passes on, cleaned by `rules`, opens a session. None: nothing was done, since the
+    key is not the client's, the message was here before, a session is open, there is something to learn of the person,
+    or the client has other rules.
 
     Raises IntegrityError where somebody else was first: with the contact, the session or the message.
     """
-    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT)
+    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT, rules=rules)
 
 
 def open_conversation(
@@ -188,6 +191,7 @@ def _open(
     summary: str = "",
     device_id: int | None = None,
     assistant_id: UUID | None = None,
+    rules: Rules | None = None,
 ) -> Opened | None:
     found = row(
         statement,
@@ -195,5 +199,6 @@ def _open(
         *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
         *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
         assistant_id,
+        *(as_values(rules) if rules else ()),
     )
     return Opened(*found) if found else None

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import chats, closing, context, deeds, delivery, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, delivery, prompts, redaction, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -174,6 +174,7 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         max_tokens=assistant.max_tokens if assistant else None,
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
+        rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
         chat=chats.so_far(conversation, assistant, turn_id, [step.description for step in steps])
         if assistant and _keeps_chats(assistant)
@@ -188,7 +189,7 @@ def _keeps_chats(assistant: Assistant) -> bool:
 
 
 def _conversation(conversation_id: UUID) -> Conversation | None:
-    related = ("assistant", "contact", "rolling_summary")
+    related = ("assistant", "contact", "client", "rolling_summary")
     return Conversation.objects.select_related(*related).filter(pk=conversation_id).first()
 
 
@@ -204,6 +205,7 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation = found
+        reply = redaction.clean_reply(redaction.rules_of(conversation.client), reply)
         _note(turn, reply)
         overtaken = conversation.inbound_sequence != turn.inbound_sequence
         if reason := _silenced(conversation):
