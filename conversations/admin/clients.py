@@ -80,6 +80,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "expire_after": "A session expires after",
             "archive_after": "A session is archived after",
             "redact_cards": "Remove card numbers",
+            "semantic_recall": "It recalls earlier sessions on the same",
         }
         help_texts = {
             "sub_domain": "Lower-case letters, digits and hyphens; programs name the client by it.",
@@ -91,6 +92,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "hand_back_after": "When whoever took a session over has not written for so long, the assistant goes on.",
             "stale_after": "Without a message for so long, a session is stale; the next message revives it.",
             "expire_after": "Without a message for so long, a session is over; the next message opens a new one.",
+            "semantic_recall": "With the first message of a session it is told what the person said about it in earlier"
+            " ones: found by meaning where Pinecone is configured, else by words. The first reply waits for it a moment.",
             "redact_cards": f"13 to 19 digits with a right check digit become {CARD_REMOVED}.",
             "archive_after": "So long after its end its transcript leaves the session and is kept in memory alone.",
         }
@@ -121,7 +124,7 @@ class ClientAdmin(Page):
     formfield_overrides = {models.DurationField: {"form_class": SpanField, "widget": UnfoldAdminTextInputWidget}}
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal"]}),
+        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "semantic_recall"]}),
         (
             BURSTS,
             {

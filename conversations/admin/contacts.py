@@ -11,6 +11,8 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from conversations.admin.access import Role
 from conversations.admin.base import ReadOnlyPage
@@ -47,14 +49,25 @@ class ContactAdmin(LongList):
     list_select_related = ["client"]
     search_fields = ["user_id__exact", "phone__exact"]
     ordering = ["-created_at", "-id"]
-    readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
-    fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
+    readonly_fields = [
+        *("client", "user_id", "name", "phone", "is_guest", "opted_out_on", "said_by_staff", "created_at", "holds"),
+    ]
+    fields = [*readonly_fields[:-1], "hold_reason", "holds"]
     actions_detail = ["erase"]
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:
         """The channels on which they want nothing, since when."""
         return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
+
+    @admin.display(description="Known, as staff say")
+    def said_by_staff(self, contact: Contact) -> SafeString | str:
+        """What their next session begins with, and where that was said."""
+        if not contact.known_at or not contact.known_in:
+            return "nothing; a session's memory can be corrected on its page"
+        session = reverse("admin:conversations_conversation_change", args=[contact.known_in])
+        said = format_html("<a href='{}'>{}, {:%Y-%m-%d}</a>", session, contact.known_by, contact.known_at)
+        return format_html("{}<div style='white-space: pre-wrap'>{}</div>", said, contact.known)
 
     @admin.display(description="What there is")
     def holds(self, contact: Contact) -> str:

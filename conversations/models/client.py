@@ -83,6 +83,11 @@ class Client(models.Model):
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
     expire_after = models.DurationField(default=timedelta(hours=24), db_default=timedelta(hours=24))
     archive_after = models.DurationField(default=timedelta(days=30), db_default=timedelta(days=30))
+    semantic_recall = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the assistant is told, with the first message of a session, of earlier ones about the same.",
+    )
     # What is removed from every text before it is kept or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
     redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])

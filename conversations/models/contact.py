@@ -39,6 +39,13 @@ class Contact(models.Model):
     opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
     # A legal hold: why nothing of this person may be deleted. Empty: none.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+    # What staff made of the memory that a session (`known_in`, begun at `known_until`) began with. Later sessions begin
+    # with it, in the place of all that came before that session.
+    known = models.TextField("what staff say is known", blank=True, default="", db_default="", editable=False)
+    known_until = models.DateTimeField(null=True, editable=False)
+    known_in = models.UUIDField(null=True, editable=False)
+    known_by = models.CharField(max_length=150, blank=True, default="", db_default="", editable=False)
+    known_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
