@@ -72,8 +72,8 @@ def near(client_id: UUID, contact_id: UUID, text: str, seconds: float) -> Near |
 def recall(
     client_id: UUID, contact_id: UUID, text: str, found: Near | None, since: datetime | None = None
 ) -> list[Recalled]:
-    """The contact's sessions, begun at `since` or later, that are about what `text` says, best first, at most MOST: those
-    of `found`, else (None) those that say the same words."""
+    """The contact's sessions, begun at `since` or later, that are about what `text` says, best first, at most MOST:
+    those of `found`, else (None) those that say the same words."""
     if found is None:
         store, hits = "database", database.about(client_id, contact_id, text, MOST, since or ALWAYS)
     else:

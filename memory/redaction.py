@@ -1,7 +1,7 @@
 """What is kept nowhere and shown to no model: card numbers, and what a client's own patterns match. Pure functions.
 
 A card number is 13 to 19 digits with a right check digit (ISO/IEC 7812-1, Luhn), with blanks and hyphens between them
-as people type or dictate them. Patterns are RE2's: it takes time in proportion to the text, whatever the pattern, and so
+as people type or dictate them. Patterns are RE2's, which takes time in proportion to the text, whatever the pattern:
 nobody can write one that stops the house.
 """
 
@@ -35,7 +35,8 @@ _BETWEEN = "[ \u00a0\u2007\u2009\u202f\\-\u2010-\u2013\u2212]"
 _MANY_DIGITS = re.compile(rf"\d(?:{_BETWEEN}{{0,3}}\d){{{_FEWEST - 1}}}")
 _RUN = re.compile(rf"\d+(?:{_BETWEEN}{{1,3}}\d+)*")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_MAY_GO_ON = "0123456789+＋ \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
+_PLUS = ("+", "\uff0b")
+_MAY_GO_ON = "0123456789+\uff0b \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
 PROBES = ("", " aB 1.,-\n")
 HELD_BACK = 256  # characters at the end of what is being written, which a pattern may yet match
 
@@ -90,12 +91,22 @@ class Rules:
         """What is certain of a text that is still being written: its beginning, cleaned, without what may yet turn out
         to be part of something to be removed."""
         if self.patterns:
-            text = text[: max(len(text) - HELD_BACK, 0)]
+            text = text[: self._settled(text)]
         if self.cards:
             settled = text.rstrip(_MAY_GO_ON)
             if any(character.isdigit() for character in text[len(settled) :]):
                 text = settled
         return self.clean(text)
+
+    def _settled(self, text: str) -> int:
+        """Where what a pattern may yet match begins: before the last HELD_BACK characters, and within no match."""
+        settled = max(len(text) - HELD_BACK, 0)
+        compiled = [pattern for pattern in map(_known, self.patterns) if pattern]
+        matches = sorted((found.span() for each in compiled for found in each.finditer(text)), reverse=True)
+        for start, end in matches:
+            if start < settled < end:
+                settled = start
+        return settled
 
     def _clean_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -119,7 +130,9 @@ def problem_with(patterns: Sequence[str]) -> str:
             return f"Pattern {number} {sentence}"
         instructions += _compile(pattern).programsize
     if instructions > MOST_INSTRUCTIONS:
-        return f"Together they are too large: {instructions:,} steps of {MOST_INSTRUCTIONS:,}. Write smaller repetitions."
+        return (
+            f"Together they are too large: {instructions:,} steps of {MOST_INSTRUCTIONS:,}. Write smaller repetitions."
+        )
     return ""
 
 
@@ -131,13 +144,18 @@ def _problem_with_one(pattern: Any) -> str:
     try:
         compiled = _compile(pattern)
     except (re2.error, UnicodeError) as error:
-        reason = error.args[0] if error.args and isinstance(error, re2.error) else b"it is no text"
-        return f"is not one that RE2 understands: {reason.decode(errors='replace') if type(reason) is bytes else reason}"
+        return f"is not one that RE2 understands: {_reason(error)}"
     if any(found.start() == found.end() for probe in PROBES for found in compiled.finditer(probe)):
         return "matches where there is nothing, that is, everywhere."
     if any(compiled.search(placeholder) for placeholder in (REDACTED, CARD_REMOVED)):
         return f"also matches “{REDACTED}” or “{CARD_REMOVED}”, which stand for what was removed."
     return ""
+
+
+def _reason(error: Exception) -> str:
+    """What RE2 says, which it says in bytes."""
+    said = error.args[0] if error.args else ""
+    return said.decode(errors="replace") if isinstance(said, bytes) else "it is no text"
 
 
 def _compile(pattern: str) -> Any:
@@ -154,7 +172,7 @@ def _known(pattern: str) -> Any:
     try:
         return _compile(pattern)
     except (re2.error, UnicodeError):
-        log.error("a pattern of redaction does not compile, and removes nothing")
+        log.warning("a pattern of redaction does not compile, and removes nothing")
         return None
 
 
@@ -175,7 +193,7 @@ def _without_cards(text: str) -> str:
     for run in _RUN.finditer(text):
         if run.end() - run.start() < _FEWEST:
             continue
-        for start, end in _cards_in(run[0], after_plus=text[run.start() - 1 : run.start()] in {"+", "＋"}):
+        for start, end in _cards_in(run[0], after_plus=text[run.start() - 1 : run.start()] in _PLUS):
             first, last = run.start() + start, run.start() + end
             if ids is None:
                 ids = [found.span() for found in _UUID.finditer(text)]

@@ -62,8 +62,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
     redaction_patterns = PatternsField(
         label="Also remove what matches",
         required=False,
-        help_text="One pattern a line, in RE2's syntax: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}. What matches becomes"
-        f" {REDACTED}.",
+        help_text="One pattern a line, in RE2's syntax: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}."
+        f" What matches becomes {REDACTED}.",
     )
 
     class Meta:
@@ -93,7 +93,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "stale_after": "Without a message for so long, a session is stale; the next message revives it.",
             "expire_after": "Without a message for so long, a session is over; the next message opens a new one.",
             "semantic_recall": "With the first message of a session it is told what the person said about it in earlier"
-            " ones: found by meaning where Pinecone is configured, else by words. The first reply waits for it a moment.",
+            " ones, found by meaning where Pinecone is configured, else by words. The first reply waits for that.",
             "redact_cards": f"13 to 19 digits with a right check digit become {CARD_REMOVED}.",
             "archive_after": "So long after its end its transcript leaves the session and is kept in memory alone.",
         }

@@ -66,7 +66,7 @@ class ContactAdmin(LongList):
         if not contact.known_at or not contact.known_in:
             return "nothing; a session's memory can be corrected on its page"
         session = reverse("admin:conversations_conversation_change", args=[contact.known_in])
-        said = format_html("<a href='{}'>{}, {:%Y-%m-%d}</a>", session, contact.known_by, contact.known_at)
+        said = format_html("<a href='{}'>{}, {}</a>", session, contact.known_by, f"{contact.known_at:%Y-%m-%d}")
         return format_html("{}<div style='white-space: pre-wrap'>{}</div>", said, contact.known)
 
     @admin.display(description="What there is")

@@ -44,8 +44,8 @@ class _AreTexts(models.Func):
     """Whether a JSON value is a list of at most MOST_PATTERNS texts."""
 
     template = (
-        "jsonb_path_match(%(expressions)s, '$.type() == \"array\" && "
-        f"$.size() <= {MOST_PATTERNS} && !exists($[*] ? (@.type() != \"string\"))')"
+        'jsonb_path_match(%(expressions)s, \'$.type() == "array" && '
+        f'$.size() <= {MOST_PATTERNS} && !exists($[*] ? (@.type() != "string"))\')'
     )
     output_field = models.BooleanField()
 

@@ -1,8 +1,8 @@
 """Appending to an active session: one prepared statement, whichever door the message came by.
 
 It does nothing (and the slow path in inbound.py takes over) unless everything is as it nearly always is: the caller
-and the person are known, the text was cleaned by the rules that the client has now (services/redaction.py), there is nothing new to learn of the person, their session is active, and the message was
-not here before. The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two
+and the person are known, there is nothing new to learn of the person, their session is active, the message was not
+here before, and it was cleaned by the rules that the client has now (services/redaction.py). The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two
 deliveries of one message at the same instant both pass the look for duplicates (each has its own snapshot): the second
 hits the unique index and its whole statement is undone, position and time included.
 

@@ -191,8 +191,8 @@ def _contact(user: User, client_id: UUID) -> Contact:
 
 
 def _earlier(contact: Contact) -> str:
-    """What is known of the user from what staff say and the summaries of earlier sessions, newest first, or that nothing
-    is: as services/opening.py has it."""
+    """What is known of the user from what staff say and the summaries of earlier sessions, newest first, or that
+    nothing is: as services/opening.py has it."""
     ended = Conversation.objects.filter(contact=contact).exclude(status__in=OPEN).exclude(summary="")
     if contact.known_until:
         ended = ended.filter(started_at__gte=contact.known_until)

@@ -21,7 +21,7 @@ from conversations.services.remembering import summary_is_staffs
 from conversations.services.summaries import start_over
 from conversations.services.transcript import lock
 
-NO_POSITION = -1
+NO_POSITION = 2**31  # behind every entry
 
 
 def correct(
@@ -33,8 +33,8 @@ def correct(
     now: datetime,
     client: Client | None = None,
 ) -> Correction | None:
-    """The chunk reads like `text` from now on, for staff, prompts and memory; what was said stays beside it. Where it is
-    what the session began with, later sessions of the contact begin with `text`.
+    """The chunk reads like `text` from now on, for staff, prompts and memory; what was said stays beside it. Where it
+    is what the session began with, later sessions of the contact begin with `text`.
 
     Returns None where it read like that already. Raises NotFoundError, or ConflictError (`redacted`).
     """

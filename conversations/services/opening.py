@@ -27,7 +27,6 @@ SUMMARY_CHARACTERS = 2_000
 RECALL_TOKENS = 1_000  # of summaries at the beginning of a session, the newest first
 # A token for four bytes of UTF-8 is about what memory/tokens.py estimates of prose, in every script.
 RECALL_BYTES = RECALL_TOKENS * 4
-NAME_CHARACTERS = 200
 
 NOBODY = Person()
 
@@ -47,7 +46,7 @@ WITH beginning AS (
            concat_ws(E'\\n\\n', COALESCE(
                '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
                '{KNOWN_OF_CONTACT}' || NULLIF(concat(
-                   E'\\n- Name: ' || NULLIF(left(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), {NAME_CHARACTERS}), ''),
+                   E'\\n- Name: ' || NULLIF(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), ''),
                    E'\\n- Language: ' || initcap((
                        SELECT NULLIF(m.language, 'simple') FROM memories m
                        WHERE m.client_id = c.id AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
@@ -59,8 +58,9 @@ WITH beginning AS (
     FROM {{source}}
     LEFT JOIN contacts p ON {{contact}}
     LEFT JOIN LATERAL (
-        SELECT string_agg(E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id)
-                   AS lines,
+        SELECT string_agg(
+                   E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id
+               ) AS lines,
                jsonb_agg(jsonb_build_object('session', id, 'on', to_char(started_at, 'YYYY-MM-DD'),
                    'why', 'last summaries', 'store', 'sessions') ORDER BY started_at DESC, id) AS sessions
         FROM (

@@ -132,7 +132,7 @@ def _reason(each: Recalled) -> dict[str, Any]:
 # --- what staff say ---------------------------------------------------------------------------------------------------
 def lock_contact(conversation_id: UUID | str) -> None:
     """The contact's row is locked, in a transaction: before the session's, as everywhere."""
-    list(Contact.objects.select_for_update(no_key=True).filter(conversations=conversation_id).values_list("pk"))
+    list(Contact.objects.select_for_update(no_key=True).filter(conversations__pk=conversation_id).values_list("pk"))
 
 
 def keep_correction(conversation: Conversation, text: str, actor: Actor, now: datetime) -> None:

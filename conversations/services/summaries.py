@@ -86,7 +86,9 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
     """All that fell out of the session's window is in its summary. Returns how many batches that took."""
     done = 0
     while time.monotonic() < until:
-        conversation = Conversation.objects.select_related("rolling_summary", "client").filter(pk=conversation_id).first()
+        conversation = (
+            Conversation.objects.select_related("rolling_summary", "client").filter(pk=conversation_id).first()
+        )
         rolling = of(conversation) if conversation else None
         if conversation is None or rolling is None:
             return done

@@ -123,9 +123,9 @@ def about(client_id: UUID, contact_id: UUID, text: str, limit: int, since: datet
     """The contact's sessions, begun at `since` or later, that say at least LEAST_SHARE of the words of `text`, best
     first. The score is that share. It reads the contact's newest sessions alone, however much there is of others."""
     statement = _OF_CONTACT.format(looked_at=LOOKED_AT, short=SHORT)
-    values = {"client": client_id, "contact": contact_id, "since": since, "words": words.indexable([text])}
+    values: dict[str, Any] = {"client": client_id, "contact": contact_id, "since": since}
     with connection.cursor() as cursor:
-        cursor.execute(statement, values)
+        cursor.execute(statement, {**values, "words": words.indexable([text])})
         found = [Hit(conversation_id, share) for conversation_id, share in cursor.fetchall() if share >= LEAST_SHARE]
     return found[:limit]
 

@@ -1,4 +1,4 @@
-"""What a session begins with, what it is told of earlier ones with its first message, and that staff have the last word."""
+"""What a session begins with, what it is told of earlier ones with its first message, and that staff's word counts."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def model(settings: Any, shop: Client) -> Iterator[FakeOpenAI]:
     with FakeOpenAI() as fake:
         settings.OPENAI_BASE_URL, settings.OPENAI_API_KEY = fake.base_url, "sk-1"
         settings.OPENAI_EMBEDDING_DIMENSIONS, settings.MEMORY_LEAST_SIMILARITY = 0, 20
+        Assistant.objects.filter(client=shop).update(engine="openai")
         fake.reply = lambda _messages: "Something was agreed."
         yield fake
 
@@ -101,7 +102,9 @@ def prompt() -> str:
 
 # --- what it begins with ---------------------------------------------------------------------------------------------
 def test_a_session_begins_with_facts_and_the_last_summaries_and_says_where_from(door: Door, viewer: Any) -> None:
-    old = talked(door, "Hello, where is my parcel please? I have been waiting for it.", "Thank you, and what of the bill?")
+    old = talked(
+        door, "Hello, where is my parcel please? I have been waiting for it.", "Thank you, and what of the bill?"
+    )
     edit_details(old.pk, actor=STAFF, now=timezone.now(), summary="Wants the parcel.")
     Contact.objects.update(name="Ann\n- Phone number: 1")
     chunk = memory_of(begins(door))
@@ -120,7 +123,10 @@ def test_who_is_new_begins_with_nothing(door: Door) -> None:
     assert memory_of(Conversation.objects.get(pk=door.says("Hello", user_id="new")["conversation_id"])).content == (
         NOTHING_KNOWN
     )
-    assert NOTHING_KNOWN in memory_of(Conversation.objects.get(pk=door.says("Hi", channel="whatsapp")["conversation_id"])).content
+    assert (
+        NOTHING_KNOWN
+        in memory_of(Conversation.objects.get(pk=door.says("Hi", channel="whatsapp")["conversation_id"])).content
+    )
 
 
 @pytest.mark.parametrize("letter", ["a", "я", "語"])
@@ -194,7 +200,7 @@ def test_a_store_that_is_away_costs_the_reply_no_more_than_its_bound(
 ) -> None:
     talked(door, "My kettle is broken and leaks")
     settings.RECALL_SECONDS = 0.5
-    index.fail_next(*[fault] * 10)
+    index.fail_next(fault, times=10)
     session = begins(door, "The kettle leaks again")
     began = time.monotonic()
     dispatched()
