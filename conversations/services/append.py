@@ -2,9 +2,10 @@
 
 It does nothing (and the slow path in inbound.py takes over) unless everything is as it nearly always is: the caller
 and the person are known, there is nothing new to learn of the person, their session is active, the message was not
-here before, and it was cleaned by the rules that the client has now (services/redaction.py). The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two
-deliveries of one message at the same instant both pass the look for duplicates (each has its own snapshot): the second
-hits the unique index and its whole statement is undone, position and time included.
+here before, and it was cleaned by the rules that the client has now (services/redaction.py). The row lock of the UPDATE
+puts simultaneous messages in line, so positions have no gaps. Two deliveries of one message at the same instant both
+pass the look for duplicates (each has its own snapshot): the second hits the unique index and its whole statement is
+undone, position and time included.
 
 The reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
 message that is not answered (`burst_began_at`); services/transcript.py says the same for the slow path.
