@@ -15,7 +15,7 @@ from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.shapes import clean_text, load_json
 
 # What a request that is no JSON object is kept as.
-_BODY, _QUERY = "request_body", "request_query"
+BODY, QUERY = "request_body", "request_query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +188,12 @@ class Adapter(ABC):
         if type(payload) is dict:
             return payload
         body = clean_text(request.body.decode("utf-8", "replace"))
-        return {_BODY: body, _QUERY: {clean_text(name): clean_text(value) for name, value in request.query.items()}}
+        return {BODY: body, QUERY: {clean_text(name): clean_text(value) for name, value in request.query.items()}}
 
     def replayed(self, raw: Mapping[str, Any]) -> InboundRequest:
         """The request whose payload was kept: by `keep`, or in the `raw` of an Unhandled. It is not signed any more."""
-        if raw.keys() == {_BODY, _QUERY}:
-            return InboundRequest("POST", "", {}, raw[_QUERY], raw[_BODY].encode())
+        if raw.keys() == {BODY, QUERY}:
+            return InboundRequest("POST", "", {}, raw[QUERY], raw[BODY].encode())
         return InboundRequest("POST", "", {}, {}, json.dumps(raw).encode())
 
     @abstractmethod

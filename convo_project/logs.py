@@ -9,9 +9,15 @@ import logging
 import traceback
 from types import TracebackType
 
+from memory.redaction import CARDS_ALONE
+
 
 class PrivateFormatter(logging.Formatter):
-    """Prints an exception as its class and the lines of code it came through."""
+    """Prints an exception as its class and the lines of code it came through, and never a card number."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return CARDS_ALONE.clean(super().format(record))
 
     def formatException(  # noqa: N802 - logging's own name
         self,

@@ -261,6 +261,7 @@ PINECONE_API_KEY = env.text("PINECONE_API_KEY")
 PINECONE_HOST = env.url("PINECONE_HOST")
 PINECONE_TIMEOUT_SECONDS = env.seconds("PINECONE_TIMEOUT_SECONDS", 30, least=0.1, most=300)
 MEMORY_SEARCH_SECONDS = env.seconds("MEMORY_SEARCH_SECONDS", 4, least=0.1, most=60)
+RECALL_SECONDS = env.seconds("RECALL_SECONDS", 1.5, least=0.1, most=10)
 MEMORY_LEAST_SIMILARITY = env.whole("MEMORY_LEAST_SIMILARITY", 20, most=100)  # per cent
 
 # --- logs: ids and codes, never message text, phone numbers or secrets -----------------------------------------------

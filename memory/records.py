@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from memory.redaction import CARDS_ALONE, Rules
 from memory.text import storable
 
 EXTRACTIVE = "extractive"  # the kind of a summary that quotes the transcript and adds nothing to it
@@ -62,6 +63,7 @@ class SessionRecord:
     summary         the final summary, if there is one that stands (a person wrote it); '' has one made
     summary_kind    who wrote that: staff, llm or extractive
     language        of the person, as a tag ("de", "pt-BR"); '' has it guessed
+    rules           what is removed from all of it
     """
 
     conversation_id: UUID
@@ -77,6 +79,7 @@ class SessionRecord:
     summary: str = ""
     summary_kind: str = "staff"
     language: str = ""
+    rules: Rules = CARDS_ALONE
 
     @property
     def said(self) -> list[TranscriptEntry]:
@@ -89,15 +92,19 @@ class SessionRecord:
         return "" if self.summary_kind == EXTRACTIVE else self.summary
 
     def tidied(self) -> SessionRecord:
-        """The same, with its entries in order and every text as PostgreSQL can keep it."""
+        """The same, with its entries in order and every text as PostgreSQL can keep it, without what is not kept."""
+
+        def kept(text: str) -> str:
+            return self.rules.clean(storable(text))
+
         entries = sorted(self.entries, key=lambda entry: entry.position)
         return replace(
             self,
-            entries=tuple(replace(entry, content=storable(entry.content)) for entry in entries),
-            goal=storable(self.goal).strip(),
-            summary_so_far=storable(self.summary_so_far).strip(),
-            open_points=tuple(storable(point) for point in self.open_points),
-            summary=storable(self.summary).strip(),
+            entries=tuple(replace(entry, content=kept(entry.content)) for entry in entries),
+            goal=kept(self.goal).strip(),
+            summary_so_far=kept(self.summary_so_far).strip(),
+            open_points=tuple(kept(point) for point in self.open_points),
+            summary=kept(self.summary).strip(),
         )
 
 

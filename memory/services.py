@@ -124,8 +124,8 @@ def _with_summary(record: SessionRecord) -> SessionRecord:
             if kept is None:
                 raise _forgotten()
             if not kept.summary:
-                kept.summary, kept.summary_kind = made.text, made.kind
-                DatabaseStore().remember(replace(record, summary=made.text, summary_kind=made.kind))
+                kept.summary, kept.summary_kind = record.rules.clean(made.text), made.kind
+                DatabaseStore().remember(replace(record, summary=kept.summary, summary_kind=made.kind))
     return replace(record, summary=kept.summary, summary_kind=kept.summary_kind)
 
 
@@ -185,7 +185,7 @@ def _shown(
     rows = {row.conversation_id: row for row in Memory.objects.of(client_id).plain().filter(pk__in=best)}
     texts = {hit.conversation_id for hit in by_text}
     passages = {hit.conversation_id: hit for hit in by_meaning}
-    shown = _snippets(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
+    shown = shown_of(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
     return tuple(
         Found(
             conversation_id=row.conversation_id,
@@ -205,7 +205,7 @@ def _shown(
     )
 
 
-def _snippets(
+def shown_of(
     question: words.Query, rows: dict[UUID, Memory], passages: dict[UUID, Hit]
 ) -> dict[UUID, snippets.Snippet]:
     """What is shown of each session: of the passage that was found by meaning alone, else of the whole session."""

@@ -8,14 +8,15 @@ from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
-from unfold.widgets import UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import SUPERUSER
 from conversations.admin.base import Page
 from conversations.admin.spans import SpanField, in_words
 from conversations.models import Client
-from conversations.models.client import LONGEST_QUIET_WINDOW
+from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services import setup
+from memory.redaction import CARD_REMOVED, REDACTED
 
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]
 BURSTS = "Bursts"
@@ -27,6 +28,28 @@ def _seconds(channel: str) -> forms.FloatField:
     return forms.FloatField(label=channel, min_value=0, max_value=LONGEST_QUIET_WINDOW, required=False, widget=widget)
 
 
+class PatternsField(forms.CharField):
+    """A list of patterns, one a line."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def prepare_value(self, value: Any) -> Any:
+        """As text."""
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        """As a list."""
+        return value if isinstance(value, list) else [line for line in (value or "").splitlines() if line.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Whether the lists differ."""
+        return bool(self.to_python(initial) != self.to_python(data))
+
+    def validate(self, value: Any) -> None:
+        """Raises ValidationError with a sentence about the first that cannot be taken."""
+        validate_patterns(value)
+
+
 class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
     """The policies, each with a sentence. The quiet windows are a field a channel."""
 
@@ -36,6 +59,12 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
     quiet_orb = _seconds("Orb")
     quiet_voice = _seconds("Voice")
     quiet_web = _seconds("Web")
+    redaction_patterns = PatternsField(
+        label="Also remove what matches",
+        required=False,
+        help_text="One pattern a line, in RE2's syntax: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}."
+        f" What matches becomes {REDACTED}.",
+    )
 
     class Meta:
         model = Client
@@ -50,6 +79,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "stale_after": "A session becomes stale after",
             "expire_after": "A session expires after",
             "archive_after": "A session is archived after",
+            "redact_cards": "Remove card numbers",
+            "semantic_recall": "It recalls earlier sessions on the same",
         }
         help_texts = {
             "sub_domain": "Lower-case letters, digits and hyphens; programs name the client by it.",
@@ -61,6 +92,9 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "hand_back_after": "When whoever took a session over has not written for so long, the assistant goes on.",
             "stale_after": "Without a message for so long, a session is stale; the next message revives it.",
             "expire_after": "Without a message for so long, a session is over; the next message opens a new one.",
+            "semantic_recall": "With the first message of a session it is told what the person said about it in earlier"
+            " ones, found by meaning where Pinecone is configured, else by words. The first reply waits for that.",
+            "redact_cards": f"13 to 19 digits with a right check digit become {CARD_REMOVED}.",
             "archive_after": "So long after its end its transcript leaves the session and is kept in memory alone.",
         }
 
@@ -90,7 +124,7 @@ class ClientAdmin(Page):
     formfield_overrides = {models.DurationField: {"form_class": SpanField, "widget": UnfoldAdminTextInputWidget}}
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal"]}),
+        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "semantic_recall"]}),
         (
             BURSTS,
             {
@@ -100,6 +134,14 @@ class ClientAdmin(Page):
         ),
         ("People", {"fields": ["hand_back_after"]}),
         ("A session's life", {"fields": ["stale_after", "expire_after", "archive_after"]}),
+        (
+            "What is not kept",
+            {
+                "fields": ["redact_cards", "redaction_patterns"],
+                "description": "Removed from whatever people, assistants and staff write, before it is kept or shown to"
+                " a model. What was kept before stays as it is, and is no more shown to a model.",
+            },
+        ),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 

@@ -12,6 +12,8 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from conversations.admin.access import Role
 from conversations.admin.base import ReadOnlyPage
@@ -51,18 +53,11 @@ class ContactAdmin(LongList):
     search_fields = ["user_id__exact", "phone__exact"]
     ordering = ["-created_at", "-id"]
     readonly_fields = [
-        "client",
-        "user_id",
-        "name",
-        "phone",
-        "is_guest",
-        "opted_out_on",
-        "known_as",
-        "created_at",
-        "holds",
+        *("client", "user_id", "name", "phone", "is_guest", "opted_out_on"),
+        *("said_by_staff", "known_as", "created_at", "holds"),
     ]
     fields = [
-        *("client", "user_id", "known_as", "name", "phone", "is_guest", "opted_out_on", "created_at"),
+        *("client", "user_id", "known_as", "name", "phone", "is_guest", "opted_out_on", "said_by_staff", "created_at"),
         *("hold_reason", "holds"),
     ]
     actions_detail = ["export", "erase"]
@@ -86,6 +81,15 @@ class ContactAdmin(LongList):
     def opted_out_on(self, contact: Contact) -> str:
         """The channels on which they want nothing, since when."""
         return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
+
+    @admin.display(description="Known, as staff say")
+    def said_by_staff(self, contact: Contact) -> SafeString | str:
+        """What their next session begins with, and where that was said."""
+        if not contact.known_at or not contact.known_in:
+            return "nothing; a session's memory can be corrected on its page"
+        session = reverse("admin:conversations_conversation_change", args=[contact.known_in])
+        said = format_html("<a href='{}'>{}, {}</a>", session, contact.known_by, f"{contact.known_at:%Y-%m-%d}")
+        return format_html("{}<div style='white-space: pre-wrap'>{}</div>", said, contact.known)
 
     @admin.display(description="What there is")
     def holds(self, contact: Contact) -> str:

@@ -19,6 +19,7 @@ from conversations.models import (
     Step,
     Turn,
 )
+from conversations.services import recall
 from memory import services as memory
 
 NEWEST = 50
@@ -84,6 +85,17 @@ class Entry:
     deliveries: Sequence[Delivery] = ()
     corrections: Sequence[Correction] = ()
     has_receipt: bool = False  # a model wrote it, and its turn says from what
+
+    @property
+    def recalled(self) -> list[dict[str, Any]]:
+        """For the memory of earlier sessions: from which ones it is, and why from these."""
+        told = self.chunk.metadata.get(recall.RECALLED) if self.chunk.role == Role.MEMORY else None
+        return [each for each in told or () if isinstance(each, dict) and each.get("session")]
+
+    @property
+    def recall_problem(self) -> str:
+        """Why nothing was recalled by meaning, where that failed."""
+        return str(self.chunk.metadata.get(recall.PROBLEM, "")) if self.chunk.role == Role.MEMORY else ""
 
     @property
     def text(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from memory.context import Entry, Prompt
+from memory.redaction import CARDS_ALONE, Rules
 
 
 class ChatBook(Protocol):
@@ -94,6 +95,7 @@ class ReplyRequest:
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
     confidence: bool = False
+    rules: Rules = CARDS_ALONE  # what is removed from the reply
     chat: ChatSoFar | None = None  # for engines that keep the conversation themselves
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import Channel
+from memory.redaction import MOST_PATTERNS, problem_with
 
 DEFAULT_GOAL = "Handle inbound enquiry"
 
@@ -28,6 +31,23 @@ LONGEST_QUIET_WINDOW = 60
 def default_quiet_windows() -> dict[str, float]:
     """A new client's."""
     return dict(QUIET_WINDOWS)
+
+
+def validate_patterns(value: Any) -> None:
+    """Raises ValidationError for what cannot be a client's patterns of redaction."""
+    problem = problem_with(value) if isinstance(value, list) else "The patterns must be a list."
+    if problem:
+        raise ValidationError(problem, code="unfit_patterns")
+
+
+class _AreTexts(models.Func):
+    """Whether a JSON value is a list of at most MOST_PATTERNS texts."""
+
+    template = (
+        'jsonb_path_match(%(expressions)s, \'$.type() == "array" && '
+        f'$.size() <= {MOST_PATTERNS} && !exists($[*] ? (@.type() != "string"))\')'
+    )
+    output_field = models.BooleanField()
 
 
 class _AreSeconds(models.Func):
@@ -63,6 +83,14 @@ class Client(models.Model):
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
     expire_after = models.DurationField(default=timedelta(hours=24), db_default=timedelta(hours=24))
     archive_after = models.DurationField(default=timedelta(days=30), db_default=timedelta(days=30))
+    semantic_recall = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether the assistant is told, with the first message of a session, of earlier ones about the same.",
+    )
+    # What is removed from every text before it is kept or shown to a model: see memory/redaction.py.
+    redact_cards = models.BooleanField(default=True, db_default=True)
+    redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -88,6 +116,9 @@ class Client(models.Model):
             # Every webhook reads them as numbers.
             models.CheckConstraint(
                 name="client_quiet_windows_are_seconds", condition=models.Q(_AreSeconds("quiet_windows"))
+            ),
+            models.CheckConstraint(
+                name="client_redaction_patterns_are_texts", condition=models.Q(_AreTexts("redaction_patterns"))
             ),
         ]
 

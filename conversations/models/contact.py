@@ -53,6 +53,13 @@ class Contact(models.Model):
         db_constraint=False,
         db_index=False,
     )  # cascades in the database
+    # What staff made of the memory that a session (`known_in`, begun at `known_until`) began with. Later sessions begin
+    # with it, in the place of all that came before that session.
+    known = models.TextField("what staff say is known", blank=True, default="", db_default="", editable=False)
+    known_until = models.DateTimeField(null=True, editable=False)
+    known_in = models.UUIDField(null=True, editable=False)
+    known_by = models.CharField(max_length=150, blank=True, default="", db_default="", editable=False)
+    known_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:

@@ -96,6 +96,12 @@ class Conversation(models.Model):
     metadata = models.JSONField(blank=True, default=dict, db_default={})
     # What it was opened with, by name, as text: for the prompt, and for a Retell agent's dynamic variables.
     variables = models.JSONField(blank=True, default=dict, db_default={})
+    recalled_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        editable=False,
+        help_text="Earlier sessions were looked up by what the first message says.",
+    )
     chat_id = models.CharField(max_length=100, blank=True, default="", db_default="", help_text="At Retell.")
 
     started_at = models.DateTimeField(db_default=Now())

@@ -1,10 +1,11 @@
 """Appending to an active session: one prepared statement, whichever door the message came by.
 
 It does nothing (and the slow path in inbound.py takes over) unless everything is as it nearly always is: the caller
-and the person are known, there is nothing new to learn of the person, their session is active, and the message was
-not here before. The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two
-deliveries of one message at the same instant both pass the look for duplicates (each has its own snapshot): the second
-hits the unique index and its whole statement is undone, position and time included.
+and the person are known, there is nothing new to learn of the person, their session is active, the message was not
+here before, and it was cleaned by the rules that the client has now (services/redaction.py). The row lock of the UPDATE
+puts simultaneous messages in line, so positions have no gaps. Two deliveries of one message at the same instant both
+pass the look for duplicates (each has its own snapshot): the second hits the unique index and its whole statement is
+undone, position and time included.
 
 The reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
 message that is not answered (`burst_began_at`); services/transcript.py says the same for the slow path.
@@ -23,9 +24,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import orjson
+
 from channels_out.kinds import Channel
 from conversations.services.database import row
 from conversations.services.known_accounts import ACCOUNT_VERSION
+from memory.redaction import Rules
 
 
 def quiet_window(channel: str) -> str:
@@ -42,6 +46,7 @@ WITH person AS (
     JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
     WHERE k.key_hash = $9 AND k.revoked_at IS NULL AND c.id = $10
       AND ($12::text IS NULL OR p.phone = $12) AND ($13::text = '' OR p.name = $13)
+      AND c.redact_cards = $14 AND c.redaction_patterns = $15::jsonb
 )"""
 
 _BY_ADDRESS = """
@@ -91,6 +96,11 @@ BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
 BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1"), account_version=ACCOUNT_VERSION) + _APPEND
 
 
+def as_values(rules: Rules) -> tuple[bool, str]:
+    """The rules as a statement compares them with the client's."""
+    return rules.cards, orjson.dumps(rules.patterns).decode() if rules.patterns else "[]"
+
+
 def dedupe_key(scope: str, message_id: str) -> UUID | None:
     """128 bits over a message's id and the scope in which its sender keeps ids unique; None without an id."""
     if not message_id:
@@ -136,10 +146,11 @@ class Appended:
 
 
 def append_by_key(
-    said: Said, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str
+    said: Said, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str, rules: Rules
 ) -> Appended | None:
-    """Append what the holder of an API key passes on. None: nothing was done. Raises IntegrityError on a race."""
-    found = row(BY_KEY, *said.values(), key_hash, client_id, user_id, phone, name)
+    """Append what the holder of an API key passes on, cleaned by `rules`. None: nothing was done. Raises IntegrityError
+    on a race."""
+    found = row(BY_KEY, *said.values(), key_hash, client_id, user_id, phone, name, *as_values(rules))
     return Appended(*found) if found else None
 
 

@@ -28,6 +28,7 @@ from conversations.models import (
     corrected_text,
 )
 from conversations.queue import enqueue
+from conversations.services import redaction
 from conversations.services.ledger import Actor, record
 from conversations.services.opening import NOTHING_KNOWN
 from conversations.services.transcript import lock
@@ -77,6 +78,7 @@ def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, step
         told = chat.told if chat else _last_answered(conversation)
     unheard, carried = _said_after(conversation, told), _said_before(conversation, told)
     nothing_said = not unheard and not carried
+    clean = redaction.rules_of(conversation.client).clean
     return ChatSoFar(
         book=Book(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
         agent_id=assistant.retell_agent_id,
@@ -84,8 +86,8 @@ def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, step
         turns=chat.turns if chat else 0,
         told=told,
         asked=chat.asked if chat else None,
-        unheard=tuple(unheard),
-        carried=_carried(conversation, carried),
+        unheard=tuple(replace(entry, content=clean(entry.content)) for entry in unheard),
+        carried=clean(_carried(conversation, carried)),
         begins=nothing_said,
         opener=assistant.opener,
         metadata={
@@ -94,7 +96,7 @@ def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, step
             "client_id": str(conversation.client_id),
             "channel": conversation.channel,
         },
-        variables=_variables(conversation, steps),
+        variables={name: clean(value) for name, value in _variables(conversation, steps).items()},
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, corrected_text
-from conversations.services import summaries
+from conversations.services import redaction, summaries
 from memory import languages
 from memory.context import Entry, Prompt, SessionView, build_prompt
 
@@ -38,18 +39,19 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
     )
     entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
+    clean = redaction.rules_of(conversation.client).clean  # what was kept under other rules is not shown under these
     return SessionView(
         system_prompt=opening.get(Role.SYSTEM, ""),
-        memory=opening.get(Role.MEMORY, ""),
-        goal=conversation.goal,
-        summary=conversation.summary,
-        pending_steps=[_step(step, assistant) for step in steps if not step.by_assistant],
-        own_steps=[_step(step, assistant) for step in steps if step.by_assistant],
-        notes=_noted(conversation),
-        entries=entries,
+        memory=clean(opening.get(Role.MEMORY, "")),
+        goal=clean(conversation.goal),
+        summary=clean(conversation.summary),
+        pending_steps=[clean(_step(step, assistant)) for step in steps if not step.by_assistant],
+        own_steps=[clean(_step(step, assistant)) for step in steps if step.by_assistant],
+        notes=[(what, clean(value)) for what, value in _noted(conversation)],
+        entries=[replace(entry, content=clean(entry.content)) for entry in entries],
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
         contact=_known_of(conversation, entries),
-        variables=list(conversation.variables.items()),
+        variables=[(name, clean(value)) for name, value in conversation.variables.items()],
         begins=not entries,
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
     )

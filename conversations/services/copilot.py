@@ -33,9 +33,11 @@ from conversations.services.confined import confined_to
 from conversations.services.errors import InvalidError, NotFoundError, UnavailableError
 from conversations.services.ledger import Actor, Kind, record
 from conversations.services.opening import (
+    CORRECTED_BY_STAFF,
     DEFAULT_SYSTEM_PROMPT,
     KNOWN_FROM_EARLIER,
     NOTHING_KNOWN,
+    RECALL_BYTES,
     SUMMARIES_RECALLED,
     SUMMARY_CHARACTERS,
 )
@@ -157,7 +159,7 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
         pk=pk,
         thread=str(pk),
         channel=Channel.WEB,
-        client_id=assistant.client_id,
+        client=assistant.client,
         contact=contact,
         assistant=assistant,
         goal=assistant.client.default_goal,
@@ -189,11 +191,17 @@ def _contact(user: User, client_id: UUID) -> Contact:
 
 
 def _earlier(contact: Contact) -> str:
-    """What is known of the user from the summaries of earlier sessions, newest first, or that nothing is."""
+    """What is known of the user from what staff say and the summaries of earlier sessions, newest first, or that
+    nothing is: as services/opening.py has it."""
     ended = Conversation.objects.filter(contact=contact).exclude(status__in=OPEN).exclude(summary="")
+    if contact.known_until:
+        ended = ended.filter(started_at__gte=contact.known_until)
     newest = ended.order_by("-started_at").values_list("started_at", "summary")[:SUMMARIES_RECALLED]
     lines = [f"- {started:%Y-%m-%d}: {summary[:SUMMARY_CHARACTERS]}" for started, summary in newest]
-    return "\n".join([KNOWN_FROM_EARLIER, *lines]) if lines else NOTHING_KNOWN
+    while len("".join(lines).encode()) > RECALL_BYTES and len(lines) > 1:
+        lines.pop()
+    known = [f"{CORRECTED_BY_STAFF} ({contact.known_at:%Y-%m-%d}):\n{contact.known}"] if contact.known else []
+    return "\n\n".join([*known, *(["\n".join([KNOWN_FROM_EARLIER, *lines])] if lines else [])]) or NOTHING_KNOWN
 
 
 def title_of(message: str) -> str:

@@ -85,7 +85,7 @@ def _ask(user: User, question: Question, now: datetime) -> Asked:
         dedupe_key=_dedupe_key(user, question.message_id),
     )
     conversation.inbound_sequence += 1
-    conversation.topic = conversation.topic or title_of(question.message)
+    conversation.topic = conversation.topic or title_of(chunk.content)
     conversation.save(update_fields=["last_position", "last_message_at", "inbound_sequence", "topic"])
     turn = None if conversation.taken_over_at else _begin(conversation, now)
     return Asked(session_in(conversation), chunk, turn)

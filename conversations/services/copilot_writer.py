@@ -26,6 +26,7 @@ from conversations.services import replies
 from conversations.services.copilot_writing import Claim, Piece
 from conversations.services.dispatcher import written
 from memory import waiting
+from memory.redaction import CARDS_ALONE
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Job:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
+        self.rules = CARDS_ALONE
         self.writing: Future[Reply] | None = None
         self.stopped = self.settling = False
         self._guard = threading.Lock()
@@ -59,8 +61,8 @@ class Job:
             return self._said[0]
 
     def news(self) -> Piece | None:
-        """What came since the last time."""
-        said = self.said
+        """What came since the last time, as far as it is certain that it may be shown."""
+        said = self.rules.clean_beginning(self.said)
         piece = Piece(self.claim, self._kept, said[self._kept :])
         self._kept = len(said)
         return piece if piece.text else None
@@ -169,6 +171,7 @@ class CopilotWriter:
             self._wake.set()
             return
         request, engine = prepared
+        job.rules = request.rules
         job.writing = waiting.begin(self._write(job, request, engine))
         job.writing.add_done_callback(lambda _: self._note(job))
 

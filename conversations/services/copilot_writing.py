@@ -19,7 +19,7 @@ from django.db import transaction
 
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Delta, Role, Turn
-from conversations.services import prompts
+from conversations.services import prompts, redaction
 from conversations.services.copilot_turns import ENDED
 from conversations.services.database import column, rows
 from conversations.services.errors import NotFoundError
@@ -159,6 +159,7 @@ def _end(claim: Claim, now: datetime, reply: Reply, *, failed: bool = False, cod
             return TurnStatus.ABANDONED
         turn, conversation = found
         code = _silenced(conversation) or code
+        reply = redaction.clean_reply(redaction.rules_of(conversation.client), reply)
         turn.draft, turn.finish_reason = reply.text, reply.finish_reason
         turn.engine, turn.model = reply.engine or turn.engine, reply.model or turn.model
         turn.tokens_in, turn.tokens_out = reply.tokens_in, reply.tokens_out

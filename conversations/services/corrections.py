@@ -11,8 +11,8 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
-from conversations.services import chats, idempotency
+from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, Turn
+from conversations.services import chats, idempotency, recall, redaction
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, Kind, record
@@ -20,6 +20,8 @@ from conversations.services.prompts import REDACTED, prompt_without, without
 from conversations.services.remembering import summary_is_staffs
 from conversations.services.summaries import start_over
 from conversations.services.transcript import lock
+
+NO_POSITION = 2**31  # behind every entry
 
 
 def correct(
@@ -31,18 +33,23 @@ def correct(
     now: datetime,
     client: Client | None = None,
 ) -> Correction | None:
-    """The chunk reads like `text` from now on, for staff, prompts and memory; what was said stays beside it.
+    """The chunk reads like `text` from now on, for staff, prompts and memory; what was said stays beside it. Where it
+    is what the session began with, later sessions of the contact begin with `text`.
 
     Returns None where it read like that already. Raises NotFoundError, or ConflictError (`redacted`).
     """
     with transaction.atomic():
+        recall.lock_contact(conversation_id)
         conversation, chunk = _locked(conversation_id, position, client)
         done = list(Correction.objects.filter(chunk=chunk))
+        text = text if chunk.role == Role.SYSTEM else redaction.rules_of(conversation.client).clean(text)
         if any(correction.kind == Correction.Kind.REDACTION for correction in done):
             raise ConflictError("This was redacted: there is nothing left to correct.", code="redacted")
         if text == (done[-1].text if done else chunk.content):
             return None
         correction = _keep(chunk, Correction.Kind.CORRECTION, text, "", actor, now)
+        if chunk.role == Role.MEMORY:
+            recall.keep_correction(conversation, text, actor, now)
         _note(conversation, "chunk_corrected", actor, now, position)
     return correction
 
@@ -57,11 +64,13 @@ def redact(
     client: Client | None = None,
 ) -> Correction:
     """The chunk's text is gone: from the chunk, its corrections and messages, and where it occurs in the session's
-    prompts, drafts, steps, goal, topic and summary. What of it was not sent yet is cancelled.
+    prompts, drafts, steps, goal, topic and summary, and in what later sessions recall of it. What of it was not sent
+    yet is cancelled.
 
     Redacting what is redacted changes nothing. Raises NotFoundError.
     """
     with transaction.atomic():
+        recall.lock_contact(conversation_id)
         conversation, chunk = _locked(conversation_id, position, client)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
@@ -78,6 +87,7 @@ def redact(
         for name in DETAILS:
             setattr(conversation, name, without(getattr(conversation, name), texts))
         _redact_what_the_model_noted(conversation, texts)
+        _redact_what_is_recalled(conversation, chunk, texts)
         conversation.save(update_fields=[*DETAILS, "current_goal", "needs_staff_reason"])
         idempotency.change_text(conversation, lambda text: without(text, texts))
         for step in conversation.steps.all():
@@ -96,6 +106,35 @@ def _redact_what_the_model_noted(conversation: Conversation, texts: list[str]) -
     for event in conversation.events.filter(actor=Kind.ASSISTANT).exclude(cause=""):
         event.cause = without(event.cause, texts)[:200]
         event.save(update_fields=["cause"])
+
+
+def _redact_what_is_recalled(conversation: Conversation, chunk: Chunk, texts: list[str]) -> None:
+    """What other sessions of the contact were told of it, and what staff made of that."""
+    if chunk.role == Role.MEMORY:
+        recall.forget_correction(conversation)
+    contact = Contact.objects.get(pk=conversation.contact_id)
+    if (known := without(contact.known, texts)) != contact.known:
+        Contact.objects.filter(pk=contact.pk).update(known=known)
+    told = Chunk.objects.filter(conversation__contact=contact, role=Role.MEMORY).exclude(pk=chunk.pk)
+    for each in told.prefetch_related("corrections"):
+        for correction in each.corrections.all():
+            correction.text = without(correction.text, texts)
+            correction.save(update_fields=["text"])
+        if (content := without(each.content, texts)) != each.content:
+            each.content = content
+            each.save(update_fields=["content"])
+            _forget_in_turns(each.conversation_id, texts)
+
+
+def _forget_in_turns(conversation_id: UUID, texts: Iterable[str], position: int = NO_POSITION) -> None:
+    """What the session's turns keep of prompts, drafts and tool calls says none of it."""
+    texts = list(texts)
+    kept = Turn.objects.filter(conversation=conversation_id).only("prompt", "draft", "tool_calls")
+    for turn in kept.iterator(chunk_size=100):
+        draft, prompt = without(turn.draft, texts), prompt_without(turn.prompt, texts, position)
+        calls = _calls_without(turn.tool_calls, texts)
+        if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
+            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
 
 
 def _locked(conversation_id: UUID | str, position: int, client: Client | None) -> tuple[Conversation, Chunk]:
@@ -141,16 +180,10 @@ def _redact_messages(chunk: Chunk) -> None:
 def _redact_turns(conversation: Conversation, texts: Iterable[str], position: int, now: datetime) -> None:
     """A turn that runs is given up: it may be about to write down a prompt that it read before. The reply stays owed,
     and the next turn reads the transcript as it is now."""
-    texts = list(texts)
     Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).update(
         status=Turn.Status.ABANDONED, ended_at=now, code="redacted"
     )
-    kept = Turn.objects.filter(conversation=conversation).only("prompt", "draft", "tool_calls")
-    for turn in kept.iterator(chunk_size=100):
-        draft, prompt = without(turn.draft, texts), prompt_without(turn.prompt, texts, position)
-        calls = _calls_without(turn.tool_calls, texts)
-        if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
-            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
+    _forget_in_turns(conversation.pk, texts, position)
 
 
 def _calls_without(calls: Any, texts: Iterable[str]) -> Any:

@@ -9,6 +9,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Client, Conversation
+from conversations.services import redaction
 from conversations.services.ledger import Actor, record
 from conversations.services.summaries import note_edited
 from conversations.services.transcript import lock
@@ -25,6 +26,8 @@ def edit_details(
     """
     with transaction.atomic():
         conversation = lock(conversation_id, client)
+        clean = redaction.rules_of(conversation.client).clean
+        details = {name: clean(text) for name, text in details.items()}
         changed = [name for name in DETAILS if name in details and getattr(conversation, name) != details[name]]
         for name in changed:
             setattr(conversation, name, details[name])

@@ -3,7 +3,7 @@
 Two kinds of threads, so that nobody holds a database connection while waiting for the network: a few write rows, each
 with a connection of its own; many wait, and know plain values only. A piece of work goes from one kind to the other:
 
-    reply   claim ─► prepare (rows) ─► engine (waits) ─► commit or fail (rows)
+    reply   claim ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or fail (rows)
     send    claim ─► begin   (rows) ─► provider (waits) ─► succeeded or failed (rows)
 
 Any number of dispatchers share the work. What one holds when it is killed comes free when its leases run out.
@@ -29,7 +29,8 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Message
-from conversations.services import chats, delivery, read_marks, replies
+from conversations.services import chats, delivery, read_marks, recall, replies
+from memory.recall import Near
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +111,25 @@ class Dispatcher:
         if turn.exhausted:
             written(replies.fail, turn.turn_id, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
+        if turn.recalls and (question := written(recall.question_of, turn.conversation_id)):
+            self._mark_read(turn)
+            return self._engines.submit(self._recall, turn, question)
+        return self._prepare(turn, mark=True)
+
+    def _recall(self, turn: replies.Claim, question: recall.Question) -> Future[Any]:
+        near = question.ask_network()
+        return self._rows.submit(self._told, turn, question, near)
+
+    def _told(self, turn: replies.Claim, question: recall.Question, near: Near | None) -> Future[Any] | None:
+        recalled(question, near)
+        return self._prepare(turn, mark=False)
+
+    def _prepare(self, turn: replies.Claim, *, mark: bool) -> Future[Any] | None:
         prepared = written(replies.prepare, turn.turn_id)
         if prepared is None:
             return None
-        self._mark_read(turn)
+        if mark:
+            self._mark_read(turn)
         return self._engines.submit(self._ask, turn.turn_id, *prepared)
 
     def _mark_read(self, turn: replies.Claim) -> None:
@@ -215,6 +231,16 @@ class Dispatcher:
 
         wait([self._rows.submit(close) for _ in range(ROW_THREADS)], timeout=self.patience)
         connection.close()
+
+
+def recalled(question: recall.Question, near: Near | None) -> None:
+    """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
+    try:
+        written(recall.keep, question, near, timezone.now())
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("nothing is recalled: conversation=%s", question.conversation_id)
 
 
 def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,13 +13,14 @@ from django.db import IntegrityError, transaction
 from channels_out.opt_out import Wish, wish_of
 from conversations.models import ChannelAccount, Chunk, Client, Contact, Conversation
 from conversations.models.conversation import ConversationQuerySet
-from conversations.services import contacts, opting_out
+from conversations.services import contacts, opting_out, redaction
 from conversations.services.append import Appended, Said, append_by_address, append_by_key, dedupe_key
 from conversations.services.database import row
 from conversations.services.errors import UnavailableError
 from conversations.services.ledger import CONTACT
 from conversations.services.opening import Opened, open_conversation, open_with_key
 from conversations.services.transcript import ACTIVITY_FIELDS, note_inbound, write_chunks
+from memory.redaction import Rules
 
 TRIES = 20
 
@@ -46,6 +47,12 @@ class Arrival:
     def dedupe_key(self) -> UUID | None:
         """Under which it is found if it comes again."""
         return dedupe_key(self.scope, self.message_id)
+
+    def cleaned(self, rules: Rules) -> Arrival:
+        """It, without what the rules remove."""
+        text = rules.clean(self.text)
+        metadata = rules.clean_json(self.metadata) if self.metadata else self.metadata
+        return self if (text, metadata) == (self.text, self.metadata) else replace(self, text=text, metadata=metadata)
 
     @property
     def wish(self) -> Wish | None:
@@ -87,13 +94,13 @@ def settle_with_key(arrival: Arrival, key_hash: bytes, client_id: UUID) -> tuple
     """
     if arrival.wish:
         return None
-    person = arrival.who
-    said = arrival.said()
+    person, rules = arrival.who, redaction.last_seen(client_id)
+    said = arrival.cleaned(rules).said()
     try:
-        appended = append_by_key(said, key_hash, client_id, person.user_id, person.phone, person.name)
+        appended = append_by_key(said, key_hash, client_id, person.user_id, person.phone, person.name, rules)
         if appended:
             return _appended(appended), appended.key_id or 0
-        if opened := open_with_key(said, person, key_hash, client_id):
+        if opened := open_with_key(said, person, key_hash, client_id, rules):
             return _opened(opened), opened.key_id or 0
     except IntegrityError:
         pass  # somebody else was first: settle() looks again
@@ -116,6 +123,7 @@ def append_from(account: ChannelAccount, version: str, arrival: Arrival) -> bool
     """The message of a known person is in their active session, if the account and its client are still as they were
     read. False: nothing was done, settle() it after reading the account again."""
     try:
+        arrival = arrival.cleaned(redaction.rules_of(account.client))
         return not arrival.wish and _append(account.client_id, arrival, version) is not None
     except IntegrityError:
         return False  # somebody else was first: settle() looks again
@@ -127,6 +135,7 @@ def settle(client: Client, arrival: Arrival) -> Settled:
 
     Raises UnavailableError if it cannot get through the crowd.
     """
+    arrival = arrival.cleaned(redaction.note(client))
     wish = arrival.wish
     for _ in range(TRIES):
         try:

@@ -12,12 +12,13 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from channels_out.contract import Adapter, InboundRequest
+from channels_out.contract import BODY, Adapter, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.events import Event, ReachedUntil, Receipt, Unhandled
 from conversations.models import ChannelAccount, InboundEvent, RefusedWebhooks
-from conversations.services import receipts
+from conversations.services import receipts, redaction
 from conversations.services.database import rows
+from memory.redaction import Rules
 
 PROCESSING_FAILED = "processing_failed"
 UNKNOWN_ACCOUNT = "unknown_account"
@@ -91,6 +92,7 @@ def _keep(
     kind: str,
     message_id: str = "",
 ) -> None:
+    rules = redaction.rules_of(account.client if account else None)
     InboundEvent.objects.create(
         client=account.client if account else None,
         channel_account=account,
@@ -100,9 +102,17 @@ def _keep(
         kind=kind[:40],
         reason=reason,
         message_id=message_id[:500],
-        raw=raw,
+        raw=_cleaned(rules, raw),
         retry_at=timezone.now() if reason == PROCESSING_FAILED else None,
     )
+
+
+def _cleaned(rules: Rules, raw: Any) -> Any:
+    """What is kept, without what the client has removed; it can be processed as before."""
+    cleaned = rules.clean_json(raw)
+    if isinstance(raw, dict) and isinstance(raw.get(BODY), str):
+        cleaned[BODY] = rules.clean_body(raw[BODY])
+    return cleaned
 
 
 def count_refused(adapter: Adapter, account: ChannelAccount | None, now: datetime) -> None:

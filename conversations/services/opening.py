@@ -12,23 +12,30 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError
 
 from channels_out.phones import ways_to_write
-from conversations.services.append import Said, quiet_window
+from conversations.services.append import Said, as_values, quiet_window
 from conversations.services.contacts import Person, phone_address
 from conversations.services.database import row
 from conversations.services.ledger import CONTACT, Actor
+from memory.redaction import Rules
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
 NOTHING_KNOWN = "Nothing is known of this contact from earlier sessions."
-SUMMARIES_RECALLED = 3
+KNOWN_OF_CONTACT = "What is known of this contact:"
+CORRECTED_BY_STAFF = "What staff say is known of this contact"
+SUMMARIES_RECALLED = 5
 SUMMARY_CHARACTERS = 2_000
+RECALL_TOKENS = 1_000  # of summaries at the beginning of a session, the newest first
+# A token for four bytes of UTF-8 is about what memory/tokens.py estimates of prose, in every script.
+RECALL_BYTES = RECALL_TOKENS * 4
 
 NOBODY = Person()
 
 # What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if one
 # is named, then how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not
-# over yet. No row: it is not to be opened, since the client is not there or the message, $6, was here before; or since
-# somebody new has the phone of somebody known, however that is written ($24), which the longer way notes (matching.py).
+# over yet. What staff say is known of the contact stands in the place of all that came before. No row: it is not to be
+# opened, since the client is not there or the message, $6, was here before; or since somebody new has the phone of
+# somebody known, however that is written ($24), which the longer way notes (matching.py).
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
@@ -38,17 +45,38 @@ WITH beginning AS (
            COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,
            (SELECT i.id FROM contact_identities i
             WHERE i.contact_id = p.id AND i.channel = $2 ORDER BY i.id DESC LIMIT 1) AS device_id,
-           COALESCE(
-               (SELECT '{KNOWN_FROM_EARLIER}' || string_agg(
-                    E'\\n- ' || to_char(e.started_at, 'YYYY-MM-DD') || ': ' || left(e.summary, {SUMMARY_CHARACTERS}), ''
-                    ORDER BY e.started_at DESC)
-                FROM (
-                    SELECT started_at, summary FROM conversations
-                    WHERE contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
-                    ORDER BY started_at DESC LIMIT {SUMMARIES_RECALLED}) e),
-               '{NOTHING_KNOWN}') AS memory
+           concat_ws(E'\\n\\n', COALESCE(
+               '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
+               '{KNOWN_OF_CONTACT}' || NULLIF(concat(
+                   E'\\n- Name: ' || NULLIF(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), ''),
+                   E'\\n- Language: ' || initcap((
+                       SELECT NULLIF(m.language, 'simple') FROM memories m
+                       WHERE m.client_id = c.id AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
+                   CASE WHEN p.phone IS NOT NULL THEN E'\\n- Phone number: known' END), '')),
+               '{KNOWN_FROM_EARLIER}' || earlier.lines,
+               CASE WHEN COALESCE(p.known, '') = '' AND earlier.lines IS NULL THEN '{NOTHING_KNOWN}' END) AS memory,
+           CASE WHEN earlier.sessions IS NULL THEN '{{{{}}}}'
+                ELSE jsonb_build_object('recalled', earlier.sessions) END AS recalled
     FROM {{source}}
     LEFT JOIN contacts p ON {{contact}}
+    LEFT JOIN LATERAL (
+        SELECT string_agg(
+                   E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id
+               ) AS lines,
+               jsonb_agg(jsonb_build_object('session', id, 'on', to_char(started_at, 'YYYY-MM-DD'),
+                   'why', 'last summaries', 'store', 'sessions') ORDER BY started_at DESC, id) AS sessions
+        FROM (
+            SELECT id, started_at, told, sum(octet_length(told)) OVER (ORDER BY started_at DESC, id) AS taken
+            FROM (
+                SELECT id, started_at, left(summary, CASE
+                    WHEN octet_length(left(summary, {SUMMARY_CHARACTERS})) > {RECALL_BYTES} THEN {RECALL_BYTES} / 4
+                    ELSE {SUMMARY_CHARACTERS} END) AS told
+                FROM conversations
+                WHERE contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
+                  AND (p.known_until IS NULL OR started_at >= p.known_until)
+                ORDER BY started_at DESC, id LIMIT {SUMMARIES_RECALLED}) newest
+            ) e
+        WHERE taken <= {RECALL_BYTES}) earlier ON true
     LEFT JOIN LATERAL (
         SELECT id, assistant_id FROM channel_accounts
         WHERE client_id = c.id AND channel = $2 AND is_active
@@ -103,7 +131,7 @@ _OPEN = """
         (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
     SELECT session.id, first.position, first.role, first.content,
            CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
-           CASE WHEN first.position = 3 THEN $20::jsonb ELSE '{}' END, $16::timestamptz
+           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{}' END, $16::timestamptz
     FROM session, beginning, LATERAL (
         VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
     ) AS first (position, role, content)
@@ -125,7 +153,8 @@ BY_KEY = (
                             AND ($9::text = '' OR p.name = $9)))
       AND NOT EXISTS (
           SELECT FROM conversations o
-          WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))""",
+          WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))
+      AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
     )
     + _OPEN
 )
@@ -146,13 +175,14 @@ class Opened:
     key_id: int | None
 
 
-def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID) -> Opened | None:
-    """What the holder of an API key passes on opens a session. None: nothing was done, since the key is not the
-    client's, the message was here before, a session is open, or there is something to learn of the person.
+def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Opened | None:
+    """What the holder of an API key passes on, cleaned by `rules`, opens a session. None: nothing was done, since the
+    key is not the client's, the message was here before, a session is open, there is something to learn of the person,
+    or the client has other rules.
 
     Raises IntegrityError where somebody else was first: with the contact, the session or the message.
     """
-    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT)
+    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT, rules=rules)
 
 
 def open_conversation(
@@ -196,6 +226,7 @@ def _open(
     summary: str = "",
     device_id: int | None = None,
     assistant_id: UUID | None = None,
+    rules: Rules | None = None,
 ) -> Opened | None:
     found = row(
         statement,
@@ -204,5 +235,6 @@ def _open(
         *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
         assistant_id,
         ways_to_write(person.phone) if person.phone else [],
+        *(as_values(rules) if rules else ()),
     )
     return Opened(*found) if found else None

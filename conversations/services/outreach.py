@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import e164
 from conversations.models import Assistant, Chunk, Client, Contact, Conversation, Role
-from conversations.services import contacts
+from conversations.services import contacts, redaction
 from conversations.services.append import Said
 from conversations.services.contacts import Person
 from conversations.services.errors import ConflictError, InvalidError, UnavailableError
@@ -56,7 +56,8 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
     """
     if wanted.channel not in CHANNELS:
         raise InvalidError(f"A session can be opened on {', '.join(CHANNELS)}.", code="unknown_channel")
-    person, variables = _person(wanted), as_text(wanted.variables)
+    rules = redaction.rules_of(client)
+    person, variables = _person(wanted), rules.clean_json(as_text(wanted.variables))
     assistant = _assistant(client, wanted.assistant) if wanted.assistant else None
     said = Said(channel=wanted.channel, thread="", at=now, text="", message_id="", dedupe_key=None)
     for _ in range(TRIES):
@@ -70,7 +71,7 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
                     client.pk,
                     contact.pk,
                     said,
-                    goal=wanted.goal,
+                    goal=rules.clean(wanted.goal),
                     device_id=device.pk if device else None,
                     actor=actor,
                 )
@@ -78,7 +79,7 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
                     _give_to(opened.conversation_id, assistant)
                 Conversation.objects.filter(pk=opened.conversation_id).update(
                     variables=variables,
-                    metadata=dict(wanted.metadata),
+                    metadata=rules.clean_json(dict(wanted.metadata)),
                     reply_owed=wanted.greet,
                     reply_due_at=now if wanted.greet else None,
                 )

@@ -21,8 +21,8 @@ from conversations.models import Assistant, Conversation, Turn
 from conversations.services import summaries
 from conversations.services.errors import ConflictError
 from memory.context import STAFF_MARK, STAFF_RULE, Prompt
+from memory.redaction import REDACTED as REDACTED
 
-REDACTED = "[redacted]"
 # A shorter text is only removed where it stands alone: "ok" is part of many words.
 TELLING = 4
 # A prompt shortens long entries in their middle: this much of the beginning or end gives one away.

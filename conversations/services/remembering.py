@@ -16,6 +16,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from conversations.models import Conversation, Step, corrected_text
+from conversations.services import redaction
 from conversations.services.database import column
 from conversations.services.ledger import SYSTEM, record
 from conversations.services.retries import backoff
@@ -52,7 +53,8 @@ def pending() -> int:
 
 def remember(conversation_id: UUID) -> bool:
     """The ended session is in global memory and has its final summary; or says why not, and when it is tried again."""
-    conversation = Conversation.objects.filter(pk=conversation_id, remember_due_at__isnull=False).first()
+    due = Conversation.objects.select_related("client").filter(pk=conversation_id, remember_due_at__isnull=False)
+    conversation = due.first()
     if conversation is None:
         return False
     try:
@@ -92,6 +94,7 @@ def _record(conversation: Conversation) -> SessionRecord:
         summary_so_far=conversation.summary,
         open_points=list(pending.values_list("description", flat=True)),
         summary=conversation.summary if conversation.remembered_at and summary_is_staffs(conversation) else "",
+        rules=redaction.rules_of(conversation.client),
     )
 
 

@@ -18,11 +18,12 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import chats, closing, context, deeds, delivery, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, delivery, prompts, redaction, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
 from conversations.services.read_marks import came_from
+from conversations.services.recall import RECALLS
 from conversations.services.retries import backoff
 from conversations.services.transcript import (
     ACTIVITY_FIELDS,
@@ -44,21 +45,23 @@ TurnStatus = Turn.Status
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A turn that is ours while its lease lasts. `exhausted`: it was tried often enough, nothing more is tried.
-    `suspect`: its session was there more than once when a process died, and perhaps is why."""
+    `suspect`: its session was there more than once when a process died, and perhaps is why. `recalls`: earlier sessions
+    are to be looked up first (services/recall.py)."""
 
     turn_id: UUID
     conversation_id: UUID
     exhausted: bool
     suspect: bool = False
+    recalls: bool = False
 
 
-_DUE = """
-    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence
+_DUE = f"""
+    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls
     FROM conversations s
-    WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {crashes}
+    WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {{crashes}}
       AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
     ORDER BY s.reply_due_at
-    LIMIT {limit}
+    LIMIT {{limit}}
     FOR NO KEY UPDATE OF s SKIP LOCKED"""
 
 
@@ -88,7 +91,8 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
         ), counted AS (
             UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
         )
-        SELECT begun.id, begun.conversation_id, begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4
+        SELECT begun.id, begun.conversation_id, begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4,
+            due.recalls
         FROM begun JOIN due ON due.id = begun.conversation_id
         """,
         now,
@@ -174,6 +178,7 @@ def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, s
         max_tokens=assistant.max_tokens if assistant else None,
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
+        rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
         chat=chats.so_far(conversation, assistant, turn_id, [step.description for step in steps])
         if assistant and _keeps_chats(assistant)
@@ -188,7 +193,7 @@ def _keeps_chats(assistant: Assistant) -> bool:
 
 
 def _conversation(conversation_id: UUID) -> Conversation | None:
-    related = ("assistant", "contact", "rolling_summary")
+    related = ("assistant", "contact", "client", "rolling_summary")
     return Conversation.objects.select_related(*related).filter(pk=conversation_id).first()
 
 
@@ -204,6 +209,7 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation = found
+        reply = redaction.clean_reply(redaction.rules_of(conversation.client), reply)
         _note(turn, reply)
         overtaken = conversation.inbound_sequence != turn.inbound_sequence
         if reason := _silenced(conversation):

@@ -9,6 +9,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from conversations.models import Client, Conversation, Step
+from conversations.services import redaction
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import lock, lock_open
@@ -27,6 +28,7 @@ def append(conversation: Conversation, description: str, actor: Actor, *, by_ass
     """The locked open session has one more pending step."""
     # The rank of the last one, not the next: of the same rank the newer one comes later.
     last = conversation.steps.aggregate(last=Max("rank"))["last"]
+    description = redaction.rules_of(conversation.client).clean(description)
     step = Step.objects.create(
         conversation=conversation, description=description, rank=last or 0, by_assistant=by_assistant
     )
@@ -96,6 +98,7 @@ def edit_step(
         if step.status in FINAL:
             raise ConflictError(f"This step is {step.status}: only a pending one can be edited.", code="step_is_final")
         conversation = lock_open(step.conversation_id)
+        description = redaction.rules_of(conversation.client).clean(description)
         if step.description != description:
             step.description = description
             step.updated_at = timezone.now()

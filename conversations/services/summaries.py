@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from conversations.models import SAID, Conversation, RollingSummary, corrected_text
 from conversations.queue import enqueue
+from conversations.services import redaction
 from conversations.services.database import column, row
 from conversations.services.errors import NotFoundError
 from conversations.services.retries import backoff
@@ -85,7 +86,9 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
     """All that fell out of the session's window is in its summary. Returns how many batches that took."""
     done = 0
     while time.monotonic() < until:
-        conversation = Conversation.objects.select_related("rolling_summary").filter(pk=conversation_id).first()
+        conversation = (
+            Conversation.objects.select_related("rolling_summary", "client").filter(pk=conversation_id).first()
+        )
         rolling = of(conversation) if conversation else None
         if conversation is None or rolling is None:
             return done
@@ -111,8 +114,9 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
     said = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
     columns = said.annotate(words=corrected_text()).order_by("position")
     found = columns.values_list("position", "role", "words", "created_at", "author_id")[:BATCH]
+    clean = redaction.rules_of(conversation.client).clean
     entries = [
-        TranscriptEntry(position=position, role=role, content=words, at=at, by_staff=author is not None)
+        TranscriptEntry(position=position, role=role, content=clean(words), at=at, by_staff=author is not None)
         for position, role, words, at, author in found
     ]
     return entries[: summaries.fits_at_once(entries)]
@@ -129,7 +133,7 @@ def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto:
         changed = (now.summary, current.version) != (conversation.summary, rolling.version)
         if changed or not now.is_open:
             return 0
-        now.summary = text
+        now.summary = redaction.rules_of(now.client).clean(text)
         now.save(update_fields=["summary"])
         current.upto, current.version = upto, current.version + 1
         current.attempts, current.error = 0, ""

@@ -15,7 +15,7 @@ from django.db import IntegrityError, transaction
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import AgentState, Assistant, Chunk, Client, Contact, Conversation, OrderLink, Role, Status
 from conversations.models.agent_state import FIRST_STEP, Intent
-from conversations.services import closing, contacts, summaries
+from conversations.services import closing, contacts, redaction, summaries
 from conversations.services.append import Said
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from conversations.services.ledger import Actor, record
@@ -68,7 +68,7 @@ def start(
 
     It is on the channel that `metadata.platform` names, else on WhatsApp. Raises UnavailableError in a crowd.
     """
-    metadata = _without_nulls(metadata)
+    metadata = redaction.rules_of(caller.client).clean_json(_without_nulls(metadata))
     channel = _channel(metadata)
     for _ in range(TRIES):
         try:
@@ -172,7 +172,7 @@ def sync(
             if context:
                 _set_context(conversation, state, context, merge=True)
             if metadata := _without_nulls(metadata):
-                both = merged(conversation.metadata, metadata)
+                both = merged(conversation.metadata, redaction.rules_of(caller.client).clean_json(metadata))
                 conversation.metadata = bounded("metadata", both, LARGEST_METADATA)
                 conversation.save(update_fields=["metadata"])
         return show(conversation) if is_active else end(caller, conversation_id)
@@ -334,7 +334,7 @@ def _set_intent(caller: Caller, conversation: Conversation, state: AgentState, i
 
 
 def _set_context(conversation: Conversation, state: AgentState, context: dict[str, Any], *, merge: bool) -> None:
-    new = cleaned(context)
+    new = redaction.rules_of(conversation.client).clean_json(cleaned(context))
     state.context = bounded("context", merged(state.context, new) if merge else new, LARGEST)
     history, current = orders_in(context)
     _link(conversation, [*history, *current])

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Chunk, Client, Conversation, Role, Status
+from conversations.services import redaction
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import CONTACT, record
 
@@ -48,13 +49,17 @@ def lock_open(conversation_id: UUID | str, client: Client | None = None) -> Conv
 def write_chunks(
     conversation: Conversation, said: Iterable[tuple[str, str]], now: datetime, **fields: Any
 ) -> list[Chunk]:
-    """Chunks of (role, content) at the next positions; the caller saves the conversation's ACTIVITY_FIELDS."""
+    """Chunks of (role, content) at the next positions, without what the client has removed; the caller saves the
+    conversation's ACTIVITY_FIELDS."""
+    rules = redaction.rules_of(conversation.client)
+    if metadata := fields.get("metadata"):
+        fields["metadata"] = rules.clean_json(metadata)
     chunks = [
         Chunk(
             conversation=conversation,
             position=conversation.last_position + offset,
             role=role,
-            content=content,
+            content=content if role == Role.SYSTEM else rules.clean(content),
             created_at=now,
             **fields,
         )

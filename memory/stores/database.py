@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,10 @@ from memory.models import Memory
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
 
 RANKED = 1_000  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+
+LOOKED_AT = 50  # sessions of a contact that are compared with what they say
+SHORT = 3  # letters: shorter words of plain ASCII say nothing of what a text is about
+LEAST_SHARE = 0.3  # of the words of a text that a session must say too
 
 _WRITTEN = [
     *("client_id", "contact_id", "channel", "language", "summary", "summary_kind", "transcript", "document"),
@@ -94,6 +99,35 @@ class DatabaseStore:
             statement = _SEARCH.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=RANKED)
             cursor.execute(statement, {"client": client_id, "limit": limit, **chosen, **values})
             return [Hit(conversation_id, score) for conversation_id, score in cursor.fetchall()]
+
+
+_OF_CONTACT = """
+    WITH theirs AS (
+        SELECT conversation_id, language, document, ended_at FROM memories
+        WHERE client_id = %(client)s AND contact_id = %(contact)s AND started_at >= %(since)s
+        ORDER BY ended_at DESC LIMIT {looked_at}),
+    asked AS (
+        SELECT language, array_agg(lexeme) AS lexemes
+        FROM (SELECT DISTINCT language FROM theirs) AS spoken,
+             unnest(tsvector_to_array(to_tsvector(language::regconfig, %(words)s))) AS lexeme
+        WHERE length(lexeme) > {short} OR octet_length(lexeme) > length(lexeme)
+        GROUP BY language)
+    SELECT conversation_id, (
+        SELECT count(*) FROM unnest(lexemes) AS lexeme WHERE lexeme = ANY (tsvector_to_array(document))
+    )::float8 / cardinality(lexemes) AS share
+    FROM theirs JOIN asked USING (language)
+    ORDER BY share DESC, ended_at DESC, conversation_id"""
+
+
+def about(client_id: UUID, contact_id: UUID, text: str, limit: int, since: datetime) -> list[Hit]:
+    """The contact's sessions, begun at `since` or later, that say at least LEAST_SHARE of the words of `text`, best
+    first. The score is that share. It reads the contact's newest sessions alone, however much there is of others."""
+    statement = _OF_CONTACT.format(looked_at=LOOKED_AT, short=SHORT)
+    values: dict[str, Any] = {"client": client_id, "contact": contact_id, "since": since}
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {**values, "words": words.indexable([text])})
+        found = [Hit(conversation_id, share) for conversation_id, share in cursor.fetchall() if share >= LEAST_SHARE]
+    return found[:limit]
 
 
 def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]) -> dict[str, str]:

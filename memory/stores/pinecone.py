@@ -82,11 +82,19 @@ class PineconeStore:
 
     def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
         """By meaning: sessions with a passage that is near to `query`, within `MEMORY_SEARCH_SECONDS` in all."""
+        scores = self.nearest(client_id, query, limit, filters, seconds=settings.MEMORY_SEARCH_SECONDS)
+        return self.hits(client_id, scores)[:limit]
+
+    def nearest(
+        self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS, *, seconds: float
+    ) -> dict[str, float]:
+        """How near the vectors are that are near to `query`, by their ids, within `seconds` in all. Asks the network
+        alone. Raises StoreError."""
         _must_be_configured()
         if not words.parse(query).wanted:
-            return []
-        deadline = timezone.now() + timedelta(seconds=settings.MEMORY_SEARCH_SECONDS)
-        [vector] = _embedded([query[: words.QUERY_CHARACTERS]], seconds=settings.MEMORY_SEARCH_SECONDS)
+            return {}
+        deadline = timezone.now() + timedelta(seconds=seconds)
+        [vector] = _embedded([query[: words.QUERY_CHARACTERS]], seconds=seconds)
         asked: dict[str, Any] = {
             "vector": vector,
             "top_k": min(limit * PARTS, MOST),
@@ -95,8 +103,11 @@ class PineconeStore:
         }
         left = max((deadline - timezone.now()).total_seconds(), 0.05)
         answer = _call(settings.PINECONE_HOST, lambda index: index.query(**asked), left)
-        scores = {match.id: match.score for match in answer.matches if match.score >= _least_score()}
-        return _hits(client_id, scores)[:limit]
+        return {match.id: match.score for match in answer.matches if match.score >= _least_score()}
+
+    def hits(self, client_id: UUID, scores: dict[str, float]) -> list[Hit]:
+        """The sessions of these vectors, best first, each with its best passage, as our ledger knows them."""
+        return _hits(client_id, scores)
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_a_thousand_chunks_are_read_by_scrolling_up(page, shop):
 def test_a_manager_steers_corrects_and_redacts(page, shop, key):
     door = Door(shop, key)
     door.says("Where is my odrer?", phone="+51999999999")
-    door.says("My card is 4111 1111 1111 1111")
+    door.says("My password is tangerine4711")
     session = Conversation.objects.get()
     sign_in(page, shop=shop)
     page.goto(f"/admin/conversations/conversation/{session.pk}/change/")
@@ -113,7 +113,7 @@ def test_a_manager_steers_corrects_and_redacts(page, shop, key):
     page.get_by_label("Why").fill("Card number")
     page.get_by_role("button", name="Remove for good").click()
     expect(second.locator(".cv-text")).to_have_text("[redacted]")
-    expect(page.get_by_text("4111")).to_have_count(0)
+    expect(page.get_by_text("tangerine4711")).to_have_count(0)
 
     page.get_by_text("Edit goal, topic and summary").click()
     page.get_by_label("Topic").fill("Parcel")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import timedelta
 
 import pytest
@@ -18,8 +17,7 @@ from tests.conversations.back_office import do, news, page_of
 
 pytestmark = pytest.mark.django_db
 
-SECRET = "My card is 4111 1111 1111 1111"
-TRACES = re.compile("My card|4111 1111|41111111")  # four digits alone are in many a time and id
+SECRET = "My password is tangerine4711"
 
 
 def database_text() -> str:
@@ -80,7 +78,7 @@ def test_a_redaction_leaves_the_text_nowhere(manager, session, door):
     Conversation.objects.update(summary=f"Ann said: {SECRET}.", goal=SECRET)
     sessions.add_step(session.pk, f"Check: {SECRET}")
     Chunk.objects.filter(position=position).update(metadata={"caption": SECRET})
-    assert len(TRACES.findall(database_text())) > 3
+    assert database_text().count("tangerine4711") > 3
 
     status, said = do(manager, session, "redact", position=position, reason="Card number")
     assert status == 200
@@ -88,7 +86,7 @@ def test_a_redaction_leaves_the_text_nowhere(manager, session, door):
     assert "Card number" in said["bubbles"][0][1]
     left = database_text()
     # The offline engine's replies do not quote it; were they to, each is an entry that can be redacted too.
-    assert not TRACES.search(left)
+    assert "tangerine4711" not in left
     assert "[redacted]" in left
     session.refresh_from_db()
     assert session.summary == "Ann said: [redacted]."
@@ -113,7 +111,7 @@ def test_what_we_said_is_gone_from_its_messages_and_not_sent_any_more(manager, s
     assert send_all() == 0
     message = Message.objects.get(chunk__position=position)
     assert (message.status, message.code, message.text) == ("cancelled", "redacted", "[redacted]")
-    assert not TRACES.search(database_text())
+    assert "tangerine4711" not in database_text()
 
 
 def test_a_long_text_that_a_prompt_shortened_is_gone_too(manager, session, door):
@@ -151,10 +149,10 @@ def test_a_turn_that_is_being_written_is_given_up_and_begun_anew_without_the_tex
     replies.prepare(claim.turn_id)
     corrections.redact(session.pk, Chunk.objects.get(content=SECRET).position, actor=SYSTEM, now=timezone.now())
     assert replies.prepare(claim.turn_id) is None
-    assert not TRACES.search(database_text())
+    assert "tangerine4711" not in database_text()
     reply_to_all()
     assert Turn.objects.filter(status="committed").count() == 2
-    assert not TRACES.search(database_text())
+    assert "tangerine4711" not in database_text()
 
 
 @pytest.mark.parametrize("who", ["viewer", "agent"])

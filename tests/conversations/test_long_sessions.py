@@ -171,7 +171,7 @@ def test_a_redaction_reaches_the_summary_and_what_earlier_prompts_showed_of_it(d
     reply_to_all()
     conversation = Conversation.objects.get()
     talked(conversation, 60)
-    door.says("My card is 4111 1111 1111 1111, you know", message_id="card")
+    door.says("My password is tangerine4711, you know", message_id="card")
     card = Chunk.objects.get(message_id="card")
     reply_to_all()
     talked(Conversation.objects.get(), 30)
@@ -187,7 +187,7 @@ def test_a_redaction_reaches_the_summary_and_what_earlier_prompts_showed_of_it(d
     corrections.redact(conversation.pk, card.position, actor=SYSTEM, now=timezone.now())
     kept.refresh_from_db()
     everything = str([turn.prompt for turn in Turn.objects.all()]) + Conversation.objects.get().summary
-    assert "4111" not in everything
+    assert "tangerine4711" not in everything
     assert "card of many ones" not in everything
     for part in kept.prompt["parts"]:
         if part["name"] == "summary":
@@ -198,7 +198,7 @@ def test_a_redaction_reaches_the_summary_and_what_earlier_prompts_showed_of_it(d
     summaries.summarise_due()
     assert Conversation.objects.get().summary == "Made anew."
     newest = [r.body["messages"][1]["content"] for r in fake.requests if is_notes(r.body["messages"])][-2:]
-    assert "4111" not in str(newest)
+    assert "tangerine4711" not in str(newest)
 
 
 def test_the_parts_of_a_kept_prompt_are_the_request(door: Door, fake: FakeOpenAI) -> None:

@@ -123,7 +123,7 @@ def test_preparing_a_prompt_reads_only_the_sessions_own_tables(door, engine):
     named = {name.split('"."')[0] for name in tables}
     known = {table for table in connection.introspection.table_names() if table in named}
     allowed = {"conversations", "conversation_turns", "conversation_chunks", "conversation_steps", "assistants"}
-    allowed |= {"chunk_corrections", "conversation_summaries", "contacts"}
+    allowed |= {"chunk_corrections", "conversation_summaries", "contacts", "clients"}
     assert known <= allowed
     assert len(seen) <= 6
 

@@ -275,6 +275,9 @@ def test_a_session_begins_with_what_earlier_ones_were_about(door: Door) -> None:
     day = f"{Conversation.objects.get(summary='Ann found it.').started_at:%Y-%m-%d}"
     assert begun[1][:2] == (2, "memory")
     assert begun[1][2].splitlines() == [
+        "What is known of this contact:",
+        "- Phone number: known",
+        "",
         "From earlier sessions with this contact:",
         f"- {day}: Ann found it.",
         f"- {day}: Ann lost a parcel.",

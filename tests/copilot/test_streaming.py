@@ -178,3 +178,21 @@ def test_what_cannot_be_stored_comes_as_a_mark(ann: Browser, model: FakeOpenAI) 
 def test_without_a_model_it_says_so(ann: Browser, settings: Any) -> None:
     settings.OPENAI_BASE_URL = ""
     assert "offline" in text_of(ann.ask("Hello"))
+
+
+def test_no_card_number_is_streamed_or_kept(ann: Browser, roofers: Any, model: FakeOpenAI) -> None:
+    """However the model cuts it into pieces."""
+    roofers.redaction_patterns = [r"SECRET-\d+"]
+    roofers.save()
+    said = "You said 4111 1111 1111 1111 and SECRET-7 " + "and more and more " * 40
+    model.then("reply", text=said, every=0.005)
+    events = ann.ask("My card is 4111-1111-1111-1111")
+    shown = text_of(events)
+    assert "4111" not in shown + str([event.data for event in events])
+    assert "SECRET-7" not in str([event.data for event in events])
+    whole = events[-1].data["message"]["content"]
+    assert whole.startswith("You said [card number removed] and [redacted] and more")
+    assert whole.startswith(shown), "what was shown was right as far as it went"
+    assert len(shown) > 200
+    assert [chunk.content[:14] for chunk in Chunk.objects.filter(role="user")] == ["My card is [ca"]
+    assert ann.get("/copilot")["items"][0]["title"] == "My card is [card number removed]"

@@ -1,0 +1,159 @@
+"""What is taken out of a text, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from memory.redaction import CARD_REMOVED, HELD_BACK, MOST_PATTERNS, REDACTED, Rules, problem_with
+
+RULES = Rules()
+VISA = "4111111111111111"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        VISA,
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "4111\u00a01111\u20111111 - 1111",
+        "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",  # as it is dictated
+        "3782 822463 10005",
+        "5555555555554444",
+        "4222222222222",  # 13 digits
+        "6799990100000000019",  # 19 digits
+        "٤١١١ ١١١١ ١١١١ ١١١١",
+        "+4111111111111111",  # too long for a phone number
+    ],
+)
+def test_a_card_number_is_removed_whatever_stands_around_it(number: str) -> None:
+    plus = "+" if number.startswith("+") else ""
+    for around in ("{}", "My card is {}, thanks", "no.{}!", "{}\n12/29 123", "<{}>", "a{}b"):
+        assert RULES.clean(around.format(number)) == around.format(plus + CARD_REMOVED)
+    assert RULES.clean(RULES.clean(number)) == RULES.clean(number)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111 1111 1111 1112",  # an order number: the check digit is wrong
+        "+4915112345671",
+        "+49 151 1234 5671",
+        "+411111111111116",  # E.164 of fifteen digits with a right check digit by chance
+        "411111111111",  # twelve digits
+        "41111111111111111111",  # twenty
+        "0000000000000000",
+        "Call 0151 2345678 or 0171 2345678.",
+        "a4111111-1111-4111-8111-111111111111 and 41111111-1111-4111-8111-111111111111",
+        "wamid.HBgLNTE5OTk5OTk5OTkVAgASGBQzQTdGNUE1RjY2",
+        "4111.1111.1111.1111",
+        "12:30 to 14:45 on 2026-11-21, 1,234,567.00",
+        "",
+    ],
+)
+def test_what_is_no_card_number_stays(text: str) -> None:
+    assert RULES.clean(text) == text
+
+
+def test_a_card_beside_other_digits_leaves_nothing_of_itself() -> None:
+    for text in (
+        f"order 12345 {VISA}",
+        f"{VISA} 12 29 123",
+        f"{VISA} 5555555555554444",
+        "+49 151 2345678 4111 1111 1111 1111",
+    ):
+        assert "1111" not in RULES.clean(text)
+        assert CARD_REMOVED in RULES.clean(text)
+
+
+def test_cards_stay_where_the_client_wants_them() -> None:
+    assert Rules(cards=False).clean(VISA) == VISA
+
+
+def test_hostile_lengths_take_no_hostile_time() -> None:
+    """Quadratic ways would take minutes, and the test's own time limit be over."""
+    for text in ("1 " * 50_000, "4" * 100_000, "4- " * 30_000, "4111 1111 1111 1112 " * 5_000, "+1" * 50_000):
+        RULES.clean(text)
+        RULES.clean_beginning(text)
+    worst = Rules(patterns=("(a+)+$", "(a|aa)+b", r"(.*)*x"))
+    assert problem_with(worst.patterns) == "" or "everywhere" in problem_with(worst.patterns)
+    worst.clean("a" * 30_000)
+
+
+# --- patterns --------------------------------------------------------------------------------------------------------
+def test_what_a_pattern_matches_is_removed() -> None:
+    rules = Rules(patterns=(r"(?i)\bpolicy no\.? \d+", r"[\pL.]+@example\.com"))
+    text = "Policy No. 123 of jürgen@example.com, policy no 7"
+    assert problem_with(rules.patterns) == ""
+    assert rules.clean(text) == f"{REDACTED} of {REDACTED}, {REDACTED}"
+    assert rules.clean(rules.clean(text)) == rules.clean(text)
+
+
+@pytest.mark.parametrize(
+    "patterns, word",
+    [
+        ([""], "blank"),
+        (["(x"], "missing )"),
+        (["(?=x)y"], "Pattern 1 is not one that RE2 understands"),
+        ([r"(a)\1"], "RE2"),
+        (["x*"], "everywhere"),
+        (["ok", r"\b"], "Pattern 2 matches where there is nothing"),
+        ([r"\[redacted\]"], "stand for what was removed"),
+        (["card"], "stand for what was removed"),
+        (["x" * 201], "201 characters"),
+        (["((a{99}){99}){99}"], "RE2"),
+        ([r"\pL+x", r"\pL+y"], "Together they are too large"),
+        (["x"] * (MOST_PATTERNS + 1), "20 patterns"),
+        ([7], "blank"),
+    ],
+)
+def test_a_pattern_that_would_do_harm_is_refused(patterns: list[str], word: str) -> None:
+    assert word in problem_with(patterns)
+
+
+def test_a_pattern_that_never_should_have_been_kept_loses_no_message() -> None:
+    assert Rules(patterns=("(x", "secret")).clean("(x is secret") == f"(x is {REDACTED}"
+
+
+# --- what is not one text --------------------------------------------------------------------------------------------
+def test_json_keeps_what_it_is_processed_by() -> None:
+    raw = {
+        "from": VISA,
+        "user_id": VISA,
+        "timestamp": 4222222222222,
+        "text": {"body": f"It is {VISA}"},
+        "list": [VISA, {"card_number": VISA, "n": int(VISA), "aliases": [["user", VISA]]}],
+        "ok": True,
+        "none": None,
+        "latitude": 52.5,
+    }
+    before = json.dumps(raw)
+    cleaned = RULES.clean_json(raw)
+    assert json.dumps(raw) == before, "the original is left as it is"
+    assert cleaned == {
+        **raw,
+        "text": {"body": f"It is {CARD_REMOVED}"},
+        "list": [CARD_REMOVED, {"card_number": CARD_REMOVED, "n": CARD_REMOVED, "aliases": [["user", VISA]]}],
+    }
+    deep: list[object] = [VISA]
+    for _ in range(20_000):
+        deep = [deep]
+    RULES.clean_json(deep)
+
+
+def test_a_form_stays_a_form() -> None:
+    body = f"From={VISA}&Text=card+4111+1111+1111+1111%21&To=1"
+    assert RULES.clean_body(body) == f"From={VISA}&Text=card+%5Bcard+number+removed%5D%21&To=1"
+    assert RULES.clean_body("From=%2b1&Text=caf%e9") == "From=%2b1&Text=caf%e9", "nothing to remove, nothing changed"
+    assert RULES.clean_body(f'{{"a=b": "{VISA}"') == f'{{"a=b": "{CARD_REMOVED}"'
+
+
+@pytest.mark.parametrize("rules", [RULES, Rules(patterns=(r"secret \w+!",))])
+def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: Rules) -> None:
+    text = f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}. " + "secret word! and so on " * 30
+    whole = rules.clean(text)
+    for length in range(len(text) + 1):
+        assert whole.startswith(rules.clean_beginning(text[:length])), length
+    assert len(rules.clean_beginning(text)) > len(whole) - HELD_BACK - 20
