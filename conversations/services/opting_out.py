@@ -16,7 +16,7 @@ from django.db.models.expressions import RawSQL
 
 from channels_out.opt_out import Wish
 from conversations.models import Contact, Conversation, Role
-from conversations.services import delivery
+from conversations.services import outbox
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import CONTACT, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
@@ -40,7 +40,7 @@ def heed(conversation_id: UUID, wish: Wish, now: datetime) -> None:
     mark(conversation.contact, channel, wish if wish.stop else None, now)
     if wish.stop:
         _settle_owed(conversation)
-        cancelled = delivery.cancel_to(conversation.contact, channel)
+        cancelled = outbox.cancel_to(conversation.contact, channel)
         record(conversation, "opted_out", CONTACT, cause=wish.word, cancelled=cancelled)
     else:
         record(conversation, "opted_in", CONTACT, cause=wish.word)
@@ -77,7 +77,7 @@ def _answer(conversation: Conversation, wish: Wish, now: datetime) -> None:
     text = wish.confirmation(conversation.channel, client.name)
     if text:
         [chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=NOTICE)
-        delivery.queue(conversation, chunk, now)
+        outbox.queue(conversation, chunk, now)
         note_answered(conversation)
     elif not wish.stop and client.auto_reply:
         conversation.reply_owed = True

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import chats, closing, context, deeds, delivery, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, outbox, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -214,7 +214,7 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
             _end(turn, TurnStatus.OVERTAKEN, now)
         elif _too_unsure(conversation, reply):
             _end(turn, TurnStatus.DROPPED, now, code="low_confidence")
-            delivery.let_go_out(conversation)
+            outbox.let_go_out(conversation)
             takeover.take(conversation, _speaker(conversation), now, reason="low confidence", tell=True)
         else:
             _say(conversation, turn, reply, now, overtaken=overtaken)
@@ -234,7 +234,7 @@ def hand_over(turn_id: UUID, reason: str, now: datetime) -> None:
         silenced = _silenced(conversation)
         _end(turn, TurnStatus.DROPPED, now, code=silenced or "human_wanted")
         if not silenced:
-            delivery.let_go_out(conversation)
+            outbox.let_go_out(conversation)
             takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
             conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
 
@@ -272,10 +272,10 @@ def _say(conversation: Conversation, turn: Turn, reply: Reply, now: datetime, *,
     _end(turn, TurnStatus.COMMITTED, now)
     wishes = deeds.do(conversation, reply.deeds, speaker)
     if wishes.human:
-        delivery.let_go_out(conversation)
+        outbox.let_go_out(conversation)
         takeover.take(conversation, speaker, now, reason=wishes.why or "the assistant asks for a person")
     elif (wishes.end or turn.rule == rules.GOODBYE) and not overtaken:
-        delivery.let_go_out(conversation)
+        outbox.let_go_out(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
 
 
@@ -331,7 +331,7 @@ def _silenced(conversation: Conversation) -> str:
 
 def _speak(conversation: Conversation, text: str, now: datetime, reply_to: str = "") -> Chunk:
     [chunk] = write_chunks(conversation, [(Role.AI, text)], now)
-    delivery.queue(conversation, chunk, now, reply_to=reply_to)
+    outbox.queue(conversation, chunk, now, reply_to=reply_to)
     return chunk
 
 
@@ -365,7 +365,7 @@ def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime
     record(conversation, "needs_staff", SYSTEM, cause=code)
     most = assistant.human_after_failures if assistant else 0
     if code == CRASHED or (most and conversation.replies_failed >= most):
-        delivery.let_go_out(conversation)
+        outbox.let_go_out(conversation)
         takeover.take(
             conversation, SYSTEM, now, reason=f"{conversation.replies_failed} replies in a row failed: {code}"
         )
