@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import chats, closing, context, deeds, outbox, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, opting_out, outbox, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 DRAFTS_DROPPED_AT_MOST = 2
 SUSPECT_AFTER_CRASHES = 2  # once it was there by chance
 CRASHED = "crashed"
+HUMAN_WANTED = "human_wanted"  # a turn that gave its session to a person
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 TurnStatus = Turn.Status
 
@@ -232,7 +233,7 @@ def hand_over(turn_id: UUID, reason: str, now: datetime) -> None:
             return
         turn, conversation = found
         silenced = _silenced(conversation)
-        _end(turn, TurnStatus.DROPPED, now, code=silenced or "human_wanted")
+        _end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.let_go_out(conversation)
             takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
@@ -326,7 +327,9 @@ def _silenced(conversation: Conversation) -> str:
         return "ended"
     if conversation.taken_over_at is not None:
         return "taken_over"
-    return "" if conversation.reply_owed else "answered"
+    if conversation.reply_owed:
+        return ""
+    return outbox.OPTED_OUT if opting_out.is_in_force(conversation) else "answered"
 
 
 def _speak(conversation: Conversation, text: str, now: datetime, reply_to: str = "") -> Chunk:
