@@ -29,8 +29,8 @@ async def stream(
     tools: Sequence[Mapping[str, Any]] = (),
     may_call: bool = True,
 ) -> AsyncIterator[str | Completion]:
-    """The pieces of one completion as they come, and the Completion at the end, whose text is all of them together, with
-    the tools that the model calls.
+    """The pieces of one completion as they come, and the Completion at the end, whose text is all of them together,
+    with the tools that the model calls.
 
     Arguments as for `llm.complete`. `OPENAI_TIMEOUT_SECONDS` is how long the model may be silent, at first and between
     two pieces. For an event loop; the deadlines are asyncio's, which cut off whatever is being waited on. Raises
@@ -149,8 +149,8 @@ class _Written:
 
 
 class _Calls:
-    """The tool calls of one completion: each comes in pieces, which say by `index` whose they are; the first of them has
-    the id and the name. Source: OpenAI, API reference, "Streaming", `delta.tool_calls`."""
+    """The tool calls of one completion: each comes in pieces, which say by `index` whose they are; the first has the id
+    and the name. Source: OpenAI, API reference, "Streaming", `delta.tool_calls`."""
 
     def __init__(self) -> None:
         self._begun: dict[int, dict[str, str]] = {}

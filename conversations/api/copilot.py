@@ -115,15 +115,13 @@ class SessionsAPI(CopilotView):
 class SessionAPI(CopilotView):
     """One session."""
 
-    @extend_schema(
-        operation_id="copilot_rename", request=TitleSerializer, responses=shapes.SessionShownSerializer
-    )
+    @extend_schema(operation_id="copilot_rename", request=TitleSerializer, responses=shapes.SessionShownSerializer)
     def patch(self, request: Request, pk: UUID) -> Response:
         """Call it something else."""
         wanted = read(TitleSerializer, request.data)
         return Response(session_shown(copilot.rename(user_of(request), pk, wanted["title"])))
 
-    @extend_schema(operation_id="copilot_delete", responses=shapes.DeletedSerializer)
+    @extend_schema(operation_id="copilot_delete", responses={200: shapes.DeletedSerializer})
     def delete(self, request: Request, pk: UUID) -> Response:
         """Delete it, with all that was said."""
         copilot.delete(user_of(request), pk)

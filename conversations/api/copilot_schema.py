@@ -67,7 +67,7 @@ class MessageShownSerializer(serializers.Serializer[Any]):
     by_colleague = serializers.BooleanField()
     content = serializers.CharField(allow_blank=True)
     html = serializers.CharField(allow_null=True, help_text="A reply's Markdown as harmless HTML.")
-    partial = serializers.BooleanField()
+    partial = serializers.BooleanField()  # type: ignore[assignment] - a field, taken off the class
     state = serializers.CharField(help_text="`whole`, or why it is partial.")
     superseded = serializers.BooleanField(help_text="Whether another try took its place.")
     feedback = FeedbackShownSerializer(allow_null=True)
@@ -82,8 +82,8 @@ class SessionsSerializer(serializers.Serializer[Any]):
 
 
 class MessagesSerializer(serializers.Serializer[Any]):
-    """What was said in a session, oldest first. `next` is the cursor of what follows; `before` the position of the first
-    where there are earlier ones."""
+    """What was said in a session, oldest first. `next` is the cursor of what follows; `before` the first position where
+    there are earlier ones."""
 
     session = SessionShownSerializer()
     items = MessageShownSerializer(many=True)

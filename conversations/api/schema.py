@@ -28,7 +28,7 @@ FAILURE = {
 FAILURES = {
     "400": "The request makes no sense; `details` names the fields.",
     "401": "No API key, or one that is unknown or revoked; in the copilot, nobody is signed in.",
-    "403": "The key is another client's than the one that is named; in the copilot, the CSRF token is missing or wrong.",
+    "403": "The key is another client's than the one that is named; in the copilot, the CSRF token is none.",
     "404": "There is no such thing, or it is another client's.",
     "405": "The route has other methods: see `Allow`.",
     "409": "It is in no state that allows this.",

@@ -8,12 +8,12 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Conversation, Feedback
-from conversations.services import corrections, copilot, copilot_turns, copilot_writing
+from conversations.services import copilot, copilot_turns, copilot_writing, corrections
 from conversations.services.copilot import User
 from conversations.services.copilot_turns import Question
 from conversations.services.ledger import Actor
-from conversations.engines.contract import Reply
 from tests import factories
 from tests.conversations.back_office import sign_in
 from tests.copilot.reading import user
@@ -116,7 +116,13 @@ def test_an_entry_far_back_is_on_the_page_that_the_link_opens(ours):
     chunk = rated(ours, "down")
     conversation = chunk.conversation
     later = [
-        Chunk(conversation=conversation, position=chunk.position + n, role="user", content=f"later {n}", created_at=timezone.now())
+        Chunk(
+            conversation=conversation,
+            position=chunk.position + n,
+            role="user",
+            content=f"later {n}",
+            created_at=timezone.now(),
+        )
         for n in range(1, 300)
     ]
     Chunk.objects.bulk_create(later)

@@ -202,7 +202,9 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
         theirs = account_at(second, factories.ClientFactory())
     real = inbound.settle
     monkeypatch.setattr(
-        provider_events.inbound, "settle", lambda client, arrival: 1 / 0 if arrival.text == "hi" else real(client, arrival)
+        provider_events.inbound,
+        "settle",
+        lambda client, arrival: 1 / 0 if arrival.text == "hi" else real(client, arrival),
     )
     entries = [composed.entry(each, composed.text(each, PERSON, "hi")) for each in (page.page, "222", page.page)]
     assert post(page.signed({"object": "page", "entry": entries}), "messenger")[1]["recorded"] == 3

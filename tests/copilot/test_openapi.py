@@ -66,7 +66,7 @@ def test_answers_have_the_fields_that_are_described(ann: Browser, model: FakeOpe
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/copilot"), ("GET", "/copilot/stream/{turn_id}"), ("POST", "/copilot/sessions/{pk}/retry")],
+    [("POST", "/copilot"), ("GET", "/copilot/stream/{turn_id}"), ("POST", "/copilot/sessions/{id}/retry")],
 )
 def test_streams_are_described_with_all_their_events(method: str, path: str) -> None:
     answer = described(method, path)["responses"]["200"]

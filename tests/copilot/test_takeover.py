@@ -8,7 +8,7 @@ from django.utils import timezone
 from conversations.models import Assistant, Chunk, Conversation, Turn
 from conversations.services import sending, takeover
 from conversations.services.ledger import Actor
-from tests.copilot.reading import Browser, text_of
+from tests.copilot.reading import Browser, text_of, user
 from tests.fakes.openai import FakeOpenAI
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("writer")]
@@ -38,11 +38,17 @@ def test_the_model_is_silent_until_it_is_handed_back_and_knows_what_was_said(ann
     session_id = ann.ask("Hello")[0].data["session_id"]
     take(session_id)
     said = ann.ask("Is anybody there?", session_id=session_id)
-    assert [(event.name, event.data.get("finish_reason")) for event in said] == [("session", None), ("done", "taken_over")]
-    sending.send(session_id, "Grace here: it is 42.", actor=Actor("staff", "grace", 1), now=timezone.now())
+    assert [(event.name, event.data.get("finish_reason")) for event in said] == [
+        ("session", None),
+        ("done", "taken_over"),
+    ]
+    sending.send(
+        session_id, "Grace here: it is 42.", actor=Actor("staff", "grace", user("grace").pk), now=timezone.now()
+    )
     page = ann.get(f"/copilot?session_id={session_id}")
     assert page["session"]["taken_over"] is True
     assert [each["role"] for each in page["items"]] == ["user", "ai", "user", "ai"]
+    assert [each["by_colleague"] for each in page["items"]] == [False, False, False, True]
     assert ann.call("POST", f"/copilot/sessions/{session_id}/retry")[1]["code"] == "nothing_to_retry"
     assert len(model.requests) == 1
 

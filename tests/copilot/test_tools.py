@@ -48,7 +48,9 @@ def test_a_model_that_first_calls_and_then_speaks_is_read_word_by_word(
     ann: Browser, model: FakeOpenAI, step: Step
 ) -> None:
     last_word = threading.Event()
-    model.then("reply", tool_calls=[("complete_step", {"step_id": step.pk}), ("set_current_goal", {"description": "x"})])
+    model.then(
+        "reply", tool_calls=[("complete_step", {"step_id": step.pk}), ("set_current_goal", {"description": "x"})]
+    )
     model.then("reply", text="It is noted.", every=0.02, hold=last_word)
     body = {"message": "4711", "session_id": str(step.conversation_id)}
     with ann.stream("POST", "/copilot", body) as events:

@@ -1,7 +1,7 @@
 """How the fake of OpenAI streams: words as server-sent events, in chunks of HTTP, as OpenAI does.
 
-reply       tool_calls (after the words), every (seconds between two words, 0), finish_reason ("stop"), usage, hold (a threading.Event to wait for
-            before the last word)
+reply       tool_calls (after the words), every (seconds between two words, 0), finish_reason ("stop"), usage, hold (a
+            threading.Event to wait for before the last word)
 cut         the connection breaks after half of the words, or `after` so many
 error       OpenAI's error in the stream after `after` words (half of them)
 silent      after `after` words (half of them) nothing more comes. seconds (else until the fake is closed)

@@ -78,6 +78,8 @@ def test_whatever_else_happens_nothing_follows_the_confirmation(own_json):
             jobs += [partial(in_a_moment, job) for job in random.sample(mine, len(mine))]
         failed = [result for result in outcomes(jobs, threads=16) if isinstance(result, Exception)]
         assert not failed, failed
+        for turn in replies.claim(timezone.now(), AT_ONCE):  # a message came with the STOP, and owed a reply
+            assert replies.commit(turn.turn_id, Reply("red!", "offline"), timezone.now()) == "dropped"
 
     while Message.objects.filter(status="queued").exists():
         sender.send()
