@@ -59,8 +59,9 @@ class FeedbackAdmin(LongList):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the beginning of each reply, as it should be read."""
         reply = Chunk.objects.filter(pk=OuterRef("chunk_id")).annotate(words=Left(corrected_text(), SNIPPET + 1))
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(said=Subquery(reply.values("words")[:1])).defer("chunk__content")
+        said = Subquery(reply.values("words")[:1])
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(said=said).defer("chunk__content")
+        return rows
 
     @display(description="Thumbs", label={"up": "success", "down": "danger"})  # type: ignore[untyped-decorator]
     def thumbs(self, feedback: Feedback) -> str:

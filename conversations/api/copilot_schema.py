@@ -67,7 +67,7 @@ class MessageShownSerializer(serializers.Serializer[Any]):
     by_colleague = serializers.BooleanField()
     content = serializers.CharField(allow_blank=True)
     html = serializers.CharField(allow_null=True, help_text="A reply's Markdown as harmless HTML.")
-    partial = serializers.BooleanField()  # type: ignore[assignment] - a field, taken off the class
+    partial = serializers.BooleanField()  # type: ignore[assignment]
     state = serializers.CharField(help_text="`whole`, or why it is partial.")
     superseded = serializers.BooleanField(help_text="Whether another try took its place.")
     feedback = FeedbackShownSerializer(allow_null=True)
