@@ -40,7 +40,7 @@ promises = schemathesis.openapi.from_dict(SCHEMA, config=SchemathesisConfig.from
 promises.app = in_a_transaction
 
 
-@promises.parametrize()
+@promises.exclude(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
     max_examples=20,
     derandomize=True,
@@ -49,6 +49,22 @@ promises.app = in_a_transaction
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 def test_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
+    keep(case, server, shop)
+
+
+@promises.include(path_regex="^/copilot").parametrize()
+@hypothesis.settings(
+    max_examples=6,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+def test_the_copilot_s_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
+    keep(case, server, shop)
+
+
+def keep(case: Any, server: WebServer, shop: Client) -> None:
     with transaction.atomic():
         if case.meta.generation.mode.is_positive:
             put_what_exists(case, shop)
