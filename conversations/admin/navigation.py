@@ -22,6 +22,7 @@ from conversations.models import (
     ContactMatch,
     Conversation,
     Erasure,
+    Feedback,
     InboundEvent,
     Membership,
     Message,
@@ -48,6 +49,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     "What happened": [
         ("Messages", "outgoing_mail", Message),
         ("Replies", "psychology", Turn),
+        ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),
         ("Audit trail", "history", StaffAction),

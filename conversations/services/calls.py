@@ -33,7 +33,7 @@ from conversations.models import (
     Role,
     corrected_text,
 )
-from conversations.services import channel_accounts, closing, contacts, delivery, kept_events, spoken
+from conversations.services import channel_accounts, closing, contacts, kept_events, outbox, spoken
 from conversations.services.append import Said
 from conversations.services.database import give_back, row
 from conversations.services.errors import ConflictError, UnavailableError
@@ -339,7 +339,7 @@ def _record(
     conversation: Conversation, chunks: Unheard, call: Call, now: datetime, *, status: str, code: str = ""
 ) -> None:
     """Each chunk has a message that says what became of it, as on the channels to which we send."""
-    to, kind = delivery.destination(conversation)
+    to, kind = outbox.destination(conversation)
     sent_at = now if status == Message.Status.SENT else None
     Message.objects.bulk_create(
         (

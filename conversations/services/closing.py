@@ -9,7 +9,7 @@ from django.db import transaction
 
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
-from conversations.services import chats, delivery, takeover
+from conversations.services import chats, outbox, takeover
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import lock
@@ -44,7 +44,7 @@ def close(
                 code="ended",
                 details={"status": conversation.status},
             )
-        delivery.cancel_unsent(conversation, "closed")
+        outbox.cancel_unsent(conversation, "closed")
         end(conversation, ended_by=ended_by, actor=actor, now=now, reason=reason)
     return conversation
 

@@ -1,4 +1,5 @@
-"""Sending: claim (short transaction), mark, call, write the outcome (short transaction). Never a transaction across.
+"""Sending what is in the outbox: claim (short transaction), mark, call, write the outcome (short transaction). Never a
+transaction across.
 
 Oldest first within a conversation: a message is claimed only when none before it is unsettled. An `unknown` one holds
 the rest back for a minute at most.
@@ -6,7 +7,6 @@ the rest back for a minute at most.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,29 +14,23 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
-from channels_out import splitting
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
-from channels_out.kinds import AddressKind, Channel
-from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
-from conversations.services import pauses, receipts, reply_window
+from channels_out.kinds import AddressKind
+from conversations.models import ChannelAccount, Conversation, Message
+from conversations.services import channel_accounts, outbox, pauses, receipts, reply_window
 from conversations.services.channel_accounts import adapter_of, as_account
-from conversations.services.contacts import phone_address
 from conversations.services.database import column, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import SYSTEM, record
 from conversations.services.retries import backoff
 from conversations.services.transcript import lock
 
-log = logging.getLogger(__name__)
-
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
 INTERRUPTED = "interrupted"
-OPTED_OUT = "opted_out"
-TAKEN_OVER = "taken_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,83 +48,6 @@ class Sending:
     def send(self) -> SendResult:
         """Wait for the provider. Raises SendError."""
         return self.adapter.send(self.account, self.outbound)
-
-
-def queue(
-    conversation: Conversation, chunk: Chunk, now: datetime, *, reply_to: str = "", unconditional: bool = False
-) -> list[Message]:
-    """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
-
-    `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
-    `unconditional`: also where the session ends or goes to a person before that.
-    On the web the person reads the transcript itself, and a call's provider collects what is said (services/calls.py):
-    nothing is sent. Without an account the message fails visibly.
-    """
-    if conversation.channel == Channel.WEB:
-        return []
-    account = conversation.channel_account or _newly_made_account(conversation)
-    adapter = _adapter(account)
-    if adapter and adapter.is_collected:
-        return []
-    to, kind = destination(conversation)
-    texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
-    lost = {} if adapter else _no_account(conversation, now)
-    return Message.objects.bulk_create(
-        Message(
-            conversation=conversation,
-            chunk=chunk,
-            part=part,
-            parts=len(texts),
-            channel_account=account,
-            to_address=to,
-            to_kind=kind,
-            text=text,
-            unconditional=unconditional,
-            reply_to=reply_to if part == 1 else "",
-            due_at=now,
-            created_at=now,
-            **lost,
-        )
-        for part, text in enumerate(texts, start=1)
-    )
-
-
-def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
-    """The client's oldest active account on the channel, for a session that was opened before there was one."""
-    theirs = ChannelAccount.objects.filter(
-        client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
-    )
-    account = theirs.order_by("created_at").first()
-    if account:
-        conversation.channel_account = account
-        conversation.save(update_fields=["channel_account"])
-    return account
-
-
-def _adapter(account: ChannelAccount | None) -> Adapter | None:
-    try:
-        return adapter_of(account) if account else None
-    except LookupError:
-        return None
-
-
-def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
-    record(conversation, "message_failed", SYSTEM, cause="no_account")
-    return {
-        "status": S.FAILED,
-        "failed_at": now,
-        "code": "no_account",
-        "reason": f"The client has no account on {conversation.channel}: create_channel_account makes one.",
-    }
-
-
-def destination(conversation: Conversation) -> tuple[str, str]:
-    """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
-    if device := conversation.device:
-        return device.address, device.kind
-    contact = conversation.contact
-    address = phone_address(conversation.channel, contact.phone)
-    return (address, AddressKind.PHONE) if address else (contact.user_id, AddressKind.USER)
 
 
 def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
@@ -187,7 +104,7 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
         # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
         # does from now on waits for us, and finds the message gone.
         session = Conversation.objects.select_related("contact").filter(pk=message.conversation_id).first()
-        if code := _held_back(message, session):
+        if code := outbox.held_back(message, session):
             message.status, message.code = S.CANCELLED, code
             message.lease_until = message.lease_token = None
             message.save(update_fields=["status", "code", "lease_until", "lease_token"])
@@ -341,31 +258,10 @@ def _fails(message: Message, sending: Sending, error: SendError) -> bool:
 
 def _queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
     """The message waits for another try; where its session ended while it was being sent, there is none."""
-    if code := _held_back(message, conversation):
+    if code := outbox.held_back(message, conversation):
         message.status, message.code = S.CANCELLED, code
     else:
         message.status, message.due_at = S.QUEUED, due_at
-
-
-def _held_back(message: Message, conversation: Conversation | None) -> str:
-    """Why the message may not leave any more: the person wants none, its session is over, or a person of ours has it
-    and the assistant said it. '' where it may."""
-    if conversation is None:
-        return "deleted"
-    if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
-        return OPTED_OUT
-    if message.unconditional:
-        return ""
-    if not conversation.is_open:
-        return conversation.status
-    if conversation.taken_over_at and Turn.objects.filter(chunk=message.chunk_id).exists():
-        return TAKEN_OVER
-    return ""
-
-
-def _is_notice(message: Message) -> bool:
-    """Whether it confirms that the person gets nothing more."""
-    return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
 
 
 def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool:
@@ -377,13 +273,9 @@ def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool
 def _mark_broken(sending: Sending, conversation: Conversation, error: SendError) -> None:
     """The account is refused: its messages wait for new credentials. Unless it has new ones already: what was refused
     are the old."""
-    found = ChannelAccount.objects.select_for_update(no_key=True).filter(pk=sending.channel_account_id).first()
-    if found is None or found.health == ChannelAccount.Health.BROKEN or as_account(found) != sending.account:
-        return
-    found.health, found.health_reason = ChannelAccount.Health.BROKEN, f"{error.code}: {error}"[:300]
-    found.save(update_fields=["health", "health_reason"])
-    record(conversation, "account_broken", SYSTEM, cause=error.code, channel_account_id=str(found.pk))
-    log.error("account broken: account=%s code=%s", found.pk, error.code)
+    account = channel_accounts.lock_usable(sending.channel_account_id)
+    if account and as_account(account) == sending.account:
+        channel_accounts.mark_broken(account, conversation, error.code, str(error))
 
 
 def _give_up(message: Message, now: datetime) -> None:
@@ -431,7 +323,7 @@ def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
         )
         if conversation is None or message is None:
             return False
-        adapter = _adapter(message.channel_account)
+        adapter = outbox.adapter_or_none(message.channel_account)
         message.lease_until = message.lease_token = None
         if adapter and adapter.sends_idempotently and message.attempts < settings.SEND_ATTEMPTS:
             _queue_again(message, conversation, now)
@@ -441,34 +333,3 @@ def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
             record(conversation, "message_unknown", SYSTEM, cause=INTERRUPTED, message_id=str(message.pk))
         message.save()
     return True
-
-
-def cancel_unsent(conversation: Conversation, code: str) -> int:
-    """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
-    Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
-    return _cancel(_unsent(conversation), code)
-
-
-def cancel_to(contact: Contact, channel: str) -> int:
-    """What has not left yet for the contact on the channel will not. Returns how many messages that were."""
-    unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
-    return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
-
-
-def silence(conversation: Conversation) -> int:
-    """What the assistant said and has not left yet will not. Returns how many messages that were."""
-    said = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
-    return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
-
-
-def let_go_out(conversation: Conversation) -> None:
-    """What has not left yet goes out, although the session is about to end or to go to a person."""
-    _unsent(conversation).update(unconditional=True)
-
-
-def _unsent(conversation: Conversation) -> QuerySet[Message]:
-    return Message.objects.filter(conversation=conversation, status__in=[S.QUEUED, S.CLAIMED])
-
-
-def _cancel(messages: QuerySet[Message], code: str) -> int:
-    return messages.update(status=S.CANCELLED, code=code, lease_until=None, lease_token=None)

@@ -22,7 +22,7 @@ from conversations.models import (
     Status,
 )
 from conversations.queue import enqueue
-from conversations.services import delivery
+from conversations.services import outbox
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.joining import join
 from conversations.services.ledger import Actor
@@ -220,7 +220,7 @@ def _hold(person: Contact, alias: Contact) -> str:
 def _heed_wishes(person: Contact) -> None:
     """Nothing is queued or owed on a channel on which one of the two wanted nothing."""
     for channel in person.opted_out:
-        delivery.cancel_to(person, channel)
+        outbox.cancel_to(person, channel)
     owing = Conversation.objects.open().filter(contact=person, channel__in=list(person.opted_out), reply_owed=True)
     for session in owing:
         note_answered(session)

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import ChannelAccount, Client, Conversation, Message
-from conversations.services import delivery
+from conversations.services import outbox
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, record
 from conversations.services.receipts import EARLIER_PART
@@ -71,4 +71,4 @@ def _queue_over_an_account(conversation: Conversation, message: Message, now: da
     conversation.save(update_fields=["channel_account"])
     chunk = message.chunk
     message.delete()
-    delivery.queue(conversation, chunk, now, unconditional=True)
+    outbox.queue(conversation, chunk, now, unconditional=True)

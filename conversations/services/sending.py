@@ -8,7 +8,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Message, Role
-from conversations.services import delivery, opting_out, takeover
+from conversations.services import opting_out, outbox, takeover
 from conversations.services.ledger import Actor, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, note_answered, write_chunks
 
@@ -25,7 +25,7 @@ def send(
         conversation = lock_open(conversation_id, client)
         opting_out.check(conversation)
         [chunk] = write_chunks(conversation, [(Role.AI, content)], now, author_id=actor.user_id)
-        messages = delivery.queue(conversation, chunk, now)
+        messages = outbox.queue(conversation, chunk, now)
         note_answered(conversation)
         taken = takeover.note_written(conversation, actor, now)
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *taken])

@@ -19,7 +19,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Client, Conversation, Role
-from conversations.services import delivery
+from conversations.services import outbox
 from conversations.services.database import column
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, Kind, record
@@ -86,7 +86,7 @@ def take(
 
     The caller saves ACTIVITY_FIELDS and TAKEOVER_FIELDS.
     """
-    delivery.silence(conversation)
+    outbox.silence(conversation)
     conversation.taken_over_at = conversation.taken_over_at or now
     conversation.taken_over_by_id = user_id
     conversation.taken_over_name = holder
@@ -179,4 +179,4 @@ def _tell(conversation: Conversation, now: datetime) -> None:
     sentence = conversation.assistant.takeover_sentence.strip() if conversation.assistant else ""
     if sentence:
         [chunk] = write_chunks(conversation, [(Role.AI, sentence)], now, metadata={"said_at": "takeover"})
-        delivery.queue(conversation, chunk, now, unconditional=True)
+        outbox.queue(conversation, chunk, now, unconditional=True)
