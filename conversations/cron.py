@@ -35,7 +35,7 @@ def sweep(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 def cleanup(request: HttpRequest) -> HttpResponse:
     """Delete what was kept long enough."""
-    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now())))
+    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now(), by="/cron/cleanup")))
 
 
 def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:

@@ -24,6 +24,7 @@ from conversations.models import (
     InboundEvent,
     Membership,
     Message,
+    RetentionReport,
     StaffAction,
     Turn,
 )
@@ -48,6 +49,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Replies", "psychology", Turn),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),
+        ("Retention", "auto_delete", RetentionReport),
         ("Audit trail", "history", StaffAction),
     ],
     "System": [

@@ -23,7 +23,7 @@ from conversations.models import Conversation
 from conversations.services.errors import DomainError, NotFoundError
 
 ROOM = "admin/conversations/conversation"
-SECTIONS = ("head", "takeover", "reply", "steps", "close", "ledger", "turns")
+SECTIONS = ("head", "takeover", "reply", "steps", "close", "hold", "ledger", "turns")
 
 Answer = TypeVar("Answer", bound=HttpResponse)
 

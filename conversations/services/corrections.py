@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Conversation, Correction, Message, Turn
-from conversations.services import chats, idempotency
+from conversations.services import chats, holds, idempotency
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, Kind, record
@@ -59,10 +59,12 @@ def redact(
     """The chunk's text is gone: from the chunk, its corrections and messages, and where it occurs in the session's
     prompts, drafts, steps, goal, topic and summary. What of it was not sent yet is cancelled.
 
-    Redacting what is redacted changes nothing. Raises NotFoundError.
+    Redacting what is redacted changes nothing. Raises NotFoundError, or ConflictError (`on_hold`) where the session
+    must be kept as it is.
     """
     with transaction.atomic():
         conversation, chunk = _locked(conversation_id, position, client)
+        holds.refuse_for(conversation.pk)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
         if redacted:

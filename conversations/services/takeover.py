@@ -21,6 +21,7 @@ from django.db import transaction
 from conversations.models import Client, Conversation, Role
 from conversations.services import delivery
 from conversations.services.database import column
+from conversations.services.deadlines import ABANDONED
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, Kind, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, write_chunks
@@ -142,30 +143,29 @@ def hand_back_abandoned(now: datetime) -> int:
     return sum(_hand_back_abandoned(pk, now) for pk in column(f"SELECT s.id {ABANDONED}", now))
 
 
-# Along the index of the open ones, as all of the sweep.
-ABANDONED = """
-    FROM conversations s
-    WHERE s.status IN ('active', 'stale') AND s.taken_over_at IS NOT NULL AND s.taken_over_until <= $1"""
-
-
 def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:
     with transaction.atomic():
         due = Conversation.objects.open().filter(pk=conversation_id, taken_over_until__lte=now)
         conversation = due.select_for_update(no_key=True, skip_locked=True).first()
         if conversation is None:
             return False
-        _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after")
+        span = conversation.client.hand_back_after.total_seconds()
+        _hand_back(
+            *(conversation, SWEEP, now, "nobody did anything within hand_back_after"),
+            rule="hand_back_after",
+            seconds=span,
+        )
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
     return True
 
 
-def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str) -> None:
+def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str, **rule: object) -> None:
     holder = conversation.taken_over_name
     let_go(conversation)
     conversation.handed_back_at = now
     if conversation.reply_owed:
         conversation.reply_due_at = now
-    record(conversation, "handed_back", actor, cause=reason, holder=holder)
+    record(conversation, "handed_back", actor, cause=reason, holder=holder, **rule)
 
 
 def let_go(conversation: Conversation) -> None:
