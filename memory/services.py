@@ -32,22 +32,27 @@ from memory.stores.pinecone import PineconeStore
 from memory.summaries import summarise
 
 __all__ = [
-    *("Filters", "Found", "PastSession", "Place", "Remembered", "SearchResult", "SessionRecord", "StoreError"),
-    *(
-        "TranscriptEntry",
-        "forget",
-        "forget_lost",
-        "forget_texts",
-        "forget_traces",
-        "how_many",
-        "latest_summaries",
-        "places_of",
-        "remember",
-        "search",
-        "sessions_of",
-        "sessions_that_say",
-        "transcript",
-    ),
+    "Filters",
+    "Found",
+    "PastSession",
+    "Place",
+    "Remembered",
+    "SearchResult",
+    "SessionRecord",
+    "StoreError",
+    "TranscriptEntry",
+    "forget",
+    "forget_lost",
+    "forget_texts",
+    "forget_traces",
+    "how_many",
+    "latest_summaries",
+    "places_of",
+    "remember",
+    "search",
+    "sessions_of",
+    "sessions_that_say",
+    "transcript",
 ]
 
 log = logging.getLogger(__name__)

@@ -1,5 +1,5 @@
 """The sessions: their list (session_list.py), what is done to many (bulk.py), the page of each (transcript.py), what a
-model was given (context_receipt.py), what happens next (clock.py), and how one is opened from our side (outreach.py)."""
+model was given (context_receipt.py), what happens next (clock.py), how one is opened from our side (outreach.py)."""
 
 from __future__ import annotations
 

@@ -140,7 +140,9 @@ class RetentionPages(Page):
             raise PermissionDenied
         kept = policies.of(client)
         days = DaysForm(request.POST or None, initial=_for_all(kept))
-        others = Exceptions(request.POST or None, initial=[asdict(each) for each in kept if each.channel or each.status])
+        others = Exceptions(
+            request.POST or None, initial=[asdict(each) for each in kept if each.channel or each.status]
+        )
         shown: dict[str, Any] = {}
         if request.method == "POST" and days.is_valid() and others.is_valid():
             chosen = [*days.chosen(), *(policy for form in others for policy in form.chosen())]
@@ -246,7 +248,8 @@ class RetentionReportAdmin(ReadOnlyPage):
 
 def lines_of(report: RetentionReport) -> list[Line]:
     """The report's lines as values."""
-    return [Line(**{**line, "oldest": parse_datetime(str(line["oldest"] or ""))}) for line in report.lines]
+    lines: list[dict[str, Any]] = report.lines
+    return [Line(**{**line, "oldest": parse_datetime(line["oldest"] or "")}) for line in lines]
 
 
 def _said(line: Line) -> str:
@@ -255,5 +258,3 @@ def _said(line: Line) -> str:
     parts += [f"{line.held_back:,} kept by a hold"] if line.held_back else []
     parts += [f"failed: {line.error}"] if line.error else []
     return ", ".join(parts)
-
-

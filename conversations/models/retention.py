@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.db import models
 from django.db.models.functions import Now
@@ -25,7 +26,11 @@ class RetentionRule(models.TextChoices):
     EVENTS = "events", "Raw payloads that became no message, after they arrived"
 
 
-BY_STATUS = (RetentionRule.SESSIONS, RetentionRule.TURNS, RetentionRule.RECEIPTS)  # these may differ by how the session ended
+BY_STATUS = (
+    RetentionRule.SESSIONS,
+    RetentionRule.TURNS,
+    RetentionRule.RECEIPTS,
+)  # these may differ by how the session ended
 ENDED_STATUSES = ("closed", "expired", "archived")
 
 
@@ -48,7 +53,9 @@ class RetentionPolicy(models.Model):
             models.UniqueConstraint(
                 name="one_retention_policy_a_place", fields=["client", "rule", "channel", "status"]
             ),
-            models.CheckConstraint(name="retention_rule_known", condition=models.Q(rule__in=[r.value for r in RetentionRule])),
+            models.CheckConstraint(
+                name="retention_rule_known", condition=models.Q(rule__in=[r.value for r in RetentionRule])
+            ),
             models.CheckConstraint(
                 name="retention_channel_known",
                 condition=models.Q(channel__in=["", *(c.value for c in Channel)]),
@@ -79,7 +86,7 @@ class RetentionReport(models.Model):
     by = models.CharField(max_length=150)
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(db_default=Now())
-    lines: models.JSONField[list[dict[str, object]], list[dict[str, object]]] = models.JSONField(default=list)
+    lines: models.JSONField[list[dict[str, Any]], list[dict[str, Any]]] = models.JSONField(default=list)
 
     class Meta:
         db_table = "retention_reports"

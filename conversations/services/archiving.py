@@ -22,7 +22,8 @@ _ONE_DUE = f"""
 # $1 now, $2 how many, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause.
 _ARCHIVE = """
     WITH due AS (
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due} ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
+        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due}
+        ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due WHERE s.id = due.id
         RETURNING s.id, due.before, due.span, due.since),
@@ -34,8 +35,10 @@ _ARCHIVE = """
     gone AS (DELETE FROM conversation_chunks k USING moved WHERE k.conversation_id = moved.id)
     INSERT INTO conversation_events
         (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-    SELECT id, 'archived', before, 'archived', $6, $4, $5,
-           jsonb_build_object('rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since), $1 FROM moved
+    SELECT id, 'archived', before, 'archived', $6, $4::varchar, $5,
+           CASE WHEN $4::varchar = 'system' THEN jsonb_build_object(
+               'rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since) ELSE '{{}}' END, $1
+    FROM moved
     RETURNING conversation_id"""
 
 _KEPT_FOR = timedelta(days=TOMBSTONE_DAYS)

@@ -1,4 +1,4 @@
-"""Chats at Retell whose session is deleted: they are ended and deleted there, and Retell is asked whether they are gone.
+"""Chats at Retell whose session is deleted: they are ended and deleted there, and Retell is asked if they are gone.
 
 Which chats these are is written where their session is deleted, in its transaction.
 """

@@ -140,8 +140,8 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
 
 
 def opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
-    """The turn's session goes on in this chat, which has heard nothing yet. Raises EngineError (`lost`); the chat, which
-    nobody knows then, is deleted at Retell."""
+    """The turn's session goes on in this chat, which has heard nothing yet. Raises EngineError (`lost`); then nobody
+    knows the chat, and it is deleted at Retell."""
     try:
         _opened(turn_id, chat_id, agent_id)
     except (EngineError, NotFoundError):

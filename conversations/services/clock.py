@@ -95,10 +95,12 @@ def _reply(conversation: Conversation) -> Iterator[Prospect]:
         held = f"{conversation.taken_over_name or 'nobody yet'} has the session and owes the answer"
     quiet = conversation.client.quiet_window(conversation.channel).total_seconds()
     rule = "the quiet window after the last message, at most the longest wait after the first"
-    said = f"Quiet window on {conversation.channel}: {quiet:g} s; longest wait: {_span(conversation.client.longest_wait)}"
+    said = (
+        f"Quiet window on {conversation.channel}: {quiet:g} s; longest wait: {_span(conversation.client.longest_wait)}"
+    )
     if conversation.reply_attempts:
         rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
-        said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, RETRY_MOST_SECONDS: {settings.RETRY_MOST_SECONDS:g} s"
+        said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
     yield Prospect("reply", "The assistant writes a reply", conversation.reply_due_at, rule, said, DISPATCHER, held)
 
 
@@ -168,7 +170,9 @@ def _summary(conversation: Conversation) -> Iterator[Prospect]:
 
 def _chat(conversation: Conversation) -> Iterator[Prospect]:
     for chat in EngineChat.objects.filter(conversation=conversation, due_at__isnull=False):
-        says = "The session is closed: its agent ended the chat" if conversation.is_open else "Its chat at Retell is ended"
+        says = (
+            "The session is closed: its agent ended the chat" if conversation.is_open else "Its chat at Retell is ended"
+        )
         yield Prospect("chat_settled", says, chat.due_at, "one ends with the other", "", "settle_chats")
 
 
@@ -210,7 +214,8 @@ def _times(conversation: Conversation) -> _Times:
     assert found is not None  # noqa: S101 - the caller has just read the session
     kept = {name: (found[4 + 2 * n], found[5 + 2 * n]) for n, (name, *_) in enumerate(asked)}
     rest = found[4 + 2 * len(asked) :]
-    return _Times(*found[:4], kept=kept, has=dict(zip(_BELOW, rest, strict=True)))
+    stale, expires, handed_back, archives = found[:4]
+    return _Times(stale, expires, handed_back, archives, kept, dict(zip(_BELOW, rest, strict=True)))
 
 
 _BELOW = {R.TURNS.value: "conversation_turns", R.RECEIPTS.value: "conversation_messages"}
@@ -291,7 +296,9 @@ def _deletion(
         return
     held = holds.reason_for(conversation)
     default = number == int(getattr(settings, KEPT[rule].setting))
-    setting = f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
+    setting = (
+        f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
+    )
     job = SWEEP if rule == R.GUESTS else CLEAN_UP
     yield Prospect(what, says, at, str(rule.label), setting, job, held and f"hold: {held}", after)
 

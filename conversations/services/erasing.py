@@ -1,15 +1,14 @@
 """Erasing a person: whatever Convo holds of them is gone, and a certificate says what was removed.
 
 The rows go in one transaction, so that nobody is half erased and whoever writes again begins as somebody new. What has
-to be reached over the network, global memory and chats at Retell, follows: it is tried until stores and providers, asked
-for what they had, know nothing of it (`go_on`, by the sweep).
+to be reached over the network, vectors and chats at Retell, follows: it is tried until stores and providers, asked for
+what they had, know nothing of it (`go_on`, by the sweep).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -91,15 +90,17 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         _bury(sessions, now)
         _mentions(contact, "DELETE {} RETURNING 1")
         _forget_names(contact)
+        memory.forget_texts(remembered)
         Conversation.objects.filter(pk__in=sessions).delete()
         contact.delete()
+        vectors = [list(place) for place in memory.places_of(remembered)]
         erasure = Erasure.objects.create(
             client_id=contact.client_id,
             asked_by_id=actor.user_id,
             asked_by_name=actor.name,
             contact=contact_id,
             sessions=remembered,
-            vectors=memory.places_of(remembered),
+            vectors=vectors,
             removed=removed,
             begun_at=now,
         )

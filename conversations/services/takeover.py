@@ -14,6 +14,7 @@ has the session, and after the hand-back by the assistant.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -150,16 +151,13 @@ def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:
         if conversation is None:
             return False
         span = conversation.client.hand_back_after.total_seconds()
-        _hand_back(
-            *(conversation, SWEEP, now, "nobody did anything within hand_back_after"),
-            rule="hand_back_after",
-            seconds=span,
-        )
+        rule = {"rule": "hand_back_after", "seconds": span}
+        _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after", **rule)
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
     return True
 
 
-def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str, **rule: object) -> None:
+def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str, **rule: Any) -> None:
     holder = conversation.taken_over_name
     let_go(conversation)
     conversation.handed_back_at = now

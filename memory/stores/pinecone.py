@@ -80,8 +80,8 @@ class PineconeStore:
         _delete(rows)
 
     def forget_lost(self, seconds: float) -> int:
-        """No vector is left of sessions that memory does not know any more, as far as that can be done within `seconds`.
-        Those that may still be being written are left for later. Returns how many vectors are gone."""
+        """No vector is left of sessions that memory does not know any more, as far as `seconds` allow. Those that may
+        still be being written are left for later. Returns how many vectors are gone."""
         gone, until = 0, time.monotonic() + seconds
         while lost := list(_lost()[:DELETED]):
             if not settings.PINECONE_API_KEY:

@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from django.core.management import call_command
@@ -40,6 +41,7 @@ from conversations.services.clock import Prospect
 from conversations.services.ledger import SYSTEM
 from conversations.services.policies import Policy
 from memory.models import Memory
+from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.conftest import close
 
@@ -126,7 +128,7 @@ def keep(client: Client, **days: int) -> None:
 
 
 def answered(door: Any, **more: Any) -> Any:
-    session = door.says("Hello", **more)["conversation_id"]
+    session = UUID(door.says("Hello", **more)["conversation_id"])
     reply_to_all()
     send_all()
     return session
@@ -159,16 +161,25 @@ def test_one_that_was_taken_over_does(door, shop):
 
 
 def test_one_on_the_web_does(door, shop, settings):
-    session = answered(door, channel="web")
+    session = factories.ConversationFactory(client=shop, channel="web", thread="t").pk
     assert [each.what for each in announced(session, timezone.now()) if each.at] == ["deleted"]
     assert live(session) == ["deleted"]
 
 
 def test_one_that_its_agent_extended_does(door, shop):
-    session = answered(door)
+    session = answered(door, phone="+51999999999")
     until = timezone.now() + 3 * DAY
     Conversation.objects.update(extended_until=until)
-    assert live(session) == ["stale", "expired", "deleted"]
+    assert live(session)[:2] == ["stale", "expired"]
+    assert Conversation.objects.get().ended_at == until
+
+
+def test_where_guests_are_not_kept_at_all_the_end_is_both(door, shop):
+    session = answered(door)
+    later = {each.what: each.at for each in announced(session, timezone.now())}
+    assert later["expired"] == later["deleted"]
+    all_jobs(later["expired"])
+    assert state(session) == {"status": "gone"}
 
 
 def test_other_days_for_archived_ones_count_once_it_is_archived(door, shop):
@@ -288,7 +299,9 @@ def test_the_page_says_what_comes_and_why_what_came_did(door, shop, neighbour, v
     assert "sweep (system)" in shown
     assert "Case &lt;1&gt;" in shown
 
-    theirs = Conversation.objects.create(client=neighbour, contact=neighbour.contacts.create(user_id="x"), channel="sms")
+    theirs = Conversation.objects.create(
+        client=neighbour, contact=neighbour.contacts.create(user_id="x"), channel="sms"
+    )
     assert viewer.get(page_of(theirs.pk)).status_code == 404
     assert viewer.get(page_of("5f0c7a52-0000-4000-8000-000000000000")).status_code == 404
 
