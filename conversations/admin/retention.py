@@ -16,11 +16,11 @@ from django.forms import formset_factory
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
@@ -116,21 +116,9 @@ Exceptions = formset_factory(ExceptionForm, extra=SPARE_ROWS, max_num=MOST_EXCEP
 class RetentionPages(Page):
     """The page on which a client's managers say for how long what is kept."""
 
-    actions_detail = ("keep",)
+    actions_detail = ("retention",)
 
-    def get_urls(self) -> list[URLPattern]:
-        """The page's own, before Django's, whose last one takes everything."""
-        view = self.admin_site.admin_view(self.retention)
-        return [
-            path("<path:object_id>/retention/", view, name="conversations_client_retention"),
-            *super().get_urls(),
-        ]
-
-    @action(description="Retention", url_path="keep", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
-    def keep(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """To the page."""
-        return redirect("admin:conversations_client_retention", object_id=object_id)
-
+    @action(description="Retention", url_path="retention", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
     def retention(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The form; posted, first what the next run would delete, and only what was seen so is saved."""
         client = self.get_object(request, unquote(object_id))
@@ -243,7 +231,7 @@ class RetentionReportAdmin(ReadOnlyPage):
     def by_rule(self, report: RetentionReport) -> SafeString:
         """All that it says."""
         said = [(RetentionRule(line.rule).label, _said(line)) for line in lines_of(report)]
-        return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or format_html("<p>Nothing was due.</p>")
+        return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or mark_safe("<p>Nothing was due.</p>")
 
 
 def lines_of(report: RetentionReport) -> list[Line]:

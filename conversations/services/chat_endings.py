@@ -34,11 +34,12 @@ def pending() -> bool:
 
 
 _CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT chat_id FROM engine_chats WHERE due_at <= $1
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE engine_chats c
     SET due_at = $2, attempts = LEAST(c.attempts + 1, 1000)
-    FROM (SELECT chat_id FROM engine_chats WHERE due_at <= $1
-          ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) due
-    WHERE c.chat_id = due.chat_id
+    FROM due WHERE c.chat_id = due.chat_id
     RETURNING c.chat_id"""
 
 

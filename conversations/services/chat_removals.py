@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(minutes=5)
 
 _CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT chat_id FROM engine_chat_removals WHERE removed_at IS NULL AND due_at <= $1
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE engine_chat_removals c
     SET due_at = $2, attempts = LEAST(c.attempts + 1, 1000)
-    FROM (SELECT chat_id FROM engine_chat_removals WHERE removed_at IS NULL AND due_at <= $1
-          ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) due
-    WHERE c.chat_id = due.chat_id
+    FROM due WHERE c.chat_id = due.chat_id
     RETURNING c.chat_id"""
 
 

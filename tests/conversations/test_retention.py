@@ -220,7 +220,7 @@ def test_a_hold_on_a_session_or_its_contact_is_respected_by_every_deletion(door,
         return [model.objects.count() for model in (Conversation, Contact, Memory, Turn, Message)]
 
     before, late = all_rows(), timezone.now() + 400 * DAY
-    assert before[0] == 6
+    assert before[:3] == [6, 4, 2]
     lifecycle.sweep(late)
     archiving.archive(late)
     found = retention.run(late, by="test")
