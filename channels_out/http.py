@@ -118,6 +118,11 @@ def patch(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] 
     return _exchange("PATCH", url, None, headers, timeout or TIMEOUT)
 
 
+def delete(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
+    """DELETE a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
+    return _exchange("DELETE", url, None, headers, timeout or TIMEOUT)
+
+
 def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
     """GET a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
     return _exchange("GET", url, None, headers, timeout or TIMEOUT)

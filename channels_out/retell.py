@@ -1,4 +1,4 @@
-"""Retell's chats: the four calls that we make, and its webhooks. It knows no sessions, and tries nothing twice.
+"""Retell's chats: the five calls that we make, and its webhooks. It knows no sessions, and tries nothing twice.
 
 A completion is not idempotent and takes no key that would make it so: whoever called it in vain finds out by `get_chat`
 whether it arrived. Source: Retell, API reference, "Chat"; the signature as retell-sdk 6.2 verifies it.
@@ -129,6 +129,14 @@ def end_chat(access: Access, chat_id: str) -> None:
     url = f"{access.base_url}/end-chat/{quote(chat_id, safe='')}"
     answer = http.patch(url, headers=_headers(access), timeout=access.timeout)
     if answer.status not in _UNKNOWN | {400}:
+        _refuse(answer)
+
+
+def delete_chat(access: Access, chat_id: str) -> None:
+    """Retell has nothing of the chat any more; one that it does not know is fine. Raises SendError."""
+    url = f"{access.base_url}/delete-chat/{quote(chat_id, safe='')}"
+    answer = http.delete(url, headers=_headers(access), timeout=access.timeout)
+    if answer.status not in _UNKNOWN:
         _refuse(answer)
 
 

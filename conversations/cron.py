@@ -15,19 +15,27 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
-from conversations.services import lifecycle, remembering, retention
+from conversations.services import archiving, chat_endings, erasing, lifecycle, remembering, retention
 
 METHODS = ("GET", "POST")
 
 
 @csrf_exempt
 def sweep(request: HttpRequest) -> HttpResponse:
-    """Age the sessions, and remember what has ended."""
+    """Age the sessions, and do what the sweep asks the queue for: remember what has ended, archive what is due, end
+    chats, and go on with erasures."""
 
     def swept() -> dict[str, Any]:
-        report = asdict(lifecycle.sweep(timezone.now()))
+        now = timezone.now()
+        report = asdict(lifecycle.sweep(now))
         report.pop("examples")
-        return {**report, "remembered": remembering.remember_ended() if remembering.pending() else 0}
+        return {
+            **report,
+            "remembered": remembering.remember_ended() if remembering.pending() else 0,
+            "archived": archiving.archive(now),
+            "chats_settled": chat_endings.settle_due() if chat_endings.pending() else 0,
+            "erased": erasing.go_on(now) if erasing.pending() else 0,
+        }
 
     return _by_the_clock(request, swept)
 
@@ -35,7 +43,7 @@ def sweep(request: HttpRequest) -> HttpResponse:
 @csrf_exempt
 def cleanup(request: HttpRequest) -> HttpResponse:
     """Delete what was kept long enough."""
-    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now())))
+    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now(), by="/cron/cleanup")))
 
 
 def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:

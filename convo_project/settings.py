@@ -266,6 +266,15 @@ MEMORY_SEARCH_SECONDS = env.seconds("MEMORY_SEARCH_SECONDS", 4, least=0.1, most=
 RECALL_SECONDS = env.seconds("RECALL_SECONDS", 1.5, least=0.1, most=10)
 MEMORY_LEAST_SIMILARITY = env.whole("MEMORY_LEAST_SIMILARITY", 20, most=100)  # per cent
 
+# --- for how long what is kept, in days; a client's own policy goes before it (COPILOT_IDLE_DAYS and INBOUND_EVENT_DAYS
+# are above) -----------------------------------------------------------------------------------------------------------
+_FOR_EVER = 36_500
+GUEST_DAYS = env.whole("GUEST_DAYS", 0, most=_FOR_EVER)
+SESSION_DAYS = env.whole("SESSION_DAYS", _FOR_EVER, most=_FOR_EVER)
+MEMORY_DAYS = env.whole("MEMORY_DAYS", _FOR_EVER, most=_FOR_EVER)
+TURN_DAYS = env.whole("TURN_DAYS", _FOR_EVER, most=_FOR_EVER)
+RECEIPT_DAYS = env.whole("RECEIPT_DAYS", _FOR_EVER, most=_FOR_EVER)
+
 # --- logs: ids and codes, never message text, phone numbers or secrets -----------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"})
 LOGGING = {

@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from memory.languages import DEFAULT, KNOWN
-from memory.records import PastSession, TranscriptEntry
+from memory.records import PastSession, SessionRecord, TranscriptEntry
 
 
 class MemoryQuerySet(models.QuerySet["Memory"]):
@@ -91,6 +91,20 @@ class Memory(models.Model):
         """The transcript as plain values, in its order."""
         return tuple(TranscriptEntry.from_json(data) for data in self.transcript)
 
+    def as_record(self) -> SessionRecord:
+        """What a store is told of it."""
+        return SessionRecord(
+            conversation_id=self.conversation_id,
+            client_id=self.client_id,
+            contact_id=self.contact_id,
+            channel=self.channel,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            entries=self.entries(),
+            summary=self.summary,
+            summary_kind=self.summary_kind,
+        )
+
     def as_past_session(self) -> PastSession:
         """What a later session may know of it."""
         return PastSession(
@@ -156,3 +170,42 @@ class MemoryVector(models.Model):
 
     def __str__(self) -> str:
         return self.vector_id
+
+
+class MemoryRebuild(models.Model):
+    """One going over all of memory: every session written anew into a store, or every vector taken out of Pinecone.
+
+    It goes along the ids: `after` is the last that is done with, so that what broke off is resumed there. `host` and
+    `model` say for which index and embeddings: with others it is another rebuild.
+    """
+
+    class Kind(models.TextChoices):
+        """What is done to each session."""
+
+        DATABASE = "database"
+        PINECONE = "pinecone"
+        EMPTY_PINECONE = "empty"
+
+    kind = models.CharField(max_length=10, choices=Kind)
+    host = models.CharField(max_length=500, blank=True, default="")
+    model = models.CharField(max_length=100, blank=True, default="")
+    after = models.UUIDField(null=True)
+    done = models.PositiveIntegerField(default=0)
+    problem = models.CharField(max_length=200, blank=True, default="")
+    started_at = models.DateTimeField(db_default=Now(), editable=False)
+    ended_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "memory_rebuilds"
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                name="memory_rebuild_kind_known", condition=models.Q(kind__in=["database", "pinecone", "empty"])
+            ),
+            models.UniqueConstraint(
+                name="one_memory_rebuild_of_a_kind", fields=["kind"], condition=models.Q(ended_at__isnull=True)
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.done} done"

@@ -24,26 +24,37 @@ from memory.records import (
     SessionRecord,
     TranscriptEntry,
 )
-from memory.stores import pinecone
+from memory.stores import leftovers, pinecone
 from memory.stores.contract import StoreError
 from memory.stores.database import DatabaseStore, lexemes_asked_for
+from memory.stores.leftovers import Place, places_of
 from memory.stores.pinecone import PineconeStore
 from memory.summaries import summarise
 
 __all__ = [
-    *("Filters", "Found", "PastSession", "Remembered", "SearchResult", "SessionRecord", "StoreError"),
-    *(
-        "TranscriptEntry",
-        "forget",
-        "how_many",
-        "how_many_of",
-        "latest_summaries",
-        "move",
-        "remember",
-        "search",
-        "sessions_that_say",
-        "transcript",
-    ),
+    "Filters",
+    "Found",
+    "PastSession",
+    "Place",
+    "Remembered",
+    "SearchResult",
+    "SessionRecord",
+    "StoreError",
+    "TranscriptEntry",
+    "forget",
+    "forget_lost",
+    "forget_texts",
+    "forget_traces",
+    "how_many",
+    "how_many_of",
+    "latest_summaries",
+    "move",
+    "places_of",
+    "remember",
+    "search",
+    "sessions_of",
+    "sessions_that_say",
+    "transcript",
 ]
 
 log = logging.getLogger(__name__)
@@ -85,6 +96,35 @@ def forget(conversation_id: UUID) -> None:
     what is left is forgotten by doing it again."""
     DatabaseStore().forget(conversation_id)  # first: from now on nobody sends more of it to Pinecone
     PineconeStore().forget(conversation_id)
+
+
+def forget_texts(conversation_ids: Sequence[UUID]) -> int:
+    """The sessions' texts are gone from memory; their vectors are lost then, and `forget_lost` clears them. It asks no
+    network, and may be part of a transaction. Returns how many sessions memory knew."""
+    return Memory.objects.filter(pk__in=conversation_ids).delete()[0] if conversation_ids else 0
+
+
+def forget_lost(seconds: float = 60) -> int:
+    """The vectors of sessions whose text is gone are gone too, for so long. Returns how many there were. Raises
+    StoreError; what is left then is still in the ledger."""
+    return PineconeStore().forget_lost(seconds)
+
+
+def forget_traces(client_id: UUID, contact_id: UUID, known: Sequence[Place]) -> int:
+    """Pinecone, asked for the vectors of `known` and for any other of the contact's, finds none. Returns how many
+    ids it was asked for. Raises StoreError; `still_there` where it found some, which are deleted once more: it may
+    show for a while what is deleted already."""
+    found = leftovers.found_of(client_id, contact_id, known)
+    if found:
+        leftovers.delete(found)
+        raise StoreError("Pinecone still finds vectors.", code="still_there", retryable=True)
+    return len(known)
+
+
+def sessions_of(client_id: UUID, contact_id: UUID) -> list[UUID]:
+    """All sessions of the contact that memory knows."""
+    known = Memory.objects.of(client_id).filter(contact_id=contact_id)
+    return list(known.values_list("conversation_id", flat=True))
 
 
 def how_many(conversation_ids: Sequence[UUID]) -> tuple[int, int]:

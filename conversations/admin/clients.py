@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import SUPERUSER
-from conversations.admin.base import Page
+from conversations.admin.retention import RetentionPages
 from conversations.admin.spans import SpanField, in_words
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
@@ -112,7 +112,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Client)
-class ClientAdmin(Page):
+class ClientAdmin(RetentionPages):
     """A manager sets the policies; what the client is called, and whether it is served, a superuser does."""
 
     client_path = "pk"

@@ -12,7 +12,17 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import Conversation, EndedBy, Step
-from conversations.services import audit, channel_accounts, closing, corrections, resending, sending, steps, takeover
+from conversations.services import (
+    audit,
+    channel_accounts,
+    closing,
+    corrections,
+    holds,
+    resending,
+    sending,
+    steps,
+    takeover,
+)
 from conversations.services.details import edit_details
 from conversations.services.errors import InvalidError, NotFoundError
 from conversations.services.ledger import Actor, Kind
@@ -172,6 +182,29 @@ def redact(request: HttpRequest, conversation: Conversation) -> str:
     return "The text is gone for good."
 
 
+def hold(request: HttpRequest, conversation: Conversation) -> str:
+    """Keep the session as it is."""
+    reason = text_of(request, "reason", longest=LONGEST_REASON).strip()
+    before = conversation.hold_reason
+    holds.hold(conversation.pk, reason=reason, actor=staff(request), client=conversation.client)
+    _note_hold(request, "held", conversation, before, reason)
+    return "The session is on hold: nothing of it is deleted."
+
+
+def lift_hold(request: HttpRequest, conversation: Conversation) -> str:
+    """Let the session be deleted again when it is due."""
+    before = conversation.hold_reason
+    holds.lift(conversation.pk, actor=staff(request), client=conversation.client)
+    _note_hold(request, "lifted the hold of", conversation, before, "")
+    return "The hold is lifted."
+
+
+def _note_hold(request: HttpRequest, verb: str, conversation: Conversation, before: str, after: str) -> None:
+    user: Any = request.user
+    if before != after:
+        audit.record(user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
+
+
 # --- steps -----------------------------------------------------------------------------------------------------------
 def add_step(request: HttpRequest, conversation: Conversation) -> str:
     """One more step."""
@@ -225,6 +258,8 @@ DEEDS = {
     "resume-account": Deed(Role.MANAGER, resume_account),
     "correct": Deed(Role.MANAGER, correct),
     "redact": Deed(Role.MANAGER, redact),
+    "hold": Deed(Role.MANAGER, hold),
+    "lift-hold": Deed(Role.MANAGER, lift_hold),
     "add-step": Deed(Role.AGENT, add_step),
     "edit-step": Deed(Role.AGENT, edit_step),
     "complete-step": Deed(Role.AGENT, complete_step),

@@ -240,10 +240,11 @@ def steps_of(conversation: Conversation) -> list[Step]:
 
 def ledger_of(conversation: Conversation) -> list[Line]:
     """The newest lines of the ledger, newest first."""
-    return [_line(event) for event in conversation.events.order_by("-id")[:LEDGER_LINES]]
+    return [line_of(event) for event in conversation.events.order_by("-id")[:LEDGER_LINES]]
 
 
-def _line(event: ConversationEvent) -> Line:
+def line_of(event: ConversationEvent) -> Line:
+    """An event of the ledger, in words."""
     what = event.kind.replace("_", " ")
     if event.from_status and event.to_status and event.kind not in (event.to_status, "revived"):
         what = f"{what}: {event.from_status} to {event.to_status}"

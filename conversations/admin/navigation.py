@@ -26,6 +26,7 @@ from conversations.models import (
     InboundEvent,
     Membership,
     Message,
+    RetentionReport,
     StaffAction,
     Turn,
 )
@@ -52,6 +53,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),
+        ("Retention", "auto_delete", RetentionReport),
         ("Audit trail", "history", StaffAction),
     ],
     "System": [

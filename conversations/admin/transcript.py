@@ -27,7 +27,7 @@ from conversations.services.export.sessions import note_taken
 from conversations.services.export.transcripts import FORMATS
 
 ROOM = "admin/conversations/conversation"
-SECTIONS = ("head", "takeover", "reply", "steps", "close", "ledger", "turns")
+SECTIONS = ("head", "takeover", "reply", "steps", "close", "hold", "ledger", "turns")
 
 Answer = TypeVar("Answer", bound=HttpResponse)
 

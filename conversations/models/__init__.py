@@ -22,11 +22,12 @@ from conversations.models.conversation import (
 )
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
-from conversations.models.engine_chat import EngineChat
+from conversations.models.engine_chat import EngineChat, EngineChatRemoval
 from conversations.models.erasure import Erasure
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
+from conversations.models.retention import RetentionPolicy, RetentionReport, RetentionRule
 from conversations.models.rolling_summary import RollingSummary
 from conversations.models.send_pause import SendPause
 from conversations.models.sign_in_tries import SignInTries
@@ -56,6 +57,7 @@ __all__ = [
     "Delta",
     "EndedBy",
     "EngineChat",
+    "EngineChatRemoval",
     "Erasure",
     "Feedback",
     "IdempotencyKey",
@@ -65,6 +67,9 @@ __all__ = [
     "MessageTombstone",
     "OrderLink",
     "RefusedWebhooks",
+    "RetentionPolicy",
+    "RetentionReport",
+    "RetentionRule",
     "Role",
     "RollingSummary",
     "SendPause",

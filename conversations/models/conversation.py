@@ -149,6 +149,8 @@ class Conversation(models.Model):
     handed_back_at = models.DateTimeField(null=True, blank=True)
     needs_staff_since = models.DateTimeField(null=True, blank=True)
     needs_staff_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+    # A legal hold: why nothing of this session may be deleted. Empty: none.
+    hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     objects = ConversationQuerySet.as_manager()
 

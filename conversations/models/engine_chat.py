@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.conversation import Conversation
+from conversations.models.erasure import Erasure
 
 
 class EngineChat(models.Model):
@@ -54,6 +55,31 @@ class EngineChat(models.Model):
         indexes = [
             # Used by the task that ends chats.
             models.Index(name="chats_to_be_settled", fields=["due_at"], condition=models.Q(due_at__isnull=False))
+        ]
+
+    def __str__(self) -> str:
+        return self.chat_id
+
+
+class EngineChatRemoval(models.Model):
+    """A chat at Retell whose session is deleted here, and which is to be deleted there: tried until it is, and Retell
+    says that it does not know it.
+
+    Then the row goes; that of an erasure is kept (`removed_at`) as long as the erasure keeps ids.
+    """
+
+    chat_id = models.CharField(max_length=100, primary_key=True)
+    erasure = models.ForeignKey(Erasure, on_delete=models.CASCADE, null=True, related_name="chats")
+    due_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
+    error = models.CharField(max_length=40, blank=True, default="", db_default="")
+    removed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "engine_chat_removals"
+        indexes = [
+            # Used by the task that deletes chats.
+            models.Index(name="chats_to_be_removed", fields=["due_at"], condition=models.Q(removed_at__isnull=True))
         ]
 
     def __str__(self) -> str:

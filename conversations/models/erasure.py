@@ -15,11 +15,12 @@ from conversations.models.client import Client
 class Erasure(models.Model):
     """One person's erasure.
 
-    begun (the rows are gone, in one transaction) ──► finished (global memory is too; the certificate is signed)
+    begun (the rows are gone, in one transaction) ──► finished (stores and providers were asked, and have nothing
+                                                       left; the certificate is signed)
 
-    `contact` and `sessions` are ids of rows that are no more: they are kept while global memory is being cleared, and
-    some time after, since a process may still have been remembering; then only their hashes are left, in the
-    certificate.
+    `contact`, `sessions`, `vectors` (index, namespace, id) and the `chats` at Retell are ids of what is no more: they
+    are kept while global memory and chats are being cleared, and some time after, since a process may still have been
+    remembering; then only their hashes are left, in the certificate.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -28,6 +29,7 @@ class Erasure(models.Model):
     asked_by_name = models.CharField(max_length=150)
     contact = models.UUIDField(null=True)
     sessions = ArrayField(models.UUIDField(), default=list)
+    vectors: models.JSONField[list[list[str]], list[list[str]]] = models.JSONField(default=list)
     removed: models.JSONField[dict[str, int], dict[str, int]] = models.JSONField(default=dict)
     problem = models.CharField(max_length=200, blank=True, default="")
     certificate = models.TextField(blank=True, default="")

@@ -15,7 +15,7 @@ from channels_out.retell import ChatEvent
 from conversations.engines.retell import access_to_retell
 from conversations.models import Conversation, EndedBy, EngineChat, Message
 from conversations.queue import enqueue
-from conversations.services import closing
+from conversations.services import chat_removals, closing
 from conversations.services.chats import AGENT, S
 from conversations.services.database import column
 from conversations.services.ledger import record
@@ -29,16 +29,17 @@ ATTEMPTS = 8
 
 
 def pending() -> bool:
-    """Whether there is anything to do about a chat's end by now."""
-    return EngineChat.objects.filter(due_at__lte=timezone.now()).exists()
+    """Whether there is anything to do about a chat's end, or its deletion, by now."""
+    return EngineChat.objects.filter(due_at__lte=timezone.now()).exists() or chat_removals.pending()
 
 
 _CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT chat_id FROM engine_chats WHERE due_at <= $1
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE engine_chats c
     SET due_at = $2, attempts = LEAST(c.attempts + 1, 1000)
-    FROM (SELECT chat_id FROM engine_chats WHERE due_at <= $1
-          ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) due
-    WHERE c.chat_id = due.chat_id
+    FROM due WHERE c.chat_id = due.chat_id
     RETURNING c.chat_id"""
 
 
@@ -48,7 +49,7 @@ def settle_due(seconds: float = 120) -> int:
     while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
         chat = EngineChat.objects.select_related("conversation").get(pk=claimed[0])
         done += _close_session(chat) if chat.conversation.is_open else _end(chat)
-    return done
+    return done + chat_removals.remove_due(until)
 
 
 def _end(chat: EngineChat) -> bool:

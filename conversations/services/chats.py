@@ -28,7 +28,8 @@ from conversations.models import (
     corrected_text,
 )
 from conversations.queue import enqueue
-from conversations.services import redaction
+from conversations.services import chat_removals, redaction
+from conversations.services.errors import NotFoundError
 from conversations.services.ledger import Actor, record
 from conversations.services.opening import NOTHING_KNOWN
 from conversations.services.transcript import lock
@@ -140,7 +141,16 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
 
 
 def opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
-    """The turn's session goes on in this chat, which has heard nothing yet. Raises EngineError (`lost`)."""
+    """The turn's session goes on in this chat, which has heard nothing yet. Raises EngineError (`lost`); then nobody
+    knows the chat, and it is deleted at Retell."""
+    try:
+        _opened(turn_id, chat_id, agent_id)
+    except (EngineError, NotFoundError):
+        chat_removals.ask_for([chat_id])
+        raise
+
+
+def _opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
     with transaction.atomic():
         conversation = _of_turn(turn_id)
         before = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None

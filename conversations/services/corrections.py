@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, Turn
-from conversations.services import chats, idempotency, recall, redaction
+from conversations.services import chats, holds, idempotency, recall, redaction
 from conversations.services.details import DETAILS, remember_anew
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.ledger import Actor, Kind, record
@@ -67,11 +67,13 @@ def redact(
     prompts, drafts, steps, goal, topic and summary, and in what later sessions recall of it. What of it was not sent
     yet is cancelled.
 
-    Redacting what is redacted changes nothing. Raises NotFoundError.
+    Redacting what is redacted changes nothing. Raises NotFoundError, or ConflictError (`on_hold`) where the session
+    must be kept as it is.
     """
     with transaction.atomic():
         recall.lock_contact(conversation_id)
         conversation, chunk = _locked(conversation_id, position, client)
+        holds.refuse_for(conversation.pk)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
         if redacted:

@@ -1,14 +1,14 @@
 """Erasing a person: whatever Convo holds of them is gone, and a certificate says what was removed.
 
-The rows go in one transaction, so that nobody is half erased and whoever writes again begins as somebody new. Global
-memory, which may have to be reached over the network, follows: it is tried until it is done (`go_on`, by the sweep).
+The rows go in one transaction, so that nobody is half erased and whoever writes again begins as somebody new. What has
+to be reached over the network, vectors and chats at Retell, follows: it is tried until stores and providers, asked for
+what they had, know nothing of it (`go_on`, by the sweep).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -34,10 +34,11 @@ from conversations.models import (
     Turn,
 )
 from conversations.queue import enqueue
+from conversations.services import chat_removals, holds, mentions
 from conversations.services.database import row, rows
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.ledger import Actor
-from conversations.services.lifecycle import TOMBSTONE_DAYS
+from conversations.services.retention import TOMBSTONE_DAYS
 from memory import services as memory
 from memory.stores.contract import StoreError
 
@@ -52,21 +53,27 @@ BELOW = {"chunks": Chunk, "steps": Step, "events": ConversationEvent, "messages"
 def preview(contact: Contact) -> dict[str, int]:
     """How many rows of which kind an erasure would remove now. Changes nothing."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
-    remembered, vectors = memory.how_many(sessions)
+    remembered, vectors = memory.how_many(_remembered(contact, sessions))
     return {
         "sessions": len(sessions),
         **{name: model._default_manager.filter(conversation__in=sessions).count() for name, model in BELOW.items()},
         "corrections": Correction.objects.filter(chunk__conversation__in=sessions).count(),
         "remembered": remembered,
         "vectors": vectors,
+        "chats": len(chat_removals.chats_of(sessions)),
         "addresses": ContactIdentity.objects.filter(contact=contact).count(),
         **_mentions(contact, "SELECT 1 {}"),
     }
 
 
+def _remembered(contact: Contact, sessions: Sequence[UUID]) -> list[UUID]:
+    """The sessions, and those of which memory alone still knows."""
+    return sorted({*sessions, *memory.sessions_of(contact.client_id, contact.pk)})
+
+
 # --- doing it ---------------------------------------------------------------------------------------------------------
 def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | None = None) -> Erasure:
-    """No row of the person is left; their sessions' global memory follows in the background.
+    """No row of the person is left; their sessions' global memory and chats follow in the background.
 
     Raises NotFoundError, or ConflictError (`on_hold`) where the person or a session must be kept.
     """
@@ -77,24 +84,29 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
             raise NotFoundError("There is no such contact.")
         if contact.merged_into_id:
             raise ConflictError("This contact is an alias of another: erase that one.", code="is_alias")
-        if contact.hold_reason:
-            raise ConflictError(f"This contact is on hold: {contact.hold_reason}", code="on_hold")
+        holds.refuse_for_contact(contact)
         removed = preview(contact)
         sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
+        remembered = _remembered(contact, sessions)
+        chats = chat_removals.chats_of(sessions)
         _bury(sessions, now)
         _mentions(contact, "DELETE {} RETURNING 1")
         _forget_names(contact)
+        memory.forget_texts(remembered)
         Conversation.objects.filter(pk__in=sessions).delete()
         contact.delete()
+        vectors = [list(place) for place in memory.places_of(remembered)]
         erasure = Erasure.objects.create(
             client_id=contact.client_id,
             asked_by_id=actor.user_id,
             asked_by_name=actor.name,
             contact=contact_id,
-            sessions=sessions,
+            sessions=remembered,
+            vectors=vectors,
             removed=removed,
             begun_at=now,
         )
+        chat_removals.ask_for(chats, erasure)
         enqueue("erase")
     return erasure
 
@@ -125,22 +137,12 @@ _MENTIONS = {
 
 def _mentions(contact: Contact, verb: str) -> dict[str, int]:
     """How many payloads of each kind name the person. `verb`: "SELECT 1 {}", or one that deletes them."""
-    values = (contact.client_id, _patterns(contact))
+    values = (contact.client_id, mentions.patterns(contact))
     counted = {
         name: row(f"WITH found AS ({verb.format(which)}) SELECT count(*) FROM found", *values)
         for name, which in _MENTIONS.items()
     }
     return {name: found[0] if found else 0 for name, found in counted.items()}
-
-
-def _patterns(contact: Contact) -> list[str]:
-    """What the person is called in payloads: every address, with and without the plus of a phone."""
-    identities = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
-    aliases = contact.aliases.values_list("user_id", flat=True)
-    names = {contact.user_id, contact.phone or "", *identities, *aliases}
-    names |= {name.removeprefix("+") for name in names}
-    escaped = (json.dumps(name)[1:-1].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for name in names)
-    return [f"%{name}%" for name in sorted(escaped) if len(name) > 3]
 
 
 def _forget_names(contact: Contact) -> None:
@@ -163,12 +165,11 @@ def go_on(now: datetime) -> int:
 
 
 def _go_on(erasure: Erasure, now: datetime) -> bool:
-    """Global memory has nothing of the sessions; harmless to repeat. Returns whether that finished the erasure."""
-    try:
-        for session in erasure.sessions:
-            memory.forget(session)
-    except StoreError as error:
-        Erasure.objects.filter(pk=erasure.pk).update(problem=f"{error.code}: {error}"[:200])
+    """Global memory has nothing of the sessions, nor has Retell; harmless to repeat. Returns whether that finished the
+    erasure. What one of the two cannot do now does not keep the other from it."""
+    problems = [problem for problem in (_clear_memory(erasure), _clear_chats(erasure)) if problem]
+    if problems:
+        Erasure.objects.filter(pk=erasure.pk).update(problem="; ".join(problems)[:200])
         return False
     with transaction.atomic():
         erasure = Erasure.objects.select_for_update().get(pk=erasure.pk)
@@ -177,20 +178,45 @@ def _go_on(erasure: Erasure, now: datetime) -> bool:
             erasure.certificate = _certificate(erasure, now)
             erasure.finished_at, erasure.problem = now, ""
         if now - erasure.begun_at >= WATCHED:
-            erasure.contact, erasure.sessions = None, []
+            erasure.contact, erasure.sessions, erasure.vectors = None, [], []
+            erasure.chats.all().delete()
         erasure.save()
     return newly
 
 
+def _clear_memory(erasure: Erasure) -> str:
+    """By the ledger; then the store is asked. Returns what went wrong, '' for nothing."""
+    try:
+        for session in erasure.sessions:
+            memory.forget(session)
+        if erasure.contact:
+            known = [memory.Place(*place) for place in erasure.vectors]
+            memory.forget_traces(erasure.client_id, erasure.contact, known)
+    except StoreError as error:
+        return f"{error.code}: {error}"
+    return ""
+
+
+def _clear_chats(erasure: Erasure) -> str:
+    code = chat_removals.remove_of(erasure)
+    return f"retell {code}: a chat is not deleted there yet." if code else ""
+
+
 # --- the certificate --------------------------------------------------------------------------------------------------
 def _certificate(erasure: Erasure, now: datetime) -> str:
-    """What was removed, when and by whom, signed; whose it was only as a keyed hash of the id."""
+    """What was removed, when and by whom, and that whoever had it elsewhere was asked and found nothing, signed; whose
+    it was only as a keyed hash of the id."""
     facts = {
         "erasure": str(erasure.pk),
         "client": str(erasure.client_id),
         "contact": hash_of(erasure.contact),
         "sessions": sorted(hash_of(session) for session in erasure.sessions),
+        "chats": sorted(hash_of(chat.chat_id) for chat in erasure.chats.all()),
         "removed": erasure.removed,
+        "proof": {
+            "vectors": {"asked_for": len(erasure.vectors), "found": 0, "asked_by": "id, and by contact"},
+            "chats": {"asked_for": erasure.chats.count(), "found": 0, "asked_by": "id"},
+        },
         "asked_by": erasure.asked_by_name,
         "begun_at": erasure.begun_at.isoformat(),
         "finished_at": now.isoformat(),
@@ -207,6 +233,6 @@ def verify(certificate: str) -> dict[str, Any]:
     return facts
 
 
-def hash_of(id_: UUID | None) -> str:
+def hash_of(id_: UUID | str | None) -> str:
     """By which somebody who knows an id finds it in a certificate, and nobody else."""
     return hmac.new(settings.SECRET_KEY.encode(), str(id_).encode(), hashlib.sha256).hexdigest()

@@ -25,7 +25,6 @@ UNKNOWN_ACCOUNT = "unknown_account"
 MALFORMED = "malformed"
 WHOLE = "webhook"  # the kind of a request that could not even be parsed into events
 SEVERAL = "several"  # the kind of several events of one request that failed alike
-TRIM_BATCH = 2_000
 
 
 def keep_unhandled(adapter: Adapter, account: ChannelAccount | None, event: Unhandled, reason: str) -> None:
@@ -132,23 +131,10 @@ def count_refused(adapter: Adapter, account: ChannelAccount | None, now: datetim
         )
 
 
-def trim(now: datetime) -> int:
-    """What is older than INBOUND_EVENT_DAYS is gone. Returns how many events that were."""
+def trim_refused(now: datetime) -> None:
+    """What was counted longer ago than INBOUND_EVENT_DAYS is gone."""
     before = now - timedelta(days=settings.INBOUND_EVENT_DAYS)
     RefusedWebhooks.objects.filter(day__lt=before.date()).delete()
-    trimmed = 0
-    while gone := rows(
-        """
-        DELETE FROM inbound_events WHERE id IN (
-            SELECT id FROM inbound_events WHERE received_at < $1
-            ORDER BY received_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-        RETURNING id
-        """,
-        before,
-        TRIM_BATCH,
-    ):
-        trimmed += len(gone)
-    return trimmed
 
 
 def is_turn(event: Event) -> bool:

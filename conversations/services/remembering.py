@@ -29,12 +29,14 @@ log = logging.getLogger(__name__)
 LEASE = timedelta(minutes=5)
 
 # The lease is the due time itself: whoever dies with it leaves it to be claimed when that has passed.
+# Materialised: a sub-select that locks may be run again for each row it is joined to, and would claim several.
 _CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT id FROM conversations WHERE remember_due_at <= $1
+        ORDER BY remember_due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE conversations s
     SET remember_due_at = $2, remember_attempts = s.remember_attempts + 1
-    FROM (SELECT id FROM conversations WHERE remember_due_at <= $1
-          ORDER BY remember_due_at LIMIT 1 FOR UPDATE SKIP LOCKED) due
-    WHERE s.id = due.id
+    FROM due WHERE s.id = due.id
     RETURNING s.id"""
 
 

@@ -33,11 +33,12 @@ MOST_OVERHANGING = 40  # entries outside of the window that a prompt shows at mo
 BATCH = 50  # entries that one call to the model absorbs at most
 
 _CLAIM = """
+    WITH due AS MATERIALIZED (
+        SELECT conversation_id FROM conversation_summaries WHERE due_at <= $1
+        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE conversation_summaries s
     SET due_at = $2, attempts = LEAST(s.attempts + 1, 1000)
-    FROM (SELECT conversation_id FROM conversation_summaries WHERE due_at <= $1
-          ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED) due
-    WHERE s.conversation_id = due.conversation_id
+    FROM due WHERE s.conversation_id = due.conversation_id
     RETURNING s.conversation_id"""
 
 _ASK = """

@@ -14,6 +14,7 @@ has the session, and after the hand-back by the assistant.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
@@ -21,6 +22,7 @@ from django.db import transaction
 from conversations.models import Client, Conversation, Role
 from conversations.services import outbox
 from conversations.services.database import column
+from conversations.services.deadlines import ABANDONED
 from conversations.services.errors import ConflictError
 from conversations.services.ledger import Actor, Kind, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock_open, write_chunks
@@ -142,30 +144,26 @@ def hand_back_abandoned(now: datetime) -> int:
     return sum(_hand_back_abandoned(pk, now) for pk in column(f"SELECT s.id {ABANDONED}", now))
 
 
-# Along the index of the open ones, as all of the sweep.
-ABANDONED = """
-    FROM conversations s
-    WHERE s.status IN ('active', 'stale') AND s.taken_over_at IS NOT NULL AND s.taken_over_until <= $1"""
-
-
 def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:
     with transaction.atomic():
         due = Conversation.objects.open().filter(pk=conversation_id, taken_over_until__lte=now)
         conversation = due.select_for_update(no_key=True, skip_locked=True).first()
         if conversation is None:
             return False
-        _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after")
+        span = conversation.client.hand_back_after.total_seconds()
+        rule = {"rule": "hand_back_after", "seconds": span}
+        _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after", **rule)
         conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
     return True
 
 
-def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str) -> None:
+def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str, **rule: Any) -> None:
     holder = conversation.taken_over_name
     let_go(conversation)
     conversation.handed_back_at = now
     if conversation.reply_owed:
         conversation.reply_due_at = now
-    record(conversation, "handed_back", actor, cause=reason, holder=holder)
+    record(conversation, "handed_back", actor, cause=reason, holder=holder, **rule)
 
 
 def let_go(conversation: Conversation) -> None:

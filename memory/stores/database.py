@@ -79,6 +79,13 @@ class DatabaseStore:
         else:
             row.save(force_update=True, update_fields=_WRITTEN)
 
+    @transaction.atomic
+    def index_anew(self, conversation_id: UUID) -> None:
+        """The row, if it is there, is found by its words as they are cut today; what it says stays."""
+        kept = Memory.objects.plain().select_for_update().filter(pk=conversation_id).first()
+        if kept:
+            _row(kept.as_record(), kept).save(force_update=True, update_fields=["language", "document"])
+
     def forget(self, conversation_id: UUID) -> None:
         """The row is gone."""
         Memory.objects.filter(pk=conversation_id).delete()

@@ -11,29 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from memory import llm, waiting, words
+from memory import llm, words
 from memory.llm import LLMError
 from memory.models import Memory, MemoryVector
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
+from memory.stores.at_pinecone import call
 from memory.stores.contract import StoreError
 from memory.stores.passages import Passage, passages
 
 if TYPE_CHECKING:
-    from pinecone import PineconeError
     from pinecone.async_client.async_index import AsyncIndex
-
-_T = TypeVar("_T")
 
 BATCH = 40  # passages embedded in one call: some 12,000 tokens of the 300,000 that OpenAI takes
 REQUEST_BYTES = 1_800_000  # of vectors in one upsert: Pinecone takes 2 MB and 1,000 vectors
@@ -80,6 +79,30 @@ class PineconeStore:
             raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
         _delete(rows)
 
+    def forget_lost(self, seconds: float) -> int:
+        """No vector is left of sessions that memory does not know any more, as far as `seconds` allow. Those that may
+        still be being written are left for later. Returns how many vectors are gone."""
+        gone, until = 0, time.monotonic() + seconds
+        while lost := list(_lost()[:DELETED]):
+            if not settings.PINECONE_API_KEY:
+                raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
+            _delete(lost)
+            gone += len(lost)
+            if time.monotonic() > until:
+                break
+        return gone
+
+    def empty(self) -> int:
+        """One batch less of all vectors of the ledger is at Pinecone. Returns how many vectors that were, 0 at the end.
+        Raises StoreError; `busy` where all that is left is still being written."""
+        if not MemoryVector.objects.exists():
+            return 0
+        if not settings.PINECONE_API_KEY:
+            raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
+        rows = list(MemoryVector.objects.filter(_settled()).order_by("host", "namespace", "vector_id")[:DELETED])
+        _delete(rows or list(MemoryVector.objects.all()[:1]))
+        return len(rows)
+
     def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
         """By meaning: sessions with a passage that is near to `query`, within `MEMORY_SEARCH_SECONDS` in all."""
         scores = self.nearest(client_id, query, limit, filters, seconds=settings.MEMORY_SEARCH_SECONDS)
@@ -98,11 +121,11 @@ class PineconeStore:
         asked: dict[str, Any] = {
             "vector": vector,
             "top_k": min(limit * PARTS, MOST),
-            "namespace": _namespace(client_id),
+            "namespace": namespace_of(client_id),
             "filter": _filter(filters),
         }
         left = max((deadline - timezone.now()).total_seconds(), 0.05)
-        answer = _call(settings.PINECONE_HOST, lambda index: index.query(**asked), left)
+        answer = call(settings.PINECONE_HOST, lambda index: index.query(**asked), left)
         return {match.id: match.score for match in answer.matches if match.score >= _least_score()}
 
     def hits(self, client_id: UUID, scores: dict[str, float]) -> list[Hit]:
@@ -120,8 +143,8 @@ def _upsert(record: SessionRecord, batch: Sequence[Passage], vectors: Sequence[l
         {"id": vector_id, "values": vector, "metadata": _metadata(record, passage)}
         for vector_id, passage, vector in zip(ids, batch, vectors, strict=True)
     ]
-    namespace = _namespace(record.client_id)
-    answer = _call(host, lambda index: index.upsert(vectors=sent, namespace=namespace), seconds)
+    namespace = namespace_of(record.client_id)
+    answer = call(host, lambda index: index.upsert(vectors=sent, namespace=namespace), seconds)
     if answer.upserted_count != len(sent):
         raise StoreError("Pinecone took only a part of the vectors.", code="bad_answer", retryable=True)
     MemoryVector.objects.filter(pk__in=ids).update(upserted_at=timezone.now(), upserting_until=None)
@@ -140,7 +163,7 @@ def _note(record: SessionRecord, batch: Sequence[Passage], until: datetime) -> N
             conversation_id=record.conversation_id,
             client_id=record.client_id,
             host=settings.PINECONE_HOST,
-            namespace=_namespace(record.client_id),
+            namespace=namespace_of(record.client_id),
             part=passage.part,
             first_position=passage.first,
             last_position=passage.last,
@@ -178,8 +201,18 @@ def _delete(rows: Sequence[MemoryVector]) -> None:
         ids = [row.vector_id for row in group]
         for start in range(0, len(ids), DELETED):
             some = ids[start : start + DELETED]
-            _call(host, _deleting(some, namespace), settings.PINECONE_TIMEOUT_SECONDS)
+            call(host, _deleting(some, namespace), settings.PINECONE_TIMEOUT_SECONDS)
             MemoryVector.objects.filter(pk__in=some).delete()
+
+
+def _lost() -> QuerySet[MemoryVector]:
+    """Vectors of sessions whose text is gone, which nobody may still be writing."""
+    known = Memory.objects.filter(pk=OuterRef("conversation_id"))
+    return MemoryVector.objects.filter(_settled(), ~Exists(known)).order_by("host", "namespace", "vector_id")
+
+
+def _settled() -> Q:
+    return Q(upserting_until=None) | Q(upserting_until__lte=timezone.now())
 
 
 def _must_be_settled(rows: Sequence[MemoryVector]) -> None:
@@ -224,7 +257,8 @@ def _vector_id(record: SessionRecord, passage: Passage) -> str:
     return f"{record.conversation_id}:{passage.part}"
 
 
-def _namespace(client_id: UUID) -> str:
+def namespace_of(client_id: UUID) -> str:
+    """Each client has a namespace of its own."""
     return str(client_id)
 
 
@@ -276,72 +310,7 @@ def _embedded(texts: Sequence[str], seconds: float | None = None) -> list[list[f
     raise StoreError("There are no embeddings.", code=code, retryable=retryable, retry_after=wait)
 
 
-def _call(host: str, request: Callable[[AsyncIndex], Coroutine[Any, Any, _T]], seconds: float) -> _T:
-    """What the request to the index at `host` is answered, within `seconds` with the SDK's own retries, which cannot be
-    turned off. Raises StoreError."""
-    from pinecone import PineconeError
-
-    try:
-        return waiting.wait(request(_indexes.at(host, settings.PINECONE_API_KEY)), seconds)
-    except PineconeError as error:
-        failure = _failure(error)
-    except TimeoutError:
-        failure = StoreError(f"Pinecone gave no answer within {seconds:g} s.", code="timeout", retryable=True)
-    # Raised out here, so that no traceback shows the SDK's error: it quotes the server, which may quote the request.
-    raise failure
-
-
-def _failure(error: PineconeError) -> StoreError:
-    """The SDK's error in our words."""
-    from pinecone import ApiError, PineconeConnectionError, PineconeTimeoutError, ResponseParsingError
-
-    if isinstance(error, PineconeTimeoutError):
-        return StoreError("Pinecone gave no answer in time.", code="timeout", retryable=True)
-    if isinstance(error, PineconeConnectionError):
-        return StoreError("The connection to Pinecone failed.", code="unreachable", retryable=True)
-    if isinstance(error, ResponseParsingError):
-        return StoreError("Pinecone's answer makes no sense.", code="bad_answer", retryable=True)
-    if not isinstance(error, ApiError):
-        return StoreError("Pinecone's SDK refuses the request.", code="bad_request", retryable=False)
-    status, sentence = error.status_code, f"Pinecone answered with status {error.status_code}."
-    if status == 429:
-        return StoreError(
-            sentence, code="rate_limited", retryable=True, retry_after=getattr(error, "retry_after", None)
-        )
-    if status >= 500 or status in {408, 409, 425}:
-        return StoreError(sentence, code=f"http_{status}", retryable=True)
-    codes = {401: "unauthorized", 402: "unauthorized", 403: "unauthorized", 404: "not_found"}
-    return StoreError(sentence, code=codes.get(status, "bad_request"), retryable=False)
-
-
 def _must_be_configured() -> None:
     if not is_configured():
         sentence = "PINECONE_API_KEY, PINECONE_HOST and a language model are needed."
         raise StoreError(sentence, code="not_configured", retryable=False)
-
-
-class _Indexes:
-    """A client for each index and key (in practice one), with its pool of connections."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._clients: dict[tuple[str, str], AsyncIndex] = {}
-
-    def at(self, host: str, key: str) -> AsyncIndex:
-        from pinecone.async_client.async_index import AsyncIndex
-
-        with self._lock:
-            if (host, key) not in self._clients:
-                self._clients[host, key] = AsyncIndex(host=host, api_key=key)
-            return self._clients[host, key]
-
-
-_indexes = _Indexes()
-
-
-def _forget() -> None:
-    global _indexes
-    _indexes = _Indexes()
-
-
-waiting.in_forked_process(_forget)

@@ -34,6 +34,7 @@ from conversations.models import (
     InboundEvent,
     Membership,
     RefusedWebhooks,
+    RetentionReport,
 )
 from conversations.services import api_keys, audit, matching, sessions
 from tests.conftest import Door, reply_to_all, send_all
@@ -62,6 +63,7 @@ def full_house(client: Client, word: str) -> None:
         channel="sms", provider=word, channel_account=account, day=timezone.now(), last_at=timezone.now(), count=1
     )
     Erasure.objects.create(client=client, asked_by_name=word)
+    RetentionReport.objects.create(client=client, by=word)
     door = Door(client, key)
     session = door.says(word, user_id=word, name=word)["conversation_id"]
     sessions.add_step(session, word)

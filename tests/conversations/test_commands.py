@@ -260,7 +260,8 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(ageing: datetime) -> None
     by_user = dict(Conversation.objects.values_list("contact__user_id", "id"))
     soon, later = ((ageing + timedelta(**age)).isoformat() for age in ({"minutes": 11}, {"hours": 25}))
 
-    stale, expired, purged, _, last = run("sweep", "--dry-run", "--now", soon).splitlines()
+    stale, expired, purged, _, archived, last = run("sweep", "--dry-run", "--now", soon).splitlines()
+    assert archived.startswith("would be archived by archive: 0")
     assert stale.startswith("would be stale: 2 (such as: ")
     assert str(by_user["ann"]) in stale
     assert (expired, last) == ("would be expired: 0 (such as: none)", "Dry run: nothing was changed.")

@@ -14,15 +14,28 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Contact, Conversation, Erasure, InboundEvent, Membership, MessageTombstone
-from conversations.services import closing, erasing, lifecycle, remembering, sending
+from channels_out import retell as retell_api
+from conversations.models import (
+    Contact,
+    Conversation,
+    EngineChat,
+    EngineChatRemoval,
+    Erasure,
+    InboundEvent,
+    Membership,
+    MessageTombstone,
+)
+from conversations.services import chat_endings, closing, erasing, lifecycle, remembering, sending
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.ledger import SYSTEM
 from memory.models import Memory, MemoryVector
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
+from tests.conversations.retell_shop import answers_by_retell
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
+from tests.fakes.retell import FakeRetell
+from tests.fakes.server import Fault, Reply
 
 PHONE = "+51999000077"
 WORDS = ("Zebulon", "Quagmire", PHONE.removeprefix("+"), "zeb-77")
@@ -89,6 +102,124 @@ def test_nothing_of_the_person_is_left_anywhere_and_the_certificate_says_how_muc
     assert (counted["sessions"], counted["remembered"], counted["inbound_events"]) == (2, 1, 1)
     assert facts["contact"] == erasing.hash_of(contact.pk)
     assert str(contact.pk) not in json.dumps(facts)
+
+
+def test_pinecone_is_asked_for_proof_and_finds_what_the_ledger_does_not_know(door, index):
+    contact = a_life(door)
+    namespace = str(contact.client_id)
+    known = next(iter(index.vectors(namespace).values()))
+    index.namespaces[namespace]["stray"] = known  # of the contact's, and nobody wrote it down
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert erasing.go_on(timezone.now()) == 0
+    assert Erasure.objects.get().problem.startswith("still_there")
+    assert erasing.go_on(timezone.now()) == 1
+    assert index.vectors(namespace) == {}
+    asked = [call.json()["filter"] for call in index.calls("/query")]
+    assert asked
+    assert all(each == {"contact_id": {"$eq": str(contact.pk)}} for each in asked)
+    assert index.calls("/vectors/fetch")
+    facts = erasing.verify(Erasure.objects.get().certificate)
+    assert facts["proof"]["vectors"] == {"asked_for": 2, "found": 0, "asked_by": "id, and by contact"}
+
+
+def test_a_delete_that_pinecone_only_claims_to_have_done_is_found_out(door, index, monkeypatch):
+    contact = a_life(door)
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    with monkeypatch.context() as lying:
+        lying.setattr(FakePinecone, "_delete", lambda *_: Reply())
+        assert erasing.go_on(timezone.now()) == 0
+        assert not MemoryVector.objects.exists(), "the ledger believed it"
+        assert Erasure.objects.get().problem.startswith("still_there")
+    assert erasing.go_on(timezone.now()) == 0, "found, and deleted"
+    assert erasing.go_on(timezone.now()) == 1
+    assert index.vectors(str(contact.client_id)) == {}
+
+
+def test_memory_of_a_session_that_is_gone_already_is_erased_too(door, index):
+    contact = a_life(door)
+    Conversation.objects.exclude(ended_at=None).delete()
+    assert Memory.objects.filter(contact_id=contact.pk).exists()
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert erasing.go_on(timezone.now()) == 1
+    assert not Memory.objects.exists()
+    assert index.vectors(str(contact.client_id)) == {}
+
+
+@pytest.fixture
+def retell(shop, settings):
+    with FakeRetell() as fake:
+        answers_by_retell(shop, settings, fake)
+        yield fake
+
+
+def test_chats_at_retell_are_deleted_there_and_the_certificate_says_so(door, shop, retell):
+    contact = a_life(door)
+    bob = door.says("I am Bob", user_id="bob", phone="+51999000078")["conversation_id"]
+    reply_to_all()
+    assert len(retell.chats) == 2
+    theirs = list(EngineChat.objects.filter(conversation__contact=contact).values_list("chat_id", flat=True))
+    assert erasing.preview(contact)["chats"] == 1
+
+    retell.fail_next(Fault(status=503))
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert erasing.go_on(timezone.now()) == 0
+    assert "retell http_503" in Erasure.objects.get().problem
+    assert erasing.go_on(timezone.now()) == 1
+    assert list(retell.chats) == list(EngineChat.objects.filter(conversation=bob).values_list("chat_id", flat=True))
+    facts = erasing.verify(Erasure.objects.get().certificate)
+    assert facts["chats"] == [erasing.hash_of(chat_id) for chat_id in theirs]
+    assert facts["proof"]["chats"] == {"asked_for": 1, "found": 0, "asked_by": "id"}
+    erasing.go_on(timezone.now() + timedelta(hours=2))
+    assert not EngineChatRemoval.objects.exists()
+
+
+def test_chats_of_deleted_guests_go_at_retell_as_well(door, retell):
+    door.says("Hello")
+    reply_to_all()
+    lifecycle.sweep(timezone.now() + timedelta(days=2))
+    assert not Conversation.objects.exists()
+    EngineChatRemoval.objects.update(due_at=timezone.now())  # the sweep was that of a later day
+    assert chat_endings.pending()
+    assert chat_endings.settle_due() == 1
+    assert (retell.chats, EngineChatRemoval.objects.count()) == ({}, 0)
+
+
+def test_a_chat_that_is_opened_while_its_person_is_erased_is_deleted_too(door, retell, monkeypatch):
+    door.says("Hello", user_id="zeb-77")
+    contact = Contact.objects.get(user_id="zeb-77")
+    create = retell_api.create_chat
+
+    def meanwhile(*given, **more):
+        made = create(*given, **more)
+        erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+        return made
+
+    monkeypatch.setattr(retell_api, "create_chat", meanwhile)
+    reply_to_all()
+    assert len(retell.chats) == 1
+    chat_endings.settle_due()
+    assert retell.chats == {}
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(cut="before"), Fault(cut="after"), Fault(status=503)], ids=lambda f: f.cut or "503"
+)
+def test_it_may_break_off_at_every_request_and_the_end_is_the_same(door, index, retell, fault):
+    """One request after the other fails, at Pinecone and at Retell: each go gets a little further."""
+    contact = a_life(door)
+    client = str(contact.client_id)
+    erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
+    assert traces().keys() == set(), "what needs no network is gone at once"
+    index.fail_next(fault, times=4)
+    retell.fail_next(fault, times=4)
+    goes = 1
+    while not erasing.go_on(timezone.now()):
+        goes += 1
+        assert goes < 20
+    assert goes > 1
+    assert (index.vectors(client), retell.chats, traces()) == ({}, {}, {})
+    facts = erasing.verify(Erasure.objects.get().certificate)
+    assert (facts["removed"]["vectors"], facts["removed"]["chats"]) == (2, 1)
 
 
 def test_what_is_delivered_again_opens_nothing_and_who_writes_again_is_somebody_new(door):

@@ -11,7 +11,7 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
-from conversations.services import lifecycle, sessions
+from conversations.services import deadlines, lifecycle, sessions
 from conversations.services.database import rows
 from tests import factories
 
@@ -169,7 +169,7 @@ def test_an_idle_sweep_does_not_read_ended_sessions():
     factories.ConversationFactory.create_batch(5, client=client, channel_account=None)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE conversations")
-    for due in (lifecycle.STALE_DUE, lifecycle.EXPIRY_DUE, lifecycle.GUESTS_DUE):
+    for due in (deadlines.STALE_DUE, deadlines.EXPIRY_DUE, lifecycle.guests_due_sql()):
         plan = "\n".join(line for (line,) in rows(f"EXPLAIN SELECT s.id {due}", timezone.now()))
         assert "Seq Scan on conversations" not in plan, plan
     assert Client.objects.count() == 1

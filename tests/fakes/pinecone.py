@@ -104,6 +104,8 @@ class FakePinecone(FakeServer):
                 raise RefusedError("Malformed API Key", UNAUTHENTICATED, 401)
             if path == "/vectors/list" and request.method == "GET":
                 return self._list({name: values[-1] for name, values in query.items()})
+            if path == "/vectors/fetch" and request.method == "GET":
+                return self._fetch(query.get("ids", []), query.get("namespace", [""])[-1])
             if path not in verbs or request.method != "POST":
                 raise RefusedError("Not Found", NOT_FOUND, 404)
             if len(request.body) > MOST_BYTES:
@@ -203,6 +205,12 @@ class FakePinecone(FakeServer):
             200,
             {"namespaces": counts, "dimension": self.dimension, "indexFullness": 0, "totalVectorCount": total},
         )
+
+    def _fetch(self, ids: list[str], namespace: str) -> Reply:
+        with self.lock:
+            kept = self.namespaces.get(namespace, {})
+            found = {key: {"id": key, **asdict(kept[key])} for key in ids if key in kept}
+        return Reply(200, {"vectors": found, "namespace": namespace, "usage": {"readUnits": 1}})
 
     def _list(self, query: Mapping[str, str]) -> Reply:
         with self.lock:

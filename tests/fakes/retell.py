@@ -117,10 +117,14 @@ class FakeRetell(FakeServer):
             return Reply(200, chat.as_json()) if chat else _error(422, UNKNOWN)
         if request.method == "PATCH" and path.startswith("/end-chat/"):
             return self._end(path.removeprefix("/end-chat/"))
+        if request.method == "DELETE" and path.startswith("/delete-chat/"):
+            with self.lock:
+                gone = self.chats.pop(path.removeprefix("/delete-chat/"), None)
+            return Reply(204, b"") if gone else _error(422, UNKNOWN)
         return _error(404, "Not found")
 
     def calls(self, name: str) -> list[Received]:
-        """The requests of one kind: create-chat, create-chat-completion, get-chat, end-chat."""
+        """The requests of one kind: create-chat, create-chat-completion, get-chat, end-chat, delete-chat."""
         return [each for each in self.requests if each.path.split("/")[1] == name]
 
     def end(self, chat_id: str) -> None:

@@ -121,14 +121,14 @@ def test_the_ledger_knows_every_vector_before_pinecone_does(
     index: FakePinecone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted: list[list[str]] = []
-    call = pinecone._call
+    call = pinecone.call
 
     def looking(*arguments: Any) -> Any:
         noted.append(list(MemoryVector.objects.values_list("vector_id", flat=True)))
         assert not there(index, record)
         return call(*arguments)
 
-    monkeypatch.setattr(pinecone, "_call", looking)
+    monkeypatch.setattr(pinecone, "call", looking)
     record = session(*KETTLE)
     keep(record)
     assert noted == [[f"{record.conversation_id}:1"]]

@@ -1,12 +1,14 @@
 """manage.py sweep"""
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
-from conversations.services import lifecycle
+from conversations.models import RetentionRule
+from conversations.services import archiving, lifecycle, retention
 
 
 class Command(BaseCommand):
@@ -24,6 +26,7 @@ class Command(BaseCommand):
         now = moment(options["now"])
         if options["dry_run"]:
             self._preview(lifecycle.preview(now))
+            self._others(now)
             return
         report = lifecycle.sweep(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
         if report.skipped:
@@ -40,4 +43,14 @@ class Command(BaseCommand):
         for name in ("stale", "expired", "purged", "handed_back"):
             examples = ", ".join(report.examples.get(name, [])) or "none"
             self.stdout.write(f"would be {name.replace('_', ' ')}: {counts[name]:,} (such as: {examples})")
+
+    def _others(self, now: datetime) -> None:
+        """What the jobs beside the sweep would do at that time."""
+        count, examples = archiving.due(now)
+        self.stdout.write(f"would be archived by archive: {count:,} (such as: {', '.join(examples) or 'none'})")
+        rules = [rule for rule in RetentionRule.values if rule != RetentionRule.GUESTS]  # which the sweep purges itself
+        found = retention.preview(now, rules=rules)
+        for rule in rules:
+            if deleted := found.deleted(rule):
+                self.stdout.write(f"would be deleted by clean_up ({rule}): {deleted:,}")
         self.stdout.write("Dry run: nothing was changed.")

@@ -1,0 +1,248 @@
+"""For how long a client keeps what: edited with a preview of what would be deleted, and the reports of what was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.core import signing
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.forms import formset_factory
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+
+from conversations.admin.access import Role
+from conversations.admin.base import Page, ReadOnlyPage
+from conversations.models import Client, RetentionReport, RetentionRule
+from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
+from conversations.services import policies, retention
+from conversations.services.deadlines import default_days
+from conversations.services.errors import InvalidError
+from conversations.services.policies import Policy
+from conversations.services.retention import Line
+
+MOST_EXCEPTIONS = 60
+SPARE_ROWS = 3
+NOUNS = {
+    RetentionRule.GUESTS: "session",
+    RetentionRule.WEB: "session",
+    RetentionRule.SESSIONS: "session",
+    RetentionRule.MEMORY: "archived transcript",
+    RetentionRule.TURNS: "session's turn",
+    RetentionRule.RECEIPTS: "session's send",
+    RetentionRule.EVENTS: "raw payload",
+}
+PREVIEWED = "convo.retention.previewed"
+PREVIEW_LASTS = 3600  # seconds: later it may say something else
+
+
+def _days() -> forms.IntegerField:
+    attrs = {"inputmode": "numeric", "autocomplete": "off"}
+    return forms.IntegerField(
+        min_value=0, max_value=FOR_EVER, required=False, widget=UnfoldAdminTextInputWidget(attrs=attrs)
+    )
+
+
+class DaysForm(forms.Form):
+    """The days of each rule, on all channels and for any status. Empty: as the settings say."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for rule in RetentionRule:
+            self.fields[rule.value] = field = _days()
+            default = default_days(rule)
+            said = "for ever" if default >= FOR_EVER else f"{default} days" if default else "not at all"
+            field.label, field.help_text = rule.label, f"Empty: {said}"
+
+    def chosen(self) -> list[Policy]:
+        """What was typed."""
+        return [Policy(rule, "", "", days) for rule, days in self.cleaned_data.items() if days is not None]
+
+
+class ExceptionForm(forms.Form):
+    """Other days on one channel, or for sessions that ended in one way."""
+
+    rule = forms.ChoiceField(
+        choices=[("", "—"), *RetentionRule.choices], required=False, widget=UnfoldAdminSelectWidget, label="What"
+    )
+    channel = forms.ChoiceField(
+        choices=[("", "every channel"), *((each, each) for each in sorted(policies.CHANNELS))],
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+    )
+    status = forms.ChoiceField(
+        choices=[("", "any status"), *((each, each) for each in ENDED_STATUSES)],
+        required=False,
+        widget=UnfoldAdminSelectWidget,
+    )
+    days = _days()
+
+    def clean(self) -> dict[str, Any]:
+        """A row that says anything says enough."""
+        given: dict[str, Any] = super().clean() or self.cleaned_data
+        if given.get("rule"):
+            if given.get("days") is None and "days" not in self.errors:
+                self.add_error("days", "After how many days?")
+            if not given.get("channel") and not given.get("status"):
+                self.add_error("channel", "Name a channel or a status: for all there is the list above.")
+            if given.get("status") and given["rule"] not in BY_STATUS:
+                self.add_error("status", "This does not depend on the status.")
+        elif given.get("days") is not None:
+            self.add_error("rule", "Of what?")
+        return given
+
+    def chosen(self) -> list[Policy]:
+        """What was typed, if anything."""
+        given = self.cleaned_data
+        return [Policy(given["rule"], given["channel"], given["status"], given["days"])] if given.get("rule") else []
+
+
+Exceptions = formset_factory(ExceptionForm, extra=SPARE_ROWS, max_num=MOST_EXCEPTIONS, validate_max=True)
+
+
+class RetentionPages(Page):
+    """The page on which a client's managers say for how long what is kept."""
+
+    actions_detail = ("retention",)
+
+    @action(description="Retention", url_path="retention", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
+    def retention(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The form; posted, first what the next run would delete, and only what was seen so is saved."""
+        client = self.get_object(request, unquote(object_id))
+        if client is None:
+            return self.missing(request, object_id)
+        if not self.has_change_permission(request, client):
+            raise PermissionDenied
+        kept = policies.of(client)
+        days = DaysForm(request.POST or None, initial=_for_all(kept))
+        others = Exceptions(
+            request.POST or None, initial=[asdict(each) for each in kept if each.channel or each.status]
+        )
+        shown: dict[str, Any] = {}
+        if request.method == "POST" and days.is_valid() and others.is_valid():
+            chosen = [*days.chosen(), *(policy for form in others for policy in form.chosen())]
+            try:
+                if "save" in request.POST and _was_seen(request, client, chosen):
+                    return self._save(request, client, kept, chosen)
+                shown = _preview(client, chosen)
+            except InvalidError as error:
+                shown = {"refused": str(error)}
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "title": f"Retention: {client}",
+            "client": client,
+            "days": days,
+            "others": others,
+            **shown,
+        }
+        return TemplateResponse(request, "admin/conversations/retention.html", context)
+
+    def _save(self, request: HttpRequest, client: Client, kept: list[Policy], chosen: list[Policy]) -> HttpResponse:
+        with transaction.atomic():
+            policies.replace(client, chosen)
+            if sorted(set(chosen)) != kept:
+                changes = {"retention": (policies.in_words(kept), policies.in_words(sorted(chosen)))}
+                self.note(request, "changed", client, changes)
+        self.message_user(request, "Saved. The next run deletes by it.", messages.SUCCESS)
+        return redirect(reverse("admin:conversations_client_change", args=[client.pk]))
+
+
+def _for_all(kept: Iterable[Policy]) -> dict[str, int]:
+    return {each.rule: each.days for each in kept if not each.channel and not each.status}
+
+
+def _preview(client: Client, chosen: list[Policy]) -> dict[str, Any]:
+    """What the next run would delete of the client's, if this were saved: it is, and taken back at once."""
+    with transaction.atomic():
+        policies.replace(client, chosen)
+        found = retention.preview(timezone.now(), client)
+        transaction.set_rollback(True)
+    lines = [(rule, found.line(client.pk, rule)) for rule in RetentionRule]
+    return {"preview": [(rule.label, line, _would(rule, line)) for rule, line in lines], "seen": _seen(client, chosen)}
+
+
+def _would(rule: RetentionRule, line: Line) -> str:
+    """“would delete 12 sessions, the oldest of …”"""
+    noun = NOUNS[rule] + ("" if line.deleted == 1 else "s")
+    parts = [f"would delete {line.deleted:,} {noun}, the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
+    parts += [f"{line.held_back:,} on hold stay"] if line.held_back else []
+    return "; ".join(parts) or "nothing"
+
+
+def _seen(client: Client, chosen: list[Policy]) -> str:
+    return signing.dumps(_facts(client, chosen), salt=PREVIEWED)
+
+
+def _was_seen(request: HttpRequest, client: Client, chosen: list[Policy]) -> bool:
+    """Whether exactly this was previewed a short while ago."""
+    try:
+        seen = signing.loads(request.POST.get("seen", ""), salt=PREVIEWED, max_age=PREVIEW_LASTS)
+    except signing.BadSignature:
+        return False
+    return bool(seen == _facts(client, chosen))
+
+
+def _facts(client: Client, chosen: list[Policy]) -> list[Any]:
+    return [str(client.pk), [[each.rule, each.channel, each.status, each.days] for each in sorted(chosen)]]
+
+
+@admin.register(RetentionReport)
+class RetentionReportAdmin(ReadOnlyPage):
+    """What each run deleted."""
+
+    client_path = "client"
+    to_view = Role.VIEWER
+    list_display = ["started_at", "by", "client", "deleted", "held_back", "trouble"]
+    list_filter = ["by"]
+    list_select_related = ["client"]
+    ordering = ["-id"]
+    fields = ["started_at", "ended_at", "by", "client", "run", "by_rule"]
+
+    @admin.display(description="Deleted")
+    def deleted(self, report: RetentionReport) -> str:
+        """Rule by rule."""
+        return ", ".join(f"{line.deleted:,} {line.rule}" for line in lines_of(report) if line.deleted) or "nothing"
+
+    @admin.display(description="On hold")
+    def held_back(self, report: RetentionReport) -> str:
+        """How many rows were due and kept."""
+        return f"{sum(line.held_back for line in lines_of(report)):,}"
+
+    @admin.display(description="Errors")
+    def trouble(self, report: RetentionReport) -> str:
+        """The codes."""
+        return ", ".join(f"{line.rule}: {line.error}" for line in lines_of(report) if line.error) or "none"
+
+    @admin.display(description="By rule")
+    def by_rule(self, report: RetentionReport) -> SafeString:
+        """All that it says."""
+        said = [(RetentionRule(line.rule).label, _said(line)) for line in lines_of(report)]
+        return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or mark_safe("<p>Nothing was due.</p>")
+
+
+def lines_of(report: RetentionReport) -> list[Line]:
+    """The report's lines as values."""
+    lines: list[dict[str, Any]] = report.lines
+    return [Line(**{**line, "oldest": parse_datetime(line["oldest"] or "")}) for line in lines]
+
+
+def _said(line: Line) -> str:
+    parts = [f"{line.deleted:,} deleted"]
+    parts += [f"the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
+    parts += [f"{line.held_back:,} kept by a hold"] if line.held_back else []
+    parts += [f"failed: {line.error}"] if line.error else []
+    return ", ".join(parts)

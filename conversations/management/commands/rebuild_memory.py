@@ -1,0 +1,35 @@
+"""manage.py rebuild_memory"""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from memory import rebuilding
+from memory.services import StoreError
+
+
+class Command(BaseCommand):
+    """Writes memory anew."""
+
+    help = "Write all of memory anew into a store, or take it out of Pinecone. What broke off is resumed."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """The store; --empty, --restart."""
+        parser.add_argument("store", choices=["database", "pinecone"], help="PostgreSQL's index of words, or Pinecone.")
+        parser.add_argument("--empty", action="store_true", help="Delete every vector of our ledger from Pinecone.")
+        parser.add_argument("--restart", action="store_true", help="From the beginning, whatever broke off before.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Rebuild."""
+        if options["empty"] and options["store"] == "database":
+            raise CommandError("--empty is for Pinecone: what is in PostgreSQL is memory itself.")
+        kind = rebuilding.Kind.EMPTY_PINECONE if options["empty"] else options["store"]
+        try:
+            rebuild = rebuilding.begin(kind, restart=options["restart"])
+            if rebuild.done:
+                self.stderr.write(f"  going on after {rebuild.done:,}")
+            rebuilding.go_on(rebuild, lambda done, left: self.stderr.write(f"  {done:,} done, {left:,} left …"))
+        except StoreError as error:
+            raise CommandError(f"{error} ({error.code}) The same command goes on where it broke off.") from None
+        what = "vectors deleted" if options["empty"] else "sessions written"
+        self.stdout.write(f"{options['store']}: {rebuild.done:,} {what}.")

@@ -1,0 +1,52 @@
+"""manage.py retain"""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from conversations.management.output import moment, refusals
+from conversations.models import RetentionRule
+from conversations.services import retention, setup
+
+
+class Command(BaseCommand):
+    """Deletes what was kept long enough."""
+
+    help = "Delete what was kept long enough, by each client's policy or else the settings, and leave a report."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """--dry-run, --now, --rule, --client."""
+        parser.add_argument("--dry-run", action="store_true", help="Count what would be deleted, delete nothing.")
+        parser.add_argument("--now", help="Delete as if it were this time (ISO 8601 with offset).")
+        parser.add_argument(
+            "--rule", action="append", choices=RetentionRule.values, help="By this rule alone; may be repeated."
+        )
+        parser.add_argument("--client", help="With --dry-run: count this client's alone (its sub-domain).")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Delete."""
+        now, rules = moment(options["now"]), options["rule"] or RetentionRule.values
+        if options["client"] and not options["dry_run"]:
+            raise CommandError("--client goes with --dry-run: a run is for all clients.")
+        if options["dry_run"]:
+            with refusals():
+                client = setup.client_named(options["client"]) if options["client"] else None
+            self._say(retention.preview(now, client, rules), rules, "would be deleted")
+            self.stdout.write("Dry run: nothing was changed.")
+            return
+        done = retention.run(
+            now, by="retain", rules=rules, progress=lambda what, count: self.stderr.write(f"  {what}: {count:,} …")
+        )
+        if done.skipped:
+            self.stdout.write("Another run is under way; nothing done.")
+            return
+        self._say(done, rules, "deleted")
+        if errors := done.errors():
+            raise CommandError(f"Not all went well: {'; '.join(errors)}. The next run goes on.")
+
+    def _say(self, found: retention.Run, rules: list[str], what: str) -> None:
+        for rule in rules:
+            oldest = min((line.oldest for line in found.of(rule) if line.oldest), default=None)
+            since = f", the oldest of {oldest:%Y-%m-%d %H:%M}" if oldest else ""
+            held = f"; {found.held_back(rule):,} on hold" if found.held_back(rule) else ""
+            self.stdout.write(f"{rule}: {found.deleted(rule):,} {what}{since}{held}")

@@ -1,0 +1,100 @@
+"""For how long what is kept, by client; and what each run of the deletion did."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+from channels_out.kinds import Channel
+from conversations.models.client import Client
+
+FOR_EVER = 36_500  # days: a hundred years
+
+
+class RetentionRule(models.TextChoices):
+    """What is deleted once it is old enough, and from when its age counts."""
+
+    GUESTS = "guests", "Expired sessions of guests, after their end"
+    WEB = "web", "Open sessions on the web, after the last message"
+    SESSIONS = "sessions", "Ended sessions and what memory has of them, after their end"
+    MEMORY = "memory", "What memory has of ended sessions (archived transcripts), after their end"
+    TURNS = "turns", "What the model was given and wrote (turns), after the session's end"
+    RECEIPTS = "receipts", "Sends and their receipts, after the session's end"
+    EVENTS = "events", "Raw payloads that became no message, after they arrived"
+
+
+BY_STATUS = (
+    RetentionRule.SESSIONS,
+    RetentionRule.TURNS,
+    RetentionRule.RECEIPTS,
+)  # these may differ by how the session ended
+ENDED_STATUSES = ("closed", "expired", "archived")
+
+
+class RetentionPolicy(models.Model):
+    """How many days a client keeps what a rule is about. The narrowest that fits counts: one of the channel before one
+    of all channels, then one of the status. Where none fits, the rule's setting does."""
+
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="retention_policies", db_index=False)
+    rule = models.CharField(max_length=10, choices=RetentionRule)
+    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel], blank=True, default="")
+    status = models.CharField(max_length=10, choices=[(s, s) for s in ENDED_STATUSES], blank=True, default="")
+    days = models.PositiveIntegerField()
+
+    class Meta:
+        db_table = "retention_policies"
+        ordering = ["client", "rule", "channel", "status"]
+        verbose_name_plural = "retention policies"
+        constraints = [
+            # Used by every rule, for each row that it looks at.
+            models.UniqueConstraint(
+                name="one_retention_policy_a_place", fields=["client", "rule", "channel", "status"]
+            ),
+            models.CheckConstraint(
+                name="retention_rule_known", condition=models.Q(rule__in=[r.value for r in RetentionRule])
+            ),
+            models.CheckConstraint(
+                name="retention_channel_known",
+                condition=models.Q(channel__in=["", *(c.value for c in Channel)]),
+            ),
+            models.CheckConstraint(
+                name="retention_status_only_where_it_matters",
+                condition=models.Q(status="")
+                | models.Q(status__in=ENDED_STATUSES, rule__in=[rule.value for rule in BY_STATUS]),
+            ),
+            models.CheckConstraint(name="retention_days_possible", condition=models.Q(days__lte=FOR_EVER)),
+        ]
+
+    def __str__(self) -> str:
+        where = " ".join(word for word in (self.channel, self.status) if word)
+        return f"{self.rule}{f' ({where})' if where else ''}: {self.days} days"
+
+
+class RetentionReport(models.Model):
+    """What one run deleted of one client (of no client's, where there is none).
+
+    `lines` says it rule by rule: {"rule", "deleted", "oldest", "held_back", "error"}. A run that found nothing to do
+    leaves a report without lines. `run` is the same for all reports of a run; `by` is the job or command, or the person
+    who asked for it.
+    """
+
+    run = models.UUIDField(default=uuid.uuid4)
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, null=True, related_name="+", db_index=False)
+    by = models.CharField(max_length=150)
+    started_at = models.DateTimeField(db_default=Now())
+    ended_at = models.DateTimeField(db_default=Now())
+    lines: models.JSONField[list[dict[str, Any]], list[dict[str, Any]]] = models.JSONField(default=list)
+
+    class Meta:
+        db_table = "retention_reports"
+        ordering = ["-id"]
+        indexes = [
+            # Used by the list of reports: a client's newest first.
+            models.Index(name="retention_reports_of_client", fields=["client", "-id"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.by}, {self.started_at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,141 @@
+"""When what happens by itself: each rule once, in SQL, for the jobs that do it and for the clock that announces it.
+
+`s` is the session, `c` its client, `p` its contact; $1 is now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from conversations.models import RetentionRule as R
+
+# --- ageing -----------------------------------------------------------------------------------------------------------
+# A takeover suspends ageing, which begins anew with the hand-back, and sessions on the web do not age at all.
+AGE_SINCE = "GREATEST(s.last_message_at, s.handed_back_at)"
+STALE_AT = f"{AGE_SINCE} + c.stale_after"
+EXPIRES_AT = f"GREATEST({AGE_SINCE} + c.expire_after, s.extended_until)"
+AGES = "s.taken_over_at IS NULL AND s.channel <> 'web'"
+
+_OPEN = "FROM conversations s JOIN clients c ON c.id = s.client_id WHERE s.status IN ({}) AND " + AGES
+STALE_DUE = _OPEN.format("'active'") + f" AND {STALE_AT} <= $1 AND {EXPIRES_AT} > $1"
+EXPIRY_DUE = _OPEN.format("'active', 'stale'") + f" AND {EXPIRES_AT} <= $1"
+
+# Along the index of the open ones, as all of the sweep.
+HANDED_BACK_AT = "s.taken_over_until"
+ABANDONED = f"""
+    FROM conversations s
+    WHERE s.status IN ('active', 'stale') AND s.taken_over_at IS NOT NULL AND {HANDED_BACK_AT} <= $1"""
+
+# A hold of either keeps everything of a session where it is.
+FREE = "s.hold_reason = '' AND p.hold_reason = ''"
+
+# Only what memory holds: `remembered_at` says so. The index "to_be_archived" has nothing else.
+ARCHIVES_AT = "({ended}) + c.archive_after"
+IS_REMEMBERED = "s.remembered_at IS NOT NULL AND s.remember_due_at IS NULL AND s.archived_at IS NULL"
+ARCHIVE_DUE = f"""
+    FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
+    WHERE {IS_REMEMBERED} AND {FREE} AND {ARCHIVES_AT.format(ended="s.ended_at")} <= $1"""
+
+
+# --- retention --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a rule of retention is about.
+
+    setting     where the days come from that no policy of the client says otherwise
+    rows        FROM … WHERE …: the rows that it deletes one day
+    since       from when their age counts
+    free        the condition under which no hold keeps them
+    client, channel, status, id     of a row
+    """
+
+    setting: str
+    rows: str
+    since: str
+    free: str = FREE
+    client: str = "s.client_id"
+    channel: str = "s.channel"
+    status: str = "''"
+    id: str = "s.id"
+
+
+_SESSIONS = "FROM conversations s JOIN contacts p ON p.id = s.contact_id WHERE "
+_ENDED = _SESSIONS + "s.status IN ('closed', 'expired', 'archived')"
+KEPT = {
+    R.GUESTS: Kept("GUEST_DAYS", f"{_SESSIONS} s.status = 'expired' AND s.is_guest", "s.ended_at"),
+    R.WEB: Kept(
+        "COPILOT_IDLE_DAYS", f"{_SESSIONS} s.channel = 'web' AND s.status IN ('active', 'stale')", "s.last_message_at"
+    ),
+    R.SESSIONS: Kept(
+        "SESSION_DAYS", f"{_ENDED} AND NOT (s.is_guest AND s.status = 'expired')", "s.ended_at", status="s.status"
+    ),
+    R.MEMORY: Kept(
+        "MEMORY_DAYS",
+        "FROM memories m LEFT JOIN conversations s ON s.id = m.conversation_id"
+        " LEFT JOIN contacts p ON p.id = m.contact_id WHERE true",
+        "m.ended_at",
+        free="COALESCE(s.hold_reason, '') = '' AND COALESCE(p.hold_reason, '') = ''",
+        client="m.client_id",
+        channel="m.channel",
+        id="m.conversation_id",
+    ),
+    R.TURNS: Kept(
+        "TURN_DAYS",
+        f"{_ENDED} AND EXISTS (SELECT FROM conversation_turns t"
+        " WHERE t.conversation_id = s.id AND t.status <> 'running')",
+        "s.ended_at",
+        status="s.status",
+    ),
+    R.RECEIPTS: Kept(
+        "RECEIPT_DAYS",
+        f"{_ENDED} AND EXISTS (SELECT FROM conversation_messages t"
+        " WHERE t.conversation_id = s.id AND t.status NOT IN ('queued', 'claimed', 'sending'))",
+        "s.ended_at",
+        status="s.status",
+    ),
+    R.EVENTS: Kept(
+        "INBOUND_EVENT_DAYS",
+        "FROM inbound_events e WHERE true",
+        "e.received_at",
+        # $2 and $3: of people who must be kept, the client and what they are called in payloads.
+        free="""NOT EXISTS (
+            SELECT FROM unnest($2::uuid[], $3::text[]) AS held(client_id, name)
+            WHERE (e.client_id = held.client_id OR e.client_id IS NULL)
+              AND (e.raw::text || ' ' || e.message_id) LIKE held.name)""",
+        client="e.client_id",
+        channel="e.channel",
+        id="e.id",
+    ),
+}
+
+
+def default_days(rule: str) -> int:
+    """For how many days is kept what no policy is about."""
+    return int(getattr(settings, KEPT[R(rule)].setting))
+
+
+def days(rule: str, status: str = "") -> str:
+    """SQL: for how many days a row is kept. `status` stands for the row's own, where it will be another by then."""
+    kept = KEPT[R(rule)]
+    return f"""COALESCE((
+        SELECT r.days FROM retention_policies r
+        WHERE r.client_id = {kept.client} AND r.rule = '{R(rule)}'
+          AND r.channel IN ('', {kept.channel}) AND r.status IN ('', {status or kept.status})
+        ORDER BY r.channel DESC, r.status DESC LIMIT 1), {default_days(rule)})"""
+
+
+def kept_until(rule: str, since: str = "", status: str = "") -> str:
+    """SQL: when a row goes. `since` stands for the row's own, where it is not known yet."""
+    return f"({since or KEPT[R(rule)].since}) + make_interval(days => {days(rule, status)})"
+
+
+def retention_due(rule: str) -> str:
+    """FROM … WHERE …: what is old enough at $1, held or not.
+
+    The first condition, which is the same for all rows, is what an index can be asked for.
+    """
+    kept = KEPT[R(rule)]
+    least = f"LEAST({default_days(rule)}, (SELECT min(days) FROM retention_policies WHERE rule = '{R(rule)}'))"
+    return f"""{kept.rows} AND {kept.since} <= $1 - make_interval(days => {least}) AND {kept_until(rule)} <= $1"""
