@@ -139,6 +139,12 @@ def embed(texts: Sequence[str], *, seconds: float | None = None) -> list[list[fl
     return _read_vectors(answer, count=len(texts))
 
 
+def warm_up() -> None:
+    """Load the SDK, which takes seconds, before the first reply has to wait for it."""
+    if is_configured():
+        client_and_options()
+
+
 def is_configured() -> bool:
     """Whether there is a model to ask."""
     return bool(settings.OPENAI_API_KEY or settings.OPENAI_BASE_URL)

@@ -12,10 +12,11 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import SUPERUSER
 from conversations.admin.retention import RetentionPages
-from conversations.admin.spans import SpanField, in_words
+from conversations.admin.spans import SpanField
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services import setup
+from conversations.services.spans import in_words
 from memory.redaction import CARD_REMOVED, REDACTED
 
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]

@@ -9,23 +9,9 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-UNITS = {
-    "day": timedelta(days=1),
-    "hour": timedelta(hours=1),
-    "minute": timedelta(minutes=1),
-    "second": timedelta(seconds=1),
-}
+from conversations.services.spans import UNITS, in_words
+
 _PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
-
-
-def in_words(span: timedelta) -> str:
-    """The span in whole units, the large ones first."""
-    parts = []
-    for name, unit in UNITS.items():
-        number, span = divmod(span, unit)
-        if number:
-            parts.append(f"{number} {name}{'' if number == 1 else 's'}")
-    return " ".join(parts) or "0 seconds"
 
 
 def from_words(text: str) -> timedelta | None:

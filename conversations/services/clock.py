@@ -29,9 +29,12 @@ from conversations.services.deadlines import (
     kept_until,
 )
 from conversations.services.delivery import UNKNOWN_HOLDS_BACK
+from conversations.services.spans import in_words
 
 DISPATCHER = "dispatcher"
-SWEEP, ARCHIVE, CLEAN_UP = (f"{job}, every {SCHEDULES[job]} minutes" for job in ("sweep", "archive", "clean_up"))
+SWEEP, ARCHIVE, CLEAN_UP = (
+    f"{job}, every {in_words(timedelta(minutes=SCHEDULES[job]))}" for job in ("sweep", "archive", "clean_up")
+)
 S = Message.Status
 
 
@@ -93,11 +96,10 @@ def _reply(conversation: Conversation) -> Iterator[Prospect]:
     held = "a reply is being written" if turn else ""
     if conversation.taken_over_at:
         held = f"{conversation.taken_over_name or 'nobody yet'} has the session and owes the answer"
-    quiet = conversation.client.quiet_window(conversation.channel).total_seconds()
+    client, channel = conversation.client, conversation.channel
+    quiet = client.quiet_window(channel).total_seconds()
     rule = "the quiet window after the last message, at most the longest wait after the first"
-    said = (
-        f"Quiet window on {conversation.channel}: {quiet:g} s; longest wait: {_span(conversation.client.longest_wait)}"
-    )
+    said = f"Quiet window on {channel}: {quiet:g} s; longest wait: {in_words(client.longest_wait)}"
     if conversation.reply_attempts:
         rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
         said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
@@ -243,16 +245,16 @@ def _open(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
             f"The assistant has it again, if {conversation.taken_over_name or 'nobody'} does nothing",
             times.handed_back,
             "nobody did anything for so long",
-            f"A takeover ends after: {_span(client.hand_back_after)}",
+            f"A takeover ends after: {in_words(client.hand_back_after)}",
             SWEEP,
         )
     if conversation.status == "active" and times.stale < times.expires:
-        setting = f"A session becomes stale after: {_span(client.stale_after)}"
+        setting = f"A session becomes stale after: {in_words(client.stale_after)}"
         yield Prospect(
             "stale", "The session becomes stale", None if held else times.stale, "no message", setting, SWEEP, held
         )
     rule = "no message; extended by its agent" if times.expires == conversation.extended_until else "no message"
-    setting = f"A session expires after: {_span(client.expire_after)}"
+    setting = f"A session expires after: {in_words(client.expire_after)}"
     yield Prospect("expired", "The session expires", None if held else times.expires, rule, setting, SWEEP, held)
 
 
@@ -277,7 +279,7 @@ def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[
         return  # its memory is deleted already, or it never had any
     held = holds.reason_for(conversation)
     is_due = conversation.remembered_at and not conversation.remember_due_at
-    setting = f"A session is archived after: {_span(conversation.client.archive_after)}"
+    setting = f"A session is archived after: {in_words(conversation.client.archive_after)}"
     says = "The session is archived: its entries are in memory alone"
     after = after or ("" if is_due else "remembered")
     yield Prospect(
@@ -311,16 +313,11 @@ def _archived_before(conversation: Conversation, times: _Times, at: datetime, nu
     return bool(will_be) and times.archives <= at
 
 
-def _span(span: timedelta) -> str:
-    """Without the fractions of a second that nobody set."""
-    return str(span).removesuffix(".000000")
-
-
 # --- why it happened --------------------------------------------------------------------------------------------------
 def why(data: dict[str, Any]) -> str:
     """The rule by which a line of the ledger came about, where it notes one."""
     if not (rule := data.get("rule")):
         return ""
     seconds, since = data.get("seconds"), str(data.get("since") or "")
-    length = f" = {_span(timedelta(seconds=float(seconds)))}" if seconds is not None else ""
+    length = f" = {in_words(timedelta(seconds=float(seconds)))}" if seconds is not None else ""
     return f"rule {rule}{length}" + (f", since {since[:19].replace('T', ' ')}" if since else "")

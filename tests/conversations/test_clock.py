@@ -290,12 +290,12 @@ def test_the_page_says_what_comes_and_why_what_came_did(door, shop, neighbour, v
     shown = viewer.get(page_of(session)).content.decode()
     assert "The session becomes stale" in shown
     assert stale.at.strftime("%H:%M:%S") in shown
-    assert "A session becomes stale after: 0:10:00" in shown
+    assert "A session becomes stale after: 10 minutes" in shown
     assert "by sweep, every 5 minutes" in shown
     lifecycle.sweep(stale.at)
     holds.hold(session, reason="Case <1>", actor=SYSTEM)
     shown = viewer.get(page_of(session)).content.decode()
-    assert "rule stale_after = 0:10:00, since " in shown
+    assert "rule stale_after = 10 minutes, since " in shown
     assert "sweep (system)" in shown
     assert "Case &lt;1&gt;" in shown
 
