@@ -47,6 +47,8 @@ class Receipt:
     """What became of a message that we sent. `our_message_id` is the id we gave along, if the provider returns it.
 
     `sequence` counts the receipts of one message, where the provider counts them: of two the higher is the newer.
+    A failure says more where it is no fault of this message: `account_broken`, the account is refused, and every other
+    send will fail too; `opted_out`, the provider blocks what we send to this person, who told it so.
     """
 
     account: str
@@ -57,6 +59,8 @@ class Receipt:
     code: str = ""
     reason: str = ""
     sequence: int | None = None
+    account_broken: bool = False
+    opted_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 
 from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
+from conversations.http.sign_in import limited
 from conversations.services import copilot
 
 LOGIN = "/copilot/login"
@@ -68,6 +69,6 @@ def app(request: HttpRequest) -> HttpResponse:
 
 
 login = guarded(
-    auth.LoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP)
+    limited(auth.LoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP))
 )
 logout = guarded(auth.LogoutView.as_view(next_page=LOGIN))

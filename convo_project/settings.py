@@ -32,7 +32,8 @@ _INTERNAL = environ.urlparse(INTERNAL_BASE_URL)
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", f"{_PUBLIC.hostname},localhost,127.0.0.1,[::1]")
 ALLOWED_HOSTS += [f"[{_INTERNAL.hostname}]" if ":" in _INTERNAL.hostname else _INTERNAL.hostname]
 CSRF_TRUSTED_ORIGINS = [PUBLIC_BASE_URL]
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.yes("TRUST_PROXY", False) else None
+TRUST_PROXY = env.yes("TRUST_PROXY", False)
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY else None
 SECURE_SSL_REDIRECT = False  # the proxy in front does it; health checks speak plain http
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = False
@@ -203,6 +204,7 @@ MAX_WEBHOOK_BYTES = 3_500_000  # Meta posts up to 3 MB
 MAX_API_BYTES = 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_WEBHOOK_BYTES
 API_REQUESTS_PER_MINUTE = env.whole("API_REQUESTS_PER_MINUTE", 300_000)  # per API key and process; 0: no limit
+SIGN_IN_TRIES = env.whole("SIGN_IN_TRIES", 10)  # of a user name from an address, in 15 minutes; 0: no limit
 
 # --- replies and delivery --------------------------------------------------------------------------------------------
 DISPATCH_REPLIES = env.whole("DISPATCH_REPLIES", 256, least=1, most=1000)

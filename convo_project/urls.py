@@ -3,7 +3,10 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
+from conversations.http.sign_in import limited
+
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/login/", limited(admin.site.login)),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
 ]

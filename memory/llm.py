@@ -106,12 +106,19 @@ def complete(
 def as_messages(completion: Completion, answers: Sequence[str]) -> list[dict[str, Any]]:
     """The completion and the answers to its tool calls, in their order, for the next request."""
     calls = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        {
+            "id": storable(call.id),
+            "type": "function",
+            "function": {"name": storable(call.name), "arguments": storable(call.arguments)},
+        }
         for call in completion.tool_calls
     ]
     said = {"role": "assistant", "content": completion.text or None, "tool_calls": calls}
     answered = zip(completion.tool_calls, answers, strict=True)
-    return [said, *({"role": "tool", "tool_call_id": call.id, "content": answer} for call, answer in answered)]
+    return [
+        said,
+        *({"role": "tool", "tool_call_id": storable(call.id), "content": answer} for call, answer in answered),
+    ]
 
 
 def embed(texts: Sequence[str], *, seconds: float | None = None) -> list[list[float]]:

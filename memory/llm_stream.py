@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from memory import llm
-from memory.llm import Completion, LLMError
+from memory.llm import Call, Completion, LLMError
 from memory.text import storable
 
 if TYPE_CHECKING:
@@ -17,24 +17,30 @@ if TYPE_CHECKING:
 
 LONGEST_SECONDS = 900.0  # of a whole stream; a model that never ends is cut off
 LONGEST_TEXT = 200_000  # characters; what comes after them is not read
+MOST_CALLS = 100  # of tools, in one completion
 
 
 async def stream(
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     model: str = "",
     temperature: float | None = None,
     max_tokens: int | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
+    may_call: bool = True,
 ) -> AsyncIterator[str | Completion]:
-    """The pieces of one completion as they come, and the Completion at the end, whose text is all of them together.
+    """The pieces of one completion as they come, and the Completion at the end, whose text is all of them together,
+    with the tools that the model calls.
 
     Arguments as for `llm.complete`. `OPENAI_TIMEOUT_SECONDS` is how long the model may be silent, at first and between
     two pieces. For an event loop; the deadlines are asyncio's, which cut off whatever is being waited on. Raises
     LLMError with the door's codes: `cut_off` where the stream ends without saying that it is complete.
     """
     body = llm.request_body(messages, model=model, temperature=temperature, max_tokens=max_tokens)
+    if tools:
+        body |= {"tools": list(tools), "tool_choice": "auto" if may_call else "none"}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
-    written = _Written(asked=body["model"])
+    written = _Written(asked=body["model"], calls=bool(tools) and may_call)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             opened = await _in_time(_open(body))
@@ -94,8 +100,9 @@ async def _next(opened: AsyncStream[object]) -> object | None:
 class _Written:
     """What came so far."""
 
-    def __init__(self, *, asked: str) -> None:
+    def __init__(self, *, asked: str, calls: bool = False) -> None:
         self.text = ""
+        self.calls = _Calls() if calls else None
         self.model = asked
         self.finish_reason = ""
         self.usage: Any = None
@@ -114,7 +121,10 @@ class _Written:
         if self.finish_reason == "content_filter":
             raise LLMError("The LLM's content filter refused.", code="refused", retryable=False)
         delta = choice.get("delta")
-        content = delta.get("content") if isinstance(delta, dict) else None
+        delta = delta if isinstance(delta, dict) else {}
+        if self.calls:
+            self.calls.read(delta.get("tool_calls"))
+        content = delta.get("content")
         piece = storable(content)[: LONGEST_TEXT - len(self.text)] if isinstance(content, str) else ""
         if not self.text:
             piece = piece.lstrip()
@@ -125,7 +135,8 @@ class _Written:
         """All of it. Raises LLMError where it does not say that it is complete, or says nothing."""
         if not self.finish_reason:
             raise LLMError("The LLM's stream ended before its end.", code="cut_off", retryable=True)
-        if not self.text:
+        called = self.calls.whole() if self.calls else ()
+        if not self.text and not called:
             raise LLMError("The LLM answered nothing.", code="bad_answer", retryable=True)
         return Completion(
             text=self.text,
@@ -133,4 +144,43 @@ class _Written:
             tokens_in=llm.count_of(self.usage, "prompt_tokens"),
             tokens_out=llm.count_of(self.usage, "completion_tokens"),
             finish_reason="length" if self.finish_reason == "length" else "stop",
+            tool_calls=called,
         )
+
+
+class _Calls:
+    """The tool calls of one completion: each comes in pieces, which say by `index` whose they are; the first has the id
+    and the name. Source: OpenAI, API reference, "Streaming", `delta.tool_calls`."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, dict[str, str]] = {}
+        self._length = 0
+
+    def read(self, pieces: object) -> None:
+        """Note what an event says of calls; what makes no sense is passed over."""
+        for piece in pieces if isinstance(pieces, list) else []:
+            if isinstance(piece, dict):
+                self._read(piece)
+
+    def _read(self, piece: dict[str, Any]) -> None:
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        call = self._call(piece.get("index"), piece.get("id"))
+        said = {"id": piece.get("id"), "name": function.get("name"), "arguments": function.get("arguments")}
+        for name, text in said.items():
+            if call is None or not isinstance(text, str) or self._length + len(text) > LONGEST_TEXT:
+                continue
+            self._length += len(text)
+            call[name] = call[name] + text if name == "arguments" else call[name] or text
+
+    def _call(self, index: object, call_id: object) -> dict[str, str] | None:
+        """The call that a piece belongs to; where a server gives no index, a new one begins with each id."""
+        if not isinstance(index, int) or isinstance(index, bool):
+            index = len(self._begun) if call_id else len(self._begun) - 1
+        if index not in self._begun and (index < 0 or len(self._begun) >= MOST_CALLS):
+            return None
+        return self._begun.setdefault(index, {"id": "", "name": "", "arguments": ""})
+
+    def whole(self) -> tuple[Call, ...]:
+        """Those that say what they call, in their order."""
+        return tuple(Call(**call) for _, call in sorted(self._begun.items()) if call["id"] and call["name"])

@@ -108,6 +108,12 @@ def _routes(patterns: list[URLPattern | URLResolver], before: str = "/") -> Iter
 
 
 ALL_ROUTES = list(_routes(get_resolver().url_patterns))
+COPILOT = [
+    route
+    for route in ALL_ROUTES
+    if route.pattern.startswith("/copilot")
+    and route.pattern not in ("/copilot/panel", "/copilot/app", "/copilot/login", "/copilot/logout")
+]
 ROUTES = [route for route in ALL_ROUTES if not route.pattern.startswith(PAGES)]
 OPERATIONS = [Operation(method, route) for route in ROUTES for method in METHODS if route.described(method)]
 WITH_KEY = [each for each in OPERATIONS if each.needs_key]

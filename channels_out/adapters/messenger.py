@@ -58,6 +58,10 @@ class MessengerAdapter(Adapter):
         """Everything that happened on every page."""
         return messenger_inbound.events(request.json())
 
+    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
+        """The payload, or the entries of one page."""
+        return messenger_inbound.of_account(request.json(), address) if address else super().keep(request)
+
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text. Meta takes no idempotency key, but gives our message id back in the echo."""
         return messenger_outbound.result(_post(account, messenger_outbound.body(message)))

@@ -45,6 +45,11 @@ def events(payload: Any) -> list[Event]:
     return [event for entry in _entries(payload) for event in _Entry(entry).events()]
 
 
+def of_account(payload: Any, address: str) -> dict[str, Any]:
+    """The payload narrowed to the entries of one page. Raises InboundError (`malformed`)."""
+    return {"object": _OBJECT, "entry": [each for each in _entries(payload) if identifier(each, "id") == address]}
+
+
 def _entries(payload: Any) -> list[Any]:
     entries = payload.get("entry") if type(payload) is dict else None
     if type(entries) is not list or payload.get("object", _OBJECT) != _OBJECT:

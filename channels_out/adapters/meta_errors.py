@@ -74,6 +74,11 @@ class Errors:
             outside_window=meaning == Meaning.OUTSIDE_WINDOW,
         )
 
+    def breaks_account(self, code: Any) -> bool:
+        """Whether what failed with this code failed for the account, as every other message will."""
+        number = _number(code)
+        return number is not None and self.meanings.get(number) == Meaning.BROKEN
+
     def sentence(self, code: int | None, subcode: int | None = None) -> str:
         """What staff read of a code, '' if it is none that we know."""
         return self.sentences.get(subcode or 0, "") or self.sentences.get(code or 0, "")

@@ -49,6 +49,8 @@ REASONS = {
     "910": "Plivo has disabled the account.",
     "1000": "The carrier gives no reason.",
 }
+OPTED_OUT = "200"  # Plivo itself blocks what is sent to who answered STOP. Source: Plivo, "Opted-out customers"
+ACCOUNT_BROKEN = frozenset({"900", "910"})
 
 
 class PlivoSmsAdapter(Adapter):
@@ -134,6 +136,8 @@ def _receipt(said: Mapping[str, Any], our_message_id: str) -> Event:
         code=code if failed else "",
         reason=f"{REASONS.get(code, 'It could not be delivered.')} ({code or 'no code'})" if failed else "",
         sequence=_whole(text(said, "Sequence")),
+        account_broken=failed and code in ACCOUNT_BROKEN,
+        opted_out=failed and code == OPTED_OUT,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from channels_out.adapters import whatsapp_contents
+from channels_out.adapters import whatsapp_contents, whatsapp_outbound
 from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled
 from channels_out.kinds import AddressKind, ReceiptStatus
@@ -155,6 +155,7 @@ class _Change:
             our_message_id=identifier(item, "biz_opaque_callback_data") or None,
             code=code,
             reason=why,
+            account_broken=status is ReceiptStatus.FAILED and whatsapp_outbound.ERRORS.breaks_account(code),
         )
 
     def sender(self, item: dict[str, Any]) -> Sender | None:
@@ -228,4 +229,6 @@ def _failure(item: dict[str, Any]) -> tuple[str, str]:
     error = errors[0]
     code = value_of(error, "code")
     why = text(record(error, "error_data"), "details") or text(error, "message") or text(error, "title")
+    if whatsapp_outbound.ERRORS.breaks_account(code):
+        why = whatsapp_outbound.account_refused(int(str(code)[:10]))
     return str(code)[:_MAX_KIND] if type(code) in (int, str) else "", why[:_MAX_REASON]

@@ -68,6 +68,11 @@ _SENTENCES = {
 ERRORS = Errors("WhatsApp", _MEANING, _SENTENCES)
 
 
+def account_refused(code: int) -> str:
+    """What staff read where the account is refused; not Meta's own sentence, which may quote a token."""
+    return f"{ERRORS.sentence(code) or 'WhatsApp refuses the account.'} ({code})"
+
+
 def body(message: OutboundMessage) -> dict[str, Any]:
     """The JSON of one text, or of one template without variables."""
     to = "recipient" if message.to_kind == AddressKind.BSUID else "to"

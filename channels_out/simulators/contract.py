@@ -100,6 +100,7 @@ class Simulator(ABC):
     provider, channel   those of the adapter that it is the other end of
     receipts            what the provider can report of a message
     is_call             people call and talk, and the answer comes back in the webhook's own answer
+    echoes              that it took a message it says at once, unasked, by a `sent` of its own
     """
 
     provider: ClassVar[str]
@@ -107,6 +108,7 @@ class Simulator(ABC):
     receipts: ClassVar[tuple[ReceiptStatus, ...]] = (ReceiptStatus.DELIVERED, ReceiptStatus.READ, ReceiptStatus.FAILED)
     misbehaviours: ClassVar[tuple[Misbehaviour, ...]] = tuple(Misbehaviour)
     is_call: ClassVar[bool] = False
+    echoes: ClassVar[bool] = False
 
     # --- an account
 

@@ -24,6 +24,7 @@ class MessengerSimulator(Simulator):
     provider = "messenger"
     channel = Channel.MESSENGER
     receipts = (ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+    echoes = True
 
     def new_account(self) -> tuple[str, dict[str, str]]:
         """A page's id, and what one copies out of Meta's console."""

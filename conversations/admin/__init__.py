@@ -7,6 +7,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     contacts,
     conversations,
     events,
+    feedback,
     keys,
     people,
     system,

@@ -60,7 +60,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
         if any(typed.values()):
-            account.health, account.health_reason = ChannelAccount.Health.OK, ""
+            channel_accounts.mend(account)
         if self.adapter:
             cleaned["address"] = self.adapter.normal_address(cleaned.get("address") or "")
         same = ChannelAccount.objects.filter(

@@ -9,6 +9,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
@@ -17,14 +18,23 @@ from unfold.decorators import action
 
 from conversations.services.errors import DomainError
 
-Deed = Callable[[Any, HttpRequest, Any], str | HttpResponse]
+Deed = Callable[..., str | HttpResponse]
 
 
-def confirmed(title: str, *, question: str, icon: str, path: str, permission: str = "change") -> Callable[[Deed], Any]:
+def confirmed(
+    title: str,
+    *,
+    question: str,
+    icon: str,
+    path: str,
+    permission: str = "change",
+    form: Callable[[Any, Any], Form] | None = None,
+) -> Callable[[Deed], Any]:
     """Make a method of a Page an action of one row (for `actions_detail`), for whoever has the permission: the page's
     `has_change_permission`, or another of its own.
 
-    The method gets the row on POST. It returns the sentence to show on the row's page, or a page of its own; a
+    `form` makes what is asked beside, of the row and the data posted (None on a GET). The method gets the row on POST,
+    and then what the valid form says. It returns the sentence to show on the row's page, or a page of its own; a
     DomainError of the services is shown as a sentence too. It runs in no transaction: it may ask a provider.
     """
 
@@ -38,13 +48,15 @@ def confirmed(title: str, *, question: str, icon: str, path: str, permission: st
             if not getattr(page, f"has_{permission}_permission")(request, row):
                 raise PermissionDenied
             back = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[row.pk])
-            if request.method != "POST":
+            asked = form(row, request.POST if request.method == "POST" else None) if form else None
+            if request.method != "POST" or (asked and not asked.is_valid()):
                 context = {"title": title, "subtitle": str(row), "question": question, "opts": page.opts, "back": back}
+                context["form"] = asked
                 return TemplateResponse(
                     request, "admin/confirm.html", {**page.admin_site.each_context(request), **context}
                 )
             try:
-                said = deed(page, request, row)
+                said = deed(page, request, row, asked.cleaned_data) if asked else deed(page, request, row)
             except DomainError as error:
                 page.message_user(request, str(error), messages.ERROR)
                 return redirect(back)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
+from channels_out.opt_out import HEEDED
 from conversations.admin.access import Role
 from conversations.admin.base import ReadOnlyPage
 from conversations.admin.confirmed import confirmed
-from conversations.admin.deeds import staff
+from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.long_list import LongList
 from conversations.models import Contact, Erasure
-from conversations.services import erasing
+from conversations.services import erasing, opting_out
 
 
 class OptedOut(admin.SimpleListFilter):
@@ -36,9 +39,25 @@ class OptedOut(admin.SimpleListFilter):
         return queryset.exclude(opted_out={}) if self.value() else queryset
 
 
+class OptOutForm(forms.Form):
+    """The channel that a wish is about, and how staff know of it."""
+
+    channel = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
+    reason = forms.CharField(
+        max_length=LONGEST_REASON,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "asked on the phone"}),
+        help_text="How you know. The ledger and the audit trail keep it.",
+    )
+
+    def __init__(self, channels: Iterable[str], data: Any = None) -> None:
+        super().__init__(data)
+        choices = [(str(channel), str(channel)) for channel in channels]
+        self.fields["channel"].choices = choices or [("", "none")]  # type: ignore[attr-defined]
+
+
 @admin.register(Contact)
 class ContactAdmin(LongList):
-    """People. Managers hold them for legal reasons, and erase them."""
+    """People. Agents opt them out; managers lift that, hold them for legal reasons, and erase them."""
 
     client_path = "client"
     to_change: str | None = Role.MANAGER
@@ -49,12 +68,50 @@ class ContactAdmin(LongList):
     ordering = ["-created_at", "-id"]
     readonly_fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "holds"]
     fields = ["client", "user_id", "name", "phone", "is_guest", "opted_out_on", "created_at", "hold_reason", "holds"]
-    actions_detail = ["erase"]
+    actions_detail = ["opt_out", "opt_in", "erase"]
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:
         """The channels on which they want nothing, since when."""
         return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
+
+    def has_opt_out_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Whoever may answer a person hears from them that they want no more."""
+        return self.may(request, Role.AGENT, obj)
+
+    def has_opt_in_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Writing to somebody who opted out is a manager's to answer for."""
+        return self.may(request, Role.MANAGER, obj)
+
+    @confirmed(
+        "Opt out",
+        question="Nothing more is sent to this person on the channel, what is queued is cancelled, and the assistant"
+        " does not answer them there, as if they had written STOP. They are not told.",
+        icon="notifications_off",
+        path="opt-out",
+        permission="opt_out",
+        form=lambda contact, data: OptOutForm(sorted(HEEDED.difference(contact.opted_out)), data),
+    )
+    def opt_out(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
+        """The person said so elsewhere. Raises ConflictError."""
+        cancelled = opting_out.opt_out(contact.pk, **asked, actor=staff(request), now=timezone.now())
+        self.note(request, "opted out", contact, {asked["channel"]: ("", asked["reason"])})
+        return f"They get nothing more on {asked['channel']}. Messages cancelled: {cancelled}."
+
+    @confirmed(
+        "Lift opt-out",
+        question="Messages are sent to this person on the channel again. Do this only if they told you that they want"
+        " them: carriers and the law ask for their consent. A provider that blocks them still does.",
+        icon="notifications_active",
+        path="opt-in",
+        permission="opt_in",
+        form=lambda contact, data: OptOutForm(sorted(contact.opted_out), data),
+    )
+    def opt_in(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
+        """The person said so elsewhere. Raises ConflictError."""
+        opting_out.opt_in(contact.pk, **asked, actor=staff(request))
+        self.note(request, "lifted the opt-out of", contact, {asked["channel"]: ("", asked["reason"])})
+        return f"They get messages on {asked['channel']} again."
 
     @admin.display(description="What there is")
     def holds(self, contact: Contact) -> str:

@@ -22,6 +22,7 @@ from conversations.models import (
 from memory import services as memory
 
 NEWEST = 50
+AFTER = 5  # entries that are shown behind one that was looked for
 CATCH_UP = 200  # entries at most that one poll brings
 LEDGER_LINES = 200
 TURNS = 50
@@ -122,6 +123,12 @@ class Stretch:
 def newest(conversation: Conversation) -> Stretch:
     """The newest entries."""
     return before(conversation, conversation.last_position + 1)
+
+
+def around(conversation: Conversation, position: int) -> Stretch:
+    """The entries just before a position, that one, and a few after it; the newest where there is no such position."""
+    known = 0 < position <= conversation.last_position
+    return before(conversation, position + AFTER + 1) if known else newest(conversation)
 
 
 def before(conversation: Conversation, position: int) -> Stretch:

@@ -21,6 +21,7 @@ from conversations.models import (
     Contact,
     Conversation,
     Erasure,
+    Feedback,
     InboundEvent,
     Membership,
     Message,
@@ -46,6 +47,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     "What happened": [
         ("Messages", "outgoing_mail", Message),
         ("Replies", "psychology", Turn),
+        ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),
         ("Audit trail", "history", StaffAction),

@@ -44,7 +44,7 @@ class TranscriptPage(LongList):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The page. Nothing is posted to it."""
+        """The page, with `?at=` at that position. Nothing is posted to it."""
         if request.method != "GET":
             raise PermissionDenied
         try:
@@ -53,7 +53,8 @@ class TranscriptPage(LongList):
             conversation = None
         if conversation is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined,no-any-return]
-        stretch = entries.newest(conversation)
+        at = whole(request.GET.get("at", ""))
+        stretch = entries.around(conversation, at)
         return TemplateResponse(
             request,
             f"{ROOM}/transcript.html",
@@ -64,6 +65,7 @@ class TranscriptPage(LongList):
                 "opts": self.opts,
                 "title": f"{entries.plainly(str(conversation.contact))} on {conversation.channel}",
                 "stretch": stretch,
+                "at": at,
             },
         )
 

@@ -15,6 +15,7 @@ from rest_framework import views
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from conversations.api import copilot_schema as shapes
 from conversations.api.copilot_serializers import (
     DEFAULT_MESSAGES,
     DEFAULT_SESSIONS,
@@ -36,6 +37,7 @@ from conversations.services import copilot, copilot_turns
 from conversations.services.copilot import User
 from conversations.services.copilot_feed import Ended, Piece, Place, Reader, feed
 from conversations.services.copilot_turns import Asked, Question
+from conversations.services.replies import HUMAN_WANTED
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 900.0  # then the reader comes back
@@ -52,6 +54,7 @@ SENTENCES = {
     "insufficient_quota": "The assistant is not set up properly. Tell whoever looks after it.",
     "bad_request": "The assistant cannot answer this. Start a new conversation, or ask for less at once.",
 }
+TAKEN_OVER = "taken_over"  # how a reply ends where a colleague has the session, or will have it
 FAILED = "The assistant could not answer. Try again."
 
 
@@ -60,13 +63,14 @@ class CopilotView(views.APIView):
 
     authentication_classes = [SessionLogin]
     permission_classes = [IsSignedIn]
+    schema_group = "copilot"
     throttle_classes = []  # services count on rows, for all processes together
 
 
-@extend_schema(exclude=True)
 class CopilotAPI(CopilotView):
     """Ask, and read what was said."""
 
+    @extend_schema(operation_id="copilot_read", parameters=[ReadSerializer], responses=shapes.LIST)
     def get(self, request: Request) -> Response:
         """The newest sessions; with `session_id` its messages, oldest first."""
         wanted = read(ReadSerializer, request.query_params.dict())
@@ -76,6 +80,7 @@ class CopilotAPI(CopilotView):
         sessions = copilot.sessions(user, wanted.get("limit", DEFAULT_SESSIONS))
         return Response({"items": [session_shown(each) for each in sessions], "next": None})
 
+    @extend_schema(operation_id="copilot_ask", request=QuestionSerializer, responses=shapes.STREAM)
     def post(self, request: Request) -> HttpResponseBase:
         """Say something, and read the reply as it is written."""
         question = Question(**read(QuestionSerializer, request.data))
@@ -83,19 +88,23 @@ class CopilotAPI(CopilotView):
         return _answer(user, lambda: copilot_turns.ask(user, question, timezone.now()))
 
 
-@extend_schema(exclude=True)
 class RolesAPI(CopilotView):
     """Whom one may talk to."""
 
+    @extend_schema(operation_id="copilot_roles", responses=shapes.RoleShownSerializer(many=True))
     def get(self, request: Request) -> Response:
         """All of them."""
         return Response({"items": [role_shown(each) for each in copilot.roles(user_of(request))], "next": None})
 
 
-@extend_schema(exclude=True)
 class SessionsAPI(CopilotView):
     """New sessions."""
 
+    @extend_schema(
+        operation_id="copilot_new_session",
+        request=NewSessionSerializer,
+        responses={201: shapes.SessionShownSerializer},
+    )
     def post(self, request: Request) -> Response:
         """A session in which nothing was said yet."""
         wanted = read(NewSessionSerializer, request.data)
@@ -103,44 +112,45 @@ class SessionsAPI(CopilotView):
         return Response(session_shown(session), status=201)
 
 
-@extend_schema(exclude=True)
 class SessionAPI(CopilotView):
     """One session."""
 
+    @extend_schema(operation_id="copilot_rename", request=TitleSerializer, responses=shapes.SessionShownSerializer)
     def patch(self, request: Request, pk: UUID) -> Response:
         """Call it something else."""
         wanted = read(TitleSerializer, request.data)
         return Response(session_shown(copilot.rename(user_of(request), pk, wanted["title"])))
 
+    @extend_schema(operation_id="copilot_delete", responses={200: shapes.DeletedSerializer})
     def delete(self, request: Request, pk: UUID) -> Response:
         """Delete it, with all that was said."""
         copilot.delete(user_of(request), pk)
         return Response({"id": str(pk), "deleted": True})
 
 
-@extend_schema(exclude=True)
 class StopAPI(CopilotView):
     """An end to what is being written."""
 
+    @extend_schema(operation_id="copilot_stop", request=None, responses=shapes.StoppingSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         """The reply ends where it is; what was said is kept."""
         return Response({"stopping": copilot_turns.stop(user_of(request), pk, timezone.now())})
 
 
-@extend_schema(exclude=True)
 class RetryAPI(CopilotView):
     """Another try at the last reply."""
 
+    @extend_schema(operation_id="copilot_retry", request=None, responses=shapes.STREAM)
     def post(self, request: Request, pk: UUID) -> HttpResponseBase:
         """Read the new one as it is written."""
         user = user_of(request)
         return _answer(user, lambda: copilot_turns.retry(user, pk, timezone.now()))
 
 
-@extend_schema(exclude=True)
 class FeedbackAPI(CopilotView):
     """What one thinks of a reply."""
 
+    @extend_schema(operation_id="copilot_feedback", request=FeedbackSerializer, responses=shapes.RatedSerializer)
     def put(self, request: Request, pk: int) -> Response:
         """Thumbs and a note, or neither."""
         wanted = read(FeedbackSerializer, request.data)
@@ -152,10 +162,10 @@ class FeedbackAPI(CopilotView):
         return Response({"id": pk, "rating": wanted["rating"], "note": wanted["note"] if wanted["rating"] else ""})
 
 
-@extend_schema(exclude=True)
 class StreamAPI(CopilotView):
     """Reading along, from wherever one was."""
 
+    @extend_schema(operation_id="copilot_stream", parameters=[shapes.LAST_EVENT], responses=shapes.STREAM)
     def get(self, request: Request, turn_id: UUID) -> HttpResponseBase:
         """What comes after `Last-Event-ID`, live; from the beginning without it."""
         user = user_of(request)
@@ -212,7 +222,7 @@ def _answer(user: User, ask: Callable[[], Asked], place: Place | None = None) ->
 def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
     yield f"retry: {RETRY_SECONDS * 1000}\n".encode() + event("session", _session_event(asked))
     if asked.turn is None:
-        yield event("done", _done(asked.session, None, None, "taken_over"))
+        yield event("done", _done(asked.session, None, None, TAKEN_OVER))
     if reader is None:
         return
     growing: Growing | None = None  # for whoever reads from the start; who comes back has seen what came before
@@ -252,6 +262,8 @@ def _end(session: Conversation, ended: Ended) -> bytes:
     turn = ended.turn
     if turn is None or turn.status != Turn.Status.FAILED:
         how = turn.finish_reason if turn and ended.chunk else turn.code if turn else "deleted"
+        if turn and turn.code == HUMAN_WANTED:
+            how = TAKEN_OVER
         return event("done", _done(session, turn, ended.chunk, how))
     return event(
         "error",

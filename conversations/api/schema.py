@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
@@ -26,8 +27,8 @@ FAILURE = {
 }
 FAILURES = {
     "400": "The request makes no sense; `details` names the fields.",
-    "401": "No API key, or one that is unknown or revoked.",
-    "403": "The key is another client's than the one that is named.",
+    "401": "No API key, or one that is unknown or revoked; in the copilot, nobody is signed in.",
+    "403": "The key is another client's than the one that is named; in the copilot, the CSRF token is none.",
     "404": "There is no such thing, or it is another client's.",
     "405": "The route has other methods: see `Allow`.",
     "409": "It is in no state that allows this.",
@@ -38,6 +39,7 @@ FAILURES = {
     "503": "Not now: the same request may succeed in a moment.",
 }
 WITH_BODY = {"409", "413", "415"}
+COPILOT = "copilot"
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": HEADER,
@@ -62,7 +64,9 @@ class EnvelopeSchema(AutoSchema):
         return str(getattr(self.view, "schema_group", "conversations"))
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Either header."""
+        """Either header; of the copilot, Django's session, and where something changes its token as well."""
+        if self._group() == COPILOT:
+            return [{"Session": []} if self.method == "GET" else {"Session": [], "CSRFToken": []}]
         return [{"ServiceKey": []}, {"BearerKey": []}]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
@@ -71,7 +75,8 @@ class EnvelopeSchema(AutoSchema):
         if operation is None:
             return None
         left_out = (WITH_BODY if self.method == "GET" else set()) | (set() if "{" in self.path else {"404"})
-        left_out |= set() if self._group() == "sync" else {"403"}
+        left_out |= set() if self._group() in ("sync", COPILOT) else {"403"}
+        left_out -= {"404"} if self._group() == COPILOT else set()
         operation["responses"].update(failures(*(FAILURES.keys() - left_out)))
         if self.method == "POST" and isinstance(self.view, OncePerKey):
             operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
@@ -79,8 +84,9 @@ class EnvelopeSchema(AutoSchema):
 
     def _get_response_for_code(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         response: dict[str, Any] = super()._get_response_for_code(*args, **kwargs)  # type: ignore[no-untyped-call]
-        for content in response.get("content", {}).values():
-            content["schema"] = success(_in_pages(content.get("schema", {})))
+        for media, content in response.get("content", {}).items():
+            if media == JSON:
+                content["schema"] = success(_in_pages(content.get("schema", {})))
         return response
 
 
@@ -287,6 +293,8 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     components.setdefault("securitySchemes", {}).update(
         ServiceKey={"type": "apiKey", "in": "header", "name": "X-Service-API-Key"},
         BearerKey={"type": "http", "scheme": "bearer"},
+        Session={"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME},
+        CSRFToken={"type": "apiKey", "in": "header", "name": "X-CSRFToken"},
     )
     result["paths"]["/webhooks/{channel}/inbound"] = {"get": HANDSHAKE, "post": INBOUND}
     result["paths"]["/webhooks/{channel}/status"] = {

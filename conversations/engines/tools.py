@@ -69,10 +69,15 @@ TOOLS: Sequence[Mapping[str, Any]] = (
 )
 
 
+# A session of the copilot's is the user's: its title is theirs, and it goes on for as long as they like.
+_USERS_OWN = {"set_topic", END_CONVERSATION}
+STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
+
+
 class Toolbox:
     """The tools for one reply: answers the model's calls, and keeps what is to be done."""
 
-    def __init__(self, steps: Sequence[PendingStep]) -> None:
+    def __init__(self, steps: Sequence[PendingStep], tools: Sequence[Mapping[str, Any]] = TOOLS) -> None:
         self._pending = {step.id: step for step in steps}
         self._moved: dict[int, str] = {}
         self.deeds: list[Deed] = []
@@ -86,6 +91,7 @@ class Toolbox:
             ASK_FOR_HUMAN: lambda given: self._once(given, ASK_FOR_HUMAN, "A colleague takes over after your reply."),
             END_CONVERSATION: lambda given: self._once(given, END_CONVERSATION, "It ends after your reply."),
         }
+        self._offered = [tool["function"]["name"] for tool in tools]
 
     def call(self, name: str, arguments: str) -> bool:
         """Check one call, and note it with its answer in `calls`. Whether it was right; it never raises."""
@@ -99,10 +105,9 @@ class Toolbox:
     def _checked(self, name: str, arguments: str) -> str:
         if len(self.calls) >= MOST_CALLS:
             raise WrongCallError(f"At most {MOST_CALLS} calls are possible in a reply. Write your reply now.")
-        check = self._checks.get(name)
-        if check is None:
-            raise WrongCallError(f"There is no such tool; there are {', '.join(self._checks)}.")
-        return check(_object(arguments))
+        if name not in self._offered:
+            raise WrongCallError(f"There is no such tool; there are {', '.join(self._offered)}.")
+        return self._checks[name](_object(arguments))
 
     def _move(self, given: dict[str, Any], tool: str, status: str) -> str:
         _only(given, "step_id")

@@ -28,6 +28,7 @@ from conversations.models.inbound_event import InboundEvent, MessageTombstone, R
 from conversations.models.message import Message
 from conversations.models.rolling_summary import RollingSummary
 from conversations.models.send_pause import SendPause
+from conversations.models.sign_in_tries import SignInTries
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
 from conversations.models.turn import Turn
@@ -65,6 +66,7 @@ __all__ = [
     "Role",
     "RollingSummary",
     "SendPause",
+    "SignInTries",
     "SimulatedExchange",
     "SimulatedFault",
     "StaffAction",

@@ -50,6 +50,8 @@ class ChannelAccount(models.Model):
     )
     health = models.CharField(max_length=10, choices=Health, default=Health.OK, db_default=Health.OK)
     health_reason = models.CharField(max_length=300, blank=True, default="", db_default="")
+    # Since when it is tried again: what was sent before that and is refused says nothing of the account any more.
+    mended_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 

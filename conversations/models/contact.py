@@ -17,8 +17,8 @@ class Contact(models.Model):
 
     `user_id` is the client's own id for them, or the channel's where the client never named one. `phone` is E.164;
     until there is one, `is_guest` holds. `login` is who they are where they sign in: the copilot's users, never guests.
-    `opted_out` says on which channels they want nothing sent, since when and by which word:
-    {"sms": {"since": "2026-…", "word": "stop"}}.
+    `opted_out` says on which channels they want nothing sent, since when, and who said so in which word: themselves,
+    their provider with its code, or staff with a reason: {"sms": {"since": "2026-…", "word": "stop", "by": "contact"}}.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

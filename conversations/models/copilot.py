@@ -55,6 +55,10 @@ class Feedback(models.Model):
         db_table = "copilot_feedback"
         ordering = ["-given_at"]
         verbose_name_plural = "feedback"
+        indexes = [
+            # Used by the back office: the newest first.
+            models.Index(name="feedback_by_age", fields=["-given_at"])
+        ]
         constraints = [models.CheckConstraint(name="rating_known", condition=models.Q(rating__in=["up", "down"]))]
 
     def __str__(self) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from uuid import UUID
+
 from django.conf import settings
+from django.utils import timezone
 
 from channels_out import registry
 from channels_out.contract import Account, Adapter
 from channels_out.errors import SendError
 from channels_out.public_addresses import EVERYWHERE
-from conversations.models import ChannelAccount, Message, SendPause
+from conversations.models import ChannelAccount, Conversation, Message, SendPause
 from conversations.services.errors import ConflictError, InvalidError
+from conversations.services.ledger import SYSTEM, record
+
+log = logging.getLogger(__name__)
 
 SIMULATED_PATIENCE = 8.0  # seconds to wait for a simulated provider's answer
+BROKEN = ChannelAccount.Health.BROKEN
 BASE_URL_SETTINGS = {
     "whatsapp": "GRAPH_BASE_URL",
     "messenger": "GRAPH_BASE_URL",
@@ -62,16 +70,16 @@ def check(account: ChannelAccount) -> str:
     except SendError as error:
         if not error.account_broken:
             raise ConflictError(str(error), code="no_answer") from None
-        _set_health(account, ChannelAccount.Health.BROKEN, str(error))
+        ChannelAccount.objects.filter(pk=account.pk).update(health=BROKEN, health_reason=str(error)[:300])
         raise ConflictError(str(error), code="credentials_refused") from None
-    _set_health(account, ChannelAccount.Health.OK, "")
+    _mended(account)
     return name
 
 
 def resume(account: ChannelAccount) -> int:
     """The account is tried again, as it is: after new credentials, or once the provider lets it in again. Returns how
     many of its messages were waiting."""
-    _set_health(account, ChannelAccount.Health.OK, "")
+    _mended(account)
     SendPause.objects.filter(channel_account=account).delete()
     return waiting_for(account)
 
@@ -81,5 +89,27 @@ def waiting_for(account: ChannelAccount) -> int:
     return Message.objects.filter(channel_account=account, status=Message.Status.QUEUED).count()
 
 
-def _set_health(account: ChannelAccount, health: str, reason: str) -> None:
-    ChannelAccount.objects.filter(pk=account.pk).update(health=health, health_reason=reason[:300])
+def mend(account: ChannelAccount) -> None:
+    """The account, which is yet to be saved, is tried again from now on."""
+    account.health, account.health_reason, account.mended_at = ChannelAccount.Health.OK, "", timezone.now()
+
+
+def _mended(account: ChannelAccount) -> None:
+    mend(account)
+    changes = {name: getattr(account, name) for name in ("health", "health_reason", "mended_at")}
+    ChannelAccount.objects.filter(pk=account.pk).update(**changes)
+
+
+def lock_usable(account_id: UUID) -> ChannelAccount | None:
+    """The account, locked; None where it is gone, or known to be broken."""
+    found = ChannelAccount.objects.select_for_update(no_key=True).filter(pk=account_id).first()
+    return found if found and found.health != BROKEN else None
+
+
+def mark_broken(account: ChannelAccount, conversation: Conversation, code: str, sentence: str) -> None:
+    """The locked account is refused: its messages wait until somebody mends it. The ledger of the session where that
+    came to light says so."""
+    account.health, account.health_reason = BROKEN, f"{code}: {sentence}"[:300]
+    account.save(update_fields=["health", "health_reason"])
+    record(conversation, "account_broken", SYSTEM, cause=code, channel_account_id=str(account.pk))
+    log.error("account broken: account=%s code=%s", account.pk, code)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,12 +19,13 @@ from django.db import transaction
 
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Delta, Role, Turn
-from conversations.services import prompts
+from conversations.services import deeds, prompts, takeover
 from conversations.services.copilot_turns import ENDED
 from conversations.services.database import column, rows
 from conversations.services.errors import NotFoundError
-from conversations.services.replies import lease
-from conversations.services.transcript import lock, note_answered, write_chunks
+from conversations.services.ledger import ASSISTANT, Actor, Kind
+from conversations.services.replies import HUMAN_WANTED, lease
+from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,8 @@ def claim(now: datetime, limit: int) -> list[Claim]:
         ), gone AS (
             DELETE FROM copilot_deltas d USING free WHERE d.turn_id = free.id
         )
-        SELECT o.id, o.attempt, o.conversation_id, p.login_id, o.stop_asked_at IS NOT NULL
+        SELECT o.id, o.attempt, o.conversation_id, p.login_id,
+               o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL
         FROM ours o JOIN conversations s ON s.id = o.conversation_id JOIN contacts p ON p.id = s.contact_id
         """,
         now,
@@ -91,8 +93,15 @@ def renew(claims: Sequence[Claim], now: datetime) -> None:
 
 
 def stopped_or_lost(claims: Sequence[Claim]) -> tuple[set[UUID], set[UUID]]:
-    """The turns that are to end where they are, and those that are not ours any more."""
-    found = rows(f"SELECT t.id, t.stop_asked_at IS NOT NULL FROM conversation_turns t, {_OURS}", *_names(claims))
+    """The turns that are to end where they are, as the person asked for it or a colleague has the session or it has
+    ended, and those that are not ours any more."""
+    found = rows(
+        f"""
+        SELECT t.id, t.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL OR s.status NOT IN ('active', 'stale')
+        FROM conversations s, conversation_turns t, {_OURS} AND s.id = t.conversation_id
+        """,
+        *_names(claims),
+    )
     return {pk for pk, stopped in found if stopped}, {each.turn_id for each in claims} - {pk for pk, _ in found}
 
 
@@ -165,9 +174,12 @@ def _end(claim: Claim, now: datetime, reply: Reply, *, failed: bool = False, cod
         turn.cost = prompts.cost(reply.model, reply.tokens_in, reply.tokens_out)
         turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
         turn.code, turn.reason, turn.ended_at = code[:40], reason[:500], now
+        turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
         speaks = bool(reply.text) and not _silenced(conversation)
         if speaks:
             turn.chunk = _speak(conversation, reply.text, code, now)
+            if _do(conversation, reply, now):
+                turn.code = HUMAN_WANTED
         if failed:
             turn.status = TurnStatus.FAILED
         else:
@@ -175,6 +187,17 @@ def _end(claim: Claim, now: datetime, reply: Reply, *, failed: bool = False, cod
         turn.save()
         Delta.objects.filter(turn=turn)._raw_delete(using="default")
     return turn.status
+
+
+def _do(conversation: Conversation, reply: Reply, now: datetime) -> bool:
+    """What the model did beside speaking is done. Returns whether it asked for a person, who has the session then."""
+    assistant = conversation.assistant
+    speaker = Actor(Kind.ASSISTANT, assistant.key) if assistant else ASSISTANT
+    wishes = deeds.do(conversation, reply.deeds, speaker)
+    if wishes.human:
+        takeover.take(conversation, speaker, now, reason=wishes.why or "the assistant asks for a person")
+        conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
+    return wishes.human
 
 
 def _locked(claim: Claim) -> tuple[Turn, Conversation] | None:

@@ -7,7 +7,6 @@ the rest back for a minute at most.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,15 +20,13 @@ from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Conversation, Message
-from conversations.services import outbox, pauses, receipts, reply_window
+from conversations.services import channel_accounts, outbox, pauses, receipts, reply_window
 from conversations.services.channel_accounts import adapter_of, as_account
 from conversations.services.database import column, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import SYSTEM, record
 from conversations.services.retries import backoff
 from conversations.services.transcript import lock
-
-log = logging.getLogger(__name__)
 
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
@@ -276,13 +273,9 @@ def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool
 def _mark_broken(sending: Sending, conversation: Conversation, error: SendError) -> None:
     """The account is refused: its messages wait for new credentials. Unless it has new ones already: what was refused
     are the old."""
-    found = ChannelAccount.objects.select_for_update(no_key=True).filter(pk=sending.channel_account_id).first()
-    if found is None or found.health == ChannelAccount.Health.BROKEN or as_account(found) != sending.account:
-        return
-    found.health, found.health_reason = ChannelAccount.Health.BROKEN, f"{error.code}: {error}"[:300]
-    found.save(update_fields=["health", "health_reason"])
-    record(conversation, "account_broken", SYSTEM, cause=error.code, channel_account_id=str(found.pk))
-    log.error("account broken: account=%s code=%s", found.pk, error.code)
+    account = channel_accounts.lock_usable(sending.channel_account_id)
+    if account and as_account(account) == sending.account:
+        channel_accounts.mark_broken(account, conversation, error.code, str(error))
 
 
 def _give_up(message: Message, now: datetime) -> None:

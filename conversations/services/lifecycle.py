@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from django.db import connection, transaction
 
 from conversations.models import MessageTombstone
-from conversations.services import delivery, idempotency, pauses, replaying, replies, takeover
+from conversations.services import delivery, idempotency, pauses, replaying, replies, sign_ins, takeover
 from conversations.services.database import column, row, rows
 from conversations.services.takeover import ABANDONED
 
@@ -114,6 +114,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.recovered = replies.recover(now) + delivery.recover(now)
         idempotency.trim(now)
         pauses.forget(now)
+        sign_ins.forget(now)
         report.tombstones = MessageTombstone.objects.filter(expires_at__lt=now).delete()[0]
         report.replayed = replaying.retry_failed(now)
     return report

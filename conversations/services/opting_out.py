@@ -1,7 +1,8 @@
 """A person wants no more messages on a channel, or wants them again.
 
-The wish is on the contact, by channel, from the message on that says it, in the same transaction. Nothing is queued or
-owed after that, and what was queued is asked once more when it is claimed for sending (delivery.py).
+The wish is on the contact, by channel, from the message on that says it, in the same transaction; or the provider says
+that they told it so, or staff do, who heard it elsewhere. Nothing is queued or owed after that, and what was queued is
+asked once more when it is claimed for sending (delivery.py).
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db import transaction
 from django.db.models import JSONField
 from django.db.models.expressions import RawSQL
 
-from channels_out.opt_out import Wish
+from channels_out.opt_out import HEEDED, Wish
 from conversations.models import Contact, Conversation, Role
+from conversations.models.conversation import ConversationQuerySet
 from conversations.services import outbox
-from conversations.services.errors import ConflictError
-from conversations.services.ledger import CONTACT, record
+from conversations.services.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.ledger import CONTACT, SYSTEM, Actor, record
 from conversations.services.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
 
 NOTICE = {"notice": "opt_out"}
@@ -37,32 +40,106 @@ def heed(conversation_id: UUID, wish: Wish, now: datetime) -> None:
         if wish.stop:
             _settle_owed(conversation)
         return
-    mark(conversation.contact, channel, wish if wish.stop else None, now)
     if wish.stop:
-        _settle_owed(conversation)
-        cancelled = outbox.cancel_to(conversation.contact, channel)
-        record(conversation, "opted_out", CONTACT, cause=wish.word, cancelled=cancelled)
+        _stop(conversation.contact, channel, conversation, CONTACT, wish.word, now)
     else:
+        _mark(conversation.contact, channel, None)
         record(conversation, "opted_in", CONTACT, cause=wish.word)
     _answer(conversation, wish, now)
 
 
-def mark(contact: Contact, channel: str, wish: Wish | None, now: datetime) -> None:
+def heed_provider(conversation: Conversation, code: str, now: datetime) -> None:
+    """The provider blocks what we send to the contact, who told it so: the wish is the contact's, and done.
+
+    Call it with the contact and then the conversation locked. What is known already changes nothing.
+    """
+    if conversation.channel not in conversation.contact.opted_out:
+        _stop(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
+
+
+def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: datetime) -> int:
+    """Staff were told by the contact, elsewhere, that they want nothing more on the channel: it is done as if they had
+    written STOP, and not confirmed to them. Returns how many messages were cancelled.
+
+    Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`opted_out`).
+    """
+    with transaction.atomic():
+        contact = _asked(contact_id, channel, reason)
+        if channel in contact.opted_out:
+            raise ConflictError(f"They opted out of {channel} already.", code="opted_out")
+        return _stop(contact, channel, _session(contact, channel), actor, reason, now)
+
+
+def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None:
+    """Staff were told by the contact that they want messages on the channel again. Nothing is owed for what they wrote
+    meanwhile.
+
+    Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`not_opted_out`).
+    """
+    with transaction.atomic():
+        contact = _asked(contact_id, channel, reason)
+        if channel not in contact.opted_out:
+            raise ConflictError(f"They did not opt out of {channel}.", code="not_opted_out")
+        _mark(contact, channel, None)
+        if conversation := _session(contact, channel):
+            record(conversation, "opted_in", actor, cause=reason)
+
+
+def _asked(contact_id: UUID, channel: str, reason: str) -> Contact:
+    """The contact, locked, where staff may be heeded."""
+    if channel not in HEEDED:
+        raise InvalidError("Nobody can opt out of that channel.", code="channel")
+    if not reason.strip():
+        raise InvalidError("Say why: the ledger and the audit trail keep it.", code="blank")
+    contact = Contact.objects.select_for_update(no_key=True).filter(pk=contact_id).first()
+    if contact is None:
+        raise NotFoundError("There is no such person any more.")
+    return contact
+
+
+def _session(contact: Contact, channel: str) -> Conversation | None:
+    """The contact's open session on the channel, locked; else their newest."""
+    theirs: ConversationQuerySet = Conversation.objects.filter(contact=contact, channel=channel)
+    newest = theirs.open().order_by("-last_message_at").first() or theirs.order_by("-last_message_at").first()
+    try:
+        return lock(newest.pk) if newest else None
+    except NotFoundError:
+        return None
+
+
+def _stop(
+    contact: Contact, channel: str, conversation: Conversation | None, actor: Actor, cause: str, now: datetime
+) -> int:
+    """The contact gets nothing more on the channel, and is owed nothing. Returns how many messages were cancelled."""
+    _mark(contact, channel, {"since": now.isoformat(), "word": cause, "by": actor.name or actor.kind})
+    cancelled = outbox.cancel_to(contact, channel)
+    if conversation:
+        _settle_owed(conversation)
+        record(conversation, "opted_out", actor, cause=cause, cancelled=cancelled)
+    return cancelled
+
+
+def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
     """The contact gets nothing more on the channel; with None, gets messages again."""
     if wish is None:
         changed: Any = RawSQL("opted_out - %s::text", [channel], output_field=JSONField())
     else:
-        since = {channel: {"since": now.isoformat(), "word": wish.word}}
-        changed = RawSQL("opted_out || %s::jsonb", [orjson.dumps(since).decode()], output_field=JSONField())
+        added = orjson.dumps({channel: wish}).decode()
+        changed = RawSQL("opted_out || %s::jsonb", [added], output_field=JSONField())
     Contact.objects.filter(pk=contact.pk).update(opted_out=changed)
+
+
+def is_in_force(conversation: Conversation) -> bool:
+    """Whether the contact wants, as of now, no messages on the conversation's channel."""
+    return Contact.objects.filter(pk=conversation.contact_id, opted_out__has_key=conversation.channel).exists()
 
 
 def check(conversation: Conversation) -> None:
     """Raises ConflictError (`opted_out`) where the contact wants no messages on the conversation's channel."""
-    found = Contact.objects.filter(pk=conversation.contact_id, opted_out__has_key=conversation.channel)
-    if found.exists():
+    if is_in_force(conversation):
         raise ConflictError(
-            "This person opted out: nothing is sent to them here until they write START.", code="opted_out"
+            "This person opted out: nothing is sent to them here until they write START, or staff lift it.",
+            code="opted_out",
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +13,8 @@ from django.utils import timezone
 
 from channels_out.events import ReachedUntil, Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.models import ChannelAccount, InboundEvent, Message
+from conversations.models import ChannelAccount, Contact, Conversation, InboundEvent, Message
+from conversations.services import channel_accounts, opting_out, outbox
 from conversations.services.database import row, rows
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import SYSTEM, record
@@ -111,16 +111,29 @@ def early(channel_account_id: UUID, about: Sequence[str]) -> list[InboundEvent]:
 def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
     messages = Message.objects.filter(channel_account=account)
     with transaction.atomic():
+        session = None
         if receipt.status == ReceiptStatus.FAILED and (found := _find(messages, receipt)):
-            # A failure is written into the ledger, which needs the session's row: it is locked before the message, as
-            # by those who end and delete sessions, else each would wait for the other.
-            with suppress(NotFoundError):
-                lock(found.conversation_id)
+            session = _locked_session(found, receipt)
         message = _find(messages.select_for_update(), receipt)
         if message is None:
             return False
+        was_failed = message.status == S.FAILED
         advance(message, receipt)
+        if session and receipt.opted_out and message.status == S.FAILED and not was_failed:
+            opting_out.heed_provider(session, receipt.code, timezone.now())
     return True
+
+
+def _locked_session(message: Message, receipt: Receipt) -> Conversation | None:
+    """A failure is written into the ledger, which needs the session's row: it is locked before the message, as by those
+    who end and delete sessions, else each would wait for the other. And before it the contact, where that changes."""
+    if receipt.opted_out:
+        person = Conversation.objects.filter(pk=message.conversation_id).values("contact")
+        Contact.objects.select_for_update(no_key=True).filter(pk__in=person).first()
+    try:
+        return lock(message.conversation_id)
+    except NotFoundError:
+        return None
 
 
 def says_failed(event: InboundEvent) -> bool:
@@ -146,6 +159,8 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
         our_message_id=raw.get("our_message_id"),
         code=raw.get("code", ""),
         reason=raw.get("reason", ""),
+        account_broken=raw.get("account_broken", False),
+        opted_out=raw.get("opted_out", False),
     )
 
 
@@ -171,6 +186,7 @@ def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
         code=raw.get("code", ""),
         reason=raw.get("reason", ""),
         sequence=raw.get("sequence"),
+        account_broken=raw.get("account_broken", False),
     )
 
 
@@ -180,6 +196,8 @@ def advance(message: Message, receipt: Receipt) -> None:
     Where the provider counts its receipts, an older one says nothing after a newer one, and a newer one overrules a
     failure: whatever the order they come in, the message ends where the newest says.
     """
+    if receipt.account_broken and _is_of_an_earlier_try(message, receipt):
+        return
     overrules = False
     if receipt.sequence is not None:
         if message.receipt_sequence is not None and receipt.sequence <= message.receipt_sequence:
@@ -209,12 +227,39 @@ def _rank(status: str) -> int:
 def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
     if message.status in (S.DELIVERED, S.READ, S.FAILED):
         return
-    message.status = S.FAILED
-    message.failed_at = at
     message.code, message.reason = receipt.code[:40], receipt.reason[:500]
     message.lease_token = message.lease_until = None
+    if receipt.account_broken and _waits_for_the_account(message, receipt):
+        return
+    message.status = S.FAILED
+    message.failed_at = at
     cancel_rest(message, EARLIER_PART)
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+
+
+def _is_of_an_earlier_try(message: Message, receipt: Receipt) -> bool:
+    """Whether the message was queued again since, or went once more."""
+    going_again = message.provider_message_id not in ("", receipt.provider_message_id)
+    return going_again or message.status in (S.QUEUED, S.CLAIMED)
+
+
+def _waits_for_the_account(message: Message, receipt: Receipt) -> bool:
+    """The account is refused, and not this message, which is queued again as if its send had been refused: it goes once
+    the account is mended. False: it failed for good, as its session ended meanwhile, or it was cancelled.
+    """
+    conversation = message.conversation
+    if message.status == S.CANCELLED or message.channel_account_id is None:
+        return False
+    account = channel_accounts.lock_usable(message.channel_account_id)
+    if account and not (account.mended_at and message.sending_at and message.sending_at <= account.mended_at):
+        channel_accounts.mark_broken(account, conversation, message.code, message.reason)
+    if outbox.held_back(message, conversation):
+        return False
+    message.status, message.due_at = S.QUEUED, timezone.now()
+    message.attempts = max(message.attempts - 1, 0)
+    message.sending_at = message.sent_at = message.receipt_sequence = None
+    message.provider_message_id = ""
+    return True
 
 
 def cancel_rest(message: Message, code: str, reason: str = "") -> None:

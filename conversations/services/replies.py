@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
-from conversations.services import chats, closing, context, deeds, outbox, prompts, rules, takeover
+from conversations.services import chats, closing, context, deeds, opting_out, outbox, prompts, rules, takeover
 from conversations.services.database import rows, unlocked
 from conversations.services.errors import NotFoundError
 from conversations.services.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 DRAFTS_DROPPED_AT_MOST = 2
 SUSPECT_AFTER_CRASHES = 2  # once it was there by chance
 CRASHED = "crashed"
+HUMAN_WANTED = "human_wanted"  # a turn that gave its session to a person
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 TurnStatus = Turn.Status
 
@@ -207,7 +208,7 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
         _note(turn, reply)
         overtaken = conversation.inbound_sequence != turn.inbound_sequence
         if reason := _silenced(conversation):
-            _end(turn, TurnStatus.DROPPED, now, code=reason)
+            _drop(turn, conversation, reason, now)
         elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
             conversation.drafts_overtaken += 1
             conversation.reply_attempts = conversation.reply_crashes = 0
@@ -231,8 +232,8 @@ def hand_over(turn_id: UUID, reason: str, now: datetime) -> None:
         if found is None:
             return
         turn, conversation = found
-        silenced = _silenced(conversation)
-        _end(turn, TurnStatus.DROPPED, now, code=silenced or "human_wanted")
+        silenced = _silenced(conversation, awaited=turn.streamed)
+        _end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.let_go_out(conversation)
             takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
@@ -294,7 +295,8 @@ def fail(turn_id: UUID, error: EngineError, now: datetime) -> str:
             return TurnStatus.ABANDONED
         turn, conversation = found
         if reason := _silenced(conversation):
-            _end(turn, TurnStatus.DROPPED, now, code=reason)
+            _drop(turn, conversation, reason, now)
+            conversation.save(update_fields=ACTIVITY_FIELDS)
             return turn.status
         _end(turn, TurnStatus.FAILED, now, code=error.code, reason=str(error))
         if error.retryable and turn.attempt < settings.REPLY_ATTEMPTS:
@@ -320,13 +322,15 @@ def _locked(turn_id: UUID) -> tuple[Turn, Conversation] | None:
     return (turn, conversation) if turn else None
 
 
-def _silenced(conversation: Conversation) -> str:
-    """Why the assistant may not speak any more, or ''."""
+def _silenced(conversation: Conversation, *, awaited: bool = False) -> str:
+    """Why the assistant may not speak any more, or ''. `awaited`: somebody reads along, and no reply is owed."""
     if not conversation.is_open:
         return "ended"
     if conversation.taken_over_at is not None:
         return "taken_over"
-    return "" if conversation.reply_owed else "answered"
+    if opting_out.is_in_force(conversation):  # as of now: a message may have come with the STOP, and owe a reply
+        return outbox.OPTED_OUT
+    return "" if conversation.reply_owed or awaited else "answered"
 
 
 def _speak(conversation: Conversation, text: str, now: datetime, reply_to: str = "") -> Chunk:
@@ -369,6 +373,13 @@ def _call_staff(conversation: Conversation, turn: Turn, code: str, now: datetime
         takeover.take(
             conversation, SYSTEM, now, reason=f"{conversation.replies_failed} replies in a row failed: {code}"
         )
+
+
+def _drop(turn: Turn, conversation: Conversation, reason: str, now: datetime) -> None:
+    """The turn says nothing; to who opted out nothing is owed either. The caller saves ACTIVITY_FIELDS."""
+    _end(turn, TurnStatus.DROPPED, now, code=reason)
+    if reason == outbox.OPTED_OUT:
+        note_answered(conversation)
 
 
 def _end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = "") -> None:

@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 from channels_out import registry
 from channels_out.errors import UnknownAdapterError
 from conversations.models import Assistant, ChannelAccount, Client
+from conversations.services import channel_accounts
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 
 
@@ -86,7 +87,7 @@ def create_channel_account(
     check_base_url(channel, provider, account.base_url)
     account.assistant = _assistant(client, assistant) if assistant else account.assistant
     account.name = name or account.name
-    account.health, account.health_reason = ChannelAccount.Health.OK, ""
+    channel_accounts.mend(account)
     _clean(account, taken="address_taken", validate_constraints=False)
     try:
         with transaction.atomic():

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from conversations.models import Chunk, Conversation, Feedback
+from conversations.services import sending, takeover
+from conversations.services.ledger import Actor
 from tests.copilot.conftest import _no_thread_is_left, model, roofers, writer  # noqa: F401 - fixtures
 from tests.copilot.reading import user
 from tests.fakes.openai import FakeOpenAI
@@ -384,3 +387,33 @@ def test_the_login_page_is_for_everybody(browser: Browser, live_server: Any, roo
     expect(page.get_by_role("alert")).to_contain_text("do not fit together")
     assert page.url.startswith(live_server.url + "/copilot/login?next=/copilot/app")
     context.close()
+
+
+def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+    page = people()
+    page.clock.install()
+    page.reload()
+    say(opened(page), "Hello")
+    expect(replies(page)).to_have_count(1)
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
+    session, grace = Conversation.objects.get(), Actor("staff", "grace", user("grace").pk)
+    takeover.take_over(session.pk, actor=grace, now=timezone.now())
+    sending.send(session.pk, "Grace here.", actor=grace, now=timezone.now())
+    page.clock.fast_forward(16_000)
+    expect(page.get_by_role("alert")).to_contain_text("A colleague has this conversation")
+    expect(replies(page).last).to_have_text("Grace here.")
+    expect(page.get_by_text("Written by a colleague.")).to_be_visible()
+    say(page, "Thanks, Grace")
+    expect(page.locator(".message.user .text").last).to_have_text("Thanks, Grace")
+    expect(page.get_by_role("alert")).to_contain_text("A colleague has this conversation")
+    expect(replies(page)).to_have_count(2)
+    assert len(model.requests) == 1, "the model is silent"
+    sound(page)
+    shot(page, "copilot-colleague")
+
+    takeover.hand_back(session.pk, actor=grace, now=timezone.now())
+    page.clock.fast_forward(6_000)
+    expect(page.get_by_role("alert")).not_to_contain_text("colleague")
+    page.get_by_role("button", name="Try again").click()
+    expect(replies(page).last).to_contain_text("You said: Thanks, Grace")
+    sound(page)

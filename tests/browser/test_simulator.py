@@ -200,6 +200,26 @@ def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, setting
     stayed_at_home(page)
 
 
+def test_messenger_echoes_what_it_took_and_the_echo_is_no_message(page, convo, settings):
+    settings.PROVIDER_TIMEOUT_SECONDS = 1.5
+    open_simulator(page, "Messenger")
+    page.locator("#sim-auto").uncheck()
+    page.get_by_text("Make the provider go wrong").click()
+    page.get_by_role("button", name="take it, answer nothing").click()
+    expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
+    write(page, "Hello")
+    expect(arrived(page)).to_have_count(1)
+    expect(page.locator(".sim-session .cv-delivery[data-status=sent]")).to_be_visible(timeout=PATIENCE)
+    echo = page.locator("[data-kind=receipt]")
+    echo.locator("summary").click()
+    expect(echo.locator(".sim-http").first).to_contain_text('"is_echo": true')
+    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(arrived(page)).to_have_count(1)
+    assert Message.objects.get().attempts == 1, "it was not sent again"
+    assert Chunk.objects.filter(role="user").count() == 1
+    stayed_at_home(page)
+
+
 def test_it_fits_phone_and_wide_light_and_dark(page, convo):
     open_simulator(page, "WhatsApp")
     shown = """element => {

@@ -25,10 +25,12 @@ from conversations.admin.base import Page
 from conversations.models import (
     Assistant,
     ChannelAccount,
+    Chunk,
     Client,
     Contact,
     ContactIdentity,
     Erasure,
+    Feedback,
     InboundEvent,
     Membership,
     RefusedWebhooks,
@@ -68,6 +70,8 @@ def full_house(client: Client, word: str) -> None:
     )
     reply_to_all()
     send_all()
+    reply = Chunk.objects.filter(conversation=session, role="ai").first()
+    Feedback.objects.create(chunk=reply, conversation_id=session, rating="up", note=word)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import delivery
+from conversations.services import delivery, inbound, provider_events, replaying
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
@@ -194,6 +194,30 @@ def test_two_tenants_pages_in_one_post(page, account):
     assert (status, outcome["messages"]) == (200, 2)
     assert {c.client for c in Conversation.objects.all()} == {account.client, theirs.client}
     assert Contact.objects.count() == 2
+
+
+def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, account, monkeypatch):
+    """Each tenant's staff see, and replay, their own page's part."""
+    with FakeMessenger(page="222") as second:
+        theirs = account_at(second, factories.ClientFactory())
+    real = inbound.settle
+    monkeypatch.setattr(
+        provider_events.inbound,
+        "settle",
+        lambda client, arrival: 1 / 0 if arrival.text == "hi" else real(client, arrival),
+    )
+    entries = [composed.entry(each, composed.text(each, PERSON, "hi")) for each in (page.page, "222", page.page)]
+    assert post(page.signed({"object": "page", "entry": entries}), "messenger")[1]["recorded"] == 3
+
+    ours, others = InboundEvent.objects.order_by("id")
+    assert (ours.client, others.client) == (account.client, theirs.client)
+    assert [entry["id"] for entry in ours.raw["entry"]] == [page.page, page.page]
+    assert [entry["id"] for entry in others.raw["entry"]] == ["222"]
+    monkeypatch.setattr(provider_events.inbound, "settle", real)
+    assert replaying.replay(ours.pk, timezone.now()).sentence == "Settled: 2 messages."
+    assert [conversation.client for conversation in Conversation.objects.all()] == [account.client]
+    assert replaying.replay(others.pk, timezone.now()).settled
+    assert Conversation.objects.count() == 2
 
 
 def test_the_handshake_proves_that_the_address_is_ours(page, account):

@@ -9,8 +9,9 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Chunk, Contact, Conversation, Message
+from conversations.models import Chunk, Contact, Conversation, Message, StaffAction
 from conversations.services import delivery, replies
+from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
 from tests.conversations.test_whatsapp_webhook import account, meta, post  # noqa: F401 - fixtures
@@ -170,6 +171,58 @@ def test_staff_see_it_in_the_list_the_transcript_and_the_contact(door, session):
     assert b"until they write START" in agnes.get(page_of(session)).content
     assert b"sms since" in agnes.get(contacts, {"opted_out": "yes"}).content
     assert b"sms since" in agnes.get(reverse("admin:conversations_contact_change", args=[session.contact_id])).content
+
+
+def opt_out_page(contact, path="opt-out"):
+    return reverse("admin:conversations_contact_change", args=[contact.pk]).replace("/change/", f"/{path}/")
+
+
+def test_staff_opt_a_person_out_and_a_manager_lifts_it(door, session):
+    door.says("And one more")
+    reply_to_all()
+    door.says("Are you there?")
+    contact, agnes = session.contact, sign_in("agnes", door.shop, "agent")
+    asked = agnes.get(opt_out_page(contact)).content
+    assert b"as if they had written STOP" in asked
+    refused = agnes.post(opt_out_page(contact), {"channel": "sms", "reason": " "})
+    assert b"This field is required" in refused.content
+    assert Contact.objects.get().opted_out == {}
+
+    said = agnes.post(opt_out_page(contact), {"channel": "sms", "reason": "asked on the phone"}, follow=True)
+    assert b"They get nothing more on sms. Messages cancelled: 1." in said.content
+    assert b"sms since" in said.content
+    assert (reply_to_all(), send_all()) == (0, 0)
+    assert states() == [("cancelled", "opted_out")]
+    event = session.events.get(kind="opted_out")
+    assert (event.actor, event.actor_name, event.cause) == ("staff", "agnes", "asked on the phone")
+    assert b"asked on the phone" in agnes.get(page_of(session)).content
+    trail = StaffAction.objects.get()
+    assert (trail.verb, trail.user_name, trail.changes) == ("opted out", "agnes", {"sms": ["", "asked on the phone"]})
+
+    lifting = {"channel": "sms", "reason": "wrote to us"}
+    assert agnes.post(opt_out_page(contact, "opt-in"), lifting).status_code == 403
+    mona = sign_in("mona", door.shop, "manager")
+    assert (
+        b"They get messages on sms again." in mona.post(opt_out_page(contact, "opt-in"), lifting, follow=True).content
+    )
+    assert Contact.objects.get().opted_out == {}
+    assert session.events.get(kind="opted_in").cause == "wrote to us"
+    assert reply_to_all() == 0, "nothing is owed for what they wrote meanwhile"
+    door.says("Hello again")
+    assert (reply_to_all(), send_all()) == (1, 1)
+
+
+def test_who_may_not_opt_nobody_out(door, session):
+    page, asked = opt_out_page(session.contact), {"channel": "sms", "reason": "asked"}
+    assert sign_in("vera", door.shop, "viewer").post(page, asked).status_code == 403
+    sign_in("otto", factories.ClientFactory(), "manager").post(page, asked)
+    mona = sign_in("mona", door.shop, "manager")
+    assert b"Select a valid choice" in mona.post(page, asked | {"channel": "orb"}).content
+    assert b"Select a valid choice" in mona.post(opt_out_page(session.contact, "opt-in"), asked).content
+    assert Contact.objects.get().opted_out == {}
+    mona.post(page, asked)
+    assert b"Select a valid choice" in mona.post(page, asked).content, "not twice"
+    assert StaffAction.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

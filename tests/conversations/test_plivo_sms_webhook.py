@@ -10,7 +10,7 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import delivery, setup
+from conversations.services import channel_accounts, delivery, setup
 from conversations.services.errors import ConflictError
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -181,6 +181,45 @@ def test_case_20_a_stop_is_not_answered_by_the_assistant(plivo, account):
     assert send_all() == 0, "Plivo has confirmed it"
     assert reply_to_all() == 0
     assert plivo.sent == []
+
+
+def test_a_status_that_says_opted_out_is_a_stop(plivo, account, door):
+    """Plivo took the person's STOP itself, before we had the account."""
+    sent = answered(plivo)
+    conversation = Conversation.objects.get()
+    post(plivo.sms("And another thing", message_uuid="u2"))
+    reply_to_all()
+    post(plivo.sms("And one more", message_uuid="u3"))
+
+    post(plivo.status(sent, "failed", sequence=2, error_code="200"))
+    contact = Contact.objects.get()
+    assert contact.opted_out["sms"]["word"] == "200"
+    first, second = Message.objects.order_by("chunk_id")
+    assert (first.status, first.code) == ("failed", "200")
+    assert (second.status, second.code) == ("cancelled", "opted_out")
+    assert (reply_to_all(), send_all()) == (0, 0)
+    event = conversation.events.get(kind="opted_out")
+    assert (event.actor, event.cause, event.data["cancelled"]) == ("system", "200", 1)
+    status, envelope = door.call("POST", f"/conversations/{conversation.pk}/send", {"content": "Hello?"})
+    assert (status, envelope["code"]) == (409, "opted_out")
+
+    post(plivo.sms("START", message_uuid="u4"))
+    post(plivo.status(sent, "failed", sequence=2, error_code="200"))
+    assert Contact.objects.get().opted_out == {}, "what is delivered again says nothing new"
+
+
+def test_an_account_without_credit_waits_with_what_failed_for_it(plivo, account):
+    sent = answered(plivo)
+    post(plivo.status(sent, "failed", sequence=2, error_code="900"))
+    account.refresh_from_db()
+    assert (account.health, account.health_reason[:4]) == ("broken", "900:")
+    message = Message.objects.get()
+    assert (message.status, message.code) == ("queued", "900")
+    assert send_all() == 0
+    channel_accounts.resume(account)
+    assert send_all() == 1
+    assert post(plivo.status(plivo.sent[1], "delivered", sequence=1)).status_code == 200
+    assert Message.objects.get().status == "delivered"
 
 
 def test_a_long_answer_goes_in_parts_of_1600_bytes(plivo, account, door):

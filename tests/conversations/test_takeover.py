@@ -215,6 +215,40 @@ def test_a_program_takes_over_for_a_person_and_hands_back(parrot, door, conversa
     assert ConversationEvent.objects.get(kind="handed_back").cause == "settled"
 
 
+def test_what_a_program_sends_meanwhile_goes_out_is_an_answer_and_takes_the_session_from_nobody(
+    parrot, door, conversation
+):
+    taken(conversation)
+    until = Conversation.objects.get().taken_over_until
+    path = f"/conversations/{conversation.pk}"
+    status, envelope = door.call("POST", f"{path}/send", {"content": "Your parcel left the depot."})
+    assert (status, envelope["data"]["messages"][0]["status"]) == (201, "queued")
+    assert send_all() == 1
+    assert Message.objects.get().status == "delivered"
+
+    found = Conversation.objects.get()
+    assert (found.taken_over_name, found.taken_over_until >= until) == ("grace", True)
+    assert found.reply_owed is False
+    assert kinds() == ["opened", "taken_over", "sent"]
+    takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
+    assert reply_to_all() == 0, "it was answered"
+    door.says("Thanks")
+    assert reply_to_all() == 1
+    said_so_far = [message["content"] for message in parrot.asked[-1].prompt.messages]
+    assert any("Your parcel left the depot." in words for words in said_so_far)
+
+
+def test_what_a_program_sends_to_a_session_that_waits_for_a_person_leaves_it_waiting(parrot, ada, door):
+    conversation_id = door.says("I want to talk to a person")["conversation_id"]
+    reply_to_all()
+    door.call("POST", f"/conversations/{conversation_id}/send", {"content": "Somebody will be with you by noon."})
+    found = Conversation.objects.get()
+    assert (found.taken_over_at is not None, found.taken_over_name) == (True, "")
+    assert found.needs_staff_since is not None
+    door.says("Thanks")
+    assert reply_to_all() == 0
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def ada(shop):

@@ -1,7 +1,7 @@
 """How the fake of OpenAI streams: words as server-sent events, in chunks of HTTP, as OpenAI does.
 
-reply       every (seconds between two words, 0), finish_reason ("stop"), usage, hold (a threading.Event to wait for
-            before the last word)
+reply       tool_calls (after the words), every (seconds between two words, 0), finish_reason ("stop"), usage, hold (a
+            threading.Event to wait for before the last word)
 cut         the connection breaks after half of the words, or `after` so many
 error       OpenAI's error in the stream after `after` words (half of them)
 silent      after `after` words (half of them) nothing more comes. seconds (else until the fake is closed)
@@ -15,6 +15,8 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from tests.fakes import tools
 
 KINDS = {"error", "silent", "endless"}
 
@@ -45,6 +47,8 @@ def stream(handler: Any, kind: str, text: str, body: Mapping[str, Any], options:
     elif kind == "error":
         _event(handler, {"error": {"message": "The server had an error.", "type": "server_error", "code": None}})
     if kind == "reply":
+        for delta in _calls(body, options.get("tool_calls", ())):
+            _event(handler, _chunk(body, delta))
         for event in _end(body, text, options):
             _event(handler, event)
         _send(handler, b"data: [DONE]\n\n")
@@ -55,12 +59,25 @@ def stream(handler: Any, kind: str, text: str, body: Mapping[str, Any], options:
 
 def _end(body: Mapping[str, Any], text: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield _chunk(body, {}, options.get("finish_reason", "stop"))
-    asked = sum(len(message["content"]) for message in body["messages"]) // 4
+    asked = sum(len(message["content"] or "") for message in body["messages"]) // 4
     usage = {"prompt_tokens": asked, "completion_tokens": len(text) // 4, "total_tokens": asked + len(text) // 4}
     yield {**_chunk(body, {}), "choices": [], "usage": options.get("usage", usage)}
 
 
-def _chunk(body: Mapping[str, Any], delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+def _calls(body: Mapping[str, Any], wanted: Any) -> Iterator[dict[str, Any]]:
+    """Each call's id and name first, then its arguments in pieces, those of all calls interleaved."""
+    called = tools.calls(wanted, len(body["messages"])).get("tool_calls", [])
+    pieces = []
+    for index, call in enumerate(called):
+        function = {"name": call["function"]["name"], "arguments": ""}
+        yield {"tool_calls": [{"index": index, "id": call["id"], "type": "function", "function": function}]}
+        text = call["function"]["arguments"]
+        pieces += [(at, index, text[at : at + 7]) for at in range(0, len(text), 7)]
+    for _, index, text in sorted(pieces):
+        yield {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+
+
+def _chunk(body: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": body["model"], "choices": [choice]}
 

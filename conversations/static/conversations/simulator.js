@@ -82,16 +82,16 @@
     return { ok: answer.ok, said: body.said || `The server answered ${answer.status}: load the page again.` };
   }
 
-  // A phone in somebody's hand tells its provider what arrived and was read; a call goes on where it was sent on.
+  // A provider that echoes what it took does so whatever the phone does; a phone in somebody's hand tells its provider
+  // what arrived and was read; a call goes on where it was sent on.
   async function actByItself() {
-    if (auto && auto.checked) {
-      for (const line of page.querySelectorAll(".sim-in[data-can]")) {
-        const told = line.dataset.reported.split(" ");
-        if (told.includes("failed") || told.includes("read")) continue;
-        const can = line.dataset.can.split(" ");
-        for (const status of ["sent", "delivered", "read"].filter((one) => can.includes(one) && !told.includes(one))) {
-          await once(`${line.dataset.message} ${status}`, "report", { message: line.dataset.message, status });
-        }
+    for (const line of page.querySelectorAll(".sim-in[data-can]")) {
+      const told = line.dataset.reported.split(" ");
+      if (told.includes("failed") || told.includes("read")) continue;
+      const can = line.dataset.can.split(" ");
+      const tells = auto && auto.checked ? ["sent", "delivered", "read"] : line.dataset.echoes ? ["sent"] : [];
+      for (const status of tells.filter((one) => can.includes(one) && !told.includes(one))) {
+        await once(`${line.dataset.message} ${status}`, "report", { message: line.dataset.message, status });
       }
     }
     const call = page.querySelector("[data-goes-on]");

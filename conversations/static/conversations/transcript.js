@@ -19,6 +19,7 @@
   let seen = "";
   let asking = null; // the poll under way
   let loadingOlder = false;
+  let lookedFor = Number(page.dataset.at || 0); // the position that the address names, until it was shown and is left
   const shown = new Map(); // position or section name -> the HTML it was last given
 
   // --- small helpers -------------------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@
   }
 
   function showNews(news) {
-    const stick = atBottom();
+    const stick = atBottom() && !lookedFor;
     const before = last;
     news.bubbles.forEach((bubble) => {
       show(bubble);
@@ -116,6 +117,15 @@
     emptyNote.hidden = Boolean(list.firstElementChild);
     if (stick) toBottom();
     else if (last > before) jump.hidden = false;
+    showLookedFor();
+  }
+
+  // The entry that a link from elsewhere is about stays in the middle until somebody scrolls.
+  function showLookedFor() {
+    const bubble = lookedFor && bubbleAt(lookedFor);
+    if (!bubble) return;
+    bubble.classList.add("cv-found");
+    bubble.scrollIntoView({ block: "center" });
   }
 
   // --- asking the server ---------------------------------------------------------------------------------------------
@@ -254,5 +264,7 @@
 
   emptyNote.hidden = Boolean(list.firstElementChild);
   toBottom();
+  showLookedFor();
+  ["wheel", "touchmove", "keydown", "pointerdown"].forEach((kind) => box.addEventListener(kind, () => { lookedFor = 0; }));
   if (box.scrollTop < NEAR * 4) loadOlder(); // a tall window shows more than what is there
 })();

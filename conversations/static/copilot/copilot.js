@@ -30,6 +30,7 @@
     let view = 0; // counts what is shown: whatever belongs to an earlier one comes too late
     let reading = null; // the stream being read: { stop(), turn }
     let loaded = false, earliest = null, watching = 0;
+    let known = 0; // the newest message that is shown
 
     // --- talking to the server ---------------------------------------------------------------------------------------
     class Refused extends Error {
@@ -163,6 +164,7 @@
         session = next;
         current.value = next?.id || "new";
         earliest = null;
+        known = 0;
         list.replaceChildren();
         notice();
         busy(false);
@@ -179,9 +181,10 @@
         list.append(...items.map((each) => (each.role === "user" ? userMessage(each.content) : replyMessage(each))));
         box.scrollTop = box.scrollHeight;
         const last = items.at(-1);
+        known = last?.id || 0;
         if (found.turn_id) follow(found.turn_id, mine, place());
         else if (last?.role === "user" && !found.taken_over) failed(place(), "There is no reply to this yet.", true);
-        if (found.taken_over) watch(mine);
+        watch(mine, found.taken_over);
     }
     async function showEarlier() {
         const { items, before } = await data("GET", `/copilot?session_id=${session.id}&last=50&before=${earliest}`);
@@ -196,16 +199,17 @@
         keepingPlace(() => list.append(article));
         return article;
     }
-    /** A colleague has the session: what they write appears by itself. */
-    async function watch(mine) {
-        notice("A colleague has this conversation and will answer here.");
+    /** That a colleague takes the session, writes, or hands it back appears by itself: at once where one has it. */
+    async function watch(mine, taken) {
+        if (taken) notice("A colleague has this conversation and will answer here.");
         const turn = ++watching;
-        while (mine === view && turn === watching) {
-            await wait(5000);
-            if (mine !== view || document.hidden || !session) continue;
+        for (let look = 1; mine === view && turn === watching; look += 1) {
+            await wait(taken ? 5000 : look < 40 ? 15000 : 120000); // a page that is left open is no burden
+            if (mine !== view || turn !== watching || document.hidden || panel.hidden || !session || reading) continue;
             try {
-                const found = await data("GET", `/copilot?session_id=${session.id}&last=50`);
-                if (mine === view && found.items.length !== list.childElementCount) await show(session.id);
+                const found = await data("GET", `/copilot?session_id=${session.id}&last=1`);
+                const news = (found.items[0]?.id || 0) > known || found.session.taken_over !== taken;
+                if (news && mine === view && turn === watching && !reading) await show(session.id);
             } catch { /* the next look may fare better */ }
         }
     }
@@ -290,6 +294,7 @@
                         own.turn = event.data.turn_id;
                         session = { ...(session || {}), id: event.data.session_id, title: event.data.title };
                         current.value = session.id;
+                        known = Math.max(known, event.data.message_id || 0);
                     } else if (event.name === "delta") write(article, event.data);
                     else { over = true; end(article, event, mine); }
                 }
@@ -326,7 +331,8 @@
             if (name === "error" && said.message) { mark(article, said.error); $(".retry", article).hidden = !said.retryable; }
         });
         status(name === "error" ? said.error : said.message ? `The assistant says: ${said.message.content}` : "");
-        if (said.finish_reason === "taken_over") watch(mine);
+        known = Math.max(known, said.message?.id || 0);
+        watch(mine, said.finish_reason === "taken_over");
     }
 
     // --- speaking ----------------------------------------------------------------------------------------------------

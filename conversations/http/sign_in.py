@@ -1,0 +1,53 @@
+"""The limit on both sign-in pages: the copilot's and the back office's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+
+from conversations.services import sign_ins
+from conversations.services.errors import TooManyError
+
+View = Callable[..., HttpResponseBase]
+
+
+def limited(view: View) -> View:
+    """The sign-in page, which is tried so often and no more: then the answer is a 429 with Retry-After, the same
+    whoever it is for and whatever the password."""
+
+    @never_cache
+    @wraps(view)
+    def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        name, address = request.POST.get("username", ""), _address(request)
+        try:
+            sign_ins.count(name, address, timezone.now())
+        except TooManyError as error:
+            minutes = -(-error.retry_after // 60)
+            answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
+            answer["Retry-After"] = str(error.retry_after)
+            return answer
+        page = view(request, *args, **kwargs)
+        # And not somebody who is signed in, and guesses the password of somebody else.
+        if page.status_code == 302 and request.user.get_username() == unicodedata.normalize("NFKC", name).strip():
+            sign_ins.succeeded(name, address)
+        return page
+
+    return answered
+
+
+def _address(request: HttpRequest) -> str:
+    """Where the request is from: as the proxy in front of us says, whose word is the last of the header, or else who
+    speaks to us."""
+    named = request.headers.get("X-Forwarded-For", "").split(",")[-1].strip() if settings.TRUST_PROXY else ""
+    return named or request.META.get("REMOTE_ADDR", "")
