@@ -408,7 +408,7 @@ def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, mod
     expect(page.get_by_role("alert")).to_contain_text("A colleague has this conversation")
     expect(replies(page)).to_have_count(2)
     assert len(model.requests) == 1, "the model is silent"
-    accessible(page)
+    sound(page)
     shot(page, "copilot-colleague")
 
     takeover.hand_back(session.pk, actor=grace, now=timezone.now())
