@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.services.copilot_writer import CopilotWriter
 from conversations.services.dispatcher import Dispatcher
+from memory import llm
 
 
 class Command(BaseCommand):
@@ -35,6 +36,7 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+        llm.warm_up()
         copilot.start()
         given_back = dispatcher.run()
         copilot.join()
