@@ -56,7 +56,7 @@ class Rules:
 
     def clean(self, text: str) -> str:
         """The text without it. Cleaning twice does no more than once."""
-        if self.cards and _MANY_DIGITS.search(text):
+        if self.cards and _may_hold_card(text):
             text = _without_cards(text)
         for pattern in self.patterns:
             text = _without(pattern, text)
@@ -185,6 +185,15 @@ def _without(pattern: str, text: str) -> str:
 
 
 # --- card numbers ----------------------------------------------------------------------------------------------------
+def _may_hold_card(text: str) -> bool:
+    """A quick look: plain text with too few digits is not read any further."""
+    if text.isascii():
+        plain = text.encode()
+        if len(plain) - len(plain.translate(None, b"0123456789")) < _FEWEST:
+            return False
+    return _MANY_DIGITS.search(text) is not None
+
+
 def _without_cards(text: str) -> str:
     """The text with each card number replaced. Where several readings of neighbouring digits are card numbers, all of
     them go: rather a digit too many than half a card left."""
