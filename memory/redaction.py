@@ -90,23 +90,20 @@ class Rules:
     def clean_beginning(self, text: str) -> str:
         """What is certain of a text that is still being written: its beginning, cleaned, without what may yet turn out
         to be part of something to be removed."""
-        if self.patterns:
-            text = text[: self._settled(text)]
-        if self.cards:
-            settled = text.rstrip(_MAY_GO_ON)
-            if any(character.isdigit() for character in text[len(settled) :]):
-                text = settled
-        return self.clean(text)
+        end = max(len(text) - HELD_BACK, 0) if self.patterns else len(text)
+        matches = self._matches(text)
+        before = None
+        while before != end:  # neither way of cutting may cut what the other one left whole
+            before = end
+            if self.cards:
+                end = _before_digits(text, end)
+            end = next((start for start, over in matches if start < end < over), end)
+        return self.clean(text[:end])
 
-    def _settled(self, text: str) -> int:
-        """Where what a pattern may yet match begins: before the last HELD_BACK characters, and within no match."""
-        settled = max(len(text) - HELD_BACK, 0)
+    def _matches(self, text: str) -> list[tuple[int, int]]:
+        """Where the patterns match, from the first on."""
         compiled = [pattern for pattern in map(_known, self.patterns) if pattern]
-        matches = sorted((found.span() for each in compiled for found in each.finditer(text)), reverse=True)
-        for start, end in matches:
-            if start < settled < end:
-                settled = start
-        return settled
+        return sorted(found.span() for each in compiled for found in each.finditer(text))
 
     def _clean_value(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -164,6 +161,12 @@ def _compile(pattern: str) -> Any:
     options.max_mem = COMPILED_BYTES
     options.log_errors = False
     return re2.compile(pattern, options)
+
+
+def _before_digits(text: str, end: int) -> int:
+    """Where what comes before `end`, and may be the beginning of a card number, begins."""
+    settled = len(text[:end].rstrip(_MAY_GO_ON))
+    return settled if any(character.isdigit() for character in text[settled:end]) else end
 
 
 @lru_cache(maxsize=1_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +31,8 @@ from memory import services as memory
 
 State = ContactMatch.State
 LONGEST_REASON = 200
+NEVER = datetime.min.replace(tzinfo=UTC)
+CORRECTED = ["known", "known_until", "known_in", "known_by", "known_at"]  # what staff made of a memory chunk
 
 
 @dataclass(slots=True)
@@ -203,13 +205,26 @@ def _unite(person: Contact, alias: Contact) -> None:
     person.is_guest = person.is_guest and alias.is_guest
     person.opted_out = {**alias.opted_out, **person.opted_out}
     person.hold_reason = _hold(person, alias)
+    _join_corrections(person, alias)
     alias.merged_into = person
-    alias.phone = alias.login = None
-    alias.name = alias.hold_reason = ""
+    alias.phone = alias.login = alias.known_until = alias.known_in = alias.known_at = None
+    alias.name = alias.hold_reason = alias.known = alias.known_by = ""
     alias.opted_out, alias.is_guest = {}, False
-    known = ["phone", "name", "login", "is_guest", "opted_out", "hold_reason"]
-    alias.save(update_fields=[*known, "merged_into"])  # first: of a login there is one contact
-    person.save(update_fields=known)
+    fields = ["phone", "name", "login", "is_guest", "opted_out", "hold_reason", *CORRECTED]
+    alias.save(update_fields=[*fields, "merged_into"])  # first: of a login there is one contact
+    person.save(update_fields=fields)
+
+
+def _join_corrections(person: Contact, alias: Contact) -> None:
+    """What staff say is known of either, the newer first; it stands from the newer one's session on."""
+    said = sorted(
+        (each for each in (person, alias) if each.known), key=lambda each: each.known_until or NEVER, reverse=True
+    )
+    if said:
+        newest, text = said[0], "\n".join(each.known for each in said)
+        for field in CORRECTED:
+            setattr(person, field, getattr(newest, field))
+        person.known = text
 
 
 def _hold(person: Contact, alias: Contact) -> str:

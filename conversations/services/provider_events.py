@@ -56,13 +56,15 @@ def settle_if_usual(request: InboundRequest, adapter: Adapter) -> bool:
             return False
         adapter.verify(request, known.plain)
         [event] = adapter.parse(request)
+        return (
+            isinstance(event, InboundMessage)
+            and event.account == address
+            and inbound.append_from(known.row, known.version, _arrival(known.row, event))
+        )
+    except (OperationalError, InterfaceError):
+        raise
     except Exception:
-        return False  # the thorough way finds it again, and says what it is
-    return (
-        isinstance(event, InboundMessage)
-        and event.account == address
-        and inbound.append_from(known.row, known.version, _arrival(known.row, event))
-    )
+        return False  # the thorough way finds it again, says what it is, and keeps what cannot be settled
 
 
 def receive(request: InboundRequest, adapter: Adapter) -> Outcome:

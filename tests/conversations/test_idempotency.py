@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, IdempotencyKey
-from conversations.services import api_keys, corrections, delivery, lifecycle, sending
+from conversations.services import api_keys, corrections, lifecycle, outbox, sending
 from conversations.services.ledger import SYSTEM
 from tests.conversations.conftest import close, in_business
 from tests.races.threads import together
@@ -109,7 +109,7 @@ def test_a_refusal_is_an_answer_too(server: WebServer, path: str, ids: dict[str,
 def test_after_our_own_fault_it_is_tried_again(server: WebServer, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for fault, status in ((OperationalError("gone"), 503), (RuntimeError("broken"), 500)):
         with monkeypatch.context() as broken:
-            broken.setattr(delivery, "queue", lambda *_, fault=fault: (_ for _ in ()).throw(fault))
+            broken.setattr(outbox, "queue", lambda *_, fault=fault: (_ for _ in ()).throw(fault))
             assert post(server, path, sent()).status == status
         assert said() == []
         assert not IdempotencyKey.objects.exists()

@@ -12,7 +12,6 @@ from django.urls import reverse
 from django.utils import timezone
 
 from channels_out.kinds import AddressKind
-from channels_out.opt_out import wish_of
 from conversations.models import (
     Chunk,
     Contact,
@@ -244,9 +243,7 @@ def test_ended_sessions_and_memory_follow_and_guests_are_remembered(door):
 def test_opt_out_and_hold_stay_whoever_had_them(door):
     match = same_phone(door)
     bea = Contact.objects.get(user_id="bea")
-    wish = wish_of("sms", "STOP", "")
-    assert wish
-    opting_out.mark(bea, "sms", wish, timezone.now())
+    opting_out.opt_out(bea.pk, "sms", reason="asked on the phone", actor=STAFF, now=timezone.now())
     Contact.objects.filter(pk=bea.pk).update(hold_reason="Case 4711")
     Contact.objects.filter(user_id="ann").update(hold_reason="Case 12")
     match.refresh_from_db()
@@ -260,6 +257,18 @@ def test_opt_out_and_hold_stay_whoever_had_them(door):
     assert not Conversation.objects.filter(reply_owed=True).exists()
     with pytest.raises(ConflictError, match="4711"):
         erasing.begin(person.pk, actor=SYSTEM, now=timezone.now())
+
+
+def test_what_staff_said_of_either_stands(door):
+    match = same_phone(door)
+    for user, words in (("ann", "Likes it short."), ("bea", "Speaks Quechua.")):
+        session = Conversation.objects.filter(contact__user_id=user).latest("started_at")
+        corrections.correct(session.pk, 2, words, actor=STAFF, now=timezone.now())
+    merge(match)
+    person, alias = Contact.objects.get(user_id="ann"), Contact.objects.get(user_id="bea")
+    assert sorted(person.known.split("\n")) == ["Likes it short.", "Speaks Quechua."]
+    assert person.known_until is not None
+    assert alias.known == ""
 
 
 def test_twice_is_once_and_a_dismissed_pair_stays_two(door):

@@ -122,6 +122,7 @@ def test_what_a_provider_delivers_is_not_logged(
     server.call("GET", f"{WEBHOOK}?hub.mode=subscribe&hub.verify_token=private-verify&hub.challenge=1")
     assert Chunk.objects.filter(content=TEXT).count() == 1
     break_with_what_it_got(monkeypatch, inbound, "settle")
+    break_with_what_it_got(monkeypatch, inbound, "append_from")
     webhook = meta.text_webhook(TEXT, sender=PHONE.strip("+"), name=NAME)
     assert server.call("POST", WEBHOOK, webhook.body, headers=webhook.headers).status == 200
     assert InboundEvent.objects.get().reason == "processing_failed"

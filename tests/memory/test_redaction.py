@@ -150,9 +150,12 @@ def test_a_form_stays_a_form() -> None:
     assert RULES.clean_body(f'{{"a=b": "{VISA}"') == f'{{"a=b": "{CARD_REMOVED}"'
 
 
-@pytest.mark.parametrize("rules", [RULES, Rules(patterns=(r"secret \w+!",))])
+@pytest.mark.parametrize("rules", [RULES, Rules(patterns=(r"secret \w+!",)), Rules(patterns=(r"SECRET-\d+", "1-SE"))])
 def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: Rules) -> None:
-    text = f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}. " + "secret word! and so on " * 30
+    text = (
+        f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}. "
+        + "secret word! and so on, SECRET-71-SECRET-7 2 " * 20
+    )
     whole = rules.clean(text)
     for length in range(len(text) + 1):
         assert whole.startswith(rules.clean_beginning(text[:length])), length
