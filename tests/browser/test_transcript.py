@@ -120,7 +120,7 @@ def test_a_manager_steers_corrects_and_redacts(page, shop, key):
     page.wait_for_timeout(2500)  # what is being typed outlives a poll
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".cv-wordy")).to_contain_text("Parcel")
-    page.get_by_text("Time line").click()
+    page.locator("summary", has_text="Time line").click()
     expect(page.locator(".cv-ledger").first).to_contain_text("chunk redacted by mona (staff)")
     assert page.faults == []
 
