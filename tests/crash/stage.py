@@ -344,7 +344,8 @@ class Convo:
                 f"CREATE TRIGGER {STOP} BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW WHEN ({when}) "
                 f"EXECUTE FUNCTION {STOP}()"
             )
-            waiting = f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK} AND NOT granted"
+            here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"  # others test beside
+            waiting = f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK} AND NOT granted AND {here}"
             try:
                 yield lambda: eventually(lambda: own.execute(waiting).fetchall(), "somebody comes to where this holds")
             finally:
