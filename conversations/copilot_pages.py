@@ -18,7 +18,7 @@ from django.views.decorators.http import require_safe
 from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
 from conversations.http.sign_in import limited
-from conversations.services import copilot
+from conversations.services.web import copilot
 
 LOGIN = "/copilot/login"
 APP = "/copilot/app"

@@ -15,7 +15,10 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
-from conversations.services import archiving, chat_endings, erasing, lifecycle, remembering, retention
+from conversations.services.answering import chat_endings
+from conversations.services.forgetting import erasing, retention
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import lifecycle
 
 METHODS = ("GET", "POST")
 

@@ -26,8 +26,10 @@ from channels_out.contract import InboundRequest
 from conversations.http.envelope import DATABASE_AWAY, is_json, our_fault
 from conversations.http.throttling import count
 from conversations.http.webhook_body import arrival_of
-from conversations.services import api_keys, inbound, provider_events, reading
+from conversations.services.arriving import inbound, provider_events
+from conversations.services.clients import api_keys
 from conversations.services.errors import DomainError
+from conversations.services.session import reading
 
 log = logging.getLogger(__name__)
 

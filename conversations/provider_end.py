@@ -15,9 +15,9 @@ from django.views.decorators.csrf import csrf_exempt
 
 from channels_out.contract import InboundRequest
 from conversations.http import envelope
-from conversations.services import simulator
-from conversations.services.channel_accounts import SIMULATED_PATIENCE
+from conversations.services.clients.channel_accounts import SIMULATED_PATIENCE
 from conversations.services.database import let_go
+from conversations.services.simulation import simulator
 
 LONGEST_BODY = 100_000  # bytes; no message of ours comes near
 

@@ -8,7 +8,10 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services import archiving, chat_endings, erasing, lifecycle, remembering, retention, summaries
+from conversations.services.answering import chat_endings, summaries
+from conversations.services.forgetting import erasing, retention
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,11 @@ from conversations.http import envelope
 from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
 from conversations.http.webhook_body import NO_CLIENT, arrival_of
 from conversations.models import Client
-from conversations.services import api_keys, chat_endings, inbound, provider_calls, provider_events
+from conversations.services.answering import chat_endings
+from conversations.services.arriving import inbound, provider_events
+from conversations.services.clients import api_keys
 from conversations.services.errors import DomainError, NotFoundError, NotSignedError
+from conversations.services.voice import provider_calls
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
 CHANNELS = frozenset(Channel) - {Channel.WEB}

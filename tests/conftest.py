@@ -13,8 +13,10 @@ from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.models import Client
-from conversations.services import api_keys, delivery, replies
-from conversations.services.dispatcher import ask, deliver
+from conversations.services.answering import replies
+from conversations.services.answering.dispatcher import ask, deliver
+from conversations.services.clients import api_keys
+from conversations.services.delivering import delivery
 from tests import factories
 
 

@@ -17,7 +17,7 @@ from conversations.admin.base import ClientsOwn
 from conversations.admin.confirmed import confirmed
 from conversations.admin.simulator import SimulatorPages
 from conversations.models import ChannelAccount
-from conversations.services import channel_accounts, setup
+from conversations.services.clients import channel_accounts, setup
 from conversations.services.errors import DomainError, InvalidError
 
 PREFIX = "credential_"

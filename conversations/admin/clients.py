@@ -15,7 +15,7 @@ from conversations.admin.retention import RetentionPages
 from conversations.admin.spans import SpanField
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
-from conversations.services import setup
+from conversations.services.clients import setup
 from conversations.services.spans import in_words
 from memory.redaction import CARD_REMOVED, REDACTED
 

@@ -14,7 +14,8 @@ from django.views.decorators.http import require_GET
 from conversations.admin import entries
 from conversations.admin.entries import Line
 from conversations.admin.long_list import LongList
-from conversations.services import clock, holds
+from conversations.services.forgetting import holds
+from conversations.services.session import clock
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.long_list import LongList
 from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
-from conversations.services import erasing, opting_out
 from conversations.services.export import person
+from conversations.services.forgetting import erasing
+from conversations.services.people import opting_out
 
 
 class OptedOut(admin.SimpleListFilter):

@@ -16,7 +16,7 @@ from conversations.admin import access
 from conversations.admin.entries import plainly
 from conversations.admin.long_list import LongList
 from conversations.models import Chunk, Conversation, Turn
-from conversations.services import prompts
+from conversations.services.answering import prompts
 from conversations.services.errors import DomainError
 
 

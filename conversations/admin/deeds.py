@@ -12,20 +12,14 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import Conversation, EndedBy, Step
-from conversations.services import (
-    audit,
-    channel_accounts,
-    closing,
-    corrections,
-    holds,
-    resending,
-    sending,
-    steps,
-    takeover,
-)
-from conversations.services.details import edit_details
+from conversations.services import audit
+from conversations.services.clients import channel_accounts
+from conversations.services.delivering import resending, sending
 from conversations.services.errors import InvalidError, NotFoundError
-from conversations.services.ledger import Actor, Kind
+from conversations.services.forgetting import holds
+from conversations.services.session import closing, corrections, steps, takeover
+from conversations.services.session.details import edit_details
+from conversations.services.session.ledger import Actor, Kind
 
 LONGEST_REPLY = 100_000
 LONGEST_TEXT = 20_000

@@ -19,7 +19,7 @@ from conversations.models import (
     Step,
     Turn,
 )
-from conversations.services import recall
+from conversations.services.keeping import recall
 from memory import services as memory
 
 NEWEST = 50

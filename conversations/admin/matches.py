@@ -21,7 +21,7 @@ from conversations.admin.deeds import staff
 from conversations.admin.entries import plainly
 from conversations.admin.long_list import LongList
 from conversations.models import Contact, ContactMatch
-from conversations.services import merging
+from conversations.services.people import merging
 
 QUESTION = (
     "Addresses, sessions and memory of both become one contact's: the page before says which, and how many. Two open"

@@ -21,7 +21,7 @@ from conversations.admin.base import ClientsOwn, Page
 from conversations.admin.confirmed import confirmed
 from conversations.admin.once import shown_once
 from conversations.models import Membership
-from conversations.services import people
+from conversations.services.clients import staff
 from conversations.services.errors import ConflictError
 
 
@@ -92,7 +92,7 @@ class MembershipAdmin(Page):
         if change or obj.user_id:
             super().save_model(request, obj, form, change)
             return
-        made, obj.password = people.create_staff(form.cleaned_data["user_name"], obj.client, obj.role)
+        made, obj.password = staff.create_staff(form.cleaned_data["user_name"], obj.client, obj.role)
         obj.pk, obj.user = made.pk, made.user
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
@@ -113,7 +113,7 @@ class MembershipAdmin(Page):
         theirs = Membership.objects.filter(user=user)
         if user.is_superuser or not all(access.can(request.user, Role.MANAGER, each.client_id) for each in theirs):
             raise ConflictError("Only an administrator can give this person a new password.", code="not_yours")
-        password = people.renew_password(user)
+        password = staff.renew_password(user)
         self.note(request, "renewed the password of", membership)
         return self._show(request, membership, password)
 

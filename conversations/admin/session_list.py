@@ -25,7 +25,7 @@ from conversations.admin.base import ClientsOwn
 from conversations.admin.entries import plainly, waits_for
 from conversations.admin.long_list import LongChangeList, LongList
 from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
-from conversations.services import searching
+from conversations.services.keeping import searching
 
 SNIPPET = 90
 CONTACTS_FOUND = 200

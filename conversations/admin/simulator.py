@@ -26,9 +26,9 @@ from conversations.admin.access import Role
 from conversations.admin.base import Page
 from conversations.admin.deeds import text_of, whole
 from conversations.models import ChannelAccount, Client
-from conversations.services import phone, simulated_accounts, simulated_calls, simulator
 from conversations.services.errors import DomainError, InvalidError, NotFoundError
-from conversations.services.simulator import Delivery
+from conversations.services.simulation import phone, simulated_accounts, simulated_calls, simulator
+from conversations.services.simulation.simulator import Delivery
 
 Answer = TypeVar("Answer", bound=HttpResponse)
 

@@ -33,11 +33,11 @@ from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import Growing
 from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, room
 from conversations.models import Conversation, Turn
-from conversations.services import copilot, copilot_turns
-from conversations.services.copilot import User
-from conversations.services.copilot_feed import Ended, Piece, Place, Reader, feed
-from conversations.services.copilot_turns import Asked, Question
-from conversations.services.replies import HUMAN_WANTED
+from conversations.services.answering.replies import HUMAN_WANTED
+from conversations.services.web import copilot, copilot_turns
+from conversations.services.web.copilot import User
+from conversations.services.web.copilot_feed import Ended, Piece, Place, Reader, feed
+from conversations.services.web.copilot_turns import Asked, Question
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 900.0  # then the reader comes back

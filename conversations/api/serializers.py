@@ -10,8 +10,8 @@ from rest_framework import serializers
 
 from channels_out.kinds import Channel
 from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
-from conversations.services.outreach import CHANNELS
-from conversations.services.steps import FINAL
+from conversations.services.session.outreach import CHANNELS
+from conversations.services.session.steps import FINAL
 
 LONGEST_TEXT = 100_000
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers whose \s is narrower
@@ -130,7 +130,7 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
 
 
 class ConversationDetailSerializer(ConversationSerializer):
-    """A session with its steps and newest chunks; describes what services/reading.py builds."""
+    """A session with its steps and newest chunks; describes what services/session/reading.py builds."""
 
     device = serializers.CharField(
         allow_null=True, read_only=True, help_text="The address of the contact that replies go to."

@@ -1,4 +1,4 @@
-"""The sync protocol's routes, `/api/v1/…`: thin edges over services/sync.py and services/sync_state.py."""
+"""The sync protocol's routes, `/api/v1/…`: thin edges over the sync modules of services/agents."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from conversations.api.sync_serializers import (
 from conversations.http.auth import actor, key_of
 from conversations.http.idempotency import OncePerKey
 from conversations.models import Client
-from conversations.services import sync, sync_state
+from conversations.services.agents import sync, sync_state
+from conversations.services.agents.sync import Caller
+from conversations.services.agents.sync_state import SessionState, as_json
 from conversations.services.errors import NotFoundError
-from conversations.services.sync import Caller
-from conversations.services.sync_state import SessionState, as_json
 
 IF_MATCH = OpenApiParameter(
     "If-Match",

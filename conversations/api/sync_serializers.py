@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from conversations.api.serializers import LONGEST_TEXT, Choice, Text
 from conversations.models.agent_state import Intent
-from conversations.services.sync_state import phone_of
+from conversations.services.agents.sync_state import phone_of
 
 LONGEST_ID = 200
 LONGEST_EXTENSION = 30 * 24  # hours
@@ -170,7 +170,7 @@ class SyncSerializer(serializers.Serializer[Any]):
     isActive = YesOrNo(required=False, allow_null=True, help_text="false ends the session.")  # noqa: N815
 
 
-# --- what is given; services/sync_state.py builds it ------------------------------------------------------------------
+# --- what is given; services/agents/sync_state.py builds it ----------------------------------------------------------
 class StateSerializer(serializers.Serializer[Any]):
     """The state object."""
 

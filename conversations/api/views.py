@@ -41,10 +41,13 @@ from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services import api_keys, closing, contacts, outreach, reading, sending, steps, takeover
+from conversations.services.clients import api_keys
+from conversations.services.delivering import sending
 from conversations.services.errors import NotFoundError
 from conversations.services.export.transcripts import FORMATS
-from conversations.services.outreach import Outreach
+from conversations.services.people import contacts
+from conversations.services.session import closing, outreach, reading, steps, takeover
+from conversations.services.session.outreach import Outreach
 
 DEFAULT_CHUNKS = 10
 

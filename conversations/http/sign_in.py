@@ -14,7 +14,7 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
-from conversations.services import sign_ins
+from conversations.services.clients import sign_ins
 from conversations.services.errors import TooManyError
 
 View = Callable[..., HttpResponseBase]

@@ -13,8 +13,8 @@ class CallAnswer(models.Model):
     """The answer to one request about a call: asked again, it is the same.
 
     `key` names the request within its call. What was said is not kept here but told by the chunks from `first_position`
-    to `last_position` (0: none) and `phrase`, a key of services/spoken.py; so the last position of all answers is how
-    far the caller has heard the session. `turn`, `again` and `waited` come back with the provider's next request.
+    to `last_position` (0: none) and `phrase`, a key of services/voice/spoken.py; so the last position of all answers is
+    how far the caller has heard the session. `turn`, `again` and `waited` come back with the provider's next request.
     """
 
     conversation = models.ForeignKey(

@@ -16,7 +16,7 @@ from conversations.models.contact import Contact
 class ContactMatch(models.Model):
     """What says that two contacts of a client are one person, and what staff made of it.
 
-    open ──► merged      (services/merging.py)
+    open ──► merged      (services/people/merging.py)
       └────► dismissed   they are two; they can still be merged
 
     A pair has one row, `first` before `second` by id; the first thing that says so is kept, others add nothing.

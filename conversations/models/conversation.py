@@ -269,7 +269,7 @@ class Chunk(models.Model):
     """One entry of a session, at a position of its own: 1, 2, 3… without gaps.
 
     `dedupe_key` is set for what a provider may deliver again: 128 bits of a hash over where it came from and
-    `message_id`, unique over all chunks (services/inbound.py makes it).
+    `message_id`, unique over all chunks (services/arriving/inbound.py makes it).
     """
 
     conversation = models.ForeignKey(

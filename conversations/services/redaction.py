@@ -1,7 +1,7 @@
 """What is removed from a client's texts before they are kept: its rules, at hand wherever a text enters.
 
 Whoever has the client's row takes the rules from it. The fast way of a message has no row: it cleans by the rules that
-this process last saw, and its statement (services/append.py) does nothing unless the client's are still these.
+this process last saw, and its statement (services/arriving/append.py) does nothing unless the client's are still these.
 """
 
 from __future__ import annotations

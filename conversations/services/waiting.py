@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversations.services.database import row
-from conversations.services.pauses import NOT_PAUSED
+from conversations.services.delivering.pauses import NOT_PAUSED
 
 LATE_SECONDS = 60
 

@@ -15,8 +15,9 @@ from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from conversations.models import Chunk, Conversation, Feedback
-from conversations.services import sending, takeover
-from conversations.services.ledger import Actor
+from conversations.services.delivering import sending
+from conversations.services.session import takeover
+from conversations.services.session.ledger import Actor
 from tests.copilot.conftest import _no_thread_is_left, model, roofers, writer  # noqa: F401 - fixtures
 from tests.copilot.reading import user
 from tests.fakes.openai import FakeOpenAI

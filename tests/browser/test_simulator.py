@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from conversations.models import Chunk, Client, Message
-from conversations.services import simulated_accounts
-from conversations.services.dispatcher import Dispatcher
+from conversations.services.answering.dispatcher import Dispatcher
+from conversations.services.simulation import simulated_accounts
 from tests.conversations.staff import PASSWORD, staff
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]

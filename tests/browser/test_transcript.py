@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from playwright.sync_api import expect
 
 from conversations.models import Chunk, Conversation, Membership
-from conversations.services import sessions
+from conversations.services.session import sessions
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.test_admin_transcript_bulk import many
 

@@ -36,7 +36,7 @@ from conversations.client import (
     use,
 )
 from conversations.models import Chunk, Client, Conversation
-from conversations.services import lifecycle
+from conversations.services.session import lifecycle
 from tests.crash.stage import Convo
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the server

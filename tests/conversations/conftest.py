@@ -9,8 +9,9 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation
-from conversations.services import api_keys, closing, sessions
-from conversations.services.ledger import SYSTEM
+from conversations.services.clients import api_keys
+from conversations.services.session import closing, sessions
+from conversations.services.session.ledger import SYSTEM
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in

@@ -36,7 +36,10 @@ from conversations.models import (
     RefusedWebhooks,
     RetentionReport,
 )
-from conversations.services import api_keys, audit, matching, sessions
+from conversations.services import audit
+from conversations.services.clients import api_keys
+from conversations.services.people import matching
+from conversations.services.session import sessions
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
 

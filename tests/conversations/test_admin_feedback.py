@@ -10,10 +10,11 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Conversation, Feedback
-from conversations.services import copilot, copilot_turns, copilot_writing, corrections
-from conversations.services.copilot import User
-from conversations.services.copilot_turns import Question
-from conversations.services.ledger import Actor
+from conversations.services.session import corrections
+from conversations.services.session.ledger import Actor
+from conversations.services.web import copilot, copilot_turns, copilot_writing
+from conversations.services.web.copilot import User
+from conversations.services.web.copilot_turns import Question
 from tests import factories
 from tests.conversations.back_office import sign_in
 from tests.copilot.reading import user

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
-from conversations.services import corrections
-from conversations.services.ledger import SYSTEM
+from conversations.services.session import corrections
+from conversations.services.session.ledger import SYSTEM
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import sign_in
 from tests.fakes.openai import FakeOpenAI

@@ -9,7 +9,7 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message
-from conversations.services import sessions
+from conversations.services.session import sessions
 from tests.conftest import send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
 

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import BulkJob, Client, Contact, Conversation, ConversationEvent, Membership
-from conversations.services import corrections, sessions
-from conversations.services.ledger import SYSTEM
+from conversations.services.session import corrections, sessions
+from conversations.services.session.ledger import SYSTEM
 from tests import factories
 from tests.conversations.back_office import sign_in
 

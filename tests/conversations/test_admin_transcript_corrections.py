@@ -10,8 +10,9 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Correction, Message, Turn
-from conversations.services import corrections, replies, sessions
-from conversations.services.ledger import SYSTEM
+from conversations.services.answering import replies
+from conversations.services.session import corrections, sessions
+from conversations.services.session.ledger import SYSTEM
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation
-from conversations.services import sessions
+from conversations.services.session import sessions
 from tests import factories
 from tests.conversations.back_office import sign_in
 

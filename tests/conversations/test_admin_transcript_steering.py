@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import ChannelAccount, ConversationEvent, Message, Step
-from conversations.services import sessions
+from conversations.services.session import sessions
 from tests.conftest import send_all
 from tests.conversations.back_office import do, news, page_of
 

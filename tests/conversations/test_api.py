@@ -20,7 +20,7 @@ from conversations.models import (
     Message,
     Step,
 )
-from conversations.services import sessions
+from conversations.services.session import sessions
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.conftest import close

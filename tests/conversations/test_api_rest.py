@@ -16,7 +16,8 @@ from conversations.models import (
     Message,
     Step,
 )
-from conversations.services import lifecycle, waiting
+from conversations.services import waiting
+from conversations.services.session import lifecycle
 from tests import factories
 from tests.conftest import Door, reply_to_all
 from tests.conversations.conftest import close

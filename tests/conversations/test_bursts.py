@@ -11,8 +11,11 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Client, Conversation
-from conversations.services import inbound, replies, sessions, setup
-from conversations.services.contacts import Person
+from conversations.services.answering import replies
+from conversations.services.arriving import inbound
+from conversations.services.clients import setup
+from conversations.services.people.contacts import Person
+from conversations.services.session import sessions
 from tests.conftest import reply_to_all
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +36,7 @@ def patient(shop):
 @pytest.fixture(params=["own json", "own json, slowly", "provider", "provider, slowly", "service"])
 def says(request, patient, key):
     """Each way in which a message is appended: `says(text, seconds after T0)`. Slowly: not by the one statement."""
-    from conversations.services import api_keys
+    from conversations.services.clients import api_keys
 
     account = ChannelAccount.objects.get(client=patient, channel="sms")
     conversation_id = []

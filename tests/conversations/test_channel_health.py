@@ -10,7 +10,10 @@ from django.utils import timezone
 
 from channels_out.simulators import orb
 from conversations.models import ChannelAccount, Conversation, Message, SendPause, StaffAction
-from conversations.services import delivery, lifecycle, setup, waiting
+from conversations.services import waiting
+from conversations.services.clients import setup
+from conversations.services.delivering import delivery
+from conversations.services.session import lifecycle
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
 from tests.conversations.test_orb_webhook import account, gateway, hears, post  # noqa: F401 - fixtures
@@ -43,7 +46,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     token, ids = delivery.claim(timezone.now(), 10)
     gateway.fail_next(Fault(status=401))
     sendings = [delivery.begin(pk, token, timezone.now()) for pk in ids[:1]]
-    from conversations.services.dispatcher import deliver
+    from conversations.services.answering.dispatcher import deliver
 
     delivery.failed(sendings[0], deliver(sendings[0]), timezone.now())
     assert [delivery.begin(pk, token, timezone.now()) for pk in ids[1:]] == [None, None], "they were claimed already"
@@ -140,8 +143,8 @@ def test_a_throttled_pair_holds_up_nobody_else_of_the_account(gateway, account):
     assert states() == ["queued", "sent"]
     assert SendPause.objects.get().to_address == "a"
     hears_again = Conversation.objects.get(device__address="a")
-    from conversations.services import closing
-    from conversations.services.ledger import SYSTEM
+    from conversations.services.session import closing
+    from conversations.services.session.ledger import SYSTEM
 
     closing.close(hears_again.pk, ended_by="user", actor=SYSTEM, now=timezone.now())
     say(gateway, "a", "A new session")
@@ -159,7 +162,7 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
         token, ids = delivery.claim(timezone.now(), 10)
         now = timezone.now()
         sendings = [delivery.begin(pk, token, now) for pk in ids]
-        from conversations.services.dispatcher import deliver
+        from conversations.services.answering.dispatcher import deliver
 
         for sending in sendings:
             delivery.failed(sending, deliver(sending), now)

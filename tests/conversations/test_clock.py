@@ -25,21 +25,14 @@ from conversations.models import (
     Turn,
 )
 from conversations.models import RetentionRule as R
-from conversations.services import (
-    archiving,
-    clock,
-    delivery,
-    holds,
-    lifecycle,
-    policies,
-    remembering,
-    replies,
-    retention,
-    takeover,
-)
-from conversations.services.clock import Prospect
-from conversations.services.ledger import SYSTEM
-from conversations.services.policies import Policy
+from conversations.services.answering import replies
+from conversations.services.delivering import delivery
+from conversations.services.forgetting import holds, policies, retention
+from conversations.services.forgetting.policies import Policy
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import clock, lifecycle, takeover
+from conversations.services.session.clock import Prospect
+from conversations.services.session.ledger import SYSTEM
 from memory.models import Memory
 from tests import factories
 from tests.conftest import reply_to_all, send_all

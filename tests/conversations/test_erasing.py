@@ -25,9 +25,13 @@ from conversations.models import (
     Membership,
     MessageTombstone,
 )
-from conversations.services import chat_endings, closing, erasing, lifecycle, remembering, sending
+from conversations.services.answering import chat_endings
+from conversations.services.delivering import sending
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
-from conversations.services.ledger import SYSTEM
+from conversations.services.forgetting import erasing
+from conversations.services.keeping import remembering
+from conversations.services.session import closing, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from memory.models import Memory, MemoryVector
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in

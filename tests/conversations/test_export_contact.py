@@ -27,11 +27,13 @@ from conversations.models import (
     InboundEvent,
     StaffAction,
 )
-from conversations.services import closing, corrections, remembering, sending
 from conversations.services.database import rows
+from conversations.services.delivering import sending
 from conversations.services.errors import NotFoundError
 from conversations.services.export import person
-from conversations.services.ledger import SYSTEM
+from conversations.services.keeping import remembering
+from conversations.services.session import closing, corrections
+from conversations.services.session.ledger import SYSTEM
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
 from tests.factories import ContactFactory, ConversationFactory

@@ -13,10 +13,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Conversation, ConversationEvent
-from conversations.services import archiving, closing, corrections, remembering, sessions
 from conversations.services.database import rows
 from conversations.services.export import transcripts
-from conversations.services.ledger import SYSTEM
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import closing, corrections, sessions
+from conversations.services.session.ledger import SYSTEM
 from tests.factories import ConversationFactory
 
 pytestmark = pytest.mark.django_db

@@ -12,7 +12,9 @@ from django.utils import timezone
 
 from conversations.front_door import in_front_of
 from conversations.models import ApiKey, Client, Contact, ContactIdentity, Conversation
-from conversations.services import api_keys, inbound, reading
+from conversations.services.arriving import inbound
+from conversations.services.clients import api_keys
+from conversations.services.session import reading
 from convo_project import wsgi
 from tests.conversations.conftest import close
 from tests.routes import Answer, WebServer, assert_failure, written

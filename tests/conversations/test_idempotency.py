@@ -11,8 +11,10 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, IdempotencyKey
-from conversations.services import api_keys, corrections, lifecycle, outbox, sending
-from conversations.services.ledger import SYSTEM
+from conversations.services.clients import api_keys
+from conversations.services.delivering import outbox, sending
+from conversations.services.session import corrections, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from tests.conversations.conftest import close, in_business
 from tests.races.threads import together
 from tests.routes import ONCE, Answer, Operation, WebServer, assert_failure, good_body, written

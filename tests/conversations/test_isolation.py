@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from conversations.models import ChannelAccount, Client, Conversation
-from conversations.services import opening
+from conversations.services.session import opening
 from tests.conversations.conftest import close, in_business
 from tests.routes import OPERATIONS, WITH_ID, Answer, Operation, WebServer, assert_failure, good_body, written
 

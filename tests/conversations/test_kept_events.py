@@ -11,7 +11,9 @@ from django.utils import timezone
 
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from conversations.models import Chunk, Client, Conversation, InboundEvent, Message, RefusedWebhooks, StaffAction
-from conversations.services import inbound, kept_events, lifecycle, provider_events, replaying, setup
+from conversations.services.arriving import inbound, kept_events, provider_events, replaying
+from conversations.services.clients import setup
+from conversations.services.session import lifecycle
 from conversations.tasks import clean_up
 from tests import factories
 from tests.conftest import reply_to_all, send_all

@@ -7,7 +7,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from conversations.models import ChannelAccount, Chunk, Conversation, InboundEvent
-from conversations.services import known_accounts, setup
+from conversations.services.arriving import known_accounts
+from conversations.services.clients import setup
 from tests import factories
 from tests.fakes.meta import FakeMeta
 from tests.routes import Answer, WebServer

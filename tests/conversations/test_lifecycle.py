@@ -11,8 +11,8 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
-from conversations.services import deadlines, lifecycle, sessions
 from conversations.services.database import rows
+from conversations.services.session import deadlines, lifecycle, sessions
 from tests import factories
 
 pytestmark = pytest.mark.django_db

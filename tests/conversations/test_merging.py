@@ -24,20 +24,15 @@ from conversations.models import (
     StaffAction,
     Turn,
 )
-from conversations.services import (
-    closing,
-    corrections,
-    erasing,
-    inbound,
-    merging,
-    opting_out,
-    remembering,
-    replies,
-    sessions,
-)
-from conversations.services.contacts import Person
+from conversations.services.answering import replies
+from conversations.services.arriving import inbound
 from conversations.services.errors import ConflictError, NotFoundError
-from conversations.services.ledger import SYSTEM, Actor, record
+from conversations.services.forgetting import erasing
+from conversations.services.keeping import remembering
+from conversations.services.people import merging, opting_out
+from conversations.services.people.contacts import Person
+from conversations.services.session import closing, corrections, sessions
+from conversations.services.session.ledger import SYSTEM, Actor, record
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -356,7 +351,7 @@ def test_every_table_with_a_contact_is_known_to_merging():
         model for model in apps.get_models() for field in model._meta.concrete_fields if field.related_model is Contact
     }
     known = {Conversation, ContactIdentity, Contact, ContactMatch}
-    assert of_contacts == known, "services/merging.py must move what a new table holds"
+    assert of_contacts == known, "services/people/merging.py must move what a new table holds"
 
 
 # --- in the back office ----------------------------------------------------------------------------------------------

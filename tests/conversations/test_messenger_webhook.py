@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import delivery, inbound, provider_events, replaying
+from conversations.services.arriving import inbound, provider_events, replaying
+from conversations.services.delivering import delivery
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
@@ -49,8 +50,8 @@ def statuses():
 
 
 def say(text):
-    from conversations.services import sending
-    from conversations.services.ledger import SYSTEM
+    from conversations.services.delivering import sending
+    from conversations.services.session.ledger import SYSTEM
 
     sending.send(Conversation.objects.get().pk, text, actor=SYSTEM, now=timezone.now())
 

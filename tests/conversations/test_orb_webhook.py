@@ -13,7 +13,8 @@ from django.utils import timezone
 
 from channels_out.simulators import orb
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, InboundEvent, Message, RefusedWebhooks
-from conversations.services import delivery, setup
+from conversations.services.clients import setup
+from conversations.services.delivering import delivery
 from conversations.services.errors import InvalidError
 from tests import factories
 from tests.conftest import reply_to_all, send_all

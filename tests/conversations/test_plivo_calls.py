@@ -18,8 +18,11 @@ from channels_out.simulators import plivo_payloads as payloads
 from conversations.engines import registry as engines
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import calls, lifecycle, provider_events, setup, spoken
-from conversations.services.dispatcher import Dispatcher
+from conversations.services.answering.dispatcher import Dispatcher
+from conversations.services.arriving import provider_events
+from conversations.services.clients import setup
+from conversations.services.session import lifecycle
+from conversations.services.voice import calls, spoken
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.test_plivo_sms_webhook import post

@@ -10,7 +10,8 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import channel_accounts, delivery, setup
+from conversations.services.clients import channel_accounts, setup
+from conversations.services.delivering import delivery
 from conversations.services.errors import ConflictError
 from tests import factories
 from tests.conftest import reply_to_all, send_all

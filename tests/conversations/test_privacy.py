@@ -14,7 +14,8 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.errors import SendError
 from conversations.engines import registry
 from conversations.models import Assistant, Chunk, Client, InboundEvent, Message, Turn
-from conversations.services import inbound, setup
+from conversations.services.arriving import inbound
+from conversations.services.clients import setup
 from tests.conftest import Door, reply_to_all, send_all
 from tests.fakes.meta import FakeMeta
 from tests.fakes.openai import FakeOpenAI

@@ -14,11 +14,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Contact, Conversation, ConversationEvent, Turn
-from conversations.services import corrections, recall, remembering, replies
-from conversations.services.details import edit_details
-from conversations.services.dispatcher import Dispatcher
-from conversations.services.ledger import Actor
-from conversations.services.opening import NOTHING_KNOWN, RECALL_TOKENS
+from conversations.services.answering import replies
+from conversations.services.answering.dispatcher import Dispatcher
+from conversations.services.keeping import recall, remembering
+from conversations.services.session import corrections
+from conversations.services.session.details import edit_details
+from conversations.services.session.ledger import Actor
+from conversations.services.session.opening import NOTHING_KNOWN, RECALL_TOKENS
 from memory import services as memory
 from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all

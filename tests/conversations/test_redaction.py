@@ -15,9 +15,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Conversation, InboundEvent, RollingSummary, Turn
-from conversations.services import corrections, inbound, redaction, remembering, replaying, replies, sessions, summaries
-from conversations.services.details import edit_details
-from conversations.services.ledger import SYSTEM
+from conversations.services import redaction
+from conversations.services.answering import replies, summaries
+from conversations.services.arriving import inbound, replaying
+from conversations.services.keeping import remembering
+from conversations.services.session import corrections, sessions
+from conversations.services.session.details import edit_details
+from conversations.services.session.ledger import SYSTEM
 from memory.redaction import CARD_REMOVED, REDACTED
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import do
@@ -138,7 +142,7 @@ def test_raw_events_are_kept_without_it_and_can_be_replayed(strict: Client, monk
 
 
 def test_what_is_told_on_the_phone_is_kept_without_it(strict: Client, settings: Any) -> None:
-    from conversations.services import setup
+    from conversations.services.clients import setup
 
     settings.PUBLIC_BASE_URL = "https://convo.example"
     settings.VOICE_REPLY_SECONDS = 0.0

@@ -11,8 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, MessageTombstone
-from conversations.services import archiving, corrections, lifecycle, remembering
-from conversations.services.ledger import Actor
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import corrections, lifecycle
+from conversations.services.session.ledger import Actor
 from memory import services as memory
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all

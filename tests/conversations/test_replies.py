@@ -10,8 +10,10 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services import closing, replies, setup
-from conversations.services.ledger import SYSTEM
+from conversations.services.answering import replies
+from conversations.services.clients import setup
+from conversations.services.session import closing
+from conversations.services.session.ledger import SYSTEM
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.openai import FakeOpenAI
 

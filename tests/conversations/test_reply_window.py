@@ -10,8 +10,8 @@ from django.utils import timezone
 from channels_out.simulators import messenger as composed
 from channels_out.simulators import whatsapp
 from conversations.models import Assistant, ChannelAccount, Chunk, Conversation, Message
-from conversations.services import sending
-from conversations.services.ledger import SYSTEM
+from conversations.services.delivering import sending
+from conversations.services.session.ledger import SYSTEM
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger
@@ -74,8 +74,8 @@ def test_after_a_day_text_fails_and_says_why(meta, account):
 def send_all_or_none():
     """Like send_all, where begin may refuse. Returns how many sends were tried."""
     from channels_out.contract import SendResult
-    from conversations.services import delivery
-    from conversations.services.dispatcher import deliver
+    from conversations.services.answering.dispatcher import deliver
+    from conversations.services.delivering import delivery
 
     tried = 0
     while True:
@@ -127,7 +127,7 @@ def test_one_template_is_enough_until_they_answer(meta, account):
 
 def test_a_session_that_we_open_begins_with_the_template(meta, account, door):
     template()
-    from conversations.services.sessions import create_conversation
+    from conversations.services.session.sessions import create_conversation
 
     ChannelAccount.objects.filter(provider="sandbox").delete()
     conversation = create_conversation(door.shop.pk, "51988888888", "whatsapp", "Tell them")
@@ -214,7 +214,7 @@ def test_messengers_own_word_that_it_is_too_late_fails_and_says_so(shop, status)
 
 
 def test_staff_may_send_it_again_once_they_wrote(meta, account, door):
-    from conversations.services import resending
+    from conversations.services.delivering import resending
 
     writes(meta, ago=LONG_AGO)
     say("Good morning")

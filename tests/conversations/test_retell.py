@@ -11,8 +11,10 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
-from conversations.services import chat_endings, corrections, dispatcher, lifecycle, replies, sending
-from conversations.services.ledger import SYSTEM
+from conversations.services.answering import chat_endings, dispatcher, replies
+from conversations.services.delivering import sending
+from conversations.services.session import corrections, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.retell_shop import answers_by_retell, due_now
@@ -89,8 +91,8 @@ def test_the_agent_s_own_first_words_are_the_greeting(door: Door, retell: FakeRe
 def test_of_two_contacts_with_one_phone_the_newest_session_is_found(door: Door, retell: FakeRetell) -> None:
     """Two programs know the person by ids of their own; WhatsApp knows the number alone."""
     from channels_out.kinds import AddressKind
-    from conversations.services import contacts
-    from conversations.services.contacts import Person
+    from conversations.services.people import contacts
+    from conversations.services.people.contacts import Person
 
     for user_id in ("crm-1", "crm-2", "crm-3"):
         contact = factories.ContactFactory(client=door.shop, user_id=user_id, phone=PHONE, is_guest=False)

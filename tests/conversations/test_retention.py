@@ -25,10 +25,12 @@ from conversations.models import (
     Turn,
 )
 from conversations.models import RetentionRule as R
-from conversations.services import archiving, corrections, erasing, holds, lifecycle, policies, remembering, retention
 from conversations.services.errors import ConflictError, InvalidError
-from conversations.services.ledger import SYSTEM
-from conversations.services.policies import Policy
+from conversations.services.forgetting import erasing, holds, policies, retention
+from conversations.services.forgetting.policies import Policy
+from conversations.services.keeping import archiving, remembering
+from conversations.services.session import corrections, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from memory.models import Memory
 from tests import factories
 from tests.conftest import reply_to_all, send_all

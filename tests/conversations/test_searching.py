@@ -10,8 +10,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Client, Membership
-from conversations.services import closing, remembering
-from conversations.services.ledger import SYSTEM
+from conversations.services.keeping import remembering
+from conversations.services.session import closing
+from conversations.services.session.ledger import SYSTEM
 from tests.conversations.back_office import sign_in
 
 LIST = reverse("admin:conversations_conversation_changelist")

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent, Message, Step
-from conversations.services import lifecycle
+from conversations.services.session import lifecycle
 from tests.conftest import reply_to_all, send_all
 
 pytestmark = pytest.mark.django_db

@@ -10,8 +10,9 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import SignInTries
-from conversations.services import lifecycle, sign_ins
+from conversations.services.clients import sign_ins
 from conversations.services.errors import TooManyError
+from conversations.services.session import lifecycle
 from tests.conversations.staff import PASSWORD, superuser
 from tests.races.threads import outcomes
 

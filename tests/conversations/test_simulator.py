@@ -21,8 +21,9 @@ from conversations.models import (
     SimulatedFault,
     StaffAction,
 )
-from conversations.services import demo, setup, simulated_accounts, simulator
-from conversations.services.channel_accounts import as_account
+from conversations.services.clients import demo, setup
+from conversations.services.clients.channel_accounts import as_account
+from conversations.services.simulation import simulated_accounts, simulator
 from tests.conftest import Door, reply_to_all
 from tests.conversations.staff import signed_in, staff, superuser
 

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, ConversationEvent, OrderLink
-from conversations.services import lifecycle
+from conversations.services.session import lifecycle
 from tests import factories
 from tests.conftest import Door, reply_to_all
 from tests.races.threads import together

@@ -10,8 +10,10 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services import delivery, lifecycle, replies, rules, sending, takeover
-from conversations.services.ledger import Actor
+from conversations.services.answering import replies, rules
+from conversations.services.delivering import delivery, sending
+from conversations.services.session import lifecycle, takeover
+from conversations.services.session.ledger import Actor
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
 

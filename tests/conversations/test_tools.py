@@ -10,9 +10,10 @@ from django.utils import timezone
 from conversations.engines.contract import PendingStep
 from conversations.engines.tools import TOOLS, Toolbox
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Step, Turn
-from conversations.services import corrections, replies, steps
-from conversations.services.dispatcher import ask
-from conversations.services.ledger import SYSTEM, Actor
+from conversations.services.answering import replies
+from conversations.services.answering.dispatcher import ask
+from conversations.services.session import corrections, steps
+from conversations.services.session.ledger import SYSTEM, Actor
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.openai import FakeOpenAI
 

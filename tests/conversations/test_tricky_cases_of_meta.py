@@ -14,8 +14,8 @@ from channels_out.simulators import messenger as composed
 from channels_out.simulators import whatsapp
 from channels_out.simulators.wire import Webhook, meta_json, meta_signature, signed_by_meta
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services import delivery, sending
-from conversations.services.ledger import SYSTEM
+from conversations.services.delivering import delivery, sending
+from conversations.services.session.ledger import SYSTEM
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post

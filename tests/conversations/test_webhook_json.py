@@ -19,7 +19,7 @@ from conversations.models import (
     Conversation,
     ConversationEvent,
 )
-from conversations.services import lifecycle, opening
+from conversations.services.session import lifecycle, opening
 from tests import factories
 from tests.conftest import Door
 from tests.conversations.conftest import close

@@ -8,8 +8,8 @@ import pytest
 from django.test import Client as HttpClient
 
 from conversations.models import Chunk, Contact, ContactIdentity, Conversation, InboundEvent, Message
-from conversations.services import setup
-from conversations.services.sessions import get_active_conversation
+from conversations.services.clients import setup
+from conversations.services.session.sessions import get_active_conversation
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.meta import FakeMeta
@@ -198,7 +198,7 @@ def test_a_number_that_is_nobodys_is_kept_and_answered(meta, account):
 
 
 def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
-    from conversations.services import inbound, provider_events
+    from conversations.services.arriving import inbound, provider_events
 
     real = inbound.settle
     monkeypatch.setattr(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conversations.models import Client
-from conversations.services import copilot_feed
-from conversations.services.copilot_writer import CopilotWriter
+from conversations.services.web import copilot_feed
+from conversations.services.web.copilot_writer import CopilotWriter
 from tests import factories
 from tests.copilot.reading import Browser, user
 from tests.fakes.openai import FakeOpenAI
@@ -43,8 +43,8 @@ def writer(
 ) -> Iterator[CopilotWriter]:
     """What the dispatcher does for the copilot."""
     settings.DISPATCH_POLL_SECONDS = 0.02
-    monkeypatch.setattr("conversations.services.copilot_writer.FLUSH_SECONDS", 0.02)
-    monkeypatch.setattr("conversations.services.copilot_writing.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("conversations.services.web.copilot_writer.FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr("conversations.services.web.copilot_writing.PAUSE_SECONDS", 0.05)
     resident = CopilotWriter(patience=0.2)
     resident.start()
     yield resident

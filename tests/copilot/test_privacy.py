@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
-from conversations.services import copilot, copilot_turns
-from conversations.services.copilot import User
-from conversations.services.copilot_turns import Question
-from conversations.services.copilot_writing import Claim, Piece, claim, keep, keep_pieces
+from conversations.services.web import copilot, copilot_turns
+from conversations.services.web.copilot import User
+from conversations.services.web.copilot_turns import Question
+from conversations.services.web.copilot_writing import Claim, Piece, claim, keep, keep_pieces
 from tests import factories
 from tests.copilot.reading import user
 

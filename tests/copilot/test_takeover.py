@@ -6,8 +6,9 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Turn
-from conversations.services import sending, takeover
-from conversations.services.ledger import Actor
+from conversations.services.delivering import sending
+from conversations.services.session import takeover
+from conversations.services.session.ledger import Actor
 from tests.copilot.reading import Browser, text_of, user
 from tests.fakes.openai import FakeOpenAI
 

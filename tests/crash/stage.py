@@ -34,7 +34,7 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 
 from conversations.models import ChannelAccount, Conversation, Message, Turn
-from conversations.services import api_keys
+from conversations.services.clients import api_keys
 from conversations.services.database import column
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port

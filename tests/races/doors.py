@@ -14,8 +14,8 @@ from django.utils import timezone
 from channels_out.kinds import AddressKind
 from conversations.front_door import in_front_of
 from conversations.models import ChannelAccount, Client
-from conversations.services import inbound
-from conversations.services.contacts import Person
+from conversations.services.arriving import inbound
+from conversations.services.people.contacts import Person
 
 Says = Callable[..., dict[str, Any]]
 

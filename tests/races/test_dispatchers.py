@@ -18,9 +18,11 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services import closing, delivery, lifecycle, replies, sending
+from conversations.services.answering import replies
+from conversations.services.delivering import delivery, sending
 from conversations.services.errors import DomainError
-from conversations.services.ledger import SYSTEM
+from conversations.services.session import closing, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, outcomes, shuffled, together
 

@@ -11,9 +11,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation
-from conversations.services import closing, lifecycle, sending
+from conversations.services.delivering import sending
 from conversations.services.errors import ConflictError
-from conversations.services.ledger import Actor
+from conversations.services.session import closing, lifecycle
+from conversations.services.session.ledger import Actor
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
 

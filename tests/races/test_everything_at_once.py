@@ -16,20 +16,13 @@ from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
-from conversations.services import (
-    closing,
-    delivery,
-    lifecycle,
-    provider_events,
-    replies,
-    sending,
-    sessions,
-    steps,
-    takeover,
-)
-from conversations.services.channel_accounts import adapter_of
+from conversations.services.answering import replies
+from conversations.services.arriving import provider_events
+from conversations.services.clients.channel_accounts import adapter_of
+from conversations.services.delivering import delivery, sending
 from conversations.services.errors import DomainError
-from conversations.services.ledger import Actor
+from conversations.services.session import closing, lifecycle, sessions, steps, takeover
+from conversations.services.session.ledger import Actor
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes

@@ -13,8 +13,10 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services import closing, lifecycle, replies, sending
-from conversations.services.ledger import Actor
+from conversations.services.answering import replies
+from conversations.services.delivering import sending
+from conversations.services.session import closing, lifecycle
+from conversations.services.session.ledger import Actor
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, shuffled, together
 

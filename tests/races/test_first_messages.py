@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations.http.webhook_body import arrival_of
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent
-from conversations.services import inbound
+from conversations.services.arriving import inbound
 from tests.races.invariants import assert_sound
 from tests.races.threads import together
 

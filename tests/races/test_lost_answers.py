@@ -13,10 +13,12 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Turn
-from conversations.services import delivery, inbound, replies, sending
+from conversations.services.answering import replies
+from conversations.services.answering.dispatcher import written
+from conversations.services.arriving import inbound
 from conversations.services.database import row
-from conversations.services.dispatcher import written
-from conversations.services.ledger import SYSTEM
+from conversations.services.delivering import delivery, sending
+from conversations.services.session.ledger import SYSTEM
 from tests.fakes.meta import FakeMeta
 from tests.races import doors
 from tests.races.invariants import assert_sound

@@ -10,10 +10,12 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind
 from conversations.models import Chunk, Contact, ContactMatch, Conversation
-from conversations.services import closing, inbound, merging
-from conversations.services.contacts import Person
+from conversations.services.arriving import inbound
 from conversations.services.errors import ConflictError
-from conversations.services.ledger import Actor
+from conversations.services.people import merging
+from conversations.services.people.contacts import Person
+from conversations.services.session import closing
+from conversations.services.session.ledger import Actor
 from tests.conftest import reply_to_all
 from tests.factories import SandboxFactory
 from tests.races.doors import front_door

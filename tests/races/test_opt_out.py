@@ -12,8 +12,9 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Contact, Conversation, Message, Turn
-from conversations.services import opting_out, replies
-from conversations.services.ledger import Actor
+from conversations.services.answering import replies
+from conversations.services.people import opting_out
+from conversations.services.session.ledger import Actor
 from tests.races.invariants import assert_sound
 from tests.races.test_fence import engine, the_turn_ends  # noqa: F401 - a fixture
 from tests.races.test_takeover import Sender

@@ -11,8 +11,9 @@ from django.db.models import F
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, MessageTombstone
-from conversations.services import inbound, lifecycle, sessions
+from conversations.services.arriving import inbound
 from conversations.services.errors import ConflictError
+from conversations.services.session import lifecycle, sessions
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
 

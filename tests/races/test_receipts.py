@@ -15,8 +15,10 @@ from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
-from conversations.services import closing, delivery, kept_events, lifecycle, provider_events, sending
-from conversations.services.ledger import SYSTEM
+from conversations.services.arriving import kept_events, provider_events
+from conversations.services.delivering import delivery, sending
+from conversations.services.session import closing, lifecycle
+from conversations.services.session.ledger import SYSTEM
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together

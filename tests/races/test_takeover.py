@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services import closing, delivery, replies, sending, takeover
+from conversations.services.answering import replies
+from conversations.services.delivering import delivery, sending
 from conversations.services.errors import ConflictError
-from conversations.services.ledger import Actor
+from conversations.services.session import closing, takeover
+from conversations.services.session.ledger import Actor
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connection
 
-from conversations.services.dispatcher import Dispatcher
+from conversations.services.answering.dispatcher import Dispatcher
 
 Job = Callable[[], Any]
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
-from conversations.services import archiving
+from conversations.services.keeping import archiving
 
 
 class Command(BaseCommand):

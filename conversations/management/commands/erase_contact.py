@@ -7,8 +7,10 @@ from django.utils import timezone
 
 from conversations.management.output import refusals
 from conversations.models import Erasure
-from conversations.services import contacts, erasing, setup
-from conversations.services.ledger import Actor, Kind
+from conversations.services.clients import setup
+from conversations.services.forgetting import erasing
+from conversations.services.people import contacts
+from conversations.services.session.ledger import Actor, Kind
 
 
 class Command(BaseCommand):

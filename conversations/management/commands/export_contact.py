@@ -11,9 +11,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from conversations.management.output import print_json, refusals
-from conversations.services import contacts, setup
+from conversations.services.clients import setup
 from conversations.services.export import person
-from conversations.services.ledger import Actor, Kind
+from conversations.services.people import contacts
+from conversations.services.session.ledger import Actor, Kind
 
 
 class Command(BaseCommand):

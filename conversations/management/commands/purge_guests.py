@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
-from conversations.services import lifecycle
+from conversations.services.session import lifecycle
 
 
 class Command(BaseCommand):

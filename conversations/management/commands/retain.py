@@ -6,7 +6,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversations.management.output import moment, refusals
 from conversations.models import RetentionRule
-from conversations.services import retention, setup
+from conversations.services.clients import setup
+from conversations.services.forgetting import retention
 
 
 class Command(BaseCommand):

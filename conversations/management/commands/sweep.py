@@ -8,7 +8,9 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
 from conversations.models import RetentionRule
-from conversations.services import archiving, lifecycle, retention
+from conversations.services.forgetting import retention
+from conversations.services.keeping import archiving
+from conversations.services.session import lifecycle
 
 
 class Command(BaseCommand):

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from conversations.management.output import refusals
-from conversations.services import erasing
+from conversations.services.forgetting import erasing
 
 
 class Command(BaseCommand):

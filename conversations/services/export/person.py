@@ -39,6 +39,8 @@ from conversations.models import (
     Turn,
     corrected_text,
 )
+from conversations.services.answering.prompts import REDACTED
+from conversations.services.arriving.kept_events import SEVERAL, WHOLE
 from conversations.services.as_json import dumps
 from conversations.services.database import rows
 from conversations.services.errors import NotFoundError
@@ -46,9 +48,7 @@ from conversations.services.export import pages, transcripts
 from conversations.services.export.reading import BATCH, columns, in_order
 from conversations.services.export.sessions import note_taken
 from conversations.services.export.zipped import zipped
-from conversations.services.kept_events import SEVERAL, WHOLE
-from conversations.services.ledger import Actor
-from conversations.services.prompts import REDACTED
+from conversations.services.session.ledger import Actor
 from memory.models import Memory, MemoryVector
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from conversations.models import Conversation, ConversationEvent
 from conversations.services.export import transcripts
-from conversations.services.ledger import Actor
+from conversations.services.session.ledger import Actor
 
 BATCH = 20
 

@@ -1,0 +1,1 @@
+"""Sessions whose agent runs elsewhere, by the sync protocol."""

@@ -1,0 +1,247 @@
+"""What providers deliver: whose it is, whether it is signed, and each event of the batch settled on its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import InterfaceError, OperationalError
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from channels_out import registry
+from channels_out.contract import Adapter, Answer, InboundRequest
+from channels_out.errors import InboundError
+from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
+from conversations.models import ChannelAccount
+from conversations.services.arriving import inbound, kept_events, known_accounts
+from conversations.services.clients.channel_accounts import as_account
+from conversations.services.delivering import receipts
+from conversations.services.delivering.reply_window import SENT_AT
+from conversations.services.errors import UnavailableError
+from conversations.services.people.contacts import Person
+
+log = logging.getLogger(__name__)
+
+SECRETS_TRIED = 20
+LATE = timedelta(minutes=1)  # a message that took longer to come says so
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch: messages settled, receipts applied, and events kept to be looked at."""
+
+    messages: int = 0
+    receipts: int = 0
+    recorded: int = 0
+
+
+def handshake(request: InboundRequest, channel: str) -> Answer:
+    """The answer to a provider's GET that asks whether the address is ours."""
+    for adapter in registry.adapters_of(channel):
+        accounts = [as_account(account) for account in active_accounts(adapter)]
+        if answer := adapter.handshake(request, accounts):
+            return answer
+    return Answer(status=403, body="No account has this verify token.")
+
+
+def settle_if_usual(request: InboundRequest, adapter: Adapter) -> bool:
+    """Whether it was as it nearly always is, and is settled: one message to an active session, signed for an account
+    that this process knows. Otherwise nothing was done: receive() it."""
+    try:
+        [address] = adapter.addresses(request)
+        known = known_accounts.find(adapter, address)
+        if known is None:
+            return False
+        adapter.verify(request, known.plain)
+        [event] = adapter.parse(request)
+        return (
+            isinstance(event, InboundMessage)
+            and event.account == address
+            and inbound.append_from(known.row, known.version, _arrival(known.row, event))
+        )
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        return False  # the thorough way finds it again, says what it is, and keeps what cannot be settled
+
+
+def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
+    """Every event of the request, which is the adapter's provider's, is settled or kept.
+
+    What somebody of ours signed is answered with 200 even if it cannot be read, or we fail to process it: it is kept,
+    and the sweep retries what is our fault. It would be delivered again for days otherwise.
+
+    Raises InboundError if no account that it names (any, if it names none) has signed it.
+    """
+    try:
+        named = adapter.addresses(request)
+    except Exception as error:
+        return _keep_unread(adapter, request, error)
+    found = active_accounts(adapter).filter(address__in=named).annotate(version=known_accounts.VERSION)
+    accounts = {account.address: account for account in found}
+    verified = _verified(adapter, request, accounts)
+    known_accounts.remember(verified.values())
+    try:
+        events = adapter.parse(request)
+    except Exception as error:
+        only = next(iter(verified.values())) if len(named) == len(verified) == 1 else None
+        kept_events.keep_request(adapter, only, request, _unread(error))
+        return Outcome(recorded=1)
+    refused = accounts.keys() - verified.keys()
+    return _settle_all(adapter, request, [event for event in events if event.account not in refused], verified)
+
+
+def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
+    """The account that a request names which is about one thing alone; None: nobody's here, but the provider's own.
+
+    Raises InboundError (`invalid_signature`).
+    """
+    try:
+        named = adapter.addresses(request)
+    except InboundError:
+        named = []
+    accounts = {account.address: account for account in active_accounts(adapter).filter(address__in=named)}
+    return next(iter(_verified(adapter, request, accounts).values()), None)
+
+
+def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:
+    """The accounts that the adapter speaks for now."""
+    return ChannelAccount.objects.select_related("client", "assistant").filter(
+        provider=adapter.provider, channel=adapter.channel, is_active=True, client__is_active=True
+    )
+
+
+def _keep_unread(adapter: Adapter, request: InboundRequest, error: Exception) -> Outcome:
+    """What names no account is kept if one of ours signed it. Raises InboundError if none did."""
+    reason = _unread(error)
+    if not _signed_by_any(adapter, request):
+        kept_events.count_refused(adapter, None, timezone.now())
+        raise error if isinstance(error, InboundError) else _not_signed()
+    kept_events.keep_request(adapter, None, request, reason)
+    return Outcome(recorded=1)
+
+
+def _unread(error: Exception) -> str:
+    """Why a request could not be read: its fault, or ours."""
+    if isinstance(error, InboundError):
+        return kept_events.MALFORMED
+    log.error("webhook not read", exc_info=error)
+    return kept_events.PROCESSING_FAILED
+
+
+def _verified(
+    adapter: Adapter, request: InboundRequest, accounts: Mapping[str, ChannelAccount]
+) -> dict[str, ChannelAccount]:
+    """Those of the named accounts whose secret signed the request; all events of the others are refused.
+
+    A payload that names no account of ours may still be a provider's own: then any account's secret shows that.
+    """
+    verified = {address: account for address, account in accounts.items() if _signed(adapter, request, account)}
+    for address in accounts.keys() - verified.keys():
+        kept_events.count_refused(adapter, accounts[address], timezone.now())
+    if accounts and not verified:
+        raise _not_signed()
+    if not accounts and not _signed_by_any(adapter, request):
+        kept_events.count_refused(adapter, None, timezone.now())
+        raise _not_signed()
+    return verified
+
+
+def _not_signed() -> InboundError:
+    return InboundError("The signature does not fit.", code="invalid_signature")
+
+
+def _signed_by_any(adapter: Adapter, request: InboundRequest) -> bool:
+    return any(_signed(adapter, request, account) for account in active_accounts(adapter)[:SECRETS_TRIED])
+
+
+def _signed(adapter: Adapter, request: InboundRequest, account: ChannelAccount) -> bool:
+    try:
+        adapter.verify(request, as_account(account))
+    except InboundError:
+        log.warning("signature refused: account=%s", account.pk)
+        return False
+    return True
+
+
+def _settle_all(
+    adapter: Adapter, request: InboundRequest, events: Iterable[Event], accounts: Mapping[str, ChannelAccount]
+) -> Outcome:
+    outcome = Outcome()
+    unsettled: dict[str, list[Event]] = {}
+    for event in events:
+        account = accounts.get(event.account)
+        if account is None and isinstance(event, Unhandled):
+            kept_events.keep_unhandled(adapter, None, event, kept_events.UNKNOWN_ACCOUNT)
+            outcome.recorded += 1
+        elif account is None or not settle(adapter, account, event, outcome):
+            unsettled.setdefault(event.account, []).append(event)
+    for address, those in unsettled.items():
+        reason = kept_events.PROCESSING_FAILED if address in accounts else kept_events.UNKNOWN_ACCOUNT
+        kept_events.keep_events(adapter, accounts.get(address), request, those, reason)
+        outcome.recorded += len(those)
+    return outcome
+
+
+def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> bool:
+    """The event is where it belongs, and counted. False: that failed, and it is not.
+
+    Raises what means that the provider should deliver it again: the database is away, or the crowd too big.
+    """
+    try:
+        _settle(adapter, account, event, outcome)
+    except (OperationalError, InterfaceError, UnavailableError):
+        raise
+    except Exception:
+        log.exception("event not settled: account=%s", account.pk)
+        return False
+    return True
+
+
+def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> None:
+    if isinstance(event, InboundMessage):
+        inbound.settle(account.client, _arrival(account, event))
+        outcome.messages += 1
+    elif isinstance(event, Receipt):
+        if receipts.apply(account, event, keep=lambda: kept_events.keep_receipt(adapter, account, event)):
+            outcome.receipts += 1
+        else:
+            outcome.recorded += 1
+    elif isinstance(event, ReachedUntil):
+        receipts.reach(account, event, keep=lambda: kept_events.keep_reached(adapter, account, event))
+        outcome.receipts += 1
+    else:
+        kept_events.keep_unhandled(adapter, account, event, event.reason)
+        outcome.recorded += 1
+
+
+def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:
+    sender, now = event.sender, timezone.now()
+    return inbound.Arrival(
+        channel=account.channel,
+        who=Person(
+            address=sender.address,
+            kind=sender.kind,
+            phone=sender.phone,
+            name=sender.name or "",
+            aliases=tuple((kind.value, address) for kind, address in sender.aliases),
+        ),
+        text=event.text,
+        message_id=event.message_id,
+        at=now,
+        scope=str(account.pk),
+        metadata=dict(event.metadata) | _manner(event, now),
+        intent=event.intent,
+        account=account,
+    )
+
+
+def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
+    """What it was if it was no text, and when it was sent if it comes late."""
+    manner = {"kind": event.kind} if event.kind != "text" else {}
+    if event.occurred_at and now - event.occurred_at > LATE:
+        manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)
+    return manner

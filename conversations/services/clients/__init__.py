@@ -1,0 +1,1 @@
+"""What a client needs: itself, its keys, its accounts, its staff."""

@@ -1,0 +1,1 @@
+"""What goes: by retention, by erasure; and what a legal hold keeps."""

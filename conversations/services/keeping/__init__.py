@@ -1,0 +1,1 @@
+"""What is remembered of ended sessions, and found again."""

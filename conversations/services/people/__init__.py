@@ -1,0 +1,1 @@
+"""Who writes to a client, under which addresses, and what they want no more of."""

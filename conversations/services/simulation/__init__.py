@@ -1,0 +1,1 @@
+"""The channel simulator: a provider to play with."""

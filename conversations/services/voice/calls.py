@@ -1,0 +1,394 @@
+"""Phone calls: a call is a session, and every request of the provider is answered with what to do next.
+
+The reply is written by the dispatcher as on every channel. The request waits for it, a few seconds at most, and looks
+at the rows: between two looks it holds neither transaction nor connection. What takes longer is asked for again. An
+answer is a row (CallAnswer), so that a request that comes twice is answered the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max, QuerySet
+from django.utils import timezone
+
+from channels_out.calls import Call, CallEvent, Instruction, Then
+from channels_out.events import Unhandled
+from conversations.models import (
+    Assistant,
+    CallAnswer,
+    ChannelAccount,
+    Chunk,
+    Conversation,
+    Message,
+    Role,
+    corrected_text,
+)
+from conversations.services.arriving import kept_events
+from conversations.services.arriving.append import Said
+from conversations.services.arriving.inbound import Arrival
+from conversations.services.clients import channel_accounts
+from conversations.services.database import give_back, row
+from conversations.services.delivering import outbox
+from conversations.services.errors import ConflictError, UnavailableError
+from conversations.services.people import contacts
+from conversations.services.session import closing
+from conversations.services.session.ledger import CONTACT, SYSTEM
+from conversations.services.session.opening import open_conversation
+from conversations.services.session.transcript import ACTIVITY_FIELDS, lock, note_inbound, write_chunks
+from conversations.services.voice import spoken
+
+TRIES = 5
+ASKED_AGAIN_AT_MOST = 2
+LEAST_CONFIDENCE = 0.4
+LOOK_AGAIN_SECONDS = (0.1, 0.4)  # at first, and at the slowest
+WAITS_AT_MOST = timedelta(seconds=60)
+OVER = "call_over"
+
+
+@cache
+def _waiters() -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(settings.VOICE_WAITERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do; where `speaks`, what the caller has not heard of the session is said as well."""
+
+    then: Then
+    phrase: str = ""
+    speaks: bool = True
+    turn: int = 0
+    again: int = 0
+    waited: int = 0
+
+
+HANG_UP = Decision(Then.HANG_UP)
+Unheard = QuerySet[Chunk]
+Decide = Callable[[Unheard], Decision]
+
+
+def answer(account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+    """What the provider does next in this call of the account. May wait for VOICE_REPLY_SECONDS.
+
+    Not to be called within a transaction. Raises UnavailableError where requests of a new call get in each other's way.
+    """
+    conversation_id = _find(account, call)
+    if call.event == CallEvent.ENDED:
+        return _ended(conversation_id, account, call, now)
+    if conversation_id is None:
+        conversation_id = _open(account, call, now)
+    if call.event == CallEvent.BEGAN:
+        return _answer(conversation_id, call, now, lambda _: Decision(Then.LISTEN, turn=1))
+    if call.event == CallEvent.SILENT:
+        return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
+    if call.event == CallEvent.HEARD and _is_unclear(call):
+        return _ask_again(conversation_id, account, call, now)
+    return _reply(conversation_id, account, call, now)
+
+
+def trouble(call: Call | None) -> Instruction:
+    """What to do where nothing better can be done: ask again where the call is under way, else apologise and hang up.
+
+    Needs no database.
+    """
+    if call and call.turn and call.event != CallEvent.ENDED and call.again < ASKED_AGAIN_AT_MOST:
+        sorry = spoken.phrase(spoken.TROUBLE, "en")
+        return Instruction(Then.LISTEN, (sorry,), turn=call.turn, again=call.again + 1)
+    return Instruction(Then.HANG_UP, (spoken.phrase(spoken.SORRY, "en"),))
+
+
+# --- the session of a call --------------------------------------------------------------------------------------------
+def _find(account: ChannelAccount, call: Call) -> UUID | None:
+    """The call's session, open or ended."""
+    found = row(
+        """
+        SELECT s.id FROM contact_identities i
+        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel || '' = 'voice' AND s.thread = $3
+        WHERE i.client_id = $1 AND i.channel = 'voice' AND i.address = $2
+        ORDER BY s.started_at DESC LIMIT 1
+        """,
+        account.client_id,
+        call.caller.address,
+        call.call_id,
+    )
+    return found[0] if found else None
+
+
+def _open(account: ChannelAccount, call: Call, now: datetime) -> UUID:
+    """The call has an open session, which begins with the assistant's greeting. Raises UnavailableError."""
+    person = contacts.Person(address=call.caller.address, kind=call.caller.kind, phone=call.caller.phone)
+    said = Said(
+        channel=account.channel,
+        thread=call.call_id,
+        at=now,
+        text="",
+        message_id="",
+        dedupe_key=None,
+        channel_account_id=account.pk,
+    )
+    for _ in range(TRIES):
+        with suppress(IntegrityError):  # somebody else was first
+            return _open_once(account, person, said)
+        if known := _find(account, call):
+            return known
+    raise UnavailableError("Too much happens in this call at once.")
+
+
+@transaction.atomic
+def _open_once(account: ChannelAccount, person: contacts.Person, said: Said) -> UUID:
+    contact, device = contacts.find_or_create(account.client, account.channel, person)
+    device_id = device.pk if device else None
+    opened = open_conversation(account.client_id, contact.pk, said, actor=CONTACT, device_id=device_id)
+    conversation = lock(opened.conversation_id)
+    write_chunks(conversation, [(Role.AI, _assistant_of(conversation).greeting)], said.at)
+    conversation.save(update_fields=ACTIVITY_FIELDS)
+    return opened.conversation_id
+
+
+def _assistant_of(conversation: Conversation) -> Assistant:
+    return conversation.assistant or Assistant()
+
+
+def _ended(conversation_id: UUID | None, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+    """The session is closed by who hung up, and what they have not heard is not said any more."""
+    if conversation_id is None:
+        _keep(account, call, "not_a_turn")
+        return Instruction(Then.HANG_UP)
+    with suppress(ConflictError):  # it had expired
+        closing.close(
+            conversation_id, ended_by="user", actor=CONTACT, now=now, reason=f"hung up {call.cause}".strip()[:200]
+        )
+    with transaction.atomic():
+        conversation = lock(conversation_id)
+        unheard = _unheard(conversation)
+        _record(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
+    return Instruction(Then.HANG_UP)
+
+
+# --- what the caller says ---------------------------------------------------------------------------------------------
+def _is_unclear(call: Call) -> bool:
+    """Whether the provider is not sure of the words, and the caller can be asked once more."""
+    unsure = call.confidence is not None and call.confidence < LEAST_CONFIDENCE
+    return unsure and call.again < ASKED_AGAIN_AT_MOST
+
+
+def _ask_again(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+    again = Decision(Then.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
+    if _answered(conversation_id, call) is None:
+        _keep(account, call, "not_a_turn")
+    return _answer(conversation_id, call, now, lambda _: again)
+
+
+def _after_silence(call: Call, unheard: Unheard) -> Decision:
+    """Ask again, a few times; with something new to say, it is a new question."""
+    if unheard.exists():
+        return Decision(Then.LISTEN, turn=call.turn + 1)
+    if call.again < ASKED_AGAIN_AT_MOST:
+        return Decision(Then.LISTEN, spoken.NOT_HEARD, turn=call.turn, again=call.again + 1)
+    return Decision(Then.HANG_UP, spoken.GOODBYE)
+
+
+def _reply(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+    """What the caller said is a chunk, and the answer to it is said, or waited for."""
+    if known := _answered(conversation_id, call):
+        return known
+    chunk = _hear(conversation_id, account, call, now) if call.event == CallEvent.HEARD else None
+    chunk = chunk or Chunk.objects.filter(dedupe_key=_turn(account, call, now).dedupe_key).first()
+    if chunk is None:  # the session was over, or has never heard of what the caller waits for
+        if call.event == CallEvent.HEARD:
+            _keep(account, call, OVER)
+        return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
+    waited = _wait(conversation_id, chunk.position)
+
+    def decide(unheard: Unheard) -> Decision:  # `now` is when we began to wait
+        if unheard.filter(position__gt=chunk.position).exists():
+            return Decision(Then.LISTEN, turn=call.turn + 1)
+        if timezone.now() - chunk.created_at > WAITS_AT_MOST:
+            return Decision(Then.LISTEN, spoken.NO_ANSWER, turn=call.turn + 1)
+        phrase = spoken.MOMENT if waited and not unheard.exists() else ""
+        return Decision(Then.WAIT, phrase, turn=call.turn, again=call.again, waited=call.waited + 1)
+
+    return _answer(conversation_id, call, now, decide)
+
+
+def _turn(account: ChannelAccount, call: Call, now: datetime) -> Arrival:
+    """What was said in this turn of the call, as a message that can come twice."""
+    return Arrival(
+        channel=account.channel,
+        who=contacts.Person(address=call.caller.address),
+        text=call.words,
+        message_id=f"{call.call_id}.{call.turn}",
+        at=now,
+        scope=str(account.pk),
+        thread=call.call_id,
+        metadata={} if call.confidence is None else {"confidence": call.confidence},
+    )
+
+
+def _hear(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Chunk | None:
+    """The words are a voice chunk of this session, once; None if it has ended: nothing opens another for one call."""
+    turn = _turn(account, call, now)
+    with transaction.atomic():
+        conversation = lock(conversation_id)
+        if known := Chunk.objects.filter(dedupe_key=turn.dedupe_key).first():
+            return known
+        if not conversation.is_open:
+            return None
+        note_inbound(conversation, now)
+        [chunk] = write_chunks(
+            conversation,
+            [(Role.VOICE, turn.text)],
+            now,
+            message_id=turn.message_id,
+            dedupe_key=turn.dedupe_key,
+            metadata=turn.metadata or {},
+        )
+        conversation.save(update_fields=ACTIVITY_FIELDS)
+    return chunk
+
+
+def _wait(conversation_id: UUID, position: int) -> bool:
+    """Wait until something is said after this position, the session is over, or VOICE_REPLY_SECONDS have passed.
+
+    Only so many of a process's threads may wait, lest none be left for other webhooks. Returns whether this one did.
+    """
+    if _said_after(conversation_id, position):
+        return True
+    if not _waiters().acquire(blocking=False):
+        return False
+    try:
+        until = time.monotonic() + settings.VOICE_REPLY_SECONDS
+        pause, slowest = LOOK_AGAIN_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            give_back()
+            time.sleep(min(pause, left))
+            if _said_after(conversation_id, position):
+                break
+            pause = min(pause * 1.3, slowest)
+    finally:
+        _waiters().release()
+    return True
+
+
+def _said_after(conversation_id: UUID, position: int) -> bool:
+    """Whether there is an answer, or none will come since the session is over."""
+    found = row(
+        """
+        SELECT s.status NOT IN ('active', 'stale') OR EXISTS (
+            SELECT FROM conversation_chunks c WHERE c.conversation_id = s.id AND c.position > $2 AND c.role = 'ai')
+        FROM conversations s WHERE s.id = $1
+        """,
+        conversation_id,
+        position,
+    )
+    return found is None or bool(found[0])
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+def _key(call: Call) -> str:
+    return f"{call.event}.{call.turn}.{call.again}.{call.waited}"
+
+
+def _answered(conversation_id: UUID, call: Call) -> Instruction | None:
+    """The answer to the same request before."""
+    given = CallAnswer.objects.filter(conversation=conversation_id, key=_key(call)).first()
+    return _instruction(given) if given else None
+
+
+def _answer(conversation_id: UUID, call: Call, now: datetime, decide: Decide) -> Instruction:
+    """What is decided now, or was decided when the same request came before. The session's row puts them in line."""
+    with transaction.atomic():
+        conversation = lock(conversation_id)
+        known = CallAnswer.objects.filter(conversation=conversation, key=_key(call)).first()
+        if known:
+            return _instruction(known)
+        unheard = _unheard(conversation)
+        decision = decide(unheard) if conversation.is_open else HANG_UP
+        said = [chunk.position for chunk in unheard] if decision.speaks else []
+        if said:
+            _record(conversation, unheard, call, now, status=Message.Status.SENT)
+        given = CallAnswer.objects.create(
+            conversation=conversation,
+            key=_key(call),
+            then=decision.then,
+            phrase=decision.phrase,
+            first_position=said[0] if said else 0,
+            last_position=said[-1] if said else 0,
+            turn=decision.turn,
+            again=decision.again,
+            waited=decision.waited,
+        )
+        if decision.then == Then.HANG_UP and conversation.is_open:
+            closing.close(conversation_id, ended_by="system", actor=SYSTEM, now=now, reason="nobody spoke")
+    return _instruction(given)
+
+
+def _unheard(conversation: Conversation) -> Unheard:
+    """What was said to the caller and not yet heard, in order."""
+    heard = CallAnswer.objects.filter(conversation=conversation).aggregate(last=Max("last_position"))["last"] or 0
+    said = Chunk.objects.filter(conversation=conversation, role=Role.AI, position__gt=heard)
+    return said.order_by("position")
+
+
+def _record(
+    conversation: Conversation, chunks: Unheard, call: Call, now: datetime, *, status: str, code: str = ""
+) -> None:
+    """Each chunk has a message that says what became of it, as on the channels to which we send."""
+    to, kind = outbox.destination(conversation)
+    sent_at = now if status == Message.Status.SENT else None
+    Message.objects.bulk_create(
+        (
+            Message(
+                conversation=conversation,
+                chunk=chunk,
+                channel_account_id=conversation.channel_account_id,
+                to_address=to,
+                to_kind=kind,
+                text=chunk.content,
+                status=status,
+                code=code,
+                provider_message_id=f"{call.call_id}.{chunk.position}" if sent_at else "",
+                due_at=now,
+                created_at=now,
+                sending_at=sent_at,
+                sent_at=sent_at,
+            )
+            for chunk in chunks
+        ),
+        ignore_conflicts=True,  # a hang-up that comes twice
+    )
+
+
+def _instruction(given: CallAnswer) -> Instruction:
+    conversation = Conversation.objects.select_related("assistant").get(pk=given.conversation_id)
+    assistant = _assistant_of(conversation)
+    chunks = Chunk.objects.filter(
+        conversation=conversation, role=Role.AI, position__range=(given.first_position, given.last_position)
+    )
+    words = list(chunks.order_by("position").annotate(words=corrected_text()).values_list("words", flat=True))
+    first = spoken.phrase(given.phrase, assistant.spoken_language)
+    return Instruction(
+        then=Then(given.then),
+        say=tuple(filter(None, [*words, first])),
+        turn=given.turn,
+        again=given.again,
+        waited=given.waited,
+        language=assistant.spoken_language,
+        voice=assistant.voice,
+    )
+
+
+def _keep(account: ChannelAccount, call: Call, reason: str) -> None:
+    """What does not become a chunk is there to be looked at."""
+    event = Unhandled(account.address, call.event, reason, call.raw, call.call_id)
+    kept_events.keep_unhandled(channel_accounts.adapter_of(account), account, event, reason)

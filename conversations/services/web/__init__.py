@@ -1,0 +1,1 @@
+"""The copilot: sessions of people who are signed in, streamed."""
