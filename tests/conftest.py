@@ -13,7 +13,7 @@ from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.models import Client
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import ask, deliver
 from conversations.services.clients import api_keys
 from conversations.services.delivering import delivery
@@ -82,7 +82,7 @@ def door(shop: Client, key: str) -> Door:
 def reply_to_all() -> int:
     """Do what a dispatcher does until nothing is due, on this thread. Returns how many turns were taken."""
     taken = 0
-    while claims := replies.claim(timezone.now(), 100):
+    while claims := leases.claim(timezone.now(), 100):
         for claim in claims:
             taken += 1
             prepared = replies.prepare(claim.turn_id)

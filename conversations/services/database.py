@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -11,7 +11,7 @@ import psycopg
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Model, QuerySet
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -23,7 +23,7 @@ _names: WeakKeyDictionary[psycopg.Connection[Any], dict[tuple[str, tuple[int, ..
 
 
 def rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """The rows that a statement with $1, $2 … returns.
+    """The rows that a statement with $1, $2 … returns, as part of the transaction if there is one.
 
     The values travel beside the statement, and PostgreSQL keeps its plan; Django's own cursor would paste them into
     the text and have it planned anew every time. Errors are Django's.
@@ -31,31 +31,32 @@ def rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
     database: Any = connections[DEFAULT_DB_ALIAS]
     database.close_if_health_check_failed()
     database.ensure_connection()
-    if database.queries_logged or database.in_atomic_block or not _kept_plans(database):
-        return _through_a_cursor(database, statement, values)
-    with database.wrap_database_errors:
-        return _prepared(database.connection, statement, values)
+    database.validate_no_broken_transaction()
+    read = _prepared if database.connection.prepare_threshold else _unprepared
+    with _noted(database, statement, values), database.wrap_database_errors:
+        return read(database.connection, statement, values)
 
 
-def _kept_plans(database: Any) -> bool:
-    """Whether statements may be prepared; not behind a pooler that shares connections between transactions."""
-    return database.connection.prepare_threshold is not None and database.get_autocommit()
+def _noted(database: Any, statement: str, values: tuple[Any, ...]) -> AbstractContextManager[None]:
+    """In the log of queries, where Django keeps one."""
+    if not database.queries_logged:
+        return nullcontext()
+    noted: AbstractContextManager[None] = database.make_debug_cursor(None).debug_sql(statement, values)
+    return noted
 
 
-def _through_a_cursor(database: Any, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """Part of a transaction, or written to a log; psycopg prepares what it has seen a few times."""
-    wrap = database.make_debug_cursor if database.queries_logged else database.make_cursor
-    with wrap(psycopg.RawCursor(database.connection)) as cursor:
-        cursor.execute(statement, values)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-    return found
+def _unprepared(connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """Behind a pooler that shares connections between transactions, where nothing may be prepared."""
+    return psycopg.RawCursor(connection).execute(statement, values).fetchall()
 
 
 def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """A statement that is a transaction of its own: one call of libpq, without the cursor, whose bookkeeping costs
-    this process three times as much. Values and rows are adapted as a cursor adapts them."""
+    """One call of libpq, without the cursor, whose bookkeeping costs this process three times as much. Values and rows
+    are adapted as a cursor adapts them."""
     adapter = Transformer.from_context(connection)
     parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
+    if not connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE:
+        _checked(connection.pgconn.exec_(b"BEGIN"), connection)
 
     def execute() -> PGresult:
         name = _name_of(connection, statement, adapter.types)
@@ -63,10 +64,10 @@ def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple
 
     try:
         result = execute()
-    except psycopg.errors.InvalidSqlStatementName:
-        # psycopg, which knows nothing of ours, lets the server forget all that was prepared after a rollback to a
-        # savepoint. Nothing was done yet: once more, prepared anew.
+    except psycopg.errors.InvalidSqlStatementName:  # somebody had the server forget all that was prepared
         _names.pop(connection, None)
+        if not connection.autocommit:
+            raise psycopg.OperationalError("What was prepared on this connection is gone; try again.") from None
         result = execute()
     adapter.set_pgresult(result)
     return adapter.load_rows(0, result.ntuples, tuple)

@@ -10,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Correction, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.session import corrections, sessions
 from conversations.services.session.ledger import SYSTEM
 from tests.conftest import reply_to_all, send_all
@@ -146,7 +146,7 @@ def test_a_short_text_is_removed_where_it_stands_alone_and_not_inside_words(mana
 
 def test_a_turn_that_is_being_written_is_given_up_and_begun_anew_without_the_text(session, door):
     door.says(SECRET)
-    [claim] = replies.claim(timezone.now(), 10)
+    [claim] = leases.claim(timezone.now(), 10)
     replies.prepare(claim.turn_id)
     corrections.redact(session.pk, Chunk.objects.get(content=SECRET).position, actor=SYSTEM, now=timezone.now())
     assert replies.prepare(claim.turn_id) is None

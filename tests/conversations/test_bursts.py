@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Client, Conversation
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.arriving import inbound
 from conversations.services.clients import setup
 from conversations.services.people.contacts import Person
@@ -80,9 +80,9 @@ def test_each_message_extends_the_wait_up_to_the_longest(says):
     assert due() == 6, "the longest wait counts from the first"
     says("late", 5.9)
     assert due() == 6
-    assert replies.claim(T0 + 5.8 * SECOND, 10) == []
+    assert leases.claim(T0 + 5.8 * SECOND, 10) == []
 
-    [turn] = replies.claim(T0 + 6 * SECOND, 10)
+    [turn] = leases.claim(T0 + 6 * SECOND, 10)
     request, _ = replies.prepare(turn.turn_id)
     heard = [message["content"] for message in request.prompt.messages if message["role"] == "user"]
     assert heard[-7:] == ["one", "two", "more", "more", "more", "more", "late"]
@@ -90,7 +90,7 @@ def test_each_message_extends_the_wait_up_to_the_longest(says):
 
 def test_an_answer_ends_the_burst(says):
     says("one", 0)
-    [turn] = replies.claim(T0 + 2 * SECOND, 10)
+    [turn] = leases.claim(T0 + 2 * SECOND, 10)
     replies.prepare(turn.turn_id)
     from conversations.engines.contract import Reply
 

@@ -25,7 +25,7 @@ from conversations.models import (
     Turn,
 )
 from conversations.models import RetentionRule as R
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.delivering import delivery
 from conversations.services.forgetting import holds, policies, retention
 from conversations.services.forgetting.policies import Policy
@@ -221,8 +221,8 @@ def test_a_reply_is_claimed_when_the_clock_says(door, shop):
     session = door.says("Hello")["conversation_id"]
     reply = one(session, "reply", timezone.now())
     assert "Quiet window on sms: 5 s" in reply.setting
-    assert replies.claim(reply.at - MOMENT, 10) == []
-    [claim] = replies.claim(reply.at, 10)
+    assert leases.claim(reply.at - MOMENT, 10) == []
+    [claim] = leases.claim(reply.at, 10)
     assert one(session, "reply", reply.at).held_by == "a reply is being written"
     freed = one(session, "freed", reply.at)
     assert freed.at == Turn.objects.get().lease_until
@@ -231,8 +231,8 @@ def test_a_reply_is_claimed_when_the_clock_says(door, shop):
     replies.fail(claim.turn_id, EngineError("later", code="http_503", retryable=True), reply.at)
     again = one(session, "reply", reply.at)
     assert "tried 1 times of" in again.rule
-    assert replies.claim(again.at - MOMENT, 10) == []
-    assert len(replies.claim(again.at, 10)) == 1
+    assert leases.claim(again.at - MOMENT, 10) == []
+    assert len(leases.claim(again.at, 10)) == 1
     assert lifecycle.sweep(one(session, "freed", again.at).at + MOMENT).recovered == 1
 
 
@@ -241,7 +241,7 @@ def test_who_has_the_session_holds_the_reply(door, shop):
     takeover.take_over(session, actor=SYSTEM, now=timezone.now(), name="Mona")
     held = one(session, "reply", timezone.now())
     assert held.held_by == "Mona has the session and owes the answer"
-    assert replies.claim(timezone.now() + DAY, 10) == []
+    assert leases.claim(timezone.now() + DAY, 10) == []
 
 
 def test_a_message_is_sent_when_the_clock_says(door, shop):

@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, RollingSummary, Turn
-from conversations.services.answering import replies, summaries
+from conversations.services.answering import leases, replies, summaries
 from conversations.services.answering.dispatcher import ask
 from conversations.services.session import corrections
 from conversations.services.session.details import edit_details
@@ -69,7 +69,7 @@ def test_a_reply_costs_the_same_after_two_thousand_messages(door: Door, fake: Fa
     for count in (100, 1_900):
         talked(Conversation.objects.get(), count)
         door.says("And now, where is it please?")
-        [claim] = replies.claim(timezone.now(), 1)
+        [claim] = leases.claim(timezone.now(), 1)
         with CaptureQueriesContext(connection) as seen:
             request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
         replies.commit(claim.turn_id, ask(engine, request), timezone.now())

@@ -24,7 +24,7 @@ from conversations.models import (
     StaffAction,
     Turn,
 )
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.arriving import inbound
 from conversations.services.errors import ConflictError, NotFoundError
 from conversations.services.forgetting import erasing
@@ -192,7 +192,7 @@ def test_what_is_gone_by_the_clock_keeps_its_own_order(door):
 
 def test_a_reply_that_is_being_written_is_given_up_and_owed(door):
     match = same_phone(door)
-    claims = replies.claim(timezone.now(), 10)
+    claims = leases.claim(timezone.now(), 10)
     assert len(claims) == 2
     merge(match)
     assert set(Turn.objects.values_list("status", "code")) == {("abandoned", "merged")}

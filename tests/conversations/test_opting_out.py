@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, Message, StaffAction
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.delivering import delivery
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -119,7 +119,7 @@ def test_to_a_device_and_in_a_call_stop_means_something_else(door, channel):
 
 
 def test_a_reply_that_was_being_written_is_not_said(door, session):
-    [claim] = replies.claim(timezone.now(), 10)
+    [claim] = leases.claim(timezone.now(), 10)
     prepared = replies.prepare(claim.turn_id)
     door.says("STOP")
     from conversations.services.answering.dispatcher import ask

@@ -12,7 +12,7 @@ from django.utils import timezone
 from channels_out.simulators import messenger as composed
 from conversations.engines.contract import Reply
 from conversations.models import Conversation, Message
-from conversations.services.answering import dispatcher, replies
+from conversations.services.answering import dispatcher, leases, replies
 from conversations.services.delivering import read_marks
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
@@ -110,7 +110,7 @@ def test_a_reply_that_was_overtaken_quotes_what_it_answers(meta, shop):
     account_at(meta, shop)
     for number in range(3):
         post(meta.text_webhook(f"Question {number}", message_id=f"wamid.q{number}"), "whatsapp")
-        [turn] = replies.claim(timezone.now(), 1)
+        [turn] = leases.claim(timezone.now(), 1)
         replies.prepare(turn.turn_id)
         post(meta.text_webhook("And", message_id=f"wamid.and{number}"), "whatsapp")
         replies.commit(turn.turn_id, Reply(f"Answer {number}", "offline"), timezone.now())
@@ -118,7 +118,7 @@ def test_a_reply_that_was_overtaken_quotes_what_it_answers(meta, shop):
 
     [sent] = meta.sent
     assert (sent.text, sent.reply_to) == ("Answer 2", "wamid.q2")
-    [turn] = replies.claim(timezone.now(), 1)
+    [turn] = leases.claim(timezone.now(), 1)
     replies.prepare(turn.turn_id)
     replies.commit(turn.turn_id, Reply("Everything", "offline"), timezone.now())
     send_all()

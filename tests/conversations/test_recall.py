@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Contact, Conversation, ConversationEvent, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases
 from conversations.services.answering.dispatcher import Dispatcher
 from conversations.services.keeping import recall, remembering
 from conversations.services.session import corrections
@@ -228,7 +228,7 @@ def test_what_was_answered_by_staff_first_is_not_being_opened_any_more(door: Doo
     session = begins(door, "The kettle leaks again")
     door.call("POST", f"/conversations/{session.pk}/send", {"content": "I look after it"})
     begins(door, "Thanks, the kettle")
-    [claim] = replies.claim(timezone.now(), 10)
+    [claim] = leases.claim(timezone.now(), 10)
     assert not claim.recalls
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Conversation, InboundEvent, RollingSummary, Turn
 from conversations.services import redaction
-from conversations.services.answering import replies, summaries
+from conversations.services.answering import leases, replies, summaries
 from conversations.services.arriving import inbound, replaying
 from conversations.services.keeping import remembering
 from conversations.services.session import corrections, sessions
@@ -264,7 +264,7 @@ def test_logs_hold_no_card() -> None:
 def test_a_turn_keeps_its_tools_calls_clean(door: Door, strict: Client, model: FakeOpenAI) -> None:
     Assistant.objects.filter(client=strict).update(uses_tools=True)
     door.says("Hello")
-    [claim] = replies.claim(timezone.now(), 1)
+    [claim] = leases.claim(timezone.now(), 1)
     from conversations.engines.contract import Deed, Reply, ToolCall
 
     call = ToolCall("set_topic", json.dumps({"topic": SAID}), SAID)

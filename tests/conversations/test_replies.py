@@ -10,7 +10,7 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.clients import setup
 from conversations.services.session import closing
 from conversations.services.session.ledger import SYSTEM
@@ -116,7 +116,7 @@ def test_preparing_a_prompt_reads_only_the_sessions_own_tables(door, engine):
 
     engine("ok")
     door.says("Hello")
-    [claim] = replies.claim(timezone.now(), 1)
+    [claim] = leases.claim(timezone.now(), 1)
     with CaptureQueriesContext(connection) as seen:
         replies.prepare(claim.turn_id)
     tables = {
@@ -254,11 +254,11 @@ def test_the_wait_asked_for_is_kept(door, engine):
 def test_a_dead_dispatchers_turn_is_taken_over_when_its_lease_is_over(door, engine):
     engine("Hello")
     door.says("Hello")
-    [lost] = replies.claim(timezone.now(), 10)
-    assert replies.claim(timezone.now(), 10) == [], "one turn at a time"
+    [lost] = leases.claim(timezone.now(), 10)
+    assert leases.claim(timezone.now(), 10) == [], "one turn at a time"
     later = timezone.now() + timedelta(hours=1)
-    assert replies.recover(later) == 1
-    [again] = replies.claim(later, 10)
+    assert leases.recover(later) == 1
+    [again] = leases.claim(later, 10)
     assert again.turn_id != lost.turn_id
     assert replies.commit(lost.turn_id, Reply("too late", "offline"), later) == "abandoned"
     assert not Chunk.objects.filter(role="ai").exists()
@@ -270,9 +270,9 @@ def test_a_turn_that_kills_its_process_is_stopped_by_its_own_count(door, engine,
     door.says("Hello")
     now = timezone.now()
     for hours in range(2):
-        assert len(replies.claim(now + timedelta(hours=hours), 10)) == 1
-        replies.recover(now + timedelta(hours=hours, minutes=30))
-    [claim] = replies.claim(now + timedelta(hours=3), 10)
+        assert len(leases.claim(now + timedelta(hours=hours), 10)) == 1
+        leases.recover(now + timedelta(hours=hours, minutes=30))
+    [claim] = leases.claim(now + timedelta(hours=3), 10)
     assert claim.exhausted
     replies.fail(claim.turn_id, EngineError("stop", code="exhausted", retryable=False), now)
     assert double.asked == []

@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
-from conversations.services.answering import chat_endings, dispatcher, replies
+from conversations.services.answering import chat_endings, dispatcher, leases, replies
 from conversations.services.delivering import sending
 from conversations.services.session import corrections, lifecycle
 from conversations.services.session.ledger import SYSTEM
@@ -245,10 +245,10 @@ def test_an_agent_that_takes_longer_than_we_wait_is_waited_for(door: Door, retel
 def test_a_dispatcher_that_died_after_asking_says_nothing_twice(door: Door, retell: FakeRetell) -> None:
     door.says("Hello", phone=PHONE)
     now = timezone.now()
-    [claim] = replies.claim(now, 1)
+    [claim] = leases.claim(now, 1)
     request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
     dispatcher.ask(engine, request)  # and dies before it writes the answer down
-    replies.recover(now + timedelta(hours=1))
+    leases.recover(now + timedelta(hours=1))
     reply_to_all()
     assert said() == ["You said: Hello"]
     assert told(retell) == ["Hello"]
@@ -259,7 +259,7 @@ def test_a_draft_that_was_overtaken_is_said_with_the_answer_to_what_came_since(d
 
     retell.answers = lambda chat, content: [agent(f"About {content}")]
     door.says("Is it red?", phone=PHONE)
-    [claim] = replies.claim(timezone.now(), 1)
+    [claim] = leases.claim(timezone.now(), 1)
     request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
     draft = dispatcher.ask(engine, request)
     door.says("Or blue?")

@@ -10,7 +10,7 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.answering import replies, rules
+from conversations.services.answering import leases, replies, rules
 from conversations.services.delivering import delivery, sending
 from conversations.services.session import lifecycle, takeover
 from conversations.services.session.ledger import Actor
@@ -392,11 +392,11 @@ def test_a_turn_that_takes_processes_down_exhausts_nobody_but_itself(parrot, doo
         door.says("Hello", user_id=f"person {number}")
     poison = Conversation.objects.get(contact__user_id="person 3").pk
     now, deaths = timezone.now(), 0
-    while claims := replies.claim(now, 64, suspects=1):
+    while claims := leases.claim(now, 64, suspects=1):
         if poison in [claim.conversation_id for claim in claims if not claim.exhausted]:
             deaths += 1
             now += timedelta(seconds=settings.LEASE_SECONDS + 1)
-            assert replies.recover(now) == len(claims)
+            assert leases.recover(now) == len(claims)
             continue
         for claim in claims:
             if claim.exhausted:
@@ -414,8 +414,8 @@ def test_a_turn_that_takes_processes_down_exhausts_nobody_but_itself(parrot, doo
 
 def test_a_dispatcher_that_is_stopped_costs_nobody_an_attempt(parrot, conversation):
     for _ in range(6):
-        [claim] = replies.claim(timezone.now(), 10)
+        [claim] = leases.claim(timezone.now(), 10)
         assert not claim.exhausted
-        assert replies.give_back([claim.turn_id], timezone.now()) == 1
+        assert leases.give_back([claim.turn_id], timezone.now()) == 1
     found = Conversation.objects.get()
     assert (found.reply_attempts, found.reply_crashes) == (0, 0)

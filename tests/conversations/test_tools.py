@@ -10,7 +10,7 @@ from django.utils import timezone
 from conversations.engines.contract import PendingStep
 from conversations.engines.tools import TOOLS, Toolbox
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Step, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import ask
 from conversations.services.session import corrections, steps
 from conversations.services.session.ledger import SYSTEM, Actor
@@ -100,7 +100,7 @@ def test_a_model_that_only_calls_is_made_to_speak_in_the_fourth_round(door, mode
 
 
 def test_nothing_is_done_with_a_draft_that_is_dropped(door, model, step):
-    [claim] = replies.claim(timezone.now(), 10)
+    [claim] = leases.claim(timezone.now(), 10)
     request, engine = replies.prepare(claim.turn_id)
     model.then("reply", tool_calls=[("complete_step", {"step_id": step.pk})], text="Thanks")
     outcome = ask(engine, request)
@@ -111,7 +111,7 @@ def test_nothing_is_done_with_a_draft_that_is_dropped(door, model, step):
 
 
 def test_whoever_moved_a_step_first_is_right(door, model, step):
-    [claim] = replies.claim(timezone.now(), 10)
+    [claim] = leases.claim(timezone.now(), 10)
     request, engine = replies.prepare(claim.turn_id)
     model.then("reply", tool_calls=[("complete_step", {"step_id": step.pk})], text="Thanks")
     outcome = ask(engine, request)

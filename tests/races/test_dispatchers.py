@@ -18,7 +18,7 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.delivering import delivery, sending
 from conversations.services.errors import DomainError
 from conversations.services.session import closing, lifecycle
@@ -162,8 +162,8 @@ def assert_all_was_sent_once_in_order(sent):
 def test_simultaneous_claims_share_the_sessions(own_json):
     together(*(partial(own_json, "Hello", user_id=f"person {n}") for n in range(PEOPLE)))
 
-    claims = [claim for taken in together(*[partial(replies.claim, timezone.now(), 10)] * 16) for claim in taken]
-    claims += replies.claim(timezone.now(), PEOPLE)
+    claims = [claim for taken in together(*[partial(leases.claim, timezone.now(), 10)] * 16) for claim in taken]
+    claims += leases.claim(timezone.now(), PEOPLE)
 
     assert len(claims) == len({claim.conversation_id for claim in claims}) == PEOPLE
     assert set(Conversation.objects.values_list("reply_attempts", flat=True)) == {1}
@@ -185,12 +185,12 @@ def test_simultaneous_claims_take_only_the_oldest_message_of_each_session(own_js
 def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(own_json, settings):
     for round_ in range(30):
         own_json("Hello", user_id=f"person {round_}")
-        [first] = replies.claim(timezone.now(), 10)
+        [first] = leases.claim(timezone.now(), 10)
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
 
         def take_over(later=later):
-            replies.recover(later)
-            return replies.claim(later, 10)
+            leases.recover(later)
+            return leases.claim(later, 10)
 
         results = together(
             *shuffled(
@@ -203,7 +203,7 @@ def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(o
         [claims] = [result for result in results if isinstance(result, list)]
         [status] = [result for result in results if isinstance(result, str)]
         # A commit that finds its turn abandoned holds the session's row for a moment: then the next look claims it.
-        claims = claims or replies.claim(later, 10)
+        claims = claims or leases.claim(later, 10)
 
         assert (status, len(claims)) in {("committed", 0), ("abandoned", 1)}
         for second in claims:
@@ -217,18 +217,18 @@ def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json
     """Each of these changes many rows at once, and each takes them in another order."""
     for round_ in range(4):
         together(*(partial(own_json, "Hello", user_id=f"person {round_} {n}") for n in range(12)))
-        for claim in replies.claim(timezone.now(), 6):
+        for claim in leases.claim(timezone.now(), 6):
             replies.commit(claim.turn_id, Reply("Hi", "offline"), timezone.now())
-        turns = [claim.turn_id for claim in replies.claim(timezone.now(), 12)]
+        turns = [claim.turn_id for claim in leases.claim(timezone.now(), 12)]
         _, messages = delivery.claim(timezone.now(), 12)
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
         with slow_rows("conversation_messages", "conversation_turns"):
             results = outcomes(
                 shuffled(
                     [
-                        partial(replies.renew, random.sample(turns, len(turns)), later),
+                        partial(leases.renew, random.sample(turns, len(turns)), later),
                         partial(delivery.renew, random.sample(messages, len(messages)), later),
-                        partial(replies.recover, later),
+                        partial(leases.recover, later),
                         partial(delivery.recover, later),
                         partial(lifecycle.sweep, later + timedelta(hours=25)),
                         *(

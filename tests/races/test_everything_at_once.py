@@ -16,7 +16,7 @@ from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.arriving import provider_events
 from conversations.services.clients.channel_accounts import adapter_of
 from conversations.services.delivering import delivery, sending
@@ -110,13 +110,13 @@ class Everything:
 
     def leases_run_out(self):
         later = timezone.now() + LATE
-        replies.recover(later)
+        leases.recover(later)
         delivery.recover(later)
 
     def replies_are_written(self):
         now = timezone.now() + LATE  # whatever waits for its next try is due
-        for turn in replies.claim(now, 3):
-            replies.renew([turn.turn_id], timezone.now())
+        for turn in leases.claim(now, 3):
+            leases.renew([turn.turn_id], timezone.now())
             replies.prepare(turn.turn_id)
             if random.random() < 0.8:
                 deeds = tuple(random.sample(DEEDS, random.choice([0, 0, 1, 2])))
@@ -181,8 +181,8 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
     later = timezone.now() + timedelta(hours=1)
     for conversation in Conversation.objects.open().exclude(taken_over_at=None):
         takeover.hand_back(conversation.pk, actor=STAFF, now=timezone.now())
-    replies.recover(later)
-    while turns := replies.claim(later, 100):
+    leases.recover(later)
+    while turns := leases.claim(later, 100):
         for turn in turns:
             replies.prepare(turn.turn_id)
             replies.commit(turn.turn_id, Reply("Hi", "offline"), later)

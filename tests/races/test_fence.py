@@ -13,7 +13,7 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.delivering import sending
 from conversations.services.session import closing, lifecycle
 from conversations.services.session.ledger import Actor
@@ -211,7 +211,7 @@ def test_a_reply_whose_lease_was_lost_is_not_said_beside_the_next_one(own_json, 
     own_json("one")
     first = engine.next()
     Turn.objects.update(lease_until=timezone.now() - timedelta(seconds=1))  # as if its process had stood still
-    replies.recover(timezone.now())
+    leases.recover(timezone.now())
     second = engine.next()
     together(*shuffled([partial(first.answer, "lost"), partial(second.answer, "kept")]))
 
@@ -226,7 +226,7 @@ def test_whatever_comes_as_a_reply_commits_no_message_stays_unseen(own_json):
     for round_ in range(12):
         for person in range(4):
             own_json("one", user_id=f"{round_} {person}")
-        turns = replies.claim(timezone.now(), 10)
+        turns = leases.claim(timezone.now(), 10)
         for turn in turns:
             replies.prepare(turn.turn_id)
         now = timezone.now()

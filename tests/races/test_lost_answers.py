@@ -13,7 +13,7 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import written
 from conversations.services.arriving import inbound
 from conversations.services.database import row
@@ -96,7 +96,7 @@ def test_a_refusal_that_was_written_unheard_counts_once(claimed, answer_of_commi
 def test_a_reply_that_was_committed_unheard_is_said_once(own_json, answer_of_commit_is_lost):
     answer_of_commit_is_lost.append("not yet")
     own_json("Hello")
-    [turn] = replies.claim(timezone.now(), 1)
+    [turn] = leases.claim(timezone.now(), 1)
     answer_of_commit_is_lost.clear()
     written(replies.commit, turn.turn_id, Reply("Hi", "offline"), timezone.now())
 
@@ -110,7 +110,7 @@ def test_a_reply_that_was_committed_unheard_is_said_once(own_json, answer_of_com
 def test_a_fallback_that_was_committed_unheard_is_said_once(own_json, answer_of_commit_is_lost):
     answer_of_commit_is_lost.append("not yet")
     own_json("Hello")
-    [turn] = replies.claim(timezone.now(), 1)
+    [turn] = leases.claim(timezone.now(), 1)
     answer_of_commit_is_lost.clear()
     written(replies.fail, turn.turn_id, EngineError("No.", code="x", retryable=False), timezone.now())
 

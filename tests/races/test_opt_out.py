@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Contact, Conversation, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.people import opting_out
 from conversations.services.session.ledger import Actor
 from tests.races.invariants import assert_sound
@@ -72,14 +72,14 @@ def test_whatever_else_happens_nothing_follows_the_confirmation(own_json):
             person = f"person {round_} {number}"
             people[UUID(own_json("red?", user_id=person)["conversation_id"])] = person
         jobs = []
-        for turn in replies.claim(timezone.now(), AT_ONCE):
+        for turn in leases.claim(timezone.now(), AT_ONCE):
             pk = turn.conversation_id
             more = partial(own_json, "and blue?", user_id=people[pk])
             mine = [partial(reply, turn), partial(stop, pk, people[pk]), more, sender.send]
             jobs += [partial(in_a_moment, job) for job in random.sample(mine, len(mine))]
         failed = [result for result in outcomes(jobs, threads=16) if isinstance(result, Exception)]
         assert not failed, failed
-        for turn in replies.claim(timezone.now(), AT_ONCE):  # a message came with the STOP, and owed a reply
+        for turn in leases.claim(timezone.now(), AT_ONCE):  # a message came with the STOP, and owed a reply
             assert replies.commit(turn.turn_id, Reply("red!", "offline"), timezone.now()) == "dropped"
 
     while Message.objects.filter(status="queued").exists():

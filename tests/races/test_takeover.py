@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.delivering import delivery, sending
 from conversations.services.errors import ConflictError
 from conversations.services.session import closing, takeover
@@ -84,7 +84,7 @@ def test_after_a_takeover_nothing_of_the_assistants_is_said_or_leaves(own_json):
             person = f"person {round_} {number}"
             people[UUID(own_json("red?", user_id=person)["conversation_id"])] = person
         jobs = []
-        for turn in replies.claim(timezone.now(), AT_ONCE):
+        for turn in leases.claim(timezone.now(), AT_ONCE):
             pk = turn.conversation_id
             mine = [
                 partial(reply, turn),

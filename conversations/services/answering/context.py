@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, corrected_text
+from conversations.models import Assistant, Conversation, Role, Step
 from conversations.services import redaction
 from conversations.services.answering import summaries
+from conversations.services.database import rows
 from memory import languages
 from memory.context import Entry, Prompt, SessionView, build_prompt
 
@@ -17,6 +18,19 @@ LONGEST_BURST = 100  # messages; the budget holds as well
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each entry
+
+# A chunk's text as it should be read: the newest correction, else what was said.
+_WORDS = """COALESCE((
+        SELECT x.text FROM chunk_corrections x
+        WHERE x.chunk_id = k.id AND x.kind = 'correction' ORDER BY x.id DESC LIMIT 1), k.content)"""
+_OPENING = f"""
+    SELECT k.role, {_WORDS} FROM conversation_chunks k
+    WHERE k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS} AND k.role IN ('system', 'memory')"""
+_NEWEST = f"""
+    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL, k.position FROM conversation_chunks k
+    WHERE k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
+      AND NOT k.metadata ? '{SUPERSEDED}'
+    ORDER BY k.position DESC LIMIT $3"""
 
 
 def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
@@ -33,11 +47,7 @@ def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prom
 
 def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> SessionView:
     """The session for the prompt."""
-    opening = dict(
-        Chunk.objects.filter(conversation=conversation, position__lte=2, role__in=[Role.SYSTEM, Role.MEMORY])
-        .annotate(words=corrected_text())
-        .values_list("role", "words")
-    )
+    opening = dict(rows(_OPENING, conversation.pk))
     entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
     clean = redaction.rules_of(conversation.client).clean  # what was kept under other rules is not shown under these
@@ -73,13 +83,10 @@ def _noted(conversation: Conversation) -> list[tuple[str, str]]:
 def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
     """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
     before and is not in the summary yet, so that nothing is lost between the two."""
-    shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
-    newest = shown.exclude(metadata__has_key=SUPERSEDED).order_by("-position")
-    columns = newest.annotate(words=corrected_text()).values_list("role", "words", "author_id", "position")
     length = _history_length(assistant)
     waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
     reach = max(length + waiting, LONGEST_BURST)
-    said = [Entry(role, text, author is not None, at) for role, text, author, at in columns[:reach]]
+    said = [Entry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
     overhanging = [entry for entry in said[length : length + waiting] if entry.position > absorbed]

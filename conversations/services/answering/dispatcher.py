@@ -29,7 +29,7 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Message
-from conversations.services.answering import chats, replies
+from conversations.services.answering import chats, leases, replies
 from conversations.services.delivering import delivery, read_marks
 from conversations.services.keeping import recall
 from memory.recall import Near
@@ -93,7 +93,7 @@ class Dispatcher:
         self._keep_leases()
         claimed = 0
         if room := settings.DISPATCH_REPLIES - len(self._turns):
-            for turn in replies.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
+            for turn in leases.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
                 self._hold(self._turns, turn.turn_id)
                 if turn.suspect:
                     self._suspects = {turn.turn_id}
@@ -109,7 +109,7 @@ class Dispatcher:
 
     # --- a reply ------------------------------------------------------------------------------------------------------
 
-    def _reply(self, turn: replies.Claim) -> Future[Any] | None:
+    def _reply(self, turn: leases.Claim) -> Future[Any] | None:
         if turn.exhausted:
             written(replies.fail, turn.turn_id, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
@@ -118,15 +118,15 @@ class Dispatcher:
             return self._engines.submit(self._recall, turn, question)
         return self._prepare(turn, mark=True)
 
-    def _recall(self, turn: replies.Claim, question: recall.Question) -> Future[Any]:
+    def _recall(self, turn: leases.Claim, question: recall.Question) -> Future[Any]:
         near = question.ask_network()
         return self._rows.submit(self._told, turn, question, near)
 
-    def _told(self, turn: replies.Claim, question: recall.Question, near: Near | None) -> Future[Any] | None:
+    def _told(self, turn: leases.Claim, question: recall.Question, near: Near | None) -> Future[Any] | None:
         recalled(question, near)
         return self._prepare(turn, mark=False)
 
-    def _prepare(self, turn: replies.Claim, *, mark: bool) -> Future[Any] | None:
+    def _prepare(self, turn: leases.Claim, *, mark: bool) -> Future[Any] | None:
         prepared = written(replies.prepare, turn.turn_id)
         if prepared is None:
             return None
@@ -134,7 +134,7 @@ class Dispatcher:
             self._mark_read(turn)
         return self._engines.submit(self._ask, turn.turn_id, *prepared)
 
-    def _mark_read(self, turn: replies.Claim) -> None:
+    def _mark_read(self, turn: leases.Claim) -> None:
         """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
         mark = written(read_marks.of_newest, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
@@ -198,11 +198,11 @@ class Dispatcher:
             self._renewed = now
             with self._guard:
                 turns, messages = list(self._turns), list(self._messages)
-            replies.renew(turns, timezone.now())
+            leases.renew(turns, timezone.now())
             delivery.renew(messages, timezone.now())
         if now - self._recovered >= RECOVER_EVERY_SECONDS:
             self._recovered = now
-            if freed := replies.recover(timezone.now()) + delivery.recover(timezone.now()):
+            if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
                 log.warning("freed what a dead dispatcher held: %s", freed)
 
     def _finish(self) -> int:
@@ -288,7 +288,7 @@ def written(work: Callable[..., Any], *arguments: Any) -> Any:
 def release(turns: list[UUID], messages: list[UUID]) -> None:
     """What we began and did not end is free at once; what was being sent stays as it is until its lease runs out."""
     now = timezone.now()
-    replies.give_back(turns, now)
+    leases.give_back(turns, now)
     Message.objects.filter(pk__in=messages, status=Message.Status.CLAIMED).update(
         status=Message.Status.QUEUED, lease_until=None, lease_token=None
     )

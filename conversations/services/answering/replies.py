@@ -7,9 +7,8 @@ while the engine waits for its model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -17,15 +16,27 @@ from django.db import transaction
 from django.utils import timezone
 
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
-from conversations.models import Assistant, Chunk, Conversation, EndedBy, Role, Step, Turn
+from conversations.models import (
+    Assistant,
+    Chunk,
+    Client,
+    Contact,
+    Conversation,
+    EndedBy,
+    Role,
+    RollingSummary,
+    Step,
+    Turn,
+)
 from conversations.services import redaction
-from conversations.services.answering import chats, context, deeds, prompts, rules
-from conversations.services.database import rows, unlocked
+from conversations.services.answering import chats, context, deeds, prompts, rules, summaries
+from conversations.services.as_json import dumps
+from conversations.services.database import row
 from conversations.services.delivering import outbox
 from conversations.services.delivering.read_marks import came_from
 from conversations.services.errors import NotFoundError
-from conversations.services.keeping.recall import RECALLS
 from conversations.services.people import opting_out
+from conversations.services.records import Select, update
 from conversations.services.retries import backoff
 from conversations.services.session import closing, takeover
 from conversations.services.session.ledger import ASSISTANT, CONTACT, SYSTEM, Actor, Kind, record
@@ -40,139 +51,60 @@ from conversations.services.session.transcript import (
 log = logging.getLogger(__name__)
 
 DRAFTS_DROPPED_AT_MOST = 2
-SUSPECT_AFTER_CRASHES = 2  # once it was there by chance
 CRASHED = "crashed"
 HUMAN_WANTED = "human_wanted"  # a turn that gave its session to a person
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 TurnStatus = Turn.Status
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A turn that is ours while its lease lasts. `exhausted`: it was tried often enough, nothing more is tried.
-    `suspect`: its session was there more than once when a process died, and perhaps is why. `recalls`: earlier sessions
-    are to be looked up first (services/keeping/recall.py)."""
-
-    turn_id: UUID
-    conversation_id: UUID
-    exhausted: bool
-    suspect: bool = False
-    recalls: bool = False
-
-
-_DUE = f"""
-    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls
-    FROM conversations s
-    WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {{crashes}}
-      AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
-    ORDER BY s.reply_due_at
-    LIMIT {{limit}}
-    FOR NO KEY UPDATE OF s SKIP LOCKED"""
-
-
-def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
-    """Up to `limit` sessions that owe a reply by now have a running turn that is ours, and `suspects` of the suspect
-    ones beside them.
-
-    The attempt is counted before it begins, so that a turn that takes its process down cannot do so for ever. Who holds
-    no more than one suspect turn at a time finds out which one it is: when that process dies, of all the suspects only
-    the one that was held is counted. Two dispatchers that see the same session: the constraint on running turns lets
-    one in.
+_TURN = Select(
     """
-    claimed = rows(
-        f"""
-        WITH usual AS ({_DUE.format(crashes="< $4", limit="$2")}),
-        suspect AS ({_DUE.format(crashes=">= $4", limit="$5")}),
-        due AS (SELECT * FROM usual UNION ALL SELECT * FROM suspect),
-        begun AS (
-            INSERT INTO conversation_turns
-                (id, conversation_id, status, attempt, inbound_sequence, lease_until, started_at, engine, model, draft,
-                 finish_reason, tokens_in, tokens_out, code, reason)
-            SELECT gen_random_uuid(), id, 'running', reply_attempts + 1, inbound_sequence, $3, $1, '', '', '',
-                   '', 0, 0, '', ''
-            FROM due
-            ON CONFLICT (conversation_id) WHERE status = 'running' DO NOTHING
-            RETURNING id, conversation_id, attempt
-        ), counted AS (
-            UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
-        )
-        SELECT begun.id, begun.conversation_id, begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4,
-            due.recalls
-        FROM begun JOIN due ON due.id = begun.conversation_id
-        """,
-        now,
-        limit,
-        now + lease(),
-        SUSPECT_AFTER_CRASHES,
-        suspects,
-        settings.REPLY_ATTEMPTS,
-    )
-    return [Claim(*found) for found in claimed]
-
-
-def lease() -> timedelta:
-    """How long a claim lasts without being renewed."""
-    return timedelta(seconds=settings.LEASE_SECONDS)
-
-
-def renew(turn_ids: Sequence[UUID], now: datetime) -> None:
-    """The turns are still being worked on. One that somebody is just ending is left alone."""
-    with transaction.atomic():
-        unlocked(Turn.objects.filter(pk__in=turn_ids, status=TurnStatus.RUNNING)).update(lease_until=now + lease())
-
-
-# A turn that went down with its process is no attempt of its session's, which may have been there by chance: it is
-# counted as a crash. One that was given back is neither. The session's row is locked first, as by all who end a turn.
-_ABANDON = """
-    WITH lost AS (
-        SELECT t.id, t.conversation_id
-        FROM conversation_turns t JOIN conversations s ON s.id = t.conversation_id
-        WHERE t.status = 'running' AND {which}
-        FOR NO KEY UPDATE OF s, t SKIP LOCKED
-    ), ended AS (
-        UPDATE conversation_turns t SET status = 'abandoned', ended_at = $1, code = '{code}'
-        FROM lost WHERE t.id = lost.id
-    )
-    UPDATE conversations s
-    SET reply_attempts = GREATEST(s.reply_attempts - 1, 0), reply_crashes = s.reply_crashes + {crashes}
-    FROM lost WHERE s.id = lost.conversation_id
-    RETURNING s.id"""
-
-_RECOVER = _ABANDON.format(which="NOT t.streamed AND t.lease_until < $1", code="lease_over", crashes=1)
-_GIVE_BACK = _ABANDON.format(which="t.id = ANY($2)", code="stopped", crashes=0)
-
-
-def recover(now: datetime) -> int:
-    """Turns of a dead dispatcher are abandoned; their sessions still owe the reply. Returns how many."""
-    return len(rows(_RECOVER, now))
-
-
-def give_back(turn_ids: Sequence[UUID], now: datetime) -> int:
-    """The turns, which are ours, are abandoned as if they had not begun. Returns how many were still running."""
-    return len(rows(_GIVE_BACK, now, list(turn_ids)))
+    SELECT {t}, {s}, {k}, {c}, {a}, {r}
+    FROM conversation_turns t
+    JOIN conversations s ON s.id = t.conversation_id
+    JOIN contacts k ON k.id = s.contact_id
+    JOIN clients c ON c.id = s.client_id
+    LEFT JOIN assistants a ON a.id = s.assistant_id
+    LEFT JOIN conversation_summaries r ON r.conversation_id = s.id
+    WHERE t.id = $1 AND t.status = 'running'
+    """,
+    t=Turn,
+    s=Conversation,
+    k=Contact,
+    c=Client,
+    a=Assistant,
+    r=RollingSummary,
+)
+_STEPS = Select(
+    """
+    SELECT {p} FROM conversation_steps p WHERE p.conversation_id = $1 AND p.status = 'pending' ORDER BY p.rank, p.id
+    """,
+    p=Step,
+)
+_KEEP = """
+    UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5
+    WHERE id = $1 AND status = 'running'
+    RETURNING id"""
 
 
 def prepare(turn_id: UUID, now: datetime | None = None) -> tuple[ReplyRequest, str] | None:
     """What the engine is given, kept on the turn, and the engine's name. None: the turn is not ours any more, or a rule
     of the assistant's gave the session to a person."""
-    turn = Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).first()
-    conversation = _conversation(turn.conversation_id) if turn else None
-    if turn is None or conversation is None:
+    turn = _running(turn_id)
+    if turn is None:
         return None
+    conversation = turn.conversation
     assistant = conversation.assistant
     turn.rule = rules.met(conversation)
     if turn.rule == rules.HUMAN:
         hand_over(turn_id, "a person was asked for", now or timezone.now())
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
-    turn.inbound_sequence = conversation.inbound_sequence
-    steps = list(conversation.steps.filter(status=Step.Status.PENDING))
+    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
     prompt = context.prompt_of(conversation, steps)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
-    turn.prompt = prompts.as_kept(conversation, assistant, prompt)
-    Turn.objects.filter(pk=turn_id, status=TurnStatus.RUNNING).update(
-        inbound_sequence=turn.inbound_sequence, engine=turn.engine, prompt=turn.prompt, rule=turn.rule
-    )
+    kept = dumps(prompts.as_kept(conversation, assistant, prompt)).decode()
+    row(_KEEP, turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
         prompt=prompt,
@@ -197,9 +129,16 @@ def _keeps_chats(assistant: Assistant) -> bool:
     return assistant.engine == Assistant.EngineName.RETELL
 
 
-def _conversation(conversation_id: UUID) -> Conversation | None:
-    related = ("assistant", "contact", "client", "rolling_summary")
-    return Conversation.objects.select_related(*related).filter(pk=conversation_id).first()
+def _running(turn_id: UUID) -> Turn | None:
+    """The turn, if it is still ours, with its conversation and all that the prompt says of it."""
+    found = _TURN.first(turn_id)
+    if found is None:
+        return None
+    turn: Turn
+    turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling = found
+    summaries.set_of(conversation, rolling)
+    turn.conversation = conversation
+    return turn
 
 
 def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
@@ -231,7 +170,7 @@ def commit(turn_id: UUID, reply: Reply, now: datetime) -> str:
             _say(conversation, turn, reply, now, overtaken=overtaken)
         if reply.told and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
             chats.note_told(reply.told)
-        conversation.save(update_fields=[*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS])
+        update(conversation, (*ACTIVITY_FIELDS, *takeover.TAKEOVER_FIELDS))
     return turn.status
 
 
@@ -319,17 +258,22 @@ def fail(turn_id: UUID, error: EngineError, now: datetime) -> str:
     return turn.status
 
 
+_RUNNING = Select("SELECT {t} FROM conversation_turns t WHERE t.id = $1 AND t.status = 'running' FOR UPDATE", t=Turn)
+
+
 def _locked(turn_id: UUID) -> tuple[Turn, Conversation] | None:
     """The turn and its conversation, locked, if the turn is still ours and neither was purged."""
-    conversation_id = Turn.objects.filter(pk=turn_id).values_list("conversation_id", flat=True).first()
+    found = row("SELECT conversation_id FROM conversation_turns WHERE id = $1", turn_id)
     try:
-        conversation = lock(conversation_id) if conversation_id else None
+        conversation = lock(found[0]) if found else None
     except NotFoundError:
         return None
-    if conversation is None:
+    running = _RUNNING.first(turn_id) if conversation else None
+    if conversation is None or running is None:
         return None
-    turn = Turn.objects.select_for_update().filter(pk=turn_id, status=TurnStatus.RUNNING).first()
-    return (turn, conversation) if turn else None
+    [turn] = running
+    turn.conversation = conversation
+    return turn, conversation
 
 
 def _silenced(conversation: Conversation, *, awaited: bool = False) -> str:
@@ -395,4 +339,4 @@ def _drop(turn: Turn, conversation: Conversation, reason: str, now: datetime) ->
 def _end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = "") -> None:
     turn.status, turn.ended_at = status, now
     turn.code, turn.reason = code[:40], reason[:500]
-    turn.save()
+    update(turn)

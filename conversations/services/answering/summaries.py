@@ -70,6 +70,11 @@ def of(conversation: Conversation) -> RollingSummary | None:
     return getattr(conversation, "rolling_summary", None)
 
 
+def set_of(conversation: Conversation, rolling: RollingSummary | None) -> None:
+    """Its state was read with it."""
+    Conversation._meta.get_field("rolling_summary").set_cached_value(conversation, rolling)
+
+
 def pending() -> bool:
     """Whether any session waits for its summary."""
     return RollingSummary.objects.filter(due_at__isnull=False).exists()

@@ -14,17 +14,17 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
 
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind
-from conversations.models import ChannelAccount, Conversation, Message
+from conversations.models import ChannelAccount, Contact, Conversation, Message
 from conversations.services.clients import channel_accounts
 from conversations.services.clients.channel_accounts import adapter_of, as_account
 from conversations.services.database import column, unlocked
 from conversations.services.delivering import outbox, pauses, receipts, reply_window
 from conversations.services.errors import NotFoundError
+from conversations.services.records import Select, update
 from conversations.services.retries import backoff
 from conversations.services.session.ledger import SYSTEM, record
 from conversations.services.session.transcript import lock
@@ -104,16 +104,16 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             return None
         # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
         # does from now on waits for us, and finds the message gone.
-        session = Conversation.objects.select_related("contact").filter(pk=message.conversation_id).first()
+        session = _session(message)
         if code := outbox.held_back(message, session):
             message.status, message.code = S.CANCELLED, code
             message.lease_until = message.lease_token = None
-            message.save(update_fields=["status", "code", "lease_until", "lease_token"])
+            update(message, ("status", "code", "lease_until", "lease_token"))
             return None
         if _must_wait(message, message.channel_account, now):
             message.status, message.attempts = S.QUEUED, message.attempts - 1
             message.lease_until = message.lease_token = None
-            message.save(update_fields=["status", "attempts", "lease_until", "lease_token"])
+            update(message, ("status", "attempts", "lease_until", "lease_token"))
             return None
         adapter = adapter_of(message.channel_account)
         may_go = bool(message.template) or reply_window.is_open(message, adapter, now)
@@ -141,20 +141,54 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
     )
 
 
+_CLAIMED = Select(
+    """
+    SELECT {m}, {a}
+    FROM conversation_messages m LEFT JOIN channel_accounts a ON a.id = m.channel_account_id
+    WHERE m.id = $1 AND m.status IN ('claimed', 'sending') AND m.lease_token = $2
+    FOR UPDATE OF m
+    """,
+    m=Message,
+    a=ChannelAccount,
+)
+_SESSION = Select(
+    "SELECT {s}, {k} FROM conversations s JOIN contacts k ON k.id = s.contact_id WHERE s.id = $1",
+    s=Conversation,
+    k=Contact,
+)
+_OURS = Select(
+    """
+    SELECT {m} FROM conversation_messages m
+    WHERE m.id = $1 AND (m.lease_token = $2 OR m.status NOT IN ('queued', 'claimed'))
+    FOR UPDATE
+    """,
+    m=Message,
+)
+
+
 def _claimed(message_id: UUID, token: UUID) -> Message | None:
-    return (
-        Message.objects.select_for_update(of=("self",))
-        .select_related("channel_account")
-        .filter(pk=message_id, status__in=[S.CLAIMED, S.SENDING], lease_token=token)
-        .first()
-    )
+    found = _CLAIMED.first(message_id, token)
+    if found is None:
+        return None
+    message: Message
+    message, message.channel_account = found
+    return message
+
+
+def _session(message: Message) -> Conversation | None:
+    found = _SESSION.first(message.conversation_id)
+    if found is None:
+        return None
+    session: Conversation
+    session, session.contact = found
+    return session
 
 
 def _mark_sending(message: Message, now: datetime) -> None:
     message.status = S.SENDING
     message.sending_at = now
     message.lease_until = now + lease()
-    message.save(update_fields=["status", "sending_at", "lease_until", "template"])
+    update(message, ("status", "sending_at", "lease_until", "template"))
 
 
 def _replace_text(conversation_id: UUID, message_id: UUID, token: UUID, now: datetime) -> Message | None:
@@ -204,7 +238,7 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
             message.status = result.status.value
             message.delivered_at = now if message.status == S.DELIVERED else None
         message.lease_until = message.lease_token = None
-        message.save()
+        update(message, ("provider_message_id", "sent_at", "status", "delivered_at", "lease_until", "lease_token"))
         receipts.apply_early(message, early)
 
 
@@ -289,11 +323,8 @@ def _give_up(message: Message, now: datetime) -> None:
 
 def _locked(sending: Sending) -> Message | None:
     """The message, if it is still ours or was settled by a receipt meanwhile."""
-    return (
-        Message.objects.select_for_update()
-        .filter(Q(lease_token=sending.token) | ~Q(status__in=[S.QUEUED, S.CLAIMED]), pk=sending.message_id)
-        .first()
-    )
+    found = _OURS.first(sending.message_id, sending.token)
+    return found[0] if found else None
 
 
 def renew(message_ids: Sequence[UUID], now: datetime) -> None:

@@ -12,6 +12,7 @@ from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
 from conversations.services.clients.channel_accounts import adapter_of
 from conversations.services.people.contacts import phone_address
+from conversations.services.records import follow, insert
 from conversations.services.session.ledger import SYSTEM, record
 
 S = Message.Status
@@ -31,14 +32,14 @@ def queue(
     """
     if conversation.channel == Channel.WEB:
         return []
-    account = conversation.channel_account or _newly_made_account(conversation)
+    account: ChannelAccount | None = follow(conversation, "channel_account") or _newly_made_account(conversation)
     adapter = adapter_or_none(account)
     if adapter and adapter.is_collected:
         return []
     to, kind = destination(conversation)
     texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
     lost = {} if adapter else _no_account(conversation, now)
-    return Message.objects.bulk_create(
+    messages = [
         Message(
             conversation=conversation,
             chunk=chunk,
@@ -55,7 +56,9 @@ def queue(
             **lost,
         )
         for part, text in enumerate(texts, start=1)
-    )
+    ]
+    insert(messages)
+    return messages
 
 
 def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
@@ -89,7 +92,7 @@ def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
 
 def destination(conversation: Conversation) -> tuple[str, str]:
     """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
-    if device := conversation.device:
+    if device := follow(conversation, "device"):
         return device.address, device.kind
     contact = conversation.contact
     address = phone_address(conversation.channel, contact.phone)

@@ -49,8 +49,8 @@ def begin(account_id: UUID, to_address: str, error: SendError, now: datetime) ->
 
 def in_force(account_id: UUID, to_address: str, now: datetime) -> bool:
     """Whether nothing is sent there now."""
-    theirs = SendPause.objects.filter(channel_account=account_id, to_address__in=["", to_address])
-    return theirs.filter(until__gt=now).exists()
+    paused = "SELECT FROM send_pauses WHERE channel_account_id = $1 AND to_address IN ('', $2) AND until > $3"
+    return bool(rows(paused, account_id, to_address, now))
 
 
 def forget(now: datetime) -> None:

@@ -8,9 +8,10 @@ from uuid import UUID
 
 from channels_out.contract import Account, Adapter, BeingAnswered
 from channels_out.errors import SendError
-from conversations.models import ChannelAccount, Chunk, Conversation
+from conversations.models import ChannelAccount, Chunk
 from conversations.services.arriving.append import dedupe_key
 from conversations.services.clients.channel_accounts import adapter_of, as_account
+from conversations.services.records import Select
 from conversations.services.session.transcript import SPOKEN_BY_PEOPLE
 
 log = logging.getLogger(__name__)
@@ -34,23 +35,35 @@ class ReadMark:
             log.info("read mark refused: provider=%s code=%s", self.adapter.provider, error.code)
 
 
+_ACCOUNT = Select(
+    """
+    SELECT {a}, d.address
+    FROM conversations s
+    JOIN channel_accounts a ON a.id = s.channel_account_id AND a.is_active AND a.health = 'ok'
+    JOIN contact_identities d ON d.id = s.device_id
+    WHERE s.id = $1
+    """,
+    a=ChannelAccount,
+)
+
+
 def of_newest(conversation_id: UUID) -> ReadMark | None:
     """The mark for the person's newest message, where its channel has such marks and brought the message itself."""
-    conversation = Conversation.objects.select_related("channel_account", "device").filter(pk=conversation_id).first()
-    account = conversation.channel_account if conversation else None
-    if conversation is None or account is None or not account.is_active or account.health != ChannelAccount.Health.OK:
+    found = _ACCOUNT.first(conversation_id)
+    if found is None:
         return None
+    account, address = found
     try:
         adapter = adapter_of(account)
     except LookupError:
         return None
     if not adapter.marks_read:
         return None
-    theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE)
+    theirs = Chunk.objects.filter(conversation=conversation_id, role__in=SPOKEN_BY_PEOPLE)
     newest = theirs.order_by("-position").first()
-    if newest is None or conversation.device is None or not came_from(account, newest):
+    if newest is None or not came_from(account, newest):
         return None
-    answered = BeingAnswered(newest.message_id, conversation.device.address)
+    answered = BeingAnswered(newest.message_id, address)
     return ReadMark(adapter, replace(as_account(account), timeout=PATIENCE), answered)
 
 

@@ -19,6 +19,7 @@ from conversations.services.database import row, rows
 from conversations.services.delivering import outbox
 from conversations.services.errors import NotFoundError
 from conversations.services.people import opting_out
+from conversations.services.records import Select
 from conversations.services.session.ledger import SYSTEM, record
 from conversations.services.session.transcript import lock
 
@@ -104,10 +105,19 @@ def line_up(provider_message_id: str) -> None:
     row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", provider_message_id)
 
 
+_EARLY = Select(
+    """
+    SELECT {e} FROM inbound_events e
+    WHERE e.channel_account_id = $1 AND e.message_id = ANY($2::text[]) AND e.reason = $3
+    ORDER BY e.id
+    """,
+    e=InboundEvent,
+)
+
+
 def early(channel_account_id: UUID, about: Sequence[str]) -> list[InboundEvent]:
     """The receipts that are here before the send they are about is committed. Line up first."""
-    kept = InboundEvent.objects.filter(channel_account=channel_account_id, message_id__in=about, reason=UNMATCHED)
-    return list(kept.order_by("id"))
+    return [event for (event,) in _EARLY.all(channel_account_id, list(about), UNMATCHED)]
 
 
 def _apply(account: ChannelAccount, receipt: Receipt) -> bool:

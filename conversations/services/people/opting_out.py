@@ -19,6 +19,7 @@ from django.db.models.expressions import RawSQL
 from channels_out.opt_out import HEEDED, Wish
 from conversations.models import Contact, Conversation, Role
 from conversations.models.conversation import ConversationQuerySet
+from conversations.services.database import rows
 from conversations.services.delivering import outbox
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.session.ledger import CONTACT, SYSTEM, Actor, record
@@ -131,7 +132,8 @@ def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
 
 def is_in_force(conversation: Conversation) -> bool:
     """Whether the contact wants, as of now, no messages on the conversation's channel."""
-    return Contact.objects.filter(pk=conversation.contact_id, opted_out__has_key=conversation.channel).exists()
+    wants_none = "SELECT FROM contacts WHERE id = $1 AND opted_out ? $2"
+    return bool(rows(wants_none, conversation.contact_id, conversation.channel))
 
 
 def check(conversation: Conversation) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Conversation, ConversationEvent
+from conversations.services.records import insert
 
 Kind = ConversationEvent.Actor
 
@@ -36,7 +37,7 @@ def record(
     **data: Any,
 ) -> None:
     """One line in the ledger of the conversation."""
-    ConversationEvent.objects.create(
+    line = ConversationEvent(
         conversation_id=conversation if isinstance(conversation, UUID) else conversation.pk,
         kind=kind,
         actor=actor.kind,
@@ -46,3 +47,4 @@ def record(
         to_status=to_status,
         data=data,
     )
+    insert([line])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from conversations.models import MessageTombstone, RetentionRule
-from conversations.services.answering import replies
+from conversations.services.answering import leases
 from conversations.services.arriving import idempotency, replaying
 from conversations.services.clients import sign_ins
 from conversations.services.database import alone, column, row, rows
@@ -91,7 +91,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.expired = _in_batches(_EXPIRE, now, lambda count: progress("expired", count))
         report.stale = _in_batches(_MARK_STALE, now, lambda count: progress("stale", count))
         report.purged = purge_guests(now, progress)
-        report.recovered = replies.recover(now) + delivery.recover(now)
+        report.recovered = leases.recover(now) + delivery.recover(now)
         idempotency.trim(now)
         pauses.forget(now)
         sign_ins.forget(now)

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from conversations.models import Chunk, Client, Conversation, Role, Status
+from conversations.models import Assistant, Chunk, Client, Contact, Conversation, Role, Status
 from conversations.services import redaction
 from conversations.services.errors import ConflictError, NotFoundError
+from conversations.services.records import Select, insert
 from conversations.services.session.ledger import CONTACT, record
 
 # What changes with a chunk; saved by name, so that nothing else is written over.
@@ -21,16 +22,35 @@ ACTIVITY_FIELDS = [
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
 
+# Of its own row alone, and without its key: chunks may refer to it meanwhile.
+_LOCKED = Select(
+    """
+    SELECT {s}, {k}, {c}, {a}
+    FROM conversations s
+    JOIN contacts k ON k.id = s.contact_id
+    JOIN clients c ON c.id = s.client_id
+    LEFT JOIN assistants a ON a.id = s.assistant_id
+    WHERE s.id = $1 AND ($2::uuid IS NULL OR s.client_id = $2)
+    FOR NO KEY UPDATE OF s
+    """,
+    s=Conversation,
+    k=Contact,
+    c=Client,
+    a=Assistant,
+)
+
+
 def lock(conversation_id: UUID | str, client: Client | None = None) -> Conversation:
     """The conversation of the client (of any, if None) with its row locked. Raises NotFoundError."""
-    # Of this row alone, and without its key: chunks may refer to it meanwhile.
-    found = Conversation.objects.select_for_update(of=("self",), no_key=True).select_related("contact", "client")
-    if client:
-        found = found.of(client)
+    wanted = (str(conversation_id), client.pk if client else None)
     # Twice: where the session became another contact's while we waited for it, the first look finds neither.
-    conversation = found.filter(pk=conversation_id).first() or found.filter(pk=conversation_id).first()
-    if conversation is None:
+    found = _LOCKED.first(*wanted) or _LOCKED.first(*wanted)
+    if found is None:
         raise NotFoundError("There is no such conversation.")
+    conversation: Conversation
+    conversation, conversation.contact, conversation.client, assistant = found
+    if assistant or not conversation.assistant_id:  # else it got another one while we waited: read when asked for
+        conversation.assistant = assistant
     return conversation
 
 
@@ -67,7 +87,8 @@ def write_chunks(
     ]
     conversation.last_position += len(chunks)
     conversation.last_message_at = max(conversation.last_message_at, now)
-    return Chunk.objects.bulk_create(chunks)
+    insert(chunks)
+    return chunks
 
 
 def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = True) -> None:

@@ -30,6 +30,7 @@ from conversations.models import (
 )
 from conversations.models.conversation import ConversationQuerySet
 from conversations.services.errors import InvalidError, NotFoundError, UnavailableError
+from conversations.services.records import insert, update
 from conversations.services.session.ledger import Actor, Kind, record
 from conversations.services.session.opening import (
     CORRECTED_BY_STAFF,
@@ -135,16 +136,11 @@ def new_session(user: User, role: str, client: str, now: datetime) -> Conversati
     for last in [*[False] * (TRIES - 1), True]:
         try:
             with confined_to(user.id):
-                return session_in(open_session(user, role, client, now))
+                return open_session(user, role, client, now)
         except IntegrityError:  # somebody else made the contact at the same moment
             if last:
                 raise
     raise AssertionError
-
-
-def session_in(conversation: Conversation) -> Conversation:
-    """The session as the list shows it, inside of the transaction that changed it."""
-    return Conversation.objects.select_related("assistant", "client").get(pk=conversation.pk)
 
 
 def open_session(user: User, role: str, client: str, now: datetime) -> Conversation:
@@ -155,7 +151,7 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
     assistant = _role(user, role, client)
     contact = _contact(user, assistant.client_id)
     pk = uuid4()
-    conversation = Conversation.objects.create(
+    conversation = Conversation(
         pk=pk,
         thread=str(pk),
         channel=Channel.WEB,
@@ -168,12 +164,13 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
         last_position=0,
         inbound_sequence=0,
     )
+    insert([conversation])
     opening = [
         (Role.SYSTEM.value, assistant.system_prompt or DEFAULT_SYSTEM_PROMPT),
         (Role.MEMORY.value, _earlier(contact)),
     ]
     write_chunks(conversation, opening, now)
-    conversation.save(update_fields=["last_position"])
+    update(conversation, ["last_position"])
     record(conversation, "opened", user.actor, to_status=Status.ACTIVE)
     return conversation
 

@@ -17,10 +17,12 @@ from django.db import IntegrityError
 from channels_out.kinds import Channel
 from conversations.models import SAID, Chunk, Conversation, Role, Turn
 from conversations.services.answering.context import SUPERSEDED
+from conversations.services.database import rows
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError, TooManyError, UnavailableError
+from conversations.services.records import insert, update
 from conversations.services.session.transcript import write_chunks
 from conversations.services.web.confined import confined_to
-from conversations.services.web.copilot import TRIES, User, locked, open_session, session_in, title_of
+from conversations.services.web.copilot import TRIES, User, locked, open_session, title_of
 
 MINUTE = timedelta(minutes=1)
 BUSY_RETRY_SECONDS = 2
@@ -86,14 +88,14 @@ def _ask(user: User, question: Question, now: datetime) -> Asked:
     )
     conversation.inbound_sequence += 1
     conversation.topic = conversation.topic or title_of(chunk.content)
-    conversation.save(update_fields=["last_position", "last_message_at", "inbound_sequence", "topic"])
+    update(conversation, ["last_position", "last_message_at", "inbound_sequence", "topic"])
     turn = None if conversation.taken_over_at else _begin(conversation, now)
-    return Asked(session_in(conversation), chunk, turn)
+    return Asked(conversation, chunk, turn)
 
 
 def _begin(conversation: Conversation, now: datetime) -> Turn:
     """A turn that nobody writes yet."""
-    return Turn.objects.create(
+    turn = Turn(
         conversation=conversation,
         streamed=True,
         attempt=0,
@@ -101,6 +103,8 @@ def _begin(conversation: Conversation, now: datetime) -> Turn:
         lease_until=now,
         started_at=now,
     )
+    insert([turn])
+    return turn
 
 
 def _dedupe_key(user: User, message_id: str) -> UUID | None:
@@ -111,11 +115,12 @@ def _dedupe_key(user: User, message_id: str) -> UUID | None:
 
 def _asked_before(user: User, question: Question) -> Asked | None:
     key = _dedupe_key(user, question.message_id)
-    chunk = Chunk.objects.filter(dedupe_key=key).first() if key else None
+    related = ("conversation__assistant", "conversation__client")
+    chunk = Chunk.objects.select_related(*related).filter(dedupe_key=key).first() if key else None
     if chunk is None:
         return None
     turns = Turn.objects.filter(conversation=chunk.conversation_id, started_at__gte=chunk.created_at)
-    return Asked(session_in(chunk.conversation), chunk, turns.order_by("started_at").first())
+    return Asked(chunk.conversation, chunk, turns.order_by("started_at").first())
 
 
 def _ready(conversation: Conversation) -> None:
@@ -133,10 +138,26 @@ def _ready(conversation: Conversation) -> None:
         raise ConflictError("This assistant is there no more. Start a new conversation.", code="no_assistant")
 
 
+# How many replies are being written for the person who signs in as $1, and when those since $2 were begun.
+_OF_LATE = """
+    SELECT
+        (SELECT count(*)
+         FROM conversation_turns t
+         JOIN conversations s ON s.id = t.conversation_id
+         JOIN contacts k ON k.id = s.contact_id
+         WHERE t.status = 'running' AND t.streamed AND k.login_id = $1),
+        ARRAY(
+            SELECT t.started_at
+            FROM contacts k
+            JOIN conversations s ON s.contact_id = k.id
+            JOIN conversation_turns t ON t.conversation_id = s.id
+            WHERE k.login_id = $1 AND s.last_message_at > $2 AND t.started_at > $2 AND t.streamed
+            ORDER BY t.started_at)"""
+
+
 def _keep_within_limits(user: User, now: datetime) -> None:
     """Counted on rows, so that it holds for all processes together. Raises TooManyError."""
-    theirs = Turn.objects.filter(conversation__contact__login=user.id, streamed=True)
-    running = theirs.filter(status=TurnStatus.RUNNING).count()
+    [(running, times)] = rows(_OF_LATE, user.id, now - MINUTE)
     if running >= settings.COPILOT_STREAMS_PER_USER:
         raise TooManyError(
             f"{running} replies are being written for you. Wait until one is done.",
@@ -144,8 +165,6 @@ def _keep_within_limits(user: User, now: datetime) -> None:
             retry_after=BUSY_RETRY_SECONDS,
         )
     most = settings.COPILOT_MESSAGES_PER_MINUTE
-    of_late = theirs.filter(started_at__gt=now - MINUTE, conversation__last_message_at__gt=now - MINUTE)
-    times = list(of_late.order_by("started_at").values_list("started_at", flat=True)) if most else []
     if most and len(times) >= most:
         wait = times[len(times) - most] + MINUTE - now
         seconds = max(1, round(wait.total_seconds()))
@@ -182,7 +201,7 @@ def retry(user: User, session_id: UUID, now: datetime) -> Asked:
             last.save(update_fields=["metadata"])
         conversation.last_message_at = max(conversation.last_message_at, now)
         conversation.save(update_fields=["last_message_at"])
-        return Asked(session_in(conversation), None, _begin(conversation, now))
+        return Asked(conversation, None, _begin(conversation, now))
 
 
 def turn_of(user: User, turn_id: UUID) -> Turn:

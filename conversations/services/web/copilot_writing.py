@@ -21,7 +21,8 @@ from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Delta, Role, Turn
 from conversations.services import redaction
 from conversations.services.answering import deeds, prompts
-from conversations.services.answering.replies import HUMAN_WANTED, lease
+from conversations.services.answering.leases import lease
+from conversations.services.answering.replies import HUMAN_WANTED
 from conversations.services.database import column, rows
 from conversations.services.errors import NotFoundError
 from conversations.services.session import takeover
