@@ -20,25 +20,32 @@ TAKEN_OVER = "taken_over"
 
 
 def queue(
-    conversation: Conversation, chunk: Chunk, now: datetime, *, reply_to: str = "", unconditional: bool = False
+    conversation: Conversation,
+    chunk: Chunk,
+    now: datetime,
+    *,
+    reply_to: str = "",
+    unconditional: bool = False,
+    again: Message | None = None,
 ) -> list[Message]:
     """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
 
     `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
-    `unconditional`: also where the session ends or goes to a person before that.
+    `unconditional`: also where the session ends or goes to a person before that. `again`: the message of this chunk
+    that failed whole, whose row is the first part's.
     On the web the person reads the transcript itself, and a call's provider collects what is said (voice/calls.py):
     nothing is sent. Without an account the message fails visibly.
     """
     if conversation.channel == Channel.WEB:
         return []
-    account = conversation.channel_account or _newly_made_account(conversation)
+    account = account_of(conversation)
     adapter = adapter_or_none(account)
     if adapter and adapter.is_collected:
         return []
     to, kind = destination(conversation)
     texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
     lost = {} if adapter else _no_account(conversation, now)
-    return Message.objects.bulk_create(
+    messages = [
         Message(
             conversation=conversation,
             chunk=chunk,
@@ -55,7 +62,17 @@ def queue(
             **lost,
         )
         for part, text in enumerate(texts, start=1)
-    )
+    ]
+    if again is None:
+        return Message.objects.bulk_create(messages)
+    messages[0].pk, messages[0].created_at = again.pk, again.created_at
+    messages[0].save(force_update=True)
+    return [messages[0], *Message.objects.bulk_create(messages[1:])]
+
+
+def account_of(conversation: Conversation) -> ChannelAccount | None:
+    """The account that the conversation's messages go through: it has one from now on, if the client has."""
+    return conversation.channel_account or _newly_made_account(conversation)
 
 
 def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
