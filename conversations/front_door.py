@@ -1,6 +1,7 @@
 """The hottest requests, answered before Django's own handling begins: it costs more than they do.
 
-A message to our own JSON door, and the reading of one session, each with an API key, and a provider's signed payload.
+A message to our own JSON door, and the reading of one session, each with an API key, and a provider's signed payload of
+a message or of receipts.
 All call the services that the views call; whatever is not plain success (a bad body, key, signature or id, a
 duplicate, a limit, any other route) is left to Django, with the body put back as it came. So nothing is decided here,
 and nothing is said twice.
@@ -40,7 +41,6 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 WEBHOOK = re.compile(r"/webhooks/(messenger|whatsapp|sms|orb|voice)/inbound\Z")
 DETAIL = re.compile(r"/conversations/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\Z")
 DEFAULT_CHUNKS = 10
-ONE_MESSAGE = orjson.dumps({"success": True, "data": provider_events.Outcome(messages=1)})
 AWAY = orjson.dumps(DATABASE_AWAY)
 
 
@@ -114,7 +114,8 @@ def _delivered(environ: Environ, channel: str) -> bytes | None:
     if adapter is None or adapter.acknowledgement:
         return None
     _begin()
-    return ONE_MESSAGE if provider_events.settle_if_usual(arrived, adapter) else None
+    outcome = provider_events.settle_if_usual(arrived, adapter)
+    return orjson.dumps({"success": True, "data": outcome}) if outcome else None
 
 
 def _headers(environ: Environ) -> dict[str, str]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+from functools import partial
+
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
+from django.db.models import Sum
 from django.test.utils import CaptureQueriesContext
 
-from conversations.models import ChannelAccount, Chunk, Conversation, InboundEvent
-from conversations.services.arriving import known_accounts
+from channels_out.adapters.whatsapp import WhatsAppAdapter
+from conversations.models import ChannelAccount, Chunk, Client, Conversation, InboundEvent, RefusedWebhooks
+from conversations.services.arriving import inbound, known_accounts
 from conversations.services.clients import setup
 from tests import factories
 from tests.fakes.meta import FakeMeta
+from tests.races.invariants import assert_sound
+from tests.races.threads import together
 from tests.routes import Answer, WebServer
 
 pytestmark = pytest.mark.django_db
@@ -120,6 +127,79 @@ def test_a_bad_signature_is_refused_and_counted_once(meta, known, server):
     assert (answer.status, answer.json["code"]) == (403, "invalid_signature")
     assert heard() == ["Hello"]
     assert not InboundEvent.objects.exists()
+    assert RefusedWebhooks.objects.get(channel_account=known).count == 1
+    assert RefusedWebhooks.objects.aggregate(total=Sum("count")) == {"total": 1}
+
+
+def test_rules_of_redaction_that_were_changed_hold_from_the_next_message_on(meta, known, shop, server):
+    card = "4111 1111 1111 1111"
+    says = [f"Mine is {card}, code SECRET-7"]
+    say(server, meta, says[0])
+    Client.objects.filter(pk=shop.pk).update(redaction_patterns=[r"SECRET-\d+"])
+    say(server, meta, says[0])
+    Client.objects.filter(pk=shop.pk).update(redaction_patterns=[], redact_cards=False)
+    say(server, meta, says[0])
+    assert heard()[1:] == [
+        "Mine is [card number removed], code SECRET-7",
+        "Mine is [card number removed], code [redacted]",
+        says[0],
+    ]
+
+
+@pytest.mark.parametrize("step", ["addresses", "verify", "parse"])
+def test_what_cannot_be_read_at_once_is_told_by_the_thorough_way_alone(meta, known, server, monkeypatch, caplog, step):
+    def fail(*arguments):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(WhatsAppAdapter, step, fail)
+    with caplog.at_level(logging.ERROR):
+        answer = say(server, meta, "A secret")
+    if step == "verify":
+        assert answer.status == 500
+    else:
+        assert (answer.status, answer.json["data"]["recorded"]) == (200, 1)
+        assert InboundEvent.objects.get().reason == "processing_failed"
+    assert not [line for line in caplog.records if "at once" in line.getMessage()]
+    assert heard() == ["Hello"]
+
+
+def test_a_fault_of_appending_is_logged_and_the_message_settled_by_the_thorough_way(
+    meta, known, server, monkeypatch, caplog
+):
+    def fail(*arguments):
+        raise ZeroDivisionError(arguments)
+
+    monkeypatch.setattr(inbound, "append_from", fail)
+    with caplog.at_level(logging.ERROR):
+        assert say(server, meta, "A secret").json["data"]["messages"] == 1
+    assert heard() == ["Hello", "A secret"]
+    assert [line.getMessage() for line in caplog.records] == [f"message not appended at once: account={known.pk}"]
+    assert caplog.records[0].exc_info
+
+
+def test_a_database_that_is_away_is_told_to_the_provider(meta, known, server, monkeypatch, caplog):
+    def fail(*arguments):
+        raise OperationalError
+
+    monkeypatch.setattr(inbound, "append_from", fail)
+    monkeypatch.setattr(connection, "close", lambda: None)  # or the test's own transaction would be gone
+    with caplog.at_level(logging.ERROR):
+        answer = say(server, meta, "Hello?")
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    assert not caplog.records
+    assert heard() == ["Hello"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_40_simultaneous_deliveries_of_one_message_to_an_active_session_are_one_chunk(meta, known, server):
+    def delivered():
+        return say(WebServer(), meta, "Once", message_id="wamid.once")
+
+    answers = together(*[delivered] * 40, *(partial(say, WebServer(), meta, f"message {n}") for n in range(10)))
+    assert {(answer.status, answer.json["data"]["messages"]) for answer in answers} == {(200, 1)}
+    assert sorted(heard()) == sorted(["Hello", "Once", *(f"message {n}" for n in range(10))])
+    assert Conversation.objects.get().inbound_sequence == 12
+    assert_sound()
 
 
 def test_only_so_many_are_known(meta, account, server, monkeypatch):

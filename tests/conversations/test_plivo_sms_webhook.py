@@ -11,8 +11,9 @@ from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.clients import channel_accounts, setup
-from conversations.services.delivering import delivery
+from conversations.services.delivering import delivery, resending
 from conversations.services.errors import ConflictError
+from conversations.services.session.ledger import SYSTEM
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.plivo import FakePlivo
@@ -145,6 +146,21 @@ def test_case_4_a_status_that_is_faster_than_our_own_commit_counts(plivo, accoun
     message = Message.objects.get()
     assert (message.status, message.receipt_sequence) == ("delivered", 2)
     assert not InboundEvent.objects.exists()
+
+
+def test_receipts_of_the_second_try_count_from_one_again(plivo, account):
+    first = answered(plivo)
+    post(plivo.status(first, "undelivered", sequence=5, error_code="80"))
+    message = Message.objects.get()
+    resending.resend(message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id)
+    send_all()
+    second = plivo.sent[-1]
+    post(plivo.status(first, "delivered", sequence=6))  # of the first, after all
+    post(plivo.status(second, "sent", sequence=1))
+    post(plivo.status(second, "read", sequence=2))
+    message.refresh_from_db()
+    assert (message.status, message.receipt_sequence) == ("read", 2)
+    assert message.provider_message_id == second.message_uuid
 
 
 def test_case_15_a_send_without_an_answer_is_settled_by_its_status(plivo, account):

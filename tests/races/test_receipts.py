@@ -10,13 +10,13 @@ from itertools import permutations
 import pytest
 from django.utils import timezone
 
-from channels_out.contract import SendResult
+from channels_out.contract import InboundRequest, SendResult
 from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
 from conversations.services.arriving import kept_events, provider_events
-from conversations.services.delivering import delivery, sending
+from conversations.services.delivering import delivery, plain_receipts, sending
 from conversations.services.session import closing, lifecycle
 from conversations.services.session.ledger import SYSTEM
 from tests.races import doors
@@ -45,8 +45,10 @@ def being_sent(account):
 
 
 @pytest.fixture
-def arrives(account):
+def arrives(request, account, monkeypatch):
     """What the webhook does with a receipt whose signature was verified."""
+    if getattr(request, "param", "") == "one by one":
+        monkeypatch.setattr(plain_receipts, "among", lambda said: [])
 
     def settle(message, status, *, names_ours, code=""):
         receipt = Receipt(
@@ -56,9 +58,8 @@ def arrives(account):
             our_message_id=str(message.pk) if names_ours else None,
             code=code,
         )
-        outcome = provider_events.Outcome()
-        provider_events._settle(delivery.adapter_of(account), account, receipt, outcome)
-        return outcome
+        adapter, webhook = delivery.adapter_of(account), InboundRequest("POST", "", {}, {}, b"{}")
+        return provider_events._settle_all(adapter, webhook, [receipt], {account.address: account})
 
     return settle
 
@@ -79,6 +80,7 @@ def assert_read(message):
     assert not InboundEvent.objects.exists()
 
 
+@pytest.mark.parametrize("arrives", ["at once", "one by one"], indirect=True)
 @pytest.mark.parametrize("names_ours", [True, False], ids=["with our id", "with the provider's id alone"])
 @pytest.mark.parametrize("order", ORDERS, ids=" ".join)
 def test_a_message_never_goes_backwards(being_sent, arrives, order, names_ours):

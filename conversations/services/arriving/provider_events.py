@@ -17,8 +17,9 @@ from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
 from conversations.models import ChannelAccount
 from conversations.services.arriving import inbound, kept_events, known_accounts
+from conversations.services.arriving.known_accounts import KnownAccount
 from conversations.services.clients.channel_accounts import as_account
-from conversations.services.delivering import receipts
+from conversations.services.delivering import plain_receipts, receipts
 from conversations.services.delivering.reply_window import SENT_AT
 from conversations.services.errors import UnavailableError
 from conversations.services.people.contacts import Person
@@ -47,25 +48,62 @@ def handshake(request: InboundRequest, channel: str) -> Answer:
     return Answer(status=403, body="No account has this verify token.")
 
 
-def settle_if_usual(request: InboundRequest, adapter: Adapter) -> bool:
-    """Whether it was as it nearly always is, and is settled: one message to an active session, signed for an account
-    that this process knows. Otherwise nothing was done: receive() it."""
+def settle_if_usual(request: InboundRequest, adapter: Adapter) -> Outcome | None:
+    """What became of it, if it was as it nearly always is: one message to an active session, or receipts of messages on
+    their way, signed for an account that this process knows. Otherwise receive() it, for whatever was done of it may be
+    done again."""
+    usual = _usual(request, adapter)
+    if usual is None:
+        return None
+    known, events = usual
+    if len(events) == 1 and isinstance(message := events[0], InboundMessage):
+        return _append_at_once(known, message)
+    said = [event for event in events if isinstance(event, Receipt)]
+    return _apply_at_once(known, said) if said and len(said) == len(events) else None
+
+
+def _usual(request: InboundRequest, adapter: Adapter) -> tuple[KnownAccount, list[Event]] | None:
+    """The known account that signed the request, with its events. None where there is none, or it cannot be read: the
+    thorough way meets that again, says what it is, and keeps what cannot be settled."""
     try:
         [address] = adapter.addresses(request)
         known = known_accounts.find(adapter, address)
         if known is None:
-            return False
+            return None
         adapter.verify(request, known.plain)
-        [event] = adapter.parse(request)
-        return (
-            isinstance(event, InboundMessage)
-            and event.account == address
-            and inbound.append_from(known.row, known.version, _arrival(known.row, event))
-        )
+        events = adapter.parse(request)
+    except Exception:
+        return None
+    return (known, events) if all(event.account == address for event in events) else None
+
+
+def _append_at_once(known: KnownAccount, message: InboundMessage) -> Outcome | None:
+    try:
+        appended = inbound.append_from(known.row, known.version, _arrival(known.row, message))
     except (OperationalError, InterfaceError):
         raise
     except Exception:
-        return False  # the thorough way finds it again, says what it is, and keeps what cannot be settled
+        log.exception("message not appended at once: account=%s", known.row.pk)
+        return None
+    return Outcome(messages=1) if appended else None
+
+
+def _apply_at_once(known: KnownAccount, said: list[Receipt]) -> Outcome | None:
+    left = _after_plain(said, known.row, known.version)
+    return None if left else Outcome(receipts=len(said))
+
+
+def _after_plain(said: list[Receipt], account: ChannelAccount, version: str | None = None) -> list[Receipt]:
+    """The receipts that are left once those which only move messages on are applied, all at once."""
+    plain = plain_receipts.among(said)
+    try:
+        applied = plain_receipts.apply(account.pk, plain, version) if plain else set()
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("receipts not applied at once: account=%s", account.pk)
+        return said
+    return [each for each in said if each.provider_message_id not in applied]
 
 
 def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
@@ -172,7 +210,7 @@ def _settle_all(
 ) -> Outcome:
     outcome = Outcome()
     unsettled: dict[str, list[Event]] = {}
-    for event in events:
+    for event in _without_plain_receipts(events, accounts, outcome):
         account = accounts.get(event.account)
         if account is None and isinstance(event, Unhandled):
             kept_events.keep_unhandled(adapter, None, event, kept_events.UNKNOWN_ACCOUNT)
@@ -184,6 +222,24 @@ def _settle_all(
         kept_events.keep_events(adapter, accounts.get(address), request, those, reason)
         outcome.recorded += len(those)
     return outcome
+
+
+def _without_plain_receipts(
+    events: Iterable[Event], accounts: Mapping[str, ChannelAccount], outcome: Outcome
+) -> list[Event]:
+    """The other events. What only moves messages on is applied, and counted."""
+    left: list[Event] = []
+    said: dict[str, list[Receipt]] = {}
+    for event in events:
+        if isinstance(event, Receipt) and event.account in accounts:
+            said.setdefault(event.account, []).append(event)
+        else:
+            left.append(event)
+    for address, theirs in said.items():
+        unclear = _after_plain(theirs, accounts[address])
+        outcome.receipts += len(theirs) - len(unclear)
+        left += unclear
+    return left
 
 
 def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> bool:

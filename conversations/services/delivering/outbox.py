@@ -12,7 +12,7 @@ from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
 from conversations.services.clients.channel_accounts import adapter_of
 from conversations.services.people.contacts import phone_address
-from conversations.services.records import follow, insert
+from conversations.services.records import follow, insert, update
 from conversations.services.session.ledger import SYSTEM, record
 
 S = Message.Status
@@ -21,18 +21,25 @@ TAKEN_OVER = "taken_over"
 
 
 def queue(
-    conversation: Conversation, chunk: Chunk, now: datetime, *, reply_to: str = "", unconditional: bool = False
+    conversation: Conversation,
+    chunk: Chunk,
+    now: datetime,
+    *,
+    reply_to: str = "",
+    unconditional: bool = False,
+    again: Message | None = None,
 ) -> list[Message]:
     """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
 
     `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
-    `unconditional`: also where the session ends or goes to a person before that.
+    `unconditional`: also where the session ends or goes to a person before that. `again`: the message of this chunk
+    that failed whole, whose row is the first part's.
     On the web the person reads the transcript itself, and a call's provider collects what is said (voice/calls.py):
     nothing is sent. Without an account the message fails visibly.
     """
     if conversation.channel == Channel.WEB:
         return []
-    account: ChannelAccount | None = follow(conversation, "channel_account") or _newly_made_account(conversation)
+    account = account_of(conversation)
     adapter = adapter_or_none(account)
     if adapter and adapter.is_collected:
         return []
@@ -57,8 +64,18 @@ def queue(
         )
         for part, text in enumerate(texts, start=1)
     ]
-    insert(messages)
+    if again is None:
+        insert(messages)
+        return messages
+    messages[0].pk, messages[0].created_at = again.pk, again.created_at
+    update(messages[0])
+    insert(messages[1:])
     return messages
+
+
+def account_of(conversation: Conversation) -> ChannelAccount | None:
+    """The account that the conversation's messages go through: it has one from now on, if the client has."""
+    return follow(conversation, "channel_account") or _newly_made_account(conversation)
 
 
 def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,7 +14,7 @@ from django.utils import timezone
 
 from channels_out.events import ReachedUntil, Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.models import ChannelAccount, Contact, Conversation, InboundEvent, Message
+from conversations.models import ChannelAccount, Contact, Conversation, ConversationEvent, InboundEvent, Message
 from conversations.services.clients import channel_accounts
 from conversations.services.database import row, rows
 from conversations.services.delivering import outbox
@@ -25,6 +26,7 @@ from conversations.services.session.transcript import lock
 
 UNMATCHED = "receipt_unmatched"
 EARLIER_PART = "earlier_part_failed"
+QUEUED_AGAIN = ("message_resent", "message_waits")  # in the ledger, with the provider's id of the try before
 S = Message.Status
 # How far along a message is; failed ends it where it has not arrived.
 RANK = {S.QUEUED: 0, S.CLAIMED: 0, S.SENDING: 0, S.UNKNOWN: 0, S.CANCELLED: 0, S.SENT: 1, S.DELIVERED: 2}
@@ -163,14 +165,16 @@ def replay(account: ChannelAccount, event: InboundEvent) -> bool:
 
 
 def _receipt(raw: dict[str, Any]) -> Receipt:
+    at = raw.get("until") or raw.get("occurred_at")
     return Receipt(
         account=raw["account"],
-        provider_message_id=raw["provider_message_id"],
+        provider_message_id=raw.get("provider_message_id", ""),
         status=ReceiptStatus(raw["status"]),
-        occurred_at=datetime.fromisoformat(raw["occurred_at"]) if raw.get("occurred_at") else None,
+        occurred_at=datetime.fromisoformat(at) if at else None,
         our_message_id=raw.get("our_message_id"),
         code=raw.get("code", ""),
         reason=raw.get("reason", ""),
+        sequence=raw.get("sequence"),
         account_broken=raw.get("account_broken", False),
         opted_out=raw.get("opted_out", False),
     )
@@ -186,20 +190,13 @@ def apply_early(message: Message, kept: Iterable[InboundEvent]) -> None:
 
 def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
     """What the kept event says of the message, None if it is about earlier ones alone."""
-    at = raw.get("until") or raw.get("occurred_at")
-    occurred_at = datetime.fromisoformat(at) if at else None
-    if "until" in raw and (occurred_at is None or message.sending_at is None or message.sending_at > occurred_at):
+    receipt = _receipt(raw)
+    if "until" not in raw:
+        return receipt
+    until = receipt.occurred_at
+    if until is None or message.sending_at is None or message.sending_at > until:
         return None
-    return Receipt(
-        account=raw["account"],
-        provider_message_id=raw.get("provider_message_id", message.provider_message_id),
-        status=ReceiptStatus(raw["status"]),
-        occurred_at=occurred_at,
-        code=raw.get("code", ""),
-        reason=raw.get("reason", ""),
-        sequence=raw.get("sequence"),
-        account_broken=raw.get("account_broken", False),
-    )
+    return replace(receipt, provider_message_id=message.provider_message_id)
 
 
 def advance(message: Message, receipt: Receipt) -> None:
@@ -208,10 +205,10 @@ def advance(message: Message, receipt: Receipt) -> None:
     Where the provider counts its receipts, an older one says nothing after a newer one, and a newer one overrules a
     failure: whatever the order they come in, the message ends where the newest says.
     """
-    if receipt.account_broken and _is_of_an_earlier_try(message, receipt):
+    if _is_past(message, receipt):
         return
     overrules = False
-    if receipt.sequence is not None:
+    if receipt.sequence is not None and message.provider_message_id in ("", receipt.provider_message_id):
         if message.receipt_sequence is not None and receipt.sequence <= message.receipt_sequence:
             return
         overrules = message.status == S.FAILED and message.receipt_sequence is not None
@@ -249,10 +246,23 @@ def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 
-def _is_of_an_earlier_try(message: Message, receipt: Receipt) -> bool:
-    """Whether the message was queued again since, or went once more."""
-    going_again = message.provider_message_id not in ("", receipt.provider_message_id)
-    return going_again or message.status in (S.QUEUED, S.CLAIMED)
+def _is_past(message: Message, receipt: Receipt) -> bool:
+    """Whether the receipt says of an earlier try of the message, which was queued again since, that it went or failed.
+    That it arrived after all would count."""
+    if receipt.status not in (ReceiptStatus.SENT, ReceiptStatus.FAILED):
+        return False
+    if receipt.provider_message_id == message.provider_message_id:
+        return False
+    goes_again = bool(message.provider_message_id) or message.status in (S.QUEUED, S.CLAIMED)
+    if goes_again and receipt.status == ReceiptStatus.FAILED:
+        return True
+    tries = ConversationEvent.objects.filter(conversation=message.conversation_id, kind__in=QUEUED_AGAIN)
+    return tries.filter(data__contains=_try(message, receipt)).exists()
+
+
+def _try(message: Message, receipt: Receipt) -> dict[str, str]:
+    """How the ledger names the try that the receipt is about."""
+    return {"message_id": str(message.pk), "provider_message_id": receipt.provider_message_id}
 
 
 def _waits_for_the_account(message: Message, receipt: Receipt) -> bool:
@@ -271,6 +281,7 @@ def _waits_for_the_account(message: Message, receipt: Receipt) -> bool:
     message.attempts = max(message.attempts - 1, 0)
     message.sending_at = message.sent_at = message.receipt_sequence = None
     message.provider_message_id = ""
+    record(conversation, "message_waits", SYSTEM, cause=message.code, **_try(message, receipt))
     return True
 
 

@@ -1,4 +1,8 @@
-"""Sending once more what did not arrive, where staff say so."""
+"""Sending once more what did not arrive, where staff say so.
+
+The message's row is used again and never deleted, for it may be one that a legal hold keeps. What it said of the try
+before is in the ledger.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import ChannelAccount, Client, Conversation, Message
+from conversations.models import Client, Conversation, Message
 from conversations.services.delivering import outbox
 from conversations.services.delivering.receipts import EARLIER_PART
 from conversations.services.errors import ConflictError, NotFoundError
@@ -43,11 +47,21 @@ def resend(
             raise ConflictError("It may have arrived: confirm that it is to be sent again.", code="unclear")
         if message.status not in (S.FAILED, S.UNKNOWN):
             raise ConflictError(f"This message is {message.status}, not failed.", code="not_failed")
-        record(conversation, "message_resent", actor, cause=message.code, message_id=str(message.pk))
+        record(
+            conversation, "message_resent", actor, cause=message.code, message_id=str(message.pk), **_before(message)
+        )
         if message.code == NO_ACCOUNT:
             _queue_over_an_account(conversation, message, now)
         else:
             _queue_again(message, now)
+
+
+def _before(message: Message) -> dict[str, str]:
+    """What the row says of the try before, by which the provider's own records can be found."""
+    told = {"account": message.channel_account_id} | {
+        name: getattr(message, name) for name in ("provider_message_id", "sending_at", "sent_at", "failed_at")
+    }
+    return {name: str(value) for name, value in told.items() if value}
 
 
 def _queue_again(message: Message, now: datetime) -> None:
@@ -56,19 +70,12 @@ def _queue_again(message: Message, now: datetime) -> None:
     )
     message.status, message.due_at, message.attempts, message.unconditional = S.QUEUED, now, 0, True
     message.code = message.reason = message.provider_message_id = message.template = ""
-    message.sending_at = message.sent_at = message.failed_at = None
+    message.sending_at = message.sent_at = message.failed_at = message.receipt_sequence = None
     message.save()
 
 
 def _queue_over_an_account(conversation: Conversation, message: Message, now: datetime) -> None:
     """There was no account when it was to be sent; where there is one now, the chunk is split anew for it."""
-    account = ChannelAccount.objects.filter(
-        client=conversation.client_id, channel=conversation.channel, is_active=True
-    ).order_by("created_at")
-    conversation.channel_account = conversation.channel_account or account.first()
-    if conversation.channel_account is None:
+    if outbox.account_of(conversation) is None:
         raise ConflictError(f"The client still has no account on {conversation.channel}.", code=NO_ACCOUNT)
-    conversation.save(update_fields=["channel_account"])
-    chunk = message.chunk
-    message.delete()
-    outbox.queue(conversation, chunk, now, unconditional=True)
+    outbox.queue(conversation, message.chunk, now, unconditional=True, again=message)
