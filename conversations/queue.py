@@ -46,4 +46,5 @@ def set_up_schedules() -> list[str]:
 def late_since(now: datetime) -> datetime | None:
     """Since when a scheduled task is due that nobody runs; None where the clock is kept, or nothing is scheduled."""
     due = Schedule.objects.filter(name__in=SCHEDULES, next_run__lt=now - LATE).order_by("next_run")
-    return due.values_list("next_run", flat=True).first()
+    since: datetime | None = due.values_list("next_run", flat=True).first()
+    return since
