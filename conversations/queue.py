@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from django_q.models import Schedule
 from django_q.tasks import async_task
 
@@ -12,6 +14,8 @@ SCHEDULES = {
     "archive": 60,
     "clean_up": 1440,
 }
+
+LATE = timedelta(minutes=5)  # a task that takes its time keeps the next one waiting
 
 
 def enqueue(task: str) -> None:
@@ -37,3 +41,10 @@ def set_up_schedules() -> list[str]:
             },
         )
     return list(SCHEDULES)
+
+
+def late_since(now: datetime) -> datetime | None:
+    """Since when a scheduled task is due that nobody runs; None where the clock is kept, or nothing is scheduled."""
+    due = Schedule.objects.filter(name__in=SCHEDULES, next_run__lt=now - LATE).order_by("next_run")
+    since: datetime | None = due.values_list("next_run", flat=True).first()
+    return since

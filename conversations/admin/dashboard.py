@@ -12,10 +12,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.timesince import timesince
 
+from conversations import queue
 from conversations.admin import access
 from conversations.admin.navigation import WAITING, address_of
 from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
-from conversations.services import figures
+from conversations.services import figures, waiting
 from conversations.services.figures import ClientIds, Day, OpenSessions, Queue
 
 
@@ -51,6 +52,7 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     return {
         **context,
         "title": "Dashboard",
+        "missing": _missing(now),
         "waiting": _waiting(client_ids, now),
         "failures": _failures(client_ids, now),
         "times": _times(day),
@@ -60,6 +62,17 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         "said": sum(hour.messages for hour in day.hours),
         "answered": sum(hour.replies for hour in day.hours),
     }
+
+
+def _missing(now: datetime) -> list[str]:
+    """What shows that a process is not running, in a sentence that says which."""
+    found = [waiting.look().late]
+    if since := queue.late_since(now):
+        found.append(
+            f"What runs by the clock has not run since {since:%Y-%m-%d %H:%M} UTC: sessions do not age, nothing"
+            " is remembered or summarised. Is the queue running (manage.py qcluster)?"
+        )
+    return [sentence for sentence in found if sentence]
 
 
 def link(model: type[Model], **wanted: Any) -> str:

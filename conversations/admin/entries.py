@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
+
 from conversations.models import (
     ChannelAccount,
     Chunk,
@@ -19,6 +21,7 @@ from conversations.models import (
     Step,
     Turn,
 )
+from conversations.services import waiting
 from conversations.services.keeping import recall
 from memory import services as memory
 
@@ -216,6 +219,8 @@ def _deliveries(conversation: Conversation, chunk_ids: Sequence[int]) -> dict[in
     for message in Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part"):
         waits = message.status == S.QUEUED and message.channel_account_id == refused is not None
         label, gravity = WAITS_FOR_ACCOUNT if waits else DELIVERY[Message.Status(message.status)]
+        if message.status == S.QUEUED and message.due_at and message.due_at < timezone.now() - waiting.UNATTENDED_AFTER:
+            label = f"{label}, since {message.due_at:%H:%M}"
         if message.template:
             label = f"template {message.template.partition(' ')[0]} instead of this text: {label}"
         found[message.chunk_id].append(Delivery(message, label, gravity))
@@ -268,11 +273,13 @@ def waits_for(conversation: Conversation) -> str:
 
 def beside(conversation: Conversation) -> dict[str, Any]:
     """All that stands beside the transcript."""
+    turns = turns_of(conversation)
     return {
         "contact": plainly(str(conversation.contact)),
         "steps": steps_of(conversation),
         "ledger": ledger_of(conversation),
-        "turns": turns_of(conversation),
+        "turns": turns,
+        "unattended_since": waiting.unattended_since(conversation, turns, timezone.now()),
         "waits_for": waits_for(conversation),
         "opted_out": conversation.contact.opted_out.get(conversation.channel),
         "waits_since": conversation.waits_for_staff_since,

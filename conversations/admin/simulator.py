@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -25,7 +26,8 @@ from conversations.admin import access, entries
 from conversations.admin.access import Role
 from conversations.admin.base import Page
 from conversations.admin.deeds import text_of, whole
-from conversations.models import ChannelAccount, Client
+from conversations.models import ChannelAccount, Client, Conversation
+from conversations.services import waiting
 from conversations.services.errors import DomainError, InvalidError, NotFoundError
 from conversations.services.simulation import phone, simulated_accounts, simulated_calls, simulator
 from conversations.services.simulation.simulator import Delivery
@@ -252,7 +254,12 @@ def _context(account: ChannelAccount, person: Person) -> dict[str, Any]:
         "conversation": conversation,
         "stretch": entries.newest(conversation) if conversation else None,
         "contact": entries.plainly(str(conversation.contact)) if conversation else "",
+        "unattended_since": _unattended_since(conversation) if conversation else None,
     }
+
+
+def _unattended_since(conversation: Conversation) -> datetime | None:
+    return waiting.unattended_since(conversation, entries.turns_of(conversation), timezone.now())
 
 
 def _shown(exchange: Any) -> dict[str, Any]:

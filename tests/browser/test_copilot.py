@@ -162,6 +162,23 @@ def test_a_connection_that_breaks_is_mended_by_itself(
     sound(page)
 
 
+def test_a_reply_that_is_long_in_coming_is_spoken_of(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+    hold = threading.Event()
+    model.then("reply", text="Here.", hold=hold)
+    page = opened(people())
+    page.clock.install()
+    say(page, "Is anybody there?")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    slow = page.locator(".message.ai .mark")
+    expect(slow).to_be_hidden()
+    page.clock.fast_forward(21_000)
+    expect(slow).to_have_text("This takes longer than usual. Wait, or come back later: the answer will be here.")
+    hold.set()
+    expect(replies(page)).to_have_text("Here.")
+    expect(slow).to_be_hidden()
+    sound(page)
+
+
 def test_two_windows_and_two_people(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
     last_word = threading.Event()
     model.then("reply", text=LONG, hold=last_word)

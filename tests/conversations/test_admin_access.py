@@ -71,7 +71,11 @@ def full_house(client: Client, word: str) -> None:
     session = door.says(word, user_id=word, name=word)["conversation_id"]
     sessions.add_step(session, word)
     ContactIdentity.objects.get_or_create(
-        client=client, channel="sms", address=word, kind="user", contact=Contact.objects.get(client=client)
+        client=client,
+        channel="sms",
+        address=word,
+        kind="user",
+        contact=Contact.objects.get(client=client, user_id=word),
     )
     other = Contact.objects.create(client=client, user_id=f"other-{word}")
     matching.note(other, Contact.objects.get(client=client, user_id=word).pk, "same_phone", channel="sms")

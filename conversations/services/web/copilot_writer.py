@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from uuid import UUID
@@ -22,15 +22,18 @@ from django.utils import timezone
 from conversations.engines import streaming
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.services.answering import replies
-from conversations.services.answering.dispatcher import written
+from conversations.services.answering.dispatcher import recalled, written
+from conversations.services.keeping import recall
 from conversations.services.web import copilot_writing as writing
 from conversations.services.web.copilot_writing import Claim, Piece
 from memory import waiting
+from memory.recall import Near
 from memory.redaction import CARDS_ALONE
 
 log = logging.getLogger(__name__)
 
 ROW_THREADS = 2
+RECALL_THREADS = 32  # they wait for RECALL_SECONDS at most
 FLUSH_SECONDS = 0.1
 TAKEN_AT_MOST = 8  # times; a turn that takes its dispatcher down cannot do so for ever
 EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
@@ -78,6 +81,7 @@ class CopilotWriter:
         self._jobs: dict[UUID, Job] = {}
         self._ended: SimpleQueue[Job] = SimpleQueue()
         self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="copilot-rows")
+        self._recalls = ThreadPoolExecutor(RECALL_THREADS, thread_name_prefix="copilot-recalls")
         self._thread = threading.Thread(target=self._run, name="copilot", daemon=True)
         self._renewed = 0.0
 
@@ -154,17 +158,27 @@ class CopilotWriter:
     # --- a turn -------------------------------------------------------------------------------------------------------
 
     def _begin(self, job: Job) -> None:
-        """The engine writes, or the job has ended already."""
-        try:
+        """The engine writes, where it is to be after a look at earlier sessions; or the job has ended already."""
+        with self._or_given_up(job):
             if job.claim.attempt > TAKEN_AT_MOST:
                 written(writing.fail, job.claim, EXHAUSTED, "", timezone.now())
                 self._jobs.pop(job.claim.turn_id, None)
-                return
-            prepared = None if job.claim.stopped else written(replies.prepare, job.claim.turn_id)
-        except Exception:
-            log.exception("a turn could not be prepared, its lease will run out: %s", job.claim.turn_id)
-            self._jobs.pop(job.claim.turn_id, None)
-            return
+            elif job.claim.recalls and (question := written(recall.question_of, job.claim.conversation_id)):
+                self._recalls.submit(self._recall, job, question)
+            else:
+                self._prepare(job)
+
+    def _recall(self, job: Job, question: recall.Question) -> None:
+        near = question.ask_network()
+        self._rows.submit(self._told, job, question, near)
+
+    def _told(self, job: Job, question: recall.Question, near: Near | None) -> None:
+        with self._or_given_up(job):
+            recalled(question, near)
+            self._prepare(job)
+
+    def _prepare(self, job: Job) -> None:
+        prepared = None if job.claim.stopped else written(replies.prepare, job.claim.turn_id)
         if prepared is None:
             job.stopped = True
             self._ended.put(job)
@@ -174,6 +188,14 @@ class CopilotWriter:
         job.rules = request.rules
         job.writing = waiting.begin(self._write(job, request, engine))
         job.writing.add_done_callback(lambda _: self._note(job))
+
+    @contextmanager
+    def _or_given_up(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            log.exception("a turn could not be prepared, its lease will run out: %s", job.claim.turn_id)
+            self._jobs.pop(job.claim.turn_id, None)
 
     async def _write(self, job: Job, request: ReplyRequest, engine: str) -> Reply:
         """The whole reply, whose pieces the job was told as they came. Raises EngineError."""
@@ -230,7 +252,8 @@ class CopilotWriter:
 
         wait([self._rows.submit(close) for _ in range(ROW_THREADS)], timeout=self.patience)
         connection.close()
-        self._rows.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._recalls, self._rows):
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _outcome(job: Job) -> Reply | EngineError | None:

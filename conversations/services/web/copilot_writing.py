@@ -25,6 +25,7 @@ from conversations.services.answering.leases import lease
 from conversations.services.answering.replies import HUMAN_WANTED
 from conversations.services.database import column, rows
 from conversations.services.errors import NotFoundError
+from conversations.services.keeping.recall import RECALLS
 from conversations.services.session import takeover
 from conversations.services.session.ledger import ASSISTANT, Actor, Kind
 from conversations.services.session.transcript import ACTIVITY_FIELDS, lock, note_answered, write_chunks
@@ -41,13 +42,15 @@ TurnStatus = Turn.Status
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An attempt at a turn that is ours while its lease lasts."""
+    """An attempt at a turn that is ours while its lease lasts. `recalls`: earlier sessions are to be looked up first
+    (services/keeping/recall.py)."""
 
     turn_id: UUID
     attempt: int
     conversation_id: UUID
     login_id: int | None
     stopped: bool
+    recalls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Piece:
 def claim(now: datetime, limit: int) -> list[Claim]:
     """Up to `limit` turns that nobody writes are ours, each with a further attempt; the pieces of earlier ones go."""
     claimed = rows(
-        """
+        f"""
         WITH free AS (
             SELECT id FROM conversation_turns
             WHERE status = 'running' AND streamed AND lease_until <= $1
@@ -76,7 +79,7 @@ def claim(now: datetime, limit: int) -> list[Claim]:
             DELETE FROM copilot_deltas d USING free WHERE d.turn_id = free.id
         )
         SELECT o.id, o.attempt, o.conversation_id, p.login_id,
-               o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL
+               o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL, {RECALLS}
         FROM ours o JOIN conversations s ON s.id = o.conversation_id JOIN contacts p ON p.id = s.contact_id
         """,
         now,

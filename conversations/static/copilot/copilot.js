@@ -112,9 +112,11 @@
         else article.classList.add("waiting");
         return article;
     }
+    const SLOW = "This takes longer than usual. Wait, or come back later: the answer will be here.";
     const MARKS = { stopped: "You stopped this.", cut_off: "It broke off here.", timeout: "It broke off here." };
     function finish(article, message) {
         article.classList.remove("waiting");
+        mark(article, "");
         article.classList.toggle("superseded", message.superseded);
         $(".settled", article).innerHTML = message.html; // cleaned by the server
         $(".tail", article).textContent = "";
@@ -280,6 +282,7 @@
         const own = reading = { turn: null, stop: () => cut.abort() };
         busy(true);
         status("The assistant is writing.");
+        const slow = setTimeout(() => { if (article.classList.contains("waiting")) { mark(article, SLOW); status(SLOW); } }, 20000);
         let at = "", pause = 500, over = false;
         while (!over && mine === view) {
             try {
@@ -306,6 +309,7 @@
             }
             if (!over) await wait(pause);
         }
+        clearTimeout(slow);
         if (mine === view && reading === own) { reading = null; busy(false); }
     }
     function refused(error, article, undo, mine) {
@@ -315,6 +319,7 @@
     }
     function write(article, piece) {
         keepingPlace(() => {
+            if (article.classList.contains("waiting")) mark(article, "");
             article.classList.remove("waiting");
             const settled = $(".settled", article), tail = $(".tail", article);
             if (piece.start === 0) settled.replaceChildren(), tail.replaceChildren();
