@@ -7,7 +7,7 @@ webhook's address. So whoever knows that secret is 360dialog. Source: 360dialog,
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from channels_out import http
 from channels_out.adapters import whatsapp_outbound
@@ -28,12 +28,9 @@ class Dialog360Adapter(WhatsAppAdapter):
     provider = "dialog360"
     title = "WhatsApp through 360dialog"
     credentials = ("api_key", "webhook_secret")
+    signed_in = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries our secret header, whatever signatures 360dialog passes on beside it."""
-        return SECRET_HEADER in request.headers
-
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """360dialog asks nothing beforehand."""
         return None
 

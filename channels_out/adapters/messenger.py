@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -34,15 +34,12 @@ class MessengerAdapter(Adapter):
     text_limit = messenger_outbound.TEXT_LIMIT
     limit_unit = messenger_outbound.LIMIT_UNIT
     credentials = ("access_token", "app_secret", "verify_token")
+    signed_in = (meta.SIGNATURE_HEADER,)
     reply_window = messenger_outbound.REPLY_WINDOW
     marks_read = True
     counts_by_time = True
 
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries Meta's signature header."""
-        return meta.SIGNATURE_HEADER in request.headers
-
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """The answer to Meta's subscription check."""
         return meta.handshake(request, accounts)
 

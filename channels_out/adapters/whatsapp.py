@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -34,15 +34,12 @@ class WhatsAppAdapter(Adapter):
     text_limit = whatsapp_outbound.TEXT_LIMIT
     limit_unit = whatsapp_outbound.LIMIT_UNIT
     credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
+    signed_in: ClassVar[tuple[str, ...]] = (meta.SIGNATURE_HEADER,)
     reply_window = whatsapp_outbound.REPLY_WINDOW
     sends_templates = True
     marks_read = True
 
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries Meta's signature header."""
-        return meta.SIGNATURE_HEADER in request.headers
-
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """The answer to Meta's subscription check."""
         return meta.handshake(request, accounts)
 
