@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client as HttpClient
+from django.test import TransactionTestCase
 from django.utils import timezone
 
 from channels_out.contract import SendResult
@@ -17,7 +20,27 @@ from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import ask, deliver
 from conversations.services.clients import api_keys
 from conversations.services.delivering import delivery
-from tests import factories
+from tests import databases, factories
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_modify_db_settings: None,
+    django_db_blocker: Any,
+    django_db_keepdb: bool,
+    django_db_createdb: bool,
+) -> Iterator[None]:
+    """The database of this process's tests, as pytest-django makes it, but copied; and emptied without TRUNCATE."""
+    name = connection.creation._get_test_db_name()
+    with pytest.MonkeyPatch.context() as patch, databases.read({**connection.settings_dict, "NAME": name}):
+        patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _self: databases.empty())
+        with django_db_blocker.unblock():
+            databases.make(name, keep=django_db_keepdb and not django_db_createdb)
+        yield
+    if not django_db_keepdb:
+        with django_db_blocker.unblock():
+            databases.drop(name)
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from conversations.models import Chunk, Conversation, Feedback
 from conversations.services.delivering import sending
 from conversations.services.session import takeover
 from conversations.services.session.ledger import Actor
+from tests.browser.panel import LONG, opened, replies, say, sound, watched
 from tests.copilot.conftest import _no_thread_is_left, model, roofers, writer  # noqa: F401 - fixtures
 from tests.copilot.reading import user
 from tests.fakes.openai import FakeOpenAI
@@ -27,8 +28,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     pytest.mark.usefixtures("writer", "_no_thread_is_left"),
 ]
-LONG = "One two three four five six seven eight nine ten."
-expect.set_options(timeout=20_000)  # milliseconds; the first reply of a process loads the model's library
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder to keep pictures in
 
 
@@ -54,43 +53,6 @@ def people(browser: Browser, live_server: Any, roofers: Any) -> Iterator[Callabl
     yield window
     for context in contexts.values():
         context.close()
-
-
-def watched(page: Page, home: str) -> Page:
-    """The page, noting what it asks from elsewhere and what goes wrong in its scripts."""
-    notes: Any = page
-    notes.outside, notes.faults, notes.came_back = [], [], []
-
-    def asked(request: Any) -> None:
-        if not request.url.startswith(home):
-            notes.outside.append(request.url)
-        if "/copilot/stream/" in request.url:
-            notes.came_back.append(request.headers.get("last-event-id", ""))
-
-    page.on("request", asked)
-    page.on("pageerror", lambda error: notes.faults.append(str(error)))
-    page.on("console", lambda line: notes.faults.append(line.text) if "Security Policy" in line.text else None)
-    return page
-
-
-def opened(page: Page) -> Page:
-    page.get_by_role("button", name="Open the assistant").click()
-    return page
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_role("textbox", name="Message").fill(text)
-    page.get_by_role("button", name="Send", exact=True).click()
-
-
-def replies(page: Page) -> Any:
-    return page.locator(".message.ai .text")
-
-
-def sound(page: Page) -> None:
-    """Nothing was asked from elsewhere, and no script stumbled."""
-    assert page.outside == []  # type: ignore[attr-defined]
-    assert page.faults == []  # type: ignore[attr-defined]
 
 
 def accessible(page: Page) -> None:

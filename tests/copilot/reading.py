@@ -78,21 +78,27 @@ def text_of(events: list[Event]) -> str:
     return text
 
 
+def cookies_of(who: Any) -> dict[str, str]:
+    """What a browser keeps of somebody who is signed in."""
+    session = SessionStore()
+    session["_auth_user_id"] = str(who.pk)
+    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
+    session["_auth_user_hash"] = who.get_session_auth_hash()
+    session.save()
+    return {
+        settings.SESSION_COOKIE_NAME: str(session.session_key),
+        settings.CSRF_COOKIE_NAME: _get_new_csrf_string(),
+    }
+
+
 class Browser:
     """Somebody's browser, signed in."""
 
     def __init__(self, base_url: str, who: Any) -> None:
         self.base_url = base_url
         self.http = requests.Session()
-        session = SessionStore()
-        session["_auth_user_id"] = str(who.pk)
-        session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-        session["_auth_user_hash"] = who.get_session_auth_hash()
-        session.save()
-        self.http.cookies.set(settings.SESSION_COOKIE_NAME, session.session_key)
-        token = _get_new_csrf_string()
-        self.http.cookies.set(settings.CSRF_COOKIE_NAME, token)
-        self.http.headers["X-CSRFToken"] = token
+        self.http.cookies.update(cookies_of(who))
+        self.http.headers["X-CSRFToken"] = self.http.cookies[settings.CSRF_COOKIE_NAME]
 
     def __enter__(self) -> Self:
         return self

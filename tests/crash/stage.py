@@ -38,7 +38,7 @@ from conversations.services.clients import api_keys
 from conversations.services.database import column
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
-from tests import factories
+from tests import databases, factories
 from tests.database_url import url_of
 from tests.fakes.meta import FakeMeta, Webhook
 from tests.fakes.openai import FakeOpenAI
@@ -68,17 +68,13 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS
 @contextmanager
 def database() -> Iterator[str]:
     """The address of a new, migrated database on the server that the tests use. Models in this process read it too."""
-    name = f"crash_{os.getpid()}_{uuid4().hex[:8]}"
-    server = dict(connection.settings_dict)
-    with connection._nodb_cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    new = {**connection.settings_dict, "NAME": f"crash_{os.getpid()}_{uuid4().hex[:8]}"}
+    databases.make(new["NAME"])
     try:
-        with read({**server, "NAME": name}):
-            call_command("migrate", verbosity=0)
-            yield url_of({**server, "NAME": name})
+        with databases.read(new):
+            yield url_of(new)
     finally:
-        with connection._nodb_cursor() as cursor:
-            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        databases.drop(new["NAME"])
 
 
 class Postgres:
@@ -93,7 +89,7 @@ class Postgres:
         embedded_postgres.start(self.home)
         try:
             url = embedded_postgres.database_url(self.home)
-            with read(environ.Env.db_url_config(url)):
+            with databases.read(environ.Env.db_url_config(url)):
                 call_command("migrate", verbosity=0)
                 yield url
         finally:
@@ -114,19 +110,6 @@ class Postgres:
         pids = "SELECT pid FROM pg_stat_activity WHERE application_name = 'convo' AND pid <> pg_backend_pid()"
         [pid, *_] = eventually(lambda: column(f"{pids} ORDER BY state = 'active' DESC"), "somebody is connected")
         os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def read(database: Mapping[str, Any]) -> Iterator[None]:
-    """Models in this process, whatever the thread, mean this database."""
-    connection.close()
-    before = dict(connection.settings_dict)
-    connection.settings_dict.update({name: database[name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")})
-    try:
-        yield
-    finally:
-        connection.close()
-        connection.settings_dict.update(before)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.fakes import embeddings, openai_stream, tools
+from tests.fakes.server import end
 
 EMBEDDINGS = "/v1/embeddings"
 ROLES = {"system", "developer", "user", "assistant", "tool"}
@@ -109,8 +110,7 @@ class FakeOpenAI:
 
     def __exit__(self, *_: object) -> None:
         self.closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        end(self._server)
 
     @property
     def base_url(self) -> str:

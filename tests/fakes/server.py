@@ -23,6 +23,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
@@ -112,8 +113,7 @@ class FakeServer:
     def close(self) -> None:
         """Stop; silent connections are cut."""
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
+        end(self._server)
         self._thread.join()
 
     def __enter__(self) -> Self:
@@ -135,6 +135,16 @@ class FakeServer:
         if fault.hang:
             self._closing.wait(fault.hang)
         return (None if fault.cut == "after" else reply), fault
+
+
+def end(server: ThreadingHTTPServer) -> None:
+    """It serves no more. Its loop is woken up, which would else have us wait until it looks."""
+    stopping = threading.Thread(target=server.shutdown)
+    stopping.start()
+    with suppress(OSError):
+        socket.create_connection(server.server_address[:2], timeout=1).close()  # type: ignore[arg-type]
+    stopping.join()
+    server.server_close()
 
 
 class _Server(ThreadingHTTPServer):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
+from conversations.engines import registry
 from conversations.models import ChannelAccount, Client
 from tests.races import doors
+from tests.races.hesitant import Hesitant
+from tests.races.threads import dispatching
 
 pytest.register_assert_rewrite("tests.races.invariants")
 
@@ -36,3 +42,15 @@ def says(request: pytest.FixtureRequest, shop: Client, key: str, account: Channe
 def own_json(shop: Client, key: str) -> doors.Says:
     """Our own JSON at the front door."""
     return doors.front_door(shop, key)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[Hesitant]:
+    """The assistant's engine, and a dispatcher that asks it."""
+    settings.DISPATCH_POLL_SECONDS = 0.01
+    engine = Hesitant()
+    monkeypatch.setitem(registry.ENGINES, "offline", engine)
+    with dispatching():
+        yield engine
+        for call in engine.all_calls:  # a test that failed left some waiting
+            call.fail()

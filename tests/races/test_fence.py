@@ -2,94 +2,25 @@
 
 from __future__ import annotations
 
-import queue
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 
 import pytest
 from django.utils import timezone
 
-from conversations.engines import registry
-from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, Message, Turn
 from conversations.services.answering import leases, replies
 from conversations.services.delivering import sending
 from conversations.services.session import closing, lifecycle
 from conversations.services.session.ledger import Actor
+from tests.races.hesitant import the_turn_ends
 from tests.races.invariants import assert_sound
-from tests.races.threads import dispatching, eventually, shuffled, together
+from tests.races.threads import eventually, shuffled, together
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STAFF = Actor("staff", "grace")
-
-
-@dataclass
-class Call:
-    """One reply that is being written, until `answer`."""
-
-    request: ReplyRequest
-    outcome: queue.Queue[Reply | EngineError] = field(default_factory=queue.Queue)
-
-    @property
-    def heard(self):
-        """What the prompt says the person said."""
-        return self._in_prompt("user")
-
-    @property
-    def said(self):
-        """What the prompt says the assistant said."""
-        return self._in_prompt("assistant")
-
-    def _in_prompt(self, role):
-        contents = [message["content"] for message in self.request.prompt.messages if message["role"] == role]
-        return [content for content in contents if not content.startswith("[")]  # background for the model
-
-    def answer(self, text):
-        self.outcome.put(Reply(text, "offline"))
-
-    def fail(self):
-        self.outcome.put(EngineError("No.", code="http_500", retryable=False))
-
-
-class Hesitant:
-    """An engine that writes what a test tells it, when a test tells it."""
-
-    name = "offline"
-
-    def __init__(self):
-        self.calls: queue.Queue[Call] = queue.Queue()
-        self.all_calls: list[Call] = []
-
-    def reply(self, request):
-        call = Call(request)
-        self.all_calls.append(call)
-        self.calls.put(call)
-        outcome = call.outcome.get(timeout=60)
-        if isinstance(outcome, EngineError):
-            raise outcome
-        return outcome
-
-    def next(self) -> Call:
-        """The next reply that somebody asks for."""
-        return self.calls.get(timeout=60)
-
-
-@pytest.fixture
-def engine(monkeypatch, settings):
-    settings.DISPATCH_POLL_SECONDS = 0.01
-    engine = Hesitant()
-    monkeypatch.setitem(registry.ENGINES, "offline", engine)
-    with dispatching():
-        yield engine
-        for call in engine.all_calls:  # a test that failed left some waiting
-            call.fail()
-
-
-def the_turn_ends(call_number=1):
-    """Wait until so many turns have ended."""
-    eventually(lambda: Turn.objects.exclude(status="running").count() >= call_number, "the turn's end")
 
 
 def said_by_the_assistant():

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import random
 import time
-from functools import partial
-from uuid import UUID
 
 import pytest
 from django.utils import timezone
 
-from conversations.engines.contract import Reply
 from conversations.models import Chunk, Contact, Conversation, Message, Turn
-from conversations.services.answering import leases, replies
+from conversations.services.answering import leases
 from conversations.services.people import opting_out
 from conversations.services.session.ledger import Actor
+from tests.races.hesitant import the_turn_ends
+from tests.races.interleavings import AT_ONCE, Sender, reply, rounds, sent_by_turns
 from tests.races.invariants import assert_sound
-from tests.races.test_fence import engine, the_turn_ends  # noqa: F401 - a fixture
-from tests.races.test_takeover import Sender
-from tests.races.threads import eventually, outcomes
+from tests.races.threads import eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 STAFF = Actor("staff", "grace")
 INTERLEAVINGS = 200
-AT_ONCE = 50
 
 
-def test_a_reply_that_was_being_written_is_not_said(own_json, engine):  # noqa: F811
+def test_a_reply_that_was_being_written_is_not_said(own_json, engine):
     own_json("one")
     call = engine.next()
     own_json("STOP")
@@ -59,28 +55,13 @@ def test_whatever_else_happens_nothing_follows_the_confirmation(own_json):
             opting_out.opt_out(contact, "sms", reason="on the phone", actor=STAFF, now=timezone.now())
         over[pk] = time.monotonic()
 
-    def reply(turn):
-        replies.commit(turn.turn_id, Reply("red!", "offline"), timezone.now())
+    def more(_pk, person):
+        own_json("and blue?", user_id=person)
 
-    def in_a_moment(job):
-        time.sleep(random.uniform(0, 0.004))
-        return job()
-
-    for round_ in range(INTERLEAVINGS // AT_ONCE):
-        people = {}
-        for number in range(AT_ONCE):
-            person = f"person {round_} {number}"
-            people[UUID(own_json("red?", user_id=person)["conversation_id"])] = person
-        jobs = []
-        for turn in leases.claim(timezone.now(), AT_ONCE):
-            pk = turn.conversation_id
-            more = partial(own_json, "and blue?", user_id=people[pk])
-            mine = [partial(reply, turn), partial(stop, pk, people[pk]), more, sender.send]
-            jobs += [partial(in_a_moment, job) for job in random.sample(mine, len(mine))]
-        failed = [result for result in outcomes(jobs, threads=16) if isinstance(result, Exception)]
+    for failed in rounds(own_json, sender, INTERLEAVINGS, stop, more):
         assert not failed, failed
         for turn in leases.claim(timezone.now(), AT_ONCE):  # a message came with the STOP, and owed a reply
-            assert replies.commit(turn.turn_id, Reply("red!", "offline"), timezone.now()) == "dropped"
+            assert reply(turn) == "dropped"
 
     while Message.objects.filter(status="queued").exists():
         sender.send()
@@ -89,9 +70,7 @@ def test_whatever_else_happens_nothing_follows_the_confirmation(own_json):
     said = dict(Chunk.objects.filter(pk__in=Turn.objects.values("chunk")).values_list("conversation", "position"))
     notices = dict(Chunk.objects.filter(metadata__has_key="notice").values_list("conversation", "position"))
     assert all(said.get(pk, 0) < position for pk, position in notices.items())
-    by_turns = set(Message.objects.filter(chunk__in=Turn.objects.values("chunk")).values_list("pk", flat=True))
-    late = [pk for pk, message, asked_at in sender.left if message in by_turns and asked_at > over[pk]]
-    assert late == []
-    statuses = set(Message.objects.filter(pk__in=by_turns).values_list("status", flat=True))
+    assert sender.sent_after(over) == []
+    statuses = set(Message.objects.filter(pk__in=sent_by_turns()).values_list("status", flat=True))
     assert statuses <= {"delivered", "sent", "cancelled"}
     assert_sound()

@@ -1,0 +1,98 @@
+"""Databases for tests: copies of one that was migrated once, and emptied of what a test left in them.
+
+Migrating takes many seconds, a run of the tests needs a dozen databases, and every test that commits leaves rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection, transaction
+
+LOCK = 4_712
+_PREFIX = "convo_template_"
+OF_MIGRATIONS = {"django_migrations", "django_content_type", "auth_permission"}  # rows that tests find and leave
+
+
+def make(name: str, *, keep: bool = False) -> None:
+    """There is a database of that name as migrations make it; with `keep`, one that is there already may have rows."""
+    template = _PREFIX + _digest()
+    with connection._nodb_cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK])  # the processes of a run come at the same time
+        if keep and _copied_from(cursor, name) == template:
+            return
+        _migrate_once(cursor, template)
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE {template}')
+        cursor.execute(f"COMMENT ON DATABASE \"{name}\" IS '{template}'")
+
+
+def drop(name: str) -> None:
+    """There is no database of that name, and nobody is connected to it."""
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def read(database: Mapping[str, Any]) -> Iterator[None]:
+    """Models in this process, whatever the thread, mean this database."""
+    connection.close()
+    before = dict(connection.settings_dict)
+    connection.settings_dict.update({name: database[name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")})
+    try:
+        yield
+    finally:
+        connection.close()
+        connection.settings_dict.update(before)
+
+
+def empty() -> None:
+    """Every table is as migrations left it. Only those that have rows are touched, so that it takes a moment."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_which_have_rows())
+        if full := [table for (table,) in cursor.fetchall()]:
+            cursor.execute("; ".join(f'DELETE FROM "{table}"' for table in full))
+
+
+@cache
+def _which_have_rows() -> str:
+    tables = set(connection.introspection.table_names()) - OF_MIGRATIONS
+    return " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT FROM \"{table}\")" for table in sorted(tables))
+
+
+def _migrate_once(cursor: Any, template: str) -> None:
+    """The template is there, and none of earlier migrations."""
+    cursor.execute("SELECT datname FROM pg_database WHERE datname LIKE %s", [f"{_PREFIX}%"])
+    there = {name for (name,) in cursor.fetchall()}
+    if template in there:
+        return
+    for old in there:
+        cursor.execute(f"DROP DATABASE {old} WITH (FORCE)")
+    unfinished = f"{template}_unfinished"
+    cursor.execute(f"CREATE DATABASE {unfinished}")
+    with read({**connection.settings_dict, "NAME": unfinished}):
+        call_command("migrate", verbosity=0)
+    cursor.execute(f"ALTER DATABASE {unfinished} RENAME TO {template}")
+
+
+@cache
+def _digest() -> str:
+    """It changes with the migrations and with what they call."""
+    patterns = ("*/migrations/*.py", "*/models/*.py", "*/models.py")
+    sources = sorted(path for pattern in patterns for path in settings.BASE_DIR.glob(pattern))
+    told = [version("django"), version("django-q2"), settings.COPILOT_ROLE]
+    parts = [*map(str.encode, told), *(path.read_bytes() for path in sources)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _copied_from(cursor: Any, name: str) -> str | None:
+    cursor.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
+    found = cursor.fetchone()
+    return found[0] if found else None
