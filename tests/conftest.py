@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test import Client as HttpClient
 from django.test import TransactionTestCase
@@ -21,6 +22,11 @@ from conversations.services.answering.dispatcher import ask, deliver
 from conversations.services.clients import api_keys
 from conversations.services.delivering import delivery
 from tests import databases, factories
+
+
+def pytest_configure() -> None:
+    """Each test client makes the middleware anew, and whitenoise would list all static files each time."""
+    settings.WHITENOISE_AUTOREFRESH = True
 
 
 @pytest.fixture(scope="session")
