@@ -115,6 +115,7 @@ class Adapter(ABC):
     text_limit            the longest text of one message, counted in `limit_unit`
     limit_unit            a unit of `splitting`: "characters", "utf-16 units" or "utf-8 bytes"
     credentials           names an account must have to send and to verify
+    signed_in             the headers, in lower case, of which its webhooks carry one: a signature, or a secret of ours
     sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
     reply_window          how long after a person last wrote free text may be sent to them; None: for ever
     sends_templates       outside the window a template may be sent
@@ -132,6 +133,7 @@ class Adapter(ABC):
     text_limit: ClassVar[int]
     limit_unit: ClassVar[str] = "characters"
     credentials: ClassVar[tuple[str, ...]] = ()
+    signed_in: ClassVar[tuple[str, ...]] = ()
     sends_idempotently: ClassVar[bool] = False
     reply_window: ClassVar[timedelta | None] = None
     sends_templates: ClassVar[bool] = False
@@ -151,8 +153,9 @@ class Adapter(ABC):
         return written.strip()
 
     def recognises(self, request: InboundRequest) -> bool:
-        """Whether this provider, and no other of its channel, can have sent the request. Nothing is verified yet."""
-        return False
+        """Whether this provider, and none that is asked before it, can have sent the request: it is signed as its are,
+        right or wrong."""
+        return any(name in request.headers for name in self.signed_in)
 
     def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
         """The answer to the provider's GET that proves we own the address; None where it is no such request."""

@@ -102,7 +102,7 @@ def _handshake(arrived: InboundRequest, channel: str) -> HttpResponse:
 def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
     adapter = registry.recognise(channel, arrived)
     if adapter is None:
-        raise NotSignedError(NO_KEY, code="not_authenticated")
+        raise NotSignedError(_not_signed(channel), code="not_authenticated")
     try:
         if isinstance(adapter, VoiceAdapter):
             return _read_by_provider(
@@ -112,6 +112,12 @@ def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
     except InboundError as error:
         return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
     return _read_by_provider(adapter.acknowledgement) if adapter.acknowledgement else envelope.success(outcome)
+
+
+def _not_signed(channel: str) -> str:
+    """What is missing: for who posts a provider's payload and has not set up how it is signed."""
+    names = [adapter.signed_in[0].title() for adapter in registry.adapters_of(channel) if adapter.signed_in]
+    return f"{NO_KEY} Or the payload's provider signs it, in the header {' or '.join(names)}."
 
 
 def _read_by_provider(answer: Answer) -> HttpResponse:

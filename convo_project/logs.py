@@ -11,12 +11,17 @@ from types import TracebackType
 
 from memory.redaction import CARDS_ALONE
 
+REFUSED = "django.security."
+
 
 class PrivateFormatter(logging.Formatter):
-    """Prints an exception as its class and the lines of code it came through, and never a card number."""
+    """Prints an exception as its class and the lines of code it came through, and never a card number. What a stranger
+    can cause at will, and Django has answered with a 400 or 413, is one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
+        if record.name.startswith(REFUSED):
+            record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
         return CARDS_ALONE.clean(super().format(record))
 
     def formatException(  # noqa: N802 - logging's own name

@@ -28,10 +28,7 @@ class Dialog360Adapter(WhatsAppAdapter):
     provider = "dialog360"
     title = "WhatsApp through 360dialog"
     credentials = ("api_key", "webhook_secret")
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries our secret header, whatever signatures 360dialog passes on beside it."""
-        return SECRET_HEADER in request.headers
+    signed_in = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
     def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
         """360dialog asks nothing beforehand."""

@@ -34,13 +34,10 @@ class MessengerAdapter(Adapter):
     text_limit = messenger_outbound.TEXT_LIMIT
     limit_unit = messenger_outbound.LIMIT_UNIT
     credentials = ("access_token", "app_secret", "verify_token")
+    signed_in = (meta.SIGNATURE_HEADER,)
     reply_window = messenger_outbound.REPLY_WINDOW
     marks_read = True
     counts_by_time = True
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries Meta's signature header."""
-        return meta.SIGNATURE_HEADER in request.headers
 
     def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
         """The answer to Meta's subscription check."""

@@ -52,12 +52,9 @@ class OrbAdapter(Adapter):
     channel = Channel.ORB
     text_limit = 4096
     credentials = ("secret",)
+    signed_in = (standard_webhooks.SIGNATURE,)
     sends_idempotently = True
     needs_base_url = True
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries the signature header of Standard Webhooks."""
-        return standard_webhooks.SIGNATURE in request.headers
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """The gateway that the event names."""

@@ -44,14 +44,10 @@ class _Version:
 
 _V3 = _Version(("x-plivo-signature-v3", "x-plivo-signature-ma-v3"), "x-plivo-signature-v3-nonce")
 _V2 = _Version(("x-plivo-signature-v2", "x-plivo-signature-ma-v2"), "x-plivo-signature-v2-nonce")
+SIGNATURES = (*_V3.signatures, *_V2.signatures)
 
 
 # --- what Plivo posts -------------------------------------------------------------------------------------------------
-def is_signed(request: InboundRequest) -> bool:
-    """Whether the request carries a signature header of Plivo's, right or wrong."""
-    return any(name in request.headers for version in (_V3, _V2) for name in version.signatures)
-
-
 def fields(request: InboundRequest) -> dict[str, Any]:
     """What the request says, fit to be stored: its form, or on a GET its query; of a field given twice, the first.
 

@@ -67,15 +67,12 @@ class PlivoSmsAdapter(Adapter):
     text_limit = 1600
     limit_unit = "utf-8 bytes"
     credentials = plivo.CREDENTIALS
+    signed_in = plivo.SIGNATURES
     acknowledgement = Answer(content_type="application/xml", body="<Response/>")  # with an element it would be a reply
 
     def normal_address(self, written: str) -> str:
         """Digits alone."""
         return plivo.number(written)
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries a signature header of Plivo's."""
-        return plivo.is_signed(request)
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Our number: the recipient of a message, the sender of what a status is about."""

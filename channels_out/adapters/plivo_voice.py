@@ -44,15 +44,12 @@ class PlivoVoiceAdapter(VoiceAdapter):
     channel = Channel.VOICE
     text_limit = SPEAK_LIMIT
     credentials = plivo.CREDENTIALS
+    signed_in = plivo.SIGNATURES
     acknowledgement = Answer(content_type=CONTENT_TYPE, body="<Response/>")
 
     def normal_address(self, written: str) -> str:
         """Digits alone."""
         return plivo.number(written)
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries a signature header of Plivo's."""
-        return plivo.is_signed(request)
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Our number: the called one, and of a call that we placed the calling one."""

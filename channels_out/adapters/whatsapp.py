@@ -34,13 +34,10 @@ class WhatsAppAdapter(Adapter):
     text_limit = whatsapp_outbound.TEXT_LIMIT
     limit_unit = whatsapp_outbound.LIMIT_UNIT
     credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
+    signed_in: ClassVar[tuple[str, ...]] = (meta.SIGNATURE_HEADER,)
     reply_window = whatsapp_outbound.REPLY_WINDOW
     sends_templates = True
     marks_read = True
-
-    def recognises(self, request: InboundRequest) -> bool:
-        """Whether it carries Meta's signature header."""
-        return meta.SIGNATURE_HEADER in request.headers
 
     def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
         """The answer to Meta's subscription check."""

@@ -31,3 +31,16 @@ def test_what_an_exception_says_stays_out():
     assert "RuntimeError" in line
     assert "test_logs.py" in line
     assert PHONE not in line
+
+
+def test_what_a_stranger_can_cause_at_will_is_one_line():
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(PrivateFormatter("%(levelname)s %(message)s"))
+    logger = logging.Logger("django.security.RequestDataTooBig")
+    logger.addHandler(handler)
+    try:
+        raise ValueError
+    except ValueError as error:
+        logger.exception("Request body exceeded the limit.", exc_info=error)
+    assert out.getvalue() == "ERROR Request body exceeded the limit.\n"
