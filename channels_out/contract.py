@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -157,7 +157,7 @@ class Adapter(ABC):
         right or wrong."""
         return any(name in request.headers for name in self.signed_in)
 
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """The answer to the provider's GET that proves we own the address; None where it is no such request."""
         return None
 

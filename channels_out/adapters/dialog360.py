@@ -7,7 +7,7 @@ webhook's address. So whoever knows that secret is 360dialog. Source: 360dialog,
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from channels_out import http
 from channels_out.adapters import whatsapp_outbound
@@ -30,7 +30,7 @@ class Dialog360Adapter(WhatsAppAdapter):
     credentials = ("api_key", "webhook_secret")
     signed_in = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """360dialog asks nothing beforehand."""
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from channels_out.contract import Account, Answer, InboundRequest
 from channels_out.errors import InboundError, SendError
@@ -16,7 +16,7 @@ _SIGNATURE_LENGTH = len(_PREFIX) + 64
 _CHALLENGE = re.compile(r"[A-Za-z0-9._~-]{1,256}")  # Meta sends digits; markup is not echoed
 
 
-def handshake(request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+def handshake(request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
     """The challenge as plain text if the request carries the verify token of one of the accounts, else a 403.
 
     None if it is no handshake at all. Source: Meta, Graph API, Webhooks, "Getting started".

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -39,7 +39,7 @@ class WhatsAppAdapter(Adapter):
     sends_templates = True
     marks_read = True
 
-    def handshake(self, request: InboundRequest, accounts: Sequence[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
         """The answer to Meta's subscription check."""
         return meta.handshake(request, accounts)
 

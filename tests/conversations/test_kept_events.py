@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from channels_out.adapters.whatsapp import WhatsAppAdapter
+from channels_out.errors import InboundError
 from conversations.models import Chunk, Client, Conversation, InboundEvent, Message, RefusedWebhooks, StaffAction
 from conversations.services.arriving import inbound, kept_events, provider_events, replaying
 from conversations.services.clients import setup
@@ -194,6 +195,36 @@ def test_bad_signatures_are_counted_by_account_and_day_and_nothing_of_them_is_ke
     counted = set(RefusedWebhooks.objects.values_list("channel_account", "provider", "count"))
     assert counted == {(account.pk, "whatsapp", 3), (None, "whatsapp", 1)}
     assert not InboundEvent.objects.exists()
+
+
+def test_what_names_no_account_is_kept_if_any_of_many_tenants_signed_it(meta, account, caplog):  # noqa: F811
+    """Meta tells a tenant's app of its templates without naming a number; each tenant may have an app of its own."""
+    told = {"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": "account_update"}]}]}
+    for number in range(30):
+        with FakeMeta(phone_number_id=f"7{number}", app_secret=f"secret {number}".replace(" ", "-")) as tenant:
+            account_at(tenant, factories.ClientFactory())
+            webhook = tenant.signed(told)
+    assert post(webhook) == (200, {"success": True, "data": {"messages": 0, "receipts": 0, "recorded": 1}})
+    assert not caplog.records
+    with FakeMeta(app_secret="nobody's") as forger:
+        assert post(forger.signed(told))[0] == 403
+    assert [line.getMessage() for line in caplog.records] == ["signature refused: provider=whatsapp"]
+
+
+def test_a_long_body_is_held_against_few_secrets(meta, account, monkeypatch):  # noqa: F811
+    tried = []
+    monkeypatch.setattr(WhatsAppAdapter, "verify", lambda *given: tried.append(given) or _refuse())
+    monkeypatch.setattr(provider_events, "MOST_BYTES_HASHED", 3_000)
+    for number in range(5):
+        with FakeMeta(phone_number_id=f"7{number}") as tenant:
+            account_at(tenant, factories.ClientFactory())
+    with FakeMeta(phone_number_id="999", app_secret="nobody's") as forger:
+        assert post(forger.text_webhook("x" * 1_000))[0] == 403
+    assert len(tried) == 2
+
+
+def _refuse():
+    raise InboundError("The signature does not match.", code="invalid_signature")
 
 
 # --- trimming --------------------------------------------------------------------------------------------------------

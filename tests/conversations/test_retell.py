@@ -137,7 +137,7 @@ def test_another_assistant_can_write_and_nobody_has_to(door: Door, shop: Any) ->
 
 
 # --- what the agent answers ------------------------------------------------------------------------------------------
-def test_only_the_agent_s_words_are_replies(door: Door, retell: FakeRetell) -> None:
+def test_case_18_only_the_agent_s_words_are_replies(door: Door, retell: FakeRetell) -> None:
     retell.answers = lambda chat, content: [
         *tool(), agent("One moment."), {"role": "node_transition"}, agent("  "), agent("Done.")
     ]  # fmt: skip
@@ -147,7 +147,7 @@ def test_only_the_agent_s_words_are_replies(door: Door, retell: FakeRetell) -> N
     assert (Turn.objects.get().engine, Turn.objects.get().model) == ("retell", "agent_collections")
 
 
-def test_an_agent_that_says_nothing_leaves_it_to_staff(door: Door, retell: FakeRetell) -> None:
+def test_case_18_an_agent_that_says_nothing_leaves_it_to_staff(door: Door, retell: FakeRetell) -> None:
     retell.answers = lambda chat, content: tool()
     door.says("Hm", phone=PHONE)
     reply_to_all()
@@ -161,7 +161,9 @@ def test_an_agent_that_says_nothing_leaves_it_to_staff(door: Door, retell: FakeR
 
 
 @pytest.mark.parametrize("how", ["by silence", "unknown"])
-def test_a_chat_that_is_over_is_replaced_once_and_knows_what_was_said(door: Door, retell: FakeRetell, how: str) -> None:
+def test_case_18_a_chat_that_is_over_is_replaced_once_and_knows_what_was_said(
+    door: Door, retell: FakeRetell, how: str
+) -> None:
     door.says("My parcel is blue", phone=PHONE)
     reply_to_all()
     Conversation.objects.update(summary="Ana waits for a blue parcel.")
@@ -206,7 +208,7 @@ def test_a_wrong_key_or_agent_calls_staff_at_once(door: Door, retell: FakeRetell
 
 # --- answers that get lost -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("cut", ["after", "body", "hang", "status"])
-def test_an_answer_that_was_lost_is_looked_up_and_nothing_is_said_twice(
+def test_case_18_an_answer_that_was_lost_is_looked_up_and_nothing_is_said_twice(
     door: Door, retell: FakeRetell, settings: Any, cut: str
 ) -> None:
     settings.RETELL_TIMEOUT_SECONDS = 0.6
@@ -224,7 +226,9 @@ def test_an_answer_that_was_lost_is_looked_up_and_nothing_is_said_twice(
     assert retell.calls("get-chat")
 
 
-def test_an_agent_that_takes_longer_than_we_wait_is_waited_for(door: Door, retell: FakeRetell, settings: Any) -> None:
+def test_case_18_an_agent_that_takes_longer_than_we_wait_is_waited_for(
+    door: Door, retell: FakeRetell, settings: Any
+) -> None:
     settings.RETELL_TIMEOUT_SECONDS = 0.3
     retell.answers = lambda chat, content: []
     retell.fail_next(Fault())
@@ -254,7 +258,9 @@ def test_a_dispatcher_that_died_after_asking_says_nothing_twice(door: Door, rete
     assert told(retell) == ["Hello"]
 
 
-def test_a_draft_that_was_overtaken_is_said_with_the_answer_to_what_came_since(door: Door, retell: FakeRetell) -> None:
+def test_case_18_a_draft_that_was_overtaken_is_said_with_the_answer_to_what_came_since(
+    door: Door, retell: FakeRetell
+) -> None:
     """The agent has said it already, as far as the agent knows."""
 
     retell.answers = lambda chat, content: [agent(f"About {content}")]

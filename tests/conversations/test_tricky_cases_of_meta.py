@@ -3,6 +3,7 @@ to what a person or staff would notice."""
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import timedelta
 from functools import partial
@@ -280,6 +281,11 @@ def test_case_12_the_raw_bytes_are_signed(meta, account):
     for bad in (given.upper(), given[:-1], f"{given},{given}", "", given.replace("sha256=", "")):
         assert post(Webhook(escaped, {"X-Hub-Signature-256": bad}), "whatsapp")[0] in (401, 403)
     assert post(Webhook(escaped, {"x-hub-signature-256": given}), "whatsapp")[0] == 200, "whatever its letters"
+    zipped = gzip.compress(escaped)
+    status, outcome = post(Webhook(zipped, meta_signature(zipped, meta.app_secret)), "whatsapp")
+    assert (status, outcome["recorded"], InboundEvent.objects.get().reason) == (200, 1, "malformed"), (
+        "kept, not unpacked"
+    )
 
 
 def test_case_13_unknown_numbers_pages_and_tenants_that_are_off_tell_nothing(meta, account, page):

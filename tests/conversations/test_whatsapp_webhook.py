@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.db import connection
 from django.test import Client as HttpClient
+from django.test.utils import CaptureQueriesContext
 
 from conversations.models import Chunk, Contact, ContactIdentity, Conversation, InboundEvent, Message
 from conversations.services.clients import setup
@@ -227,6 +229,12 @@ def test_the_handshake_proves_that_the_address_is_ours(meta, account):
     refused = HttpClient().get(INBOUND, query | {"hub.verify_token": "wrong"})
     assert refused.status_code == 403
     assert b"1158201444" not in refused.content
+
+
+def test_a_get_that_is_no_handshake_opens_no_credentials(meta, account):
+    with CaptureQueriesContext(connection) as captured:
+        assert HttpClient().get(INBOUND).status_code == 403
+    assert not captured.captured_queries
 
 
 def test_the_phone_that_our_own_json_gave_is_the_same_person(meta, account, door):
