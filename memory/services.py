@@ -249,12 +249,28 @@ def shown_of(
     question: words.Query, rows: dict[UUID, Memory], passages: dict[UUID, Hit]
 ) -> dict[UUID, snippets.Snippet]:
     """What is shown of each session: of the passage that was found by meaning alone, else of the whole session."""
-    pieces = {key: snippets.pieces(_texts(row, passages.get(key))) for key, row in rows.items()}
-    asked: dict[str, dict[str, str]] = {}
-    for language in {row.language for row in rows.values()}:
-        among = {word for key, row in rows.items() if row.language == language for p in pieces[key] for word in p.words}
-        asked[language] = lexemes_asked_for(language, question, among)
-    return {key: snippets.best(pieces[key], asked[row.language]) for key, row in rows.items()}
+    texts = {key: _texts(row, passages.get(key)) for key, row in rows.items()}
+    shown: dict[UUID, snippets.Snippet] = {}
+    # A word and its other forms nearly always begin alike, and few words of a text begin like those asked for. Where
+    # nothing is found so, all of its words are looked at.
+    for starts in (question.starts, ("",)):
+        left = {key: snippets.pieces(texts[key], starts) for key in texts if key not in shown}
+        asked = _asked_for(question, rows, left)
+        for key, pieces in left.items():
+            forms = asked[rows[key].language]
+            if starts == ("",) or any(word in forms for piece in pieces for word in piece.words):
+                shown[key] = snippets.best(pieces, forms)
+    return shown
+
+
+def _asked_for(
+    question: words.Query, rows: dict[UUID, Memory], pieces: dict[UUID, list[snippets.Piece]]
+) -> dict[str, dict[str, str]]:
+    """By language, the words of the pieces that count as asked for."""
+    among: dict[str, set[str]] = {rows[key].language: set() for key in pieces}
+    for key, of_session in pieces.items():
+        among[rows[key].language].update(word for piece in of_session for word in piece.words)
+    return {language: lexemes_asked_for(language, question, found) for language, found in among.items()}
 
 
 def _texts(row: Memory, passage: Hit | None) -> list[tuple[int | None, str]]:

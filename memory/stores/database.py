@@ -142,10 +142,10 @@ def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]
     wanted = " ".join(word for term in question.wanted for word in term)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT word, lexeme FROM unnest(%s::text[]) AS word,"
-            " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme"
-            " WHERE lexeme = ANY (tsvector_to_array(to_tsvector(%s::regconfig, %s)))",
-            [list(among), language, language, wanted],
+            "WITH wanted AS MATERIALIZED (SELECT tsvector_to_array(to_tsvector(%s::regconfig, %s)) AS lexemes)"
+            " SELECT word, lexeme FROM wanted, unnest(%s::text[]) AS word,"
+            " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme WHERE lexeme = ANY (lexemes)",
+            [language, wanted, list(among), language],
         )
         return dict(cursor.fetchall())
 
