@@ -47,13 +47,17 @@ __all__ = [
     "forget_traces",
     "how_many",
     "how_many_of",
+    "knows_meanings",
     "latest_summaries",
     "move",
     "places_of",
     "remember",
     "search",
     "sessions_of",
+    "sessions_that_mean",
     "sessions_that_say",
+    "shown_of",
+    "snippets_of",
     "transcript",
 ]
 
@@ -213,6 +217,28 @@ def sessions_that_say(client_id: UUID, query: str, limit: int) -> list[UUID]:
     return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit)]
 
 
+def knows_meanings() -> bool:
+    """Whether sessions are found by meaning too."""
+    return pinecone.is_configured()
+
+
+def sessions_that_mean(client_id: UUID, query: str, limit: int) -> list[UUID]:
+    """The client's ended sessions that are near to `query` in meaning, best first; none where nobody can say. It waits
+    for the network."""
+    try:
+        return [hit.conversation_id for hit in PineconeStore().search(client_id, query, min(limit, MOST_FOUND))]
+    except StoreError as error:
+        log.warning("Nothing is searched by meaning (%s).", error.code)
+        return []
+
+
+def shown_of(conversation_ids: Sequence[UUID], query: str) -> dict[UUID, snippets.Snippet]:
+    """Of those of the sessions that memory knows, the entry that holds most of what `query` asks for, or the summary,
+    with the words that do; without highlights where neither holds any."""
+    rows = {row.conversation_id: row for row in Memory.objects.plain().filter(pk__in=conversation_ids)}
+    return snippets_of(words.parse(query), rows, {})
+
+
 def _shown(
     client_id: UUID, question: words.Query, by_text: Sequence[Hit], by_meaning: Sequence[Hit], limit: int
 ) -> tuple[Found, ...]:
@@ -225,7 +251,7 @@ def _shown(
     rows = {row.conversation_id: row for row in Memory.objects.of(client_id).plain().filter(pk__in=best)}
     texts = {hit.conversation_id for hit in by_text}
     passages = {hit.conversation_id: hit for hit in by_meaning}
-    shown = shown_of(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
+    shown = snippets_of(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
     return tuple(
         Found(
             conversation_id=row.conversation_id,
@@ -245,7 +271,7 @@ def _shown(
     )
 
 
-def shown_of(
+def snippets_of(
     question: words.Query, rows: dict[UUID, Memory], passages: dict[UUID, Hit]
 ) -> dict[UUID, snippets.Snippet]:
     """What is shown of each session: of the passage that was found by meaning alone, else of the whole session."""

@@ -125,8 +125,8 @@ def _bury(sessions: Sequence[UUID], now: datetime) -> None:
     )
 
 
-# What hangs on no session and may name the person: $1 the client, $2 what they are called. An unknown account's payloads
-# are nobody's.
+# What hangs on no session and may name the person: $1 the client, $2 what they are called. Payloads of an unknown
+# account are nobody's.
 _MENTIONS = {
     "inbound_events": """
         FROM inbound_events WHERE (client_id = $1 OR client_id IS NULL)

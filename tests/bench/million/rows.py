@@ -260,12 +260,15 @@ def statements(plan: Plan) -> dict[str, str]:
             INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, summary, summary_kind,
                                   transcript, document, started_at, ended_at, remembered_at)
             SELECT s.id, s.client_id, s.contact_id, s.channel, 'english', m.summary, 'llm', t.entries,
-                   array_to_tsvector(ARRAY['@' || replace(s.client_id::text, '-', '') || ':english'])
+                   array_to_tsvector(ARRAY[c.scope, c.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
                        || setweight(to_tsvector('english', m.summary), 'A')
                        || setweight(to_tsvector('english', replace(t.theirs, ',', '')), 'B')
                        || setweight(to_tsvector('english', COALESCE(replace(t.ours, ',', ''), '')), 'C'),
                    s.started_at, s.ended_at, s.ended_at
-            FROM bench.sessions s, LATERAL (SELECT {text("1")} AS summary) m, LATERAL (
+            FROM bench.sessions s,
+            LATERAL (SELECT {text("1")} AS summary) m,
+            LATERAL (SELECT '@' || replace(s.client_id::text, '-', '') || ':english' AS scope) c,
+            LATERAL (
                 SELECT jsonb_agg(jsonb_build_object('position', position, 'role', role, 'content', content, 'at', at,
                                                     'by_staff', false) ORDER BY position) AS entries,
                        string_agg(content, ' ' ORDER BY position) FILTER (WHERE role = 'user') AS theirs,
