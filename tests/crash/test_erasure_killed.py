@@ -37,6 +37,8 @@ from tests.fakes.pinecone import FakePinecone
 from tests.fakes.retell import FakeRetell
 from tests.fakes.server import Fault
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for Convo to start, and for two lives
+
 SECRET = "cron-secret"
 SWEPT = {"Authorization": f"Bearer {SECRET}"}
 # Where something is kept about to be deleted, once the person's rows are gone.

@@ -43,7 +43,7 @@ class Person:
     chunks: int
 
 
-PEOPLE = (Person("hundred", 2, 100), Person("ten-thousand", 20, 10_000), Person("forty-thousand", 20, 40_000))
+PEOPLE = (Person("hundred", 2, 100), Person("ten-thousand", 20, 10_000), Person("twenty-thousand", 20, 20_000))
 
 
 @dataclass(frozen=True)
