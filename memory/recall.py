@@ -12,7 +12,7 @@ from uuid import UUID
 from memory import words
 from memory.models import Memory
 from memory.records import EXTRACTIVE, Filters, Hit
-from memory.services import shown_of
+from memory.services import snippets_of
 from memory.stores import database, pinecone
 from memory.stores.contract import StoreError
 from memory.stores.pinecone import PineconeStore
@@ -87,7 +87,7 @@ def recall(
 def _shown(text: str, store: str, hits: Sequence[Hit], rows: dict[UUID, Memory]) -> list[Recalled]:
     passages = {hit.conversation_id: hit for hit in hits if hit.last_position}
     wanted = {hit.conversation_id: rows[hit.conversation_id] for hit in hits}
-    shown = shown_of(words.parse(text), wanted, passages)
+    shown = snippets_of(words.parse(text), wanted, passages)
     return [
         Recalled(
             conversation_id=hit.conversation_id,

@@ -47,13 +47,17 @@ __all__ = [
     "forget_traces",
     "how_many",
     "how_many_of",
+    "knows_meanings",
     "latest_summaries",
     "move",
     "places_of",
     "remember",
     "search",
     "sessions_of",
+    "sessions_that_mean",
     "sessions_that_say",
+    "shown_of",
+    "snippets_of",
     "transcript",
 ]
 
@@ -213,6 +217,28 @@ def sessions_that_say(client_id: UUID, query: str, limit: int) -> list[UUID]:
     return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit)]
 
 
+def knows_meanings() -> bool:
+    """Whether sessions are found by meaning too."""
+    return pinecone.is_configured()
+
+
+def sessions_that_mean(client_id: UUID, query: str, limit: int) -> list[UUID]:
+    """The client's ended sessions that are near to `query` in meaning, best first; none where nobody can say. It waits
+    for the network."""
+    try:
+        return [hit.conversation_id for hit in PineconeStore().search(client_id, query, min(limit, MOST_FOUND))]
+    except StoreError as error:
+        log.warning("Nothing is searched by meaning (%s).", error.code)
+        return []
+
+
+def shown_of(conversation_ids: Sequence[UUID], query: str) -> dict[UUID, snippets.Snippet]:
+    """Of those of the sessions that memory knows, the entry that holds most of what `query` asks for, or the summary,
+    with the words that do; without highlights where neither holds any."""
+    rows = {row.conversation_id: row for row in Memory.objects.plain().filter(pk__in=conversation_ids)}
+    return snippets_of(words.parse(query), rows, {})
+
+
 def _shown(
     client_id: UUID, question: words.Query, by_text: Sequence[Hit], by_meaning: Sequence[Hit], limit: int
 ) -> tuple[Found, ...]:
@@ -225,7 +251,7 @@ def _shown(
     rows = {row.conversation_id: row for row in Memory.objects.of(client_id).plain().filter(pk__in=best)}
     texts = {hit.conversation_id for hit in by_text}
     passages = {hit.conversation_id: hit for hit in by_meaning}
-    shown = shown_of(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
+    shown = snippets_of(question, rows, {key: hit for key, hit in passages.items() if key not in texts})
     return tuple(
         Found(
             conversation_id=row.conversation_id,
@@ -245,16 +271,32 @@ def _shown(
     )
 
 
-def shown_of(
+def snippets_of(
     question: words.Query, rows: dict[UUID, Memory], passages: dict[UUID, Hit]
 ) -> dict[UUID, snippets.Snippet]:
     """What is shown of each session: of the passage that was found by meaning alone, else of the whole session."""
-    pieces = {key: snippets.pieces(_texts(row, passages.get(key))) for key, row in rows.items()}
-    asked: dict[str, dict[str, str]] = {}
-    for language in {row.language for row in rows.values()}:
-        among = {word for key, row in rows.items() if row.language == language for p in pieces[key] for word in p.words}
-        asked[language] = lexemes_asked_for(language, question, among)
-    return {key: snippets.best(pieces[key], asked[row.language]) for key, row in rows.items()}
+    texts = {key: _texts(row, passages.get(key)) for key, row in rows.items()}
+    shown: dict[UUID, snippets.Snippet] = {}
+    # A word and its other forms nearly always begin alike, and few words of a text begin like those asked for. Where
+    # nothing is found so, all of its words are looked at.
+    for starts in (question.starts, ("",)):
+        left = {key: snippets.pieces(texts[key], starts) for key in texts if key not in shown}
+        asked = _asked_for(question, rows, left)
+        for key, pieces in left.items():
+            forms = asked[rows[key].language]
+            if starts == ("",) or any(word in forms for piece in pieces for word in piece.words):
+                shown[key] = snippets.best(pieces, forms)
+    return shown
+
+
+def _asked_for(
+    question: words.Query, rows: dict[UUID, Memory], pieces: dict[UUID, list[snippets.Piece]]
+) -> dict[str, dict[str, str]]:
+    """By language, the words of the pieces that count as asked for."""
+    among: dict[str, set[str]] = {rows[key].language: set() for key in pieces}
+    for key, of_session in pieces.items():
+        among[rows[key].language].update(word for piece in of_session for word in piece.words)
+    return {language: lexemes_asked_for(language, question, found) for language, found in among.items()}
 
 
 def _texts(row: Memory, passage: Hit | None) -> list[tuple[int | None, str]]:

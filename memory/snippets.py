@@ -13,7 +13,7 @@ LOOKED_AT = 400_000  # characters of a session; what comes after them is not loo
 
 
 class Piece(NamedTuple):
-    """An entry of a session at its position, or the summary at None, and the words in it."""
+    """An entry of a session at its position, or the summary at None, and those of its words that are looked at."""
 
     position: int | None
     text: str
@@ -28,13 +28,21 @@ class Snippet(NamedTuple):
     highlights: tuple[tuple[int, int], ...]
 
 
-def pieces(texts: Iterable[tuple[int | None, str]]) -> list[Piece]:
-    """The texts, with their positions, as pieces."""
+def pieces(texts: Iterable[tuple[int | None, str]], starts: tuple[str, ...] = ("",)) -> list[Piece]:
+    """The texts, with their positions, as pieces. `starts`: no words are looked at but those that begin so."""
     found, left = [], LOOKED_AT
     for position, text in texts:
-        found.append(Piece(position, text, frozenset(words(text[:left])) if left > 0 else ()))
+        seen = text[: max(left, 0)]
+        found.append(Piece(position, text, _words(seen, starts)))
         left -= len(text)
     return found
+
+
+def _words(text: str, starts: tuple[str, ...]) -> Collection[str]:
+    lowered = text.lower() if text.isascii() else ""  # else a letter may be written in several ways
+    if lowered and not any(start in lowered for start in starts):
+        return ()
+    return frozenset(word for word in words(text) if word.startswith(starts))
 
 
 def best(candidates: Collection[Piece], asked: Mapping[str, str]) -> Snippet:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import regex
 
+START = 3  # letters of a word that other forms of it have too, as a rule
 LONGEST = 60  # characters of a word; PostgreSQL would take 2,046 bytes
 POSITIONS = 16_000  # PostgreSQL counts the words of a document no further than 16,383
 BYTES = 300_000  # of words in one part of a document: two parts stay below the 1 MB that PostgreSQL takes
@@ -42,6 +43,11 @@ class Query:
 
     wanted: tuple[tuple[str, ...], ...] = ()
     unwanted: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """How the words that are wanted begin."""
+        return tuple(dict.fromkeys(word[:START] for term in self.wanted for word in term))
 
     @property
     def websearch(self) -> str:

@@ -13,9 +13,11 @@ from django.contrib import admin
 from django.db.models import Count, F, Q, QuerySet
 from django.db.models.functions import Coalesce, Left
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from unfold.decorators import display
 
@@ -66,6 +68,9 @@ class SessionChangeList(LongChangeList):
         self.request = request
         super().get_results(request)
         _describe(self.result_list)
+        found = searching.shown_of(self.result_list, self.query)
+        for session in self.result_list:
+            session.found = found.get(session.pk)
 
     @property
     def may_manage(self) -> bool:
@@ -212,7 +217,9 @@ class SessionList(LongList):
 
     @admin.display(description="Last message")
     def last_said(self, session: Any) -> str:
-        """What was said last, and how long ago."""
+        """What was said last, and how long ago; in a search, what answers it, with a way there."""
+        if session.found:
+            return _found(session)
         recent = timezone.now() - session.last_message_at < timedelta(minutes=1)
         age = "just now" if recent else f"{timesince(session.last_message_at, depth=1)} ago"
         text = " ".join(session.said_last.split())
@@ -257,6 +264,23 @@ class SessionList(LongList):
     def began(self, session: Conversation) -> str:
         """When it began."""
         return format_html('<span class="sl-date">{}</span>', f"{session.started_at:%Y-%m-%d %H:%M}")
+
+
+def _found(session: Any) -> SafeString:
+    """What of the session answers the search, with the words that were asked for, as a link to that entry."""
+    found, upto, parts = session.found, 0, []
+    for start, end in found.highlights:
+        parts += [(plainly(found.text[upto:start]), plainly(found.text[start:end]))]
+        upto = end
+    text = format_html("{}{}", format_html_join("", "{}<mark>{}</mark>", parts), plainly(found.text[upto:]))
+    at = f"?at={found.position}" if found.position else ""
+    return format_html(
+        '<a class="sl-said" dir="auto" href="{}{}">{}</a><span class="sl-small">{}</span>',
+        reverse("admin:conversations_conversation_change", args=[session.pk]),
+        at,
+        text,
+        f"entry {found.position}" if found.position else "summary",
+    )
 
 
 def _named(term: str) -> Q:

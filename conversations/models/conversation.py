@@ -75,8 +75,16 @@ class Conversation(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="conversations", db_index=False)
     # Restricts: a contact whose new session is being opened cannot vanish under it.
     contact = models.ForeignKey(Contact, on_delete=models.RESTRICT, related_name="conversations")
+    # The contact's, which goes with the contact, and that only after the session. No constraint: to check it, the end
+    # of each guest would read all sessions, or each session would pay for one more index.
     device = models.ForeignKey(
-        ContactIdentity, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
+        ContactIdentity,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_constraint=False,
+        db_index=False,
     )
     assistant = models.ForeignKey(
         Assistant, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from django.contrib.postgres.search import SearchVector, SearchVectorCombinable,
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Func, TextField, Value
 from django.db.models.expressions import Combinable
+from django.utils import timezone
 
 from memory import words
 from memory.languages import KNOWN, configuration
@@ -33,22 +34,27 @@ _WRITTEN = [
 # What every store is told of a session: a change of it is a change of what is remembered.
 _TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
 
+# Of a common word there are more sessions than anybody reads: the newest weeks are searched first, and older ones only
+# where RANKED have not been found by then. None: all there are.
+_WEEKS: tuple[int | None, ...] = (1, 4, 16, None)
+_WEEK = timedelta(weeks=1).total_seconds()
+
 # The planner does not know that looking into a document means fetching it from beside the table, and so takes reading
-# every row for cheap where a word is common. `matching` must be read by the index of words, which needs no document:
-# no other index may fit it (hence no client in it, whom `scoped` names too), and no scan of the table may seem cheaper.
-_BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off"
-_SEARCH = """
-    WITH matching AS MATERIALIZED (
-        SELECT conversation_id, client_id, ended_at FROM memories WHERE document @@ ({scoped}) {narrowed}),
-    newest AS (
-        SELECT conversation_id FROM matching WHERE client_id = %(client)s
-        ORDER BY ended_at DESC, conversation_id LIMIT {ranked})
-    SELECT m.conversation_id, ts_rank(m.document, {asked}, 1) AS score
-    FROM memories m JOIN newest ON newest.conversation_id = m.conversation_id
-    ORDER BY score DESC, m.ended_at DESC, m.conversation_id LIMIT %(limit)s"""
+# every row for cheap where a word is common. The newest must be read by the index of words, which needs no document: no
+# other index may fit (hence no client here, whom `scoped` names too, unless a contact is asked for, who has few), and
+# no scan of the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
+_BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'"
+_NEWEST = """
+    SELECT conversation_id FROM (
+        SELECT conversation_id, ended_at FROM memories WHERE document @@ ({scoped}) {narrowed} OFFSET 0) matching
+    ORDER BY ended_at DESC, conversation_id LIMIT {ranked}"""
+_RANK = """
+    SELECT conversation_id, ts_rank(document, {asked}, 1) AS score
+    FROM memories WHERE conversation_id = ANY (%(newest)s)
+    ORDER BY score DESC, ended_at DESC, conversation_id LIMIT %(limit)s"""
 
 _NARROWED = {
-    "contact_id": "AND contact_id = %(contact_id)s",
+    "contact_id": "AND client_id = %(client)s AND contact_id = %(contact_id)s",
     "channel": "AND channel = %(channel)s",
     "ended_from": "AND ended_at >= %(ended_from)s",
     "ended_before": "AND ended_at < %(ended_before)s",
@@ -101,10 +107,18 @@ class DatabaseStore:
             languages = _languages_of(cursor, client_id)
             if not languages:
                 return []
-            scoped, asked, values = _question(client_id, question, languages)
             narrowed = " ".join(_NARROWED[name] for name in chosen)
-            statement = _SEARCH.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=RANKED)
-            cursor.execute(statement, {"client": client_id, "limit": limit, **chosen, **values})
+            latest = _week(filters.ended_before or timezone.now())
+            values: dict[str, Any] = {"client": client_id, "limit": limit, "newest": [], **chosen}
+            for weeks in _WEEKS:
+                in_weeks = range(latest, latest - weeks - 1, -1) if weeks else None
+                scoped, asked, words_of = _question(client_id, question, languages, in_weeks)
+                values |= words_of
+                cursor.execute(_NEWEST.format(scoped=scoped, narrowed=narrowed, ranked=RANKED), values)
+                values["newest"] = [pk for (pk,) in cursor.fetchall()]
+                if len(values["newest"]) == RANKED:
+                    break
+            cursor.execute(_RANK.format(asked=asked), values)
             return [Hit(conversation_id, score) for conversation_id, score in cursor.fetchall()]
 
 
@@ -142,10 +156,10 @@ def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]
     wanted = " ".join(word for term in question.wanted for word in term)
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT word, lexeme FROM unnest(%s::text[]) AS word,"
-            " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme"
-            " WHERE lexeme = ANY (tsvector_to_array(to_tsvector(%s::regconfig, %s)))",
-            [list(among), language, language, wanted],
+            "WITH wanted AS MATERIALIZED (SELECT tsvector_to_array(to_tsvector(%s::regconfig, %s)) AS lexemes)"
+            " SELECT word, lexeme FROM wanted, unnest(%s::text[]) AS word,"
+            " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme WHERE lexeme = ANY (lexemes)",
+            [language, wanted, list(among), language],
         )
         return dict(cursor.fetchall())
 
@@ -161,8 +175,10 @@ def _languages_of(cursor: Any, client_id: UUID) -> list[str]:
     return [name for (name,) in cursor.fetchall()]
 
 
-def _question(client_id: UUID, question: words.Query, languages: list[str]) -> tuple[str, str, dict[str, str]]:
-    """SQL of the question within the client, SQL of the bare question, and their values.
+def _question(
+    client_id: UUID, question: words.Query, languages: list[str], weeks: Iterable[int] | None
+) -> tuple[str, str, dict[str, str]]:
+    """SQL of the question within the client (and those weeks, if any), SQL of the bare question, and their values.
 
     Each language is asked for in its own forms, and only in documents of that language: else -orders would not exclude
     a document whose language keeps "orders" as "order".
@@ -170,17 +186,24 @@ def _question(client_id: UUID, question: words.Query, languages: list[str]) -> t
     values = {"websearch": question.websearch}
     scoped, asked = [], []
     for number, name in enumerate(languages):
-        values |= {f"language{number}": name, f"scope{number}": f"'{_scope(client_id, name)}'"}
+        scopes = [_scope(client_id, name)] if weeks is None else [_scope(client_id, name, week) for week in weeks]
+        values |= {f"language{number}": name, f"scope{number}": " | ".join(f"'{scope}'" for scope in scopes)}
         forms = f"websearch_to_tsquery(%(language{number})s::regconfig, %(websearch)s)"
         asked.append(forms)
         scoped.append(f"(%(scope{number})s::tsquery && {forms})")
     return " || ".join(scoped), f"({' || '.join(asked)})", values
 
 
-def _scope(client_id: UUID, language: str) -> str:
-    """A word of the document that says whose it is and in which language it is indexed. No text can hold it: it has an
-    @. With it the index itself finds a client's sessions, however many other clients say the same words."""
-    return f"@{client_id.hex}:{language}"
+def _scope(client_id: UUID, language: str, week: int | None = None) -> str:
+    """A word of the document that says whose it is and in which language it is indexed; with `week`, also when its
+    session ended. No text can hold it: it has an @. With it the index itself finds a client's sessions, however many
+    other clients say the same words."""
+    return f"@{client_id.hex}:{language}" + (f":{week}" if week is not None else "")
+
+
+def _week(at: datetime) -> int:
+    """The number of the week since 1970 began."""
+    return int(at.timestamp() // _WEEK)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -209,7 +232,7 @@ def _row(record: SessionRecord, kept: Memory | None) -> Memory:
 
 
 class _Scope(SearchVectorCombinable, Func):
-    """A document of nothing but the word that says whose it is."""
+    """A document of nothing but the words that say whose it is."""
 
     function = "array_to_tsvector"
     config = None
@@ -220,7 +243,8 @@ def _document(record: SessionRecord, language: str) -> Combinable:
     """The words by which the session is found. What the summary says weighs most, then what the person said."""
     person = [entry.content for entry in record.said if entry.is_person]
     others = [entry.content for entry in record.said if not entry.is_person]
-    document: Combinable = _Scope(Value([_scope(record.client_id, language)], output_field=ArrayField(TextField())))
+    scopes = [_scope(record.client_id, language), _scope(record.client_id, language, _week(record.ended_at))]
+    document: Combinable = _Scope(Value(scopes, output_field=ArrayField(TextField())))
     for weight, texts in (("A", [record.telling_summary]), ("B", person), ("C", others)):
         document += SearchVector(Value(words.indexable(texts)), config=language, weight=weight)
     return document

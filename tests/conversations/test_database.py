@@ -85,3 +85,19 @@ def test_a_statement_that_the_server_was_made_to_forget_is_prepared_again():
         cursor.execute("DEALLOCATE ALL")
     assert row(statement, 2) == (3,)
     assert row(statement, 3) == (4,)
+
+
+def test_the_end_of_a_session_or_person_is_looked_up_nowhere_from_end_to_end() -> None:
+    """A foreign key without an index would be checked so, for every row that a purge or an erasure deletes."""
+    deleted = "{contacts,contact_identities,conversations,conversation_chunks,conversation_messages,conversation_turns}"
+    unindexed = rows(
+        """
+        SELECT conrelid::regclass || '.' || attname FROM pg_constraint
+        JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+        WHERE contype = 'f' AND confrelid::regclass::text = ANY ($1::text[]) AND NOT EXISTS (
+            SELECT FROM pg_index WHERE indrelid = conrelid AND indkey[0] = conkey[1]
+                AND (indpred IS NULL OR pg_get_expr(indpred, indrelid) = format('(%I IS NOT NULL)', attname)))
+        """,
+        deleted,
+    )
+    assert unindexed == []

@@ -205,12 +205,18 @@ def test_a_chat_that_is_opened_while_its_person_is_erased_is_deleted_too(door, r
     assert retell.chats == {}
 
 
+LATE = Fault(hang=60, cut="after")  # what was asked for is done, and nobody hears of it
+
+
 @pytest.mark.parametrize(
-    "fault", [Fault(cut="before"), Fault(cut="after"), Fault(status=503)], ids=lambda f: f.cut or "503"
+    "fault",
+    [Fault(cut="before"), Fault(cut="after"), Fault(status=503), LATE],
+    ids=["cut before", "cut after", "503", "late"],
 )
-def test_it_may_break_off_at_every_request_and_the_end_is_the_same(door, index, retell, fault):
+def test_it_may_break_off_at_every_request_and_the_end_is_the_same(door, index, retell, settings, fault):
     """One request after the other fails, at Pinecone and at Retell: each go gets a little further."""
     contact = a_life(door)
+    settings.PINECONE_TIMEOUT_SECONDS = settings.RETELL_TIMEOUT_SECONDS = 0.3 if fault is LATE else 20
     client = str(contact.client_id)
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
     assert traces().keys() == set(), "what needs no network is gone at once"

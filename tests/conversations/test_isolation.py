@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.core.management import CommandError, call_command, get_commands, load_command_class
 
 from conversations.models import ChannelAccount, Client, Conversation
 from conversations.services.session import opening
@@ -176,3 +179,40 @@ def test_a_session_begins_with_what_its_own_client_knows(server: WebServer, shop
     assert seen["chunks"][1]["content"] == opening.NOTHING_KNOWN
     accounts = ChannelAccount.objects.filter(client=shop).values_list("pk", flat=True)
     assert Conversation.objects.get(pk=opened["conversation_id"]).channel_account_id in accounts
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+NAMES_A_ROW = re.compile(r"(^|_)(id|contact|session|conversation|chunk|message|step|erasure)s?$")
+NOT_OURS = {"retell_agent_id"}  # an id at a provider
+
+
+def commands_that_take_an_id() -> list[tuple[str, str]]:
+    """Each command of ours with each of its options that names a client's row."""
+    return [
+        (name, action.option_strings[0])
+        for name, app in sorted(get_commands().items())
+        if app == "conversations"
+        for action in load_command_class(app, name).create_parser("manage.py", name)._actions
+        if NAMES_A_ROW.search(action.dest) and action.dest not in NOT_OURS
+    ]
+
+
+def test_commands_take_a_foreign_id_for_one_that_never_was(
+    shop: Client, foreign: dict[str, Any], tmp_path: Path
+) -> None:
+    theirs = Conversation.objects.get(pk=foreign["pk"]).contact
+    never = {"--contact": str(NEVER["pk"]), "--user-id": "nobody"}
+    ids = {"--contact": str(theirs.pk), "--user-id": theirs.user_id}
+    more = {"export_contact": ["--to", str(tmp_path / "export.zip")]}
+    found = commands_that_take_an_id()
+    assert found == [("erase_contact", "--user-id"), ("export_contact", "--contact"), ("export_contact", "--user-id")]
+    before = written()
+    for name, option in found:
+        said = []
+        for value in (ids[option], never[option]):
+            with pytest.raises(CommandError) as refused:
+                call_command(name, "--client", shop.sub_domain, option, value, *more.get(name, []))
+            said.append(str(refused.value))
+        assert said[0] == said[1], name
+    assert written() == before
+    assert not list(tmp_path.iterdir())

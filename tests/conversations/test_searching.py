@@ -14,6 +14,9 @@ from conversations.services.keeping import remembering
 from conversations.services.session import closing
 from conversations.services.session.ledger import SYSTEM
 from tests.conversations.back_office import sign_in
+from tests.fakes.openai import FakeOpenAI
+from tests.fakes.pinecone import FakePinecone
+from tests.fakes.server import Fault
 
 LIST = reverse("admin:conversations_conversation_changelist")
 
@@ -76,6 +79,37 @@ def test_staff_find_open_and_ended_sessions_by_what_was_said(door, shop, neighbo
     assert listed("helicopter") == set()
     assert listed("new") == {teapot}, "by the user's id as before"
     assert listed("kettle", sign_in("stan", neighbour, Membership.Role.MANAGER)) == set()
+
+
+def test_staff_see_where_it_was_said_and_get_there(door, shop):
+    said = ["Hello", "My kettle <b>leaks</b>", *["And?"] * 3]
+    for number, text in enumerate(said):
+        old = door.says(text, user_id="old", phone="+51999000071", message_id=f"old {number}")["conversation_id"]
+    closing.close(old, ended_by="system", actor=SYSTEM, now=timezone.now())
+    remembering.remember_ended()
+    for number, text in enumerate(["A teapot", "a KETTLE, and more kettles", "Yes?"]):
+        new = door.says(text, user_id="new", message_id=f"new {number}")["conversation_id"]
+    staff = sign_in("ann", shop, Membership.Role.VIEWER)
+    page = staff.get(LIST, {"q": "kettle"}).content.decode()
+    assert f'{old}/change/?at=4">My <mark>kettle</mark> &lt;b&gt;leaks&lt;/b&gt;</a>' in page
+    assert f'{new}/change/?at=4">a <mark>KETTLE</mark>, and more <mark>kettles</mark></a>' in page
+    assert "<mark>" not in staff.get(LIST, {"q": "new"}).content.decode(), "found by who it is with"
+
+
+def test_staff_find_by_meaning_where_that_is_configured(door, shop, settings):
+    with FakeOpenAI(api_key="sk") as model, FakePinecone(api_key="pc") as index:
+        settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "sk", model.base_url
+        settings.PINECONE_API_KEY, settings.PINECONE_HOST = "pc", index.url
+        model.reply = lambda _messages: "A kettle leaks."
+        kettle = ended(door, "My kettle is broken")
+        staff = sign_in("ann", shop, Membership.Role.VIEWER)
+
+        def listed(query: str) -> list[str]:
+            return [str(each.pk) for each in staff.get(LIST, {"q": query}).context["cl"].result_list]
+
+        assert listed("boiler") == [kettle]
+        index.fail_next(Fault(status=401))
+        assert listed("boiler") == [], "and no error"
 
 
 def test_of_very_many_clients_the_chosen_one_is_searched(door, shop):

@@ -208,7 +208,7 @@ class Convo:
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.openai, self.meta = FakeOpenAI(), Provider()
         self._started: list[Process] = []
-        self._variables = {
+        self.variables = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             **processes.mark(folder),  # should we be killed, they end as well
             "DATABASE_URL": database_url,
@@ -297,7 +297,7 @@ class Convo:
 
     def _start(self, name: str, *arguments: str) -> Process:
         log = self.folder / f"{len(self._started)}-{name}.log"
-        process = Process(list(arguments), self._variables, log)
+        process = Process(list(arguments), self.variables, log)
         self._started.append(process)
         return process
 

@@ -183,16 +183,18 @@ FILL = """
     INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, transcript, document, started_at,
                           ended_at)
     SELECT gen_random_uuid(), c.id, gen_random_uuid(), 'sms', 'english', '[]',
-           array_to_tsvector(ARRAY['@' || replace(c.id::text, '-', '') || ':english'])
+           array_to_tsvector(ARRAY[s.scope, s.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
            || to_tsvector('english', 'order ' || CASE WHEN n %% 500 = 0 THEN 'zanzibarian teapot' ELSE 'kettle' END
                                      || ' number' || n || ' ' || repeat('something else ' || n, 40)),
-           now(), now() - n * interval '1 minute'
+           s.ended_at, s.ended_at
     FROM generate_series(1, 20000) AS n
-    JOIN unnest(%s::uuid[]) WITH ORDINALITY AS c (id, place) ON c.place = n %% 10 + 1"""
+    JOIN unnest(%s::uuid[]) WITH ORDINALITY AS c (id, place) ON c.place = n %% 10 + 1,
+    LATERAL (SELECT now() - n * interval '3 minutes' AS ended_at,
+                    '@' || replace(c.id::text, '-', '') || ':english' AS scope) s"""
 
 
 def plan_of_last_search(queries: list[dict[str, str]]) -> str:
-    [statement] = [query["sql"] for query in queries if "ts_rank" in query["sql"]]
+    *_, statement = (query["sql"] for query in queries if "document @@" in query["sql"])
     with connection.cursor() as cursor:
         cursor.execute("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + statement.replace("%", "%%"), [])
         return "\n".join(line for (line,) in cursor.fetchall())

@@ -14,7 +14,7 @@ from conversations.services.arriving import inbound
 from conversations.services.errors import ConflictError
 from conversations.services.people import merging
 from conversations.services.people.contacts import Person
-from conversations.services.session import closing
+from conversations.services.session import closing, lifecycle
 from conversations.services.session.ledger import Actor
 from tests.conftest import reply_to_all
 from tests.factories import SandboxFactory
@@ -120,3 +120,20 @@ def test_those_who_have_no_session_open_while_they_become_one(shop, says, psid):
         assert not Conversation.objects.filter(contact__merged_into__isnull=False).exists()
         assert Chunk.objects.filter(conversation__in=open_ones, content="now").count() == len(jobs)
         assert_sound()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["who are new", "who are known"])
+def test_two_who_name_one_phone_at_the_same_instant_are_noted(own_json, known):
+    for round_ in range(8):
+        names = [f"ann {round_}", f"bea {round_}"]
+        if known:
+            for name in names:
+                own_json("Hello", user_id=name)
+        together(*(partial(own_json, "It's me", user_id=name, phone=f"+519999{round_:05}") for name in names))
+
+    noted = ContactMatch.objects.count()
+    assert noted == 8 or not known
+    lifecycle.sweep(timezone.now())
+    assert ContactMatch.objects.count() == 8
+    lifecycle.sweep(timezone.now())
+    assert set(ContactMatch.objects.values_list("evidence", flat=True)) == {"same_phone"}

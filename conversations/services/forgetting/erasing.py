@@ -125,7 +125,8 @@ def _bury(sessions: Sequence[UUID], now: datetime) -> None:
     )
 
 
-# Payloads kept as they came: $1 the client, $2 what the person is called. An unknown account's are nobody's.
+# What hangs on no session and may name the person: $1 the client, $2 what they are called. Payloads of an unknown
+# account are nobody's.
 _MENTIONS = {
     "inbound_events": """
         FROM inbound_events WHERE (client_id = $1 OR client_id IS NULL)
@@ -133,11 +134,17 @@ _MENTIONS = {
     "simulated_exchanges": """
         FROM simulated_exchanges WHERE account_id IN (SELECT id FROM channel_accounts WHERE client_id = $1)
             AND (text || ' ' || body || ' ' || answer || ' ' || address) LIKE ANY ($2::text[])""",
+    "send_pauses": """
+        FROM send_pauses WHERE channel_account_id IN (SELECT id FROM channel_accounts WHERE client_id = $1)
+            AND to_address LIKE ANY ($2::text[])""",
+    "idempotency_keys": """
+        FROM idempotency_keys WHERE client_id = $1 AND conversation_id IS NULL
+            AND (key || ' ' || answer) LIKE ANY ($2::text[])""",
 }
 
 
 def _mentions(contact: Contact, verb: str) -> dict[str, int]:
-    """How many payloads of each kind name the person. `verb`: "SELECT 1 {}", or one that deletes them."""
+    """How many rows of each kind name the person. `verb`: "SELECT 1 {}", or one that deletes them."""
     values = (contact.client_id, mentions.patterns(contact))
     counted = {
         name: row(f"WITH found AS ({verb.format(which)}) SELECT count(*) FROM found", *values)

@@ -142,6 +142,7 @@ def _learn(contact: Contact, person: Person) -> bool:
     overrules = not person.address
     changed = []
     if person.phone and person.phone != contact.phone and (overrules or not contact.phone):
+        matching.take_turns(contact.client_id, person.phone)
         contact.phone = person.phone
         contact.is_guest = False
         changed += ["phone", "is_guest"]

@@ -16,6 +16,7 @@ from conversations.services.clients import sign_ins
 from conversations.services.database import alone, column, row, rows
 from conversations.services.delivering import delivery, pauses
 from conversations.services.forgetting.retention import guests_due, guests_due_sql, purge_guests
+from conversations.services.people import matching
 from conversations.services.session import takeover
 from conversations.services.session.deadlines import ABANDONED, AGE_SINCE, EXPIRY_DUE, FREE, STALE_DUE, kept_until
 
@@ -91,6 +92,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.expired = _in_batches(_EXPIRE, now, lambda count: progress("expired", count))
         report.stale = _in_batches(_MARK_STALE, now, lambda count: progress("stale", count))
         report.purged = purge_guests(now, progress)
+        matching.note_recent(now)
         report.recovered = leases.recover(now) + delivery.recover(now)
         idempotency.trim(now)
         pauses.forget(now)
