@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
-from conversations.services.answering import replies
+from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import ask
 from conversations.services.session import corrections, sessions
 from conversations.services.session.ledger import SYSTEM
@@ -104,7 +104,7 @@ def test_a_draft_that_nobody_heard_has_one_too(
     manager: HttpClient, agent: HttpClient, door: Door, fake: FakeOpenAI
 ) -> None:
     door.says("Where is it?")
-    [claim] = replies.claim(timezone.now(), 1)
+    [claim] = leases.claim(timezone.now(), 1)
     request, engine = replies.prepare(claim.turn_id) or pytest.fail("nothing was prepared")
     door.says("Never mind")
     fake.reply = lambda messages: "It <left>."
