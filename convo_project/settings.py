@@ -94,6 +94,7 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "convo_project.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
 STATIC_ROOT = CONVO_HOME / "static"
@@ -154,6 +155,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "STYLES": [f"{STATIC_URL}back_office/back_office.css"],
+    "SCRIPTS": [f"{STATIC_URL}back_office/back_office.js"],
     "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_figures",
     "SIDEBAR": {"navigation": "conversations.admin.navigation.sidebar"},
     "COLORS": {

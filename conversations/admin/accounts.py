@@ -94,6 +94,7 @@ class ChannelAccountAdmin(SimulatorPages):
     """Credentials go in and never come out. An account is switched off, not deleted: its messages stay explained."""
 
     client_path = "client"
+    nothing = "No channel is connected yet. Add an account at a provider, or try one in the simulator."
     list_display = [
         "__str__",
         "channel",

@@ -18,6 +18,7 @@ class AssistantAdmin(Page):
     """One of them is the client's default: it answers where an account names no other."""
 
     client_path = "client"
+    nothing = "There is no assistant yet: nobody answers until there is one."
     list_display = ["name", "key", "client", "engine", "model", "is_default", "in_copilot"]
     list_filter = ["engine", "is_default", ("client", ClientsOwn)]
     list_select_related = ["client"]

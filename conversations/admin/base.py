@@ -50,6 +50,7 @@ class Page(ModelAdmin):  # type: ignore[type-arg]
     """
 
     client_path = ""
+    nothing = "Nothing here yet."  # what an empty list says
     to_view: str | None = Role.VIEWER
     to_add: str | None = Role.MANAGER
     to_change: str | None = Role.MANAGER
@@ -67,6 +68,16 @@ class Page(ModelAdmin):  # type: ignore[type-arg]
         if not self.client_path:
             return rows.none()
         return rows.filter(**{f"{self.client_path}__in": access.client_ids_of(request.user)})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """The list; an empty one says what it would show."""
+        is_narrowed = any(request.GET.values())
+        context = {"nothing": self.nothing_in(request, is_narrowed=is_narrowed), "is_narrowed": is_narrowed}
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def nothing_in(self, request: HttpRequest, *, is_narrowed: bool) -> str:
+        """What is said where the list that is asked for is empty."""
+        return "Nothing matches." if is_narrowed else self.nothing
 
     def client_id_of(self, row: Any) -> UUID | None:
         """The id of the row's client; None where it has none."""

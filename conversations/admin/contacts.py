@@ -66,6 +66,7 @@ class ContactAdmin(LongList):
     """People. Agents opt them out; managers lift that, hold them for legal reasons, export what is known, and erase."""
 
     client_path = "client"
+    nothing = "Nobody has written yet. Play a customer in the simulator, or connect a channel."
     to_change: str | None = Role.MANAGER
     list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
     list_filter = ["is_guest", OptedOut]
@@ -188,6 +189,7 @@ class ErasureAdmin(ReadOnlyPage):
     """What was erased, and the certificates."""
 
     client_path = "client"
+    nothing = "Nobody was erased. It is done on a contact's page."
     list_display = ["begun_at", "client", "asked_by_name", "state", "finished_at"]
     list_select_related = ["client"]
     ordering = ["-begun_at", "-id"]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.http import Http404, HttpRequest, HttpResponse
+from django.db.models import Q
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.views.decorators.http import require_http_methods
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin import access
 from conversations.admin.entries import plainly
 from conversations.admin.long_list import LongList
-from conversations.models import Chunk, Conversation, Turn
+from conversations.models import Conversation, Turn
 from conversations.services.answering import prompts
 from conversations.services.errors import DomainError
 
@@ -36,38 +38,58 @@ class AgainForm(forms.Form):
 
 
 class ReceiptPages(LongList):
-    """A page for each reply that a model wrote, for those who may see receipts."""
+    """A page for each attempt at a reply, for those who may see receipts."""
 
     def get_urls(self) -> list[URLPattern]:
         """The page's own, before Django's, whose last one takes everything."""
-        view = self.admin_site.admin_view(require_http_methods(["GET", "POST"])(self.receipt))
-        name = "conversations_conversation_receipt"
-        return [path("<uuid:pk>/receipt/<int:position>/", view, name=name), *super().get_urls()]
+        wrap = self.admin_site.admin_view
+        own = [
+            path("<uuid:pk>/receipt/<int:position>/", wrap(self.receipt), name="conversations_conversation_receipt"),
+            path("<uuid:pk>/turn/<uuid:turn_pk>/", wrap(self.attempt), name="conversations_conversation_turn"),
+        ]
+        return [*own, *super().get_urls()]
 
     def receipt(self, request: HttpRequest, pk: UUID, position: int) -> HttpResponse:
-        """The page; on POST, with what the model says now beside what it said then. Nothing is sent, nothing kept."""
-        conversation = self.get_queryset(request).select_related("contact", "assistant").filter(pk=pk).first()
+        """The page of what was said at the position."""
+        return self._receipt(request, pk, Q(chunk__position=position, chunk__conversation=pk))
+
+    def attempt(self, request: HttpRequest, pk: UUID, turn_pk: UUID) -> HttpResponse:
+        """The page of an attempt, also of one of which nothing was said."""
+        return self._receipt(request, pk, Q(pk=turn_pk))
+
+    def _receipt(self, request: HttpRequest, pk: UUID, which: Q) -> HttpResponse:
+        """On POST with what the model says now beside what it said then. Nothing is sent, nothing kept."""
+        if request.method not in ("GET", "POST"):
+            return HttpResponseNotAllowed(["GET", "POST"])
+        related = ("contact", "assistant", "client")
+        conversation = self.get_queryset(request).select_related(*related).filter(pk=pk).first()
         if conversation is None or not access.sees_receipts(request.user, conversation.client_id):
             raise Http404
-        chunk = Chunk.objects.filter(conversation=conversation, position=position).first()
-        turn = Turn.objects.filter(chunk=chunk, prompt__isnull=False).first() if chunk else None
-        if chunk is None or turn is None:
+        turns = Turn.objects.select_related("chunk").filter(which, conversation=pk, prompt__isnull=False)
+        turn = turns.first()
+        if turn is None:
             raise Http404
+        turn.conversation = conversation
         form = AgainForm(request.POST if request.method == "POST" else None)
         again = self._again(request, conversation, turn, form) if form.is_valid() else {}
+        parts = prompts.parts_of(turn)
+        tries = prompts.tries_of(turn)
         context = {
             "title": "What the model was given",
             "opts": self.opts,
             "conversation": conversation,
-            "chunk": chunk,
-            "said": plainly(chunk.content),
+            "chunk": turn.chunk,
+            "said": plainly(turn.chunk.content if turn.chunk else turn.draft),
             "turn": turn,
-            "tries": prompts.tries_of(turn),
-            "parts": [part for part in prompts.parts_of(turn) if part.text],
-            "left_out": [part for part in prompts.parts_of(turn) if part.note],
+            "tries": tries,
+            "times_tried": max(len(tries), turn.attempt if turn.streamed else 0),
+            "parts": [part for part in parts if part.text],
+            "left_out": [part for part in parts if part.note],
+            "estimate": sum(part.tokens for part in parts if part.text),
             "summary_version": (turn.prompt or {}).get("summary", {}).get("version", 0),
             "asked": (turn.prompt or {}).get("request", {}),
-            "form": form,
+            "calls": _calls(turn.tool_calls or []),
+            "form": form if prompts.can_run_again(turn) else None,
             "again": again,
             **self.admin_site.each_context(request),
         }
@@ -85,6 +107,12 @@ class ReceiptPages(LongList):
         return {
             "text": plainly(reply.text),
             "reply": reply,
+            "calls": _calls([asdict(call) for call in reply.tool_calls]),
             "cost": prompts.cost(reply.model, reply.tokens_in, reply.tokens_out),
             "prompt": dict(form.fields["prompt"].choices)[wanted["prompt"]],  # type: ignore[attr-defined]
         }
+
+
+def _calls(calls: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """What the model called, with what, and what it was answered, as it may be shown."""
+    return [{name: plainly(str(call.get(name, ""))) for name in ("name", "arguments", "answer")} for call in calls]

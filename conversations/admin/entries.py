@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from conversations.models import (
@@ -258,8 +259,9 @@ def line_of(event: ConversationEvent) -> Line:
 
 
 def turns_of(conversation: Conversation) -> list[Turn]:
-    """The newest attempts at replies, newest first, without their prompts."""
-    return list(conversation.turns.defer("prompt", "draft").order_by("-started_at")[:TURNS])
+    """The newest attempts at replies, newest first, without their prompts; `has_prompt` says whether there is one."""
+    found = conversation.turns.defer("prompt", "draft").annotate(has_prompt=Q(prompt__isnull=False))
+    return list(found.order_by("-started_at")[:TURNS])
 
 
 def waits_for(conversation: Conversation) -> str:

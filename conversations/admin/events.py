@@ -44,6 +44,7 @@ class InboundEventAdmin(LongList):
     """What arrived and is no chunk."""
 
     client_path = "client"
+    nothing = "All that arrived became part of a session."
     to_replay = Role.AGENT
     list_display = ["received_at", "kind", "why", "channel", "provider", "address", "client", "state"]
     list_filter = ["reason", "channel", "provider", Settled, ("client", ClientsOwn)]
@@ -122,6 +123,7 @@ class RefusedWebhooksAdmin(ReadOnlyPage):
     """Webhooks with a bad signature, counted by day and by the account that they named."""
 
     client_path = "channel_account__client"
+    nothing = "No webhook came with a bad signature."
     list_display = ["day", "channel", "provider", "channel_account", "count", "last_at"]
     list_filter = ["channel", "provider"]
     list_select_related = ["channel_account__client"]

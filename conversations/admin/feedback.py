@@ -45,6 +45,7 @@ class FeedbackAdmin(LongList):
     """Thumbs and notes, the newest first, each with the way to the very reply."""
 
     client_path = "conversation__client"
+    nothing = "No user of the copilot has rated a reply yet."
     list_display = ["given_at", "thumbs", "what", "reply", "role", "assistant", "who", "client"]
     list_display_links = None
     list_filter = [

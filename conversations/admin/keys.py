@@ -19,6 +19,7 @@ class ApiKeyAdmin(Page):
     """A key cannot be read again, changed or deleted: its name can, and it can be revoked."""
 
     client_path = "client"
+    nothing = "No program has a key yet. Add one for each, so that it can be revoked alone."
     list_display = ["prefix", "name", "client", "created_at", "last_used_at", "revoked_at"]
     list_filter = [("revoked_at", admin.EmptyFieldListFilter), ("client", ClientsOwn)]
     list_select_related = ["client"]

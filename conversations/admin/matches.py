@@ -34,6 +34,7 @@ class ContactMatchAdmin(LongList):
     """Pairs of contacts. Managers merge them, or say that they are two."""
 
     client_path = "client"
+    nothing = "No two contacts look like one person."
     list_display = ["found_at", "one", "other", "evidence", "shown_state", "decided_by_name", "client"]
     list_display_links = ["found_at"]
     list_filter = ["state", "evidence", ("client", ClientsOwn)]

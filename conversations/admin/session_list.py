@@ -26,6 +26,7 @@ from conversations.admin.access import Role
 from conversations.admin.base import ClientsOwn
 from conversations.admin.entries import plainly, waits_for
 from conversations.admin.long_list import LongChangeList, LongList
+from conversations.admin.navigation import WAITING
 from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
 from conversations.services.keeping import searching
 
@@ -77,6 +78,11 @@ class SessionChangeList(LongChangeList):
         """Whether what matches can be changed by whoever looks."""
         page: Any = self.model_admin
         return bool(page.may(self.request, Role.MANAGER))
+
+    @property
+    def is_inbox(self) -> bool:
+        """Whether these are the sessions that wait for a person."""
+        return self.request.GET.get(WaitsFor.parameter_name) == "person"
 
     @property
     def filters_as_query(self) -> str:
@@ -153,6 +159,7 @@ class SessionList(LongList):
     """Finds sessions by whom they are with; filters and dates run along an index."""
 
     client_path = "client"
+    nothing = "Nobody has written yet. Play a customer in the simulator, or connect a channel."
     list_display = ("person", "state", "channel", "last_said", "steps_done", "waiting", "client", "who_has_it", "began")
     list_display_links = ("person",)
     list_filter = ("status", "channel", WaitsFor, "is_guest", ("client", ClientsOwn))
@@ -233,6 +240,12 @@ class SessionList(LongList):
     def steps_done(self, session: Any) -> str:
         """How many are done, of how many."""
         return f"{session.steps_done}/{session.steps_all}" if session.steps_all else ""
+
+    def nothing_in(self, request: HttpRequest, *, is_narrowed: bool) -> str:
+        """The inbox has a sentence of its own."""
+        if request.GET.dict() == WAITING:
+            return "Nobody waits for a person."
+        return super().nothing_in(request, is_narrowed=is_narrowed)
 
     def get_ordering(self, request: HttpRequest) -> Any:
         """The newest first; those that wait for a person, who has waited longest."""

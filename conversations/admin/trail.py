@@ -18,6 +18,7 @@ class StaffActionAdmin(ReadOnlyPage):
     """Who did what, newest first."""
 
     client_path = "client"
+    nothing = "Staff have changed nothing yet."
     list_display = ["created_at", "user_name", "verb", "object_type", "object_name", "what", "client"]
     list_filter = ["object_type", ("client", ClientsOwn), "created_at"]
     list_select_related = ["client"]

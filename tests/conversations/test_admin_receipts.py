@@ -11,7 +11,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
-from conversations.services.session import corrections
+from conversations.services.answering import leases, replies
+from conversations.services.answering.dispatcher import ask
+from conversations.services.session import corrections, sessions
 from conversations.services.session.ledger import SYSTEM
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import sign_in
@@ -92,6 +94,66 @@ def test_it_is_run_again_with_another_model_and_prompt_and_nothing_is_sent(
     assert "gave no reply" in manager.post(receipt(answered), {"prompt": "then"}).content.decode()
     assert (Message.objects.count(), Chunk.objects.count(), Turn.objects.count()) == before
     assert StaffAction.objects.filter(verb__startswith="ran again").count() == 3
+
+
+def attempt(turn: Turn) -> str:
+    return reverse("admin:conversations_conversation_turn", args=[turn.conversation_id, turn.pk])
+
+
+def test_a_draft_that_nobody_heard_has_one_too(
+    manager: HttpClient, agent: HttpClient, door: Door, fake: FakeOpenAI
+) -> None:
+    door.says("Where is it?")
+    [claim] = leases.claim(timezone.now(), 1)
+    request, engine = replies.prepare(claim.turn_id) or pytest.fail("nothing was prepared")
+    door.says("Never mind")
+    fake.reply = lambda messages: "It <left>."
+    replies.commit(claim.turn_id, ask(engine, request), timezone.now())  # type: ignore[arg-type]
+    turn = Turn.objects.get(status="overtaken")
+    page = manager.get(attempt(turn)).content.decode()
+    assert "Nobody heard this. Overtaken" in page
+    assert "It &lt;left&gt;." in page
+    assert "Where is it?" in page
+    transcript = reverse("admin:conversations_conversation_change", args=[turn.conversation_id])
+    assert attempt(turn) in manager.get(transcript).content.decode()
+    assert attempt(turn) not in agent.get(transcript).content.decode()
+    assert agent.get(attempt(turn)).status_code == 404
+    other = Conversation.objects.create(
+        client_id=turn.conversation.client_id, contact_id=turn.conversation.contact_id, channel="whatsapp"
+    )
+    assert manager.get(attempt(turn).replace(str(turn.conversation_id), str(other.pk))).status_code == 404
+    corrections.redact(turn.conversation_id, 3, actor=SYSTEM, now=timezone.now())
+    assert "Where is it?" not in manager.get(attempt(turn)).content.decode()
+
+
+def test_what_the_model_did_with_tools_is_shown_and_run_again_it_has_them_and_does_nothing(
+    manager: HttpClient, door: Door, fake: FakeOpenAI
+) -> None:
+    Assistant.objects.update(uses_tools=True, temperature=0.2)
+    pk = door.says("Where is it?")["conversation_id"]
+    step = sessions.add_step(pk, "Ask the number")
+    fake.then("reply", text="Which number?", tool_calls=[("set_topic", {"topic": "A parcel"})])
+    reply_to_all()
+    conversation = Conversation.objects.get()
+    page = manager.get(receipt(conversation)).content.decode()
+    assert "set_topic" in page
+    assert "A parcel" in page
+    assert "0.2" in page
+    fake.then("reply", text="Done.", tool_calls=[("complete_step", {"step_id": step.pk})])
+    answer = manager.post(receipt(conversation), {"prompt": "then"})
+    assert fake.requests[-1].body["tools"] == fake.requests[0].body["tools"]
+    [call] = answer.context["again"]["calls"]
+    assert call["name"] == "complete_step"
+    assert "no such" not in call["answer"].lower()
+    assert conversation.steps.get().status == "pending"
+
+
+def test_what_retell_was_told_cannot_be_run_again_here(manager: HttpClient, answered: Conversation) -> None:
+    Turn.objects.filter(status="committed").update(engine="retell")
+    page = manager.get(receipt(answered)).content.decode()
+    assert "Retell keeps the conversation" in page
+    assert "Run it again" not in page
+    assert "cannot be run again here" in manager.post(receipt(answered), {"prompt": "then"}).content.decode()
 
 
 def test_a_redaction_reaches_it(manager: HttpClient, answered: Conversation) -> None:

@@ -2,22 +2,24 @@
 
 {"messages": [{"role", "content"}…],
  "parts": [{"name", "tokens", "note", "message", "start", "end", "position"}…],     as memory.context.Part
- "summary": {"version", "upto"}, "request": {"model", "temperature", "max_tokens"}}
+ "summary": {"version", "upto"}, "request": {"model", "temperature", "max_tokens", "tools", "budget"}}
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
 
-from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Assistant, Conversation, Turn
+from conversations.services import redaction
 from conversations.services.answering import summaries
 from conversations.services.errors import ConflictError
 from memory.context import STAFF_MARK, STAFF_RULE, Prompt
@@ -29,6 +31,7 @@ TELLING = 4
 ENDS = 40
 TRIES_SHOWN = 20
 MILLION = Decimal(1_000_000)
+STEP_SHOWN = re.compile(r"^- (.*) \[step (\d{1,18})\]$", re.MULTILINE)  # as services/answering/context.py writes it
 
 
 def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Prompt) -> dict[str, Any]:
@@ -42,6 +45,8 @@ def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Pro
             "model": assistant.model if assistant else "",
             "temperature": assistant.temperature if assistant else None,
             "max_tokens": assistant.max_tokens if assistant else None,
+            "tools": assistant is not None and assistant.uses_tools,
+            "budget": assistant.context_budget if assistant else None,
         },
     }
 
@@ -144,14 +149,25 @@ def tries_of(turn: Turn) -> list[Turn]:
 
 
 # --- running it again ------------------------------------------------------------------------------------------------
+RETELL = Assistant.EngineName.RETELL
+
+
+def can_run_again(turn: Turn) -> bool:
+    """Whether its engine was given all there was: Retell has a conversation and a prompt of its own."""
+    return turn.engine != RETELL
+
+
 def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     """What the model says to the turn's prompt today. Nothing is sent, and nothing is kept.
 
     current_prompt: with the assistant's system prompt as it is now, in the place of the one of then
     model: '' for the one that was asked then
 
-    Raises ConflictError: `no_reply`, or the engine's word, where nothing came of it. Not to be called in a transaction.
+    What it would do with tools is in the reply, and is not done. Raises ConflictError: `kept_elsewhere` (see
+    can_run_again), or the engine's word, where nothing came of it. Not to be called in a transaction.
     """
+    if not can_run_again(turn):
+        raise ConflictError("Retell keeps this conversation: it cannot be run again here.", code="kept_elsewhere")
     kept = turn.prompt or {}
     asked = kept.get("request", {})
     messages = _with_current(turn) if current_prompt else list(kept.get("messages", []))
@@ -162,6 +178,8 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
         model=model or asked.get("model", ""),
         temperature=asked.get("temperature"),
         max_tokens=asked.get("max_tokens"),
+        steps=tuple(_steps_shown(turn)),
+        tools=bool(asked.get("tools")),
     )
     began = time.monotonic()
     try:
@@ -170,7 +188,15 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
         raise ConflictError(f"The model gave no reply: {error}", code=error.code) from None
     if reply.last_token_ms is None:
         reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
-    return reply
+    return redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
+
+
+def _steps_shown(turn: Turn) -> Iterator[PendingStep]:
+    """The steps that the model could move, by the numbers that its prompt gave them."""
+    for part in parts_of(turn):
+        if part.name in ("steps", "own_steps"):
+            for words, number in STEP_SHOWN.findall(part.text):
+                yield PendingStep(int(number), words)
 
 
 def _with_current(turn: Turn) -> list[dict[str, str]]:

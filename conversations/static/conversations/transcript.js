@@ -93,6 +93,8 @@
     shown.set(position, html);
   }
 
+  const STOPS = "a[href], button, summary, textarea, select, input:not([type=hidden])";
+
   function showSection(name, html) {
     if (shown.get(name) === html) return;
     const section = page.querySelector(`[data-section="${name}"]`);
@@ -100,9 +102,13 @@
     const fresh = document.createElement("div");
     fresh.innerHTML = html;
     keepFolds(section, fresh);
-    const focused = section.contains(document.activeElement) ? document.activeElement.dataset.focus : "";
+    const focused = section.contains(document.activeElement) ? document.activeElement : null;
+    const at = Array.from(section.querySelectorAll(STOPS)).indexOf(focused);
     section.replaceChildren(...fresh.childNodes);
-    if (focused) section.querySelector(`[data-focus="${focused}"]`)?.focus();
+    if (focused) { // on what is called the same, or else stands in its place
+      const stops = section.querySelectorAll(STOPS);
+      (section.querySelector(`[data-focus="${focused.dataset.focus}"]`) || stops[Math.min(Math.max(at, 0), stops.length - 1)])?.focus();
+    }
     shown.set(name, html);
   }
 
