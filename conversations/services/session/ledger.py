@@ -14,7 +14,7 @@ Kind = ConversationEvent.Actor
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `kind` is contact, assistant, staff, api or system; `name` a user name, a key's name or a job."""
+    """Who does something: `kind` is contact, assistant, staff, api or system; `name` a user's, a key's or a job's."""
 
     kind: str
     name: str = ""
