@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
@@ -28,6 +29,9 @@ from convo_project import env
 from convo_project.home import CannotStartError, locked, open_lock, try_lock, write_private
 from convo_project.postgres_place import Place, folder, make_folders, place_of, run, run_to_end
 from convo_project.processes import command_line, end, owner, pids, wait_for
+
+if TYPE_CHECKING:
+    import psycopg
 
 logger = logging.getLogger(__name__)
 
@@ -293,16 +297,29 @@ def _follow_a_moved_home(place: Place) -> None:
 def _make_copilot_role(place: Place) -> None:
     """The application may take on the copilot's role; it may make none itself. Here, and not with the data, for homes
     that are older than the copilot."""
-    import psycopg
     from psycopg import sql
 
-    name, socket, password = copilot_role(), str(place.socket), _record(place)[SUPERUSER]
-    with psycopg.connect(
-        host=socket, port=PORT, user=SUPERUSER, password=password, dbname=SUPERUSER, autocommit=True
-    ) as connection:
+    name = copilot_role()
+    with _superuser(place) as connection:
         if not connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchall():
             connection.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(name)))
         connection.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(name), sql.Identifier(ROLE)))
+
+
+def hurry(home: Path) -> None:
+    """The running server of `home` waits for no disk from now on, also when it is started again: for data that may be
+    lost, which a crash of the machine may do to all of them."""
+    with _superuser(place_of(home)) as connection:
+        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {name} = off")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _superuser(place: Place) -> psycopg.Connection:
+    import psycopg
+
+    socket, password = str(place.socket), _record(place)[SUPERUSER]
+    return psycopg.connect(host=socket, port=PORT, user=SUPERUSER, password=password, dbname=SUPERUSER, autocommit=True)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------------

@@ -85,7 +85,9 @@ def test(arguments: list[str]) -> int:
     ensure_secrets(home)
     os.environ["CONVO_HOME"] = str(home)
     with one_test_run(home), database():
-        defaults = ["-n", "2", "--dist", "loadfile", "-m", "not browser"]
+        if not env.text("DATABASE_URL"):
+            embedded_postgres.hurry(home)
+        defaults = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
         return run([sys.executable, "-m", "pytest", *defaults, *arguments])
 
 

@@ -16,12 +16,19 @@ from django.utils import timezone
 from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
-from conversations.models import Client
+from conversations.models import ChannelAccount, Client
 from conversations.services.answering import leases, replies
 from conversations.services.answering.dispatcher import ask, deliver
 from conversations.services.clients import api_keys
 from conversations.services.delivering import delivery
 from tests import databases, factories
+
+LONGEST = ("tests/crash/", "tests/convo_project/", "tests/races/", "tests/client/", "tests/copilot/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests that take long come first, so that in the end nobody waits for one of them."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_configure() -> None:
@@ -64,8 +71,7 @@ def shop(db: Any) -> Client:
     """A client with an offline assistant and a sandbox account on every channel."""
     client = factories.ClientFactory(name="Shop", sub_domain="shop")
     factories.AssistantFactory(client=client, key="ada")
-    for channel in Channel:
-        factories.SandboxFactory(client=client, channel=channel)
+    ChannelAccount.objects.bulk_create(factories.SandboxFactory.build(client=client, channel=each) for each in Channel)
     return client
 
 

@@ -12,16 +12,14 @@ import pytest
 import schemathesis
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import connections, transaction
-from django.middleware.csrf import _get_new_csrf_string
 from schemathesis.config import SchemathesisConfig
 
 from conversations.api import paging
 from conversations.models import Assistant, Client, Conversation, Membership
 from convo_project.wsgi import application
-from tests.conversations.conftest import in_business
-from tests.routes import SCHEMA, WebServer
+from tests.copilot.reading import cookies_of
+from tests.routes import SCHEMA
 
 pytestmark = [pytest.mark.django_db, pytest.mark.timeout(300)]
 
@@ -48,8 +46,8 @@ promises.app = in_a_transaction
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-def test_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
-    keep(case, server, shop)
+def test_promises_are_kept(case: Any, key: str, known: dict[str, Any]) -> None:
+    keep(case, {"X-Service-API-Key": key}, known)
 
 
 @promises.include(path_regex="^/copilot").parametrize()
@@ -60,15 +58,14 @@ def test_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
-def test_the_copilot_s_promises_are_kept(case: Any, server: WebServer, shop: Client) -> None:
-    keep(case, server, shop)
+def test_the_copilot_s_promises_are_kept(case: Any, signed_in: dict[str, str], known: dict[str, Any]) -> None:
+    keep(case, signed_in, known)
 
 
-def keep(case: Any, server: WebServer, shop: Client) -> None:
+def keep(case: Any, headers: dict[str, str], known: dict[str, Any]) -> None:
     with transaction.atomic():
         if case.meta.generation.mode.is_positive:
-            put_what_exists(case, shop)
-        headers = signed_in(shop) if case.path.startswith("/copilot") else {"X-Service-API-Key": server.key}
+            put_what_exists(case, known)
         case.call_and_validate(headers=headers)
         transaction.set_rollback(True)
 
@@ -80,27 +77,29 @@ def _no_room(settings: Any) -> None:
     settings.COPILOT_MESSAGES_PER_MINUTE = 0
 
 
+@pytest.fixture
 def signed_in(shop: Client) -> dict[str, str]:
     """A user of the copilot, with what a browser sends."""
     Assistant.objects.filter(client=shop).update(in_copilot=True)
     member = get_user_model().objects.create_user("ann")
     Membership.objects.create(user=member, client=shop, role="viewer")
-    session = SessionStore()
-    session["_auth_user_id"] = str(member.pk)
-    session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
-    session["_auth_user_hash"] = member.get_session_auth_hash()
-    session.save()
-    token = _get_new_csrf_string()
-    cookies = f"{settings.SESSION_COOKIE_NAME}={session.session_key}; {settings.CSRF_COOKIE_NAME}={token}"
-    return {"Cookie": cookies, "X-CSRFToken": token}
+    cookies = cookies_of(member)
+    return {
+        "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
+        "X-CSRFToken": cookies[settings.CSRF_COOKIE_NAME],
+    }
 
 
-def put_what_exists(case: Any, shop: Client) -> None:
-    """In the place of ids, cursors and phone numbers that have the right form and were never given to anybody."""
-    ids = in_business(shop)
+@pytest.fixture
+def known(shop: Client, ids: dict[str, Any]) -> dict[str, Any]:
+    """What exists."""
     known = {"id": str(ids["pk"]), "step_id": ids["step_id"], "client_id": str(shop.pk), "phone": "+51999999999"}
-    known |= {"userId": "+51999999999", "subDomain": "shop"}
-    known["cursor"] = "1" if "chunks" in case.path else CURSOR
+    return known | {"userId": "+51999999999", "subDomain": "shop"}
+
+
+def put_what_exists(case: Any, known: dict[str, Any]) -> None:
+    """In the place of ids, cursors and phone numbers that have the right form and were never given to anybody."""
+    known = {**known, "cursor": "1" if "chunks" in case.path else CURSOR}
     if (case.method, case.path) == ("POST", "/conversations") and isinstance(case.body, dict):
         case.body.update(user_id="bea", variables={"due_date": "Friday", "amount": 120.5})  # who can be written to
         known["assistant"] = "ada"

@@ -127,12 +127,21 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def up(home):
-    """A running `make up`, for the tests that leave it running."""
-    one = Up(home, free_port())
-    yield one
-    if one.process.poll() is None:
-        one.stop()
+def running():
+    """What is running, for the next test to use."""
+    found = []
+    yield found
+    for one in found:
+        if one.process.poll() is None:
+            one.stop()
+
+
+@pytest.fixture
+def up(home, running):
+    """A running `make up`: the one that the test before left, or a new one in the same home."""
+    if not running or running[-1].process.poll() is not None:
+        running.append(Up(home, free_port()))
+    return running[-1]
 
 
 def test_the_last_screen_says_what_to_open_and_keeps_the_secrets(up):
@@ -232,47 +241,63 @@ def test_a_killed_postgresql_comes_back_with_its_data(up):
     assert after["position"] > before["position"]
 
 
-def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(tmp_path):
-    home = tmp_path.resolve()
+def test_with_a_database_of_ones_own_nothing_is_started(up, tmp_path):
+    given = environment(tmp_path, 8000) | {"DATABASE_URL": embedded_postgres.database_url(up.home)}
+    refused = manage(given, "check")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert refused.stderr.startswith("SECRET_KEY is not set. Run 'make up' once")
+    done = manage(given | env_of(up.home / "secrets.env"), "check", "--database", "default")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def env_of(path):
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
+    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
+    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
+    one = Up(home, free_port())
     try:
-        one = Up(home, free_port())
-        facts, first = one.quickstart(), one.send("Remember me")
-        assert one.stop(signal.SIGINT) == 0
-        assert one.says("Stopped.")
-        assert not embedded_postgres.is_running(home)
-
-        again = Up(home, free_port())
-        assert again.quickstart() == {
-            **facts,
-            "base_url": f"http://127.0.0.1:{again.port}",
-            "admin_url": f"http://127.0.0.1:{again.port}/admin/",
-            "simulator_url": f"http://127.0.0.1:{again.port}/admin/conversations/channelaccount/simulator/",
-        }
-        assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
-
-        family = processes.supervised(home)
-        again.process.kill()
-        again.process.wait()
-        assert len(family) >= 5
-        assert processes.wait_for(lambda: all(map(is_gone, family)), 60)
-        assert embedded_postgres.is_running(home)
-        done = launch(home, again.port, "down")
-        assert (done.returncode, embedded_postgres.is_running(home)) == (0, False)
+        assert one.send("Hello")["conversation_id"]
+        assert not (home / "postgres").exists()
     finally:
-        embedded_postgres.remove(home)
+        assert one.stop() == 0
 
 
-def test_down_stops_a_running_one(tmp_path):
-    home = tmp_path.resolve()
-    try:
-        one = Up(home, free_port())
-        family = processes.supervised(home)
-        assert launch(home, one.port, "down").returncode == 0
-        assert one.process.wait(60) == 0
-        assert all(map(is_gone, family))
-        assert not embedded_postgres.is_running(home)
-    finally:
-        embedded_postgres.remove(home)
+def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(up, running):
+    home, facts, first = up.home, up.quickstart(), up.send("Remember me")
+    assert up.stop(signal.SIGINT) == 0
+    assert up.says("Stopped.")
+    assert not embedded_postgres.is_running(home)
+
+    again = Up(home, free_port())
+    running.append(again)
+    assert again.quickstart() == {
+        **facts,
+        "base_url": f"http://127.0.0.1:{again.port}",
+        "admin_url": f"http://127.0.0.1:{again.port}/admin/",
+        "simulator_url": f"http://127.0.0.1:{again.port}/admin/conversations/channelaccount/simulator/",
+    }
+    assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
+
+    family = processes.supervised(home)
+    again.process.kill()
+    again.process.wait()
+    assert len(family) >= 5
+    assert processes.wait_for(lambda: all(map(is_gone, family)), 60)
+    assert embedded_postgres.is_running(home)
+    done = launch(home, again.port, "down")
+    assert (done.returncode, embedded_postgres.is_running(home)) == (0, False)
+
+
+def test_down_stops_a_running_one(up):
+    family = processes.supervised(up.home)
+    assert launch(up.home, up.port, "down").returncode == 0
+    assert up.process.wait(60) == 0
+    assert all(map(is_gone, family))
+    assert not embedded_postgres.is_running(up.home)
 
 
 def manage(environment, *arguments):
@@ -299,36 +324,13 @@ def test_a_command_alone_starts_the_database_and_stops_it_again(tmp_path):
         embedded_postgres.remove(home)
 
 
-def test_with_a_database_of_ones_own_nothing_is_started(up, tmp_path):
-    given = environment(tmp_path, 8000) | {"DATABASE_URL": embedded_postgres.database_url(up.home)}
-    refused = manage(given, "check")
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert refused.stderr.startswith("SECRET_KEY is not set. Run 'make up' once")
-    done = manage(given | env_of(up.home / "secrets.env"), "check", "--database", "default")
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def env_of(path):
-    return dict(line.split("=", 1) for line in path.read_text().splitlines())
-
-
-def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
-    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
-    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
-    one = Up(home, free_port())
-    try:
-        assert one.send("Hello")["conversation_id"]
-        assert not (home / "postgres").exists()
-    finally:
-        assert one.stop() == 0
-
-
-def test_tests_run_on_a_database_of_their_own(tmp_path):
+def test_tests_run_on_a_database_of_their_own_that_waits_for_no_disk(tmp_path):
     home = tmp_path.resolve()
     try:
         done = launch(home, 8000, "test", "--", "--version")
         assert done.returncode == 0
+        settings = postgres_place.place_of(home / "test").data / "postgresql.auto.conf"
+        assert "fsync = 'off'" in settings.read_text()
         assert (home / "test" / "postgres" / "passwords.json").exists()
         assert not (home / "postgres").exists()
         assert not embedded_postgres.is_running(home / "test")

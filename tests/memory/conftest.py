@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,8 +34,9 @@ def model(settings: Any) -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture
-def index(settings: Any, model: FakeOpenAI) -> Iterator[FakePinecone]:
-    """An index at Pinecone, and the model it needs."""
+def index(settings: Any, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePinecone]:
+    """An index at Pinecone, and the model it needs. The SDK tries again without a pause, as its own tests do."""
+    monkeypatch.setattr("pinecone._internal.http_client._async_retry_sleep", lambda _seconds: asyncio.sleep(0))
     with FakePinecone(api_key=PINECONE_KEY) as fake:
         settings.PINECONE_API_KEY, settings.PINECONE_HOST = PINECONE_KEY, fake.url
         yield fake

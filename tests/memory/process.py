@@ -1,44 +1,35 @@
-"""Another process that remembers or forgets: `python -m tests.memory.process`, with (verb, argument) pickled on its
-standard input. It is told by its environment where the database and the providers are."""
+"""Another process that remembers or forgets, forked from one that has loaded Django and the SDKs and does nothing else.
+
+It is told where the database and the providers are, as the settings of this process have it.
+"""
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
+import multiprocessing
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tests.database_url import url_of
-
 SETTINGS = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "PINECONE_API_KEY", "PINECONE_HOST")
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["tests.memory.loaded"])
 
 
-def start(verb: str, argument: Any, settings: Any) -> subprocess.Popen[bytes]:
-    """A process that does it, on the test's database and with the test's fakes."""
+def start(verb: str, argument: Any, settings: Any) -> BaseProcess:
+    """A process that does it, on the test's database and with the test's fakes. It must be joined."""
     told = {name: getattr(settings, name) for name in SETTINGS}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.memory.process"],
-        stdin=subprocess.PIPE,
-        env={**os.environ, **told, "DATABASE_URL": url_of(settings.DATABASES["default"])},
-    )
-    assert process.stdin
-    process.stdin.write(pickle.dumps((verb, argument)))
-    process.stdin.close()
+    database = {name: settings.DATABASES["default"][name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")}
+    process = _server.Process(target=_do, args=(verb, argument, told, database), daemon=True)
+    process.start()
     return process
 
 
-def main() -> None:
-    """Do it."""
-    import django
+def _do(verb: str, argument: Any, told: dict[str, Any], database: dict[str, Any]) -> None:
+    from django.conf import settings
+    from django.db import connection
 
-    os.environ["DJANGO_SETTINGS_MODULE"] = "convo_project.settings"
-    django.setup()
     from memory import services
 
-    verb, argument = pickle.load(sys.stdin.buffer)  # noqa: S301
+    for name, value in told.items():
+        setattr(settings, name, value)
+    connection.settings_dict.update(database)
     getattr(services, verb)(argument)
-
-
-if __name__ == "__main__":
-    main()

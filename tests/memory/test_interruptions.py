@@ -194,7 +194,7 @@ def test_a_process_may_be_killed_while_somebody_holds_its_request(
             until(lambda: index.vectors(str(record.client_id)))
     finally:
         killed.kill()
-        killed.wait(10)
+        killed.join(10)
 
     assert Memory.objects.get().remembered_at is None
     known = MemoryVector.objects.count()
@@ -214,7 +214,7 @@ def test_what_a_killed_process_may_still_be_writing_is_not_forgotten_too_early(
         until(lambda: index.requests)
     finally:
         killed.kill()
-        killed.wait(10)
+        killed.join(10)
     with pytest.raises(StoreError) as caught:
         forget(record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("busy", True)
@@ -235,7 +235,7 @@ def test_a_process_may_be_killed_while_it_forgets(index: FakePinecone, settings:
         until(lambda: len(index.requests) > sent)
     finally:
         killed.kill()
-        killed.wait(10)
+        killed.join(10)
     assert MemoryVector.objects.count() == 2
     forget(record.conversation_id)
     assert index.vectors(str(record.client_id)) == {}
@@ -251,7 +251,9 @@ def test_two_processes_that_remember_the_same_session_end_the_same(
     wiped(index)
     model.delay = 0.3
     running = [process.start("remember", record, settings) for _ in range(3)]
-    assert [one.wait(60) for one in running] == [0, 0, 0]
+    for one in running:
+        one.join(60)
+    assert [one.exitcode for one in running] == [0, 0, 0]
     assert state(record, index) == expected
 
 
@@ -263,14 +265,15 @@ def test_no_connection_holds_a_transaction_while_the_network_is_waited_for(
     seen: set[str] = set()
     running = process.start("remember", session(*KETTLE), settings)
     with connection.cursor() as cursor:
-        while running.poll() is None:
+        while running.is_alive():
             cursor.execute(
                 "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 " AND application_name = 'convo' AND now() - state_change > interval '200 ms'"
             )
             seen |= {name for (name,) in cursor.fetchall()}
             time.sleep(0.02)
-    assert running.returncode == 0
+    running.join()
+    assert running.exitcode == 0
     assert seen == {"idle"}
 
 
