@@ -82,8 +82,8 @@ class ChunkAdmin(SessionRows):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """With the beginning of each, as it should be read: an entry can be very long."""
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(words=Left(corrected_text(), SNIPPET)).defer("content")
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(words=Left(corrected_text(), SNIPPET))
+        return rows.defer("content")
 
     @admin.display(description="What was said")
     def said(self, chunk: Any) -> str:
