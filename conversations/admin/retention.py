@@ -30,8 +30,8 @@ from conversations.models import Client, RetentionReport, RetentionRule
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.errors import InvalidError
 from conversations.services.forgetting import policies, retention
+from conversations.services.forgetting.deletions import Line
 from conversations.services.forgetting.policies import Policy
-from conversations.services.forgetting.retention import Line
 from conversations.services.session.deadlines import default_days
 
 MOST_EXCEPTIONS = 60

@@ -26,7 +26,7 @@ from conversations.models import (
 )
 from conversations.models import RetentionRule as R
 from conversations.services.errors import ConflictError, InvalidError
-from conversations.services.forgetting import erasing, holds, policies, retention
+from conversations.services.forgetting import deletions, erasing, holds, policies, retention
 from conversations.services.forgetting.policies import Policy
 from conversations.services.keeping import archiving, remembering
 from conversations.services.session import corrections, lifecycle
@@ -281,7 +281,7 @@ def test_a_rule_that_fails_is_reported_and_the_others_go_on(shop, monkeypatch):
     def broken(*_: Any) -> None:
         raise ValueError("quotes a row")
 
-    monkeypatch.setitem(retention._DELETE, R.SESSIONS, broken)
+    monkeypatch.setitem(deletions.DELETE, R.SESSIONS, broken)
     with pytest.raises(CommandError, match="sessions: ValueError"):
         call_command("retain", stdout=io.StringIO(), stderr=io.StringIO())
     assert not InboundEvent.objects.exists()

@@ -38,7 +38,7 @@ from conversations.services.answering import chat_removals
 from conversations.services.database import row, rows
 from conversations.services.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.forgetting import holds, mentions
-from conversations.services.forgetting.retention import TOMBSTONE_DAYS
+from conversations.services.forgetting.deletions import TOMBSTONE_DAYS
 from conversations.services.session.ledger import Actor
 from memory import services as memory
 from memory.stores.contract import StoreError

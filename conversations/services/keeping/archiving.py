@@ -11,7 +11,7 @@ from uuid import UUID
 from conversations.services.database import column, row, rows
 from conversations.services.errors import ConflictError
 from conversations.services.forgetting import holds
-from conversations.services.forgetting.retention import BATCH, TOMBSTONE_DAYS, Progress
+from conversations.services.forgetting.deletions import BATCH, TOMBSTONE_DAYS, Progress
 from conversations.services.session.deadlines import ARCHIVE_DUE, FREE, IS_REMEMBERED
 from conversations.services.session.ledger import Actor
 

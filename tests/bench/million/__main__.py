@@ -137,7 +137,7 @@ class Measured:
 
     def purge(self) -> None:
         """Expired guests, of whom some write again just now."""
-        from conversations.services.forgetting import retention
+        from conversations.services.forgetting import deletions, retention
 
         with rows.connection() as database:
             due = database.execute(
@@ -154,7 +154,7 @@ class Measured:
 
         def somebody_next() -> str | None:
             """Of those who go next."""
-            chosen = due[gone[0] :][next(next_ones) * 7 % retention.BATCH :]
+            chosen = due[gone[0] :][next(next_ones) * 7 % deletions.BATCH :]
             return next((user_id for client_id, user_id in chosen if client_id == self.plan.clients[0]), None)
 
         def purge() -> str:
