@@ -225,6 +225,21 @@ def test_a_status_that_says_opted_out_is_a_stop(plivo, account, door):
     assert Contact.objects.get().opted_out == {}, "what is delivered again says nothing new"
 
 
+def test_a_stop_that_plivo_knows_of_before_our_own_commit_is_heeded(plivo, account):
+    post(plivo.sms("Hello"))
+    reply_to_all()
+    token, [message_id] = delivery.claim(timezone.now(), 1)
+    sending = delivery.begin(message_id, token, timezone.now())
+    result = sending.send()
+    unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone
+    post(plivo.status(unnamed, "failed", sequence=1, error_code="200"))
+    delivery.succeeded(sending, result, timezone.now())
+    message = Message.objects.get()
+    assert (message.status, message.code) == ("failed", "200")
+    assert "sms" in Contact.objects.get().opted_out
+    assert Conversation.objects.get().events.filter(kind="opted_out", cause="200").count() == 1
+
+
 def test_an_account_without_credit_waits_with_what_failed_for_it(plivo, account):
     sent = answered(plivo)
     post(plivo.status(sent, "failed", sequence=2, error_code="900"))

@@ -227,8 +227,7 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
         for each in about:
             receipts.line_up(each)
         early = receipts.early(sending.channel_account_id, about)
-        if any(receipts.says_failed(event) for event in early):
-            _conversation(sending.conversation_id)  # the ledger needs its row, and its message comes after it
+        session = receipts.lock_for(sending.conversation_id, early)  # before its message, as by everybody
         message = _locked(sending)
         if message is None:
             return
@@ -239,7 +238,7 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
             message.delivered_at = now if message.status == S.DELIVERED else None
         message.lease_until = message.lease_token = None
         update(message, ("provider_message_id", "sent_at", "status", "delivered_at", "lease_until", "lease_token"))
-        receipts.apply_early(message, early)
+        receipts.apply_early(message, early, session)
 
 
 def failed(sending: Sending, error: SendError, now: datetime) -> None:

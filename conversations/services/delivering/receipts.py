@@ -127,7 +127,7 @@ def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
     with transaction.atomic():
         session = None
         if receipt.status == ReceiptStatus.FAILED and (found := _find(messages, receipt)):
-            session = _locked_session(found, receipt)
+            session = _locked_session(found.conversation_id, opted_out=receipt.opted_out)
         message = _find(messages.select_for_update(), receipt)
         if message is None:
             return False
@@ -138,21 +138,25 @@ def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
     return True
 
 
-def _locked_session(message: Message, receipt: Receipt) -> Conversation | None:
+def _locked_session(conversation_id: UUID, *, opted_out: bool) -> Conversation | None:
     """A failure is written into the ledger, which needs the session's row: it is locked before the message, as by those
     who end and delete sessions, else each would wait for the other. And before it the contact, where that changes."""
-    if receipt.opted_out:
-        person = Conversation.objects.filter(pk=message.conversation_id).values("contact")
+    if opted_out:
+        person = Conversation.objects.filter(pk=conversation_id).values("contact")
         Contact.objects.select_for_update(no_key=True).filter(pk__in=person).first()
     try:
-        return lock(message.conversation_id)
+        return lock(conversation_id)
     except NotFoundError:
         return None
 
 
-def says_failed(event: InboundEvent) -> bool:
-    """Whether the kept receipt says that the message failed."""
-    return bool(event.raw["status"] == ReceiptStatus.FAILED)
+def lock_for(conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conversation | None:
+    """The conversation, locked, where one of the kept receipts says that its message failed: to be called before the
+    message is locked."""
+    failures = [event.raw for event in kept if event.raw["status"] == ReceiptStatus.FAILED]
+    if not failures:
+        return None
+    return _locked_session(conversation_id, opted_out=any(raw.get("opted_out") for raw in failures))
 
 
 def replay(account: ChannelAccount, event: InboundEvent) -> bool:
@@ -180,11 +184,13 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
     )
 
 
-def apply_early(message: Message, kept: Iterable[InboundEvent]) -> None:
-    """What receipts said of the locked message before its send was committed counts now."""
+def apply_early(message: Message, kept: Iterable[InboundEvent], session: Conversation | None) -> None:
+    """What receipts said of the locked message before its send was committed counts now. `session` as from lock_for."""
     for event in kept:
         if receipt := _kept_receipt(message, event.raw):
             advance(message, receipt)
+            if session and receipt.opted_out and message.status == S.FAILED:
+                opting_out.heed_provider(session, receipt.code, timezone.now())
         event.delete()
 
 
