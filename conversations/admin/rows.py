@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,8 +24,10 @@ from conversations.models import (
     MessageTombstone,
     Step,
     Turn,
+    corrected_text,
 )
 
+SNIPPET = 200  # characters
 GRAVITY = {
     label: {"grave": "danger", "waiting": "warning"}.get(gravity, "success") for label, gravity in DELIVERY.values()
 }
@@ -72,8 +77,19 @@ class ChunkAdmin(SessionRows):
     """What was said."""
 
     nothing = "Nothing was said yet."
-    list_display = ["session", "position", "role", "content", "created_at", "id"]
+    list_display = ["session", "position", "role", "said", "created_at", "id"]
     ordering = ["-id"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """With the beginning of each, as it should be read: an entry can be very long."""
+        rows = super().get_queryset(request)
+        shown: QuerySet[Any] = rows.annotate(words=Left(corrected_text(), SNIPPET)).defer("content")
+        return shown
+
+    @admin.display(description="What was said")
+    def said(self, chunk: Any) -> str:
+        """The beginning."""
+        return plainly(chunk.words)
 
     def position_of(self, row: Chunk) -> int:
         """Its own."""
@@ -127,6 +143,11 @@ class TurnAdmin(SessionRows):
     list_filter = ["status", "engine"]
     list_select_related = ["conversation__contact", "chunk"]
     ordering = ["-started_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Without what is long and not shown."""
+        rows: QuerySet[Any] = super().get_queryset(request).defer("prompt", "draft", "chunk__content")
+        return rows
 
     def position_of(self, row: Turn) -> int:
         """The position of the reply that came of it."""

@@ -59,8 +59,9 @@ class HasServiceKey(BasePermission):
 
 
 def actor(request: Request) -> Actor:
-    """The caller, as the ledger names it."""
-    return Actor(Kind.API, key_of(request).prefix)
+    """The caller, as staff and ledger name it: what the key is called, and its beginning, since names may be alike."""
+    key = key_of(request)
+    return Actor(Kind.API, f"{key.name} ({key.prefix})" if key.name else key.prefix)
 
 
 def key_of(request: Request) -> ApiKey:

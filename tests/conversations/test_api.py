@@ -234,7 +234,7 @@ def test_what_is_sent_is_shown_and_goes_out(door: Door) -> None:
     assert Message.objects.get(pk=message["id"]).status == "delivered"
     assert reply_to_all() == 0
     event = ConversationEvent.objects.get(kind="sent")
-    assert (event.actor, event.actor_name) == ("api", door.key[:12])
+    assert (event.actor, event.actor_name) == ("api", f"tests ({door.key[:12]})")
 
 
 def test_a_role_need_not_be_said(door: Door, ids: dict[str, Any]) -> None:

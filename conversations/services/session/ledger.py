@@ -14,7 +14,7 @@ Kind = ConversationEvent.Actor
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `kind` is contact, assistant, staff, api or system; `name` a user name, key prefix or job."""
+    """Who does something: `kind` is contact, assistant, staff, api or system; `name` a user, a key or a job."""
 
     kind: str
     name: str = ""
