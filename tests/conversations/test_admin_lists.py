@@ -1,4 +1,4 @@
-"""What a page of the back office asks the database does not grow with the rows that it shows."""
+"""What a list of the back office costs, and what it says where it is empty."""
 
 from __future__ import annotations
 
@@ -28,6 +28,25 @@ def test_a_list_costs_the_same_however_many_rows_it_shows(shop: Client, neighbou
         if after > before[page]:
             grown[page.opts.model_name] = (before[page], after)
     assert grown == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "offered"),
+    [
+        ("conversation/?waits=person", "Nobody waits for a person.", "Show all"),
+        ("conversation/?status__exact=closed", "Nothing matches.", "Show all"),
+        ("conversation/", "Nobody has written yet.", ""),
+        ("feedback/", "No user of the copilot has rated a reply yet.", ""),
+        ("apikey/", "No program has a key yet.", "Add API key"),
+    ],
+)
+def test_an_empty_list_says_what_is_missing_and_what_to_do(shop: Client, path: str, said: str, offered: str) -> None:
+    page = signed_in(staff("ann", shop=Role.MANAGER)).get(f"/admin/conversations/{path}").content.decode()
+    beginning = page.index('<div class="nothing">')
+    shown = page[beginning : page.index("</div>", beginning)]
+    assert said in shown
+    assert offered in shown
+    assert ("<a " in shown) == bool(offered)
 
 
 def _cost(http: object, path: str) -> int:
