@@ -99,7 +99,7 @@ def test_a_setting_is_for_those_who_decided_nothing(shop, neighbour, settings):
 
 def test_more_than_a_batch_goes_and_a_run_that_broke_off_is_resumed(shop, monkeypatch):
     keep(shop, R.SESSIONS, 5)
-    monkeypatch.setattr(retention, "BATCH", 3)
+    monkeypatch.setattr(deletions, "BATCH", 3)
     for _ in range(8):
         ended(shop, 6)
     kept = ended(shop, 4)
