@@ -255,17 +255,6 @@ def env_of(path):
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
-def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
-    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
-    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
-    one = Up(home, free_port())
-    try:
-        assert one.send("Hello")["conversation_id"]
-        assert not (home / "postgres").exists()
-    finally:
-        assert one.stop() == 0
-
-
 def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(up, running):
     home, facts, first = up.home, up.quickstart(), up.send("Remember me")
     assert up.stop(signal.SIGINT) == 0
@@ -290,6 +279,17 @@ def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(up, ru
     assert embedded_postgres.is_running(home)
     done = launch(home, again.port, "down")
     assert (done.returncode, embedded_postgres.is_running(home)) == (0, False)
+
+
+def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
+    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
+    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
+    one = Up(home, free_port())
+    try:
+        assert one.send("Hello")["conversation_id"]
+        assert not (home / "postgres").exists()
+    finally:
+        assert one.stop() == 0
 
 
 def test_down_stops_a_running_one(up):
