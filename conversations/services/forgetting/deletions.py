@@ -18,7 +18,7 @@ from conversations.services.forgetting import mentions
 from conversations.services.session.deadlines import KEPT, default_days, retention_due
 from memory import services as memory
 
-BATCH = 500  # sessions in one transaction: with all that hangs on them, a fifth of a second
+BATCH = 200  # sessions in one transaction, with all that hangs on them: nobody waits for it for long
 SESSIONS_AT_ONCE = 200  # of which turns or sends are deleted: there are many to each
 TOMBSTONE_DAYS = 8  # providers deliver again for 7
 Progress = Callable[[str, int], None]
