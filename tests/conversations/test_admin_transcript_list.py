@@ -99,6 +99,8 @@ def test_every_way_to_narrow_it_down_has_an_index(three, query, index):
     with connection.cursor() as cursor:
         for way in ("seqscan", "bitmapscan", "hashjoin", "mergejoin", "sort"):  # what pays on a few rows
             cursor.execute(f"SET LOCAL enable_{way} = off")
+        if index != "conversations_newest":  # for three rows, one index is as good as another
+            cursor.execute("DROP INDEX conversations_newest")
         page = boss.get(LIST, query).context["cl"]
         statement, values = page.queryset[:51].query.sql_with_params()
         cursor.execute("EXPLAIN " + statement, values)
