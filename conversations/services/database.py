@@ -104,13 +104,6 @@ def column(statement: str, *values: Any) -> Sequence[Any]:
     return [first for first, *_ in rows(statement, *values)]
 
 
-def give_back() -> None:
-    """This thread holds no connection until it asks for something again; within a transaction it keeps it."""
-    database = connections[DEFAULT_DB_ALIAS]
-    if not database.in_atomic_block:
-        database.close()
-
-
 def unlocked(found: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
     """Those of the rows that nobody else holds; to be changed in the transaction that asks for them.
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db.transaction import TransactionManagementError
 
 from conversations.models import Client
 from conversations.services.database import column, row, rows
@@ -101,3 +102,43 @@ def test_the_end_of_a_session_or_person_is_looked_up_nowhere_from_end_to_end() -
         deleted,
     )
     assert unindexed == []
+
+
+def test_in_a_transaction_what_the_server_was_made_to_forget_ends_it_as_if_the_database_had_gone_away():
+    statement = "SELECT $1::int + 2"
+    assert row(statement, 1) == (3,)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("DEALLOCATE ALL")
+        with pytest.raises(OperationalError):
+            row(statement, 1)
+    with transaction.atomic():
+        assert row(statement, 1) == (3,), "whoever tries again succeeds"
+
+
+def test_after_an_error_in_a_transaction_nothing_more_is_done_in_it():
+    with transaction.atomic():
+        with pytest.raises(DataError), transaction.atomic():
+            rows("SELECT 1 / $1::int", 0)
+        assert row("SELECT $1::int", 1) == (1,), "the savepoint took it back"
+    with transaction.atomic():
+        with pytest.raises(DataError), transaction.atomic(savepoint=False):
+            rows("SELECT 1 / $1::int", 0)
+        with pytest.raises(TransactionManagementError):
+            rows("SELECT $1::int", 1)
+
+
+def test_behind_a_pooler_nothing_is_prepared():
+    statement = "SELECT $1::int + 3"
+    connection.ensure_connection()
+    connection.connection.prepare_threshold = None
+    try:
+        for _ in range(10):
+            assert row(statement, 1) == (4,)
+        with transaction.atomic():
+            rows("INSERT INTO clients (id, name, sub_domain) VALUES ($1, 'Shop', 'shop') RETURNING id", uuid.uuid4())
+            transaction.set_rollback(True)
+        assert not Client.objects.exists()
+        assert statement not in prepared()
+    finally:
+        connection.close()

@@ -217,22 +217,23 @@ class Dispatcher:
         with self._guard:
             turns, messages = list(self._turns), list(self._messages)
         written(release, turns, messages)
-        self._close_connections()
+        close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._marks, self._providers, self._engines, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
         log.info("dispatcher stopped: given back %s replies and %s sends", len(turns), len(messages))
         return len(turns) + len(messages)
 
-    def _close_connections(self) -> None:
-        """Every thread that writes rows closes its own, together, so that none does it twice and another never."""
-        together = threading.Barrier(ROW_THREADS)
 
-        def close() -> None:
-            together.wait(self.patience)
-            connection.close()
+def close_connections(pool: ThreadPoolExecutor, threads: int, patience: float) -> None:
+    """Every thread of the pool closes its own, together, so that none does it twice and another never; and so do we."""
+    together = threading.Barrier(threads)
 
-        wait([self._rows.submit(close) for _ in range(ROW_THREADS)], timeout=self.patience)
+    def close() -> None:
+        together.wait(patience)
         connection.close()
+
+    wait([pool.submit(close) for _ in range(threads)], timeout=patience)
+    connection.close()
 
 
 def recalled(question: recall.Question, near: Near | None) -> None:

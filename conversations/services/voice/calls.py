@@ -37,7 +37,7 @@ from conversations.services.arriving import kept_events
 from conversations.services.arriving.append import Said
 from conversations.services.arriving.inbound import Arrival
 from conversations.services.clients import channel_accounts
-from conversations.services.database import give_back, row
+from conversations.services.database import let_go, row
 from conversations.services.delivering import outbox
 from conversations.services.errors import ConflictError, UnavailableError
 from conversations.services.people import contacts
@@ -270,7 +270,7 @@ def _wait(conversation_id: UUID, position: int) -> bool:
         until = time.monotonic() + settings.VOICE_REPLY_SECONDS
         pause, slowest = LOOK_AGAIN_SECONDS
         while (left := until - time.monotonic()) > 0:
-            give_back()
+            let_go()
             time.sleep(min(pause, left))
             if _said_after(conversation_id, position):
                 break

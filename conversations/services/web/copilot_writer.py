@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -22,7 +22,7 @@ from django.utils import timezone
 from conversations.engines import streaming
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.services.answering import replies
-from conversations.services.answering.dispatcher import recalled, written
+from conversations.services.answering.dispatcher import close_connections, recalled, written
 from conversations.services.keeping import recall
 from conversations.services.web import copilot_writing as writing
 from conversations.services.web.copilot_writing import Claim, Piece
@@ -244,14 +244,7 @@ class CopilotWriter:
         if left:
             written(writing.release, [job.claim for job in left], timezone.now())
             log.info("the copilot's writer stopped: given back %s replies", len(left))
-        together = threading.Barrier(ROW_THREADS)
-
-        def close() -> None:
-            together.wait(self.patience)
-            connection.close()
-
-        wait([self._rows.submit(close) for _ in range(ROW_THREADS)], timeout=self.patience)
-        connection.close()
+        close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._recalls, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
 

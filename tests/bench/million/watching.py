@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ _LOOK = """
     FROM pg_stat_activity WHERE pid = $1 AND xact_start IS NOT NULL"""
 
 
-class _Thread:
+class _Thread(ABC):
     """Something that goes on in a thread of its own, from entering the block to leaving it."""
 
     def __init__(self) -> None:
@@ -37,8 +38,9 @@ class _Thread:
         self._over.set()
         self._thread.join()
 
+    @abstractmethod
     def go_on(self) -> None:
-        raise NotImplementedError
+        """Until it is over."""
 
 
 class Transactions(_Thread):
