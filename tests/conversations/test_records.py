@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from django.db import connection, transaction
 from django.db.models import Model
 from django.utils import timezone
 
@@ -19,11 +22,15 @@ from conversations.models import (
     Step,
     Turn,
 )
+from conversations.services.database import row
 from conversations.services.records import Select, follow, insert, update
+from conversations.services.session.transcript import lock
 from tests import factories
+from tests.races.threads import eventually
 
 pytestmark = pytest.mark.django_db
 
+WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 MODELS = [
     Assistant,
     ChannelAccount,
@@ -124,3 +131,24 @@ def test_what_a_key_refers_to_is_read_once(session, django_assert_num_queries):
     read.channel_account = None
     with django_assert_num_queries(0):
         assert follow(read, "channel_account") is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whoever_waits_for_a_session_finds_the_assistant_that_it_has_then(session):
+    other = factories.AssistantFactory(client=session.client, key="other", is_default=False)
+    found: list[Conversation] = []
+
+    def wait() -> None:
+        with transaction.atomic():
+            found.append(lock(session.pk))
+            assert found[0].assistant == other
+        connection.close()
+
+    waiting = threading.Thread(target=wait)
+    with transaction.atomic():
+        lock(session.pk)
+        waiting.start()
+        eventually(lambda: row(WAITS), "the other waits for the row")
+        Conversation.objects.filter(pk=session.pk).update(assistant=other)
+    waiting.join(30)
+    assert found[0].assistant == other
