@@ -30,7 +30,7 @@ from tests.races.threads import eventually
 
 pytestmark = pytest.mark.django_db
 
-WAITS = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+WAITS_FOR_US = "SELECT 1 FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
 MODELS = [
     Assistant,
     ChannelAccount,
@@ -148,7 +148,7 @@ def test_whoever_waits_for_a_session_finds_the_assistant_that_it_has_then(sessio
     with transaction.atomic():
         lock(session.pk)
         waiting.start()
-        eventually(lambda: row(WAITS), "the other waits for the row")
+        eventually(lambda: row(WAITS_FOR_US), "the other waits for the row")
         Conversation.objects.filter(pk=session.pk).update(assistant=other)
     waiting.join(30)
     assert found[0].assistant == other
