@@ -236,6 +236,10 @@ class Conversation(models.Model):
                 fields=["ended_at"],
                 condition=models.Q(remembered_at__isnull=False, archived_at__isnull=True),
             ),
+            # Used by the sweep: whose takeover is over.
+            models.Index(
+                name="taken_over", fields=["taken_over_until"], condition=models.Q(taken_over_until__isnull=False)
+            ),
             # Used by staff: who waits for a person, the longest waiting first.
             models.Index(
                 name="needs_staff",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from datetime import timedelta
+from itertools import product
 
 import pytest
 from django.core.management import call_command
@@ -11,13 +12,14 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
-from conversations.services.database import rows
+from conversations.services.database import column, rows
 from conversations.services.session import deadlines, lifecycle, sessions
 from tests import factories
 
 pytestmark = pytest.mark.django_db
 
 MINUTES, HOURS = timedelta(minutes=1), timedelta(hours=1)
+TIMEOUTS = [(10 * MINUTES, 24 * HOURS), (1 * MINUTES, 30 * MINUTES), (2 * HOURS, 72 * HOURS)]
 
 
 def statuses():
@@ -160,6 +162,39 @@ def test_the_command_sweeps_at_another_time():
     assert statuses() == ["expired"]
 
 
+def test_the_sweep_finds_what_each_rule_finds_and_nothing_else():
+    """In all the ways in which a session can be silent, under timeouts as usual, shorter and longer."""
+    now = timezone.now()
+    clients = [factories.ClientFactory(stale_after=stale, expire_after=expire) for stale, expire in TIMEOUTS]
+    people = {client: factories.ContactFactory(client=client) for client in clients}
+    ways = product(
+        *(clients, ["active", "stale"], ["voice", "web"]),  # which have threads: all are open at once
+        *([0, 1, 26], [0, 0.5, 25], [None, -1, 1], [None, -2, -30], [None, -1, 1]),
+    )
+    Conversation.objects.bulk_create(
+        Conversation(
+            client=client,
+            contact=people[client],
+            status=status,
+            channel=channel,
+            thread=str(number),
+            last_message_at=now - age * HOURS,
+            started_at=now - (age + longer) * HOURS,
+            **_at(now, taken_over_at=taken_over and -3, taken_over_until=taken_over),
+            **_at(now, handed_back_at=handed_back, extended_until=extended),
+        )
+        for number, (client, status, channel, age, longer, taken_over, handed_back, extended) in enumerate(ways)
+    )
+    found = {what: set(ids) for what, ids in rows(lifecycle.LOOK, now)}
+
+    assert found == {what: set(column(f"SELECT s.id {deadlines.sweep_due(what)}", now)) for what in deadlines.SWEPT}
+    assert all(len(ids) > 20 for ids in found.values())
+
+
+def _at(now, **hours):
+    return {name: now + number * HOURS for name, number in hours.items() if number is not None}
+
+
 def test_an_idle_sweep_does_not_read_ended_sessions():
     """The plans start from the index of the open ones, however many have ended."""
     client = factories.ClientFactory()
@@ -169,7 +204,8 @@ def test_an_idle_sweep_does_not_read_ended_sessions():
     factories.ConversationFactory.create_batch(5, client=client, channel_account=None)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE conversations")
-    for due in (deadlines.STALE_DUE, deadlines.EXPIRY_DUE, lifecycle.guests_due_sql()):
-        plan = "\n".join(line for (line,) in rows(f"EXPLAIN SELECT s.id {due}", timezone.now()))
+    due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), lifecycle.guests_due_sql())]
+    for statement in (lifecycle.LOOK, *due):
+        plan = "\n".join(line for (line,) in rows(f"EXPLAIN {statement}", timezone.now()))
         assert "Seq Scan on conversations" not in plan, plan
     assert Client.objects.count() == 1

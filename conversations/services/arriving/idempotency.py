@@ -13,7 +13,7 @@ from django.db import transaction
 
 from conversations.models import Client, Conversation, IdempotencyKey
 from conversations.services.as_json import dumps
-from conversations.services.database import row, unlocked
+from conversations.services.database import row, rows
 from conversations.services.errors import ConflictError
 
 KEPT_FOR = timedelta(hours=24)
@@ -26,6 +26,12 @@ _CLAIM = """
     SET fingerprint = EXCLUDED.fingerprint, status = 0, answer = '', conversation_id = NULL,
         expires_at = EXCLUDED.expires_at
     WHERE k.expires_at <= $4
+    RETURNING k.id"""
+
+_TRIM = """
+    DELETE FROM idempotency_keys k
+    USING (SELECT id FROM idempotency_keys WHERE expires_at <= $1 FOR UPDATE SKIP LOCKED) over
+    WHERE k.id = over.id
     RETURNING k.id"""
 
 
@@ -89,8 +95,7 @@ def _conversation(client: Client, answer: Answer) -> Conversation | None:
 
 def trim(now: datetime) -> int:
     """Answers that are over are gone. Returns how many were."""
-    with transaction.atomic():
-        return unlocked(IdempotencyKey.objects.filter(expires_at__lte=now)).delete()[0]
+    return len(rows(_TRIM, now))
 
 
 def change_text(conversation: Conversation, change: Callable[[str], str]) -> None:

@@ -21,7 +21,7 @@ from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Contact, Conversation, Message
 from conversations.services.clients import channel_accounts
 from conversations.services.clients.channel_accounts import adapter_of, as_account
-from conversations.services.database import column, unlocked
+from conversations.services.database import column, rows, unlocked
 from conversations.services.delivering import outbox, pauses, receipts, reply_window
 from conversations.services.errors import NotFoundError
 from conversations.services.records import Select, update
@@ -333,14 +333,21 @@ def renew(message_ids: Sequence[UUID], now: datetime) -> None:
         unlocked(held).update(lease_until=now + lease())
 
 
+_RELEASE = """
+    UPDATE conversation_messages m SET status = 'queued', lease_until = NULL, lease_token = NULL
+    FROM (SELECT id FROM conversation_messages WHERE status = 'claimed' AND lease_until < $1
+          FOR UPDATE SKIP LOCKED) lost
+    WHERE m.id = lost.id
+    RETURNING m.id"""
+_LOST = "SELECT id, conversation_id FROM conversation_messages WHERE status = 'sending' AND lease_until < $1 LIMIT 500"
+
+
 def recover(now: datetime) -> int:
     """What a dead dispatcher held: claimed again where nothing left, else unclear. Returns how many."""
-    with transaction.atomic():
-        released = unlocked(Message.objects.filter(status=S.CLAIMED, lease_until__lt=now)).update(
-            status=S.QUEUED, lease_until=None, lease_token=None
-        )
-    lost = Message.objects.filter(status=S.SENDING, lease_until__lt=now).values_list("pk", "conversation_id")[:500]
-    return released + sum(_recover(message_id, conversation_id, now) for message_id, conversation_id in lost)
+    released = len(rows(_RELEASE, now))
+    return released + sum(
+        _recover(message_id, conversation_id, now) for message_id, conversation_id in rows(_LOST, now)
+    )
 
 
 def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:

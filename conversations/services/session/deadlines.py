@@ -18,15 +18,34 @@ STALE_AT = f"{AGE_SINCE} + c.stale_after"
 EXPIRES_AT = f"GREATEST({AGE_SINCE} + c.expire_after, s.extended_until)"
 AGES = "s.taken_over_at IS NULL AND s.channel <> 'web'"
 
-_OPEN = "FROM conversations s JOIN clients c ON c.id = s.client_id WHERE s.status IN ({}) AND " + AGES
-STALE_DUE = _OPEN.format("'active'") + f" AND {STALE_AT} <= $1 AND {EXPIRES_AT} > $1"
-EXPIRY_DUE = _OPEN.format("'active', 'stale'") + f" AND {EXPIRES_AT} <= $1"
-
-# Along the index of the open ones, as all of the sweep.
 HANDED_BACK_AT = "s.taken_over_until"
-ABANDONED = f"""
-    FROM conversations s
-    WHERE s.status IN ('active', 'stale') AND s.taken_over_at IS NOT NULL AND {HANDED_BACK_AT} <= $1"""
+OPEN = "FROM conversations s JOIN clients c ON c.id = s.client_id WHERE s.status IN ('active', 'stale')"
+# What the sweep does to an open session, and when. Each excludes the others.
+SWEPT = {
+    "handed_back": f"s.taken_over_at IS NOT NULL AND {HANDED_BACK_AT} <= $1",
+    "expired": f"{AGES} AND {EXPIRES_AT} <= $1",
+    "stale": f"{AGES} AND s.status = 'active' AND {STALE_AT} <= $1 AND {EXPIRES_AT} > $1",
+}
+
+
+def sweep_due(what: str) -> str:
+    """FROM … WHERE …: the open sessions to which that is done at $1."""
+    return f"{OPEN} AND {SWEPT[what]}"
+
+
+# The same for all of them, without reading all that is open: the active ones, who wrote a few minutes ago; of each
+# client's stale ones those that began long enough ago to expire; and those whose takeover is over.
+SWEEP_DUE = f"""
+    SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
+    FROM (SELECT * FROM conversations WHERE status = 'active' OFFSET 0) s JOIN clients c ON c.id = s.client_id
+    UNION ALL
+    SELECT s.id, 'expired'
+    FROM clients c, LATERAL (
+        SELECT * FROM conversations
+        WHERE client_id = c.id AND status = 'stale' AND started_at <= $1 - c.expire_after OFFSET 0) s
+    WHERE {SWEPT["expired"]}
+    UNION ALL
+    SELECT s.id, 'handed_back' {sweep_due("handed_back")}"""
 
 # A hold of either keeps everything of a session where it is.
 FREE = "s.hold_reason = '' AND p.hold_reason = ''"

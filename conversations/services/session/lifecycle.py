@@ -5,11 +5,13 @@ Ended sessions are not looked at: every statement starts from the index of the o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from uuid import UUID
 
-from conversations.models import MessageTombstone, RetentionRule
+from conversations.models import RetentionRule
 from conversations.services.answering import leases
 from conversations.services.arriving import idempotency, replaying
 from conversations.services.clients import sign_ins
@@ -18,7 +20,7 @@ from conversations.services.delivering import delivery, pauses
 from conversations.services.forgetting.retention import guests_due, guests_due_sql, purge_guests
 from conversations.services.people import matching
 from conversations.services.session import takeover
-from conversations.services.session.deadlines import ABANDONED, AGE_SINCE, EXPIRY_DUE, FREE, STALE_DUE, kept_until
+from conversations.services.session.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SWEPT, kept_until, sweep_due
 
 __all__ = ["Progress", "SweepReport", "alone", "guests_due", "preview", "purge_guests", "sweep"]
 
@@ -28,9 +30,12 @@ Progress = Callable[[str, int], None]
 # What the ledger says of the rule: its name, how long it was (seconds), and from when that counted.
 _BY_RULE = "jsonb_build_object('rule', '{}', 'seconds', extract(epoch from span), 'since', since)"
 
+# One look says what is to be done; each batch looks again at its own.
+LOOK = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
+
 _MARK_STALE = f"""
     WITH due AS (
-        SELECT s.id, c.stale_after AS span, {AGE_SINCE} AS since {STALE_DUE} LIMIT $2
+        SELECT s.id, c.stale_after AS span, {AGE_SINCE} AS since {sweep_due("stale")} AND s.id = ANY($2)
         FOR NO KEY UPDATE OF s SKIP LOCKED),
     moved AS (UPDATE conversations s SET status = 'stale' FROM due
               WHERE s.id = due.id RETURNING s.id, due.span, due.since)
@@ -42,7 +47,8 @@ _MARK_STALE = f"""
 
 _EXPIRE = f"""
     WITH due AS (
-        SELECT s.id, s.status AS before, c.expire_after AS span, {AGE_SINCE} AS since {EXPIRY_DUE} LIMIT $2
+        SELECT s.id, s.status AS before, c.expire_after AS span, {AGE_SINCE} AS since {sweep_due("expired")}
+            AND s.id = ANY($2)
         FOR NO KEY UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s
@@ -59,6 +65,10 @@ _EXPIRE = f"""
     SELECT id, 'expired', before, 'expired', 'no message within expire_after', 'system', 'sweep',
            {_BY_RULE.format("expire_after")}, $1 FROM moved
     RETURNING conversation_id"""
+
+_TRIM_TOMBSTONES = (
+    "WITH gone AS (DELETE FROM message_tombstones WHERE expires_at < $1 RETURNING 1) SELECT count(*) FROM gone"
+)
 
 
 @dataclass(slots=True)
@@ -88,16 +98,17 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         if not only_one:
             report.skipped = True
             return report
-        report.handed_back = takeover.hand_back_abandoned(now)
-        report.expired = _in_batches(_EXPIRE, now, lambda count: progress("expired", count))
-        report.stale = _in_batches(_MARK_STALE, now, lambda count: progress("stale", count))
+        due: dict[str, list[UUID]] = dict(rows(LOOK, now))
+        report.handed_back = takeover.hand_back_abandoned(due.get("handed_back", []), now)
+        report.expired = _in_batches(_EXPIRE, due.get("expired", []), now, partial(progress, "expired"))
+        report.stale = _in_batches(_MARK_STALE, due.get("stale", []), now, partial(progress, "stale"))
         report.purged = purge_guests(now, progress)
         matching.note_recent(now)
         report.recovered = leases.recover(now) + delivery.recover(now)
         idempotency.trim(now)
         pauses.forget(now)
         sign_ins.forget(now)
-        report.tombstones = MessageTombstone.objects.filter(expires_at__lt=now).delete()[0]
+        [report.tombstones] = column(_TRIM_TOMBSTONES, now)
         report.replayed = replaying.retry_failed(now)
     return report
 
@@ -108,11 +119,9 @@ def preview(now: datetime, examples: int = 3) -> SweepReport:
     report = SweepReport()
     gone_at = kept_until(RetentionRule.GUESTS, since="$1")
     free = f"EXISTS (SELECT FROM contacts p WHERE p.id = s.contact_id AND {FREE})"
-    expiring_guests = f"{EXPIRY_DUE} AND s.is_guest AND {gone_at} <= $1 AND {free}"
+    expiring_guests = f"{sweep_due('expired')} AND s.is_guest AND {gone_at} <= $1 AND {free}"
     for name, due in [
-        ("expired", EXPIRY_DUE),
-        ("stale", STALE_DUE),
-        ("handed_back", ABANDONED),
+        *((what, sweep_due(what)) for what in SWEPT),
         ("purged", guests_due_sql()),
         ("purged", expiring_guests),
     ]:
@@ -122,10 +131,10 @@ def preview(now: datetime, examples: int = 3) -> SweepReport:
     return report
 
 
-def _in_batches(statement: str, now: datetime, progress: Callable[[int], None]) -> int:
+def _in_batches(statement: str, due: Sequence[UUID], now: datetime, progress: Callable[[int], None]) -> int:
     total = 0
-    while moved := len(rows(statement, now, BATCH)):
-        total += moved
+    for start in range(0, len(due), BATCH):
+        total += len(rows(statement, now, due[start : start + BATCH]))
         progress(total)
     return total
 

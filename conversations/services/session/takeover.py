@@ -13,6 +13,7 @@ by whoever has the session, and after the hand-back by the assistant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,10 +21,8 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Client, Conversation, Role
-from conversations.services.database import column
 from conversations.services.delivering import outbox
 from conversations.services.errors import ConflictError
-from conversations.services.session.deadlines import ABANDONED
 from conversations.services.session.ledger import Actor, Kind, record
 from conversations.services.session.transcript import ACTIVITY_FIELDS, lock_open, write_chunks
 
@@ -138,10 +137,10 @@ def hand_back(
     return conversation
 
 
-def hand_back_abandoned(now: datetime) -> int:
-    """Sessions whose takeover's time is over are the assistant's again; those that nobody came for still wait for a
-    person as well. Returns how many there were."""
-    return sum(_hand_back_abandoned(pk, now) for pk in column(f"SELECT s.id {ABANDONED}", now))
+def hand_back_abandoned(conversation_ids: Sequence[UUID], now: datetime) -> int:
+    """Those of the sessions whose takeover's time is over are the assistant's again; those that nobody came for still
+    wait for a person as well. Returns how many there were."""
+    return sum(_hand_back_abandoned(pk, now) for pk in conversation_ids)
 
 
 def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:

@@ -187,12 +187,10 @@ class Measured:
         self._explain_sweep(lifecycle)
 
     def _explain_sweep(self, lifecycle: Any) -> None:
-        from conversations.services.session.deadlines import EXPIRY_DUE
-
         with rows.connection() as database:
             database.execute("SET enable_seqscan = off")
             plan = database.execute(
-                f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) SELECT s.id {EXPIRY_DUE.replace('$1', '$1::timestamptz')}",
+                f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {lifecycle.LOOK.replace('$1', '$1::timestamptz')}",
                 [self.plan.at],
             ).fetchall()
         say("".join(f"      {line}\n" for (line,) in plan))

@@ -6,7 +6,7 @@ memory alone has the words. The words are made up: 20,000 of them, as common as 
 that a search meets all kinds; and every session has an order number of its own.
 
     1 … 99 %        ended within the last four months, the newest last; 5 % of them are guests whom somebody closed
-    99 … 100 %      open, of the last day
+    99 … 100 %      open, with messages of the last day; a fifth began three days before
     beyond them     expired guests, due to be purged; and a few people who said very much (`PEOPLE`)
 """
 
@@ -142,7 +142,8 @@ def sessions(plan: Plan) -> str:
            {client}[CASE WHEN person % 10 < 4 THEN 1 ELSE 2 + person % {OTHERS} END] AS client_id,
            CASE WHEN person % 20 < 14 THEN 'whatsapp' WHEN person % 20 < 17 THEN 'sms'
                 WHEN person % 20 < 19 THEN 'messenger' ELSE 'orb' END AS channel,
-           is_guest, is_open, started_at, last_message_at, ended_at, status, said, chunks,
+           is_guest, is_open, started_at - CASE WHEN is_open AND i % 5 = 1 THEN interval '3 days' ELSE '0' END AS started_at,
+           last_message_at, ended_at, status, said, chunks,
            sum(chunks) OVER (ORDER BY i) AS upto
     FROM counted"""
 
