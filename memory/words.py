@@ -50,6 +50,11 @@ class Query:
         return tuple(dict.fromkeys(word[:START] for term in self.wanted for word in term))
 
     @property
+    def in_a_row(self) -> bool:
+        """Whether it matters which word follows which."""
+        return any(len(term) > 1 for term in (*self.wanted, *self.unwanted))
+
+    @property
     def websearch(self) -> str:
         """For PostgreSQL's websearch_to_tsquery. Every term is in quotes, so that none is taken for an operator."""
         terms = [f'"{" ".join(term)}"' for term in self.wanted]

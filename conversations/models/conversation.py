@@ -236,7 +236,12 @@ class Conversation(models.Model):
                 fields=["ended_at"],
                 condition=models.Q(remembered_at__isnull=False, archived_at__isnull=True),
             ),
-            # Used by the sweep: whose takeover is over.
+            # Used by the sweep: the active ones that age, and whose takeover is over.
+            models.Index(
+                name="active_that_age",
+                fields=["client"],
+                condition=models.Q(status="active") & ~models.Q(channel=Channel.WEB),
+            ),
             models.Index(
                 name="taken_over", fields=["taken_over_until"], condition=models.Q(taken_over_until__isnull=False)
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -20,7 +21,8 @@ from memory.languages import KNOWN, configuration
 from memory.models import Memory
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
 
-RANKED = 1_000  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+RANKED = 500  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+RANKED_IN_A_ROW = 200  # where words in a row are asked for: to tell whether they are reads whole documents already
 
 LOOKED_AT = 50  # sessions of a contact that are compared with what they say
 SHORT = 3  # letters: shorter words of plain ASCII say nothing of what a text is about
@@ -34,9 +36,10 @@ _WRITTEN = [
 # What every store is told of a session: a change of it is a change of what is remembered.
 _TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
 
-# Of a common word there are more sessions than anybody reads: the newest weeks are searched first, and older ones only
-# where RANKED have not been found by then. None: all there are.
-_WEEKS: tuple[int | None, ...] = (1, 4, 16, None)
+# Of a common word there are more sessions than anybody reads: the newest weeks are searched first, and where they hold
+# too few, as many as should do at that pace; all there are (None), where that would be most of them.
+_FIRST_WEEKS, _MOST_WEEKS = 1, 12
+_MARGIN = 1.5
 _WEEK = timedelta(weeks=1).total_seconds()
 
 # The planner does not know that looking into a document means fetching it from beside the table, and so takes reading
@@ -44,14 +47,19 @@ _WEEK = timedelta(weeks=1).total_seconds()
 # other index may fit (hence no client here, whom `scoped` names too, unless a contact is asked for, who has few), and
 # no scan of the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
 _BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'"
+# Ranks nothing where there are fewer than enough: then more weeks are searched.
 _NEWEST = """
-    SELECT conversation_id FROM (
-        SELECT conversation_id, ended_at FROM memories WHERE document @@ ({scoped}) {narrowed} OFFSET 0) matching
-    ORDER BY ended_at DESC, conversation_id LIMIT {ranked}"""
-_RANK = """
-    SELECT conversation_id, ts_rank(document, {asked}, 1) AS score
-    FROM memories WHERE conversation_id = ANY (%(newest)s)
-    ORDER BY score DESC, ended_at DESC, conversation_id LIMIT %(limit)s"""
+    WITH newest AS MATERIALIZED (
+        SELECT conversation_id, ended_at, document FROM (
+            SELECT conversation_id, ended_at, document FROM memories WHERE document @@ ({scoped}) {narrowed} OFFSET 0
+        ) matching
+        ORDER BY ended_at DESC, conversation_id LIMIT {ranked}),
+    counted AS (SELECT count(*) AS found FROM newest)
+    SELECT found, conversation_id, score FROM counted LEFT JOIN LATERAL (
+        SELECT conversation_id, ended_at, ts_rank(document, {asked}, 1) AS score FROM newest
+        WHERE found >= %(enough)s
+        ORDER BY score DESC, ended_at DESC, conversation_id LIMIT %(limit)s) best ON true
+    ORDER BY score DESC, ended_at DESC, conversation_id"""
 
 _NARROWED = {
     "contact_id": "AND client_id = %(client)s AND contact_id = %(contact_id)s",
@@ -102,24 +110,24 @@ class DatabaseStore:
         if not question.wanted:
             return []
         chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
+        ranked = RANKED_IN_A_ROW if question.in_a_row else RANKED
+        narrowed = " ".join(_NARROWED[name] for name in chosen)
+        latest = _week(filters.ended_before or timezone.now())
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_BY_INDEX_ALONE)
             languages = _languages_of(cursor, client_id)
-            if not languages:
-                return []
-            narrowed = " ".join(_NARROWED[name] for name in chosen)
-            latest = _week(filters.ended_before or timezone.now())
-            values: dict[str, Any] = {"client": client_id, "limit": limit, "newest": [], **chosen}
-            for weeks in _WEEKS:
+            weeks: int | None = _FIRST_WEEKS
+            while languages:
                 in_weeks = range(latest, latest - weeks - 1, -1) if weeks else None
-                scoped, asked, words_of = _question(client_id, question, languages, in_weeks)
-                values |= words_of
-                cursor.execute(_NEWEST.format(scoped=scoped, narrowed=narrowed, ranked=RANKED), values)
-                values["newest"] = [pk for (pk,) in cursor.fetchall()]
-                if len(values["newest"]) == RANKED:
-                    break
-            cursor.execute(_RANK.format(asked=asked), values)
-            return [Hit(conversation_id, score) for conversation_id, score in cursor.fetchall()]
+                scoped, asked, values = _question(client_id, question, languages, in_weeks)
+                statement = _NEWEST.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=ranked)
+                enough = {"limit": limit, "enough": ranked if weeks else 0}
+                cursor.execute(statement, {"client": client_id, **chosen, **values, **enough})
+                best = cursor.fetchall()
+                if not weeks or best[0][0] == ranked:
+                    return [Hit(conversation_id, score) for _, conversation_id, score in best if conversation_id]
+                weeks = _more_weeks(weeks, best[0][0], ranked)
+        return []
 
 
 _OF_CONTACT = """
@@ -192,6 +200,12 @@ def _question(
         asked.append(forms)
         scoped.append(f"(%(scope{number})s::tsquery && {forms})")
     return " || ".join(scoped), f"({' || '.join(asked)})", values
+
+
+def _more_weeks(searched: int, found: int, wanted: int) -> int | None:
+    """How many weeks should hold so many, if in those that were searched there were so few."""
+    weeks = math.ceil(_MARGIN * searched * wanted / found) if found else _MOST_WEEKS
+    return weeks if searched < weeks <= _MOST_WEEKS and searched == _FIRST_WEEKS else None
 
 
 def _scope(client_id: UUID, language: str, week: int | None = None) -> str:

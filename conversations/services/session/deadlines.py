@@ -37,12 +37,15 @@ def sweep_due(what: str) -> str:
 # client's stale ones those that began long enough ago to expire; and those whose takeover is over.
 SWEEP_DUE = f"""
     SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
-    FROM (SELECT * FROM conversations WHERE status = 'active' OFFSET 0) s JOIN clients c ON c.id = s.client_id
+    FROM (SELECT * FROM conversations WHERE status = 'active' AND channel <> 'web' OFFSET 0) s
+    JOIN (SELECT *, $1 - stale_after AS silent_from FROM clients OFFSET 0) c
+      ON c.id = s.client_id AND s.last_message_at <= c.silent_from
     UNION ALL
     SELECT s.id, 'expired'
-    FROM clients c, LATERAL (
+    FROM (SELECT *, $1 - expire_after AS silent_from FROM clients OFFSET 0) c, LATERAL (
         SELECT * FROM conversations
-        WHERE client_id = c.id AND status = 'stale' AND started_at <= $1 - c.expire_after OFFSET 0) s
+        WHERE client_id = c.id AND status = 'stale' AND started_at <= silent_from AND last_message_at <= silent_from
+        OFFSET 0) s
     WHERE {SWEPT["expired"]}
     UNION ALL
     SELECT s.id, 'handed_back' {sweep_due("handed_back")}"""

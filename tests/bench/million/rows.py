@@ -143,8 +143,8 @@ def sessions(plan: Plan) -> str:
            CASE WHEN person % 20 < 14 THEN 'whatsapp' WHEN person % 20 < 17 THEN 'sms'
                 WHEN person % 20 < 19 THEN 'messenger' ELSE 'orb' END AS channel,
            is_guest, is_open,
-           started_at - CASE WHEN is_open AND i % 5 = 1 THEN interval '3 days' ELSE '0' END AS started_at, last_message_at,
-           ended_at, status, said, chunks,
+           started_at - CASE WHEN is_open AND i % 5 = 1 THEN interval '3 days' ELSE '0' END AS started_at,
+           last_message_at, ended_at, status, said, chunks,
            sum(chunks) OVER (ORDER BY i) AS upto
     FROM counted"""
 
