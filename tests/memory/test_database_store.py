@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from memory.models import Memory
 from memory.stores.contract import Store
@@ -224,3 +226,36 @@ def test_of_very_many_that_fit_the_newest_are_ranked() -> None:
     newest = list(Memory.objects.order_by("-ended_at").values_list("ended_at", flat=True)[:RANKED])
     assert len(hits) == 100
     assert ages[0].ended_at >= newest[-1]
+
+
+@pytest.mark.parametrize("query", ["kettle", '"broken kettle"'])
+def test_however_long_ago_it_was_it_is_found(query: str) -> None:
+    """What is said once a month, and among much else; and by somebody who was silent for years."""
+    busy, silent = uuid.uuid4(), uuid.uuid4()
+    with connection.cursor() as cursor:
+        cursor.execute(FILL.replace("3 minutes", "1 hour").replace("'kettle'", "'pot'"), [[busy] * 10])
+    said = [_ended(busy, timedelta(days=30 * months)) for months in range(36)]
+    said_long_ago = [_ended(silent, timedelta(days=1000 + days)) for days in range(30)]
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE memories")
+
+    assert {hit.conversation_id for hit in DatabaseStore().search(busy, query, 100)} == set(said)
+    assert {hit.conversation_id for hit in DatabaseStore().search(silent, query, 100)} == set(said_long_ago)
+
+
+def _ended(client_id: uuid.UUID, ago: timedelta) -> uuid.UUID:
+    ended_at = timezone.now() - ago
+    record = session("My broken kettle", "I am sorry.", language="en", client_id=client_id, ended_at=ended_at)
+    DatabaseStore().remember(record)
+    return record.conversation_id
+
+
+def test_of_what_many_say_no_more_is_read_than_it_takes() -> None:
+    """One look where the newest weeks hold enough, a second as far back as should do, and no third without need."""
+    with connection.cursor() as cursor:
+        cursor.execute(FILL.replace("3 minutes", "30 minutes"), [[uuid.UUID(int=1)] * 10])  # 416 days, 336 a week
+        cursor.execute("ANALYZE memories")
+    for query, looks in (("order", 2), ("zanzibarian", 3), ("kettles -order", 3)):
+        with CaptureQueriesContext(connection) as caught:
+            DatabaseStore().search(uuid.UUID(int=1), query, 100)
+        assert sum("document @@" in each["sql"] for each in caught.captured_queries) == looks, query
