@@ -32,6 +32,7 @@ from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversa
 from conversations.services.keeping import searching
 
 SNIPPET = 90
+BEFORE = 20  # characters before a word that was searched for
 CONTACTS_FOUND = 200
 LEFT_OUT = "convo_left_out"  # of the request: what a search did not look at, in sentences
 FROM, TO, CLIENT, CHANNEL = "started_at__gte", "started_at__lt", "client__id__exact", "channel__exact"
@@ -297,11 +298,13 @@ class SessionList(LongList):
 
 def _found(session: Any) -> SafeString:
     """What of the session answers the search, with the words that were asked for, as a link to that entry."""
-    found, upto, parts = session.found, 0, []
+    found, parts = session.found, []
+    upto = _beginning(found.text, found.highlights[0][0]) if found.highlights else 0
+    cut = "…" if upto else ""
     for start, end in found.highlights:
         parts += [(plainly(found.text[upto:start]), plainly(found.text[start:end]))]
         upto = end
-    text = format_html("{}{}", format_html_join("", "{}<mark>{}</mark>", parts), plainly(found.text[upto:]))
+    text = format_html("{}{}{}", cut, format_html_join("", "{}<mark>{}</mark>", parts), plainly(found.text[upto:]))
     at = f"?at={found.position}" if found.position else ""
     return format_html(
         '<div><a class="sl-said" dir="auto" href="{}{}">{}</a><span class="sl-small">{}</span></div>',
@@ -310,6 +313,11 @@ def _found(session: Any) -> SafeString:
         text,
         f"entry {found.position}" if found.position else "summary",
     )
+
+
+def _beginning(text: str, first: int) -> int:
+    """Where what is shown begins, so that the first word that was asked for is in the two lines that there are."""
+    return text.rfind(" ", 0, first - BEFORE) + 1 if first > 2 * BEFORE else 0
 
 
 def _named(term: str) -> Q:

@@ -90,12 +90,13 @@ def test_staff_see_where_it_was_said_and_get_there(door, shop):
         old = door.says(text, user_id="old", phone="+51999000071", message_id=f"old {number}")["conversation_id"]
     closing.close(old, ended_by="system", actor=SYSTEM, now=timezone.now())
     remembering.remember_ended()
-    for number, text in enumerate(["A teapot", "a KETTLE, and more kettles", "Yes?"]):
+    long = "I have had it for quite a while now and would not like to be without it: a KETTLE, and more kettles"
+    for number, text in enumerate(["A teapot", long, "Yes?"]):
         new = door.says(text, user_id="new", message_id=f"new {number}")["conversation_id"]
     staff = sign_in("ann", shop, Membership.Role.VIEWER)
     page = staff.get(LIST, {"q": "kettle"}).content.decode()
     assert f'{old}/change/?at=4">My <mark>kettle</mark> &lt;b&gt;leaks&lt;/b&gt;</a>' in page
-    assert f'{new}/change/?at=4">a <mark>KETTLE</mark>, and more <mark>kettles</mark></a>' in page
+    assert f'{new}/change/?at=4">…to be without it: a <mark>KETTLE</mark>, and more <mark>kettles</mark></a>' in page
     assert "<mark>" not in staff.get(LIST, {"q": "new"}).content.decode(), "found by who it is with"
 
 
