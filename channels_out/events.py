@@ -74,12 +74,21 @@ class ReachedUntil:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """A person's address of the kind became another: `before` is theirs no more."""
+
+    kind: AddressKind
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unhandled:
     """Something that arrived and is not a turn of the conversation: kept with its reason, so that it can be replayed.
 
     `kind` is the provider's word for it ("reaction"); `reason` ours: `not_a_turn`, `unknown_type`, `malformed`, `echo`.
     `raw` is the provider's payload narrowed to this one item: as the body of a request, `parse` gives this event again.
-    `account` is '' where the payload names none.
+    `account` is '' where the payload names none. `moved`: the addresses of one person that it says are others now.
     """
 
     account: str
@@ -87,6 +96,7 @@ class Unhandled:
     reason: str
     raw: Mapping[str, Any] = field(default_factory=dict)
     message_id: str = ""
+    moved: tuple[Moved, ...] = ()
 
 
 Event = InboundMessage | Receipt | ReachedUntil | Unhandled

@@ -7,7 +7,7 @@ class ConversationsConfig(AppConfig):
     """Registers the models and the system checks."""
 
     name = "conversations"
-    verbose_name = "Conversations"
+    verbose_name = "Convo"
 
     def ready(self) -> None:
         """Load the system checks; there are no signals."""

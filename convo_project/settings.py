@@ -17,6 +17,7 @@ CONVO_HOME = env.home()
 # --- secrets ---------------------------------------------------------------------------------------------------------
 _MAKE_UP = "Run 'make up' once, which generates it into CONVO_HOME, or set it yourself (see .env.example)."
 SECRET_KEY = env.required("SECRET_KEY", _MAKE_UP)
+SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")  # earlier ones, which sign nothing any more
 # Fernet keys for credentials at rest: the first encrypts, all decrypt (so that they can be rotated).
 CREDENTIALS_KEYS = env.words("CREDENTIALS_KEYS") or [env.required("CREDENTIALS_KEYS", _MAKE_UP)]
 CRON_SECRET = env.text("CRON_SECRET")
@@ -149,7 +150,7 @@ Q_CLUSTER = {
 UNFOLD = {
     "SITE_TITLE": "Convo",
     "SITE_HEADER": "Convo",
-    "SITE_SUBHEADER": "Back office",
+    "SITE_SUBHEADER": "Back office, times in UTC",
     "SITE_SYMBOL": "forum",
     "SITE_URL": "",
     "SHOW_VIEW_ON_SITE": False,

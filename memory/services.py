@@ -212,9 +212,9 @@ def search(client_id: UUID, query: str, limit: int = 20, *, filters: Filters = N
     return SearchResult(_shown(client_id, question, by_text, by_meaning, limit), problem)
 
 
-def sessions_that_say(client_id: UUID, query: str, limit: int) -> list[UUID]:
+def sessions_that_say(client_id: UUID, query: str, limit: int, *, filters: Filters = NO_FILTERS) -> list[UUID]:
     """The client's ended sessions that hold the words of `query`, best first. By text alone, without the network."""
-    return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit)]
+    return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit, filters)]
 
 
 def knows_meanings() -> bool:
@@ -222,14 +222,17 @@ def knows_meanings() -> bool:
     return pinecone.is_configured()
 
 
-def sessions_that_mean(client_id: UUID, query: str, limit: int) -> list[UUID]:
-    """The client's ended sessions that are near to `query` in meaning, best first; none where nobody can say. It waits
-    for the network."""
+def sessions_that_mean(
+    client_id: UUID, query: str, limit: int, *, filters: Filters = NO_FILTERS
+) -> tuple[list[UUID], str]:
+    """The client's ended sessions that are near to `query` in meaning, best first, and the code of why nobody can say.
+    It waits for the network."""
     try:
-        return [hit.conversation_id for hit in PineconeStore().search(client_id, query, min(limit, MOST_FOUND))]
+        found = PineconeStore().search(client_id, query, min(limit, MOST_FOUND), filters)
     except StoreError as error:
         log.warning("Nothing is searched by meaning (%s).", error.code)
-        return []
+        return [], error.code
+    return [hit.conversation_id for hit in found], ""
 
 
 def shown_of(conversation_ids: Sequence[UUID], query: str) -> dict[UUID, snippets.Snippet]:

@@ -4,17 +4,18 @@ A payload nests: entries (WhatsApp Business accounts, each shared by several num
 then messages and statuses. Everything is a batch, different changes may belong to different tenants, and the same
 message may be in it twice. An item that cannot be read becomes `Unhandled` and costs the others nothing.
 
-Source: Meta, WhatsApp Cloud API, "Webhooks: messages" and "Business-scoped user IDs".
+Source: Meta, WhatsApp Cloud API, "Webhooks: messages", "System messages" and "Business-scoped user IDs".
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from channels_out.adapters import whatsapp_contents, whatsapp_outbound
 from channels_out.errors import InboundError
-from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled
+from channels_out.events import Event, InboundMessage, Moved, Receipt, Sender, Unhandled
 from channels_out.kinds import AddressKind, ReceiptStatus
 from channels_out.phones import from_whatsapp
 from channels_out.shapes import identifier, items, moment, person_name, record, text, value_of
@@ -122,7 +123,8 @@ class _Change:
         kind = text(item, "type")[:_MAX_KIND]
         message_id = identifier(item, "id")
         if kind in _NOT_TURNS or item.get("group_id"):
-            return self.unhandled(kind, "not_a_turn", "messages", item, message_id)
+            unhandled = self.unhandled(kind, "not_a_turn", "messages", item, message_id)
+            return replace(unhandled, moved=_moved(item)) if kind == "system" else unhandled
         sender = self.sender(item)
         if not message_id or sender is None:
             return self.unhandled(kind, "malformed", "messages", item, message_id)
@@ -213,6 +215,19 @@ class _Change:
         entry = {"id": self.entry.get("id"), "changes": [change]}
         raw = {"object": _OBJECT, "entry": [entry]}
         return Unhandled(self.account, kind[:_MAX_KIND] or "unknown", reason, raw, message_id)
+
+
+def _moved(item: dict[str, Any]) -> tuple[Moved, ...]:
+    """What a system message says of the person's addresses: the number, and the user ids that change with it."""
+    said = record(item, "system")
+    pairs = [(identifier(said, f"previous_{name}"), identifier(said, name)) for name in ("user_id", "parent_user_id")]
+    if "number" in text(said, "type"):
+        pairs.insert(0, (identifier(item, "from"), identifier(said, "wa_id") or identifier(said, "new_wa_id")))
+    return tuple(
+        Moved(kind, before, after)
+        for before, after in pairs
+        if before != after and (kind := _address_kind(before)) and kind == _address_kind(after)
+    )
 
 
 def _address_kind(address: str) -> AddressKind | None:

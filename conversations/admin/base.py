@@ -26,6 +26,17 @@ else:
     from unfold.admin import ModelAdmin
 
 
+class Crumb:
+    """A row as the last word of the way that stands at the head of a page of its own: by a title instead of its
+    name. unfold's header takes it for the row."""
+
+    def __init__(self, row: Model, title: str) -> None:
+        self.pk, self._meta, self._title = row.pk, row._meta, title
+
+    def __str__(self) -> str:
+        return self._title
+
+
 class ClientsOwn(RelatedFieldListFilter):
     """A filter by a related row that offers only rows that the user may see."""
 

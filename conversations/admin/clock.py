@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 from conversations.admin import entries
+from conversations.admin.base import Crumb
 from conversations.admin.entries import Line
 from conversations.admin.long_list import LongList
 from conversations.services.forgetting import holds
@@ -46,7 +47,8 @@ class ClockPages(LongList):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"The clock of {entries.plainly(str(conversation.contact))} on {conversation.channel}",
+            "title": f"The clock of {entries.title_of(conversation)}",
+            "object": Crumb(conversation, entries.title_of(conversation)),
             "conversation": conversation,
             "hold": holds.reason_for(conversation),
             "now": now,

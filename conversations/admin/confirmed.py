@@ -17,6 +17,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from unfold.decorators import action
 
+from conversations.admin.base import Crumb
+from conversations.admin.entries import plainly
 from conversations.services.errors import DomainError
 
 Deed = Callable[..., str | HttpResponseBase]
@@ -25,7 +27,7 @@ Deed = Callable[..., str | HttpResponseBase]
 def confirmed(
     title: str,
     *,
-    question: str,
+    question: str | Callable[[Any], str],
     icon: str,
     path: str,
     permission: str = "change",
@@ -34,9 +36,10 @@ def confirmed(
     """Make a method of a Page an action of one row (for `actions_detail`), for whoever has the permission: the page's
     `has_change_permission`, or another of its own.
 
-    `form` makes what is asked beside, of the row and the data posted (None on a GET). The method gets the row on POST,
-    and then what the valid form says. It returns the sentence to show on the row's page, or a page of its own; a
-    DomainError of the services is shown as a sentence too. It runs in no transaction: it may ask a provider.
+    `question` may be made of the row. `form` makes what is asked beside, of the row and the data posted (None on a
+    GET). The method gets the row on POST, and then what the valid form says. It returns the sentence to show on the
+    row's page, or a page of its own; a DomainError of the services is shown as a sentence too. It runs in no
+    transaction: it may ask a provider.
     """
 
     def decorate(deed: Deed) -> Any:
@@ -51,8 +54,9 @@ def confirmed(
             back = reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[row.pk])
             asked = form(row, request.POST if request.method == "POST" else None) if form else None
             if request.method != "POST" or (asked and not asked.is_valid()):
-                context = {"title": title, "subtitle": str(row), "question": question, "opts": page.opts, "back": back}
-                context["form"] = asked
+                asks = question if isinstance(question, str) else question(row)
+                context = {"title": title, "subtitle": str(row), "question": asks, "opts": page.opts, "back": back}
+                context |= {"form": asked, "object": Crumb(row, plainly(str(row)))}
                 return TemplateResponse(
                     request, "admin/confirm.html", {**page.admin_site.each_context(request), **context}
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,9 +26,26 @@ from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.long_list import LongList
 from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
+from conversations.services.errors import DomainError
 from conversations.services.export import person
 from conversations.services.forgetting import erasing
 from conversations.services.people import opting_out
+
+HOLD = (
+    "Why all of this person must be kept. As long as it says something, no retention, archiving, redaction or erasure"
+    " touches them. Empty: no hold."
+)
+# What an erasure counts, one of it and several.
+NOUNS = {
+    "chunks": ("entry", "entries"),
+    "events": ("line of the ledger", "lines of the ledger"),
+    "messages": ("send", "sends"),
+    "turns": ("try at a reply", "tries at replies"),
+    "remembered": ("session in memory", "sessions in memory"),
+    "addresses": ("address", "addresses"),
+    "inbound_events": ("raw payload", "raw payloads"),
+    "idempotency_keys": ("kept answer of the API", "kept answers of the API"),
+}
 
 
 class OptedOut(admin.SimpleListFilter):
@@ -87,6 +105,12 @@ class ContactAdmin(LongList):
         """The contact; of an alias, the person that it stands for."""
         contact: Contact | None = super().get_object(request, object_id, from_field)
         return (contact.merged_into or contact) if contact else None
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """The hold says what it is."""
+        if db_field.name == "hold_reason":
+            kwargs |= {"label": "Legal hold", "help_text": HOLD}
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     @admin.display(description="Alias of")
     def same_as(self, contact: Contact) -> str:
@@ -171,8 +195,11 @@ class ContactAdmin(LongList):
 
     @confirmed(
         "Erase",
-        question="All that Convo holds of this person is removed for good: sessions, what was said, sends, replies,"
-        " global memory, raw payloads. The figures are on the page before. There is no way back; a certificate stays.",
+        question=lambda contact: (
+            "All that Convo holds of this person is removed for good, now: "
+            f"{_counted(erasing.preview(contact))}. Vectors and chats at providers follow in the background, asked for"
+            " until they are gone. There is no way back; a certificate stays. You may want to export first."
+        ),
         icon="person_remove",
         path="erase",
     )
@@ -193,14 +220,26 @@ class ErasureAdmin(ReadOnlyPage):
     list_display = ["begun_at", "client", "asked_by_name", "state", "finished_at"]
     list_select_related = ["client"]
     ordering = ["-begun_at", "-id"]
-    fields = ["client", "asked_by_name", "begun_at", "finished_at", "state", "counts", "certificate"]
+    fields = ["client", "asked_by_name", "begun_at", "finished_at", "state", "counts", "certificate", "says"]
 
     @admin.display(description="State")
     def state(self, erasure: Erasure) -> str:
         """Where it is."""
         if erasure.finished_at:
             return "finished"
-        return f"global memory is not cleared yet ({erasure.problem})" if erasure.problem else "under way"
+        return f"under way, tried again with every sweep: {erasure.problem}" if erasure.problem else "under way"
+
+    @admin.display(description="What it says")
+    def says(self, erasure: Erasure) -> str | SafeString:
+        """The certificate in plain text, if it verifies."""
+        if not erasure.certificate:
+            return "The certificate follows once everything is gone."
+        try:
+            facts = erasing.verify(erasure.certificate)
+        except DomainError as error:
+            return f"It does not verify. {error}"
+        said = json.dumps(facts, indent=2, ensure_ascii=False)
+        return format_html("It verifies.<pre style='white-space: pre-wrap; overflow-wrap: anywhere'>{}</pre>", said)
 
     @admin.display(description="Removed")
     def counts(self, erasure: Erasure) -> str:
@@ -209,4 +248,11 @@ class ErasureAdmin(ReadOnlyPage):
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count) or "nothing"
+    """What there is of each kind, as a person says it."""
+    said = [f"{count:,} {NOUNS.get(name, _noun(name))[count != 1]}" for name, count in counts.items() if count]
+    return ", ".join(said) or "nothing"
+
+
+def _noun(name: str) -> tuple[str, str]:
+    several = name.replace("_", " ")
+    return several.removesuffix("s"), several

@@ -15,7 +15,8 @@ from django.urls import URLPattern, path
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin import access
-from conversations.admin.entries import plainly
+from conversations.admin.base import Crumb
+from conversations.admin.entries import plainly, title_of
 from conversations.admin.long_list import LongList
 from conversations.models import Conversation, Turn
 from conversations.services.answering import prompts
@@ -76,6 +77,7 @@ class ReceiptPages(LongList):
         tries = prompts.tries_of(turn)
         context = {
             "title": "What the model was given",
+            "object": Crumb(conversation, title_of(conversation)),
             "opts": self.opts,
             "conversation": conversation,
             "chunk": turn.chunk,

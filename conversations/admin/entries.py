@@ -61,6 +61,11 @@ def plainly(text: str) -> str:
     return text.translate(OVERRIDES)
 
 
+def title_of(session: Conversation) -> str:
+    """Whom the session is with, and where."""
+    return f"{plainly(str(session.contact))} on {session.channel}"
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One part of an entry on its way to the person."""

@@ -25,7 +25,7 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import Role
-from conversations.admin.base import Page, ReadOnlyPage
+from conversations.admin.base import Crumb, Page, ReadOnlyPage
 from conversations.models import Client, RetentionReport, RetentionRule
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.errors import InvalidError
@@ -64,7 +64,7 @@ class DaysForm(forms.Form):
         for rule in RetentionRule:
             self.fields[rule.value] = field = _days()
             default = default_days(rule)
-            said = "for ever" if default >= FOR_EVER else f"{default} days" if default else "not at all"
+            said = "for ever" if default >= FOR_EVER else f"{default} days" if default else "gone with the next run"
             field.label, field.help_text = rule.label, f"Empty: {said}"
 
     def chosen(self) -> list[Policy]:
@@ -144,6 +144,7 @@ class RetentionPages(Page):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": f"Retention: {client}",
+            "object": Crumb(client, str(client)),
             "client": client,
             "days": days,
             "others": others,

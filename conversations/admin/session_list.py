@@ -21,6 +21,7 @@ from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from unfold.decorators import display
 
+from channels_out.kinds import Channel
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.base import ClientsOwn
@@ -31,8 +32,10 @@ from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversa
 from conversations.services.keeping import searching
 
 SNIPPET = 90
+BEFORE = 20  # characters before a word that was searched for
 CONTACTS_FOUND = 200
-FROM, TO, CLIENT = "started_at__gte", "started_at__lt", "client__id__exact"
+LEFT_OUT = "convo_left_out"  # of the request: what a search did not look at, in sentences
+FROM, TO, CLIENT, CHANNEL = "started_at__gte", "started_at__lt", "client__id__exact", "channel__exact"
 
 
 # --- how it is narrowed down -----------------------------------------------------------------------------------------
@@ -85,6 +88,12 @@ class SessionChangeList(LongChangeList):
         return self.request.GET.get(WaitsFor.parameter_name) == "person"
 
     @property
+    def left_out(self) -> list[str]:
+        """Where a search did not look, in sentences."""
+        sentences: list[str] = getattr(self.request, LEFT_OUT, [])
+        return sentences
+
+    @property
     def filters_as_query(self) -> str:
         """The filters, for a page about all that match."""
         return self.get_query_string(remove=["p"])
@@ -124,6 +133,13 @@ class SessionChangeList(LongChangeList):
 
     def _back(self, name: str) -> Span:
         return Span(f"← {name}", self.get_query_string(remove=[FROM, TO, "p"]))
+
+
+def _place(request: HttpRequest) -> searching.Place:
+    """Where the list's filters have a search look."""
+    asked = request.GET
+    channel = asked.get(CHANNEL, "")
+    return searching.Place(channel if channel in set(Channel) else "", _time(asked.get(FROM)), _time(asked.get(TO)))
 
 
 def _time(text: Any) -> datetime | None:
@@ -189,8 +205,9 @@ class SessionList(LongList):
             people = self._people(request).filter(_named(term)).values_list(Coalesce("merged_into", "pk"), flat=True)
             found = Q(contact__in=list(people[:CONTACTS_FOUND]))
             clients = access.clients_of(request.user).order_by("name", "pk").values_list("pk", flat=True)
-            said_in = searching.sessions_that_say(self._chosen(request, list(clients)), term)
-            return queryset.filter(found | Q(pk__in=said_in) if said_in else found), False
+            said = searching.search(self._chosen(request, list(clients)), term, _place(request))
+            setattr(request, LEFT_OUT, said.left_out)
+            return queryset.filter(found | Q(pk__in=said.sessions) if said.sessions else found), False
 
     def _chosen(self, request: HttpRequest, clients: list[UUID]) -> list[UUID]:
         """The client that the list is narrowed to, else all of them."""
@@ -281,19 +298,26 @@ class SessionList(LongList):
 
 def _found(session: Any) -> SafeString:
     """What of the session answers the search, with the words that were asked for, as a link to that entry."""
-    found, upto, parts = session.found, 0, []
+    found, parts = session.found, []
+    upto = _beginning(found.text, found.highlights[0][0]) if found.highlights else 0
+    cut = "…" if upto else ""
     for start, end in found.highlights:
         parts += [(plainly(found.text[upto:start]), plainly(found.text[start:end]))]
         upto = end
-    text = format_html("{}{}", format_html_join("", "{}<mark>{}</mark>", parts), plainly(found.text[upto:]))
+    text = format_html("{}{}{}", cut, format_html_join("", "{}<mark>{}</mark>", parts), plainly(found.text[upto:]))
     at = f"?at={found.position}" if found.position else ""
     return format_html(
-        '<a class="sl-said" dir="auto" href="{}{}">{}</a><span class="sl-small">{}</span>',
+        '<div><a class="sl-said" dir="auto" href="{}{}">{}</a><span class="sl-small">{}</span></div>',
         reverse("admin:conversations_conversation_change", args=[session.pk]),
         at,
         text,
         f"entry {found.position}" if found.position else "summary",
     )
+
+
+def _beginning(text: str, first: int) -> int:
+    """Where what is shown begins, so that the first word that was asked for is in the two lines that there are."""
+    return text.rfind(" ", 0, first - BEFORE) + 1 if first > 2 * BEFORE else 0
 
 
 def _named(term: str) -> Q:

@@ -17,6 +17,7 @@ from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
 from conversations.admin import access, entries
+from conversations.admin.base import Crumb
 from conversations.admin.deeds import DEEDS, position_of, staff, whole
 from conversations.admin.entries import Entry, Stretch
 from conversations.admin.long_list import LongList
@@ -72,7 +73,8 @@ class TranscriptPage(LongList):
                 **self._context(request, conversation),
                 **(extra_context or {}),
                 "opts": self.opts,
-                "title": f"{entries.plainly(str(conversation.contact))} on {conversation.channel}",
+                "title": entries.title_of(conversation),
+                "object": Crumb(conversation, entries.title_of(conversation)),
                 "stretch": stretch,
                 "at": at,
             },

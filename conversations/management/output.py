@@ -3,21 +3,49 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from conversations.models import Contact
+from conversations.services.clients import setup
 from conversations.services.errors import DomainError
 
 
 def print_json(command: BaseCommand, **facts: Any) -> None:
     """One object on standard output, for scripts."""
     command.stdout.write(json.dumps(facts, default=str))
+
+
+def ask_for_contact(parser: CommandParser) -> None:
+    """--client, and --contact or --user-id."""
+    parser.add_argument("--client", required=True, help="The client's sub-domain.")
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--contact", help="The contact's id.")
+    who.add_argument("--user-id", help="The contact's user id.")
+
+
+def contact_of(options: Mapping[str, Any]) -> Contact:
+    """Whom `ask_for_contact` named; of two who were merged, the person. Raises CommandError, and what
+    `setup.client_named` raises."""
+    client = setup.client_named(options["client"])
+    found = Contact.objects.select_related("client", "merged_into__client").filter(client=client)
+    if options["contact"]:
+        try:
+            contact = found.filter(pk=UUID(options["contact"])).first()
+        except ValueError:
+            raise CommandError("--contact must be a contact's id.") from None
+    else:
+        contact = found.filter(user_id=options["user_id"]).first()
+    if contact is None:
+        raise CommandError("This client has no such contact.")
+    return contact.merged_into or contact
 
 
 @contextmanager

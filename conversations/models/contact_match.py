@@ -28,6 +28,7 @@ class ContactMatch(models.Model):
 
         SAME_PHONE = "same_phone", "both have the same phone"
         SAME_MESSAGE = "same_message", "one message named an address of each"
+        MOVED = "moved", "the channel said that the one's address became the other's"
 
     class State(models.TextChoices):
         """See the drawing."""
@@ -62,7 +63,7 @@ class ContactMatch(models.Model):
             models.UniqueConstraint(name="one_match_per_pair", fields=["first", "second"]),
             models.CheckConstraint(name="match_in_order", condition=models.Q(first__lt=models.F("second"))),
             models.CheckConstraint(
-                name="match_evidence_known", condition=models.Q(evidence__in=["same_phone", "same_message"])
+                name="match_evidence_known", condition=models.Q(evidence__in=["same_phone", "same_message", "moved"])
             ),
             models.CheckConstraint(
                 name="match_state_known",

@@ -167,6 +167,37 @@ def test_what_is_no_turn_is_kept_with_its_reason(name: str, kind: str, reason: s
 
 
 @pytest.mark.parametrize(
+    ("said", "moved"),
+    [
+        ({}, (("phone", "51999999999", "51977777777"),)),
+        (
+            {"wa_id": None, "new_wa_id": "51977777777", "type": "customer_changed_number"},
+            (("phone", ANA.address, "51977777777"),),
+        ),
+        (
+            {"user_id": "PE.2", "previous_user_id": "PE.1"},
+            (("phone", "51999999999", "51977777777"), ("bsuid", "PE.1", "PE.2")),
+        ),
+        ({"type": "user_changed_user_id", "user_id": "PE.2", "previous_user_id": "PE.1"}, (("bsuid", "PE.1", "PE.2"),)),
+        ({"wa_id": "51999999999"}, ()),
+        ({"wa_id": "PE.1"}, ()),
+        ({"wa_id": ["51977777777"]}, ()),
+        ({"type": "customer_identity_changed"}, ()),
+        ({"type": 7}, ()),
+    ],
+)
+def test_a_system_message_says_which_address_became_which(
+    said: dict[str, Any], moved: tuple[tuple[str, str, str], ...]
+) -> None:
+    payload = json.loads((PAYLOADS / "system.json").read_text())
+    payload["entry"][0]["changes"][0]["value"]["messages"][0]["system"] |= said
+    (event,) = parsed(payload)
+    assert isinstance(event, Unhandled)
+    assert tuple((each.kind.value, each.before, each.after) for each in event.moved) == moved
+    assert parsed(event.raw) == [event]
+
+
+@pytest.mark.parametrize(
     ("name", "sender"),
     [
         ("bsuid_and_phone", Sender(ANA.address, ANA.kind, ANA.phone, ANA.name, ((AddressKind.BSUID, "PE.1234"),))),

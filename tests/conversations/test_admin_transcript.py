@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import pytest
@@ -31,6 +32,7 @@ def test_the_page_shows_who_said_what_and_what_became_of_it(viewer, session):
     assert "+51999999999" in html
     assert 'data-status="delivered"' in html
     assert "What the assistant was told" in html
+    assert re.search(r"<h1.*Ann on \w+.*</h1>", html, re.DOTALL), "the way to it ends with its name"
     assert html.count("cv-entry cv-theirs") == 1
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -308,6 +309,28 @@ def test_a_certificate_that_was_changed_is_not_ours(door):
             erasing.verify(changed)
 
 
+def test_a_certificate_names_whom_it_is_about_to_who_knows_the_id(door, settings, monkeypatch, capsys):
+    contact = a_life(door)
+    session = contact.conversations.first().pk
+    out = io.StringIO()
+    call_command("erase_contact", client="shop", contact=str(contact.pk), stdout=out)
+
+    def verify(about):
+        monkeypatch.setattr("sys.stdin", io.StringIO(out.getvalue()))
+        call_command("verify_certificate", about=about)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    old, settings.SECRET_KEY = settings.SECRET_KEY, "another key " * 5
+    with pytest.raises(CommandError, match="SECRET_KEY_FALLBACKS"):
+        verify(str(contact.pk))
+    settings.SECRET_KEY_FALLBACKS = [old]
+    assert verify(str(contact.pk)) == "It names the contact of this id."
+    assert verify(str(session)) == "It names the session of this id."
+    for nobody in (str(uuid4()), "", "None"):
+        with pytest.raises(CommandError, match="names nothing of this id"):
+            verify(nobody)
+
+
 def test_the_commands_count_erase_and_verify(door, shop, monkeypatch, capsys):
     a_life(door)
     call_command("erase_contact", client=shop.sub_domain, user_id="zeb-77", dry_run=True)
@@ -329,6 +352,7 @@ def test_managers_erase_in_the_back_office(door, shop, role, may):
     page = reverse("admin:conversations_contact_change", args=[contact.pk])
     assert "2 sessions" in http.get(page).content.decode()
     erase = reverse("admin:conversations_contact_erase", args=[contact.pk])
+    assert ("2 sessions" in http.get(erase).content.decode()) is may, "what it would remove, where it is asked"
     answer = http.post(erase)
     assert Contact.objects.filter(pk=contact.pk).exists() is not may
     if may:
@@ -336,6 +360,8 @@ def test_managers_erase_in_the_back_office(door, shop, role, may):
         shown = http.get(answer["Location"]).content.decode()
         assert "finished" in shown
         assert Erasure.objects.get().certificate in shown
+        assert "It verifies." in shown
+        assert "&quot;asked_by&quot;: &quot;mona&quot;" in shown
         assert traces() == {}
     else:
         assert answer.status_code == 403

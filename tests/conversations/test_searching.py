@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
 
 import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Client, Membership
-from conversations.services.keeping import remembering
+from conversations.admin import session_list
+from conversations.models import Client, Conversation, Membership
+from conversations.services.keeping import remembering, searching
 from conversations.services.session import closing
 from conversations.services.session.ledger import SYSTEM
 from tests.conversations.back_office import sign_in
@@ -87,12 +90,13 @@ def test_staff_see_where_it_was_said_and_get_there(door, shop):
         old = door.says(text, user_id="old", phone="+51999000071", message_id=f"old {number}")["conversation_id"]
     closing.close(old, ended_by="system", actor=SYSTEM, now=timezone.now())
     remembering.remember_ended()
-    for number, text in enumerate(["A teapot", "a KETTLE, and more kettles", "Yes?"]):
+    long = "I have had it for quite a while now and would not like to be without it: a KETTLE, and more kettles"
+    for number, text in enumerate(["A teapot", long, "Yes?"]):
         new = door.says(text, user_id="new", message_id=f"new {number}")["conversation_id"]
     staff = sign_in("ann", shop, Membership.Role.VIEWER)
     page = staff.get(LIST, {"q": "kettle"}).content.decode()
     assert f'{old}/change/?at=4">My <mark>kettle</mark> &lt;b&gt;leaks&lt;/b&gt;</a>' in page
-    assert f'{new}/change/?at=4">a <mark>KETTLE</mark>, and more <mark>kettles</mark></a>' in page
+    assert f'{new}/change/?at=4">…to be without it: a <mark>KETTLE</mark>, and more <mark>kettles</mark></a>' in page
     assert "<mark>" not in staff.get(LIST, {"q": "new"}).content.decode(), "found by who it is with"
 
 
@@ -110,6 +114,8 @@ def test_staff_find_by_meaning_where_that_is_configured(door, shop, settings):
         assert listed("boiler") == [kettle]
         index.fail_next(Fault(status=401))
         assert listed("boiler") == [], "and no error"
+        index.fail_next(Fault(status=401))
+        assert "By meaning nothing was searched" in staff.get(LIST, {"q": "boiler"}).content.decode()
 
 
 def test_of_very_many_clients_the_chosen_one_is_searched(door, shop):
@@ -118,3 +124,65 @@ def test_of_very_many_clients_the_chosen_one_is_searched(door, shop):
     boss = sign_in("boss")
     narrowed = boss.get(LIST, {"q": "teapot", "client__id__exact": str(shop.pk)})
     assert [str(each.pk) for each in narrowed.context["cl"].result_list] == [session]
+
+
+def found(query: str, **filters: str) -> tuple[set[str], str]:
+    """What a superuser finds, and the page."""
+    page = sign_in(f"boss {uuid4()}").get(LIST, {"q": query, **filters})
+    return {str(each.pk) for each in page.context["cl"].result_list}, page.content.decode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["kettle tomorrow", '"the kettle" leaks', "-teapot kettle", "NUMERO", "numéro", "стекло", "水壶", "e-mail", "ettl"],
+)
+def test_an_open_session_is_found_by_all_its_words_however_they_are_written(door, query):
+    for number, text in enumerate(["My número: the kettle, it leaks", "Стекло. 我的水壶漏水", "By E-mail. TOMORROW"]):
+        session = door.says(text, message_id=f"m{number}")["conversation_id"]
+    assert found(query)[0] == {session}
+
+
+@pytest.mark.parametrize(
+    "query", ["kettle -leaks", '"kettle the"', '"leaks by"', "kettle teapot", "-kettle", ".*", "k%e"]
+)
+def test_an_open_session_is_not_found_by_what_it_does_not_say(door, query):
+    for number, text in enumerate(["My número: the kettle, it leaks", "By E-mail"]):
+        door.says(text, message_id=f"m{number}")
+    assert found(query)[0] == set()
+
+
+def test_sessions_that_ended_and_are_not_in_memory_are_found(door):
+    guest = door.says("My kettle leaks")["conversation_id"]
+    waits = door.says("A kettle for me", user_id="bob", phone="+51999000072")["conversation_id"]
+    for session in (guest, waits):
+        closing.close(session, ended_by="system", actor=SYSTEM, now=timezone.now())
+    sessions, page = found("kettle")
+    assert sessions == {guest, waits}
+    assert "My <mark>kettle</mark> leaks</a>" in page
+
+
+def test_every_open_session_is_searched_and_the_page_says_where_that_took_too_long(door, monkeypatch):
+    monkeypatch.setattr(searching, "AT_ONCE", 1)
+    old, *_ = [
+        door.says("A kettle" if who == "old" else "Hello", user_id=who)["conversation_id"] for who in ("old", "new")
+    ]
+    assert found("kettle")[0] == {old}
+    monkeypatch.setattr(searching, "SECONDS", 0)
+    sessions, page = found("kettle")
+    assert (sessions, "Of 2 sessions that are open or not remembered, the newest 1 were searched" in page) == (
+        set(),
+        True,
+    )
+    assert found("kettle", status__exact="active")[0] == set()
+    Conversation.objects.filter(pk=old).update(started_at=timezone.now() - timedelta(days=3))
+    last_week = (timezone.now() - timedelta(days=7)).isoformat(), (timezone.now() - timedelta(days=1)).isoformat()
+    assert found("kettle", **dict(zip((session_list.FROM, session_list.TO), last_week, strict=True)))[0] == {old}
+
+
+def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monkeypatch):
+    monkeypatch.setattr(searching, "FOUND", 1)
+    by_sms = ended(door, "A kettle", channel="sms")
+    ended(door, "A kettle, a kettle, a kettle", channel="whatsapp")
+    sessions, page = found("kettle", channel__exact="sms")
+    assert sessions == {by_sms}
+    assert "More than 1 ended sessions say so" in page

@@ -8,9 +8,12 @@ import pytest
 from django.db import connection
 from django.test import Client as HttpClient
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
-from conversations.models import Chunk, Contact, ContactIdentity, Conversation, InboundEvent, Message
+from conversations.models import Chunk, Contact, ContactIdentity, ContactMatch, Conversation, InboundEvent, Message
 from conversations.services.clients import setup
+from conversations.services.forgetting import erasing
+from conversations.services.session.ledger import SYSTEM
 from conversations.services.session.sessions import get_active_conversation
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -266,3 +269,48 @@ def test_an_inactive_client_is_nobody(meta, account):
     account.client.save()
     assert post(meta.text_webhook("Hello"))[0] == 403
     assert not Conversation.objects.exists()
+
+
+def changes_number(meta, before, after):
+    """Meta says that the person has another number."""
+    said = {"body": "User changed number", "wa_id": after, "type": "user_changed_number"}
+    item = {
+        "from": before,
+        "id": f"wamid.{before}-{after}",
+        "timestamp": "1754119029",
+        "type": "system",
+        "system": said,
+    }
+    return post(meta.webhook(messages=[item]))
+
+
+def test_who_takes_another_number_is_the_same_person_and_the_old_number_somebody_else(meta, account):
+    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    session = Conversation.objects.get()
+    for _ in range(2):  # delivered twice
+        assert changes_number(meta, "51999999999", "51977777777")[1]["data"]["recorded"] == 1
+    reply_to_all()
+    send_all()
+    assert meta.sent[-1].to == "51977777777", "what was owed goes to the new number"
+    post(meta.text_webhook("It is me", sender="51977777777", name="Ana"))
+    post(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
+    ana, bob = Contact.objects.filter(merged_into=None).order_by("created_at")
+    assert (ana.pk, ana.phone, bob.phone) == (session.contact_id, "+51977777777", "+51999999999")
+    assert list(session.chunks.filter(role="user").values_list("content", flat=True)) == ["Hello", "It is me"]
+    assert session.events.filter(kind="address_changed", actor="contact").count() == 1
+    erasing.begin(ana.pk, actor=SYSTEM, now=timezone.now())
+    assert not InboundEvent.objects.exists(), "what was kept and names either number is gone"
+
+
+def test_a_new_number_that_we_know_is_noted_for_staff(meta, account):
+    for number in ("51999999999", "51977777777"):
+        post(meta.text_webhook("Hello", sender=number, name="Ana"))
+    changes_number(meta, "51999999999", "51977777777")
+    match = ContactMatch.objects.get()
+    assert (match.evidence, match.state, match.channel) == ("moved", "open", "whatsapp")
+    assert set(ContactIdentity.objects.values_list("address", flat=True)) == {"51999999999", "51977777777"}
+
+
+def test_a_number_that_nobody_has_changes_nothing(meta, account):
+    changes_number(meta, "51999999999", "51977777777")
+    assert not Contact.objects.exists()

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from conversations.management.output import refusals
+from conversations.management.output import ask_for_contact, contact_of, refusals
 from conversations.models import Erasure
-from conversations.services.clients import setup
 from conversations.services.forgetting import erasing
-from conversations.services.people import contacts
 from conversations.services.session.ledger import Actor, Kind
 
 
@@ -19,30 +17,32 @@ class Command(BaseCommand):
     help = "Remove all that is held of a contact, for good, and print the certificate."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--client, --user-id, --dry-run."""
-        parser.add_argument("--client", required=True, help="The client's sub-domain.")
-        parser.add_argument("--user-id", required=True, help="The contact's user id.")
+        """--client, --contact or --user-id, --dry-run."""
+        ask_for_contact(parser)
         parser.add_argument("--dry-run", action="store_true", help="Count what would be removed, remove nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Erase."""
         with refusals():
-            client = setup.client_named(options["client"])
-            contact = contacts.known_as(client, options["user_id"])
-            if contact is None:
-                raise CommandError("This client has no such contact.")
+            contact = contact_of(options)
             if options["dry_run"]:
                 self._count(erasing.preview(contact))
                 self.stdout.write("Dry run: nothing was changed.")
                 return
             now = timezone.now()
-            erasure = erasing.begin(contact.pk, actor=Actor(Kind.SYSTEM, "erase_contact"), now=now, client=client)
+            erasure = erasing.begin(
+                contact.pk, actor=Actor(Kind.SYSTEM, "erase_contact"), now=now, client=contact.client
+            )
         self._count(erasure.removed)
         erasing.go_on(now)
         erasure = Erasure.objects.get(pk=erasure.pk)
         if not erasure.finished_at:
-            self.stderr.write(f"Global memory is not cleared yet ({erasure.problem}); the sweep goes on with it.")
-        self.stdout.write(erasure.certificate or f"The certificate of {erasure.pk} follows.")
+            self.stderr.write(
+                f"Not over yet ({erasure.problem}): every sweep goes on with it, and the certificate will be on the "
+                f"page of the erasure {erasure.pk} in the back office."
+            )
+            return
+        self.stdout.write(erasure.certificate)
 
     def _count(self, removed: dict[str, int]) -> None:
         for name, count in removed.items():

@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
-from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from conversations.management.output import print_json, refusals
-from conversations.services.clients import setup
+from conversations.management.output import ask_for_contact, contact_of, print_json, refusals
 from conversations.services.export import person
-from conversations.services.people import contacts
 from conversations.services.session.ledger import Actor, Kind
 
 
@@ -24,21 +21,18 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """--client, --contact or --user-id, --to."""
-        parser.add_argument("--client", required=True, help="The client's sub-domain.")
-        who = parser.add_mutually_exclusive_group(required=True)
-        who.add_argument("--contact", help="The contact's id.")
-        who.add_argument("--user-id", help="The contact's user id.")
+        ask_for_contact(parser)
         parser.add_argument("--to", required=True, help="The file, which is there whole or as it was before.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Export."""
         with refusals():
-            client = setup.client_named(options["client"])
+            contact = contact_of(options)
             export = person.export(
-                _contact_id(client, options),
+                contact.pk,
                 actor=Actor(Kind.SYSTEM, "export_contact"),
                 now=timezone.now(),
-                client=client,
+                client=contact.client,
                 progress=lambda kind, count: self.stderr.write(f"  {kind}: {count:,}"),
             )
         target = Path(options["to"])
@@ -46,19 +40,6 @@ class Command(BaseCommand):
             for piece in export.pieces():
                 file.write(piece)
         print_json(self, file=str(target), bytes=target.stat().st_size, rows=export.counts)
-
-
-def _contact_id(client: Any, options: dict[str, Any]) -> UUID:
-    """Whom the options name. Raises CommandError."""
-    if options["contact"]:
-        try:
-            return UUID(options["contact"])
-        except ValueError:
-            raise CommandError("--contact must be a contact's id.") from None
-    found = contacts.known_as(client, options["user_id"])
-    if found is None:
-        raise CommandError("This client has no such contact.")
-    return found.pk
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from conversations.services.clients.channel_accounts import as_account
 from conversations.services.delivering import plain_receipts, receipts
 from conversations.services.delivering.reply_window import SENT_AT
 from conversations.services.errors import UnavailableError
+from conversations.services.people import readdressing
 from conversations.services.people.contacts import Person
 
 log = logging.getLogger(__name__)
@@ -283,6 +284,8 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         receipts.reach(account, event, keep=lambda: kept_events.keep_reached(adapter, account, event))
         outcome.receipts += 1
     else:
+        for moved in event.moved:
+            readdressing.follow(account.client, account.channel, moved, event.message_id)
         kept_events.keep_unhandled(adapter, account, event, event.reason)
         outcome.recorded += 1
 

@@ -1,82 +1,195 @@
-"""Finding sessions by what was said in them: ended ones in global memory, open ones in their newest chunks."""
+"""Finding sessions by what was said in them: in global memory, and in the entries of those that it does not hold."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
 from uuid import UUID
 
-from conversations.models import SAID, Chunk, Conversation, corrected_text
-from conversations.services.database import column, let_go
+from conversations.models import Chunk, Conversation, corrected_text
+from conversations.services.database import column, let_go, rows
 from memory import services as memory
 from memory.snippets import Snippet, best, pieces
-from memory.words import fold, parse, words
+from memory.words import Query, fold, parse, words
 
-OPEN_SEARCHED = 2_000  # of the open sessions, the newest
-CHUNKS_SEARCHED = 200  # of each of them, the newest
+ENDED_LOOKED_AT = 10_000  # of each client's sessions, the newest: among these are ended ones that are not remembered
+CHUNKS_SEARCHED = 200  # of each session, the newest
+AT_ONCE = 2_000  # sessions
+SECONDS = 1.0  # after which no more of them are searched
 MOST_CLIENTS = 50  # searched at once
 MOST_BY_MEANING = 3  # clients: each is asked for over the network
 FOUND = 200
+_ACCENTED = range(0x00C0, 0x0530)  # Latin, Greek, Cyrillic: where letters have capitals and accents
 
-# An entry that holds every word, whatever else. Bounded by the sessions that are open, however many have ended.
-_OPEN_THAT_SAY = """
-SELECT s.id FROM (
-    SELECT id, last_position, started_at FROM conversations
-    WHERE client_id = ANY ($1::uuid[]) AND status IN ('active', 'stale')
-    ORDER BY started_at DESC, id DESC LIMIT $3) s
-WHERE EXISTS (
-    SELECT FROM conversation_chunks c
-    WHERE c.conversation_id = s.id AND c.position > s.last_position - $4 AND c.role IN ('user', 'voice', 'ai')
-      AND c.content ILIKE ALL ($2::text[]))
-ORDER BY s.started_at DESC, s.id DESC LIMIT $5"""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where is looked: on a channel ('': on any), in sessions that began at a moment or later, and before another."""
+
+    channel: str = ""
+    began_from: datetime | None = None
+    began_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Said:
+    """The sessions that were found, and in sentences where was not looked."""
+
+    sessions: list[UUID] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
 
 def sessions_that_say(client_ids: Sequence[UUID], query: str) -> list[UUID]:
-    """The clients' sessions in which somebody said what `query` asks for, at most a few hundred of each kind.
+    """The clients' sessions in which somebody said what `query` asks for, at most a few hundred of each kind."""
+    return search(client_ids, query).sessions
 
-    Of more than MOST_CLIENTS clients, the first are searched. In sessions that are open a word is found inside longer
-    words as well; ended ones are searched as `memory` does, and of few clients by meaning too where that is possible.
+
+def search(client_ids: Sequence[UUID], query: str, place: Place = Place()) -> Said:
+    """The clients' sessions in which somebody said what `query` asks for, open, ended and archived.
+
+    Ended ones are searched as `memory` does, and of few clients by meaning too where that is possible. Those that
+    memory does not hold, which are open, a guest's, or not remembered yet, are read themselves, the newest first and
+    for about SECONDS: there a word is found inside longer words as well.
     """
-    searched = list(client_ids[:MOST_CLIENTS])
-    if not parse(query).wanted or not searched:
-        return []
-    patterns = [f"%{_literally(word)}%" for word in _plain_words(query)]
-    found = list(column(_OPEN_THAT_SAY, searched, patterns, OPEN_SEARCHED, CHUNKS_SEARCHED, FOUND))
+    said, searched, question = Said(), list(client_ids[:MOST_CLIENTS]), parse(query)
+    if not question.wanted or not searched:
+        return said
+    if len(client_ids) > len(searched):
+        said.left_out.append(f"Only {MOST_CLIENTS} of {len(client_ids)} clients were searched: choose one (Filters).")
+    _read_them(searched, question, place, said)
+    among = memory.Filters(channel=place.channel, ended_from=place.began_from)
     for client_id in searched:
-        found += memory.sessions_that_say(client_id, query, FOUND)
+        found = memory.sessions_that_say(client_id, query, FOUND, filters=among)
+        said.sessions += found
+        if len(found) == FOUND:
+            said.left_out.append(f"More than {FOUND} ended sessions say so, and the best {FOUND} are here: add a word.")
     if len(searched) <= MOST_BY_MEANING and memory.knows_meanings():
         for client_id in searched:
             let_go()  # no connection waits for the network
-            found += memory.sessions_that_mean(client_id, query, FOUND)
-    return list(dict.fromkeys(found))
+            found, problem = memory.sessions_that_mean(client_id, query, FOUND, filters=among)
+            said.sessions += found
+            if problem:
+                said.left_out.append(f"By meaning nothing was searched just now ({problem}); by words all the same.")
+    said.sessions = list(dict.fromkeys(said.sessions))
+    said.left_out = list(dict.fromkeys(said.left_out))
+    return said
 
 
+# --- those that memory does not hold ----------------------------------------------------------------------------------
+# $1 clients, $2 channel, $3 and $4 began from and before; of each client's newest $5, those that ended.
+_NOT_IN_MEMORY = """
+    SELECT id, last_position, started_at FROM conversations
+    WHERE client_id = ANY ($1::uuid[]) AND status IN ('active', 'stale')
+      AND ($2::text = '' OR channel = $2) AND started_at >= COALESCE($3::timestamptz, '-infinity')
+      AND started_at < COALESCE($4::timestamptz, 'infinity')
+    UNION ALL
+    SELECT s.id, s.last_position, s.started_at FROM unnest($1::uuid[]) AS of_client
+    CROSS JOIN LATERAL (
+        SELECT id, status, channel, remembered_at, last_position, started_at FROM conversations
+        WHERE client_id = of_client AND started_at >= COALESCE($3::timestamptz, '-infinity')
+          AND started_at < COALESCE($4::timestamptz, 'infinity')
+        ORDER BY started_at DESC, id DESC LIMIT $5) s
+    WHERE s.status IN ('expired', 'closed') AND s.remembered_at IS NULL AND ($2::text = '' OR s.channel = $2)
+    ORDER BY 3 DESC, 1 DESC"""
+
+# Of the sessions $1, that reached the positions $2, those that say all of $3 and nothing of $4.
+_THAT_SAY = """
+    SELECT s.id FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS s (id, last_position, place)
+    CROSS JOIN LATERAL (
+        SELECT string_agg(c.content, chr(1)) AS said FROM conversation_chunks c
+        WHERE c.conversation_id = s.id AND c.position > s.last_position - $5 AND c.role IN ('user', 'voice', 'ai')) t
+    WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])
+    ORDER BY s.place LIMIT $6"""
+
+
+def _read_them(client_ids: Sequence[UUID], question: Query, place: Place, said: Said) -> None:
+    until = time.monotonic() + SECONDS
+    values = (place.channel, place.began_from, place.began_before, ENDED_LOOKED_AT)
+    sessions = rows(_NOT_IN_MEMORY, list(client_ids), *values)
+    asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
+    for start in range(0, len(sessions), AT_ONCE):
+        batch = sessions[start : start + AT_ONCE]
+        if start and time.monotonic() > until:
+            said.left_out.append(
+                f"Of {len(sessions):,} sessions that are open or not remembered, the newest {start:,} were searched, "
+                f"back to {batch[0][2].astimezone(UTC):%Y-%m-%d %H:%M} UTC: narrow it down by date or channel."
+            )
+            return
+        ids, reached = [pk for pk, _, _ in batch], [last for _, last, _ in batch]
+        left = FOUND - len(said.sessions)
+        said.sessions += column(_THAT_SAY, ids, reached, *asked, CHUNKS_SEARCHED, left)
+        if len(said.sessions) >= FOUND:
+            said.left_out.append(f"The newest {FOUND} open sessions that say so are here: narrow it down.")
+            return
+
+
+# --- patterns ---------------------------------------------------------------------------------------------------------
+_GAP = "[^[:alnum:]\x01]"  # within an entry: \x01 stands between two
+
+
+def _pattern(term: Sequence[str]) -> str:
+    """For PostgreSQL's ~: the words of the term in a row, in whatever case and with whatever accents. (To lower a text
+    first takes several times as long as to look for all ways to write a word, and does what the locale can.)"""
+    return "".join(_followed(word) for word in term[:-1]) + _written(term[-1])
+
+
+def _followed(word: str) -> str:
+    unspaced = len(word) == 1 and not word.isascii()  # as Chinese is written: each character counts as a word
+    return _written(word) + _GAP + ("*" if unspaced else "+")
+
+
+def _written(word: str) -> str:
+    """A word is letters and digits alone, none of which means anything to a pattern."""
+    ways = _ways_to_write()
+    return "".join(f"[{letter}{ways[letter]}]" if letter in ways else letter for letter in word)
+
+
+@cache
+def _ways_to_write() -> dict[str, str]:
+    """By letter as it is asked for, those that count as it."""
+    ways: dict[str, str] = {}
+    for letter in map(chr, (*range(ord("A"), ord("Z") + 1), *_ACCENTED)):
+        plain = fold(letter)
+        if len(plain) == 1 and plain != letter:
+            ways[plain] = ways.get(plain, "") + letter
+    return ways
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
 def shown_of(sessions: Iterable[Conversation], query: str) -> dict[UUID, Snippet]:
     """What each of the sessions says of what `query` asks for: the entry that fits best, or the summary. Those that say
     nothing of it are missing."""
-    if not parse(query).wanted:
+    question = parse(query)
+    if not question.wanted:
         return {}
     ids = [session.pk for session in sessions]
     found = {key: each for key, each in memory.shown_of(ids, query).items() if each.highlights}
-    return {**found, **_shown_of_open([key for key in ids if key not in found], query)}
+    return {**found, **_shown_of_entries([key for key in ids if key not in found], question)}
 
 
-def _shown_of_open(ids: Sequence[UUID], query: str) -> dict[UUID, Snippet]:
-    """Of the newest entries of each session, the newest that has every word."""
-    asked = [fold(word) for word in _plain_words(query)]
-    newest = Chunk.objects.filter(conversation__in=ids, role__in=SAID)
-    for word in _plain_words(query):
-        newest = newest.filter(content__icontains=word)
-    newest = newest.annotate(reads=corrected_text()).order_by("conversation", "-position").distinct("conversation")
+_ENTRIES = """
+    SELECT c.id FROM unnest($1::uuid[]) AS s (id)
+    CROSS JOIN LATERAL (
+        SELECT k.id FROM conversation_chunks k
+        WHERE k.conversation_id = s.id AND k.role IN ('user', 'voice', 'ai') AND k.content ~ ANY ($2::text[])
+        ORDER BY k.position DESC LIMIT $3) c"""
+_ENTRIES_LOOKED_AT = 20  # of each session, the newest that hold any of the words
+
+
+def _shown_of_entries(ids: Sequence[UUID], question: Query) -> dict[UUID, Snippet]:
+    """Of each session the entry that holds most of what is wanted; of several the newest."""
+    wanted = {word for term in question.wanted for word in term}
+    entries = column(_ENTRIES, list(ids), [_written(word) for word in wanted], _ENTRIES_LOOKED_AT) if ids else ()
+    said = Chunk.objects.filter(pk__in=list(entries)).annotate(reads=corrected_text()).order_by("-position")
+    texts: dict[UUID, list[tuple[int | None, str]]] = {}
+    for session, position, text in said.values_list("conversation", "position", "reads"):
+        texts.setdefault(session, []).append((position, text))
     shown = {}
-    for session, position, text in newest.values_list("conversation", "position", "reads"):
-        named = {word: word for word in words(text) if any(part and part in word for part in asked)}
-        shown[session] = best(pieces([(position, text)]), named)
+    for session, theirs in texts.items():
+        among = {word for _, text in theirs for word in words(text)}
+        named = {word: part for word in among for part in wanted if part in word}
+        shown[session] = best(pieces(theirs), named)
     return shown
-
-
-def _plain_words(query: str) -> list[str]:
-    return [word for word in query.replace('"', " ").split() if not word.startswith("-")]
-
-
-def _literally(word: str) -> str:
-    return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

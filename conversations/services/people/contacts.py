@@ -83,7 +83,7 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
     )
     if by_phone := known.filter(kind=AddressKind.PHONE).first():
         return by_phone.contact
-    if person.phone and (same_phone := _by_phone(client, channel, person.phone)):
+    if person.phone and (same_phone := find_by_phone(client, channel, person.phone)):
         return same_phone
     if by_any := known.first():
         return by_any.contact
@@ -96,7 +96,7 @@ def _own_id(person: Person) -> str:
     return next((address for kind, address in person.aliases if kind == AddressKind.USER), "")
 
 
-def _by_phone(client: Client, channel: str, phone: str) -> Contact | None:
+def find_by_phone(client: Client, channel: str, phone: str) -> Contact | None:
     """Who has the phone; where several do, whoever has the newest open session on the channel, else the oldest."""
     theirs = Q(conversations__channel=channel, conversations__status__in=OPEN)
     latest = Max("conversations__last_message_at", filter=theirs)
