@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0036_free_devices'),
+        ('conversations', '0037_sweep_by_index'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
