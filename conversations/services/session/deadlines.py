@@ -37,9 +37,11 @@ def sweep_due(what: str) -> str:
 # client's stale ones those that began long enough ago to expire; and those whose takeover is over.
 SWEEP_DUE = f"""
     SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
-    FROM (SELECT * FROM conversations WHERE status = 'active' AND channel <> 'web' OFFSET 0) s
-    JOIN (SELECT *, $1 - stale_after AS silent_from FROM clients OFFSET 0) c
-      ON c.id = s.client_id AND s.last_message_at <= c.silent_from
+    FROM (
+        SELECT * FROM conversations
+        WHERE status = 'active' AND channel <> 'web'
+          AND last_message_at <= (SELECT max($1 - stale_after) FROM clients) OFFSET 0) s
+    JOIN clients c ON c.id = s.client_id
     UNION ALL
     SELECT s.id, 'expired'
     FROM (SELECT *, $1 - expire_after AS silent_from FROM clients OFFSET 0) c, LATERAL (
