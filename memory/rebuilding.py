@@ -36,14 +36,34 @@ def begin(kind: str, *, restart: bool = False) -> MemoryRebuild:
     if kind == Kind.PINECONE and not is_configured():
         sentence = "PINECONE_API_KEY, PINECONE_HOST and a language model are needed."
         raise StoreError(sentence, code="not_configured", retryable=False)
-    host = settings.PINECONE_HOST if kind == Kind.PINECONE else ""
-    model = settings.OPENAI_EMBEDDING_MODEL if kind == Kind.PINECONE else ""
-    open_one = MemoryRebuild.objects.filter(kind=kind, ended_at=None).first()
-    if open_one and not restart and (open_one.host, open_one.model) == (host, model):
+    open_one = _broken_off(kind)
+    if open_one and not restart and _is_for_now(open_one):
         return open_one
     if open_one:
         MemoryRebuild.objects.filter(pk=open_one.pk).update(ended_at=timezone.now(), problem="begun anew")
+    host, model = _place(kind)
     return MemoryRebuild.objects.create(kind=kind, host=host, model=model)
+
+
+def preview(kind: str, *, restart: bool = False) -> tuple[int, int]:
+    """How many were done before it broke off, and how many are left to do. Changes nothing."""
+    open_one = _broken_off(kind)
+    if open_one is None or restart or not _is_for_now(open_one):
+        open_one = MemoryRebuild(kind=kind)
+    return open_one.done, left(open_one)
+
+
+def _broken_off(kind: str) -> MemoryRebuild | None:
+    return MemoryRebuild.objects.filter(kind=kind, ended_at=None).first()
+
+
+def _place(kind: str) -> tuple[str, str]:
+    """The index and the model that such a rebuild is for now."""
+    return (settings.PINECONE_HOST, settings.OPENAI_EMBEDDING_MODEL) if kind == Kind.PINECONE else ("", "")
+
+
+def _is_for_now(rebuild: MemoryRebuild) -> bool:
+    return (rebuild.host, rebuild.model) == _place(rebuild.kind)
 
 
 def left(rebuild: MemoryRebuild) -> int:

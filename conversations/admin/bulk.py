@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect
@@ -19,7 +20,7 @@ from django.views.decorators.http import require_POST
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.deeds import LONGEST_REASON, staff
-from conversations.admin.session_list import SessionList
+from conversations.admin.session_list import LEFT_OUT, SessionList
 from conversations.models import OPEN, Assistant, BulkJob, Status
 from conversations.services.errors import NotFoundError
 from conversations.services.export.sessions import lines
@@ -101,6 +102,7 @@ class BulkPages(SessionList):
             kind=kind,
             counts=counts,
             total=total,
+            left_out=getattr(request, LEFT_OUT, []),
             affected=total if kind == "export" else sum(counts.get(status, 0) for status in AFFECTED[kind]),
             too_many=bulk.MOST if len(ids) > bulk.MOST else 0,
             assistants=list(assistants.select_related("client").order_by("client__name", "key")[:500]),
@@ -134,7 +136,10 @@ class BulkPages(SessionList):
         """The sessions that `?ids=` names, or that match the filters of the list; of clients that the user manages."""
         if "ids" in request.GET:
             return self._managed(request).filter(pk__in=_uuids(request.GET["ids"]))
-        matching: QuerySet[Any] = self.get_changelist_instance(request).queryset.order_by()
+        try:
+            matching: QuerySet[Any] = self.get_changelist_instance(request).queryset.order_by()
+        except IncorrectLookupParameters:
+            raise Http404 from None
         return matching.filter(pk__in=self._managed(request).values("pk"))
 
     def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:

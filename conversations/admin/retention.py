@@ -64,7 +64,7 @@ class DaysForm(forms.Form):
         for rule in RetentionRule:
             self.fields[rule.value] = field = _days()
             default = default_days(rule)
-            said = "for ever" if default >= FOR_EVER else f"{default} days" if default else "gone with the next run"
+            said = "for ever" if default >= FOR_EVER else f"{default} days"
             field.label, field.help_text = rule.label, f"Empty: {said}"
 
     def chosen(self) -> list[Policy]:

@@ -22,26 +22,33 @@ from django.utils import timezone
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.base import Page
+from conversations.admin.deeds import DEEDS
+from conversations.admin.simulator import DEEDS as PLAYED
 from conversations.models import (
     Assistant,
+    BulkJob,
     ChannelAccount,
     Chunk,
     Client,
     Contact,
     ContactIdentity,
+    Conversation,
     Erasure,
     Feedback,
     InboundEvent,
     Membership,
     RefusedWebhooks,
     RetentionReport,
+    Turn,
 )
 from conversations.services import audit
 from conversations.services.clients import api_keys
+from conversations.services.export.transcripts import FORMATS
 from conversations.services.people import matching
 from conversations.services.session import sessions
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
+from tests.routes import ALL_ROUTES, Route
 
 pytestmark = pytest.mark.django_db
 
@@ -168,6 +175,44 @@ def test_another_clients_row_does_not_exist(houses, role):
                 assert answers[0] == answers[1], (name, method)
                 assert answers[0][0] in {302, 403, 404, 405}, name
                 http.cookies.pop("messages", None)  # which the next page would show
+
+
+def routes_of_sessions() -> list[Route]:
+    """The back office's addresses beside those that Django makes for a row: they are found, not listed."""
+    return [
+        route
+        for route in ALL_ROUTES
+        if route.pattern.startswith("/admin/conversations/") and {"pk", "kind"} & set(route.parameters)
+    ]
+
+
+def test_no_address_of_the_back_office_tells_another_client_s_id_from_one_that_never_was(houses):
+    _, neighbour = houses
+    session = Conversation.objects.filter(client=neighbour).first()
+    turn = Turn.objects.filter(conversation=session).first()
+    user = get_user_model().objects.get(username=f"user-{SECRET_WORD}")
+    job = BulkJob.objects.create(kind="close", user=user, sessions=[session.pk])
+    words = {"deed": [*DEEDS, *PLAYED], "form": FORMATS, "kind": BulkJob.Kind.values, "position": [3]}
+    http, routes = signed_in(staff("ann", shop=Role.MANAGER)), routes_of_sessions()
+    assert len(routes) >= 12
+    for route in routes:
+        missing = set(route.parameters) - {"pk", "turn_pk", *words}
+        assert not missing, f"{route}: say what its {missing} may be"
+        account = session.channel_account_id
+        theirs = account if "channelaccount" in route.pattern else job.pk if "jobs" in route.pattern else session.pk
+        for word in words.get(next((name for name in route.parameters if name in words), ""), [""]):
+            for method in (http.get, http.post):
+                answers = [
+                    said(
+                        method(f"{route.path(dict.fromkeys(words, word) | {'pk': pk, 'turn_pk': turn.pk})}?ids={pk}"),
+                        pk,
+                    )
+                    for pk in (theirs, uuid4())
+                ]
+                assert answers[0] == answers[1], (route, word, method)
+                http.cookies.pop("messages", None)
+    job.refresh_from_db()
+    assert (job.handled, Conversation.objects.get(pk=session.pk).status) == (0, "active")
 
 
 @pytest.mark.parametrize("role", ROLES)

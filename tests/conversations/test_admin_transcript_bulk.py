@@ -66,6 +66,11 @@ def test_all_that_match_are_closed_in_batches_with_a_line_in_each_ledger(manager
     assert run(manager, started["Location"]).handled == 60
 
 
+def test_filters_that_make_no_sense_are_a_404(manager, shop):
+    for query in ("?nonsense=1", "?started_at__gte=never"):
+        assert ask(manager, "close", query).status_code == 404, query
+
+
 def test_selected_ones_lead_to_the_same_question(manager, shop):
     chosen = many(shop, 5)[:2]
     answer = manager.post(

@@ -233,6 +233,26 @@ def test_the_command_writes_a_whole_file_or_none(door, shop, tmp_path, capsys, m
         call_command("export_contact", client="shop", user_id="zeb-77", to=str(tmp_path / "no" / "where.zip"))
 
 
+def test_the_command_writes_no_folder_and_no_device_and_follows_no_link(door, shop, tmp_path):
+    a_life(door)
+
+    def export_to(target):
+        call_command("export_contact", client="shop", user_id="zeb-77", to=str(target))
+
+    os.mkfifo(tmp_path / "device")
+    (tmp_path / "folder").mkdir()
+    for refused in ("device", "folder"):
+        with pytest.raises(CommandError, match="must name a file"):
+            export_to(tmp_path / refused)
+    assert stat.S_ISFIFO((tmp_path / "device").stat().st_mode)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("somebody's")
+    (tmp_path / "zeb.zip.part").symlink_to(elsewhere)
+    export_to(tmp_path / "zeb.zip")
+    assert elsewhere.read_text() == "somebody's"
+    assert {each.name for each in tmp_path.iterdir()} == {"device", "folder", "elsewhere", "zeb.zip"}
+
+
 def test_managers_take_it_in_the_back_office_and_the_trail_says_so(door, shop, neighbour):
     contact = a_life(door)
     address = reverse("admin:conversations_contact_export", args=[contact.pk])

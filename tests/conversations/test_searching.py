@@ -186,3 +186,6 @@ def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monke
     sessions, page = found("kettle", channel__exact="sms")
     assert sessions == {by_sms}
     assert "More than 1 ended sessions say so" in page
+    for kind in ("export", "close"):  # "all that match" are not all that say so
+        asked = sign_in(f"boss {uuid4()}").get(f"{LIST}bulk/{kind}/", {"q": "kettle"}).content.decode()
+        assert "More than 1 ended sessions say so" in asked

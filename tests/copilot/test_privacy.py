@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test import Client as HttpClient
+from django.urls import resolve
 from django.utils import timezone
 
 from conversations.engines.contract import Reply
@@ -23,6 +24,7 @@ from conversations.services.web.copilot_turns import Question
 from conversations.services.web.copilot_writing import Claim, Piece, claim, keep, keep_pieces
 from tests import factories
 from tests.copilot.reading import user
+from tests.routes import COPILOT
 
 pytestmark = pytest.mark.django_db
 
@@ -83,6 +85,11 @@ def calls(session_id: Any, turn_id: Any, chunk_id: Any) -> list[tuple[str, str, 
         ("PUT", f"/copilot/messages/{chunk_id}/feedback", {"rating": "up"}),
         ("GET", f"/copilot/stream/{turn_id}", None),
     ]
+
+
+def test_every_route_that_names_something_is_called() -> None:
+    called = {f"/{resolve(path.partition('?')[0]).route}" for _, path, _ in calls(NEVER, NEVER, 1)}
+    assert {str(route) for route in COPILOT if route.parameters} <= called
 
 
 def test_somebody_else_s_session_answers_as_one_that_never_was(ann: Any, bob: Any) -> None:

@@ -99,6 +99,8 @@ def test_a_provider_that_fails_is_tried_again_and_then_it_goes_on_where_it_broke
             rebuilding.go_on(rebuild, sleep=lambda _seconds: None)
     resumed = rebuilding.begin("pinecone")
     assert (resumed.pk, resumed.done, resumed.after) == (rebuild.pk, 3, ended[2])
+    assert rebuilding.preview("pinecone") == (3, 3)
+    assert rebuilding.preview("pinecone", restart=True) == (0, 6)
     assert resumed.problem.startswith("unreachable")
     assert rebuilding.go_on(resumed).done == 6
     assert len(state(index)) == 6
@@ -137,6 +139,10 @@ def test_the_command_says_how_far_it_is_and_what_is_missing(ended: list[uuid.UUI
     call_command("rebuild_memory", "pinecone", stdout=out)
     assert out.getvalue() == "pinecone: 6 sessions written.\n"
     out = io.StringIO()
+    call_command("rebuild_memory", "pinecone", "--empty", "--dry-run", stdout=out)
+    assert out.getvalue() == "pinecone: 6 vectors would be deleted.\nDry run: nothing was changed.\n"
+    assert len(state(index)) == 6
+    out = io.StringIO()
     call_command("rebuild_memory", "pinecone", "--empty", stdout=out, stderr=io.StringIO())
     assert out.getvalue() == "pinecone: 6 vectors deleted.\n"
     assert index.vectors(str(CLIENT)) == {}
@@ -145,6 +151,6 @@ def test_the_command_says_how_far_it_is_and_what_is_missing(ended: list[uuid.UUI
 
 
 def test_without_pinecone_there_is_nothing_to_write_to(ended: list[uuid.UUID]) -> None:
-    with pytest.raises(CommandError, match="not_configured"):
+    with pytest.raises(CommandError, match=r"not_configured\) Set them"):
         call_command("rebuild_memory", "pinecone")
     assert not MemoryRebuild.objects.exists()

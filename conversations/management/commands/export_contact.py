@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,16 +46,20 @@ class Command(BaseCommand):
 def _whole_or_not(target: Path) -> Iterator[IO[bytes]]:
     """A file for nobody else's eyes that takes the target's place once it is whole; what is cut off leaves nothing but
     a `.part` beside it, which the next try writes over."""
+    if target.exists() and not target.is_file():
+        raise CommandError(f"{target} is a folder or a device: --to must name a file.")
     part = target.with_name(target.name + ".part")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        part.unlink(missing_ok=True)  # and then a new one: nobody else may have it open, or have put a link there
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(target)
-    except OSError as error:
-        raise CommandError(f"{target} cannot be written: {error.strerror or error}.") from None
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise CommandError(f"{target} cannot be written: {error.strerror or error}.") from None
         raise
