@@ -6,6 +6,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LAUNCH := $(PY) -m convo_project.launch
 
+# Python keeps what it compiled, whatever the shell says: else each of our processes spends seconds on compiling it all.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help up down test test-browser lint bench shell lock run-venv dev-venv
 
