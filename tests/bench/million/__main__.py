@@ -213,7 +213,7 @@ class Measured:
 
             by_api("warm up")
             slowest = searches.measure("by the API (HTTP)", self.asked, by_api, say)
-        with searches.explained("SELECT conversation_id", say):
+        with searches.explained("WITH newest", say):
             say(f"  the slowest, {slowest}:\n")
             memory.search(client, slowest)
         searches.measure(
