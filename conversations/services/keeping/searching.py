@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from django.db.models.functions import Left
+
 from conversations.models import Chunk, Conversation, corrected_text
 from conversations.services.database import column, let_go, rows
 from memory import services as memory
@@ -20,6 +22,7 @@ ENDED_LOOKED_AT = 5_000  # of the clients' sessions, the newest: among these are
 FEWEST_ENDED = 200  # of each client
 LAST = UUID(int=2**128 - 1)
 CHUNKS_SEARCHED = 200  # of each session, the newest
+CHARACTERS = 20_000  # of each chunk: somebody may have sent a book, over and over
 AT_ONCE = 2_000  # open sessions
 SECONDS = 1.0  # after which no more of them are searched
 MOST_CLIENTS = 50  # searched at once
@@ -83,9 +86,9 @@ def search(client_ids: Sequence[UUID], query: str, place: Place = Place()) -> Sa
 
 # --- those that memory does not hold ----------------------------------------------------------------------------------
 # Whether a session s says all of $3 and nothing of $4, in its newest $5 entries.
-_SAYS = """
+_SAYS = f"""
     CROSS JOIN LATERAL (
-        SELECT string_agg(c.content, chr(1)) AS said FROM conversation_chunks c
+        SELECT string_agg(left(c.content, {CHARACTERS}), chr(1)) AS said FROM conversation_chunks c
         WHERE c.conversation_id = s.id AND c.position > s.last_position - $5 AND c.role IN ('user', 'voice', 'ai')) t
     WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])"""
 
@@ -214,7 +217,11 @@ def _shown_of_entries(ids: Sequence[UUID], question: Query) -> dict[UUID, Snippe
     """Of each session the entry that holds most of what is wanted; of several the newest."""
     wanted = {word for term in question.wanted for word in term}
     entries = column(_ENTRIES, list(ids), [_written(word) for word in wanted], _ENTRIES_LOOKED_AT) if ids else ()
-    said = Chunk.objects.filter(pk__in=list(entries)).annotate(reads=corrected_text()).order_by("-position")
+    said = (
+        Chunk.objects.filter(pk__in=list(entries))
+        .annotate(reads=Left(corrected_text(), CHARACTERS))
+        .order_by("-position")
+    )
     texts: dict[UUID, list[tuple[int | None, str]]] = {}
     for session, position, text in said.values_list("conversation", "position", "reads"):
         texts.setdefault(session, []).append((position, text))
