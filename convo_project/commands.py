@@ -58,10 +58,14 @@ def with_database(action: Callable[[], None]) -> int:
 
 
 def manage(arguments: list[str]) -> int:
-    """Run the management command that `arguments` (as in sys.argv) name; the exit code."""
+    """Run the management command that `arguments` (as in sys.argv) name; the exit code. Ctrl-C is no fault."""
     from django.core.management import execute_from_command_line
 
-    return with_database(lambda: execute_from_command_line(arguments))
+    try:
+        return with_database(lambda: execute_from_command_line(arguments))
+    except KeyboardInterrupt:
+        complain("Interrupted. What was done stays done; the same command again does the rest.")
+        return 128 + signal.SIGINT
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from cryptography.fernet import Fernet
 
 from convo_project import commands, embedded_postgres, env, postgres_place, processes
 from convo_project.address import free_port
@@ -311,6 +312,14 @@ def manage(environment, *arguments):
         timeout=110,
         check=False,
     )
+
+
+def test_a_command_that_is_interrupted_says_so_in_a_line(tmp_path):
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    given = environment(tmp_path, 8000) | {"DATABASE_URL": "postgres:///unused", "SECRET_KEY": "x" * 50}
+    done = manage(given | {"CREDENTIALS_KEYS": Fernet.generate_key().decode()}, "shell", "-v", "0", "-c", code)
+    assert (done.returncode, done.stderr.splitlines()[-1][:12]) == (130, "Interrupted.")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_command_alone_starts_the_database_and_stops_it_again(tmp_path):

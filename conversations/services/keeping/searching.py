@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 from uuid import UUID
+
+from django.db.models.functions import Left
 
 from conversations.models import Chunk, Conversation, corrected_text
 from conversations.services.database import column, let_go, rows
@@ -15,9 +18,12 @@ from memory import services as memory
 from memory.snippets import Snippet, best, pieces
 from memory.words import Query, fold, parse, words
 
-ENDED_LOOKED_AT = 10_000  # of each client's sessions, the newest: among these are ended ones that are not remembered
+ENDED_LOOKED_AT = 5_000  # of the clients' sessions, the newest: among these are ended ones that are not remembered
+FEWEST_ENDED = 200  # of each client
+LAST = UUID(int=2**128 - 1)
 CHUNKS_SEARCHED = 200  # of each session, the newest
-AT_ONCE = 2_000  # sessions
+CHARACTERS = 20_000  # of each chunk: somebody may have sent a book, over and over
+AT_ONCE = 2_000  # open sessions
 SECONDS = 1.0  # after which no more of them are searched
 MOST_CLIENTS = 50  # searched at once
 MOST_BY_MEANING = 3  # clients: each is asked for over the network
@@ -79,51 +85,79 @@ def search(client_ids: Sequence[UUID], query: str, place: Place = Place()) -> Sa
 
 
 # --- those that memory does not hold ----------------------------------------------------------------------------------
-# $1 clients, $2 channel, $3 and $4 began from and before; of each client's newest $5, those that ended.
-_NOT_IN_MEMORY = """
-    SELECT id, last_position, started_at FROM conversations
-    WHERE client_id = ANY ($1::uuid[]) AND status IN ('active', 'stale')
-      AND ($2::text = '' OR channel = $2) AND started_at >= COALESCE($3::timestamptz, '-infinity')
-      AND started_at < COALESCE($4::timestamptz, 'infinity')
-    UNION ALL
-    SELECT s.id, s.last_position, s.started_at FROM unnest($1::uuid[]) AS of_client
+# Whether a session s says all of $3 and nothing of $4, in its newest $5 entries.
+_SAYS = f"""
     CROSS JOIN LATERAL (
-        SELECT id, status, channel, remembered_at, last_position, started_at FROM conversations
-        WHERE client_id = of_client AND started_at >= COALESCE($3::timestamptz, '-infinity')
-          AND started_at < COALESCE($4::timestamptz, 'infinity')
-        ORDER BY started_at DESC, id DESC LIMIT $5) s
-    WHERE s.status IN ('expired', 'closed') AND s.remembered_at IS NULL AND ($2::text = '' OR s.channel = $2)
-    ORDER BY 3 DESC, 1 DESC"""
-
-# Of the sessions $1, that reached the positions $2, those that say all of $3 and nothing of $4.
-_THAT_SAY = """
-    SELECT s.id FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS s (id, last_position, place)
-    CROSS JOIN LATERAL (
-        SELECT string_agg(c.content, chr(1)) AS said FROM conversation_chunks c
+        SELECT string_agg(left(c.content, {CHARACTERS}), chr(1)) AS said FROM conversation_chunks c
         WHERE c.conversation_id = s.id AND c.position > s.last_position - $5 AND c.role IN ('user', 'voice', 'ai')) t
-    WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])
-    ORDER BY s.place LIMIT $6"""
+    WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])"""
+
+# $1 clients, $2 channel; $6 and $7 began from and before; at most $8. Each says whether it is an answer; one that is
+# none is the end of what was looked at. Of those that are open, the ones that follow the session $9, which began at $7.
+_OPEN = f"""
+    WITH s AS MATERIALIZED (
+        SELECT id, last_position, started_at FROM conversations
+        WHERE client_id = ANY ($1::uuid[]) AND status IN ('active', 'stale') AND ($2::text = '' OR channel = $2)
+          AND started_at >= COALESCE($6::timestamptz, '-infinity')
+          AND (started_at, id) < (COALESCE($7::timestamptz, 'infinity'), $9::uuid)
+        ORDER BY started_at DESC, id DESC LIMIT $8)
+    (SELECT s.id, s.started_at, true FROM s {_SAYS} ORDER BY s.started_at DESC, s.id DESC LIMIT {FOUND})
+    UNION ALL
+    (SELECT id, started_at, false FROM s ORDER BY started_at, id LIMIT 1)"""
+
+# Of each client's newest sessions, those that ended and that memory does not hold.
+_ENDED = f"""
+    WITH newest AS MATERIALIZED (
+        SELECT s.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
+            SELECT id, channel, last_position, started_at, status, remembered_at,
+                   row_number() OVER (ORDER BY started_at DESC, id DESC) AS place
+            FROM conversations
+            WHERE client_id = of_client AND started_at >= COALESCE($6::timestamptz, '-infinity')
+              AND started_at < COALESCE($7::timestamptz, 'infinity')
+            ORDER BY started_at DESC, id DESC LIMIT $8) s),
+    s AS (
+        SELECT * FROM newest
+        WHERE status IN ('expired', 'closed') AND remembered_at IS NULL AND ($2::text = '' OR channel = $2))
+    (SELECT s.id, s.started_at, true FROM s {_SAYS} ORDER BY s.started_at DESC, s.id DESC LIMIT {FOUND})
+    UNION ALL
+    (SELECT id, started_at, false FROM newest WHERE place = $8 ORDER BY started_at DESC LIMIT 1)"""
 
 
 def _read_them(client_ids: Sequence[UUID], question: Query, place: Place, said: Said) -> None:
-    until = time.monotonic() + SECONDS
-    values = (place.channel, place.began_from, place.began_before, ENDED_LOOKED_AT)
-    sessions = rows(_NOT_IN_MEMORY, list(client_ids), *values)
     asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
-    for start in range(0, len(sessions), AT_ONCE):
-        batch = sessions[start : start + AT_ONCE]
-        if start and time.monotonic() > until:
-            said.left_out.append(
-                f"Of {len(sessions):,} sessions that are open or not remembered, the newest {start:,} were searched, "
-                f"back to {batch[0][2].astimezone(UTC):%Y-%m-%d %H:%M} UTC: narrow it down by date or channel."
-            )
-            return
-        ids, reached = [pk for pk, _, _ in batch], [last for _, last, _ in batch]
-        left = FOUND - len(said.sessions)
-        said.sessions += column(_THAT_SAY, ids, reached, *asked, CHUNKS_SEARCHED, left)
+    values = (list(client_ids), place.channel, *asked, CHUNKS_SEARCHED, place.began_from)
+    _read_open(values, place.began_before, said)
+    looked_at = max(ENDED_LOOKED_AT // len(client_ids), FEWEST_ENDED)
+    if end := _take(rows(_ENDED, *values, place.began_before, looked_at), said):
+        said.left_out.append(_only("sessions of guests, and of those that are not remembered,", end[1]))
+
+
+def _read_open(values: Sequence[Any], before: datetime | None, said: Said) -> None:
+    until = time.monotonic() + SECONDS
+    end: tuple[UUID, datetime] | None = (UUID(int=0), before) if before else None
+    while end := _take(rows(_OPEN, *values, end and end[1], AT_ONCE, end[0] if end else LAST), said):
         if len(said.sessions) >= FOUND:
             said.left_out.append(f"The newest {FOUND} open sessions that say so are here: narrow it down.")
             return
+        if time.monotonic() > until:
+            said.left_out.append(_only("open sessions", end[1]))
+            return
+
+
+def _take(found: Iterable[tuple[UUID, datetime, bool]], said: Said) -> tuple[UUID, datetime] | None:
+    """The answers are taken. Returns the end of what was looked at, if there is one."""
+    end = None
+    for session, began, is_answer in found:
+        if is_answer:
+            said.sessions.append(session)
+        else:
+            end = session, began
+    return end
+
+
+def _only(which: str, since: datetime) -> str:
+    back = f"{since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"Of {which} the newest were searched, back to {back}: narrow it down by date or channel."
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------------
@@ -183,7 +217,11 @@ def _shown_of_entries(ids: Sequence[UUID], question: Query) -> dict[UUID, Snippe
     """Of each session the entry that holds most of what is wanted; of several the newest."""
     wanted = {word for term in question.wanted for word in term}
     entries = column(_ENTRIES, list(ids), [_written(word) for word in wanted], _ENTRIES_LOOKED_AT) if ids else ()
-    said = Chunk.objects.filter(pk__in=list(entries)).annotate(reads=corrected_text()).order_by("-position")
+    said = (
+        Chunk.objects.filter(pk__in=list(entries))
+        .annotate(reads=Left(corrected_text(), CHARACTERS))
+        .order_by("-position")
+    )
     texts: dict[UUID, list[tuple[int | None, str]]] = {}
     for session, position, text in said.values_list("conversation", "position", "reads"):
         texts.setdefault(session, []).append((position, text))
