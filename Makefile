@@ -10,7 +10,7 @@ LAUNCH := $(PY) -m convo_project.launch
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-browser lint bench shell lock run-venv dev-venv
+.PHONY: help up down test test-browser lint style types floors bench shell lock run-venv dev-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,17 @@ test: dev-venv ## run the tests on a database of their own: make test ARGS="-k s
 test-browser: dev-venv ## run the tests that need a Chromium
 	@$(LAUNCH) test -- -m browser tests/browser $(ARGS)
 
-lint: dev-venv ## format, style, types, floors, missing migrations, deployment check
+lint: style types floors ## format, style, types, floors, missing migrations, deployment check
+
+style: dev-venv
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+
+types: dev-venv
 	SECRET_KEY=unused CREDENTIALS_KEYS=unused DATABASE_URL=postgres:///unused $(PY) -m mypy
 	$(PY) -m mypy --config-file conversations/client/pyproject.toml conversations/client
+
+floors: dev-venv
 	$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(PY) manage.py makemigrations --check --dry-run
 	PUBLIC_BASE_URL=https://convo.example $(PY) manage.py check --deploy

@@ -23,7 +23,10 @@ from conversations.services.clients import api_keys
 from conversations.services.delivering import delivery
 from tests import databases, factories
 
-LONGEST = ("tests/crash/", "tests/convo_project/", "tests/races/", "tests/client/", "tests/copilot/")
+LONGEST = (
+    *("tests/crash/", "tests/convo_project/", "tests/races/", "tests/client/", "tests/copilot/"),
+    "tests/conversations/test_schemathesis.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,12 @@ from django.db import connection, transaction
 
 LOCK = 4_712
 _PREFIX = "convo_template_"
+QUICK = {
+    # Seldom used connections would plan every long statement anew, at 10 ms, as often as it takes to settle on a plan.
+    "plan_cache_mode": "force_generic_plan",
+    # Without sequential scans a look at empty tables seems dear, and two processes are begun that shall share it.
+    "max_parallel_workers_per_gather": "0",
+}
 OF_MIGRATIONS = {"django_migrations", "django_content_type", "auth_permission"}  # rows that tests find and leave
 
 
@@ -31,6 +37,8 @@ def make(name: str, *, keep: bool = False) -> None:
         _migrate_once(cursor, template)
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE {template}')
+        for setting, value in QUICK.items():
+            cursor.execute(f'ALTER DATABASE "{name}" SET {setting} = {value}')
         cursor.execute(f"COMMENT ON DATABASE \"{name}\" IS '{template}'")
 
 

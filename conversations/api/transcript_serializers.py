@@ -21,7 +21,7 @@ class TranscriptContactSerializer(serializers.Serializer[Any]):
     """Whose session it is."""
 
     user_id = serializers.CharField()
-    name = serializers.CharField()
+    name = serializers.CharField(allow_blank=True)
     phone = serializers.CharField(allow_null=True)
 
 
@@ -56,12 +56,12 @@ class TranscriptSerializer(serializers.Serializer[Any]):
     contact = TranscriptContactSerializer()
     assistant = serializers.CharField(allow_null=True, help_text="The assistant's key.")
     goal = serializers.CharField()
-    topic = serializers.CharField()
-    summary = serializers.CharField()
+    topic = serializers.CharField(allow_blank=True)
+    summary = serializers.CharField(allow_blank=True)
     started_at = serializers.DateTimeField()
     last_message_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField(allow_null=True)
-    ended_by = serializers.CharField()
-    end_reason = serializers.CharField()
+    ended_by = serializers.CharField(allow_blank=True)
+    end_reason = serializers.CharField(allow_blank=True)
     steps = TranscriptStepSerializer(many=True)
     chunks = TranscriptChunkSerializer(many=True)

@@ -21,7 +21,7 @@ from convo_project.wsgi import application
 from tests.copilot.reading import cookies_of
 from tests.routes import SCHEMA
 
-pytestmark = [pytest.mark.django_db, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.django_db, pytest.mark.timeout(600)]
 
 CURSOR = paging._cursor(Conversation(pk=UUID(int=1), started_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
@@ -34,8 +34,17 @@ def in_a_transaction(environ: Any, start_response: Any) -> Any:
 
 # NUL is refused everywhere, and what can be read in our source is not to decide what is tried.
 CONFIG: dict[str, Any] = {"generation": {"allow-x00": False}, "analysis": {"constants": {"enabled": False}}}
-promises = schemathesis.openapi.from_dict(SCHEMA, config=SchemathesisConfig.from_dict(CONFIG))
-promises.app = in_a_transaction
+# Tried out in the test: what is collected is collected by every worker.
+promises = schemathesis.pytest.from_fixture("schema")
+
+
+@pytest.fixture
+def schema(request: pytest.FixtureRequest) -> schemathesis.BaseSchema:
+    """What the OpenAPI says."""
+    request.node._nodeid = request.node.nodeid  # Schemathesis notes there which operation it is at; pytest had it so
+    schema = schemathesis.openapi.from_dict(SCHEMA, config=SchemathesisConfig.from_dict(CONFIG))
+    schema.app = in_a_transaction
+    return schema
 
 
 @promises.exclude(path_regex="^/copilot").parametrize()

@@ -11,9 +11,16 @@ from conversations.engines import registry
 from conversations.models import ChannelAccount, Client
 from tests.races import doors
 from tests.races.hesitant import Hesitant
-from tests.races.threads import dispatching
+from tests.races.threads import dispatching, keeping_connections
 
 pytest.register_assert_rewrite("tests.races.invariants")
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _connections() -> Iterator[None]:
+    """Kept from one round, and one test, to the next."""
+    with keeping_connections():
+        yield
 
 
 @pytest.fixture

@@ -138,12 +138,12 @@ def test_a_guest_loses_no_session_that_a_sweep_finds_while_the_phone_is_captured
 @pytest.mark.parametrize("answered", ["nothing is open", "another session is open"])
 def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_nothing(own_json, monkeypatch, answered):
     """The process that takes the second delivery stands still (a suspended machine) between looking and writing."""
-    looked, go_on = threading.Event(), threading.Event()
+    looked, go_on, this_thread = threading.Event(), threading.Event(), threading.local()
     look = inbound.append_by_key
 
     def slowly(*arguments):
         found = look(*arguments)
-        if threading.current_thread().name == "slow":
+        if hasattr(this_thread, "is_slow"):
             looked.set()
             assert go_on.wait(30)
         return found
@@ -151,7 +151,7 @@ def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_no
     monkeypatch.setattr(inbound, "append_by_key", slowly)
 
     def slow():
-        threading.current_thread().name = "slow"
+        this_thread.is_slow = True
         return own_json("old", message_id="m1")
 
     def meanwhile():

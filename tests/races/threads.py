@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from django.db import connection
@@ -20,34 +22,86 @@ CONNECTIONS = 40  # the server has 200 for everybody
 SECONDS = 60.0
 
 
+class Lane(threading.Thread):
+    """A thread with a connection of its own, which does one piece of work after another."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._done = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while work := self._work.get():
+                connection.close_if_unusable_or_obsolete()
+                work()
+                self._done.set()
+        finally:
+            connection.close()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        self._done.clear()
+        self._work.put(work)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the work is done, after waiting so long for it."""
+        return self._done.wait(seconds)
+
+    def close(self) -> None:
+        """Its connection is closed."""
+        self._work.put(None)
+        self.join(SECONDS)
+
+
+_idle: list[Lane] | None = None  # lanes to be used again
+
+
+@contextmanager
+def keeping_connections() -> Iterator[None]:
+    """Within the block connections are used again, as those of a web process are: what a new one must learn of the
+    tables, and plan, costs more than most of what it is used for here.
+    """
+    global _idle
+    _idle = []
+    try:
+        yield
+    finally:
+        idle, _idle = _idle, None
+        for lane in idle:
+            lane.close()
+
+
 def outcomes(jobs: Sequence[Job], threads: int = CONNECTIONS) -> list[Any]:
     """What each job returned, or the exception it raised, in the order of the jobs.
 
     At most `threads` of them run at once, each thread with a connection of its own; all begin together.
     """
-    lanes = min(len(jobs), threads)
-    gate = threading.Barrier(lanes)
+    count = min(len(jobs), threads)
+    gate = threading.Barrier(count)
     results: list[Any] = [TimeoutError("It did not end.")] * len(jobs)
 
-    def work(lane: int) -> None:
-        try:
-            connection.ensure_connection()
-            gate.wait(SECONDS)
-            for number in range(lane, len(jobs), lanes):
-                try:
-                    results[number] = jobs[number]()
-                except Exception as error:
-                    results[number] = error
-        finally:
-            connection.close()
+    def work(first: int) -> None:
+        connection.ensure_connection()
+        gate.wait(SECONDS)
+        for number in range(first, len(jobs), count):
+            try:
+                results[number] = jobs[number]()
+            except Exception as error:
+                results[number] = error
 
-    workers = [threading.Thread(target=work, args=(lane,), daemon=True) for lane in range(lanes)]
-    for worker in workers:
-        worker.start()
+    lanes = [_lane() for _ in range(count)]
+    for first, lane in enumerate(lanes):
+        lane.begin(partial(work, first))
     deadline = time.monotonic() + SECONDS
-    for worker in workers:
-        worker.join(max(deadline - time.monotonic(), 0))
+    for lane in lanes:
+        if lane.ended(max(deadline - time.monotonic(), 0)):
+            lane.close() if _idle is None else _idle.append(lane)
     return results
+
+
+def _lane() -> Lane:
+    return _idle.pop() if _idle else Lane()
 
 
 def together(*jobs: Job, threads: int = CONNECTIONS) -> list[Any]:
