@@ -16,9 +16,9 @@ from tests.races.threads import dispatching, keeping_connections
 pytest.register_assert_rewrite("tests.races.invariants")
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _connections() -> Iterator[None]:
-    """Kept from one round, and one test, to the next."""
+    """Kept from one round, and one test, to the next, but not for other folders, where tests count connections."""
     with keeping_connections():
         yield
 
