@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from memory.languages import KNOWN, configuration
 from memory.models import Memory
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
 
-RANKED = 500  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+RANKED = 300  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
 RANKED_IN_A_ROW = 200  # where words in a row are asked for: to tell whether they are reads whole documents already
 
 LOOKED_AT = 50  # sessions of a contact that are compared with what they say
@@ -36,11 +36,11 @@ _WRITTEN = [
 # What every store is told of a session: a change of it is a change of what is remembered.
 _TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
 
-# Of a common word there are more sessions than anybody reads: the newest weeks are searched first, and where they hold
-# too few, as many as should do at that pace; all there are (None), where that would be most of them.
-_FIRST_WEEKS, _MOST_WEEKS = 1, 12
+# Of a common word there are more sessions than anybody reads: the newest days are searched first, and where they hold
+# too few, as many as should do at that pace (counted in weeks where they are many), or all there are (None).
+_FIRST_DAYS, _MOST_DAYS, _MOST_WEEKS = 2, 14, 12
 _MARGIN = 1.5
-_WEEK = timedelta(weeks=1).total_seconds()
+_DAY = timedelta(days=1).total_seconds()
 
 # The planner does not know that looking into a document means fetching it from beside the table, and so takes reading
 # every row for cheap where a word is common. The newest must be read by the index of words, which needs no document: no
@@ -112,21 +112,20 @@ class DatabaseStore:
         chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
         ranked = RANKED_IN_A_ROW if question.in_a_row else RANKED
         narrowed = " ".join(_NARROWED[name] for name in chosen)
-        latest = _week(filters.ended_before or timezone.now())
+        until = filters.ended_before or timezone.now()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_BY_INDEX_ALONE)
             languages = _languages_of(cursor, client_id)
-            weeks: int | None = _FIRST_WEEKS
+            days: int | None = _FIRST_DAYS
             while languages:
-                in_weeks = range(latest, latest - weeks - 1, -1) if weeks else None
-                scoped, asked, values = _question(client_id, question, languages, in_weeks)
+                scoped, asked, values = _question(client_id, question, languages, _periods(until, days))
                 statement = _NEWEST.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=ranked)
-                enough = {"limit": limit, "enough": ranked if weeks else 0}
+                enough = {"limit": limit, "enough": ranked if days else 0}
                 cursor.execute(statement, {"client": client_id, **chosen, **values, **enough})
                 best = cursor.fetchall()
-                if not weeks or best[0][0] == ranked:
+                if not days or best[0][0] == ranked:
                     return [Hit(conversation_id, score) for _, conversation_id, score in best if conversation_id]
-                weeks = _more_weeks(weeks, best[0][0], ranked)
+                days = _more_days(days, best[0][0], ranked)
         return []
 
 
@@ -184,9 +183,9 @@ def _languages_of(cursor: Any, client_id: UUID) -> list[str]:
 
 
 def _question(
-    client_id: UUID, question: words.Query, languages: list[str], weeks: Iterable[int] | None
+    client_id: UUID, question: words.Query, languages: list[str], periods: Sequence[str]
 ) -> tuple[str, str, dict[str, str]]:
-    """SQL of the question within the client (and those weeks, if any), SQL of the bare question, and their values.
+    """SQL of the question within the client and those periods, SQL of the bare question, and their values.
 
     Each language is asked for in its own forms, and only in documents of that language: else -orders would not exclude
     a document whose language keeps "orders" as "order".
@@ -194,7 +193,7 @@ def _question(
     values = {"websearch": question.websearch}
     scoped, asked = [], []
     for number, name in enumerate(languages):
-        scopes = [_scope(client_id, name)] if weeks is None else [_scope(client_id, name, week) for week in weeks]
+        scopes = [_scope(client_id, name, period) for period in periods]
         values |= {f"language{number}": name, f"scope{number}": " | ".join(f"'{scope}'" for scope in scopes)}
         forms = f"websearch_to_tsquery(%(language{number})s::regconfig, %(websearch)s)"
         asked.append(forms)
@@ -202,22 +201,36 @@ def _question(
     return " || ".join(scoped), f"({' || '.join(asked)})", values
 
 
-def _more_weeks(searched: int, found: int, wanted: int) -> int | None:
-    """How many weeks should hold so many, if in those that were searched there were so few."""
-    weeks = math.ceil(_MARGIN * searched * wanted / found) if found else _MOST_WEEKS
-    return weeks if searched < weeks <= _MOST_WEEKS and searched == _FIRST_WEEKS else None
+def _more_days(searched: int, found: int, wanted: int) -> int | None:
+    """How many days should hold so many, if in the first that were searched there were so few."""
+    days = math.ceil(_MARGIN * searched * wanted / found) if found else 7 * _MOST_WEEKS
+    return days if searched == _FIRST_DAYS and days <= 7 * _MOST_WEEKS else None
 
 
-def _scope(client_id: UUID, language: str, week: int | None = None) -> str:
-    """A word of the document that says whose it is and in which language it is indexed; with `week`, also when its
+def _periods(until: datetime, days: int | None) -> list[str]:
+    """What says of a document that its session ended in the last so many days; all that there are, if None."""
+    if days is None:
+        return [""]
+    if days <= _MOST_DAYS:
+        return [_day(until - timedelta(days=ago)) for ago in range(days + 1)]
+    return [_week(until - timedelta(weeks=ago)) for ago in range(math.ceil(days / 7) + 1)]
+
+
+def _scope(client_id: UUID, language: str, period: str = "") -> str:
+    """A word of the document that says whose it is and in which language it is indexed; with `period`, also when its
     session ended. No text can hold it: it has an @. With it the index itself finds a client's sessions, however many
     other clients say the same words."""
-    return f"@{client_id.hex}:{language}" + (f":{week}" if week is not None else "")
+    return f"@{client_id.hex}:{language}{period}"
 
 
-def _week(at: datetime) -> int:
-    """The number of the week since 1970 began."""
-    return int(at.timestamp() // _WEEK)
+def _day(at: datetime) -> str:
+    """The day, counted since 1970 began."""
+    return f":d{int(at.timestamp() // _DAY)}"
+
+
+def _week(at: datetime) -> str:
+    """The week, counted likewise."""
+    return f":{int(at.timestamp() // (7 * _DAY))}"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -257,7 +270,8 @@ def _document(record: SessionRecord, language: str) -> Combinable:
     """The words by which the session is found. What the summary says weighs most, then what the person said."""
     person = [entry.content for entry in record.said if entry.is_person]
     others = [entry.content for entry in record.said if not entry.is_person]
-    scopes = [_scope(record.client_id, language), _scope(record.client_id, language, _week(record.ended_at))]
+    periods = ("", _day(record.ended_at), _week(record.ended_at))
+    scopes = [_scope(record.client_id, language, period) for period in periods]
     document: Combinable = _Scope(Value(scopes, output_field=ArrayField(TextField())))
     for weight, texts in (("A", [record.telling_summary]), ("B", person), ("C", others)):
         document += SearchVector(Value(words.indexable(texts)), config=language, weight=weight)

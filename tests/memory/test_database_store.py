@@ -185,7 +185,8 @@ FILL = """
     INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, transcript, document, started_at,
                           ended_at)
     SELECT gen_random_uuid(), c.id, gen_random_uuid(), 'sms', 'english', '[]',
-           array_to_tsvector(ARRAY[s.scope, s.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
+           array_to_tsvector(ARRAY[s.scope, s.scope || ':d' || floor(extract(epoch FROM s.ended_at) / 86400),
+                                   s.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
            || to_tsvector('english', 'order ' || CASE WHEN n %% 500 = 0 THEN 'zanzibarian teapot' ELSE 'kettle' END
                                      || ' number' || n || ' ' || repeat('something else ' || n, 40)),
            s.ended_at, s.ended_at
@@ -251,7 +252,7 @@ def _ended(client_id: uuid.UUID, ago: timedelta) -> uuid.UUID:
 
 
 def test_of_what_many_say_no_more_is_read_than_it_takes() -> None:
-    """One look where the newest weeks hold enough, a second as far back as should do, and no third without need."""
+    """One look where the newest days hold enough, a second as far back as should do, and no third without need."""
     with connection.cursor() as cursor:
         cursor.execute(FILL.replace("3 minutes", "30 minutes"), [[uuid.UUID(int=1)] * 10])  # 416 days, 336 a week
         cursor.execute("ANALYZE memories")

@@ -10,7 +10,7 @@ from conversations.models import Contact, ContactMatch
 from conversations.services.database import rows
 
 Evidence = ContactMatch.Evidence
-RECENT = timedelta(minutes=15)  # the sweep's five, and some more
+RECENT = timedelta(minutes=15)  # the sweep's five, and some more for clocks that differ
 
 _NOTE = """
     INSERT INTO contact_matches (id, client_id, first_id, second_id, evidence, channel, message_id)
@@ -30,7 +30,7 @@ _NOTE_RECENT = """
     FROM conversations s
     JOIN contacts p ON p.id = s.contact_id AND p.phone IS NOT NULL
     JOIN contacts o ON o.client_id = p.client_id AND o.phone = p.phone AND o.id <> p.id
-    WHERE s.started_at > $1::timestamptz - $2::interval
+    WHERE s.started_at > $1::timestamptz - $2::interval AND s.started_at <= $1
     ON CONFLICT (first_id, second_id) DO NOTHING
     RETURNING id"""
 

@@ -161,6 +161,8 @@ class Measured:
             return f"{retention.purge_guests(self.plan.at, progress):,} sessions"
 
         self.meanwhile("purge of guests", purge, somebody_next)
+        with rows.connection() as database:  # as the server's own process does within some minutes
+            database.execute("VACUUM (ANALYZE) conversations, conversation_chunks, conversation_messages, contacts")
 
     def sweep(self) -> None:
         """When nothing is due."""

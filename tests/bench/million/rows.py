@@ -262,7 +262,8 @@ def statements(plan: Plan) -> dict[str, str]:
             INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, summary, summary_kind,
                                   transcript, document, started_at, ended_at, remembered_at)
             SELECT s.id, s.client_id, s.contact_id, s.channel, 'english', m.summary, 'llm', t.entries,
-                   array_to_tsvector(ARRAY[c.scope, c.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
+                   array_to_tsvector(ARRAY[c.scope, c.scope || ':d' || floor(extract(epoch FROM s.ended_at) / 86400),
+                                           c.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
                        || setweight(to_tsvector('english', m.summary), 'A')
                        || setweight(to_tsvector('english', replace(t.theirs, ',', '')), 'B')
                        || setweight(to_tsvector('english', COALESCE(replace(t.ours, ',', ''), '')), 'C'),
