@@ -239,7 +239,7 @@ class Conversation(models.Model):
             # Used by the sweep: the active ones that age, and whose takeover is over.
             models.Index(
                 name="active_that_age",
-                fields=["client"],
+                fields=["started_at"],
                 condition=models.Q(status="active") & ~models.Q(channel=Channel.WEB),
             ),
             models.Index(

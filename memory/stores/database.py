@@ -22,7 +22,7 @@ from memory.models import Memory
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
 
 RANKED = 300  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
-RANKED_IN_A_ROW = 200  # where words in a row are asked for: to tell whether they are reads whole documents already
+RANKED_IN_A_ROW = 100  # where words in a row are asked for: to tell whether they are reads whole documents already
 
 LOOKED_AT = 50  # sessions of a contact that are compared with what they say
 SHORT = 3  # letters: shorter words of plain ASCII say nothing of what a text is about
@@ -110,7 +110,7 @@ class DatabaseStore:
         if not question.wanted:
             return []
         chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
-        ranked = RANKED_IN_A_ROW if question.in_a_row else RANKED
+        ranked = max(limit, RANKED_IN_A_ROW if question.in_a_row else RANKED)
         narrowed = " ".join(_NARROWED[name] for name in chosen)
         until = filters.ended_before or timezone.now()
         with transaction.atomic(), connection.cursor() as cursor:

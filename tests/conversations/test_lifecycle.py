@@ -86,7 +86,8 @@ def test_more_than_a_batch_is_swept(monkeypatch):
 
 def test_a_guest_with_another_session_stays(door):
     door.says("Hello", channel="sms")
-    Conversation.objects.update(last_message_at=timezone.now() - 25 * HOURS)
+    long_ago = timezone.now() - 25 * HOURS
+    Conversation.objects.update(started_at=long_ago, last_message_at=long_ago)
     door.says("Hello", channel="whatsapp")
     lifecycle.sweep(timezone.now())
     assert Conversation.objects.get().channel == "whatsapp"

@@ -18,6 +18,8 @@ RULES = {
     "last_message_at is no earlier than any chunk": """
         SELECT s.id FROM conversations s JOIN conversation_chunks c ON c.conversation_id = s.id
         WHERE c.created_at > s.last_message_at""",
+    "last_message_at is no earlier than the beginning, by which the sweep looks for what is silent": """
+        SELECT id FROM conversations WHERE last_message_at < started_at""",
     "a contact has one open session on a channel and thread": """
         SELECT contact_id, channel, thread, count(*) FROM conversations WHERE status IN ('active', 'stale')
         GROUP BY contact_id, channel, thread HAVING count(*) > 1""",

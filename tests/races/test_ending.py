@@ -45,7 +45,7 @@ def open_sessions(says, round_, age):
     for person in PEOPLE:
         says("before", user_id=person, message_id=f"before {round_} {person}", phone=f"+{person}")
     Chunk.objects.filter(conversation__in=Conversation.objects.open()).update(created_at=F("created_at") - age)
-    Conversation.objects.open().update(last_message_at=F("last_message_at") - age)
+    Conversation.objects.open().update(started_at=F("started_at") - age, last_message_at=F("last_message_at") - age)
 
 
 def sweeps():

@@ -100,7 +100,9 @@ class Everything:
             one = Conversation.objects.filter(pk=self.some(Conversation.objects.all()))
             if pk := self.some(one.select_for_update()):
                 Chunk.objects.filter(conversation=pk).update(created_at=F("created_at") - age)
-                Conversation.objects.filter(pk=pk).update(last_message_at=F("last_message_at") - age)
+                Conversation.objects.filter(pk=pk).update(
+                    started_at=F("started_at") - age, last_message_at=F("last_message_at") - age
+                )
 
     def sweep(self):
         lifecycle.sweep(timezone.now())

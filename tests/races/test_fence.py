@@ -99,7 +99,8 @@ def test_nothing_is_said_in_a_session_that_expired_or_was_deleted_meanwhile(own_
     own_json("one", user_id="guest")
     own_json("one", user_id="ann", phone="+51999999999")
     calls = [engine.next(), engine.next()]
-    Conversation.objects.update(last_message_at=timezone.now() - timedelta(hours=25))
+    long_ago = timezone.now() - timedelta(hours=25)
+    Conversation.objects.update(started_at=long_ago, last_message_at=long_ago)
     report = lifecycle.sweep(timezone.now())
     assert (report.expired, report.purged) == (2, 1)
     for call in calls:

@@ -35,7 +35,7 @@ def guests_fall_silent(says, round_):
     for guest in GUESTS:
         says("old", user_id=guest, message_id=f"old {round_} {guest}")
     Chunk.objects.update(created_at=F("created_at") - DAY_OLD)
-    Conversation.objects.update(last_message_at=F("last_message_at") - DAY_OLD)
+    Conversation.objects.update(started_at=F("started_at") - DAY_OLD, last_message_at=F("last_message_at") - DAY_OLD)
 
 
 def sweeps():

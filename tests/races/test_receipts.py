@@ -155,7 +155,8 @@ def test_a_late_failure_while_its_session_is_deleted_is_no_deadlock(being_sent, 
     for _ in range(12):
         message, held = being_sent()
         taken(message, held)
-        Conversation.objects.update(last_message_at=timezone.now() - timedelta(hours=25))
+        long_ago = timezone.now() - timedelta(hours=25)
+        Conversation.objects.update(started_at=long_ago, last_message_at=long_ago)
         results = outcomes(
             shuffled(
                 [
@@ -185,7 +186,8 @@ def test_a_send_that_was_refused_as_its_session_was_closed_is_not_tried_again(be
 
 def test_a_send_that_is_refused_after_its_session_expired_is_not_tried_again(being_sent):
     message, held = being_sent()
-    Conversation.objects.update(is_guest=False, last_message_at=timezone.now() - timedelta(hours=25))
+    long_ago = timezone.now() - timedelta(hours=25)
+    Conversation.objects.update(is_guest=False, started_at=long_ago, last_message_at=long_ago)
     lifecycle.sweep(timezone.now())
     delivery.failed(held, REFUSED, timezone.now())
 

@@ -91,6 +91,8 @@ def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None,
     where there were any: this runs every few minutes.
     """
     done, begun = Run(), timezone.now()
+    if not row("SELECT 1 FROM conversations WHERE status = 'expired' AND is_guest LIMIT 1"):
+        return 0
     _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)
     if done.lines:
         _report(done, by, begun)

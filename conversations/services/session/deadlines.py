@@ -33,14 +33,14 @@ def sweep_due(what: str) -> str:
     return f"{OPEN} AND {SWEPT[what]}"
 
 
-# The same for all of them, without reading all that is open: the active ones, who wrote a few minutes ago; of each
-# client's stale ones those that began long enough ago to expire; and those whose takeover is over.
+# The same for all of them, without reading all that is open: of the active ones, and of each client's stale ones, those
+# that began long enough ago (nothing is silent since before it began); and those whose takeover is over.
 SWEEP_DUE = f"""
     SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
-    FROM (
+    FROM (SELECT max($1 - stale_after) AS silent_from FROM clients) longest, LATERAL (
         SELECT * FROM conversations
-        WHERE status = 'active' AND channel <> 'web'
-          AND last_message_at <= (SELECT max($1 - stale_after) FROM clients) OFFSET 0) s
+        WHERE status = 'active' AND channel <> 'web' AND started_at <= silent_from AND last_message_at <= silent_from
+        OFFSET 0) s
     JOIN clients c ON c.id = s.client_id
     UNION ALL
     SELECT s.id, 'expired'
