@@ -14,12 +14,12 @@ from conversations.models.conversation import (
     WAITS_FOR_STAFF,
     Chunk,
     Conversation,
-    ConversationEvent,
     EndedBy,
     Role,
     Status,
     Step,
 )
+from conversations.models.conversation_event import ConversationEvent
 from conversations.models.copilot import Delta, Feedback
 from conversations.models.correction import Correction, corrected_text
 from conversations.models.engine_chat import EngineChat, EngineChatRemoval

@@ -42,12 +42,12 @@ _FIRST_DAYS, _MOST_DAYS, _MOST_WEEKS = 2, 14, 12
 _MARGIN = 1.5
 _DAY = timedelta(days=1).total_seconds()
 
-# The planner does not know that looking into a document means fetching it from beside the table, and so takes reading
-# every row for cheap where a word is common. The newest must be read by the index of words, which needs no document: no
-# other index may fit (hence no client here, whom `scoped` names too, unless a contact is asked for, who has few), and
-# no scan of the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
+# The planner does not know what unpacking a document and looking into it costs, and so takes reading every row for
+# cheap where a word is common. The newest must be read by the index of words, which needs no document: no other index
+# may fit (hence no client here, whom `scoped` names too, unless a contact is asked for, who has few), and no scan of
+# the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
 _BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'"
-# Ranks nothing where there are fewer than enough: then more weeks are searched.
+# Ranks nothing where there are fewer than enough: then more days are searched.
 _NEWEST = """
     WITH newest AS MATERIALIZED (
         SELECT conversation_id, ended_at, document FROM (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from django.db import connection
@@ -11,8 +12,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, ContactIdentity, ContactMatch, Conversation, InboundEvent, Message
+from conversations.services.arriving import replaying
 from conversations.services.clients import setup
 from conversations.services.forgetting import erasing
+from conversations.services.people import readdressing
+from conversations.services.session import lifecycle
 from conversations.services.session.ledger import SYSTEM
 from conversations.services.session.sessions import get_active_conversation
 from tests import factories
@@ -300,6 +304,30 @@ def test_who_takes_another_number_is_the_same_person_and_the_old_number_somebody
     assert session.events.filter(kind="address_changed", actor="contact").count() == 1
     erasing.begin(ana.pk, actor=SYSTEM, now=timezone.now())
     assert not InboundEvent.objects.exists(), "what was kept and names either number is gone"
+
+
+def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(meta, account):
+    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    changes_number(meta, "51999999999", "51977777777")
+    changes_number(meta, "51977777777", "51955555555")
+    post(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
+    before = set(ContactIdentity.objects.values_list("contact_id", "address"))
+    changes_number(meta, "51999999999", "51977777777")  # delivered again
+    for event in InboundEvent.objects.order_by("pk"):
+        assert not replaying.replay(event.pk, timezone.now()).settled
+    assert set(ContactIdentity.objects.values_list("contact_id", "address")) == before
+    assert {address for _, address in before} == {"51999999999", "51955555555"}
+    assert not ContactMatch.objects.exists()
+
+
+def test_a_change_of_number_that_we_failed_to_follow_is_followed_by_the_sweep(meta, account, monkeypatch):
+    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    with monkeypatch.context() as broken:
+        broken.setattr(readdressing, "follow", lambda *_: 1 / 0)
+        assert changes_number(meta, "51999999999", "51977777777")[0] == 200
+    assert ContactIdentity.objects.get().address == "51999999999"
+    assert lifecycle.sweep(timezone.now() + timedelta(minutes=10)).replayed == 1
+    assert ContactIdentity.objects.get().address == "51977777777"
 
 
 def test_a_new_number_that_we_know_is_noted_for_staff(meta, account):

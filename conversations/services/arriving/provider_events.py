@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -17,11 +17,14 @@ from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
 from conversations.models import ChannelAccount
 from conversations.services.arriving import inbound, kept_events, known_accounts
+from conversations.services.arriving.append import dedupe_key
 from conversations.services.arriving.known_accounts import KnownAccount
 from conversations.services.clients.channel_accounts import as_account
+from conversations.services.database import row
 from conversations.services.delivering import plain_receipts, receipts
 from conversations.services.delivering.reply_window import SENT_AT
 from conversations.services.errors import UnavailableError
+from conversations.services.forgetting.deletions import TOMBSTONE_DAYS
 from conversations.services.people import readdressing
 from conversations.services.people.contacts import Person
 
@@ -284,10 +287,23 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         receipts.reach(account, event, keep=lambda: kept_events.keep_reached(adapter, account, event))
         outcome.receipts += 1
     else:
-        for moved in event.moved:
-            readdressing.follow(account.client, account.channel, moved, event.message_id)
+        _follow(account, event)
         kept_events.keep_unhandled(adapter, account, event, event.reason)
         outcome.recorded += 1
+
+
+_FIRST_TIME = """
+    INSERT INTO message_tombstones (dedupe_key, expires_at) VALUES ($1, $2)
+    ON CONFLICT DO NOTHING RETURNING dedupe_key"""
+
+
+def _follow(account: ChannelAccount, event: Unhandled) -> None:
+    """Whose address is another now, once: delivered again, it would be taken for whoever has that address by then."""
+    for moved in event.moved:
+        key = dedupe_key(f"{account.pk} {moved.before}", event.message_id)
+        with transaction.atomic():
+            if key is None or row(_FIRST_TIME, key, timezone.now() + timedelta(days=TOMBSTONE_DAYS)):
+                readdressing.follow(account.client, account.channel, moved, event.message_id)
 
 
 def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:

@@ -116,9 +116,12 @@ def _replay_receipt(event: InboundEvent) -> Replayed:
 
 
 def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Replayed:
-    """Each of the events that is a turn. What else a request brought was kept beside it, unless none of it was read."""
-    turns = [each for each in events if kept_events.is_turn(each)]
-    others = [each for each in events if event.kind == kept_events.WHOLE and isinstance(each, Unhandled)]
+    """Each of the events that is a turn, or says of an address what was not heeded yet. What else a request brought was
+    kept beside it, unless none of it was read."""
+    turns = [each for each in events if kept_events.is_turn(each) or _says_who_moved(event, each)]
+    others = [
+        each for each in events if isinstance(each, Unhandled) and event.kind == kept_events.WHOLE and each not in turns
+    ]
     if not turns and not others:
         kinds = ", ".join(dict.fromkeys(each.kind for each in events if isinstance(each, Unhandled)))
         return Replayed(settled=False, sentence=f"It is still no turn of a conversation ({kinds or 'nothing'}).")
@@ -135,6 +138,11 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
     if not accounts:
         return Replayed(settled=False, sentence="There is still no active account that it is for.")
     return Replayed(settled=False, sentence=f"{left} of {len(turns)} still fail.")
+
+
+def _says_who_moved(event: InboundEvent, each: Event) -> bool:
+    """Not where it was kept for what it is: then it was heeded, and by now somebody else may have that address."""
+    return isinstance(each, Unhandled) and bool(each.moved) and event.reason != each.reason
 
 
 def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) -> dict[str, ChannelAccount]:

@@ -1,0 +1,47 @@
+"""The ledger of sessions."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from conversations.models.checks import one_of
+from conversations.models.conversation import Conversation
+
+
+class ConversationEvent(models.Model):
+    """The ledger: one line for every transition, with its cause and who caused it."""
+
+    class Actor(models.TextChoices):
+        """Who can cause a transition."""
+
+        CONTACT = "contact"
+        ASSISTANT = "assistant"
+        STAFF = "staff"
+        API = "api"
+        SYSTEM = "system"
+
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="events", db_constraint=False
+    )  # cascades in the database
+    kind = models.CharField(max_length=40)
+    from_status = models.CharField(max_length=10, blank=True, default="", db_default="")
+    to_status = models.CharField(max_length=10, blank=True, default="", db_default="")
+    cause = models.CharField(max_length=200, blank=True, default="", db_default="")
+    actor = models.CharField(max_length=10, choices=Actor)
+    actor_name = models.CharField(max_length=200, blank=True, default="", db_default="")
+    data = models.JSONField(blank=True, default=dict, db_default={})
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        db_table = "conversation_events"
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(
+                name="event_actor_known",
+                condition=one_of("actor", ["contact", "assistant", "staff", "api", "system"]),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.kind
