@@ -8,6 +8,7 @@ from uuid import UUID
 from django.contrib.postgres.indexes import GinIndex
 from django.contrib.postgres.search import SearchVectorField
 from django.db import models
+from django.db.models import Func
 from django.db.models.functions import Now
 
 from memory.languages import DEFAULT, KNOWN
@@ -34,7 +35,7 @@ class Memory(models.Model):
                                       └── rewritten ─┘  (its text changed: a correction, a redaction)
 
     `document` holds the words of summary and transcript as memory/words.py cuts them, without endings in `language`,
-    and a word that no text can hold, for the client and the language: see memory/stores/database.py.
+    and words that no text can hold, for the client, the language and when it ended: see memory/stores/database.py.
     """
 
     class SummaryKind(models.TextChoices):
@@ -76,8 +77,8 @@ class Memory(models.Model):
             ),
         ]
         indexes = [
-            # Used by search.
-            GinIndex(name="memories_by_word", fields=["document"]),
+            # Used by search: by words, and by pairs of words where they are asked for in a row.
+            GinIndex("document", Func("document", function="pairs_of_words"), name="memories_by_words"),
             # Used by search: which languages a client has.
             models.Index(name="memories_by_language", fields=["client_id", "language"]),
             # Used at the opening of a session: the contact's last summaries.

@@ -60,6 +60,12 @@ class Query:
         terms = [f'"{" ".join(term)}"' for term in self.wanted]
         return " ".join([*terms, *(f'-"{" ".join(term)}"' for term in self.unwanted)])
 
+    @property
+    def words_alone(self) -> str:
+        """The same without what it says of words in a row: whatever fits the question, fits this too."""
+        each = tuple(dict.fromkeys((word,) for term in self.wanted for word in term))
+        return Query(each, tuple(term for term in self.unwanted if len(term) == 1)).websearch
+
 
 def words(text: str) -> list[str]:
     """The words of `text`, folded."""

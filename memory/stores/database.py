@@ -22,7 +22,6 @@ from memory.models import Memory
 from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
 
 RANKED = 300  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
-RANKED_IN_A_ROW = 100  # where words in a row are asked for: to tell whether they are reads whole documents already
 
 LOOKED_AT = 50  # sessions of a contact that are compared with what they say
 SHORT = 3  # letters: shorter words of plain ASCII say nothing of what a text is about
@@ -36,24 +35,27 @@ _WRITTEN = [
 # What every store is told of a session: a change of it is a change of what is remembered.
 _TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
 
-# Of a common word there are more sessions than anybody reads: the newest days are searched first, and where they hold
-# too few, as many as should do at that pace (counted in weeks where they are many), or all there are (None).
-_FIRST_DAYS, _MOST_DAYS, _MOST_WEEKS = 2, 14, 12
+# Of a common word there are more sessions than anybody reads: the newest are searched first, and where they hold too
+# few, as far back as should do at that pace, or all there are. A document says in which period of each length its
+# session ended. Few long periods are asked for rather than many short ones: of what is asked for, the index goes along
+# whatever is rarest, and along all of the periods where each of them is rarer than any word.
+_PERIODS = (1, 4, 16, 64)  # days
+_FURTHEST = 256  # days, before all there are
 _MARGIN = 1.5
 _DAY = timedelta(days=1).total_seconds()
 
 # The planner does not know what unpacking a document and looking into it costs, and so takes reading every row for
 # cheap where a word is common. The newest must be read by the index of words, which needs no document: no other index
-# may fit (hence no client here, whom `scoped` names too, unless a contact is asked for, who has few), and no scan of
+# may fit (hence no client here, whom `fitting` names too, unless a contact is asked for, who has few), and no scan of
 # the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
 _BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'"
 # Ranks nothing where there are fewer than enough: then more days are searched.
 _NEWEST = """
     WITH newest AS MATERIALIZED (
         SELECT conversation_id, ended_at, document FROM (
-            SELECT conversation_id, ended_at, document FROM memories WHERE document @@ ({scoped}) {narrowed} OFFSET 0
+            SELECT conversation_id, ended_at, document FROM memories WHERE ({fitting}) {narrowed} OFFSET 0
         ) matching
-        ORDER BY ended_at DESC, conversation_id LIMIT {ranked}),
+        {in_a_row} ORDER BY ended_at DESC, conversation_id LIMIT {ranked}),
     counted AS (SELECT count(*) AS found FROM newest)
     SELECT found, conversation_id, score FROM counted LEFT JOIN LATERAL (
         SELECT conversation_id, ended_at, ts_rank(document, {asked}, 1) AS score FROM newest
@@ -110,22 +112,22 @@ class DatabaseStore:
         if not question.wanted:
             return []
         chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
-        ranked = max(limit, RANKED_IN_A_ROW if question.in_a_row else RANKED)
+        ranked = max(limit, RANKED)
         narrowed = " ".join(_NARROWED[name] for name in chosen)
         until = filters.ended_before or timezone.now()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_BY_INDEX_ALONE)
-            languages = _languages_of(cursor, client_id)
-            days: int | None = _FIRST_DAYS
+            languages = _languages_of(cursor, client_id, question)
+            days: int | None = 1
             while languages:
-                scoped, asked, values = _question(client_id, question, languages, _periods(until, days))
-                statement = _NEWEST.format(scoped=scoped, asked=asked, narrowed=narrowed, ranked=ranked)
+                asked, values = _question(client_id, question, languages, _newest(until, days))
+                statement = _NEWEST.format(**asked, narrowed=narrowed, ranked=ranked)
                 enough = {"limit": limit, "enough": ranked if days else 0}
                 cursor.execute(statement, {"client": client_id, **chosen, **values, **enough})
                 best = cursor.fetchall()
                 if not days or best[0][0] == ranked:
                     return [Hit(conversation_id, score) for _, conversation_id, score in best if conversation_id]
-                days = _more_days(days, best[0][0], ranked)
+                days = _days_that_hold(ranked, days, best[0][0])
         return []
 
 
@@ -172,48 +174,55 @@ def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]
 
 
 # --- searching -------------------------------------------------------------------------------------------------------
-def _languages_of(cursor: Any, client_id: UUID) -> list[str]:
-    """The configurations that the client's sessions are indexed with: one look into an index for each there is."""
+def _languages_of(cursor: Any, client_id: UUID, question: words.Query) -> dict[str, list[int]]:
+    """The configurations that the client's sessions are indexed with (one look into an index for each there is), and
+    by what the words that are asked for in a row are found in the index there."""
     cursor.execute(
-        "SELECT name FROM unnest(%s::text[]) AS name"
+        "SELECT name, ARRAY(SELECT unnest(pairs_of_words(to_tsvector(name::regconfig, term)))"
+        " FROM unnest(%s::text[]) AS term) FROM unnest(%s::text[]) AS name"
         " WHERE EXISTS (SELECT FROM memories WHERE client_id = %s AND language = name)",
-        [list(KNOWN), client_id],
+        [[" ".join(term) for term in question.wanted], list(KNOWN), client_id],
     )
-    return [name for (name,) in cursor.fetchall()]
+    return dict(cursor.fetchall())
 
 
 def _question(
-    client_id: UUID, question: words.Query, languages: list[str], periods: Sequence[str]
-) -> tuple[str, str, dict[str, str]]:
-    """SQL of the question within the client and those periods, SQL of the bare question, and their values.
+    client_id: UUID, question: words.Query, languages: dict[str, list[int]], periods: Sequence[str]
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """SQL of the question, and its values: what is `fitting` by the index of words alone, within the client and those
+    periods; what else has to be so where it asks for words `in_a_row`; and what was `asked` bare.
 
     Each language is asked for in its own forms, and only in documents of that language: else -orders would not exclude
     a document whose language keeps "orders" as "order".
     """
-    values = {"websearch": question.websearch}
-    scoped, asked = [], []
-    for number, name in enumerate(languages):
+    values: dict[str, Any] = {"asked": question.websearch, "words": question.words_alone}
+    fitting, asked, in_a_row = [], [], []
+    for number, (name, pairs) in enumerate(languages.items()):
         scopes = [_scope(client_id, name, period) for period in periods]
-        values |= {f"language{number}": name, f"scope{number}": " | ".join(f"'{scope}'" for scope in scopes)}
-        forms = f"websearch_to_tsquery(%(language{number})s::regconfig, %(websearch)s)"
-        asked.append(forms)
-        scoped.append(f"(%(scope{number})s::tsquery && {forms})")
-    return " || ".join(scoped), f"({' || '.join(asked)})", values
+        values |= {f"language{number}": name, f"pairs{number}": pairs, f"whose{number}": f"'{_scope(client_id, name)}'"}
+        values[f"scope{number}"] = " | ".join(f"'{scope}'" for scope in scopes)
+        forms = f"websearch_to_tsquery(%(language{number})s::regconfig, %({{}})s)"
+        by_pairs = f" AND pairs_of_words(document) @> %(pairs{number})s::int[]" if pairs else ""
+        fitting.append(f"document @@ (%(scope{number})s::tsquery && {forms.format('words')}){by_pairs}")
+        asked.append(forms.format("asked"))
+        in_a_row.append(f"(%(whose{number})s::tsquery && {forms.format('asked')})")
+    rows = f"WHERE document @@ ({' || '.join(in_a_row)})" if question.in_a_row else ""
+    return {"fitting": " OR ".join(fitting), "asked": f"({' || '.join(asked)})", "in_a_row": rows}, values
 
 
-def _more_days(searched: int, found: int, wanted: int) -> int | None:
-    """How many days should hold so many, if in the first that were searched there were so few."""
-    days = math.ceil(_MARGIN * searched * wanted / found) if found else 7 * _MOST_WEEKS
-    return days if searched == _FIRST_DAYS and days <= 7 * _MOST_WEEKS else None
+def _days_that_hold(wanted: int, searched: int, found: int) -> int | None:
+    """How many days should hold so many sessions, if those that were searched hold so few; None if that is too many to
+    tell them from all."""
+    days = math.ceil(_MARGIN * searched * wanted / found) if found else _FURTHEST + 1
+    return days if days <= _FURTHEST else None
 
 
-def _periods(until: datetime, days: int | None) -> list[str]:
-    """What says of a document that its session ended in the last so many days; all that there are, if None."""
+def _newest(until: datetime, days: int | None) -> list[str]:
+    """What says of a document that its session ended in the last so many days, or shortly before; whenever, if None."""
     if days is None:
         return [""]
-    if days <= _MOST_DAYS:
-        return [_day(until - timedelta(days=ago)) for ago in range(days + 1)]
-    return [_week(until - timedelta(weeks=ago)) for ago in range(math.ceil(days / 7) + 1)]
+    length = max(period for period in _PERIODS if period <= days)
+    return [_period(until - timedelta(days=ago), length) for ago in range(0, days + length, length)]
 
 
 def _scope(client_id: UUID, language: str, period: str = "") -> str:
@@ -223,14 +232,9 @@ def _scope(client_id: UUID, language: str, period: str = "") -> str:
     return f"@{client_id.hex}:{language}{period}"
 
 
-def _day(at: datetime) -> str:
-    """The day, counted since 1970 began."""
-    return f":d{int(at.timestamp() // _DAY)}"
-
-
-def _week(at: datetime) -> str:
-    """The week, counted likewise."""
-    return f":{int(at.timestamp() // (7 * _DAY))}"
+def _period(at: datetime, days: int) -> str:
+    """The period of so many days, counted since 1970 began."""
+    return f":{days}d{int(at.timestamp() // (days * _DAY))}"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ def _document(record: SessionRecord, language: str) -> Combinable:
     """The words by which the session is found. What the summary says weighs most, then what the person said."""
     person = [entry.content for entry in record.said if entry.is_person]
     others = [entry.content for entry in record.said if not entry.is_person]
-    periods = ("", _day(record.ended_at), _week(record.ended_at))
+    periods = ["", *(_period(record.ended_at, days) for days in _PERIODS)]
     scopes = [_scope(record.client_id, language, period) for period in periods]
     document: Combinable = _Scope(Value(scopes, output_field=ArrayField(TextField())))
     for weight, texts in (("A", [record.telling_summary]), ("B", person), ("C", others)):

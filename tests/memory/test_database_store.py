@@ -13,6 +13,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from memory import words
 from memory.models import Memory
 from memory.stores.contract import Store
 from memory.stores.database import RANKED, DatabaseStore
@@ -64,6 +65,9 @@ def test_a_word_is_found_however_it_is_written(said: str, asked: str) -> None:
         ("broken kettle", True),
         ("kettle bicycle", False),
         ('"kettle is broken"', True),
+        ('"kettle was broken"', True),
+        ('"kettle broken"', False),
+        ('"is" kettle', True),
         ('"broken is kettle"', False),
         ("“kettle is broken”", True),
         ("kettle -bicycle", True),
@@ -78,6 +82,30 @@ def test_phrases_and_exclusions_are_understood(query: str, is_found: bool) -> No
     DatabaseStore().remember(record)
     DatabaseStore().remember(session(*PARCEL, client_id=record.client_id, language="de"))
     assert found(record, query) is is_found
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", "The orders of my friends were late, and late orders of friends are no good to anybody at all"),
+        ("de", "Meine Bestellungen für die Straße sind nicht da, und wann kommen sie endlich bei mir an"),
+        ("es", "¿Dónde está mi pedido? Lo pedí el lunes pasado y no llega nunca a mi casa"),
+        ("ru", "Где моя посылка? Ещё не пришла, а я её жду с понедельника"),
+        ("zh", "我的包裹什么时候到？"),
+        ("ja", "荷物はいつ届きますか"),
+        ("xx", "kato hundo birdo kato kato hundo"),
+    ],
+)
+def test_whatever_was_said_in_a_row_is_found_so(language: str, said: str) -> None:
+    record = session(said, "ok", language=language)
+    DatabaseStore().remember(record)
+    DatabaseStore().remember(session("Anything else", client_id=record.client_id, language="en"))
+    spoken = words.words(said)
+    spans = [(start, start + length) for length in (2, 3, 5) for start in range(len(spoken) - length + 1)]
+    phrases = [" ".join(spoken[slice(*span)]) for span in spans]
+    told = [phrase for phrase in phrases if found(record, phrase)]  # the others are small words, which no index holds
+    assert len(told) > len(phrases) / 2
+    assert [phrase for phrase in told if not found(record, f'"{phrase}"')] == []
 
 
 def test_an_exclusion_counts_in_every_language_of_the_client() -> None:
@@ -110,11 +138,11 @@ def test_an_extract_s_own_words_are_no_reason_to_find_a_session() -> None:
 
 # --- what is written -------------------------------------------------------------------------------------------------
 def test_a_document_too_large_for_postgresql_is_remembered_all_the_same() -> None:
-    words = " ".join(f"w{number:x}ord{number * 7919:x}" for number in range(200_000))
-    record = session(words, words[::-1], "zanzibarian " * 3)
+    said = " ".join(f"w{number:x}ord{number * 7919:x}" for number in range(200_000))
+    record = session(said, said[::-1], "zanzibarian " * 3)
     DatabaseStore().remember(record)
     assert found(record, "w1ord1eef")
-    assert len(Memory.objects.get().entries()[2].content) == len(words)
+    assert len(Memory.objects.get().entries()[2].content) == len(said)
 
 
 def test_a_record_without_a_summary_keeps_the_one_that_is_there() -> None:
@@ -185,10 +213,11 @@ FILL = """
     INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, transcript, document, started_at,
                           ended_at)
     SELECT gen_random_uuid(), c.id, gen_random_uuid(), 'sms', 'english', '[]',
-           array_to_tsvector(ARRAY[s.scope, s.scope || ':d' || floor(extract(epoch FROM s.ended_at) / 86400),
-                                   s.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
+           array_to_tsvector(s.scope || ARRAY(
+               SELECT s.scope || ':' || days || 'd' || floor(extract(epoch FROM s.ended_at) / 86400 / days)
+               FROM unnest(ARRAY[1, 4, 16, 64]) AS days))
            || to_tsvector('english', 'order ' || CASE WHEN n %% 500 = 0 THEN 'zanzibarian teapot' ELSE 'kettle' END
-                                     || ' number' || n || ' ' || repeat('something else ' || n, 40)),
+                                     || ' number' || n || ' ' || repeat('something else ' || n, 4)),
            s.ended_at, s.ended_at
     FROM generate_series(1, 20000) AS n
     JOIN unnest(%s::uuid[]) WITH ORDINALITY AS c (id, place) ON c.place = n %% 10 + 1,
@@ -213,8 +242,9 @@ def test_a_search_among_many_sessions_uses_the_index() -> None:
             hits = DatabaseStore().search(clients[0], query, 20)
         assert len(hits) == count, query
         plan = plan_of_last_search(caught.captured_queries)
-        assert "Bitmap Index Scan on memories_by_word" in plan, plan
+        assert "Bitmap Index Scan on memories_by_words" in plan, plan
         assert "Seq Scan on memories" not in plan, plan
+        assert "Removed by Index Recheck" not in plan, plan
     assert DatabaseStore().search(clients[1], "zanzibarian", 20) == []
 
 
@@ -252,11 +282,11 @@ def _ended(client_id: uuid.UUID, ago: timedelta) -> uuid.UUID:
 
 
 def test_of_what_many_say_no_more_is_read_than_it_takes() -> None:
-    """One look where the newest days hold enough, a second as far back as should do, and no third without need."""
+    """A second look goes as far back as should do, and where the newest days hold nothing, over all there is."""
     with connection.cursor() as cursor:
         cursor.execute(FILL.replace("3 minutes", "30 minutes"), [[uuid.UUID(int=1)] * 10])  # 416 days, 336 a week
         cursor.execute("ANALYZE memories")
-    for query, looks in (("order", 2), ("zanzibarian", 3), ("kettles -order", 3)):
+    for query, looks in (("order", 2), ("zanzibarian", 2), ("kettles -order", 2)):
         with CaptureQueriesContext(connection) as caught:
             DatabaseStore().search(uuid.UUID(int=1), query, 100)
         assert sum("document @@" in each["sql"] for each in caught.captured_queries) == looks, query

@@ -177,6 +177,11 @@ def text(position: str) -> str:
     return f"(SELECT text FROM bench.sentences WHERE n = {drawn(f's.i::bigint * 64 + {position}', SENTENCES)})"
 
 
+def period(days: int) -> str:
+    """In which period of so many days the session ended, as its document says it."""
+    return f"c.scope || ':{days}d' || floor(extract(epoch FROM s.ended_at) / {days * 86_400})"
+
+
 SAID = f"{text('k.position')} || CASE WHEN k.position = 3 THEN ', order ' || (900000000 + s.i) ELSE '' END"
 ROLE = "CASE k.position % 2 WHEN 1 THEN 'user' ELSE 'ai' END"
 CHUNK = "(s.upto - s.chunks + k.position)"
@@ -262,8 +267,7 @@ def statements(plan: Plan) -> dict[str, str]:
             INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, summary, summary_kind,
                                   transcript, document, started_at, ended_at, remembered_at)
             SELECT s.id, s.client_id, s.contact_id, s.channel, 'english', m.summary, 'llm', t.entries,
-                   array_to_tsvector(ARRAY[c.scope, c.scope || ':d' || floor(extract(epoch FROM s.ended_at) / 86400),
-                                           c.scope || ':' || floor(extract(epoch FROM s.ended_at) / 604800)])
+                   array_to_tsvector(ARRAY[c.scope, {", ".join(map(period, (1, 4, 16, 64)))}])
                        || setweight(to_tsvector('english', m.summary), 'A')
                        || setweight(to_tsvector('english', replace(t.theirs, ',', '')), 'B')
                        || setweight(to_tsvector('english', COALESCE(replace(t.ours, ',', ''), '')), 'C'),
