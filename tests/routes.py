@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
@@ -167,6 +168,16 @@ class Answer:
         return json.loads(self.body)
 
 
+def in_a_transaction() -> AbstractContextManager[Any]:
+    """Inside, a test's transaction does not look to the application like a connection left in disorder; Django's own
+    test client does the like."""
+    return mock.patch.object(connections["default"], "close_if_unusable_or_obsolete", _is_left_alone)
+
+
+def _is_left_alone() -> None:
+    pass
+
+
 @dataclass
 class WebServer:
     """Hands requests to the WSGI application as a web server does, front door and all."""
@@ -201,8 +212,7 @@ class WebServer:
         given = {"X-Service-API-Key": self.key} if self.key and headers is None else dict(headers or {})
         environ |= {"HTTP_" + name.upper().replace("-", "_"): value for name, value in given.items()}
         started: list[Any] = []
-        # A test's transaction looks like a connection left in disorder; Django's own test client does the like.
-        with mock.patch.object(connections["default"], "close_if_unusable_or_obsolete"):
+        with in_a_transaction():
             answer = self.application(environ, lambda status, headers, *_: started.append((status, headers)))
             try:
                 content = b"".join(answer)

@@ -10,11 +10,19 @@ from django.utils import timezone
 
 from conversations.models import ApiKey, Client
 from conversations.services.errors import InvalidError
+from conversations.services.records import Select
 
 KEY_PREFIX = "convo_"
 LONGEST_NAME = 100
 _TOUCH_EVERY_SECONDS = 60
 _touched: dict[int, float] = {}
+
+_BY_HASH = Select(
+    """SELECT {k}, {c} FROM api_keys k JOIN clients c ON c.id = k.client_id
+    WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND c.is_active""",
+    k=ApiKey,
+    c=Client,
+)
 
 
 def create_api_key(client: Client, name: str = "key") -> tuple[ApiKey, str]:
@@ -41,14 +49,13 @@ def key_hash(key: str) -> bytes:
 
 def find_api_key(key: str) -> ApiKey | None:
     """The key's row with its client, unless it is revoked or its client switched off."""
-    found = (
-        ApiKey.objects.select_related("client")
-        .filter(key_hash=key_hash(key), revoked_at__isnull=True, client__is_active=True)
-        .first()
-    )
-    if found:
-        note_use(found.pk)
-    return found
+    found = _BY_HASH.first(key_hash(key))
+    if not found:
+        return None
+    row: ApiKey = found[0]
+    row.client = found[1]
+    note_use(row.pk)
+    return row
 
 
 def note_use(key_id: int) -> None:
