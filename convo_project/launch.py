@@ -87,7 +87,7 @@ def test(arguments: list[str]) -> int:
     with one_test_run(home), database():
         if not env.text("DATABASE_URL"):
             embedded_postgres.hurry(home)
-        defaults = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
+        defaults = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
         return run([sys.executable, "-m", "pytest", *defaults, *arguments])
 
 

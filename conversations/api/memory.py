@@ -16,7 +16,7 @@ from conversations.http.auth import key_of
 from conversations.models import Conversation
 from conversations.services.people import contacts
 from memory import services as memory
-from memory.records import Filters
+from memory.records import Filters, SearchResult
 
 LONGEST_QUERY = 500
 
@@ -51,16 +51,28 @@ class FoundSerializer(serializers.Serializer[Any]):
     by = serializers.ChoiceField(["text", "meaning", "both"])
 
 
+class AnswerSerializer(serializers.Serializer[Any]):
+    """What was found, the best first; all in one page."""
+
+    items = FoundSerializer(many=True)
+    next = serializers.CharField(allow_null=True, help_text="Null: there is no other page.")
+    problem = serializers.CharField(
+        allow_null=True,
+        help_text="Why nothing was searched by meaning although that is configured, such as `timeout`; what was found"
+        " by words is the answer then. Null where all went well.",
+    )
+
+
 class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
     """What ended sessions of the key's client left."""
 
-    serializer_class = FoundSerializer
+    serializer_class = AnswerSerializer
     http_method_names = ["get", "head"]
     queryset = Conversation.objects.none()
 
-    @extend_schema(parameters=[SearchSerializer], responses=FoundSerializer(many=True))
+    @extend_schema(parameters=[SearchSerializer], responses=AnswerSerializer)
     def search(self, request: Request) -> Response:
-        """Ended sessions, the best answer first; all in one page."""
+        """Ended sessions, the best answer first."""
         wanted = read(SearchSerializer, request.query_params.dict())
         client_id = key_of(request).client_id
         filters = Filters(
@@ -69,7 +81,11 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
         if user_id := wanted.get("user_id"):
             contact = contacts.known_as(client_id, user_id)
             if contact is None:
-                return Response({"items": [], "next": None})
+                return _answer(SearchResult())
             filters = Filters(contact.pk, filters.channel, filters.ended_from, filters.ended_before)
-        found = memory.search(client_id, wanted["q"], wanted["limit"], filters=filters)
-        return Response({"items": FoundSerializer(found.items, many=True).data, "next": None})
+        return _answer(memory.search(client_id, wanted["q"], wanted["limit"], filters=filters))
+
+
+def _answer(found: SearchResult) -> Response:
+    answer = {"items": found.items, "next": None, "problem": found.problem or None}
+    return Response(AnswerSerializer(answer).data)

@@ -140,10 +140,6 @@ class Outbox:
         """The server will never take it: it is kept to be looked at, and the lane goes on."""
         self._db.execute("UPDATE entries SET refused = ? WHERE seq = ?", (reason[:500], seq))
 
-    def rename(self, seq: int, key: str) -> None:
-        """The entry goes to another session than the one that has answered its key."""
-        self._db.execute("UPDATE entries SET key = ? WHERE seq = ?", (key, seq))
-
     # --- lanes --------------------------------------------------------------------------------------------------------
     def lease(self, lane: str, owner: str, seconds: float) -> bool:
         """Whether the lane is the owner's for so long."""

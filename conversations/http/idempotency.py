@@ -23,7 +23,7 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"  # printable ASCII; no blank at its ends, which HTTP strips
 _WELL_FORMED = re.compile(PATTERN.replace("$", r"\Z"))
-TOO_MANY = 429
+NOT_BEGUN = {400, 429}
 
 Handler = Callable[..., Response]
 
@@ -31,8 +31,9 @@ Handler = Callable[..., Response]
 class OncePerKey(APIView):
     """For a DRF view: a POST that carries an Idempotency-Key is done once, and answered alike for 24 hours.
 
-    Kept are answers that are final: successes, and refusals of what was asked. After a limit (429) or a fault (5xx) the
-    same key may try again.
+    Kept are answers that are final: successes, and refusals of what was asked. The same key may try again where nothing
+    was begun, since it made no sense (400, as when a proxy cut its body off) or came too soon (429), and after a fault
+    (5xx).
     """
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -65,7 +66,7 @@ class OncePerKey(APIView):
             response = handler(request, *args, **kwargs)
         except Exception as error:
             failed = self.handle_exception(error)
-            if failed.status_code == TOO_MANY or failed.status_code >= 500:
+            if failed.status_code in NOT_BEGUN or failed.status_code >= 500:
                 raise
             raise RefusedError(Answer(failed.status_code, failed.data)) from error
         return Answer(response.status_code, response.data, _session(response.data, **kwargs))

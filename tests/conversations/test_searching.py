@@ -41,7 +41,7 @@ def test_ended_sessions_are_found_by_their_words_with_the_chunk_that_has_them(do
     ended(door, "Where is my order?", user_id="bob", phone="+51999000072")
     page = searched(door, q="kettle leaking")
     [found] = page["items"]
-    assert page["next"] is None
+    assert (page["next"], page["problem"]) == (None, None)
     assert (found["conversation_id"], found["position"], found["by"]) == (kettle, 3, "text")
     start, end = found["highlights"][0]
     assert found["snippet"][start:end] == "kettle"
@@ -100,7 +100,7 @@ def test_staff_see_where_it_was_said_and_get_there(door, shop):
     assert "<mark>" not in staff.get(LIST, {"q": "new"}).content.decode(), "found by who it is with"
 
 
-def test_staff_find_by_meaning_where_that_is_configured(door, shop, settings):
+def test_by_meaning_sessions_are_found_where_that_is_configured(door, shop, settings):
     with FakeOpenAI(api_key="sk") as model, FakePinecone(api_key="pc") as index:
         settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "sk", model.base_url
         settings.PINECONE_API_KEY, settings.PINECONE_HOST = "pc", index.url
@@ -116,6 +116,11 @@ def test_staff_find_by_meaning_where_that_is_configured(door, shop, settings):
         assert listed("boiler") == [], "and no error"
         index.fail_next(Fault(status=401))
         assert "By meaning nothing was searched" in staff.get(LIST, {"q": "boiler"}).content.decode()
+
+        assert searched(door, q="boiler")["problem"] is None
+        index.fail_next(Fault(status=401))
+        page = searched(door, q="kettle")
+        assert ([found["conversation_id"] for found in page["items"]], page["problem"]) == ([kettle], "unauthorized")
 
 
 def test_of_very_many_clients_the_chosen_one_is_searched(door, shop):

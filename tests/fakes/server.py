@@ -172,6 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
+        if len(body) < length:
+            self.close_connection = True  # whoever was saying it died: half a request is none
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply, fault = self.fake.answer(Received(self.command, self.path, headers, body))
         if reply is None:
