@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddIndex(
             model_name='conversation',
-            index=models.Index(condition=models.Q(('status', 'active'), models.Q(('channel', channels_out.kinds.Channel['WEB']), _negated=True)), fields=['started_at'], name='active_that_age'),
+            index=models.Index(condition=models.Q(('status', 'active'), models.Q(('channel', channels_out.kinds.Channel['WEB']), _negated=True)), fields=['client'], name='active_that_age'),
         ),
         migrations.AddIndex(
             model_name='conversation',

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -88,7 +89,7 @@ def check(event: Event) -> None:
         assert storable([event.account, event.kind, event.raw, event.message_id])
 
 
-class AdapterContract:
+class AdapterContract(ABC):
     """Every adapter."""
 
     adapter: ClassVar[Adapter]
@@ -129,21 +130,21 @@ class WebhookContract(AdapterContract):
     ADDRESS: ClassVar[str]
     SIGNS_BODY: ClassVar[bool] = True
 
+    @abstractmethod
     def request(self, body: bytes, secret: str) -> InboundRequest:
         """The body as the provider posts it, signed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bad_signatures(self, request: InboundRequest) -> Iterator[Mapping[str, str]]:
         """The request's headers with the signature missing, cut, doubled, in other letters …"""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_body(self) -> bytes:
         """One text message to ADDRESS."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batch(self) -> tuple[bytes, list[type[Event]], list[str]]:
         """A body with several events of all sorts, their types in order, and the addresses it names."""
-        raise NotImplementedError
 
     # --- signatures
 
@@ -291,17 +292,17 @@ def _mutate(payload: Any, data: st.DataObject) -> None:
 class SendContract(AdapterContract):
     """Adapters that send over HTTP. The provider's end is a FakeServer, in every way in which a provider can fail."""
 
+    @abstractmethod
     def fake(self) -> FakeServer:
         """The provider's end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def account_at(self, provider: FakeServer) -> Account:
         """An account with everything it needs, at that end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def accepted(self, provider: FakeServer) -> list[str]:
         """The texts that the provider took."""
-        raise NotImplementedError
 
     def message(self, text: str = "Hello", message_id: str = "msg_1") -> OutboundMessage:
         """One to a person on this channel."""
