@@ -8,10 +8,11 @@ from dataclasses import asdict
 from django.utils import timezone
 
 from conversations.queue import enqueue
-from conversations.services.answering import chat_endings, summaries
-from conversations.services.forgetting import erasing, retention
-from conversations.services.keeping import archiving, remembering
-from conversations.services.session import lifecycle
+from conversations.services.history import archive as archiving
+from conversations.services.history import remember
+from conversations.services.jobs import sweep as lifecycle
+from conversations.services.replies import chat_endings, summaries
+from conversations.services.retention import erasure, retention
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +21,13 @@ def sweep() -> None:
     """Age the sessions. Twice does no more than once; two at a time are one."""
     report = lifecycle.sweep(timezone.now())
     log.info("sweep: %s", {name: count for name, count in asdict(report).items() if count})
-    if remembering.pending():
+    if remember.pending():
         enqueue("remember_ended")
     if summaries.pending():
         enqueue("summarise")
     if chat_endings.pending():
         enqueue("settle_chats")
-    if erasing.pending():
+    if erasure.pending():
         enqueue("erase")
 
 
@@ -42,12 +43,12 @@ def summarise() -> None:
 
 def remember_ended() -> None:
     """Put what has ended into global memory. Each session is claimed by a lease on its row, so two share the work."""
-    log.info("remembered: %s", remembering.remember_ended())
+    log.info("remembered: %s", remember.remember_ended())
 
 
 def erase() -> None:
     """Clear global memory of people who are erased. Forgetting may be repeated."""
-    log.info("erased: %s", erasing.go_on(timezone.now()))
+    log.info("erased: %s", erasure.go_on(timezone.now()))
 
 
 def archive() -> None:

@@ -2,10 +2,10 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations import copilot_pages, cron
-from conversations.health import healthz, readyz
-from conversations.provider_end import provider_end
-from conversations.webhooks import inbound_webhook, retell_webhook, status_webhook
+from conversations.endpoints import copilot_pages, cron
+from conversations.endpoints.health import healthz, readyz
+from conversations.endpoints.simulated_providers import provider_end
+from conversations.endpoints.webhooks import inbound_webhook, retell_webhook, status_webhook
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),

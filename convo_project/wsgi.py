@@ -8,8 +8,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 django_application = get_wsgi_application()
 
 # They need the models, which are ready only now.
-from conversations.front_door import in_front_of  # noqa: E402
-from conversations.http.places import Places  # noqa: E402
+from conversations.endpoints.fast_path import in_front_of  # noqa: E402
+from conversations.http.request_slots import Places  # noqa: E402
 from convo_project.capacity import web_threads  # noqa: E402
 
 application = in_front_of(django_application)

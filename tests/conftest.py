@@ -17,10 +17,10 @@ from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.models import ChannelAccount, Client
-from conversations.services.answering import leases, replies
-from conversations.services.answering.dispatcher import ask, deliver
-from conversations.services.clients import api_keys
-from conversations.services.delivering import delivery
+from conversations.services.delivery import sending as delivery
+from conversations.services.replies import leases, replies
+from conversations.services.replies.dispatcher import ask, deliver
+from conversations.services.tenants import api_keys
 from tests import databases, factories
 
 LONGEST = (

@@ -17,8 +17,8 @@ from conversations.admin.base import ClientsOwn
 from conversations.admin.confirmed import confirmed
 from conversations.admin.simulator import SimulatorPages
 from conversations.models import ChannelAccount
-from conversations.services.clients import channel_accounts, setup
-from conversations.services.errors import DomainError, InvalidError
+from conversations.services.core.errors import DomainError, InvalidError
+from conversations.services.tenants import channel_accounts, setup
 
 PREFIX = "credential_"
 KIND = "kind"  # in the address of the page that adds one: "whatsapp:whatsapp"

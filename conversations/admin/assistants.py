@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from conversations.admin.base import ClientsOwn, Page
 from conversations.admin.confirmed import confirmed
 from conversations.models import Assistant
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 
 
 @admin.register(Assistant)

@@ -18,7 +18,7 @@ from django.urls import reverse
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.models import Client
-from conversations.services import audit
+from conversations.services.core import audit_log
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin  # unfold's has no types; it is this one with more attributes
@@ -158,14 +158,14 @@ class Page(ModelAdmin):  # type: ignore[type-arg]
     ) -> None:
         """A line in the audit trail: the user did this to the row."""
         user: Any = request.user
-        audit.record(user, verb, row, self.client_id_of(row) if self.client_path else None, changes)
+        audit_log.record(user, verb, row, self.client_id_of(row) if self.client_path else None, changes)
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
         """What a form changed, as the trail tells it: field to [before, after]; what is typed unseen stays unseen."""
         changes: dict[str, tuple[Any, Any]] = {}
         for name in form.changed_data:
             if getattr(form.fields[name].widget, "input_type", "") == "password":
-                changes[name] = (audit.HIDDEN, audit.HIDDEN)
+                changes[name] = (audit_log.HIDDEN, audit_log.HIDDEN)
             else:
                 changes[name] = (form.initial.get(name), form.cleaned_data.get(name))
         return changes

@@ -22,9 +22,9 @@ from conversations.admin.access import Role
 from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.session_list import LEFT_OUT, SessionList
 from conversations.models import OPEN, Assistant, BulkJob, Status
-from conversations.services.errors import NotFoundError
+from conversations.services.core.errors import NotFoundError
 from conversations.services.export.sessions import lines
-from conversations.services.session import bulk
+from conversations.services.staff_actions import bulk
 
 KINDS = {"close": "Close", "assign": "Assign assistant", "archive": "Archive", "export": "Export"}
 # In which states a session can be what is asked for.

@@ -15,8 +15,8 @@ from conversations.admin.retention import RetentionPages
 from conversations.admin.spans import SpanField
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
-from conversations.services.clients import setup
-from conversations.services.spans import in_words
+from conversations.services.core.durations import in_words
+from conversations.services.tenants import setup
 from memory.redaction import CARD_REMOVED, REDACTED
 
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]

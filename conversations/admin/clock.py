@@ -15,8 +15,8 @@ from conversations.admin import entries
 from conversations.admin.base import Crumb
 from conversations.admin.entries import Line
 from conversations.admin.long_list import LongList
-from conversations.services.forgetting import holds
-from conversations.services.session import clock
+from conversations.services.jobs import forecast
+from conversations.services.retention import holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ClockPages(LongList):
         if conversation is None:
             raise Http404
         now = timezone.now()
-        prospects = clock.of(conversation, now)
+        prospects = forecast.of(conversation, now)
         happened = conversation.events.order_by("-id")[: entries.LEDGER_LINES]
         context = {
             **self.admin_site.each_context(request),
@@ -52,9 +52,9 @@ class ClockPages(LongList):
             "conversation": conversation,
             "hold": holds.reason_for(conversation),
             "now": now,
-            "next": clock.next_of(prospects),
+            "next": forecast.next_of(prospects),
             "prospects": prospects,
-            "happened": [Because(entries.line_of(event), clock.why(event.data)) for event in happened],
+            "happened": [Because(entries.line_of(event), forecast.why(event.data)) for event in happened],
         }
         response = TemplateResponse(request, "admin/conversations/conversation/clock.html", context)
         response["Cache-Control"] = "no-store"

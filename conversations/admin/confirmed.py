@@ -19,7 +19,7 @@ from unfold.decorators import action
 
 from conversations.admin.base import Crumb
 from conversations.admin.entries import plainly
-from conversations.services.errors import DomainError
+from conversations.services.core.errors import DomainError
 
 Deed = Callable[..., str | HttpResponseBase]
 

@@ -26,10 +26,10 @@ from conversations.admin.deeds import LONGEST_REASON, staff
 from conversations.admin.long_list import LongList
 from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
-from conversations.services.errors import DomainError
+from conversations.services.core.errors import DomainError
+from conversations.services.delivery import opt_outs
 from conversations.services.export import person
-from conversations.services.forgetting import erasing
-from conversations.services.people import opting_out
+from conversations.services.retention import erasure as erasing
 
 HOLD = (
     "Why all of this person must be kept. As long as it says something, no retention, archiving, redaction or erasure"
@@ -155,7 +155,7 @@ class ContactAdmin(LongList):
     )
     def opt_out(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
         """The person said so elsewhere. Raises ConflictError."""
-        cancelled = opting_out.opt_out(contact.pk, **asked, actor=staff(request), now=timezone.now())
+        cancelled = opt_outs.opt_out(contact.pk, **asked, actor=staff(request), now=timezone.now())
         self.note(request, "opted out", contact, {asked["channel"]: ("", asked["reason"])})
         return f"They get nothing more on {asked['channel']}. Messages cancelled: {cancelled}."
 
@@ -170,7 +170,7 @@ class ContactAdmin(LongList):
     )
     def opt_in(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
         """The person said so elsewhere. Raises ConflictError."""
-        opting_out.opt_in(contact.pk, **asked, actor=staff(request))
+        opt_outs.opt_in(contact.pk, **asked, actor=staff(request))
         self.note(request, "lifted the opt-out of", contact, {asked["channel"]: ("", asked["reason"])})
         return f"They get messages on {asked['channel']} again."
 

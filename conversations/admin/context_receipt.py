@@ -19,8 +19,8 @@ from conversations.admin.base import Crumb
 from conversations.admin.entries import plainly, title_of
 from conversations.admin.long_list import LongList
 from conversations.models import Conversation, Turn
-from conversations.services.answering import prompts
-from conversations.services.errors import DomainError
+from conversations.services.core.errors import DomainError
+from conversations.services.replies import prompt_records
 
 
 class AgainForm(forms.Form):
@@ -73,8 +73,8 @@ class ReceiptPages(LongList):
         turn.conversation = conversation
         form = AgainForm(request.POST if request.method == "POST" else None)
         again = self._again(request, conversation, turn, form) if form.is_valid() else {}
-        parts = prompts.parts_of(turn)
-        tries = prompts.tries_of(turn)
+        parts = prompt_records.parts_of(turn)
+        tries = prompt_records.tries_of(turn)
         context = {
             "title": "What the model was given",
             "object": Crumb(conversation, title_of(conversation)),
@@ -91,7 +91,7 @@ class ReceiptPages(LongList):
             "summary_version": (turn.prompt or {}).get("summary", {}).get("version", 0),
             "asked": (turn.prompt or {}).get("request", {}),
             "calls": _calls(turn.tool_calls or []),
-            "form": form if prompts.can_run_again(turn) else None,
+            "form": form if prompt_records.can_run_again(turn) else None,
             "again": again,
             **self.admin_site.each_context(request),
         }
@@ -103,14 +103,14 @@ class ReceiptPages(LongList):
         wanted = form.cleaned_data
         self.note(request, f"ran again ({wanted['prompt']}, {wanted['model'] or 'same model'})", conversation)
         try:
-            reply = prompts.run_again(turn, current_prompt=wanted["prompt"] == "now", model=wanted["model"])
+            reply = prompt_records.run_again(turn, current_prompt=wanted["prompt"] == "now", model=wanted["model"])
         except DomainError as error:
             return {"failed": str(error)}
         return {
             "text": plainly(reply.text),
             "reply": reply,
             "calls": _calls([asdict(call) for call in reply.tool_calls]),
-            "cost": prompts.cost(reply.model, reply.tokens_in, reply.tokens_out),
+            "cost": prompt_records.cost(reply.model, reply.tokens_in, reply.tokens_out),
             "prompt": dict(form.fields["prompt"].choices)[wanted["prompt"]],  # type: ignore[attr-defined]
         }
 

@@ -16,8 +16,8 @@ from conversations import queue
 from conversations.admin import access
 from conversations.admin.navigation import WAITING, address_of
 from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
-from conversations.services import figures, waiting
-from conversations.services.figures import ClientIds, Day, OpenSessions, Queue
+from conversations.services.jobs import metrics, overdue
+from conversations.services.jobs.metrics import ClientIds, Day, OpenSessions, Queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         return {**context, "title": "Dashboard"}
     client_ids = None if user.is_superuser else access.client_ids_of(user)
     now = timezone.now()
-    sessions, day = figures.open_sessions(client_ids), figures.day(client_ids, now)
+    sessions, day = metrics.open_sessions(client_ids), metrics.day(client_ids, now)
     return {
         **context,
         "title": "Dashboard",
@@ -66,7 +66,7 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 def _missing(now: datetime) -> list[str]:
     """What shows that a process is not running, in a sentence that says which."""
-    found = [waiting.look().late]
+    found = [overdue.look().late]
     if since := queue.late_since(now):
         found.append(
             f"What runs by the clock has not run since {since:%Y-%m-%d %H:%M} UTC: sessions do not age, nothing"
@@ -81,8 +81,8 @@ def link(model: type[Model], **wanted: Any) -> str:
 
 
 def _waiting(client_ids: ClientIds, now: datetime) -> list[Number]:
-    staff, due = figures.waiting_for_staff(client_ids), figures.due_replies(client_ids, now)
-    unsent = figures.unsent_messages(client_ids, now)
+    staff, due = metrics.waiting_for_staff(client_ids), metrics.due_replies(client_ids, now)
+    unsent = metrics.unsent_messages(client_ids, now)
     due_list = link(Conversation, reply_owed__exact=1, taken_over_at__isnull=True, reply_due_at__lt=now.isoformat())
     unsent_list = link(Message, status__exact="queued", due_at__lt=now.isoformat())
     return [
@@ -100,9 +100,9 @@ def _queue(name: str, queue: Queue, now: datetime, address: str, patience: timed
 
 
 def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
-    since = (now - timedelta(hours=figures.HOURS)).isoformat()
-    messages, replies = figures.failed_messages(client_ids, now), figures.failed_replies(client_ids, now)
-    unclear, broken = figures.unclear_messages(client_ids), figures.broken_accounts(client_ids)
+    since = (now - timedelta(hours=metrics.HOURS)).isoformat()
+    messages, replies = metrics.failed_messages(client_ids, now), metrics.failed_replies(client_ids, now)
+    unclear, broken = metrics.unclear_messages(client_ids), metrics.broken_accounts(client_ids)
     found = [
         ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
         ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed tries, 24 hours"),

@@ -12,14 +12,15 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import Conversation, EndedBy, Step
-from conversations.services import audit
-from conversations.services.clients import channel_accounts
-from conversations.services.delivering import resending, sending
-from conversations.services.errors import InvalidError, NotFoundError
-from conversations.services.forgetting import holds
-from conversations.services.session import closing, corrections, steps, takeover
-from conversations.services.session.details import edit_details
-from conversations.services.session.ledger import Actor, Kind
+from conversations.services.core import audit_log
+from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.services.core.ledger import Actor, Kind
+from conversations.services.retention import holds
+from conversations.services.staff_actions import corrections, send
+from conversations.services.staff_actions import resend as resending
+from conversations.services.tenants import channel_accounts
+from conversations.services.transitions import closing, steps, takeover
+from conversations.services.transitions.details import edit_details
 
 LONGEST_REPLY = 100_000
 LONGEST_TEXT = 20_000
@@ -72,9 +73,7 @@ def uuid_of(request: HttpRequest, name: str) -> UUID:
 def reply(request: HttpRequest, conversation: Conversation) -> str:
     """Say something in the assistant's place."""
     text = text_of(request, "text", longest=LONGEST_REPLY)
-    _, messages = sending.send(
-        conversation.pk, text, actor=staff(request), now=timezone.now(), client=conversation.client
-    )
+    _, messages = send.send(conversation.pk, text, actor=staff(request), now=timezone.now(), client=conversation.client)
     return "Your reply is on its way." if messages else "Your reply is in the transcript."
 
 
@@ -148,7 +147,7 @@ def resume_account(request: HttpRequest, conversation: Conversation) -> str:
         raise NotFoundError("This session has no account.")
     waiting = channel_accounts.resume(account)
     user: Any = request.user
-    audit.record(user, "resumed", account, account.client_id)
+    audit_log.record(user, "resumed", account, account.client_id)
     return f"The account is tried again: {waiting} messages wait to be sent."
 
 
@@ -196,7 +195,7 @@ def lift_hold(request: HttpRequest, conversation: Conversation) -> str:
 def _note_hold(request: HttpRequest, verb: str, conversation: Conversation, before: str, after: str) -> None:
     user: Any = request.user
     if before != after:
-        audit.record(user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
+        audit_log.record(user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------

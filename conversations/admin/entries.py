@@ -22,8 +22,8 @@ from conversations.models import (
     Step,
     Turn,
 )
-from conversations.services import waiting
-from conversations.services.keeping import recall
+from conversations.services.history import recall
+from conversations.services.jobs import overdue
 from memory import services as memory
 
 NEWEST = 50
@@ -225,7 +225,7 @@ def _deliveries(conversation: Conversation, chunk_ids: Sequence[int]) -> dict[in
     for message in Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part"):
         waits = message.status == S.QUEUED and message.channel_account_id == refused is not None
         label, gravity = WAITS_FOR_ACCOUNT if waits else DELIVERY[Message.Status(message.status)]
-        if message.status == S.QUEUED and message.due_at and message.due_at < timezone.now() - waiting.UNATTENDED_AFTER:
+        if message.status == S.QUEUED and message.due_at and message.due_at < timezone.now() - overdue.UNATTENDED_AFTER:
             label = f"{label}, since {message.due_at:%H:%M}"
         if message.template:
             label = f"template {message.template.partition(' ')[0]} instead of this text: {label}"
@@ -286,7 +286,7 @@ def beside(conversation: Conversation) -> dict[str, Any]:
         "steps": steps_of(conversation),
         "ledger": ledger_of(conversation),
         "turns": turns,
-        "unattended_since": waiting.unattended_since(conversation, turns, timezone.now()),
+        "unattended_since": overdue.unattended_since(conversation, turns, timezone.now()),
         "waits_for": waits_for(conversation),
         "opted_out": conversation.contact.opted_out.get(conversation.channel),
         "waits_since": conversation.waits_for_staff_since,

@@ -19,7 +19,7 @@ from conversations.admin.confirmed import confirmed
 from conversations.admin.entries import plainly
 from conversations.admin.long_list import LongList
 from conversations.models import InboundEvent, RefusedWebhooks
-from conversations.services.arriving import replaying
+from conversations.services.inbound import replay as replaying
 
 LONGEST_RAW = 50_000  # characters that are shown
 

@@ -11,7 +11,7 @@ from conversations.admin.base import ClientsOwn, Page
 from conversations.admin.confirmed import confirmed
 from conversations.admin.once import shown_once
 from conversations.models import ApiKey
-from conversations.services.clients import api_keys
+from conversations.services.tenants import api_keys
 
 
 @admin.register(ApiKey)

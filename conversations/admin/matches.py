@@ -21,7 +21,7 @@ from conversations.admin.deeds import staff
 from conversations.admin.entries import plainly
 from conversations.admin.long_list import LongList
 from conversations.models import Contact, ContactMatch
-from conversations.services.people import merging
+from conversations.services.staff_actions import merge_contacts
 
 QUESTION = (
     "Addresses, sessions and memory of both become one contact's: the page before says which, and how many. Two open"
@@ -87,7 +87,7 @@ class ContactMatchAdmin(LongList):
         """The preview."""
         if match.state == ContactMatch.State.MERGED:
             return format_html("{}", "It is done.")
-        seen = merging.preview(match)
+        seen = merge_contacts.preview(match)
         return format_html(
             "<div>{}</div>", format_html_join("", "<div><b>{}</b> {}</div>", ((a, b) for a, b in _lines(seen) if b))
         )
@@ -95,7 +95,7 @@ class ContactMatchAdmin(LongList):
     @confirmed("Merge", question=QUESTION, icon="merge", path="merge", permission="decide")
     def merge(self, request: HttpRequest, match: ContactMatch) -> str | HttpResponse:
         """As the preview says."""
-        return self._merge(request, match, merging.preview(match).person)
+        return self._merge(request, match, merge_contacts.preview(match).person)
 
     @confirmed(
         "Merge the other way",
@@ -107,7 +107,7 @@ class ContactMatchAdmin(LongList):
     )
     def merge_other_way(self, request: HttpRequest, match: ContactMatch) -> str | HttpResponse:
         """The alias of the preview is kept."""
-        return self._merge(request, match, merging.preview(match).alias)
+        return self._merge(request, match, merge_contacts.preview(match).alias)
 
     @confirmed(
         "They are two",
@@ -118,13 +118,13 @@ class ContactMatchAdmin(LongList):
     )
     def dismiss(self, request: HttpRequest, match: ContactMatch) -> str | HttpResponse:
         """Say so."""
-        merging.dismiss(match.pk, actor=staff(request), now=timezone.now(), client=match.client)
+        merge_contacts.dismiss(match.pk, actor=staff(request), now=timezone.now(), client=match.client)
         self.note(request, "dismissed", match)
         return "They stay two."
 
     def _merge(self, request: HttpRequest, match: ContactMatch, keep: Contact) -> str:
         who = staff(request)
-        done = merging.merge(match.pk, keep=keep.pk, actor=who, now=timezone.now(), client=match.client)
+        done = merge_contacts.merge(match.pk, keep=keep.pk, actor=who, now=timezone.now(), client=match.client)
         self.note(request, "merged", done, {"kept": ("", keep.pk)})
         return "They are one contact now."
 
@@ -134,7 +134,7 @@ def _contact(contact: Contact) -> SafeString:
     return format_html('<a href="{}"><bdi>{}</bdi></a> {}', address, plainly(str(contact)), contact.phone or "")
 
 
-def _lines(seen: merging.Preview) -> Iterable[tuple[str, Any]]:
+def _lines(seen: merge_contacts.Preview) -> Iterable[tuple[str, Any]]:
     yield "Not possible:", seen.refused
     yield "Kept:", _named(seen.person)
     yield "Alias:", _named(seen.alias)

@@ -18,9 +18,9 @@ from conversations.admin.access import Role
 from conversations.admin.deeds import staff
 from conversations.admin.long_list import LongList
 from conversations.models import Assistant, Client
-from conversations.services.errors import DomainError
-from conversations.services.session import outreach
-from conversations.services.session.outreach import Outreach
+from conversations.services.core.errors import DomainError
+from conversations.services.staff_actions import outreach
+from conversations.services.staff_actions.outreach import Outreach
 
 EXAMPLE = "customer_name = Ana\ndebt_amount = 120.50\ndue_date = 2026-12-01"
 

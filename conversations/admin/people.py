@@ -21,8 +21,8 @@ from conversations.admin.base import ClientsOwn, Page
 from conversations.admin.confirmed import confirmed
 from conversations.admin.once import shown_once
 from conversations.models import Membership
-from conversations.services.clients import staff
-from conversations.services.errors import ConflictError
+from conversations.services.core.errors import ConflictError
+from conversations.services.tenants import staff
 
 
 class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -28,11 +28,11 @@ from conversations.admin.access import Role
 from conversations.admin.base import Crumb, Page, ReadOnlyPage
 from conversations.models import Client, RetentionReport, RetentionRule
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
-from conversations.services.errors import InvalidError
-from conversations.services.forgetting import policies, retention
-from conversations.services.forgetting.deletions import Line
-from conversations.services.forgetting.policies import Policy
-from conversations.services.session.deadlines import default_days
+from conversations.services.core.deadlines import default_days
+from conversations.services.core.errors import InvalidError
+from conversations.services.retention import policies, retention
+from conversations.services.retention.deletions import Line
+from conversations.services.retention.policies import Policy
 
 MOST_EXCEPTIONS = 60
 SPARE_ROWS = 3

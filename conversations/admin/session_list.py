@@ -29,7 +29,7 @@ from conversations.admin.entries import plainly, waits_for
 from conversations.admin.long_list import LongChangeList, LongList
 from conversations.admin.navigation import WAITING
 from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
-from conversations.services.keeping import searching
+from conversations.services.history import search
 
 SNIPPET = 90
 BEFORE = 20  # characters before a word that was searched for
@@ -72,7 +72,7 @@ class SessionChangeList(LongChangeList):
         self.request = request
         super().get_results(request)
         _describe(self.result_list)
-        found = searching.shown_of(self.result_list, self.query)
+        found = search.shown_of(self.result_list, self.query)
         for session in self.result_list:
             session.found = found.get(session.pk)
 
@@ -135,11 +135,11 @@ class SessionChangeList(LongChangeList):
         return Span(f"← {name}", self.get_query_string(remove=[FROM, TO, "p"]))
 
 
-def _place(request: HttpRequest) -> searching.Place:
+def _place(request: HttpRequest) -> search.Place:
     """Where the list's filters have a search look."""
     asked = request.GET
     channel = asked.get(CHANNEL, "")
-    return searching.Place(channel if channel in set(Channel) else "", _time(asked.get(FROM)), _time(asked.get(TO)))
+    return search.Place(channel if channel in set(Channel) else "", _time(asked.get(FROM)), _time(asked.get(TO)))
 
 
 def _time(text: Any) -> datetime | None:
@@ -205,7 +205,7 @@ class SessionList(LongList):
             people = self._people(request).filter(_named(term)).values_list(Coalesce("merged_into", "pk"), flat=True)
             found = Q(contact__in=list(people[:CONTACTS_FOUND]))
             clients = access.clients_of(request.user).order_by("name", "pk").values_list("pk", flat=True)
-            said = searching.search(self._chosen(request, list(clients)), term, _place(request))
+            said = search.search(self._chosen(request, list(clients)), term, _place(request))
             setattr(request, LEFT_OUT, said.left_out)
             return queryset.filter(found | Q(pk__in=said.sessions) if said.sessions else found), False
 

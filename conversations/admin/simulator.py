@@ -27,10 +27,11 @@ from conversations.admin.access import Role
 from conversations.admin.base import Page
 from conversations.admin.deeds import text_of, whole
 from conversations.models import ChannelAccount, Client, Conversation
-from conversations.services import waiting
-from conversations.services.errors import DomainError, InvalidError, NotFoundError
-from conversations.services.simulation import phone, simulated_accounts, simulated_calls, simulator
-from conversations.services.simulation.simulator import Delivery
+from conversations.services.core.errors import DomainError, InvalidError, NotFoundError
+from conversations.services.jobs import overdue
+from conversations.services.simulator import accounts as simulated_accounts
+from conversations.services.simulator import calls, phone, simulator
+from conversations.services.simulator.simulator import Delivery
 
 Answer = TypeVar("Answer", bound=HttpResponse)
 
@@ -197,22 +198,22 @@ def behave(request: HttpRequest, account: ChannelAccount, person: Person) -> str
 
 def call(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
     """Call as the person."""
-    return _outcome(simulated_calls.begin(account, person))
+    return _outcome(calls.begin(account, person))
 
 
 def hang_up(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
     """Hang up as the person."""
-    return _outcome(simulated_calls.hang_up(account, person))
+    return _outcome(calls.hang_up(account, person))
 
 
 def say_nothing(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
     """Keep silent as the person."""
-    return _outcome(simulated_calls.say_nothing(account, person))
+    return _outcome(calls.say_nothing(account, person))
 
 
 def go_on(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
     """Let the provider go where it was sent on."""
-    return _outcome(simulated_calls.go_on(account, person, whole(request.POST.get("exchange", ""))))
+    return _outcome(calls.go_on(account, person, whole(request.POST.get("exchange", ""))))
 
 
 DEEDS: dict[str, Callable[[HttpRequest, ChannelAccount, Person], str]] = {
@@ -259,7 +260,7 @@ def _context(account: ChannelAccount, person: Person) -> dict[str, Any]:
 
 
 def _unattended_since(conversation: Conversation) -> datetime | None:
-    return waiting.unattended_since(conversation, entries.turns_of(conversation), timezone.now())
+    return overdue.unattended_since(conversation, entries.turns_of(conversation), timezone.now())
 
 
 def _shown(exchange: Any) -> dict[str, Any]:

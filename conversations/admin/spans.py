@@ -9,7 +9,7 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from conversations.services.spans import UNITS, in_words
+from conversations.services.core.durations import UNITS, in_words
 
 _PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
 

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 
 from conversations.admin.base import ClientsOwn, ReadOnlyPage
 from conversations.models import StaffAction
-from conversations.services import audit
+from conversations.services.core import audit_log
 
 
 @admin.register(StaffAction)
@@ -41,6 +41,6 @@ class StaffActionAdmin(ReadOnlyPage):
 
 
 def _change(before: str, after: str) -> str:
-    if before == after == audit.HIDDEN:
+    if before == after == audit_log.HIDDEN:
         return "replaced"
     return f"{before} → {after or 'nothing'}" if before else after

@@ -23,7 +23,7 @@ from conversations.admin.entries import Entry, Stretch
 from conversations.admin.long_list import LongList
 from conversations.http.downloads import Download
 from conversations.models import Conversation
-from conversations.services.errors import DomainError, NotFoundError
+from conversations.services.core.errors import DomainError, NotFoundError
 from conversations.services.export.sessions import note_taken
 from conversations.services.export.transcripts import FORMATS
 

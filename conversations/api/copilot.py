@@ -33,11 +33,12 @@ from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import Growing
 from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, room
 from conversations.models import Conversation, Turn
-from conversations.services.answering.replies import HUMAN_WANTED
-from conversations.services.web import copilot, copilot_turns
-from conversations.services.web.copilot import User
-from conversations.services.web.copilot_feed import Ended, Piece, Place, Reader, feed
-from conversations.services.web.copilot_turns import Asked, Question
+from conversations.services.copilot import sessions as copilot
+from conversations.services.copilot import turns
+from conversations.services.copilot.feed import Ended, Piece, Place, Reader, feed
+from conversations.services.copilot.sessions import User
+from conversations.services.copilot.turns import Asked, Question
+from conversations.services.replies.replies import HUMAN_WANTED
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 900.0  # then the reader comes back
@@ -85,7 +86,7 @@ class CopilotAPI(CopilotView):
         """Say something, and read the reply as it is written."""
         question = Question(**read(QuestionSerializer, request.data))
         user = user_of(request)
-        return _answer(user, lambda: copilot_turns.ask(user, question, timezone.now()))
+        return _answer(user, lambda: turns.ask(user, question, timezone.now()))
 
 
 class RolesAPI(CopilotView):
@@ -134,7 +135,7 @@ class StopAPI(CopilotView):
     @extend_schema(operation_id="copilot_stop", request=None, responses=shapes.StoppingSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
         """The reply ends where it is; what was said is kept."""
-        return Response({"stopping": copilot_turns.stop(user_of(request), pk, timezone.now())})
+        return Response({"stopping": turns.stop(user_of(request), pk, timezone.now())})
 
 
 class RetryAPI(CopilotView):
@@ -144,7 +145,7 @@ class RetryAPI(CopilotView):
     def post(self, request: Request, pk: UUID) -> HttpResponseBase:
         """Read the new one as it is written."""
         user = user_of(request)
-        return _answer(user, lambda: copilot_turns.retry(user, pk, timezone.now()))
+        return _answer(user, lambda: turns.retry(user, pk, timezone.now()))
 
 
 class FeedbackAPI(CopilotView):
@@ -169,7 +170,7 @@ class StreamAPI(CopilotView):
     def get(self, request: Request, turn_id: UUID) -> HttpResponseBase:
         """What comes after `Last-Event-ID`, live; from the beginning without it."""
         user = user_of(request)
-        turn = copilot_turns.turn_of(user, turn_id)
+        turn = turns.turn_of(user, turn_id)
         place = _place(request.headers.get("Last-Event-ID", ""), turn)
         return _answer(user, lambda: Asked(turn.conversation, None, turn), place)
 

@@ -14,7 +14,7 @@ from conversations.api.reading import read
 from conversations.api.serializers import Choice, Text
 from conversations.http.auth import key_of
 from conversations.models import Conversation
-from conversations.services.people import contacts
+from conversations.services.contacts import contacts
 from memory import services as memory
 from memory.records import Filters, SearchResult
 

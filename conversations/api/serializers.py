@@ -10,8 +10,8 @@ from rest_framework import serializers
 
 from channels_out.kinds import Channel
 from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
-from conversations.services.session.outreach import CHANNELS
-from conversations.services.session.steps import FINAL
+from conversations.services.staff_actions.outreach import CHANNELS
+from conversations.services.transitions.steps import FINAL
 
 LONGEST_TEXT = 100_000
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers whose \s is narrower

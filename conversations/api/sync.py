@@ -36,10 +36,11 @@ from conversations.api.sync_serializers import (
 from conversations.http.auth import actor, key_of
 from conversations.http.idempotency import OncePerKey
 from conversations.models import Client
-from conversations.services.agents import sync, sync_state
-from conversations.services.agents.sync import Caller
-from conversations.services.agents.sync_state import SessionState, as_json
-from conversations.services.errors import NotFoundError
+from conversations.services.agent_sync import state as sync_state
+from conversations.services.agent_sync import sync
+from conversations.services.agent_sync.state import SessionState, as_json
+from conversations.services.agent_sync.sync import Caller
+from conversations.services.core.errors import NotFoundError
 
 IF_MATCH = OpenApiParameter(
     "If-Match",

@@ -9,7 +9,7 @@ from rest_framework import serializers
 
 from conversations.api.serializers import LONGEST_TEXT, Choice, Text
 from conversations.models.agent_state import Intent
-from conversations.services.agents.sync_state import phone_of
+from conversations.services.agent_sync.state import phone_of
 
 LONGEST_ID = 200
 LONGEST_EXTENSION = 30 * 24  # hours

@@ -41,13 +41,15 @@ from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count
 from conversations.models import OPEN, Chunk, Client, Conversation
-from conversations.services.clients import api_keys
-from conversations.services.delivering import sending
-from conversations.services.errors import NotFoundError
+from conversations.services.contacts import contacts
+from conversations.services.core import detail_sql
+from conversations.services.core.errors import NotFoundError
 from conversations.services.export.transcripts import FORMATS
-from conversations.services.people import contacts
-from conversations.services.session import closing, outreach, reading, steps, takeover
-from conversations.services.session.outreach import Outreach
+from conversations.services.staff_actions import outreach
+from conversations.services.staff_actions import send as sending
+from conversations.services.staff_actions.outreach import Outreach
+from conversations.services.tenants import api_keys
+from conversations.services.transitions import closing, steps, takeover
 
 DEFAULT_CHUNKS = 10
 
@@ -98,7 +100,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     def retrieve(self, request: Request, pk: UUID) -> Response:
         """A session with its goal, summary, steps and its last chunks."""
         wanted = read(ChunksShownSerializer, request.query_params.dict())
-        detail = reading.conversation_of(self._client().pk, pk, wanted["chunks"])
+        detail = detail_sql.conversation_of(self._client().pk, pk, wanted["chunks"])
         if detail is None:
             raise NotFoundError("There is no such conversation.")
         return Response(orjson.Fragment(detail.json))
@@ -203,7 +205,7 @@ def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """
     key = service_key(request)
     if request.method == "GET" and key and not request.GET:
-        detail = reading.conversation_by_key(api_keys.key_hash(key), pk, DEFAULT_CHUNKS)
+        detail = detail_sql.conversation_by_key(api_keys.key_hash(key), pk, DEFAULT_CHUNKS)
         if detail and detail.key_id and count(detail.key_id):
             api_keys.note_use(detail.key_id)
             return HttpResponse('{"success":true,"data":' + detail.json + "}", content_type="application/json")

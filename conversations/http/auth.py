@@ -12,8 +12,8 @@ from rest_framework.request import Request
 
 from conversations.http.envelope import CHALLENGE
 from conversations.models import ApiKey
-from conversations.services.clients import api_keys
-from conversations.services.session.ledger import Actor, Kind
+from conversations.services.core.ledger import Actor, Kind
+from conversations.services.tenants import api_keys
 
 WRONG_KEY = (
     "This API key is unknown or revoked, or its client is switched off. `manage.py create_api_key` makes a new key."

@@ -21,8 +21,8 @@ from rest_framework import exceptions, negotiation, parsers, renderers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.services.as_json import dumps
-from conversations.services.errors import (
+from conversations.services.core.as_json import dumps
+from conversations.services.core.errors import (
     ConflictError,
     DomainError,
     InvalidError,

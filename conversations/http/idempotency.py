@@ -16,8 +16,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations.http.auth import key_of
-from conversations.services.arriving import idempotency
-from conversations.services.arriving.idempotency import Answer, RefusedError
+from conversations.services.core import idempotency
+from conversations.services.core.idempotency import Answer, RefusedError
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"

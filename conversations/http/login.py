@@ -9,7 +9,7 @@ from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from conversations.services.web.copilot import User
+from conversations.services.copilot.sessions import User
 
 NOT_SIGNED_IN = "Sign in first: /copilot/login."
 

@@ -14,8 +14,8 @@ from django.shortcuts import render
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
-from conversations.services.clients import sign_ins
-from conversations.services.errors import TooManyError
+from conversations.services.core.errors import TooManyError
+from conversations.services.tenants import sign_in_limits
 
 View = Callable[..., HttpResponseBase]
 
@@ -31,7 +31,7 @@ def limited(view: View) -> View:
             return view(request, *args, **kwargs)
         name, address = request.POST.get("username", ""), _address(request)
         try:
-            sign_ins.count(name, address, timezone.now())
+            sign_in_limits.count(name, address, timezone.now())
         except TooManyError as error:
             minutes = -(-error.retry_after // 60)
             answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
@@ -40,7 +40,7 @@ def limited(view: View) -> View:
         page = view(request, *args, **kwargs)
         # And not somebody who is signed in, and guesses the password of somebody else.
         if page.status_code == 302 and request.user.get_username() == unicodedata.normalize("NFKC", name).strip():
-            sign_ins.succeeded(name, address)
+            sign_in_limits.succeeded(name, address)
         return page
 
     return answered

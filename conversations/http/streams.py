@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 from django.http import StreamingHttpResponse
 
-from conversations.services.errors import TooManyError
+from conversations.services.core.errors import TooManyError
 
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT = b": still here\n\n"

@@ -10,9 +10,9 @@ from uuid import UUID
 from channels_out.kinds import Channel
 from channels_out.phones import e164
 from conversations.http.envelope import loads
-from conversations.services.arriving.inbound import Arrival
-from conversations.services.errors import InvalidError, NotFoundError
-from conversations.services.people.contacts import Person
+from conversations.services.contacts.contacts import Person
+from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.services.inbound.messages import Arrival
 
 LONGEST_ID = 200
 LONGEST_MESSAGE = 500_000

@@ -14,8 +14,8 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from conversations.models import Contact
-from conversations.services.clients import setup
-from conversations.services.errors import DomainError
+from conversations.services.core.errors import DomainError
+from conversations.services.tenants import setup
 
 
 def print_json(command: BaseCommand, **facts: Any) -> None:

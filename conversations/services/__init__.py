@@ -1,8 +1,12 @@
-"""What Convo does, folder by folder the way of a message:
+"""The domain's services, on nine floors. Imports go down only; `lint-imports` checks it.
 
-    arriving ─► session ─► answering ─► delivering          and afterwards: keeping, forgetting
-    what people say          ▲             what goes out
-                  voice, web and agents: sessions by phone, by the copilot's panel, by the sync protocol
-
-Beside it: people (who writes), clients (who is served), export, simulation; and what all of them use.
+staff_actions
+copilot | agent_sync | export | jobs
+replies
+history
+retention | voice
+inbound | transitions
+delivery | simulator
+contacts | tenants | engine_chats
+core
 """

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from conversations.admin.access import Role
 from conversations.models import Chunk, Client, Conversation, Membership
-from conversations.services.session import sessions
-from conversations.services.simulation import simulated_accounts
+from conversations.services.simulator import accounts
+from conversations.services.staff_actions import seed_helpers
 from tests.browser.test_back_office import sign_in
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import page_of
@@ -28,9 +28,9 @@ def session(shop: Client, key: str) -> Conversation:
     pk = door.says("Where is my parcel? " * 120, phone="+51999999999", name="Ann")["conversation_id"]
     reply_to_all()
     send_all()
-    done = sessions.add_step(pk, "Ask the number")
-    sessions.update_step(done.pk, "complete")
-    sessions.add_step(pk, "Find the parcel")
+    done = seed_helpers.add_step(pk, "Ask the number")
+    seed_helpers.update_step(done.pk, "complete")
+    seed_helpers.add_step(pk, "Find the parcel")
     door.says("Hello?")
     door.call("POST", f"/conversations/{pk}/takeover", {"name": "Maria"})
     return Conversation.objects.get()
@@ -39,7 +39,7 @@ def session(shop: Client, key: str) -> Conversation:
 def pages(shop: Client, session: Conversation) -> list[str]:
     """The pages that are ours, rather than the library's."""
     reply = Chunk.objects.filter(conversation=session, role="ai").first()
-    playable = simulated_accounts.set_up(shop)[0]
+    playable = accounts.set_up(shop)[0]
     return [
         reverse("admin:index"),
         "/admin/conversations/conversation/?waits=person",

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from conversations.admin.access import Role
 from conversations.models import ChannelAccount
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 from tests.conftest import Door
 from tests.conversations.staff import PASSWORD, staff, superuser
 from tests.fakes.meta import FakeMeta

@@ -15,9 +15,9 @@ from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from conversations.models import Chunk, Conversation, Feedback
-from conversations.services.delivering import sending
-from conversations.services.session import takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.staff_actions import send
+from conversations.services.transitions import takeover
 from tests.browser.panel import LONG, opened, replies, say, sound, watched
 from tests.copilot.conftest import _no_thread_is_left, model, roofers, writer  # noqa: F401 - fixtures
 from tests.copilot.reading import user
@@ -378,7 +378,7 @@ def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, mod
     expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
     session, grace = Conversation.objects.get(), Actor("staff", "grace", user("grace").pk)
     takeover.take_over(session.pk, actor=grace, now=timezone.now())
-    sending.send(session.pk, "Grace here.", actor=grace, now=timezone.now())
+    send.send(session.pk, "Grace here.", actor=grace, now=timezone.now())
     page.clock.fast_forward(16_000)
     expect(page.get_by_role("alert")).to_contain_text("A colleague has this conversation")
     expect(replies(page).last).to_have_text("Grace here.")

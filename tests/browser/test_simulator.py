@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from conversations.models import Chunk, Client, Message
-from conversations.services.answering.dispatcher import Dispatcher
-from conversations.services.simulation import simulated_accounts
+from conversations.services.replies.dispatcher import Dispatcher
+from conversations.services.simulator import accounts
 from tests.conversations.staff import PASSWORD, staff
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -28,7 +28,7 @@ def convo(shop: Client, live_server: Any, settings: Any) -> Iterator[Client]:
     settings.CSRF_TRUSTED_ORIGINS = [live_server.url]
     settings.RETRY_BASE_SECONDS = 0.1
     settings.DISPATCH_REPLIES = settings.DISPATCH_SENDS = 4
-    simulated_accounts.set_up(shop)
+    accounts.set_up(shop)
     dispatcher = Dispatcher(patience=10)
     thread = threading.Thread(target=dispatcher.run)
     thread.start()

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from conversations.models import Conversation
-from conversations.services.session import takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.transitions import takeover
 from tests.browser.test_transcript import sign_in
 from tests.conftest import Door, reply_to_all, send_all
 

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from playwright.sync_api import expect
 
 from conversations.models import Chunk, Conversation, Membership
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.test_admin_transcript_bulk import many
 
@@ -57,7 +57,7 @@ def test_staff_reply_and_see_it_delivered_without_loading_the_page_again(page, s
 
 
 def test_a_thousand_chunks_are_read_by_scrolling_up(page, shop):
-    session = sessions.create_conversation(shop.pk, "ann", "sms", goal="Talk")
+    session = seed_helpers.create_conversation(shop.pk, "ann", "sms", goal="Talk")
     start = session.last_position
     Chunk.objects.bulk_create(
         Chunk(conversation=session, position=start + n, role="user" if n % 2 else "ai", content=f"message {n}")

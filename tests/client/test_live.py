@@ -36,7 +36,7 @@ from conversations.client import (
     use,
 )
 from conversations.models import Chunk, Client, Conversation
-from conversations.services.session import lifecycle
+from conversations.services.jobs import sweep
 from tests.crash.stage import Convo
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the server
@@ -150,9 +150,9 @@ def test_a_session_outlives_the_sweep_when_extended(settings_of: Any, phone: str
     with blocking.ConversationStateService(settings_of()) as service:
         session = service.create_conversation(phone, shop).session_id
         until = service.extend_conversation(session, shop, 48).expires_at
-        lifecycle.sweep(timezone.now() + timedelta(hours=47))
+        sweep.sweep(timezone.now() + timedelta(hours=47))
         assert service.get_conversation(session, shop).is_active  # type: ignore[union-attr]
-        lifecycle.sweep(until)
+        sweep.sweep(until)
         assert not service.get_conversation(session, shop).is_active  # type: ignore[union-attr]
 
 
@@ -260,7 +260,7 @@ def test_a_node_s_own_exception_passes(phone: str, shop: str) -> None:
 def test_a_message_after_the_end_opens_a_new_session(phone: str, shop: str) -> None:
     session = blocking.initialize_conversation_for_user(phone, shop)
     blocking.add_message_to_conversation(session, shop, "user", "Before")
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     assert blocking.add_message_to_conversation(session, shop, "user", "After")
     ended, opened = Conversation.objects.filter(contact__phone=phone).order_by("started_at")
     assert (str(ended.pk), ended.status) == (session, "expired")

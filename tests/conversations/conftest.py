@@ -9,9 +9,10 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation
-from conversations.services.clients import api_keys
-from conversations.services.session import closing, sessions
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.staff_actions import seed_helpers
+from conversations.services.tenants import api_keys
+from conversations.services.transitions import closing
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -22,9 +23,9 @@ PHONE = "+51999999999"
 
 def in_business(client: Client) -> dict[str, Any]:
     """The client has an open session with a pending step. Returns what a path that names them needs."""
-    conversation = sessions.create_conversation(client.pk, "ann", "sms", goal="Find the parcel")
-    sessions.append_chunk(conversation.pk, "user", "Where is it?")
-    step = sessions.add_step(conversation.pk, "Ask the number")
+    conversation = seed_helpers.create_conversation(client.pk, "ann", "sms", goal="Find the parcel")
+    seed_helpers.append_chunk(conversation.pk, "user", "Where is it?")
+    step = seed_helpers.add_step(conversation.pk, "Ask the number")
     Contact.objects.filter(pk=conversation.contact_id).update(phone=PHONE, is_guest=False)
     return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "phone": PHONE}
 

@@ -9,7 +9,7 @@ from django.test import Client as HttpClient
 
 from channels_out.simulators.wire import Webhook
 from conversations.models import ChannelAccount, Client
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 from tests.fakes.dialog360 import FakeDialog360
 from tests.fakes.messenger import FakeMessenger
 from tests.fakes.meta import FakeMeta

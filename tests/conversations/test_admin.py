@@ -7,7 +7,7 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 
 from conversations.models import ApiKey, ChannelAccount, Conversation
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 from tests.conftest import reply_to_all, send_all
 
 pytestmark = pytest.mark.django_db

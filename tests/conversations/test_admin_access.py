@@ -41,11 +41,11 @@ from conversations.models import (
     RetentionReport,
     Turn,
 )
-from conversations.services import audit
-from conversations.services.clients import api_keys
+from conversations.services.contacts import duplicates
+from conversations.services.core import audit_log
 from conversations.services.export.transcripts import FORMATS
-from conversations.services.people import matching
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
+from conversations.services.tenants import api_keys
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
 from tests.routes import ALL_ROUTES, Route
@@ -66,7 +66,7 @@ def full_house(client: Client, word: str) -> None:
     ChannelAccount.objects.filter(client=client).update(name=word)
     user = get_user_model().objects.create_user(f"user-{word}", is_staff=True)
     Membership.objects.create(client=client, user=user, role=Role.VIEWER)
-    audit.record(user, "added", client, client.pk)
+    audit_log.record(user, "added", client, client.pk)
     InboundEvent.objects.create(client=client, provider="sandbox", kind=word, reason="unknown_type")
     account = ChannelAccount.objects.filter(client=client).first()
     RefusedWebhooks.objects.create(
@@ -76,7 +76,7 @@ def full_house(client: Client, word: str) -> None:
     RetentionReport.objects.create(client=client, by=word)
     door = Door(client, key)
     session = door.says(word, user_id=word, name=word)["conversation_id"]
-    sessions.add_step(session, word)
+    seed_helpers.add_step(session, word)
     ContactIdentity.objects.get_or_create(
         client=client,
         channel="sms",
@@ -85,7 +85,7 @@ def full_house(client: Client, word: str) -> None:
         contact=Contact.objects.get(client=client, user_id=word),
     )
     other = Contact.objects.create(client=client, user_id=f"other-{word}")
-    matching.note(other, Contact.objects.get(client=client, user_id=word).pk, "same_phone", channel="sms")
+    duplicates.note(other, Contact.objects.get(client=client, user_id=word).pk, "same_phone", channel="sms")
     reply_to_all()
     send_all()
     reply = Chunk.objects.filter(conversation=session, role="ai").first()

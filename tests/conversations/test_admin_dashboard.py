@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from conversations.admin.access import Role
 from conversations.models import ChannelAccount, Chunk, Client, Conversation, Message, Turn
-from conversations.services import figures
+from conversations.services.jobs import metrics
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
@@ -111,12 +111,12 @@ def test_hours_and_reply_times_are_those_of_the_last_day(shop):
     say(5, "ai", timedelta(hours=1))  # a second word is no reply
     say(6, "user", timedelta(minutes=10))
     say(7, "ai", timedelta(minutes=9), author=superuser())  # a person's reply is not the assistant's
-    day = figures.day([shop.pk], now)
+    day = metrics.day([shop.pk], now)
     assert len(day.hours) == 24
     assert [(hour.messages, hour.replies) for hour in day.hours[-3:]] == [(1, 1), (0, 1), (1, 1)]
     assert sum(hour.messages for hour in day.hours) == 2
     assert day.median_seconds == day.slow_seconds == 4.0
-    assert figures.day([], now).median_seconds is None
+    assert metrics.day([], now).median_seconds is None
 
 
 def test_an_empty_house_has_a_first_page(shop):
@@ -184,14 +184,14 @@ def test_each_look_uses_the_index_made_for_it(shop: Client, monkeypatch, name, s
         asked.append((statement, values))
         return [(0, None, None)] if "GROUP BY" not in statement else []
 
-    monkeypatch.setattr(figures, "rows", note)
+    monkeypatch.setattr(metrics, "rows", note)
     arguments = [[shop.pk] if scoped else None]
     if name not in {"open_sessions", "waiting_for_staff", "unclear_messages"}:
         arguments.append(timezone.now())
-    getattr(figures, name)(*arguments)
+    getattr(metrics, name)(*arguments)
     monkeypatch.undo()
     statement, values = asked[0]
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-    plan = "\n".join(line for (line,) in figures.rows(f"EXPLAIN {statement}", *values))
+    plan = "\n".join(line for (line,) in metrics.rows(f"EXPLAIN {statement}", *values))
     assert any(index in plan for index in USED[name]), plan

@@ -10,11 +10,12 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Conversation, Feedback
-from conversations.services.session import corrections
-from conversations.services.session.ledger import Actor
-from conversations.services.web import copilot, copilot_turns, copilot_writing
-from conversations.services.web.copilot import User
-from conversations.services.web.copilot_turns import Question
+from conversations.services.copilot import sessions, turns
+from conversations.services.copilot.sessions import User
+from conversations.services.copilot.turns import Question
+from conversations.services.core.ledger import Actor
+from conversations.services.replies import streaming
+from conversations.services.staff_actions import corrections
 from tests import factories
 from tests.conversations.back_office import sign_in
 from tests.copilot.reading import user
@@ -34,11 +35,11 @@ def rated(client: Client, rating: str, note: str = "", role: str = "field", said
     """A user asked, was answered, and thought so."""
     member = user(f"{client.sub_domain}-{rating}-{role}-{Feedback.objects.count()}", client)
     who, now = User(member.pk, member.username), timezone.now()
-    copilot_turns.ask(who, Question("Which nails?", role=role, client=client.sub_domain), now)
-    [claim] = copilot_writing.claim(now, 5)
-    copilot_writing.keep(claim, Reply(said, "offline"), now)
+    turns.ask(who, Question("Which nails?", role=role, client=client.sub_domain), now)
+    [claim] = streaming.claim(now, 5)
+    streaming.keep(claim, Reply(said, "offline"), now)
     chunk = Chunk.objects.filter(conversation=claim.conversation_id).latest("position")
-    copilot.give_feedback(who, chunk.pk, rating, note, now)
+    sessions.give_feedback(who, chunk.pk, rating, note, now)
     return chunk
 
 

@@ -11,10 +11,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.answering.dispatcher import ask
-from conversations.services.session import corrections, sessions
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies import leases, replies
+from conversations.services.replies.dispatcher import ask
+from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import sign_in
 from tests.fakes.openai import FakeOpenAI
@@ -131,7 +131,7 @@ def test_what_the_model_did_with_tools_is_shown_and_run_again_it_has_them_and_do
 ) -> None:
     Assistant.objects.update(uses_tools=True, temperature=0.2)
     pk = door.says("Where is it?")["conversation_id"]
-    step = sessions.add_step(pk, "Ask the number")
+    step = seed_helpers.add_step(pk, "Ask the number")
     fake.then("reply", text="Which number?", tool_calls=[("set_topic", {"topic": "A parcel"})])
     reply_to_all()
     conversation = Conversation.objects.get()

@@ -14,7 +14,7 @@ from django.urls import reverse
 from conversations.admin.access import Role
 from conversations.admin.spans import from_words, in_words
 from conversations.models import ApiKey, Assistant, ChannelAccount, Client, Membership, StaffAction
-from conversations.services.clients import api_keys, setup
+from conversations.services.tenants import api_keys, setup
 from tests.conftest import Door
 from tests.conversations.staff import PASSWORD, signed_in, staff, superuser
 from tests.fakes.meta import FakeMeta

@@ -10,7 +10,7 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
 from tests.conftest import send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
 
@@ -100,7 +100,7 @@ def test_an_unknown_deed_or_position_is_not_there(agent, session):
 
 def test_the_newest_are_shown_and_older_ones_come_in_stretches(viewer, session):
     for number in range(120):
-        sessions.append_chunk(session.pk, "user", f"message {number}")
+        seed_helpers.append_chunk(session.pk, "user", f"message {number}")
     session.refresh_from_db()
     html = viewer.get(page_of(session)).content.decode()
     assert html.count("<article") == 50
@@ -120,7 +120,7 @@ def test_the_newest_are_shown_and_older_ones_come_in_stretches(viewer, session):
 def test_news_come_once(viewer, session):
     first = news(viewer, session, session.last_position).json()
     assert news(viewer, session, session.last_position, first["seen"]).status_code == 204
-    sessions.append_chunk(session.pk, "user", "And now?")
+    seed_helpers.append_chunk(session.pk, "user", "And now?")
     second = news(viewer, session, session.last_position, first["seen"]).json()
     assert "And now?" in second["bubbles"][-1][1]
     assert "waits for a reply" in second["sections"]["head"]
@@ -145,7 +145,7 @@ def test_who_was_away_for_long_catches_up_in_several_goes(viewer, session):
 def test_what_people_write_is_text(agent, door, trick):
     door.says(trick, name=trick, user_id="eve")
     session = Conversation.objects.get()
-    sessions.add_step(session.pk, trick)
+    seed_helpers.add_step(session.pk, trick)
     do(agent, session, "reply", text=trick)
     Conversation.objects.update(goal=trick, topic=trick, summary=trick)
     do(agent, session, "close", reason=trick)
@@ -172,8 +172,8 @@ def test_what_turns_the_reading_direction_around_is_made_visible(viewer, door):
 def test_the_page_costs_the_same_however_long_the_session_is(viewer, session, django_assert_max_num_queries):
     viewer.get(page_of(session))
     for number in range(300):
-        sessions.append_chunk(session.pk, "user" if number % 2 else "ai", f"message {number}")
-        sessions.add_step(session.pk, f"step {number}")
+        seed_helpers.append_chunk(session.pk, "user" if number % 2 else "ai", f"message {number}")
+        seed_helpers.add_step(session.pk, f"step {number}")
     with django_assert_max_num_queries(12):
         assert viewer.get(page_of(session)).status_code == 200
     with django_assert_max_num_queries(12):

@@ -11,8 +11,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import BulkJob, Client, Contact, Conversation, ConversationEvent, Membership
-from conversations.services.session import corrections, sessions
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.staff_actions import corrections, seed_helpers
 from tests import factories
 from tests.conversations.back_office import sign_in
 
@@ -113,7 +113,7 @@ def test_ended_and_remembered_sessions_are_archived_by_hand(manager, shop):
 
 
 def test_sessions_leave_as_json_lines_and_their_ledgers_say_so(manager, session):
-    sessions.add_step(session.pk, "Ask")
+    seed_helpers.add_step(session.pk, "Ask")
     corrections.correct(session.pk, 3, "Where is my <package>?", actor=SYSTEM, now=timezone.now())
     corrections.redact(session.pk, 4, actor=SYSTEM, now=timezone.now())
     assert ask(manager, "export").context["total"] == 1

@@ -10,9 +10,9 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Correction, Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.session import corrections, sessions
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies import leases, replies
+from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of
 
@@ -77,7 +77,7 @@ def test_a_redaction_leaves_the_text_nowhere(manager, session, door):
     position = Chunk.objects.get(content=SECRET).position
     do(manager, session, "correct", position=position, text=SECRET + " (Visa)")
     Conversation.objects.update(summary=f"Ann said: {SECRET}.", goal=SECRET)
-    sessions.add_step(session.pk, f"Check: {SECRET}")
+    seed_helpers.add_step(session.pk, f"Check: {SECRET}")
     Chunk.objects.filter(position=position).update(metadata={"caption": SECRET})
     assert database_text().count("tangerine4711") > 3
 
@@ -182,11 +182,11 @@ def test_an_ended_session_is_corrected_too_and_remembered_anew(manager, session)
 
 
 def test_corrections_go_with_their_session(manager, session):
-    sessions.append_chunk(session.pk, "user", "Hi")
+    seed_helpers.append_chunk(session.pk, "user", "Hi")
     do(manager, session, "correct", position=3, text="Else")
     later = timezone.now() + timedelta(days=1)
     Conversation.objects.update(status="expired", is_guest=True, ended_at=later, ended_by="timeout", reply_owed=False)
-    sessions.delete_guest_expired()
+    seed_helpers.delete_guest_expired()
     Conversation.objects.update(ended_at=timezone.now())
-    assert sessions.delete_guest_expired() == 1
+    assert seed_helpers.delete_guest_expired() == 1
     assert not Correction.objects.exists()

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
 from tests import factories
 from tests.conversations.back_office import sign_in
 
@@ -46,8 +46,8 @@ def three(shop: Client):
 
 
 def test_it_shows_the_newest_first_with_all_that_staff_ask_for(viewer, session):
-    sessions.add_step(session.pk, "one")
-    sessions.update_step(sessions.add_step(session.pk, "two").pk, "complete")
+    seed_helpers.add_step(session.pk, "one")
+    seed_helpers.update_step(seed_helpers.add_step(session.pk, "two").pk, "complete")
     html = viewer.get(LIST).content.decode()
     for shown in ("Ann", "+51999999999", "active", "sms", "Shop", "Ada", "1/2", "just now"):
         assert shown in html

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import ChannelAccount, ConversationEvent, Message, Step
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
 from tests.conftest import send_all
 from tests.conversations.back_office import do, news, page_of
 
@@ -39,7 +39,7 @@ def test_steps_are_added_edited_completed_and_cancelled_under_the_agents_name(ag
 
 
 def test_a_step_that_is_done_keeps_its_words(agent, session):
-    step = sessions.add_step(session.pk, "Ask")
+    step = seed_helpers.add_step(session.pk, "Ask")
     do(agent, session, "complete-step", step=step.pk)
     status, said = do(agent, session, "edit-step", step=step.pk, text="Something else")
     assert (status, said["said"]) == (409, "This step is complete: only a pending one can be edited.")
@@ -48,7 +48,7 @@ def test_a_step_that_is_done_keeps_its_words(agent, session):
 
 def test_steps_are_reordered_and_new_ones_come_last(agent, session, door):
     for name in "abc":
-        sessions.add_step(session.pk, name)
+        seed_helpers.add_step(session.pk, name)
     assert do(agent, session, "raise-step", step=session.steps.get(description="c").pk)[0] == 200
     assert descriptions(session) == ["a", "c", "b"]
     do(agent, session, "lower-step", step=session.steps.get(description="a").pk)
@@ -61,7 +61,7 @@ def test_steps_are_reordered_and_new_ones_come_last(agent, session, door):
 
 def test_a_step_of_another_session_is_not_there(agent, session, door):
     door.says("Hi", user_id="bob")
-    other = sessions.add_step(door.get("/conversations?user_id=bob")["items"][0]["id"], "Theirs")
+    other = seed_helpers.add_step(door.get("/conversations?user_id=bob")["items"][0]["id"], "Theirs")
     for deed in ("edit-step", "complete-step", "raise-step"):
         assert do(agent, session, deed, step=other.pk, text="Mine")[0] == 404
     assert do(agent, session, "complete-step", step="x")[0] == 404
@@ -70,7 +70,7 @@ def test_a_step_of_another_session_is_not_there(agent, session, door):
 
 
 def test_viewers_steer_nothing(viewer, session):
-    step = sessions.add_step(session.pk, "Ask")
+    step = seed_helpers.add_step(session.pk, "Ask")
     message = Message.objects.get()
     deeds = ("add-step", "edit-step", "complete-step", "cancel-step", "raise-step", "lower-step", "details", "resend")
     for deed in deeds:

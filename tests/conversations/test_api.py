@@ -20,7 +20,7 @@ from conversations.models import (
     Message,
     Step,
 )
-from conversations.services.session import sessions
+from conversations.services.staff_actions import seed_helpers
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.conftest import close
@@ -150,7 +150,7 @@ def test_a_session_shows_as_many_of_its_newest_chunks_as_asked(
     query: str, shown: int, door: Door, ids: dict[str, Any]
 ) -> None:
     for number in range(102):
-        sessions.append_chunk(ids["pk"], "user", f"Number {number}")
+        seed_helpers.append_chunk(ids["pk"], "user", f"Number {number}")
     chunks = door.get(f"/conversations/{ids['pk']}{query}")["chunks"]
     assert [each["position"] for each in chunks] == list(range(105 - shown + 1, 106))
 
@@ -191,7 +191,7 @@ def test_an_archived_session_shows_its_summary_and_no_chunks(door: Door, ids: di
 @pytest.mark.parametrize("limit", [1, 2, 5, 100])
 def test_a_transcript_is_paged_by_position(limit: int, door: Door, ids: dict[str, Any]) -> None:
     for number in range(7):
-        sessions.append_chunk(ids["pk"], "user", f"Number {number}")
+        seed_helpers.append_chunk(ids["pk"], "user", f"Number {number}")
     found = pages(door, f"/conversations/{ids['pk']}/chunks", f"limit={limit}", "position")
     assert [each for page in found for each in page] == list(range(1, 11))
     assert door.get(f"/conversations/{ids['pk']}/chunks?cursor=9")["items"][0]["content"] == "Number 6"
@@ -208,8 +208,8 @@ def test_reading_takes_as_many_statements_however_much_there_is(
     assert statements(lambda: door.get(path)) == most
     many(shop, 30)
     for number in range(30):
-        sessions.append_chunk(ids["pk"], "user", f"Number {number}")
-        sessions.add_step(ids["pk"], f"Step {number}")
+        seed_helpers.append_chunk(ids["pk"], "user", f"Number {number}")
+        seed_helpers.add_step(ids["pk"], f"Step {number}")
     assert statements(lambda: door.get(path)) == most
     assert statements(lambda: door.get(f"/conversations/{ids['pk']}/chunks?limit=100")) == 3
 
@@ -256,7 +256,7 @@ def test_a_long_text_is_sent_in_parts(door: Door) -> None:
 
 
 def test_on_the_web_nothing_is_sent(door: Door, shop: Client) -> None:
-    conversation = sessions.create_conversation(shop.pk, "ann", "web", goal="")
+    conversation = seed_helpers.create_conversation(shop.pk, "ann", "web", goal="")
     status, envelope = send(door, conversation.pk, "Hi Ann")
     assert (status, envelope["data"]["messages"], envelope["data"]["chunk"]["content"]) == (201, [], "Hi Ann")
 

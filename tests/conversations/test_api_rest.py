@@ -16,8 +16,7 @@ from conversations.models import (
     Message,
     Step,
 )
-from conversations.services import waiting
-from conversations.services.session import lifecycle
+from conversations.services.jobs import overdue, sweep
 from tests import factories
 from tests.conftest import Door, reply_to_all
 from tests.conversations.conftest import close
@@ -112,7 +111,7 @@ def test_nobody_else_ends_a_session(word: str, door: Door, ids: dict[str, Any]) 
 
 def test_what_ended_otherwise_cannot_be_closed(door: Door) -> None:
     expired = door.says("Hello", phone="+51999999999")["conversation_id"]
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     status, envelope = door.call("POST", f"/conversations/{expired}/close")
     assert (status, envelope["code"], envelope["details"]) == (409, "ended", {"status": "expired"})
 
@@ -194,7 +193,7 @@ def test_it_is_not_ready_without_its_database(error: Exception, monkeypatch: pyt
     def away() -> None:
         raise error
 
-    monkeypatch.setattr(waiting, "look", away)
+    monkeypatch.setattr(overdue, "look", away)
     answer = WebServer().call("GET", "/readyz")
     assert_failure(answer, 503, code="database_away")
     assert "10.0.0.5" not in answer.json["error"]

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from conversations.http import auth
 from conversations.models import ApiKey, Client
-from conversations.services.clients import api_keys
+from conversations.services.tenants import api_keys
 from tests.routes import (
     METHODS,
     OPERATIONS,

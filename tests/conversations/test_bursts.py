@@ -11,11 +11,11 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Client, Conversation
-from conversations.services.answering import leases, replies
-from conversations.services.arriving import inbound
-from conversations.services.clients import setup
-from conversations.services.people.contacts import Person
-from conversations.services.session import sessions
+from conversations.services.contacts.contacts import Person
+from conversations.services.inbound import messages
+from conversations.services.replies import leases, replies
+from conversations.services.staff_actions import seed_helpers
+from conversations.services.tenants import setup
 from tests.conftest import reply_to_all
 
 pytestmark = pytest.mark.django_db
@@ -36,32 +36,32 @@ def patient(shop):
 @pytest.fixture(params=["own json", "own json, slowly", "provider", "provider, slowly", "service"])
 def says(request, patient, key):
     """Each way in which a message is appended: `says(text, seconds after T0)`. Slowly: not by the one statement."""
-    from conversations.services.clients import api_keys
+    from conversations.services.tenants import api_keys
 
     account = ChannelAccount.objects.get(client=patient, channel="sms")
     conversation_id = []
 
     def own_json(text, after):
-        arrival = inbound.Arrival("sms", Person(user_id="ann"), text, "", T0 + after * SECOND, scope="ann")
+        arrival = messages.Arrival("sms", Person(user_id="ann"), text, "", T0 + after * SECOND, scope="ann")
         if "slowly" in request.param:
-            return inbound.settle(patient, arrival)
-        return inbound.settle_with_key(arrival, api_keys.key_hash(key), patient.pk)[0]
+            return messages.settle(patient, arrival)
+        return messages.settle_with_key(arrival, api_keys.key_hash(key), patient.pk)[0]
 
     def provider(text, after):
         who = Person(address="+51999999999", kind=AddressKind.PHONE)
-        arrival = inbound.Arrival("sms", who, text, "", T0 + after * SECOND, scope="sms", account=account)
+        arrival = messages.Arrival("sms", who, text, "", T0 + after * SECOND, scope="sms", account=account)
         if "slowly" in request.param:
             with transaction.atomic():
-                return inbound._settle(patient, arrival)
-        return inbound.settle(patient, arrival)
+                return messages._settle(patient, arrival)
+        return messages.settle(patient, arrival)
 
     def service(text, after):
         if not conversation_id:
             conversation_id.append(own_json(text, after).conversation_id)
             return
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sessions.timezone, "now", lambda: T0 + after * SECOND)
-            sessions.append_chunk(conversation_id[0], "user", text)
+            patch.setattr(seed_helpers.timezone, "now", lambda: T0 + after * SECOND)
+            seed_helpers.append_chunk(conversation_id[0], "user", text)
 
     return {"own": own_json, "provider": provider, "service": service}[request.param.split(" ")[0].strip(",")]
 

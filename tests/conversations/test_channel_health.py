@@ -10,10 +10,9 @@ from django.utils import timezone
 
 from channels_out.simulators import orb
 from conversations.models import ChannelAccount, Conversation, Message, SendPause, StaffAction
-from conversations.services import waiting
-from conversations.services.clients import setup
-from conversations.services.delivering import delivery
-from conversations.services.session import lifecycle
+from conversations.services.delivery import sending as delivery
+from conversations.services.jobs import overdue, sweep
+from conversations.services.tenants import setup
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
 from tests.conversations.test_orb_webhook import account, gateway, hears, post  # noqa: F401 - fixtures
@@ -46,14 +45,14 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     token, ids = delivery.claim(timezone.now(), 10)
     gateway.fail_next(Fault(status=401))
     sendings = [delivery.begin(pk, token, timezone.now()) for pk in ids[:1]]
-    from conversations.services.answering.dispatcher import deliver
+    from conversations.services.replies.dispatcher import deliver
 
     delivery.failed(sendings[0], deliver(sendings[0]), timezone.now())
     assert [delivery.begin(pk, token, timezone.now()) for pk in ids[1:]] == [None, None], "they were claimed already"
     assert states() == ["queued"] * 3
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
     assert send_all() == 0
-    assert waiting.look().late == ""
+    assert overdue.look().late == ""
     account.refresh_from_db()
     assert account.health == "broken"
     session = Conversation.objects.get(chunks__messages=ids[0])
@@ -128,7 +127,7 @@ def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(g
     assert timedelta(seconds=120) <= pause.until - before < timedelta(seconds=140)
     first.refresh_from_db()
     assert (first.attempts, first.code) == (0, "http_429")
-    assert waiting.look().late == ""
+    assert overdue.look().late == ""
     over()
     send_all()
     assert states() == ["sent"] * 3
@@ -143,8 +142,8 @@ def test_a_throttled_pair_holds_up_nobody_else_of_the_account(gateway, account):
     assert states() == ["queued", "sent"]
     assert SendPause.objects.get().to_address == "a"
     hears_again = Conversation.objects.get(device__address="a")
-    from conversations.services.session import closing
-    from conversations.services.session.ledger import SYSTEM
+    from conversations.services.core.ledger import SYSTEM
+    from conversations.services.transitions import closing
 
     closing.close(hears_again.pk, ended_by="user", actor=SYSTEM, now=timezone.now())
     say(gateway, "a", "A new session")
@@ -162,7 +161,7 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
         token, ids = delivery.claim(timezone.now(), 10)
         now = timezone.now()
         sendings = [delivery.begin(pk, token, now) for pk in ids]
-        from conversations.services.answering.dispatcher import deliver
+        from conversations.services.replies.dispatcher import deliver
 
         for sending in sendings:
             delivery.failed(sending, deliver(sending), now)
@@ -171,5 +170,5 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
         assert pause.times == times
         over()
     assert waits[2] > waits[0]
-    lifecycle.sweep(timezone.now() + timedelta(hours=2))
+    sweep.sweep(timezone.now() + timedelta(hours=2))
     assert not SendPause.objects.exists()

@@ -25,14 +25,15 @@ from conversations.models import (
     Turn,
 )
 from conversations.models import RetentionRule as R
-from conversations.services.answering import leases, replies
-from conversations.services.delivering import delivery
-from conversations.services.forgetting import holds, policies, retention
-from conversations.services.forgetting.policies import Policy
-from conversations.services.keeping import archiving, remembering
-from conversations.services.session import clock, lifecycle, takeover
-from conversations.services.session.clock import Prospect
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import sending as delivery
+from conversations.services.history import archive, remember
+from conversations.services.jobs import forecast, sweep
+from conversations.services.jobs.forecast import Prospect
+from conversations.services.replies import leases, replies
+from conversations.services.retention import holds, policies, retention
+from conversations.services.retention.policies import Policy
+from conversations.services.transitions import takeover
 from memory.models import Memory
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -71,22 +72,22 @@ def happened(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 def all_jobs(now: datetime) -> None:
     """Whatever runs by the clock."""
-    lifecycle.sweep(now)
-    archiving.archive(now)
+    sweep.sweep(now)
+    archive.archive(now)
     retention.clean_up(now)
 
 
 def announced(pk: Any, now: datetime) -> list[Prospect]:
     conversation = Conversation.objects.select_related("contact", "client").filter(pk=pk).first()
-    return clock.of(conversation, now) if conversation else []
+    return forecast.of(conversation, now) if conversation else []
 
 
 def dry_run(prospect: Prospect, now: datetime) -> int:
     """How many sessions `sweep --dry-run` and `retain --dry-run` name for it at that time."""
     if prospect.what in DRY_RUN:
-        return int(getattr(lifecycle.preview(now), DRY_RUN[prospect.what]))
+        return int(getattr(sweep.preview(now), DRY_RUN[prospect.what]))
     if prospect.what == "archived":
-        return archiving.due(now)[0]
+        return archive.due(now)[0]
     found = retention.preview(now)
     rules = [prospect.what.removesuffix("_deleted")] if prospect.what != "deleted" else [R.GUESTS, R.WEB, R.SESSIONS]
     return sum(found.deleted(rule) for rule in rules)
@@ -97,11 +98,11 @@ def live(pk: Any) -> list[str]:
     each thing at its announced time, and nothing a moment before."""
     lived: list[str] = []
     now = timezone.now()
-    while upcoming := clock.next_of(announced(pk, now)):
+    while upcoming := forecast.next_of(announced(pk, now)):
         assert upcoming.at is not None
         before = state(pk)
         if upcoming.what == "remembered":
-            assert remembering.remember(pk)
+            assert remember.remember(pk)
             lived.append("remembered")
             continue
         assert dry_run(upcoming, upcoming.at - MOMENT) == 0, upcoming
@@ -196,7 +197,7 @@ def test_what_is_on_hold_says_so_and_stays(door, shop):
     keep(shop, turns=10, receipts=20, memory=50, sessions=60)
     session = answered(door, phone="+51999999999")
     close(session)
-    remembering.remember(Conversation.objects.get().pk)
+    remember.remember(Conversation.objects.get().pk)
     holds.hold(session, reason="Case 1", actor=SYSTEM)
     found = announced(session, timezone.now())
     assert {each.what for each in found} == {
@@ -226,14 +227,14 @@ def test_a_reply_is_claimed_when_the_clock_says(door, shop):
     assert one(session, "reply", reply.at).held_by == "a reply is being written"
     freed = one(session, "freed", reply.at)
     assert freed.at == Turn.objects.get().lease_until
-    assert lifecycle.sweep(freed.at - MOMENT).recovered == 0
+    assert sweep.sweep(freed.at - MOMENT).recovered == 0
 
     replies.fail(claim.turn_id, EngineError("later", code="http_503", retryable=True), reply.at)
     again = one(session, "reply", reply.at)
     assert "tried 1 times of" in again.rule
     assert leases.claim(again.at - MOMENT, 10) == []
     assert len(leases.claim(again.at, 10)) == 1
-    assert lifecycle.sweep(one(session, "freed", again.at).at + MOMENT).recovered == 1
+    assert sweep.sweep(one(session, "freed", again.at).at + MOMENT).recovered == 1
 
 
 def test_who_has_the_session_holds_the_reply(door, shop):
@@ -269,7 +270,7 @@ def test_a_message_is_sent_when_the_clock_says(door, shop):
     ChannelAccount.objects.update(health="ok")
     assert delivery.claim(paused.at, 10)[1] == [message_id]
     freed = one(session, "freed", paused.at)
-    assert lifecycle.sweep(freed.at + MOMENT).recovered == 1
+    assert sweep.sweep(freed.at + MOMENT).recovered == 1
 
 
 # --- the page and the command -----------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def test_the_page_says_what_comes_and_why_what_came_did(door, shop, neighbour, v
     assert stale.at.strftime("%H:%M:%S") in shown
     assert "A session becomes stale after: 10 minutes" in shown
     assert "by sweep, every 5 minutes" in shown
-    lifecycle.sweep(stale.at)
+    sweep.sweep(stale.at)
     holds.hold(session, reason="Case <1>", actor=SYSTEM)
     shown = viewer.get(page_of(session)).content.decode()
     assert "rule stale_after = 10 minutes, since " in shown
@@ -303,7 +304,7 @@ def test_a_dry_run_of_the_future_names_what_all_jobs_would_do(door, shop):
     keep(shop, sessions=60)
     session = answered(door, phone="+51999999999")
     close(session)
-    remembering.remember(Conversation.objects.get().pk)
+    remember.remember(Conversation.objects.get().pk)
     deleted = one(session, "deleted", timezone.now())
     out = io.StringIO()
     call_command("sweep", "--dry-run", "--now", deleted.at.isoformat(), stdout=out)
@@ -313,5 +314,5 @@ def test_a_dry_run_of_the_future_names_what_all_jobs_would_do(door, shop):
 
 def test_what_waits_for_something_is_never_the_next():
     prospect = Prospect("x", "X", timezone.now(), "", "", "sweep")
-    assert clock.next_of([replace(prospect, held_by="hold"), replace(prospect, after="expired")]) is None
-    assert clock.next_of([replace(prospect, at=None), prospect]) == prospect
+    assert forecast.next_of([replace(prospect, held_by="hold"), replace(prospect, after="expired")]) is None
+    assert forecast.next_of([replace(prospect, at=None), prospect]) == prospect

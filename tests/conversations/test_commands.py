@@ -18,7 +18,8 @@ from django_q.models import Schedule
 
 from conversations.models import ApiKey, Assistant, ChannelAccount, Client, Contact, Conversation, Membership
 from conversations.queue import SCHEDULES
-from conversations.services.clients import api_keys, demo
+from conversations.services.simulator import demo
+from conversations.services.tenants import api_keys
 from tests.conftest import Door
 from tests.conversations.conftest import close
 from tests.routes import written

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation
-from conversations.services.forgetting import retention
+from conversations.services.retention import retention
 from tests import factories
 from tests.routes import WebServer, assert_failure
 

@@ -10,7 +10,7 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 from django.db.transaction import TransactionManagementError
 
 from conversations.models import Client
-from conversations.services.database import column, row, rows
+from conversations.services.core.sql import column, row, rows
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -10,7 +10,8 @@ from django.utils import timezone
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message, SendPause
-from conversations.services.delivering import delivery, receipts
+from conversations.services.delivery import receipts
+from conversations.services.delivery import sending as delivery
 from tests import factories
 from tests.conftest import send_all
 from tests.conversations.test_whatsapp_webhook import account, meta  # noqa: F401 - fixtures

@@ -11,7 +11,7 @@ from django.db import connection, connections
 from conversations.engines import registry
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.answering.dispatcher import ROW_THREADS, Dispatcher
+from conversations.services.replies.dispatcher import ROW_THREADS, Dispatcher
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

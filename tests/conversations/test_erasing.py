@@ -26,13 +26,14 @@ from conversations.models import (
     Membership,
     MessageTombstone,
 )
-from conversations.services.answering import chat_endings
-from conversations.services.delivering import sending
-from conversations.services.errors import ConflictError, InvalidError, NotFoundError
-from conversations.services.forgetting import erasing
-from conversations.services.keeping import remembering
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.history import remember
+from conversations.services.jobs import sweep
+from conversations.services.replies import chat_endings
+from conversations.services.retention import erasure as erasing
+from conversations.services.staff_actions import send
+from conversations.services.transitions import closing
 from memory.models import Memory, MemoryVector
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -64,9 +65,9 @@ def a_life(door: Any) -> Contact:
     send_all()
     door.call("POST", f"/conversations/{first}/steps", {"description": "Mend the Quagmire"}, **{"Idempotency-Key": "1"})
     closing.close(first, ended_by="system", actor=SYSTEM, now=timezone.now(), reason="Quagmire mended")
-    remembering.remember_ended()
+    remember.remember_ended()
     second = door.says("The Quagmire again", message_id="m2", **who)["conversation_id"]
-    sending.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
+    send.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
     contact = Contact.objects.get(user_id="zeb-77")
     InboundEvent.objects.create(
         client=contact.client, provider="whatsapp", kind="reaction", reason="not_a_turn", raw={"from": PHONE[1:]}
@@ -181,7 +182,7 @@ def test_chats_at_retell_are_deleted_there_and_the_certificate_says_so(door, sho
 def test_chats_of_deleted_guests_go_at_retell_as_well(door, retell):
     door.says("Hello")
     reply_to_all()
-    lifecycle.sweep(timezone.now() + timedelta(days=2))
+    sweep.sweep(timezone.now() + timedelta(days=2))
     assert not Conversation.objects.exists()
     EngineChatRemoval.objects.update(due_at=timezone.now())  # the sweep was that of a later day
     assert chat_endings.pending()
@@ -284,11 +285,11 @@ def test_who_must_be_kept_is_neither_erased_nor_purged(door):
     with pytest.raises(ConflictError, match="Case 4711"):
         erasing.begin(guest.pk, actor=SYSTEM, now=timezone.now())
     late = timezone.now() + timedelta(days=60)
-    lifecycle.sweep(late)
-    assert lifecycle.guests_due(late) == (0, [])
+    sweep.sweep(late)
+    assert sweep.guests_due(late) == (0, [])
     assert Conversation.objects.count() == Contact.objects.count() == 1
     Contact.objects.update(hold_reason="")
-    assert lifecycle.purge_guests(late) == 1
+    assert sweep.purge_guests(late) == 1
 
 
 def test_another_clients_contact_is_not_there(door, neighbour):

@@ -27,13 +27,13 @@ from conversations.models import (
     InboundEvent,
     StaffAction,
 )
-from conversations.services.database import rows
-from conversations.services.delivering import sending
-from conversations.services.errors import NotFoundError
+from conversations.services.core.errors import NotFoundError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.sql import rows
 from conversations.services.export import person
-from conversations.services.keeping import remembering
-from conversations.services.session import closing, corrections
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.history import remember
+from conversations.services.staff_actions import corrections, send
+from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
 from tests.factories import ContactFactory, ConversationFactory
@@ -52,9 +52,9 @@ def a_life(door: Any) -> Contact:
     door.says("It is the second pipe", message_id="m1b", **who)
     door.call("POST", f"/conversations/{first}/steps", {"description": "Mend it"}, **{"Idempotency-Key": "1"})
     closing.close(first, ended_by="system", actor=SYSTEM, now=timezone.now(), reason="mended")
-    remembering.remember_ended()
+    remember.remember_ended()
     second = door.says("My secret is swordfish", message_id="m2", **who)["conversation_id"]
-    sending.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
+    send.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
     contact = Contact.objects.get(user_id="zeb-77")
     InboundEvent.objects.create(
         client=contact.client, provider="whatsapp", kind="reaction", reason="not_a_turn", raw={"from": PHONE[1:]}

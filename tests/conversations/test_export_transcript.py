@@ -13,11 +13,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Conversation, ConversationEvent
-from conversations.services.database import rows
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.sql import rows
 from conversations.services.export import transcripts
-from conversations.services.keeping import archiving, remembering
-from conversations.services.session import closing, corrections, sessions
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.history import archive, remember
+from conversations.services.staff_actions import corrections, seed_helpers
+from conversations.services.transitions import closing
 from tests.factories import ConversationFactory
 
 pytestmark = pytest.mark.django_db
@@ -52,7 +53,7 @@ def fetch(server, session, form=""):
 
 
 def test_the_three_forms_tell_the_same_as_it_should_be_read(server, session):
-    sessions.append_chunk(session.pk, "user", "My card is 4111")
+    seed_helpers.append_chunk(session.pk, "user", "My card is 4111")
     corrections.correct(session.pk, 3, "Where is my <package>?", actor=SYSTEM, now=timezone.now())
     corrections.redact(session.pk, 5, actor=SYSTEM, now=timezone.now())
 
@@ -80,7 +81,7 @@ def test_the_three_forms_tell_the_same_as_it_should_be_read(server, session):
 
 def test_what_people_write_is_a_formula_nowhere_and_markup_nowhere(server, session):
     for words in HOSTILE:
-        sessions.append_chunk(session.pk, "user", words)
+        seed_helpers.append_chunk(session.pk, "user", words)
     lines = csv_of(fetch(server, session, "csv").body)
     assert [line["text"].removeprefix("'") for line in lines[4:]] == HOSTILE
     assert [line["text"].startswith("'") for line in lines[4:]] == [True] * 9 + [False] * 3
@@ -97,8 +98,8 @@ def test_what_people_write_is_a_formula_nowhere_and_markup_nowhere(server, sessi
 def test_an_archived_session_s_transcript_comes_from_memory(server, session):
     closing.close(session.pk, ended_by="user", actor=SYSTEM, now=timezone.now())
     before = fetch(server, session).json["data"]["chunks"]
-    assert remembering.remember_ended() == 1
-    archiving.archive(timezone.now() + timedelta(days=31))
+    assert remember.remember_ended() == 1
+    archive.archive(timezone.now() + timedelta(days=31))
     session.refresh_from_db()
     assert session.status == "archived"
     assert not session.chunks.exists()

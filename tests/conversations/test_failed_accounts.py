@@ -9,10 +9,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message
-from conversations.services.clients import channel_accounts
-from conversations.services.delivering import delivery
-from conversations.services.session import closing
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import sending as delivery
+from conversations.services.tenants import channel_accounts
+from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
 from tests.conversations.test_whatsapp_webhook import account, meta, post  # noqa: F401 - fixtures

@@ -10,11 +10,11 @@ from django.db import OperationalError, connection, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from conversations.front_door import in_front_of
+from conversations.endpoints.fast_path import in_front_of
 from conversations.models import ApiKey, Client, Contact, ContactIdentity, Conversation
-from conversations.services.arriving import inbound
-from conversations.services.clients import api_keys
-from conversations.services.session import reading
+from conversations.services.core import detail_sql
+from conversations.services.inbound import messages
+from conversations.services.tenants import api_keys
 from convo_project import wsgi
 from tests.conversations.conftest import close
 from tests.routes import Answer, WebServer, assert_failure, written
@@ -240,8 +240,8 @@ def test_a_fault_in_front_is_an_envelope_too(
         raise error
 
     monkeypatch.setattr(connection, "close", lambda: None)  # it is the test's own
-    monkeypatch.setattr(inbound, "append_by_key", broken)
-    monkeypatch.setattr(reading, "row", broken)
+    monkeypatch.setattr(messages, "append_by_key", broken)
+    monkeypatch.setattr(detail_sql, "row", broken)
     body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello"}
     for answer in (server.call("POST", WEBHOOK, body), server.call("GET", f"/conversations/{ids['pk']}")):
         if isinstance(error, OperationalError):

@@ -11,10 +11,11 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, IdempotencyKey
-from conversations.services.clients import api_keys
-from conversations.services.delivering import outbox, sending
-from conversations.services.session import corrections, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import outbox
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import corrections, send
+from conversations.services.tenants import api_keys
 from tests.conversations.conftest import close, in_business
 from tests.races.threads import together
 from tests.routes import ONCE, Answer, Operation, WebServer, assert_failure, good_body, written
@@ -127,13 +128,13 @@ def test_what_makes_no_sense_takes_no_key(server: WebServer, path: str) -> None:
 def test_it_is_kept_for_a_day_and_then_trimmed(server: WebServer, path: str) -> None:
     post(server, path, sent())
     now = timezone.now()
-    lifecycle.sweep(now + timedelta(hours=23, minutes=59))
+    sweep.sweep(now + timedelta(hours=23, minutes=59))
     assert IdempotencyKey.objects.count() == 1
     IdempotencyKey.objects.update(expires_at=now - timedelta(seconds=1))
     Conversation.objects.update(status="active", ended_at=None, ended_by="")
     assert post(server, path, sent("Tomorrow")).status == 201, "it is over, though not trimmed yet"
     assert said() == ["Hello", "Tomorrow"]
-    lifecycle.sweep(now + timedelta(hours=25))
+    sweep.sweep(now + timedelta(hours=25))
     assert not IdempotencyKey.objects.exists()
 
 
@@ -149,8 +150,8 @@ def test_a_redaction_reaches_the_answers_that_are_kept(server: WebServer, path: 
 def test_a_purge_takes_the_answers_along(server: WebServer, path: str, ids: dict[str, Any]) -> None:
     post(server, path, sent())
     Conversation.objects.update(is_guest=True)
-    lifecycle.sweep(timezone.now() + timedelta(hours=23))
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=23))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     assert not IdempotencyKey.objects.exists()
     assert_failure(post(server, path, sent()), 404)
 
@@ -169,7 +170,7 @@ def test_who_waits_for_one_that_fails_does_it_instead(
     server: WebServer, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([True, True, True])
-    real = sending.send
+    real = send.send
 
     def often_fails(*args: Any, **more: Any) -> Any:
         done = real(*args, **more)
@@ -177,7 +178,7 @@ def test_who_waits_for_one_that_fails_does_it_instead(
             raise OperationalError("the server closed the connection")
         return done
 
-    monkeypatch.setattr(sending, "send", often_fails)
+    monkeypatch.setattr(send, "send", often_fails)
     answers = together(*[lambda: post(server, path, sent()) for _ in range(8)])
     assert sorted(answer.status for answer in answers) == [201] * 5 + [503] * 3
     assert said() == ["Hello"]

@@ -11,7 +11,7 @@ import pytest
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 
 from conversations.models import ChannelAccount, Client, Conversation
-from conversations.services.session import opening
+from conversations.services.core import opening
 from tests.conversations.conftest import close, in_business
 from tests.routes import OPERATIONS, WITH_ID, Answer, Operation, WebServer, assert_failure, good_body, written
 

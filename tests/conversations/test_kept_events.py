@@ -12,9 +12,10 @@ from django.utils import timezone
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.errors import InboundError
 from conversations.models import Chunk, Client, Conversation, InboundEvent, Message, RefusedWebhooks, StaffAction
-from conversations.services.arriving import inbound, kept_events, provider_events, replaying
-from conversations.services.clients import setup
-from conversations.services.session import lifecycle
+from conversations.services.inbound import messages as inbound
+from conversations.services.inbound import provider_events, replay, unprocessed
+from conversations.services.jobs import sweep
+from conversations.services.tenants import setup
 from conversations.tasks import clean_up
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -56,30 +57,30 @@ def test_what_we_failed_to_process_is_answered_200_and_settled_by_a_later_sweep(
     assert (kept.reason, kept.kind, kept.retry_at is not None) == ("processing_failed", "several", True)
 
     now = timezone.now()
-    assert lifecycle.sweep(now).replayed == 0
+    assert sweep.sweep(now).replayed == 0
     kept.refresh_from_db()
     assert (kept.attempts, kept.settled_at) == (1, None)
     assert kept.retry_at == now + timedelta(minutes=5)
-    assert lifecycle.sweep(now + timedelta(minutes=1)).replayed == 0, "not before its time"
+    assert sweep.sweep(now + timedelta(minutes=1)).replayed == 0, "not before its time"
 
     broken()
-    assert lifecycle.sweep(now + timedelta(minutes=6)).replayed == 1
+    assert sweep.sweep(now + timedelta(minutes=6)).replayed == 1
     assert user_chunks() == ["one", "two", "poison", "poison"], "what was there already came no second time"
     kept.refresh_from_db()
     assert kept.settled_at
     assert kept.outcome == "Settled: 4 messages."
-    assert lifecycle.sweep(now + timedelta(days=1)).replayed == 0
+    assert sweep.sweep(now + timedelta(days=1)).replayed == 0
 
 
 def test_the_sweep_gives_up_in_the_end_and_staff_still_may_replay(meta, account, broken):  # noqa: F811
     post(meta.webhook(messages=[text("w1", "poison")]))
     now = timezone.now()
     for day in range(20):
-        replaying.retry_failed(now + timedelta(days=day))
+        replay.retry_failed(now + timedelta(days=day))
     kept = InboundEvent.objects.get()
-    assert (kept.attempts, kept.retry_at, kept.settled_at) == (replaying.RETRIES, None, None)
+    assert (kept.attempts, kept.retry_at, kept.settled_at) == (replay.RETRIES, None, None)
     broken()
-    assert replaying.replay(kept.pk, now).settled
+    assert replay.replay(kept.pk, now).settled
     assert user_chunks() == ["poison"]
 
 
@@ -91,9 +92,9 @@ def test_a_payload_that_crashes_the_adapter_is_kept_whole(meta, account, monkeyp
         assert (status, envelope["data"]["recorded"]) == (200, 1)
         kept = InboundEvent.objects.get()
         assert (kept.reason, kept.kind, kept.channel_account) == ("processing_failed", "webhook", account)
-        assert not replaying.replay(kept.pk, timezone.now()).settled
+        assert not replay.replay(kept.pk, timezone.now()).settled
 
-    assert lifecycle.sweep(timezone.now()).replayed == 1
+    assert sweep.sweep(timezone.now()).replayed == 1
     assert user_chunks() == ["one"]
     assert list(InboundEvent.objects.order_by("id").values_list("kind", flat=True)) == ["webhook", "reaction"]
 
@@ -106,7 +107,7 @@ def test_a_crash_before_we_know_whose_it_is_asks_for_a_signature_first(meta, acc
     assert post(meta.text_webhook("Hello"))[0] == 200
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.client) == ("processing_failed", None)
-    assert replaying.replay(kept.pk, timezone.now()).settled, "addresses are not asked for then"
+    assert replay.replay(kept.pk, timezone.now()).settled, "addresses are not asked for then"
     assert user_chunks() == ["Hello"]
 
 
@@ -125,7 +126,7 @@ def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account
     assert post(signed)[0] == 200
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.kind) == ("malformed", "webhook")
-    result = replaying.replay(kept.pk, timezone.now())
+    result = replay.replay(kept.pk, timezone.now())
     assert (result.settled, result.sentence) == (False, "It still makes no sense to the adapter.")
 
 
@@ -135,13 +136,13 @@ def test_what_is_for_an_account_that_we_learn_of_later_is_replayed_into_it(meta,
         post(stray.webhook(messages=[text("w1", "one"), text("w2", "two")], statuses=[{"id": "x", "status": "read"}]))
         kept = InboundEvent.objects.get()
         assert (kept.reason, kept.address, kept.client, kept.retry_at) == ("unknown_account", "999", None, None)
-        assert replaying.replay(kept.pk, timezone.now()).sentence == "There is still no active account that it is for."
+        assert replay.replay(kept.pk, timezone.now()).sentence == "There is still no active account that it is for."
 
         account_at(stray, account.client)
-        assert replaying.replay(kept.pk, timezone.now()).settled
+        assert replay.replay(kept.pk, timezone.now()).settled
     assert user_chunks() == ["one", "two"]
     assert Conversation.objects.get().channel_account.address == "999"
-    again = replaying.replay(kept.pk, timezone.now())
+    again = replay.replay(kept.pk, timezone.now())
     assert (again.settled, again.sentence) == (True, "It was replayed before: nothing was left to do.")
 
 
@@ -166,7 +167,7 @@ def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, accoun
         [change] = kept.raw["entry"][0]["changes"]
         assert change["value"]["metadata"]["phone_number_id"] == kept.address
     broken()
-    assert lifecycle.sweep(timezone.now()).replayed == 2
+    assert sweep.sweep(timezone.now()).replayed == 2
     assert Conversation.objects.values("client").distinct().count() == 2
 
 
@@ -180,9 +181,9 @@ def test_a_receipt_of_nothing_we_know_is_kept_and_can_be_replayed(meta, account)
     post(meta.webhook(statuses=[{"id": sent.wamid, "status": "delivered", "timestamp": "1454119029"}]))
     kept = InboundEvent.objects.get()
     assert kept.reason == "receipt_unmatched"
-    assert not replaying.replay(kept.pk, timezone.now()).settled
+    assert not replay.replay(kept.pk, timezone.now()).settled
     Message.objects.update(provider_message_id=sent.wamid)
-    assert replaying.replay(kept.pk, timezone.now()).settled
+    assert replay.replay(kept.pk, timezone.now()).settled
     assert Message.objects.get().status == "delivered"
 
 
@@ -233,8 +234,8 @@ def test_what_is_older_than_the_set_time_is_trimmed(meta, account, settings):  #
     for number in range(3):
         InboundEvent.objects.create(provider="whatsapp", kind=str(number), reason="unknown_type")
     InboundEvent.objects.exclude(kind="2").update(received_at=timezone.now() - timedelta(days=11))
-    kept_events.count_refused(WhatsAppAdapter(), account, timezone.now() - timedelta(days=12))
-    kept_events.count_refused(WhatsAppAdapter(), account, timezone.now())
+    unprocessed.count_refused(WhatsAppAdapter(), account, timezone.now() - timedelta(days=12))
+    unprocessed.count_refused(WhatsAppAdapter(), account, timezone.now())
     clean_up()
     assert list(InboundEvent.objects.values_list("kind", flat=True)) == ["2"]
     assert RefusedWebhooks.objects.count() == 1

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from conversations.models import ChannelAccount, Chunk, Client, Conversation, InboundEvent, RefusedWebhooks
-from conversations.services.arriving import inbound, known_accounts
-from conversations.services.clients import setup
+from conversations.services.inbound import messages
+from conversations.services.tenants import account_cache, setup
 from tests import factories
 from tests.fakes.meta import FakeMeta
 from tests.races.invariants import assert_sound
@@ -169,7 +169,7 @@ def test_a_fault_of_appending_is_logged_and_the_message_settled_by_the_thorough_
     def fail(*arguments):
         raise ZeroDivisionError(arguments)
 
-    monkeypatch.setattr(inbound, "append_from", fail)
+    monkeypatch.setattr(messages, "append_from", fail)
     with caplog.at_level(logging.ERROR):
         assert say(server, meta, "A secret").json["data"]["messages"] == 1
     assert heard() == ["Hello", "A secret"]
@@ -181,7 +181,7 @@ def test_a_database_that_is_away_is_told_to_the_provider(meta, known, server, mo
     def fail(*arguments):
         raise OperationalError
 
-    monkeypatch.setattr(inbound, "append_from", fail)
+    monkeypatch.setattr(messages, "append_from", fail)
     monkeypatch.setattr(connection, "close", lambda: None)  # or the test's own transaction would be gone
     with caplog.at_level(logging.ERROR):
         answer = say(server, meta, "Hello?")
@@ -203,9 +203,9 @@ def test_40_simultaneous_deliveries_of_one_message_to_an_active_session_are_one_
 
 
 def test_only_so_many_are_known(meta, account, server, monkeypatch):
-    monkeypatch.setattr(known_accounts, "MOST", 1)
+    monkeypatch.setattr(account_cache, "MOST", 1)
     other = ChannelAccount(provider="whatsapp", channel="whatsapp", address="another")
     other.version = "0"
-    known_accounts.remember([other])
+    account_cache.remember([other])
     assert say(server, meta, "Hello").status == 200
-    assert list(known_accounts._known) == [("whatsapp", "whatsapp", meta.phone_number_id)]
+    assert list(account_cache._known) == [("whatsapp", "whatsapp", meta.phone_number_id)]

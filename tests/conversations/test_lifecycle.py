@@ -12,8 +12,10 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
-from conversations.services.database import column, rows
-from conversations.services.session import deadlines, lifecycle, sessions
+from conversations.services.core import deadlines
+from conversations.services.core.sql import column, rows
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import seed_helpers
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +31,7 @@ def statuses():
 def test_the_clock_starts_at_the_last_message():
     for age in (9 * MINUTES, 11 * MINUTES, 23 * HOURS, 25 * HOURS):
         factories.ConversationFactory(aged=age)
-    report = lifecycle.sweep(timezone.now())
+    report = sweep.sweep(timezone.now())
 
     assert (report.stale, report.expired, report.purged) == (2, 1, 0)
     assert statuses() == ["active", "expired", "stale", "stale"]
@@ -39,14 +41,14 @@ def test_each_client_has_its_own_timeouts():
     patient = factories.ClientFactory(stale_after=2 * HOURS, expire_after=72 * HOURS)
     factories.ConversationFactory(client=patient, aged=25 * HOURS)
     factories.ConversationFactory(client=patient, aged=1 * HOURS)
-    lifecycle.sweep(timezone.now())
+    sweep.sweep(timezone.now())
     assert statuses() == ["active", "stale"]
 
 
 def test_a_takeover_suspends_ageing_and_the_web_does_not_age():
     factories.ConversationFactory(aged=25 * HOURS, taken_over_at=timezone.now())
     factories.ConversationFactory(aged=25 * HOURS, channel="web", thread="t")
-    report = lifecycle.sweep(timezone.now())
+    report = sweep.sweep(timezone.now())
     assert (report.stale, report.expired) == (0, 0)
 
 
@@ -54,7 +56,7 @@ def test_an_expired_session_owes_and_sends_nothing(door):
     conversation_id = door.says("Hello", phone="+51999999999")["conversation_id"]
     door.call("POST", f"/conversations/{conversation_id}/send", {"content": "Hi"})
     door.says("Again")
-    lifecycle.sweep(timezone.now() + 25 * HOURS)
+    sweep.sweep(timezone.now() + 25 * HOURS)
 
     conversation = Conversation.objects.get()
     assert (conversation.status, conversation.reply_owed) == ("expired", False)
@@ -66,18 +68,18 @@ def test_an_expired_session_owes_and_sends_nothing(door):
 def test_a_second_sweep_does_nothing():
     factories.ConversationFactory(aged=25 * HOURS)
     now = timezone.now()
-    lifecycle.sweep(now)
-    again = lifecycle.sweep(now)
+    sweep.sweep(now)
+    again = sweep.sweep(now)
     assert (again.stale, again.expired, again.purged) == (0, 0, 0)
     assert Conversation.objects.get().events.count() == 1
 
 
 def test_more_than_a_batch_is_swept(monkeypatch):
-    monkeypatch.setattr(lifecycle, "BATCH", 3)
+    monkeypatch.setattr(sweep, "BATCH", 3)
     client = factories.ClientFactory()
     factories.ConversationFactory.create_batch(8, client=client, channel_account=None, aged=25 * HOURS, is_guest=True)
     seen = []
-    report = lifecycle.sweep(timezone.now(), lambda what, count: seen.append((what, count)))
+    report = sweep.sweep(timezone.now(), lambda what, count: seen.append((what, count)))
     assert (report.expired, report.purged) == (8, 8)
     assert ("expired", 3) in seen
     assert ("purged", 8) in seen
@@ -89,7 +91,7 @@ def test_a_guest_with_another_session_stays(door):
     long_ago = timezone.now() - 25 * HOURS
     Conversation.objects.update(started_at=long_ago, last_message_at=long_ago)
     door.says("Hello", channel="whatsapp")
-    lifecycle.sweep(timezone.now())
+    sweep.sweep(timezone.now())
     assert Conversation.objects.get().channel == "whatsapp"
     assert Contact.objects.count() == 1
 
@@ -97,7 +99,7 @@ def test_a_guest_with_another_session_stays(door):
 def test_who_gave_a_phone_is_not_deleted(door):
     door.says("Hello")
     door.says("My number", phone="+51999999999")
-    lifecycle.sweep(timezone.now() + 25 * HOURS)
+    sweep.sweep(timezone.now() + 25 * HOURS)
     assert statuses() == ["expired"]
     assert Chunk.objects.exists()
 
@@ -105,20 +107,20 @@ def test_who_gave_a_phone_is_not_deleted(door):
 def test_tombstones_last_eight_days(door):
     door.says("Hello", message_id="m1")
     now = timezone.now()
-    lifecycle.sweep(now + 25 * HOURS)
+    sweep.sweep(now + 25 * HOURS)
     assert MessageTombstone.objects.count() == 1
     assert door.says("Hello", message_id="m1")["status"] == "deleted"
-    lifecycle.sweep(now + timedelta(days=7))
+    sweep.sweep(now + timedelta(days=7))
     assert MessageTombstone.objects.count() == 1
-    lifecycle.sweep(now + timedelta(days=9))
+    sweep.sweep(now + timedelta(days=9))
     assert not MessageTombstone.objects.exists()
 
 
 def test_the_helper_of_the_seed_purges(door):
     door.says("Hello")
     Conversation.objects.update(status="expired", ended_at=timezone.now(), ended_by="timeout", reply_owed=False)
-    assert sessions.delete_guest_expired() == 1
-    assert sessions.delete_guest_expired() == 0
+    assert seed_helpers.delete_guest_expired() == 1
+    assert seed_helpers.delete_guest_expired() == 0
 
 
 @pytest.mark.django_db(transaction=True)
@@ -128,7 +130,7 @@ def test_two_sweeps_at_once_are_one():
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
-        with lifecycle.alone("convo.sweep") as alone:
+        with sweep.alone("convo.sweep") as alone:
             assert alone
             entered.set()
             leave.wait(10)
@@ -137,10 +139,10 @@ def test_two_sweeps_at_once_are_one():
     holder = threading.Thread(target=hold)
     holder.start()
     entered.wait(10)
-    assert lifecycle.sweep(timezone.now()).skipped
+    assert sweep.sweep(timezone.now()).skipped
     leave.set()
     holder.join()
-    assert not lifecycle.sweep(timezone.now()).skipped
+    assert not sweep.sweep(timezone.now()).skipped
 
 
 def test_a_dry_run_counts_and_changes_nothing():
@@ -186,7 +188,7 @@ def test_the_sweep_finds_what_each_rule_finds_and_nothing_else():
         )
         for number, (client, status, channel, age, longer, taken_over, handed_back, extended) in enumerate(ways)
     )
-    found = {what: set(ids) for what, ids in rows(lifecycle.LOOK, now)}
+    found = {what: set(ids) for what, ids in rows(sweep.LOOK, now)}
 
     assert found == {what: set(column(f"SELECT s.id {deadlines.sweep_due(what)}", now)) for what in deadlines.SWEPT}
     assert all(len(ids) > 20 for ids in found.values())
@@ -205,8 +207,8 @@ def test_an_idle_sweep_does_not_read_ended_sessions():
     factories.ConversationFactory.create_batch(5, client=client, channel_account=None)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE conversations")
-    due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), lifecycle.guests_due_sql())]
-    for statement in (lifecycle.LOOK, *due):
+    due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), sweep.guests_due_sql())]
+    for statement in (sweep.LOOK, *due):
         plan = "\n".join(line for (line,) in rows(f"EXPLAIN {statement}", timezone.now()))
         assert "Seq Scan on conversations" not in plan, plan
     assert Client.objects.count() == 1

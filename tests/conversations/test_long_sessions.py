@@ -11,11 +11,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, RollingSummary, Turn
-from conversations.services.answering import leases, replies, summaries
-from conversations.services.answering.dispatcher import ask
-from conversations.services.session import corrections
-from conversations.services.session.details import edit_details
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies import leases, replies, summaries
+from conversations.services.replies.dispatcher import ask
+from conversations.services.staff_actions import corrections
+from conversations.services.transitions.details import edit_details
 from memory import summaries as memory_summaries
 from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all

@@ -24,15 +24,16 @@ from conversations.models import (
     StaffAction,
     Turn,
 )
-from conversations.services.answering import leases, replies
-from conversations.services.arriving import inbound
-from conversations.services.errors import ConflictError, NotFoundError
-from conversations.services.forgetting import erasing
-from conversations.services.keeping import remembering
-from conversations.services.people import merging, opting_out
-from conversations.services.people.contacts import Person
-from conversations.services.session import closing, corrections, sessions
-from conversations.services.session.ledger import SYSTEM, Actor, record
+from conversations.services.contacts.contacts import Person
+from conversations.services.core.errors import ConflictError, NotFoundError
+from conversations.services.core.ledger import SYSTEM, Actor, record
+from conversations.services.delivery import opt_outs
+from conversations.services.history import remember
+from conversations.services.inbound import messages
+from conversations.services.replies import leases, replies
+from conversations.services.retention import erasure
+from conversations.services.staff_actions import corrections, merge_contacts, seed_helpers
+from conversations.services.transitions import closing
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -49,9 +50,9 @@ STAFF = Actor("staff", "mona")
 def arrives(shop: Any, channel: str, text: str, address: str, kind: str, **who: Any) -> None:
     """A provider's message."""
     account = SandboxFactory(client=shop, channel=channel)
-    inbound.settle(
+    messages.settle(
         shop,
-        inbound.Arrival(
+        messages.Arrival(
             channel=channel,
             who=Person(address=address, kind=kind, **who),
             text=text,
@@ -72,7 +73,7 @@ def same_phone(door: Any, **second: Any) -> ContactMatch:
 
 
 def merge(match: ContactMatch, **how: Any) -> ContactMatch:
-    done = merging.merge(match.pk, actor=STAFF, now=timezone.now(), **how)
+    done = merge_contacts.merge(match.pk, actor=STAFF, now=timezone.now(), **how)
     assert_sound()
     return done
 
@@ -142,11 +143,11 @@ def test_two_open_sessions_become_one_in_the_order_of_time(door, shop):
     send_all()
     door.says("3", user_id="ann", message_id="m3")
     door.says("4", user_id="bea", phone=PHONE)
-    sessions.add_step(Conversation.objects.get(contact__user_id="bea").pk, "Call back")
+    seed_helpers.add_step(Conversation.objects.get(contact__user_id="bea").pk, "Call back")
     into, other = Conversation.objects.order_by("started_at")
     replied = Chunk.objects.filter(role="ai").values_list("content", flat=True)
     match = ContactMatch.objects.get()
-    seen = merging.preview(match)
+    seen = merge_contacts.preview(match)
     assert [(a.pk, b.pk) for a, b in seen.joined] == [(into.pk, other.pk)]
     assert (seen.person.user_id, seen.alias.user_id) == ("ann", "bea")
 
@@ -221,13 +222,13 @@ def test_ended_sessions_and_memory_follow_and_guests_are_remembered(door):
     closing.close(
         Conversation.objects.get(contact__user_id="ann").pk, ended_by="user", actor=SYSTEM, now=timezone.now()
     )
-    remembering.remember_ended()
+    remember.remember_ended()
     door.says("With a phone", user_id="bea", phone=PHONE)
     match = ContactMatch.objects.get()
     merge(match, keep=guest.pk)
     assert Contact.objects.get(user_id="ann").merged_into == guest
     assert Memory.objects.filter(contact_id=guest.pk).count() == 1
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     assert set(Memory.objects.values_list("contact_id", flat=True)) == {guest.pk}
     assert Memory.objects.count() == 2
     assert door.get("/memory/search?q=guest&user_id=ann")["items"][0]["contact_id"] == str(guest.pk)
@@ -238,11 +239,11 @@ def test_ended_sessions_and_memory_follow_and_guests_are_remembered(door):
 def test_opt_out_and_hold_stay_whoever_had_them(door):
     match = same_phone(door)
     bea = Contact.objects.get(user_id="bea")
-    opting_out.opt_out(bea.pk, "sms", reason="asked on the phone", actor=STAFF, now=timezone.now())
+    opt_outs.opt_out(bea.pk, "sms", reason="asked on the phone", actor=STAFF, now=timezone.now())
     Contact.objects.filter(pk=bea.pk).update(hold_reason="Case 4711")
     Contact.objects.filter(user_id="ann").update(hold_reason="Case 12")
     match.refresh_from_db()
-    assert merging.preview(ContactMatch.objects.get()).hold_reason == "Case 12; Case 4711"
+    assert merge_contacts.preview(ContactMatch.objects.get()).hold_reason == "Case 12; Case 4711"
     reply_to_all()
     merge(match)
     person = Contact.objects.get(user_id="ann")
@@ -251,7 +252,7 @@ def test_opt_out_and_hold_stay_whoever_had_them(door):
     assert set(Message.objects.values_list("status", flat=True)) == {"cancelled"}
     assert not Conversation.objects.filter(reply_owed=True).exists()
     with pytest.raises(ConflictError, match="4711"):
-        erasing.begin(person.pk, actor=SYSTEM, now=timezone.now())
+        erasure.begin(person.pk, actor=SYSTEM, now=timezone.now())
 
 
 def test_what_staff_said_of_either_stands(door):
@@ -268,7 +269,7 @@ def test_what_staff_said_of_either_stands(door):
 
 def test_twice_is_once_and_a_dismissed_pair_stays_two(door):
     match = same_phone(door)
-    merging.dismiss(match.pk, actor=STAFF, now=timezone.now())
+    merge_contacts.dismiss(match.pk, actor=STAFF, now=timezone.now())
     door.says("Again", user_id="bea", phone=PHONE)
     match.refresh_from_db()
     assert (match.state, match.decided_by_name) == ("dismissed", "mona")
@@ -277,7 +278,7 @@ def test_twice_is_once_and_a_dismissed_pair_stays_two(door):
     assert merge(match).decided_at == first.decided_at
     assert ConversationEvent.objects.count() == events
     with pytest.raises(ConflictError, match="one already"):
-        merging.dismiss(match.pk, actor=STAFF, now=timezone.now())
+        merge_contacts.dismiss(match.pk, actor=STAFF, now=timezone.now())
 
 
 def test_of_three_the_names_all_lead_to_one(door):
@@ -299,7 +300,7 @@ def test_of_three_the_names_all_lead_to_one(door):
     assert len(said(session)) == 6
     for name in contacts:
         assert door.says("on", user_id=name)["conversation_id"] == str(session.pk)
-    assert sessions.get_active_conversation("cleo", "sms") == session
+    assert seed_helpers.get_active_conversation("cleo", "sms") == session
 
 
 def test_an_erasure_takes_the_alias_along_and_its_own_is_refused(door):
@@ -307,8 +308,8 @@ def test_an_erasure_takes_the_alias_along_and_its_own_is_refused(door):
     merge(match)
     alias, person = Contact.objects.get(user_id="bea"), Contact.objects.get(user_id="ann")
     with pytest.raises(ConflictError, match="alias"):
-        erasing.begin(alias.pk, actor=SYSTEM, now=timezone.now())
-    erasing.begin(person.pk, actor=SYSTEM, now=timezone.now())
+        erasure.begin(alias.pk, actor=SYSTEM, now=timezone.now())
+    erasure.begin(person.pk, actor=SYSTEM, now=timezone.now())
     assert not Contact.objects.exists()
     assert not ContactMatch.objects.exists()
 
@@ -317,14 +318,14 @@ def test_two_who_sign_in_and_who_is_being_erased_are_refused(door, shop):
     match = same_phone(door)
     ann, bea = Contact.objects.order_by("user_id")
     Erasure.objects.create(client=shop, asked_by_name="x", contact=bea.pk, sessions=[uuid4()])
-    assert "erased" in merging.preview(match).refused
+    assert "erased" in merge_contacts.preview(match).refused
     with pytest.raises(ConflictError) as refused:
         merge(match)
     assert refused.value.code == "being_erased"
     Erasure.objects.all().delete()
     users = [get_user_model().objects.create_user(name) for name in ("u1", "u2")]
     Contact.objects.filter(pk=bea.pk).update(login=users[0])
-    assert merging.preview(ContactMatch.objects.get()).person == bea  # who signs in is kept
+    assert merge_contacts.preview(ContactMatch.objects.get()).person == bea  # who signs in is kept
     Contact.objects.filter(pk=ann.pk).update(login=users[1])
     with pytest.raises(ConflictError) as refused:
         merge(match)
@@ -337,7 +338,7 @@ def test_two_who_sign_in_and_who_is_being_erased_are_refused(door, shop):
 
 def test_another_client_s_match_is_not_there(door, neighbour):
     match = same_phone(door)
-    for verb in (merging.merge, merging.dismiss):
+    for verb in (merge_contacts.merge, merge_contacts.dismiss):
         with pytest.raises(NotFoundError):
             verb(match.pk, actor=STAFF, now=timezone.now(), client=neighbour)
         with pytest.raises(NotFoundError):

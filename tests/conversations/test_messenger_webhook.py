@@ -10,8 +10,8 @@ from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.arriving import inbound, provider_events, replaying
-from conversations.services.delivering import delivery
+from conversations.services.delivery import sending
+from conversations.services.inbound import messages, provider_events, replay
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
@@ -50,10 +50,10 @@ def statuses():
 
 
 def say(text):
-    from conversations.services.delivering import sending
-    from conversations.services.session.ledger import SYSTEM
+    from conversations.services.core.ledger import SYSTEM
+    from conversations.services.staff_actions import send
 
-    sending.send(Conversation.objects.get().pk, text, actor=SYSTEM, now=timezone.now())
+    send.send(Conversation.objects.get().pk, text, actor=SYSTEM, now=timezone.now())
 
 
 def test_a_signed_webhook_opens_a_session_is_answered_and_the_answer_goes_out(page, account):
@@ -153,13 +153,13 @@ def test_a_watermark_of_another_page_moves_nothing(page, account, answered):
 def test_a_watermark_that_is_faster_than_our_own_commit_is_kept_and_applied(page, account):
     post(page.text_webhook("Hello"), "messenger")
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
-    sending = delivery.begin(message_id, token, timezone.now())
-    result = sending.send()
+    token, [message_id] = sending.claim(timezone.now(), 10)
+    send = sending.begin(message_id, token, timezone.now())
+    result = send.send()
     post(page.webhook(composed.read(page.page, PERSON)), "messenger")
     assert statuses() == ["sending"]
 
-    delivery.succeeded(sending, result, timezone.now())
+    sending.succeeded(send, result, timezone.now())
     assert statuses() == ["read"]
     assert not InboundEvent.objects.exists()
 
@@ -167,12 +167,12 @@ def test_a_watermark_that_is_faster_than_our_own_commit_is_kept_and_applied(page
 def test_an_older_watermark_says_nothing_of_what_is_just_being_sent(page, account):
     post(page.text_webhook("Hello"), "messenger")
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
-    sending = delivery.begin(message_id, token, timezone.now())
-    result = sending.send()
+    token, [message_id] = sending.claim(timezone.now(), 10)
+    send = sending.begin(message_id, token, timezone.now())
+    result = send.send()
     before = milliseconds(timezone.now() - timedelta(seconds=30))
     post(page.webhook(composed.read(page.page, PERSON, watermark=before)), "messenger")
-    delivery.succeeded(sending, result, timezone.now())
+    sending.succeeded(send, result, timezone.now())
     assert statuses() == ["sent"]
 
 
@@ -201,7 +201,7 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
     """Each tenant's staff see, and replay, their own page's part."""
     with FakeMessenger(page="222") as second:
         theirs = account_at(second, factories.ClientFactory())
-    real = inbound.settle
+    real = messages.settle
     monkeypatch.setattr(
         provider_events.inbound,
         "settle",
@@ -215,9 +215,9 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
     assert [entry["id"] for entry in ours.raw["entry"]] == [page.page, page.page]
     assert [entry["id"] for entry in others.raw["entry"]] == ["222"]
     monkeypatch.setattr(provider_events.inbound, "settle", real)
-    assert replaying.replay(ours.pk, timezone.now()).sentence == "Settled: 2 messages."
+    assert replay.replay(ours.pk, timezone.now()).sentence == "Settled: 2 messages."
     assert [conversation.client for conversation in Conversation.objects.all()] == [account.client]
-    assert replaying.replay(others.pk, timezone.now()).settled
+    assert replay.replay(others.pk, timezone.now()).settled
     assert Conversation.objects.count() == 2
 
 

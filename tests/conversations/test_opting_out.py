@@ -10,8 +10,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, Message, StaffAction
-from conversations.services.answering import leases, replies
-from conversations.services.delivering import delivery
+from conversations.services.delivery import sending as delivery
+from conversations.services.replies import leases, replies
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
@@ -122,7 +122,7 @@ def test_a_reply_that_was_being_written_is_not_said(door, session):
     [claim] = leases.claim(timezone.now(), 10)
     prepared = replies.prepare(claim.turn_id)
     door.says("STOP")
-    from conversations.services.answering.dispatcher import ask
+    from conversations.services.replies.dispatcher import ask
 
     assert prepared
     request, engine = prepared

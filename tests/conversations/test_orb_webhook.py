@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from channels_out.simulators import orb
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, InboundEvent, Message, RefusedWebhooks
-from conversations.services.clients import setup
-from conversations.services.delivering import delivery
-from conversations.services.errors import InvalidError
+from conversations.services.core.errors import InvalidError
+from conversations.services.delivery import sending
+from conversations.services.tenants import setup
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
@@ -165,4 +165,4 @@ def test_an_account_says_where_its_gateway_is_and_managers_may(shop, gateway):
     assert b"needs a base URL" in manager.post(add, form).content
     assert manager.post(add, {**form, "base_url": gateway.url}).status_code == 302
     account = ChannelAccount.objects.get(provider="orb")
-    assert (account.base_url, delivery.adapter_of(account).needs_base_url) == (gateway.url, True)
+    assert (account.base_url, sending.adapter_of(account).needs_base_url) == (gateway.url, True)

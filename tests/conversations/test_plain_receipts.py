@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from channels_out.simulators import whatsapp
 from channels_out.simulators.wire import signed_by_meta
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message
-from conversations.services.delivering import plain_receipts
+from conversations.services.delivery import receipts_bulk
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at
@@ -166,7 +166,7 @@ def test_a_fault_of_the_one_statement_is_logged_and_each_receipt_applied(meta, a
         raise ZeroDivisionError
 
     sent = answered(2)
-    monkeypatch.setattr(plain_receipts, "apply", fail)
+    monkeypatch.setattr(receipts_bulk, "apply", fail)
     with caplog.at_level(logging.ERROR):
         assert post(server, burst(meta, sent))["receipts"] == 6
     assert statuses() == ["read", "read"]

@@ -18,10 +18,10 @@ from channels_out.simulators import plivo_payloads as payloads
 from conversations.engines import registry as engines
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.answering.dispatcher import Dispatcher
-from conversations.services.arriving import provider_events
-from conversations.services.clients import setup
-from conversations.services.session import lifecycle
+from conversations.services.inbound import provider_events
+from conversations.services.jobs import sweep
+from conversations.services.replies.dispatcher import Dispatcher
+from conversations.services.tenants import setup
 from conversations.services.voice import calls, spoken
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -391,7 +391,7 @@ def test_what_was_answered_goes_with_its_session(phone, plivo):
     hidden.hangs_up()
     assert CallAnswer.objects.exists()
     Conversation.objects.update(status="expired", ended_by="timeout", ended_at=timezone.now() - timedelta(days=2))
-    lifecycle.purge_guests(timezone.now())
+    sweep.purge_guests(timezone.now())
     assert not CallAnswer.objects.exists()
 
 

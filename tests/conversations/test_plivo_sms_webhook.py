@@ -10,10 +10,11 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.clients import channel_accounts, setup
-from conversations.services.delivering import delivery, resending
-from conversations.services.errors import ConflictError
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.errors import ConflictError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import sending as delivery
+from conversations.services.staff_actions import resend
+from conversations.services.tenants import channel_accounts, setup
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.plivo import FakePlivo
@@ -152,7 +153,7 @@ def test_receipts_of_the_second_try_count_from_one_again(plivo, account):
     first = answered(plivo)
     post(plivo.status(first, "undelivered", sequence=5, error_code="80"))
     message = Message.objects.get()
-    resending.resend(message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id)
+    resend.resend(message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id)
     send_all()
     second = plivo.sent[-1]
     post(plivo.status(first, "delivered", sequence=6))  # of the first, after all

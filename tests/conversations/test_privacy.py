@@ -14,8 +14,8 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.errors import SendError
 from conversations.engines import registry
 from conversations.models import Assistant, Chunk, Client, InboundEvent, Message, Turn
-from conversations.services.arriving import inbound
-from conversations.services.clients import setup
+from conversations.services.inbound import messages
+from conversations.services.tenants import setup
 from tests.conftest import Door, reply_to_all, send_all
 from tests.fakes.meta import FakeMeta
 from tests.fakes.openai import FakeOpenAI
@@ -85,7 +85,7 @@ def test_a_message_is_not_logged(server: WebServer, shop: Client, lines: list[st
 def test_a_message_that_breaks_something_is_not_logged(
     key_in: str, server: WebServer, shop: Client, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    break_with_what_it_got(monkeypatch, inbound, "append_by_key")
+    break_with_what_it_got(monkeypatch, messages, "append_by_key")
     value = server.key if key_in.startswith("X") else f"Bearer {server.key}"
     assert server.call("POST", WEBHOOK, said(shop), headers={key_in: value}).status == 500
     assert [line for line in lines if "ValueError" in line], "that it broke is logged, and where"
@@ -122,8 +122,8 @@ def test_what_a_provider_delivers_is_not_logged(
     server.call("POST", WEBHOOK, webhook.body, headers={"X-Hub-Signature-256": "sha256=" + "0" * 64})
     server.call("GET", f"{WEBHOOK}?hub.mode=subscribe&hub.verify_token=private-verify&hub.challenge=1")
     assert Chunk.objects.filter(content=TEXT).count() == 1
-    break_with_what_it_got(monkeypatch, inbound, "settle")
-    break_with_what_it_got(monkeypatch, inbound, "append_from")
+    break_with_what_it_got(monkeypatch, messages, "settle")
+    break_with_what_it_got(monkeypatch, messages, "append_from")
     webhook = meta.text_webhook(TEXT, sender=PHONE.strip("+"), name=NAME)
     assert server.call("POST", WEBHOOK, webhook.body, headers=webhook.headers).status == 200
     assert InboundEvent.objects.get().reason == "processing_failed"

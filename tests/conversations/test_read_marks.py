@@ -12,8 +12,8 @@ from django.utils import timezone
 from channels_out.simulators import messenger as composed
 from conversations.engines.contract import Reply
 from conversations.models import Conversation, Message
-from conversations.services.answering import dispatcher, leases, replies
-from conversations.services.delivering import read_marks
+from conversations.services.delivery import read_marks
+from conversations.services.replies import dispatcher, leases, replies
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger

@@ -14,13 +14,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Contact, Conversation, ConversationEvent, Turn
-from conversations.services.answering import leases
-from conversations.services.answering.dispatcher import Dispatcher
-from conversations.services.keeping import recall, remembering
-from conversations.services.session import corrections
-from conversations.services.session.details import edit_details
-from conversations.services.session.ledger import Actor
-from conversations.services.session.opening import NOTHING_KNOWN, RECALL_TOKENS
+from conversations.services.core.ledger import Actor
+from conversations.services.core.opening import NOTHING_KNOWN, RECALL_TOKENS
+from conversations.services.history import recall, remember
+from conversations.services.replies import leases
+from conversations.services.replies.dispatcher import Dispatcher
+from conversations.services.staff_actions import corrections
+from conversations.services.transitions.details import edit_details
 from memory import services as memory
 from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all
@@ -67,7 +67,7 @@ def talked(door: Door, *texts: str, user_id: str = "ann") -> Conversation:
     for text in texts:
         pk = door.says(text, user_id=user_id, phone=PHONE if user_id == "ann" else "+51999999998")["conversation_id"]
     close(pk)
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     return Conversation.objects.get(pk=pk)
 
 
@@ -244,7 +244,7 @@ def test_what_staff_make_of_the_memory_counts_here_and_later(
     assert "“" not in prompt(), "nothing is laid over what staff said"
 
     close(session.pk)
-    remembering.remember_ended()
+    remember.remember_ended()
     Conversation.objects.filter(pk=session.pk).update(summary="The pot was mended.")
     later = begins(door, "My kettle, the broken one that leaks")
     text = memory_of(later).content
@@ -266,7 +266,7 @@ def test_what_staff_make_of_the_memory_counts_here_and_later(
 def test_a_corrected_record_is_what_is_recalled(door: Door, recalling: Client, index: FakePinecone) -> None:
     old = talked(door, "My kettle is broken and leaks")
     corrections.correct(old.pk, 3, "My toaster is broken and burns", actor=STAFF, now=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     session = begins(door, "The toaster burns again")
     dispatched()
     assert "“My toaster is broken and burns”" in memory_of(session).content

@@ -22,9 +22,9 @@ from conversations.models import (
     Step,
     Turn,
 )
-from conversations.services.database import row
-from conversations.services.records import Select, follow, insert, update
-from conversations.services.session.transcript import lock
+from conversations.services.core.appending import lock
+from conversations.services.core.prepared import Select, follow, insert, update
+from conversations.services.core.sql import row
 from tests import factories
 from tests.races.threads import eventually
 

@@ -15,13 +15,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Conversation, InboundEvent, RollingSummary, Turn
-from conversations.services import redaction
-from conversations.services.answering import leases, replies, summaries
-from conversations.services.arriving import inbound, replaying
-from conversations.services.keeping import remembering
-from conversations.services.session import corrections, sessions
-from conversations.services.session.details import edit_details
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core import redaction
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.history import remember
+from conversations.services.inbound import messages, replay
+from conversations.services.replies import leases, replies, summaries
+from conversations.services.staff_actions import corrections, seed_helpers
+from conversations.services.transitions.details import edit_details
 from memory.redaction import CARD_REMOVED, REDACTED
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import do
@@ -99,7 +99,7 @@ def test_our_own_json_keeps_no_card_from_the_first_message_to_the_archive(
     door.call("POST", f"/conversations/{session.pk}/send", {"content": SAID}, **{"Idempotency-Key": "k"})
     door.call("POST", f"/conversations/{session.pk}/steps", {"description": SAID})
     door.call("POST", f"/conversations/{session.pk}/close", {})
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     nothing_left()
     assert CARD not in json.dumps([request.body for request in model.requests]), "the model was not told"
 
@@ -110,7 +110,7 @@ def test_the_back_office_keeps_none(strict: Client, manager: Any, session: Conve
     corrections.correct(session.pk, 3, SAID, actor=SYSTEM, now=timezone.now())
     edit_details(session.pk, actor=SYSTEM, now=timezone.now(), summary=SAID, goal=SAID, topic=SAID)
     do(manager, session, "add-step", text=SAID)
-    sessions.append_chunk(session.pk, "user", SAID)
+    seed_helpers.append_chunk(session.pk, "user", SAID)
     nothing_left()
     assert Conversation.objects.get().summary == CLEANED
 
@@ -130,19 +130,19 @@ def test_raw_events_are_kept_without_it_and_can_be_replayed(strict: Client, monk
     with FakeMeta() as meta:
         account_at(meta, strict)
         with monkeypatch.context() as broken:
-            broken.setattr(inbound, "settle", lambda *_: 1 / 0)
+            broken.setattr(messages, "settle", lambda *_: 1 / 0)
             post(meta.webhook(messages=[message]))
         kept = InboundEvent.objects.get()
         assert kept.reason == "processing_failed"
         assert CLEANED in json.dumps(kept.raw)
         assert sender in json.dumps(kept.raw)
         nothing_left()
-        assert replaying.replay(kept.pk, timezone.now()).settled
+        assert replay.replay(kept.pk, timezone.now()).settled
     assert said() == [CLEANED]
 
 
 def test_what_is_told_on_the_phone_is_kept_without_it(strict: Client, settings: Any) -> None:
-    from conversations.services.clients import setup
+    from conversations.services.tenants import setup
 
     settings.PUBLIC_BASE_URL = "https://convo.example"
     settings.VOICE_REPLY_SECONDS = 0.0
@@ -201,7 +201,7 @@ def test_what_was_kept_under_other_rules_is_not_shown_to_a_model(door: Door, sho
     session = Conversation.objects.get()
     Conversation.objects.update(summary=SAID, goal=SAID, topic=SAID, variables={"number": CARD})
     Chunk.objects.filter(conversation=session, role="memory").update(content=SAID)
-    sessions.add_step(session.pk, SAID)
+    seed_helpers.add_step(session.pk, SAID)
     Client.objects.filter(pk=shop.pk).update(redact_cards=True, redaction_patterns=[r"SECRET-\d+"])
     reply_to_all()
     shown = json.dumps([request.body for request in model.requests])
@@ -215,7 +215,7 @@ def test_notes_that_are_kept_on_the_way_are_clean(door: Door, strict: Client, mo
     door.says("Hello")
     session = Conversation.objects.get()
     for number in range(5):
-        sessions.append_chunk(session.pk, "user", f"Message {number}")
+        seed_helpers.append_chunk(session.pk, "user", f"Message {number}")
     Chunk.objects.filter(content="Message 3").update(content=SAID)
     summaries.ask_for(Conversation.objects.get(), 8)
     assert summaries.summarise_due() == 1

@@ -11,9 +11,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, MessageTombstone
-from conversations.services.keeping import archiving, remembering
-from conversations.services.session import corrections, lifecycle
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.history import archive, remember
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import corrections
 from memory import services as memory
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
@@ -37,8 +38,8 @@ def ended(door, **more):
 
 def test_a_closed_session_is_remembered_and_the_next_one_begins_with_it(door):
     pk = ended(door)
-    assert remembering.pending() == 1
-    assert remembering.remember_ended() == 1
+    assert remember.pending() == 1
+    assert remember.remember_ended() == 1
 
     conversation = Conversation.objects.get()
     assert conversation.remembered_at
@@ -57,18 +58,18 @@ def test_a_closed_session_is_remembered_and_the_next_one_begins_with_it(door):
 def test_an_expired_session_is_remembered_too_and_a_guests_is_not(door):
     door.says("Hello", user_id="ann", phone=PHONE)
     door.says("Hello", user_id="guest")
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     Conversation.objects.update(remember_due_at=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     assert Conversation.objects.get().status == "expired"
 
 
 def test_remembering_twice_is_remembering_once(door):
     ended(door)
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     before = Conversation.objects.get()
     Conversation.objects.update(remember_due_at=timezone.now(), remembered_at=None)
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     assert Conversation.objects.get().summary == before.summary
 
 
@@ -79,26 +80,26 @@ def test_what_fails_is_visible_and_tried_again(door, monkeypatch):
     def away(record):
         raise memory.StoreError("away: I want a red roof", code="unavailable", retryable=True)
 
-    monkeypatch.setattr(remembering.memory, "remember", away)
-    assert remembering.remember_ended() == 0
+    monkeypatch.setattr(remember.memory, "remember", away)
+    assert remember.remember_ended() == 0
     conversation = Conversation.objects.get()
     assert conversation.remember_error == "unavailable"
     assert conversation.remember_due_at > timezone.now()
     assert conversation.remember_attempts == 1
-    assert remembering.remember_ended() == 0, "not before it is due"
+    assert remember.remember_ended() == 0, "not before it is due"
 
-    monkeypatch.setattr(remembering.memory, "remember", real)
+    monkeypatch.setattr(remember.memory, "remember", real)
     Conversation.objects.update(remember_due_at=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     assert Conversation.objects.get().remember_error == ""
 
 
 def test_a_remembered_session_is_archived_after_its_time(door):
     pk = ended(door, message_id="m1")
-    remembering.remember_ended()
+    remember.remember_ended()
     now = timezone.now()
-    assert archiving.archive(now + timedelta(days=29)) == 0
-    assert archiving.archive(now + timedelta(days=31)) == 1
+    assert archive.archive(now + timedelta(days=29)) == 0
+    assert archive.archive(now + timedelta(days=31)) == 1
 
     seen = door.get(f"/conversations/{pk}")
     assert (seen["status"], seen["chunks"], seen["ended_by"]) == ("archived", [], "system")
@@ -107,12 +108,12 @@ def test_a_remembered_session_is_archived_after_its_time(door):
     assert not Message.objects.exists()
     assert ConversationEvent.objects.filter(kind="archived", from_status="closed").exists()
     assert memory.transcript(Conversation.objects.get().pk)
-    assert archiving.archive(now + timedelta(days=31)) == 0
+    assert archive.archive(now + timedelta(days=31)) == 0
 
 
 def test_a_session_that_is_not_remembered_is_not_archived(door):
     ended(door)
-    assert archiving.archive(timezone.now() + timedelta(days=60)) == 0
+    assert archive.archive(timezone.now() + timedelta(days=60)) == 0
     assert Chunk.objects.exists()
 
 
@@ -120,15 +121,15 @@ def test_archiving_at_once_still_knows_what_was_delivered(door):
     door.shop.archive_after = timedelta(0)
     door.shop.save()
     ended(door, message_id="m1")
-    remembering.remember_ended()
-    assert archiving.archive(timezone.now()) == 1
+    remember.remember_ended()
+    assert archive.archive(timezone.now()) == 1
     assert MessageTombstone.objects.count() == 1
     assert door.says("I want a red roof", user_id="ann", message_id="m1")["duplicate"] is True
 
 
 def test_the_command_counts_first(door):
     ended(door)
-    remembering.remember_ended()
+    remember.remember_ended()
     later = (timezone.now() + timedelta(days=31)).isoformat()
     out = io.StringIO()
     call_command("archive_conversations", "--dry-run", "--now", later, stdout=out)
@@ -140,16 +141,16 @@ def test_the_command_counts_first(door):
 
 def test_a_correction_is_remembered_and_a_redaction_leaves_no_word_of_it(door):
     pk = ended(door)
-    remembering.remember_ended()
+    remember.remember_ended()
     corrections.correct(pk, 3, "I want a green roof", actor=STAFF, now=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     conversation = Conversation.objects.get()
     assert [e.content for e in memory.transcript(conversation.pk)][2] == "I want a green roof"
     assert "green roof" in conversation.summary
     assert "red roof" not in conversation.summary
 
     corrections.redact(pk, 3, actor=STAFF, now=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     conversation = Conversation.objects.get()
     assert conversation.summary
     for word in ("red roof", "green roof"):
@@ -160,21 +161,21 @@ def test_a_correction_is_remembered_and_a_redaction_leaves_no_word_of_it(door):
 
 def test_a_summary_that_staff_wrote_stands(door):
     ended(door)
-    remembering.remember_ended()
+    remember.remember_ended()
     Conversation.objects.update(summary="Ann wants a roof.", remember_due_at=timezone.now())
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     assert Conversation.objects.get().summary == "Ann wants a roof."
     assert Memory.objects.get().summary_kind == "staff"
 
     corrections.correct(Conversation.objects.get().pk, 3, "I want a roof", actor=STAFF, now=timezone.now())
-    remembering.remember_ended()
+    remember.remember_ended()
     assert Conversation.objects.get().summary == "Ann wants a roof."
 
 
 def test_an_archived_transcript_is_read_from_memory_in_the_back_office(door):
     pk = ended(door)
-    remembering.remember_ended()
-    archiving.archive(timezone.now() + timedelta(days=31))
+    remember.remember_ended()
+    archive.archive(timezone.now() + timedelta(days=31))
     page = sign_in("mona", door.shop, "manager").get(reverse("admin:conversations_conversation_change", args=[pk]))
     assert page.status_code == 200
     assert b"I want a red roof" in page.content

@@ -10,10 +10,10 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.clients import setup
-from conversations.services.session import closing
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies import leases, replies
+from conversations.services.tenants import setup
+from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.openai import FakeOpenAI
 

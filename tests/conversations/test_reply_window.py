@@ -10,8 +10,8 @@ from django.utils import timezone
 from channels_out.simulators import messenger as composed
 from channels_out.simulators import whatsapp
 from conversations.models import Assistant, ChannelAccount, Chunk, Conversation, Message
-from conversations.services.delivering import sending
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.staff_actions import send
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger
@@ -42,7 +42,7 @@ def writes(meta, text="Hello", ago=timedelta(0), sender="51999999999"):
 
 def say(text, conversation=None):
     conversation = conversation or Conversation.objects.get()
-    return sending.send(conversation.pk, text, actor=SYSTEM, now=timezone.now())[1]
+    return send.send(conversation.pk, text, actor=SYSTEM, now=timezone.now())[1]
 
 
 def template(name="we_are_back", language="es_PE"):
@@ -74,21 +74,21 @@ def test_after_a_day_text_fails_and_says_why(meta, account):
 def send_all_or_none():
     """Like send_all, where begin may refuse. Returns how many sends were tried."""
     from channels_out.contract import SendResult
-    from conversations.services.answering.dispatcher import deliver
-    from conversations.services.delivering import delivery
+    from conversations.services.delivery import sending
+    from conversations.services.replies.dispatcher import deliver
 
     tried = 0
     while True:
-        token, ids = delivery.claim(timezone.now(), 100)
+        token, ids = sending.claim(timezone.now(), 100)
         if not ids:
             return tried
         for message_id in ids:
-            held = delivery.begin(message_id, token, timezone.now())
+            held = sending.begin(message_id, token, timezone.now())
             if held is None:
                 continue
             tried += 1
             outcome = deliver(held)
-            settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
+            settle = sending.succeeded if isinstance(outcome, SendResult) else sending.failed
             settle(held, outcome, timezone.now())
 
 
@@ -127,7 +127,7 @@ def test_one_template_is_enough_until_they_answer(meta, account):
 
 def test_a_session_that_we_open_begins_with_the_template(meta, account, door):
     template()
-    from conversations.services.session.sessions import create_conversation
+    from conversations.services.staff_actions.seed_helpers import create_conversation
 
     ChannelAccount.objects.filter(provider="sandbox").delete()
     conversation = create_conversation(door.shop.pk, "51988888888", "whatsapp", "Tell them")
@@ -214,14 +214,14 @@ def test_messengers_own_word_that_it_is_too_late_fails_and_says_so(shop, status)
 
 
 def test_staff_may_send_it_again_once_they_wrote(meta, account, door):
-    from conversations.services.delivering import resending
+    from conversations.services.staff_actions import resend
 
     writes(meta, ago=LONG_AGO)
     say("Good morning")
     send_all_or_none()
     writes(meta, "I am here")
     message = Message.objects.get()
-    resending.resend(
+    resend.resend(
         message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id, client=door.shop
     )
     send_all_or_none()

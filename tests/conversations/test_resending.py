@@ -7,11 +7,11 @@ from django.utils import timezone
 
 from channels_out.simulators import whatsapp
 from conversations.models import ChannelAccount, Conversation, ConversationEvent, Message
-from conversations.services.delivering import resending, sending
-from conversations.services.errors import ConflictError
-from conversations.services.forgetting import holds
-from conversations.services.session.ledger import SYSTEM
-from conversations.services.simulation import simulated_accounts
+from conversations.services.core.errors import ConflictError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.retention import holds
+from conversations.services.simulator import accounts
+from conversations.services.staff_actions import resend, send
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.meta import FakeMeta
@@ -32,7 +32,7 @@ def failed(meta, shop):
     ChannelAccount.objects.filter(client=shop, provider="sandbox", channel="whatsapp").delete()
     account_at(meta, shop)
     post(meta.text_webhook("Hello"), "whatsapp")
-    sending.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
+    send.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
     send_all()
     told(meta, 0, "failed")
     return Message.objects.get(status="failed", code=str(UNDELIVERABLE))
@@ -47,7 +47,7 @@ def told(meta, number, word):
 
 
 def again(message):
-    resending.resend(message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id)
+    resend.resend(message.pk, actor=SYSTEM, now=timezone.now(), conversation_id=message.conversation_id)
 
 
 def state():
@@ -107,7 +107,7 @@ def test_the_row_of_a_held_session_stays_and_the_ledger_tells_of_the_first_try(m
 def test_what_had_no_account_keeps_its_row_and_gets_its_parts(meta, shop, door):
     ChannelAccount.objects.filter(client=shop, channel="whatsapp").delete()
     session = door.says("Hello", channel="whatsapp", phone="+51999999999")["conversation_id"]
-    _, [lost] = sending.send(session, "x" * 5000, actor=SYSTEM, now=timezone.now())
+    _, [lost] = send.send(session, "x" * 5000, actor=SYSTEM, now=timezone.now())
     assert lost.code == "no_account"
     holds.hold(session, reason="Case 4711", actor=SYSTEM)
     account_at(meta, shop)
@@ -123,8 +123,8 @@ def test_what_had_no_account_keeps_its_row_and_gets_its_parts(meta, shop, door):
 def test_no_simulated_account_answers_for_what_had_no_account(shop, door):
     ChannelAccount.objects.filter(client=shop, channel="whatsapp").delete()
     session = door.says("Hello", channel="whatsapp", phone="+51999999999")["conversation_id"]
-    _, [lost] = sending.send(session, "Hi", actor=SYSTEM, now=timezone.now())
-    simulated_accounts.set_up(shop)
+    _, [lost] = send.send(session, "Hi", actor=SYSTEM, now=timezone.now())
+    accounts.set_up(shop)
     with pytest.raises(ConflictError, match="still has no account"):
         again(lost)
     assert Message.objects.get().code == "no_account"

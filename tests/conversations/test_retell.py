@@ -11,10 +11,10 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
-from conversations.services.answering import chat_endings, dispatcher, leases, replies
-from conversations.services.delivering import sending
-from conversations.services.session import corrections, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.jobs import sweep
+from conversations.services.replies import chat_endings, dispatcher, leases, replies
+from conversations.services.staff_actions import corrections, send
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.retell_shop import answers_by_retell, due_now
@@ -91,8 +91,8 @@ def test_the_agent_s_own_first_words_are_the_greeting(door: Door, retell: FakeRe
 def test_of_two_contacts_with_one_phone_the_newest_session_is_found(door: Door, retell: FakeRetell) -> None:
     """Two programs know the person by ids of their own; WhatsApp knows the number alone."""
     from channels_out.kinds import AddressKind
-    from conversations.services.people import contacts
-    from conversations.services.people.contacts import Person
+    from conversations.services.contacts import contacts
+    from conversations.services.contacts.contacts import Person
 
     for user_id in ("crm-1", "crm-2", "crm-3"):
         contact = factories.ContactFactory(client=door.shop, user_id=user_id, phone=PHONE, is_guest=False)
@@ -280,7 +280,7 @@ def test_what_staff_said_meanwhile_is_told_to_the_agent(door: Door, retell: Fake
     door.says("Hello", phone=PHONE)
     reply_to_all()
     session = Conversation.objects.get()
-    sending.send(session.pk, "You get a refund.", actor=SYSTEM, now=timezone.now())
+    send.send(session.pk, "You get a refund.", actor=SYSTEM, now=timezone.now())
     door.says("Thanks, when?")
     reply_to_all()
     assert told(retell)[-1] == "[Said to the person in your place: You get a refund.]\n\nThanks, when?"
@@ -366,8 +366,8 @@ def test_what_is_below_a_guest_s_session_goes_with_it(door: Door, retell: FakeRe
     door.says("Hello")
     reply_to_all()
     later = timezone.now() + timedelta(days=2)
-    lifecycle.sweep(later)
-    lifecycle.sweep(later + timedelta(minutes=5))
+    sweep.sweep(later)
+    sweep.sweep(later + timedelta(minutes=5))
     assert not Conversation.objects.exists()
     assert not EngineChat.objects.exists()
 

@@ -25,12 +25,13 @@ from conversations.models import (
     Turn,
 )
 from conversations.models import RetentionRule as R
-from conversations.services.errors import ConflictError, InvalidError
-from conversations.services.forgetting import deletions, erasing, holds, policies, retention
-from conversations.services.forgetting.policies import Policy
-from conversations.services.keeping import archiving, remembering
-from conversations.services.session import corrections, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.errors import ConflictError, InvalidError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.history import archive, remember
+from conversations.services.jobs import sweep
+from conversations.services.retention import deletions, erasure, holds, policies, retention
+from conversations.services.retention.policies import Policy
+from conversations.services.staff_actions import corrections
 from memory.models import Memory
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -117,7 +118,7 @@ def test_more_than_a_batch_goes_and_a_run_that_broke_off_is_resumed(shop, monkey
 def test_a_session_goes_with_what_memory_has_of_it_and_its_message_ids_stay_for_a_while(door, shop):
     session = door.says("Hello", message_id="m1", phone="+51999999999")["conversation_id"]
     close(session)
-    remembering.remember_ended()
+    remember.remember_ended()
     assert Memory.objects.exists()
     keep(shop, R.SESSIONS, 2)
     retention.clean_up(timezone.now() + 3 * DAY)
@@ -130,12 +131,12 @@ def test_a_session_goes_with_what_memory_has_of_it_and_its_message_ids_stay_for_
 def test_memory_goes_and_a_session_that_was_to_be_archived_never_is(door, shop):
     session = door.says("Hello", phone="+51999999999")["conversation_id"]
     close(session)
-    remembering.remember_ended()
+    remember.remember_ended()
     keep(shop, R.MEMORY, 2)
     late = timezone.now() + 3 * DAY
     assert retention.clean_up(late).memories == 1
     assert not Memory.objects.exists()
-    assert archiving.due(late + 90 * DAY) == (0, [])
+    assert archive.due(late + 90 * DAY) == (0, [])
     assert Conversation.objects.get().chunks.exists()
     assert ConversationEvent.objects.filter(kind="memory_deleted", actor_name="retention").count() == 1
 
@@ -162,9 +163,9 @@ def test_guests_are_kept_as_long_as_their_client_says(shop, neighbour):
     keep(shop, R.GUESTS, 3)
     for client in (shop, neighbour):
         ended(client, 2, status="expired", ended_by="timeout", is_guest=True)
-    assert lifecycle.sweep(timezone.now()).purged == 1
+    assert sweep.sweep(timezone.now()).purged == 1
     assert Conversation.objects.get().client == shop
-    assert lifecycle.sweep(timezone.now() + 1.5 * DAY).purged == 1
+    assert sweep.sweep(timezone.now() + 1.5 * DAY).purged == 1
     assert set(Contact.objects.values_list("client", flat=True)) == set()
 
 
@@ -205,7 +206,7 @@ def test_a_hold_on_a_session_or_its_contact_is_respected_by_every_deletion(door,
         reply_to_all()
         send_all()
         close(session)
-    remembering.remember_ended()
+    remember.remember_ended()
     for user in ("guest-one", "guest-two"):
         door.says("Hello", user_id=user)
         contact = Contact.objects.get(user_id=user)
@@ -223,20 +224,20 @@ def test_a_hold_on_a_session_or_its_contact_is_respected_by_every_deletion(door,
 
     before, late = all_rows(), timezone.now() + 400 * DAY
     assert before[:3] == [6, 4, 2]
-    lifecycle.sweep(late)
-    archiving.archive(late)
+    sweep.sweep(late)
+    archive.archive(late)
     found = retention.run(late, by="test")
     assert all_rows() == before
     assert [found.held_back(rule) for rule in (R.GUESTS, R.WEB, R.SESSIONS, R.MEMORY)] == [2, 2, 2, 2]
     assert (found.held_back(R.TURNS), found.held_back(R.RECEIPTS)) == (2, 2)
     for contact in Contact.objects.all():
         with pytest.raises(ConflictError, match="on hold: Case 471"):
-            erasing.begin(contact.pk, actor=SYSTEM, now=late)
+            erasure.begin(contact.pk, actor=SYSTEM, now=late)
     for conversation in Conversation.objects.filter(channel="sms"):
         with pytest.raises(ConflictError, match="on hold"):
             corrections.redact(conversation.pk, 1, actor=SYSTEM, now=late)
         with pytest.raises(ConflictError, match="on hold"):
-            archiving.archive_one(conversation.pk, actor=SYSTEM, now=late)
+            archive.archive_one(conversation.pk, actor=SYSTEM, now=late)
     assert all_rows() == before
 
     Contact.objects.update(hold_reason="")

@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from conversations.admin import session_list
 from conversations.models import Client, Conversation, Membership
-from conversations.services.keeping import remembering, searching
-from conversations.services.session import closing
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.history import remember, search
+from conversations.services.transitions import closing
 from tests.conversations.back_office import sign_in
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
@@ -28,7 +28,7 @@ def ended(door: Any, message: str, **more: Any) -> str:
     """A session that is over and remembered."""
     session = door.says(message, **{"phone": "+51999000071", **more})["conversation_id"]
     closing.close(session, ended_by="system", actor=SYSTEM, now=timezone.now())
-    remembering.remember_ended()
+    remember.remember_ended()
     return str(session)
 
 
@@ -89,7 +89,7 @@ def test_staff_see_where_it_was_said_and_get_there(door, shop):
     for number, text in enumerate(said):
         old = door.says(text, user_id="old", phone="+51999000071", message_id=f"old {number}")["conversation_id"]
     closing.close(old, ended_by="system", actor=SYSTEM, now=timezone.now())
-    remembering.remember_ended()
+    remember.remember_ended()
     long = "I have had it for quite a while now and would not like to be without it: a KETTLE, and more kettles"
     for number, text in enumerate(["A teapot", long, "Yes?"]):
         new = door.says(text, user_id="new", message_id=f"new {number}")["conversation_id"]
@@ -167,12 +167,12 @@ def test_sessions_that_ended_and_are_not_in_memory_are_found(door):
 
 
 def test_every_open_session_is_searched_and_the_page_says_where_that_took_too_long(door, monkeypatch):
-    monkeypatch.setattr(searching, "AT_ONCE", 1)
+    monkeypatch.setattr(search, "AT_ONCE", 1)
     old, *_ = [
         door.says("A kettle" if who == "old" else "Hello", user_id=who)["conversation_id"] for who in ("old", "new")
     ]
     assert found("kettle")[0] == {old}
-    monkeypatch.setattr(searching, "SECONDS", 0)
+    monkeypatch.setattr(search, "SECONDS", 0)
     sessions, page = found("kettle")
     assert (sessions, "Of open sessions the newest were searched, back to" in page) == (
         set(),
@@ -185,7 +185,7 @@ def test_every_open_session_is_searched_and_the_page_says_where_that_took_too_lo
 
 
 def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monkeypatch):
-    monkeypatch.setattr(searching, "FOUND", 1)
+    monkeypatch.setattr(search, "FOUND", 1)
     by_sms = ended(door, "A kettle", channel="sms")
     ended(door, "A kettle, a kettle, a kettle", channel="whatsapp")
     sessions, page = found("kettle", channel__exact="sms")
@@ -197,8 +197,8 @@ def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monke
 
 
 def test_the_page_says_how_far_back_guests_are_looked_for(door, monkeypatch):
-    monkeypatch.setattr(searching, "FEWEST_ENDED", 2)
-    monkeypatch.setattr(searching, "ENDED_LOOKED_AT", 2)
+    monkeypatch.setattr(search, "FEWEST_ENDED", 2)
+    monkeypatch.setattr(search, "ENDED_LOOKED_AT", 2)
     for number in range(3):
         session = door.says("A kettle" if number == 0 else "Hello", user_id=f"guest {number}")["conversation_id"]
         closing.close(session, ended_by="system", actor=SYSTEM, now=timezone.now())

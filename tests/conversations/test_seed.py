@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent, Message, Step
-from conversations.services.session import lifecycle
+from conversations.services.jobs import sweep
 from tests.conftest import reply_to_all, send_all
 
 pytestmark = pytest.mark.django_db
@@ -75,11 +75,11 @@ def test_sessions_become_stale_and_expire(door):
     answer = door.says("Hello", phone="+51999999999")
     now = timezone.now()
 
-    assert lifecycle.sweep(now + timedelta(minutes=9)).stale == 0
-    assert lifecycle.sweep(now + timedelta(minutes=11)).stale == 1
+    assert sweep.sweep(now + timedelta(minutes=9)).stale == 0
+    assert sweep.sweep(now + timedelta(minutes=11)).stale == 1
     assert door.says("Still there?", phone="+51999999999")["conversation_id"] == answer["conversation_id"]
     assert Conversation.objects.get().status == "active"
-    assert lifecycle.sweep(now + timedelta(hours=25)).expired == 1
+    assert sweep.sweep(now + timedelta(hours=25)).expired == 1
 
     conversation = Conversation.objects.get()
     assert (conversation.status, conversation.ended_by) == ("expired", "timeout")
@@ -95,7 +95,7 @@ def test_an_expired_guest_is_deleted_with_everything_below(door):
     send_all()
     door.call("POST", f"/conversations/{answer['conversation_id']}/steps", {"description": "Ask the name"})
 
-    report = lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    report = sweep.sweep(timezone.now() + timedelta(hours=25))
 
     assert (report.expired, report.purged) == (1, 1)
     for model in (Conversation, Chunk, Step, Message, ConversationEvent, Contact):

@@ -10,9 +10,9 @@ from django.test import Client as HttpClient
 from django.utils import timezone
 
 from conversations.models import SignInTries
-from conversations.services.clients import sign_ins
-from conversations.services.errors import TooManyError
-from conversations.services.session import lifecycle
+from conversations.services.core.errors import TooManyError
+from conversations.services.jobs import sweep
+from conversations.services.tenants import sign_in_limits
 from tests.conversations.staff import PASSWORD, superuser
 from tests.races.threads import outcomes
 
@@ -96,12 +96,12 @@ def test_the_proxy_s_word_counts_where_it_is_trusted_and_nobody_s_else(settings)
 def test_after_a_quarter_of_an_hour_one_may_try_again_and_the_sweep_tidies_up():
     now = timezone.now()
     for _ in range(3):
-        sign_ins.count("boss", "203.0.113.7", now)
+        sign_in_limits.count("boss", "203.0.113.7", now)
     with pytest.raises(TooManyError) as caught:
-        sign_ins.count("boss", "203.0.113.7", now + timedelta(minutes=14, seconds=30))
+        sign_in_limits.count("boss", "203.0.113.7", now + timedelta(minutes=14, seconds=30))
     assert caught.value.retry_after == 30
-    sign_ins.count("boss", "203.0.113.7", now + timedelta(minutes=16))
-    lifecycle.sweep(now + timedelta(minutes=40))
+    sign_in_limits.count("boss", "203.0.113.7", now + timedelta(minutes=16))
+    sweep.sweep(now + timedelta(minutes=40))
     assert not SignInTries.objects.exists()
 
 

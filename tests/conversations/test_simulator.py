@@ -21,9 +21,9 @@ from conversations.models import (
     SimulatedFault,
     StaffAction,
 )
-from conversations.services.clients import demo, setup
-from conversations.services.clients.channel_accounts import as_account
-from conversations.services.simulation import simulated_accounts, simulator
+from conversations.services.simulator import accounts, demo, simulator
+from conversations.services.tenants import setup
+from conversations.services.tenants.channel_accounts import as_account
 from tests.conftest import Door, reply_to_all
 from tests.conversations.staff import signed_in, staff, superuser
 
@@ -41,7 +41,7 @@ SEND = {
 @pytest.fixture
 def whatsapp(shop: Client) -> ChannelAccount:
     """The shop's simulated WhatsApp number."""
-    simulated_accounts.set_up(shop)
+    accounts.set_up(shop)
     return ChannelAccount.objects.get(client=shop, provider="whatsapp")
 
 
@@ -60,17 +60,17 @@ def send(http: HttpClient, account: Any, token: str | None = None, body: Any = S
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 def test_one_click_makes_an_account_at_every_provider_once(shop):
-    made = simulated_accounts.set_up(shop)
+    made = accounts.set_up(shop)
     providers = {(each.provider, each.channel) for each in SIMULATORS if each.provider != "sandbox"}
     assert {(each.provider, each.channel) for each in made} == providers
     assert all(each.is_simulated and each.name.startswith("Simulated") for each in made)
-    assert simulated_accounts.set_up(shop) == []
+    assert accounts.set_up(shop) == []
     assert ApiKey.objects.filter(client=shop, name="simulator").count() == 1
-    assert len(simulated_accounts.playable([shop])) == len(providers) + 1
+    assert len(accounts.playable([shop])) == len(providers) + 1
 
 
 def test_two_clients_have_addresses_and_secrets_of_their_own(shop, neighbour):
-    ours, theirs = simulated_accounts.set_up(shop), simulated_accounts.set_up(neighbour)
+    ours, theirs = accounts.set_up(shop), accounts.set_up(neighbour)
     assert {each.address for each in ours}.isdisjoint(each.address for each in theirs)
     secrets = [value for each in [*ours, *theirs] for value in each.credentials.values() if len(value) > 20]
     assert len(set(secrets)) == len(secrets)
@@ -79,11 +79,11 @@ def test_two_clients_have_addresses_and_secrets_of_their_own(shop, neighbour):
 def test_the_demo_can_be_played_at_once_and_setting_it_up_again_changes_nothing(db):
     facts = demo.set_up({})
     client = Client.objects.get(pk=facts["client_id"])
-    before = [each.pk for each in simulated_accounts.playable([client])]
-    assert [each.provider for each in simulated_accounts.playable([client])].count("sandbox") == 1
-    assert {each.provider for each in SIMULATORS} == {each.provider for each in simulated_accounts.playable([client])}
+    before = [each.pk for each in accounts.playable([client])]
+    assert [each.provider for each in accounts.playable([client])].count("sandbox") == 1
+    assert {each.provider for each in SIMULATORS} == {each.provider for each in accounts.playable([client])}
     demo.set_up(facts)
-    assert [each.pk for each in simulated_accounts.playable([client])] == before
+    assert [each.pk for each in accounts.playable([client])] == before
 
 
 def test_a_sandbox_that_does_not_answer_for_its_channel_cannot_be_played(shop):
@@ -93,14 +93,14 @@ def test_a_sandbox_that_does_not_answer_for_its_channel_cannot_be_played(shop):
         provider="whatsapp", address="5", credentials={"access_token": "x"}
     )
     setup.create_channel_account(shop, channel="whatsapp", provider="sandbox", address="later", credentials={})
-    simulated_accounts.set_up(shop)
-    assert [each.provider for each in simulated_accounts.playable([shop])].count("sandbox") == 0
+    accounts.set_up(shop)
+    assert [each.provider for each in accounts.playable([shop])].count("sandbox") == 0
 
 
 def test_a_simulated_account_never_answers_for_a_program_s_message(shop, key):
     """It is older than the real one, and the only one on the channel; still it is not chosen."""
     ChannelAccount.objects.filter(client=shop).delete()
-    simulated_accounts.set_up(shop)
+    accounts.set_up(shop)
     door = Door(shop, key)
     door.says("Hello", channel="whatsapp", phone="+51999999999")
     reply_to_all()
@@ -155,7 +155,7 @@ def test_who_lacks_the_credentials_is_refused_and_leaves_no_trace(client, whatsa
 
 
 def test_another_account_s_credentials_open_nothing(client, whatsapp, neighbour):
-    simulated_accounts.set_up(neighbour)
+    accounts.set_up(neighbour)
     theirs = ChannelAccount.objects.get(client=neighbour, provider="whatsapp")
     assert send(client, whatsapp, theirs.credentials["access_token"]).status_code == 401
     assert send(client, theirs, path=f"/{whatsapp.address}/messages").json()["error"]["code"] == 100
@@ -239,7 +239,7 @@ def test_who_is_no_manager_plays_nothing(shop, whatsapp, role):
 
 
 def test_an_exchange_and_a_message_of_another_account_are_not_there(client, shop, whatsapp, neighbour):
-    simulated_accounts.set_up(neighbour)
+    accounts.set_up(neighbour)
     theirs = ChannelAccount.objects.get(client=neighbour, provider="whatsapp")
     message = send(client, theirs).json()["messages"][0]["id"]
     http = signed_in(staff("mona", shop="manager"))

@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, ConversationEvent, OrderLink
-from conversations.services.session import lifecycle
+from conversations.services.jobs import sweep
 from tests import factories
 from tests.conftest import Door, reply_to_all
 from tests.races.threads import together
@@ -423,17 +423,17 @@ def test_an_extended_session_outlives_the_sweep(call: Call, at: str, state: Any)
     assert timedelta(hours=47) < moment(extended["expiresAt"]) - timezone.now() <= timedelta(hours=48)
     assert call("POST", f"{at}/extend", {"hours": 1})["expiresAt"] == extended["expiresAt"], "it is never shortened"
     until = moment(extended["expiresAt"])
-    lifecycle.sweep(until - timedelta(minutes=1))
+    sweep.sweep(until - timedelta(minutes=1))
     assert call("GET", at)["isActive"] is True
     assert Conversation.objects.get().status == "stale"
-    lifecycle.sweep(until)
+    sweep.sweep(until)
     assert call("GET", at)["isActive"] is False
 
 
 def test_a_message_counts_from_an_extension_on(call: Call, at: str) -> None:
     extended = moment(call("POST", f"{at}/extend", {"hours": 30})["expiresAt"])
     assert moment(call("POST", f"{at}/messages", {"role": "user", "content": "Hello"})["expiresAt"]) == extended
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     assert call("GET", at)["isActive"] is True
     assert call("POST", f"{at}/extend", {})["expiresAt"] == extended.isoformat()
 
@@ -472,7 +472,7 @@ def test_the_end_is_the_end(call: Call, ask: Callable[..., Answer], at: str, sta
 
 
 def test_ending_what_has_expired_changes_nothing(call: Call, at: str) -> None:
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     assert call("POST", f"{at}/end", {})["isActive"] is False
     assert Conversation.objects.get().status == "expired"
 
@@ -494,6 +494,6 @@ def test_what_another_hand_sends_is_understood(call: Call) -> None:
 def test_a_purge_takes_state_and_orders_along(call: Call, at: str) -> None:
     begun(call, at)
     Conversation.objects.update(is_guest=True)
-    lifecycle.sweep(timezone.now() + timedelta(hours=25))
+    sweep.sweep(timezone.now() + timedelta(hours=25))
     assert not Conversation.objects.exists()
     assert not OrderLink.objects.exists()

@@ -10,10 +10,12 @@ from django.utils import timezone
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.answering import leases, replies, rules
-from conversations.services.delivering import delivery, sending
-from conversations.services.session import lifecycle, takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.delivery import sending
+from conversations.services.jobs import sweep
+from conversations.services.replies import leases, phrases, replies
+from conversations.services.staff_actions import send as staff_send
+from conversations.services.transitions import takeover
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
 
@@ -74,9 +76,9 @@ def test_from_the_takeover_on_the_assistant_is_silent_also_in_mid_turn(parrot, c
 
 def test_what_was_not_sent_yet_is_not_sent_also_by_who_has_claimed_it(parrot, conversation):
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
+    token, [message_id] = sending.claim(timezone.now(), 10)
     taken(conversation)
-    assert delivery.begin(message_id, token, timezone.now()) is None
+    assert sending.begin(message_id, token, timezone.now()) is None
     message = Message.objects.get()
     assert (message.status, message.code) == ("cancelled", "taken_over")
 
@@ -94,8 +96,8 @@ def test_a_message_that_slipped_past_the_takeover_is_stopped_before_it_leaves(pa
 
 
 def send_all_or_nothing():
-    token, ids = delivery.claim(timezone.now(), 10)
-    return len([pk for pk in ids if delivery.begin(pk, token, timezone.now())])
+    token, ids = sending.claim(timezone.now(), 10)
+    return len([pk for pk in ids if sending.begin(pk, token, timezone.now())])
 
 
 def test_what_staff_say_meanwhile_goes_out_and_is_in_the_context_after_the_hand_back(parrot, door, conversation):
@@ -103,7 +105,7 @@ def test_what_staff_say_meanwhile_goes_out_and_is_in_the_context_after_the_hand_
     door.says("I want my money back")
     assert reply_to_all() == 0
     assert Conversation.objects.get().waits_for_staff_since is not None
-    sending.send(conversation.pk, "You get it on Monday.", actor=GRACE, now=timezone.now())
+    staff_send.send(conversation.pk, "You get it on Monday.", actor=GRACE, now=timezone.now())
     assert send_all() == 1
     assert Conversation.objects.get().waits_for_staff_since is None
     door.says("And when exactly?")
@@ -119,7 +121,7 @@ def test_what_staff_say_meanwhile_goes_out_and_is_in_the_context_after_the_hand_
 
 def test_a_hand_back_with_nothing_unanswered_says_nothing(parrot, conversation):
     taken(conversation)
-    sending.send(conversation.pk, "Settled.", actor=GRACE, now=timezone.now())
+    staff_send.send(conversation.pk, "Settled.", actor=GRACE, now=timezone.now())
     takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
     takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
     assert reply_to_all() == 0
@@ -129,7 +131,7 @@ def test_a_hand_back_with_nothing_unanswered_says_nothing(parrot, conversation):
 def test_a_draft_from_before_the_takeover_is_not_said_after_the_hand_back(parrot, door, conversation):
     def meanwhile():
         taken(conversation)
-        sending.send(conversation.pk, "I am human.", actor=GRACE, now=timezone.now())
+        staff_send.send(conversation.pk, "I am human.", actor=GRACE, now=timezone.now())
         door.says("Good")
         takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
         parrot.meanwhile = lambda: None
@@ -153,25 +155,25 @@ def test_a_takeover_stops_the_clock_and_the_hand_back_starts_it_anew(conversatio
     taken(conversation)
     takeover.stay(conversation, now)
     Conversation.objects.update(taken_over_until=now + 1000 * HOURS)
-    lifecycle.sweep(now + 100 * HOURS)
+    sweep.sweep(now + 100 * HOURS)
     assert Conversation.objects.get().status == "active"
     takeover.hand_back(conversation.pk, actor=GRACE, now=now + 100 * HOURS)
-    lifecycle.sweep(now + 100 * HOURS + timedelta(minutes=5))
+    sweep.sweep(now + 100 * HOURS + timedelta(minutes=5))
     assert Conversation.objects.get().status == "active"
-    lifecycle.sweep(now + 100 * HOURS + timedelta(minutes=11))
+    sweep.sweep(now + 100 * HOURS + timedelta(minutes=11))
     assert Conversation.objects.get().status == "stale"
-    lifecycle.sweep(now + 125 * HOURS)
+    sweep.sweep(now + 125 * HOURS)
     assert not Conversation.objects.filter(status__in=["active", "stale"]).exists()
 
 
 def test_an_abandoned_takeover_hands_back_after_a_time_that_writing_renews(parrot, door, conversation):
     now = timezone.now()
     takeover.take_over(conversation.pk, actor=GRACE, now=now)
-    sending.send(conversation.pk, "One moment", actor=GRACE, now=now + HOURS)
+    staff_send.send(conversation.pk, "One moment", actor=GRACE, now=now + HOURS)
     door.says("Well?")
-    assert lifecycle.sweep(now + 2.5 * HOURS).handed_back == 0
-    assert lifecycle.preview(now + 3 * HOURS).handed_back == 1
-    assert lifecycle.sweep(now + 3 * HOURS).handed_back == 1
+    assert sweep.sweep(now + 2.5 * HOURS).handed_back == 0
+    assert sweep.preview(now + 3 * HOURS).handed_back == 1
+    assert sweep.sweep(now + 3 * HOURS).handed_back == 1
     found = Conversation.objects.get()
     assert (found.taken_over_at, found.taken_over_name, found.status) == (None, "", "active")
     Conversation.objects.update(reply_due_at=now)
@@ -276,7 +278,7 @@ def ada(shop):
     ],
 )
 def test_phrases_are_found_as_people_write_them(ada, words, rule):
-    assert rules.rule_for(ada, words) == rule
+    assert phrases.rule_for(ada, words) == rule
 
 
 def test_who_asks_for_a_person_waits_for_one_and_no_model_is_asked(parrot, ada, door):
@@ -287,7 +289,7 @@ def test_who_asks_for_a_person_waits_for_one_and_no_model_is_asked(parrot, ada, 
     assert said() == ["A colleague will take it from here."]
     assert (conversation.taken_over_name, conversation.needs_staff_reason) == ("", "a person was asked for")
     assert Turn.objects.get().code == "human_wanted"
-    sending.send(conversation.pk, "Here I am", actor=GRACE, now=timezone.now())
+    staff_send.send(conversation.pk, "Here I am", actor=GRACE, now=timezone.now())
     assert Conversation.objects.get().taken_over_name == "grace", "who answers it has it"
     door.says("Great")
     takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())

@@ -10,10 +10,11 @@ from django.utils import timezone
 from conversations.engines.contract import PendingStep
 from conversations.engines.tools import TOOLS, Toolbox
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Step, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.answering.dispatcher import ask
-from conversations.services.session import corrections, steps
-from conversations.services.session.ledger import SYSTEM, Actor
+from conversations.services.core.ledger import SYSTEM, Actor
+from conversations.services.replies import leases, replies
+from conversations.services.replies.dispatcher import ask
+from conversations.services.staff_actions import corrections
+from conversations.services.transitions import steps
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.openai import FakeOpenAI
 

@@ -15,8 +15,9 @@ from channels_out.simulators import messenger as composed
 from channels_out.simulators import whatsapp
 from channels_out.simulators.wire import Webhook, meta_json, meta_signature, signed_by_meta
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.delivering import delivery, sending
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import sending
+from conversations.services.staff_actions import send
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
@@ -60,7 +61,7 @@ def said():
 
 
 def say(text):
-    sending.send(Conversation.objects.get().pk, text, actor=SYSTEM, now=timezone.now())
+    send.send(Conversation.objects.get().pk, text, actor=SYSTEM, now=timezone.now())
     send_all()
 
 
@@ -120,10 +121,10 @@ def test_case_04_receipts_out_of_order_never_go_back(meta, account, order):
 
 def test_case_04_failed_after_sent_says_why_and_the_rest_is_not_sent(meta, account, door):
     arrives(meta, whatsapp.text("Hello"))
-    sending.send(Conversation.objects.get().pk, "x" * 5000, actor=SYSTEM, now=timezone.now())
-    token, [message_id] = delivery.claim(timezone.now(), 1)
-    held = delivery.begin(message_id, token, timezone.now())
-    delivery.succeeded(held, held.send(), timezone.now())
+    send.send(Conversation.objects.get().pk, "x" * 5000, actor=SYSTEM, now=timezone.now())
+    token, [message_id] = sending.claim(timezone.now(), 1)
+    held = sending.begin(message_id, token, timezone.now())
+    sending.succeeded(held, held.send(), timezone.now())
     post(meta.status_webhook(meta.sent[0], "failed", error=131026), "whatsapp")
     assert statuses() == ["failed", "cancelled"]
     assert send_all() == 0
@@ -133,14 +134,14 @@ def test_case_04_failed_after_sent_says_why_and_the_rest_is_not_sent(meta, accou
 @pytest.mark.parametrize("with_our_id", [True, False])
 def test_case_04_a_status_faster_than_our_commit_is_kept_and_applied(meta, account, with_our_id):
     arrives(meta, whatsapp.text("Hello"))
-    sending.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [message_id] = delivery.claim(timezone.now(), 1)
-    held = delivery.begin(message_id, token, timezone.now())
+    send.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
+    token, [message_id] = sending.claim(timezone.now(), 1)
+    held = sending.begin(message_id, token, timezone.now())
     result = held.send()
     ours = str(message_id) if with_our_id else ""
     status = whatsapp.status(result.provider_message_id, "delivered", our_message_id=ours)
     arrives(meta, statuses=[status])
-    delivery.succeeded(held, result, timezone.now())
+    sending.succeeded(held, result, timezone.now())
     assert statuses() == ["delivered"]
 
 
@@ -355,11 +356,11 @@ def test_case_17_a_revoked_token_stops_the_account_and_costs_no_message_its_trie
         arrives(meta, whatsapp.text("Hello", sender=f"5199999990{number}"))
     reply_to_all()
     meta.error_next(190, status=401)
-    token, [first, *_] = delivery.claim(timezone.now(), 1)
-    held = delivery.begin(first, token, timezone.now())
+    token, [first, *_] = sending.claim(timezone.now(), 1)
+    held = sending.begin(first, token, timezone.now())
     with pytest.raises(Exception, match="refuses the access token") as caught:
         held.send()
-    delivery.failed(held, caught.value, timezone.now())
+    sending.failed(held, caught.value, timezone.now())
     all_due()
     assert send_all() == 0, "the others wait instead of being refused one by one"
     assert set(Message.objects.values_list("status", "attempts")) == {("queued", 0)}

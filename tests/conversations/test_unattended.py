@@ -13,9 +13,9 @@ from django_q.models import Schedule
 
 from conversations.models import Client, Conversation, Message, Turn
 from conversations.queue import set_up_schedules
-from conversations.services import waiting
-from conversations.services.answering import leases
-from conversations.services.simulation import simulated_accounts
+from conversations.services.jobs import overdue
+from conversations.services.replies import leases
+from conversations.services.simulator import accounts
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import news, page_of
 
@@ -63,7 +63,7 @@ def test_one_that_is_being_written_or_just_came_does_not(viewer: HttpClient, wai
 def test_one_whose_dispatcher_died_at_it_does(viewer: HttpClient, waits: Conversation) -> None:
     leases.claim(timezone.now(), 1)
     Turn.objects.update(lease_until=ago(minutes=4))
-    assert "dispatcher" in waiting.look().late
+    assert "dispatcher" in overdue.look().late
     assert MISSING in viewer.get(page_of(waits)).content.decode()
 
 
@@ -90,14 +90,12 @@ def test_a_message_that_nobody_sends_says_since_when(viewer: HttpClient, waits: 
 
 
 def test_the_simulator_says_why_no_answer_comes(manager: HttpClient, shop: Client, waits: Conversation) -> None:
-    account = next(
-        each for each in simulated_accounts.set_up(shop) if each.provider == "plivo" and each.channel == "sms"
-    )
+    account = next(each for each in accounts.set_up(shop) if each.provider == "plivo" and each.channel == "sms")
     page = reverse("admin:simulator_play", args=[account.pk])
     assert MISSING not in manager.get(page).content.decode()
     person = manager.get(page).context["person"]
     played = Conversation.objects.get(pk=waits.pk)
-    address = simulated_accounts.simulator_of(account).address_of(person)
+    address = accounts.simulator_of(account).address_of(person)
     played.contact.identities.create(client=shop, channel="sms", kind="phone", address=address)
     Conversation.objects.filter(pk=waits.pk).update(channel_account=account)
     assert MISSING in manager.get(page).content.decode()

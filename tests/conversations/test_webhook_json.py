@@ -19,7 +19,8 @@ from conversations.models import (
     Conversation,
     ConversationEvent,
 )
-from conversations.services.session import lifecycle, opening
+from conversations.services.core import opening
+from conversations.services.jobs import sweep
 from tests import factories
 from tests.conftest import Door
 from tests.conversations.conftest import close
@@ -180,7 +181,7 @@ def test_channels_and_people_have_sessions_of_their_own(door: Door) -> None:
 
 def test_a_message_revives_a_stale_session(door: Door) -> None:
     opened = door.says("Hello", phone="+51999999999")
-    lifecycle.sweep(timezone.now() + timedelta(minutes=11))
+    sweep.sweep(timezone.now() + timedelta(minutes=11))
     assert Conversation.objects.get().status == "stale"
 
     answer = door.says("Still there?")
@@ -197,7 +198,7 @@ def test_nothing_revives_an_ended_session(end: str, door: Door) -> None:
     if end == "closed":
         close(ended)
     else:
-        lifecycle.sweep(timezone.now() + timedelta(hours=25))
+        sweep.sweep(timezone.now() + timedelta(hours=25))
     answer = door.says("Hello again")
     assert (answer["created"], answer["position"]) == (True, 3)
     assert Conversation.objects.get(pk=ended).status == end

@@ -12,13 +12,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, ContactIdentity, ContactMatch, Conversation, InboundEvent, Message
-from conversations.services.arriving import replaying
-from conversations.services.clients import setup
-from conversations.services.forgetting import erasing
-from conversations.services.people import readdressing
-from conversations.services.session import lifecycle
-from conversations.services.session.ledger import SYSTEM
-from conversations.services.session.sessions import get_active_conversation
+from conversations.services.contacts import address_changes
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.inbound import replay
+from conversations.services.jobs import sweep
+from conversations.services.retention import erasure
+from conversations.services.staff_actions.seed_helpers import get_active_conversation
+from conversations.services.tenants import setup
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.meta import FakeMeta
@@ -207,7 +207,8 @@ def test_a_number_that_is_nobodys_is_kept_and_answered(meta, account):
 
 
 def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
-    from conversations.services.arriving import inbound, provider_events
+    from conversations.services.inbound import messages as inbound
+    from conversations.services.inbound import provider_events
 
     real = inbound.settle
     monkeypatch.setattr(
@@ -302,7 +303,7 @@ def test_who_takes_another_number_is_the_same_person_and_the_old_number_somebody
     assert (ana.pk, ana.phone, bob.phone) == (session.contact_id, "+51977777777", "+51999999999")
     assert list(session.chunks.filter(role="user").values_list("content", flat=True)) == ["Hello", "It is me"]
     assert session.events.filter(kind="address_changed", actor="contact").count() == 1
-    erasing.begin(ana.pk, actor=SYSTEM, now=timezone.now())
+    erasure.begin(ana.pk, actor=SYSTEM, now=timezone.now())
     assert not InboundEvent.objects.exists(), "what was kept and names either number is gone"
 
 
@@ -314,7 +315,7 @@ def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(met
     before = set(ContactIdentity.objects.values_list("contact_id", "address"))
     changes_number(meta, "51999999999", "51977777777")  # delivered again
     for event in InboundEvent.objects.order_by("pk"):
-        assert not replaying.replay(event.pk, timezone.now()).settled
+        assert not replay.replay(event.pk, timezone.now()).settled
     assert set(ContactIdentity.objects.values_list("contact_id", "address")) == before
     assert {address for _, address in before} == {"51999999999", "51955555555"}
     assert not ContactMatch.objects.exists()
@@ -323,10 +324,10 @@ def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(met
 def test_a_change_of_number_that_we_failed_to_follow_is_followed_by_the_sweep(meta, account, monkeypatch):
     post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
     with monkeypatch.context() as broken:
-        broken.setattr(readdressing, "follow", lambda *_: 1 / 0)
+        broken.setattr(address_changes, "follow", lambda *_: 1 / 0)
         assert changes_number(meta, "51999999999", "51977777777")[0] == 200
     assert ContactIdentity.objects.get().address == "51999999999"
-    assert lifecycle.sweep(timezone.now() + timedelta(minutes=10)).replayed == 1
+    assert sweep.sweep(timezone.now() + timedelta(minutes=10)).replayed == 1
     assert ContactIdentity.objects.get().address == "51977777777"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conversations.models import Client
-from conversations.services.web import copilot_feed
-from conversations.services.web.copilot_writer import CopilotWriter
+from conversations.services.copilot import feed
+from conversations.services.replies.streaming_writer import CopilotWriter
 from tests import factories
 from tests.copilot.reading import Browser, user
 from tests.fakes.openai import FakeOpenAI
@@ -43,8 +43,8 @@ def writer(
 ) -> Iterator[CopilotWriter]:
     """What the dispatcher does for the copilot."""
     settings.DISPATCH_POLL_SECONDS = 0.02
-    monkeypatch.setattr("conversations.services.web.copilot_writer.FLUSH_SECONDS", 0.02)
-    monkeypatch.setattr("conversations.services.web.copilot_writing.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("conversations.services.replies.streaming_writer.FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr("conversations.services.replies.streaming.PAUSE_SECONDS", 0.05)
     resident = CopilotWriter(patience=0.2)
     resident.start()
     yield resident
@@ -55,11 +55,11 @@ def writer(
 @pytest.fixture(autouse=True)
 def _no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The feed's thread goes, with its connection, before the database is emptied."""
-    monkeypatch.setattr(copilot_feed, "IDLE_SECONDS", 0.1)
-    monkeypatch.setattr(copilot_feed, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(feed, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.02)
     yield
     until = time.monotonic() + 10
-    while copilot_feed.feed._thread is not None and time.monotonic() < until:
+    while feed.feed._thread is not None and time.monotonic() < until:
         time.sleep(0.01)
 
 

@@ -18,10 +18,10 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
-from conversations.services.web import copilot, copilot_turns
-from conversations.services.web.copilot import User
-from conversations.services.web.copilot_turns import Question
-from conversations.services.web.copilot_writing import Claim, Piece, claim, keep, keep_pieces
+from conversations.services.copilot import sessions, turns
+from conversations.services.copilot.sessions import User
+from conversations.services.copilot.turns import Question
+from conversations.services.replies.streaming import Claim, Piece, claim, keep, keep_pieces
 from tests import factories
 from tests.copilot.reading import user
 from tests.routes import COPILOT
@@ -47,9 +47,9 @@ def as_user(who: Any) -> User:
     return User(who.pk, who.username)
 
 
-def answered(who: Any, message: str = "Hello") -> copilot_turns.Asked:
+def answered(who: Any, message: str = "Hello") -> turns.Asked:
     """A session of theirs with a whole reply."""
-    asked = copilot_turns.ask(as_user(who), Question(message), timezone.now())
+    asked = turns.ask(as_user(who), Question(message), timezone.now())
     [mine] = claim(timezone.now(), 10)
     keep(mine, Reply(text=f"Reply to {message}", engine="offline"), timezone.now())
     return asked
@@ -214,7 +214,7 @@ def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
     assert (often.status_code, often.json()["code"]) == (429, "rate_limited")
     assert 1 <= int(often["Retry-After"]) <= 60
     settings.COPILOT_MESSAGES_PER_MINUTE, settings.COPILOT_STREAMS_PER_USER = 0, 1
-    copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    turns.ask(as_user(ann), Question("Hello"), timezone.now())
     many = http_of(ann).post("/copilot", {"message": "Hello"}, content_type="application/json")
     assert (many.status_code, many.json()["code"]) == (429, "too_many_streams")
     assert many["Retry-After"]
@@ -249,7 +249,7 @@ def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any
     factories.ConversationFactory(client=firm)  # a customer's
     for who in (ann, bob, bob):
         answered(who)
-    running = copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    running = turns.ask(as_user(ann), Question("Hello"), timezone.now())
     [mine] = claim(timezone.now(), 10)
     keep_pieces([Piece(mine, 0, "Hel")])
     reply = Chunk.objects.filter(role="ai", conversation__contact__login=ann).get()
@@ -304,7 +304,7 @@ def test_the_policies_hold_where_a_query_forgets(monkeypatch: pytest.MonkeyPatch
     factories.AssistantFactory(client=firm, key="field", in_copilot=True)
     ann, bob = user("ann", firm), user("bob", firm)
     asked = answered(ann)
-    monkeypatch.setattr(copilot, "_shown", lambda _user: Conversation.objects.select_related("assistant", "client"))
+    monkeypatch.setattr(sessions, "_shown", lambda _user: Conversation.objects.select_related("assistant", "client"))
     http = http_of(bob)
     assert http.get("/copilot").json()["data"]["items"] == []
     assert http.get(f"/copilot?session_id={asked.session.pk}").status_code == 404
@@ -312,7 +312,7 @@ def test_the_policies_hold_where_a_query_forgets(monkeypatch: pytest.MonkeyPatch
 
 def test_the_role_ends_with_its_transaction(ann: Any, bob: Any) -> None:
     answered(ann)
-    copilot.sessions(as_user(bob), 5)
+    sessions.sessions(as_user(bob), 5)
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_user, current_setting('convo.logins', true)")
         [(role, logins)] = cursor.fetchall()
@@ -324,7 +324,7 @@ def test_the_role_ends_with_its_transaction(ann: Any, bob: Any) -> None:
 # --- writing ----------------------------------------------------------------------------------------------------------
 def test_an_attempt_whose_time_is_over_writes_nothing_into_the_next(ann: Any, settings: Any) -> None:
     settings.LEASE_SECONDS = 1
-    copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    turns.ask(as_user(ann), Question("Hello"), timezone.now())
     now = timezone.now()
     [slow] = claim(now, 10)
     keep_pieces([Piece(slow, 0, "From the first")])
@@ -345,7 +345,7 @@ def quick_pieces(mine: Claim) -> Any:
 
 @pytest.mark.parametrize("taken", ["closed", "taken over"])
 def test_an_assistant_that_lost_the_session_says_nothing(ann: Any, taken: str) -> None:
-    asked = copilot_turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    asked = turns.ask(as_user(ann), Question("Hello"), timezone.now())
     [mine] = claim(timezone.now(), 10)
     now = timezone.now()
     gone = {"status": "closed", "ended_at": now, "ended_by": "staff"} if taken == "closed" else {"taken_over_at": now}

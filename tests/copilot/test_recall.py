@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conversations.models import Chunk, Client
-from conversations.services.keeping import remembering
+from conversations.services.history import remember
 from tests.conversations.conftest import close
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
@@ -34,7 +34,7 @@ def talked(who: Browser, text: str) -> str:
     """They said this in a session that is over and remembered."""
     [first, *_] = who.ask(text)
     close(first.data["session_id"])
-    assert remembering.remember_ended() == 1
+    assert remember.remember_ended() == 1
     return str(first.data["session_id"])
 
 

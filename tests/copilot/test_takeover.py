@@ -6,9 +6,9 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Turn
-from conversations.services.delivering import sending
-from conversations.services.session import takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.staff_actions import send
+from conversations.services.transitions import takeover
 from tests.copilot.reading import Browser, text_of, user
 from tests.fakes.openai import FakeOpenAI
 
@@ -43,9 +43,7 @@ def test_the_model_is_silent_until_it_is_handed_back_and_knows_what_was_said(ann
         ("session", None),
         ("done", "taken_over"),
     ]
-    sending.send(
-        session_id, "Grace here: it is 42.", actor=Actor("staff", "grace", user("grace").pk), now=timezone.now()
-    )
+    send.send(session_id, "Grace here: it is 42.", actor=Actor("staff", "grace", user("grace").pk), now=timezone.now())
     page = ann.get(f"/copilot?session_id={session_id}")
     assert page["session"]["taken_over"] is True
     assert [each["role"] for each in page["items"]] == ["user", "ai", "user", "ai"]

@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 
 from conversations.models import Conversation, ConversationEvent, Step, Turn
-from conversations.services.session import steps
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.transitions import steps
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 

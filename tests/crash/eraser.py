@@ -61,7 +61,7 @@ def main() -> None:
     django.setup()
     import pinecone.async_client.async_index  # noqa: F401 - once, and not in each child
 
-    from conversations.services.forgetting import erasing  # noqa: F401
+    from conversations.services.retention import erasure  # noqa: F401
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -109,7 +109,7 @@ def _killed_at(number: int, said: int) -> Iterator[None]:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from channels_out import http
-    from conversations.services import database
+    from conversations.services.core import sql as database
     from memory import waiting
 
     left = number

@@ -34,8 +34,8 @@ from django.core.management import call_command
 from django.db import OperationalError, connection
 
 from conversations.models import ChannelAccount, Conversation, Message, Turn
-from conversations.services.clients import api_keys
-from conversations.services.database import column
+from conversations.services.core.sql import column
+from conversations.services.tenants import api_keys
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
 from tests import databases, factories

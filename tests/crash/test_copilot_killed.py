@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from conversations.models import Assistant, Chunk, Client, Turn
-from conversations.services.database import column
+from conversations.services.core.sql import column
 from tests.copilot.reading import Browser, text_of, user
 from tests.crash import stage
 from tests.crash.stage import eventually

@@ -27,8 +27,8 @@ from conversations.models import (
     Erasure,
     SendPause,
 )
-from conversations.services import audit
-from conversations.services.forgetting import erasing
+from conversations.services.core import audit_log
+from conversations.services.retention import erasure as erasing
 from memory.models import MemoryVector
 from tests.crash import stage
 from tests.crash.eraser import Eraser
@@ -92,7 +92,7 @@ class World:
         account, until = ChannelAccount.objects.get(provider="whatsapp"), timezone.now() + timedelta(hours=1)
         SendPause.objects.create(channel_account=account, to_address=who.phone, until=until)
         user, _ = get_user_model().objects.get_or_create(username="mona")
-        audit.record(user, "changed", contact, self.client.pk, {"name": ("", who.name)})
+        audit_log.record(user, "changed", contact, self.client.pk, {"name": ("", who.name)})
         kind = ContentType.objects.get_for_model(Contact)
         logged = {"object_id": str(contact.pk), "object_repr": who.name, "action_flag": CHANGE}
         LogEntry.objects.create(user=user, content_type=kind, **logged)

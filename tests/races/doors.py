@@ -12,10 +12,10 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 
 from channels_out.kinds import AddressKind
-from conversations.front_door import in_front_of
+from conversations.endpoints.fast_path import in_front_of
 from conversations.models import ChannelAccount, Client
-from conversations.services.arriving import inbound
-from conversations.services.people.contacts import Person
+from conversations.services.contacts.contacts import Person
+from conversations.services.inbound import messages
 
 Says = Callable[..., dict[str, Any]]
 
@@ -69,9 +69,9 @@ def provider(account: ChannelAccount) -> Says:
     """A provider's message, as it is settled once its signature was verified."""
 
     def says(message: str, *, user_id: str = "51999999999", message_id: str = "", **who: Any) -> dict[str, Any]:
-        settled = inbound.settle(
+        settled = messages.settle(
             account.client,
-            inbound.Arrival(
+            messages.Arrival(
                 channel=account.channel,
                 who=Person(address=user_id, kind=AddressKind.PHONE, **who),
                 text=message,

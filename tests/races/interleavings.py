@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.delivering import delivery
+from conversations.services.delivery import sending
+from conversations.services.replies import leases, replies
 from tests.races.doors import Says
 from tests.races.threads import Job, outcomes
 
@@ -33,14 +33,14 @@ class Sender:
         self.left: list[tuple[UUID, UUID, float]] = []  # conversation, message, when it was asked
 
     def send(self) -> None:
-        token, ids = delivery.claim(timezone.now(), 5)
+        token, ids = sending.claim(timezone.now(), 5)
         for pk in ids:
             time.sleep(random.uniform(0, 0.001))
             asked_at = time.monotonic()
-            if begun := delivery.begin(pk, token, timezone.now()):
+            if begun := sending.begin(pk, token, timezone.now()):
                 with self.guard:
                     self.left.append((begun.conversation_id, pk, asked_at))
-                delivery.succeeded(begun, begun.send(), timezone.now())
+                sending.succeeded(begun, begun.send(), timezone.now())
 
     def sent_after(self, over: dict[UUID, float]) -> list[UUID]:
         """Sessions in which a turn's reply was sent though it was only asked for after the session was `over`."""

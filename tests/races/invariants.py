@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conversations.services.database import rows
+from conversations.services.core.sql import rows
 
 # A rule and the rows that break it.
 RULES = {

@@ -18,11 +18,13 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.delivering import delivery, sending
-from conversations.services.errors import DomainError
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.errors import DomainError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import sending
+from conversations.services.jobs import sweep
+from conversations.services.replies import leases, replies
+from conversations.services.staff_actions import send as staff_send
+from conversations.services.transitions import closing
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, outcomes, shuffled, together
 
@@ -173,10 +175,10 @@ def test_simultaneous_claims_take_only_the_oldest_message_of_each_session(own_js
     for n in range(10):
         conversation_id = own_json("Hello", user_id=f"person {n}")["conversation_id"]
         for text in ("one", "two", "three"):
-            sending.send(conversation_id, text, actor=SYSTEM, now=timezone.now())
+            staff_send.send(conversation_id, text, actor=SYSTEM, now=timezone.now())
 
-    taken = [pk for _, ids in together(*[partial(delivery.claim, timezone.now(), 10)] * 16) for pk in ids]
-    taken += delivery.claim(timezone.now(), 100)[1]
+    taken = [pk for _, ids in together(*[partial(sending.claim, timezone.now(), 10)] * 16) for pk in ids]
+    taken += sending.claim(timezone.now(), 100)[1]
 
     assert len(taken) == len(set(taken)) == 10
     assert set(Message.objects.filter(pk__in=taken).values_list("text", flat=True)) == {"one"}
@@ -220,17 +222,17 @@ def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json
         for claim in leases.claim(timezone.now(), 6):
             replies.commit(claim.turn_id, Reply("Hi", "offline"), timezone.now())
         turns = [claim.turn_id for claim in leases.claim(timezone.now(), 12)]
-        _, messages = delivery.claim(timezone.now(), 12)
+        _, messages = sending.claim(timezone.now(), 12)
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
         with slow_rows("conversation_messages", "conversation_turns"):
             results = outcomes(
                 shuffled(
                     [
                         partial(leases.renew, random.sample(turns, len(turns)), later),
-                        partial(delivery.renew, random.sample(messages, len(messages)), later),
+                        partial(sending.renew, random.sample(messages, len(messages)), later),
                         partial(leases.recover, later),
-                        partial(delivery.recover, later),
-                        partial(lifecycle.sweep, later + timedelta(hours=25)),
+                        partial(sending.recover, later),
+                        partial(sweep.sweep, later + timedelta(hours=25)),
                         *(
                             partial(closing.close, pk, ended_by="staff", actor=SYSTEM, now=later)
                             for pk in Conversation.objects.values_list("pk", flat=True)[:4]

@@ -11,10 +11,11 @@ from django.db.models import F
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation
-from conversations.services.delivering import sending
-from conversations.services.errors import ConflictError
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import Actor
+from conversations.services.core.errors import ConflictError
+from conversations.services.core.ledger import Actor
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import send
+from conversations.services.transitions import closing
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
 
@@ -28,7 +29,7 @@ STAFF = Actor("staff", "grace")
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
     """The sweep goes through its sessions in many steps, with messages in between."""
-    monkeypatch.setattr(lifecycle, "BATCH", 3)
+    monkeypatch.setattr(sweep, "BATCH", 3)
 
 
 def rounds(won):
@@ -49,7 +50,7 @@ def open_sessions(says, round_, age):
 
 
 def sweeps():
-    return [partial(lifecycle.sweep, timezone.now())] * 3
+    return [partial(sweep.sweep, timezone.now())] * 3
 
 
 def messages(says, round_):
@@ -137,7 +138,7 @@ def test_what_is_said_for_the_assistant_while_a_session_ends_is_said_before_its_
         jobs = []
         for pk in Conversation.objects.open().values_list("pk", flat=True):
             jobs.append(partial(closing.close, pk, ended_by="staff", actor=STAFF, now=timezone.now()))
-            jobs += [partial(sending.send, pk, "Bye", actor=STAFF, now=timezone.now())] * 2
+            jobs += [partial(send.send, pk, "Bye", actor=STAFF, now=timezone.now())] * 2
         results = outcomes(random.sample(jobs, len(jobs)))
 
         refused = [result for result in results if isinstance(result, Exception)]

@@ -16,13 +16,15 @@ from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
-from conversations.services.answering import leases, replies
-from conversations.services.arriving import provider_events
-from conversations.services.clients.channel_accounts import adapter_of
-from conversations.services.delivering import delivery, sending
-from conversations.services.errors import DomainError
-from conversations.services.session import closing, lifecycle, sessions, steps, takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.errors import DomainError
+from conversations.services.core.ledger import Actor
+from conversations.services.delivery import sending
+from conversations.services.inbound import provider_events
+from conversations.services.jobs import sweep as lifecycle
+from conversations.services.replies import leases, replies
+from conversations.services.staff_actions import seed_helpers, send
+from conversations.services.tenants.channel_accounts import adapter_of
+from conversations.services.transitions import closing, steps, takeover
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes
@@ -69,7 +71,7 @@ class Everything:
 
     def program_sends(self):
         if pk := self.some(Conversation.objects.open()):
-            sending.send(pk, "word " * random.choice([1, 1, 2_000]), actor=STAFF, now=timezone.now())
+            send.send(pk, "word " * random.choice([1, 1, 2_000]), actor=STAFF, now=timezone.now())
 
     def staff_close(self):
         if random.random() < 0.3 and (pk := self.some(Conversation.objects.open())):
@@ -92,7 +94,7 @@ class Everything:
             steps.update_step(pk, random.choice(["complete", "cancelled"]), STAFF)
 
     def session_is_opened(self):
-        sessions.create_conversation(self.shop.pk, random.choice(PEOPLE), "messenger", "Ask")
+        seed_helpers.create_conversation(self.shop.pk, random.choice(PEOPLE), "messenger", "Ask")
 
     def session_ages(self):
         age = random.choice([timedelta(minutes=11), timedelta(hours=25)])
@@ -113,7 +115,7 @@ class Everything:
     def leases_run_out(self):
         later = timezone.now() + LATE
         leases.recover(later)
-        delivery.recover(later)
+        sending.recover(later)
 
     def replies_are_written(self):
         now = timezone.now() + LATE  # whatever waits for its next try is due
@@ -129,16 +131,16 @@ class Everything:
                 replies.fail(turn.turn_id, error, timezone.now())
 
     def messages_are_sent(self):
-        token, messages = delivery.claim(timezone.now() + LATE, 5)
+        token, messages = sending.claim(timezone.now() + LATE, 5)
         for pk in messages:
-            held = delivery.begin(pk, token, timezone.now())
+            held = sending.begin(pk, token, timezone.now())
             if held is None:
                 continue
-            delivery.renew(messages, timezone.now())
+            sending.renew(messages, timezone.now())
             if random.random() < 0.6:
-                delivery.succeeded(held, SendResult(f"wamid.{pk}"), timezone.now())
+                sending.succeeded(held, SendResult(f"wamid.{pk}"), timezone.now())
             elif random.random() < 0.8:
-                delivery.failed(held, random.choice(SEND_OUTCOMES), timezone.now())
+                sending.failed(held, random.choice(SEND_OUTCOMES), timezone.now())
 
     def receipts_come(self):
         going = Message.objects.filter(channel_account=self.account).exclude(status__in=["cancelled", "queued"])
@@ -188,8 +190,8 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
         for turn in turns:
             replies.prepare(turn.turn_id)
             replies.commit(turn.turn_id, Reply("Hi", "offline"), later)
-    delivery.recover(later)
-    while messages := delivery.claim(later, 100)[1]:
+    sending.recover(later)
+    while messages := sending.claim(later, 100)[1]:
         Message.objects.filter(pk__in=messages).update(status="sent", lease_token=None, lease_until=None)
 
     assert not Conversation.objects.filter(reply_owed=True).exists()

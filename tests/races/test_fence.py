@@ -10,10 +10,11 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.delivering import sending
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.jobs import sweep
+from conversations.services.replies import leases, replies
+from conversations.services.staff_actions import send
+from conversations.services.transitions import closing
 from tests.races.hesitant import the_turn_ends
 from tests.races.invariants import assert_sound
 from tests.races.threads import eventually, shuffled, together
@@ -101,7 +102,7 @@ def test_nothing_is_said_in_a_session_that_expired_or_was_deleted_meanwhile(own_
     calls = [engine.next(), engine.next()]
     long_ago = timezone.now() - timedelta(hours=25)
     Conversation.objects.update(started_at=long_ago, last_message_at=long_ago)
-    report = lifecycle.sweep(timezone.now())
+    report = sweep.sweep(timezone.now())
     assert (report.expired, report.purged) == (2, 1)
     for call in calls:
         call.answer("too late")
@@ -114,7 +115,7 @@ def test_nothing_is_said_in_a_session_that_expired_or_was_deleted_meanwhile(own_
 def test_what_a_program_says_meanwhile_takes_the_place_of_the_reply(own_json, engine):
     own_json("one")
     call = engine.next()
-    sending.send(Conversation.objects.get().pk, "from a person", actor=STAFF, now=timezone.now())
+    send.send(Conversation.objects.get().pk, "from a person", actor=STAFF, now=timezone.now())
     call.answer("from the assistant")
 
     the_turn_ends()
@@ -127,7 +128,7 @@ def test_what_a_program_says_meanwhile_takes_the_place_of_the_reply(own_json, en
 def test_a_message_after_what_a_program_said_is_answered(own_json, engine):
     own_json("one")
     call = engine.next()
-    sending.send(Conversation.objects.get().pk, "from a person", actor=STAFF, now=timezone.now())
+    send.send(Conversation.objects.get().pk, "from a person", actor=STAFF, now=timezone.now())
     own_json("two")
     call.answer("too early")
     second = engine.next()
@@ -168,7 +169,7 @@ def test_whatever_comes_as_a_reply_commits_no_message_stays_unseen(own_json):
                 [
                     *(partial(replies.commit, turn.turn_id, Reply("to one", "offline"), now) for turn in turns),
                     *(partial(own_json, "two", user_id=f"{round_} {person}") for person in range(2)),
-                    partial(sending.send, pks[2], "from a person", actor=STAFF, now=now),
+                    partial(send.send, pks[2], "from a person", actor=STAFF, now=now),
                     partial(closing.close, pks[3], ended_by="staff", actor=STAFF, now=now),
                 ]
             )

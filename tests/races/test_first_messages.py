@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations.http.webhook_body import arrival_of
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent
-from conversations.services.arriving import inbound
+from conversations.services.inbound import messages
 from tests.races.invariants import assert_sound
 from tests.races.threads import together
 
@@ -73,7 +73,7 @@ def test_deliveries_of_a_first_message_that_take_different_ways_do_not_wait_in_c
         arrival, _ = arrival_of(json.dumps(said).encode(), "sms", timezone.now())
         together(
             *[partial(own_json, "Hello", user_id=said["user_id"], message_id="m1")] * 3,
-            *[partial(inbound.settle, shop, arrival)] * 3,
+            *[partial(messages.settle, shop, arrival)] * 3,
         )
 
     assert Conversation.objects.count() == Chunk.objects.filter(role="user").count() == 40

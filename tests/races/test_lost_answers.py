@@ -13,12 +13,13 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Turn
-from conversations.services.answering import leases, replies
-from conversations.services.answering.dispatcher import written
-from conversations.services.arriving import inbound
-from conversations.services.database import row
-from conversations.services.delivering import delivery, sending
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.sql import row
+from conversations.services.delivery import sending
+from conversations.services.inbound import messages as inbound
+from conversations.services.replies import leases, replies
+from conversations.services.replies.dispatcher import written
+from conversations.services.staff_actions import send
 from tests.fakes.meta import FakeMeta
 from tests.races import doors
 from tests.races.invariants import assert_sound
@@ -48,8 +49,8 @@ def answer_of_commit_is_lost(monkeypatch):
 def claimed(account):
     """A message that is claimed: its id and the claim's token."""
     conversation_id = doors.provider(account)("Hello")["conversation_id"]
-    sending.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [message_id] = delivery.claim(timezone.now(), 1)
+    send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
+    token, [message_id] = sending.claim(timezone.now(), 1)
     return message_id, token
 
 
@@ -65,7 +66,7 @@ def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used():
 
 
 def test_a_message_whose_beginning_was_written_unheard_is_sent(claimed, answer_of_commit_is_lost):
-    held = written(delivery.begin, *claimed, timezone.now())
+    held = written(sending.begin, *claimed, timezone.now())
 
     assert answer_of_commit_is_lost
     assert held is not None, "nothing left yet, and it would be unknown for ever"
@@ -74,9 +75,9 @@ def test_a_message_whose_beginning_was_written_unheard_is_sent(claimed, answer_o
 
 def test_a_send_whose_outcome_was_written_unheard_is_written_once(claimed, answer_of_commit_is_lost):
     answer_of_commit_is_lost.append("not yet")
-    held = delivery.begin(*claimed, timezone.now())
+    held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    written(delivery.succeeded, held, SendResult("wamid.1"), timezone.now())
+    written(sending.succeeded, held, SendResult("wamid.1"), timezone.now())
 
     assert answer_of_commit_is_lost
     assert Message.objects.get().status == "sent"
@@ -85,9 +86,9 @@ def test_a_send_whose_outcome_was_written_unheard_is_written_once(claimed, answe
 
 def test_a_refusal_that_was_written_unheard_counts_once(claimed, answer_of_commit_is_lost):
     answer_of_commit_is_lost.append("not yet")
-    held = delivery.begin(*claimed, timezone.now())
+    held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    written(delivery.failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
+    written(sending.failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.attempts, message.code) == ("queued", 1, "http_503")
@@ -137,26 +138,26 @@ def test_a_message_that_was_stored_unheard_is_not_stored_again(says, answer_of_c
 
 def test_a_send_that_never_left_is_tried_again_though_its_lease_ended_meanwhile(claimed, settings):
     """The database was away for longer than the lease, and another process was the first to look."""
-    held = delivery.begin(*claimed, timezone.now())
-    delivery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    held = sending.begin(*claimed, timezone.now())
+    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
     assert Message.objects.get().status == "unknown"
-    delivery.failed(held, SendError("Nobody there.", code="connect", retryable=True), timezone.now())
+    sending.failed(held, SendError("Nobody there.", code="connect", retryable=True), timezone.now())
 
     assert (Message.objects.get().status, Message.objects.get().code) == ("queued", "connect")
 
 
 def test_an_unclear_send_stays_unclear_though_its_lease_ended_meanwhile(claimed, settings):
-    held = delivery.begin(*claimed, timezone.now())
-    delivery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
-    delivery.failed(held, SendError("No answer.", code="timeout", ambiguous=True), timezone.now())
+    held = sending.begin(*claimed, timezone.now())
+    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    sending.failed(held, SendError("No answer.", code="timeout", ambiguous=True), timezone.now())
 
     assert Message.objects.get().status == "unknown"
 
 
 def test_an_answer_that_comes_after_the_lease_ended_counts(claimed, settings):
-    held = delivery.begin(*claimed, timezone.now())
-    delivery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
-    delivery.succeeded(held, SendResult("wamid.1"), timezone.now())
+    held = sending.begin(*claimed, timezone.now())
+    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    sending.succeeded(held, SendResult("wamid.1"), timezone.now())
 
     assert Message.objects.get().status == "sent"
     assert_sound()

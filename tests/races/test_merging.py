@@ -10,12 +10,13 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind
 from conversations.models import Chunk, Contact, ContactMatch, Conversation
-from conversations.services.arriving import inbound
-from conversations.services.errors import ConflictError
-from conversations.services.people import merging
-from conversations.services.people.contacts import Person
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import Actor
+from conversations.services.contacts.contacts import Person
+from conversations.services.core.errors import ConflictError
+from conversations.services.core.ledger import Actor
+from conversations.services.inbound import messages
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import merge_contacts
+from conversations.services.transitions import closing
 from tests.conftest import reply_to_all
 from tests.factories import SandboxFactory
 from tests.races.doors import front_door
@@ -49,9 +50,9 @@ def psid(shop):
     account = SandboxFactory(client=shop, channel="messenger", address="page")
 
     def says(message: str, *, user_id: str, message_id: str) -> Any:
-        return inbound.settle(
+        return messages.settle(
             shop,
-            inbound.Arrival(
+            messages.Arrival(
                 channel="messenger",
                 who=Person(address=user_id, kind=AddressKind.PSID),
                 text=message,
@@ -75,7 +76,7 @@ def test_messages_of_both_while_they_become_one(shop, says, psid):
             for number in range(6)
         ]
         jobs += [partial(psid, "now", user_id=names["b"], message_id=f"p {number} {round_}") for number in range(6)]
-        merges = [partial(merging.merge, match.pk, actor=STAFF, now=timezone.now())] * 2
+        merges = [partial(merge_contacts.merge, match.pk, actor=STAFF, now=timezone.now())] * 2
         together(*shuffled([*jobs, *merges, *jobs[::5]]))
 
         for name in (f"{who} {number} {round_}" for who in "abp" for number in range(6)):
@@ -94,7 +95,7 @@ def test_a_merger_and_the_end_of_a_session(shop, says, psid):
         match = pair(shop, says, psid, round_)
         ids = list(Conversation.objects.open().filter(contact__in=[match.first_id, match.second_id]))
         closers = [partial(closing.close, each.pk, ended_by="staff", actor=STAFF, now=timezone.now()) for each in ids]
-        merges = [partial(merging.merge, match.pk, actor=STAFF, now=timezone.now())]
+        merges = [partial(merge_contacts.merge, match.pk, actor=STAFF, now=timezone.now())]
         again = partial(says, "after", channel="messenger", user_id=f"P{round_}", message_id=f"after {round_}")
         results = outcomes(shuffled([*closers, *merges, again]))
         refused = [result for result in results if isinstance(result, Exception)]
@@ -114,7 +115,7 @@ def test_those_who_have_no_session_open_while_they_become_one(shop, says, psid):
             for user_id in (f"ann{round_}", f"P{round_}")
             for number in range(2)
         ]
-        together(*shuffled([*jobs, partial(merging.merge, match.pk, actor=STAFF, now=timezone.now())]))
+        together(*shuffled([*jobs, partial(merge_contacts.merge, match.pk, actor=STAFF, now=timezone.now())]))
         open_ones = Conversation.objects.open()
         assert sorted(open_ones.values_list("channel", flat=True)) == ["messenger", "sms"]
         assert not Conversation.objects.filter(contact__merged_into__isnull=False).exists()
@@ -133,7 +134,7 @@ def test_two_who_name_one_phone_at_the_same_instant_are_noted(own_json, known):
 
     noted = ContactMatch.objects.count()
     assert noted == 8 or not known
-    lifecycle.sweep(timezone.now())
+    sweep.sweep(timezone.now())
     assert ContactMatch.objects.count() == 8
-    lifecycle.sweep(timezone.now())
+    sweep.sweep(timezone.now())
     assert set(ContactMatch.objects.values_list("evidence", flat=True)) == {"same_phone"}

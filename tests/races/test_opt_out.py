@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, Message, Turn
-from conversations.services.answering import leases
-from conversations.services.people import opting_out
-from conversations.services.session.ledger import Actor
+from conversations.services.core.ledger import Actor
+from conversations.services.delivery import opt_outs
+from conversations.services.replies import leases
 from tests.races.hesitant import the_turn_ends
 from tests.races.interleavings import AT_ONCE, Sender, reply, rounds, sent_by_turns
 from tests.races.invariants import assert_sound
@@ -52,7 +52,7 @@ def test_whatever_else_happens_nothing_follows_the_confirmation(own_json):
             own_json("STOP", user_id=person)
         else:
             contact = Conversation.objects.get(pk=pk).contact_id
-            opting_out.opt_out(contact, "sms", reason="on the phone", actor=STAFF, now=timezone.now())
+            opt_outs.opt_out(contact, "sms", reason="on the phone", actor=STAFF, now=timezone.now())
         over[pk] = time.monotonic()
 
     def more(_pk, person):

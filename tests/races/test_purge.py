@@ -11,9 +11,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, MessageTombstone
-from conversations.services.arriving import inbound
-from conversations.services.errors import ConflictError
-from conversations.services.session import lifecycle, sessions
+from conversations.services.core.errors import ConflictError
+from conversations.services.inbound import messages
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import seed_helpers
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
 
@@ -27,7 +28,7 @@ DAY_OLD = timedelta(hours=25)
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
     """The purge goes through its sessions in many steps, with messages in between."""
-    monkeypatch.setattr(lifecycle, "BATCH", 3)
+    monkeypatch.setattr(sweep, "BATCH", 3)
 
 
 def guests_fall_silent(says, round_):
@@ -39,7 +40,7 @@ def guests_fall_silent(says, round_):
 
 
 def sweeps():
-    return [partial(lifecycle.sweep, timezone.now())] * 3
+    return [partial(sweep.sweep, timezone.now())] * 3
 
 
 def forget_everybody():
@@ -52,7 +53,7 @@ def test_a_message_delivered_again_before_during_and_after_the_purge_opens_nothi
         guests_fall_silent(says, round_)
         again = [partial(says, "old", user_id=guest, message_id=f"old {round_} {guest}") for guest in GUESTS]
         answers = together(*sweeps(), *shuffled(again * 4))[3:]
-        lifecycle.sweep(timezone.now())
+        sweep.sweep(timezone.now())
         answers += together(*again)
 
         assert all(answer["duplicate"] and not answer["created"] for answer in answers)
@@ -76,7 +77,7 @@ def test_a_guest_who_comes_back_during_the_purge_has_one_session_with_everything
                 for part in ("first", "second", "second")
             ]
         together(*sweeps(), *shuffled(jobs))
-        lifecycle.sweep(timezone.now())
+        sweep.sweep(timezone.now())
 
         assert Contact.objects.count() == Conversation.objects.open().count() == Conversation.objects.count() == 24
         for guest in GUESTS:
@@ -109,10 +110,10 @@ def test_a_session_opened_for_a_guest_by_a_program_during_the_purge_is_opened(ow
     for round_ in range(ROUNDS):
         guests_fall_silent(own_json, round_)
         with monkeypatch.context() as without_purge:
-            without_purge.setattr(lifecycle, "purge_guests", lambda *_: 0)
-            lifecycle.sweep(timezone.now())
-        jobs = [partial(sessions.create_conversation, shop.pk, guest, "sms", "Ask") for guest in GUESTS]
-        results = outcomes([*[sessions.delete_guest_expired] * 3, *shuffled(jobs * 2)])[3:]
+            without_purge.setattr(sweep, "purge_guests", lambda *_: 0)
+            sweep.sweep(timezone.now())
+        jobs = [partial(seed_helpers.create_conversation, shop.pk, guest, "sms", "Ask") for guest in GUESTS]
+        results = outcomes([*[seed_helpers.delete_guest_expired] * 3, *shuffled(jobs * 2)])[3:]
 
         refused = [result for result in results if isinstance(result, Exception)]
         assert all(isinstance(error, ConflictError) and error.code == "already_open" for error in refused), refused
@@ -139,7 +140,7 @@ def test_a_guest_loses_no_session_that_a_sweep_finds_while_the_phone_is_captured
 def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_nothing(own_json, monkeypatch, answered):
     """The process that takes the second delivery stands still (a suspended machine) between looking and writing."""
     looked, go_on, this_thread = threading.Event(), threading.Event(), threading.local()
-    look = inbound.append_by_key
+    look = messages.append_by_key
 
     def slowly(*arguments):
         found = look(*arguments)
@@ -148,7 +149,7 @@ def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_no
             assert go_on.wait(30)
         return found
 
-    monkeypatch.setattr(inbound, "append_by_key", slowly)
+    monkeypatch.setattr(messages, "append_by_key", slowly)
 
     def slow():
         this_thread.is_slow = True
@@ -157,7 +158,7 @@ def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_no
     def meanwhile():
         assert looked.wait(30)
         own_json("old", message_id="m1")
-        lifecycle.sweep(timezone.now() + DAY_OLD)
+        sweep.sweep(timezone.now() + DAY_OLD)
         if answered == "another session is open":
             own_json("new", message_id="m2")
         go_on.set()

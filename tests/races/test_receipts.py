@@ -15,10 +15,12 @@ from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
-from conversations.services.arriving import kept_events, provider_events
-from conversations.services.delivering import delivery, plain_receipts, sending
-from conversations.services.session import closing, lifecycle
-from conversations.services.session.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import receipts_bulk, sending
+from conversations.services.inbound import provider_events, unprocessed
+from conversations.services.jobs import sweep
+from conversations.services.staff_actions import send
+from conversations.services.transitions import closing
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
@@ -36,10 +38,10 @@ def being_sent(account):
 
     def make():
         conversation_id = says("Hello", user_id=f"5199999{next(people):04}")["conversation_id"]
-        _, [message] = sending.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
-        token, [claimed] = delivery.claim(timezone.now(), 1)
+        _, [message] = send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
+        token, [claimed] = sending.claim(timezone.now(), 1)
         assert claimed == message.pk
-        return message, delivery.begin(message.pk, token, timezone.now())
+        return message, sending.begin(message.pk, token, timezone.now())
 
     return make
 
@@ -48,7 +50,7 @@ def being_sent(account):
 def arrives(request, account, monkeypatch):
     """What the webhook does with a receipt whose signature was verified."""
     if getattr(request, "param", "") == "one by one":
-        monkeypatch.setattr(plain_receipts, "among", lambda said: [])
+        monkeypatch.setattr(receipts_bulk, "among", lambda said: [])
 
     def settle(message, status, *, names_ours, code=""):
         receipt = Receipt(
@@ -58,7 +60,7 @@ def arrives(request, account, monkeypatch):
             our_message_id=str(message.pk) if names_ours else None,
             code=code,
         )
-        adapter, webhook = delivery.adapter_of(account), InboundRequest("POST", "", {}, {}, b"{}")
+        adapter, webhook = sending.adapter_of(account), InboundRequest("POST", "", {}, {}, b"{}")
         return provider_events._settle_all(adapter, webhook, [receipt], {account.address: account})
 
     return settle
@@ -66,7 +68,7 @@ def arrives(request, account, monkeypatch):
 
 def taken(message, held):
     """The provider's answer is written down."""
-    delivery.succeeded(held, SendResult(f"wamid.{message.pk}"), timezone.now())
+    sending.succeeded(held, SendResult(f"wamid.{message.pk}"), timezone.now())
 
 
 def assert_read(message):
@@ -120,7 +122,7 @@ def test_receipts_that_come_at_the_same_moment_as_our_own_commit_all_count(being
 
 def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_commit(being_sent, arrives, monkeypatch):
     message, held = being_sent()
-    keep = kept_events.keep_receipt
+    keep = unprocessed.keep_receipt
     our_commit = threading.Thread(target=together, args=(partial(taken, message, held),), daemon=True)
 
     def slowly(*arguments):
@@ -128,7 +130,7 @@ def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_c
         our_commit.join(0.5)
         keep(*arguments)
 
-    monkeypatch.setattr(kept_events, "keep_receipt", slowly)
+    monkeypatch.setattr(unprocessed, "keep_receipt", slowly)
     arrives(message, "delivered", names_ours=False)
     our_commit.join(30)
 
@@ -160,7 +162,7 @@ def test_a_late_failure_while_its_session_is_deleted_is_no_deadlock(being_sent, 
         results = outcomes(
             shuffled(
                 [
-                    partial(lifecycle.sweep, timezone.now()),
+                    partial(sweep.sweep, timezone.now()),
                     partial(arrives, message, "failed", names_ours=True, code="131026"),
                 ]
             )
@@ -174,7 +176,7 @@ def test_a_send_that_was_refused_as_its_session_was_closed_is_not_tried_again(be
         together(
             *shuffled(
                 [
-                    partial(delivery.failed, held, REFUSED, timezone.now()),
+                    partial(sending.failed, held, REFUSED, timezone.now()),
                     partial(closing.close, message.conversation_id, ended_by="staff", actor=SYSTEM, now=timezone.now()),
                 ]
             )
@@ -188,8 +190,8 @@ def test_a_send_that_is_refused_after_its_session_expired_is_not_tried_again(bei
     message, held = being_sent()
     long_ago = timezone.now() - timedelta(hours=25)
     Conversation.objects.update(is_guest=False, started_at=long_ago, last_message_at=long_ago)
-    lifecycle.sweep(timezone.now())
-    delivery.failed(held, REFUSED, timezone.now())
+    sweep.sweep(timezone.now())
+    sending.failed(held, REFUSED, timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.code) == ("cancelled", "expired")

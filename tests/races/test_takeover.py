@@ -11,10 +11,10 @@ import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
-from conversations.services.delivering import sending
-from conversations.services.errors import ConflictError
-from conversations.services.session import closing, takeover
-from conversations.services.session.ledger import Actor
+from conversations.services.core.errors import ConflictError
+from conversations.services.core.ledger import Actor
+from conversations.services.staff_actions import send
+from conversations.services.transitions import closing, takeover
 from tests.races.interleavings import Sender, rounds
 from tests.races.invariants import assert_sound
 
@@ -41,7 +41,7 @@ def test_after_a_takeover_nothing_of_the_assistants_is_said_or_leaves(own_json):
             [
                 partial(own_json, "and blue?", user_id=person),
                 partial(own_json, "and blue?", user_id=person),
-                partial(sending.send, pk, "from a person", actor=STAFF, now=timezone.now()),
+                partial(send.send, pk, "from a person", actor=STAFF, now=timezone.now()),
                 partial(close, pk),
                 lambda: None,
             ]

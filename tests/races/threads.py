@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection
 
-from conversations.services.answering.dispatcher import Dispatcher
+from conversations.services.replies.dispatcher import Dispatcher
 
 Job = Callable[[], Any]
 

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
-from conversations.services.keeping import archiving
+from conversations.services.history import archive
 
 
 class Command(BaseCommand):
@@ -22,9 +22,9 @@ class Command(BaseCommand):
         """Archive."""
         now = moment(options["now"])
         if options["dry_run"]:
-            count, examples = archiving.due(now)
+            count, examples = archive.due(now)
             self.stdout.write(f"would be archived: {count:,} (such as: {', '.join(examples) or 'none'})")
             self.stdout.write("Dry run: nothing was changed.")
             return
-        archived = archiving.archive(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
+        archived = archive.archive(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
         self.stdout.write(f"Archived: {archived:,} sessions.")

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import print_json, refusals
 from conversations.models import Assistant
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):

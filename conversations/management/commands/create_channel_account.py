@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from channels_out import registry
 from channels_out.kinds import Channel
 from conversations.management.output import print_json, refusals
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):

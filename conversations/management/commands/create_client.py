@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import print_json, refusals
-from conversations.services.clients import setup
+from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):

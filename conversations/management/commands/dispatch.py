@@ -8,8 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from conversations.services.answering.dispatcher import Dispatcher
-from conversations.services.web.copilot_writer import CopilotWriter
+from conversations.services.replies.dispatcher import Dispatcher
+from conversations.services.replies.streaming_writer import CopilotWriter
 from memory import llm
 
 

@@ -7,8 +7,8 @@ from django.utils import timezone
 
 from conversations.management.output import ask_for_contact, contact_of, refusals
 from conversations.models import Erasure
-from conversations.services.forgetting import erasing
-from conversations.services.session.ledger import Actor, Kind
+from conversations.services.core.ledger import Actor, Kind
+from conversations.services.retention import erasure as erasing
 
 
 class Command(BaseCommand):

@@ -10,8 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from conversations.management.output import ask_for_contact, contact_of, print_json, refusals
+from conversations.services.core.ledger import Actor, Kind
 from conversations.services.export import person
-from conversations.services.session.ledger import Actor, Kind
 
 
 class Command(BaseCommand):

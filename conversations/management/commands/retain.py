@@ -6,9 +6,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversations.management.output import moment, refusals
 from conversations.models import RetentionRule
-from conversations.services.clients import setup
-from conversations.services.forgetting import retention
-from conversations.services.forgetting.deletions import Run
+from conversations.services.retention import retention
+from conversations.services.retention.deletions import Run
+from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):

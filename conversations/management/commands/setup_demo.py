@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import print_json
-from conversations.services.clients import demo
+from conversations.services.simulator import demo
 
 
 class Command(BaseCommand):

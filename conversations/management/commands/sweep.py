@@ -8,9 +8,9 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
 from conversations.models import RetentionRule
-from conversations.services.forgetting import retention
-from conversations.services.keeping import archiving
-from conversations.services.session import lifecycle
+from conversations.services.history import archive
+from conversations.services.jobs import sweep
+from conversations.services.retention import retention
 
 
 class Command(BaseCommand):
@@ -27,10 +27,10 @@ class Command(BaseCommand):
         """Sweep."""
         now = moment(options["now"])
         if options["dry_run"]:
-            self._preview(lifecycle.preview(now))
+            self._preview(sweep.preview(now))
             self._others(now)
             return
-        report = lifecycle.sweep(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
+        report = sweep.sweep(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
         if report.skipped:
             self.stdout.write("Another sweep is running; nothing done.")
             return
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             f"{report.tombstones:,} old tombstones dropped, {report.replayed:,} events replayed."
         )
 
-    def _preview(self, report: lifecycle.SweepReport) -> None:
+    def _preview(self, report: sweep.SweepReport) -> None:
         counts = asdict(report)
         for name in ("stale", "expired", "purged", "handed_back"):
             examples = ", ".join(report.examples.get(name, [])) or "none"
@@ -48,7 +48,7 @@ class Command(BaseCommand):
 
     def _others(self, now: datetime) -> None:
         """What the jobs beside the sweep would do at that time."""
-        count, examples = archiving.due(now)
+        count, examples = archive.due(now)
         self.stdout.write(f"would be archived by archive: {count:,} (such as: {', '.join(examples) or 'none'})")
         rules = [rule for rule in RetentionRule.values if rule != RetentionRule.GUESTS]  # which the sweep purges itself
         found = retention.preview(now, rules=rules)

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from conversations.management.output import refusals
-from conversations.services.forgetting import erasing
+from conversations.services.retention import erasure
 
 LONGEST = 10_000_000  # characters; each session of a person takes about 90
 
@@ -29,9 +29,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Check it."""
         with refusals():
-            facts = erasing.verify(sys.stdin.read(LONGEST))
+            facts = erasure.verify(sys.stdin.read(LONGEST))
         if (about := options["about"]) is not None:
-            what = erasing.named(facts, about)
+            what = erasure.named(facts, about)
             if not what:
                 raise CommandError("It is a certificate of ours, and names nothing of this id.")
             self.stderr.write(f"It names the {what} of this id.")

@@ -39,16 +39,16 @@ from conversations.models import (
     Turn,
     corrected_text,
 )
-from conversations.services.answering.prompts import REDACTED
-from conversations.services.arriving.kept_events import SEVERAL, WHOLE
-from conversations.services.as_json import dumps
-from conversations.services.database import rows
-from conversations.services.errors import NotFoundError
+from conversations.services.core.as_json import dumps
+from conversations.services.core.errors import NotFoundError
+from conversations.services.core.ledger import Actor
+from conversations.services.core.sql import rows
 from conversations.services.export import pages, transcripts
 from conversations.services.export.reading import BATCH, columns, in_order
 from conversations.services.export.sessions import note_taken
 from conversations.services.export.zipped import zipped
-from conversations.services.session.ledger import Actor
+from conversations.services.inbound.unprocessed import SEVERAL, WHOLE
+from conversations.services.replies.prompt_records import REDACTED
 from memory.models import Memory, MemoryVector
 
 Row = Mapping[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from conversations.models import Conversation, ConversationEvent
+from conversations.services.core.ledger import Actor
 from conversations.services.export import transcripts
-from conversations.services.session.ledger import Actor
 
 BATCH = 20
 

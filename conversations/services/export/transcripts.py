@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conversations.models import Chunk, Conversation, Message, Role, corrected_text
-from conversations.services.as_json import dumps
+from conversations.services.core.as_json import dumps
 from conversations.services.export import pages
 from conversations.services.export.reading import BATCH
 from memory import services as memory

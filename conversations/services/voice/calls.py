@@ -33,18 +33,18 @@ from conversations.models import (
     Role,
     corrected_text,
 )
-from conversations.services.arriving import kept_events
-from conversations.services.arriving.append import Said
-from conversations.services.arriving.inbound import Arrival
-from conversations.services.clients import channel_accounts
-from conversations.services.database import let_go, row
-from conversations.services.delivering import outbox
-from conversations.services.errors import ConflictError, UnavailableError
-from conversations.services.people import contacts
-from conversations.services.session import closing
-from conversations.services.session.ledger import CONTACT, SYSTEM
-from conversations.services.session.opening import open_conversation
-from conversations.services.session.transcript import ACTIVITY_FIELDS, lock, note_inbound, write_chunks
+from conversations.services.contacts import contacts
+from conversations.services.core.append_sql import Said
+from conversations.services.core.appending import ACTIVITY_FIELDS, lock, note_inbound, write_chunks
+from conversations.services.core.errors import ConflictError, UnavailableError
+from conversations.services.core.ledger import CONTACT, SYSTEM
+from conversations.services.core.opening import open_conversation
+from conversations.services.core.sql import let_go, row
+from conversations.services.delivery import outbox
+from conversations.services.inbound import unprocessed
+from conversations.services.inbound.messages import Arrival
+from conversations.services.tenants import channel_accounts
+from conversations.services.transitions import closing
 from conversations.services.voice import spoken
 
 TRIES = 5
@@ -391,4 +391,4 @@ def _instruction(given: CallAnswer) -> Instruction:
 def _keep(account: ChannelAccount, call: Call, reason: str) -> None:
     """What does not become a chunk is there to be looked at."""
     event = Unhandled(account.address, call.event, reason, call.raw, call.call_id)
-    kept_events.keep_unhandled(channel_accounts.adapter_of(account), account, event, reason)
+    unprocessed.keep_unhandled(channel_accounts.adapter_of(account), account, event, reason)

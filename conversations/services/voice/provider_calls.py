@@ -15,7 +15,7 @@ from django.utils import timezone
 from channels_out.calls import Call, Instruction, VoiceAdapter
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
-from conversations.services.arriving import kept_events, provider_events
+from conversations.services.inbound import provider_events, unprocessed
 from conversations.services.voice import calls
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
         account = provider_events.signer(adapter, request)
         if call and account:
             return calls.answer(account, call, timezone.now())
-        reason = kept_events.UNKNOWN_ACCOUNT if call else kept_events.MALFORMED
-        kept_events.keep_request(adapter, account, request, reason)
+        reason = unprocessed.UNKNOWN_ACCOUNT if call else unprocessed.MALFORMED
+        unprocessed.keep_request(adapter, account, request, reason)
         return calls.trouble(None)
     except InboundError:
         raise
@@ -40,7 +40,7 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
     except Exception:
         log.exception("call not answered")
         with suppress(Exception):
-            kept_events.keep_request(adapter, account, request, kept_events.PROCESSING_FAILED)
+            unprocessed.keep_request(adapter, account, request, unprocessed.PROCESSING_FAILED)
     return calls.trouble(call)
 
 

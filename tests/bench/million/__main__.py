@@ -48,7 +48,7 @@ def set_up(given: Any) -> rows.Plan:
     """Clients with sandboxes, and the rows."""
     from channels_out.kinds import Channel
     from conversations.models import ChannelAccount
-    from conversations.services.clients import setup
+    from conversations.services.tenants import setup
 
     clients = [UUID(given.client_id)]
     for number in range(rows.OTHERS):
@@ -137,7 +137,7 @@ class Measured:
 
     def purge(self) -> None:
         """Expired guests, of whom some write again just now."""
-        from conversations.services.forgetting import deletions, retention
+        from conversations.services.retention import deletions, retention
 
         with rows.connection() as database:
             due = database.execute(
@@ -166,7 +166,7 @@ class Measured:
 
     def sweep(self) -> None:
         """When nothing is due."""
-        from conversations.services.session import lifecycle
+        from conversations.services.jobs import sweep as lifecycle
 
         lifecycle.sweep(self.plan.at)
         profile, taken = cProfile.Profile(), []
@@ -202,7 +202,7 @@ class Measured:
         from django.contrib.auth import get_user_model
         from django.test import Client
 
-        from conversations.services.keeping import searching
+        from conversations.services.history import search as searching
         from memory import services as memory
 
         client = self.plan.clients[0]
@@ -265,8 +265,8 @@ class Measured:
     def erase(self) -> None:
         """Somebody with 10,000 chunks, who writes just then."""
         from conversations.models import Chunk, Contact, Erasure, Message
-        from conversations.services.forgetting import erasing
-        from conversations.services.session.ledger import SYSTEM
+        from conversations.services.core.ledger import SYSTEM
+        from conversations.services.retention import erasure as erasing
         from memory.models import Memory
 
         number = 1

@@ -1,0 +1,71 @@
+"""What goes by the clock, asked for over HTTP: for hosts that run no queue. With `Authorization: Bearer <CRON_SECRET>`;
+where no secret is set there is no such route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+from django.views.decorators.csrf import csrf_exempt
+
+from conversations.http import envelope
+from conversations.services.history import archive, remember
+from conversations.services.jobs import sweep as lifecycle
+from conversations.services.replies import chat_endings
+from conversations.services.retention import erasure, retention
+
+METHODS = ("GET", "POST")
+
+
+@csrf_exempt
+def sweep(request: HttpRequest) -> HttpResponse:
+    """Age the sessions, and do what the sweep asks the queue for: remember what has ended, archive what is due, end
+    chats, and go on with erasures."""
+
+    def swept() -> dict[str, Any]:
+        now = timezone.now()
+        report = asdict(lifecycle.sweep(now))
+        report.pop("examples")
+        return {
+            **report,
+            "remembered": remember.remember_ended() if remember.pending() else 0,
+            "archived": archive.archive(now),
+            "chats_settled": chat_endings.settle_due() if chat_endings.pending() else 0,
+            "erased": erasure.go_on(now) if erasure.pending() else 0,
+        }
+
+    return _by_the_clock(request, swept)
+
+
+@csrf_exempt
+def cleanup(request: HttpRequest) -> HttpResponse:
+    """Delete what was kept long enough."""
+    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now(), by="/cron/cleanup")))
+
+
+def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:
+    secret = settings.CRON_SECRET
+    if not secret:
+        return envelope.failure(404, "not_found", envelope.NOT_FOUND)
+    if not constant_time_compare(_shown(request), secret):
+        challenge = {"WWW-Authenticate": envelope.CHALLENGE}
+        return envelope.failure(
+            401, "not_authenticated", "CRON_SECRET is needed, as a bearer token.", headers=challenge
+        )
+    if request.method not in METHODS:
+        return envelope.wrong_method(request.method, *METHODS)
+    try:
+        return envelope.success(work())
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()
+
+
+def _shown(request: HttpRequest) -> str:
+    scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return str(token).strip() if scheme.lower() == "bearer" else ""

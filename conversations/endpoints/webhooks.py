@@ -1,0 +1,154 @@
+"""The one door for every channel: our own JSON with an API key, or the provider's payload with its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+
+from channels_out import registry, retell
+from channels_out.calls import VoiceAdapter
+from channels_out.contract import Answer, InboundRequest
+from channels_out.errors import InboundError
+from channels_out.kinds import Channel
+from conversations.http import envelope
+from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
+from conversations.http.webhook_body import NO_CLIENT, arrival_of
+from conversations.models import Client
+from conversations.services.core.errors import DomainError, NotFoundError, NotSignedError
+from conversations.services.inbound import messages, provider_events
+from conversations.services.replies import chat_endings
+from conversations.services.tenants import api_keys
+from conversations.services.voice import provider_calls
+
+NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
+CHANNELS = frozenset(Channel) - {Channel.WEB}
+
+
+@csrf_exempt
+def inbound_webhook(request: HttpRequest, channel: str) -> HttpResponse:
+    """`POST /webhooks/{channel}/inbound`, and GET for a provider's handshake, or its payload where it posts none."""
+    return _guarded(request, channel, _inbound)
+
+
+@csrf_exempt
+def status_webhook(request: HttpRequest, channel: str) -> HttpResponse:
+    """`/webhooks/{channel}/status`: what a provider reports elsewhere than messages, signed."""
+    return _guarded(request, channel, lambda request, channel: _provider_payload(_as_arrived(request), channel))
+
+
+def _guarded(request: HttpRequest, channel: str, take: Callable[[HttpRequest, str], HttpResponse]) -> HttpResponse:
+    if channel not in CHANNELS:
+        names = sorted(CHANNELS)
+        error = f"There is no such channel here; there are {', '.join(names)}."
+        return envelope.failure(404, "unknown_channel", error, {"channels": names})
+    if request.method not in ("GET", "POST"):
+        return envelope.wrong_method(request.method, "GET", "POST")
+    try:
+        return take(request, channel)
+    except DomainError as error:
+        return envelope.refusal(error)
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()
+
+
+def _inbound(request: HttpRequest, channel: str) -> HttpResponse:
+    key = service_key(request)
+    if key and request.method == "POST":
+        return _own_json(request, channel, key)
+    arrived = _as_arrived(request)
+    if request.method == "GET" and registry.recognise(channel, arrived) is None:
+        return _handshake(arrived, channel)
+    return _provider_payload(arrived, channel)
+
+
+def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
+    if not envelope.is_json(request.content_type):
+        _client(key)
+        return envelope.not_json()
+    try:
+        arrival, client_id = arrival_of(request.body, channel, timezone.now())
+    except DomainError:
+        _client(key)  # a wrong key is told so first, and learns nothing of the body
+        raise
+    if found := messages.settle_with_key(arrival, api_keys.key_hash(key), client_id):
+        settled, key_id = found
+        api_keys.note_use(key_id)
+        return envelope.success(settled)
+    client = _client(key)
+    if client.pk != client_id:
+        raise NotFoundError(NO_CLIENT, code="client_not_found")
+    return envelope.success(messages.settle(client, arrival))
+
+
+def _client(key: str) -> Client:
+    found = api_keys.find_api_key(key)
+    if found is None:
+        raise NotSignedError(WRONG_KEY, code="authentication_failed")
+    return found.client
+
+
+def _handshake(arrived: InboundRequest, channel: str) -> HttpResponse:
+    answer = provider_events.handshake(arrived, channel)
+    if answer.status != 200:
+        return envelope.failure(answer.status, "handshake_refused", NO_HANDSHAKE)
+    return _read_by_provider(answer)
+
+
+def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
+    adapter = registry.recognise(channel, arrived)
+    if adapter is None:
+        raise NotSignedError(_not_signed(channel), code="not_authenticated")
+    try:
+        if isinstance(adapter, VoiceAdapter):
+            return _read_by_provider(
+                adapter.instruct(provider_calls.receive(arrived, adapter), settings.PUBLIC_BASE_URL)
+            )
+        outcome = provider_events.receive(arrived, adapter)
+    except InboundError as error:
+        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+    return _read_by_provider(adapter.acknowledgement) if adapter.acknowledgement else envelope.success(outcome)
+
+
+def _not_signed(channel: str) -> str:
+    """What is missing: for who posts a provider's payload and has not set up how it is signed."""
+    names = [adapter.signed_in[0].title() for adapter in registry.adapters_of(channel) if adapter.signed_in]
+    return f"{NO_KEY} Or the payload's provider signs it, in the header {' or '.join(names)}."
+
+
+def _read_by_provider(answer: Answer) -> HttpResponse:
+    return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
+
+
+def _as_arrived(request: HttpRequest) -> InboundRequest:
+    return InboundRequest(
+        method=request.method or "",
+        url=settings.PUBLIC_BASE_URL + request.get_full_path(),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        query=request.GET.dict(),
+        body=request.body,
+    )
+
+
+@csrf_exempt
+def retell_webhook(request: HttpRequest) -> HttpResponse:
+    """`POST /webhooks/retell`: what Retell says of its chats, signed with our API key."""
+    if request.method != "POST":
+        return envelope.wrong_method(request.method, "POST")
+    if not envelope.is_json(request.content_type):
+        return envelope.not_json()
+    try:
+        now = timezone.now()
+        signature = request.headers.get(retell.SIGNATURE, "")
+        retell.verify(request.body, signature, settings.RETELL_API_KEYS, now.timestamp())
+        return envelope.success({"known": chat_endings.receive(retell.parse(request.body), now)})
+    except InboundError as error:
+        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+    except DomainError as error:
+        return envelope.refusal(error)
+    except (OperationalError, InterfaceError):
+        return envelope.database_away()

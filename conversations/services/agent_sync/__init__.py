@@ -1,0 +1,1 @@
+"""The state-sync protocol that other agents speak."""

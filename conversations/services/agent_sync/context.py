@@ -1,0 +1,119 @@
+"""The context of an agent's state: open for any key, of known form where the protocol names one, bounded in size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from conversations.services.core.as_json import dumps
+from conversations.services.core.errors import InvalidError
+
+LARGEST = 65_536  # bytes of JSON
+LARGEST_METADATA = 16_384
+LONGEST_ORDER_ID = 200
+MOST_ORDERS = 1_000
+
+DERIVED = ("previousMessages", "lastUserMessage", "currentOrderId", "orderHistory")
+TEXTS = ("paymentMethod", "customerName", "customerEmail", "customerPhone")
+
+Object = dict[str, Any]
+
+
+def cleaned(context: Mapping[str, Any]) -> Object:
+    """The context as it is kept: known keys in their form, without those that are null (which says: absent) and those
+    that are derived from the chunks and orders. Raises InvalidError, which names the key."""
+    kept: Object = {}
+    for name, value in context.items():
+        if name in DERIVED or (value is None and name in _FORMS):
+            continue
+        kept[name] = _FORMS[name](name, value) if name in _FORMS else value
+    return kept
+
+
+def orders_in(context: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The order ids that the context names: its history, and the current one, if any. Raises InvalidError."""
+    history = context.get("orderHistory") or []
+    if not isinstance(history, list) or len(history) > MOST_ORDERS:
+        raise _wrong("orderHistory", f"must be a list of at most {MOST_ORDERS:,} order ids")
+    current = context.get("currentOrderId")
+    return [_order_id(each) for each in history], [] if current in (None, "") else [_order_id(current)]
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
+    """`new` laid over `old`: objects deeply, everything else in the place of what was there."""
+    result = dict(old)
+    for name, value in new.items():
+        before = result.get(name)
+        result[name] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return result
+
+
+def bounded(field: str, value: Object, largest: int) -> Object:
+    """The object itself. Raises InvalidError (`too_large`) with a sentence if it takes too much room."""
+    size = len(dumps(value))
+    if size > largest:
+        problem = f"would be {size:,} bytes of JSON; at most {largest:,} are kept"
+        raise InvalidError(f"{field} {problem}.", code="too_large", details={field: [problem]})
+    return value
+
+
+# --- the known keys ---------------------------------------------------------------------------------------------------
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, "must be a string")
+    return value
+
+
+def _number(name: str, value: Any) -> Any:
+    """A number, also where it comes as a string."""
+    if isinstance(value, str):
+        try:
+            value = orjson.loads(value.strip())
+        except orjson.JSONDecodeError:
+            raise _wrong(name, "must be a number") from None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong(name, "must be a number")
+    return value
+
+
+def _address(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong(name, "must be an object")
+    return {part: said for part, said in value.items() if said is not None}
+
+
+def _items(name: str, value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _wrong(name, "must be a list of objects")
+    return [_item(name, item) for item in value]
+
+
+def _item(name: str, item: Object) -> Object:
+    return {
+        part: _number(f"{name}.{part}", said) if part in ("quantity", "price") else said
+        for part, said in item.items()
+        if said is not None
+    }
+
+
+_FORMS: dict[str, Callable[[str, Any], Any]] = {
+    "selectedItems": _items,
+    "deliveryAddress": _address,
+    "orderTotal": _number,
+    "retryCount": _number,
+    **dict.fromkeys(TEXTS, _text),
+}
+
+
+def _order_id(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= len(value) <= LONGEST_ORDER_ID:
+        raise _wrong("orderHistory", f"must hold order ids of at most {LONGEST_ORDER_ID} characters")
+    return value
+
+
+def _wrong(name: str, problem: str) -> InvalidError:
+    return InvalidError(f"context.{name} {problem}.", details={"context": [f"{name} {problem}"]})

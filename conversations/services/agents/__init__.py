@@ -1,1 +1,0 @@
-"""Sessions whose agent runs elsewhere, by the sync protocol."""

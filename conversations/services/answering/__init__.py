@@ -1,1 +1,0 @@
-"""The assistant's reply: who owes one, what the model is given, what it said, and what became of it."""

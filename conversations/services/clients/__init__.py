@@ -1,1 +1,0 @@
-"""What a client needs: itself, its keys, its accounts, its staff."""

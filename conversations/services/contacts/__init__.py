@@ -1,0 +1,1 @@
+"""The people who write: contacts, possible duplicates, changed addresses."""

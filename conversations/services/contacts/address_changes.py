@@ -1,0 +1,76 @@
+"""A person has another address than before: their channel says so (a WhatsApp user took another number)."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, transaction
+
+from channels_out.events import Moved
+from channels_out.kinds import AddressKind
+from channels_out.phones import from_whatsapp, ways_to_write
+from conversations.models import Client, Contact, ContactIdentity, Conversation
+from conversations.services.contacts import duplicates
+from conversations.services.contacts.contacts import find_by_phone
+from conversations.services.core.ledger import CONTACT, record
+
+TRIES = 5
+
+
+def follow(client: Client, channel: str, moved: Moved, message_id: str = "") -> None:
+    """Whoever we knew at the address before is reached at the one after, and whoever writes from the one before is
+    somebody else. Where we know somebody at the one after already, that both are one is noted, for staff to decide.
+
+    Of an address that we do not know nothing is done. Raises IntegrityError where others always come first.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return _follow(client, channel, moved, message_id)
+        except IntegrityError:
+            continue  # somebody began to write from the new address at this very moment: look again
+    return _follow(client, channel, moved, message_id)
+
+
+@transaction.atomic
+def _follow(client: Client, channel: str, moved: Moved, message_id: str) -> None:
+    at = ContactIdentity.objects.select_related("contact").filter(client=client, channel=channel)
+    known, taken = at.filter(address=moved.before).first(), at.filter(address=moved.after).first()
+    person = known.contact if known else _by_phone(client, channel, moved)
+    if person is None:
+        return
+    if taken and taken.contact_id != person.pk:
+        duplicates.note(person, taken.contact_id, duplicates.Evidence.MOVED, channel=channel, message_id=message_id)
+        return
+    if known and taken:
+        known.delete()
+    elif known:  # the sessions that it is written to in go on there
+        ContactIdentity.objects.filter(pk=known.pk).update(address=moved.after)
+    elif not taken:
+        ContactIdentity.objects.create(
+            contact=person, client=client, channel=channel, kind=moved.kind, address=moved.after
+        )
+    _remember_name(person, moved.before)
+    if moved.kind == AddressKind.PHONE:
+        _renumber(person, channel, moved, message_id)
+    for session in Conversation.objects.open().filter(contact=person, channel=channel):
+        record(session, "address_changed", CONTACT, cause=f"their {channel} says so")
+
+
+def _by_phone(client: Client, channel: str, moved: Moved) -> Contact | None:
+    phone = from_whatsapp(moved.before) if moved.kind == AddressKind.PHONE else None
+    return find_by_phone(client, channel, phone) if phone else None
+
+
+def _remember_name(person: Contact, before: str) -> None:
+    """The address before stays one of the person's names, by which an export and an erasure find what was kept."""
+    if not Contact.objects.filter(client=person.client_id, user_id=before).exists():
+        Contact.objects.create(client_id=person.client_id, user_id=before, merged_into=person, is_guest=False)
+
+
+def _renumber(person: Contact, channel: str, moved: Moved, message_id: str) -> None:
+    before, after = from_whatsapp(moved.before), from_whatsapp(moved.after)
+    if not (before and after and person.phone in ways_to_write(before)):
+        return
+    duplicates.take_turns(person.client_id, after)
+    if not Contact.objects.filter(pk=person.pk, merged_into=None).update(phone=after):
+        raise IntegrityError("The contact was merged or deleted at this very moment.")
+    person.phone = after
+    duplicates.note_same_phone(person, channel=channel, message_id=message_id)

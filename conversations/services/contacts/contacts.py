@@ -1,0 +1,171 @@
+"""Who a message is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import IntegrityError
+from django.db.models import F, Max, Q, QuerySet
+from django.db.models.functions import Coalesce
+
+from channels_out.kinds import AddressKind, Channel
+from channels_out.phones import ways_to_write
+from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
+from conversations.services.contacts import duplicates
+
+# Channels on which a phone number is an address to send to.
+REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """How a door names a person: `user_id` as our own JSON does, `address` and `kind` as a provider does; one of them.
+
+    An alias of the kind `user` is the client's own id for the person, where a provider of theirs says it along.
+    `phone` is E.164. `name` from a provider is only taken where we have none: people change it at will.
+    """
+
+    user_id: str = ""
+    address: str = ""
+    kind: str = AddressKind.USER
+    phone: str | None = None
+    name: str = ""
+    aliases: tuple[tuple[str, str], ...] = ()
+
+
+def known_as(client: Client | UUID, user_id: str) -> Contact | None:
+    """The client's contact with the user id; where two contacts were merged, both ids are the one person's."""
+    found = Contact.objects.select_related("merged_into").filter(client=client, user_id=user_id).first()
+    return (found.merged_into or found) if found else None
+
+
+def ids_of(user_id: str) -> QuerySet[Contact, UUID]:
+    """The ids of the contacts, of whichever clients, that go by the user id."""
+    named = Contact.objects.filter(user_id=user_id).order_by()
+    return named.annotate(person=Coalesce("merged_into", "pk")).values_list("person", flat=True)
+
+
+def find_or_create(
+    client: Client, channel: str, person: Person, message_id: str = ""
+) -> tuple[Contact, ContactIdentity | None]:
+    """The contact, knowing what the message says of them, and the address on the channel that a reply goes to. What
+    says that two contacts are one person is noted, with the message's id.
+
+    Call it in a transaction. Raises IntegrityError where somebody else creates the same, or deletes it (a guest's last
+    session was purged), at the same moment.
+    """
+    if person.address:
+        contact = _by_address(client, channel, person)
+        named = [(person.kind, person.address), *person.aliases]
+        device, *_ = [_identity(contact, channel, kind, address, message_id) for kind, address in named]
+    else:
+        contact = _by_user_id(client, person.user_id)
+        device = None
+    if _learn(contact, person):
+        duplicates.note_same_phone(contact, channel=channel, message_id=message_id)
+    return contact, device or _phone_identity(contact, channel)
+
+
+def _by_user_id(client: Client, user_id: str) -> Contact:
+    # Not get_or_create: its savepoints cost two round trips, and whoever loses the race starts anew anyway.
+    return known_as(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
+
+
+def _by_address(client: Client, channel: str, person: Person) -> Contact:
+    """Whom we know by the phone number, else by any other of the addresses. Two whom we took for different people stay
+    two: then the phone decides. Numbers are compared as one subscriber may write them, and kept as they came."""
+    kinds = dict([(person.address, person.kind), *((address, kind) for kind, address in person.aliases)])
+    known = (
+        ContactIdentity.objects.select_related("contact")
+        .filter(client=client, channel=channel, address__in=kinds)
+        .order_by("id")
+    )
+    if by_phone := known.filter(kind=AddressKind.PHONE).first():
+        return by_phone.contact
+    if person.phone and (same_phone := find_by_phone(client, channel, person.phone)):
+        return same_phone
+    if by_any := known.first():
+        return by_any.contact
+    own = _own_id(person)
+    same_user = known_as(client, own) if own else None
+    return same_user or _new_for_address(client, channel, person)
+
+
+def _own_id(person: Person) -> str:
+    return next((address for kind, address in person.aliases if kind == AddressKind.USER), "")
+
+
+def find_by_phone(client: Client, channel: str, phone: str) -> Contact | None:
+    """Who has the phone; where several do, whoever has the newest open session on the channel, else the oldest."""
+    theirs = Q(conversations__channel=channel, conversations__status__in=OPEN)
+    latest = Max("conversations__last_message_at", filter=theirs)
+    found = Contact.objects.filter(client=client, phone__in=ways_to_write(phone)).annotate(latest=latest)
+    return found.order_by(F("latest").desc(nulls_last=True), "created_at").first()
+
+
+def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
+    """A contact whose user id is the client's own, or else the channel's, unless the client uses that very word for
+    somebody else."""
+    named = _own_id(person) or person.address
+    taken = Contact.objects.filter(client=client, user_id=named).exists()
+    user_id = f"{channel}:{named}" if taken else named
+    contact = Contact.objects.create(client=client, user_id=user_id, is_guest=person.kind not in NAMED_KINDS)
+    # Not looked for first: where another message of the same person was faster (`taken` may be its contact), this
+    # fails, and all of it starts anew. Otherwise one person became two contacts.
+    addresses = {person.address: person.kind} | {address: kind for kind, address in person.aliases}
+    ContactIdentity.objects.bulk_create(
+        ContactIdentity(contact=contact, client=client, channel=channel, kind=kind, address=address)
+        for address, kind in addresses.items()
+    )
+    return contact
+
+
+# A business-scoped user id stands for an account that has a phone, though we are not told it: not a guest.
+NAMED_KINDS = {AddressKind.BSUID}
+
+
+def _identity(contact: Contact, channel: str, kind: str, address: str, message_id: str = "") -> ContactIdentity | None:
+    """The contact's identity at the address; None if it is another contact's, which may well be the same person."""
+    key = {"client_id": contact.client_id, "channel": channel, "address": address}
+    known = ContactIdentity.objects.filter(**key).first()
+    identity = known or ContactIdentity.objects.create(contact=contact, kind=kind, **key)
+    if identity.contact_id == contact.pk:
+        return identity
+    duplicates.note(
+        contact, identity.contact_id, duplicates.Evidence.SAME_MESSAGE, channel=channel, message_id=message_id
+    )
+    return None
+
+
+def _learn(contact: Contact, person: Person) -> bool:
+    """Keep the phone and name that the message brings: our own JSON's word counts, a provider's fills a gap. Returns
+    whether the phone is new."""
+    overrules = not person.address
+    changed = []
+    if person.phone and person.phone != contact.phone and (overrules or not contact.phone):
+        duplicates.take_turns(contact.client_id, person.phone)
+        contact.phone = person.phone
+        contact.is_guest = False
+        changed += ["phone", "is_guest"]
+    if person.name and person.name != contact.name and (overrules or not contact.name):
+        contact.name = person.name
+        changed.append("name")
+    # Not save(), whose error for a row that is gone would be no IntegrityError, and the message lost.
+    if changed and not Contact.objects.filter(pk=contact.pk, merged_into=None).update(
+        **{name: getattr(contact, name) for name in changed}
+    ):
+        raise IntegrityError("The guest was deleted, or became an alias, at this very moment.")
+    if "is_guest" in changed:
+        Conversation.objects.filter(contact=contact, is_guest=True).update(is_guest=False)
+    return "phone" in changed
+
+
+def phone_address(channel: str, phone: str | None) -> str | None:
+    """The phone as an address, where the channel can be reached by one; digits alone, as providers write them."""
+    return phone.removeprefix("+") if phone and channel in REACHED_BY_PHONE else None
+
+
+def _phone_identity(contact: Contact, channel: str) -> ContactIdentity | None:
+    address = phone_address(channel, contact.phone)
+    return _identity(contact, channel, AddressKind.PHONE, address) if address else None

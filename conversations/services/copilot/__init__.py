@@ -1,0 +1,1 @@
+"""Conversations of signed-in users in the copilot."""

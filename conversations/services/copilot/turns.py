@@ -1,0 +1,222 @@
+"""What a signed-in user asks of a session: a reply, that it stops, that it is tried again.
+
+One reply is written at a time in a session. Whoever asks makes the turn; the dispatcher writes it (copilot_writing.py),
+and any process reads along (copilot_feed.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError
+
+from channels_out.kinds import Channel
+from conversations.models import SAID, Chunk, Conversation, Role, Turn
+from conversations.services.copilot.sessions import TRIES, User, locked, open_session, title_of
+from conversations.services.core.appending import write_chunks
+from conversations.services.core.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    TooManyError,
+    UnavailableError,
+)
+from conversations.services.core.prepared import insert, update
+from conversations.services.core.row_level_security import confined_to
+from conversations.services.core.sql import rows
+from conversations.services.replies.prompt_context import SUPERSEDED
+
+MINUTE = timedelta(minutes=1)
+BUSY_RETRY_SECONDS = 2
+TurnStatus = Turn.Status
+
+# Why a reply is not whole, on its chunk: `ended` is the turn's code. One that was tried again is `superseded`.
+ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A reply that was asked for. No turn: a colleague has the session, and will answer."""
+
+    session: Conversation
+    chunk: Chunk | None
+    turn: Turn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a user sends: a message to a session of theirs, or to a new one with the assistant of a role."""
+
+    message: str
+    session_id: UUID | None = None
+    role: str = ""
+    client: str = ""
+    message_id: str = ""
+
+
+def ask(user: User, question: Question, now: datetime) -> Asked:
+    """The message is in the session, and a reply to it has begun. The same `message_id` again changes nothing.
+
+    Raises NotFoundError, InvalidError (`message_too_long`), TooManyError, or ConflictError (`ended`, `busy` while
+    another reply is being written, `no_assistant` where the session's assistant is there no more).
+    """
+    most = settings.COPILOT_MESSAGE_CHARACTERS
+    if len(question.message) > most:
+        raise InvalidError(
+            f"A message has at most {most:,} characters.", code="message_too_long", details={"characters": most}
+        )
+    for _ in range(TRIES):
+        try:
+            with confined_to(user.id):
+                return _asked_before(user, question) or _ask(user, question, now)
+        except IntegrityError:  # the same at the same moment: the message, or the user's first session
+            continue
+    raise UnavailableError("Somebody is doing the same at this very moment. Try it again.")
+
+
+def _ask(user: User, question: Question, now: datetime) -> Asked:
+    _keep_within_limits(user, now)
+    if question.session_id:
+        conversation = locked(user, question.session_id)
+        _ready(conversation)
+    else:
+        conversation = open_session(user, question.role, question.client, now)
+    [chunk] = write_chunks(
+        conversation,
+        [(Role.USER, question.message)],
+        now,
+        message_id=question.message_id,
+        dedupe_key=_dedupe_key(user, question.message_id),
+    )
+    conversation.inbound_sequence += 1
+    conversation.topic = conversation.topic or title_of(chunk.content)
+    update(conversation, ["last_position", "last_message_at", "inbound_sequence", "topic"])
+    turn = None if conversation.taken_over_at else _begin(conversation, now)
+    return Asked(conversation, chunk, turn)
+
+
+def _begin(conversation: Conversation, now: datetime) -> Turn:
+    """A turn that nobody writes yet."""
+    turn = Turn(
+        conversation=conversation,
+        streamed=True,
+        attempt=0,
+        inbound_sequence=conversation.inbound_sequence,
+        lease_until=now,
+        started_at=now,
+    )
+    insert([turn])
+    return turn
+
+
+def _dedupe_key(user: User, message_id: str) -> UUID | None:
+    if not message_id:
+        return None
+    return UUID(bytes=hashlib.blake2b(f"copilot:{user.id}\0{message_id}".encode(), digest_size=16).digest())
+
+
+def _asked_before(user: User, question: Question) -> Asked | None:
+    key = _dedupe_key(user, question.message_id)
+    related = ("conversation__assistant", "conversation__client")
+    chunk = Chunk.objects.select_related(*related).filter(dedupe_key=key).first() if key else None
+    if chunk is None:
+        return None
+    turns = Turn.objects.filter(conversation=chunk.conversation_id, started_at__gte=chunk.created_at)
+    return Asked(chunk.conversation, chunk, turns.order_by("started_at").first())
+
+
+def _ready(conversation: Conversation) -> None:
+    """Raises ConflictError where no reply can begin."""
+    if not conversation.is_open:
+        raise ConflictError(
+            "This conversation has ended. Start a new one.", code="ended", details={"status": conversation.status}
+        )
+    running = Turn.objects.filter(conversation=conversation, status=TurnStatus.RUNNING).values_list("pk", flat=True)
+    if turn_id := running.first():
+        raise ConflictError(
+            "A reply is being written. Wait for it, or stop it.", code="busy", details={"turn_id": str(turn_id)}
+        )
+    if conversation.assistant_id is None:
+        raise ConflictError("This assistant is there no more. Start a new conversation.", code="no_assistant")
+
+
+# How many replies are being written for the person who signs in as $1, and when those since $2 were begun.
+_OF_LATE = """
+    SELECT
+        (SELECT count(*)
+         FROM conversation_turns t
+         JOIN conversations s ON s.id = t.conversation_id
+         JOIN contacts k ON k.id = s.contact_id
+         WHERE t.status = 'running' AND t.streamed AND k.login_id = $1),
+        ARRAY(
+            SELECT t.started_at
+            FROM contacts k
+            JOIN conversations s ON s.contact_id = k.id
+            JOIN conversation_turns t ON t.conversation_id = s.id
+            WHERE k.login_id = $1 AND s.last_message_at > $2 AND t.started_at > $2 AND t.streamed
+            ORDER BY t.started_at)"""
+
+
+def _keep_within_limits(user: User, now: datetime) -> None:
+    """Counted on rows, so that it holds for all processes together. Raises TooManyError."""
+    [(running, times)] = rows(_OF_LATE, user.id, now - MINUTE)
+    if running >= settings.COPILOT_STREAMS_PER_USER:
+        raise TooManyError(
+            f"{running} replies are being written for you. Wait until one is done.",
+            code="too_many_streams",
+            retry_after=BUSY_RETRY_SECONDS,
+        )
+    most = settings.COPILOT_MESSAGES_PER_MINUTE
+    if most and len(times) >= most:
+        wait = times[len(times) - most] + MINUTE - now
+        seconds = max(1, round(wait.total_seconds()))
+        raise TooManyError(
+            f"That was {most} messages within a minute. Go on in {seconds} seconds.", retry_after=seconds
+        )
+
+
+def stop(user: User, session_id: UUID, now: datetime) -> bool:
+    """The reply that is being written in the session is to end where it is. Returns whether there was one.
+
+    Raises NotFoundError.
+    """
+    with confined_to(user.id):
+        conversation = locked(user, session_id)
+        running = Turn.objects.filter(conversation=conversation, status=TurnStatus.RUNNING, streamed=True)
+        return running.filter(stop_asked_at=None).update(stop_asked_at=now) > 0 or running.exists()
+
+
+def retry(user: User, session_id: UUID, now: datetime) -> Asked:
+    """Another reply to the last message has begun; what there was of one is superseded.
+
+    Raises NotFoundError, TooManyError, or ConflictError (`ended`, `busy`, `nothing_to_retry`: the last reply is whole).
+    """
+    with confined_to(user.id):
+        _keep_within_limits(user, now)
+        conversation = locked(user, session_id)
+        _ready(conversation)
+        last = Chunk.objects.filter(conversation=conversation, role__in=SAID).order_by("-position").first()
+        if last is None or conversation.taken_over_at or (last.role == Role.AI and ENDED not in last.metadata):
+            raise ConflictError("The last reply is whole: there is nothing to try again.", code="nothing_to_retry")
+        if last.role == Role.AI:
+            last.metadata = {**last.metadata, SUPERSEDED: True}
+            last.save(update_fields=["metadata"])
+        conversation.last_message_at = max(conversation.last_message_at, now)
+        conversation.save(update_fields=["last_message_at"])
+        return Asked(conversation, None, _begin(conversation, now))
+
+
+def turn_of(user: User, turn_id: UUID) -> Turn:
+    """The turn, in a session of the user's. Raises NotFoundError."""
+    with confined_to(user.id):
+        theirs = Turn.objects.select_related("conversation__assistant", "conversation__client").filter(
+            conversation__contact__login=user.id, conversation__channel=Channel.WEB, streamed=True
+        )
+        turn = theirs.filter(pk=turn_id).first()
+        if turn is None:
+            raise NotFoundError("There is no such reply.")
+        return turn

@@ -1,0 +1,73 @@
+"""Reading one session: a single prepared statement that builds the JSON, as long for 10 chunks as for 10,000."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from conversations.services.core.sql import row
+
+# The chunks are found by position, whose index leads with the conversation: nobody else's are passed on the way.
+_DETAIL = """
+SELECT caller.key_id, json_build_object(
+    'id', s.id, 'client_id', s.client_id, 'contact_id', s.contact_id, 'user_id', p.user_id,
+    'channel', s.channel, 'thread', s.thread, 'status', s.status, 'is_guest', s.is_guest,
+    'goal', s.goal, 'summary', s.summary, 'topic', s.topic, 'current_goal', s.current_goal, 'metadata', s.metadata,
+    'variables', s.variables, 'chat_id', s.chat_id,
+    'device', (SELECT i.address FROM contact_identities i WHERE i.id = s.device_id),
+    'assistant', (SELECT a.key FROM assistants a WHERE a.id = s.assistant_id),
+    'started_at', s.started_at, 'last_message_at', s.last_message_at,
+    'ended_at', s.ended_at, 'ended_by', s.ended_by, 'end_reason', s.end_reason,
+    'reply_owed', s.reply_owed, 'reply_due_at', CASE WHEN s.reply_owed THEN s.reply_due_at END,
+    'taken_over_at', s.taken_over_at, 'taken_over_by', s.taken_over_name, 'taken_over_until', s.taken_over_until,
+    'needs_staff_since', s.needs_staff_since, 'needs_staff_reason', s.needs_staff_reason,
+    'steps', (
+        SELECT COALESCE(json_agg(json_build_object(
+            'id', t.id, 'description', t.description, 'status', t.status,
+            'created_at', t.created_at, 'updated_at', t.updated_at) ORDER BY t.rank, t.id), '[]')
+        FROM conversation_steps t WHERE t.conversation_id = s.id),
+    'chunks', (
+        SELECT COALESCE(json_agg(json_build_object(
+            'id', c.id, 'position', c.position, 'role', c.role, 'content', c.content,
+            'by_staff', c.author_id IS NOT NULL, 'message_id', c.message_id, 'metadata', c.metadata,
+            'created_at', c.created_at) ORDER BY c.position), '[]')
+        FROM (
+            SELECT * FROM conversation_chunks
+            WHERE conversation_id = s.id AND position <= s.last_position AND position > s.last_position - $2
+        ) c)
+)::text
+FROM caller
+JOIN conversations s ON s.client_id = caller.client_id
+JOIN contacts p ON p.id = s.contact_id
+WHERE s.id = $1"""
+
+_BY_KEY = """
+WITH caller AS (
+    SELECT k.id AS key_id, k.client_id FROM api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
+    WHERE k.key_hash = $3 AND k.revoked_at IS NULL
+)"""
+
+_BY_CLIENT = "WITH caller AS (SELECT NULL::bigint AS key_id, $3::uuid AS client_id)"
+
+BY_KEY = _BY_KEY + _DETAIL
+BY_CLIENT = _BY_CLIENT + _DETAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A session with its steps and newest chunks, as JSON text. `key_id` is the key it was read with, where one was."""
+
+    key_id: int | None
+    json: str
+
+
+def conversation_by_key(key_hash: bytes, conversation_id: UUID, chunks: int) -> Detail | None:
+    """The session of the key's client with its last `chunks` chunks; None if the key or the session is not known."""
+    found = row(BY_KEY, conversation_id, chunks, key_hash)
+    return Detail(*found) if found else None
+
+
+def conversation_of(client_id: UUID, conversation_id: UUID, chunks: int) -> Detail | None:
+    """The client's session with its last `chunks` chunks, or None."""
+    found = row(BY_CLIENT, conversation_id, chunks, client_id)
+    return Detail(*found) if found else None

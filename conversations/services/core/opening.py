@@ -1,0 +1,240 @@
+"""A new session: who answers, over which account, what is known at its beginning, and the first thing said.
+
+All of it is one statement, whoever opens it: it looks, and inserts contact, session, chunks and the line in the ledger.
+Of two that open the same at once the unique index lets one in; the other's statement is undone as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from django.db import IntegrityError
+
+from channels_out.phones import ways_to_write
+from conversations.services.contacts.contacts import Person, phone_address
+from conversations.services.core.append_sql import Said, as_values, quiet_window
+from conversations.services.core.ledger import CONTACT, Actor
+from conversations.services.core.sql import row
+from memory.redaction import Rules
+
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
+KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
+NOTHING_KNOWN = "Nothing is known of this contact from earlier sessions."
+KNOWN_OF_CONTACT = "What is known of this contact:"
+CORRECTED_BY_STAFF = "What staff say is known of this contact"
+SUMMARIES_RECALLED = 5
+SUMMARY_CHARACTERS = 2_000
+RECALL_TOKENS = 1_000  # of summaries at the beginning of a session, the newest first
+# A token for four bytes of UTF-8 is about what memory/tokens.py estimates of prose, in every script.
+RECALL_BYTES = RECALL_TOKENS * 4
+
+NOBODY = Person()
+
+# What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if one
+# is named, then how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not
+# over yet. What staff say is known of the contact stands in the place of all that came before. No row: it is not to be
+# opened, since the client is not there or the message, $6, was here before; or since somebody new has the phone of
+# somebody known, however that is written ($24), which the longer way notes (matching.py).
+_BEGINNING = f"""
+WITH beginning AS (
+    SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
+           c.default_goal, {{key}} AS key_id, p.id AS contact_id,
+           LEAST({quiet_window("$2")}, c.longest_wait) AS quiet,
+           COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
+           COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,
+           (SELECT i.id FROM contact_identities i
+            WHERE i.contact_id = p.id AND i.channel = $2 ORDER BY i.id DESC LIMIT 1) AS device_id,
+           concat_ws(E'\\n\\n', COALESCE(
+               '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
+               '{KNOWN_OF_CONTACT}' || NULLIF(concat(
+                   E'\\n- Name: ' || NULLIF(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), ''),
+                   E'\\n- Language: ' || initcap((
+                       SELECT NULLIF(m.language, 'simple') FROM memories m
+                       WHERE m.client_id = c.id AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
+                   CASE WHEN p.phone IS NOT NULL THEN E'\\n- Phone number: known' END), '')),
+               '{KNOWN_FROM_EARLIER}' || earlier.lines,
+               CASE WHEN COALESCE(p.known, '') = '' AND earlier.lines IS NULL THEN '{NOTHING_KNOWN}' END) AS memory,
+           CASE WHEN earlier.sessions IS NULL THEN '{{{{}}}}'
+                ELSE jsonb_build_object('recalled', earlier.sessions) END AS recalled
+    FROM {{source}}
+    LEFT JOIN contacts p ON {{contact}}
+    LEFT JOIN LATERAL (
+        SELECT string_agg(
+                   E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id
+               ) AS lines,
+               jsonb_agg(jsonb_build_object('session', id, 'on', to_char(started_at, 'YYYY-MM-DD'),
+                   'why', 'last summaries', 'store', 'sessions') ORDER BY started_at DESC, id) AS sessions
+        FROM (
+            SELECT id, started_at, told, sum(octet_length(told)) OVER (ORDER BY started_at DESC, id) AS taken
+            FROM (
+                SELECT id, started_at, left(summary, CASE
+                    WHEN octet_length(left(summary, {SUMMARY_CHARACTERS})) > {RECALL_BYTES} THEN {RECALL_BYTES} / 4
+                    ELSE {SUMMARY_CHARACTERS} END) AS told
+                FROM conversations
+                WHERE contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
+                  AND (p.known_until IS NULL OR started_at >= p.known_until)
+                ORDER BY started_at DESC, id LIMIT {SUMMARIES_RECALLED}) newest
+            ) e
+        WHERE taken <= {RECALL_BYTES}) earlier ON true
+    LEFT JOIN LATERAL (
+        SELECT id, assistant_id FROM channel_accounts
+        WHERE client_id = c.id AND channel = $2 AND is_active
+          AND (id = $3::uuid OR $3::uuid IS NULL AND NOT is_simulated)
+        ORDER BY created_at LIMIT 1) a ON true
+    LEFT JOIN assistants s ON s.id = COALESCE(
+        $23::uuid, a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
+    WHERE c.id = $1 AND {{condition}}
+      AND (p.id IS NOT NULL
+           OR NOT EXISTS (SELECT FROM contacts o WHERE o.client_id = c.id AND o.phone = ANY ($24::text[])))
+      AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
+      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
+)"""
+
+# `known` puts it in line with a message on another channel that captures the phone: either that one finds this session
+# and makes it no guest's, or this one waits for it and sees the phone. A guest's session would be deleted one day.
+# So with a merger that makes the contact an alias: either it finds this session, or nothing is opened here.
+# Each part asks for the one before, so that contact, session and chunks come in this order, as on the longer way in
+# inbound.py: two deliveries of one message that lock them in different orders would wait for each other.
+_OPEN = """
+, contact AS (
+    INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
+    SELECT $11::uuid, client_id, $5::text, $8::text, $9::text, $8::text IS NULL FROM beginning WHERE contact_id IS NULL
+    RETURNING id, is_guest
+), known AS (
+    SELECT is_guest FROM contacts
+    WHERE id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE
+), identity AS (
+    INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
+    SELECT id, $1, $2, 'phone', $12::text FROM contact WHERE $12::text IS NOT NULL
+    RETURNING id
+), session AS (
+    INSERT INTO conversations
+        (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
+         summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, burst_began_at,
+         reply_due_at)
+    SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact), contact_id),
+           COALESCE((SELECT id FROM identity), $13::bigint, device_id), assistant_id, account_id, $2, $7,
+           COALESCE((SELECT is_guest FROM contact), (SELECT is_guest FROM known), is_guest),
+           COALESCE(NULLIF($14::text, ''), default_goal), $15, $16::timestamptz, $16::timestamptz,
+           CASE WHEN $18::text = '' THEN 2 ELSE 3 END, CASE WHEN $18::text = '' THEN 0 ELSE 1 END,
+           auto_reply AND $18::text <> '', CASE WHEN $18::text <> '' THEN $16::timestamptz END,
+           CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END
+    FROM beginning
+    WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
+    RETURNING id, is_guest
+), event AS (
+    INSERT INTO conversation_events (conversation_id, kind, to_status, actor, actor_name, created_at)
+    SELECT id, 'opened', 'active', $21::text, $22::text, $16::timestamptz FROM session
+), chunks AS (
+    INSERT INTO conversation_chunks
+        (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
+    SELECT session.id, first.position, first.role, first.content,
+           CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
+           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{}' END, $16::timestamptz
+    FROM session, beginning, LATERAL (
+        VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
+    ) AS first (position, role, content)
+    WHERE first.position < 3 OR $18::text <> ''
+    ORDER BY first.position
+    RETURNING id, position
+)
+SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id
+FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
+
+# With an API key, only where nothing is to be learnt of the person and no session is open.
+BY_KEY = (
+    _BEGINNING.format(
+        key="k.id",
+        source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
+        contact="p.client_id = c.id AND p.user_id = $5",
+        condition="""k.key_hash = $4 AND k.revoked_at IS NULL
+      AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
+                            AND ($9::text = '' OR p.name = $9)))
+      AND NOT EXISTS (
+          SELECT FROM conversations o
+          WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))
+      AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
+    )
+    + _OPEN
+)
+
+BY_CONTACT = (
+    _BEGINNING.format(key="NULL::bigint", source="clients c", contact="p.id = $4", condition="p.id IS NOT NULL") + _OPEN
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The new session and its newest chunk. `key_id` is the API key that was used, where one was."""
+
+    conversation_id: UUID
+    chunk_id: int
+    position: int
+    is_guest: bool
+    key_id: int | None
+
+
+def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Opened | None:
+    """What the holder of an API key passes on, cleaned by `rules`, opens a session. None: nothing was done, since the
+    key is not the client's, the message was here before, a session is open, there is something to learn of the person,
+    or the client has other rules.
+
+    Raises IntegrityError where somebody else was first: with the contact, the session or the message.
+    """
+    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT, rules=rules)
+
+
+def open_conversation(
+    client_id: UUID,
+    contact_id: UUID,
+    said: Said,
+    *,
+    actor: Actor,
+    goal: str = "",
+    summary: str = "",
+    device_id: int | None = None,
+    assistant_id: UUID | None = None,
+) -> Opened:
+    """The contact has an open session; with nothing said (empty text), it has its system and memory chunks alone.
+    `assistant_id` names who answers in it, whatever the account says.
+
+    Raises IntegrityError if one is open already, or the message or the end of the contact came in between.
+    """
+    opened = _open(
+        *(BY_CONTACT, client_id, contact_id, said, NOBODY),
+        actor=actor,
+        goal=goal,
+        summary=summary,
+        device_id=device_id,
+        assistant_id=assistant_id,
+    )
+    if opened is None:
+        raise IntegrityError("The message was settled, or the contact deleted, by somebody else meanwhile.")
+    return opened
+
+
+def _open(
+    statement: str,
+    client_id: UUID,
+    found_by: bytes | UUID,
+    said: Said,
+    person: Person,
+    *,
+    actor: Actor,
+    goal: str = "",
+    summary: str = "",
+    device_id: int | None = None,
+    assistant_id: UUID | None = None,
+    rules: Rules | None = None,
+) -> Opened | None:
+    found = row(
+        statement,
+        *(client_id, said.channel, said.channel_account_id, found_by, person.user_id, said.dedupe_key, said.thread),
+        *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
+        *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
+        assistant_id,
+        ways_to_write(person.phone) if person.phone else [],
+        *(as_values(rules) if rules else ()),
+    )
+    return Opened(*found) if found else None

@@ -1,0 +1,1 @@
+"""Outgoing messages: the outbox, sending, receipts, reply windows, opt-outs."""

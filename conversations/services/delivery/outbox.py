@@ -1,0 +1,168 @@
+"""The outbox: what is to be sent, and what is not any more. How it goes out is in delivery.py."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from channels_out import splitting
+from channels_out.contract import Adapter
+from channels_out.kinds import AddressKind, Channel
+from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
+from conversations.services.contacts.contacts import phone_address
+from conversations.services.core.ledger import SYSTEM, record
+from conversations.services.core.prepared import follow, insert, update
+from conversations.services.tenants.channel_accounts import adapter_of
+
+S = Message.Status
+OPTED_OUT = "opted_out"
+TAKEN_OVER = "taken_over"
+
+
+def queue(
+    conversation: Conversation,
+    chunk: Chunk,
+    now: datetime,
+    *,
+    reply_to: str = "",
+    unconditional: bool = False,
+    again: Message | None = None,
+) -> list[Message]:
+    """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
+
+    `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
+    `unconditional`: also where the session ends or goes to a person before that. `again`: the message of this chunk
+    that failed whole, whose row is the first part's.
+    On the web the person reads the transcript itself, and a call's provider collects what is said (voice/calls.py):
+    nothing is sent. Without an account the message fails visibly.
+    """
+    if conversation.channel == Channel.WEB:
+        return []
+    account = account_of(conversation)
+    adapter = adapter_or_none(account)
+    if adapter and adapter.is_collected:
+        return []
+    to, kind = destination(conversation)
+    texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
+    lost = {} if adapter else _no_account(conversation, now)
+    messages = [
+        Message(
+            conversation=conversation,
+            chunk=chunk,
+            part=part,
+            parts=len(texts),
+            channel_account=account,
+            to_address=to,
+            to_kind=kind,
+            text=text,
+            unconditional=unconditional,
+            reply_to=reply_to if part == 1 else "",
+            due_at=now,
+            created_at=now,
+            **lost,
+        )
+        for part, text in enumerate(texts, start=1)
+    ]
+    if again is None:
+        insert(messages)
+        return messages
+    messages[0].pk, messages[0].created_at = again.pk, again.created_at
+    update(messages[0])
+    insert(messages[1:])
+    return messages
+
+
+def account_of(conversation: Conversation) -> ChannelAccount | None:
+    """The account that the conversation's messages go through: it has one from now on, if the client has."""
+    return follow(conversation, "channel_account") or _newly_made_account(conversation)
+
+
+def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
+    """The client's oldest active account on the channel, for a session that was opened before there was one."""
+    theirs = ChannelAccount.objects.filter(
+        client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
+    )
+    account = theirs.order_by("created_at").first()
+    if account:
+        conversation.channel_account = account
+        conversation.save(update_fields=["channel_account"])
+    return account
+
+
+def adapter_or_none(account: ChannelAccount | None) -> Adapter | None:
+    try:
+        return adapter_of(account) if account else None
+    except LookupError:
+        return None
+
+
+def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
+    record(conversation, "message_failed", SYSTEM, cause="no_account")
+    return {
+        "status": S.FAILED,
+        "failed_at": now,
+        "code": "no_account",
+        "reason": f"The client has no account on {conversation.channel}: create_channel_account makes one.",
+    }
+
+
+def destination(conversation: Conversation) -> tuple[str, str]:
+    """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
+    if device := follow(conversation, "device"):
+        return device.address, device.kind
+    contact = conversation.contact
+    address = phone_address(conversation.channel, contact.phone)
+    return (address, AddressKind.PHONE) if address else (contact.user_id, AddressKind.USER)
+
+
+def held_back(message: Message, conversation: Conversation | None) -> str:
+    """Why the message may not leave any more: the person wants none, its session is over, or a person of ours has it
+    and the assistant said it. '' where it may."""
+    if conversation is None:
+        return "deleted"
+    if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
+        return OPTED_OUT
+    if message.unconditional:
+        return ""
+    if not conversation.is_open:
+        return conversation.status
+    if conversation.taken_over_at and Turn.objects.filter(chunk=message.chunk_id).exists():
+        return TAKEN_OVER
+    return ""
+
+
+def _is_notice(message: Message) -> bool:
+    """Whether it confirms that the person gets nothing more."""
+    return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
+
+
+def cancel_unsent(conversation: Conversation, code: str) -> int:
+    """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
+    Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
+    return _cancel(_unsent(conversation), code)
+
+
+def cancel_to(contact: Contact, channel: str) -> int:
+    """What has not left yet for the contact on the channel will not. Returns how many messages that were."""
+    unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
+    return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
+
+
+def silence(conversation: Conversation) -> int:
+    """What the assistant said and has not left yet will not. Returns how many messages that were."""
+    said = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
+    return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
+
+
+def let_go_out(conversation: Conversation) -> None:
+    """What has not left yet goes out, although the session is about to end or to go to a person."""
+    _unsent(conversation).update(unconditional=True)
+
+
+def _unsent(conversation: Conversation) -> QuerySet[Message]:
+    return Message.objects.filter(conversation=conversation, status__in=[S.QUEUED, S.CLAIMED])
+
+
+def _cancel(messages: QuerySet[Message], code: str) -> int:
+    return messages.update(status=S.CANCELLED, code=code, lease_until=None, lease_token=None)

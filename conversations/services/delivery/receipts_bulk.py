@@ -1,0 +1,77 @@
+"""Receipts that only move messages on, many at once: a provider sends several for each message, so they cost no more
+than a message does.
+
+What a receipt can mean beside that is in receipts.py, which any receipt may be left to: both move forward only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from django.utils import timezone
+
+from channels_out.events import Receipt
+from channels_out.kinds import ReceiptStatus
+from conversations.services.core.sql import column
+from conversations.services.tenants.account_cache import ACCOUNT_VERSION
+
+_RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
+
+# Each message is as far along as the furthest of its receipts. Its row is locked before it is looked at, in the order
+# in which others lock several. It is found by a subquery of its own and not by a join: a plan that was kept since the
+# table was small may otherwise read all that the account ever sent.
+_MOVE_ON = f"""
+    WITH said AS (
+        SELECT r.id, max(r.rank) AS rank, min(r.at) AS sent_at,
+               min(r.at) FILTER (WHERE r.rank >= 2) AS delivered_at, min(r.at) FILTER (WHERE r.rank >= 3) AS read_at
+        FROM unnest($2::text[], $3::int[], $4::timestamptz[]) AS r(id, rank, at)
+        WHERE $5::text IS NULL OR $5 = (
+            SELECT {ACCOUNT_VERSION} FROM channel_accounts a JOIN clients c ON c.id = a.client_id WHERE a.id = $1)
+        GROUP BY r.id
+    ), known AS MATERIALIZED (
+        SELECT said.*, m.id AS message
+        FROM said CROSS JOIN LATERAL (
+            SELECT m.id, m.chunk_id, m.part FROM conversation_messages m
+            WHERE m.channel_account_id = $1 AND m.provider_message_id = said.id AND m.provider_message_id <> ''
+            OFFSET 0) m
+        ORDER BY m.chunk_id, m.part
+    ), theirs AS MATERIALIZED (
+        SELECT known.*, COALESCE(array_position(ARRAY['sent', 'delivered', 'read'], m.status::text), 0) AS reached
+        FROM known CROSS JOIN LATERAL (
+            SELECT m.status FROM conversation_messages m WHERE m.id = known.message FOR UPDATE) m
+        WHERE m.status IN ('sending', 'unknown', 'sent', 'delivered', 'read')
+    ), moved AS (
+        UPDATE conversation_messages m
+        SET status = (ARRAY['sent', 'delivered', 'read'])[theirs.rank],
+            sent_at = COALESCE(m.sent_at, theirs.sent_at),
+            delivered_at = COALESCE(m.delivered_at, theirs.delivered_at),
+            read_at = COALESCE(m.read_at, theirs.read_at),
+            lease_token = NULL, lease_until = NULL
+        FROM theirs WHERE m.id = theirs.message AND theirs.reached < theirs.rank
+    )
+    SELECT id FROM theirs"""
+
+
+def among(said: Sequence[Receipt]) -> list[Receipt]:
+    """Those that only move a message on, and are all that is said of it here. A failure says more, and where the
+    provider counts its receipts, their order decides."""
+    more = {each.provider_message_id for each in said if _says_more(each)}
+    return [each for each in said if each.provider_message_id not in more]
+
+
+def _says_more(receipt: Receipt) -> bool:
+    return receipt.status == ReceiptStatus.FAILED or receipt.sequence is not None
+
+
+def apply(account_id: UUID, said: Sequence[Receipt], version: str | None = None) -> set[str]:
+    """The account's messages are as far along as these receipts say, or further, if they are on their way and known by
+    the provider's id; with a version, only if the account and its client are still of it (see known_accounts).
+
+    One statement, however many they are. Returns the provider's ids of these messages.
+    """
+    now = timezone.now()
+    ids = [each.provider_message_id for each in said]
+    ranks = [_RANK[each.status] for each in said]
+    times = [each.occurred_at or now for each in said]
+    return set(column(_MOVE_ON, account_id, ids, ranks, times, version))

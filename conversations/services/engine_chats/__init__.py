@@ -1,0 +1,1 @@
+"""Chats that an engine keeps on its own servers (Retell)."""

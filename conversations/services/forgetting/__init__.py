@@ -1,1 +1,0 @@
-"""What goes: by retention, by erasure; and what a legal hold keeps."""

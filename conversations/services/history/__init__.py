@@ -1,0 +1,1 @@
+"""Ended conversations: remembering, archiving, recall, search."""

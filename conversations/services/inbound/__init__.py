@@ -1,0 +1,1 @@
+"""What channels deliver: messages, provider events, unprocessed events and their replay."""

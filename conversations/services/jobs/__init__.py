@@ -1,0 +1,1 @@
+"""Scheduled and reporting work: the sweep, the forecast, overdue work, metrics."""

@@ -1,0 +1,323 @@
+"""The clock of a session: what happens to it next by itself, when, by which rule, and what holds it up.
+
+Where a time is decided by a statement of SQL, it is asked for by the same expressions (deadlines.py) by which
+the jobs find what is due, so that clock and jobs cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+
+from conversations.models import ChannelAccount, Conversation, EngineChat, Message, RollingSummary, SendPause, Turn
+from conversations.models import RetentionRule as R
+from conversations.models.retention import FOR_EVER
+from conversations.queue import SCHEDULES
+from conversations.services.core.deadlines import (
+    ARCHIVES_AT,
+    EXPIRES_AT,
+    HANDED_BACK_AT,
+    KEPT,
+    STALE_AT,
+    days,
+    kept_until,
+)
+from conversations.services.core.durations import in_words
+from conversations.services.core.sql import row
+from conversations.services.delivery.sending import UNKNOWN_HOLDS_BACK
+from conversations.services.retention import holds
+
+DISPATCHER = "dispatcher"
+SWEEP, ARCHIVE, CLEAN_UP = (
+    f"{job}, every {in_words(timedelta(minutes=SCHEDULES[job]))}" for job in ("sweep", "archive", "clean_up")
+)
+S = Message.Status
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """One thing that will happen.
+
+    what     a word: reply, send, stale, expired, handed_back, remembered, archived, deleted …
+    says     the same in a sentence
+    at       when it is due; None: not by itself
+    rule     why then
+    setting  where that is set, and what it says
+    job      who does it
+    held_by  what keeps it from happening although its time comes; '' for nothing
+    after    what must have happened before; '' for nothing
+    """
+
+    what: str
+    says: str
+    at: datetime | None
+    rule: str
+    setting: str
+    job: str
+    held_by: str = ""
+    after: str = ""
+
+
+def of(conversation: Conversation, now: datetime) -> list[Prospect]:
+    """What will happen to the session as it is now, the earliest first; what waits for something else last."""
+    found = [
+        *_reply(conversation),
+        *_sends(conversation, now),
+        *_summary(conversation),
+        *_chat(conversation),
+        *_life(conversation),
+    ]
+    return sorted(found, key=lambda each: (bool(each.held_by) or each.at is None, each.at or now))
+
+
+def next_of(prospects: Iterable[Prospect]) -> Prospect | None:
+    """The first that nothing holds up."""
+    return next((each for each in prospects if each.at and not each.held_by and not each.after), None)
+
+
+# --- replies and sends ------------------------------------------------------------------------------------------------
+def _reply(conversation: Conversation) -> Iterator[Prospect]:
+    turn = Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).first()
+    if turn:
+        yield Prospect(
+            "freed",
+            "A reply is being written; if its process dies, the session is free for another",
+            turn.lease_until,
+            "the lease of the turn is renewed while it runs",
+            f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s",
+            DISPATCHER if turn.streamed else SWEEP,
+        )
+    if not conversation.is_open or not conversation.reply_owed:
+        return
+    held = "a reply is being written" if turn else ""
+    if conversation.taken_over_at:
+        held = f"{conversation.taken_over_name or 'nobody yet'} has the session and owes the answer"
+    client, channel = conversation.client, conversation.channel
+    quiet = client.quiet_window(channel).total_seconds()
+    rule = "the quiet window after the last message, at most the longest wait after the first"
+    said = f"Quiet window on {channel}: {quiet:g} s; longest wait: {in_words(client.longest_wait)}"
+    if conversation.reply_attempts:
+        rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
+        said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
+    yield Prospect("reply", "The assistant writes a reply", conversation.reply_due_at, rule, said, DISPATCHER, held)
+
+
+def _sends(conversation: Conversation, now: datetime) -> Iterator[Prospect]:
+    """Oldest first: one that is not settled holds back those after it."""
+    unsettled = [S.QUEUED, S.CLAIMED, S.SENDING, S.UNKNOWN]
+    found = Message.objects.filter(conversation=conversation, status__in=unsettled).select_related("channel_account")
+    before = ""
+    for message in found.order_by("chunk_id", "part"):
+        prospect = _send(message, before, now)
+        if prospect:
+            yield prospect
+        if message.status != S.UNKNOWN or (message.sending_at and message.sending_at >= now - UNKNOWN_HOLDS_BACK):
+            before = before or "the message before it"
+
+
+def _send(message: Message, before: str, now: datetime) -> Prospect | None:
+    part = f"message {message.chunk_id}, part {message.part} of {message.parts}"
+    lease = f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s"
+    if message.status == S.UNKNOWN:
+        until = message.sending_at + UNKNOWN_HOLDS_BACK if message.sending_at else None
+        if until is None or until < now:
+            return None
+        says = f"It is unclear whether {part} arrived: those after it wait no longer"
+        return Prospect("unheld", says, until, "what is unclear holds the rest back for a minute", "", DISPATCHER)
+    if message.status in (S.CLAIMED, S.SENDING):
+        says = f"{part.capitalize()} is being sent; if its process dies, "
+        says += "it is sent by another" if message.status == S.CLAIMED else "it is unclear whether it arrived"
+        return Prospect("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
+    pause = SendPause.objects.filter(
+        channel_account=message.channel_account_id, to_address__in=["", message.to_address], until__gt=message.due_at
+    )
+    paused = pause.order_by("-until").values_list("until", flat=True).first()
+    rule = "as soon as it is said"
+    if message.attempts:
+        rule = f"tried {message.attempts} times of {settings.SEND_ATTEMPTS}: longer each time"
+    if paused:
+        rule = "the provider throttles"
+    setting = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s" if message.attempts else ""
+    held = before or _account_trouble(message.channel_account)
+    return Prospect("send", f"{part.capitalize()} is sent", paused or message.due_at, rule, setting, DISPATCHER, held)
+
+
+def _account_trouble(account: ChannelAccount | None) -> str:
+    if account is None:
+        return "there is no account"
+    if not account.is_active:
+        return "the account is switched off"
+    return "the account is refused by its provider" if account.health != ChannelAccount.Health.OK else ""
+
+
+# --- what is done beside ----------------------------------------------------------------------------------------------
+def _summary(conversation: Conversation) -> Iterator[Prospect]:
+    rolling = RollingSummary.objects.filter(conversation=conversation, due_at__isnull=False).first()
+    if rolling and conversation.is_open:
+        rule = f"tried {rolling.attempts} times, last: {rolling.error}" if rolling.error else "what left the prompt"
+        says = "What fell out of the prompt is absorbed by the summary"
+        yield Prospect("summarised", says, rolling.due_at, rule, "", "summarise, asked for by the sweep")
+    if conversation.remember_due_at:
+        rule = "at the end of a session"
+        if conversation.remember_error:
+            rule = f"tried {conversation.remember_attempts} times, last: {conversation.remember_error}"
+        says = "The session is remembered: final summary, transcript in memory"
+        job = "remember_ended, asked for by the sweep"
+        yield Prospect("remembered", says, conversation.remember_due_at, rule, "", job)
+
+
+def _chat(conversation: Conversation) -> Iterator[Prospect]:
+    for chat in EngineChat.objects.filter(conversation=conversation, due_at__isnull=False):
+        says = (
+            "The session is closed: its agent ended the chat" if conversation.is_open else "Its chat at Retell is ended"
+        )
+        yield Prospect("chat_settled", says, chat.due_at, "one ends with the other", "", "settle_chats")
+
+
+# --- its life ---------------------------------------------------------------------------------------------------------
+_ENDS = f"COALESCE(s.ended_at, {EXPIRES_AT})"
+_RULES = (R.GUESTS, R.SESSIONS, R.TURNS, R.RECEIPTS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """What the statement says: `kept` is, for each rule, its days and when they are over."""
+
+    stale: datetime
+    expires: datetime
+    handed_back: datetime | None
+    archives: datetime
+    kept: dict[str, tuple[int, datetime]]
+    has: dict[str, bool]
+
+
+def _times(conversation: Conversation) -> _Times:
+    """As long as a session is open, what counts from its end counts from when it will expire."""
+    status = "'expired'" if conversation.is_open else "s.status"
+    asked = [(rule.value, days(rule, status), kept_until(rule, _ENDS, status)) for rule in _RULES]
+    asked += [("archived", days(R.SESSIONS, "'archived'"), kept_until(R.SESSIONS, _ENDS, "'archived'"))]
+    asked += [(rule.value, days(rule), kept_until(rule)) for rule in (R.WEB, R.MEMORY)]
+    has = [f"EXISTS (SELECT 1 FROM {table} t WHERE t.conversation_id = s.id)" for table in _BELOW.values()]
+    columns = [STALE_AT, EXPIRES_AT, HANDED_BACK_AT, ARCHIVES_AT.format(ended=_ENDS)]
+    columns += [part for _, number, until in asked for part in (number, until)]
+    found = row(
+        f"""
+        SELECT {", ".join([*columns, *has])}
+        FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
+        LEFT JOIN memories m ON m.conversation_id = s.id
+        WHERE s.id = $1
+        """,
+        conversation.pk,
+    )
+    assert found is not None  # noqa: S101 - the caller has just read the session
+    kept = {name: (found[4 + 2 * n], found[5 + 2 * n]) for n, (name, *_) in enumerate(asked)}
+    rest = found[4 + 2 * len(asked) :]
+    stale, expires, handed_back, archives = found[:4]
+    return _Times(stale, expires, handed_back, archives, kept, dict(zip(_BELOW, rest, strict=True)))
+
+
+_BELOW = {R.TURNS.value: "conversation_turns", R.RECEIPTS.value: "conversation_messages"}
+
+
+def _life(conversation: Conversation) -> Iterator[Prospect]:
+    times = _times(conversation)
+    if conversation.is_open:
+        yield from _open(conversation, times)
+    if not (conversation.is_open and conversation.channel == "web"):
+        yield from _ended(conversation, times)
+
+
+def _open(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
+    client = conversation.client
+    if conversation.channel == "web":
+        yield from _deletion(conversation, times, R.WEB, "deleted", "The session is deleted")
+        held = "sessions on the web do not age"
+    else:
+        held = f"{conversation.taken_over_name or 'nobody yet'} has the session: it does not age"
+        held = held if conversation.taken_over_at else ""
+    if conversation.taken_over_at:
+        yield Prospect(
+            "handed_back",
+            f"The assistant has it again, if {conversation.taken_over_name or 'nobody'} does nothing",
+            times.handed_back,
+            "nobody did anything for so long",
+            f"A takeover ends after: {in_words(client.hand_back_after)}",
+            SWEEP,
+        )
+    if conversation.status == "active" and times.stale < times.expires:
+        setting = f"A session becomes stale after: {in_words(client.stale_after)}"
+        yield Prospect(
+            "stale", "The session becomes stale", None if held else times.stale, "no message", setting, SWEEP, held
+        )
+    rule = "no message; extended by its agent" if times.expires == conversation.extended_until else "no message"
+    setting = f"A session expires after: {in_words(client.expire_after)}"
+    yield Prospect("expired", "The session expires", None if held else times.expires, rule, setting, SWEEP, held)
+
+
+def _ended(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
+    after = "expired" if conversation.is_open else ""
+    guest = conversation.is_guest and conversation.status not in ("closed", "archived")
+    if guest:
+        yield from _deletion(conversation, times, R.GUESTS, "deleted", "The guest's session is deleted", after)
+    elif not (conversation.is_guest or conversation.archived_at):
+        yield from _archive(conversation, times, after)
+    if not guest:
+        yield from _deletion(conversation, times, R.SESSIONS, "deleted", "The session is deleted", after)
+    for rule, says in ((R.TURNS, "What the model was given is deleted"), (R.RECEIPTS, "Its sends are deleted")):
+        if times.has[rule.value]:
+            yield from _deletion(conversation, times, rule, f"{rule.value}_deleted", says, after)
+    if times.kept[R.MEMORY.value][1]:
+        yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", "What memory has of it is deleted", after)
+
+
+def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[Prospect]:
+    if not conversation.is_open and not conversation.remembered_at and not conversation.remember_due_at:
+        return  # its memory is deleted already, or it never had any
+    held = holds.reason_for(conversation)
+    is_due = conversation.remembered_at and not conversation.remember_due_at
+    setting = f"A session is archived after: {in_words(conversation.client.archive_after)}"
+    says = "The session is archived: its entries are in memory alone"
+    after = after or ("" if is_due else "remembered")
+    yield Prospect(
+        "archived", says, times.archives, "so long after its end", setting, ARCHIVE, held and f"hold: {held}", after
+    )
+
+
+def _deletion(
+    conversation: Conversation, times: _Times, rule: R, what: str, says: str, after: str = ""
+) -> Iterator[Prospect]:
+    number, at = times.kept[rule.value]
+    if rule == R.SESSIONS and _archived_before(conversation, times, at, number):
+        number, until = times.kept["archived"]
+        at, after = max(until, times.archives), "archived"
+    if number >= FOR_EVER:
+        return
+    held = holds.reason_for(conversation)
+    default = number == int(getattr(settings, KEPT[rule].setting))
+    setting = (
+        f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
+    )
+    job = SWEEP if rule == R.GUESTS else CLEAN_UP
+    yield Prospect(what, says, at, str(rule.label), setting, job, held and f"hold: {held}", after)
+
+
+def _archived_before(conversation: Conversation, times: _Times, at: datetime, number: int) -> bool:
+    """Whether it will be archived by then, so that the days of archived sessions count."""
+    if conversation.archived_at or conversation.is_guest or holds.reason_for(conversation):
+        return False
+    will_be = conversation.is_open or conversation.remembered_at or conversation.remember_due_at
+    return bool(will_be) and times.archives <= at
+
+
+# --- why it happened --------------------------------------------------------------------------------------------------
+def why(data: dict[str, Any]) -> str:
+    """The rule by which a line of the ledger came about, where it notes one."""
+    if not (rule := data.get("rule")):
+        return ""
+    seconds, since = data.get("seconds"), str(data.get("since") or "")
+    length = f" = {in_words(timedelta(seconds=float(seconds)))}" if seconds is not None else ""
+    return f"rule {rule}{length}" + (f", since {since[:19].replace('T', ' ')}" if since else "")

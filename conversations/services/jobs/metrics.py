@@ -1,0 +1,195 @@
+"""The figures of the first page: what is going on now and what went on in the last day.
+
+Each question reads what is open, due or young through an index that holds only that, never a table as a whole, so that
+a million ended sessions cost nothing. The index is named with each. OFFSET 0 keeps a plan from beginning with all the
+sessions of a client instead. `client_ids` None means every client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from conversations.services.core.sql import rows
+
+HOURS = 24
+
+ClientIds = Sequence[UUID] | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSessions:
+    """How many sessions of a channel and status are open, and how many of these are guests'."""
+
+    channel: str
+    status: str
+    count: int
+    guests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What was said in an hour of the clock, by people and to them. The last of a day is not over yet."""
+
+    start: datetime
+    messages: int
+    replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The last 24 hours of the clock. Reply times: seconds from a message to the assistant's next word; None: none."""
+
+    hours: list[Hour]
+    median_seconds: float | None
+    slow_seconds: float | None  # 95 of 100 were faster
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """How many wait for something, and since when the first of them."""
+
+    count: int
+    since: datetime | None
+    first: UUID | None  # the conversation
+
+
+def open_sessions(client_ids: ClientIds) -> list[OpenSessions]:
+    """Index: open_conversations_of_client, or conversations_by_status for every client."""
+    found = _rows(
+        """
+        SELECT s.channel, s.status, count(*), count(*) FILTER (WHERE s.is_guest)
+        FROM conversations s WHERE s.status IN ('active', 'stale') {of_clients}
+        GROUP BY s.channel, s.status ORDER BY s.channel, s.status
+        """,
+        client_ids,
+    )
+    return [OpenSessions(*row) for row in found]
+
+
+def day(client_ids: ClientIds, now: datetime) -> Day:
+    """Index: said_of_late."""
+    first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
+    found = _rows(
+        """
+        SELECT date_trunc('hour', said_at, 'UTC') AS hour,
+            count(*) FILTER (WHERE role IN ('user', 'voice')),
+            count(*) FILTER (WHERE role = 'ai'),
+            percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM said_at - asked_at)::float)
+                FILTER (WHERE role = 'ai' AND author_id IS NULL AND asked_by IN ('user', 'voice'))
+        FROM (
+            SELECT c.role, c.author_id, c.created_at AS said_at, lag(c.created_at) OVER w AS asked_at,
+                lag(c.role) OVER w AS asked_by
+            FROM (
+                SELECT conversation_id, position, role, author_id, created_at FROM conversation_chunks
+                WHERE created_at >= $1 AND role IN ('user', 'voice', 'ai') OFFSET 0
+            ) AS c {join} WHERE true {of_clients}
+            WINDOW w AS (PARTITION BY c.conversation_id ORDER BY c.position)
+        ) AS said
+        GROUP BY GROUPING SETS ((hour), ())
+        """,
+        client_ids,
+        first,
+        join="JOIN conversations s ON s.id = c.conversation_id" if client_ids is not None else "",
+    )
+    median, slow = next((row[3] for row in found if row[0] is None and row[3]), (None, None))
+    said = {row[0]: row[1:3] for row in found}
+    starts = [first + timedelta(hours=number) for number in range(HOURS)]
+    return Day([Hour(start, *said.get(start, (0, 0))) for start in starts], median, slow)
+
+
+def waiting_for_staff(client_ids: ClientIds) -> Queue:
+    """Those that were left to a person, and those in which whoever has them owes an answer. Indexes: needs_staff and
+    reply_owed."""
+    return _queue(
+        """
+        SELECT count(*), min(s.since), (array_agg(s.id ORDER BY s.since))[1]
+        FROM (
+            SELECT id, client_id, needs_staff_since AS since FROM conversations WHERE needs_staff_since IS NOT NULL
+            UNION ALL
+            SELECT id, client_id, burst_began_at FROM conversations
+            WHERE reply_owed AND taken_over_at IS NOT NULL AND needs_staff_since IS NULL
+        ) AS s WHERE true {of_clients}
+        """,
+        client_ids,
+    )
+
+
+def due_replies(client_ids: ClientIds, now: datetime) -> Queue:
+    """Index: reply_owed."""
+    return _queue(
+        """
+        SELECT count(*), min(s.reply_due_at), (array_agg(s.id ORDER BY s.reply_due_at))[1]
+        FROM conversations s
+        WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < $1 {of_clients}
+        """,
+        client_ids,
+        now,
+    )
+
+
+def unsent_messages(client_ids: ClientIds, now: datetime) -> Queue:
+    """Index: messages_unsettled."""
+    return _messages("status = 'queued' AND due_at < $1", "due_at", client_ids, now)
+
+
+def unclear_messages(client_ids: ClientIds) -> Queue:
+    """Those of which nobody knows whether they arrived. Index: messages_unsettled."""
+    return _messages("status = 'unknown'", "created_at", client_ids)
+
+
+def failed_messages(client_ids: ClientIds, now: datetime) -> Queue:
+    """Those of the last 24 hours. Index: messages_failed."""
+    since = now - timedelta(hours=HOURS)
+    return _messages("status = 'failed' AND failed_at >= $1", "failed_at", client_ids, since)
+
+
+def failed_replies(client_ids: ClientIds, now: datetime) -> Queue:
+    """Attempts of the last 24 hours. Index: turns_failed."""
+    return _queue(
+        """
+        SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
+        FROM (
+            SELECT conversation_id, ended_at AS since FROM conversation_turns
+            WHERE status = 'failed' AND ended_at >= $1 OFFSET 0
+        ) AS failed JOIN conversations s ON s.id = conversation_id WHERE true {of_clients}
+        """,
+        client_ids,
+        now - timedelta(hours=HOURS),
+    )
+
+
+def broken_accounts(client_ids: ClientIds) -> int:
+    """Accounts that their providers refuse. The table is small."""
+    return _queue(
+        "SELECT count(*), NULL, NULL FROM channel_accounts s WHERE s.health = 'broken' AND s.is_active {of_clients}",
+        client_ids,
+    ).count
+
+
+def _messages(which: str, since: str, client_ids: ClientIds, *values: Any) -> Queue:
+    return _queue(
+        f"""
+        SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
+        FROM (
+            SELECT conversation_id, {since} AS since FROM conversation_messages WHERE {which} OFFSET 0
+        ) AS found JOIN conversations s ON s.id = conversation_id WHERE true {{of_clients}}
+        """,
+        client_ids,
+        *values,
+    )
+
+
+def _queue(statement: str, client_ids: ClientIds, *values: Any) -> Queue:
+    return Queue(*_rows(statement, client_ids, *values)[0])
+
+
+def _rows(statement: str, client_ids: ClientIds, *values: Any, join: str = "") -> list[tuple[Any, ...]]:
+    """The rows of the statement, in which {of_clients} narrows `s` down to the clients: their ids come last."""
+    if client_ids is None:
+        return rows(statement.format(of_clients="", join=join), *values)
+    of_clients = f"AND s.client_id = ANY(${len(values) + 1}::uuid[])"
+    return rows(statement.format(of_clients=of_clients, join=join), *values, list(client_ids))

@@ -1,0 +1,68 @@
+"""What is due and not begun: how it shows that a worker is missing, whatever the workers say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from conversations.models import Conversation, Turn
+from conversations.services.core.sql import row
+from conversations.services.delivery.throttles import NOT_PAUSED
+
+LATE_SECONDS = 60
+UNATTENDED_AFTER = timedelta(seconds=20)  # a dispatcher looks several times a second
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The age in seconds of the oldest due reply that nobody has claimed and of the oldest due unsent message."""
+
+    oldest_reply_seconds: float
+    oldest_message_seconds: float
+
+    @property
+    def late(self) -> str:
+        """What waits too long, in a sentence; '' if nothing does."""
+        if max(self.oldest_reply_seconds, self.oldest_message_seconds) < LATE_SECONDS:
+            return ""
+        return "Due replies or messages wait for more than a minute: is the dispatcher running (manage.py dispatch)?"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the API."""
+        return asdict(self)
+
+
+def look() -> Waiting:
+    """How long the oldest have been waiting now."""
+    found = row(
+        f"""
+        SELECT
+            GREATEST((
+             SELECT COALESCE(EXTRACT(epoch FROM now() - min(t.lease_until)), 0)::float FROM conversation_turns t
+             WHERE t.status = 'running' AND t.streamed AND t.lease_until < now()),
+             (SELECT COALESCE(EXTRACT(epoch FROM now() - min(s.reply_due_at)), 0)::float FROM conversations s
+             WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < now() AND NOT EXISTS (
+                SELECT FROM conversation_turns t
+                WHERE t.conversation_id = s.id AND t.status = 'running' AND t.lease_until >= now()))),
+            (SELECT COALESCE(EXTRACT(epoch FROM now() - min(m.due_at)), 0)::float FROM conversation_messages m
+             JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
+             WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()")})
+        """
+    )
+    return Waiting(*found) if found else Waiting(0, 0)
+
+
+def unattended_since(conversation: Conversation, turns: Iterable[Turn], now: datetime) -> datetime | None:
+    """Since when a reply in the session is due that nobody writes, where that is longer than a dispatcher takes.
+
+    turns: the session's newest
+    """
+    running = next((turn for turn in turns if turn.status == Turn.Status.RUNNING), None)
+    if running:
+        since: datetime | None = running.lease_until
+    else:
+        is_due = conversation.is_open and conversation.reply_owed and conversation.taken_over_at is None
+        since = conversation.reply_due_at if is_due else None
+    return since if since and since < now - UNATTENDED_AFTER else None

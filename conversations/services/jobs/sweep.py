@@ -1,0 +1,145 @@
+"""How sessions age: set by set, in batches that skip what somebody else holds, so that no sweep stops a message.
+
+Ended sessions are not looked at: every statement starts from the index of the open ones, or of the expired guests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from conversations.models import RetentionRule
+from conversations.services.contacts import duplicates
+from conversations.services.core import idempotency
+from conversations.services.core.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SWEPT, kept_until, sweep_due
+from conversations.services.core.sql import alone, column, row, rows
+from conversations.services.delivery import sending, throttles
+from conversations.services.inbound import replay
+from conversations.services.replies import leases
+from conversations.services.retention.retention import guests_due, guests_due_sql, purge_guests
+from conversations.services.tenants import sign_in_limits
+from conversations.services.transitions import takeover
+
+__all__ = ["Progress", "SweepReport", "alone", "guests_due", "preview", "purge_guests", "sweep"]
+
+BATCH = 2_000
+Progress = Callable[[str, int], None]
+
+# What the ledger says of the rule: its name, how long it was (seconds), and from when that counted.
+_BY_RULE = "jsonb_build_object('rule', '{}', 'seconds', extract(epoch from span), 'since', since)"
+
+# One look says what is to be done; each batch looks again at its own.
+LOOK = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
+
+_MARK_STALE = f"""
+    WITH due AS (
+        SELECT s.id, c.stale_after AS span, {AGE_SINCE} AS since {sweep_due("stale")} AND s.id = ANY($2)
+        FOR NO KEY UPDATE OF s SKIP LOCKED),
+    moved AS (UPDATE conversations s SET status = 'stale' FROM due
+              WHERE s.id = due.id RETURNING s.id, due.span, due.since)
+    INSERT INTO conversation_events
+        (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+    SELECT id, 'stale', 'active', 'stale', 'no message within stale_after', 'system', 'sweep',
+           {_BY_RULE.format("stale_after")}, $1 FROM moved
+    RETURNING conversation_id"""
+
+_EXPIRE = f"""
+    WITH due AS (
+        SELECT s.id, s.status AS before, c.expire_after AS span, {AGE_SINCE} AS since {sweep_due("expired")}
+            AND s.id = ANY($2)
+        FOR NO KEY UPDATE OF s SKIP LOCKED),
+    moved AS (
+        UPDATE conversations s
+        SET status = 'expired', ended_at = $1, ended_by = 'timeout', end_reason = 'no message within expire_after',
+            reply_owed = false, needs_staff_since = NULL,
+            remember_due_at = CASE WHEN s.is_guest THEN NULL ELSE $1::timestamptz END
+        FROM due WHERE s.id = due.id RETURNING s.id, due.before, due.span, due.since),
+    unsent AS (
+        UPDATE conversation_messages m
+        SET status = 'cancelled', code = 'expired', lease_until = NULL, lease_token = NULL
+        FROM moved WHERE m.conversation_id = moved.id AND m.status IN ('queued', 'claimed'))
+    INSERT INTO conversation_events
+        (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+    SELECT id, 'expired', before, 'expired', 'no message within expire_after', 'system', 'sweep',
+           {_BY_RULE.format("expire_after")}, $1 FROM moved
+    RETURNING conversation_id"""
+
+_TRIM_TOMBSTONES = (
+    "WITH gone AS (DELETE FROM message_tombstones WHERE expires_at < $1 RETURNING 1) SELECT count(*) FROM gone"
+)
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What a sweep did, or would do (then `examples` names some of the sessions)."""
+
+    stale: int = 0
+    expired: int = 0
+    purged: int = 0
+    recovered: int = 0
+    tombstones: int = 0
+    handed_back: int = 0
+    replayed: int = 0
+    skipped: bool = False
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+
+def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> SweepReport:
+    """Every session is as old as it should be at `now`, expired guests are gone, what dead processes held is free, and
+    what we failed to process was tried again.
+
+    Harmless to repeat and to interrupt: each batch is a statement of its own. While one sweep runs another returns at
+    once, `skipped`.
+    """
+    report = SweepReport()
+    with alone("convo.sweep") as only_one:
+        if not only_one:
+            report.skipped = True
+            return report
+        due: dict[str, list[UUID]] = dict(rows(LOOK, now))
+        report.handed_back = takeover.hand_back_abandoned(due.get("handed_back", []), now)
+        report.expired = _in_batches(_EXPIRE, due.get("expired", []), now, partial(progress, "expired"))
+        report.stale = _in_batches(_MARK_STALE, due.get("stale", []), now, partial(progress, "stale"))
+        report.purged = purge_guests(now, progress)
+        duplicates.note_recent(now)
+        report.recovered = leases.recover(now) + sending.recover(now)
+        idempotency.trim(now)
+        throttles.forget(now)
+        sign_in_limits.forget(now)
+        [report.tombstones] = column(_TRIM_TOMBSTONES, now)
+        report.replayed = replay.retry_failed(now)
+    return report
+
+
+def preview(now: datetime, examples: int = 3) -> SweepReport:
+    """What a sweep at `now` would do. Nothing changes. Guests that would expire are counted as purged
+    too, where the purge would not leave them for later."""
+    report = SweepReport()
+    gone_at = kept_until(RetentionRule.GUESTS, since="$1")
+    free = f"EXISTS (SELECT FROM contacts p WHERE p.id = s.contact_id AND {FREE})"
+    expiring_guests = f"{sweep_due('expired')} AND s.is_guest AND {gone_at} <= $1 AND {free}"
+    for name, due in [
+        *((what, sweep_due(what)) for what in SWEPT),
+        ("purged", guests_due_sql()),
+        ("purged", expiring_guests),
+    ]:
+        setattr(report, name, getattr(report, name) + _count(due, now))
+        found = report.examples.setdefault(name, [])
+        found += [str(pk) for pk in column(f"SELECT s.id {due} LIMIT $2", now, examples - len(found))]
+    return report
+
+
+def _in_batches(statement: str, due: Sequence[UUID], now: datetime, progress: Callable[[int], None]) -> int:
+    total = 0
+    for start in range(0, len(due), BATCH):
+        total += len(rows(statement, now, due[start : start + BATCH]))
+        progress(total)
+    return total
+
+
+def _count(due: str, now: datetime) -> int:
+    found = row(f"SELECT count(*) {due}", now)
+    return int(found[0]) if found else 0

@@ -1,1 +1,0 @@
-"""What is remembered of ended sessions, and found again."""

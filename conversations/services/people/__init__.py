@@ -1,1 +1,0 @@
-"""Who writes to a client, under which addresses, and what they want no more of."""

@@ -1,0 +1,1 @@
+"""Replies of the assistant: claim, prompt, engine, commit; sent or streamed."""

@@ -1,0 +1,297 @@
+"""The dispatcher: claims what the rows say is due, and waits for models and providers on many threads at once.
+
+Two kinds of threads, so that nobody holds a database connection while waiting for the network: a few write rows, each
+with a connection of its own; many wait, and know plain values only. A piece of work goes from one kind to the other:
+
+    reply   claim ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or fail (rows)
+    send    claim ─► begin   (rows) ─► provider (waits) ─► succeeded or failed (rows)
+
+Any number of dispatchers share the work. What one holds when it is killed comes free when its leases run out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+from django.utils import timezone
+
+from channels_out.contract import SendResult
+from channels_out.errors import SendError
+from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.engines.registry import engine_for
+from conversations.models import Message
+from conversations.services.delivery import read_marks
+from conversations.services.delivery import sending as delivery
+from conversations.services.engine_chats import chats
+from conversations.services.history import recall
+from conversations.services.replies import leases, replies
+from memory.recall import Near
+
+log = logging.getLogger(__name__)
+
+ROW_THREADS = 6
+MARK_THREADS = 4
+TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
+RECOVER_EVERY_SECONDS = 1.0
+DATABASE_AWAY_SECONDS = 60.0
+EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
+CRASHED = EngineError("Its process died each time it was tried.", code=replies.CRASHED, retryable=False)
+
+
+class Dispatcher:
+    """One resident process. `run` returns once `stop` was called and what was begun has ended, or after `patience`."""
+
+    def __init__(self, patience: float = 25.0) -> None:
+        self.patience = patience
+        self.stopping = threading.Event()
+        self._wake = threading.Event()
+        self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="rows")
+        self._engines = ThreadPoolExecutor(settings.DISPATCH_REPLIES, thread_name_prefix="engine")
+        self._providers = ThreadPoolExecutor(settings.DISPATCH_SENDS, thread_name_prefix="provider")
+        self._marks = ThreadPoolExecutor(MARK_THREADS, thread_name_prefix="mark")
+        self._marks_free = threading.BoundedSemaphore(MARK_THREADS)
+        self._guard = threading.Lock()
+        self._turns: set[UUID] = set()
+        self._suspects: set[UUID] = set()  # one at a time: whose turn it is that takes processes down comes out so
+        self._messages: set[UUID] = set()
+        self._renewed = self._recovered = 0.0
+
+    def run(self) -> int:
+        """Claim until stopped. Returns how much was given back unfinished, whose threads still wait."""
+        log.info("dispatcher started: replies=%s sends=%s", settings.DISPATCH_REPLIES, settings.DISPATCH_SENDS)
+        away = 0.0
+        while not self.stopping.is_set():
+            try:
+                close_old_connections()
+                busy = self.tick()
+                away = 0.0
+            except (OperationalError, InterfaceError):
+                connection.close()
+                away = min(away * 2 or 0.1, 2.0)
+                log.warning("the database is away: trying again in %.1f s", away)
+                self.stopping.wait(away)
+                continue
+            if not busy:
+                self._wake.wait(settings.DISPATCH_POLL_SECONDS)
+                self._wake.clear()
+        return self._finish()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.stopping.set()
+        self._wake.set()
+
+    def tick(self) -> bool:
+        """One look at the rows. Returns whether anything was claimed."""
+        self._keep_leases()
+        claimed = 0
+        if room := settings.DISPATCH_REPLIES - len(self._turns):
+            for turn in leases.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
+                self._hold(self._turns, turn.turn_id)
+                if turn.suspect:
+                    self._suspects = {turn.turn_id}
+                self._after(self._rows.submit(self._reply, turn), self._turns, turn.turn_id)
+                claimed += 1
+        if room := settings.DISPATCH_SENDS - len(self._messages):
+            token, messages = delivery.claim(timezone.now(), room)
+            for message_id in messages:
+                self._hold(self._messages, message_id)
+                self._after(self._rows.submit(self._send, message_id, token), self._messages, message_id)
+                claimed += 1
+        return claimed > 0
+
+    # --- a reply ------------------------------------------------------------------------------------------------------
+
+    def _reply(self, turn: leases.Claim) -> Future[Any] | None:
+        if turn.exhausted:
+            written(replies.fail, turn.turn_id, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
+            return None
+        if turn.recalls and (question := written(recall.question_of, turn.conversation_id)):
+            self._mark_read(turn)
+            return self._engines.submit(self._recall, turn, question)
+        return self._prepare(turn, mark=True)
+
+    def _recall(self, turn: leases.Claim, question: recall.Question) -> Future[Any]:
+        near = question.ask_network()
+        return self._rows.submit(self._told, turn, question, near)
+
+    def _told(self, turn: leases.Claim, question: recall.Question, near: Near | None) -> Future[Any] | None:
+        recalled(question, near)
+        return self._prepare(turn, mark=False)
+
+    def _prepare(self, turn: leases.Claim, *, mark: bool) -> Future[Any] | None:
+        prepared = written(replies.prepare, turn.turn_id)
+        if prepared is None:
+            return None
+        if mark:
+            self._mark_read(turn)
+        return self._engines.submit(self._ask, turn.turn_id, *prepared)
+
+    def _mark_read(self, turn: leases.Claim) -> None:
+        """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
+        mark = written(read_marks.of_newest, turn.conversation_id)
+        if mark and self._marks_free.acquire(blocking=False):
+            self._marks.submit(self._show, mark, turn.turn_id)
+
+    def _show(self, mark: read_marks.ReadMark, turn_id: UUID) -> None:
+        try:
+            self.stopping.wait(TYPING_AFTER_SECONDS)
+            with self._guard:
+                writing = turn_id in self._turns
+            mark.show(typing=writing)
+        finally:
+            self._marks_free.release()
+
+    def _ask(self, turn_id: UUID, request: ReplyRequest, engine: str) -> Future[Any]:
+        outcome = ask(engine, chats.writing_with(request, self._write))
+        settle = replies.commit if isinstance(outcome, Reply) else replies.fail
+        return self._rows.submit(written, settle, turn_id, outcome, timezone.now())
+
+    def _write(self, work: Callable[..., Any], *values: Any) -> Any:
+        """The result of work on rows, asked for by a thread that has no connection."""
+        return self._rows.submit(written, work, *values).result()
+
+    # --- a send -------------------------------------------------------------------------------------------------------
+
+    def _send(self, message_id: UUID, token: UUID) -> Future[Any] | None:
+        sending = written(delivery.begin, message_id, token, timezone.now())
+        return self._providers.submit(self._deliver, sending) if sending else None
+
+    def _deliver(self, sending: delivery.Sending) -> Future[Any]:
+        outcome = deliver(sending)
+        settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
+        return self._rows.submit(written, settle, sending, outcome, timezone.now())
+
+    # --- what is held -------------------------------------------------------------------------------------------------
+
+    def _hold(self, held: set[UUID], pk: UUID) -> None:
+        with self._guard:
+            held.add(pk)
+
+    def _after(self, step: Future[Any], held: set[UUID], pk: UUID) -> None:
+        """Let go of `pk` when the step has ended, or whatever step it handed on to."""
+
+        def ended(done: Future[Any]) -> None:
+            error = done.exception()
+            following = None if error else done.result()
+            if error:
+                log.error("a step failed, its lease will run out: %s", pk, exc_info=error)
+            if isinstance(following, Future):
+                self._after(following, held, pk)
+                return
+            with self._guard:
+                held.discard(pk)
+            self._wake.set()
+
+        step.add_done_callback(ended)
+
+    def _keep_leases(self) -> None:
+        now = time.monotonic()
+        if now - self._renewed >= settings.LEASE_SECONDS / 3:
+            self._renewed = now
+            with self._guard:
+                turns, messages = list(self._turns), list(self._messages)
+            leases.renew(turns, timezone.now())
+            delivery.renew(messages, timezone.now())
+        if now - self._recovered >= RECOVER_EVERY_SECONDS:
+            self._recovered = now
+            if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
+                log.warning("freed what a dead dispatcher held: %s", freed)
+
+    def _finish(self) -> int:
+        """Wait for what was begun, then give back what is left."""
+        deadline = time.monotonic() + self.patience
+        while (self._turns or self._messages) and time.monotonic() < deadline:
+            try:
+                self._keep_leases()
+            except (OperationalError, InterfaceError):
+                connection.close()
+            time.sleep(0.05)
+        with self._guard:
+            turns, messages = list(self._turns), list(self._messages)
+        written(release, turns, messages)
+        close_connections(self._rows, ROW_THREADS, self.patience)
+        for pool in (self._marks, self._providers, self._engines, self._rows):
+            pool.shutdown(wait=False, cancel_futures=True)
+        log.info("dispatcher stopped: given back %s replies and %s sends", len(turns), len(messages))
+        return len(turns) + len(messages)
+
+
+def close_connections(pool: ThreadPoolExecutor, threads: int, patience: float) -> None:
+    """Every thread of the pool closes its own, together, so that none does it twice and another never; and so do we."""
+    together = threading.Barrier(threads)
+
+    def close() -> None:
+        together.wait(patience)
+        connection.close()
+
+    wait([pool.submit(close) for _ in range(threads)], timeout=patience)
+    connection.close()
+
+
+def recalled(question: recall.Question, near: Near | None) -> None:
+    """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
+    try:
+        written(recall.keep, question, near, timezone.now())
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("nothing is recalled: conversation=%s", question.conversation_id)
+
+
+def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
+    """What the engine says, or how it failed; whatever it raises is a failure of the turn, never of the thread."""
+    began = time.monotonic()
+    try:
+        reply = engine_for(engine).reply(request)
+        if reply.last_token_ms is None:
+            reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
+        return reply  # noqa: TRY300 - the two ways out stand together
+    except EngineError as error:
+        return error
+    except Exception as error:
+        log.exception("engine crashed: conversation=%s", request.conversation_id)
+        return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
+
+
+def deliver(sending: delivery.Sending) -> SendResult | SendError:
+    """What the provider says; whatever an adapter raises beside SendError leaves it unclear whether the bytes went."""
+    try:
+        return sending.send()
+    except SendError as error:
+        return error
+    except Exception as error:
+        log.exception("adapter crashed: message=%s", sending.message_id)
+        return SendError(f"The adapter crashed: {type(error).__name__}.", code="adapter_crashed", ambiguous=True)
+
+
+def written(work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of work on rows, tried again while the database is away: what a provider said is worth waiting for."""
+    deadline = time.monotonic() + DATABASE_AWAY_SECONDS
+    while True:
+        try:
+            close_old_connections()
+            return work(*arguments)
+        except (OperationalError, InterfaceError):
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def release(turns: list[UUID], messages: list[UUID]) -> None:
+    """What we began and did not end is free at once; what was being sent stays as it is until its lease runs out."""
+    now = timezone.now()
+    leases.give_back(turns, now)
+    Message.objects.filter(pk__in=messages, status=Message.Status.CLAIMED).update(
+        status=Message.Status.QUEUED, lease_until=None, lease_token=None
+    )

@@ -1,0 +1,131 @@
+"""What the model is given of a session: its own rows alone, never global memory, within the assistant's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from conversations.models import Assistant, Conversation, Role, Step
+from conversations.services.core import redaction
+from conversations.services.core.sql import rows
+from conversations.services.replies import summaries
+from memory import languages
+from memory.context import Entry, Prompt, SessionView, build_prompt
+
+HISTORY_LENGTH = 10
+SUPERSEDED = "superseded"  # a reply of the copilot that was tried again
+LONGEST_BURST = 100  # messages; the budget holds as well
+CONTEXT_BUDGET = 8_000
+OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
+LANGUAGE_SAMPLE = 400  # characters of each entry
+
+# A chunk's text as it should be read: the newest correction, else what was said.
+_WORDS = """COALESCE((
+        SELECT x.text FROM chunk_corrections x
+        WHERE x.chunk_id = k.id AND x.kind = 'correction' ORDER BY x.id DESC LIMIT 1), k.content)"""
+_OPENING = f"""
+    SELECT k.role, {_WORDS} FROM conversation_chunks k
+    WHERE k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS} AND k.role IN ('system', 'memory')"""
+_NEWEST = f"""
+    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL, k.position FROM conversation_chunks k
+    WHERE k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
+      AND NOT k.metadata ? '{SUPERSEDED}'
+    ORDER BY k.position DESC LIMIT $3"""
+
+
+def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
+    """The prompt for the session's next reply. What has no room in it is asked to be summarised, in the background.
+
+    Read the conversation with its assistant, contact and rolling summary.
+    """
+    view = _view(conversation, conversation.assistant, pending_steps)
+    prompt = build_prompt(view)
+    if fell_out := _fell_out(conversation, conversation.assistant, view, prompt):
+        summaries.ask_for(conversation, fell_out)
+    return prompt
+
+
+def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> SessionView:
+    """The session for the prompt."""
+    opening = dict(rows(_OPENING, conversation.pk))
+    entries = _window(conversation, assistant)
+    first = entries[0].position if entries else conversation.last_position + 1
+    clean = redaction.rules_of(conversation.client).clean  # what was kept under other rules is not shown under these
+    return SessionView(
+        system_prompt=opening.get(Role.SYSTEM, ""),
+        memory=clean(opening.get(Role.MEMORY, "")),
+        goal=clean(conversation.goal),
+        summary=clean(conversation.summary),
+        pending_steps=[clean(_step(step, assistant)) for step in steps if not step.by_assistant],
+        own_steps=[clean(_step(step, assistant)) for step in steps if step.by_assistant],
+        notes=[(what, clean(value)) for what, value in _noted(conversation)],
+        entries=[replace(entry, content=clean(entry.content)) for entry in entries],
+        budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
+        contact=_known_of(conversation, entries),
+        variables=[(name, clean(value)) for name, value in conversation.variables.items()],
+        begins=not entries,
+        older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
+    )
+
+
+def _step(step: Step, assistant: Assistant | None) -> str:
+    """The step, with its number where the model can move it by that."""
+    return f"{step.description} [step {step.pk}]" if assistant and assistant.uses_tools else step.description
+
+
+def _noted(conversation: Conversation) -> list[tuple[str, str]]:
+    """The topic and the current goal, whoever set them."""
+    goal = conversation.current_goal
+    wanted = goal.get("description", "") if isinstance(goal, dict) else goal
+    return [("Topic", conversation.topic), ("What the person wants now", wanted if isinstance(wanted, str) else "")]
+
+
+def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
+    """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
+    before and is not in the summary yet, so that nothing is lost between the two."""
+    length = _history_length(assistant)
+    waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
+    reach = max(length + waiting, LONGEST_BURST)
+    said = [Entry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
+    absorbed = _summarised(conversation)
+    unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
+    overhanging = [entry for entry in said[length : length + waiting] if entry.position > absorbed]
+    return max(said[:unanswered], said[:length] + overhanging, key=len)[::-1]
+
+
+def _fell_out(conversation: Conversation, assistant: Assistant | None, view: SessionView, prompt: Prompt) -> int:
+    """The position up to which entries should be in the summary by now: those that the budget has no room for, and
+    those before the history, once there are some. 0 if there is nothing to do."""
+    if not summaries.are_possible():
+        return 0
+    shown = min((part.position for part in prompt.parts if part.position), default=0)
+    before = [entry.position for entry in view.entries[: -_history_length(assistant)]]
+    waiting = view.older + len([position for position in before if position > _summarised(conversation)])
+    if shown and view.entries[0].position < shown:
+        before += [entry.position for entry in view.entries if entry.position < shown]
+    elif waiting < summaries.ABSORB_FROM:
+        return 0
+    wanted = max(before, default=0)
+    return wanted if wanted > _summarised(conversation) else 0
+
+
+def _summarised(conversation: Conversation) -> int:
+    """The position up to which the summary has absorbed what was said, or what was said is hidden."""
+    rolling = summaries.of(conversation)
+    return max(rolling.upto if rolling else 0, conversation.history_from or 0)
+
+
+def _known_of(conversation: Conversation, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """What is known of the person that an answer may depend on. The phone's number is not among it."""
+    contact = conversation.contact
+    words = " ".join(entry.content[:LANGUAGE_SAMPLE] for entry in entries if entry.role != Role.AI)
+    language = languages.guess(words)
+    return [
+        ("Name", contact.name),
+        ("Language", "" if language == languages.DEFAULT else language.capitalize()),
+        ("Phone number", "known" if contact.phone else "not known yet"),
+    ]
+
+
+def _history_length(assistant: Assistant | None) -> int:
+    return max(assistant.history_length, 1) if assistant else HISTORY_LENGTH

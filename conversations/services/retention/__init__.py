@@ -1,0 +1,1 @@
+"""Deletion: policies, holds, erasure of a person, deletions at providers."""

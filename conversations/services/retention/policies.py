@@ -1,0 +1,70 @@
+"""For how long a client keeps what: read, previewed and saved as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import transaction
+
+from conversations.models import Client, RetentionPolicy, RetentionRule
+from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
+from conversations.services.core.errors import InvalidError
+
+CHANNELS = {value for value, _ in RetentionPolicy._meta.get_field("channel").choices or ()}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Policy:
+    """How many days is kept what `rule` is about; on a channel, for a status, or everywhere ('')."""
+
+    rule: str
+    channel: str
+    status: str
+    days: int
+
+
+def of(client: Client | UUID) -> list[Policy]:
+    """What the client has decided; the rest is as the settings say."""
+    rows = RetentionPolicy.objects.filter(client=client).values_list("rule", "channel", "status", "days")
+    return sorted(Policy(*row) for row in rows)
+
+
+def replace(client: Client, policies: Iterable[Policy]) -> None:
+    """The client's policies are these and no others. Raises InvalidError for one that makes no sense."""
+    wanted = sorted(set(policies))
+    for policy in wanted:
+        _check(policy)
+    places = [(policy.rule, policy.channel, policy.status) for policy in wanted]
+    if len(set(places)) < len(places):
+        raise InvalidError("Each rule has one number of days for a channel and status.", code="doubled")
+    with transaction.atomic():
+        Client.objects.select_for_update(no_key=True).get(pk=client.pk)  # two who save at once do it one by one
+        RetentionPolicy.objects.filter(client=client).delete()
+        RetentionPolicy.objects.bulk_create(
+            RetentionPolicy(
+                client=client, rule=policy.rule, channel=policy.channel, status=policy.status, days=policy.days
+            )
+            for policy in wanted
+        )
+
+
+def _check(policy: Policy) -> None:
+    if policy.rule not in RetentionRule.values:
+        raise InvalidError(f"There is no rule {policy.rule!r}.", code="unknown_rule")
+    if policy.channel and policy.channel not in CHANNELS:
+        raise InvalidError(f"There is no channel {policy.channel!r}.", code="unknown_channel")
+    if policy.status and (policy.status not in ENDED_STATUSES or policy.rule not in BY_STATUS):
+        raise InvalidError(f"{policy.rule} cannot differ by the status {policy.status!r}.", code="unknown_status")
+    if not 0 <= policy.days <= FOR_EVER:
+        raise InvalidError(f"Days are 0 to {FOR_EVER:,}.", code="impossible_days")
+
+
+def in_words(policies: Iterable[Policy]) -> str:
+    """For the audit trail."""
+    said = []
+    for policy in policies:
+        where = " ".join(word for word in (policy.channel, policy.status) if word)
+        said.append(f"{policy.rule}{f' {where}' if where else ''} {policy.days}")
+    return ", ".join(said) or "the settings'"

@@ -1,0 +1,187 @@
+"""What is deleted because it was kept long enough: rule by rule, in batches of one short transaction each.
+
+Every run leaves a report, for each client of which it deleted something. It may be cut off anywhere and repeated: what
+is gone is gone, what is not is still due. What somebody else holds at the moment is left for the next run, and what a
+legal hold keeps is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db import InterfaceError, OperationalError
+from django.utils import timezone
+
+from conversations.models import Client, RetentionReport
+from conversations.models import RetentionRule as R
+from conversations.services.core.deadlines import KEPT, retention_due
+from conversations.services.core.sql import alone, column, row, rows
+from conversations.services.inbound import unprocessed
+from conversations.services.retention import mentions
+from conversations.services.retention.deletions import DELETE, Progress, Run, is_on
+from memory import services as memory
+
+log = logging.getLogger(__name__)
+
+REPORTS_KEPT = timedelta(days=400)
+LOST_VECTORS_SECONDS = 120.0
+LONGEST_BY = 150
+
+
+@dataclass(slots=True)
+class CleanupReport:
+    """How much a cleanup deleted."""
+
+    guest_sessions: int = 0
+    web_sessions: int = 0
+    sessions: int = 0
+    memories: int = 0
+    turns: int = 0
+    receipts: int = 0
+    inbound_events: int = 0
+    held_back: int = 0
+    skipped: bool = False
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+def clean_up(now: datetime, by: str = "clean_up") -> CleanupReport:
+    """What is older than it may become is gone; while one runs another returns at once, `skipped`."""
+    done = run(now, by=by)
+    return CleanupReport(
+        guest_sessions=done.deleted(R.GUESTS),
+        web_sessions=done.deleted(R.WEB),
+        sessions=done.deleted(R.SESSIONS),
+        memories=done.deleted(R.MEMORY),
+        turns=done.deleted(R.TURNS),
+        receipts=done.deleted(R.RECEIPTS),
+        inbound_events=done.deleted(R.EVENTS),
+        held_back=sum(line.held_back for line in done.lines.values()),
+        skipped=done.skipped,
+    )
+
+
+def run(
+    now: datetime, *, by: str, rules: Sequence[str] = R.values, progress: Progress = lambda _what, _count: None
+) -> Run:
+    """What the rules are about and is old enough at `now` is gone, and a report says so. `by`: the job, command or
+    person. A rule that fails is in the report with its error, and the others go on."""
+    done, begun = Run(), timezone.now()
+    with alone("convo.clean_up") as only_one:
+        if not only_one:
+            done.skipped = True
+            return done
+        for rule in rules:
+            _attempt(rule, now, done, progress)
+        unprocessed.trim_refused(now)
+        _clear_vectors(done)
+        RetentionReport.objects.filter(started_at__lt=now - REPORTS_KEPT).delete()
+        _report(done, by, begun)
+    return done
+
+
+def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None, by: str = "sweep") -> int:
+    """Expired sessions of guests are gone with everything below them, and guests without sessions too.
+
+    The ids of their messages stay as tombstones for 8 days. Returns how many sessions there were. A report is left only
+    where there were any: this runs every few minutes.
+    """
+    if not row("SELECT 1 FROM conversations WHERE status = 'expired' AND is_guest LIMIT 1"):
+        return 0  # nearly always, and at a tenth of what looking for those that are due costs
+    done, begun = Run(), timezone.now()
+    _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)
+    if done.lines:
+        _report(done, by, begun)
+    return done.deleted(R.GUESTS)
+
+
+def guests_due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
+    """How many sessions a purge would delete now, and some of their ids."""
+    due = guests_due_sql()
+    counted = row(f"SELECT count(*) {due}", now)
+    found = column(f"SELECT s.id {due} LIMIT $2", now, examples)
+    return (int(counted[0]) if counted else 0), [str(pk) for pk in found]
+
+
+def guests_due_sql() -> str:
+    """FROM … WHERE …: the guests' sessions that a purge at $1 deletes."""
+    return f"{retention_due(R.GUESTS)} AND {KEPT[R.GUESTS].free}"
+
+
+def preview(now: datetime, client: Client | None = None, rules: Sequence[str] = R.values) -> Run:
+    """What a run at `now` would do, to this client's rows alone if one is given. Nothing changes."""
+    found = Run()
+    for rule in rules:
+        _count(rule, now, found, client)
+    return found
+
+
+def _attempt(rule: str, now: datetime, done: Run, progress: Progress, *, count_held: bool = True) -> None:
+    try:
+        DELETE[R(rule)](R(rule), now, done, progress)
+        if count_held:
+            _count_held(rule, now, done)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("retention failed: rule=%s", rule)
+        done.line(None, rule).error = type(error).__name__
+
+
+# --- counting ---------------------------------------------------------------------------------------------------------
+def _grouped(rule: str, condition: str, now: datetime, client: Client | None = None) -> list[tuple[Any, ...]]:
+    """(client, how many rows, since when the oldest counts) of what is due and fulfils the condition."""
+    kept = KEPT[R(rule)]
+    values: list[Any] = [now, *(mentions.of_held_people() if rule == R.EVENTS else ())]
+    if client:
+        values.append(client.pk)
+        condition += f" AND {kept.client} = ${len(values)}"
+    return rows(
+        f"SELECT {kept.client}, count(*), min({kept.since}) {retention_due(rule)} AND {condition} GROUP BY 1", *values
+    )
+
+
+def _count_held(rule: str, now: datetime, done: Run, client: Client | None = None) -> None:
+    if not is_on(rule):
+        return
+    held = f"NOT ({KEPT[R(rule)].free})"
+    for client_id, count, _ in _grouped(rule, held, now, client):
+        done.line(client_id, rule).held_back = count
+
+
+def _count(rule: str, now: datetime, found: Run, client: Client | None) -> None:
+    """Of turns and sends, the sessions that have any are counted."""
+    if not is_on(rule):
+        return
+    for client_id, count, oldest in _grouped(rule, KEPT[R(rule)].free, now, client):
+        found.line(client_id, rule).add(oldest, count)
+    _count_held(rule, now, found, client)
+
+
+# --- afterwards -------------------------------------------------------------------------------------------------------
+def _clear_vectors(done: Run) -> None:
+    """The vectors of what memory does not know any more are gone, or the report says why not: the next run tries
+    again."""
+    try:
+        memory.forget_lost(LOST_VECTORS_SECONDS)
+    except memory.StoreError as error:
+        log.warning("vectors not cleared yet: code=%s", error.code)
+        done.line(None, R.MEMORY).error = error.code
+
+
+def _report(done: Run, by: str, begun: datetime) -> None:
+    by_client: dict[UUID | None, list[dict[str, object]]] = {}
+    for (client_id, _), line in done.lines.items():
+        said = asdict(line) | {"oldest": line.oldest.isoformat() if line.oldest else None}
+        by_client.setdefault(client_id, []).append(said)
+    run_id, ended = uuid4(), timezone.now()
+    there = set(Client.objects.filter(pk__in=[pk for pk in by_client if pk]).values_list("pk", flat=True))
+    RetentionReport.objects.bulk_create(
+        RetentionReport(run=run_id, client_id=pk, by=by[:LONGEST_BY], started_at=begun, ended_at=ended, lines=lines)
+        for pk, lines in (by_client or {None: []}).items()
+        if pk is None or pk in there
+    )

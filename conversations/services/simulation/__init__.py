@@ -1,1 +1,0 @@
-"""The channel simulator: a provider to play with."""

@@ -1,0 +1,1 @@
+"""The channel simulator: staff play a customer on any channel."""

@@ -1,0 +1,112 @@
+"""Accounts whose provider is the channel simulator: one click makes them, and no provider knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+
+from channels_out.errors import UnknownAdapterError
+from channels_out.kinds import Channel
+from channels_out.simulators.contract import Simulator
+from channels_out.simulators.registry import SIMULATORS, simulator_for
+from conversations.models import ChannelAccount, Client
+from conversations.services.core.errors import ConflictError, UnavailableError
+from conversations.services.tenants import api_keys, setup
+
+SANDBOX = "sandbox"
+KEY_NAME = "simulator"
+TRIES = 10
+NAMES = {
+    ("whatsapp", "whatsapp"): "WhatsApp",
+    ("dialog360", "whatsapp"): "WhatsApp by 360dialog",
+    ("messenger", "messenger"): "Messenger",
+    ("plivo", "sms"): "SMS by Plivo",
+    ("plivo", "voice"): "Voice by Plivo",
+    ("orb", "orb"): "Orb",
+}
+
+
+def set_up(client: Client) -> list[ChannelAccount]:
+    """The client has a simulated account at every provider, and its sandbox can be played. Returns what was made.
+
+    Raises ConflictError if the client is switched off.
+    """
+    if not client.is_active:
+        raise ConflictError(f"{client} is switched off: nothing it is sent is taken.", code="client_inactive")
+    with transaction.atomic():
+        Client.objects.select_for_update().get(pk=client.pk)  # of two at once, the second finds everything made
+        made = [_new(client, each) for each in SIMULATORS if each.provider != SANDBOX and not _has(client, each)]
+        _give_key(client)
+    return made
+
+
+def playable(clients: Iterable[Client]) -> list[ChannelAccount]:
+    """The accounts on which one can play a customer of these clients, by client and in the order of the channels."""
+    candidates = Q(is_simulated=True) | Q(provider=SANDBOX)
+    found = ChannelAccount.objects.filter(candidates, client__in=clients, is_active=True)
+    rows = [account for account in found.select_related("client", "assistant") if _is_playable(account)]
+    order = [*NAMES]
+    place = {key: number for number, key in enumerate(order)}
+    return sorted(rows, key=lambda a: (a.client.name, place.get((a.provider, a.channel), len(order)), a.created_at))
+
+
+def title(account: ChannelAccount) -> str:
+    """What the account is called where one chooses among them."""
+    if account.provider == SANDBOX:
+        return f"Sandbox ({account.channel})"
+    return NAMES.get((account.provider, account.channel), f"{account.provider} on {account.channel}")
+
+
+def simulator_of(account: ChannelAccount) -> Simulator:
+    """The provider's end of the account. Raises UnknownAdapterError where there is none."""
+    return simulator_for(account.provider, account.channel)
+
+
+def _is_playable(account: ChannelAccount) -> bool:
+    try:
+        simulator_of(account)
+    except UnknownAdapterError:
+        return False
+    return account.is_simulated or (account.provider == SANDBOX and bool(account.credentials.get("api_key")))
+
+
+def _has(client: Client, simulator: Simulator) -> bool:
+    same = {"provider": simulator.provider, "channel": simulator.channel.value}
+    return ChannelAccount.objects.filter(client=client, is_simulated=True, **same).exists()
+
+
+def _new(client: Client, simulator: Simulator) -> ChannelAccount:
+    for _ in range(TRIES):
+        address, credentials = simulator.new_account()
+        if ChannelAccount.objects.filter(provider=simulator.provider, address=address).exists():
+            continue
+        account = setup.create_channel_account(
+            client,
+            channel=simulator.channel,
+            provider=simulator.provider,
+            address=address,
+            credentials=credentials,
+            base_url=settings.INTERNAL_BASE_URL,  # nobody reads it: as_account() knows where we are now
+            name=f"Simulated {NAMES.get((simulator.provider, simulator.channel.value), simulator.provider)}",
+        )
+        account.is_simulated = True
+        account.save(update_fields=["is_simulated"])
+        return account
+    raise UnavailableError(f"No free address was found for {simulator.provider}; try again.")
+
+
+def _give_key(client: Client) -> None:
+    """The sandbox over which the client's own JSON is answered can be played; where a real account answers, none can:
+    what is played would go out over it."""
+    for channel in (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB):
+        ours = ChannelAccount.objects.filter(client=client, channel=channel, is_active=True, is_simulated=False)
+        account = ours.order_by("created_at").first()
+        if account and account.provider == SANDBOX:
+            if not api_keys.find_api_key(account.credentials.get("api_key", "")):
+                key = api_keys.create_api_key(client, KEY_NAME)[1]
+                account.credentials = {"client_id": str(client.pk), "api_key": key}
+                account.save(update_fields=["credentials"])
+            return

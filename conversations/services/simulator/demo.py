@@ -1,0 +1,82 @@
+"""What a new user tries Convo with: a client, a key, sandboxes and simulated accounts, a staff user."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from channels_out.kinds import Channel
+from conversations.models import Assistant, ChannelAccount, Client, Membership
+from conversations.services.simulator import accounts
+from conversations.services.tenants import api_keys, setup
+
+SUB_DOMAIN = "demo"
+STAFF = "admin"
+
+
+ROLES = {
+    # key: name and what it is told
+    "field": (
+        "Field technician",
+        "You help technicians on site: inspections, safety on roofs, materials and how to fit them. Answer briefly and"
+        " in steps that can be followed with one hand on a ladder. Say so when something needs a person on the spot.",
+    ),
+    "pm": (
+        "Project manager",
+        "You help project managers: plans, crews, materials, dates and budgets. Answer with lists and tables where they"
+        " help, and name the risks and who decides.",
+    ),
+    "exec": (
+        "Executive",
+        "You help the management: figures, markets, strategy. Begin with the conclusion, then the reasons, then what is"
+        " not known.",
+    ),
+}
+
+
+@transaction.atomic
+def set_up(known: Mapping[str, str]) -> dict[str, Any]:
+    """Everything exists once. A key and a password that are not known (any more) are made anew."""
+    client = Client.objects.filter(sub_domain=SUB_DOMAIN).first() or setup.create_client("Demo", SUB_DOMAIN)
+    for channel in Channel:
+        ChannelAccount.objects.get_or_create(
+            client=client,
+            channel=channel,
+            provider="sandbox",
+            address="sandbox",
+            defaults={"name": f"Sandbox {channel}"},
+        )
+    if client.is_active:
+        accounts.set_up(client)
+    for key, (name, prompt) in ROLES.items():
+        Assistant.objects.get_or_create(
+            client=client, key=key, defaults={"name": name, "system_prompt": prompt, "in_copilot": True}
+        )
+    return {
+        "client_id": str(client.pk),
+        "sub_domain": client.sub_domain,
+        "api_key": _api_key(client, known.get("api_key", "")),
+        "admin_username": STAFF,
+        "admin_password": _staff_password(client, known.get("admin_password", "")),
+    }
+
+
+def _api_key(client: Client, known: str) -> str:
+    found = api_keys.find_api_key(known) if known else None
+    return known if found and found.client_id == client.pk else api_keys.create_api_key(client, "quickstart")[1]
+
+
+def _staff_password(client: Client, known: str) -> str:
+    users = get_user_model().objects
+    user = users.filter(username=STAFF).first() or users.create_superuser(STAFF, "", None)
+    Membership.objects.get_or_create(client=client, user=user, defaults={"role": Membership.Role.MANAGER})
+    if known and user.check_password(known):
+        return known
+    password = secrets.token_urlsafe(12)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    return password

@@ -1,0 +1,166 @@
+"""What the simulator shows: the person's phone, the session that Convo keeps, and the wire between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db.models import QuerySet
+
+from channels_out.simulators.people import Person
+from conversations.models import ChannelAccount, Conversation, Message, SimulatedExchange, SimulatedFault
+from conversations.services.contacts import contacts
+from conversations.services.simulator.accounts import SANDBOX, simulator_of
+
+SHOWN_ON_PHONE = 100
+SHOWN_ON_WIRE = 40
+CALL_LOOKED_AT = 20  # exchanges
+
+Kind = SimulatedExchange.Kind
+
+
+@dataclass(slots=True)
+class Line:
+    """One bubble on the phone. `mark` says how far it got; `reported` is what the provider told Convo of it."""
+
+    text: str
+    at: datetime
+    is_ours: bool  # the business's, and not the person's
+    message_id: str = ""
+    mark: str = ""
+    is_grave: bool = False
+    is_note: bool = False
+    reported: list[str] = field(default_factory=list)
+    can_report: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The call that the person is in.
+
+    `path` is where their next words are posted, `silence` where it is posted that they said nothing. Where the
+    provider goes on by itself, `goes_on` is the exchange after which it does so, in `wait` seconds.
+    """
+
+    is_on: bool = False
+    call_id: str = ""
+    path: str = ""
+    silence: str = ""
+    goes_on: int = 0
+    wait: float = 0.0
+
+
+def lines(account: ChannelAccount, person: Person) -> list[Line]:
+    """What stands on the person's phone, oldest first."""
+    exchanges = _exchanges(account).filter(person=person.number).exclude(kind=Kind.QUESTION)[:SHOWN_ON_PHONE]
+    can_report = [status.value for status in simulator_of(account).receipts]
+    found: dict[str, Line] = {}
+    reports: list[SimulatedExchange] = []
+    for exchange in reversed(exchanges):
+        key = f"{exchange.kind == Kind.SEND} {exchange.message_id or exchange.pk}"
+        if exchange.kind == Kind.RECEIPT:
+            reports.append(exchange)
+        elif exchange.kind == Kind.MESSAGE:
+            found.setdefault(key, Line(exchange.text, exchange.created_at, is_ours=False))
+            _mark(found[key], exchange)
+        elif exchange.kind == Kind.SEND and exchange.message_id:
+            found.setdefault(
+                key, Line(exchange.text, exchange.created_at, True, exchange.message_id, can_report=can_report)
+            )
+        elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
+            said = "You called." if exchange.kind == Kind.CALL else "You hung up."
+            found.setdefault(f"{exchange.kind} {key}", Line(said, exchange.created_at, is_ours=False, is_note=True))
+        for line in _heard(exchange):
+            found.setdefault(f"heard {exchange.message_id} {line.is_note}", line)
+    for report in reports:
+        told = found.get(f"True {report.message_id}")
+        if told and report.status == 200:
+            told.reported.append(report.details.get("status", ""))
+    if account.provider == SANDBOX:
+        found |= _delivered_in_the_sandbox(account, person)
+    return sorted(found.values(), key=lambda line: line.at)
+
+
+def _mark(line: Line, exchange: SimulatedExchange) -> None:
+    """How far what the person said got, the furthest of several deliveries."""
+    if line.mark == "taken":
+        return
+    if exchange.is_held:
+        line.mark, line.is_grave = "held back", False
+    elif exchange.status == 200:
+        line.mark, line.is_grave = "taken", False
+    elif exchange.answered_at is None:
+        line.mark, line.is_grave = "on its way", False
+    else:
+        line.mark, line.is_grave = f"not taken ({exchange.status or 'no answer'})", True
+
+
+def _heard(exchange: SimulatedExchange) -> list[Line]:
+    """What the answer to a webhook said into the phone."""
+    heard = exchange.details.get("heard") or {}
+    at = exchange.answered_at or exchange.created_at
+    spoken = [Line(heard["text"], at, is_ours=True)] if heard.get("text") else []
+    ended = [Line("The call has ended.", at, is_ours=True, is_note=True)] if heard.get("over") else []
+    return [*spoken, *ended]
+
+
+def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[str, Line]:
+    conversation = session(account, person)
+    if conversation is None:
+        return {}
+    messages = Message.objects.filter(conversation=conversation, status=Message.Status.DELIVERED)
+    newest = messages.order_by("-chunk_id", "-part")[:SHOWN_ON_PHONE]
+    return {
+        str(each.pk): Line(each.text, each.sent_at or each.created_at, is_ours=True, reported=["delivered"])
+        for each in newest
+    }
+
+
+def call(account: ChannelAccount, person: Person) -> Call:
+    """The person's call, as our last answer left it."""
+    of_calls = _exchanges(account).filter(person=person.number, details__has_key="call")[:CALL_LOOKED_AT]
+    under_way = False
+    for exchange in of_calls:
+        heard = exchange.details.get("heard")
+        if exchange.kind == Kind.HANG_UP or (heard and heard["over"]):
+            return Call()
+        if heard:
+            goes_on = exchange.pk if heard["at_once"] and not under_way else 0
+            words_to = "" if heard["at_once"] else heard["path"]
+            return Call(True, exchange.details["call"], words_to, heard["silence"], goes_on, heard["wait"])
+        if exchange.answered_at is None:
+            under_way = True
+        elif exchange.kind == Kind.CALL:
+            return Call()
+    return Call(is_on=under_way)
+
+
+def session(account: ChannelAccount, person: Person) -> Conversation | None:
+    """The newest session that Convo keeps of the person over the account."""
+    address = simulator_of(account).address_of(person)
+    found = Conversation.objects.filter(client=account.client_id, channel=account.channel, channel_account=account)
+    if account.provider == SANDBOX:
+        found = found.filter(contact__in=contacts.ids_of(address))
+    else:
+        found = found.filter(
+            contact__identities__client=account.client_id,
+            contact__identities__channel=account.channel,
+            contact__identities__address=address,
+        )
+    related = ("contact", "client", "assistant", "channel_account")
+    return found.select_related(*related).order_by("-started_at", "-id").first()
+
+
+def wire(account: ChannelAccount, person: Person) -> list[SimulatedExchange]:
+    """The newest exchanges about the person, newest first; and those that are about nobody."""
+    return list(_exchanges(account).filter(person__in=[person.number, 0])[:SHOWN_ON_WIRE])
+
+
+def faults(account: ChannelAccount) -> list[str]:
+    """How the next sends will go wrong, in order."""
+    return list(SimulatedFault.objects.filter(account=account).values_list("misbehaviour", flat=True))
+
+
+def _exchanges(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
+    return SimulatedExchange.objects.filter(account=account).order_by("-id")

@@ -1,0 +1,1 @@
+"""Actions of staff: send, resend, correct, bulk, outreach, merge."""

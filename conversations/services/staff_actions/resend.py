@@ -1,0 +1,81 @@
+"""Sending once more what did not arrive, where staff say so.
+
+The message's row is used again and never deleted, for it may be one that a legal hold keeps. What it said of the try
+before is in the ledger.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from conversations.models import Client, Conversation, Message
+from conversations.services.core.appending import lock_open
+from conversations.services.core.errors import ConflictError, NotFoundError
+from conversations.services.core.ledger import Actor, record
+from conversations.services.delivery import outbox
+from conversations.services.delivery.receipts import EARLIER_PART
+
+S = Message.Status
+NO_ACCOUNT = "no_account"
+
+
+def resend(
+    message_id: UUID | str,
+    *,
+    actor: Actor,
+    now: datetime,
+    conversation_id: UUID | str,
+    client: Client | None = None,
+    although_unclear: bool = False,
+) -> None:
+    """The failed message is queued again, and with it the later parts that were held back for it.
+
+    One whose fate is unclear may have arrived: it is sent again only `although_unclear`. Everything else either arrived
+    or is on its way.
+
+    Raises NotFoundError, or ConflictError: `ended`, `unclear`, `not_failed`, or `no_account` where there is still none.
+    """
+    with transaction.atomic():
+        conversation = lock_open(conversation_id, client)
+        message = Message.objects.select_for_update().filter(pk=message_id, conversation=conversation).first()
+        if message is None:
+            raise NotFoundError("There is no such message in this conversation.")
+        if message.status == S.UNKNOWN and not although_unclear:
+            raise ConflictError("It may have arrived: confirm that it is to be sent again.", code="unclear")
+        if message.status not in (S.FAILED, S.UNKNOWN):
+            raise ConflictError(f"This message is {message.status}, not failed.", code="not_failed")
+        record(
+            conversation, "message_resent", actor, cause=message.code, message_id=str(message.pk), **_before(message)
+        )
+        if message.code == NO_ACCOUNT:
+            _queue_over_an_account(conversation, message, now)
+        else:
+            _queue_again(message, now)
+
+
+def _before(message: Message) -> dict[str, str]:
+    """What the row says of the try before, by which the provider's own records can be found."""
+    told = {"account": message.channel_account_id} | {
+        name: getattr(message, name) for name in ("provider_message_id", "sending_at", "sent_at", "failed_at")
+    }
+    return {name: str(value) for name, value in told.items() if value}
+
+
+def _queue_again(message: Message, now: datetime) -> None:
+    Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.CANCELLED, code=EARLIER_PART).update(
+        status=S.QUEUED, due_at=now, code="", reason="", unconditional=True
+    )
+    message.status, message.due_at, message.attempts, message.unconditional = S.QUEUED, now, 0, True
+    message.code = message.reason = message.provider_message_id = message.template = ""
+    message.sending_at = message.sent_at = message.failed_at = message.receipt_sequence = None
+    message.save()
+
+
+def _queue_over_an_account(conversation: Conversation, message: Message, now: datetime) -> None:
+    """There was no account when it was to be sent; where there is one now, the chunk is split anew for it."""
+    if outbox.account_of(conversation) is None:
+        raise ConflictError(f"The client still has no account on {conversation.channel}.", code=NO_ACCOUNT)
+    outbox.queue(conversation, message.chunk, now, unconditional=True, again=message)

@@ -1,0 +1,103 @@
+"""The helpers that seed 1 names: find, open, append, steps, purge."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from channels_out.kinds import Channel
+from conversations.models import Chunk, Client, Contact, Conversation, Role, Step
+from conversations.services.contacts import contacts
+from conversations.services.core.append_sql import Said
+from conversations.services.core.appending import (
+    ACTIVITY_FIELDS,
+    SPOKEN_BY_PEOPLE,
+    lock_open,
+    note_inbound,
+    write_chunks,
+)
+from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.opening import open_conversation
+from conversations.services.jobs import sweep
+from conversations.services.transitions import steps
+
+TRIES = 5
+
+
+def get_active_conversation(user_id: str, channel: str, client_id: UUID | str | None = None) -> Conversation | None:
+    """The open session of a user on a channel, or None.
+
+    Raises ConflictError (`ambiguous`) if several clients know the user id, or the channel has several threads open.
+    """
+    found = Conversation.objects.open().filter(contact__in=contacts.ids_of(user_id), channel=channel)
+    if client_id:
+        found = found.filter(client_id=client_id)
+    first_two = list(found.select_related("contact")[:2])
+    if len(first_two) > 1:
+        raise ConflictError(
+            "Several open sessions fit: name the client, and on voice and web the session itself.", code="ambiguous"
+        )
+    return first_two[0] if first_two else None
+
+
+def create_conversation(
+    client_id: UUID | str, user_id: str, channel: str, goal: str, summary: str | None = None
+) -> Conversation:
+    """The user has a new open session on the channel, with its system and memory chunks.
+
+    Raises NotFoundError for an unknown client, InvalidError for an unknown channel, ConflictError (`already_open`) if
+    the user has an open session there.
+    """
+    if channel not in set(Channel):
+        raise InvalidError(f"There is no channel {channel!r}.", code="unknown_channel")
+    client = Client.objects.filter(pk=client_id).first()
+    if client is None:
+        raise NotFoundError("There is no such client.")
+    said = Said(channel=channel, thread="", at=timezone.now(), text="", message_id="", dedupe_key=None)
+    for _ in range(TRIES):
+        try:
+            with transaction.atomic():
+                contact = contacts.known_as(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
+                opened = open_conversation(client.pk, contact.pk, said, goal=goal, summary=summary or "", actor=SYSTEM)
+            return Conversation.objects.get(pk=opened.conversation_id)
+        except IntegrityError:
+            # Either a session is open, or the contact was a guest whom a purge deleted meanwhile: then once more.
+            open_ones = Conversation.objects.of(client).open().filter(channel=channel, thread="")
+            if open_ones.filter(contact__in=contacts.ids_of(user_id)).exists():
+                break
+    raise ConflictError("This user has an open session on this channel already.", code="already_open")
+
+
+def append_chunk(conversation_id: UUID | str, role: str, content: str) -> Chunk:
+    """The open session has one more chunk, at its next position. What a person says also makes a reply due.
+
+    Raises InvalidError for an unknown role, NotFoundError, or ConflictError (`ended`) if the session takes no more.
+    """
+    if role not in Role.values:
+        raise InvalidError(f"A role is one of {', '.join(Role.values)}, not {role!r}.")
+    now = timezone.now()
+    with transaction.atomic():
+        conversation = lock_open(conversation_id)
+        if role in SPOKEN_BY_PEOPLE:
+            note_inbound(conversation, now)
+        [chunk] = write_chunks(conversation, [(role, content)], now)
+        conversation.save(update_fields=ACTIVITY_FIELDS)
+    return chunk
+
+
+def add_step(conversation_id: UUID | str, description: str) -> Step:
+    """The open session has one more pending step. Raises NotFoundError or ConflictError (`ended`)."""
+    return steps.add_step(conversation_id, description, SYSTEM)
+
+
+def update_step(step_id: int, status: str) -> Step:
+    """The step is complete or cancelled. Raises NotFoundError, InvalidError or ConflictError (`step_is_final`)."""
+    return steps.update_step(step_id, status, SYSTEM)
+
+
+def delete_guest_expired() -> int:
+    """Expired sessions of guests are gone, with everything below them. Returns how many there were."""
+    return sweep.purge_guests(timezone.now())

@@ -1,0 +1,66 @@
+"""The keys with which programs speak for a client."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+
+from django.utils import timezone
+
+from conversations.models import ApiKey, Client
+from conversations.services.core.errors import InvalidError
+from conversations.services.core.prepared import Select
+
+KEY_PREFIX = "convo_"
+LONGEST_NAME = 100
+_TOUCH_EVERY_SECONDS = 60
+_touched: dict[int, float] = {}
+
+_BY_HASH = Select(
+    """SELECT {k}, {c} FROM api_keys k JOIN clients c ON c.id = k.client_id
+    WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND c.is_active""",
+    k=ApiKey,
+    c=Client,
+)
+
+
+def create_api_key(client: Client, name: str = "key") -> tuple[ApiKey, str]:
+    """The client has one more key. Returns its row and the key itself, which is kept nowhere and not shown again.
+
+    Raises InvalidError for a name that is too long.
+    """
+    if len(name) > LONGEST_NAME:
+        raise InvalidError(f"name: At most {LONGEST_NAME} characters.")
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    row = ApiKey.objects.create(client=client, name=name, prefix=key[:12], key_hash=key_hash(key))
+    return row, key
+
+
+def revoke(key_id: int) -> bool:
+    """The key opens nothing any more. Returns whether it did until now."""
+    return bool(ApiKey.objects.filter(pk=key_id, revoked_at__isnull=True).update(revoked_at=timezone.now()))
+
+
+def key_hash(key: str) -> bytes:
+    """What is stored of a key. No salt and one round: a key has 256 random bits, nobody guesses it from its hash."""
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
+
+
+def find_api_key(key: str) -> ApiKey | None:
+    """The key's row with its client, unless it is revoked or its client switched off."""
+    found = _BY_HASH.first(key_hash(key))
+    if not found:
+        return None
+    row: ApiKey = found[0]
+    row.client = found[1]
+    note_use(row.pk)
+    return row
+
+
+def note_use(key_id: int) -> None:
+    """`last_used_at` is right to the minute: written at most once a minute and process."""
+    now = time.monotonic()
+    if now - _touched.get(key_id, -_TOUCH_EVERY_SECONDS) >= _TOUCH_EVERY_SECONDS:
+        _touched[key_id] = now
+        ApiKey.objects.filter(pk=key_id).update(last_used_at=timezone.now())

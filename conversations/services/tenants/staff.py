@@ -1,0 +1,35 @@
+"""The staff of a client."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, transaction
+
+from conversations.models import Client, Membership
+from conversations.services.core.errors import ConflictError
+
+
+def create_staff(user_name: str, client: Client, role: str) -> tuple[Membership, str]:
+    """There is a new user who may sign in to the back office and has the role in the client.
+
+    Returns the membership and the password, which is kept nowhere and not shown again.
+    Raises ConflictError (`user_name_taken`).
+    """
+    password = secrets.token_urlsafe(12)
+    try:
+        with transaction.atomic():
+            user = get_user_model().objects.create_user(user_name, password=password, is_staff=True)
+            return Membership.objects.create(user=user, client=client, role=role), password
+    except IntegrityError:
+        raise ConflictError(f"There is a user {user_name!r} already.", code="user_name_taken") from None
+
+
+def renew_password(user: Any) -> str:
+    """The user has a new password, which is kept nowhere and not shown again. Returns it."""
+    password = secrets.token_urlsafe(12)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    return password

@@ -1,0 +1,1 @@
+"""Changes of a conversation's state: closing, takeover, steps, details, assignment."""

@@ -1,0 +1,147 @@
+"""A session's mini-goals."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from conversations.models import Client, Conversation, Step
+from conversations.services.core import redaction
+from conversations.services.core.appending import lock, lock_open
+from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.ledger import Actor, record
+
+NO_STEP = "There is no such step in this conversation."
+FINAL = (Step.Status.COMPLETE, Step.Status.CANCELLED)
+
+
+def add_step(conversation_id: UUID | str, description: str, actor: Actor, client: Client | None = None) -> Step:
+    """The open session has one more pending step. Raises NotFoundError or ConflictError (`ended`)."""
+    with transaction.atomic():
+        return append(lock_open(conversation_id, client), description, actor)
+
+
+def append(conversation: Conversation, description: str, actor: Actor, *, by_assistant: bool = False) -> Step:
+    """The locked open session has one more pending step."""
+    # The rank of the last one, not the next: of the same rank the newer one comes later.
+    last = conversation.steps.aggregate(last=Max("rank"))["last"]
+    description = redaction.rules_of(conversation.client).clean(description)
+    step = Step.objects.create(
+        conversation=conversation, description=description, rank=last or 0, by_assistant=by_assistant
+    )
+    record(conversation, "step_added", actor, step_id=step.pk)
+    return step
+
+
+def update_step(
+    step_id: int,
+    status: str,
+    actor: Actor,
+    client: Client | None = None,
+    conversation_id: UUID | str | None = None,
+) -> Step:
+    """The step has the status; the same status again changes nothing, also after its session has ended.
+
+    Raises NotFoundError, InvalidError (`unknown_status`), ConflictError (`step_is_final`) if the step is complete or
+    cancelled already, or (`ended`) if its session is over.
+    """
+    if status not in FINAL:
+        raise InvalidError(f"A step can become complete or cancelled, not {status!r}.", code="unknown_status")
+    with transaction.atomic():
+        step = _locked(step_id, client, conversation_id)
+        if step.status != status:
+            _refuse_if_final(step)
+            _move(lock_open(step.conversation_id), step, status, actor)
+    return step
+
+
+def move(conversation: Conversation, step_id: int, status: str, actor: Actor) -> Step:
+    """The same for a step of a session that is locked and open. Raises NotFoundError or ConflictError."""
+    step = conversation.steps.select_for_update().filter(pk=step_id).first()
+    if step is None:
+        raise NotFoundError(NO_STEP)
+    if step.status != status:
+        _refuse_if_final(step)
+        _move(conversation, step, status, actor)
+    return step
+
+
+def _refuse_if_final(step: Step) -> None:
+    if step.status in FINAL:
+        raise ConflictError(
+            f"This step is {step.status}, and that is final: only a pending step can become complete or cancelled.",
+            code="step_is_final",
+            details={"status": step.status, "possible": [step.status]},
+        )
+
+
+def _move(conversation: Conversation, step: Step, status: str, actor: Actor) -> None:
+    step.status = status
+    step.updated_at = timezone.now()
+    step.save(update_fields=["status", "updated_at"])
+    record(conversation, f"step_{status}", actor, step_id=step.pk)
+
+
+def edit_step(
+    step_id: int,
+    description: str,
+    actor: Actor,
+    client: Client | None = None,
+    conversation_id: UUID | str | None = None,
+) -> Step:
+    """The pending step says something else. Raises NotFoundError or ConflictError (`step_is_final`, `ended`)."""
+    with transaction.atomic():
+        step = _locked(step_id, client, conversation_id)
+        if step.status in FINAL:
+            raise ConflictError(f"This step is {step.status}: only a pending one can be edited.", code="step_is_final")
+        conversation = lock_open(step.conversation_id)
+        description = redaction.rules_of(conversation.client).clean(description)
+        if step.description != description:
+            step.description = description
+            step.updated_at = timezone.now()
+            step.save(update_fields=["description", "updated_at"])
+            record(conversation, "step_edited", actor, step_id=step.pk)
+    return step
+
+
+def move_step(
+    step_id: int,
+    places: int,
+    actor: Actor,
+    client: Client | None = None,
+    conversation_id: UUID | str | None = None,
+) -> list[Step]:
+    """The step is `places` further down (up, if negative), or first or last where that is too far.
+
+    Returns all steps in their new order. Raises NotFoundError or ConflictError (`ended`).
+    """
+    with transaction.atomic():
+        step = _locked(step_id, client, conversation_id)
+        conversation = lock_open(step.conversation_id)
+        steps = list(conversation.steps.all())
+        place = next(index for index, other in enumerate(steps) if other.pk == step.pk)
+        wanted = min(max(place + places, 0), len(steps) - 1)
+        if wanted != place:
+            steps.insert(wanted, steps.pop(place))
+            for rank, each in enumerate(steps):
+                each.rank = rank
+            Step.objects.bulk_update(steps, ["rank"])
+            record(conversation, "step_moved", actor, step_id=step.pk, place=wanted + 1)
+    return steps
+
+
+def _locked(step_id: int, client: Client | None, conversation_id: UUID | str | None) -> Step:
+    """The step, with its conversation locked before it: a purge takes them in that order too."""
+    found = Step.objects.filter(pk=step_id)
+    if conversation_id:
+        found = found.filter(conversation_id=conversation_id)
+    if client:
+        found = found.filter(conversation__client=client)
+    step = found.first()
+    if step is None:
+        raise NotFoundError(NO_STEP)
+    lock(step.conversation_id, client)
+    return Step.objects.select_for_update().get(pk=step_id)

@@ -1,1 +1,0 @@
-"""The copilot: sessions of people who are signed in, streamed."""
