@@ -18,7 +18,7 @@ from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.models import ChannelAccount, Client
 from conversations.services.delivery import sending as delivery
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.replies.dispatcher import ask, deliver
 from conversations.services.tenants import api_keys
 from tests import databases, factories
@@ -123,13 +123,13 @@ def reply_to_all() -> int:
     while claims := leases.claim(timezone.now(), 100):
         for claim in claims:
             taken += 1
-            prepared = replies.prepare(claim.turn_id)
+            prepared = pipeline.prepare(claim)
             if prepared is None:
                 continue  # a rule gave the session to a person
             request, engine = prepared
             outcome = ask(engine, request)
-            settle = replies.commit if isinstance(outcome, Reply) else replies.fail
-            settle(claim.turn_id, outcome, timezone.now())
+            settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
+            settle(claim, outcome, timezone.now())
     return taken
 
 

@@ -18,9 +18,9 @@ from conversations.services.core.ledger import Actor, Kind
 from conversations.services.retention import holds
 from conversations.services.staff_actions import corrections, send
 from conversations.services.staff_actions import resend as resending
+from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing, steps, takeover
-from conversations.services.transitions.details import edit_details
 
 LONGEST_REPLY = 100_000
 LONGEST_TEXT = 20_000

@@ -31,7 +31,7 @@ from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.core.deadlines import default_days
 from conversations.services.core.errors import InvalidError
 from conversations.services.retention import policies, retention
-from conversations.services.retention.deletions import Line
+from conversations.services.retention.deletions import RuleResult
 from conversations.services.retention.policies import Policy
 
 MOST_EXCEPTIONS = 60
@@ -176,7 +176,7 @@ def _preview(client: Client, chosen: list[Policy]) -> dict[str, Any]:
     return {"preview": [(rule.label, line, _would(rule, line)) for rule, line in lines], "seen": _seen(client, chosen)}
 
 
-def _would(rule: RetentionRule, line: Line) -> str:
+def _would(rule: RetentionRule, line: RuleResult) -> str:
     """“would delete 12 sessions, the oldest of …”"""
     noun = NOUNS[rule] + ("" if line.deleted == 1 else "s")
     parts = [f"would delete {line.deleted:,} {noun}, the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
@@ -235,13 +235,13 @@ class RetentionReportAdmin(ReadOnlyPage):
         return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or mark_safe("<p>Nothing was due.</p>")
 
 
-def lines_of(report: RetentionReport) -> list[Line]:
+def lines_of(report: RetentionReport) -> list[RuleResult]:
     """The report's lines as values."""
     lines: list[dict[str, Any]] = report.lines
-    return [Line(**{**line, "oldest": parse_datetime(line["oldest"] or "")}) for line in lines]
+    return [RuleResult(**{**line, "oldest": parse_datetime(line["oldest"] or "")}) for line in lines]
 
 
-def _said(line: Line) -> str:
+def _said(line: RuleResult) -> str:
     parts = [f"{line.deleted:,} deleted"]
     parts += [f"the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
     parts += [f"{line.held_back:,} kept by a hold"] if line.held_back else []

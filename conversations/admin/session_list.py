@@ -135,11 +135,11 @@ class SessionChangeList(LongChangeList):
         return Span(f"← {name}", self.get_query_string(remove=[FROM, TO, "p"]))
 
 
-def _place(request: HttpRequest) -> search.Place:
+def _place(request: HttpRequest) -> search.SearchScope:
     """Where the list's filters have a search look."""
     asked = request.GET
     channel = asked.get(CHANNEL, "")
-    return search.Place(channel if channel in set(Channel) else "", _time(asked.get(FROM)), _time(asked.get(TO)))
+    return search.SearchScope(channel if channel in set(Channel) else "", _time(asked.get(FROM)), _time(asked.get(TO)))
 
 
 def _time(text: Any) -> datetime | None:

@@ -35,10 +35,10 @@ from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, ev
 from conversations.models import Conversation, Turn
 from conversations.services.copilot import sessions as copilot
 from conversations.services.copilot import turns
-from conversations.services.copilot.feed import Ended, Piece, Place, Reader, feed
+from conversations.services.copilot.feed import Reader, ReadPosition, ReplyEnd, ReplyPart, feed
 from conversations.services.copilot.sessions import User
-from conversations.services.copilot.turns import Asked, Question
-from conversations.services.replies.replies import HUMAN_WANTED
+from conversations.services.copilot.turns import Asked, UserMessage
+from conversations.services.replies.sinks import HUMAN_WANTED
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 900.0  # then the reader comes back
@@ -84,7 +84,7 @@ class CopilotAPI(CopilotView):
     @extend_schema(operation_id="copilot_ask", request=QuestionSerializer, responses=shapes.STREAM)
     def post(self, request: Request) -> HttpResponseBase:
         """Say something, and read the reply as it is written."""
-        question = Question(**read(QuestionSerializer, request.data))
+        question = UserMessage(**read(QuestionSerializer, request.data))
         user = user_of(request)
         return _answer(user, lambda: turns.ask(user, question, timezone.now()))
 
@@ -189,15 +189,15 @@ def _messages(user: User, wanted: dict[str, Any]) -> dict[str, Any]:
     return {"session": session, "items": [message_shown(each) for each in page], "next": following, "before": None}
 
 
-def _place(last_event_id: str, turn: Turn) -> Place:
+def _place(last_event_id: str, turn: Turn) -> ReadPosition:
     """How far the reader is, by an id that we gave; what was never given is no place."""
     match = LAST_EVENT_ID.fullmatch(last_event_id)
-    place = Place(int(match[1]), int(match[2])) if match else Place()
-    return place if place.attempt <= turn.attempt else Place()
+    place = ReadPosition(int(match[1]), int(match[2])) if match else ReadPosition()
+    return place if place.attempt <= turn.attempt else ReadPosition()
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
-def _answer(user: User, ask: Callable[[], Asked], place: Place | None = None) -> HttpResponseBase:
+def _answer(user: User, ask: Callable[[], Asked], place: ReadPosition | None = None) -> HttpResponseBase:
     """What was asked for, as events. Where the process has no room the stream ends at once, and the reader comes back.
 
     Raises what `ask` raises, and TooManyError.
@@ -205,7 +205,7 @@ def _answer(user: User, ask: Callable[[], Asked], place: Place | None = None) ->
     entered = room.enter(user.id)
     try:
         asked = ask()
-        reader = feed.read(asked.turn.pk, user.id, place or Place()) if entered and asked.turn else None
+        reader = feed.read(asked.turn.pk, user.id, place or ReadPosition()) if entered and asked.turn else None
     except BaseException:
         if entered:
             room.leave(user.id)
@@ -230,18 +230,18 @@ def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
     until = monotonic() + LONGEST_SECONDS
     while monotonic() < until:
         news = reader.wait(HEARTBEAT_SECONDS)
-        if isinstance(news, Piece):
+        if isinstance(news, ReplyPart):
             if news.start == 0:
                 growing = Growing()
             yield event("delta", _delta(news, growing), f"{news.end.attempt}.{news.end.characters}")
-        elif isinstance(news, Ended):
+        elif isinstance(news, ReplyEnd):
             yield _end(asked.session, news)
             return
         else:
             yield HEARTBEAT
 
 
-def _delta(piece: Piece, growing: Growing | None) -> dict[str, Any]:
+def _delta(piece: ReplyPart, growing: Growing | None) -> dict[str, Any]:
     """The piece; `html` is what it has made whole, `tail` the text behind that, for whoever has read from the start."""
     delta: dict[str, Any] = {"text": piece.text, "start": piece.start}
     if growing:
@@ -259,7 +259,7 @@ def _session_event(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _end(session: Conversation, ended: Ended) -> bytes:
+def _end(session: Conversation, ended: ReplyEnd) -> bytes:
     turn = ended.turn
     if turn is None or turn.status != Turn.Status.FAILED:
         how = turn.finish_reason if turn and ended.chunk else turn.code if turn else "deleted"

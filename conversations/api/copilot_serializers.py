@@ -9,8 +9,7 @@ from rest_framework import serializers
 from conversations.api.serializers import Choice, Text
 from conversations.http import markdown
 from conversations.models import Assistant, Chunk, Conversation, Feedback, Role
-from conversations.services.copilot.turns import ENDED
-from conversations.services.replies.prompt_context import SUPERSEDED
+from conversations.services.replies.prompt_context import ENDED, SUPERSEDED
 
 DEFAULT_SESSIONS = 5
 DEFAULT_MESSAGES = 50

@@ -1,10 +1,8 @@
-"""The hottest requests, answered before Django's own handling begins: it costs more than they do.
+"""The hottest requests, answered before Django's own request handling, which costs more than they do.
 
-A message to our own JSON door, and the reading of one session, each with an API key, and a provider's signed payload of
-a message or of receipts.
-All call the services that the views call; whatever is not plain success (a bad body, key, signature or id, a
-duplicate, a limit, any other route) is left to Django, with the body put back as it came. So nothing is decided here,
-and nothing is said twice.
+They are a message in our own JSON, the reading of one conversation (both with an API key in its own header), and a
+provider's signed payload. All call the functions that the views call. What they refuse goes to the view, which words
+the answer and repeats nothing (`webhooks.REFUSAL`); every other request goes to Django with its body as it came.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, reset_queries
-from django.utils import timezone
 
 from channels_out import registry
 from channels_out.contract import InboundRequest
+from channels_out.errors import InboundError
+from conversations.endpoints.webhooks import REFUSAL, receive_own_message
 from conversations.http.envelope import DATABASE_AWAY, is_json, our_fault
 from conversations.http.throttling import count
-from conversations.http.webhook_body import arrival_of
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import DomainError
-from conversations.services.inbound import messages, provider_events
+from conversations.services.inbound import provider_events
 from conversations.services.tenants import api_keys
 
 log = logging.getLogger(__name__)
@@ -45,9 +43,9 @@ AWAY = orjson.dumps(DATABASE_AWAY)
 
 
 def in_front_of(application: Application) -> Application:
-    """A WSGI application that answers what it can at once and passes the rest on."""
+    """Return a WSGI application that answers the hottest requests itself and passes the rest on."""
 
-    def front_door(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    def fast_path(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if "HTTP_TRANSFER_ENCODING" in environ:
             _measure(environ)
         key = environ.get("HTTP_X_SERVICE_API_KEY", "")
@@ -57,11 +55,11 @@ def in_front_of(application: Application) -> Application:
             connection.close()
             return _send(start_response, "503 Service Unavailable", AWAY, ("Retry-After", "1"))
         except Exception:
-            log.exception("front door failed")  # and not left to Django: the message may be stored
+            log.exception("fast path failed")  # and not left to Django: the message may be stored
             return _send(start_response, "500 Internal Server Error", our_fault().content)
         return application(environ, start_response) if body is None else _send(start_response, "200 OK", body)
 
-    return front_door
+    return fast_path
 
 
 def _send(start_response: StartResponse, status: str, body: bytes, *headers: tuple[str, str]) -> list[bytes]:
@@ -71,55 +69,50 @@ def _send(start_response: StartResponse, status: str, body: bytes, *headers: tup
 
 
 def _measure(environ: Environ) -> None:
-    """Give a body that comes in chunks the length that Django reads by; it would see none of it. A little more than
-    the limit is enough for a 413."""
+    """Read a body that comes in chunks and set its length, by which Django reads; it would see none of it.
+
+    One byte more than the limit is read, which is enough for a 413.
+    """
     body = environ["wsgi.input"].read(settings.MAX_WEBHOOK_BYTES + 1)
     environ["CONTENT_LENGTH"] = str(len(body))
     environ["wsgi.input"] = io.BytesIO(body)
 
 
 def _answer(environ: Environ, key: str) -> bytes | None:
+    """The body of a 200, or None for what Django answers."""
     method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-    if method == "POST" and (match := WEBHOOK.match(path)):
-        return _message(environ, key, match[1]) if key else _delivered(environ, match[1])
-    if key and method == "GET" and not environ.get("QUERY_STRING") and (match := DETAIL.match(path)):
-        return _detail(key, UUID(match[1]))
+    try:
+        if method == "POST" and (match := WEBHOOK.match(path)):
+            return _own_message(environ, key, match[1]) if key else _provider_payload(environ, match[1])
+        if key and method == "GET" and not environ.get("QUERY_STRING") and (match := DETAIL.match(path)):
+            return _detail(key, UUID(match[1]))
+    except (DomainError, InboundError) as refusal:
+        environ[REFUSAL] = refusal
     return None
 
 
-def _message(environ: Environ, key: str, channel: str) -> bytes | None:
+def _own_message(environ: Environ, key: str, channel: str) -> bytes | None:
     body = _body(environ) if is_json(environ.get("CONTENT_TYPE")) else None
     if body is None:
         return None
-    try:
-        arrival, client_id = arrival_of(body, channel, timezone.now())
-        _begin()
-        found = messages.settle_with_key(arrival, api_keys.key_hash(key), client_id)
-    except DomainError:
-        return None
-    if found is None:
-        return None
-    settled, key_id = found
-    api_keys.note_use(key_id)
-    return orjson.dumps({"success": True, "data": settled})
+    _begin()
+    return orjson.dumps({"success": True, "data": receive_own_message(body, channel, key.strip())})
 
 
-def _delivered(environ: Environ, channel: str) -> bytes | None:
-    """What a provider delivered, if it is as it nearly always is."""
+def _provider_payload(environ: Environ, channel: str) -> bytes | None:
     if environ.get("QUERY_STRING") or "HTTP_AUTHORIZATION" in environ or (body := _body(environ)) is None:
         return None
     address = settings.PUBLIC_BASE_URL + environ["PATH_INFO"]
     arrived = InboundRequest("POST", address, _headers(environ), {}, body)
     adapter = registry.recognise(channel, arrived)
-    if adapter is None or adapter.acknowledgement:
+    if adapter is None or adapter.acknowledgement or adapter.is_collected:
         return None
     _begin()
-    outcome = provider_events.settle_if_usual(arrived, adapter)
-    return orjson.dumps({"success": True, "data": outcome}) if outcome else None
+    return orjson.dumps({"success": True, "data": provider_events.receive(arrived, adapter)})
 
 
 def _headers(environ: Environ) -> dict[str, str]:
-    """As Django names them, in lower case."""
+    """The request's headers by their names in lower case."""
     return {_header(name): value for name, value in environ.items() if name.startswith("HTTP_")}
 
 
@@ -129,7 +122,7 @@ def _header(name: str) -> str:
 
 
 def _body(environ: Environ) -> bytes | None:
-    """The whole body, which stays to be read again; None if it is too long, or nobody knows how long."""
+    """The whole body, which can be read again; None if it is too long or its length is unknown."""
     length = environ.get("CONTENT_LENGTH", "")
     if not length.isdigit() or int(length) > settings.MAX_WEBHOOK_BYTES:
         return None
@@ -148,7 +141,7 @@ def _detail(key: str, conversation_id: UUID) -> bytes | None:
 
 
 def _begin() -> None:
-    """What Django does at the beginning of a request: a connection that is too old or broken is not used again."""
+    """Do what Django does when a request begins: drop a connection that is too old or broken."""
     if connection.queries_logged:
         reset_queries()
     connection.close_if_unusable_or_obsolete()

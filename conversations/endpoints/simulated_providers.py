@@ -15,7 +15,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from channels_out.contract import InboundRequest
 from conversations.http import envelope
-from conversations.services.core.sql import let_go
+from conversations.services.core.sql import release_connection
 from conversations.services.simulator import simulator
 from conversations.services.tenants.channel_accounts import SIMULATED_PATIENCE
 
@@ -39,7 +39,7 @@ def provider_end(request: HttpRequest, pk: UUID, rest: str = "") -> HttpResponse
     if answer is None:
         return envelope.failure(404, "not_found", envelope.NOT_FOUND)
     if answer.silent:
-        let_go()
+        release_connection()
         time.sleep(min(settings.PROVIDER_TIMEOUT_SECONDS, SIMULATED_PATIENCE) + 1)  # longer than the sender waits
         return HttpResponse(status=504)
     return HttpResponse(

@@ -1,4 +1,4 @@
-"""The one door for every channel: our own JSON with an API key, or the provider's payload with its signature."""
+"""Webhooks: our own JSON with an API key, or a provider's payload with its signature, on every channel."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from channels_out.errors import InboundError
 from channels_out.kinds import Channel
 from conversations.http import envelope
 from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
-from conversations.http.webhook_body import NO_CLIENT, arrival_of
+from conversations.http.webhook_body import NO_CLIENT, read_message
 from conversations.models import Client
 from conversations.services.core.errors import DomainError, NotFoundError, NotSignedError
 from conversations.services.inbound import messages, provider_events
+from conversations.services.inbound.messages import InboundResult
 from conversations.services.replies import chat_endings
 from conversations.services.tenants import api_keys
 from conversations.services.voice import provider_calls
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
+REFUSAL = "convo.refusal"  # in the WSGI environment: the DomainError or InboundError that the fast path met
 CHANNELS = frozenset(Channel) - {Channel.WEB}
 
 
 @csrf_exempt
 def inbound_webhook(request: HttpRequest, channel: str) -> HttpResponse:
-    """`POST /webhooks/{channel}/inbound`, and GET for a provider's handshake, or its payload where it posts none."""
+    """Answer `POST /webhooks/{channel}/inbound`, and GET for handshakes and for payloads of providers that use GET."""
     return _guarded(request, channel, _inbound)
 
 
 @csrf_exempt
 def status_webhook(request: HttpRequest, channel: str) -> HttpResponse:
-    """`/webhooks/{channel}/status`: what a provider reports elsewhere than messages, signed."""
+    """Answer `/webhooks/{channel}/status`, where some providers post signed receipts."""
     return _guarded(request, channel, lambda request, channel: _provider_payload(_as_arrived(request), channel))
 
 
@@ -49,11 +51,19 @@ def _guarded(request: HttpRequest, channel: str, take: Callable[[HttpRequest, st
     if request.method not in ("GET", "POST"):
         return envelope.wrong_method(request.method, "GET", "POST")
     try:
+        if refusal := request.META.get(REFUSAL):
+            raise refusal
         return take(request, channel)
     except DomainError as error:
         return envelope.refusal(error)
+    except InboundError as error:
+        return _refused_by_adapter(error)
     except (OperationalError, InterfaceError):
         return envelope.database_away()
+
+
+def _refused_by_adapter(error: InboundError) -> HttpResponse:
+    return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
 
 
 def _inbound(request: HttpRequest, channel: str) -> HttpResponse:
@@ -66,23 +76,32 @@ def _inbound(request: HttpRequest, channel: str) -> HttpResponse:
     return _provider_payload(arrived, channel)
 
 
+def receive_own_message(body: bytes, channel: str, key: str) -> InboundResult:
+    """Store the message that a program passes on in our own JSON, and return its place.
+
+    Raises NotSignedError for a wrong API key, before anything that is wrong with the body; then what read_message and
+    messages.settle raise, or NotFoundError where the key is another client's.
+    """
+    try:
+        message, client_id = read_message(body, channel, timezone.now())
+    except DomainError:
+        _client(key)
+        raise
+    if settled := messages.settle_with_key(message, api_keys.key_hash(key), client_id):
+        result, key_id = settled
+        api_keys.note_use(key_id)
+        return result
+    client = _client(key)
+    if client.pk != client_id:
+        raise NotFoundError(NO_CLIENT, code="client_not_found")
+    return messages.settle(client, message, is_new=not message.wish)
+
+
 def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
     if not envelope.is_json(request.content_type):
         _client(key)
         return envelope.not_json()
-    try:
-        arrival, client_id = arrival_of(request.body, channel, timezone.now())
-    except DomainError:
-        _client(key)  # a wrong key is told so first, and learns nothing of the body
-        raise
-    if found := messages.settle_with_key(arrival, api_keys.key_hash(key), client_id):
-        settled, key_id = found
-        api_keys.note_use(key_id)
-        return envelope.success(settled)
-    client = _client(key)
-    if client.pk != client_id:
-        raise NotFoundError(NO_CLIENT, code="client_not_found")
-    return envelope.success(messages.settle(client, arrival))
+    return envelope.success(receive_own_message(request.body, channel, key))
 
 
 def _client(key: str) -> Client:
@@ -103,19 +122,14 @@ def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
     adapter = registry.recognise(channel, arrived)
     if adapter is None:
         raise NotSignedError(_not_signed(channel), code="not_authenticated")
-    try:
-        if isinstance(adapter, VoiceAdapter):
-            return _read_by_provider(
-                adapter.instruct(provider_calls.receive(arrived, adapter), settings.PUBLIC_BASE_URL)
-            )
-        outcome = provider_events.receive(arrived, adapter)
-    except InboundError as error:
-        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+    if isinstance(adapter, VoiceAdapter):
+        return _read_by_provider(adapter.instruct(provider_calls.receive(arrived, adapter), settings.PUBLIC_BASE_URL))
+    outcome = provider_events.receive(arrived, adapter)
     return _read_by_provider(adapter.acknowledgement) if adapter.acknowledgement else envelope.success(outcome)
 
 
 def _not_signed(channel: str) -> str:
-    """What is missing: for who posts a provider's payload and has not set up how it is signed."""
+    """Return the error sentence for an unsigned provider payload. It names the missing header."""
     names = [adapter.signed_in[0].title() for adapter in registry.adapters_of(channel) if adapter.signed_in]
     return f"{NO_KEY} Or the payload's provider signs it, in the header {' or '.join(names)}."
 
@@ -136,7 +150,7 @@ def _as_arrived(request: HttpRequest) -> InboundRequest:
 
 @csrf_exempt
 def retell_webhook(request: HttpRequest) -> HttpResponse:
-    """`POST /webhooks/retell`: what Retell says of its chats, signed with our API key."""
+    """Answer `POST /webhooks/retell`: Retell's events about its chats, signed with our API key."""
     if request.method != "POST":
         return envelope.wrong_method(request.method, "POST")
     if not envelope.is_json(request.content_type):
@@ -147,7 +161,7 @@ def retell_webhook(request: HttpRequest) -> HttpResponse:
         retell.verify(request.body, signature, settings.RETELL_API_KEYS, now.timestamp())
         return envelope.success({"known": chat_endings.receive(retell.parse(request.body), now)})
     except InboundError as error:
-        return envelope.failure(403 if error.code == "invalid_signature" else 400, error.code, str(error))
+        return _refused_by_adapter(error)
     except DomainError as error:
         return envelope.refusal(error)
     except (OperationalError, InterfaceError):

@@ -21,7 +21,6 @@ from rest_framework import exceptions, negotiation, parsers, renderers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.services.core.as_json import dumps
 from conversations.services.core.errors import (
     ConflictError,
     DomainError,
@@ -31,6 +30,7 @@ from conversations.services.core.errors import (
     TooManyError,
     UnavailableError,
 )
+from conversations.services.core.json import dumps
 
 JSON = "application/json"
 DEEPEST = 100  # levels of nesting in a body; orjson writes at most 254

@@ -17,7 +17,7 @@ from rest_framework.views import APIView
 
 from conversations.http.auth import key_of
 from conversations.services.core import idempotency
-from conversations.services.core.idempotency import Answer, RefusedError
+from conversations.services.core.idempotency import RefusedError, StoredResponse
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -48,7 +48,7 @@ class OncePerKey(APIView):
 
     def _once(self, key: str, handler: Handler) -> Handler:
         def handle(request: Request, *args: Any, **kwargs: Any) -> Response:
-            def act() -> Answer:
+            def act() -> StoredResponse:
                 return self._answer(handler, request, *args, **kwargs)
 
             fingerprint = _fingerprint(request)
@@ -61,15 +61,15 @@ class OncePerKey(APIView):
 
         return handle
 
-    def _answer(self, handler: Handler, request: Request, *args: Any, **kwargs: Any) -> Answer:
+    def _answer(self, handler: Handler, request: Request, *args: Any, **kwargs: Any) -> StoredResponse:
         try:
             response = handler(request, *args, **kwargs)
         except Exception as error:
             failed = self.handle_exception(error)
             if failed.status_code in NOT_BEGUN or failed.status_code >= 500:
                 raise
-            raise RefusedError(Answer(failed.status_code, failed.data)) from error
-        return Answer(response.status_code, response.data, _session(response.data, **kwargs))
+            raise RefusedError(StoredResponse(failed.status_code, failed.data)) from error
+        return StoredResponse(response.status_code, response.data, _session(response.data, **kwargs))
 
 
 def _fingerprint(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""Convo's own webhook body: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
+"""The body of our own JSON webhook: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uuid import UUID
 from channels_out.kinds import Channel
 from channels_out.phones import e164
 from conversations.http.envelope import loads
-from conversations.services.contacts.contacts import Person
 from conversations.services.core.errors import InvalidError, NotFoundError
-from conversations.services.inbound.messages import Arrival
+from conversations.services.core.person import Person
+from conversations.services.inbound.messages import InboundText
 
 LONGEST_ID = 200
 LONGEST_MESSAGE = 500_000
@@ -21,7 +21,7 @@ NO_CLIENT = "This API key belongs to no client with this client_id."
 
 @dataclass(frozen=True, slots=True)
 class WebhookBody:
-    """What our own JSON says. `thread` is a call's id on voice and '' elsewhere; `phone` is E.164."""
+    """A message in our own JSON. `thread` is a call's id on voice and '' elsewhere; `phone` is E.164."""
 
     client_id: UUID
     user_id: str
@@ -34,7 +34,10 @@ class WebhookBody:
 
     @classmethod
     def read(cls, body: bytes, channel: str) -> Self:
-        """Raises InvalidError with a sentence that names the field, NotFoundError for what cannot be a client's id."""
+        """Return what the body says.
+
+        Raises InvalidError, whose sentence names the field, or NotFoundError for an impossible client id.
+        """
         try:
             said = loads(body)
         except ValueError as error:
@@ -59,23 +62,23 @@ class WebhookBody:
         )
 
 
-def arrival_of(body: bytes, channel: str, now: datetime) -> tuple[Arrival, UUID]:
-    """The message that the body brings, and the id of the client it is for. Raises what WebhookBody.read raises.
+def read_message(body: bytes, channel: str, now: datetime) -> tuple[InboundText, UUID]:
+    """Return the message that the body brings, and the id of the client it is for. Raises what WebhookBody.read raises.
 
     Message ids are the sender's own: unique for one person on one channel.
     """
-    said = WebhookBody.read(body, channel)
-    arrival = Arrival(
+    read = WebhookBody.read(body, channel)
+    message = InboundText(
         channel=channel,
-        thread=said.thread,
-        who=Person(user_id=said.user_id, phone=said.phone, name=said.name),
-        text=said.message,
-        message_id=said.message_id,
+        thread=read.thread,
+        person=Person(user_id=read.user_id, phone=read.phone, name=read.name),
+        text=read.message,
+        message_id=read.message_id,
         at=now,
-        scope=f"{said.client_id}\0{channel}\0{said.user_id}",
-        metadata=said.metadata,
+        scope=f"{read.client_id}\0{channel}\0{read.user_id}",
+        metadata=read.metadata,
     )
-    return arrival, said.client_id
+    return message, read.client_id
 
 
 def _text(said: dict[str, Any], field: str, *, needed: bool = True, longest: int = LONGEST_ID) -> str:

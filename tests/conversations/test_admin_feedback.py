@@ -12,9 +12,9 @@ from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Conversation, Feedback
 from conversations.services.copilot import sessions, turns
 from conversations.services.copilot.sessions import User
-from conversations.services.copilot.turns import Question
+from conversations.services.copilot.turns import UserMessage
 from conversations.services.core.ledger import Actor
-from conversations.services.replies import streaming
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import corrections
 from tests import factories
 from tests.conversations.back_office import sign_in
@@ -35,9 +35,9 @@ def rated(client: Client, rating: str, note: str = "", role: str = "field", said
     """A user asked, was answered, and thought so."""
     member = user(f"{client.sub_domain}-{rating}-{role}-{Feedback.objects.count()}", client)
     who, now = User(member.pk, member.username), timezone.now()
-    turns.ask(who, Question("Which nails?", role=role, client=client.sub_domain), now)
-    [claim] = streaming.claim(now, 5)
-    streaming.keep(claim, Reply(said, "offline"), now)
+    turns.ask(who, UserMessage("Which nails?", role=role, client=client.sub_domain), now)
+    [claim] = leases.claim_streamed(now, 5)
+    pipeline.commit(claim, Reply(said, "offline"), now)
     chunk = Chunk.objects.filter(conversation=claim.conversation_id).latest("position")
     sessions.give_feedback(who, chunk.pk, rating, note, now)
     return chunk

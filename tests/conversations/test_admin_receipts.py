@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import Door, reply_to_all
@@ -105,10 +105,10 @@ def test_a_draft_that_nobody_heard_has_one_too(
 ) -> None:
     door.says("Where is it?")
     [claim] = leases.claim(timezone.now(), 1)
-    request, engine = replies.prepare(claim.turn_id) or pytest.fail("nothing was prepared")
+    request, engine = pipeline.prepare(claim) or pytest.fail("nothing was prepared")
     door.says("Never mind")
     fake.reply = lambda messages: "It <left>."
-    replies.commit(claim.turn_id, ask(engine, request), timezone.now())  # type: ignore[arg-type]
+    pipeline.commit(claim, ask(engine, request), timezone.now())  # type: ignore[arg-type]
     turn = Turn.objects.get(status="overtaken")
     page = manager.get(attempt(turn)).content.decode()
     assert "Nobody heard this. Overtaken" in page

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Correction, Message, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of
@@ -147,9 +147,9 @@ def test_a_short_text_is_removed_where_it_stands_alone_and_not_inside_words(mana
 def test_a_turn_that_is_being_written_is_given_up_and_begun_anew_without_the_text(session, door):
     door.says(SECRET)
     [claim] = leases.claim(timezone.now(), 10)
-    replies.prepare(claim.turn_id)
+    pipeline.prepare(claim)
     corrections.redact(session.pk, Chunk.objects.get(content=SECRET).position, actor=SYSTEM, now=timezone.now())
-    assert replies.prepare(claim.turn_id) is None
+    assert pipeline.prepare(claim) is None
     assert "tangerine4711" not in database_text()
     reply_to_all()
     assert Turn.objects.filter(status="committed").count() == 2

@@ -11,9 +11,9 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Client, Conversation
-from conversations.services.contacts.contacts import Person
+from conversations.services.core.person import Person
 from conversations.services.inbound import messages
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import setup
 from tests.conftest import reply_to_all
@@ -42,14 +42,14 @@ def says(request, patient, key):
     conversation_id = []
 
     def own_json(text, after):
-        arrival = messages.Arrival("sms", Person(user_id="ann"), text, "", T0 + after * SECOND, scope="ann")
+        arrival = messages.InboundText("sms", Person(user_id="ann"), text, "", T0 + after * SECOND, scope="ann")
         if "slowly" in request.param:
             return messages.settle(patient, arrival)
         return messages.settle_with_key(arrival, api_keys.key_hash(key), patient.pk)[0]
 
     def provider(text, after):
         who = Person(address="+51999999999", kind=AddressKind.PHONE)
-        arrival = messages.Arrival("sms", who, text, "", T0 + after * SECOND, scope="sms", account=account)
+        arrival = messages.InboundText("sms", who, text, "", T0 + after * SECOND, scope="sms", account=account)
         if "slowly" in request.param:
             with transaction.atomic():
                 return messages._settle(patient, arrival)
@@ -83,7 +83,7 @@ def test_each_message_extends_the_wait_up_to_the_longest(says):
     assert leases.claim(T0 + 5.8 * SECOND, 10) == []
 
     [turn] = leases.claim(T0 + 6 * SECOND, 10)
-    request, _ = replies.prepare(turn.turn_id)
+    request, _ = pipeline.prepare(turn)
     heard = [message["content"] for message in request.prompt.messages if message["role"] == "user"]
     assert heard[-7:] == ["one", "two", "more", "more", "more", "more", "late"]
 
@@ -91,10 +91,10 @@ def test_each_message_extends_the_wait_up_to_the_longest(says):
 def test_an_answer_ends_the_burst(says):
     says("one", 0)
     [turn] = leases.claim(T0 + 2 * SECOND, 10)
-    replies.prepare(turn.turn_id)
+    pipeline.prepare(turn)
     from conversations.engines.contract import Reply
 
-    replies.commit(turn.turn_id, Reply("Hi", "offline"), T0 + 3 * SECOND)
+    pipeline.commit(turn, Reply("Hi", "offline"), T0 + 3 * SECOND)
     assert Conversation.objects.get().burst_began_at is None
     says("two", 10)
     assert due() == 11.5

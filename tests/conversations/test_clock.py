@@ -29,8 +29,8 @@ from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import sending as delivery
 from conversations.services.history import archive, remember
 from conversations.services.jobs import forecast, sweep
-from conversations.services.jobs.forecast import Prospect
-from conversations.services.replies import leases, replies
+from conversations.services.jobs.forecast import UpcomingEvent
+from conversations.services.replies import leases, pipeline
 from conversations.services.retention import holds, policies, retention
 from conversations.services.retention.policies import Policy
 from conversations.services.transitions import takeover
@@ -77,12 +77,12 @@ def all_jobs(now: datetime) -> None:
     retention.clean_up(now)
 
 
-def announced(pk: Any, now: datetime) -> list[Prospect]:
+def announced(pk: Any, now: datetime) -> list[UpcomingEvent]:
     conversation = Conversation.objects.select_related("contact", "client").filter(pk=pk).first()
     return forecast.of(conversation, now) if conversation else []
 
 
-def dry_run(prospect: Prospect, now: datetime) -> int:
+def dry_run(prospect: UpcomingEvent, now: datetime) -> int:
     """How many sessions `sweep --dry-run` and `retain --dry-run` name for it at that time."""
     if prospect.what in DRY_RUN:
         return int(getattr(sweep.preview(now), DRY_RUN[prospect.what]))
@@ -212,7 +212,7 @@ def test_what_is_on_hold_says_so_and_stays(door, shop):
 
 
 # --- replies and sends ------------------------------------------------------------------------------------------------
-def one(pk: Any, what: str, now: datetime) -> Prospect:
+def one(pk: Any, what: str, now: datetime) -> UpcomingEvent:
     [found] = [each for each in announced(pk, now) if each.what == what]
     return found
 
@@ -229,7 +229,7 @@ def test_a_reply_is_claimed_when_the_clock_says(door, shop):
     assert freed.at == Turn.objects.get().lease_until
     assert sweep.sweep(freed.at - MOMENT).recovered == 0
 
-    replies.fail(claim.turn_id, EngineError("later", code="http_503", retryable=True), reply.at)
+    pipeline.fail(claim, EngineError("later", code="http_503", retryable=True), reply.at)
     again = one(session, "reply", reply.at)
     assert "tried 1 times of" in again.rule
     assert leases.claim(again.at - MOMENT, 10) == []
@@ -313,6 +313,6 @@ def test_a_dry_run_of_the_future_names_what_all_jobs_would_do(door, shop):
 
 
 def test_what_waits_for_something_is_never_the_next():
-    prospect = Prospect("x", "X", timezone.now(), "", "", "sweep")
+    prospect = UpcomingEvent("x", "X", timezone.now(), "", "", "sweep")
     assert forecast.next_of([replace(prospect, held_by="hold"), replace(prospect, after="expired")]) is None
     assert forecast.next_of([replace(prospect, at=None), prospect]) == prospect

@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Conversation, RollingSummary, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, replies, summaries
+from conversations.services.replies import leases, pipeline, summaries
 from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections
-from conversations.services.transitions.details import edit_details
+from conversations.services.staff_actions.edit_details import edit_details
 from memory import summaries as memory_summaries
 from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all
@@ -71,8 +71,8 @@ def test_a_reply_costs_the_same_after_two_thousand_messages(door: Door, fake: Fa
         door.says("And now, where is it please?")
         [claim] = leases.claim(timezone.now(), 1)
         with CaptureQueriesContext(connection) as seen:
-            request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
-        replies.commit(claim.turn_id, ask(engine, request), timezone.now())
+            request, engine = pipeline.prepare(claim) or pytest.fail("not ours")
+        pipeline.commit(claim, ask(engine, request), timezone.now())
         while summaries.summarise_due():
             pass
         door.says("So?")

@@ -24,13 +24,13 @@ from conversations.models import (
     StaffAction,
     Turn,
 )
-from conversations.services.contacts.contacts import Person
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import SYSTEM, Actor, record
+from conversations.services.core.person import Person
 from conversations.services.delivery import opt_outs
 from conversations.services.history import remember
 from conversations.services.inbound import messages
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.retention import erasure
 from conversations.services.staff_actions import corrections, merge_contacts, seed_helpers
 from conversations.services.transitions import closing
@@ -52,9 +52,9 @@ def arrives(shop: Any, channel: str, text: str, address: str, kind: str, **who: 
     account = SandboxFactory(client=shop, channel=channel)
     messages.settle(
         shop,
-        messages.Arrival(
+        messages.InboundText(
             channel=channel,
-            who=Person(address=address, kind=kind, **who),
+            person=Person(address=address, kind=kind, **who),
             text=text,
             message_id=f"{channel} {text}",
             at=timezone.now(),
@@ -197,7 +197,7 @@ def test_a_reply_that_is_being_written_is_given_up_and_owed(door):
     assert len(claims) == 2
     merge(match)
     assert set(Turn.objects.values_list("status", "code")) == {("abandoned", "merged")}
-    assert all(replies.prepare(claim.turn_id) is None for claim in claims)
+    assert all(pipeline.prepare(claim) is None for claim in claims)
     assert reply_to_all() == 1
     assert_sound()
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from conversations.models import Chunk, Contact, Conversation, Message, StaffAction
 from conversations.services.delivery import sending as delivery
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
@@ -120,13 +120,13 @@ def test_to_a_device_and_in_a_call_stop_means_something_else(door, channel):
 
 def test_a_reply_that_was_being_written_is_not_said(door, session):
     [claim] = leases.claim(timezone.now(), 10)
-    prepared = replies.prepare(claim.turn_id)
+    prepared = pipeline.prepare(claim)
     door.says("STOP")
     from conversations.services.replies.dispatcher import ask
 
     assert prepared
     request, engine = prepared
-    assert replies.commit(claim.turn_id, ask(engine, request), timezone.now()) == "dropped"
+    assert pipeline.commit(claim, ask(engine, request), timezone.now()) == "dropped"
 
 
 def test_it_is_decided_again_when_a_message_is_claimed_for_sending(door, session):

@@ -13,7 +13,7 @@ from channels_out.simulators import messenger as composed
 from conversations.engines.contract import Reply
 from conversations.models import Conversation, Message
 from conversations.services.delivery import read_marks
-from conversations.services.replies import dispatcher, leases, replies
+from conversations.services.replies import dispatcher, leases, pipeline
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger
@@ -111,15 +111,15 @@ def test_a_reply_that_was_overtaken_quotes_what_it_answers(meta, shop):
     for number in range(3):
         post(meta.text_webhook(f"Question {number}", message_id=f"wamid.q{number}"), "whatsapp")
         [turn] = leases.claim(timezone.now(), 1)
-        replies.prepare(turn.turn_id)
+        pipeline.prepare(turn)
         post(meta.text_webhook("And", message_id=f"wamid.and{number}"), "whatsapp")
-        replies.commit(turn.turn_id, Reply(f"Answer {number}", "offline"), timezone.now())
+        pipeline.commit(turn, Reply(f"Answer {number}", "offline"), timezone.now())
     send_all()
 
     [sent] = meta.sent
     assert (sent.text, sent.reply_to) == ("Answer 2", "wamid.q2")
     [turn] = leases.claim(timezone.now(), 1)
-    replies.prepare(turn.turn_id)
-    replies.commit(turn.turn_id, Reply("Everything", "offline"), timezone.now())
+    pipeline.prepare(turn)
+    pipeline.commit(turn, Reply("Everything", "offline"), timezone.now())
     send_all()
     assert (meta.sent[1].text, meta.sent[1].reply_to) == ("Everything", "")

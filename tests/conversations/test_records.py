@@ -22,8 +22,8 @@ from conversations.models import (
     Step,
     Turn,
 )
-from conversations.services.core.appending import lock
-from conversations.services.core.prepared import Select, follow, insert, update
+from conversations.services.core.locking import lock
+from conversations.services.core.prepared import PreparedSelect, follow, insert, update
 from conversations.services.core.sql import row
 from tests import factories
 from tests.races.threads import eventually
@@ -73,14 +73,14 @@ def session():
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_a_record_is_what_the_orm_reads(session, model):
     expected = model.objects.get()
-    [[read]] = Select(f"SELECT {{r}} FROM {model._meta.db_table} r", r=model).all()
+    [[read]] = PreparedSelect(f"SELECT {{r}} FROM {model._meta.db_table} r", r=model).all()
     assert values(read) == values(expected)
     assert read == expected
     assert read._state.adding is False
 
 
 def test_an_outer_join_that_finds_nothing_is_none_and_other_columns_come_last(session):
-    found = Select(
+    found = PreparedSelect(
         "SELECT {s}, {a}, s.goal || $2 FROM conversations s LEFT JOIN assistants a ON false WHERE s.id = $1",
         s=Conversation,
         a=Assistant,

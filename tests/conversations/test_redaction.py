@@ -19,9 +19,9 @@ from conversations.services.core import redaction
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.history import remember
 from conversations.services.inbound import messages, replay
-from conversations.services.replies import leases, replies, summaries
+from conversations.services.replies import leases, pipeline, summaries
 from conversations.services.staff_actions import corrections, seed_helpers
-from conversations.services.transitions.details import edit_details
+from conversations.services.staff_actions.edit_details import edit_details
 from memory.redaction import CARD_REMOVED, REDACTED
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import do
@@ -269,6 +269,6 @@ def test_a_turn_keeps_its_tools_calls_clean(door: Door, strict: Client, model: F
 
     call = ToolCall("set_topic", json.dumps({"topic": SAID}), SAID)
     reply = Reply(SAID, "openai", deeds=(Deed("set_topic", {"topic": SAID}),), tool_calls=(call,))
-    assert replies.commit(claim.turn_id, reply, timezone.now()) == "committed"
+    assert pipeline.commit(claim, reply, timezone.now()) == "committed"
     assert Conversation.objects.get().topic == CLEANED
     nothing_left()

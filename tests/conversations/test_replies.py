@@ -11,7 +11,7 @@ from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.tenants import setup
 from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
@@ -118,7 +118,7 @@ def test_preparing_a_prompt_reads_only_the_sessions_own_tables(door, engine):
     door.says("Hello")
     [claim] = leases.claim(timezone.now(), 1)
     with CaptureQueriesContext(connection) as seen:
-        replies.prepare(claim.turn_id)
+        pipeline.prepare(claim)
     tables = {
         word.strip('"') for query in seen.captured_queries for word in query["sql"].split() if word.startswith('"')
     }
@@ -260,7 +260,7 @@ def test_a_dead_dispatchers_turn_is_taken_over_when_its_lease_is_over(door, engi
     assert leases.recover(later) == 1
     [again] = leases.claim(later, 10)
     assert again.turn_id != lost.turn_id
-    assert replies.commit(lost.turn_id, Reply("too late", "offline"), later) == "abandoned"
+    assert pipeline.commit(lost, Reply("too late", "offline"), later) == "abandoned"
     assert not Chunk.objects.filter(role="ai").exists()
 
 
@@ -274,7 +274,7 @@ def test_a_turn_that_kills_its_process_is_stopped_by_its_own_count(door, engine,
         leases.recover(now + timedelta(hours=hours, minutes=30))
     [claim] = leases.claim(now + timedelta(hours=3), 10)
     assert claim.exhausted
-    replies.fail(claim.turn_id, EngineError("stop", code="exhausted", retryable=False), now)
+    pipeline.fail(claim, EngineError("stop", code="exhausted", retryable=False), now)
     assert double.asked == []
     assert Conversation.objects.get().needs_staff_since is not None
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.jobs import sweep
-from conversations.services.replies import chat_endings, dispatcher, leases, replies
+from conversations.services.replies import chat_endings, dispatcher, leases, pipeline
 from conversations.services.staff_actions import corrections, send
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
@@ -92,7 +92,7 @@ def test_of_two_contacts_with_one_phone_the_newest_session_is_found(door: Door, 
     """Two programs know the person by ids of their own; WhatsApp knows the number alone."""
     from channels_out.kinds import AddressKind
     from conversations.services.contacts import contacts
-    from conversations.services.contacts.contacts import Person
+    from conversations.services.core.person import Person
 
     for user_id in ("crm-1", "crm-2", "crm-3"):
         contact = factories.ContactFactory(client=door.shop, user_id=user_id, phone=PHONE, is_guest=False)
@@ -250,7 +250,7 @@ def test_a_dispatcher_that_died_after_asking_says_nothing_twice(door: Door, rete
     door.says("Hello", phone=PHONE)
     now = timezone.now()
     [claim] = leases.claim(now, 1)
-    request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
+    request, engine = pipeline.prepare(claim) or pytest.fail("not ours")
     dispatcher.ask(engine, request)  # and dies before it writes the answer down
     leases.recover(now + timedelta(hours=1))
     reply_to_all()
@@ -266,10 +266,10 @@ def test_case_18_a_draft_that_was_overtaken_is_said_with_the_answer_to_what_came
     retell.answers = lambda chat, content: [agent(f"About {content}")]
     door.says("Is it red?", phone=PHONE)
     [claim] = leases.claim(timezone.now(), 1)
-    request, engine = replies.prepare(claim.turn_id) or pytest.fail("not ours")
+    request, engine = pipeline.prepare(claim) or pytest.fail("not ours")
     draft = dispatcher.ask(engine, request)
     door.says("Or blue?")
-    assert replies.commit(claim.turn_id, draft, timezone.now()) == "overtaken"
+    assert pipeline.commit(claim, draft, timezone.now()) == "overtaken"
     assert said() == []
     reply_to_all()
     assert said() == ["About Is it red?\n\nAbout Or blue?"]

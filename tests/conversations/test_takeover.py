@@ -13,7 +13,7 @@ from conversations.models import Assistant, Chunk, Conversation, ConversationEve
 from conversations.services.core.ledger import Actor
 from conversations.services.delivery import sending
 from conversations.services.jobs import sweep
-from conversations.services.replies import leases, phrases, replies
+from conversations.services.replies import leases, phrases, pipeline, sinks
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import takeover
 from tests.conftest import reply_to_all, send_all
@@ -402,10 +402,10 @@ def test_a_turn_that_takes_processes_down_exhausts_nobody_but_itself(parrot, doo
             continue
         for claim in claims:
             if claim.exhausted:
-                replies.fail(claim.turn_id, EngineError("No.", code=replies.CRASHED, retryable=False), now)
+                pipeline.fail(claim, EngineError("No.", code=sinks.CRASHED, retryable=False), now)
             else:
-                replies.prepare(claim.turn_id)
-                replies.commit(claim.turn_id, Reply("Hi", "offline"), now)
+                pipeline.prepare(claim)
+                pipeline.commit(claim, Reply("Hi", "offline"), now)
     assert deaths == settings.REPLY_ATTEMPTS
     assert Chunk.objects.filter(role="ai", content="Hi").count() == 7
     stopped = Conversation.objects.get(pk=poison)

@@ -11,7 +11,7 @@ from conversations.engines.contract import PendingStep
 from conversations.engines.tools import TOOLS, Toolbox
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Step, Turn
 from conversations.services.core.ledger import SYSTEM, Actor
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections
 from conversations.services.transitions import steps
@@ -102,22 +102,22 @@ def test_a_model_that_only_calls_is_made_to_speak_in_the_fourth_round(door, mode
 
 def test_nothing_is_done_with_a_draft_that_is_dropped(door, model, step):
     [claim] = leases.claim(timezone.now(), 10)
-    request, engine = replies.prepare(claim.turn_id)
+    request, engine = pipeline.prepare(claim)
     model.then("reply", tool_calls=[("complete_step", {"step_id": step.pk})], text="Thanks")
     outcome = ask(engine, request)
     door.says("Wait, it is 4712")
-    assert replies.commit(claim.turn_id, outcome, timezone.now()) == "overtaken"
+    assert pipeline.commit(claim, outcome, timezone.now()) == "overtaken"
     assert Step.objects.get().status == "pending"
     assert Turn.objects.get().tool_calls[0]["name"] == "complete_step"
 
 
 def test_whoever_moved_a_step_first_is_right(door, model, step):
     [claim] = leases.claim(timezone.now(), 10)
-    request, engine = replies.prepare(claim.turn_id)
+    request, engine = pipeline.prepare(claim)
     model.then("reply", tool_calls=[("complete_step", {"step_id": step.pk})], text="Thanks")
     outcome = ask(engine, request)
     steps.update_step(step.pk, "cancelled", STAFF)
-    assert replies.commit(claim.turn_id, outcome, timezone.now()) == "committed"
+    assert pipeline.commit(claim, outcome, timezone.now()) == "committed"
     assert Step.objects.get().status == "cancelled"
 
 

@@ -44,7 +44,7 @@ def writer(
     """What the dispatcher does for the copilot."""
     settings.DISPATCH_POLL_SECONDS = 0.02
     monkeypatch.setattr("conversations.services.replies.streaming_writer.FLUSH_SECONDS", 0.02)
-    monkeypatch.setattr("conversations.services.replies.streaming.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("conversations.services.replies.sinks.STREAM_PAUSE_SECONDS", 0.05)
     resident = CopilotWriter(patience=0.2)
     resident.start()
     yield resident

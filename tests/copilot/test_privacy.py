@@ -20,8 +20,10 @@ from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
 from conversations.services.copilot import sessions, turns
 from conversations.services.copilot.sessions import User
-from conversations.services.copilot.turns import Question
-from conversations.services.replies.streaming import Claim, Piece, claim, keep, keep_pieces
+from conversations.services.copilot.turns import UserMessage
+from conversations.services.replies.leases import StreamedTurn, claim_streamed
+from conversations.services.replies.pipeline import commit
+from conversations.services.replies.streaming_writer import NewText, keep_deltas
 from tests import factories
 from tests.copilot.reading import user
 from tests.routes import COPILOT
@@ -49,9 +51,9 @@ def as_user(who: Any) -> User:
 
 def answered(who: Any, message: str = "Hello") -> turns.Asked:
     """A session of theirs with a whole reply."""
-    asked = turns.ask(as_user(who), Question(message), timezone.now())
-    [mine] = claim(timezone.now(), 10)
-    keep(mine, Reply(text=f"Reply to {message}", engine="offline"), timezone.now())
+    asked = turns.ask(as_user(who), UserMessage(message), timezone.now())
+    [mine] = claim_streamed(timezone.now(), 10)
+    commit(mine, Reply(text=f"Reply to {message}", engine="offline"), timezone.now())
     return asked
 
 
@@ -214,7 +216,7 @@ def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
     assert (often.status_code, often.json()["code"]) == (429, "rate_limited")
     assert 1 <= int(often["Retry-After"]) <= 60
     settings.COPILOT_MESSAGES_PER_MINUTE, settings.COPILOT_STREAMS_PER_USER = 0, 1
-    turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
     many = http_of(ann).post("/copilot", {"message": "Hello"}, content_type="application/json")
     assert (many.status_code, many.json()["code"]) == (429, "too_many_streams")
     assert many["Retry-After"]
@@ -249,9 +251,9 @@ def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any
     factories.ConversationFactory(client=firm)  # a customer's
     for who in (ann, bob, bob):
         answered(who)
-    running = turns.ask(as_user(ann), Question("Hello"), timezone.now())
-    [mine] = claim(timezone.now(), 10)
-    keep_pieces([Piece(mine, 0, "Hel")])
+    running = turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
+    [mine] = claim_streamed(timezone.now(), 10)
+    keep_deltas([NewText(mine, 0, "Hel")])
     reply = Chunk.objects.filter(role="ai", conversation__contact__login=ann).get()
     Feedback.objects.create(chunk=reply, conversation_id=reply.conversation_id, rating="up")
     assert set(counts(raw).values()) == {0}, "nobody is signed in"
@@ -324,31 +326,31 @@ def test_the_role_ends_with_its_transaction(ann: Any, bob: Any) -> None:
 # --- writing ----------------------------------------------------------------------------------------------------------
 def test_an_attempt_whose_time_is_over_writes_nothing_into_the_next(ann: Any, settings: Any) -> None:
     settings.LEASE_SECONDS = 1
-    turns.ask(as_user(ann), Question("Hello"), timezone.now())
+    turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
     now = timezone.now()
-    [slow] = claim(now, 10)
-    keep_pieces([Piece(slow, 0, "From the first")])
-    assert claim(now, 10) == []
-    [quick] = claim(now + timezone.timedelta(seconds=2), 10)
+    [slow] = claim_streamed(now, 10)
+    keep_deltas([NewText(slow, 0, "From the first")])
+    assert claim_streamed(now, 10) == []
+    [quick] = claim_streamed(now + timezone.timedelta(seconds=2), 10)
     assert (quick.turn_id, quick.attempt) == (slow.turn_id, 2)
-    keep_pieces([Piece(slow, 14, " again"), Piece(quick, 0, "From the second")])
+    keep_deltas([NewText(slow, 14, " again"), NewText(quick, 0, "From the second")])
     assert list(quick_pieces(quick)) == [(2, 0, "From the second")]
-    assert keep(slow, Reply(text="First", engine="offline"), now) == "abandoned"
-    assert keep(quick, Reply(text="Second", engine="offline"), now) == "committed"
+    assert commit(slow, Reply(text="First", engine="offline"), now) == "abandoned"
+    assert commit(quick, Reply(text="Second", engine="offline"), now) == "committed"
     assert Chunk.objects.get(role="ai").content == "Second"
     assert list(quick_pieces(quick)) == []
 
 
-def quick_pieces(mine: Claim) -> Any:
+def quick_pieces(mine: StreamedTurn) -> Any:
     return Delta.objects.filter(turn_id=mine.turn_id).values_list("attempt", "start", "text")
 
 
 @pytest.mark.parametrize("taken", ["closed", "taken over"])
 def test_an_assistant_that_lost_the_session_says_nothing(ann: Any, taken: str) -> None:
-    asked = turns.ask(as_user(ann), Question("Hello"), timezone.now())
-    [mine] = claim(timezone.now(), 10)
+    asked = turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
+    [mine] = claim_streamed(timezone.now(), 10)
     now = timezone.now()
     gone = {"status": "closed", "ended_at": now, "ended_by": "staff"} if taken == "closed" else {"taken_over_at": now}
     Conversation.objects.filter(pk=asked.session.pk).update(**gone)
-    assert keep(mine, Reply(text="Hello", engine="offline"), now) == "dropped"
+    assert commit(mine, Reply(text="Hello", engine="offline"), now) == "dropped"
     assert not Chunk.objects.filter(role="ai").exists()

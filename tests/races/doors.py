@@ -14,7 +14,7 @@ from django.utils import timezone
 from channels_out.kinds import AddressKind
 from conversations.endpoints.fast_path import in_front_of
 from conversations.models import ChannelAccount, Client
-from conversations.services.contacts.contacts import Person
+from conversations.services.core.person import Person
 from conversations.services.inbound import messages
 
 Says = Callable[..., dict[str, Any]]
@@ -71,9 +71,9 @@ def provider(account: ChannelAccount) -> Says:
     def says(message: str, *, user_id: str = "51999999999", message_id: str = "", **who: Any) -> dict[str, Any]:
         settled = messages.settle(
             account.client,
-            messages.Arrival(
+            messages.InboundText(
                 channel=account.channel,
-                who=Person(address=user_id, kind=AddressKind.PHONE, **who),
+                person=Person(address=user_id, kind=AddressKind.PHONE, **who),
                 text=message,
                 message_id=message_id,
                 at=timezone.now(),

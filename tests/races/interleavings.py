@@ -15,7 +15,7 @@ from django.utils import timezone
 from conversations.engines.contract import Reply
 from conversations.models import Message, Turn
 from conversations.services.delivery import sending
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from tests.races.doors import Says
 from tests.races.threads import Job, outcomes
 
@@ -73,7 +73,7 @@ def rounds(says: Says, sender: Sender, sessions: int, *events: Event) -> Iterato
 
 def reply(turn: leases.Claim) -> str:
     """The turn's engine has written. Returns how the turn ended."""
-    return replies.commit(turn.turn_id, Reply("red!", "offline"), timezone.now())
+    return pipeline.commit(turn, Reply("red!", "offline"), timezone.now())
 
 
 def _in_a_moment(job: Job) -> Any:

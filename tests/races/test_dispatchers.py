@@ -22,7 +22,7 @@ from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import sending
 from conversations.services.jobs import sweep
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import closing
 from tests.races.invariants import assert_sound
@@ -197,7 +197,7 @@ def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(o
         results = together(
             *shuffled(
                 [
-                    partial(replies.commit, first.turn_id, Reply("first", "offline"), timezone.now()),
+                    partial(pipeline.commit, first, Reply("first", "offline"), timezone.now()),
                     take_over,
                 ]
             )
@@ -209,8 +209,8 @@ def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(o
 
         assert (status, len(claims)) in {("committed", 0), ("abandoned", 1)}
         for second in claims:
-            assert replies.commit(second.turn_id, Reply("second", "offline"), later) == "committed"
-            assert replies.commit(first.turn_id, Reply("first", "offline"), later) == "abandoned"
+            assert pipeline.commit(second, Reply("second", "offline"), later) == "committed"
+            assert pipeline.commit(first, Reply("first", "offline"), later) == "abandoned"
         assert Chunk.objects.filter(role="ai", conversation_id=first.conversation_id).count() == 1
     assert_sound()
 
@@ -220,7 +220,7 @@ def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json
     for round_ in range(4):
         together(*(partial(own_json, "Hello", user_id=f"person {round_} {n}") for n in range(12)))
         for claim in leases.claim(timezone.now(), 6):
-            replies.commit(claim.turn_id, Reply("Hi", "offline"), timezone.now())
+            pipeline.commit(claim, Reply("Hi", "offline"), timezone.now())
         turns = [claim.turn_id for claim in leases.claim(timezone.now(), 12)]
         _, messages = sending.claim(timezone.now(), 12)
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)

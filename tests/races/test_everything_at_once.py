@@ -21,7 +21,7 @@ from conversations.services.core.ledger import Actor
 from conversations.services.delivery import sending
 from conversations.services.inbound import provider_events
 from conversations.services.jobs import sweep as lifecycle
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers, send
 from conversations.services.tenants.channel_accounts import adapter_of
 from conversations.services.transitions import closing, steps, takeover
@@ -121,14 +121,14 @@ class Everything:
         now = timezone.now() + LATE  # whatever waits for its next try is due
         for turn in leases.claim(now, 3):
             leases.renew([turn.turn_id], timezone.now())
-            replies.prepare(turn.turn_id)
+            pipeline.prepare(turn)
             if random.random() < 0.8:
                 deeds = tuple(random.sample(DEEDS, random.choice([0, 0, 1, 2])))
                 reply = Reply("Hi " * random.choice([1, 3_000]), "offline", deeds=deeds)
-                replies.commit(turn.turn_id, reply, timezone.now())
+                pipeline.commit(turn, reply, timezone.now())
             else:
                 error = EngineError("No.", code="http_500", retryable=random.random() < 0.5)
-                replies.fail(turn.turn_id, error, timezone.now())
+                pipeline.fail(turn, error, timezone.now())
 
     def messages_are_sent(self):
         token, messages = sending.claim(timezone.now() + LATE, 5)
@@ -188,8 +188,8 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
     leases.recover(later)
     while turns := leases.claim(later, 100):
         for turn in turns:
-            replies.prepare(turn.turn_id)
-            replies.commit(turn.turn_id, Reply("Hi", "offline"), later)
+            pipeline.prepare(turn)
+            pipeline.commit(turn, Reply("Hi", "offline"), later)
     sending.recover(later)
     while messages := sending.claim(later, 100)[1]:
         Message.objects.filter(pk__in=messages).update(status="sent", lease_token=None, lease_until=None)

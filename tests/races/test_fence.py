@@ -12,7 +12,7 @@ from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, Message, Turn
 from conversations.services.core.ledger import Actor
 from conversations.services.jobs import sweep
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from tests.races.hesitant import the_turn_ends
@@ -161,13 +161,13 @@ def test_whatever_comes_as_a_reply_commits_no_message_stays_unseen(own_json):
             own_json("one", user_id=f"{round_} {person}")
         turns = leases.claim(timezone.now(), 10)
         for turn in turns:
-            replies.prepare(turn.turn_id)
+            pipeline.prepare(turn)
         now = timezone.now()
         pks = [turn.conversation_id for turn in turns]
         together(
             *shuffled(
                 [
-                    *(partial(replies.commit, turn.turn_id, Reply("to one", "offline"), now) for turn in turns),
+                    *(partial(pipeline.commit, turn, Reply("to one", "offline"), now) for turn in turns),
                     *(partial(own_json, "two", user_id=f"{round_} {person}") for person in range(2)),
                     partial(send.send, pks[2], "from a person", actor=STAFF, now=now),
                     partial(closing.close, pks[3], ended_by="staff", actor=STAFF, now=now),

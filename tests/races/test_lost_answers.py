@@ -14,11 +14,10 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.core.sql import row
+from conversations.services.core.sql import row, with_retry
 from conversations.services.delivery import sending
 from conversations.services.inbound import messages as inbound
-from conversations.services.replies import leases, replies
-from conversations.services.replies.dispatcher import written
+from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send
 from tests.fakes.meta import FakeMeta
 from tests.races import doors
@@ -66,7 +65,7 @@ def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used():
 
 
 def test_a_message_whose_beginning_was_written_unheard_is_sent(claimed, answer_of_commit_is_lost):
-    held = written(sending.begin, *claimed, timezone.now())
+    held = with_retry(sending.begin, *claimed, timezone.now())
 
     assert answer_of_commit_is_lost
     assert held is not None, "nothing left yet, and it would be unknown for ever"
@@ -77,7 +76,7 @@ def test_a_send_whose_outcome_was_written_unheard_is_written_once(claimed, answe
     answer_of_commit_is_lost.append("not yet")
     held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    written(sending.succeeded, held, SendResult("wamid.1"), timezone.now())
+    with_retry(sending.succeeded, held, SendResult("wamid.1"), timezone.now())
 
     assert answer_of_commit_is_lost
     assert Message.objects.get().status == "sent"
@@ -88,7 +87,7 @@ def test_a_refusal_that_was_written_unheard_counts_once(claimed, answer_of_commi
     answer_of_commit_is_lost.append("not yet")
     held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    written(sending.failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
+    with_retry(sending.failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.attempts, message.code) == ("queued", 1, "http_503")
@@ -99,7 +98,7 @@ def test_a_reply_that_was_committed_unheard_is_said_once(own_json, answer_of_com
     own_json("Hello")
     [turn] = leases.claim(timezone.now(), 1)
     answer_of_commit_is_lost.clear()
-    written(replies.commit, turn.turn_id, Reply("Hi", "offline"), timezone.now())
+    with_retry(pipeline.commit, turn, Reply("Hi", "offline"), timezone.now())
 
     assert answer_of_commit_is_lost
     assert Chunk.objects.filter(role="ai").count() == 1
@@ -113,7 +112,7 @@ def test_a_fallback_that_was_committed_unheard_is_said_once(own_json, answer_of_
     own_json("Hello")
     [turn] = leases.claim(timezone.now(), 1)
     answer_of_commit_is_lost.clear()
-    written(replies.fail, turn.turn_id, EngineError("No.", code="x", retryable=False), timezone.now())
+    with_retry(pipeline.fail, turn, EngineError("No.", code="x", retryable=False), timezone.now())
 
     assert Chunk.objects.filter(role="ai").count() == 1
     assert_sound()

@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from channels_out.kinds import AddressKind
 from conversations.models import Chunk, Contact, ContactMatch, Conversation
-from conversations.services.contacts.contacts import Person
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor
+from conversations.services.core.person import Person
 from conversations.services.inbound import messages
 from conversations.services.jobs import sweep
 from conversations.services.staff_actions import merge_contacts
@@ -52,9 +52,9 @@ def psid(shop):
     def says(message: str, *, user_id: str, message_id: str) -> Any:
         return messages.settle(
             shop,
-            messages.Arrival(
+            messages.InboundText(
                 channel="messenger",
-                who=Person(address=user_id, kind=AddressKind.PSID),
+                person=Person(address=user_id, kind=AddressKind.PSID),
                 text=message,
                 message_id=message_id,
                 at=timezone.now(),

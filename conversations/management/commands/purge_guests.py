@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import moment
-from conversations.services.jobs import sweep
+from conversations.services.retention import retention
 
 
 class Command(BaseCommand):
@@ -22,9 +22,9 @@ class Command(BaseCommand):
         """Purge."""
         now = moment(options["now"])
         if options["dry_run"]:
-            count, examples = sweep.guests_due(now)
+            count, examples = retention.guests_due(now)
             self.stdout.write(f"would be deleted: {count:,} (such as: {', '.join(examples) or 'none'})")
             self.stdout.write("Dry run: nothing was changed.")
             return
-        purged = sweep.purge_guests(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
+        purged = retention.purge_guests(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
         self.stdout.write(f"Purged: {purged:,} guest sessions deleted.")

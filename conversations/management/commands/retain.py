@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from conversations.management.output import moment, refusals
 from conversations.models import RetentionRule
 from conversations.services.retention import retention
-from conversations.services.retention.deletions import Run
+from conversations.services.retention.deletions import RetentionRun
 from conversations.services.tenants import setup
 
 
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         if errors := done.errors():
             raise CommandError(f"Not all went well: {'; '.join(errors)}. The next run goes on.")
 
-    def _say(self, found: Run, rules: list[str], what: str) -> None:
+    def _say(self, found: RetentionRun, rules: list[str], what: str) -> None:
         for rule in rules:
             oldest = min((line.oldest for line in found.of(rule) if line.oldest), default=None)
             since = f", the oldest of {oldest:%Y-%m-%d %H:%M}" if oldest else ""

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from conversations.services.core.as_json import dumps
 from conversations.services.core.errors import InvalidError
+from conversations.services.core.json import dumps
 
 LARGEST = 65_536  # bytes of JSON
 LARGEST_METADATA = 16_384

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,18 +26,13 @@ from conversations.services.agent_sync.context import (
 from conversations.services.agent_sync.state import NO_SESSION, SessionState, expiry, same_branch, show, state_of
 from conversations.services.contacts import contacts
 from conversations.services.core import redaction
-from conversations.services.core.append_sql import Said
-from conversations.services.core.appending import (
-    ACTIVITY_FIELDS,
-    lock,
-    lock_open,
-    note_answered,
-    note_inbound,
-    write_chunks,
-)
+from conversations.services.core.appending import NewChunk, note_answered, note_inbound, write_chunks
+from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import lock, lock_open, saving
 from conversations.services.core.opening import open_conversation
+from conversations.services.core.person import Person, phone_address
 from conversations.services.replies import summaries
 from conversations.services.transitions import closing
 
@@ -70,7 +64,8 @@ def start(
         try:
             with transaction.atomic():
                 conversation, new = _open(caller, phone, channel, bot_id)
-                _describe(caller, conversation, bot_id, metadata)
+                with saving(conversation):
+                    _describe(caller, conversation, bot_id, metadata)
                 return show(conversation), new
         except IntegrityError:
             continue  # somebody else opens the same, or a purge took the guest: look again
@@ -83,7 +78,7 @@ def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conver
     if found:
         return lock_open(found.pk, caller.client), False
     assistant = _assistant(caller.client, bot_id)
-    nothing = Said(channel=channel, thread="", at=caller.now, text="", message_id="", dedupe_key=None)
+    nothing = NewChunk(channel=channel, thread="", at=caller.now, text="")
     opened = open_conversation(
         caller.client.pk,
         contact.pk,
@@ -97,12 +92,12 @@ def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conver
 
 def _contact(client: Client, channel: str, phone: str) -> tuple[Contact, int | None]:
     """Whoever has the phone, as their messages over the channel would find them."""
-    address = contacts.phone_address(channel, phone)
+    address = phone_address(channel, phone)
     if address:
-        person = contacts.Person(address=address, kind=AddressKind.PHONE, phone=phone)
+        person = Person(address=address, kind=AddressKind.PHONE, phone=phone)
     else:
         known = Contact.objects.filter(client=client, phone=phone).order_by("created_at").first()
-        person = contacts.Person(user_id=known.user_id if known else phone, phone=phone)
+        person = Person(user_id=known.user_id if known else phone, phone=phone)
     contact, device = contacts.find_or_create(client, channel, person)
     return contact, device.pk if device else None
 
@@ -128,7 +123,6 @@ def _describe(caller: Caller, conversation: Conversation, bot_id: str, metadata:
     conversation.metadata = bounded("metadata", merged(conversation.metadata, metadata), LARGEST_METADATA)
     after = (state.local_id, state.bot_id, conversation.assistant_id, conversation.metadata)
     if state._state.adding or before != after:
-        conversation.save(update_fields=["assistant", "metadata"])
         _save(state, caller.now)
 
 
@@ -170,7 +164,6 @@ def sync(
             if metadata := _without_nulls(metadata):
                 both = merged(conversation.metadata, redaction.rules_of(caller.client).clean_json(metadata))
                 conversation.metadata = bounded("metadata", both, LARGEST_METADATA)
-                conversation.save(update_fields=["metadata"])
         return show(conversation) if is_active else end(caller, conversation_id)
 
 
@@ -183,7 +176,6 @@ def reset(caller: Caller, conversation_id: UUID, *, keep_history: bool = False) 
         if not keep_history:
             conversation.history_from = conversation.last_position
             conversation.summary = ""
-            conversation.save(update_fields=["history_from", "summary"])
             summaries.note_edited(conversation)
         cause = "history kept" if keep_history else "history hidden"
         record(conversation, "reset", caller.actor, cause=cause, position=conversation.last_position)
@@ -202,12 +194,10 @@ def link_order(caller: Caller, conversation_id: UUID, order_id: str) -> SessionS
 
 def extend(caller: Caller, conversation_id: UUID, hours: int) -> SessionState:
     """The session does not expire before so many hours from now are over. Raises NotFoundError or ConflictError."""
-    with transaction.atomic():
-        conversation = _lock_open(caller, conversation_id)
+    with transaction.atomic(), saving(conversation := _lock_open(caller, conversation_id)):
         until = caller.now + timedelta(hours=hours)
         if until > expiry(conversation):
             conversation.extended_until = until
-            conversation.save(update_fields=["extended_until"])
             record(conversation, "extended", caller.actor, until=until.isoformat())
     return show(conversation)
 
@@ -238,18 +228,18 @@ def add_message(caller: Caller, conversation_id: UUID, role: str, content: str, 
     """
     with transaction.atomic():
         conversation = _locked(caller, conversation_id)
-        dedupe_key = _dedupe_key(conversation, message_id)
-        if dedupe_key and Chunk.objects.filter(dedupe_key=dedupe_key).exists():
+        key = dedupe_key(f"{conversation.pk}\0sync", message_id)
+        if key and Chunk.objects.filter(dedupe_key=key).exists():
             return show(conversation)
         conversation = _lock_open(caller, conversation_id)
-        if role == "user":
-            note_inbound(conversation, caller.now, answer=caller.client.answers_synced)
-        else:
-            _note_said(caller, conversation)
-        spoken = Role.VOICE if conversation.channel == Channel.VOICE else Role.USER
-        said = (spoken if role == "user" else Role.AI, content)
-        write_chunks(conversation, [said], caller.now, message_id=message_id, dedupe_key=dedupe_key)
-        conversation.save(update_fields=ACTIVITY_FIELDS)
+        with saving(conversation):
+            if role == "user":
+                note_inbound(conversation, caller.now, answer=caller.client.answers_synced)
+            else:
+                _note_said(caller, conversation)
+            spoken = Role.VOICE if conversation.channel == Channel.VOICE else Role.USER
+            said = (spoken if role == "user" else Role.AI, content)
+            write_chunks(conversation, [said], caller.now, message_id=message_id, dedupe_key=key)
     return show(conversation)
 
 
@@ -268,13 +258,6 @@ def _note_said(caller: Caller, conversation: Conversation) -> None:
         )
 
 
-def _dedupe_key(conversation: Conversation, message_id: str) -> UUID | None:
-    if not message_id:
-        return None
-    scoped = f"{conversation.pk}\0sync\0{message_id}"
-    return UUID(bytes=hashlib.blake2b(scoped.encode(), digest_size=16).digest())
-
-
 # --- shared -----------------------------------------------------------------------------------------------------------
 @contextmanager
 def _changing(caller: Caller, conversation_id: UUID) -> Iterator[tuple[Conversation, AgentState]]:
@@ -289,7 +272,8 @@ def _changing(caller: Caller, conversation_id: UUID) -> Iterator[tuple[Conversat
                 details={"version": state.version},
             )
         before = _content(conversation, state)
-        yield conversation, state
+        with saving(conversation):
+            yield conversation, state
         if _content(conversation, state) != before:
             _save(state, caller.now)
 

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import IntegrityError
 from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Coalesce
 
-from channels_out.kinds import AddressKind, Channel
+from channels_out.kinds import AddressKind
 from channels_out.phones import ways_to_write
 from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
 from conversations.services.contacts import duplicates
-
-# Channels on which a phone number is an address to send to.
-REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """How a door names a person: `user_id` as our own JSON does, `address` and `kind` as a provider does; one of them.
-
-    An alias of the kind `user` is the client's own id for the person, where a provider of theirs says it along.
-    `phone` is E.164. `name` from a provider is only taken where we have none: people change it at will.
-    """
-
-    user_id: str = ""
-    address: str = ""
-    kind: str = AddressKind.USER
-    phone: str | None = None
-    name: str = ""
-    aliases: tuple[tuple[str, str], ...] = ()
+from conversations.services.core.person import Person, phone_address
 
 
 def known_as(client: Client | UUID, user_id: str) -> Contact | None:
@@ -159,11 +140,6 @@ def _learn(contact: Contact, person: Person) -> bool:
     if "is_guest" in changed:
         Conversation.objects.filter(contact=contact, is_guest=True).update(is_guest=False)
     return "phone" in changed
-
-
-def phone_address(channel: str, phone: str | None) -> str | None:
-    """The phone as an address, where the channel can be reached by one; digits alone, as providers write them."""
-    return phone.removeprefix("+") if phone and channel in REACHED_BY_PHONE else None
 
 
 def _phone_identity(contact: Contact, channel: str) -> ContactIdentity | None:

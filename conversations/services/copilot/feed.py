@@ -28,7 +28,7 @@ AWAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ReadPosition:
     """How far somebody has read: so many characters of an attempt."""
 
     attempt: int = 0
@@ -36,7 +36,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class ReplyPart:
     """What comes next in the reply. `start` 0 begins it, anew if there was something before."""
 
     attempt: int
@@ -44,13 +44,13 @@ class Piece:
     text: str
 
     @property
-    def end(self) -> Place:
+    def end(self) -> ReadPosition:
         """Where it leaves its reader."""
-        return Place(self.attempt, self.start + len(self.text))
+        return ReadPosition(self.attempt, self.start + len(self.text))
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class ReplyEnd:
     """The turn is over; `chunk` is the reply, or the part of it that was said, None where nothing was. No turn: it was
     deleted with its session."""
 
@@ -58,7 +58,7 @@ class Ended:
     chunk: Chunk | None
 
 
-News = Piece | Ended
+News = ReplyPart | ReplyEnd
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class Reader:
 
     turn_id: UUID
     user_id: int
-    place: Place
+    place: ReadPosition
     _news: SimpleQueue[News] = field(default_factory=SimpleQueue)
 
     def wait(self, seconds: float) -> News | None:
@@ -77,21 +77,21 @@ class Reader:
         except Empty:
             return None
 
-    def give(self, piece: Piece) -> None:
+    def give(self, piece: ReplyPart) -> None:
         """The piece, or what of it they have not read."""
         known = self.place.characters if piece.attempt == self.place.attempt else 0
         if piece.attempt < self.place.attempt or piece.start > known:
             return  # of an attempt that is no more, or behind a piece that was not seen yet
         if text := piece.text[known - piece.start :]:
-            new = Piece(piece.attempt, known, text)
+            new = ReplyPart(piece.attempt, known, text)
             self.place = new.end
             self._news.put(new)
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
         """The rest of the reply, and that it is over."""
         if turn and chunk:
-            self.give(Piece(turn.attempt, 0, chunk.content))
-        self._news.put(Ended(turn, chunk))
+            self.give(ReplyPart(turn.attempt, 0, chunk.content))
+        self._news.put(ReplyEnd(turn, chunk))
 
 
 class Feed:
@@ -103,7 +103,7 @@ class Feed:
         self._readers: set[Reader] = set()
         self._thread: threading.Thread | None = None
 
-    def read(self, turn_id: UUID, user_id: int, place: Place) -> Reader:
+    def read(self, turn_id: UUID, user_id: int, place: ReadPosition) -> Reader:
         """Somebody reads the turn from there on, whom the caller has found to be allowed to; until `leave`."""
         reader = Reader(turn_id, user_id, place)
         with self._guard:
@@ -177,13 +177,13 @@ def _ended(turn_ids: set[UUID]) -> dict[UUID, tuple[Turn | None, Chunk | None]]:
     return ended | {pk: (turn, chunks.get(turn.chunk_id or 0)) for pk, turn in over.items()}
 
 
-def _pieces(readers: Sequence[Reader]) -> dict[UUID, list[Piece]]:
+def _pieces(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
     """What was written since the slowest reader of each turn looked, in order."""
-    slowest: dict[UUID, Place] = {}
+    slowest: dict[UUID, ReadPosition] = {}
     for reader in readers:
         place = slowest.get(reader.turn_id, reader.place)
         slowest[reader.turn_id] = min(place, reader.place, key=lambda each: (each.attempt, each.characters))
-    found: dict[UUID, list[Piece]] = {}
+    found: dict[UUID, list[ReplyPart]] = {}
     for turn_id, attempt, start, text in rows(
         """
         SELECT d.turn_id, d.attempt, d.start, d.text
@@ -197,7 +197,7 @@ def _pieces(readers: Sequence[Reader]) -> dict[UUID, list[Piece]]:
         [place.attempt for place in slowest.values()],
         [place.characters for place in slowest.values()],
     ):
-        found.setdefault(turn_id, []).append(Piece(attempt, start, text))
+        found.setdefault(turn_id, []).append(ReplyPart(attempt, start, text))
     return found
 
 

@@ -15,7 +15,6 @@ from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from channels_out.kinds import Channel
 from conversations.models import (
-    OPEN,
     SAID,
     Assistant,
     Chunk,
@@ -24,25 +23,16 @@ from conversations.models import (
     Feedback,
     Membership,
     Role,
-    Status,
     Turn,
     corrected_text,
 )
 from conversations.models.conversation import ConversationQuerySet
-from conversations.services.core.appending import lock, write_chunks
+from conversations.services.core.appending import NewChunk
 from conversations.services.core.errors import InvalidError, NotFoundError, UnavailableError
-from conversations.services.core.ledger import Actor, Kind, record
-from conversations.services.core.opening import (
-    CORRECTED_BY_STAFF,
-    DEFAULT_SYSTEM_PROMPT,
-    KNOWN_FROM_EARLIER,
-    NOTHING_KNOWN,
-    RECALL_BYTES,
-    SUMMARIES_RECALLED,
-    SUMMARY_CHARACTERS,
-)
-from conversations.services.core.prepared import insert, update
-from conversations.services.core.row_level_security import confined_to
+from conversations.services.core.ledger import Actor, Kind
+from conversations.services.core.locking import lock, saving
+from conversations.services.core.opening import open_conversation
+from conversations.services.core.row_level_security import confined_to, unconfined
 from memory import services as memory
 from memory.stores.contract import StoreError
 from memory.text import one_line
@@ -144,35 +134,24 @@ def new_session(user: User, role: str, client: str, now: datetime) -> Conversati
 
 
 def open_session(user: User, role: str, client: str, now: datetime) -> Conversation:
-    """A new session, with its system and memory chunks; call it confined to the user.
+    """Open a conversation with the assistant of the role and return it. Call it confined to the user.
 
-    Raises NotFoundError, or IntegrityError where the user's first two sessions are opened at once.
+    Raises NotFoundError (`no_assistant`), or IntegrityError where the user's first two are opened at once.
     """
     assistant = _role(user, role, client)
     contact = _contact(user, assistant.client_id)
-    pk = uuid4()
-    conversation = Conversation(
-        pk=pk,
-        thread=str(pk),
-        channel=Channel.WEB,
-        client=assistant.client,
-        contact=contact,
-        assistant=assistant,
-        goal=assistant.client.default_goal,
-        started_at=now,
-        last_message_at=now,
-        last_position=0,
-        inbound_sequence=0,
-    )
-    insert([conversation])
-    opening = [
-        (Role.SYSTEM.value, assistant.system_prompt or DEFAULT_SYSTEM_PROMPT),
-        (Role.MEMORY.value, _earlier(contact)),
-    ]
-    write_chunks(conversation, opening, now)
-    update(conversation, ["last_position"])
-    record(conversation, "opened", user.actor, to_status=Status.ACTIVE)
-    return conversation
+    session_id = uuid4()
+    first = NewChunk(channel=Channel.WEB, thread=str(session_id), at=now, text="")
+    with unconfined():  # what is known of the contact is on all their channels, and the user sees this one alone
+        open_conversation(
+            assistant.client_id,
+            contact.pk,
+            first,
+            actor=user.actor,
+            assistant_id=assistant.pk,
+            conversation_id=session_id,
+        )
+    return locked(user, session_id)
 
 
 def _contact(user: User, client_id: UUID) -> Contact:
@@ -187,20 +166,6 @@ def _contact(user: User, client_id: UUID) -> Contact:
     )
 
 
-def _earlier(contact: Contact) -> str:
-    """What is known of the user from what staff say and the summaries of earlier sessions, newest first, or that
-    nothing is: as services/session/opening.py has it."""
-    ended = Conversation.objects.filter(contact=contact).exclude(status__in=OPEN).exclude(summary="")
-    if contact.known_until:
-        ended = ended.filter(started_at__gte=contact.known_until)
-    newest = ended.order_by("-started_at").values_list("started_at", "summary")[:SUMMARIES_RECALLED]
-    lines = [f"- {started:%Y-%m-%d}: {summary[:SUMMARY_CHARACTERS]}" for started, summary in newest]
-    while len("".join(lines).encode()) > RECALL_BYTES and len(lines) > 1:
-        lines.pop()
-    known = [f"{CORRECTED_BY_STAFF} ({contact.known_at:%Y-%m-%d}):\n{contact.known}"] if contact.known else []
-    return "\n\n".join([*known, *(["\n".join([KNOWN_FROM_EARLIER, *lines])] if lines else [])]) or NOTHING_KNOWN
-
-
 def title_of(message: str) -> str:
     """What a session is called after its first message."""
     return one_line(message, TITLE_CHARACTERS)
@@ -209,9 +174,8 @@ def title_of(message: str) -> str:
 def rename(user: User, session_id: UUID, title: str) -> Conversation:
     """The session has this title. Raises NotFoundError."""
     with confined_to(user.id):
-        conversation = locked(user, session_id)
-        conversation.topic = title
-        conversation.save(update_fields=["topic"])
+        with saving(conversation := locked(user, session_id)):
+            conversation.topic = title
         return _found(_shown(user).filter(pk=session_id).first())
 
 

@@ -6,7 +6,6 @@ and any process reads along (copilot_feed.py).
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -18,6 +17,7 @@ from channels_out.kinds import Channel
 from conversations.models import SAID, Chunk, Conversation, Role, Turn
 from conversations.services.copilot.sessions import TRIES, User, locked, open_session, title_of
 from conversations.services.core.appending import write_chunks
+from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import (
     ConflictError,
     InvalidError,
@@ -25,17 +25,15 @@ from conversations.services.core.errors import (
     TooManyError,
     UnavailableError,
 )
-from conversations.services.core.prepared import insert, update
+from conversations.services.core.locking import saving
+from conversations.services.core.prepared import insert
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
-from conversations.services.replies.prompt_context import SUPERSEDED
+from conversations.services.replies.prompt_context import ENDED, SUPERSEDED
 
 MINUTE = timedelta(minutes=1)
 BUSY_RETRY_SECONDS = 2
 TurnStatus = Turn.Status
-
-# Why a reply is not whole, on its chunk: `ended` is the turn's code. One that was tried again is `superseded`.
-ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class UserMessage:
     """What a user sends: a message to a session of theirs, or to a new one with the assistant of a role."""
 
     message: str
@@ -58,7 +56,7 @@ class Question:
     message_id: str = ""
 
 
-def ask(user: User, question: Question, now: datetime) -> Asked:
+def ask(user: User, question: UserMessage, now: datetime) -> Asked:
     """The message is in the session, and a reply to it has begun. The same `message_id` again changes nothing.
 
     Raises NotFoundError, InvalidError (`message_too_long`), TooManyError, or ConflictError (`ended`, `busy` while
@@ -78,23 +76,23 @@ def ask(user: User, question: Question, now: datetime) -> Asked:
     raise UnavailableError("Somebody is doing the same at this very moment. Try it again.")
 
 
-def _ask(user: User, question: Question, now: datetime) -> Asked:
+def _ask(user: User, question: UserMessage, now: datetime) -> Asked:
     _keep_within_limits(user, now)
     if question.session_id:
         conversation = locked(user, question.session_id)
         _ready(conversation)
     else:
         conversation = open_session(user, question.role, question.client, now)
-    [chunk] = write_chunks(
-        conversation,
-        [(Role.USER, question.message)],
-        now,
-        message_id=question.message_id,
-        dedupe_key=_dedupe_key(user, question.message_id),
-    )
-    conversation.inbound_sequence += 1
-    conversation.topic = conversation.topic or title_of(chunk.content)
-    update(conversation, ["last_position", "last_message_at", "inbound_sequence", "topic"])
+    with saving(conversation):
+        [chunk] = write_chunks(
+            conversation,
+            [(Role.USER, question.message)],
+            now,
+            message_id=question.message_id,
+            dedupe_key=_dedupe_key(user, question.message_id),
+        )
+        conversation.inbound_sequence += 1
+        conversation.topic = conversation.topic or title_of(chunk.content)
     turn = None if conversation.taken_over_at else _begin(conversation, now)
     return Asked(conversation, chunk, turn)
 
@@ -114,12 +112,10 @@ def _begin(conversation: Conversation, now: datetime) -> Turn:
 
 
 def _dedupe_key(user: User, message_id: str) -> UUID | None:
-    if not message_id:
-        return None
-    return UUID(bytes=hashlib.blake2b(f"copilot:{user.id}\0{message_id}".encode(), digest_size=16).digest())
+    return dedupe_key(f"copilot:{user.id}", message_id)
 
 
-def _asked_before(user: User, question: Question) -> Asked | None:
+def _asked_before(user: User, question: UserMessage) -> Asked | None:
     key = _dedupe_key(user, question.message_id)
     related = ("conversation__assistant", "conversation__client")
     chunk = Chunk.objects.select_related(*related).filter(dedupe_key=key).first() if key else None
@@ -205,8 +201,8 @@ def retry(user: User, session_id: UUID, now: datetime) -> Asked:
         if last.role == Role.AI:
             last.metadata = {**last.metadata, SUPERSEDED: True}
             last.save(update_fields=["metadata"])
-        conversation.last_message_at = max(conversation.last_message_at, now)
-        conversation.save(update_fields=["last_message_at"])
+        with saving(conversation):
+            conversation.last_message_at = max(conversation.last_message_at, now)
         return Asked(conversation, None, _begin(conversation, now))
 
 

@@ -1,76 +1,216 @@
-"""How a session's row and its chunks change together, always with the row locked."""
+"""Appending to a conversation: the SQL form for the usual message, and the general form for all others.
+
+Both write the same rows; `tests/conversations/test_appending.py` feeds the same cases to both.
+
+- `append_by_key` and `append_by_address` append a person's message to an active conversation in one prepared statement.
+  They do nothing unless everything is as it nearly always is: caller and person are known, the message says nothing new
+  of the person, their conversation is active, the message was not here before, and it was cleaned by the client's
+  current redaction rules. `inbound/messages.py` then takes the general form.
+- `append_inbound`, `write_chunks` and `note_inbound` do the same to a conversation that is locked.
+
+The row lock of the UPDATE puts simultaneous messages in line, so positions have no gaps. Two deliveries of one message
+at the same instant both pass the look for duplicates (each has its own snapshot): the second meets the unique index and
+its whole statement is undone, position and time included.
+
+A reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
+message that is not answered (`burst_began_at`).
+
+The plan is prepared once and kept, perhaps since the tables were small, when every index looks as good as another. So
+it is written such that only the right one fits: the conversation is looked up by a subquery, not by a join, which
+leaves PostgreSQL no other way than from the person to the conversation; and channel and status are compared as
+expressions, so that the indexes which list all conversations of a channel or status are of no use. `status IN` is what
+the index of open conversations (`one_open_conversation`) says.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from conversations.models import Assistant, Chunk, Client, Contact, Conversation, Role, Status
-from conversations.services.core import redaction
-from conversations.services.core.errors import ConflictError, NotFoundError
-from conversations.services.core.ledger import CONTACT, record
-from conversations.services.core.prepared import Select, insert
+import orjson
 
-# What changes with a chunk; saved by name, so that nothing else is written over.
-ACTIVITY_FIELDS = [
-    *("status", "last_message_at", "last_position", "inbound_sequence"),
-    *("reply_owed", "reply_due_at", "burst_began_at", "drafts_overtaken", "fallback_sent"),
-    *("reply_attempts", "reply_crashes", "replies_failed"),
-]
+from channels_out.kinds import Channel
+from conversations.models import Chunk, Conversation, Role, Status
+from conversations.services.core import redaction
+from conversations.services.core.dedupe import IS_NEW
+from conversations.services.core.ledger import CONTACT, record
+from conversations.services.core.prepared import insert
+from conversations.services.core.sql import row
+from memory.redaction import Rules
+
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
+# The version of an account is where its row and its client's lie and who wrote them: PostgreSQL never changes a row in
+# place. `a` is the account, `c` its client.
+ACCOUNT_VERSION = "a.xmin::text || a.ctid::text || c.xmin::text || c.ctid::text"
 
-# Of its own row alone, and without its key: chunks may refer to it meanwhile.
-_LOCKED = Select(
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    """A person's message on its way into a conversation.
+
+    `metadata` is JSON text. `dedupe_key` is None where the message cannot be told from another. `text` is '' where a
+    conversation is opened without a message.
     """
-    SELECT {s}, {k}, {c}, {a}
-    FROM conversations s
-    JOIN contacts k ON k.id = s.contact_id
-    JOIN clients c ON c.id = s.client_id
-    LEFT JOIN assistants a ON a.id = s.assistant_id
-    WHERE s.id = $1 AND ($2::uuid IS NULL OR s.client_id = $2)
-    FOR NO KEY UPDATE OF s
-    """,
-    s=Conversation,
-    k=Contact,
-    c=Client,
-    a=Assistant,
-)
 
+    channel: str
+    thread: str
+    at: datetime
+    text: str
+    message_id: str = ""
+    dedupe_key: UUID | None = None
+    metadata: str = "{}"
+    channel_account_id: UUID | None = None
 
-def lock(conversation_id: UUID | str, client: Client | None = None) -> Conversation:
-    """The conversation of the client (of any, if None) with its row locked. Raises NotFoundError."""
-    wanted = (str(conversation_id), client.pk if client else None)
-    # Twice: where the session became another contact's while we waited for it, the first look finds neither.
-    found = _LOCKED.first(*wanted) or _LOCKED.first(*wanted)
-    if found is None:
-        raise NotFoundError("There is no such conversation.")
-    conversation: Conversation
-    conversation, conversation.contact, conversation.client, assistant = found
-    if assistant or not conversation.assistant_id:  # else it got another one while we waited: read when asked for
-        conversation.assistant = assistant
-    return conversation
+    @property
+    def role(self) -> Role:
+        """The chunk's role: on the voice channel the caller's words are `voice`, by whichever door they came."""
+        return Role.VOICE if self.channel == Channel.VOICE else Role.USER
 
-
-def lock_open(conversation_id: UUID | str, client: Client | None = None) -> Conversation:
-    """The same, if it takes messages. Raises NotFoundError, or ConflictError (`ended`)."""
-    conversation = lock(conversation_id, client)
-    if not conversation.is_open:
-        raise ConflictError(
-            f"This session is {conversation.status} and takes nothing more; the next message opens a new one.",
-            code="ended",
-            details={"status": conversation.status},
+    def values(self) -> tuple[object, ...]:
+        """Return the values $1 to $8 of the appending statements."""
+        return (
+            *(self.channel, self.thread, self.at, self.text),
+            *(self.message_id, self.dedupe_key, self.metadata, self.channel_account_id),
         )
-    return conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The chunk that was appended. `key_id` is the API key that was used, where one was."""
+
+    conversation_id: UUID
+    chunk_id: int
+    position: int
+    is_guest: bool
+    key_id: int | None = None
+
+
+# --- the SQL form -----------------------------------------------------------------------------------------------------
+def quiet_window(channel: str) -> str:
+    """Return SQL for how long client `c` waits for another message on the channel, a placeholder."""
+    return f"COALESCE((c.quiet_windows->>{channel}::text)::float8, 0) * interval '1 second'"
+
+
+_BY_KEY = """
+WITH person AS (
+    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
+           {quiet} AS quiet, c.longest_wait, k.id AS key_id, NULL::bigint AS device_id
+    FROM api_keys k
+    JOIN clients c ON c.id = k.client_id AND c.is_active
+    JOIN contacts p ON p.client_id = c.id AND p.user_id = $11
+    WHERE k.key_hash = $9 AND k.revoked_at IS NULL AND c.id = $10
+      AND ($12::text IS NULL OR p.phone = $12) AND ($13::text = '' OR p.name = $13)
+      AND c.redact_cards = $14 AND c.redaction_patterns = $15::jsonb
+)"""
+
+_BY_ADDRESS = """
+WITH person AS (
+    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
+           {quiet} AS quiet, c.longest_wait, NULL::bigint AS key_id, i.id AS device_id
+    FROM contact_identities i
+    JOIN clients c ON c.id = i.client_id AND c.is_active
+    JOIN contacts p ON p.id = i.contact_id
+    WHERE i.client_id = $9 AND i.channel = $1 AND i.address = $10
+      AND ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
+      AND (SELECT count(*) FROM contact_identities o
+           WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])
+             AND o.contact_id = i.contact_id) = cardinality($13::text[])
+      AND ($14::text IS NULL OR $14 = (SELECT {account_version} FROM channel_accounts a WHERE a.id = $8))
+)"""
+
+_APPEND = f"""
+, session AS (
+    UPDATE conversations s
+    SET last_message_at = GREATEST(s.last_message_at, $3),
+        last_position = s.last_position + 1,
+        inbound_sequence = s.inbound_sequence + 1,
+        channel_account_id = COALESCE($8, s.channel_account_id),
+        device_id = COALESCE(person.device_id, s.device_id),
+        reply_owed = s.reply_owed OR person.auto_reply,
+        burst_began_at = CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END,
+        reply_due_at = LEAST(
+            $3 + person.quiet,
+            CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END + person.longest_wait)
+    FROM person
+    WHERE s.contact_id = (SELECT id FROM person) AND s.thread = $2 AND s.status IN ('active', 'stale')
+      AND s.channel || '' = $1 AND s.status || '' = 'active'
+      AND {IS_NEW}
+    RETURNING s.id, s.last_position, s.is_guest, person.key_id
+), chunk AS (
+    INSERT INTO conversation_chunks
+        (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
+    SELECT id, last_position, CASE WHEN $1 = 'voice' THEN 'voice' ELSE 'user' END, $4, $5, $6, $7::jsonb, $3
+    FROM session
+    RETURNING id
+)
+SELECT session.id, chunk.id, session.last_position, session.is_guest, session.key_id FROM session, chunk"""
+
+BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
+BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1"), account_version=ACCOUNT_VERSION) + _APPEND
+
+
+def rules_as_values(rules: Rules) -> tuple[bool, str]:
+    """Return the rules as a statement compares them with the client's: whether cards go, and the patterns as JSON."""
+    return rules.cards, orjson.dumps(rules.patterns).decode() if rules.patterns else "[]"
+
+
+def append_by_key(
+    chunk: NewChunk, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str, rules: Rules
+) -> Appended | None:
+    """Append what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
+
+    Raises IntegrityError where the same message was appended at the same moment.
+    """
+    found = row(BY_KEY, *chunk.values(), key_hash, client_id, user_id, phone, name, *rules_as_values(rules))
+    return Appended(*found) if found else None
+
+
+def append_by_address(
+    chunk: NewChunk,
+    client_id: UUID,
+    address: str,
+    phone: str | None,
+    name: str,
+    aliases: list[str],
+    account_version: str | None = None,
+) -> Appended | None:
+    """Append what a provider delivered; None if nothing was done.
+
+    account_version: ACCOUNT_VERSION of the account as it was read; nothing is done if the account or its client changed
+    since. None: whatever it is now.
+
+    Raises IntegrityError where the same message was appended at the same moment.
+    """
+    found = row(BY_ADDRESS, *chunk.values(), client_id, address, phone, name, aliases, account_version)
+    return Appended(*found) if found else None
+
+
+# --- the general form -------------------------------------------------------------------------------------------------
+def append_inbound(conversation: Conversation, chunk: NewChunk) -> Appended:
+    """Append a person's message to the locked open conversation. Call it within `locking.saving`."""
+    note_inbound(conversation, chunk.at)
+    [written] = write_chunks(
+        conversation,
+        [(chunk.role, chunk.text)],
+        chunk.at,
+        message_id=chunk.message_id,
+        dedupe_key=chunk.dedupe_key,
+        metadata=orjson.loads(chunk.metadata),
+    )
+    return Appended(conversation.pk, written.pk, written.position, conversation.is_guest)
 
 
 def write_chunks(
-    conversation: Conversation, said: Iterable[tuple[str, str]], now: datetime, **fields: Any
+    conversation: Conversation, texts: Iterable[tuple[str, str]], now: datetime, **fields: Any
 ) -> list[Chunk]:
-    """Chunks of (role, content) at the next positions, without what the client has removed; the caller saves the
-    conversation's ACTIVITY_FIELDS."""
+    """Write chunks of (role, content) at the next positions and return them. Call it within `locking.saving`.
+
+    The client's redaction rules are applied to everything but system chunks. `fields` are further fields of Chunk.
+    """
     rules = redaction.rules_of(conversation.client)
     if metadata := fields.get("metadata"):
         fields["metadata"] = rules.clean_json(metadata)
@@ -83,7 +223,7 @@ def write_chunks(
             created_at=now,
             **fields,
         )
-        for offset, (role, content) in enumerate(said, start=1)
+        for offset, (role, content) in enumerate(texts, start=1)
     ]
     conversation.last_position += len(chunks)
     conversation.last_message_at = max(conversation.last_message_at, now)
@@ -92,9 +232,11 @@ def write_chunks(
 
 
 def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = True) -> None:
-    """The person said something: a stale session is active again, and a reply is owed where the assistant replies, or
-    by the colleague who has the session (never if not `answer`: somebody else does); it is due as
-    arriving/append.py says."""
+    """Note on the locked conversation that the person wrote. Call it within `locking.saving`.
+
+    A stale conversation becomes active again. A reply is owed where the client's assistant replies, or by the colleague
+    who has the conversation; not if `answer` is False, because somebody else answers.
+    """
     if conversation.status == Status.STALE:
         conversation.status = Status.ACTIVE
         record(conversation, "revived", CONTACT, cause="message", from_status=Status.STALE, to_status=Status.ACTIVE)
@@ -110,7 +252,10 @@ def note_inbound(conversation: Conversation, now: datetime, *, answer: bool = Tr
 
 
 def note_answered(conversation: Conversation) -> None:
-    """Nothing is owed any more, and nothing that went wrong before counts."""
+    """Note on the locked conversation that no reply is owed and that earlier failures no longer count.
+
+    Call it within `locking.saving`.
+    """
     conversation.reply_owed = False
     conversation.burst_began_at = None
     conversation.reply_attempts = conversation.reply_crashes = 0

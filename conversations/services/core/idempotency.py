@@ -12,8 +12,8 @@ import orjson
 from django.db import transaction
 
 from conversations.models import Client, Conversation, IdempotencyKey
-from conversations.services.core.as_json import dumps
 from conversations.services.core.errors import ConflictError
+from conversations.services.core.json import dumps
 from conversations.services.core.sql import row, rows
 
 KEPT_FOR = timedelta(hours=24)
@@ -36,7 +36,7 @@ _TRIM = """
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """What a POST is answered: an HTTP status and an object for JSON. `conversation_id`: the session it tells of."""
 
     status: int
@@ -47,12 +47,14 @@ class Answer:
 class RefusedError(Exception):
     """What was asked cannot be done, and will not be by asking again: nothing of it stays but this answer."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: StoredResponse) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
-def once(client: Client, key: str, fingerprint: bytes, act: Callable[[], Answer], now: datetime) -> tuple[Answer, bool]:
+def once(
+    client: Client, key: str, fingerprint: bytes, act: Callable[[], StoredResponse], now: datetime
+) -> tuple[StoredResponse, bool]:
     """Do it and keep its answer for 24 hours; or, where the client has sent the key before, give that answer.
 
     Returns the answer and whether it is the first one again. The key, what `act` does and its answer are committed
@@ -78,16 +80,16 @@ def once(client: Client, key: str, fingerprint: bytes, act: Callable[[], Answer]
     return answer, False
 
 
-def _again(kept: IdempotencyKey, fingerprint: bytes) -> Answer:
+def _again(kept: IdempotencyKey, fingerprint: bytes) -> StoredResponse:
     if bytes(kept.fingerprint) != fingerprint:
         raise ConflictError(
             "This Idempotency-Key came with another request before: a new request needs a new key.",
             code="idempotency_key_reused",
         )
-    return Answer(kept.status, orjson.loads(kept.answer), kept.conversation_id)
+    return StoredResponse(kept.status, orjson.loads(kept.answer), kept.conversation_id)
 
 
-def _conversation(client: Client, answer: Answer) -> Conversation | None:
+def _conversation(client: Client, answer: StoredResponse) -> Conversation | None:
     if answer.conversation_id is None:
         return None
     return Conversation.objects.of(client).filter(pk=answer.conversation_id).only("pk").first()

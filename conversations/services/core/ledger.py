@@ -1,4 +1,4 @@
-"""The ledger: who caused what, and why."""
+"""The ledger of a conversation: its events, with who caused them and why."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from conversations.models import Conversation, ConversationEvent
+from conversations.models import Assistant, Conversation, ConversationEvent
 from conversations.services.core.prepared import insert
 
 Kind = ConversationEvent.Actor
@@ -14,7 +14,7 @@ Kind = ConversationEvent.Actor
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something: `kind` is contact, assistant, staff, api or system; `name` a user's, a key's or a job's."""
+    """The cause of an event: `kind` is contact, assistant, staff, api or system; `name` of a user, key or job."""
 
     kind: str
     name: str = ""
@@ -24,6 +24,11 @@ class Actor:
 CONTACT = Actor(Kind.CONTACT)
 ASSISTANT = Actor(Kind.ASSISTANT)
 SYSTEM = Actor(Kind.SYSTEM)
+
+
+def assistant_actor(assistant: Assistant | None) -> Actor:
+    """Return the assistant as the cause of an event."""
+    return Actor(Kind.ASSISTANT, assistant.key) if assistant else ASSISTANT
 
 
 def record(
@@ -36,7 +41,7 @@ def record(
     to_status: str = "",
     **data: Any,
 ) -> None:
-    """One line in the ledger of the conversation."""
+    """Write one line in the ledger of the conversation. `data` are further facts, kept as JSON."""
     line = ConversationEvent(
         conversation_id=conversation if isinstance(conversation, UUID) else conversation.pk,
         kind=kind,
@@ -48,3 +53,26 @@ def record(
         data=data,
     )
     insert([line])
+
+
+def events_sql(
+    kind: str,
+    source: str,
+    *,
+    actor: str,
+    actor_name: str,
+    cause: str = "''",
+    from_status: str = "''",
+    to_status: str = "''",
+    data: str = "'{}'",
+    at: str = "$1",
+) -> str:
+    """Return the INSERT that writes a line of this kind for every conversation that `source` names by its `id`.
+
+    source: a table or common table expression
+    all others: SQL expressions over `source`; `at` is the time
+    """
+    return f"""
+        INSERT INTO conversation_events
+            (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+        SELECT id, '{kind}', {from_status}, {to_status}, {cause}, {actor}, {actor_name}, {data}, {at} FROM {source}"""

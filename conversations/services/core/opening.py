@@ -1,20 +1,21 @@
-"""A new session: who answers, over which account, what is known at its beginning, and the first thing said.
+"""Opening a conversation: who answers, over which account, what is known at its beginning, and the first message.
 
-All of it is one statement, whoever opens it: it looks, and inserts contact, session, chunks and the line in the ledger.
-Of two that open the same at once the unique index lets one in; the other's statement is undone as a whole.
+One statement does all of it, for every kind of conversation: messages, calls, the copilot, the sync protocol, outreach.
+It looks, and inserts contact, conversation, chunks and the line in the ledger. Of two that open the same at once the
+unique index `one_open_conversation` lets one in; the other's statement is undone as a whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
 from channels_out.phones import ways_to_write
-from conversations.services.contacts.contacts import Person, phone_address
-from conversations.services.core.append_sql import Said, as_values, quiet_window
-from conversations.services.core.ledger import CONTACT, Actor
+from conversations.services.core.appending import Appended, NewChunk, quiet_window, rules_as_values
+from conversations.services.core.dedupe import IS_NEW
+from conversations.services.core.ledger import CONTACT, Actor, events_sql
+from conversations.services.core.person import Person, phone_address
 from conversations.services.core.sql import row
 from memory.redaction import Rules
 
@@ -25,17 +26,15 @@ KNOWN_OF_CONTACT = "What is known of this contact:"
 CORRECTED_BY_STAFF = "What staff say is known of this contact"
 SUMMARIES_RECALLED = 5
 SUMMARY_CHARACTERS = 2_000
-RECALL_TOKENS = 1_000  # of summaries at the beginning of a session, the newest first
+RECALL_TOKENS = 1_000  # of summaries at the beginning of a conversation, the newest first
 # A token for four bytes of UTF-8 is about what memory/tokens.py estimates of prose, in every script.
 RECALL_BYTES = RECALL_TOKENS * 4
 
-NOBODY = Person()
-
-# What the session begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if one
-# is named, then how the contact is found ({contact}). Summaries of sessions that are open do not count: they are not
-# over yet. What staff say is known of the contact stands in the place of all that came before. No row: it is not to be
-# opened, since the client is not there or the message, $6, was here before; or since somebody new has the phone of
-# somebody known, however that is written ($24), which the longer way notes (matching.py).
+# What the conversation begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if
+# one is named, then how the contact is found ({contact}). Summaries of open conversations do not count, since they are
+# not over yet. A correction by staff replaces all that came before it. No row means that nothing is to be opened: the
+# client is not there, the message $6 was here before, or a new contact has the phone of a known one, however it is
+# written ($24), which only the general form notes (contacts/duplicates.py).
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
@@ -87,16 +86,18 @@ WITH beginning AS (
     WHERE c.id = $1 AND {{condition}}
       AND (p.id IS NOT NULL
            OR NOT EXISTS (SELECT FROM contacts o WHERE o.client_id = c.id AND o.phone = ANY ($24::text[])))
-      AND NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
-      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)
+      AND {IS_NEW}
 )"""
 
-# `known` puts it in line with a message on another channel that captures the phone: either that one finds this session
-# and makes it no guest's, or this one waits for it and sees the phone. A guest's session would be deleted one day.
-# So with a merger that makes the contact an alias: either it finds this session, or nothing is opened here.
-# Each part asks for the one before, so that contact, session and chunks come in this order, as on the longer way in
-# inbound.py: two deliveries of one message that lock them in different orders would wait for each other.
-_OPEN = """
+_LINE = events_sql(
+    "opened", "session", to_status="'active'", actor="$21::text", actor_name="$22::text", at="$16::timestamptz"
+)
+# `known` locks the contact, so that a message on another channel that captures the phone comes before or after: either
+# it finds this conversation and its guest mark is removed, or this statement waits for it and sees the phone. Otherwise
+# a conversation could stay marked as a guest's, and be deleted one day. The same holds for a merge that makes the
+# contact an alias: either it finds this conversation, or nothing is opened here.
+# Each part asks for the one before, so that contact, conversation and chunks are locked in this order (locking.py).
+_OPEN = f"""
 , contact AS (
     INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
     SELECT $11::uuid, client_id, $5::text, $8::text, $9::text, $8::text IS NULL FROM beginning WHERE contact_id IS NULL
@@ -124,14 +125,13 @@ _OPEN = """
     WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
     RETURNING id, is_guest
 ), event AS (
-    INSERT INTO conversation_events (conversation_id, kind, to_status, actor, actor_name, created_at)
-    SELECT id, 'opened', 'active', $21::text, $22::text, $16::timestamptz FROM session
+    {_LINE}
 ), chunks AS (
     INSERT INTO conversation_chunks
         (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
     SELECT session.id, first.position, first.role, first.content,
            CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
-           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{}' END, $16::timestamptz
+           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{{}}' END, $16::timestamptz
     FROM session, beginning, LATERAL (
         VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
     ) AS first (position, role, content)
@@ -142,7 +142,7 @@ _OPEN = """
 SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id
 FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
 
-# With an API key, only where nothing is to be learnt of the person and no session is open.
+# With an API key: only where the message says nothing new of the person and no conversation is open.
 BY_KEY = (
     _BEGINNING.format(
         key="k.id",
@@ -164,53 +164,51 @@ BY_CONTACT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The new session and its newest chunk. `key_id` is the API key that was used, where one was."""
+def open_with_key(chunk: NewChunk, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Appended | None:
+    """Open a conversation with what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
 
-    conversation_id: UUID
-    chunk_id: int
-    position: int
-    is_guest: bool
-    key_id: int | None
+    Nothing is done where the key is not the client's, the message was here before, a conversation is open, the message
+    says something new of the person, or the client has other redaction rules.
 
-
-def open_with_key(said: Said, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Opened | None:
-    """What the holder of an API key passes on, cleaned by `rules`, opens a session. None: nothing was done, since the
-    key is not the client's, the message was here before, a session is open, there is something to learn of the person,
-    or the client has other rules.
-
-    Raises IntegrityError where somebody else was first: with the contact, the session or the message.
+    Raises IntegrityError where somebody else was first: with the contact, the conversation or the message.
     """
-    return _open(BY_KEY, client_id, key_hash, said, person, actor=CONTACT, rules=rules)
+    return _open(BY_KEY, client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
 
 
 def open_conversation(
     client_id: UUID,
     contact_id: UUID,
-    said: Said,
+    chunk: NewChunk,
     *,
     actor: Actor,
     goal: str = "",
     summary: str = "",
     device_id: int | None = None,
     assistant_id: UUID | None = None,
-) -> Opened:
-    """The contact has an open session; with nothing said (empty text), it has its system and memory chunks alone.
-    `assistant_id` names who answers in it, whatever the account says.
+    conversation_id: UUID | None = None,
+) -> Appended:
+    """Open a conversation of the contact and return its newest chunk.
 
-    Raises IntegrityError if one is open already, or the message or the end of the contact came in between.
+    chunk: the first message; with an empty text the conversation has its system and memory chunks alone
+    goal: '' for the client's default goal
+    device_id: the identity that replies go to; None for the contact's newest on the channel
+    assistant_id: the assistant that answers; None for the account's, else the client's default
+    conversation_id: the id of the new conversation; None for any
+
+    Raises IntegrityError where a conversation is open already, or the message was stored or the contact deleted at the
+    same moment.
     """
     opened = _open(
-        *(BY_CONTACT, client_id, contact_id, said, NOBODY),
+        *(BY_CONTACT, client_id, contact_id, chunk, Person()),
         actor=actor,
         goal=goal,
         summary=summary,
         device_id=device_id,
         assistant_id=assistant_id,
+        conversation_id=conversation_id,
     )
     if opened is None:
-        raise IntegrityError("The message was settled, or the contact deleted, by somebody else meanwhile.")
+        raise IntegrityError("The message was stored, or the contact deleted, by another request meanwhile.")
     return opened
 
 
@@ -218,7 +216,7 @@ def _open(
     statement: str,
     client_id: UUID,
     found_by: bytes | UUID,
-    said: Said,
+    chunk: NewChunk,
     person: Person,
     *,
     actor: Actor,
@@ -226,15 +224,17 @@ def _open(
     summary: str = "",
     device_id: int | None = None,
     assistant_id: UUID | None = None,
+    conversation_id: UUID | None = None,
     rules: Rules | None = None,
-) -> Opened | None:
+) -> Appended | None:
     found = row(
         statement,
-        *(client_id, said.channel, said.channel_account_id, found_by, person.user_id, said.dedupe_key, said.thread),
-        *(person.phone, person.name, uuid4(), uuid4(), phone_address(said.channel, person.phone), device_id),
-        *(goal, summary, said.at, said.role, said.text, said.message_id, said.metadata, actor.kind, actor.name),
+        *(client_id, chunk.channel, chunk.channel_account_id, found_by, person.user_id, chunk.dedupe_key, chunk.thread),
+        *(person.phone, person.name, conversation_id or uuid4(), uuid4()),
+        *(phone_address(chunk.channel, person.phone), device_id, goal, summary),
+        *(chunk.at, chunk.role.value, chunk.text, chunk.message_id, chunk.metadata, actor.kind, actor.name),
         assistant_id,
         ways_to_write(person.phone) if person.phone else [],
-        *(as_values(rules) if rules else ()),
+        *(rules_as_values(rules) if rules else ()),
     )
-    return Opened(*found) if found else None
+    return Appended(*found) if found else None

@@ -1,7 +1,7 @@
-"""Rows as models, by statements that are written once and prepared by PostgreSQL.
+"""Models read and written by statements whose text is built once and which PostgreSQL prepares.
 
-The ORM builds the text of a query anew each time, which costs this process ten times what the answer does. So what
-every message and every reply passes through is read and written here; everywhere else the ORM says it better.
+The ORM builds the text of a query anew each time, which costs this process ten times what the answer does. So every
+message and every reply is read and written by these; everywhere else the ORM says it better.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db.models.expressions import DatabaseDefault
 from conversations.services.core.sql import row, rows
 
 
-class Select:
+class PreparedSelect:
     """A statement that reads models: `Select("SELECT {s}, {k} FROM conversations s JOIN contacts k …", s=Conversation,
     k=Contact)`. Each `{alias}` stands for all the columns of its model; they come first and in this order, and other
     columns after them. Values are $1, $2 …
@@ -28,11 +28,11 @@ class Select:
         self._statement = ""
 
     def all(self, *values: Any) -> list[tuple[Any, ...]]:
-        """A tuple for each row: the models, None where an outer join found none, and the other columns."""
+        """Return a tuple for each row: the models, None where an outer join found none, and the other columns."""
         return [self._read(found) for found in rows(self._text(), *values)]
 
     def first(self, *values: Any) -> tuple[Any, ...] | None:
-        """The first of them, or None."""
+        """Return the first row's tuple, or None."""
         found = row(self._text(), *values)
         return self._read(found) if found else None
 
@@ -52,7 +52,7 @@ class Select:
 
 
 def follow(record: Model, name: str) -> Any:
-    """What the record's foreign key of this name refers to, or None; read once, as by `record.name`."""
+    """Return the object that the record's foreign key refers to, or None; read once, as by `record.name`."""
     field = _by_name(type(record))[name]
     key = getattr(record, field.attname)
     if key is not None and not field.is_cached(record):  # type: ignore[attr-defined]
@@ -62,12 +62,14 @@ def follow(record: Model, name: str) -> Any:
 
 
 @cache
-def _by_key(model: type[Model]) -> Select:
-    return Select(f'SELECT {{r}} FROM "{model._meta.db_table}" r WHERE r."{model._meta.pk.column}" = $1', r=model)
+def _by_key(model: type[Model]) -> PreparedSelect:
+    return PreparedSelect(
+        f'SELECT {{r}} FROM "{model._meta.db_table}" r WHERE r."{model._meta.pk.column}" = $1', r=model
+    )
 
 
 def insert(records: Sequence[Model]) -> None:
-    """The records, all of one model, are rows. What the database gives, such as keys, is set on them."""
+    """Insert the records, all of one model, and set on them what the database gives, such as keys."""
     for record in records:
         fields = _given(record)
         statement, from_database = _insert(type(record), tuple(field.name for field in fields))
@@ -79,7 +81,7 @@ def insert(records: Sequence[Model]) -> None:
 
 
 def update(record: Model, names: Iterable[str] | None = None) -> bool:
-    """The record's fields of these names (all, if None) are written to its row. Whether there is such a row."""
+    """Write the record's fields of these names (all, if None) to its row and return whether there is such a row."""
     names = tuple(names) if names is not None else _names(type(record))
     fields = [_by_name(type(record))[name] for name in names]
     values = _values(record, fields, adding=False)
@@ -140,7 +142,7 @@ def _values(record: Model, fields: Sequence[Field[Any, Any]], *, adding: bool) -
 
 @cache
 def _converted(model: type[Model]) -> Sequence[tuple[int, Any]]:
-    """The places of the fields that make something else of what the database gives, and how."""
+    """The positions of the fields that convert what the database gives, and how."""
     return [(at, field.from_db_value) for at, field in enumerate(_fields(model)) if hasattr(field, "from_db_value")]
 
 

@@ -1,12 +1,13 @@
-"""A person wants no more messages on a channel, or wants them again.
+"""Opt-outs: a person wants no more messages on a channel, or wants them again.
 
-The wish is on the contact, by channel, from the message on that says it, in the same transaction; or the provider says
-that they told it so, or staff do, who heard it elsewhere. Nothing is queued or owed after that, and what was queued is
-asked once more when it is claimed for sending (delivery.py).
+The wish stands on the contact, by channel. The person says it in a message (then it counts in the same transaction),
+the provider reports it, or staff enter it. Nothing is queued or owed after that, and a message that was queued before
+is checked again just before it would leave (sending.py).
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,48 +20,51 @@ from django.db.models.expressions import RawSQL
 from channels_out.opt_out import HEEDED, Wish
 from conversations.models import Contact, Conversation, Role
 from conversations.models.conversation import ConversationQuerySet
-from conversations.services.core.appending import ACTIVITY_FIELDS, lock, note_answered, write_chunks
+from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import CONTACT, SYSTEM, Actor, record
+from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.sql import rows
 from conversations.services.delivery import outbox
 
 NOTICE = {"notice": "opt_out"}
 
 
-def heed(conversation_id: UUID, wish: Wish, now: datetime) -> None:
-    """The contact's wish, which they have just said in this session, is done and in the ledger.
+def apply(conversation_id: UUID, wish: Wish, now: datetime) -> None:
+    """Do what the contact has just asked for in this conversation, confirm it, and write it into the ledger.
 
-    Call it in the transaction in which the message is stored, with the contact locked before the session.
-    A wish that was done before changes nothing: asking for messages while one gets them is a message like any other.
+    Call it in the transaction in which the message is stored, with the contact locked before the conversation. A wish
+    that was done before changes nothing: START from somebody who gets messages is a message like any other.
     """
-    conversation = lock(conversation_id)
-    channel = conversation.channel
-    already = channel in conversation.contact.opted_out
-    if already == wish.stop:
+    with editing(conversation_id) as conversation:
+        channel = conversation.channel
+        already = channel in conversation.contact.opted_out
+        if already == wish.stop:
+            if wish.stop:
+                note_answered(conversation)
+            return
         if wish.stop:
-            _settle_owed(conversation)
-        return
-    if wish.stop:
-        _stop(conversation.contact, channel, conversation, CONTACT, wish.word, now)
-    else:
-        _mark(conversation.contact, channel, None)
-        record(conversation, "opted_in", CONTACT, cause=wish.word)
-    _answer(conversation, wish, now)
+            _stop(conversation.contact, channel, conversation, CONTACT, wish.word, now)
+        else:
+            _mark(conversation.contact, channel, None)
+            record(conversation, "opted_in", CONTACT, cause=wish.word)
+        _answer(conversation, wish, now)
 
 
-def heed_provider(conversation: Conversation, code: str, now: datetime) -> None:
-    """The provider blocks what we send to the contact, who told it so: the wish is the contact's, and done.
+def apply_from_provider(conversation: Conversation, code: str, now: datetime) -> None:
+    """Opt the contact out because the provider reports that they told it so.
 
-    Call it with the contact and then the conversation locked. What is known already changes nothing.
+    Call it with the contact and then the conversation locked. A contact who is opted out stays so.
     """
     if conversation.channel not in conversation.contact.opted_out:
-        _stop(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
+        with saving(conversation):
+            _stop(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
 
 
 def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: datetime) -> int:
-    """Staff were told by the contact, elsewhere, that they want nothing more on the channel: it is done as if they had
-    written STOP, and not confirmed to them. Returns how many messages were cancelled.
+    """Opt the contact out of the channel, because they told staff so elsewhere; return how many messages that cancels.
+
+    It is as if they had written STOP, but nothing confirms it to them.
 
     Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`opted_out`).
     """
@@ -68,12 +72,13 @@ def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: d
         contact = _asked(contact_id, channel, reason)
         if channel in contact.opted_out:
             raise ConflictError(f"They opted out of {channel} already.", code="opted_out")
-        return _stop(contact, channel, _session(contact, channel), actor, reason, now)
+        conversation = _session(contact, channel)
+        with saving(conversation) if conversation else nullcontext():
+            return _stop(contact, channel, conversation, actor, reason, now)
 
 
 def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None:
-    """Staff were told by the contact that they want messages on the channel again. Nothing is owed for what they wrote
-    meanwhile.
+    """Opt the contact in again, because they told staff so. No reply is owed for what they wrote meanwhile.
 
     Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`not_opted_out`).
     """
@@ -87,7 +92,7 @@ def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None
 
 
 def _asked(contact_id: UUID, channel: str, reason: str) -> Contact:
-    """The contact, locked, where staff may be heeded."""
+    """The contact, locked, where staff may opt them out and in."""
     if channel not in HEEDED:
         raise InvalidError("Nobody can opt out of that channel.", code="channel")
     if not reason.strip():
@@ -99,7 +104,7 @@ def _asked(contact_id: UUID, channel: str, reason: str) -> Contact:
 
 
 def _session(contact: Contact, channel: str) -> Conversation | None:
-    """The contact's open session on the channel, locked; else their newest."""
+    """The contact's open conversation on the channel, locked; else their newest."""
     theirs: ConversationQuerySet = Conversation.objects.filter(contact=contact, channel=channel)
     newest = theirs.open().order_by("-last_message_at").first() or theirs.order_by("-last_message_at").first()
     try:
@@ -111,17 +116,17 @@ def _session(contact: Contact, channel: str) -> Conversation | None:
 def _stop(
     contact: Contact, channel: str, conversation: Conversation | None, actor: Actor, cause: str, now: datetime
 ) -> int:
-    """The contact gets nothing more on the channel, and is owed nothing. Returns how many messages were cancelled."""
+    """Opt the contact out, cancel what is queued for them and return how many messages that were."""
     _mark(contact, channel, {"since": now.isoformat(), "word": cause, "by": actor.name or actor.kind})
     cancelled = outbox.cancel_to(contact, channel)
     if conversation:
-        _settle_owed(conversation)
+        note_answered(conversation)
         record(conversation, "opted_out", actor, cause=cause, cancelled=cancelled)
     return cancelled
 
 
 def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
-    """The contact gets nothing more on the channel; with None, gets messages again."""
+    """Write the wish to get nothing on the channel to the contact's row; None deletes it."""
     if wish is None:
         changed: Any = RawSQL("opted_out - %s::text", [channel], output_field=JSONField())
     else:
@@ -131,23 +136,18 @@ def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
 
 
 def is_in_force(conversation: Conversation) -> bool:
-    """Whether the contact wants, as of now, no messages on the conversation's channel."""
+    """Return whether the contact, as of now, has opted out of the conversation's channel."""
     wants_none = "SELECT FROM contacts WHERE id = $1 AND opted_out ? $2"
     return bool(rows(wants_none, conversation.contact_id, conversation.channel))
 
 
 def check(conversation: Conversation) -> None:
-    """Raises ConflictError (`opted_out`) where the contact wants no messages on the conversation's channel."""
+    """Raise ConflictError (`opted_out`) if the contact has opted out of the conversation's channel."""
     if is_in_force(conversation):
         raise ConflictError(
-            "This person opted out: nothing is sent to them here until they write START, or staff lift it.",
+            "This person opted out. Nothing is sent to them here until they write START, or staff opt them in.",
             code="opted_out",
         )
-
-
-def _settle_owed(conversation: Conversation) -> None:
-    note_answered(conversation)
-    conversation.save(update_fields=ACTIVITY_FIELDS)
 
 
 def _answer(conversation: Conversation, wish: Wish, now: datetime) -> None:
@@ -162,4 +162,3 @@ def _answer(conversation: Conversation, wish: Wish, now: datetime) -> None:
         conversation.reply_owed = True
         conversation.burst_began_at = conversation.burst_began_at or now
         conversation.reply_due_at = now
-    conversation.save(update_fields=ACTIVITY_FIELDS)

@@ -10,8 +10,8 @@ from channels_out import splitting
 from channels_out.contract import Adapter
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
-from conversations.services.contacts.contacts import phone_address
 from conversations.services.core.ledger import SYSTEM, record
+from conversations.services.core.person import phone_address
 from conversations.services.core.prepared import follow, insert, update
 from conversations.services.tenants.channel_accounts import adapter_of
 
@@ -74,19 +74,21 @@ def queue(
 
 
 def account_of(conversation: Conversation) -> ChannelAccount | None:
-    """The account that the conversation's messages go through: it has one from now on, if the client has."""
+    """Return the account that the conversation's messages go through, or None.
+
+    A locked conversation without one gets the client's; call it within `locking.saving`.
+    """
     return follow(conversation, "channel_account") or _newly_made_account(conversation)
 
 
 def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
-    """The client's oldest active account on the channel, for a session that was opened before there was one."""
+    """The client's oldest active account on the channel, for a conversation that was opened before there was one."""
     theirs = ChannelAccount.objects.filter(
         client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
     )
     account = theirs.order_by("created_at").first()
     if account:
         conversation.channel_account = account
-        conversation.save(update_fields=["channel_account"])
     return account
 
 
@@ -155,7 +157,7 @@ def silence(conversation: Conversation) -> int:
     return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
 
 
-def let_go_out(conversation: Conversation) -> None:
+def allow_sending(conversation: Conversation) -> None:
     """What has not left yet goes out, although the session is about to end or to go to a person."""
     _unsent(conversation).update(unconditional=True)
 

@@ -9,9 +9,9 @@ from uuid import UUID
 from channels_out.contract import Account, Adapter, BeingAnswered
 from channels_out.errors import SendError
 from conversations.models import ChannelAccount, Chunk
-from conversations.services.core.append_sql import dedupe_key
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
-from conversations.services.core.prepared import Select
+from conversations.services.core.dedupe import dedupe_key
+from conversations.services.core.prepared import PreparedSelect
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class ReadMark:
             log.info("read mark refused: provider=%s code=%s", self.adapter.provider, error.code)
 
 
-_ACCOUNT = Select(
+_ACCOUNT = PreparedSelect(
     """
     SELECT {a}, d.address
     FROM conversations s

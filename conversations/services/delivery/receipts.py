@@ -15,10 +15,10 @@ from django.utils import timezone
 from channels_out.events import ReachedUntil, Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, Contact, Conversation, ConversationEvent, InboundEvent, Message
-from conversations.services.core.appending import lock
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.ledger import SYSTEM, record
-from conversations.services.core.prepared import Select
+from conversations.services.core.locking import lock
+from conversations.services.core.prepared import PreparedSelect
 from conversations.services.core.sql import row, rows
 from conversations.services.delivery import opt_outs, outbox
 from conversations.services.tenants import channel_accounts
@@ -65,7 +65,7 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
         return True
     with transaction.atomic():
         # Our own commit of the send may be just coming: either it finds what is kept, or we find its message now.
-        line_up(receipt.provider_message_id)
+        lock_provider_message(receipt.provider_message_id)
         if _apply(account, receipt):
             return True
         keep()
@@ -80,7 +80,7 @@ def reach(account: ChannelAccount, event: ReachedUntil, keep: Callable[[], objec
     """
     before = [S.SENT.value] if event.status == ReceiptStatus.DELIVERED else [S.SENT.value, S.DELIVERED.value]
     with transaction.atomic():
-        line_up(about_person(event.sender))
+        lock_provider_message(about_person(event.sender))
         moved = rows(
             _REACH,
             *(account.client_id, account.channel, event.sender, account.pk),
@@ -97,7 +97,7 @@ def about_person(address: str) -> str:
     return f"all to {address}"
 
 
-def line_up(provider_message_id: str) -> None:
+def lock_provider_message(provider_message_id: str) -> None:
     """Until the transaction ends nobody else who lines up for this message goes on. To be called before it is locked.
 
     The commit of a send and the keeping of a receipt that is faster look for each other's rows: at the same moment
@@ -106,7 +106,7 @@ def line_up(provider_message_id: str) -> None:
     row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", provider_message_id)
 
 
-_EARLY = Select(
+_EARLY = PreparedSelect(
     """
     SELECT {e} FROM inbound_events e
     WHERE e.channel_account_id = $1 AND e.message_id = ANY($2::text[]) AND e.reason = $3
@@ -133,7 +133,7 @@ def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
         was_failed = message.status == S.FAILED
         advance(message, receipt)
         if session and receipt.opted_out and message.status == S.FAILED and not was_failed:
-            opt_outs.heed_provider(session, receipt.code, timezone.now())
+            opt_outs.apply_from_provider(session, receipt.code, timezone.now())
     return True
 
 
@@ -189,7 +189,7 @@ def apply_early(message: Message, kept: Iterable[InboundEvent], session: Convers
         if receipt := _kept_receipt(message, event.raw):
             advance(message, receipt)
             if session and receipt.opted_out and message.status == S.FAILED:
-                opt_outs.heed_provider(session, receipt.code, timezone.now())
+                opt_outs.apply_from_provider(session, receipt.code, timezone.now())
         event.delete()
 
 

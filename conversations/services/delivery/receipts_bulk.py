@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
+from conversations.services.core.appending import ACCOUNT_VERSION
 from conversations.services.core.sql import column
-from conversations.services.tenants.account_cache import ACCOUNT_VERSION
 
 _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
 

@@ -19,11 +19,11 @@ from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Contact, Conversation, Message
-from conversations.services.core.appending import lock
 from conversations.services.core.backoff import backoff
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.ledger import SYSTEM, record
-from conversations.services.core.prepared import Select, update
+from conversations.services.core.locking import lock
+from conversations.services.core.prepared import PreparedSelect, update
 from conversations.services.core.sql import column, rows, unlocked
 from conversations.services.delivery import outbox, receipts, reply_window, throttles
 from conversations.services.tenants import channel_accounts
@@ -141,7 +141,7 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
     )
 
 
-_CLAIMED = Select(
+_CLAIMED = PreparedSelect(
     """
     SELECT {m}, {a}
     FROM conversation_messages m LEFT JOIN channel_accounts a ON a.id = m.channel_account_id
@@ -151,12 +151,12 @@ _CLAIMED = Select(
     m=Message,
     a=ChannelAccount,
 )
-_SESSION = Select(
+_SESSION = PreparedSelect(
     "SELECT {s}, {k} FROM conversations s JOIN contacts k ON k.id = s.contact_id WHERE s.id = $1",
     s=Conversation,
     k=Contact,
 )
-_OURS = Select(
+_OURS = PreparedSelect(
     """
     SELECT {m} FROM conversation_messages m
     WHERE m.id = $1 AND (m.lease_token = $2 OR m.status NOT IN ('queued', 'claimed'))
@@ -225,7 +225,7 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
         if sending.adapter.counts_by_time:
             about.append(receipts.about_person(sending.outbound.to))
         for each in about:
-            receipts.line_up(each)
+            receipts.lock_provider_message(each)
         early = receipts.early(sending.channel_account_id, about)
         session = receipts.lock_for(sending.conversation_id, early)  # before its message, as by everybody
         message = _locked(sending)

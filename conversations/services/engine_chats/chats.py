@@ -6,13 +6,13 @@ about to be told before it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
 from django.utils import timezone
 
 from conversations.engines.contract import ChatSoFar, EngineError, ReplyRequest, Told
@@ -29,9 +29,9 @@ from conversations.models import (
 )
 from conversations.queue import enqueue
 from conversations.services.core import redaction
-from conversations.services.core.appending import lock
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 from conversations.services.core.opening import NOTHING_KNOWN
 from conversations.services.engine_chats import removals
 from memory.context import Entry
@@ -152,31 +152,36 @@ def opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
 
 
 def _opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
-    with transaction.atomic():
-        conversation = _of_turn(turn_id)
+    with _editing_of(turn_id) as conversation:
         before = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
         EngineChat.objects.filter(conversation=conversation, status=S.ONGOING).update(status=S.REPLACED, due_at=None)
         told = before.told if before else _last_answered(conversation)
         EngineChat.objects.create(chat_id=chat_id, conversation=conversation, agent_id=agent_id[:100], told=told)
         conversation.chat_id = chat_id
-        conversation.save(update_fields=["chat_id"])
         record(conversation, "chat_replaced" if before else "chat_opened", AGENT, cause=chat_id)
 
 
 def asking(turn_id: UUID, chat_id: str, upto: int) -> None:
     """The chat is about to hear all up to there. Raises EngineError (`lost`)."""
-    with transaction.atomic():
-        _of_turn(turn_id)
+    with _editing_of(turn_id):
         EngineChat.objects.filter(pk=chat_id).update(asked=upto)
 
 
-def _of_turn(turn_id: UUID) -> Conversation:
-    """The turn's conversation, locked, if the turn still runs."""
-    turn = Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING).values_list("conversation_id", flat=True).first()
-    conversation = lock(turn) if turn else None
-    if conversation is None or not Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING).exists():
-        raise EngineError("The turn is not ours any more.", code="lost", retryable=True)
-    return conversation
+@contextmanager
+def _editing_of(turn_id: UUID) -> Iterator[Conversation]:
+    """The turn's conversation, locked, if the turn still runs. Raises EngineError (`lost`)."""
+    running = Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING)
+    conversation_id = running.values_list("conversation_id", flat=True).first()
+    if conversation_id is None:
+        raise _lost()
+    with editing(conversation_id) as conversation:
+        if not running.exists():
+            raise _lost()
+        yield conversation
+
+
+def _lost() -> EngineError:
+    return EngineError("The turn is not ours any more.", code="lost", retryable=True)
 
 
 def note_told(told: Told) -> None:

@@ -10,7 +10,7 @@ from django.template.loader import render_to_string
 from conversations.models import Conversation
 
 if TYPE_CHECKING:
-    from conversations.services.export.transcripts import Entry
+    from conversations.services.export.transcripts import ExportedMessage
 
 # For whoever serves the page; it says the same of itself.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -34,7 +34,7 @@ def session(conversation: Conversation) -> bytes:
     return _part("session", session=conversation, steps=list(conversation.steps.all()))
 
 
-def entries(batch: Sequence[Entry]) -> bytes:
+def entries(batch: Sequence[ExportedMessage]) -> bytes:
     """Entries of the session."""
     return _part("entries", entries=batch)
 

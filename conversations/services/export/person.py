@@ -39,8 +39,8 @@ from conversations.models import (
     Turn,
     corrected_text,
 )
-from conversations.services.core.as_json import dumps
 from conversations.services.core.errors import NotFoundError
+from conversations.services.core.json import dumps
 from conversations.services.core.ledger import Actor
 from conversations.services.core.sql import rows
 from conversations.services.export import pages, transcripts

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conversations.models import Chunk, Conversation, Message, Role, corrected_text
-from conversations.services.core.as_json import dumps
+from conversations.services.core.json import dumps
 from conversations.services.export import pages
 from conversations.services.export.reading import BATCH
 from memory import services as memory
@@ -23,7 +23,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # 
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ExportedMessage:
     """One entry as it should be read. `original` is what was said, where that was corrected; `delivery` the statuses of
     its parts, where it was sent."""
 
@@ -41,12 +41,14 @@ class Entry:
         return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def entries(session: Conversation) -> Iterator[list[Entry]]:
+def entries(session: Conversation) -> Iterator[list[ExportedMessage]]:
     """The session's entries in their order, in batches; of an archived session, as global memory has them."""
     if session.archived_at:
         kept = memory.transcript(session.pk) or ()
         for start in range(0, len(kept), BATCH):
-            yield [Entry(e.position, e.role, e.content, e.at, e.by_staff) for e in kept[start : start + BATCH]]
+            yield [
+                ExportedMessage(e.position, e.role, e.content, e.at, e.by_staff) for e in kept[start : start + BATCH]
+            ]
         return
     chunks = Chunk.objects.filter(conversation=session).annotate(words=corrected_text()).order_by("position")
     names = ("pk", "position", "role", "words", "created_at", "author_id", "content")
@@ -54,7 +56,7 @@ def entries(session: Conversation) -> Iterator[list[Entry]]:
     while batch := list(chunks.filter(position__gt=last).values_list(*names)[:BATCH]):
         deliveries = _deliveries([pk for pk, _, role, *_ in batch if role == Role.AI])
         yield [
-            Entry(
+            ExportedMessage(
                 position, role, words, at, author is not None, None if words == said else said, deliveries.get(pk, ())
             )
             for pk, position, role, words, at, author, said in batch
@@ -109,7 +111,7 @@ def _facts(session: Conversation) -> dict[str, Any]:
     }
 
 
-def _chunk(entry: Entry) -> dict[str, Any]:
+def _chunk(entry: ExportedMessage) -> dict[str, Any]:
     said: dict[str, Any] = {
         "position": entry.position,
         "role": entry.role,
@@ -130,7 +132,7 @@ def as_csv(session: Conversation) -> Iterator[bytes]:
         yield _csv_lines(_cells(entry) for entry in batch).encode()
 
 
-def _cells(entry: Entry) -> tuple[str, ...]:
+def _cells(entry: ExportedMessage) -> tuple[str, ...]:
     return (
         str(entry.position),
         entry.at.isoformat(timespec="seconds"),

@@ -5,43 +5,47 @@ The session, its summary and its ledger stay; the transcript is read from memory
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from conversations.services.core.deadlines import ARCHIVE_DUE, FREE, IS_REMEMBERED
+from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
 from conversations.services.core.errors import ConflictError
-from conversations.services.core.ledger import Actor
+from conversations.services.core.ledger import Actor, events_sql
 from conversations.services.core.sql import column, row, rows
 from conversations.services.retention import holds
-from conversations.services.retention.deletions import BATCH, TOMBSTONE_DAYS, Progress
+from conversations.services.retention.deletions import BATCH, Progress
 
 _ONE_DUE = f"""
     FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
     WHERE s.id = $7 AND {IS_REMEMBERED} AND {FREE}"""
 
 # $1 now, $2 how many, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause.
-_ARCHIVE = """
+_LINES = events_sql(
+    "archived",
+    "moved",
+    from_status="before",
+    to_status="'archived'",
+    cause="$6",
+    actor="$4::varchar",
+    actor_name="$5",
+    data="""CASE WHEN $4::varchar = 'system' THEN jsonb_build_object(
+        'rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since) ELSE '{}' END""",
+)
+
+
+def _archive_sql(due: str) -> str:
+    return f"""
     WITH due AS (
         SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due}
         ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due WHERE s.id = due.id
         RETURNING s.id, due.before, due.span, due.since),
-    kept AS (
-        INSERT INTO message_tombstones (dedupe_key, expires_at)
-        SELECT k.dedupe_key, k.created_at + $3 FROM conversation_chunks k JOIN moved ON moved.id = k.conversation_id
-        WHERE k.dedupe_key IS NOT NULL AND k.created_at + $3 > $1
-        ON CONFLICT DO NOTHING),
+    tombstones AS ({tombstones_sql("moved")}),
     gone AS (DELETE FROM conversation_chunks k USING moved WHERE k.conversation_id = moved.id)
-    INSERT INTO conversation_events
-        (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-    SELECT id, 'archived', before, 'archived', $6, $4::varchar, $5,
-           CASE WHEN $4::varchar = 'system' THEN jsonb_build_object(
-               'rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since) ELSE '{{}}' END, $1
-    FROM moved
+    {_LINES}
     RETURNING conversation_id"""
-
-_KEPT_FOR = timedelta(days=TOMBSTONE_DAYS)
 
 
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
@@ -51,7 +55,7 @@ def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> i
     """
     total = 0
     by_time = ("system", "archive", "archive_after is over")
-    while moved := len(rows(_ARCHIVE.format(due=ARCHIVE_DUE), now, BATCH, _KEPT_FOR, *by_time)):
+    while moved := len(rows(_archive_sql(ARCHIVE_DUE), now, BATCH, TOMBSTONES_LAST, *by_time)):
         total += moved
         progress("archived", total)
     return total
@@ -65,7 +69,7 @@ def archive_one(conversation_id: UUID, *, actor: Actor, now: datetime) -> None:
     """
     holds.refuse_for(conversation_id)
     by_hand = (actor.kind, actor.name, "by hand")
-    if not rows(_ARCHIVE.format(due=_ONE_DUE), now, 1, _KEPT_FOR, *by_hand, conversation_id):
+    if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, conversation_id):
         raise ConflictError("Only a session that has ended and is remembered can be archived.", code="not_remembered")
 
 

@@ -16,14 +16,13 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Q
 
 from conversations.models import Chunk, Contact, Conversation, Correction, Role
 from conversations.services.core import redaction
-from conversations.services.core.appending import SPOKEN_BY_PEOPLE, lock
-from conversations.services.core.errors import NotFoundError
+from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.ledger import SYSTEM, Actor, record
+from conversations.services.core.locking import editing_if_there
 from conversations.services.core.opening import NOTHING_KNOWN
 from memory import recall
 from memory.recall import Near, Recalled
@@ -47,7 +46,7 @@ RECALLS = """CASE WHEN s.recalled_at IS NULL AND s.inbound_sequence > 0 AND NOT 
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RecallQuery:
     """What is looked for: whatever the contact said about `text` in sessions that began at `since` or later."""
 
     conversation_id: UUID
@@ -61,7 +60,7 @@ class Question:
         return recall.near(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS)
 
 
-def question_of(conversation_id: UUID) -> Question | None:
+def question_of(conversation_id: UUID) -> RecallQuery | None:
     """What the person wants, in their own words; None where they said nothing yet."""
     conversation = Conversation.objects.select_related("client", "contact").filter(pk=conversation_id).first()
     if conversation is None:
@@ -72,23 +71,18 @@ def question_of(conversation_id: UUID) -> Question | None:
     if not text.strip():
         return None
     since = conversation.contact.known_until
-    return Question(conversation.pk, conversation.client_id, conversation.contact_id, text, since)
+    return RecallQuery(conversation.pk, conversation.client_id, conversation.contact_id, text, since)
 
 
-def keep(question: Question, near: Near | None, now: datetime) -> int:
+def keep(question: RecallQuery, near: Near | None, now: datetime) -> int:
     """What was found is in the session's memory chunk, once, unless staff said already what that should be. Returns how
     many sessions were recalled."""
     # Before the lock: it reads global memory, and nobody needs to wait for that.
     found = recall.recall(question.client_id, question.contact_id, question.text, near, question.since)
-    with transaction.atomic():
-        try:
-            conversation = lock(question.conversation_id)
-        except NotFoundError:
-            return 0
-        if conversation.recalled_at or not conversation.is_open:
+    with editing_if_there(question.conversation_id) as conversation:
+        if conversation is None or conversation.recalled_at or not conversation.is_open:
             return 0
         conversation.recalled_at = now
-        conversation.save(update_fields=["recalled_at"])
         chunk = Chunk.objects.filter(conversation=conversation, position=2, role=Role.MEMORY).first()
         if chunk is None or Correction.objects.filter(chunk=chunk).exists():
             return 0
@@ -130,11 +124,6 @@ def _reason(each: Recalled) -> dict[str, Any]:
 
 
 # --- what staff say ---------------------------------------------------------------------------------------------------
-def lock_contact(conversation_id: UUID | str) -> None:
-    """The contact's row is locked, in a transaction: before the session's, as everywhere."""
-    list(Contact.objects.select_for_update(no_key=True).filter(conversations__pk=conversation_id).values_list("pk"))
-
-
 def keep_correction(conversation: Conversation, text: str, actor: Actor, now: datetime) -> None:
     """Later sessions begin with what staff made of this one's memory; a newer session's correction stands."""
     theirs = Contact.objects.filter(pk=conversation.contact_id)

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models.functions import Left
 
 from conversations.models import Chunk, Conversation, corrected_text
-from conversations.services.core.sql import column, let_go, rows
+from conversations.services.core.sql import column, release_connection, rows
 from memory import services as memory
 from memory.snippets import Snippet, best, pieces
 from memory.words import Query, fold, parse, words
@@ -32,7 +32,7 @@ _ACCENTED = range(0x00C0, 0x0530)  # Latin, Greek, Cyrillic: where letters have 
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SearchScope:
     """Where is looked: on a channel ('': on any), in sessions that began at a moment or later, and before another."""
 
     channel: str = ""
@@ -41,7 +41,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Said:
+class FoundConversations:
     """The sessions that were found, and in sentences where was not looked."""
 
     sessions: list[UUID] = field(default_factory=list)
@@ -53,14 +53,14 @@ def sessions_that_say(client_ids: Sequence[UUID], query: str) -> list[UUID]:
     return search(client_ids, query).sessions
 
 
-def search(client_ids: Sequence[UUID], query: str, place: Place = Place()) -> Said:
+def search(client_ids: Sequence[UUID], query: str, place: SearchScope = SearchScope()) -> FoundConversations:
     """The clients' sessions in which somebody said what `query` asks for, open, ended and archived.
 
     Ended ones are searched as `memory` does, and of few clients by meaning too where that is possible. Those that
     memory does not hold, which are open, a guest's, or not remembered yet, are read themselves, the newest first and
     for about SECONDS: there a word is found inside longer words as well.
     """
-    said, searched, question = Said(), list(client_ids[:MOST_CLIENTS]), parse(query)
+    said, searched, question = FoundConversations(), list(client_ids[:MOST_CLIENTS]), parse(query)
     if not question.wanted or not searched:
         return said
     if len(client_ids) > len(searched):
@@ -74,7 +74,7 @@ def search(client_ids: Sequence[UUID], query: str, place: Place = Place()) -> Sa
             said.left_out.append(f"More than {FOUND} ended sessions say so, and the best {FOUND} are here: add a word.")
     if len(searched) <= MOST_BY_MEANING and memory.knows_meanings():
         for client_id in searched:
-            let_go()  # no connection waits for the network
+            release_connection()  # no connection waits for the network
             found, problem = memory.sessions_that_mean(client_id, query, FOUND, filters=among)
             said.sessions += found
             if problem:
@@ -123,7 +123,7 @@ _ENDED = f"""
     (SELECT id, started_at, false FROM newest WHERE place = $8 ORDER BY started_at DESC LIMIT 1)"""
 
 
-def _read_them(client_ids: Sequence[UUID], question: Query, place: Place, said: Said) -> None:
+def _read_them(client_ids: Sequence[UUID], question: Query, place: SearchScope, said: FoundConversations) -> None:
     asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
     values = (list(client_ids), place.channel, *asked, CHUNKS_SEARCHED, place.began_from)
     _read_open(values, place.began_before, said)
@@ -132,7 +132,7 @@ def _read_them(client_ids: Sequence[UUID], question: Query, place: Place, said: 
         said.left_out.append(_only("sessions of guests, and of those that are not remembered,", end[1]))
 
 
-def _read_open(values: Sequence[Any], before: datetime | None, said: Said) -> None:
+def _read_open(values: Sequence[Any], before: datetime | None, said: FoundConversations) -> None:
     until = time.monotonic() + SECONDS
     end: tuple[UUID, datetime] | None = (UUID(int=0), before) if before else None
     while end := _take(rows(_OPEN, *values, end and end[1], AT_ONCE, end[0] if end else LAST), said):
@@ -144,7 +144,7 @@ def _read_open(values: Sequence[Any], before: datetime | None, said: Said) -> No
             return
 
 
-def _take(found: Iterable[tuple[UUID, datetime, bool]], said: Said) -> tuple[UUID, datetime] | None:
+def _take(found: Iterable[tuple[UUID, datetime, bool]], said: FoundConversations) -> tuple[UUID, datetime] | None:
     """The answers are taken. Returns the end of what was looked at, if there is one."""
     end = None
     for session, began, is_answer in found:

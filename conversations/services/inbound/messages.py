@@ -1,4 +1,9 @@
-"""What people say, settled: identity, contact, session, chunk, the reply owed. Once each, however often it arrives."""
+"""Inbound messages: contact, conversation, chunk and the reply owed, once for each message however often it arrives.
+
+settle_with_key   own JSON: append, else open, else find it again; one statement each, which check the API key too
+append_from       a provider's message of an account in the cache: one statement
+settle            everything else: the general form, by the ORM
+"""
 
 from __future__ import annotations
 
@@ -11,15 +16,22 @@ import orjson
 from django.db import IntegrityError, transaction
 
 from channels_out.opt_out import Wish, wish_of
-from conversations.models import ChannelAccount, Chunk, Client, Contact, Conversation
-from conversations.models.conversation import ConversationQuerySet
+from conversations.models import ChannelAccount, Client, Contact, Conversation
 from conversations.services.contacts import contacts
 from conversations.services.core import redaction
-from conversations.services.core.append_sql import Appended, Said, append_by_address, append_by_key, dedupe_key
-from conversations.services.core.appending import ACTIVITY_FIELDS, note_inbound, write_chunks
+from conversations.services.core.appending import (
+    Appended,
+    NewChunk,
+    append_by_address,
+    append_by_key,
+    append_inbound,
+)
+from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import UnavailableError
 from conversations.services.core.ledger import CONTACT
-from conversations.services.core.opening import Opened, open_conversation, open_with_key
+from conversations.services.core.locking import saving
+from conversations.services.core.opening import open_conversation, open_with_key
+from conversations.services.core.person import Person
 from conversations.services.core.sql import row
 from conversations.services.delivery import opt_outs
 from memory.redaction import Rules
@@ -28,14 +40,15 @@ TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """One message of a person, whichever door it came by.
+class InboundText:
+    """One message of a person, from any channel.
 
-    `who` says how to find the person. `message_id` '' means that it cannot be told from another of the same words.
+    `message_id` '' means that it cannot be told from another of the same words. `scope` is where its sender keeps
+    message ids unique. `intent` is the provider's word for a wish to opt out or in.
     """
 
     channel: str
-    who: contacts.Person
+    person: Person
     text: str
     message_id: str
     at: datetime
@@ -47,23 +60,23 @@ class Arrival:
 
     @property
     def dedupe_key(self) -> UUID | None:
-        """Under which it is found if it comes again."""
+        """The key under which the message is found when it is delivered again."""
         return dedupe_key(self.scope, self.message_id)
 
-    def cleaned(self, rules: Rules) -> Arrival:
-        """It, without what the rules remove."""
+    @property
+    def wish(self) -> Wish | None:
+        """The person's wish to get no more messages, or messages again."""
+        return wish_of(self.channel, self.text, self.intent)
+
+    def cleaned(self, rules: Rules) -> InboundText:
+        """Return the message without what the rules remove."""
         text = rules.clean(self.text)
         metadata = rules.clean_json(self.metadata) if self.metadata else self.metadata
         return self if (text, metadata) == (self.text, self.metadata) else replace(self, text=text, metadata=metadata)
 
-    @property
-    def wish(self) -> Wish | None:
-        """Whether they want no more messages, or messages again."""
-        return wish_of(self.channel, self.text, self.intent)
-
-    def said(self) -> Said:
-        """It, for the one statement."""
-        return Said(
+    def as_chunk(self) -> NewChunk:
+        """Return the message as the chunk that it becomes."""
+        return NewChunk(
             channel=self.channel,
             thread=self.thread,
             at=self.at,
@@ -76,8 +89,9 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """Where the message is. `status` is the session's, or `deleted` if it was purged since (then no ids are left)."""
+class InboundResult:
+    """The place of a message. `status` is the conversation's, or `deleted` if it was purged since; then all ids are
+    None."""
 
     conversation_id: UUID | None
     chunk_id: int | None
@@ -88,134 +102,126 @@ class Settled:
     status: str
 
 
-def settle_with_key(arrival: Arrival, key_hash: bytes, client_id: UUID) -> tuple[Settled, int] | None:
-    """Settle the two common cases by statements that check the key as well: one for a message to an active session,
-    one more for one that opens a session. Returns what is settled and the key's id.
+def settle_with_key(message: InboundText, key_hash: bytes, client_id: UUID) -> tuple[InboundResult, int] | None:
+    """Settle the common cases by statements that check the API key as well, and return the result and the key's id.
 
-    None: nothing was done, settle() it after looking at the key.
+    One statement appends to an active conversation, one more opens a conversation, one more finds a message that is
+    delivered again. Returns None where none of them applies; then check the key and call `settle(…, is_new=True)`.
     """
-    if arrival.wish:
+    if message.wish:
         return None
-    person, rules = arrival.who, redaction.last_seen(client_id)
-    said = arrival.cleaned(rules).said()
+    person, rules = message.person, redaction.last_seen(client_id)
+    chunk = message.cleaned(rules).as_chunk()
     try:
-        appended = append_by_key(said, key_hash, client_id, person.user_id, person.phone, person.name, rules)
+        appended = append_by_key(chunk, key_hash, client_id, person.user_id, person.phone, person.name, rules)
         if appended:
-            return _appended(appended), appended.key_id or 0
-        if opened := open_with_key(said, person, key_hash, client_id, rules):
-            return _opened(opened), opened.key_id or 0
+            return _result(appended), appended.key_id or 0
+        if opened := open_with_key(chunk, person, key_hash, client_id, rules):
+            return _result(opened, created=True), opened.key_id or 0
     except IntegrityError:
-        pass  # somebody else was first: settle() looks again
-    return None
+        pass  # another request was first: what it stored is found next, or by settle()
+    return _seen_with_key(message.dedupe_key, key_hash, client_id)
 
 
-def _opened(opened: Opened) -> Settled:
-    return Settled(
-        conversation_id=opened.conversation_id,
-        chunk_id=opened.chunk_id,
-        position=opened.position,
-        created=True,
-        duplicate=False,
-        is_guest=opened.is_guest,
-        status="active",
-    )
+def append_from(account: ChannelAccount, version: str, message: InboundText) -> bool:
+    """Append a provider's message to the active conversation of a known person and return whether that was possible.
 
+    version: ACCOUNT_VERSION of the account and client as they were read; nothing is done if they changed since
 
-def append_from(account: ChannelAccount, version: str, arrival: Arrival) -> bool:
-    """The message of a known person is in their active session, if the account and its client are still as they were
-    read. False: nothing was done, settle() it after reading the account again."""
-    try:
-        arrival = arrival.cleaned(redaction.rules_of(account.client))
-        return not arrival.wish and _append(account.client_id, arrival, version) is not None
-    except IntegrityError:
-        return False  # somebody else was first: settle() looks again
-
-
-def settle(client: Client, arrival: Arrival) -> Settled:
-    """The message is in the person's open session, which is opened if there is none; a message seen before is where it
-    was, and changes nothing.
-
-    Raises UnavailableError if it cannot get through the crowd.
+    Raises IntegrityError where the same message was appended at the same moment.
     """
-    arrival = arrival.cleaned(redaction.note(client))
-    wish = arrival.wish
+    message = message.cleaned(redaction.rules_of(account.client))
+    return not message.wish and _append(account.client_id, message, version) is not None
+
+
+def settle(client: Client, message: InboundText, *, is_new: bool = False, append_tried: bool = False) -> InboundResult:
+    """Store the message in the person's open conversation, or open one, and return its place.
+
+    A message that was seen before stays where it is, and nothing changes.
+
+    is_new: the caller has just looked for the message and did not find it
+    append_tried: the caller has just tried `append_from` with the client as it is now
+
+    Raises UnavailableError where other requests always come first.
+    """
+    message = message.cleaned(redaction.note(client))
+    wish = message.wish
     for _ in range(TRIES):
         try:
-            if arrival.account and not wish and (appended := _append(client.pk, arrival)):
-                return _appended(appended)
+            if message.account and not (wish or append_tried) and (appended := _append(client.pk, message)):
+                return _result(appended)
             with transaction.atomic():
-                settled = _settle(client, arrival)
+                settled = _settle(client, message, is_new=is_new)
                 if wish and settled.conversation_id and not settled.duplicate:
-                    opt_outs.heed(settled.conversation_id, wish, arrival.at)
+                    opt_outs.apply(settled.conversation_id, wish, message.at)
                 return settled
         except IntegrityError:
-            continue  # somebody else was first: the same message, the same new contact or session. Look again.
-    raise UnavailableError("Too much happens in this session at once; send it again.")
+            is_new = append_tried = (
+                False  # another request stored the same message, contact or conversation: look again
+            )
+    raise UnavailableError("Too many requests change this conversation at once. Send the message again.")
 
 
-def _append(client_id: UUID, arrival: Arrival, version: str | None = None) -> Appended | None:
-    person = arrival.who
+def _append(client_id: UUID, message: InboundText, version: str | None = None) -> Appended | None:
+    person = message.person
     aliases = [address for _, address in person.aliases]
-    return append_by_address(arrival.said(), client_id, person.address, person.phone, person.name, aliases, version)
+    return append_by_address(message.as_chunk(), client_id, person.address, person.phone, person.name, aliases, version)
 
 
-def _appended(appended: Appended) -> Settled:
-    return Settled(
-        conversation_id=appended.conversation_id,
-        chunk_id=appended.chunk_id,
-        position=appended.position,
-        created=False,
-        duplicate=False,
-        is_guest=appended.is_guest,
-        status="active",
-    )
-
-
-def _settle(client: Client, arrival: Arrival) -> Settled:
-    if seen := _seen_before(arrival.dedupe_key):
+def _settle(client: Client, message: InboundText, *, is_new: bool) -> InboundResult:
+    if not is_new and (seen := _seen_before(message.dedupe_key)):
         return seen
-    contact, device = contacts.find_or_create(client, arrival.channel, arrival.who, arrival.message_id)
-    if arrival.wish:
-        contact = Contact.objects.select_for_update(no_key=True).get(pk=contact.pk)  # before its session, as everywhere
-    conversation = _locked_open(contact, arrival)
+    contact, device = contacts.find_or_create(client, message.channel, message.person, message.message_id)
+    if message.wish:
+        contact = Contact.objects.select_for_update(no_key=True).get(pk=contact.pk)  # see core/locking.py
+    conversation = _locked_open(contact, message)
     if conversation is None:
         device_id = device.pk if device else None
-        return _opened(open_conversation(client.pk, contact.pk, arrival.said(), actor=CONTACT, device_id=device_id))
+        opened = open_conversation(client.pk, contact.pk, message.as_chunk(), actor=CONTACT, device_id=device_id)
+        return _result(opened, created=True)
     conversation.client, conversation.contact = client, contact
-    if arrival.account:
-        conversation.channel_account = arrival.account
-    conversation.device = device or conversation.device
-    conversation.is_guest = contact.is_guest
-    note_inbound(conversation, arrival.at)
-    [chunk] = write_chunks(
-        conversation,
-        [(arrival.said().role, arrival.text)],
-        arrival.at,
-        message_id=arrival.message_id,
-        dedupe_key=arrival.dedupe_key,
-        metadata=arrival.metadata or {},
-    )
-    conversation.save(update_fields=[*ACTIVITY_FIELDS, "channel_account", "device", "is_guest"])
-    return _as_settled(conversation, chunk)
+    with saving(conversation):
+        if message.account:
+            conversation.channel_account = message.account
+        conversation.device = device or conversation.device
+        conversation.is_guest = contact.is_guest
+        appended = append_inbound(conversation, message.as_chunk())
+    return _result(appended)
 
 
-def _seen_before(dedupe_key: UUID | None) -> Settled | None:
-    """The first answer to this message: one look, so that a purge between two cannot hide it."""
-    if dedupe_key is None:
-        return None
-    found = row(
-        """
-        SELECT c.id, c.conversation_id, c.position, s.is_guest, s.status
-        FROM conversation_chunks c JOIN conversations s ON s.id = c.conversation_id WHERE c.dedupe_key = $1
-        UNION ALL
-        SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE dedupe_key = $1
-        """,
-        dedupe_key,
-    )
-    if found is None:
-        return None
-    chunk_id, conversation_id, position, is_guest, status = found
-    return Settled(
+def _locked_open(contact: Contact, message: InboundText) -> Conversation | None:
+    found = Conversation.objects.open().select_for_update(no_key=True)
+    return found.filter(contact=contact, channel=message.channel, thread=message.thread).first()
+
+
+# --- messages that are delivered again --------------------------------------------------------------------------------
+# The place of message $1: one look, so that a purge between two cannot hide it.
+_PLACE = """
+    SELECT c.id, c.conversation_id, c.position, s.is_guest, s.status
+    FROM conversation_chunks c JOIN conversations s ON s.id = c.conversation_id WHERE c.dedupe_key = $1
+    UNION ALL
+    SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE dedupe_key = $1"""
+_PLACE_WITH_KEY = f"""
+    SELECT seen.*, k.id FROM ({_PLACE}) seen, api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
+    WHERE k.key_hash = $2 AND k.revoked_at IS NULL AND c.id = $3"""
+
+
+def _seen_before(key: UUID | None) -> InboundResult | None:
+    """The first result for this message."""
+    found = row(_PLACE, key) if key else None
+    return _as_before(*found) if found else None
+
+
+def _seen_with_key(key: UUID | None, key_hash: bytes, client_id: UUID) -> tuple[InboundResult, int] | None:
+    """The same, with the key's id, where the API key is the client's."""
+    found = row(_PLACE_WITH_KEY, key, key_hash, client_id) if key else None
+    return (_as_before(*found[:-1]), found[-1]) if found else None
+
+
+def _as_before(
+    chunk_id: int | None, conversation_id: UUID | None, position: int | None, is_guest: bool, status: str
+) -> InboundResult:
+    return InboundResult(
         conversation_id=conversation_id,
         chunk_id=chunk_id,
         position=position,
@@ -226,18 +232,13 @@ def _seen_before(dedupe_key: UUID | None) -> Settled | None:
     )
 
 
-def _locked_open(contact: Contact, arrival: Arrival) -> Conversation | None:
-    found: ConversationQuerySet = Conversation.objects.open().select_for_update(no_key=True)
-    return found.filter(contact=contact, channel=arrival.channel, thread=arrival.thread).first()
-
-
-def _as_settled(conversation: Conversation, chunk: Chunk) -> Settled:
-    return Settled(
-        conversation_id=conversation.pk,
-        chunk_id=chunk.pk,
-        position=chunk.position,
-        created=False,
+def _result(appended: Appended, *, created: bool = False) -> InboundResult:
+    return InboundResult(
+        conversation_id=appended.conversation_id,
+        chunk_id=appended.chunk_id,
+        position=appended.position,
+        created=created,
         duplicate=False,
-        is_guest=conversation.is_guest,
-        status=conversation.status,
+        is_guest=appended.is_guest,
+        status="active",
     )

@@ -1,4 +1,4 @@
-"""What providers deliver: whose it is, whether it is signed, and each event of the batch settled on its own."""
+"""Provider events: which account a webhook is for, whether it is signed, and each event of the batch settled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -17,15 +17,12 @@ from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
 from conversations.models import ChannelAccount
 from conversations.services.contacts import address_changes
-from conversations.services.contacts.contacts import Person
-from conversations.services.core.append_sql import dedupe_key
+from conversations.services.core.dedupe import dedupe_key, is_first_time
 from conversations.services.core.errors import UnavailableError
-from conversations.services.core.sql import row
+from conversations.services.core.person import Person
 from conversations.services.delivery import receipts, receipts_bulk
 from conversations.services.delivery.reply_window import SENT_AT
-from conversations.services.inbound import messages as inbound
-from conversations.services.inbound import unprocessed
-from conversations.services.retention.deletions import TOMBSTONE_DAYS
+from conversations.services.inbound import messages, unprocessed
 from conversations.services.tenants import account_cache
 from conversations.services.tenants.account_cache import KnownAccount
 from conversations.services.tenants.channel_accounts import as_account
@@ -61,88 +58,123 @@ def _plain_accounts(adapter: Adapter) -> Iterator[Account]:
         yield as_account(account)
 
 
-def settle_if_usual(request: InboundRequest, adapter: Adapter) -> Outcome | None:
-    """What became of it, if it was as it nearly always is: one message to an active session, or receipts of messages on
-    their way, signed for an account that this process knows. Otherwise receive() it, for whatever was done of it may be
-    done again."""
-    usual = _usual(request, adapter)
-    if usual is None:
+# --- a webhook --------------------------------------------------------------------------------------------------------
+class _Payload:
+    """A webhook with what was read of it: its events are parsed once, whichever way it takes."""
+
+    def __init__(self, request: InboundRequest, adapter: Adapter, addresses: list[str]) -> None:
+        self.request, self.adapter, self.addresses = request, adapter, addresses
+        self._events: list[Event] | None = None
+        self._error: Exception | None = None
+
+    def events(self) -> list[Event]:
+        """Return the events of the batch. Raises what the adapter raises, the same each time."""
+        if self._error:
+            raise self._error
+        if self._events is None:
+            try:
+                self._events = self.adapter.parse(self.request)
+            except Exception as error:
+                self._error = error
+                raise
+        return self._events
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What the fast way tried in vain: with the account of this version, and the events that are left of it."""
+
+    version: str
+    events: list[Event]
+
+
+def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
+    """Settle or keep every event of a request of the adapter's provider.
+
+    A request that an account of ours signed is answered with 200 even if it cannot be read or we fail to process it: it
+    is kept, and the sweep retries what is our fault. Otherwise the provider would deliver it again for days.
+
+    Raises InboundError if no account that it names (any, if it names none) has signed it.
+    """
+    try:
+        payload = _Payload(request, adapter, adapter.addresses(request))
+    except Exception as error:
+        return _keep_unread(adapter, request, error)
+    outcome = _receive_fast(payload)
+    return outcome if isinstance(outcome, Outcome) else _receive(payload, outcome)
+
+
+def _receive_fast(payload: _Payload) -> Outcome | _Tried | None:
+    """Settle the usual request with one statement: one message to an active conversation, or receipts of messages on
+    their way, signed for an account in the cache. Returns the outcome, what was tried in vain, or None."""
+    known = account_cache.find(payload.adapter, payload.addresses[0]) if len(payload.addresses) == 1 else None
+    if known is None or not _signed(payload.adapter, payload.request, known.plain):
+        log.debug("not the fast way: account not in the cache, or another secret")
         return None
-    known, events = usual
+    try:
+        events = payload.events()
+    except Exception as error:  # the general way tells what it is, and keeps it
+        log.debug("not the fast way: %s", type(error).__name__)
+        return None
+    if any(event.account != known.row.address for event in events):
+        log.debug("not the fast way: several accounts")
+        return None
     if len(events) == 1 and isinstance(message := events[0], InboundMessage):
         return _append_at_once(known, message)
-    said = [event for event in events if isinstance(event, Receipt)]
-    return _apply_at_once(known, said) if said and len(said) == len(events) else None
-
-
-def _usual(request: InboundRequest, adapter: Adapter) -> tuple[KnownAccount, list[Event]] | None:
-    """The known account that signed the request, with its events. None where there is none, or it cannot be read: the
-    thorough way meets that again, says what it is, and keeps what cannot be settled."""
-    try:
-        [address] = adapter.addresses(request)
-        known = account_cache.find(adapter, address)
-        if known is None:
-            return None
-        adapter.verify(request, known.plain)
-        events = adapter.parse(request)
-    except Exception:
+    reported = [event for event in events if isinstance(event, Receipt)]
+    if not reported or len(reported) < len(events):
+        log.debug("not the fast way: kinds of events")
         return None
-    return (known, events) if all(event.account == address for event in events) else None
+    left = _after_plain(reported, known.row, known.version)
+    return _Tried(known.version, list(left)) if left else Outcome(receipts=len(reported))
 
 
-def _append_at_once(known: KnownAccount, message: InboundMessage) -> Outcome | None:
+def _append_at_once(known: KnownAccount, message: InboundMessage) -> Outcome | _Tried | None:
     try:
-        appended = inbound.append_from(known.row, known.version, _arrival(known.row, message))
+        appended = messages.append_from(known.row, known.version, _inbound_text(known.row, message))
     except (OperationalError, InterfaceError):
         raise
+    except IntegrityError:
+        log.debug("not the fast way: the same message at the same moment")
+        return None
     except Exception:
         log.exception("message not appended at once: account=%s", known.row.pk)
         return None
-    return Outcome(messages=1) if appended else None
+    return Outcome(messages=1) if appended else _Tried(known.version, [message])
 
 
-def _apply_at_once(known: KnownAccount, said: list[Receipt]) -> Outcome | None:
-    left = _after_plain(said, known.row, known.version)
-    return None if left else Outcome(receipts=len(said))
-
-
-def _after_plain(said: list[Receipt], account: ChannelAccount, version: str | None = None) -> list[Receipt]:
-    """The receipts that are left once those which only move messages on are applied, all at once."""
-    plain = receipts_bulk.among(said)
+def _after_plain(reported: list[Receipt], account: ChannelAccount, version: str | None = None) -> list[Receipt]:
+    """Apply the receipts that only move messages on, all at once, and return the others."""
+    plain = receipts_bulk.among(reported)
     try:
         applied = receipts_bulk.apply(account.pk, plain, version) if plain else set()
     except (OperationalError, InterfaceError):
         raise
     except Exception:
         log.exception("receipts not applied at once: account=%s", account.pk)
-        return said
-    return [each for each in said if each.provider_message_id not in applied]
+        return reported
+    return [each for each in reported if each.provider_message_id not in applied]
 
 
-def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
-    """Every event of the request, which is the adapter's provider's, is settled or kept.
-
-    What somebody of ours signed is answered with 200 even if it cannot be read, or we fail to process it: it is kept,
-    and the sweep retries what is our fault. It would be delivered again for days otherwise.
-
-    Raises InboundError if no account that it names (any, if it names none) has signed it.
-    """
-    try:
-        named = adapter.addresses(request)
-    except Exception as error:
-        return _keep_unread(adapter, request, error)
-    found = active_accounts(adapter).filter(address__in=named).annotate(version=account_cache.VERSION)
+def _receive(payload: _Payload, tried: _Tried | None) -> Outcome:
+    """Settle or keep every event, with the accounts as they are now."""
+    adapter, request = payload.adapter, payload.request
+    found = active_accounts(adapter).filter(address__in=payload.addresses).annotate(version=account_cache.VERSION)
     accounts = {account.address: account for account in found}
     verified = _verified(adapter, request, accounts)
     account_cache.remember(verified.values())
     try:
-        events = adapter.parse(request)
+        events = payload.events()
     except Exception as error:
-        only = next(iter(verified.values())) if len(named) == len(verified) == 1 else None
+        only = next(iter(verified.values())) if len(payload.addresses) == len(verified) == 1 else None
         unprocessed.keep_request(adapter, only, request, _unread(error))
         return Outcome(recorded=1)
+    if tried and [each.version for each in found] == [tried.version]:  # nothing changed since: it need not be repeated
+        settled = len(events) - len(tried.events)
+        return _settle_all(adapter, request, tried.events, verified, Outcome(receipts=settled), tried=True)
     refused = accounts.keys() - verified.keys()
-    return _settle_all(adapter, request, [event for event in events if event.account not in refused], verified)
+    left = [event for event in events if event.account not in refused]
+    return _settle_all(adapter, request, left, verified, Outcome())
 
 
 def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
@@ -190,7 +222,9 @@ def _verified(
 
     A payload that names no account of ours may still be a provider's own: then any account's secret shows that.
     """
-    verified = {address: account for address, account in accounts.items() if _signed(adapter, request, account)}
+    verified = {
+        address: account for address, account in accounts.items() if _signed(adapter, request, as_account(account))
+    }
     for address in accounts.keys() - verified.keys():
         log.warning("signature refused: account=%s", accounts[address].pk)
         unprocessed.count_refused(adapter, accounts[address], timezone.now())
@@ -210,31 +244,37 @@ def _signed_by_any(adapter: Adapter, request: InboundRequest) -> bool:
     """Whether one of our accounts signed it: what Meta says of an app or a business names no number."""
     most = min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(request.body), 1))
     for account in active_accounts(adapter).select_related(None)[:most]:
-        if _signed(adapter, request, account):
+        if _signed(adapter, request, as_account(account)):
             return True
     log.warning("signature refused: provider=%s", adapter.provider)
     return False
 
 
-def _signed(adapter: Adapter, request: InboundRequest, account: ChannelAccount) -> bool:
+def _signed(adapter: Adapter, request: InboundRequest, account: Account) -> bool:
     try:
-        adapter.verify(request, as_account(account))
+        adapter.verify(request, account)
     except InboundError:
         return False
     return True
 
 
 def _settle_all(
-    adapter: Adapter, request: InboundRequest, events: Iterable[Event], accounts: Mapping[str, ChannelAccount]
+    adapter: Adapter,
+    request: InboundRequest,
+    events: list[Event],
+    accounts: Mapping[str, ChannelAccount],
+    outcome: Outcome,
+    *,
+    tried: bool = False,
 ) -> Outcome:
-    outcome = Outcome()
+    """Settle or keep the events and count them in `outcome`. `tried`: the fast way was tried for them in vain."""
     unsettled: dict[str, list[Event]] = {}
-    for event in _without_plain_receipts(events, accounts, outcome):
+    for event in events if tried else _without_plain_receipts(events, accounts, outcome):
         account = accounts.get(event.account)
         if account is None and isinstance(event, Unhandled):
             unprocessed.keep_unhandled(adapter, None, event, unprocessed.UNKNOWN_ACCOUNT)
             outcome.recorded += 1
-        elif account is None or not settle(adapter, account, event, outcome):
+        elif account is None or not settle(adapter, account, event, outcome, tried=tried):
             unsettled.setdefault(event.account, []).append(event)
     for address, those in unsettled.items():
         reason = unprocessed.PROCESSING_FAILED if address in accounts else unprocessed.UNKNOWN_ACCOUNT
@@ -261,13 +301,15 @@ def _without_plain_receipts(
     return left
 
 
-def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> bool:
-    """The event is where it belongs, and counted. False: that failed, and it is not.
+def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool = False) -> bool:
+    """Settle one event of the account, count it in `outcome` and return whether that succeeded.
 
-    Raises what means that the provider should deliver it again: the database is away, or the crowd too big.
+    tried: the fast way was tried for it in vain
+
+    Raises what means that the provider should deliver it again: OperationalError, InterfaceError, UnavailableError.
     """
     try:
-        _settle(adapter, account, event, outcome)
+        _settle(adapter, account, event, outcome, tried=tried)
     except (OperationalError, InterfaceError, UnavailableError):
         raise
     except Exception:
@@ -276,9 +318,9 @@ def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Out
     return True
 
 
-def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome) -> None:
+def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool) -> None:
     if isinstance(event, InboundMessage):
-        inbound.settle(account.client, _arrival(account, event))
+        messages.settle(account.client, _inbound_text(account, event), append_tried=tried)
         outcome.messages += 1
     elif isinstance(event, Receipt):
         if receipts.apply(account, event, keep=lambda: unprocessed.keep_receipt(adapter, account, event)):
@@ -294,25 +336,21 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         outcome.recorded += 1
 
 
-_FIRST_TIME = """
-    INSERT INTO message_tombstones (dedupe_key, expires_at) VALUES ($1, $2)
-    ON CONFLICT DO NOTHING RETURNING dedupe_key"""
-
-
 def _follow(account: ChannelAccount, event: Unhandled) -> None:
-    """Whose address is another now, once: delivered again, it would be taken for whoever has that address by then."""
+    """Follow the changes of address that the event reports, once: when it is delivered again, the old address may be
+    somebody else's."""
     for moved in event.moved:
         key = dedupe_key(f"{account.pk} {moved.before}", event.message_id)
         with transaction.atomic():
-            if key is None or row(_FIRST_TIME, key, timezone.now() + timedelta(days=TOMBSTONE_DAYS)):
+            if key is None or is_first_time(key, timezone.now()):
                 address_changes.follow(account.client, account.channel, moved, event.message_id)
 
 
-def _arrival(account: ChannelAccount, event: InboundMessage) -> inbound.Arrival:
+def _inbound_text(account: ChannelAccount, event: InboundMessage) -> messages.InboundText:
     sender, now = event.sender, timezone.now()
-    return inbound.Arrival(
+    return messages.InboundText(
         channel=account.channel,
-        who=Person(
+        person=Person(
             address=sender.address,
             kind=sender.kind,
             phone=sender.phone,

@@ -39,7 +39,7 @@ S = Message.Status
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class UpcomingEvent:
     """One thing that will happen.
 
     what     a word: reply, send, stale, expired, handed_back, remembered, archived, deleted …
@@ -62,7 +62,7 @@ class Prospect:
     after: str = ""
 
 
-def of(conversation: Conversation, now: datetime) -> list[Prospect]:
+def of(conversation: Conversation, now: datetime) -> list[UpcomingEvent]:
     """What will happen to the session as it is now, the earliest first; what waits for something else last."""
     found = [
         *_reply(conversation),
@@ -74,16 +74,16 @@ def of(conversation: Conversation, now: datetime) -> list[Prospect]:
     return sorted(found, key=lambda each: (bool(each.held_by) or each.at is None, each.at or now))
 
 
-def next_of(prospects: Iterable[Prospect]) -> Prospect | None:
+def next_of(prospects: Iterable[UpcomingEvent]) -> UpcomingEvent | None:
     """The first that nothing holds up."""
     return next((each for each in prospects if each.at and not each.held_by and not each.after), None)
 
 
 # --- replies and sends ------------------------------------------------------------------------------------------------
-def _reply(conversation: Conversation) -> Iterator[Prospect]:
+def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
     turn = Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).first()
     if turn:
-        yield Prospect(
+        yield UpcomingEvent(
             "freed",
             "A reply is being written; if its process dies, the session is free for another",
             turn.lease_until,
@@ -103,10 +103,12 @@ def _reply(conversation: Conversation) -> Iterator[Prospect]:
     if conversation.reply_attempts:
         rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
         said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
-    yield Prospect("reply", "The assistant writes a reply", conversation.reply_due_at, rule, said, DISPATCHER, held)
+    yield UpcomingEvent(
+        "reply", "The assistant writes a reply", conversation.reply_due_at, rule, said, DISPATCHER, held
+    )
 
 
-def _sends(conversation: Conversation, now: datetime) -> Iterator[Prospect]:
+def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
     """Oldest first: one that is not settled holds back those after it."""
     unsettled = [S.QUEUED, S.CLAIMED, S.SENDING, S.UNKNOWN]
     found = Message.objects.filter(conversation=conversation, status__in=unsettled).select_related("channel_account")
@@ -119,7 +121,7 @@ def _sends(conversation: Conversation, now: datetime) -> Iterator[Prospect]:
             before = before or "the message before it"
 
 
-def _send(message: Message, before: str, now: datetime) -> Prospect | None:
+def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
     part = f"message {message.chunk_id}, part {message.part} of {message.parts}"
     lease = f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s"
     if message.status == S.UNKNOWN:
@@ -127,11 +129,11 @@ def _send(message: Message, before: str, now: datetime) -> Prospect | None:
         if until is None or until < now:
             return None
         says = f"It is unclear whether {part} arrived: those after it wait no longer"
-        return Prospect("unheld", says, until, "what is unclear holds the rest back for a minute", "", DISPATCHER)
+        return UpcomingEvent("unheld", says, until, "what is unclear holds the rest back for a minute", "", DISPATCHER)
     if message.status in (S.CLAIMED, S.SENDING):
         says = f"{part.capitalize()} is being sent; if its process dies, "
         says += "it is sent by another" if message.status == S.CLAIMED else "it is unclear whether it arrived"
-        return Prospect("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
+        return UpcomingEvent("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
     pause = SendPause.objects.filter(
         channel_account=message.channel_account_id, to_address__in=["", message.to_address], until__gt=message.due_at
     )
@@ -143,7 +145,9 @@ def _send(message: Message, before: str, now: datetime) -> Prospect | None:
         rule = "the provider throttles"
     setting = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s" if message.attempts else ""
     held = before or _account_trouble(message.channel_account)
-    return Prospect("send", f"{part.capitalize()} is sent", paused or message.due_at, rule, setting, DISPATCHER, held)
+    return UpcomingEvent(
+        "send", f"{part.capitalize()} is sent", paused or message.due_at, rule, setting, DISPATCHER, held
+    )
 
 
 def _account_trouble(account: ChannelAccount | None) -> str:
@@ -155,27 +159,27 @@ def _account_trouble(account: ChannelAccount | None) -> str:
 
 
 # --- what is done beside ----------------------------------------------------------------------------------------------
-def _summary(conversation: Conversation) -> Iterator[Prospect]:
+def _summary(conversation: Conversation) -> Iterator[UpcomingEvent]:
     rolling = RollingSummary.objects.filter(conversation=conversation, due_at__isnull=False).first()
     if rolling and conversation.is_open:
         rule = f"tried {rolling.attempts} times, last: {rolling.error}" if rolling.error else "what left the prompt"
         says = "What fell out of the prompt is absorbed by the summary"
-        yield Prospect("summarised", says, rolling.due_at, rule, "", "summarise, asked for by the sweep")
+        yield UpcomingEvent("summarised", says, rolling.due_at, rule, "", "summarise, asked for by the sweep")
     if conversation.remember_due_at:
         rule = "at the end of a session"
         if conversation.remember_error:
             rule = f"tried {conversation.remember_attempts} times, last: {conversation.remember_error}"
         says = "The session is remembered: final summary, transcript in memory"
         job = "remember_ended, asked for by the sweep"
-        yield Prospect("remembered", says, conversation.remember_due_at, rule, "", job)
+        yield UpcomingEvent("remembered", says, conversation.remember_due_at, rule, "", job)
 
 
-def _chat(conversation: Conversation) -> Iterator[Prospect]:
+def _chat(conversation: Conversation) -> Iterator[UpcomingEvent]:
     for chat in EngineChat.objects.filter(conversation=conversation, due_at__isnull=False):
         says = (
             "The session is closed: its agent ended the chat" if conversation.is_open else "Its chat at Retell is ended"
         )
-        yield Prospect("chat_settled", says, chat.due_at, "one ends with the other", "", "settle_chats")
+        yield UpcomingEvent("chat_settled", says, chat.due_at, "one ends with the other", "", "settle_chats")
 
 
 # --- its life ---------------------------------------------------------------------------------------------------------
@@ -223,7 +227,7 @@ def _times(conversation: Conversation) -> _Times:
 _BELOW = {R.TURNS.value: "conversation_turns", R.RECEIPTS.value: "conversation_messages"}
 
 
-def _life(conversation: Conversation) -> Iterator[Prospect]:
+def _life(conversation: Conversation) -> Iterator[UpcomingEvent]:
     times = _times(conversation)
     if conversation.is_open:
         yield from _open(conversation, times)
@@ -231,7 +235,7 @@ def _life(conversation: Conversation) -> Iterator[Prospect]:
         yield from _ended(conversation, times)
 
 
-def _open(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
+def _open(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     client = conversation.client
     if conversation.channel == "web":
         yield from _deletion(conversation, times, R.WEB, "deleted", "The session is deleted")
@@ -240,7 +244,7 @@ def _open(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
         held = f"{conversation.taken_over_name or 'nobody yet'} has the session: it does not age"
         held = held if conversation.taken_over_at else ""
     if conversation.taken_over_at:
-        yield Prospect(
+        yield UpcomingEvent(
             "handed_back",
             f"The assistant has it again, if {conversation.taken_over_name or 'nobody'} does nothing",
             times.handed_back,
@@ -250,15 +254,15 @@ def _open(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
         )
     if conversation.status == "active" and times.stale < times.expires:
         setting = f"A session becomes stale after: {in_words(client.stale_after)}"
-        yield Prospect(
+        yield UpcomingEvent(
             "stale", "The session becomes stale", None if held else times.stale, "no message", setting, SWEEP, held
         )
     rule = "no message; extended by its agent" if times.expires == conversation.extended_until else "no message"
     setting = f"A session expires after: {in_words(client.expire_after)}"
-    yield Prospect("expired", "The session expires", None if held else times.expires, rule, setting, SWEEP, held)
+    yield UpcomingEvent("expired", "The session expires", None if held else times.expires, rule, setting, SWEEP, held)
 
 
-def _ended(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
+def _ended(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     after = "expired" if conversation.is_open else ""
     guest = conversation.is_guest and conversation.status not in ("closed", "archived")
     if guest:
@@ -274,7 +278,7 @@ def _ended(conversation: Conversation, times: _Times) -> Iterator[Prospect]:
         yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", "What memory has of it is deleted", after)
 
 
-def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[Prospect]:
+def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[UpcomingEvent]:
     if not conversation.is_open and not conversation.remembered_at and not conversation.remember_due_at:
         return  # its memory is deleted already, or it never had any
     held = holds.reason_for(conversation)
@@ -282,14 +286,14 @@ def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[
     setting = f"A session is archived after: {in_words(conversation.client.archive_after)}"
     says = "The session is archived: its entries are in memory alone"
     after = after or ("" if is_due else "remembered")
-    yield Prospect(
+    yield UpcomingEvent(
         "archived", says, times.archives, "so long after its end", setting, ARCHIVE, held and f"hold: {held}", after
     )
 
 
 def _deletion(
     conversation: Conversation, times: _Times, rule: R, what: str, says: str, after: str = ""
-) -> Iterator[Prospect]:
+) -> Iterator[UpcomingEvent]:
     number, at = times.kept[rule.value]
     if rule == R.SESSIONS and _archived_before(conversation, times, at, number):
         number, until = times.kept["archived"]
@@ -302,7 +306,7 @@ def _deletion(
         f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
     )
     job = SWEEP if rule == R.GUESTS else CLEAN_UP
-    yield Prospect(what, says, at, str(rule.label), setting, job, held and f"hold: {held}", after)
+    yield UpcomingEvent(what, says, at, str(rule.label), setting, job, held and f"hold: {held}", after)
 
 
 def _archived_before(conversation: Conversation, times: _Times, at: datetime, number: int) -> bool:

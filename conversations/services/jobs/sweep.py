@@ -15,21 +15,33 @@ from conversations.models import RetentionRule
 from conversations.services.contacts import duplicates
 from conversations.services.core import idempotency
 from conversations.services.core.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SWEPT, kept_until, sweep_due
-from conversations.services.core.sql import alone, column, row, rows
+from conversations.services.core.dedupe import trim_tombstones
+from conversations.services.core.ledger import events_sql
+from conversations.services.core.sql import column, exclusively, row, rows
 from conversations.services.delivery import sending, throttles
 from conversations.services.inbound import replay
 from conversations.services.replies import leases
-from conversations.services.retention.retention import guests_due, guests_due_sql, purge_guests
+from conversations.services.retention.retention import guests_due_sql, purge_guests
 from conversations.services.tenants import sign_in_limits
 from conversations.services.transitions import takeover
-
-__all__ = ["Progress", "SweepReport", "alone", "guests_due", "preview", "purge_guests", "sweep"]
 
 BATCH = 2_000
 Progress = Callable[[str, int], None]
 
-# What the ledger says of the rule: its name, how long it was (seconds), and from when that counted.
-_BY_RULE = "jsonb_build_object('rule', '{}', 'seconds', extract(epoch from span), 'since', since)"
+
+def _by_sweep(status: str, rule: str, before: str) -> str:
+    """The lines in the ledger for conversations that a rule has aged: its name, its length and when that began."""
+    return events_sql(
+        status,
+        "moved",
+        from_status=before,
+        to_status=f"'{status}'",
+        cause=f"'no message within {rule}'",
+        actor="'system'",
+        actor_name="'sweep'",
+        data=f"jsonb_build_object('rule', '{rule}', 'seconds', extract(epoch from span), 'since', since)",
+    )
+
 
 # One look says what is to be done; each batch looks again at its own.
 LOOK = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
@@ -40,10 +52,7 @@ _MARK_STALE = f"""
         FOR NO KEY UPDATE OF s SKIP LOCKED),
     moved AS (UPDATE conversations s SET status = 'stale' FROM due
               WHERE s.id = due.id RETURNING s.id, due.span, due.since)
-    INSERT INTO conversation_events
-        (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-    SELECT id, 'stale', 'active', 'stale', 'no message within stale_after', 'system', 'sweep',
-           {_BY_RULE.format("stale_after")}, $1 FROM moved
+    {_by_sweep("stale", "stale_after", "'active'")}
     RETURNING conversation_id"""
 
 _EXPIRE = f"""
@@ -61,15 +70,8 @@ _EXPIRE = f"""
         UPDATE conversation_messages m
         SET status = 'cancelled', code = 'expired', lease_until = NULL, lease_token = NULL
         FROM moved WHERE m.conversation_id = moved.id AND m.status IN ('queued', 'claimed'))
-    INSERT INTO conversation_events
-        (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-    SELECT id, 'expired', before, 'expired', 'no message within expire_after', 'system', 'sweep',
-           {_BY_RULE.format("expire_after")}, $1 FROM moved
+    {_by_sweep("expired", "expire_after", "before")}
     RETURNING conversation_id"""
-
-_TRIM_TOMBSTONES = (
-    "WITH gone AS (DELETE FROM message_tombstones WHERE expires_at < $1 RETURNING 1) SELECT count(*) FROM gone"
-)
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
     once, `skipped`.
     """
     report = SweepReport()
-    with alone("convo.sweep") as only_one:
+    with exclusively("convo.sweep") as only_one:
         if not only_one:
             report.skipped = True
             return report
@@ -109,7 +111,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         idempotency.trim(now)
         throttles.forget(now)
         sign_in_limits.forget(now)
-        [report.tombstones] = column(_TRIM_TOMBSTONES, now)
+        report.tombstones = trim_tombstones(now)
         report.replayed = replay.retry_failed(now)
     return report
 

@@ -15,9 +15,9 @@ from channels_out.retell import ChatEvent
 from conversations.engines.retell import access_to_retell
 from conversations.models import Conversation, EndedBy, EngineChat, Message
 from conversations.queue import enqueue
-from conversations.services.core.appending import lock
 from conversations.services.core.backoff import backoff
 from conversations.services.core.ledger import record
+from conversations.services.core.locking import lock
 from conversations.services.core.sql import column
 from conversations.services.engine_chats import removals
 from conversations.services.engine_chats.chats import AGENT, S

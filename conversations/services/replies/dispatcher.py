@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -29,11 +29,12 @@ from channels_out.errors import SendError
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.engines.registry import engine_for
 from conversations.models import Message
+from conversations.services.core.sql import close_connections, with_retry
 from conversations.services.delivery import read_marks
 from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.replies import leases, replies
+from conversations.services.replies import leases, pipeline, sinks
 from memory.recall import Near
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,8 @@ ROW_THREADS = 6
 MARK_THREADS = 4
 TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
-DATABASE_AWAY_SECONDS = 60.0
 EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
-CRASHED = EngineError("Its process died each time it was tried.", code=replies.CRASHED, retryable=False)
+CRASHED = EngineError("Its process died each time it was tried.", code=sinks.CRASHED, retryable=False)
 
 
 class Dispatcher:
@@ -111,34 +111,34 @@ class Dispatcher:
 
     # --- a reply ------------------------------------------------------------------------------------------------------
 
-    def _reply(self, turn: leases.Claim) -> Future[Any] | None:
+    def _reply(self, turn: leases.OwedTurn) -> Future[Any] | None:
         if turn.exhausted:
-            written(replies.fail, turn.turn_id, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
+            with_retry(pipeline.fail, turn, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
-        if turn.recalls and (question := written(recall.question_of, turn.conversation_id)):
+        if turn.recalls and (question := with_retry(recall.question_of, turn.conversation_id)):
             self._mark_read(turn)
             return self._engines.submit(self._recall, turn, question)
         return self._prepare(turn, mark=True)
 
-    def _recall(self, turn: leases.Claim, question: recall.Question) -> Future[Any]:
+    def _recall(self, turn: leases.OwedTurn, question: recall.RecallQuery) -> Future[Any]:
         near = question.ask_network()
         return self._rows.submit(self._told, turn, question, near)
 
-    def _told(self, turn: leases.Claim, question: recall.Question, near: Near | None) -> Future[Any] | None:
+    def _told(self, turn: leases.OwedTurn, question: recall.RecallQuery, near: Near | None) -> Future[Any] | None:
         recalled(question, near)
         return self._prepare(turn, mark=False)
 
-    def _prepare(self, turn: leases.Claim, *, mark: bool) -> Future[Any] | None:
-        prepared = written(replies.prepare, turn.turn_id)
+    def _prepare(self, turn: leases.OwedTurn, *, mark: bool) -> Future[Any] | None:
+        prepared = with_retry(pipeline.prepare, turn)
         if prepared is None:
             return None
         if mark:
             self._mark_read(turn)
-        return self._engines.submit(self._ask, turn.turn_id, *prepared)
+        return self._engines.submit(self._ask, turn, *prepared)
 
-    def _mark_read(self, turn: leases.Claim) -> None:
+    def _mark_read(self, turn: leases.OwedTurn) -> None:
         """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
-        mark = written(read_marks.of_newest, turn.conversation_id)
+        mark = with_retry(read_marks.of_newest, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
             self._marks.submit(self._show, mark, turn.turn_id)
 
@@ -151,25 +151,25 @@ class Dispatcher:
         finally:
             self._marks_free.release()
 
-    def _ask(self, turn_id: UUID, request: ReplyRequest, engine: str) -> Future[Any]:
+    def _ask(self, turn: leases.OwedTurn, request: ReplyRequest, engine: str) -> Future[Any]:
         outcome = ask(engine, chats.writing_with(request, self._write))
-        settle = replies.commit if isinstance(outcome, Reply) else replies.fail
-        return self._rows.submit(written, settle, turn_id, outcome, timezone.now())
+        settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
+        return self._rows.submit(with_retry, settle, turn, outcome, timezone.now())
 
     def _write(self, work: Callable[..., Any], *values: Any) -> Any:
         """The result of work on rows, asked for by a thread that has no connection."""
-        return self._rows.submit(written, work, *values).result()
+        return self._rows.submit(with_retry, work, *values).result()
 
     # --- a send -------------------------------------------------------------------------------------------------------
 
     def _send(self, message_id: UUID, token: UUID) -> Future[Any] | None:
-        sending = written(delivery.begin, message_id, token, timezone.now())
+        sending = with_retry(delivery.begin, message_id, token, timezone.now())
         return self._providers.submit(self._deliver, sending) if sending else None
 
     def _deliver(self, sending: delivery.Sending) -> Future[Any]:
         outcome = deliver(sending)
         settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
-        return self._rows.submit(written, settle, sending, outcome, timezone.now())
+        return self._rows.submit(with_retry, settle, sending, outcome, timezone.now())
 
     # --- what is held -------------------------------------------------------------------------------------------------
 
@@ -218,7 +218,7 @@ class Dispatcher:
             time.sleep(0.05)
         with self._guard:
             turns, messages = list(self._turns), list(self._messages)
-        written(release, turns, messages)
+        with_retry(release, turns, messages)
         close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._marks, self._providers, self._engines, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -226,22 +226,10 @@ class Dispatcher:
         return len(turns) + len(messages)
 
 
-def close_connections(pool: ThreadPoolExecutor, threads: int, patience: float) -> None:
-    """Every thread of the pool closes its own, together, so that none does it twice and another never; and so do we."""
-    together = threading.Barrier(threads)
-
-    def close() -> None:
-        together.wait(patience)
-        connection.close()
-
-    wait([pool.submit(close) for _ in range(threads)], timeout=patience)
-    connection.close()
-
-
-def recalled(question: recall.Question, near: Near | None) -> None:
+def recalled(question: recall.RecallQuery, near: Near | None) -> None:
     """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
     try:
-        written(recall.keep, question, near, timezone.now())
+        with_retry(recall.keep, question, near, timezone.now())
     except (OperationalError, InterfaceError):
         raise
     except Exception:
@@ -272,20 +260,6 @@ def deliver(sending: delivery.Sending) -> SendResult | SendError:
     except Exception as error:
         log.exception("adapter crashed: message=%s", sending.message_id)
         return SendError(f"The adapter crashed: {type(error).__name__}.", code="adapter_crashed", ambiguous=True)
-
-
-def written(work: Callable[..., Any], *arguments: Any) -> Any:
-    """The result of work on rows, tried again while the database is away: what a provider said is worth waiting for."""
-    deadline = time.monotonic() + DATABASE_AWAY_SECONDS
-    while True:
-        try:
-            close_old_connections()
-            return work(*arguments)
-        except (OperationalError, InterfaceError):
-            connection.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
 
 
 def release(turns: list[UUID], messages: list[UUID]) -> None:

@@ -1,4 +1,10 @@
-"""Who answers which session: a turn is the claim on a session that owes a reply, for as long as its lease lasts."""
+"""Claims: a turn is the claim on a conversation's next reply, for as long as its lease lasts.
+
+    owed        the conversation owes a reply; claiming it makes the turn
+    streamed    a signed-in user asked for a reply, which made the turn; claiming it is an attempt at it
+
+Every write names the attempt, so that a process that was away too long writes nothing into another's attempt.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +17,46 @@ from django.conf import settings
 from django.db import transaction
 
 from conversations.models import Turn
-from conversations.services.core.sql import rows, unlocked
+from conversations.services.core.sql import column, rows, unlocked
 from conversations.services.history.recall import RECALLS
 
-SUSPECT_AFTER_CRASHES = 2  # once it was there by chance
+SUSPECT_AFTER_CRASHES = 2  # the conversation may have been there by chance once
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A turn that is ours while its lease lasts. `exhausted`: it was tried often enough, nothing more is tried.
-    `suspect`: its session was there more than once when a process died, and perhaps is why. `recalls`: earlier sessions
-    are to be looked up first (keeping/recall.py)."""
+class ClaimedTurn:
+    """An attempt at a turn that is ours while its lease lasts. `recalls`: earlier conversations are to be looked up
+    before (history/recall.py)."""
 
     turn_id: UUID
     conversation_id: UUID
+    attempt: int
+    recalls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OwedTurn(ClaimedTurn):
+    """The claim on an owed reply. `exhausted`: it was tried often enough, and fails now. `suspect`: its conversation
+    was there more than once when a process died, and perhaps is the reason."""
+
     exhausted: bool
-    suspect: bool = False
-    recalls: bool = False
+    suspect: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedTurn(ClaimedTurn):
+    """An attempt at a reply that somebody reads along. `stopped`: it is not to be written any more."""
+
+    login_id: int | None
+    stopped: bool
+
+
+def lease() -> timedelta:
+    """Return for how long a claim lasts without being renewed."""
+    return timedelta(seconds=settings.LEASE_SECONDS)
+
+
+# --- owed replies -----------------------------------------------------------------------------------------------------
 _DUE = f"""
     SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls
     FROM conversations s
@@ -40,14 +67,12 @@ _DUE = f"""
     FOR NO KEY UPDATE OF s SKIP LOCKED"""
 
 
-def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
-    """Up to `limit` sessions that owe a reply by now have a running turn that is ours, and `suspects` of the suspect
-    ones beside them.
+def claim(now: datetime, limit: int, suspects: int = 1) -> list[OwedTurn]:
+    """Claim up to `limit` replies that are due, and up to `suspects` of suspect conversations beside them.
 
-    The attempt is counted before it begins, so that a turn that takes its process down cannot do so for ever. Who holds
-    no more than one suspect turn at a time finds out which one it is: when that process dies, of all the suspects only
-    the one that was held is counted. Two dispatchers that see the same session: the constraint on running turns lets
-    one in.
+    The attempt is counted before it begins, so that a turn that takes its process down cannot do so for ever. A process
+    that holds no more than one suspect turn finds out which one it is: when it dies, only that one is counted. Where
+    two dispatchers see the same conversation, the constraint on running turns lets one in.
     """
     claimed = rows(
         f"""
@@ -66,8 +91,8 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
         ), counted AS (
             UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
         )
-        SELECT begun.id, begun.conversation_id, begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4,
-            due.recalls
+        SELECT begun.id, begun.conversation_id, begun.attempt, due.recalls,
+            begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4
         FROM begun JOIN due ON due.id = begun.conversation_id
         """,
         now,
@@ -77,22 +102,17 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[Claim]:
         suspects,
         settings.REPLY_ATTEMPTS,
     )
-    return [Claim(*found) for found in claimed]
-
-
-def lease() -> timedelta:
-    """How long a claim lasts without being renewed."""
-    return timedelta(seconds=settings.LEASE_SECONDS)
+    return [OwedTurn(*found) for found in claimed]
 
 
 def renew(turn_ids: Sequence[UUID], now: datetime) -> None:
-    """The turns are still being worked on. One that somebody is just ending is left alone."""
+    """Extend the leases of turns that are still being worked on; one that is just being ended is left alone."""
     with transaction.atomic():
         unlocked(Turn.objects.filter(pk__in=turn_ids, status=Turn.Status.RUNNING)).update(lease_until=now + lease())
 
 
-# A turn that went down with its process is no attempt of its session's, which may have been there by chance: it is
-# counted as a crash. One that was given back is neither. The session's row is locked first, as by all who end a turn.
+# A turn that went down with its process is no attempt of its conversation's, which may have been there by chance: it is
+# counted as a crash. A turn that was given back is neither. The conversation's row is locked first (core/locking.py).
 _ABANDON = """
     WITH lost AS (
         SELECT t.id, t.conversation_id
@@ -113,10 +133,72 @@ _GIVE_BACK = _ABANDON.format(which="t.id = ANY($2)", code="stopped", crashes=0)
 
 
 def recover(now: datetime) -> int:
-    """Turns of a dead dispatcher are abandoned; their sessions still owe the reply. Returns how many."""
+    """Abandon the turns of dead dispatchers and return how many there were; their conversations still owe the reply."""
     return len(rows(_RECOVER, now))
 
 
 def give_back(turn_ids: Sequence[UUID], now: datetime) -> int:
-    """The turns, which are ours, are abandoned as if they had not begun. Returns how many were still running."""
+    """Abandon turns of ours as if they had not begun, and return how many of them were still running."""
     return len(rows(_GIVE_BACK, now, list(turn_ids)))
+
+
+# --- streamed replies -------------------------------------------------------------------------------------------------
+_OURS = """unnest($1::uuid[], $2::int[]) AS mine (id, attempt)
+    WHERE t.id = mine.id AND t.attempt = mine.attempt AND t.status = 'running'"""
+
+
+def claim_streamed(now: datetime, limit: int) -> list[StreamedTurn]:
+    """Claim up to `limit` streamed turns that nobody writes, each for a further attempt, and delete their deltas."""
+    claimed = rows(
+        f"""
+        WITH free AS (
+            SELECT id FROM conversation_turns
+            WHERE status = 'running' AND streamed AND lease_until <= $1
+            ORDER BY lease_until
+            LIMIT $2
+            FOR NO KEY UPDATE SKIP LOCKED
+        ), ours AS (
+            UPDATE conversation_turns t SET attempt = t.attempt + 1, lease_until = $3 FROM free WHERE t.id = free.id
+            RETURNING t.id, t.attempt, t.conversation_id, t.stop_asked_at
+        ), gone AS (
+            DELETE FROM copilot_deltas d USING free WHERE d.turn_id = free.id
+        )
+        SELECT o.id, o.conversation_id, o.attempt, {RECALLS}, p.login_id,
+               o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL
+        FROM ours o JOIN conversations s ON s.id = o.conversation_id JOIN contacts p ON p.id = s.contact_id
+        """,
+        now,
+        limit,
+        now + lease(),
+    )
+    return [StreamedTurn(*found) for found in claimed]
+
+
+def renew_streamed(turns: Sequence[ClaimedTurn], now: datetime) -> None:
+    """Extend the leases of streamed turns that are still being written, as far as they are ours."""
+    free_streamed(turns, now + lease())
+
+
+def free_streamed(turns: Sequence[ClaimedTurn], at: datetime) -> None:
+    """Let the leases of streamed turns of ours run out at this time, when anybody may take them."""
+    column(f"UPDATE conversation_turns t SET lease_until = $3 FROM {_OURS} RETURNING t.id", *attempts_of(turns), at)
+
+
+def stopped_or_lost(turns: Sequence[ClaimedTurn]) -> tuple[set[UUID], set[UUID]]:
+    """Return the ids of the turns that are to stop where they are, and of those that are not ours any more.
+
+    A turn stops where the user asked for it, a colleague has the conversation, or it has ended.
+    """
+    found = rows(
+        f"""
+        SELECT t.id, t.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL OR s.status NOT IN ('active', 'stale')
+        FROM conversations s, conversation_turns t, {_OURS} AND s.id = t.conversation_id
+        """,
+        *attempts_of(turns),
+    )
+    return {pk for pk, stopped in found if stopped}, {each.turn_id for each in turns} - {pk for pk, _ in found}
+
+
+def attempts_of(turns: Sequence[ClaimedTurn]) -> tuple[list[UUID], list[int]]:
+    """Return the ids and the attempts of the turns, as two lists for `unnest`."""
+    return [each.turn_id for each in turns], [each.attempt for each in turns]

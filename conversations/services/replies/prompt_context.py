@@ -13,7 +13,9 @@ from memory import languages
 from memory.context import Entry, Prompt, SessionView, build_prompt
 
 HISTORY_LENGTH = 10
-SUPERSEDED = "superseded"  # a reply of the copilot that was tried again
+# On a chunk of the copilot: why the reply is not whole (the turn's code), and that it was tried again.
+ENDED = "ended"
+SUPERSEDED = "superseded"
 LONGEST_BURST = 100  # messages; the budget holds as well
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from uuid import UUID
 
@@ -21,11 +22,11 @@ from django.utils import timezone
 
 from conversations.engines import streaming
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.services.core.sql import close_connections, column, with_retry
 from conversations.services.history import recall
-from conversations.services.replies import replies
-from conversations.services.replies import streaming as writing
-from conversations.services.replies.dispatcher import close_connections, recalled, written
-from conversations.services.replies.streaming import Claim, Piece
+from conversations.services.replies import leases, pipeline
+from conversations.services.replies.dispatcher import recalled
+from conversations.services.replies.leases import StreamedTurn
 from memory import waiting
 from memory.recall import Near
 from memory.redaction import CARDS_ALONE
@@ -36,15 +37,26 @@ ROW_THREADS = 2
 RECALL_THREADS = 32  # they wait for RECALL_SECONDS at most
 FLUSH_SECONDS = 0.1
 TAKEN_AT_MOST = 8  # times; a turn that takes its dispatcher down cannot do so for ever
+STOPPED = "stopped"
 EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewText:
+    """The text that was written since the last look. `start` counts the characters before it."""
+
+    turn: StreamedTurn
+    start: int
+    text: str
 
 
 class Job:
     """A turn that is being written: what came, and how much of it is kept already."""
 
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
+    def __init__(self, turn: StreamedTurn) -> None:
+        self.turn = turn
         self.rules = CARDS_ALONE
+        self.is_held_back = False  # until its confidence is known: an unsure draft is never shown
         self.writing: Future[Reply] | None = None
         self.stopped = self.settling = False
         self._guard = threading.Lock()
@@ -63,10 +75,17 @@ class Job:
             self._said = ["".join(self._said)]
             return self._said[0]
 
-    def news(self) -> Piece | None:
+    @property
+    def seen(self) -> str:
+        """The text that a reader may have seen."""
+        return "" if self.is_held_back else self.said
+
+    def news(self) -> NewText | None:
         """What came since the last time, as far as it is certain that it may be shown."""
+        if self.is_held_back:
+            return None
         said = self.rules.clean_beginning(self.said)
-        piece = Piece(self.claim, self._kept, said[self._kept :])
+        piece = NewText(self.turn, self._kept, said[self._kept :])
         self._kept = len(said)
         return piece if piece.text else None
 
@@ -124,15 +143,15 @@ class CopilotWriter:
         """One look: what was written is kept, what is to stop stops, what ended is settled, what is free is claimed."""
         jobs = [job for job in list(self._jobs.values()) if not job.settling]
         if pieces := [piece for job in jobs if (piece := job.news())]:
-            writing.keep_pieces(pieces)
+            keep_deltas(pieces)
         self._heed(jobs)
         for job in self._have_ended():
             job.settling = True  # no further piece is kept: the whole is
             self._after(self._rows.submit(self._settle, job), job)
         room = settings.DISPATCH_STREAMS - len(self._jobs)
         if room and not self._stopping.is_set():
-            for claim in writing.claim(timezone.now(), room):
-                job = self._jobs[claim.turn_id] = Job(claim)
+            for turn in leases.claim_streamed(timezone.now(), room):
+                job = self._jobs[turn.turn_id] = Job(turn)
                 self._rows.submit(self._begin, job)
 
     def _have_ended(self) -> Iterator[Job]:
@@ -144,15 +163,15 @@ class CopilotWriter:
         """Leases are renewed, and whoever asked for a stop, or took a turn over, is obeyed."""
         if not jobs:
             return
-        claims = [job.claim for job in jobs]
+        turns = [job.turn for job in jobs]
         now = time.monotonic()
         if now - self._renewed >= settings.LEASE_SECONDS / 3:
             self._renewed = now
-            writing.renew(claims, timezone.now())
-        stopped, lost = writing.stopped_or_lost(claims)
+            leases.renew_streamed(turns, timezone.now())
+        stopped, lost = leases.stopped_or_lost(turns)
         for job in jobs:
-            if job.claim.turn_id in stopped | lost and job.writing and not job.writing.done():
-                job.stopped = job.claim.turn_id in stopped
+            if job.turn.turn_id in stopped | lost and job.writing and not job.writing.done():
+                job.stopped = job.turn.turn_id in stopped
                 job.writing.cancel()
 
     # --- a turn -------------------------------------------------------------------------------------------------------
@@ -160,32 +179,32 @@ class CopilotWriter:
     def _begin(self, job: Job) -> None:
         """The engine writes, where it is to be after a look at earlier sessions; or the job has ended already."""
         with self._or_given_up(job):
-            if job.claim.attempt > TAKEN_AT_MOST:
-                written(writing.fail, job.claim, EXHAUSTED, "", timezone.now())
-                self._jobs.pop(job.claim.turn_id, None)
-            elif job.claim.recalls and (question := written(recall.question_of, job.claim.conversation_id)):
+            if job.turn.attempt > TAKEN_AT_MOST:
+                with_retry(pipeline.fail, job.turn, EXHAUSTED, timezone.now())
+                self._jobs.pop(job.turn.turn_id, None)
+            elif job.turn.recalls and (question := with_retry(recall.question_of, job.turn.conversation_id)):
                 self._recalls.submit(self._recall, job, question)
             else:
                 self._prepare(job)
 
-    def _recall(self, job: Job, question: recall.Question) -> None:
+    def _recall(self, job: Job, question: recall.RecallQuery) -> None:
         near = question.ask_network()
         self._rows.submit(self._told, job, question, near)
 
-    def _told(self, job: Job, question: recall.Question, near: Near | None) -> None:
+    def _told(self, job: Job, question: recall.RecallQuery, near: Near | None) -> None:
         with self._or_given_up(job):
             recalled(question, near)
             self._prepare(job)
 
     def _prepare(self, job: Job) -> None:
-        prepared = None if job.claim.stopped else written(replies.prepare, job.claim.turn_id)
+        prepared = None if job.turn.stopped else with_retry(pipeline.prepare, job.turn)
         if prepared is None:
             job.stopped = True
             self._ended.put(job)
             self._wake.set()
             return
         request, engine = prepared
-        job.rules = request.rules
+        job.rules, job.is_held_back = request.rules, request.confidence
         job.writing = waiting.begin(self._write(job, request, engine))
         job.writing.add_done_callback(lambda _: self._note(job))
 
@@ -194,8 +213,8 @@ class CopilotWriter:
         try:
             yield
         except Exception:
-            log.exception("a turn could not be prepared, its lease will run out: %s", job.claim.turn_id)
-            self._jobs.pop(job.claim.turn_id, None)
+            log.exception("a turn could not be prepared, its lease will run out: %s", job.turn.turn_id)
+            self._jobs.pop(job.turn.turn_id, None)
 
     async def _write(self, job: Job, request: ReplyRequest, engine: str) -> Reply:
         """The whole reply, whose pieces the job was told as they came. Raises EngineError."""
@@ -218,19 +237,19 @@ class CopilotWriter:
         """What became of the turn is on its row."""
         now = timezone.now()
         if job.stopped:
-            written(writing.keep_stopped, job.claim, job.said, now)
+            with_retry(partial(pipeline.commit, code=STOPPED), job.turn, _stopped(job.seen), now)
             return
         outcome = _outcome(job)
         if isinstance(outcome, Reply):
-            written(writing.keep, job.claim, outcome, now)
+            with_retry(pipeline.commit, job.turn, outcome, now)
         elif outcome is not None:
-            written(writing.fail, job.claim, outcome, job.said, now)
+            with_retry(partial(pipeline.fail, written=job.seen), job.turn, outcome, now)
 
     def _after(self, step: Future[None], job: Job) -> None:
         def ended(done: Future[None]) -> None:
             if error := done.exception():
-                log.error("a step failed, its lease will run out: %s", job.claim.turn_id, exc_info=error)
-            self._jobs.pop(job.claim.turn_id, None)
+                log.error("a step failed, its lease will run out: %s", job.turn.turn_id, exc_info=error)
+            self._jobs.pop(job.turn.turn_id, None)
             self._wake.set()
 
         step.add_done_callback(ended)
@@ -242,11 +261,16 @@ class CopilotWriter:
             if job.writing:
                 job.writing.cancel()
         if left:
-            written(writing.release, [job.claim for job in left], timezone.now())
+            with_retry(leases.free_streamed, [job.turn for job in left], timezone.now())
             log.info("the copilot's writer stopped: given back %s replies", len(left))
         close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._recalls, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stopped(written: str) -> Reply:
+    """What was written until it was stopped, as a reply."""
+    return Reply(text=written.rstrip(), engine="", finish_reason=STOPPED)
 
 
 def _outcome(job: Job) -> Reply | EngineError | None:
@@ -258,5 +282,24 @@ def _outcome(job: Job) -> Reply | EngineError | None:
         return job.writing.result()
     if isinstance(error, EngineError):
         return error
-    log.error("engine crashed: conversation=%s", job.claim.conversation_id, exc_info=error)
+    log.error("engine crashed: conversation=%s", job.turn.conversation_id, exc_info=error)
     return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
+
+
+def keep_deltas(texts: Sequence[NewText]) -> None:
+    """Store the texts as deltas, where readers find them; those of a turn that is not ours any more are dropped."""
+    column(
+        """
+        INSERT INTO copilot_deltas (turn_id, attempt, start, text, login_id)
+        SELECT n.turn_id, n.attempt, n.start, n.text, n.login_id
+        FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::int[])
+             AS n (turn_id, attempt, start, text, login_id)
+        JOIN conversation_turns t ON t.id = n.turn_id AND t.attempt = n.attempt AND t.status = 'running'
+        ON CONFLICT DO NOTHING
+        RETURNING start
+        """,
+        *leases.attempts_of([each.turn for each in texts]),
+        [each.start for each in texts],
+        [each.text for each in texts],
+        [each.turn.login_id for each in texts],
+    )

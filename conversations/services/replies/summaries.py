@@ -18,9 +18,8 @@ from django.utils import timezone
 from conversations.models import SAID, Conversation, RollingSummary, corrected_text
 from conversations.queue import enqueue
 from conversations.services.core import redaction
-from conversations.services.core.appending import lock
 from conversations.services.core.backoff import backoff
-from conversations.services.core.errors import NotFoundError
+from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import column, row
 from memory import llm, summaries
 from memory.records import TranscriptEntry
@@ -130,17 +129,14 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
 
 def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto: int) -> int:
     """The summary is what the model made, unless somebody changed it meanwhile, or what it was made from."""
-    with transaction.atomic():
-        try:
-            now = lock(conversation.pk)
-        except NotFoundError:
+    with editing_if_there(conversation.pk) as now:
+        if now is None:
             return 0
         current = RollingSummary.objects.select_for_update().get(pk=conversation.pk)
         changed = (now.summary, current.version) != (conversation.summary, rolling.version)
         if changed or not now.is_open:
             return 0
         now.summary = redaction.rules_of(now.client).clean(text)
-        now.save(update_fields=["summary"])
         current.upto, current.version = upto, current.version + 1
         current.attempts, current.error = 0, ""
         current.save(update_fields=["upto", "version", "attempts", "error"])
@@ -159,9 +155,9 @@ def note_edited(conversation: Conversation) -> None:
 
 
 def start_over(conversation: Conversation, position: int) -> None:
-    """What was said at the position is not what the summary was made from any more: it is made anew, from the start.
+    """Have the summary made anew from the start, because the message at the position has changed.
 
-    Call it with the session's row locked, in a transaction. Nothing is done where the summary has not got that far.
+    Call it within `locking.saving`. Nothing is done where the summary has not got that far.
     """
     rolling = RollingSummary.objects.select_for_update().filter(pk=conversation.pk).first()
     if rolling is None or conversation.remembered_at is not None:
@@ -169,7 +165,6 @@ def start_over(conversation: Conversation, position: int) -> None:
     rolling.version += 1  # also what is being written now may say it
     if position <= rolling.upto:
         conversation.summary = ""
-        conversation.save(update_fields=["summary"])
         rolling.upto, rolling.attempts = 0, 0
         if conversation.is_open:
             rolling.due_at = timezone.now()

@@ -19,7 +19,7 @@ STATUS_BY_TOOL = {"complete_step": Step.Status.COMPLETE, "cancel_step": Step.Sta
 
 
 @dataclass(slots=True)
-class Wishes:
+class RequestedTransitions:
     """What the model wants to become of the session: a person for it, and why; its end."""
 
     human: bool = False
@@ -27,10 +27,10 @@ class Wishes:
     end: bool = False
 
 
-def do(conversation: Conversation, wanted: Iterable[Deed], actor: Actor) -> Wishes:
+def do(conversation: Conversation, wanted: Iterable[Deed], actor: Actor) -> RequestedTransitions:
     """The steps, topic and current goal of the locked session are as the model wants them. Returns what else it wants,
     which is the caller's affair."""
-    wishes = Wishes()
+    wishes = RequestedTransitions()
     for deed in wanted:
         if deed.name == ASK_FOR_HUMAN:
             wishes.human, wishes.why = True, str(deed.arguments.get("reason", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,18 +14,19 @@ from conversations.models import RetentionPolicy
 from conversations.models import RetentionRule as R
 from conversations.models.retention import FOR_EVER
 from conversations.services.core.deadlines import KEPT, default_days, retention_due
+from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
+from conversations.services.core.ledger import events_sql
 from conversations.services.core.sql import column, rows
 from conversations.services.retention import mentions
 from memory import services as memory
 
 BATCH = 200  # sessions in one transaction, with all that hangs on them: nobody waits for it for long
 SESSIONS_AT_ONCE = 200  # of which turns or sends are deleted: there are many to each
-TOMBSTONE_DAYS = 8  # providers deliver again for 7
 Progress = Callable[[str, int], None]
 
 
 @dataclass(slots=True)
-class Line:
+class RuleResult:
     """What one rule did to one client's rows: how many are gone, since when the oldest of them counted, how many a hold
     kept, and the code of what went wrong."""
 
@@ -42,17 +43,17 @@ class Line:
 
 
 @dataclass(slots=True)
-class Run:
+class RetentionRun:
     """What a run did, or would do: a line for each client (None: no client's) and rule with anything to say."""
 
-    lines: dict[tuple[UUID | None, str], Line] = field(default_factory=dict)
+    lines: dict[tuple[UUID | None, str], RuleResult] = field(default_factory=dict)
     skipped: bool = False
 
-    def line(self, client_id: UUID | None, rule: str) -> Line:
+    def line(self, client_id: UUID | None, rule: str) -> RuleResult:
         """The line, made where there is none."""
-        return self.lines.setdefault((client_id, rule), Line(rule))
+        return self.lines.setdefault((client_id, rule), RuleResult(rule))
 
-    def of(self, rule: str) -> list[Line]:
+    def of(self, rule: str) -> list[RuleResult]:
         """The lines of the rule."""
         return [line for (_, name), line in self.lines.items() if name == rule]
 
@@ -81,11 +82,7 @@ _DELETE_SESSIONS = """
     WITH due AS (
         SELECT s.id, s.client_id, s.contact_id, {since} AS since {due} {further}
         LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED),
-    remembered AS (
-        INSERT INTO message_tombstones (dedupe_key, expires_at)
-        SELECT c.dedupe_key, c.created_at + $3 FROM conversation_chunks c JOIN due ON due.id = c.conversation_id
-        WHERE c.dedupe_key IS NOT NULL AND c.created_at + $3 > $1
-        ON CONFLICT DO NOTHING),
+    tombstones AS ({tombstones}),
     elsewhere AS (
         INSERT INTO engine_chat_removals (chat_id, due_at, attempts, error)
         SELECT k.chat_id, $1, 0, '' FROM engine_chats k JOIN due ON due.id = k.conversation_id
@@ -94,13 +91,14 @@ _DELETE_SESSIONS = """
     RETURNING due.id, due.client_id, due.contact_id, due.since"""
 
 
-def _delete_sessions(rule: R, now: datetime, done: Run, progress: Progress) -> None:
+def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     if not is_on(rule):
         return
     kept = KEPT[rule]
     walk = rule == R.SESSIONS  # there is no index that holds only what is due: along the primary key
     statement = _DELETE_SESSIONS.format(
         since=kept.since,
+        tombstones=tombstones_sql("due"),
         due=f"{retention_due(rule)} AND {kept.free}",
         further="AND s.id > $4 ORDER BY s.id" if walk else "",
     )
@@ -117,7 +115,7 @@ def _delete_sessions(rule: R, now: datetime, done: Run, progress: Progress) -> N
 
 def _delete_batch(statement: str, now: datetime, *last: UUID) -> list[tuple[Any, ...]]:
     with transaction.atomic():
-        gone = rows(statement, now, BATCH, timedelta(days=TOMBSTONE_DAYS), *last)
+        gone = rows(statement, now, BATCH, TOMBSTONES_LAST, *last)
         memory.forget_texts([session for session, *_ in gone])
     return gone
 
@@ -144,6 +142,8 @@ def _delete_guests(contact_ids: list[UUID]) -> None:
         )
 
 
+_BY_RETENTION = {"cause": "'kept long enough'", "actor": "'system'", "actor_name": "'retention'"}
+
 # What hangs on ended sessions, which stay: their ledger says what went. A table below is named by the rule.
 _DELETE_BELOW = """
     WITH due AS (
@@ -151,21 +151,17 @@ _DELETE_BELOW = """
         ORDER BY s.id LIMIT $2 FOR NO KEY UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED),
     gone AS (
         DELETE FROM {table} t USING due WHERE t.conversation_id = due.id AND {settled} RETURNING t.conversation_id),
-    counted AS (SELECT conversation_id, count(*) AS number FROM gone GROUP BY conversation_id),
-    noted AS (
-        INSERT INTO conversation_events
-            (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-        SELECT conversation_id, '{rule}_deleted', '', '', 'kept long enough', 'system', 'retention',
-               jsonb_build_object('rule', '{setting}', 'deleted', number), $1 FROM counted)
+    counted AS (SELECT conversation_id AS id, count(*) AS number FROM gone GROUP BY conversation_id),
+    noted AS ({lines})
     SELECT due.id, due.client_id, due.since, COALESCE(counted.number, 0)
-    FROM due LEFT JOIN counted ON counted.conversation_id = due.id"""
+    FROM due LEFT JOIN counted ON counted.id = due.id"""
 _BELOW = {
     R.TURNS: ("conversation_turns", "t.status <> 'running'"),
     R.RECEIPTS: ("conversation_messages", "t.status NOT IN ('queued', 'claimed', 'sending')"),
 }
 
 
-def _delete_below(rule: R, now: datetime, done: Run, progress: Progress) -> None:
+def _delete_below(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     if not is_on(rule):
         return
     kept, (table, settled) = KEPT[rule], _BELOW[rule]
@@ -174,8 +170,12 @@ def _delete_below(rule: R, now: datetime, done: Run, progress: Progress) -> None
         due=f"{retention_due(rule)} AND {kept.free}",
         table=table,
         settled=settled,
-        rule=rule.value,
-        setting=kept.setting,
+        lines=events_sql(
+            f"{rule.value}_deleted",
+            "counted",
+            **_BY_RETENTION,
+            data=f"jsonb_build_object('rule', '{kept.setting}', 'deleted', number)",
+        ),
     )
     last, total = UUID(int=0), 0
     while gone := rows(statement, now, SESSIONS_AT_ONCE, last):
@@ -193,23 +193,25 @@ _DELETE_MEMORY = """
         SELECT m.conversation_id AS id, m.client_id, {since} AS since {due} AND m.conversation_id > $3
         ORDER BY m.conversation_id LIMIT $2 FOR UPDATE OF m SKIP LOCKED),
     gone AS (DELETE FROM memories m USING due WHERE m.conversation_id = due.id RETURNING m.conversation_id),
-    noted AS (
-        INSERT INTO conversation_events
-            (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-        SELECT s.id, 'memory_deleted', '', '', 'kept long enough', 'system', 'retention',
-               jsonb_build_object('rule', 'MEMORY_DAYS'), $1
-        FROM conversations s JOIN gone ON gone.conversation_id = s.id),
+    known AS (SELECT s.id FROM conversations s JOIN gone ON gone.conversation_id = s.id),
+    noted AS ({lines}),
     never AS (
         UPDATE conversations s SET remembered_at = NULL FROM gone
         WHERE s.id = gone.conversation_id AND s.archived_at IS NULL)
     SELECT id, client_id, since FROM due"""
 
 
-def _delete_memory(rule: R, now: datetime, done: Run, progress: Progress) -> None:
+def _delete_memory(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     if not is_on(rule):
         return
     kept = KEPT[rule]
-    statement = _DELETE_MEMORY.format(since=kept.since, due=f"{retention_due(rule)} AND {kept.free}")
+    statement = _DELETE_MEMORY.format(
+        since=kept.since,
+        due=f"{retention_due(rule)} AND {kept.free}",
+        lines=events_sql(
+            "memory_deleted", "known", **_BY_RETENTION, data=f"jsonb_build_object('rule', '{kept.setting}')"
+        ),
+    )
     last, total = UUID(int=0), 0
     while gone := rows(statement, now, SESSIONS_AT_ONCE, last):
         for _, client_id, since in gone:
@@ -225,7 +227,7 @@ _DELETE_EVENTS = """
     RETURNING client_id, received_at"""
 
 
-def _delete_events(rule: R, now: datetime, done: Run, progress: Progress) -> None:
+def _delete_events(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     statement = _DELETE_EVENTS.format(due=f"{retention_due(rule)} AND {KEPT[rule].free}")
     held, total = mentions.of_held_people(), 0
     while gone := rows(statement, now, *held, BATCH):
@@ -235,7 +237,7 @@ def _delete_events(rule: R, now: datetime, done: Run, progress: Progress) -> Non
         progress(rule.value, total)
 
 
-DELETE: dict[R, Callable[[R, datetime, Run, Progress], None]] = {
+DELETE: dict[R, Callable[[R, datetime, RetentionRun, Progress], None]] = {
     R.GUESTS: _delete_sessions,
     R.WEB: _delete_sessions,
     R.SESSIONS: _delete_sessions,

@@ -34,12 +34,12 @@ from conversations.models import (
     Turn,
 )
 from conversations.queue import enqueue
+from conversations.services.core.dedupe import write_tombstones
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import Actor
-from conversations.services.core.sql import row, rows
+from conversations.services.core.sql import row
 from conversations.services.engine_chats import removals
 from conversations.services.retention import holds, mentions
-from conversations.services.retention.deletions import TOMBSTONE_DAYS
 from memory import services as memory
 from memory.stores.contract import StoreError
 
@@ -90,7 +90,7 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
         remembered = _remembered(contact, sessions)
         chats = removals.chats_of(sessions)
-        _bury(sessions, now)
+        write_tombstones(sessions, now)
         _mentions(contact, "DELETE {} RETURNING 1")
         _forget_names(contact)
         memory.forget_texts(remembered)
@@ -110,19 +110,6 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         removals.ask_for(chats, erasure)
         enqueue("erase")
     return erasure
-
-
-def _bury(sessions: Sequence[UUID], now: datetime) -> None:
-    """What a provider delivers again in the next days opens nothing. A tombstone says nothing of whose it was."""
-    rows(
-        """
-        INSERT INTO message_tombstones (dedupe_key, expires_at)
-        SELECT dedupe_key, $2 FROM conversation_chunks WHERE conversation_id = ANY ($1) AND dedupe_key IS NOT NULL
-        ON CONFLICT DO NOTHING RETURNING dedupe_key
-        """,
-        list(sessions),
-        now + timedelta(days=TOMBSTONE_DAYS),
-    )
 
 
 # What hangs on no session and may name the person: $1 the client, $2 what they are called. Payloads of an unknown

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from django.db import transaction
-
 from conversations.models import Client, Contact, Conversation
-from conversations.services.core.appending import lock
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 
 LONGEST_REASON = 200
 
@@ -32,11 +30,9 @@ def lift(conversation_id: UUID | str, *, actor: Actor, client: Client | None = N
 
 
 def _set(conversation_id: UUID | str, reason: str, actor: Actor, client: Client | None) -> Conversation:
-    with transaction.atomic():
-        conversation = lock(conversation_id, client)
+    with editing(conversation_id, client) as conversation:
         before, conversation.hold_reason = conversation.hold_reason, reason
         if reason != before:
-            conversation.save(update_fields=["hold_reason"])
             record(conversation, "held" if reason else "hold_lifted", actor, cause=reason or before)
     return conversation
 

@@ -20,10 +20,10 @@ from django.utils import timezone
 from conversations.models import Client, RetentionReport
 from conversations.models import RetentionRule as R
 from conversations.services.core.deadlines import KEPT, retention_due
-from conversations.services.core.sql import alone, column, row, rows
+from conversations.services.core.sql import column, exclusively, row, rows
 from conversations.services.inbound import unprocessed
 from conversations.services.retention import mentions
-from conversations.services.retention.deletions import DELETE, Progress, Run, is_on
+from conversations.services.retention.deletions import DELETE, Progress, RetentionRun, is_on
 from memory import services as memory
 
 log = logging.getLogger(__name__)
@@ -67,11 +67,11 @@ def clean_up(now: datetime, by: str = "clean_up") -> CleanupReport:
 
 def run(
     now: datetime, *, by: str, rules: Sequence[str] = R.values, progress: Progress = lambda _what, _count: None
-) -> Run:
+) -> RetentionRun:
     """What the rules are about and is old enough at `now` is gone, and a report says so. `by`: the job, command or
     person. A rule that fails is in the report with its error, and the others go on."""
-    done, begun = Run(), timezone.now()
-    with alone("convo.clean_up") as only_one:
+    done, begun = RetentionRun(), timezone.now()
+    with exclusively("convo.clean_up") as only_one:
         if not only_one:
             done.skipped = True
             return done
@@ -92,7 +92,7 @@ def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None,
     """
     if not row("SELECT 1 FROM conversations WHERE status = 'expired' AND is_guest LIMIT 1"):
         return 0  # nearly always, and at a tenth of what looking for those that are due costs
-    done, begun = Run(), timezone.now()
+    done, begun = RetentionRun(), timezone.now()
     _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)
     if done.lines:
         _report(done, by, begun)
@@ -112,15 +112,15 @@ def guests_due_sql() -> str:
     return f"{retention_due(R.GUESTS)} AND {KEPT[R.GUESTS].free}"
 
 
-def preview(now: datetime, client: Client | None = None, rules: Sequence[str] = R.values) -> Run:
+def preview(now: datetime, client: Client | None = None, rules: Sequence[str] = R.values) -> RetentionRun:
     """What a run at `now` would do, to this client's rows alone if one is given. Nothing changes."""
-    found = Run()
+    found = RetentionRun()
     for rule in rules:
         _count(rule, now, found, client)
     return found
 
 
-def _attempt(rule: str, now: datetime, done: Run, progress: Progress, *, count_held: bool = True) -> None:
+def _attempt(rule: str, now: datetime, done: RetentionRun, progress: Progress, *, count_held: bool = True) -> None:
     try:
         DELETE[R(rule)](R(rule), now, done, progress)
         if count_held:
@@ -145,7 +145,7 @@ def _grouped(rule: str, condition: str, now: datetime, client: Client | None = N
     )
 
 
-def _count_held(rule: str, now: datetime, done: Run, client: Client | None = None) -> None:
+def _count_held(rule: str, now: datetime, done: RetentionRun, client: Client | None = None) -> None:
     if not is_on(rule):
         return
     held = f"NOT ({KEPT[R(rule)].free})"
@@ -153,7 +153,7 @@ def _count_held(rule: str, now: datetime, done: Run, client: Client | None = Non
         done.line(client_id, rule).held_back = count
 
 
-def _count(rule: str, now: datetime, found: Run, client: Client | None) -> None:
+def _count(rule: str, now: datetime, found: RetentionRun, client: Client | None) -> None:
     """Of turns and sends, the sessions that have any are counted."""
     if not is_on(rule):
         return
@@ -163,7 +163,7 @@ def _count(rule: str, now: datetime, found: Run, client: Client | None) -> None:
 
 
 # --- afterwards -------------------------------------------------------------------------------------------------------
-def _clear_vectors(done: Run) -> None:
+def _clear_vectors(done: RetentionRun) -> None:
     """The vectors of what memory does not know any more are gone, or the report says why not: the next run tries
     again."""
     try:
@@ -173,7 +173,7 @@ def _clear_vectors(done: Run) -> None:
         done.line(None, R.MEMORY).error = error.code
 
 
-def _report(done: Run, by: str, begun: datetime) -> None:
+def _report(done: RetentionRun, by: str, begun: datetime) -> None:
     by_client: dict[UUID | None, list[dict[str, object]]] = {}
     for (client_id, _), line in done.lines.items():
         said = asdict(line) | {"oldest": line.oldest.isoformat() if line.oldest else None}

@@ -61,7 +61,7 @@ def _continue(account: ChannelAccount, person: Person, call_id: str, path: str, 
     return exchange
 
 
-def _line(account: ChannelAccount, person: Person) -> phone.Call:
+def _line(account: ChannelAccount, person: Person) -> phone.SimulatedCall:
     _of_calls(account)
     line = phone.call(account, person)
     if not line.call_id:

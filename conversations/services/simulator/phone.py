@@ -21,7 +21,7 @@ Kind = SimulatedExchange.Kind
 
 
 @dataclass(slots=True)
-class Line:
+class PhoneMessage:
     """One bubble on the phone. `mark` says how far it got; `reported` is what the provider told Convo of it."""
 
     text: str
@@ -36,7 +36,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SimulatedCall:
     """The call that the person is in.
 
     `path` is where their next words are posted, `silence` where it is posted that they said nothing. Where the
@@ -51,26 +51,28 @@ class Call:
     wait: float = 0.0
 
 
-def lines(account: ChannelAccount, person: Person) -> list[Line]:
+def lines(account: ChannelAccount, person: Person) -> list[PhoneMessage]:
     """What stands on the person's phone, oldest first."""
     exchanges = _exchanges(account).filter(person=person.number).exclude(kind=Kind.QUESTION)[:SHOWN_ON_PHONE]
     can_report = [status.value for status in simulator_of(account).receipts]
-    found: dict[str, Line] = {}
+    found: dict[str, PhoneMessage] = {}
     reports: list[SimulatedExchange] = []
     for exchange in reversed(exchanges):
         key = f"{exchange.kind == Kind.SEND} {exchange.message_id or exchange.pk}"
         if exchange.kind == Kind.RECEIPT:
             reports.append(exchange)
         elif exchange.kind == Kind.MESSAGE:
-            found.setdefault(key, Line(exchange.text, exchange.created_at, is_ours=False))
+            found.setdefault(key, PhoneMessage(exchange.text, exchange.created_at, is_ours=False))
             _mark(found[key], exchange)
         elif exchange.kind == Kind.SEND and exchange.message_id:
             found.setdefault(
-                key, Line(exchange.text, exchange.created_at, True, exchange.message_id, can_report=can_report)
+                key, PhoneMessage(exchange.text, exchange.created_at, True, exchange.message_id, can_report=can_report)
             )
         elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
             said = "You called." if exchange.kind == Kind.CALL else "You hung up."
-            found.setdefault(f"{exchange.kind} {key}", Line(said, exchange.created_at, is_ours=False, is_note=True))
+            found.setdefault(
+                f"{exchange.kind} {key}", PhoneMessage(said, exchange.created_at, is_ours=False, is_note=True)
+            )
         for line in _heard(exchange):
             found.setdefault(f"heard {exchange.message_id} {line.is_note}", line)
     for report in reports:
@@ -82,7 +84,7 @@ def lines(account: ChannelAccount, person: Person) -> list[Line]:
     return sorted(found.values(), key=lambda line: line.at)
 
 
-def _mark(line: Line, exchange: SimulatedExchange) -> None:
+def _mark(line: PhoneMessage, exchange: SimulatedExchange) -> None:
     """How far what the person said got, the furthest of several deliveries."""
     if line.mark == "taken":
         return
@@ -96,44 +98,44 @@ def _mark(line: Line, exchange: SimulatedExchange) -> None:
         line.mark, line.is_grave = f"not taken ({exchange.status or 'no answer'})", True
 
 
-def _heard(exchange: SimulatedExchange) -> list[Line]:
+def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
     """What the answer to a webhook said into the phone."""
     heard = exchange.details.get("heard") or {}
     at = exchange.answered_at or exchange.created_at
-    spoken = [Line(heard["text"], at, is_ours=True)] if heard.get("text") else []
-    ended = [Line("The call has ended.", at, is_ours=True, is_note=True)] if heard.get("over") else []
+    spoken = [PhoneMessage(heard["text"], at, is_ours=True)] if heard.get("text") else []
+    ended = [PhoneMessage("The call has ended.", at, is_ours=True, is_note=True)] if heard.get("over") else []
     return [*spoken, *ended]
 
 
-def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[str, Line]:
+def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[str, PhoneMessage]:
     conversation = session(account, person)
     if conversation is None:
         return {}
     messages = Message.objects.filter(conversation=conversation, status=Message.Status.DELIVERED)
     newest = messages.order_by("-chunk_id", "-part")[:SHOWN_ON_PHONE]
     return {
-        str(each.pk): Line(each.text, each.sent_at or each.created_at, is_ours=True, reported=["delivered"])
+        str(each.pk): PhoneMessage(each.text, each.sent_at or each.created_at, is_ours=True, reported=["delivered"])
         for each in newest
     }
 
 
-def call(account: ChannelAccount, person: Person) -> Call:
+def call(account: ChannelAccount, person: Person) -> SimulatedCall:
     """The person's call, as our last answer left it."""
     of_calls = _exchanges(account).filter(person=person.number, details__has_key="call")[:CALL_LOOKED_AT]
     under_way = False
     for exchange in of_calls:
         heard = exchange.details.get("heard")
         if exchange.kind == Kind.HANG_UP or (heard and heard["over"]):
-            return Call()
+            return SimulatedCall()
         if heard:
             goes_on = exchange.pk if heard["at_once"] and not under_way else 0
             words_to = "" if heard["at_once"] else heard["path"]
-            return Call(True, exchange.details["call"], words_to, heard["silence"], goes_on, heard["wait"])
+            return SimulatedCall(True, exchange.details["call"], words_to, heard["silence"], goes_on, heard["wait"])
         if exchange.answered_at is None:
             under_way = True
         elif exchange.kind == Kind.CALL:
-            return Call()
-    return Call(is_on=under_way)
+            return SimulatedCall()
+    return SimulatedCall(is_on=under_way)
 
 
 def session(account: ChannelAccount, person: Person) -> Conversation | None:

@@ -28,7 +28,7 @@ from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said,
 from channels_out.simulators.people import PEOPLE, Person
 from conversations.models import ChannelAccount, SimulatedExchange, SimulatedFault
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
-from conversations.services.core.sql import let_go
+from conversations.services.core.sql import release_connection
 from conversations.services.simulator import phone
 from conversations.services.simulator.accounts import SANDBOX, simulator_of
 from conversations.services.tenants.channel_accounts import as_account
@@ -151,7 +151,7 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
     }
     exchange.headers = _masked(headers, signer.credentials)
     exchange.save()
-    let_go()
+    release_connection()
     try:
         answer = http.post_bytes(
             settings.INTERNAL_BASE_URL + webhook.path, webhook.body, headers=headers, timeout=PATIENCE

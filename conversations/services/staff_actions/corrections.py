@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,16 +13,17 @@ from django.db import transaction
 
 from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, Turn
 from conversations.services.core import idempotency, redaction
-from conversations.services.core.appending import lock
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, Kind, record
+from conversations.services.core.locking import editing, lock_contact_of
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
 from conversations.services.history.remember import summary_is_staffs
 from conversations.services.replies.prompt_records import REDACTED, prompt_without, without
 from conversations.services.replies.summaries import start_over
 from conversations.services.retention import holds
-from conversations.services.transitions.details import DETAILS, remember_anew
+from conversations.services.staff_actions.edit_details import DETAILS
+from conversations.services.transitions.details import remember_anew
 
 NO_POSITION = 2**31  # behind every entry
 
@@ -41,9 +42,7 @@ def correct(
 
     Returns None where it read like that already. Raises NotFoundError, or ConflictError (`redacted`).
     """
-    with transaction.atomic():
-        recall.lock_contact(conversation_id)
-        conversation, chunk = _locked(conversation_id, position, client)
+    with _editing(conversation_id, position, client) as (conversation, chunk):
         done = list(Correction.objects.filter(chunk=chunk))
         text = text if chunk.role == Role.SYSTEM else redaction.rules_of(conversation.client).clean(text)
         if any(correction.kind == Correction.Kind.REDACTION for correction in done):
@@ -73,9 +72,7 @@ def redact(
     Redacting what is redacted changes nothing. Raises NotFoundError, or ConflictError (`on_hold`) where the session
     must be kept as it is.
     """
-    with transaction.atomic():
-        recall.lock_contact(conversation_id)
-        conversation, chunk = _locked(conversation_id, position, client)
+    with _editing(conversation_id, position, client) as (conversation, chunk):
         holds.refuse_for(conversation.pk)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
@@ -93,7 +90,6 @@ def redact(
             setattr(conversation, name, without(getattr(conversation, name), texts))
         _redact_what_the_model_noted(conversation, texts)
         _redact_what_is_recalled(conversation, chunk, texts)
-        conversation.save(update_fields=[*DETAILS, "current_goal", "needs_staff_reason"])
         idempotency.change_text(conversation, lambda text: without(text, texts))
         for step in conversation.steps.all():
             step.description = without(step.description, texts)
@@ -142,12 +138,16 @@ def _forget_in_turns(conversation_id: UUID, texts: Iterable[str], position: int 
             Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
 
 
-def _locked(conversation_id: UUID | str, position: int, client: Client | None) -> tuple[Conversation, Chunk]:
-    conversation = lock(conversation_id, client)
-    chunk = conversation.chunks.filter(position=position).first()
-    if chunk is None:
-        raise NotFoundError("There is no such entry in this conversation.")
-    return conversation, chunk
+@contextmanager
+def _editing(conversation_id: UUID | str, position: int, client: Client | None) -> Iterator[tuple[Conversation, Chunk]]:
+    """The conversation, locked after its contact and saved at the end, and its chunk at the position."""
+    with transaction.atomic():
+        lock_contact_of(conversation_id)
+        with editing(conversation_id, client) as conversation:
+            chunk = conversation.chunks.filter(position=position).first()
+            if chunk is None:
+                raise NotFoundError("There is no such message in this conversation.")
+            yield conversation, chunk
 
 
 def _keep(chunk: Chunk, kind: str, text: str, reason: str, actor: Actor, now: datetime) -> Correction:
@@ -167,11 +167,8 @@ def _note(conversation: Conversation, kind: str, actor: Actor, now: datetime, po
 
     So is a summary that was made of it: it may say the same in other words. One that staff wrote stands.
     """
-    outdated = remember_anew(conversation, now)
-    if outdated and not summary_is_staffs(conversation):
+    if remember_anew(conversation, now) and not summary_is_staffs(conversation):
         conversation.summary = ""
-        outdated.append("summary")
-    conversation.save(update_fields=outdated)
     start_over(conversation, position)
     record(conversation, kind, actor, cause=cause or f"entry {position}", position=position)
 

@@ -22,9 +22,10 @@ from conversations.models import (
     Status,
 )
 from conversations.queue import enqueue
-from conversations.services.core.appending import ACTIVITY_FIELDS, note_answered
+from conversations.services.core.appending import note_answered
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor
+from conversations.services.core.locking import saving
 from conversations.services.delivery import outbox
 from conversations.services.staff_actions.merge_sessions import join
 from memory import services as memory
@@ -238,8 +239,8 @@ def _heed_wishes(person: Contact) -> None:
         outbox.cancel_to(person, channel)
     owing = Conversation.objects.open().filter(contact=person, channel__in=list(person.opted_out), reply_owed=True)
     for session in owing:
-        note_answered(session)
-        session.save(update_fields=ACTIVITY_FIELDS)
+        with saving(session):
+            note_answered(session)
 
 
 def _move_memory(person: Contact, alias: Contact, now: datetime) -> None:

@@ -22,6 +22,7 @@ from conversations.models import (
     Turn,
 )
 from conversations.services.core.ledger import Actor, Kind, record
+from conversations.services.core.locking import saving
 from conversations.services.core.sql import rows
 from conversations.services.transitions import closing
 
@@ -61,20 +62,15 @@ def join(into: Conversation, other: Conversation, *, actor: Actor, now: datetime
     for model in FOLLOWING:
         model._default_manager.filter(conversation=other).update(conversation=into)
     _follow_the_agent(into, other)
-    _begin_anew(into)
     before = other.last_position
-    _take_on(into, other, _placed(marks))
-    into.last_position = moved
-    _empty(other)
-    closing.end(
-        other,
-        ended_by=EndedBy.STAFF if actor.kind == Kind.STAFF else EndedBy.SYSTEM,
-        actor=actor,
-        now=now,
-        reason=f"Goes on in {into.pk}",
-    )
-    Conversation.objects.filter(pk=other.pk).update(remember_due_at=None)  # there is nothing to remember
-    into.save()
+    with saving(into), saving(other):
+        _begin_anew(into)
+        _take_on(into, other, _placed(marks))
+        into.last_position = moved
+        _empty(other)
+        ended_by = EndedBy.STAFF if actor.kind == Kind.STAFF else EndedBy.SYSTEM
+        closing.end(other, ended_by=ended_by, actor=actor, now=now, reason=f"Goes on in {into.pk}")
+        other.remember_due_at = None  # there is nothing to remember
     record(into, "joined", actor, cause=f"with {other.pk}", other=str(other.pk), entries=before)
 
 
@@ -164,4 +160,3 @@ def _empty(other: Conversation) -> None:
     other.last_position = other.inbound_sequence = 0
     other.history_from = None
     other.summary = ""
-    other.save(update_fields=["last_position", "inbound_sequence", "history_from", "summary"])

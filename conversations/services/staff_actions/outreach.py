@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import e164
-from conversations.models import Assistant, Chunk, Client, Contact, Conversation, Role
+from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.contacts import contacts
-from conversations.services.contacts.contacts import Person
 from conversations.services.core import redaction
-from conversations.services.core.append_sql import Said
+from conversations.services.core.appending import NewChunk
 from conversations.services.core.errors import ConflictError, InvalidError, UnavailableError
 from conversations.services.core.ledger import Actor
-from conversations.services.core.opening import DEFAULT_SYSTEM_PROMPT, open_conversation
+from conversations.services.core.opening import open_conversation
+from conversations.services.core.person import REACHED_BY_PHONE, Person, phone_address
 
 TRIES = 5
 CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # calls and web sessions begin elsewhere
@@ -60,7 +59,7 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
     rules = redaction.rules_of(client)
     person, variables = _person(wanted), rules.clean_json(as_text(wanted.variables))
     assistant = _assistant(client, wanted.assistant) if wanted.assistant else None
-    said = Said(channel=wanted.channel, thread="", at=now, text="", message_id="", dedupe_key=None)
+    said = NewChunk(channel=wanted.channel, thread="", at=now, text="")
     for _ in range(TRIES):
         try:
             with transaction.atomic():
@@ -74,10 +73,9 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
                     said,
                     goal=rules.clean(wanted.goal),
                     device_id=device.pk if device else None,
+                    assistant_id=assistant.pk if assistant else None,
                     actor=actor,
                 )
-                if assistant:
-                    _give_to(opened.conversation_id, assistant)
                 Conversation.objects.filter(pk=opened.conversation_id).update(
                     variables=variables,
                     metadata=rules.clean_json(dict(wanted.metadata)),
@@ -122,9 +120,9 @@ def _person(wanted: Outreach) -> Person:
         raise InvalidError(f"phone {problem}.", details={"phone": [problem]})
     if wanted.user_id:
         return Person(user_id=wanted.user_id, phone=phone, name=wanted.name)
-    address = contacts.phone_address(wanted.channel, phone)
+    address = phone_address(wanted.channel, phone)
     if address is None:
-        field_name = "phone" if wanted.channel in contacts.REACHED_BY_PHONE else "user_id"
+        field_name = "phone" if wanted.channel in REACHED_BY_PHONE else "user_id"
         raise InvalidError(f"{field_name} is required on {wanted.channel}.", details={field_name: ["is required"]})
     return Person(address=address, kind=AddressKind.PHONE, phone=phone, name=wanted.name)
 
@@ -135,13 +133,6 @@ def _assistant(client: Client, key: str) -> Assistant:
         details = {"assistant": ["is unknown"]}
         raise InvalidError("There is no such assistant.", code="unknown_assistant", details=details)
     return found
-
-
-def _give_to(conversation_id: UUID, assistant: Assistant) -> None:
-    """The session, which has just been opened, is this assistant's, in the place of the usual one."""
-    Conversation.objects.filter(pk=conversation_id).update(assistant=assistant)
-    told = Chunk.objects.filter(conversation=conversation_id, role=Role.SYSTEM, position__lte=2)
-    told.update(content=assistant.system_prompt or DEFAULT_SYSTEM_PROMPT)
 
 
 def _refuse_second(contact: Contact, channel: str) -> None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
-
 from conversations.models import Client, Conversation, Message
-from conversations.services.core.appending import lock_open
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 from conversations.services.delivery import outbox
 from conversations.services.delivery.receipts import EARLIER_PART
 
@@ -38,8 +36,7 @@ def resend(
 
     Raises NotFoundError, or ConflictError: `ended`, `unclear`, `not_failed`, or `no_account` where there is still none.
     """
-    with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
+    with editing(conversation_id, client, if_open=True) as conversation:
         message = Message.objects.select_for_update().filter(pk=message_id, conversation=conversation).first()
         if message is None:
             raise NotFoundError("There is no such message in this conversation.")

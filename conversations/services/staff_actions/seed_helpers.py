@@ -10,18 +10,17 @@ from django.utils import timezone
 from channels_out.kinds import Channel
 from conversations.models import Chunk, Client, Contact, Conversation, Role, Step
 from conversations.services.contacts import contacts
-from conversations.services.core.append_sql import Said
 from conversations.services.core.appending import (
-    ACTIVITY_FIELDS,
     SPOKEN_BY_PEOPLE,
-    lock_open,
+    NewChunk,
     note_inbound,
     write_chunks,
 )
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.locking import editing
 from conversations.services.core.opening import open_conversation
-from conversations.services.jobs import sweep
+from conversations.services.retention.retention import purge_guests
 from conversations.services.transitions import steps
 
 TRIES = 5
@@ -56,7 +55,7 @@ def create_conversation(
     client = Client.objects.filter(pk=client_id).first()
     if client is None:
         raise NotFoundError("There is no such client.")
-    said = Said(channel=channel, thread="", at=timezone.now(), text="", message_id="", dedupe_key=None)
+    said = NewChunk(channel=channel, thread="", at=timezone.now(), text="")
     for _ in range(TRIES):
         try:
             with transaction.atomic():
@@ -79,12 +78,10 @@ def append_chunk(conversation_id: UUID | str, role: str, content: str) -> Chunk:
     if role not in Role.values:
         raise InvalidError(f"A role is one of {', '.join(Role.values)}, not {role!r}.")
     now = timezone.now()
-    with transaction.atomic():
-        conversation = lock_open(conversation_id)
+    with editing(conversation_id, if_open=True) as conversation:
         if role in SPOKEN_BY_PEOPLE:
             note_inbound(conversation, now)
         [chunk] = write_chunks(conversation, [(role, content)], now)
-        conversation.save(update_fields=ACTIVITY_FIELDS)
     return chunk
 
 
@@ -100,4 +97,4 @@ def update_step(step_id: int, status: str) -> Step:
 
 def delete_guest_expired() -> int:
     """Expired sessions of guests are gone, with everything below them. Returns how many there were."""
-    return sweep.purge_guests(timezone.now())
+    return purge_guests(timezone.now())

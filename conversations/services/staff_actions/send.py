@@ -1,15 +1,14 @@
-"""What a program or a person says in a session, in the assistant's place."""
+"""Sending a message of staff or of a program in a conversation."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
-
 from conversations.models import Chunk, Client, Message, Role
-from conversations.services.core.appending import ACTIVITY_FIELDS, lock_open, note_answered, write_chunks
+from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 from conversations.services.delivery import opt_outs, outbox
 from conversations.services.transitions import takeover
 
@@ -17,18 +16,17 @@ from conversations.services.transitions import takeover
 def send(
     conversation_id: UUID | str, content: str, *, actor: Actor, now: datetime, client: Client | None = None
 ) -> tuple[Chunk, list[Message]]:
-    """The session has one more ai chunk, queued to be sent over its channel; a reply that was owed is settled by it,
-    and where staff said it, the session waits for them no more.
+    """Append an ai chunk to the open conversation and queue it for sending; return the chunk and its messages.
+
+    It settles a reply that was owed. Where staff wrote it, the conversation waits for them no more.
 
     Raises NotFoundError or ConflictError (`ended`, `opted_out`).
     """
-    with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
+    with editing(conversation_id, client, if_open=True) as conversation:
         opt_outs.check(conversation)
         [chunk] = write_chunks(conversation, [(Role.AI, content)], now, author_id=actor.user_id)
         messages = outbox.queue(conversation, chunk, now)
         note_answered(conversation)
-        taken = takeover.note_written(conversation, actor, now)
-        conversation.save(update_fields=[*ACTIVITY_FIELDS, *taken])
+        takeover.note_written(conversation, actor, now)
         record(conversation, "sent", actor, chunk_id=chunk.pk)
     return chunk, messages

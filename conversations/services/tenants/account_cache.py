@@ -1,9 +1,8 @@
-"""Channel accounts that this process has met: to look one up and open its credentials costs more than to append the
-message that it brings.
+"""A cache of channel accounts: reading one and decrypting its credentials costs more than appending a message.
 
-What is known here may be out of date, so it settles nothing by itself: whoever acts on it says which `version` of the
-rows it was read from, and PostgreSQL does nothing if another one counts by then (append.py). A rotated secret, an
-account that is switched off, a client that is changed: from the next message on.
+An entry may be out of date, so it settles nothing by itself. Every statement that uses it names the `version` of the
+rows it was read from and does nothing if the rows have changed since (core/appending.py). So a rotated secret, an
+account that is switched off or a client that is changed counts from the next message on.
 """
 
 from __future__ import annotations
@@ -16,18 +15,17 @@ from django.db.models.expressions import RawSQL
 
 from channels_out.contract import Account, Adapter
 from conversations.models import ChannelAccount
+from conversations.services.core.appending import ACCOUNT_VERSION
 from conversations.services.tenants.channel_accounts import as_account
 
 MOST = 1_000
 
-# A row's version is where it lies and who wrote it: PostgreSQL never changes a row in place.
-ACCOUNT_VERSION = "a.xmin::text || a.ctid::text || c.xmin::text || c.ctid::text"
 VERSION = RawSQL(ACCOUNT_VERSION.replace("a.", "channel_accounts.").replace("c.", "clients."), [])  # noqa: S611
 
 
 @dataclass(frozen=True, slots=True)
 class KnownAccount:
-    """An active account with its client, as a row and as a plain value, and the version of both rows."""
+    """An active account, as a row with its client and as a plain value, and the version of both rows."""
 
     row: ChannelAccount
     plain: Account
@@ -38,7 +36,7 @@ _known: dict[tuple[str, str, str], KnownAccount] = {}
 
 
 def remember(accounts: Iterable[Any]) -> None:
-    """The accounts, read with their client and annotated with their VERSION, are known from now on."""
+    """Put accounts, read with their client and annotated with VERSION, into the cache."""
     for account in accounts:
         if len(_known) >= MOST:
             _known.clear()
@@ -47,5 +45,5 @@ def remember(accounts: Iterable[Any]) -> None:
 
 
 def find(adapter: Adapter, address: str) -> KnownAccount | None:
-    """The account that the adapter's provider calls so, as it was when it was last read."""
+    """Return the account with this address at the adapter's provider, as it was last read; None if it is not cached."""
     return _known.get((adapter.provider, adapter.channel, address))

@@ -10,14 +10,14 @@ from django.utils import timezone
 
 from conversations.models import ApiKey, Client
 from conversations.services.core.errors import InvalidError
-from conversations.services.core.prepared import Select
+from conversations.services.core.prepared import PreparedSelect
 
 KEY_PREFIX = "convo_"
 LONGEST_NAME = 100
 _TOUCH_EVERY_SECONDS = 60
 _touched: dict[int, float] = {}
 
-_BY_HASH = Select(
+_BY_HASH = PreparedSelect(
     """SELECT {k}, {c} FROM api_keys k JOIN clients c ON c.id = k.client_id
     WHERE k.key_hash = $1 AND k.revoked_at IS NULL AND c.is_active""",
     k=ApiKey,

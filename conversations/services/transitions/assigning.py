@@ -1,30 +1,28 @@
-"""Which assistant answers in a session."""
+"""The assistant that answers in a conversation."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from django.db import transaction
-
 from conversations.models import Assistant, Client, Conversation
-from conversations.services.core.appending import lock_open
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 
 
 def assign(
     conversation_id: UUID | str, assistant: Assistant, *, actor: Actor, client: Client | None = None
 ) -> Conversation:
-    """The open session is the assistant's from its next reply on. What it was told when it began stays in it.
+    """Let the assistant write the open conversation's replies from the next one on, and return the conversation.
+
+    The system chunk that the conversation began with stays.
 
     Raises NotFoundError, InvalidError (`other_client`) for another client's assistant, or ConflictError (`ended`).
     """
-    with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
+    with editing(conversation_id, client, if_open=True) as conversation:
         if assistant.client_id != conversation.client_id:
             raise InvalidError(f"{assistant} is another client's assistant.", code="other_client")
         if conversation.assistant_id != assistant.pk:
             conversation.assistant = assistant
-            conversation.save(update_fields=["assistant"])
             record(conversation, "assistant_assigned", actor, cause=assistant.key, assistant_id=str(assistant.pk))
     return conversation

@@ -1,26 +1,18 @@
-"""The end of a session."""
+"""Closing a conversation."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
-
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
-from conversations.services.core.appending import lock
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 from conversations.services.delivery import outbox
 from conversations.services.engine_chats import chats
 from conversations.services.transitions import takeover
-
-END_FIELDS = [
-    *("status", "ended_at", "ended_by", "end_reason"),
-    *("reply_owed", "needs_staff_since", "remember_due_at"),
-    *("taken_over_by", "taken_over_name", "taken_over_at", "taken_over_until"),
-]
 
 
 def close(
@@ -32,17 +24,17 @@ def close(
     reason: str = "",
     client: Client | None = None,
 ) -> Conversation:
-    """The session is closed: nothing is owed or sent any more. Closing a closed one changes nothing.
+    """Close the conversation and return it: no reply is owed and nothing is sent any more.
 
-    Raises NotFoundError, or ConflictError (`ended`) if it ended otherwise.
+    Closing a closed conversation changes nothing. Raises NotFoundError, or ConflictError (`ended`) if it has expired or
+    is archived.
     """
-    with transaction.atomic():
-        conversation = lock(conversation_id, client)
+    with editing(conversation_id, client) as conversation:
         if conversation.status == Status.CLOSED:
             return conversation
         if not conversation.is_open:
             raise ConflictError(
-                f"This session is {conversation.status} already.",
+                f"This conversation is {conversation.status} already.",
                 code="ended",
                 details={"status": conversation.status},
             )
@@ -52,8 +44,10 @@ def close(
 
 
 def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetime, reason: str = "") -> None:
-    """The locked open session is closed, and nobody of ours has it any more. What is to be sent still is the caller's
-    affair."""
+    """Close the locked open conversation. Call it within `locking.saving`.
+
+    Messages that are queued stay queued: the caller cancels them, or allows them (`outbox.allow_sending`).
+    """
     before = conversation.status
     conversation.status = Status.CLOSED
     conversation.ended_at = now
@@ -62,8 +56,7 @@ def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetim
     conversation.reply_owed = False
     conversation.needs_staff_since = None
     conversation.remember_due_at = None if conversation.is_guest else now
-    takeover.let_go(conversation)
-    conversation.save(update_fields=END_FIELDS)
+    takeover.release(conversation)
     record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
     chats.end_soon(conversation, now)
     if conversation.remember_due_at:

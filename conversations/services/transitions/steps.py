@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from conversations.models import Client, Conversation, Step
 from conversations.services.core import redaction
-from conversations.services.core.appending import lock, lock_open
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import lock, lock_open
 
 NO_STEP = "There is no such step in this conversation."
 FINAL = (Step.Status.COMPLETE, Step.Status.CANCELLED)

@@ -1,14 +1,14 @@
-"""Who answers in a session: its assistant, or a person.
+"""Takeover: whether the assistant or a colleague answers in a conversation.
 
-    the assistant's ──► a person's          staff or a program take it
-       ▲      │              │  ▲
-       │      └──► nobody's ─┘──┘           the assistant asks for a person, or a rule does; somebody takes it
-       └──────────────┴──────┘              handed back, or abandoned: the sweep sees `taken_over_until` go by
+    assistant ──► colleague          staff or a program take it over
+       ▲   │          │  ▲
+       │   └──► nobody yet            the assistant asks for a person, or a rule does; then somebody takes it over
+       └──────────┴──────┘            handed back, or nobody did anything until `taken_over_until` (the sweep)
 
-From the takeover's commit on the assistant is silent: a reply that is being written is dropped where it would be
-committed (answering/replies.py), and what was not sent yet is cancelled: here, and once more just before it would leave
-(delivering/delivery.py). The session does not age meanwhile. What people write is owed an answer all the same:
-by whoever has the session, and after the hand-back by the assistant.
+From the commit of a takeover on the assistant is silent. A reply that is being written is dropped where it would be
+committed (replies/pipeline.py), and messages that were not sent yet are cancelled: here, and once more just before they
+would leave (delivery/sending.py). The conversation does not age meanwhile. A message of the person still needs an
+answer: by the colleague who has the conversation, and after the hand-back by the assistant.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Client, Conversation, Role
-from conversations.services.core.appending import ACTIVITY_FIELDS, lock_open, write_chunks
+from conversations.services.core.appending import write_chunks
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, Kind, record
+from conversations.services.core.locking import editing, saving
 from conversations.services.delivery import outbox
 
 LONGEST_NAME = 200
-TAKEOVER_FIELDS = [
-    *("taken_over_by", "taken_over_name", "taken_over_at", "taken_over_until", "handed_back_at"),
-    *("needs_staff_since", "needs_staff_reason"),
-]
 SWEEP = Actor(Kind.SYSTEM, "sweep")
 
 
@@ -44,32 +41,34 @@ def take_over(
     from_colleague: bool = False,
     client: Client | None = None,
 ) -> Conversation:
-    """The open session is the actor's (`name`, where a program says who that is), and the assistant silent.
+    """Give the open conversation to the actor and silence the assistant. Returns the conversation.
 
-    Who has it already keeps it, for longer. `tell`: the person is told so, in the assistant's sentence. Raises
-    NotFoundError, or ConflictError: `ended`, or `taken_over` where a colleague has it and it is not taken
-    `from_colleague`.
+    A holder who takes it over again keeps it for longer.
+
+    name: who has it, where a program says so; '' for the actor's own name
+    tell: send the person the assistant's sentence about the takeover
+    from_colleague: take it from a colleague who has it
+
+    Raises NotFoundError, or ConflictError: `ended`, or `taken_over` where a colleague has it.
     """
     holder = (name or actor.name)[:LONGEST_NAME]
-    with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
+    with editing(conversation_id, client, if_open=True) as conversation:
         if has_it(conversation, actor, holder):
             stay(conversation, now)
         elif conversation.taken_over_name and not from_colleague:
             raise ConflictError(
-                f"{conversation.taken_over_name} has this session.",
+                f"{conversation.taken_over_name} has this conversation.",
                 code="taken_over",
                 details={"taken_over_by": conversation.taken_over_name, "taken_over_at": conversation.taken_over_at},
             )
         else:
             tell = tell and conversation.taken_over_at is None
             take(conversation, actor, now, holder=holder, user_id=actor.user_id, tell=tell)
-        conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
     return conversation
 
 
 def has_it(conversation: Conversation, actor: Actor, holder: str) -> bool:
-    """Whether the session is theirs."""
+    """Return whether the holder has the conversation."""
     return bool(holder) and (conversation.taken_over_by_id, conversation.taken_over_name) == (actor.user_id, holder)
 
 
@@ -83,9 +82,12 @@ def take(
     reason: str = "",
     tell: bool = False,
 ) -> None:
-    """The locked open session is the holder's, or, without one, waits for somebody; the assistant is silent.
+    """Give the locked open conversation to the holder, or to nobody yet, and silence the assistant.
 
-    The caller saves ACTIVITY_FIELDS and TAKEOVER_FIELDS.
+    Call it within `locking.saving`.
+
+    holder: '' where it waits for a person; `reason` then says why
+    tell: send the person the assistant's sentence about the takeover
     """
     outbox.silence(conversation)
     conversation.taken_over_at = conversation.taken_over_at or now
@@ -94,52 +96,54 @@ def take(
     conversation.reply_attempts = conversation.reply_crashes = conversation.drafts_overtaken = 0
     stay(conversation, now)
     if holder:
-        conversation.needs_staff_since, conversation.needs_staff_reason = None, ""
+        _note_attended(conversation)
     else:
         conversation.needs_staff_since = conversation.needs_staff_since or now
         conversation.needs_staff_reason = reason[:200]
-    position = conversation.last_position  # nothing after it is the assistant's, but the sentence that says so
+    position = conversation.last_position  # the assistant says nothing after it but the sentence about the takeover
     if tell:
         _tell(conversation, now)
     record(conversation, "taken_over", actor, cause=reason[:200], holder=holder, position=position)
 
 
 def stay(conversation: Conversation, now: datetime) -> None:
-    """Whoever has the locked session did something: it is theirs for as long again."""
+    """Let the takeover of the locked conversation last for the client's `hand_back_after` from now on."""
     conversation.taken_over_until = now + conversation.client.hand_back_after
 
 
-def note_written(conversation: Conversation, actor: Actor, now: datetime) -> list[str]:
-    """Somebody of ours wrote in the locked session: it waits for nobody any more; where it was taken over and nobody
-    had it, it is theirs. Returns the fields to save."""
+def note_written(conversation: Conversation, actor: Actor, now: datetime) -> None:
+    """Note that the actor wrote in the locked conversation. Call it within `locking.saving`.
+
+    It waits for staff no more where staff wrote, and becomes theirs where it was taken over and nobody had it.
+    """
     if actor.kind == Kind.STAFF:
-        conversation.needs_staff_since, conversation.needs_staff_reason = None, ""
+        _note_attended(conversation)
         if conversation.taken_over_at and not conversation.taken_over_name:
             take(conversation, actor, now, holder=actor.name, user_id=actor.user_id)
     if conversation.taken_over_name:
         stay(conversation, now)
-    return TAKEOVER_FIELDS
 
 
 def hand_back(
     conversation_id: UUID | str, *, actor: Actor, now: datetime, reason: str = "", client: Client | None = None
 ) -> Conversation:
-    """The open session is the assistant's again, which answers what is unanswered, knowing what was said meanwhile; its
-    age counts from now. Where it is the assistant's already, nothing changes. Raises NotFoundError or ConflictError
+    """Give the open conversation back to the assistant, which answers what is unanswered. Returns the conversation.
+
+    It ages from now on. Where the assistant has it already, nothing changes. Raises NotFoundError, or ConflictError
     (`ended`).
     """
-    with transaction.atomic():
-        conversation = lock_open(conversation_id, client)
+    with editing(conversation_id, client, if_open=True) as conversation:
         if conversation.taken_over_at:
             _hand_back(conversation, actor, now, reason)
-            conversation.needs_staff_since, conversation.needs_staff_reason = None, ""
-            conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
+            _note_attended(conversation)
     return conversation
 
 
 def hand_back_abandoned(conversation_ids: Sequence[UUID], now: datetime) -> int:
-    """Those of the sessions whose takeover's time is over are the assistant's again; those that nobody came for still
-    wait for a person as well. Returns how many there were."""
+    """Give back those of the conversations whose takeover has lasted long enough, and return how many there were.
+
+    Those that nobody had still wait for a person as well.
+    """
     return sum(_hand_back_abandoned(pk, now) for pk in conversation_ids)
 
 
@@ -151,28 +155,32 @@ def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:
             return False
         span = conversation.client.hand_back_after.total_seconds()
         rule = {"rule": "hand_back_after", "seconds": span}
-        _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after", **rule)
-        conversation.save(update_fields=[*ACTIVITY_FIELDS, *TAKEOVER_FIELDS])
+        with saving(conversation):
+            _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after", **rule)
     return True
 
 
 def _hand_back(conversation: Conversation, actor: Actor, now: datetime, reason: str, **rule: Any) -> None:
     holder = conversation.taken_over_name
-    let_go(conversation)
+    release(conversation)
     conversation.handed_back_at = now
     if conversation.reply_owed:
         conversation.reply_due_at = now
     record(conversation, "handed_back", actor, cause=reason, holder=holder, **rule)
 
 
-def let_go(conversation: Conversation) -> None:
-    """Nobody of ours has the locked session."""
+def release(conversation: Conversation) -> None:
+    """Take the locked conversation from whoever has it. Call it within `locking.saving`."""
     conversation.taken_over_by_id, conversation.taken_over_name = None, ""
     conversation.taken_over_at = conversation.taken_over_until = None
 
 
+def _note_attended(conversation: Conversation) -> None:
+    conversation.needs_staff_since, conversation.needs_staff_reason = None, ""
+
+
 def _tell(conversation: Conversation, now: datetime) -> None:
-    """The person hears that a colleague has the session, if the assistant has a sentence for that."""
+    """Send the assistant's sentence about a takeover, if it has one."""
     sentence = conversation.assistant.takeover_sentence.strip() if conversation.assistant else ""
     if sentence:
         [chunk] = write_chunks(conversation, [(Role.AI, sentence)], now, metadata={"said_at": "takeover"})

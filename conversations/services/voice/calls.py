@@ -34,15 +34,16 @@ from conversations.models import (
     corrected_text,
 )
 from conversations.services.contacts import contacts
-from conversations.services.core.append_sql import Said
-from conversations.services.core.appending import ACTIVITY_FIELDS, lock, note_inbound, write_chunks
+from conversations.services.core.appending import NewChunk, append_inbound, write_chunks
 from conversations.services.core.errors import ConflictError, UnavailableError
 from conversations.services.core.ledger import CONTACT, SYSTEM
+from conversations.services.core.locking import editing, lock
 from conversations.services.core.opening import open_conversation
-from conversations.services.core.sql import let_go, row
+from conversations.services.core.person import Person
+from conversations.services.core.sql import release_connection, row
 from conversations.services.delivery import outbox
 from conversations.services.inbound import unprocessed
-from conversations.services.inbound.messages import Arrival
+from conversations.services.inbound.messages import InboundText
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing
 from conversations.services.voice import spoken
@@ -126,14 +127,12 @@ def _find(account: ChannelAccount, call: Call) -> UUID | None:
 
 def _open(account: ChannelAccount, call: Call, now: datetime) -> UUID:
     """The call has an open session, which begins with the assistant's greeting. Raises UnavailableError."""
-    person = contacts.Person(address=call.caller.address, kind=call.caller.kind, phone=call.caller.phone)
-    said = Said(
+    person = Person(address=call.caller.address, kind=call.caller.kind, phone=call.caller.phone)
+    said = NewChunk(
         channel=account.channel,
         thread=call.call_id,
         at=now,
         text="",
-        message_id="",
-        dedupe_key=None,
         channel_account_id=account.pk,
     )
     for _ in range(TRIES):
@@ -145,13 +144,12 @@ def _open(account: ChannelAccount, call: Call, now: datetime) -> UUID:
 
 
 @transaction.atomic
-def _open_once(account: ChannelAccount, person: contacts.Person, said: Said) -> UUID:
+def _open_once(account: ChannelAccount, person: Person, said: NewChunk) -> UUID:
     contact, device = contacts.find_or_create(account.client, account.channel, person)
     device_id = device.pk if device else None
     opened = open_conversation(account.client_id, contact.pk, said, actor=CONTACT, device_id=device_id)
-    conversation = lock(opened.conversation_id)
-    write_chunks(conversation, [(Role.AI, _assistant_of(conversation).greeting)], said.at)
-    conversation.save(update_fields=ACTIVITY_FIELDS)
+    with editing(opened.conversation_id) as conversation:
+        write_chunks(conversation, [(Role.AI, _assistant_of(conversation).greeting)], said.at)
     return opened.conversation_id
 
 
@@ -221,11 +219,11 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: Call, now: date
     return _answer(conversation_id, call, now, decide)
 
 
-def _turn(account: ChannelAccount, call: Call, now: datetime) -> Arrival:
+def _turn(account: ChannelAccount, call: Call, now: datetime) -> InboundText:
     """What was said in this turn of the call, as a message that can come twice."""
-    return Arrival(
+    return InboundText(
         channel=account.channel,
-        who=contacts.Person(address=call.caller.address),
+        person=Person(address=call.caller.address),
         text=call.words,
         message_id=f"{call.call_id}.{call.turn}",
         at=now,
@@ -238,23 +236,13 @@ def _turn(account: ChannelAccount, call: Call, now: datetime) -> Arrival:
 def _hear(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Chunk | None:
     """The words are a voice chunk of this session, once; None if it has ended: nothing opens another for one call."""
     turn = _turn(account, call, now)
-    with transaction.atomic():
-        conversation = lock(conversation_id)
+    with editing(conversation_id) as conversation:
         if known := Chunk.objects.filter(dedupe_key=turn.dedupe_key).first():
             return known
         if not conversation.is_open:
             return None
-        note_inbound(conversation, now)
-        [chunk] = write_chunks(
-            conversation,
-            [(Role.VOICE, turn.text)],
-            now,
-            message_id=turn.message_id,
-            dedupe_key=turn.dedupe_key,
-            metadata=turn.metadata or {},
-        )
-        conversation.save(update_fields=ACTIVITY_FIELDS)
-    return chunk
+        appended = append_inbound(conversation, turn.as_chunk())
+    return Chunk.objects.get(pk=appended.chunk_id)
 
 
 def _wait(conversation_id: UUID, position: int) -> bool:
@@ -270,7 +258,7 @@ def _wait(conversation_id: UUID, position: int) -> bool:
         until = time.monotonic() + settings.VOICE_REPLY_SECONDS
         pause, slowest = LOOK_AGAIN_SECONDS
         while (left := until - time.monotonic()) > 0:
-            let_go()
+            release_connection()
             time.sleep(min(pause, left))
             if _said_after(conversation_id, position):
                 break

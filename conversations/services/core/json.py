@@ -1,4 +1,4 @@
-"""JSON of whatever our rows hold."""
+"""JSON of the values that our rows hold."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import orjson
 
 
 def dumps(value: Any) -> bytes:
-    """The value as JSON; what JSON has no form for as text.
+    """Return the value as JSON; types that JSON does not have become text.
 
-    orjson writes no whole numbers beyond 64 bits, and PostgreSQL makes one of 1e300.
+    orjson writes no integers beyond 64 bits, and PostgreSQL makes one of 1e300: the standard library writes these.
     """
     try:
         return orjson.dumps(value, default=str)

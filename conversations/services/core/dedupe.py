@@ -1,0 +1,67 @@
+"""Dedupe keys and tombstones: how a message that is delivered again is recognised.
+
+A chunk carries the dedupe key of its message. When the chunk goes, a tombstone keeps the key for as long as providers
+deliver again, so that a late delivery opens no new conversation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from conversations.services.core.sql import column, row, rows
+
+TOMBSTONE_DAYS = 8  # WhatsApp delivers again for 7 days
+TOMBSTONES_LAST = timedelta(days=TOMBSTONE_DAYS)
+
+# In SQL: the message $6 of a statement was not here before.
+IS_NEW = """NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
+      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)"""
+
+_WRITE_ONE = """
+    INSERT INTO message_tombstones (dedupe_key, expires_at) VALUES ($1, $2)
+    ON CONFLICT DO NOTHING RETURNING dedupe_key"""
+_TRIM = "WITH gone AS (DELETE FROM message_tombstones WHERE expires_at < $1 RETURNING 1) SELECT count(*) FROM gone"
+
+
+def dedupe_key(scope: str, message_id: str) -> UUID | None:
+    """Return 128 bits of BLAKE2b over a message's id and the scope in which its sender keeps ids unique; None without
+    an id, since such a message cannot be told from another."""
+    if not message_id:
+        return None
+    return UUID(bytes=hashlib.blake2b(f"{scope}\0{message_id}".encode(), digest_size=16).digest())
+
+
+def tombstones_sql(conversations: str, now: str = "$1", lifetime: str = "$3") -> str:
+    """Return the INSERT that writes a tombstone for every chunk of `conversations` that providers may deliver again.
+
+    conversations: a table or common table expression with a column `id`
+    now, lifetime: placeholders of the current time and of TOMBSTONES_LAST
+    """
+    return f"""
+        INSERT INTO message_tombstones (dedupe_key, expires_at)
+        SELECT k.dedupe_key, k.created_at + {lifetime} FROM conversation_chunks k
+        JOIN {conversations} ON {conversations}.id = k.conversation_id
+        WHERE k.dedupe_key IS NOT NULL AND k.created_at + {lifetime} > {now}
+        ON CONFLICT DO NOTHING"""
+
+
+_WRITE = f"WITH gone AS (SELECT unnest($2::uuid[]) AS id) {tombstones_sql('gone')} RETURNING dedupe_key"
+
+
+def write_tombstones(conversation_ids: Sequence[UUID], now: datetime) -> None:
+    """Write a tombstone for every chunk of these conversations that providers may deliver again."""
+    rows(_WRITE, now, list(conversation_ids), TOMBSTONES_LAST)
+
+
+def is_first_time(key: UUID, now: datetime) -> bool:
+    """Write a tombstone for the key and return whether there was none, in the transaction of the caller."""
+    return row(_WRITE_ONE, key, now + TOMBSTONES_LAST) is not None
+
+
+def trim_tombstones(now: datetime) -> int:
+    """Delete the tombstones that have expired and return how many there were."""
+    [trimmed] = column(_TRIM, now)
+    return int(trimmed)

@@ -1,0 +1,342 @@
+"""The reply pipeline: claim, prepare, let an engine write, then commit, fail or hand over; for both kinds of replies.
+
+    leases.claim ─► prepare ─► the engine writes ─► commit     the fence lets it speak, or drops the draft
+                                                ├─► fail       again later, or given up
+                                                └─► hand_over  a person answers
+
+What differs between the two kinds stands in their sink (sinks.py): an owed reply is sent, a streamed reply is read
+while it is written. What the assistant's policy says holds in both. An owed reply is a fact on the conversation's row,
+and the turn is the claim on it. No step holds a transaction, or a connection, while the engine waits for its model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+
+from django.utils import timezone
+
+from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
+from conversations.models import (
+    Assistant,
+    Chunk,
+    Client,
+    Contact,
+    Conversation,
+    EndedBy,
+    RollingSummary,
+    Step,
+    Turn,
+)
+from conversations.services.core import redaction
+from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
+from conversations.services.core.json import dumps
+from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
+from conversations.services.core.locking import editing_if_there
+from conversations.services.core.prepared import PreparedSelect, update
+from conversations.services.core.sql import row
+from conversations.services.delivery import opt_outs, outbox
+from conversations.services.delivery.read_marks import came_from
+from conversations.services.engine_chats import chats
+from conversations.services.replies import phrases, prompt_context, prompt_records, summaries, tool_actions
+from conversations.services.replies.leases import ClaimedTurn
+from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink, sink_of
+from conversations.services.transitions import closing, takeover
+
+log = logging.getLogger(__name__)
+
+DRAFTS_DROPPED_AT_MOST = 2
+TurnStatus = Turn.Status
+
+
+_TURN = PreparedSelect(
+    """
+    SELECT {t}, {s}, {k}, {c}, {a}, {r}
+    FROM conversation_turns t
+    JOIN conversations s ON s.id = t.conversation_id
+    JOIN contacts k ON k.id = s.contact_id
+    JOIN clients c ON c.id = s.client_id
+    LEFT JOIN assistants a ON a.id = s.assistant_id
+    LEFT JOIN conversation_summaries r ON r.conversation_id = s.id
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    """,
+    t=Turn,
+    s=Conversation,
+    k=Contact,
+    c=Client,
+    a=Assistant,
+    r=RollingSummary,
+)
+_STEPS = PreparedSelect(
+    """
+    SELECT {p} FROM conversation_steps p WHERE p.conversation_id = $1 AND p.status = 'pending' ORDER BY p.rank, p.id
+    """,
+    p=Step,
+)
+_KEEP = """
+    UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5
+    WHERE id = $1 AND status = 'running'
+    RETURNING id"""
+
+
+def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyRequest, str] | None:
+    """Build what the engine is given, keep it on the turn, and return it with the engine's name.
+
+    Returns None if the turn is not ours any more, or a rule of the assistant gave the conversation to a person.
+    """
+    turn = _running(claim)
+    if turn is None:
+        return None
+    conversation = turn.conversation
+    assistant = conversation.assistant
+    turn.rule = phrases.met(conversation)
+    if turn.rule == phrases.HUMAN:
+        hand_over(claim, "a person was asked for", now or timezone.now())
+        return None
+    # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
+    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
+    prompt = prompt_context.prompt_of(conversation, steps)
+    turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
+    kept = dumps(prompt_records.as_kept(conversation, assistant, prompt)).decode()
+    row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
+    request = ReplyRequest(
+        conversation_id=str(conversation.pk),
+        prompt=prompt,
+        goal=conversation.goal,
+        pending_steps=tuple(step.description for step in steps),
+        model=assistant.model if assistant else "",
+        temperature=assistant.temperature if assistant else None,
+        max_tokens=assistant.max_tokens if assistant else None,
+        steps=tuple(PendingStep(step.pk, step.description) for step in steps),
+        tools=assistant is not None and assistant.uses_tools,
+        rules=redaction.rules_of(conversation.client),
+        confidence=assistant is not None and assistant.human_below_confidence is not None,
+        chat=chats.so_far(conversation, assistant, claim.turn_id, [step.description for step in steps])
+        if assistant and _keeps_chats(assistant)
+        else None,
+    )
+    return request, turn.engine
+
+
+def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -> str:
+    """Store the reply as a chunk if the turn may still speak, and return the turn's status.
+
+    The fence: the lease is still ours, the conversation is open, the assistant has it, a reply is still wanted, and no
+    message came that the draft has not seen. An overtaken draft is dropped and the reply stays owed; after two such the
+    third is committed, and the reply stays owed as well, so that a person who never stops is answered too.
+
+    code: why the reply is not whole ('stopped'), '' where it is
+    """
+    with _ending(claim) as found:
+        if found is None:
+            return TurnStatus.ABANDONED
+        turn, conversation, sink = found
+        reply = _noted(turn, reply)
+        overtaken = sink.can_be_overtaken and conversation.inbound_sequence != turn.inbound_sequence
+        if reason := _silenced(conversation, awaited=sink.is_awaited):
+            _drop(turn, conversation, reason, now)
+        elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
+            conversation.drafts_overtaken += 1
+            conversation.reply_attempts = conversation.reply_crashes = 0
+            _end(turn, TurnStatus.OVERTAKEN, now)
+        elif _too_unsure(conversation, reply):
+            _end(turn, TurnStatus.DROPPED, now, code="low_confidence")
+            outbox.allow_sending(conversation)
+            actor = assistant_actor(conversation.assistant)
+            takeover.take(conversation, actor, now, reason="low confidence", tell=True)
+        elif reply.text or not sink.is_awaited:
+            _say(conversation, turn, sink, reply, now, code=code, overtaken=overtaken)
+        else:
+            _end(turn, TurnStatus.DROPPED, now, code=code)
+        if reply.told and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
+            chats.note_told(reply.told)
+    return turn.status
+
+
+def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str = "") -> str:
+    """Note that the engine failed: the reply is tried again later, or given up. Returns the turn's status.
+
+    written: the text that a reader has seen before the failure
+    """
+    with _ending(claim) as found:
+        if found is None:
+            return TurnStatus.ABANDONED
+        turn, conversation, sink = found
+        half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20])
+        half = _noted(turn, half) if half.text else half
+        if reason := _silenced(conversation, awaited=sink.is_awaited):
+            _drop(turn, conversation, reason, now)
+            return turn.status
+        retry_at = sink.retry_at(turn, error, now, written=half.text)
+        if retry_at and sink.is_awaited:  # the reader waits for this turn, and not for another
+            turn.lease_until = retry_at
+            update(turn, ("lease_until",))
+            return turn.status
+        _end(turn, TurnStatus.FAILED, now, code=error.code, reason=str(error))
+        if retry_at:
+            conversation.reply_due_at = retry_at
+        else:
+            _give_up(conversation, turn, sink, error.code, half.text, now)
+        conversation.reply_crashes = 0  # it came back
+    log.warning("turn failed: conversation=%s attempt=%s code=%s", conversation.pk, turn.attempt, error.code)
+    return turn.status
+
+
+def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
+    """Let the conversation wait for a person, and end the turn, if it is still ours, without a reply."""
+    with _ending(claim) as found:
+        if found is None:
+            return
+        turn, conversation, sink = found
+        silenced = _silenced(conversation, awaited=sink.is_awaited)
+        _end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
+        if not silenced:
+            outbox.allow_sending(conversation)
+            takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
+
+
+# --- the fence --------------------------------------------------------------------------------------------------------
+_RUNNING = PreparedSelect(
+    """
+    SELECT {t} FROM conversation_turns t WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running' FOR UPDATE
+    """,
+    t=Turn,
+)
+
+
+def _running(claim: ClaimedTurn) -> Turn | None:
+    """The turn, if it is still ours, with its conversation and all that the prompt says of it."""
+    found = _TURN.first(claim.turn_id, claim.attempt)
+    if found is None:
+        return None
+    turn: Turn
+    turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling = found
+    summaries.set_of(conversation, rolling)
+    turn.conversation = conversation
+    return turn
+
+
+@contextmanager
+def _ending(claim: ClaimedTurn) -> Iterator[tuple[Turn, Conversation, Sink] | None]:
+    """The turn and its conversation, locked and saved, and the reply's sink; None if the turn is not ours any more."""
+    with editing_if_there(claim.conversation_id) as conversation:
+        running = _RUNNING.first(claim.turn_id, claim.attempt) if conversation else None
+        if conversation is None or running is None:
+            yield None
+            return
+        turn: Turn = running[0]
+        turn.conversation = conversation
+        sink = sink_of(turn)
+        yield turn, conversation, sink
+        if turn.status != TurnStatus.RUNNING:
+            sink.ended(turn)
+
+
+def _silenced(conversation: Conversation, *, awaited: bool) -> str:
+    """Why the assistant may not speak any more, or ''. `awaited`: a reader waits for the reply, and none is owed."""
+    if not conversation.is_open:
+        return "ended"
+    if conversation.taken_over_at is not None:
+        return "taken_over"
+    if opt_outs.is_in_force(conversation):  # as of now: a message may have come with the STOP, and owe a reply
+        return outbox.OPTED_OUT
+    return "" if conversation.reply_owed or awaited else "answered"
+
+
+def _too_unsure(conversation: Conversation, reply: Reply) -> bool:
+    least = conversation.assistant.human_below_confidence if conversation.assistant else None
+    return least is not None and reply.confidence is not None and reply.confidence < least
+
+
+def _keeps_chats(assistant: Assistant) -> bool:
+    """Whether its engine keeps the conversation itself."""
+    return assistant.engine == Assistant.EngineName.RETELL
+
+
+# --- what becomes of a draft ------------------------------------------------------------------------------------------
+def _noted(turn: Turn, reply: Reply) -> Reply:
+    """The reply, cleaned by the client's rules, with all that is known of it noted on the turn."""
+    reply = redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
+    turn.draft, turn.finish_reason = reply.text, reply.finish_reason
+    turn.engine, turn.model = reply.engine or turn.engine, reply.model or turn.model
+    turn.tokens_in, turn.tokens_out = reply.tokens_in, reply.tokens_out
+    turn.cost = prompt_records.cost(reply.model, reply.tokens_in, reply.tokens_out)
+    turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
+    if reply.told:  # its engine keeps the conversation: what it was told is all that it was given
+        turn.prompt = prompt_records.as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
+    turn.confidence = reply.confidence
+    turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
+    return reply
+
+
+def _say(
+    conversation: Conversation, turn: Turn, sink: Sink, reply: Reply, now: datetime, *, code: str, overtaken: bool
+) -> None:
+    """Say the reply and do what the model asked for beside it.
+
+    Where it wants a person, or the person said goodbye and nothing since, these are the assistant's last words.
+    """
+    actor = assistant_actor(conversation.assistant)
+    if reply.text:
+        answers = _newest_seen(conversation, turn) if overtaken else ""
+        sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers)
+    else:
+        _note_silence(conversation, now)
+    note_answered(conversation)
+    conversation.reply_owed = overtaken
+    conversation.fallback_sent = False
+    conversation.replies_failed = 0
+    requested = tool_actions.do(conversation, reply.deeds, actor)
+    _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human else code)
+    if requested.human:
+        outbox.allow_sending(conversation)
+        takeover.take(conversation, actor, now, reason=requested.why or "the assistant asks for a person")
+    elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken:
+        outbox.allow_sending(conversation)
+        closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
+
+
+def _newest_seen(conversation: Conversation, turn: Turn) -> str:
+    """The provider's id of the newest message that the draft has seen, '' where the provider does not know it.
+
+    Newer messages came since: quoting it shows the person what is answered.
+    """
+    account = conversation.channel_account
+    theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
+    seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
+    return seen.message_id if account and seen and came_from(account, seen) else ""
+
+
+def _note_silence(conversation: Conversation, now: datetime) -> None:
+    """Note for staff that the engine chose to say nothing; the person hears nothing."""
+    conversation.needs_staff_since = conversation.needs_staff_since or now
+    conversation.needs_staff_reason = "The assistant said nothing to the last message."
+    record(conversation, "nothing_said", ASSISTANT)
+
+
+def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half: str, now: datetime) -> None:
+    """Nothing more is tried: the sink says what is to be said, and after so many failures a person has to answer."""
+    sink.give_up(conversation, turn, code, half, now)
+    note_answered(conversation)
+    conversation.replies_failed += 1
+    most = conversation.assistant.human_after_failures if conversation.assistant else 0
+    if code == CRASHED or (most and conversation.replies_failed >= most):
+        outbox.allow_sending(conversation)
+        reason = f"{conversation.replies_failed} replies in a row failed: {code}"
+        takeover.take(conversation, SYSTEM, now, reason=reason)
+
+
+def _drop(turn: Turn, conversation: Conversation, reason: str, now: datetime) -> None:
+    """End the turn without a word; to a person who opted out nothing is owed either."""
+    _end(turn, TurnStatus.DROPPED, now, code=reason)
+    if reason == outbox.OPTED_OUT:
+        note_answered(conversation)
+
+
+def _end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = "") -> None:
+    turn.status, turn.ended_at = status, now
+    turn.code, turn.reason = code[:40], reason[:500]
+    update(turn)

@@ -1,0 +1,124 @@
+"""The two ways of a reply: sent over the conversation's channel, or read by a signed-in user while it is written."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from django.conf import settings
+
+from conversations.engines.contract import EngineError
+from conversations.models import Conversation, Delta, Role, Turn
+from conversations.services.core.appending import write_chunks
+from conversations.services.core.backoff import backoff
+from conversations.services.core.ledger import ASSISTANT, SYSTEM, record
+from conversations.services.core.prepared import update
+from conversations.services.delivery import outbox
+from conversations.services.replies.prompt_context import ENDED
+
+CRASHED = "crashed"  # the code of a turn whose process died each time it was tried
+HUMAN_WANTED = "human_wanted"  # the code of a turn that gave its conversation to a person
+FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
+
+STREAM_ATTEMPTS = 3  # without being asked, as long as nothing was written; then the user may try again
+STREAM_PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before the third
+LONGEST_STREAM_PAUSE_SECONDS = 5.0  # nobody watches an empty bubble for longer
+
+
+class Sink(Protocol):
+    """The way of a reply.
+
+    is_awaited          a reader waits for this turn; the conversation owes no reply
+    can_be_overtaken    a message may come while the reply is written
+    """
+
+    is_awaited: bool
+    can_be_overtaken: bool
+
+    def say(
+        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+    ) -> None:
+        """Append the text as the turn's chunk. `code`: why it is not whole; `reply_to`: the provider's id of the
+        message that it answers."""
+
+    def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
+        """Return when the reply is tried again, None if it is not. `written`: the text that a reader has seen."""
+
+    def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
+        """Say what is left to say, and note who has to know."""
+
+    def ended(self, turn: Turn) -> None:
+        """Clean up after the turn."""
+
+
+class SendSink:
+    """Owed replies: sent over the channel. Where the engine fails for good, the person hears the fallback sentence once
+    until a reply succeeds again, and staff are called."""
+
+    is_awaited = False
+    can_be_overtaken = True
+
+    def say(
+        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+    ) -> None:
+        """Append the text as the turn's chunk and queue it for sending."""
+        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now)
+        outbox.queue(conversation, turn.chunk, now, reply_to=reply_to)
+
+    def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
+        """Return when another turn is due, by the backoff and at most REPLY_ATTEMPTS times."""
+        if error.retryable and turn.attempt < settings.REPLY_ATTEMPTS:
+            return now + backoff(turn.attempt, error.retry_after)
+        return None
+
+    def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
+        """Send the fallback sentence, once, and call staff."""
+        if not conversation.fallback_sent:
+            self.say(conversation, turn, conversation.assistant.fallback if conversation.assistant else FALLBACK, now)
+            update(turn, ("chunk",))
+            conversation.fallback_sent = True
+            record(conversation, "fallback_said", ASSISTANT, cause=code)
+        conversation.needs_staff_since = conversation.needs_staff_since or now
+        conversation.needs_staff_reason = f"The assistant could not reply: {code}"
+        record(conversation, "needs_staff", SYSTEM, cause=code)
+
+    def ended(self, turn: Turn) -> None:
+        """Nothing is left behind."""
+
+
+class StreamSink:
+    """Streamed replies: a reader sees them grow. What was written before a failure or a stop stays, marked as not
+    whole, and the reader may have it tried again."""
+
+    is_awaited = True
+    can_be_overtaken = False  # a session of the copilot takes no message while a reply is written
+
+    def say(
+        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+    ) -> None:
+        """Append the text as the turn's chunk, with the code in its metadata if it is not whole."""
+        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata={ENDED: code} if code else {})
+
+    def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
+        """Return when the same turn is free for another attempt: soon, a few times, and only while nothing was seen."""
+        pause = max(error.retry_after or 0, STREAM_PAUSE_SECONDS * turn.attempt)
+        may = error.retryable and not written and turn.attempt < STREAM_ATTEMPTS
+        return now + timedelta(seconds=pause) if may and pause <= LONGEST_STREAM_PAUSE_SECONDS else None
+
+    def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
+        """Keep what the reader has seen."""
+        if written:
+            self.say(conversation, turn, written, now, code=code)
+            update(turn, ("chunk",))
+
+    def ended(self, turn: Turn) -> None:
+        """Delete the turn's deltas: its chunk has the whole text."""
+        Delta.objects.filter(turn=turn)._raw_delete(using="default")
+
+
+_SENT, _STREAMED = SendSink(), StreamSink()
+
+
+def sink_of(turn: Turn) -> Sink:
+    """Return the way of the turn's reply."""
+    return _STREAMED if turn.streamed else _SENT
