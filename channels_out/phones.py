@@ -6,6 +6,11 @@ import re
 
 import phonenumbers
 
+from channels_out.kinds import Channel
+
+# Channels on which a phone number is an address to send to.
+REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
+
 # Spaces, brackets, dots, hyphens and dashes around digits; no letters, so no vanity numbers and no extensions.
 _WRITTEN = re.compile(r"\+?[\d\s().\-/\u2010-\u2015]{5,40}")
 _DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # come along when copied from an address book
@@ -73,3 +78,9 @@ def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None
         return phonenumbers.parse(written, region)
     except phonenumbers.NumberParseException:
         return None
+
+
+def phone_address(channel: str, phone: str | None) -> str | None:
+    """Return the E.164 number as an address on the channel, in digits alone, as providers write it; None without a
+    number, or where the channel has no phone addresses."""
+    return phone.removeprefix("+") if phone and channel in REACHED_BY_PHONE else None

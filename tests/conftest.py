@@ -16,10 +16,11 @@ from django.utils import timezone
 from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
+from conversations.engines.registry import ask
 from conversations.models import ChannelAccount, Client
 from conversations.services.delivery import sending as delivery
+from conversations.services.delivery.sending import deliver
 from conversations.services.replies import leases, pipeline
-from conversations.services.replies.dispatcher import ask, deliver
 from conversations.services.tenants import api_keys
 from tests import databases, factories
 

@@ -21,6 +21,7 @@ from conversations.admin.long_list import LongList
 from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
+from conversations.services.replies.pricing import cost
 
 
 class AgainForm(forms.Form):
@@ -110,7 +111,7 @@ class ReceiptPages(LongList):
             "text": plainly(reply.text),
             "reply": reply,
             "calls": _calls([asdict(call) for call in reply.tool_calls]),
-            "cost": prompt_records.cost(reply.model, reply.tokens_in, reply.tokens_out),
+            "cost": cost(reply.model, reply.tokens_in, reply.tokens_out),
             "prompt": dict(form.fields["prompt"].choices)[wanted["prompt"]],  # type: ignore[attr-defined]
         }
 

@@ -22,7 +22,8 @@ from django.db import InterfaceError, OperationalError, connection, reset_querie
 from channels_out import registry
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
-from conversations.endpoints.webhooks import REFUSAL, receive_own_message
+from conversations.endpoints.webhooks import REFUSAL
+from conversations.http import own_webhook
 from conversations.http.envelope import DATABASE_AWAY, is_json, our_fault
 from conversations.http.throttling import count
 from conversations.services.core import detail_sql
@@ -96,7 +97,7 @@ def _own_message(environ: Environ, key: str, channel: str) -> bytes | None:
     if body is None:
         return None
     _begin()
-    return orjson.dumps({"success": True, "data": receive_own_message(body, channel, key.strip())})
+    return orjson.dumps({"success": True, "data": own_webhook.receive(body, channel, key.strip())})
 
 
 def _provider_payload(environ: Environ, channel: str) -> bytes | None:

@@ -15,15 +15,11 @@ from channels_out.calls import VoiceAdapter
 from channels_out.contract import Answer, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.kinds import Channel
-from conversations.http import envelope
-from conversations.http.auth import NO_KEY, WRONG_KEY, service_key
-from conversations.http.webhook_body import NO_CLIENT, read_message
-from conversations.models import Client
-from conversations.services.core.errors import DomainError, NotFoundError, NotSignedError
-from conversations.services.inbound import messages, provider_events
-from conversations.services.inbound.messages import InboundResult
+from conversations.http import envelope, own_webhook
+from conversations.http.auth import NO_KEY, service_key
+from conversations.services.core.errors import DomainError, NotSignedError
+from conversations.services.inbound import provider_events
 from conversations.services.replies import chat_endings
-from conversations.services.tenants import api_keys
 from conversations.services.voice import provider_calls
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
@@ -76,39 +72,11 @@ def _inbound(request: HttpRequest, channel: str) -> HttpResponse:
     return _provider_payload(arrived, channel)
 
 
-def receive_own_message(body: bytes, channel: str, key: str) -> InboundResult:
-    """Store the message that a program passes on in our own JSON, and return its place.
-
-    Raises NotSignedError for a wrong API key, before anything that is wrong with the body; then what read_message and
-    messages.settle raise, or NotFoundError where the key is another client's.
-    """
-    try:
-        message, client_id = read_message(body, channel, timezone.now())
-    except DomainError:
-        _client(key)
-        raise
-    if settled := messages.settle_with_key(message, api_keys.key_hash(key), client_id):
-        result, key_id = settled
-        api_keys.note_use(key_id)
-        return result
-    client = _client(key)
-    if client.pk != client_id:
-        raise NotFoundError(NO_CLIENT, code="client_not_found")
-    return messages.settle(client, message, is_new=not message.wish)
-
-
 def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
     if not envelope.is_json(request.content_type):
-        _client(key)
+        own_webhook.client_of(key)
         return envelope.not_json()
-    return envelope.success(receive_own_message(request.body, channel, key))
-
-
-def _client(key: str) -> Client:
-    found = api_keys.find_api_key(key)
-    if found is None:
-        raise NotSignedError(WRONG_KEY, code="authentication_failed")
-    return found.client
+    return envelope.success(own_webhook.receive(request.body, channel, key))
 
 
 def _handshake(arrived: InboundRequest, channel: str) -> HttpResponse:

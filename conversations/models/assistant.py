@@ -165,3 +165,8 @@ class Assistant(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def has_phrases(self) -> bool:
+        """Whether words of the person can hand the conversation over or end it."""
+        return bool(self.human_phrases.strip() or self.goodbye_phrases.strip())

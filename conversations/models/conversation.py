@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.postgres.functions import RandomUUID
@@ -255,6 +255,17 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         return str(self.id)
+
+    @property
+    def rolling(self) -> Any:
+        """The RollingSummary; None where nothing was ever absorbed or asked for."""
+        return getattr(self, "rolling_summary", None)
+
+    @rolling.setter
+    def rolling(self, state: Any) -> None:
+        """Set what was read of it beside the conversation."""
+        relation: Any = self._meta.get_field("rolling_summary")
+        relation.set_cached_value(self, state)
 
     @property
     def is_open(self) -> bool:

@@ -10,10 +10,10 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 from django.utils import timezone
 
+from conversations.engines.registry import ask
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies import leases, pipeline
-from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import sign_in

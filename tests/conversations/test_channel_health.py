@@ -45,7 +45,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     token, ids = delivery.claim(timezone.now(), 10)
     gateway.fail_next(Fault(status=401))
     sendings = [delivery.begin(pk, token, timezone.now()) for pk in ids[:1]]
-    from conversations.services.replies.dispatcher import deliver
+    from conversations.services.delivery.sending import deliver
 
     delivery.failed(sendings[0], deliver(sendings[0]), timezone.now())
     assert [delivery.begin(pk, token, timezone.now()) for pk in ids[1:]] == [None, None], "they were claimed already"
@@ -161,7 +161,7 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
         token, ids = delivery.claim(timezone.now(), 10)
         now = timezone.now()
         sendings = [delivery.begin(pk, token, now) for pk in ids]
-        from conversations.services.replies.dispatcher import deliver
+        from conversations.services.delivery.sending import deliver
 
         for sending in sendings:
             delivery.failed(sending, deliver(sending), now)

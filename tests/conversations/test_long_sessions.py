@@ -10,10 +10,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from conversations.engines.registry import ask
 from conversations.models import Assistant, Chunk, Conversation, RollingSummary, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies import leases, pipeline, summaries
-from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections
 from conversations.services.staff_actions.edit_details import edit_details
 from memory import summaries as memory_summaries

@@ -122,7 +122,7 @@ def test_a_reply_that_was_being_written_is_not_said(door, session):
     [claim] = leases.claim(timezone.now(), 10)
     prepared = pipeline.prepare(claim)
     door.says("STOP")
-    from conversations.services.replies.dispatcher import ask
+    from conversations.engines.registry import ask
 
     assert prepared
     request, engine = prepared

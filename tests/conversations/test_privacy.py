@@ -95,7 +95,7 @@ def test_what_the_database_says_of_a_row_is_not_logged(
     server: WebServer, shop: Client, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """PostgreSQL quotes the failing row."""
-    monkeypatch.setattr("conversations.http.webhook_body.e164", lambda _: PHONE.replace("+", "00"))
+    monkeypatch.setattr("conversations.http.own_webhook.e164", lambda _: PHONE.replace("+", "00"))
     assert server.call("POST", WEBHOOK, said(shop)).status in (500, 503)
 
 

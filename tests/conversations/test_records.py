@@ -23,8 +23,7 @@ from conversations.models import (
     Turn,
 )
 from conversations.services.core.locking import lock
-from conversations.services.core.prepared import PreparedSelect, follow, insert, update
-from conversations.services.core.sql import row
+from conversations.services.core.sql import PreparedSelect, follow, insert, row, update
 from tests import factories
 from tests.races.threads import eventually
 

@@ -75,7 +75,7 @@ def send_all_or_none():
     """Like send_all, where begin may refuse. Returns how many sends were tried."""
     from channels_out.contract import SendResult
     from conversations.services.delivery import sending
-    from conversations.services.replies.dispatcher import deliver
+    from conversations.services.delivery.sending import deliver
 
     tried = 0
     while True:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from conversations.engines.registry import ask
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.jobs import sweep
-from conversations.services.replies import chat_endings, dispatcher, leases, pipeline
+from conversations.services.replies import chat_endings, leases, pipeline
 from conversations.services.staff_actions import corrections, send
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
@@ -251,7 +252,7 @@ def test_a_dispatcher_that_died_after_asking_says_nothing_twice(door: Door, rete
     now = timezone.now()
     [claim] = leases.claim(now, 1)
     request, engine = pipeline.prepare(claim) or pytest.fail("not ours")
-    dispatcher.ask(engine, request)  # and dies before it writes the answer down
+    ask(engine, request)  # and dies before it writes the answer down
     leases.recover(now + timedelta(hours=1))
     reply_to_all()
     assert said() == ["You said: Hello"]
@@ -267,7 +268,7 @@ def test_case_18_a_draft_that_was_overtaken_is_said_with_the_answer_to_what_came
     door.says("Is it red?", phone=PHONE)
     [claim] = leases.claim(timezone.now(), 1)
     request, engine = pipeline.prepare(claim) or pytest.fail("not ours")
-    draft = dispatcher.ask(engine, request)
+    draft = ask(engine, request)
     door.says("Or blue?")
     assert pipeline.commit(claim, draft, timezone.now()) == "overtaken"
     assert said() == []

@@ -8,11 +8,11 @@ import pytest
 from django.utils import timezone
 
 from conversations.engines.contract import PendingStep
+from conversations.engines.registry import ask
 from conversations.engines.tools import TOOLS, Toolbox
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Step, Turn
 from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.replies import leases, pipeline
-from conversations.services.replies.dispatcher import ask
 from conversations.services.staff_actions import corrections
 from conversations.services.transitions import steps
 from tests.conftest import reply_to_all, send_all

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from django.utils import timezone
 
-from conversations.http.webhook_body import arrival_of
+from conversations.http.own_webhook import arrival_of
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent
 from conversations.services.inbound import messages
 from tests.races.invariants import assert_sound

@@ -12,6 +12,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from channels_out.kinds import AddressKind, Channel
+from channels_out.phones import phone_address
 from conversations.models import AgentState, Assistant, Chunk, Client, Contact, Conversation, OrderLink, Role, Status
 from conversations.models.agent_state import FIRST_STEP, Intent
 from conversations.services.agent_sync.context import (
@@ -32,7 +33,7 @@ from conversations.services.core.errors import ConflictError, InvalidError, NotF
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import lock, lock_open, saving
 from conversations.services.core.opening import open_conversation
-from conversations.services.core.person import Person, phone_address
+from conversations.services.core.person import Person
 from conversations.services.replies import summaries
 from conversations.services.transitions import closing
 

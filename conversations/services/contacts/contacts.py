@@ -9,10 +9,10 @@ from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from channels_out.kinds import AddressKind
-from channels_out.phones import ways_to_write
+from channels_out.phones import phone_address, ways_to_write
 from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
 from conversations.services.contacts import duplicates
-from conversations.services.core.person import Person, phone_address
+from conversations.services.core.person import Person
 
 
 def known_as(client: Client | UUID, user_id: str) -> Contact | None:

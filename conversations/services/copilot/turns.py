@@ -26,9 +26,8 @@ from conversations.services.core.errors import (
     UnavailableError,
 )
 from conversations.services.core.locking import saving
-from conversations.services.core.prepared import insert
 from conversations.services.core.row_level_security import confined_to
-from conversations.services.core.sql import rows
+from conversations.services.core.sql import insert, rows
 from conversations.services.replies.prompt_context import ENDED, SUPERSEDED
 
 MINUTE = timedelta(minutes=1)

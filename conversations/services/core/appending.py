@@ -37,8 +37,7 @@ from conversations.models import Chunk, Conversation, Role, Status
 from conversations.services.core import redaction
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, record
-from conversations.services.core.prepared import insert
-from conversations.services.core.sql import row
+from conversations.services.core.sql import insert, row
 from memory.redaction import Rules
 
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import Assistant, Conversation, ConversationEvent
-from conversations.services.core.prepared import insert
+from conversations.services.core.sql import insert
 
 Kind = ConversationEvent.Actor
 

@@ -24,7 +24,7 @@ from django.db import transaction
 
 from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, NotFoundError
-from conversations.services.core.prepared import PreparedSelect, update
+from conversations.services.core.sql import PreparedSelect, update
 
 # The conversation's own row alone is locked, and not its key: chunks may refer to it meanwhile.
 _LOCKED = PreparedSelect(

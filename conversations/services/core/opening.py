@@ -11,11 +11,11 @@ from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
-from channels_out.phones import ways_to_write
+from channels_out.phones import phone_address, ways_to_write
 from conversations.services.core.appending import Appended, NewChunk, quiet_window, rules_as_values
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
-from conversations.services.core.person import Person, phone_address
+from conversations.services.core.person import Person
 from conversations.services.core.sql import row
 from memory.redaction import Rules
 

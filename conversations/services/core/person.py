@@ -1,13 +1,10 @@
-"""The person a message names, as a plain value, and the phone number as an address."""
+"""The person that a message names, as a plain value."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from channels_out.kinds import AddressKind, Channel
-
-# Channels on which a phone number is an address to send to.
-REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
+from channels_out.kinds import AddressKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +22,3 @@ class Person:
     phone: str | None = None
     name: str = ""
     aliases: tuple[tuple[str, str], ...] = ()
-
-
-def phone_address(channel: str, phone: str | None) -> str | None:
-    """Return the phone as an address on the channel, in digits alone, as providers write it; None where the channel
-    has no phone addresses or there is no phone."""
-    return phone.removeprefix("+") if phone and channel in REACHED_BY_PHONE else None

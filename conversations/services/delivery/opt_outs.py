@@ -24,7 +24,6 @@ from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import CONTACT, SYSTEM, Actor, record
 from conversations.services.core.locking import editing, lock, saving
-from conversations.services.core.sql import rows
 from conversations.services.delivery import outbox
 
 NOTICE = {"notice": "opt_out"}
@@ -135,15 +134,9 @@ def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
     Contact.objects.filter(pk=contact.pk).update(opted_out=changed)
 
 
-def is_in_force(conversation: Conversation) -> bool:
-    """Return whether the contact, as of now, has opted out of the conversation's channel."""
-    wants_none = "SELECT FROM contacts WHERE id = $1 AND opted_out ? $2"
-    return bool(rows(wants_none, conversation.contact_id, conversation.channel))
-
-
 def check(conversation: Conversation) -> None:
     """Raise ConflictError (`opted_out`) if the contact has opted out of the conversation's channel."""
-    if is_in_force(conversation):
+    if outbox.is_opted_out(conversation):
         raise ConflictError(
             "This person opted out. Nothing is sent to them here until they write START, or staff opt them in.",
             code="opted_out",

@@ -6,14 +6,13 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from channels_out import splitting
+from channels_out import registry, splitting
 from channels_out.contract import Adapter
 from channels_out.kinds import AddressKind, Channel
+from channels_out.phones import phone_address
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
 from conversations.services.core.ledger import SYSTEM, record
-from conversations.services.core.person import phone_address
-from conversations.services.core.prepared import follow, insert, update
-from conversations.services.tenants.channel_accounts import adapter_of
+from conversations.services.core.sql import follow, insert, row, update
 
 S = Message.Status
 OPTED_OUT = "opted_out"
@@ -94,7 +93,7 @@ def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
 
 def adapter_or_none(account: ChannelAccount | None) -> Adapter | None:
     try:
-        return adapter_of(account) if account else None
+        return registry.adapter_for(account.provider, account.channel) if account else None
     except LookupError:
         return None
 
@@ -116,6 +115,14 @@ def destination(conversation: Conversation) -> tuple[str, str]:
     contact = conversation.contact
     address = phone_address(conversation.channel, contact.phone)
     return (address, AddressKind.PHONE) if address else (contact.user_id, AddressKind.USER)
+
+
+def is_opted_out(conversation: Conversation) -> bool:
+    """Return whether the contact, as of now, has opted out of the conversation's channel."""
+    found = row(
+        "SELECT 1 FROM contacts WHERE id = $1 AND opted_out ? $2", conversation.contact_id, conversation.channel
+    )
+    return found is not None
 
 
 def held_back(message: Message, conversation: Conversation | None) -> str:

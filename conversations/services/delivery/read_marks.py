@@ -11,7 +11,7 @@ from channels_out.errors import SendError
 from conversations.models import ChannelAccount, Chunk
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.dedupe import dedupe_key
-from conversations.services.core.prepared import PreparedSelect
+from conversations.services.core.sql import PreparedSelect
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
 
 log = logging.getLogger(__name__)

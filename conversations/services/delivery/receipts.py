@@ -18,8 +18,7 @@ from conversations.models import ChannelAccount, Contact, Conversation, Conversa
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.ledger import SYSTEM, record
 from conversations.services.core.locking import lock
-from conversations.services.core.prepared import PreparedSelect
-from conversations.services.core.sql import row, rows
+from conversations.services.core.sql import PreparedSelect, row, rows
 from conversations.services.delivery import opt_outs, outbox
 from conversations.services.tenants import channel_accounts
 

@@ -7,6 +7,7 @@ the rest back for a minute at most.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,11 +24,12 @@ from conversations.services.core.backoff import backoff
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.ledger import SYSTEM, record
 from conversations.services.core.locking import lock
-from conversations.services.core.prepared import PreparedSelect, update
-from conversations.services.core.sql import column, rows, unlocked
+from conversations.services.core.sql import PreparedSelect, column, rows, unlocked, update
 from conversations.services.delivery import outbox, receipts, reply_window, throttles
 from conversations.services.tenants import channel_accounts
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
+
+log = logging.getLogger(__name__)
 
 S = Message.Status
 UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
@@ -216,6 +218,20 @@ def _with_template(message: Message, conversation: Conversation, adapter: Adapte
     message.template, message.code, message.reason = reply_window.written(found), "", ""
     receipts.cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_WENT)
     return True
+
+
+def deliver(sending: Sending) -> SendResult | SendError:
+    """Wait for the provider and return its answer.
+
+    An adapter that raises anything but SendError leaves it unclear whether the bytes went.
+    """
+    try:
+        return sending.send()
+    except SendError as error:
+        return error
+    except Exception as error:
+        log.exception("adapter crashed: message=%s", sending.message_id)
+        return SendError(f"The adapter crashed: {type(error).__name__}.", code="adapter_crashed", ambiguous=True)
 
 
 def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.template.loader import render_to_string
 
 from conversations.models import Conversation
-
-if TYPE_CHECKING:
-    from conversations.services.export.transcripts import ExportedMessage
+from conversations.services.export.reading import ExportedMessage
 
 # For whoever serves the page; it says the same of itself.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"

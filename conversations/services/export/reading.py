@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.models import Model, Q, QuerySet
 
 BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedMessage:
+    """One entry as it should be read. `original` is what was said, where that was corrected; `delivery` the statuses of
+    its parts, where it was sent."""
+
+    position: int
+    role: str
+    text: str
+    at: datetime
+    by_staff: bool
+    original: str | None = None
+    delivery: tuple[str, ...] = ()
+
+    @property
+    def when(self) -> str:
+        """For people."""
+        return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def in_order(found: QuerySet[Any, Any], *keys: str, batch: int = BATCH) -> Iterator[dict[str, Any]]:

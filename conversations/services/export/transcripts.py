@@ -7,38 +7,18 @@ import io
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from conversations.models import Chunk, Conversation, Message, Role, corrected_text
 from conversations.services.core.json import dumps
 from conversations.services.export import pages
-from conversations.services.export.reading import BATCH
+from conversations.services.export.reading import BATCH, ExportedMessage
 from memory import services as memory
 
 BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets take UTF-8 for something else
 CSV_COLUMNS = ("position", "at", "role", "by_staff", "text", "original", "delivery")
 # What a spreadsheet takes for a formula, also in the wide forms that it reads like them (OWASP, "CSV injection").
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedMessage:
-    """One entry as it should be read. `original` is what was said, where that was corrected; `delivery` the statuses of
-    its parts, where it was sent."""
-
-    position: int
-    role: str
-    text: str
-    at: datetime
-    by_staff: bool
-    original: str | None = None
-    delivery: tuple[str, ...] = ()
-
-    @property
-    def when(self) -> str:
-        """For people."""
-        return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def entries(session: Conversation) -> Iterator[list[ExportedMessage]]:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -25,9 +24,8 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.utils import timezone
 
 from channels_out.contract import SendResult
-from channels_out.errors import SendError
+from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
-from conversations.engines.registry import engine_for
 from conversations.models import Message
 from conversations.services.core.sql import close_connections, with_retry
 from conversations.services.delivery import read_marks
@@ -152,7 +150,7 @@ class Dispatcher:
             self._marks_free.release()
 
     def _ask(self, turn: leases.OwedTurn, request: ReplyRequest, engine: str) -> Future[Any]:
-        outcome = ask(engine, chats.writing_with(request, self._write))
+        outcome = registry.ask(engine, chats.writing_with(request, self._write))
         settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
         return self._rows.submit(with_retry, settle, turn, outcome, timezone.now())
 
@@ -167,7 +165,7 @@ class Dispatcher:
         return self._providers.submit(self._deliver, sending) if sending else None
 
     def _deliver(self, sending: delivery.Sending) -> Future[Any]:
-        outcome = deliver(sending)
+        outcome = delivery.deliver(sending)
         settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
         return self._rows.submit(with_retry, settle, sending, outcome, timezone.now())
 
@@ -234,32 +232,6 @@ def recalled(question: recall.RecallQuery, near: Near | None) -> None:
         raise
     except Exception:
         log.exception("nothing is recalled: conversation=%s", question.conversation_id)
-
-
-def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
-    """What the engine says, or how it failed; whatever it raises is a failure of the turn, never of the thread."""
-    began = time.monotonic()
-    try:
-        reply = engine_for(engine).reply(request)
-        if reply.last_token_ms is None:
-            reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
-        return reply  # noqa: TRY300 - the two ways out stand together
-    except EngineError as error:
-        return error
-    except Exception as error:
-        log.exception("engine crashed: conversation=%s", request.conversation_id)
-        return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
-
-
-def deliver(sending: delivery.Sending) -> SendResult | SendError:
-    """What the provider says; whatever an adapter raises beside SendError leaves it unclear whether the bytes went."""
-    try:
-        return sending.send()
-    except SendError as error:
-        return error
-    except Exception as error:
-        log.exception("adapter crashed: message=%s", sending.message_id)
-        return SendError(f"The adapter crashed: {type(error).__name__}.", code="adapter_crashed", ambiguous=True)
 
 
 def release(turns: list[UUID], messages: list[UUID]) -> None:

@@ -20,7 +20,7 @@ _WORDS = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001 - as people ty
 def met(conversation: Conversation) -> str:
     """Which rule the unanswered messages meet: HUMAN, GOODBYE, or ''. Nothing is read where there are no phrases."""
     assistant = conversation.assistant
-    if not assistant or not (assistant.human_phrases.strip() or assistant.goodbye_phrases.strip()):
+    if not assistant or not assistant.has_phrases:
         return ""
     return rule_for(assistant, unanswered(conversation))
 

@@ -36,13 +36,15 @@ from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answere
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
 from conversations.services.core.locking import editing_if_there
-from conversations.services.core.prepared import PreparedSelect, update
-from conversations.services.core.sql import row
-from conversations.services.delivery import opt_outs, outbox
+from conversations.services.core.sql import PreparedSelect, row, update
+from conversations.services.delivery import outbox
+from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.delivery.read_marks import came_from
 from conversations.services.engine_chats import chats
-from conversations.services.replies import phrases, prompt_context, prompt_records, summaries, tool_actions
+from conversations.services.replies import phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
+from conversations.services.replies.pricing import cost
+from conversations.services.replies.prompt_context import as_kept
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink, sink_of
 from conversations.services.transitions import closing, takeover
 
@@ -92,7 +94,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         return None
     conversation = turn.conversation
     assistant = conversation.assistant
-    turn.rule = phrases.met(conversation)
+    turn.rule = phrases.met(conversation) if assistant and assistant.has_phrases else ""
     if turn.rule == phrases.HUMAN:
         hand_over(claim, "a person was asked for", now or timezone.now())
         return None
@@ -100,7 +102,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
     prompt = prompt_context.prompt_of(conversation, steps)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
-    kept = dumps(prompt_records.as_kept(conversation, assistant, prompt)).decode()
+    kept = dumps(as_kept(conversation, assistant, prompt)).decode()
     row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
@@ -214,7 +216,7 @@ def _running(claim: ClaimedTurn) -> Turn | None:
         return None
     turn: Turn
     turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling = found
-    summaries.set_of(conversation, rolling)
+    conversation.rolling = rolling
     turn.conversation = conversation
     return turn
 
@@ -241,7 +243,7 @@ def _silenced(conversation: Conversation, *, awaited: bool) -> str:
         return "ended"
     if conversation.taken_over_at is not None:
         return "taken_over"
-    if opt_outs.is_in_force(conversation):  # as of now: a message may have come with the STOP, and owe a reply
+    if is_opted_out(conversation):  # as of now: a message may have come with the STOP, and owe a reply
         return outbox.OPTED_OUT
     return "" if conversation.reply_owed or awaited else "answered"
 
@@ -263,10 +265,11 @@ def _noted(turn: Turn, reply: Reply) -> Reply:
     turn.draft, turn.finish_reason = reply.text, reply.finish_reason
     turn.engine, turn.model = reply.engine or turn.engine, reply.model or turn.model
     turn.tokens_in, turn.tokens_out = reply.tokens_in, reply.tokens_out
-    turn.cost = prompt_records.cost(reply.model, reply.tokens_in, reply.tokens_out)
+    if reply.tokens_in or reply.tokens_out:
+        turn.cost = cost(reply.model, reply.tokens_in, reply.tokens_out)
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
     if reply.told:  # its engine keeps the conversation: what it was told is all that it was given
-        turn.prompt = prompt_records.as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
+        turn.prompt = as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
     turn.confidence = reply.confidence
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
     return reply
@@ -279,7 +282,6 @@ def _say(
 
     Where it wants a person, or the person said goodbye and nothing since, these are the assistant's last words.
     """
-    actor = assistant_actor(conversation.assistant)
     if reply.text:
         answers = _newest_seen(conversation, turn) if overtaken else ""
         sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers)
@@ -289,10 +291,13 @@ def _say(
     conversation.reply_owed = overtaken
     conversation.fallback_sent = False
     conversation.replies_failed = 0
-    requested = tool_actions.do(conversation, reply.deeds, actor)
+    requested = tool_actions.NOTHING
+    if reply.deeds:
+        requested = tool_actions.do(conversation, reply.deeds, assistant_actor(conversation.assistant))
     _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human else code)
     if requested.human:
         outbox.allow_sending(conversation)
+        actor = assistant_actor(conversation.assistant)
         takeover.take(conversation, actor, now, reason=requested.why or "the assistant asks for a person")
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken:
         outbox.allow_sending(conversation)

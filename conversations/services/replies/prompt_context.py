@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 from conversations.models import Assistant, Conversation, Role, Step
 from conversations.services.core import redaction
@@ -47,6 +48,23 @@ def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prom
     return prompt
 
 
+def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Prompt) -> dict[str, Any]:
+    """Return the prompt as its turn keeps it: see prompt_records."""
+    rolling = conversation.rolling
+    return {
+        "messages": list(prompt.messages),
+        "parts": [asdict(part) for part in prompt.parts],
+        "summary": {"version": rolling.version if rolling else 0, "upto": rolling.upto if rolling else 0},
+        "request": {
+            "model": assistant.model if assistant else "",
+            "temperature": assistant.temperature if assistant else None,
+            "max_tokens": assistant.max_tokens if assistant else None,
+            "tools": assistant is not None and assistant.uses_tools,
+            "budget": assistant.context_budget if assistant else None,
+        },
+    }
+
+
 def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> SessionView:
     """The session for the prompt."""
     opening = dict(rows(_OPENING, conversation.pk))
@@ -86,11 +104,11 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Ent
     """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
     before and is not in the summary yet, so that nothing is lost between the two."""
     length = _history_length(assistant)
-    waiting = summaries.MOST_OVERHANGING if summaries.are_possible() else 0
-    reach = max(length + waiting, LONGEST_BURST)
+    reach = max(length + summaries.MOST_OVERHANGING, LONGEST_BURST)
     said = [Entry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
+    waiting = summaries.MOST_OVERHANGING if len(said) > length and summaries.are_possible() else 0
     overhanging = [entry for entry in said[length : length + waiting] if entry.position > absorbed]
     return max(said[:unanswered], said[:length] + overhanging, key=len)[::-1]
 
@@ -98,8 +116,6 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Ent
 def _fell_out(conversation: Conversation, assistant: Assistant | None, view: SessionView, prompt: Prompt) -> int:
     """The position up to which entries should be in the summary by now: those that the budget has no room for, and
     those before the history, once there are some. 0 if there is nothing to do."""
-    if not summaries.are_possible():
-        return 0
     shown = min((part.position for part in prompt.parts if part.position), default=0)
     before = [entry.position for entry in view.entries[: -_history_length(assistant)]]
     waiting = view.older + len([position for position in before if position > _summarised(conversation)])
@@ -108,12 +124,12 @@ def _fell_out(conversation: Conversation, assistant: Assistant | None, view: Ses
     elif waiting < summaries.ABSORB_FROM:
         return 0
     wanted = max(before, default=0)
-    return wanted if wanted > _summarised(conversation) else 0
+    return wanted if wanted > _summarised(conversation) and summaries.are_possible() else 0
 
 
 def _summarised(conversation: Conversation) -> int:
     """The position up to which the summary has absorbed what was said, or what was said is hidden."""
-    rolling = summaries.of(conversation)
+    rolling = conversation.rolling
     return max(rolling.upto if rolling else 0, conversation.history_from or 0)
 
 

@@ -8,20 +8,15 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from decimal import Decimal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
-
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
-from conversations.engines.registry import engine_for
-from conversations.models import Assistant, Conversation, Turn
+from conversations.engines.registry import ask
+from conversations.models import Assistant, Turn
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError
-from conversations.services.replies import summaries
 from memory.context import STAFF_MARK, STAFF_RULE, Prompt
 from memory.redaction import REDACTED as REDACTED
 
@@ -30,38 +25,7 @@ TELLING = 4
 # A prompt shortens long entries in their middle: this much of the beginning or end gives one away.
 ENDS = 40
 TRIES_SHOWN = 20
-MILLION = Decimal(1_000_000)
 STEP_SHOWN = re.compile(r"^- (.*) \[step (\d{1,18})\]$", re.MULTILINE)  # as services/answering/context.py writes it
-
-
-def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Prompt) -> dict[str, Any]:
-    """The prompt as its turn keeps it."""
-    rolling = summaries.of(conversation)
-    return {
-        "messages": list(prompt.messages),
-        "parts": [asdict(part) for part in prompt.parts],
-        "summary": {"version": rolling.version if rolling else 0, "upto": rolling.upto if rolling else 0},
-        "request": {
-            "model": assistant.model if assistant else "",
-            "temperature": assistant.temperature if assistant else None,
-            "max_tokens": assistant.max_tokens if assistant else None,
-            "tools": assistant is not None and assistant.uses_tools,
-            "budget": assistant.context_budget if assistant else None,
-        },
-    }
-
-
-def cost(model: str, tokens_in: int, tokens_out: int) -> Decimal | None:
-    """US dollars for the tokens by MODEL_PRICES; None where that knows no price, or nothing was counted.
-
-    A price goes for the models whose name begins like it, the longest first: `gpt-4o` for `gpt-4o-2024-08-06`.
-    """
-    prices: Mapping[str, tuple[str, str]] = settings.MODEL_PRICES
-    name = max((name for name in prices if model.startswith(name)), key=len, default="")
-    if not name or not (tokens_in or tokens_out):
-        return None
-    a_million_in, a_million_out = prices[name]
-    return (Decimal(a_million_in) * tokens_in + Decimal(a_million_out) * tokens_out) / MILLION
 
 
 # --- redaction -------------------------------------------------------------------------------------------------------
@@ -181,13 +145,9 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
         steps=tuple(_steps_shown(turn)),
         tools=bool(asked.get("tools")),
     )
-    began = time.monotonic()
-    try:
-        reply = engine_for("auto").reply(request)
-    except EngineError as error:
-        raise ConflictError(f"The model gave no reply: {error}", code=error.code) from None
-    if reply.last_token_ms is None:
-        reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
+    reply = ask("auto", request)
+    if isinstance(reply, EngineError):
+        raise ConflictError(f"The model gave no reply: {reply}", code=reply.code)
     return redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
 
 

@@ -12,7 +12,7 @@ from conversations.models import Conversation, Delta, Role, Turn
 from conversations.services.core.appending import write_chunks
 from conversations.services.core.backoff import backoff
 from conversations.services.core.ledger import ASSISTANT, SYSTEM, record
-from conversations.services.core.prepared import update
+from conversations.services.core.sql import update
 from conversations.services.delivery import outbox
 from conversations.services.replies.prompt_context import ENDED
 

@@ -56,22 +56,12 @@ def are_possible() -> bool:
 
 def ask_for(conversation: Conversation, wanted: int) -> None:
     """What was said up to position `wanted` is absorbed soon. Asking twice does no more than once."""
-    rolling = of(conversation)
+    rolling = conversation.rolling
     if rolling and rolling.due_at and rolling.wanted >= wanted:
         return
     with transaction.atomic():
         if row(_ASK, conversation.pk, wanted) and not (rolling and rolling.due_at):
             enqueue("summarise")
-
-
-def of(conversation: Conversation) -> RollingSummary | None:
-    """Its state; None where nothing was ever absorbed or asked for."""
-    return getattr(conversation, "rolling_summary", None)
-
-
-def set_of(conversation: Conversation, rolling: RollingSummary | None) -> None:
-    """Its state was read with it."""
-    Conversation._meta.get_field("rolling_summary").set_cached_value(conversation, rolling)
 
 
 def pending() -> bool:
@@ -94,7 +84,7 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
         conversation = (
             Conversation.objects.select_related("rolling_summary", "client").filter(pk=conversation_id).first()
         )
-        rolling = of(conversation) if conversation else None
+        rolling = conversation.rolling if conversation else None
         if conversation is None or rolling is None:
             return done
         entries = _next_batch(conversation, rolling) if conversation.is_open else []

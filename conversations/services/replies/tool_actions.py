@@ -27,6 +27,9 @@ class RequestedTransitions:
     end: bool = False
 
 
+NOTHING = RequestedTransitions()
+
+
 def do(conversation: Conversation, wanted: Iterable[Deed], actor: Actor) -> RequestedTransitions:
     """The steps, topic and current goal of the locked session are as the model wants them. Returns what else it wants,
     which is the caller's affair."""

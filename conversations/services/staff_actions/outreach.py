@@ -10,7 +10,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from channels_out.kinds import AddressKind, Channel
-from channels_out.phones import e164
+from channels_out.phones import REACHED_BY_PHONE, e164, phone_address
 from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.contacts import contacts
 from conversations.services.core import redaction
@@ -18,7 +18,7 @@ from conversations.services.core.appending import NewChunk
 from conversations.services.core.errors import ConflictError, InvalidError, UnavailableError
 from conversations.services.core.ledger import Actor
 from conversations.services.core.opening import open_conversation
-from conversations.services.core.person import REACHED_BY_PHONE, Person, phone_address
+from conversations.services.core.person import Person
 
 TRIES = 5
 CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # calls and web sessions begin elsewhere

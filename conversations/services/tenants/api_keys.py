@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations.models import ApiKey, Client
 from conversations.services.core.errors import InvalidError
-from conversations.services.core.prepared import PreparedSelect
+from conversations.services.core.sql import PreparedSelect
 
 KEY_PREFIX = "convo_"
 LONGEST_NAME = 100

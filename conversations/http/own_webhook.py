@@ -1,4 +1,4 @@
-"""The body of our own JSON webhook: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
+"""Messages in our own JSON: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
+from django.utils import timezone
+
 from channels_out.kinds import Channel
 from channels_out.phones import e164
+from conversations.http.auth import WRONG_KEY
 from conversations.http.envelope import loads
-from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.models import Client
+from conversations.services.core.errors import DomainError, InvalidError, NotFoundError, NotSignedError
 from conversations.services.core.person import Person
-from conversations.services.inbound.messages import InboundText
+from conversations.services.inbound import messages
+from conversations.services.inbound.messages import InboundResult, InboundText
+from conversations.services.tenants import api_keys
 
 LONGEST_ID = 200
 LONGEST_MESSAGE = 500_000
@@ -79,6 +85,35 @@ def read_message(body: bytes, channel: str, now: datetime) -> tuple[InboundText,
         metadata=read.metadata,
     )
     return message, read.client_id
+
+
+def receive(body: bytes, channel: str, key: str) -> InboundResult:
+    """Store the message that a program passes on in our own JSON, and return its place.
+
+    Raises NotSignedError for a wrong API key, before anything that is wrong with the body; then what read_message and
+    messages.settle raise, or NotFoundError where the key is another client's.
+    """
+    try:
+        message, client_id = read_message(body, channel, timezone.now())
+    except DomainError:
+        client_of(key)
+        raise
+    if settled := messages.settle_with_key(message, api_keys.key_hash(key), client_id):
+        result, key_id = settled
+        api_keys.note_use(key_id)
+        return result
+    client = client_of(key)
+    if client.pk != client_id:
+        raise NotFoundError(NO_CLIENT, code="client_not_found")
+    return messages.settle(client, message, is_new=not message.wish)
+
+
+def client_of(key: str) -> Client:
+    """Return the client of an API key. Raises NotSignedError."""
+    found = api_keys.find_api_key(key)
+    if found is None:
+        raise NotSignedError(WRONG_KEY, code="authentication_failed")
+    return found.client
 
 
 def _text(said: dict[str, Any], field: str, *, needed: bool = True, longest: int = LONGEST_ID) -> str:

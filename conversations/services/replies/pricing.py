@@ -1,0 +1,23 @@
+"""The price of a reply, by the tokens that its model counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from django.conf import settings
+
+MILLION = Decimal(1_000_000)
+
+
+def cost(model: str, tokens_in: int, tokens_out: int) -> Decimal | None:
+    """Return the US dollars for the tokens by MODEL_PRICES; None where that has no price, or nothing was counted.
+
+    A price goes for the models whose name begins like it, the longest first: `gpt-4o` for `gpt-4o-2024-08-06`.
+    """
+    prices: Mapping[str, tuple[str, str]] = settings.MODEL_PRICES
+    name = max((name for name in prices if model.startswith(name)), key=len, default="")
+    if not name or not (tokens_in or tokens_out):
+        return None
+    a_million_in, a_million_out = prices[name]
+    return (Decimal(a_million_in) * tokens_in + Decimal(a_million_out) * tokens_out) / MILLION
