@@ -210,7 +210,7 @@ def test_reading_a_session_is_one_statement_however_long_it_is(
 
 
 # --- what it answers itself and what not ------------------------------------------------------------------------------
-def test_only_plain_success_is_answered_in_front(server: WebServer, ids: dict[str, Any], shop: Client) -> None:
+def test_only_success_is_answered_in_front(server: WebServer, ids: dict[str, Any], shop: Client) -> None:
     def nobody(*_: Any) -> None:
         raise AssertionError("it went to Django")
 
@@ -219,13 +219,45 @@ def test_only_plain_success_is_answered_in_front(server: WebServer, ids: dict[st
     for answer in (
         server.call("POST", WEBHOOK, body),
         server.call("POST", WEBHOOK, {**body, "message_id": "m2"}),
+        server.call("POST", WEBHOOK, {**body, "message_id": "m2"}),
+        server.call("POST", WEBHOOK, {**body, "message_id": "m3", "phone": "+51999999999"}),
         server.call("GET", f"/conversations/{ids['pk']}"),
     ):
         assert (answer.status, answer.json["success"]) == (200, True)
         assert answer.headers["Content-Length"] == str(len(answer.body))
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     with pytest.raises(AssertionError, match="went to Django"):
-        server.call("POST", WEBHOOK, body)
+        server.call("POST", WEBHOOK, {**body, "message": None})
+
+
+@pytest.mark.parametrize("front_door", [True, False])
+@pytest.mark.parametrize(
+    ("what", "most"), [("delivered again", 3), ("a new phone", 20), ("another client", 4), ("a revoked key", 4)]
+)
+def test_no_statement_runs_twice_for_one_request(
+    what: str,
+    most: int,
+    front_door: bool,
+    server: WebServer,
+    django: WebServer,
+    shop: Client,
+    words: dict[str, str],
+    fresh_keys: dict[int, float],
+) -> None:
+    chosen = server if front_door else django
+    body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello", "message_id": "m1"}
+    chosen.call("POST", WEBHOOK, body)
+    fresh_keys.clear()
+    if what == "a new phone":
+        body |= {"message_id": "m2", "phone": "+51999999999"}
+    elif what == "another client":
+        body["client_id"] = words["neighbour"]
+    elif what == "a revoked key":
+        chosen.key = words["revoked"]
+    took = statements(lambda: chosen.call("POST", WEBHOOK, body))
+    looks = [sql for sql in took if not sql.startswith(("SAVEPOINT", "RELEASE"))]
+    assert sorted(looks) == sorted(set(looks))
+    assert len(took) <= most + ("last_used_at" in " ".join(took))
 
 
 @pytest.mark.parametrize("error", [OperationalError("gone"), ValueError(), RecursionError()])

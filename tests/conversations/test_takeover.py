@@ -183,7 +183,7 @@ def test_an_abandoned_takeover_hands_back_after_a_time_that_writing_renews(parro
 
 def test_one_of_two_colleagues_has_it(conversation):
     taken(conversation)
-    with pytest.raises(takeover.ConflictError, match="grace has this session"):
+    with pytest.raises(takeover.ConflictError, match="grace has this conversation"):
         taken(conversation, MAX)
     taken(conversation)
     taken(conversation, MAX, from_colleague=True)
