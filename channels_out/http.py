@@ -64,8 +64,13 @@ class HttpAnswer:
         return 200 <= self.status < 300
 
     @property
+    def is_from_gateway(self) -> bool:
+        """True if a gateway may have passed the request on and lost its answer (RFC 9110, 15.6.3 and 15.6.5)."""
+        return self.status in (502, 504)
+
+    @property
     def retry_after(self) -> float | None:
-        """The seconds that a Retry-After header asks us to wait."""
+        """The seconds to wait from the Retry-After header, None if there is none."""
         return parse_retry_after(self.headers.get("retry-after", ""))
 
     def json(self) -> Any:

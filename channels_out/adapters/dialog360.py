@@ -1,7 +1,7 @@
 """WhatsApp through 360dialog: Meta's payloads both ways, with a key of 360dialog's and a secret header of our own.
 
-360dialog signs nothing that we could verify with what we hold: it sends the headers that we gave it along with the
-webhook's address. So whoever knows that secret is 360dialog. Source: 360dialog, "Webhook URL", "Messaging API".
+360dialog signs nothing that we could verify: it sends the headers that we registered with the webhook's address. The
+secret in such a header is the only proof of the sender. Source: 360dialog, "Webhook URL", "Messaging API".
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hmac
 from collections.abc import Iterable
 
 from channels_out import http
-from channels_out.adapters import whatsapp_outbound
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import Account, Answer, InboundRequest
 from channels_out.errors import InboundError, SendError
@@ -20,9 +19,9 @@ SECRET_HEADER = "x-convo-secret"  # noqa: S105 - its name; never Authorization, 
 
 
 class Dialog360Adapter(WhatsAppAdapter):
-    """An account's address is the number's `phone_number_id`, as the payloads name it; its key stands for the number.
+    """An account's address is the number's `phone_number_id`, as in the payloads; its key belongs to the number.
 
-    `webhook_secret` is of our own choice: it may hold several, separated by commas or whitespace.
+    `webhook_secret` is of our own choice.
     """
 
     provider = "dialog360"
@@ -31,11 +30,11 @@ class Dialog360Adapter(WhatsAppAdapter):
     signed_in = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
     def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
-        """360dialog asks nothing beforehand."""
+        """Return None: 360dialog asks nothing beforehand."""
         return None
 
     def verify(self, request: InboundRequest, account: Account) -> None:
-        """Return if the header holds one of the account's secrets. The body is as safe as the connection."""
+        """Return if the header contains one of the account's secrets. The body is as safe as the connection."""
         given = request.headers.get(SECRET_HEADER, "").encode("utf-8", "surrogatepass")
         for secret in account.secrets("webhook_secret"):
             if hmac.compare_digest(secret.encode(), given):
@@ -43,19 +42,19 @@ class Dialog360Adapter(WhatsAppAdapter):
         raise InboundError("The secret does not match.", code="invalid_signature")
 
     def check(self, account: Account) -> str:
-        """Ask for the number's health. Source: 360dialog, "Messaging Health Status"."""
+        """Return the number and its health. Source: 360dialog, "Messaging Health Status"."""
         headers = self._authorization(account)
         answer = http.get(f"{account.base_url}/health_status", headers=headers, timeout=account.timeout)
-        if refusal := whatsapp_outbound.ERRORS.refusal(answer, otherwise="360dialog did not answer the question."):
-            raise refusal
+        if error := self.errors.error_of(answer, otherwise="360dialog did not answer the question."):
+            raise error
         health = record(answer.json(), "health_status")
         status = text(health, "can_send_message")
         if not status:
-            raise SendError("360dialog's answer tells no health.", code="bad_answer")
+            raise SendError("360dialog's answer contains no health.", code="bad_answer")
         numbers = [each for each in items(health, "entities") if text(each, "entity_type") == "PHONE_NUMBER"]
         known = [number for each in numbers if (number := identifier(each, "id"))]
         if known and account.address not in known:
-            sentence = "The API key is another number's than the account's phone number id."
+            sentence = "The API key belongs to another number than the account's phone number id."
             raise SendError(sentence, code="other_number", account_broken=True)
         return f"phone number {account.address}, {status.lower()}"
 

@@ -1,89 +1,200 @@
-"""Messenger: a Facebook page's conversations, through Meta's Graph API."""
+"""Messenger, a Facebook page's conversations, through Meta's Graph API: how a payload is read, and a message composed.
+
+A payload nests: entries (pages), then the items of the page. Pages hear themselves: each message that they send, by any
+program or person, comes back as an echo. The kinds of messages, the statuses and the error codes are in
+`messenger_mapping`.
+
+Source: Meta, Messenger Platform, "Webhook events" and "Send API".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
 from typing import Any
-from urllib.parse import quote
+from uuid import UUID
 
-from channels_out import http
-from channels_out.adapters import messenger_inbound, messenger_outbound, meta
-from channels_out.contract import (
-    Account,
-    Adapter,
-    Answer,
-    BeingAnswered,
-    InboundRequest,
-    OutboundMessage,
-    SendResult,
-)
-from channels_out.events import Event
-from channels_out.kinds import Channel
+from channels_out.adapters import messenger_mapping as mapping
+from channels_out.adapters.meta import MetaAdapter, unhandled
+from channels_out.contract import Account, BeingAnswered, OutboundMessage
+from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Sender, Unhandled
+from channels_out.kinds import AddressKind, Channel, ReceiptStatus
+from channels_out.shapes import identifier, identifiers, items, moment, record, text, value_of
+
+_OBJECT = "page"
+_PERSON = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
-class MessengerAdapter(Adapter):
-    """An account's address is the id of its page, its base URL the Graph API's with the version in it.
-
-    `app_secret` belongs to the Meta app, not to the page: it may hold several, separated by commas or whitespace.
-    """
+class MessengerAdapter(MetaAdapter):
+    """An account's address is the id of its page, its base URL the Graph API's with the version in it."""
 
     provider = "messenger"
     title = "Messenger (Meta)"
     address_name = "page id"
     channel = Channel.MESSENGER
-    text_limit = messenger_outbound.TEXT_LIMIT
-    limit_unit = messenger_outbound.LIMIT_UNIT
-    credentials = ("access_token", "app_secret", "verify_token")
-    signed_in = (meta.SIGNATURE_HEADER,)
-    reply_window = messenger_outbound.REPLY_WINDOW
-    marks_read = True
+    text_limit = 2000
     counts_by_time = True
+    webhook_object = _OBJECT
+    errors = mapping.ERRORS
+    record_fields = "name"
 
-    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
-        """The answer to Meta's subscription check."""
-        return meta.handshake(request, accounts)
+    def entry_accounts(self, entry: Any) -> list[str]:
+        """Return the entry's page."""
+        page = identifier(entry, "id")
+        return [page] if page else []
 
-    def addresses(self, request: InboundRequest) -> list[str]:
-        """The pages of all entries."""
-        return messenger_inbound.addresses(request.json())
+    def entry_events(self, entry: Any) -> list[Event]:
+        """Return everything that happened on the page."""
+        return _PageEntry(entry).events()
 
-    def verify(self, request: InboundRequest, account: Account) -> None:
-        """Return if the account's Meta app signed the body."""
-        meta.verify(request, account)
+    def narrowed_entry(self, entry: Any, address: str) -> dict[str, Any] | None:
+        """Return the entry if it is of this page."""
+        return entry if identifier(entry, "id") == address else None
 
-    def parse(self, request: InboundRequest) -> list[Event]:
-        """Everything that happened on every page."""
-        return messenger_inbound.events(request.json())
+    def compose(self, message: OutboundMessage) -> dict[str, Any]:
+        """Return the JSON of one text."""
+        return {
+            "messaging_type": "RESPONSE",
+            "recipient": {"id": message.to},
+            "message": {
+                "text": message.text,
+                "metadata": message.message_id,  # the echo contains it, and so settles a send that got no answer
+            },
+        }
 
-    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
-        """The payload, or the entries of one page."""
-        return messenger_inbound.of_account(request.json(), address) if address else super().keep(request)
+    def accepted_id(self, content: Any) -> str:
+        """Return the mid."""
+        return identifier(content, "message_id")
 
-    def send(self, account: Account, message: OutboundMessage) -> SendResult:
-        """Send one text. Meta takes no idempotency key, but gives our message id back in the echo."""
-        return messenger_outbound.result(_post(account, messenger_outbound.body(message)))
+    def account_name(self, content: Any) -> str:
+        """Return the page's name, or its id."""
+        return identifier(content, "name") or identifier(content, "id")
 
     def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
-        """Mark the person's messages seen and show a typing indicator, for 20 seconds at most."""
+        """Mark the person's messages seen. If `typing`, they see for up to 20 seconds that a reply is being written."""
         for action in ("mark_seen", *(["typing_on"] if typing else [])):
-            content = {"recipient": {"id": answered.sender}, "sender_action": action}
-            if refusal := messenger_outbound.ERRORS.refusal(_post(account, content)):
-                raise refusal
+            self._post(account, {"recipient": {"id": answered.sender}, "sender_action": action})
 
-    def check(self, account: Account) -> str:
-        """Read the page's own record. Source: Meta, Graph API, "Page"."""
-        answer = http.get(
-            f"{_page_url(account)}?fields=name",
-            headers=meta.authorization(account),
-            timeout=account.timeout,
+
+class _PageEntry:
+    """One entry: the items of one page."""
+
+    __slots__ = ("entry", "page")
+
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
+        self.page = identifier(entry, "id")
+
+    def events(self) -> list[Event]:
+        found: list[Event] = []
+        for item in items(self.entry, "messaging"):
+            found.extend(self.item(item) if type(item) is dict and self.page else self.malformed(item))
+        # Another app has the conversation now, and we only listen: nobody waits for our answer.
+        found.extend(self.unhandled("standby", "not_a_turn", "standby", each) for each in items(self.entry, "standby"))
+        found.extend(
+            self.unhandled(text(each, "field") or "change", "not_a_turn", "changes", each)
+            for each in items(self.entry, "changes")
         )
-        return messenger_outbound.account_name(answer)
+        return found or [unhandled(self.page, "entry", "malformed", webhook_object=_OBJECT, entry=self.entry)]
+
+    def item(self, item: dict[str, Any]) -> list[Event]:
+        if "message" in item:
+            return [self.message(item, record(item, "message"))]
+        if "postback" in item:
+            return [self.postback(item, record(item, "postback"))]
+        if "delivery" in item:
+            return self.delivered(item, record(item, "delivery"))
+        if "read" in item:
+            return [self.watermark(item, record(item, "read"), mapping.STATUSES["read"])]
+        kind = next((key for key in item if key not in mapping.ENVELOPE_KEYS), "unknown")
+        reason = "not_a_turn" if kind in mapping.NOT_TURNS else "unknown_type"
+        return [self.unhandled(kind, reason, "messaging", item)]
+
+    # --- messages of people
+
+    def message(self, item: dict[str, Any], message: dict[str, Any]) -> Event:
+        mid = identifier(message, "mid")
+        # Before all else: the answer to an echo is echoed, and so on for ever. Its sender is the page, or is not.
+        if message.get("is_echo") or (self.page and identifier(record(item, "sender"), "id") == self.page):
+            return self.echo(item, message, mid)
+        if message.get("is_deleted"):
+            return self.unhandled("message_deleted", "not_a_turn", "messaging", item, mid)
+        kind, words = mapping.read_text(message)
+        return self.inbound(item, kind, mid, words, mapping.read_metadata(message))
+
+    def postback(self, item: dict[str, Any], postback: dict[str, Any]) -> Event:
+        mid = identifier(postback, "mid") or self.derived_id(item, postback)
+        words = text(postback, "title") or text(postback, "payload")  # the button's label
+        return self.inbound(item, "postback", mid, words, mapping.read_postback_metadata(postback))
+
+    def inbound(self, item: dict[str, Any], kind: str, mid: str, words: str, metadata: dict[str, Any]) -> Event:
+        person = self.person(item)
+        recipient = identifier(record(item, "recipient"), "id")
+        if not (person and mid) or recipient not in ("", self.page):
+            return self.unhandled(kind, "malformed", "messaging", item, mid)
+        if not words.strip():
+            return self.unhandled(kind, "not_a_turn", "messaging", item, mid)
+        return InboundMessage(
+            account=self.page,
+            message_id=mid,
+            sender=Sender(person, AddressKind.PSID),
+            text=words,
+            occurred_at=moment(item.get("timestamp")),
+            kind=kind,
+            metadata=metadata,
+        )
+
+    def person(self, item: dict[str, Any]) -> str:
+        """Return the person's id, '' if the item names none (guests of a plugin have no id of their own)."""
+        person = identifier(record(item, "sender"), "id")
+        return person if _PERSON.fullmatch(person) else ""
+
+    def derived_id(self, item: dict[str, Any], postback: dict[str, Any]) -> str:
+        """Return an id for a button press without one, the same for each delivery; '' if that is not possible."""
+        at = value_of(item, "timestamp")
+        if type(at) not in (int, str) or not self.person(item):
+            return ""
+        about = (self.person(item), str(at), text(postback, "payload"), text(postback, "title"))
+        return "postback." + hashlib.blake2b("\0".join(about).encode(), digest_size=16).hexdigest()
+
+    # --- receipts
+
+    def echo(self, item: dict[str, Any], message: dict[str, Any], mid: str) -> Event:
+        """Return the receipt of our own message: an echo with our id means that Messenger accepted it."""
+        ours = text(message, "metadata")
+        if not mid or not _is_uuid(ours):
+            return self.unhandled("message", "echo", "messaging", item, mid)
+        at = moment(item.get("timestamp"))
+        return Receipt(self.page, mid, ReceiptStatus.SENT, occurred_at=at, our_message_id=ours)
+
+    def delivered(self, item: dict[str, Any], delivery: dict[str, Any]) -> list[Event]:
+        at, status = moment(delivery.get("watermark")), mapping.STATUSES["delivery"]
+        mids = identifiers(delivery, "mids")
+        return [Receipt(self.page, mid, status, occurred_at=at) for mid in mids] or [
+            self.watermark(item, delivery, status)
+        ]
+
+    def watermark(self, item: dict[str, Any], reported: dict[str, Any], status: ReceiptStatus) -> Event:
+        """Return the receipt for all messages up to a moment: Messenger does not say which messages those are."""
+        person, until = self.person(item), moment(reported.get("watermark"))
+        if not person or until is None:
+            return self.unhandled(status.value, "malformed", "messaging", item)
+        return ReachedUntil(self.page, person, status, until)
+
+    # --- items that are no turns
+
+    def malformed(self, item: Any) -> list[Event]:
+        return [self.unhandled("messaging", "malformed", "messaging", item)]
+
+    def unhandled(self, kind: str, reason: str, key: str, item: Any, message_id: str = "") -> Unhandled:
+        """Return the event, with the payload narrowed to the item."""
+        entry = {name: self.entry[name] for name in ("id", "time") if name in self.entry}
+        entry[key] = [item]
+        return unhandled(self.page, kind, reason, webhook_object=_OBJECT, entry=entry, message_id=message_id)
 
 
-def _post(account: Account, content: dict[str, Any]) -> http.HttpAnswer:
-    headers = meta.authorization(account)
-    return http.post_json(f"{_page_url(account)}/messages", content, headers=headers, timeout=account.timeout)
-
-
-def _page_url(account: Account) -> str:
-    return f"{account.base_url}/{quote(account.address, safe='')}"
+def _is_uuid(value: str) -> bool:
+    try:
+        return str(UUID(value)) == value
+    except ValueError:
+        return False

@@ -1,6 +1,7 @@
-"""What a WhatsApp message says, as text that people and an assistant can read, and what else of it matters.
+"""The mapping between WhatsApp's payloads and ours: message types, statuses and error codes, one table each.
 
-Keys of the metadata, each only where there is something:
+`MESSAGE_TYPES` maps a message's type to the text that people and an assistant read, and to the metadata. Keys of the
+metadata, each only where there is something:
 
     reply_to                        the id of the message that this one quotes
     forwarded                       True
@@ -12,37 +13,40 @@ Keys of the metadata, each only where there is something:
     latitude longitude name address url      of a location
     contacts                        [{"name", "phones"}]
     catalog_id products             of an order; products as [{"id", "quantity", "price", "currency"}]
-    payload title description       of a button or list reply: our own id of the choice, and what stood on it
+    payload title description       of a button or list reply: our own id of the choice, and its label
     response                        of a form (flow): its JSON as the person sent it, a string
+
+Source: Meta, WhatsApp Cloud API, "Webhooks: messages" and "Error codes".
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from channels_out.errors import InboundError
+from channels_out.adapters.meta import GraphErrors
+from channels_out.errors import ErrorMeaning, ErrorRule, InboundError
+from channels_out.kinds import ReceiptStatus
 from channels_out.shapes import items, load_json, record, text, value_of
 
 _MAX_ITEMS = 50
-_MEDIA = ("image", "video", "audio", "voice", "document", "sticker")
 _REFERRAL = ("source_url", "source_id", "source_type", "headline", "body", "media_type", "ctwa_clid")
 
 
-def read(kind: str, item: dict[str, Any]) -> str | None:
-    """The message as text: its own words, or a stand-in such as "[image] the caption".
+def read_text(kind: str, item: dict[str, Any]) -> str | None:
+    """Return the message as text: its own words, or a stand-in such as "[image] the caption".
 
-    Returns '' if it says nothing, and None if its type is not known. A message of a type we (or Meta: "unsupported")
-    do not know, but with a text, is taken at its word: somebody wrote it and waits for an answer.
+    Returns '' if it says nothing, and None if its type is not known. A message of a type that we do not know (or Meta:
+    "unsupported") but with a text is read as that text: somebody wrote it and waits for an answer.
     """
-    reader = _READERS.get(kind)
-    if reader is None:
+    known = MESSAGE_TYPES.get(kind)
+    if known is None:
         return text(record(item, "text"), "body") or None
-    return reader(kind, item.get(kind))
+    return known.read(kind, item.get(kind))
 
 
-def metadata(kind: str, item: dict[str, Any]) -> dict[str, Any]:
-    """What else matters of the message; see above."""
+def read_metadata(kind: str, item: dict[str, Any]) -> dict[str, Any]:
+    """Return the message's metadata, with the keys listed above."""
     found: dict[str, Any] = {}
     context = record(item, "context")
     if context:
@@ -53,8 +57,8 @@ def metadata(kind: str, item: dict[str, Any]) -> dict[str, Any]:
         _add(found, referral={key: value for key in _REFERRAL if (value := text(referral, key))})
     if "errors" in item:
         _add(found, errors=[_error(error) for error in items(item, "errors")[:_MAX_ITEMS]])
-    if describe := _DESCRIBERS.get(kind):
-        _add(found, **describe(item.get(kind)))
+    if known := MESSAGE_TYPES.get(kind):
+        _add(found, **known.describe(item.get(kind)))
     return found
 
 
@@ -68,7 +72,7 @@ def _error(error: Any) -> dict[str, Any]:
     return {"code": code if type(code) in (int, str) else None, "title": text(error, "title")}
 
 
-# --- text
+# --- message types
 
 
 def _read_text(_kind: str, content: Any) -> str:
@@ -113,22 +117,12 @@ def _read_interactive(_kind: str, content: Any) -> str | None:
     return None
 
 
-_READERS: Mapping[str, Callable[[str, Any], str | None]] = {
-    "text": _read_text,
-    **dict.fromkeys(_MEDIA, _read_media),
-    "location": _read_location,
-    "contacts": _read_contacts,
-    "order": _read_order,
-    "button": _read_button,
-    "interactive": _read_interactive,
-}
-
-
 def _stand_in(kind: str, words: str) -> str:
     return f"[{kind}] {words}".rstrip()
 
 
-# --- metadata
+def _describe_nothing(_content: Any) -> dict[str, Any]:
+    return {}
 
 
 def _describe_media(content: Any) -> dict[str, Any]:
@@ -173,16 +167,6 @@ def _describe_interactive(content: Any) -> dict[str, Any]:
     }
 
 
-_DESCRIBERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
-    **dict.fromkeys(_MEDIA, _describe_media),
-    "location": _describe_location,
-    "contacts": _describe_contacts,
-    "order": _describe_order,
-    "button": _describe_button,
-    "interactive": _describe_interactive,
-}
-
-
 # --- parts of messages
 
 
@@ -220,7 +204,7 @@ def _products(content: Any) -> list[dict[str, Any]]:
 
 
 def _form_fields(response: str) -> list[str]:
-    """The answers of a form as "name: value". Its JSON comes as a string, which may be broken or hold an array."""
+    """Return the answers of a form as "name: value". Its JSON is a string, which may be broken or hold an array."""
     try:
         answers = load_json(response.encode()) if response else None
     except InboundError:
@@ -237,3 +221,95 @@ def _plain(value: Any) -> str:
     if type(value) is list:
         return ", ".join(filter(None, (_plain(each) for each in value[:_MAX_ITEMS] if type(each) is not list)))
     return str(value) if type(value) in (str, int, float) else ""
+
+
+# --- the tables
+
+
+class MessageType(NamedTuple):
+    """How a type of message becomes text and metadata."""
+
+    read: Callable[[str, Any], str | None]
+    describe: Callable[[Any], dict[str, Any]] = _describe_nothing
+
+
+MESSAGE_TYPES: Mapping[str, MessageType] = {
+    "text": MessageType(_read_text),
+    **dict.fromkeys(
+        ("image", "video", "audio", "voice", "document", "sticker"), MessageType(_read_media, _describe_media)
+    ),
+    "location": MessageType(_read_location, _describe_location),
+    "contacts": MessageType(_read_contacts, _describe_contacts),
+    "order": MessageType(_read_order, _describe_order),
+    "button": MessageType(_read_button, _describe_button),
+    "interactive": MessageType(_read_interactive, _describe_interactive),
+}
+
+# Types that are known and are no turn of the conversation.
+NOT_TURNS = frozenset({"reaction", "edit", "revoke", "system", "request_welcome"})
+
+STATUSES = {
+    "sent": ReceiptStatus.SENT,
+    "delivered": ReceiptStatus.DELIVERED,
+    "read": ReceiptStatus.READ,
+    "played": ReceiptStatus.READ,  # a voice note was listened to
+    "failed": ReceiptStatus.FAILED,
+}
+
+_TRANSIENT, _THROTTLED, _BROKEN = ErrorMeaning.TRANSIENT, ErrorMeaning.THROTTLED, ErrorMeaning.BROKEN
+_FINAL = ErrorMeaning.FINAL
+
+ERRORS = GraphErrors(
+    "WhatsApp",
+    {
+        **dict.fromkeys((1, 2, 131000, 131016, 131053, 131057, 133004, 135000), ErrorRule(_TRANSIENT)),
+        # throttled
+        4: ErrorRule(_THROTTLED, "WhatsApp throttles the app."),
+        80007: ErrorRule(_THROTTLED),
+        130429: ErrorRule(_THROTTLED, "WhatsApp throttles the account."),
+        131048: ErrorRule(
+            _THROTTLED, "WhatsApp throttles the account: too many of its messages were reported or blocked."
+        ),
+        131056: ErrorRule(
+            ErrorMeaning.THROTTLED_RECIPIENT, "WhatsApp throttles the messages from this account to this person."
+        ),
+        133016: ErrorRule(_THROTTLED),
+        # credentials and permissions
+        **dict.fromkeys((0, 3, 10, *range(200, 300), 131005), ErrorRule(_BROKEN)),
+        190: ErrorRule(_BROKEN, "WhatsApp refuses the access token."),
+        # blocked, locked, unpaid, not registered
+        368: ErrorRule(_BROKEN, "WhatsApp blocked the account for violating its policies."),
+        131031: ErrorRule(_BROKEN, "WhatsApp locked the account."),
+        131042: ErrorRule(_BROKEN, "WhatsApp has no valid payment method for the account."),
+        131045: ErrorRule(_BROKEN, "The account's number is not registered with WhatsApp."),
+        # the person
+        131026: ErrorRule(_FINAL, "The message cannot be delivered: no WhatsApp, or one too old, at this number."),
+        131047: ErrorRule(
+            ErrorMeaning.OUTSIDE_WINDOW,
+            "More than 24 hours have passed since the person last wrote: only a template can be sent.",
+        ),
+        130472: ErrorRule(_FINAL, "WhatsApp held the message back: the person is part of an experiment."),
+        131049: ErrorRule(
+            _FINAL, "WhatsApp held the message back to keep the person's inbox healthy; try again after 24 hours."
+        ),
+        131050: ErrorRule(_FINAL, "The person opted out of this account's marketing messages."),
+        # the account may not write to this country, but to others: it is not broken
+        130497: ErrorRule(_FINAL, "WhatsApp does not let this account message people in that country."),
+        # our request
+        100: ErrorRule(_FINAL, "WhatsApp found a parameter invalid."),
+        131008: ErrorRule(_FINAL, "WhatsApp misses a parameter."),
+        131009: ErrorRule(_FINAL, "WhatsApp found a parameter's value invalid."),
+        131021: ErrorRule(_FINAL, "The sender and the recipient are the same number."),
+        131051: ErrorRule(_FINAL, "WhatsApp does not support this type of message."),
+        131062: ErrorRule(_FINAL, "WhatsApp needs the person's phone number for this type of message."),
+        # templates
+        **dict.fromkeys(range(132000, 132017), ErrorRule(_FINAL)),
+        132000: ErrorRule(_FINAL, "The template has variables, and none are given here."),
+        132001: ErrorRule(_FINAL, "WhatsApp knows no approved template of this name and language."),
+        132005: ErrorRule(_FINAL, "The template's text is too long."),
+        132007: ErrorRule(_FINAL, "The template violates WhatsApp's policy."),
+        132012: ErrorRule(_FINAL, "The template's variables have another format."),
+        132015: ErrorRule(_FINAL, "WhatsApp paused the template for its quality."),
+        132016: ErrorRule(_FINAL, "WhatsApp disabled the template for its quality."),
+    },
+)
