@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from channels_out.contract import Adapter, Answer, InboundRequest
+from channels_out.contract import Adapter, InboundRequest, WebhookResponse
 from channels_out.events import Sender
 
 
@@ -25,7 +25,7 @@ class CallEvent(StrEnum):
     ENDED = "ended"
 
 
-class Then(StrEnum):
+class NextAction(StrEnum):
     """What the provider does after it has spoken."""
 
     LISTEN = "listen"
@@ -34,7 +34,7 @@ class Then(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallRequest:
     """One request about a call.
 
     turn        the question that it is about, 1, 2 …; 0 where the call begins or ends
@@ -66,7 +66,7 @@ class Instruction:
     `voice` the provider's name of a voice.
     """
 
-    then: Then
+    then: NextAction
     say: tuple[str, ...] = ()
     turn: int = 0
     again: int = 0
@@ -78,12 +78,12 @@ class Instruction:
 class VoiceAdapter(Adapter):
     """One provider of phone calls."""
 
-    is_collected: ClassVar[bool] = True
+    fetches_replies: ClassVar[bool] = True
 
     @abstractmethod
-    def call(self, request: InboundRequest) -> Call:
+    def call(self, request: InboundRequest) -> CallRequest:
         """What the request tells. Raises InboundError (`malformed`)."""
 
     @abstractmethod
-    def instruct(self, instruction: Instruction, public_url: str) -> Answer:
+    def instruct(self, instruction: Instruction, public_url: str) -> WebhookResponse:
         """The instruction as the provider reads it; never raises, whatever is to be said."""

@@ -77,7 +77,7 @@ class OutboundMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class BeingAnswered:
+class InboundReference:
     """A person's message to which a reply is being written: the provider's id of it, and where it came from."""
 
     message_id: str
@@ -93,7 +93,7 @@ class SendResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WebhookResponse:
     """What to answer a provider's webhook or handshake with."""
 
     status: int = 200
@@ -133,15 +133,15 @@ class Adapter(ABC):
     text_limit: ClassVar[int]
     limit_unit: ClassVar[str] = "characters"
     credentials: ClassVar[tuple[str, ...]] = ()
-    signed_in: ClassVar[tuple[str, ...]] = ()
+    signature_headers: ClassVar[tuple[str, ...]] = ()
     sends_idempotently: ClassVar[bool] = False
     reply_window: ClassVar[timedelta | None] = None
     sends_templates: ClassVar[bool] = False
     marks_read: ClassVar[bool] = False
-    counts_by_time: ClassVar[bool] = False
+    reports_watermarks: ClassVar[bool] = False
     needs_base_url: ClassVar[bool] = False
-    is_collected: ClassVar[bool] = False
-    acknowledgement: ClassVar[Answer | None] = None
+    fetches_replies: ClassVar[bool] = False
+    acknowledgement: ClassVar[WebhookResponse | None] = None
 
     @property
     def needs(self) -> list[str]:
@@ -155,9 +155,9 @@ class Adapter(ABC):
     def recognises(self, request: InboundRequest) -> bool:
         """Whether this provider, and none that is asked before it, can have sent the request: it is signed as its are,
         right or wrong."""
-        return any(name in request.headers for name in self.signed_in)
+        return any(name in request.headers for name in self.signature_headers)
 
-    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
         """The answer to the provider's GET that proves we own the address; None where it is no such request."""
         return None
 
@@ -203,7 +203,7 @@ class Adapter(ABC):
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text. Raises SendError."""
 
-    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
+    def mark_read(self, account: Account, answered: InboundReference, *, typing: bool) -> None:
         """The person sees that their message was read and, if `typing`, that a reply is being written: for some
         seconds, or until it comes.
 

@@ -76,12 +76,9 @@ class ErrorMeaning(StrEnum):
 
 
 class ErrorRule(NamedTuple):
-    """One row of a provider's error table: the meaning of a code, and the sentence that staff read.
+    """One row of a provider's error table: the meaning of a code, and the sentence that staff read ('' if none)."""
 
-    Without a meaning, the row only adds a sentence: the meaning comes from a more general code.
-    """
-
-    meaning: ErrorMeaning | None
+    meaning: ErrorMeaning
     sentence: str = ""
 
 

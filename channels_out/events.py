@@ -64,7 +64,7 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
-class ReachedUntil:
+class WatermarkReceipt:
     """Everything that we sent to this person until then was delivered, or read. The provider does not say which."""
 
     account: str
@@ -74,7 +74,7 @@ class ReachedUntil:
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class AddressChange:
     """A person's address of the kind became another: `before` is theirs no more."""
 
     kind: AddressKind
@@ -96,7 +96,7 @@ class Unhandled:
     reason: str
     raw: Mapping[str, Any] = field(default_factory=dict)
     message_id: str = ""
-    moved: tuple[Moved, ...] = ()
+    moved: tuple[AddressChange, ...] = ()
 
 
-Event = InboundMessage | Receipt | ReachedUntil | Unhandled
+Event = InboundMessage | Receipt | WatermarkReceipt | Unhandled

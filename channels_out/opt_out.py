@@ -80,7 +80,7 @@ _AROUND = regex.compile(r"^[\p{P}\p{S}\s]+|[\p{P}\p{S}\s]+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ConsentChange:
     """What the person wants: no more messages, or messages again. `language` is that of the word. `confirmed`: the
     provider has told them that it is done."""
 
@@ -91,25 +91,25 @@ class Wish:
 
     def confirmation(self, channel: str, business: str) -> str:
         """What to answer once it is done, where the channel's rules ask for an answer; else ''."""
-        if channel not in CONFIRMED or self.confirmed:
+        if channel not in CONFIRMED_CHANNELS or self.confirmed:
             return ""
         texts = _STOPPED if self.stop else _STARTED
         return texts.get(self.language, texts["en"]).format(business=business)
 
 
-CONFIRMED = frozenset({Channel.SMS})
-HEEDED = frozenset({Channel.SMS, Channel.WHATSAPP, Channel.MESSENGER})
+CONFIRMED_CHANNELS = frozenset({Channel.SMS})
+OPT_OUT_CHANNELS = frozenset({Channel.SMS, Channel.WHATSAPP, Channel.MESSENGER})
 
 
-def wish_of(channel: str, text: str, intent: str = "") -> Wish | None:
+def consent_change_in(channel: str, text: str, intent: str = "") -> ConsentChange | None:
     """The wish that the text, as a whole, is on this channel; None for every other text.
 
     `intent` is what the provider itself took it for: `optout` and `optin` count, whatever the words.
     """
-    if channel not in HEEDED:
+    if channel not in OPT_OUT_CHANNELS:
         return None
     if intent in ("optout", "optin"):
-        return Wish(intent == "optout", text[:LONGEST], confirmed=True)
+        return ConsentChange(intent == "optout", text[:LONGEST], confirmed=True)
     return _WISHES[channel].get(_folded(text)) if len(text) <= LONGEST else None
 
 
@@ -120,15 +120,15 @@ def _folded(text: str) -> str:
     return " ".join("".join(each for each in decomposed if not unicodedata.combining(each)).split())
 
 
-def _wishes(channel: Channel) -> dict[str, Wish]:
+def _wishes(channel: Channel) -> dict[str, ConsentChange]:
     """Every word of the channel; where two languages share one, the first has it."""
-    found: dict[str, Wish] = {}
+    found: dict[str, ConsentChange] = {}
     tables = [(True, _STOP), (True, _STOP_ON_SMS if channel == Channel.SMS else {}), (False, _START)]
     for stop, table in tables:
         for language, words in table.items():
             for word in words:
-                found.setdefault(_folded(word), Wish(stop, word, language))
+                found.setdefault(_folded(word), ConsentChange(stop, word, language))
     return found
 
 
-_WISHES: dict[str, dict[str, Wish]] = {channel: _wishes(channel) for channel in HEEDED}
+_WISHES: dict[str, dict[str, ConsentChange]] = {channel: _wishes(channel) for channel in OPT_OUT_CHANNELS}

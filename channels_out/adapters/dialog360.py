@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from channels_out import http
 from channels_out.adapters.whatsapp import WhatsAppAdapter
-from channels_out.contract import Account, Answer, InboundRequest
+from channels_out.contract import Account, InboundRequest, WebhookResponse
 from channels_out.errors import InboundError, SendError
 from channels_out.shapes import identifier, items, record, text
 
@@ -27,9 +27,9 @@ class Dialog360Adapter(WhatsAppAdapter):
     provider = "dialog360"
     title = "WhatsApp through 360dialog"
     credentials = ("api_key", "webhook_secret")
-    signed_in = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
+    signature_headers = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
-    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
         """Return None: 360dialog asks nothing beforehand."""
         return None
 

@@ -16,8 +16,8 @@ from uuid import UUID
 
 from channels_out.adapters import messenger_mapping as mapping
 from channels_out.adapters.meta import MetaAdapter, unhandled
-from channels_out.contract import Account, BeingAnswered, OutboundMessage
-from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Sender, Unhandled
+from channels_out.contract import Account, InboundReference, OutboundMessage
+from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled, WatermarkReceipt
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.shapes import identifier, identifiers, items, moment, record, text, value_of
 
@@ -33,7 +33,7 @@ class MessengerAdapter(MetaAdapter):
     address_name = "page id"
     channel = Channel.MESSENGER
     text_limit = 2000
-    counts_by_time = True
+    reports_watermarks = True
     webhook_object = _OBJECT
     errors = mapping.ERRORS
     record_fields = "name"
@@ -70,7 +70,7 @@ class MessengerAdapter(MetaAdapter):
         """Return the page's name, or its id."""
         return identifier(content, "name") or identifier(content, "id")
 
-    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
+    def mark_read(self, account: Account, answered: InboundReference, *, typing: bool) -> None:
         """Mark the person's messages seen. If `typing`, they see for up to 20 seconds that a reply is being written."""
         for action in ("mark_seen", *(["typing_on"] if typing else [])):
             self._post(account, {"recipient": {"id": answered.sender}, "sender_action": action})
@@ -179,7 +179,7 @@ class _PageEntry:
         person, until = self.person(item), moment(reported.get("watermark"))
         if not person or until is None:
             return self.unhandled(status.value, "malformed", "messaging", item)
-        return ReachedUntil(self.page, person, status, until)
+        return WatermarkReceipt(self.page, person, status, until)
 
     # --- items that are no turns
 

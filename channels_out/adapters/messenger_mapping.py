@@ -78,11 +78,11 @@ ERRORS = GraphErrors(
         2022: ErrorRule(_FINAL, "Messenger disabled the page's commerce messages for a while."),
         10904: ErrorRule(_FINAL, "The page has its messages switched off."),
     },
-    subcodes={
-        **dict.fromkeys((2018065, 2018278, 2534022), _OUTSIDE_WINDOW),
-        1545041: ErrorRule(None, _UNAVAILABLE),
-        2018001: ErrorRule(None, "Messenger knows no such person, or the person is another page's."),
-        2018108: ErrorRule(None, "The app is in development mode: only its own people can be written to."),
+    subcodes=dict.fromkeys((2018065, 2018278, 2534022), _OUTSIDE_WINDOW),
+    subcode_sentences={
+        1545041: _UNAVAILABLE,
+        2018001: "Messenger knows no such person, or the person is another page's.",
+        2018108: "The app is in development mode: only its own people can be written to.",
     },
 )
 

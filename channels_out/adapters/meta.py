@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 from channels_out import http
-from channels_out.contract import Account, Adapter, Answer, InboundRequest, OutboundMessage, SendResult
+from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage, SendResult, WebhookResponse
 from channels_out.errors import ErrorMeaning, ErrorRule, InboundError, SendError, gateway_error, send_error
 from channels_out.events import Event, Unhandled
 from channels_out.http import HttpAnswer
@@ -36,7 +36,8 @@ _INVALID_PARAMETER = "100"
 
 @dataclass(frozen=True, slots=True)
 class GraphErrors:
-    """The error table of one product: what each code means, and what staff read. A known subcode wins over its code.
+    """The error table of one product. A known subcode wins over its code; `subcode_sentences` are of those that only
+    tell more.
 
     Errors are told apart by `error.code` and its subcode, not by the HTTP status: Meta answers throttling with a 403,
     and some errors with a 200. Meta's own sentences are not passed on: that of 190 quotes the token, others the number.
@@ -45,6 +46,7 @@ class GraphErrors:
     product: str
     codes: Mapping[int, ErrorRule]
     subcodes: Mapping[int, ErrorRule] = field(default_factory=dict)
+    subcode_sentences: Mapping[int, str] = field(default_factory=dict)
 
     def error_of(self, answer: HttpAnswer, otherwise: str = "") -> SendError | None:
         """Return the error that the answer reports, or None if it is a success.
@@ -60,13 +62,13 @@ class GraphErrors:
         code = f"http_{answer.status}" if number is None else str(number)
         if number is None and answer.is_from_gateway:
             return gateway_error(self.product, code=code)
-        rules = [self.subcodes.get(subcode or 0), self.codes.get(-1 if number is None else number)]
-        known = [rule for rule in rules if rule]
-        meaning = next((rule.meaning for rule in known if rule.meaning), None)
-        sentence = next((rule.sentence for rule in known if rule.sentence), "")
+        rule = self.subcodes.get(subcode or 0) or self.codes.get(-1 if number is None else number)
+        if rule is None:
+            rule = ErrorRule(_meaning_of_status(answer.status, is_transient=error.get("is_transient") is True))
+        sentence = self.subcode_sentences.get(subcode or 0) or rule.sentence or otherwise
         return send_error(
-            meaning or _meaning_of_status(answer.status, is_transient=error.get("is_transient") is True),
-            sentence or otherwise or f"{self.product} did not take the message.",
+            rule.meaning,
+            sentence or f"{self.product} did not take the message.",
             code=code,
             retry_after=answer.retry_after,
         )
@@ -96,7 +98,7 @@ class MetaAdapter(Adapter):
     record_fields: ClassVar[str]
     limit_unit = "utf-16 units"
     credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
-    signed_in: ClassVar[tuple[str, ...]] = (SIGNATURE_HEADER,)
+    signature_headers: ClassVar[tuple[str, ...]] = (SIGNATURE_HEADER,)
     reply_window = timedelta(hours=24)
     marks_read = True
 
@@ -116,7 +118,7 @@ class MetaAdapter(Adapter):
 
     # --- webhooks
 
-    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> Answer | None:
+    def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
         """Return the challenge if the request carries the verify token of one of the accounts, else a 403.
 
         Returns None if the request is not Meta's subscription check.
@@ -128,8 +130,8 @@ class MetaAdapter(Adapter):
         known = [token for token in expected if token and hmac.compare_digest(token, given)]
         challenge = request.query.get("hub.challenge", "")
         if request.query["hub.mode"] == "subscribe" and known and _CHALLENGE.fullmatch(challenge):
-            return Answer(body=challenge)
-        return Answer(status=403, body="forbidden")
+            return WebhookResponse(body=challenge)
+        return WebhookResponse(status=403, body="forbidden")
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return the accounts of all entries."""

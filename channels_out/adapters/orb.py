@@ -1,6 +1,6 @@
-"""Orbs: devices that speak to us through a gateway of the client's own, by Standard Webhooks in both directions.
+"""Orbs: devices behind a gateway of the client's own, which uses Standard Webhooks in both directions.
 
-The JSON is Convo's own; docs/channels.md describes it to whoever builds a gateway.
+The JSON is Convo's own; docs/channels.md describes it for people who build a gateway.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import orjson
 
 from channels_out import http, standard_webhooks
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage, SendResult
-from channels_out.errors import InboundError, SendError, Throttled
+from channels_out.errors import InboundError, SendError, Throttled, gateway_error
 from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled
 from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
@@ -22,20 +22,19 @@ from channels_out.shapes import clean, identifier, person_name, record, text
 SAID = "message.created"
 REPLY = "message.reply"
 CHECK = "gateway.check"
-# Ours go out under other types than theirs come in by: one that is sent back to us is no message of a person.
+# Outgoing events have other types than incoming ones: an event that a gateway returns is no message of a person.
 RECEIPTS = {
     "message.delivered": ReceiptStatus.DELIVERED,
     "message.read": ReceiptStatus.READ,
     "message.failed": ReceiptStatus.FAILED,
 }
 
-_WORDS = ("text", "speech")  # types of content that have a text
-_TO = {AddressKind.DEVICE: "device_id", AddressKind.USER: "user_id", AddressKind.PHONE: "phone"}
+_TEXT_TYPES = ("text", "speech")  # types of content that have a text
+_RECIPIENT_KEYS = {AddressKind.DEVICE: "device_id", AddressKind.USER: "user_id", AddressKind.PHONE: "phone"}
 _EARLIEST = datetime(2009, 1, 1, tzinfo=UTC)
 _CLOCK_SKEW = timedelta(days=1)
 _MAX_KIND = 40
 _MAX_REASON = 500
-_GATEWAY = {502, 504}  # something before the gateway lost its answer
 _REFUSED = {401, 403, 410}  # our signature, or the webhook as a whole
 _RETRYABLE = {408, 425}
 
@@ -43,7 +42,8 @@ _RETRYABLE = {408, 425}
 class OrbAdapter(Adapter):
     """An account's address is the gateway's name in its payloads, its base URL the one that we post to.
 
-    `secret` signs both ways. It may hold several, separated by commas or whitespace: each is taken, and all sign.
+    `secret` signs in both directions. It may hold several, separated by commas or whitespace: a webhook may be signed
+    by any of them, and we sign with all.
     """
 
     provider = "orb"
@@ -52,12 +52,12 @@ class OrbAdapter(Adapter):
     channel = Channel.ORB
     text_limit = 4096
     credentials = ("secret",)
-    signed_in = (standard_webhooks.SIGNATURE,)
+    signature_headers = (standard_webhooks.SIGNATURE,)
     sends_idempotently = True
     needs_base_url = True
 
     def addresses(self, request: InboundRequest) -> list[str]:
-        """The gateway that the event names."""
+        """Return the gateway that the event names."""
         gateway = identifier(_event(request), "gateway")
         return [gateway] if gateway else []
 
@@ -66,11 +66,11 @@ class OrbAdapter(Adapter):
         standard_webhooks.verify(request.headers, request.body, account.secrets("secret"))
 
     def parse(self, request: InboundRequest) -> list[Event]:
-        """The one event. A message without an id of its own is known by its `webhook-id`."""
-        return [_Arrived(self.keep(request)).event()]
+        """Return the one event. A message without an id of its own is identified by its `webhook-id`."""
+        return [_GatewayEvent(self.keep(request)).event()]
 
     def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
-        """The event, with the id that stood in a header."""
+        """Return the event, with the id from its header."""
         event = _event(request)
         data = record(event, "data")
         if identifier(data, "message_id") or not request.headers.get(standard_webhooks.ID):
@@ -80,7 +80,7 @@ class OrbAdapter(Adapter):
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Post one text. The same message has the same `webhook-id`, however often it is posted."""
         data = {
-            _TO.get(message.to_kind, "user_id"): message.to,
+            _RECIPIENT_KEYS.get(message.to_kind, "user_id"): message.to,
             "message_id": message.message_id,
             "content": {"type": "text", "text": message.text},
             **({"reply_to": message.reply_to} if message.reply_to else {}),
@@ -91,7 +91,7 @@ class OrbAdapter(Adapter):
         return SendResult(message.message_id)
 
     def check(self, account: Account) -> str:
-        """Post an event that concerns nobody, and see whether the gateway takes our signature."""
+        """Return the gateway's name if it accepts our signature of an event that concerns nobody."""
         answer = _post(account, f"check_{datetime.now(UTC):%Y%m%d%H%M%S%f}", CHECK, {})
         if not answer.ok:
             raise _error(answer, otherwise="The gateway did not take the check.")
@@ -101,12 +101,12 @@ class OrbAdapter(Adapter):
 def _event(request: InboundRequest) -> dict[str, Any]:
     payload = request.json()
     if type(payload) is not dict:
-        raise InboundError("The body is no event of a gateway.", code="malformed")
+        raise InboundError("The body is not an event of a gateway.", code="malformed")
     return payload
 
 
-class _Arrived:
-    """An event of a gateway."""
+class _GatewayEvent:
+    """An event that a gateway posted."""
 
     __slots__ = ("account", "data", "kind", "message_id", "raw")
 
@@ -130,7 +130,7 @@ class _Arrived:
             return self.unhandled("malformed")
         kind = text(content, "type")[:_MAX_KIND]
         words = text(content, "text")
-        if kind not in _WORDS:
+        if kind not in _TEXT_TYPES:
             return self.unhandled("unknown_type")
         if not words.strip():
             return self.unhandled("not_a_turn")
@@ -169,7 +169,7 @@ class _Arrived:
 
 
 def _moment(written: str) -> datetime | None:
-    """When, from RFC 3339; None for nonsense: before 2009, or more than a day from now."""
+    """Return the time from RFC 3339, None if it is before 2009 or more than a day from now."""
     try:
         at = datetime.fromisoformat(written)
         return at.astimezone(UTC) if at.tzinfo and _EARLIEST <= at <= datetime.now(UTC) + _CLOCK_SKEW else None
@@ -196,13 +196,14 @@ def _post(account: Account, event_id: str, kind: str, data: dict[str, Any]) -> H
 
 
 def _error(answer: HttpAnswer, otherwise: str = "The gateway did not take the message.") -> SendError:
-    """What an answer that is no 2xx means. `code` in its body may say more: `unknown_device`, `device_throttled`."""
+    """Return the SendError for an answer that is no 2xx. Its body may have a `code`, such as
+    `unknown_device` or `device_throttled`."""
     status, word = answer.status, text(answer.json(), "code")
     code = word[:_MAX_KIND] if word.isascii() and word.isidentifier() else f"http_{status}"
-    if status in _GATEWAY:
-        return SendError(f"Something before the gateway lost its answer. ({code})", code=code, ambiguous=True)
+    if answer.is_from_gateway:
+        return gateway_error("the device gateway", code=code)
     if status in _REFUSED:
-        return SendError(f"The gateway refuses what we sign. ({code})", code=code, account_broken=True)
+        return SendError(f"The gateway refuses our signature. ({code})", code=code, account_broken=True)
     throttled: Throttled = ("recipient" if code == "device_throttled" else "account") if status == 429 else ""
     return SendError(
         f"{'The gateway throttles us.' if throttled else otherwise} ({code})",

@@ -1,4 +1,7 @@
-"""SMS and MMS through Plivo."""
+"""SMS and MMS through Plivo.
+
+Sources: Plivo, "Message status callbacks", "Error codes", "Opted-out customers".
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from channels_out.adapters import plivo
-from channels_out.contract import Account, Adapter, Answer, InboundRequest, OutboundMessage, SendResult
+from channels_out.contract import Account, InboundRequest, OutboundMessage, SendResult, WebhookResponse
 from channels_out.errors import SendError
 from channels_out.events import Event, InboundMessage, Receipt, Unhandled
 from channels_out.http import HttpAnswer
@@ -18,7 +21,7 @@ STATUS_PATH = "/webhooks/sms/status"
 OUR_ID = "message"  # in the query of the address to which Plivo reports
 MOST_MEDIA = 20
 
-# Source: Plivo, "Message status callbacks". Queued: Plivo has it, and that is all that `sent` means here.
+# Queued: Plivo has accepted it, which is all that `sent` means here.
 STATUSES = {
     "queued": ReceiptStatus.SENT,
     "sent": ReceiptStatus.SENT,
@@ -29,7 +32,7 @@ STATUSES = {
     "rejected": ReceiptStatus.FAILED,
 }
 
-# For staff. Source: Plivo, "Error codes". Plivo does not try again by itself after any of them.
+# The sentences that staff read for an error code of a status. Plivo does not try again by itself after any of them.
 REASONS = {
     "10": "The carrier found the message invalid.",
     "20": "The carrier's network failed; sending it again later can help.",
@@ -49,52 +52,32 @@ REASONS = {
     "910": "Plivo has disabled the account.",
     "1000": "The carrier gives no reason.",
 }
-OPTED_OUT = "200"  # Plivo itself blocks what is sent to who answered STOP. Source: Plivo, "Opted-out customers"
+OPTED_OUT = "200"  # Plivo itself blocks messages to a person who answered STOP
 ACCOUNT_BROKEN = frozenset({"900", "910"})
 
 
-class PlivoSmsAdapter(Adapter):
-    """An account's address is its number, in digits with the country code: the one that people write to.
+class PlivoSmsAdapter(plivo.PlivoAdapter):
+    """People write to the account's number. In a status, `From` is our number."""
 
-    `auth_token` signs what Plivo posts and lets us send: it may hold several, separated by commas or whitespace, of
-    which the first is sent with. Of a status, `From` is our number.
-    """
-
-    provider = plivo.PROVIDER
     title = "SMS (Plivo)"
-    address_name = "phone number"
     channel = Channel.SMS
     text_limit = 1600
     limit_unit = "utf-8 bytes"
-    credentials = plivo.CREDENTIALS
-    signed_in = plivo.SIGNATURES
-    acknowledgement = Answer(content_type="application/xml", body="<Response/>")  # with an element it would be a reply
-
-    def normal_address(self, written: str) -> str:
-        """Digits alone."""
-        return plivo.number(written)
+    acknowledgement = WebhookResponse(content_type="application/xml", body="<Response/>")  # an element would be a reply
 
     def addresses(self, request: InboundRequest) -> list[str]:
-        """Our number: the recipient of a message, the sender of what a status is about."""
+        """Return our number: the recipient of a message, the sender in a status."""
         said = plivo.fields(request)
         address = plivo.number_at(said, "From" if _is_status(said) else "To")
         return [address] if address else []
 
-    def verify(self, request: InboundRequest, account: Account) -> None:
-        """Return if one of the account's tokens signed it."""
-        plivo.verify(request, account)
-
-    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
-        """The form, also of what came as a GET."""
-        return super().keep(plivo.posted(request), address)
-
     def parse(self, request: InboundRequest) -> list[Event]:
-        """The one message or status that a request brings. Media are in `metadata`: `media` holds their addresses."""
+        """Return the one message or status of the request. The metadata's `media` lists the addresses of its media."""
         said = plivo.fields(request)
         return [_receipt(said, request.query.get(OUR_ID, "")) if _is_status(said) else _message(said)]
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
-        """Send one text. Plivo takes no idempotency key, but reports to an address that names our message."""
+        """Send one text. Plivo takes no idempotency key, but reports to an address that contains our message id."""
         plivo.require_credentials(account)
         if not message.to.isascii() or not message.to.isdigit():
             raise SendError("The person's phone number is not known.", code="no_phone_number")
@@ -106,10 +89,6 @@ class PlivoSmsAdapter(Adapter):
             "method": "POST",
         }
         return _result(plivo.post(account, "Message", payload))
-
-    def check(self, account: Account) -> str:
-        """Read the account's own record."""
-        return plivo.check(account)
 
 
 def _is_status(said: Mapping[str, Any]) -> bool:
@@ -148,7 +127,7 @@ def _message(said: Mapping[str, Any]) -> Event:
     if address == account:
         return _unhandled(said, account, kind, "echo")
     if not address.isdigit():
-        return _unhandled(said, account, "sender without a number", "not_a_turn")  # nobody could be answered there
+        return _unhandled(said, account, "sender without a number", "not_a_turn")  # no reply can be sent there
     media = _media(said)
     words = (text(said, "Text").strip() and text(said, "Text")) or text(said, "Body")
     readable = " ".join(filter(None, ("[media]" if media else "", words.strip() and words)))
@@ -166,7 +145,7 @@ def _message(said: Mapping[str, Any]) -> Event:
 
 
 def _media(said: Mapping[str, Any]) -> list[str]:
-    """The addresses of Media0, Media1 … (numbered from one today, from nought in older documents)."""
+    """Return the addresses of Media0, Media1 … (numbered from one today, from nought in older documents)."""
     found = (text(said, f"Media{number}") for number in range(MOST_MEDIA + 1))
     return [url for url in found if url.startswith(("https://", "http://")) and len(url) <= 2000]
 
@@ -186,7 +165,6 @@ def _unhandled(said: Mapping[str, Any], account: str, kind: str, reason: str) ->
 
 
 def _result(answer: HttpAnswer) -> SendResult:
-    """What the answer says of the message. Raises SendError."""
     content = answer.json()
     if not answer.ok:
         raise plivo.error_of(answer)

@@ -1,6 +1,6 @@
 """Phone calls through Plivo: its forms in, its XML out.
 
-The addresses to which Plivo comes back carry our own place in the call: `turn`, `again`, `waited`. Sources: Plivo,
+The addresses that Plivo requests next contain the position in the call: `turn`, `again`, `waited`. Sources: Plivo,
 "Voice API: XML request", "GetInput", "Speak", "Wait", "Redirect".
 """
 
@@ -14,8 +14,8 @@ from xml.etree import ElementTree as ET
 
 from channels_out import splitting
 from channels_out.adapters import plivo
-from channels_out.calls import Call, CallEvent, Instruction, Then, VoiceAdapter
-from channels_out.contract import Account, Answer, InboundRequest, OutboundMessage, SendResult
+from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction, VoiceAdapter
+from channels_out.contract import Account, InboundRequest, OutboundMessage, SendResult, WebhookResponse
 from channels_out.errors import InboundError, SendError
 from channels_out.events import Event, Sender, Unhandled
 from channels_out.kinds import AddressKind, Channel
@@ -35,37 +35,21 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 _SIP = re.compile(r"sips?:[^\s@]+@\S+")
 
 
-class PlivoVoiceAdapter(VoiceAdapter):
-    """An account's address is its number, in digits with the country code: the one that people call."""
+class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
+    """People call the account's number."""
 
-    provider = plivo.PROVIDER
     title = "Phone calls (Plivo)"
-    address_name = "phone number"
     channel = Channel.VOICE
     text_limit = SPEAK_LIMIT
-    credentials = plivo.CREDENTIALS
-    signed_in = plivo.SIGNATURES
-    acknowledgement = Answer(content_type=CONTENT_TYPE, body="<Response/>")
-
-    def normal_address(self, written: str) -> str:
-        """Digits alone."""
-        return plivo.number(written)
+    acknowledgement = WebhookResponse(content_type=CONTENT_TYPE, body="<Response/>")
 
     def addresses(self, request: InboundRequest) -> list[str]:
-        """Our number: the called one, and of a call that we placed the calling one."""
+        """Return our number: the called one, or in a call that we placed the calling one."""
         ours, _ = _numbers(plivo.fields(request))
         return [ours] if ours else []
 
-    def verify(self, request: InboundRequest, account: Account) -> None:
-        """Return if one of the account's tokens signed it."""
-        plivo.verify(request, account)
-
-    def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
-        """The form, also of what came as a GET."""
-        return super().keep(plivo.posted(request), address)
-
     def parse(self, request: InboundRequest) -> list[Event]:
-        """The request as something to be kept: a call is answered while it lasts (`call`), and never replayed."""
+        """Return the request as `Unhandled`: a call is answered while it lasts (see `call`), and never replayed."""
         said = plivo.fields(request)
         ours, _ = _numbers(said)
         kind = text(said, "Event").strip()[:40] or "call"
@@ -73,8 +57,8 @@ class PlivoVoiceAdapter(VoiceAdapter):
         reason = "not_a_turn" if ours and call_id else "malformed"
         return [Unhandled(account=ours, kind=kind, reason=reason, raw=plivo.raw(said), message_id=call_id)]
 
-    def call(self, request: InboundRequest) -> Call:
-        """What the request tells. Words are the caller's speech, else `[keys] 12`."""
+    def call(self, request: InboundRequest) -> CallRequest:
+        """Return the request about a call. Its words are the caller's speech, else `[keys] 12`."""
         said = plivo.fields(request)
         ours, theirs = _numbers(said)
         call_id = identifier(said, "CallUUID").strip()
@@ -82,7 +66,7 @@ class PlivoVoiceAdapter(VoiceAdapter):
             raise InboundError("The request names no call.", code="malformed")
         turn, again, waited = (_count(request.query, name) for name in ("turn", "again", "waited"))
         words = _words(said)
-        return Call(
+        return CallRequest(
             account=ours,
             call_id=call_id[:200],
             caller=_caller(theirs, call_id),
@@ -96,11 +80,11 @@ class PlivoVoiceAdapter(VoiceAdapter):
             raw=plivo.raw(said),
         )
 
-    def instruct(self, instruction: Instruction, public_url: str) -> Answer:
-        """The XML. Composed of elements, so that nothing that is said can become one."""
+    def instruct(self, instruction: Instruction, public_url: str) -> WebhookResponse:
+        """Return the XML. It is built from elements, so that spoken text cannot become markup."""
         response = ET.Element("Response")
         address = _address(instruction, public_url)
-        if instruction.then == Then.LISTEN:
+        if instruction.then == NextAction.LISTEN:
             asked = ET.SubElement(
                 response,
                 "GetInput",
@@ -115,33 +99,31 @@ class PlivoVoiceAdapter(VoiceAdapter):
             _speak(asked, instruction)
         else:
             _speak(response, instruction)
-        if instruction.then == Then.HANG_UP:
+        if instruction.then == NextAction.HANG_UP:
             ET.SubElement(response, "Hangup")
         else:
-            if instruction.then == Then.WAIT:
+            if instruction.then == NextAction.WAIT:
                 ET.SubElement(response, "Wait", length="1")
-            ET.SubElement(response, "Redirect", method="POST").text = address  # reached where nothing was said
-        return Answer(content_type=CONTENT_TYPE, body=ET.tostring(response, encoding="unicode", xml_declaration=False))
+            ET.SubElement(response, "Redirect", method="POST").text = address  # followed if the caller said nothing
+        return WebhookResponse(
+            content_type=CONTENT_TYPE, body=ET.tostring(response, encoding="unicode", xml_declaration=False)
+        )
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
-        """Nothing is sent into a call: Plivo collects what is said. Raises SendError."""
+        """Raise SendError: Plivo requests what is to be said, and nothing is sent into a call."""
         plivo.require_credentials(account)
-        raise SendError("Plivo collects what is said in a call.", code="not_supported")
-
-    def check(self, account: Account) -> str:
-        """Read the account's own record."""
-        return plivo.check(account)
+        raise SendError("Nothing can be sent into a call: Plivo requests what is to be said.", code="not_supported")
 
 
 def _numbers(said: Mapping[str, Any]) -> tuple[str, str]:
-    """Ours and theirs."""
+    """Return our number and the other one."""
     names = ("From", "To") if text(said, "Direction").strip().lower() == "outbound" else ("To", "From")
     ours, theirs = (plivo.number_at(said, name) for name in names)
     return ours, theirs
 
 
 def _caller(address: str, call_id: str) -> Sender:
-    """Who calls; somebody who hides their number is somebody else in each call."""
+    """Return the caller. One who hides their number is another person in each call."""
     if address.isdigit():
         return plivo.sender(address)
     known = address if _SIP.fullmatch(address) and len(address) <= 150 else f"hidden:{call_id[:150]}"
@@ -178,8 +160,8 @@ def _count(query: Mapping[str, str], name: str) -> int:
 
 
 def _address(instruction: Instruction, public_url: str) -> str:
-    place = {"turn": instruction.turn, "again": instruction.again, "waited": instruction.waited}
-    return f"{public_url}{TURN_PATH}?{urlencode({name: value for name, value in place.items() if value})}"
+    position = {"turn": instruction.turn, "again": instruction.again, "waited": instruction.waited}
+    return f"{public_url}{TURN_PATH}?{urlencode({name: value for name, value in position.items() if value})}"
 
 
 def _speak(parent: ET.Element, instruction: Instruction) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox: takes every message and calls it delivered, so that Convo can be tried without a provider."""
+"""The sandbox: accepts every message as delivered, so that Convo can be tried without a provider."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from channels_out.kinds import Channel, ReceiptStatus
 
 
 class SandboxAdapter(Adapter):
-    """Stands in for a provider of any channel. Calls no network and takes no webhooks."""
+    """A provider of any channel that calls no network and takes no webhooks."""
 
     provider = "sandbox"
     title = "Sandbox"
@@ -18,9 +18,9 @@ class SandboxAdapter(Adapter):
         self.channel = channel
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
-        """Deliver at once. The same message gets the same provider id, however often it is sent."""
+        """Return the message as delivered. It gets the same provider id each time that it is sent."""
         return SendResult(f"sandbox.{message.message_id}", ReceiptStatus.DELIVERED)
 
     def check(self, account: Account) -> str:
-        """There is nobody to ask."""
+        """Return "Sandbox": there is no provider to ask."""
         return "Sandbox"

@@ -15,8 +15,8 @@ from typing import Any
 
 from channels_out.adapters import whatsapp_mapping as mapping
 from channels_out.adapters.meta import MAX_KIND, MetaAdapter, unhandled
-from channels_out.contract import Account, BeingAnswered, OutboundMessage
-from channels_out.events import Event, InboundMessage, Moved, Receipt, Sender, Unhandled
+from channels_out.contract import Account, InboundReference, OutboundMessage
+from channels_out.events import AddressChange, Event, InboundMessage, Receipt, Sender, Unhandled
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.phones import from_whatsapp
 from channels_out.shapes import identifier, items, moment, person_name, record, text, value_of
@@ -87,7 +87,7 @@ class WhatsAppAdapter(MetaAdapter):
         """Return the verified name and the phone number."""
         return " ".join(filter(None, (identifier(content, key) for key in self.record_fields.split(","))))
 
-    def mark_read(self, account: Account, answered: BeingAnswered, *, typing: bool) -> None:
+    def mark_read(self, account: Account, answered: InboundReference, *, typing: bool) -> None:
         """Mark the message read. If `typing`, the person sees for 25 seconds that a reply is being written."""
         content = {"messaging_product": "whatsapp", "status": "read", "message_id": answered.message_id}
         self._post(account, content | ({"typing_indicator": {"type": "text"}} if typing else {}))
@@ -233,14 +233,14 @@ class _Change:
         return unhandled(self.account, kind, reason, webhook_object=_OBJECT, entry=entry, message_id=message_id)
 
 
-def _moved(item: dict[str, Any]) -> tuple[Moved, ...]:
+def _moved(item: dict[str, Any]) -> tuple[AddressChange, ...]:
     """Return the address changes that a system message reports: the number, and the user ids that change with it."""
     said = record(item, "system")
     pairs = [(identifier(said, f"previous_{name}"), identifier(said, name)) for name in ("user_id", "parent_user_id")]
     if "number" in text(said, "type"):
         pairs.insert(0, (identifier(item, "from"), identifier(said, "wa_id") or identifier(said, "new_wa_id")))
     return tuple(
-        Moved(kind, before, after)
+        AddressChange(kind, before, after)
         for before, after in pairs
         if before != after and (kind := _address_kind(before)) and kind == _address_kind(after)
     )

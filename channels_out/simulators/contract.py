@@ -1,8 +1,9 @@
-"""What the simulator of every provider promises: to write what the provider posts, and to answer as it does.
+"""The interface of every simulator: compose what the provider posts, and answer as the provider does.
 
 A simulator is the provider's end of one account: it composes webhooks and signs them with the account's own secret,
-checks the credentials of our sends, and answers them, well or badly as it is told. It knows no clock, no network and
-no database, so that Convo serves it (conversations/provider_end.py), and tests use it behind a server of their own.
+checks the credentials of our sends, and answers them, if told so with a fault. It uses no clock, no network and no
+database: Convo serves it (conversations/endpoints/simulated_providers.py), and tests put it behind a server of their
+own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import ClassVar
 from channels_out.contract import Account, InboundRequest
 from channels_out.http import HttpAnswer
 from channels_out.kinds import Channel, ReceiptStatus
-from channels_out.simulators.people import Person
+from channels_out.simulators.people import SimulatedPerson
 
 
-class Misbehaviour(StrEnum):
+class InjectedFault(StrEnum):
     """How a send goes wrong at the provider."""
 
     THROTTLED = "throttled"  # 429, with Retry-After
@@ -31,7 +32,7 @@ class Misbehaviour(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class SimulatedMessage:
     """What a person says. `at` is when they wrote it; `call` and `path` are the call's id and where its next turn is
     posted, on voice."""
 
@@ -43,7 +44,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class AcceptedMessage:
     """A message that the provider accepted. `report_to` is the path to which we asked it to report, where we did;
     `sequence` counts what was reported before."""
 
@@ -57,7 +58,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Webhook:
+class UnsignedWebhook:
     """What the provider posts, before it is signed. `path` begins with a slash and may have a query."""
 
     path: str
@@ -67,19 +68,19 @@ class Webhook:
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderAnswer:
+class SimulatedResponse:
     """What the provider answers. `taken` is what it accepted; a silent one never sends the rest."""
 
     status: int = 200
     body: str = ""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-    taken: Taken | None = None
+    taken: AcceptedMessage | None = None
     silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SpokenInstruction:
     """What the answer to a webhook tells the person (voice): words, and what comes next.
 
     `path` is where the person's next words are posted, and `silence` where it is posted that they said none. Where
@@ -106,7 +107,7 @@ class Simulator(ABC):
     provider: ClassVar[str]
     channel: Channel
     receipts: ClassVar[tuple[ReceiptStatus, ...]] = (ReceiptStatus.DELIVERED, ReceiptStatus.READ, ReceiptStatus.FAILED)
-    misbehaviours: ClassVar[tuple[Misbehaviour, ...]] = tuple(Misbehaviour)
+    faults: ClassVar[tuple[InjectedFault, ...]] = tuple(InjectedFault)
     is_call: ClassVar[bool] = False
     echoes: ClassVar[bool] = False
 
@@ -117,7 +118,7 @@ class Simulator(ABC):
         """The address and the credentials of a fresh account, as the provider would give them out."""
 
     @abstractmethod
-    def address_of(self, person: Person) -> str:
+    def address_of(self, person: SimulatedPerson) -> str:
         """How the provider names the person to us: what a reply is sent to."""
 
     # --- what the provider posts
@@ -127,31 +128,31 @@ class Simulator(ABC):
         """An id as the provider gives to a person's message (on voice: to a call)."""
 
     @abstractmethod
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """What the provider posts when the person says this."""
 
-    def receipt(self, account: Account, taken: Taken, status: ReceiptStatus, at: datetime) -> Webhook:
+    def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """What the provider posts when this became of the message. Raises LookupError for what it does not report."""
         raise LookupError(f"{self.provider} reports no {status}.")
 
-    def call(self, account: Account, person: Person, call: str) -> Webhook:
+    def call(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
         """What the provider posts when the person calls. Raises LookupError on channels without calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
-    def continuation(self, account: Account, person: Person, call: str, path: str) -> Webhook:
+    def continuation(self, account: Account, person: SimulatedPerson, call: str, path: str) -> UnsignedWebhook:
         """What the provider posts by itself where our answer sent it on. Raises LookupError if there are no calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
-    def hang_up(self, account: Account, person: Person, call: str) -> Webhook:
+    def hang_up(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
         """What the provider posts when the person hangs up. Raises LookupError on channels without calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
-    def heard(self, answer: HttpAnswer) -> Heard:
+    def heard(self, answer: HttpAnswer) -> SpokenInstruction:
         """What our answer to a webhook tells the person; nothing but on voice."""
-        return Heard()
+        return SpokenInstruction()
 
     @abstractmethod
-    def signed(self, account: Account, webhook: Webhook, url: str, at: datetime) -> dict[str, str]:
+    def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
         """The headers with which the provider posts it now to the public address `url`."""
 
     def with_wrong_secret(self, account: Account) -> Account:
@@ -169,17 +170,17 @@ class Simulator(ABC):
         """Whether the request sends a message to a person, rather than asks something."""
 
     @abstractmethod
-    def accept(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """What the provider answers when nothing is wrong with it; with a request that it does not take, an error."""
 
     @abstractmethod
-    def failure(self, misbehaviour: Misbehaviour) -> ProviderAnswer:
+    def failure(self, fault: InjectedFault) -> SimulatedResponse:
         """What the provider answers when this is wrong."""
 
-    def answer(self, account: Account, request: InboundRequest, misbehaviour: Misbehaviour | None) -> ProviderAnswer:
+    def answer(self, account: Account, request: InboundRequest, fault: InjectedFault | None) -> SimulatedResponse:
         """What the provider answers, well or as badly as it is told."""
         if not self.knows(account, request):
-            return self.failure(Misbehaviour.REFUSED)
-        if misbehaviour and misbehaviour is not Misbehaviour.SILENT:
-            return self.failure(misbehaviour)
-        return replace(self.accept(account, request), silent=misbehaviour is Misbehaviour.SILENT)
+            return self.failure(InjectedFault.REFUSED)
+        if fault and fault is not InjectedFault.SILENT:
+            return self.failure(fault)
+        return replace(self.accept(account, request), silent=fault is InjectedFault.SILENT)

@@ -1,7 +1,7 @@
 """Messenger's side: webhooks as Meta composes them, and what its send route says.
 
     item = text("1234567890", "5678", "Hello")
-    wire.signed_by_meta(payload("1234567890", item), app_secret)
+    meta.signed_by_meta(payload("1234567890", item), app_secret)
 
 `page` is the page's id, `person` the id under which the page knows somebody; `at` milliseconds since 1970, now unless
 given.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class SimulatedPerson:
     """Somebody who writes. `shows_phone` is False for one whom WhatsApp names by a business-scoped user id alone."""
 
     number: int
@@ -20,15 +20,15 @@ class Person:
 
 
 PEOPLE = (
-    Person(1, "Ana Flores"),
-    Person(2, "Ben Okafor"),
-    Person(3, "Chloé Martin"),
-    Person(4, "Dinesh Rao"),
-    Person(5, "Elif Kaya"),
-    Person(6, "Finn (hides the number)", shows_phone=False),
+    SimulatedPerson(1, "Ana Flores"),
+    SimulatedPerson(2, "Ben Okafor"),
+    SimulatedPerson(3, "Chloé Martin"),
+    SimulatedPerson(4, "Dinesh Rao"),
+    SimulatedPerson(5, "Elif Kaya"),
+    SimulatedPerson(6, "Finn (hides the number)", shows_phone=False),
 )
 
 
-def person(number: int) -> Person | None:
+def person(number: int) -> SimulatedPerson | None:
     """Who has this number, None if nobody."""
     return next((each for each in PEOPLE if each.number == number), None)

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl, urlencode
 from uuid import uuid4
 
+FORM = "application/x-www-form-urlencoded"
+
 Form = dict[str, str]
 
 
@@ -131,7 +133,7 @@ def signed(
         f"X-Plivo-Signature-{version}": base64.b64encode(digest).decode(),
         f"X-Plivo-Signature-{version[-2:]}-Nonce": nonce,
     }
-    return body, headers | ({} if method == "GET" else {"Content-Type": "application/x-www-form-urlencoded"})
+    return body, headers | ({} if method == "GET" else {"Content-Type": FORM})
 
 
 # --- its API ----------------------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ from channels_out import registry
 from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
-from channels_out.simulators.messenger_end import MessengerSimulator
-from channels_out.simulators.orb_end import OrbSimulator
-from channels_out.simulators.plivo_end import PlivoSmsSimulator, PlivoVoiceSimulator
+from channels_out.simulators.messenger_simulator import MessengerSimulator
+from channels_out.simulators.orb_simulator import OrbSimulator
+from channels_out.simulators.plivo_simulator import PlivoSmsSimulator, PlivoVoiceSimulator
 from channels_out.simulators.sandbox import SandboxSimulator
-from channels_out.simulators.whatsapp_end import Dialog360Simulator, WhatsAppSimulator
+from channels_out.simulators.whatsapp_simulator import Dialog360Simulator, WhatsAppSimulator
 
 _WRITTEN: tuple[Simulator, ...] = (
     WhatsAppSimulator(),

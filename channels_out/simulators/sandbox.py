@@ -8,8 +8,14 @@ from datetime import datetime
 
 from channels_out.contract import Account, InboundRequest
 from channels_out.kinds import Channel
-from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said, Simulator, Webhook
-from channels_out.simulators.people import Person
+from channels_out.simulators.contract import (
+    InjectedFault,
+    SimulatedMessage,
+    SimulatedResponse,
+    Simulator,
+    UnsignedWebhook,
+)
+from channels_out.simulators.people import SimulatedPerson
 
 
 class SandboxSimulator(Simulator):
@@ -17,7 +23,7 @@ class SandboxSimulator(Simulator):
 
     provider = "sandbox"
     receipts = ()
-    misbehaviours = ()
+    faults = ()
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -26,7 +32,7 @@ class SandboxSimulator(Simulator):
         """A sandbox needs nothing."""
         return "sandbox", {}
 
-    def address_of(self, person: Person) -> str:
+    def address_of(self, person: SimulatedPerson) -> str:
         """The program's own id for the person."""
         return f"simulated-{person.number}"
 
@@ -34,7 +40,7 @@ class SandboxSimulator(Simulator):
         """The program's own id for the message."""
         return f"simulated.{secrets.token_hex(8)}"
 
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """Convo's own JSON."""
         content = {
             "client_id": account.credentials.get("client_id", ""),
@@ -45,9 +51,9 @@ class SandboxSimulator(Simulator):
             "message_id": said.message_id,
         }
         body = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
-        return Webhook(f"/webhooks/{self.channel}/inbound", body)
+        return UnsignedWebhook(f"/webhooks/{self.channel}/inbound", body)
 
-    def signed(self, account: Account, webhook: Webhook, url: str, at: datetime) -> dict[str, str]:
+    def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
         """By the API key."""
         return {"X-Service-API-Key": account.credentials.get("api_key", "")}
 
@@ -59,10 +65,10 @@ class SandboxSimulator(Simulator):
         """Nothing is."""
         return False
 
-    def accept(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Nothing is."""
-        return self.failure(Misbehaviour.REFUSED)
+        return self.failure(InjectedFault.REFUSED)
 
-    def failure(self, misbehaviour: Misbehaviour) -> ProviderAnswer:
+    def failure(self, fault: InjectedFault) -> SimulatedResponse:
         """There is nobody."""
-        return ProviderAnswer(404)
+        return SimulatedResponse(404)

@@ -2,7 +2,7 @@
 
     message = text("Hello", sender="51999999999")
     body = payload("1234567890", messages=[message], contacts=[contact("51999999999", "Ana")])
-    wire.signed_by_meta(body, app_secret)
+    meta.signed_by_meta(body, app_secret)
 
 Ids of people are digits (a phone number) or a business-scoped user id such as "PE.1234".
 """

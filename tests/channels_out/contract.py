@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from channels_out import http, registry
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
-from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.splitting import UNITS
 from tests.fakes.server import FakeServer, Fault
@@ -78,7 +78,7 @@ def check(event: Event) -> None:
         assert 0 < len(event.provider_message_id) <= 255
         assert event.status in ReceiptStatus
         assert storable([event.provider_message_id, event.our_message_id, event.code, event.reason])
-    elif isinstance(event, ReachedUntil):
+    elif isinstance(event, WatermarkReceipt):
         assert event.account
         assert 0 < len(event.sender) <= 255
         assert event.status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)

@@ -9,7 +9,7 @@ import pytest
 
 from channels_out import registry
 from channels_out.adapters.dialog360 import Dialog360Adapter
-from channels_out.contract import Account, Adapter, BeingAnswered, InboundRequest, OutboundMessage
+from channels_out.contract import Account, Adapter, InboundReference, InboundRequest, OutboundMessage
 from channels_out.errors import SendError
 from channels_out.events import Event, InboundMessage, Receipt, Unhandled
 from channels_out.kinds import AddressKind
@@ -99,7 +99,7 @@ def test_it_sends_metas_content_with_its_own_key(provider: FakeDialog360) -> Non
 
 
 def test_it_marks_as_read(provider: FakeDialog360) -> None:
-    ADAPTER.mark_read(account(provider), BeingAnswered("wamid.in1", "51999999999"), typing=True)
+    ADAPTER.mark_read(account(provider), InboundReference("wamid.in1", "51999999999"), typing=True)
     assert [mark["message_id"] for mark in provider.marked] == ["wamid.in1"]
 
 

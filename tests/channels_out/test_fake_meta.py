@@ -14,7 +14,7 @@ import requests
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import Account, InboundRequest
 from channels_out.events import InboundMessage, Receipt
-from tests.fakes.meta import FakeMeta, Sent, Webhook
+from tests.fakes.meta import FakeMeta, Sent, SignedWebhook
 
 ROOT = Path(__file__).parent.parent.parent
 GOOD = {"messaging_product": "whatsapp", "to": "51999999999", "type": "text", "text": {"body": "Hello"}}
@@ -55,7 +55,7 @@ def test_it_knows_one_token_and_one_number() -> None:
         assert len(meta.sent) == 1
 
 
-def received(webhook: Webhook) -> Any:
+def received(webhook: SignedWebhook) -> Any:
     headers = {name.lower(): value for name, value in webhook.headers.items()}
     request = InboundRequest("POST", "https://convo.example/", headers, {}, webhook.body)
     WhatsAppAdapter().verify(request, Account("1234567890", {"app_secret": "secret"}))

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, cast
 from channels_out.adapters import meta
 from channels_out.adapters.messenger import MessengerAdapter
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
-from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
 from channels_out.kinds import AddressKind
 from channels_out.simulators import messenger
-from channels_out.simulators.wire import meta_json
+from channels_out.simulators.meta import meta_json
 from tests.channels_out.contract import SendContract, WebhookContract
 from tests.channels_out.test_whatsapp_contract import TestWhatsAppContract as WhatsAppContract
 from tests.fakes.messenger import FakeMessenger
@@ -40,7 +40,7 @@ EVERYTHING: list[Any] = [
 ]
 TYPES: list[type[Event]] = [
     *[InboundMessage] * 5,
-    *(Receipt, Unhandled, Receipt, Receipt, ReachedUntil, ReachedUntil),
+    *(Receipt, Unhandled, Receipt, Receipt, WatermarkReceipt, WatermarkReceipt),
     *[Unhandled] * 4,
 ]
 

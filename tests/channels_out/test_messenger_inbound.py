@@ -11,7 +11,7 @@ import pytest
 from channels_out.adapters.messenger import MessengerAdapter
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
-from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Sender, Unhandled
+from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled, WatermarkReceipt
 from channels_out.kinds import AddressKind, ReceiptStatus
 from channels_out.simulators import messenger
 from channels_out.simulators.messenger import attachment
@@ -198,7 +198,9 @@ def test_deliveries_name_messages_or_a_time() -> None:
     named = read(messenger.delivery(PAGE, ANA, mids=["m_1", "m_2", "m_1"], watermark=AT))
     assert named == [Receipt(PAGE, mid, ReceiptStatus.DELIVERED, occurred_at=THEN) for mid in ("m_1", "m_2")]
     until = read(messenger.delivery(PAGE, ANA, watermark=AT), messenger.read(PAGE, ANA, watermark=AT // 1000))
-    assert until == [ReachedUntil(PAGE, ANA, status, THEN) for status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)]
+    assert until == [
+        WatermarkReceipt(PAGE, ANA, status, THEN) for status in (ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from channels_out.adapters.messenger import MessengerAdapter
-from channels_out.contract import Account, BeingAnswered, OutboundMessage
+from channels_out.contract import Account, InboundReference, OutboundMessage
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind
-from channels_out.simulators.wire import graph_error
+from channels_out.simulators.meta import graph_error
 from tests.fakes.messenger import PAGE, PERSON, FakeMessenger
 from tests.fakes.server import Fault
 
@@ -114,11 +114,11 @@ def test_messengers_own_words_go_nowhere(provider: FakeMessenger) -> None:
 
 def test_it_marks_as_seen_and_shows_that_it_writes(provider: FakeMessenger) -> None:
     for typing in (True, False):
-        ADAPTER.mark_read(account(provider), BeingAnswered("m_in1", PERSON), typing=typing)
+        ADAPTER.mark_read(account(provider), InboundReference("m_in1", PERSON), typing=typing)
     assert provider.actions == [(PERSON, "mark_seen"), (PERSON, "typing_on"), (PERSON, "mark_seen")]
     provider.error_next(100)
     with pytest.raises(SendError):
-        ADAPTER.mark_read(account(provider), BeingAnswered("m_in1", PERSON), typing=False)
+        ADAPTER.mark_read(account(provider), InboundReference("m_in1", PERSON), typing=False)
 
 
 def test_its_credentials_can_be_checked(provider: FakeMessenger) -> None:

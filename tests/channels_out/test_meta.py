@@ -6,14 +6,14 @@ import pytest
 
 from channels_out.adapters import meta
 from channels_out.adapters.whatsapp import WhatsAppAdapter
-from channels_out.contract import Account, Answer, InboundRequest
+from channels_out.contract import Account, InboundRequest, WebhookResponse
 from tests.fakes.meta import FakeMeta
 
 ACCOUNTS = [Account("1", {"verify_token": "one"}), Account("2"), Account("3", {"verify_token": "drei-ü"})]
 GOOD = {"hub.mode": "subscribe", "hub.challenge": "1158201444", "hub.verify_token": "one"}
 
 
-def handshake(query: dict[str, str], accounts: list[Account] = ACCOUNTS) -> Answer | None:
+def handshake(query: dict[str, str], accounts: list[Account] = ACCOUNTS) -> WebhookResponse | None:
     return WhatsAppAdapter().handshake(InboundRequest("GET", "https://convo.example/", {}, query, b""), accounts)
 
 
@@ -32,7 +32,7 @@ def test_the_fakes_signature_is_ours() -> None:
 @pytest.mark.parametrize("token", ["one", "drei-ü"])
 def test_the_handshake_gives_the_challenge_back(token: str) -> None:
     answer = handshake(GOOD | {"hub.verify_token": token})
-    assert answer == Answer(200, "text/plain", "1158201444")
+    assert answer == WebhookResponse(200, "text/plain", "1158201444")
 
 
 @pytest.mark.parametrize(

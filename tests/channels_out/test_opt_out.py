@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from channels_out.kinds import Channel
-from channels_out.opt_out import CONFIRMED, HEEDED, wish_of
+from channels_out.opt_out import CONFIRMED_CHANNELS, OPT_OUT_CHANNELS, consent_change_in
 
 
 @pytest.mark.parametrize(
@@ -14,16 +14,16 @@ from channels_out.opt_out import CONFIRMED, HEEDED, wish_of
      "Baja", "darme  de baja", "pare", "stopp", "Стоп", "توقف", "ايقاف", "停止", "退订", "रोकें", "durdur"],
 )  # fmt: skip
 def test_words_that_stop(text: str) -> None:
-    for channel in HEEDED:
-        wish = wish_of(channel, text)
+    for channel in OPT_OUT_CHANNELS:
+        wish = consent_change_in(channel, text)
         assert wish
         assert wish.stop
 
 
 @pytest.mark.parametrize("text", ["START", "unstop", "Iniciar", "ALTA", "Старт", "démarrer", "ابدأ", "开始"])
 def test_words_that_start(text: str) -> None:
-    for channel in HEEDED:
-        wish = wish_of(channel, text)
+    for channel in OPT_OUT_CHANNELS:
+        wish = consent_change_in(channel, text)
         assert wish
         assert not wish.stop
 
@@ -33,38 +33,38 @@ def test_words_that_start(text: str) -> None:
     ["please stop calling me", "Where is the bus stop?", "stop it", "", " ", "...", "👍", "no", "yes", "s t o p"],
 )
 def test_a_sentence_is_no_wish(text: str) -> None:
-    assert all(wish_of(channel, text) is None for channel in Channel)
+    assert all(consent_change_in(channel, text) is None for channel in Channel)
 
 
 def test_what_carriers_take_for_stop_counts_on_sms_alone() -> None:
     for text in ("cancel", "END", "Quit"):
-        assert [str(channel) for channel in Channel if wish_of(channel, text)] == ["sms"]
+        assert [str(channel) for channel in Channel if consent_change_in(channel, text)] == ["sms"]
 
 
 def test_calls_devices_and_the_web_have_no_such_words() -> None:
-    assert {channel for channel in Channel if wish_of(channel, "stop")} == HEEDED
-    assert not HEEDED & {Channel.VOICE, Channel.ORB, Channel.WEB}
+    assert {channel for channel in Channel if consent_change_in(channel, "stop")} == OPT_OUT_CHANNELS
+    assert not OPT_OUT_CHANNELS & {Channel.VOICE, Channel.ORB, Channel.WEB}
 
 
 def test_what_the_provider_took_it_for_counts_whatever_the_words() -> None:
-    wish = wish_of("sms", "Leave me alone", "optout")
+    wish = consent_change_in("sms", "Leave me alone", "optout")
     assert wish
     assert wish.stop
     assert wish.confirmation("sms", "Shop") == "", "the provider has confirmed it"
-    back = wish_of("sms", "ok", "optin")
+    back = consent_change_in("sms", "ok", "optin")
     assert back
     assert not back.stop
-    assert wish_of("sms", "help", "help") is None
+    assert consent_change_in("sms", "help", "help") is None
 
 
 def test_sms_is_confirmed_in_the_language_of_the_word() -> None:
-    assert {"sms"} == CONFIRMED
-    wish = wish_of("sms", "baja")
+    assert {"sms"} == CONFIRMED_CHANNELS
+    wish = consent_change_in("sms", "baja")
     assert wish
     assert wish.confirmation("sms", "Shop {x}") == (
         "No recibirá más mensajes de Shop {x}. Responda START para recibirlos de nuevo."
     )
-    other = wish_of("sms", "стоп")
+    other = consent_change_in("sms", "стоп")
     assert other
     assert other.confirmation("sms", "Shop").startswith("You will get no more messages from Shop.")
     assert wish.confirmation("whatsapp", "Shop") == ""

@@ -16,7 +16,7 @@ from plivo import plivoxml
 
 from channels_out.adapters import plivo
 from channels_out.adapters.plivo_voice import MOST_SPOKEN, PlivoVoiceAdapter
-from channels_out.calls import Call, CallEvent, Instruction, Then
+from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
 from channels_out.events import Event, Unhandled
@@ -96,10 +96,10 @@ class TestPlivoVoiceContract(WebhookContract):
         with pytest.raises(SendError) as caught:
             ADAPTER.send(account, OutboundMessage("m", "51999999999", AddressKind.PHONE, "Hello"))
         assert (caught.value.code, caught.value.retryable) == ("not_supported", False)
-        assert ADAPTER.is_collected
+        assert ADAPTER.fetches_replies
 
 
-def check_call(call: Call) -> None:
+def check_call(call: CallRequest) -> None:
     assert call.account
     assert 0 < len(call.call_id) <= 200
     assert 0 < len(call.caller.address) <= 200
@@ -108,7 +108,7 @@ def check_call(call: Call) -> None:
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
-def call_of(form: Mapping[str, str], query: str = "") -> Call:
+def call_of(form: Mapping[str, str], query: str = "") -> CallRequest:
     call = ADAPTER.call(request(form, query))
     check_call(call)
     return call
@@ -202,7 +202,7 @@ def test_listening_is_what_the_published_package_writes() -> None:
         redirect=True,
     ).add(plivoxml.SpeakElement(said, voice="Polly.Mia", language="es-MX"))
     theirs = plivoxml.ResponseElement().add(asked).add(plivoxml.RedirectElement(address, method="POST"))
-    ours = xml(Instruction(Then.LISTEN, (said,), turn=2, again=1, language="es-MX", voice="Polly.Mia"))
+    ours = xml(Instruction(NextAction.LISTEN, (said,), turn=2, again=1, language="es-MX", voice="Polly.Mia"))
     assert ET.canonicalize(ours) == ET.canonicalize(theirs.to_string(pretty=False))
 
 
@@ -214,7 +214,7 @@ def test_waiting_is_what_the_published_package_writes() -> None:
         .add(plivoxml.WaitElement(length=1))
         .add(plivoxml.RedirectElement(address, method="POST"))
     )
-    ours = xml(Instruction(Then.WAIT, ("One moment",), turn=2, waited=3))
+    ours = xml(Instruction(NextAction.WAIT, ("One moment",), turn=2, waited=3))
     assert ET.canonicalize(ours) == ET.canonicalize(theirs.to_string(pretty=False))
 
 
@@ -224,12 +224,14 @@ def test_hanging_up_is_what_the_published_package_writes() -> None:
         .add(plivoxml.SpeakElement("Bye", voice="WOMAN", language="en-US"))
         .add(plivoxml.HangupElement())
     )
-    assert ET.canonicalize(xml(Instruction(Then.HANG_UP, ("Bye",)))) == ET.canonicalize(theirs.to_string(pretty=False))
+    assert ET.canonicalize(xml(Instruction(NextAction.HANG_UP, ("Bye",)))) == ET.canonicalize(
+        theirs.to_string(pretty=False)
+    )
 
 
 @settings(max_examples=150, deadline=None)
-@given(words=st.lists(st.text(max_size=200), max_size=3), then=st.sampled_from(Then))
-def test_case_11_no_words_make_bad_xml(words: list[str], then: Then) -> None:
+@given(words=st.lists(st.text(max_size=200), max_size=3), then=st.sampled_from(NextAction))
+def test_case_11_no_words_make_bad_xml(words: list[str], then: NextAction) -> None:
     root = ET.fromstring(xml(Instruction(then, tuple(words), turn=1)))
     assert root.tag == "Response"
     assert {element.tag for element in root.iter()} <= {
@@ -238,23 +240,27 @@ def test_case_11_no_words_make_bad_xml(words: list[str], then: Then) -> None:
 
 
 def test_case_11_control_characters_and_surrogates_are_not_spoken() -> None:
-    body = xml(Instruction(Then.HANG_UP, ("a\x00b\x07c\ud83dd\ufffee\t👨‍👩‍👧 مرحبا</Speak><Hangup/>", "\x01", "")))
+    body = xml(
+        Instruction(NextAction.HANG_UP, ("a\x00b\x07c\ud83dd\ufffee\t👨‍👩‍👧 مرحبا</Speak><Hangup/>", "\x01", ""))
+    )
     [spoken] = ET.fromstring(body).findall("Speak")
     assert spoken.text == "abcde\t👨‍👩‍👧 مرحبا</Speak><Hangup/>"
 
 
 def test_case_14_long_words_are_several_speaks_and_never_too_much() -> None:
     text = "A sentence that goes on. " * 200
-    spoken = [element.text or "" for element in ET.fromstring(xml(Instruction(Then.HANG_UP, (text,)))).findall("Speak")]
+    spoken = [
+        element.text or "" for element in ET.fromstring(xml(Instruction(NextAction.HANG_UP, (text,)))).findall("Speak")
+    ]
     assert len(spoken) > 1
     assert all(len(part) <= 3000 for part in spoken)
     assert "".join(spoken).strip() == text.strip()
-    root = ET.fromstring(xml(Instruction(Then.HANG_UP, ("é" * 500_000,))))
+    root = ET.fromstring(xml(Instruction(NextAction.HANG_UP, ("é" * 500_000,))))
     assert 0 < sum(len((element.text or "").encode()) for element in root.findall("Speak")) <= MOST_SPOKEN
 
 
 def test_the_address_stays_ours_and_is_absolute() -> None:
-    root = ET.fromstring(xml(Instruction(Then.LISTEN, ("Hi",), turn=1)))
+    root = ET.fromstring(xml(Instruction(NextAction.LISTEN, ("Hi",), turn=1)))
     asked, redirect = root.find("GetInput"), root.find("Redirect")
     assert asked is not None
     assert redirect is not None

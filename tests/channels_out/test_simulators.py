@@ -11,15 +11,15 @@ import pytest
 
 from channels_out import registry
 from channels_out.adapters.sandbox import SandboxAdapter
-from channels_out.calls import Call, CallEvent, Instruction, Then, VoiceAdapter
+from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction, VoiceAdapter
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
-from channels_out.events import InboundMessage, ReachedUntil, Receipt
+from channels_out.events import InboundMessage, Receipt, WatermarkReceipt
 from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind, ReceiptStatus
-from channels_out.simulators.contract import Misbehaviour, Said, Simulator, Webhook
+from channels_out.simulators.contract import InjectedFault, SimulatedMessage, Simulator, UnsignedWebhook
 from channels_out.simulators.people import PEOPLE, person
-from channels_out.simulators.plivo_end import PlivoVoiceSimulator
+from channels_out.simulators.plivo_simulator import PlivoVoiceSimulator
 from channels_out.simulators.registry import SIMULATORS
 from tests.fakes.simulated import SimulatedProvider
 
@@ -46,7 +46,7 @@ def fresh(simulator: Simulator) -> Account:
 
 
 def arrived(
-    simulator: Simulator, account: Account, webhook: Webhook, *, signer: Account | None = None
+    simulator: Simulator, account: Account, webhook: UnsignedWebhook, *, signer: Account | None = None
 ) -> InboundRequest:
     """The webhook as our door gets it."""
     url = HOST + webhook.path
@@ -55,8 +55,8 @@ def arrived(
     return InboundRequest(webhook.method, url, headers, dict(parse_qsl(urlsplit(url).query)), webhook.body)
 
 
-def message(simulator: Simulator, account: Account, text: str = "Hello", at: datetime = AT) -> Webhook:
-    return simulator.message(account, ANA, Said(text, simulator.new_message_id(), at))
+def message(simulator: Simulator, account: Account, text: str = "Hello", at: datetime = AT) -> UnsignedWebhook:
+    return simulator.message(account, ANA, SimulatedMessage(text, simulator.new_message_id(), at))
 
 
 @pytest.fixture(params=BY_MESSAGE, ids=named)
@@ -131,18 +131,18 @@ def test_a_send_is_taken_and_each_of_its_receipts_is_understood(simulator, provi
         assert adapter.recognises(request)
         adapter.verify(request, provider.account)
         events = adapter.parse(request)
-        told = [event for event in events if isinstance(event, Receipt | ReachedUntil)]
+        told = [event for event in events if isinstance(event, Receipt | WatermarkReceipt)]
         assert status in {event.status for event in told}
         assert {event.provider_message_id for event in told if isinstance(event, Receipt)} <= {taken.message_id}
     assert result.provider_message_id == taken.message_id
 
 
-@pytest.mark.parametrize("misbehaviour", list(Misbehaviour))
-def test_what_goes_wrong_at_the_provider_is_what_the_adapter_says(simulator, provider, misbehaviour):
-    if misbehaviour not in simulator.misbehaviours:
+@pytest.mark.parametrize("fault", list(InjectedFault))
+def test_what_goes_wrong_at_the_provider_is_what_the_adapter_says(simulator, provider, fault):
+    if fault not in simulator.faults:
         pytest.skip(f"{simulator.provider} does not go wrong like that")
     provider.account = replace(provider.account, timeout=(2.0, 0.3))
-    provider.misbehave(misbehaviour)
+    provider.inject(fault)
     with pytest.raises(SendError) as caught:
         adapter_of(simulator).send(provider.account, outbound(simulator))
     error = caught.value
@@ -150,14 +150,14 @@ def test_what_goes_wrong_at_the_provider_is_what_the_adapter_says(simulator, pro
     assert (
         told
         == {
-            Misbehaviour.THROTTLED: (True, True, False, False),
-            Misbehaviour.ERROR: (True, False, False, False),
-            Misbehaviour.SILENT: (False, False, True, False),
-            Misbehaviour.UNDELIVERABLE: (False, False, False, False),
-            Misbehaviour.REFUSED: (False, False, False, True),
-        }[misbehaviour]
+            InjectedFault.THROTTLED: (True, True, False, False),
+            InjectedFault.ERROR: (True, False, False, False),
+            InjectedFault.SILENT: (False, False, True, False),
+            InjectedFault.UNDELIVERABLE: (False, False, False, False),
+            InjectedFault.REFUSED: (False, False, False, True),
+        }[fault]
     )
-    assert len(provider.taken) == (misbehaviour is Misbehaviour.SILENT)
+    assert len(provider.taken) == (fault is InjectedFault.SILENT)
 
 
 def test_wrong_credentials_are_refused(simulator, provider):
@@ -176,7 +176,7 @@ def test_a_late_message_says_when_it_was_written(simulator):
 def test_whatsapp_names_somebody_who_hides_the_number_by_a_user_id():
     [whatsapp] = [each for each in SIMULATORS if each.provider == "whatsapp"]
     account, finn = fresh(whatsapp), PEOPLE[-1]
-    webhook = whatsapp.message(account, finn, Said("Hello", whatsapp.new_message_id(), AT))
+    webhook = whatsapp.message(account, finn, SimulatedMessage("Hello", whatsapp.new_message_id(), AT))
     [event] = adapter_of(whatsapp).parse(arrived(whatsapp, account, webhook))
     assert (event.sender.kind, event.sender.address, event.sender.phone) == (
         AddressKind.BSUID,
@@ -196,7 +196,7 @@ def voice() -> PlivoVoiceSimulator:
     return PlivoVoiceSimulator()
 
 
-def told(voice: PlivoVoiceSimulator, account: Account, webhook: Webhook) -> Call:
+def told(voice: PlivoVoiceSimulator, account: Account, webhook: UnsignedWebhook) -> CallRequest:
     request = arrived(voice, account, webhook)
     adapter = adapter_of(voice)
     assert isinstance(adapter, VoiceAdapter)
@@ -211,7 +211,7 @@ def test_a_call_its_turns_and_its_end_are_understood(voice):
     began = told(voice, account, voice.call(account, ANA, call_id))
     assert (began.event, began.call_id, began.caller.address) == (CallEvent.BEGAN, call_id, ANA.phone)
     path = "/webhooks/voice/inbound?turn=1"
-    said = voice.message(account, ANA, Said("Where is my parcel? & <b>", call_id, AT, call_id, path))
+    said = voice.message(account, ANA, SimulatedMessage("Where is my parcel? & <b>", call_id, AT, call_id, path))
     turn = told(voice, account, said)
     assert (turn.event, turn.turn, turn.words) == (CallEvent.HEARD, 1, "Where is my parcel? & <b>")
     silent = told(voice, account, voice.continuation(account, ANA, call_id, path))
@@ -219,7 +219,7 @@ def test_a_call_its_turns_and_its_end_are_understood(voice):
     assert told(voice, account, voice.hang_up(account, ANA, call_id)).event == CallEvent.ENDED
 
 
-@pytest.mark.parametrize("then", list(Then))
+@pytest.mark.parametrize("then", list(NextAction))
 def test_what_a_caller_hears_is_what_we_told_the_provider(voice, then):
     adapter = adapter_of(voice)
     assert isinstance(adapter, VoiceAdapter)
@@ -227,9 +227,9 @@ def test_what_a_caller_hears_is_what_we_told_the_provider(voice, then):
     answer = adapter.instruct(instruction, HOST)
     heard = voice.heard(HttpAnswer(answer.status, {}, answer.body.encode()))
     assert heard.text == "One & <two>"
-    assert (heard.at_once, heard.over) == (then is Then.WAIT, then is Then.HANG_UP)
+    assert (heard.at_once, heard.over) == (then is NextAction.WAIT, then is NextAction.HANG_UP)
     assert heard.path == ("" if heard.over else "/webhooks/voice/inbound?turn=3")
-    assert bool(heard.silence) == (then is Then.LISTEN)
+    assert bool(heard.silence) == (then is NextAction.LISTEN)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html/>", b"<Response>", b"\xff", b'<?xml version="1.0"?><Response/>'])

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from channels_out.simulators.wire import Webhook, posted_by_dialog360
+from channels_out.simulators.meta import SignedWebhook, posted_by_dialog360
 from tests.fakes.meta import FakeMeta
 from tests.fakes.server import Received, Reply
 
@@ -44,6 +44,6 @@ class FakeDialog360(FakeMeta):
             return Reply(404, {"error": "Not found"})
         return self.take(request.json())
 
-    def signed(self, payload: Any) -> Webhook:
+    def signed(self, payload: Any) -> SignedWebhook:
         """Any payload, as 360dialog posts it."""
         return posted_by_dialog360(payload, self.webhook_secret)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from channels_out.simulators import messenger
-from channels_out.simulators.wire import Webhook, graph_error, signed_by_meta
+from channels_out.simulators.meta import SignedWebhook, graph_error, signed_by_meta
 from tests.fakes.meta import VERSION
 from tests.fakes.server import FakeServer, Fault, Received, Reply
 
@@ -91,18 +91,18 @@ class FakeMessenger(FakeServer):
 
     # --- webhooks
 
-    def webhook(self, *items: Mapping[str, Any], key: str = "messaging") -> Webhook:
+    def webhook(self, *items: Mapping[str, Any], key: str = "messaging") -> SignedWebhook:
         """What happened on this page."""
         return self.signed(messenger.payload(self.page, *items, key=key))
 
-    def text_webhook(self, words: str, *, sender: str = PERSON, mid: str = "") -> Webhook:
+    def text_webhook(self, words: str, *, sender: str = PERSON, mid: str = "") -> SignedWebhook:
         """A person's text."""
         return self.webhook(messenger.text(self.page, sender, words, mid=mid))
 
-    def echo_webhook(self, sent: Sent) -> Webhook:
+    def echo_webhook(self, sent: Sent) -> SignedWebhook:
         """The echo of a message that it accepted."""
         return self.webhook(messenger.echo(self.page, sent.to, sent.text, mid=sent.mid, metadata=sent.our_message_id))
 
-    def signed(self, payload: Any) -> Webhook:
+    def signed(self, payload: Any) -> SignedWebhook:
         """Any payload, as Meta writes and signs it."""
         return signed_by_meta(payload, self.app_secret)

@@ -43,8 +43,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from channels_out.simulators import whatsapp
+from channels_out.simulators.meta import SignedWebhook, graph_error, signed_by_meta
 from channels_out.simulators.whatsapp import new_wamid
-from channels_out.simulators.wire import Webhook, graph_error, signed_by_meta
 from tests.fakes.server import FakeServer, Fault, Received, Reply
 
 VERSION = "v25.0"
@@ -164,14 +164,14 @@ class FakeMeta(FakeServer):
         name: str = "Ana",
         message_id: str = "",
         timestamp: float | None = None,
-    ) -> Webhook:
+    ) -> SignedWebhook:
         """A person's text. `message_id` is a fresh wamid unless given; `timestamp` is now, in seconds."""
         message = whatsapp.text(text, sender=sender, message_id=message_id, timestamp=timestamp)
         return self.webhook(messages=[message], contacts=[whatsapp.contact(sender, name)])
 
     def status_webhook(
         self, message: Sent, status: str, *, error: int | None = None, timestamp: float | None = None
-    ) -> Webhook:
+    ) -> SignedWebhook:
         """What became of a message: sent, delivered, read, failed (with a code), played."""
         about = {"recipient": message.to, "our_message_id": message.our_message_id}
         return self.webhook(
@@ -184,12 +184,12 @@ class FakeMeta(FakeServer):
         messages: Sequence[Mapping[str, Any]] = (),
         statuses: Sequence[Mapping[str, Any]] = (),
         contacts: Sequence[Mapping[str, Any]] = (),
-    ) -> Webhook:
+    ) -> SignedWebhook:
         """Messages and statuses of this number."""
         batches = {"messages": messages, "statuses": statuses, "contacts": contacts}
         return self.signed(whatsapp.payload(self.phone_number_id, **batches))
 
-    def signed(self, payload: Any) -> Webhook:
+    def signed(self, payload: Any) -> SignedWebhook:
         """Any payload, as Meta writes and signs it."""
         return signed_by_meta(payload, self.app_secret)
 

@@ -4,7 +4,7 @@
         adapter.send(provider.account, message)
         provider.taken[0].text
 
-Beside the server's own faults it misbehaves as it is told: `provider.misbehave(Misbehaviour.THROTTLED)`.
+Beside the server's own faults it has those of the simulator: `provider.inject(InjectedFault.THROTTLED)`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 
 from channels_out.contract import Account, InboundRequest
-from channels_out.simulators.contract import Misbehaviour, Simulator, Taken
+from channels_out.simulators.contract import AcceptedMessage, InjectedFault, Simulator
 from tests.fakes.server import FakeServer, Received, Reply
 
 
@@ -21,24 +21,24 @@ class SimulatedProvider(FakeServer):
 
     def __init__(self, simulator: Simulator, account: Account | None = None) -> None:
         self.simulator = simulator
-        self.taken: list[Taken] = []
-        self._misbehaviours: deque[Misbehaviour] = deque()
+        self.taken: list[AcceptedMessage] = []
+        self._injected: deque[InjectedFault] = deque()
         super().__init__()
         address, credentials = simulator.new_account()
         made = Account(address, credentials, base_url=self.url, timeout=(2.0, 2.0), private_networks=("127.0.0.0/8",))
         self.account = account or made
 
-    def misbehave(self, misbehaviour: Misbehaviour) -> None:
-        """The next request goes wrong like that."""
+    def inject(self, fault: InjectedFault) -> None:
+        """Let the next request fail with this fault."""
         with self.lock:
-            self._misbehaviours.append(misbehaviour)
+            self._injected.append(fault)
 
     def handle(self, request: Received) -> Reply:
         """Answer as the simulator does."""
         with self.lock:
-            misbehaviour = self._misbehaviours.popleft() if self._misbehaviours else None
+            fault = self._injected.popleft() if self._injected else None
         arrived = InboundRequest(request.method, request.path, request.headers, {}, request.body)
-        answer = self.simulator.answer(self.account, arrived, misbehaviour)
+        answer = self.simulator.answer(self.account, arrived, fault)
         if answer.taken:
             with self.lock:
                 self.taken.append(answer.taken)

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 from datetime import datetime
+from typing import ClassVar
 
 from channels_out.contract import Account, InboundRequest
 from channels_out.kinds import Channel, ReceiptStatus
 from channels_out.shapes import record, text
-from channels_out.simulators import messenger, meta_answers, wire
-from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said, Simulator, Taken, Webhook
-from channels_out.simulators.people import Person
-from channels_out.simulators.whatsapp_end import content_of
+from channels_out.simulators import messenger
+from channels_out.simulators.contract import AcceptedMessage, SimulatedMessage, SimulatedResponse, UnsignedWebhook
+from channels_out.simulators.meta import MetaSimulator, content_of, error_answer, meta_json
+from channels_out.simulators.people import SimulatedPerson
 
 _ROUTE = re.compile(r"/(?:v\d+\.\d+/)?(?P<page>[^/?]+)(?P<messages>/messages)?(?:\?.*)?")
 
 
-class MessengerSimulator(Simulator):
+class MessengerSimulator(MetaSimulator):
     """One page of one Meta app. That it took a message it tells by an echo; it reports no failures."""
 
     provider = "messenger"
     channel = Channel.MESSENGER
     receipts = (ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ)
     echoes = True
+    throttled_code = 613
+    undeliverable: ClassVar[SimulatedResponse] = error_answer(
+        400, 551, "This person isn't available right now", error_subcode=1545041
+    )
 
-    def new_account(self) -> tuple[str, dict[str, str]]:
-        """A page's id, and what one copies out of Meta's console."""
-        names = ("access_token", "app_secret", "verify_token")
-        return meta_answers.digits(15), {name: secrets.token_hex(16) for name in names}
-
-    def address_of(self, person: Person) -> str:
+    def address_of(self, person: SimulatedPerson) -> str:
         """The id under which the page knows the person."""
         return f"24000000000000{person.number:02}"
 
@@ -39,13 +38,13 @@ class MessengerSimulator(Simulator):
         """A mid."""
         return messenger.new_mid()
 
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """A text."""
         sender = self.address_of(person)
         item = messenger.text(account.address, sender, said.text, mid=said.message_id, at=_milliseconds(said.at))
         return self._webhook(account, item)
 
-    def receipt(self, account: Account, taken: Taken, status: ReceiptStatus, at: datetime) -> Webhook:
+    def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """An echo, with what we gave along; a delivery, by name; or the time until which all was read."""
         page, watermark = account.address, _milliseconds(at)
         if status is ReceiptStatus.SENT:
@@ -58,47 +57,34 @@ class MessengerSimulator(Simulator):
         item = messenger.delivery(page, taken.to, mids=[taken.message_id], watermark=watermark)
         return self._webhook(account, item)
 
-    def _webhook(self, account: Account, item: dict[str, object]) -> Webhook:
-        return Webhook("/webhooks/messenger/inbound", wire.meta_json(messenger.payload(account.address, item)))
-
-    def signed(self, account: Account, webhook: Webhook, url: str, at: datetime) -> dict[str, str]:
-        """By the Meta app's secret."""
-        return wire.meta_signature(webhook.body, account.secrets("app_secret")[0])
+    def _webhook(self, account: Account, item: dict[str, object]) -> UnsignedWebhook:
+        return UnsignedWebhook("/webhooks/messenger/inbound", meta_json(messenger.payload(account.address, item)))
 
     # --- the API
-
-    def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it has the access token."""
-        return meta_answers.has_token(account, request)
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
         """Whether it is a message, and no typing indicator or question."""
         return request.method == "POST" and not text(content_of(request), "sender_action")
 
-    def accept(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Take a message, or answer what the page is called."""
         route = _ROUTE.fullmatch(request.url)
         if route is None or (request.method, bool(route["messages"])) not in {("POST", True), ("GET", False)}:
-            return meta_answers.error(404, 2500, "Unknown path components")
+            return error_answer(404, 2500, "Unknown path components")
         if route["page"] != account.address:
-            return meta_answers.error(400, 100, f"Object with ID '{route['page']}' does not exist")
+            return error_answer(400, 100, f"Object with ID '{route['page']}' does not exist")
         if request.method == "GET":
-            return ProviderAnswer(body=json.dumps({"name": "Simulated page", "id": account.address}))
+            return SimulatedResponse(body=json.dumps({"name": "Simulated page", "id": account.address}))
         content = content_of(request)
         if problem := messenger.problem(content):
-            return meta_answers.error(400, 100, problem)
+            return error_answer(400, 100, problem)
         mid, said = messenger.new_mid(), record(content, "message")
-        answer = ProviderAnswer(body=json.dumps(messenger.accepted(content, mid)))
+        answer = SimulatedResponse(body=json.dumps(messenger.accepted(content, mid)))
         if not self.sends(account, request):
             return answer
         to = text(record(content, "recipient"), "id")
-        taken = Taken(mid, to, text(said, "text"), our_message_id=text(said, "metadata"))
-        return ProviderAnswer(body=answer.body, taken=taken)
-
-    def failure(self, misbehaviour: Misbehaviour) -> ProviderAnswer:
-        """As the Graph API says it."""
-        undeliverable = meta_answers.error(400, 551, "This person isn't available right now", error_subcode=1545041)
-        return meta_answers.failure(misbehaviour, throttled_as=613, undeliverable=undeliverable)
+        taken = AcceptedMessage(mid, to, text(said, "text"), our_message_id=text(said, "metadata"))
+        return SimulatedResponse(body=answer.body, taken=taken)
 
 
 def _milliseconds(at: datetime) -> int:

@@ -11,15 +11,22 @@ from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from channels_out.adapters import plivo
 from channels_out.contract import Account, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.http import HttpAnswer
 from channels_out.kinds import Channel, ReceiptStatus
 from channels_out.shapes import text
 from channels_out.simulators import plivo_payloads as payloads
-from channels_out.simulators.contract import Heard, Misbehaviour, ProviderAnswer, Said, Simulator, Taken, Webhook
-from channels_out.simulators.people import Person
+from channels_out.simulators.contract import (
+    AcceptedMessage,
+    InjectedFault,
+    SimulatedMessage,
+    SimulatedResponse,
+    Simulator,
+    SpokenInstruction,
+    UnsignedWebhook,
+)
+from channels_out.simulators.people import SimulatedPerson
 
 SMS_PATH = "/webhooks/sms/inbound"
 CALL_PATH = "/webhooks/voice/inbound"
@@ -28,16 +35,16 @@ HANG_UP_PATH = "/webhooks/voice/status"
 _ROUTE = re.compile(r"(?:/v1)?/Account/(?P<auth_id>[A-Za-z0-9]+)/(?P<resource>Message/)?")
 _STATUSES = {ReceiptStatus.DELIVERED: ("delivered", ""), ReceiptStatus.FAILED: ("undelivered", "50")}
 _REFUSALS = {
-    Misbehaviour.THROTTLED: (429, "too many requests"),
-    Misbehaviour.UNDELIVERABLE: (400, "dst parameter is invalid"),
-    Misbehaviour.REFUSED: (401, "authentication failed"),
+    InjectedFault.THROTTLED: (429, "too many requests"),
+    InjectedFault.UNDELIVERABLE: (400, "dst parameter is invalid"),
+    InjectedFault.REFUSED: (401, "authentication failed"),
 }
 
 
 class PlivoNumber(Simulator):
     """What Plivo's numbers share: the account, the signature and the API's manners."""
 
-    provider = plivo.PROVIDER
+    provider = "plivo"
 
     def new_account(self) -> tuple[str, dict[str, str]]:
         """A number that exists in fiction alone, and what one copies out of Plivo's console."""
@@ -45,7 +52,7 @@ class PlivoNumber(Simulator):
         auth_id = "MA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(18))
         return number, {"auth_id": auth_id, "auth_token": secrets.token_urlsafe(30)}
 
-    def address_of(self, person: Person) -> str:
+    def address_of(self, person: SimulatedPerson) -> str:
         """The phone number; Plivo hides none."""
         return person.phone
 
@@ -53,11 +60,11 @@ class PlivoNumber(Simulator):
         """A UUID."""
         return payloads.new_uuid()
 
-    def form(self, path: str, fields: payloads.Form) -> Webhook:
+    def form(self, path: str, fields: payloads.Form) -> UnsignedWebhook:
         """What Plivo posts to an address."""
-        return Webhook(path, urlencode(fields).encode(), plivo.FORM)
+        return UnsignedWebhook(path, urlencode(fields).encode(), payloads.FORM)
 
-    def signed(self, account: Account, webhook: Webhook, url: str, at: datetime) -> dict[str, str]:
+    def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
         """By the auth token, the third way."""
         fields = dict(parse_qsl(webhook.body.decode(), keep_blank_values=True))
         _, headers = payloads.signed(fields, url=url, token=account.secrets("auth_token")[0])
@@ -75,19 +82,19 @@ class PlivoNumber(Simulator):
         """Whether it is a message."""
         return request.method == "POST"
 
-    def accept(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Take a message, or answer what the account is called."""
         route = _ROUTE.fullmatch(request.url.partition("?")[0])
         if route is None or route["auth_id"] != account.credentials.get("auth_id"):
             return _error(404, "not found")
         if (request.method, route["resource"]) == ("GET", None):
             named = {"auth_id": route["auth_id"], "name": "Simulated account"}
-            return ProviderAnswer(body=json.dumps({"api_id": payloads.new_uuid(), **named}))
+            return SimulatedResponse(body=json.dumps({"api_id": payloads.new_uuid(), **named}))
         if (request.method, route["resource"]) != ("POST", "Message/"):
             return _error(404, "not found")
         return self.take(account, request)
 
-    def take(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def take(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """The answer to a message."""
         try:
             content = request.json()
@@ -95,21 +102,21 @@ class PlivoNumber(Simulator):
             content = None
         if problem := payloads.problem_of(content):
             return _error(400, problem)
-        taken = Taken(
+        taken = AcceptedMessage(
             message_id=payloads.new_uuid(),
             to=text(content, "dst"),
             text=text(content, "text"),
             report_to=_path(text(content, "url")),
         )
         told = {"message": "message(s) queued", "message_uuid": [taken.message_id]}
-        return ProviderAnswer(202, json.dumps({"api_id": payloads.new_uuid(), **told}), taken=taken)
+        return SimulatedResponse(202, json.dumps({"api_id": payloads.new_uuid(), **told}), taken=taken)
 
-    def failure(self, misbehaviour: Misbehaviour) -> ProviderAnswer:
+    def failure(self, fault: InjectedFault) -> SimulatedResponse:
         """As Plivo says it."""
-        status, sentence = _REFUSALS.get(misbehaviour, (500, "internal server error"))
-        headers = {"Retry-After": "2"} if misbehaviour is Misbehaviour.THROTTLED else {}
+        status, sentence = _REFUSALS.get(fault, (500, "internal server error"))
+        headers = {"Retry-After": "2"} if fault is InjectedFault.THROTTLED else {}
         answer = _error(status, sentence)
-        return ProviderAnswer(answer.status, answer.body, headers=headers)
+        return SimulatedResponse(answer.status, answer.body, headers=headers)
 
 
 class PlivoSmsSimulator(PlivoNumber):
@@ -118,12 +125,12 @@ class PlivoSmsSimulator(PlivoNumber):
     channel = Channel.SMS
     receipts = (ReceiptStatus.DELIVERED, ReceiptStatus.FAILED)
 
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """An SMS."""
         fields = payloads.sms(sender=person.phone, to=account.address, text=said.text, message_uuid=said.message_id)
         return self.form(SMS_PATH, fields)
 
-    def receipt(self, account: Account, taken: Taken, status: ReceiptStatus, at: datetime) -> Webhook:
+    def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """A status, posted to the address that came with the message."""
         word, code = _STATUSES[status]
         fields = payloads.status(
@@ -142,48 +149,48 @@ class PlivoVoiceSimulator(PlivoNumber):
 
     channel = Channel.VOICE
     receipts = ()
-    misbehaviours = ()
+    faults = ()
     is_call = True
 
-    def call(self, account: Account, person: Person, call: str) -> Webhook:
+    def call(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
         """Somebody calls: the answer URL."""
         return self.form(CALL_PATH, payloads.call(caller=person.phone, to=account.address, call_uuid=call))
 
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """What the caller said after they were asked."""
         fields = payloads.speech(caller=person.phone, to=account.address, call_uuid=said.call, words=said.text)
         return self.form(said.path, fields)
 
-    def continuation(self, account: Account, person: Person, call: str, path: str) -> Webhook:
+    def continuation(self, account: Account, person: SimulatedPerson, call: str, path: str) -> UnsignedWebhook:
         """A redirect."""
         return self.form(path, payloads.call(caller=person.phone, to=account.address, call_uuid=call))
 
-    def hang_up(self, account: Account, person: Person, call: str) -> Webhook:
+    def hang_up(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
         """The hang-up URL."""
         return self.form(HANG_UP_PATH, payloads.hang_up(caller=person.phone, to=account.address, call_uuid=call))
 
-    def take(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def take(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Nothing is sent to a caller."""
         return _error(404, "not found")
 
-    def heard(self, answer: HttpAnswer) -> Heard:
+    def heard(self, answer: HttpAnswer) -> SpokenInstruction:
         """What our XML makes Plivo do. An answer that is none ends the call."""
         try:
             response = ET.fromstring(answer.body) if answer.ok else None  # noqa: S314 - our own answer
         except ET.ParseError:
             response = None
         if response is None or response.tag != "Response":
-            return Heard(over=True)
+            return SpokenInstruction(over=True)
         asked, redirect = response.find("GetInput"), response.find("Redirect")
         speaking = response if asked is None else asked
         words = "\n".join(each.text or "" for each in speaking.findall("Speak"))
         onward = _path(redirect.text or "") if redirect is not None else ""
         if asked is not None:
-            return Heard(words, path=_path(asked.get("action", "")), silence=onward)
+            return SpokenInstruction(words, path=_path(asked.get("action", "")), silence=onward)
         if not onward or response.find("Hangup") is not None:
-            return Heard(words, over=True)
+            return SpokenInstruction(words, over=True)
         pause = response.find("Wait")
-        return Heard(
+        return SpokenInstruction(
             words, path=onward, at_once=True, wait=_seconds(pause.get("length", "")) if pause is not None else 0
         )
 
@@ -199,5 +206,5 @@ def _seconds(length: str) -> float:
     return min(float(length), 10.0) if length.isascii() and length.isdigit() else 1.0
 
 
-def _error(status: int, sentence: str) -> ProviderAnswer:
-    return ProviderAnswer(status, json.dumps({"api_id": payloads.new_uuid(), "error": sentence}))
+def _error(status: int, sentence: str) -> SimulatedResponse:
+    return SimulatedResponse(status, json.dumps({"api_id": payloads.new_uuid(), "error": sentence}))

@@ -14,13 +14,20 @@ from channels_out.contract import Account, InboundRequest
 from channels_out.kinds import Channel, ReceiptStatus
 from channels_out.shapes import record, text
 from channels_out.simulators import orb
-from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said, Simulator, Taken, Webhook
-from channels_out.simulators.people import Person
+from channels_out.simulators.contract import (
+    AcceptedMessage,
+    InjectedFault,
+    SimulatedMessage,
+    SimulatedResponse,
+    Simulator,
+    UnsignedWebhook,
+)
+from channels_out.simulators.people import SimulatedPerson
 
 _FAILURES = {
-    Misbehaviour.THROTTLED: (429, "device_throttled"),
-    Misbehaviour.UNDELIVERABLE: (422, "unknown_device"),
-    Misbehaviour.REFUSED: (401, "refused"),
+    InjectedFault.THROTTLED: (429, "device_throttled"),
+    InjectedFault.UNDELIVERABLE: (422, "unknown_device"),
+    InjectedFault.REFUSED: (401, "refused"),
 }
 
 
@@ -34,7 +41,7 @@ class OrbSimulator(Simulator):
         """The gateway's name, and the secret that both sides sign with."""
         return f"simulated-{secrets.token_hex(6)}", {"secret": orb.new_secret()}
 
-    def address_of(self, person: Person) -> str:
+    def address_of(self, person: SimulatedPerson) -> str:
         """The device."""
         return f"orb-{person.number}"
 
@@ -42,7 +49,7 @@ class OrbSimulator(Simulator):
         """An id of the gateway's."""
         return orb.new_id()
 
-    def message(self, account: Account, person: Person, said: Said) -> Webhook:
+    def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """What the device heard."""
         event = orb.said(
             account.address,
@@ -54,17 +61,17 @@ class OrbSimulator(Simulator):
         )
         return self._webhook(event, said.at)
 
-    def receipt(self, account: Account, taken: Taken, status: ReceiptStatus, at: datetime) -> Webhook:
+    def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """What became of what the device was told to say."""
         why = {"code": "device_offline", "reason": "The device is offline."} if status is ReceiptStatus.FAILED else {}
         return self._webhook(orb.receipt(account.address, status.value, taken.message_id, **why), at)
 
-    def _webhook(self, event: dict[str, Any], at: datetime) -> Webhook:
+    def _webhook(self, event: dict[str, Any], at: datetime) -> UnsignedWebhook:
         timestamp = at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         body = json.dumps({**event, "timestamp": timestamp}, separators=(",", ":"), ensure_ascii=False)
-        return Webhook("/webhooks/orb/inbound", body.encode("utf-8", "replace"))
+        return UnsignedWebhook("/webhooks/orb/inbound", body.encode("utf-8", "replace"))
 
-    def signed(self, account: Account, webhook: Webhook, url: str, at: datetime) -> dict[str, str]:
+    def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
         """By Standard Webhooks: the same event has the same id, however often it is posted, and a new time."""
         event_id = f"evt_{hashlib.sha256(webhook.body).hexdigest()[:24]}"
         return standard_webhooks.headers(account.secrets("secret"), event_id, webhook.body, at=int(at.timestamp()))
@@ -83,28 +90,28 @@ class OrbSimulator(Simulator):
         """Whether a device is to say something."""
         return text(self._taken(account, request)[1], "type") == orb.REPLY
 
-    def accept(self, account: Account, request: InboundRequest) -> ProviderAnswer:
+    def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Let the device say it; the same message once, since its id tells."""
         status, event = self._taken(account, request)
         if status != 200:
-            return ProviderAnswer(status, json.dumps({"code": "malformed"}))
+            return SimulatedResponse(status, json.dumps({"code": "malformed"}))
         if not self.sends(account, request):
-            return ProviderAnswer(body=json.dumps({"taken": True}))
+            return SimulatedResponse(body=json.dumps({"taken": True}))
         data = record(event, "data")
-        taken = Taken(
+        taken = AcceptedMessage(
             message_id=text(data, "message_id"),
             to=text(data, "device_id"),
             text=text(record(data, "content"), "text"),
             our_message_id=text(data, "message_id"),
             reply_to=text(data, "reply_to"),
         )
-        return ProviderAnswer(body=json.dumps({"taken": True}), taken=taken)
+        return SimulatedResponse(body=json.dumps({"taken": True}), taken=taken)
 
-    def failure(self, misbehaviour: Misbehaviour) -> ProviderAnswer:
+    def failure(self, fault: InjectedFault) -> SimulatedResponse:
         """As docs/channels.md has it."""
-        status, code = _FAILURES.get(misbehaviour, (500, "internal_error"))
-        headers = {"Retry-After": "2"} if misbehaviour is Misbehaviour.THROTTLED else {}
-        return ProviderAnswer(status, json.dumps({"code": code}), headers=headers)
+        status, code = _FAILURES.get(fault, (500, "internal_error"))
+        headers = {"Retry-After": "2"} if fault is InjectedFault.THROTTLED else {}
+        return SimulatedResponse(status, json.dumps({"code": code}), headers=headers)
 
     def _taken(self, account: Account, request: InboundRequest) -> tuple[int, dict[str, Any]]:
         return orb.taken(request.headers, request.body, account.credentials.get("secret", ""))
