@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from channels_out.opt_out import HEEDED
+from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.admin.access import Role
 from conversations.admin.base import ReadOnlyPage
 from conversations.admin.confirmed import confirmed
@@ -151,7 +151,7 @@ class ContactAdmin(LongList):
         icon="notifications_off",
         path="opt-out",
         permission="opt_out",
-        form=lambda contact, data: OptOutForm(sorted(HEEDED.difference(contact.opted_out)), data),
+        form=lambda contact, data: OptOutForm(sorted(OPT_OUT_CHANNELS.difference(contact.opted_out)), data),
     )
     def opt_out(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
         """The person said so elsewhere. Raises ConflictError."""

@@ -19,8 +19,8 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET, require_POST
 
-from channels_out.simulators.contract import Misbehaviour
-from channels_out.simulators.people import PEOPLE, Person
+from channels_out.simulators.contract import InjectedFault
+from channels_out.simulators.people import PEOPLE, SimulatedPerson
 from channels_out.simulators.people import person as person_of
 from conversations.admin import access, entries
 from conversations.admin.access import Role
@@ -51,11 +51,11 @@ DELIVERIES = {
 KINDS = {"hang_up": "hang-up", "question": "read mark or question"}  # others are called what they are
 IN_A_CALL = (Delivery.ONCE, Delivery.TWICE, Delivery.BADLY_SIGNED)
 MISBEHAVIOURS = {
-    Misbehaviour.THROTTLED: "429, try again later",
-    Misbehaviour.ERROR: "500",
-    Misbehaviour.SILENT: "take it, answer nothing",
-    Misbehaviour.UNDELIVERABLE: "refuse the message",
-    Misbehaviour.REFUSED: "refuse the credentials",
+    InjectedFault.THROTTLED: "429, try again later",
+    InjectedFault.ERROR: "500",
+    InjectedFault.SILENT: "take it, answer nothing",
+    InjectedFault.UNDELIVERABLE: "refuse the message",
+    InjectedFault.REFUSED: "refuse the credentials",
 }
 
 
@@ -163,7 +163,7 @@ class SimulatorPages(Page):
 
 
 # --- what one does ---------------------------------------------------------------------------------------------------
-def write(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def write(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Say something as the person."""
     text = text_of(request, "text", longest=LONGEST_TEXT)
     delivery = request.POST.get("delivery", Delivery.ONCE)
@@ -173,50 +173,50 @@ def write(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
     return _outcome(exchange)
 
 
-def deliver(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def deliver(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Deliver what was held back, or once more what was delivered."""
     return _outcome(simulator.deliver(account, whole(request.POST.get("exchange", ""))))
 
 
-def report(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def report(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Report what became of a message."""
     message_id, status = request.POST.get("message", ""), request.POST.get("status", "")
     return _outcome(simulator.receipt(account, message_id, status, timezone.now()))
 
 
-def misbehave(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def misbehave(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Lay out how the next send goes wrong."""
     simulator.misbehave(account, request.POST.get("misbehaviour", ""))
     return "The next send goes wrong like that."
 
 
-def behave(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def behave(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Nothing goes wrong any more."""
     simulator.behave(account)
     return "The next sends go well."
 
 
-def call(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def call(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Call as the person."""
     return _outcome(calls.begin(account, person))
 
 
-def hang_up(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def hang_up(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Hang up as the person."""
     return _outcome(calls.hang_up(account, person))
 
 
-def say_nothing(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def say_nothing(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Keep silent as the person."""
     return _outcome(calls.say_nothing(account, person))
 
 
-def go_on(request: HttpRequest, account: ChannelAccount, person: Person) -> str:
+def go_on(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
     """Let the provider go where it was sent on."""
     return _outcome(calls.go_on(account, person, whole(request.POST.get("exchange", ""))))
 
 
-DEEDS: dict[str, Callable[[HttpRequest, ChannelAccount, Person], str]] = {
+DEEDS: dict[str, Callable[[HttpRequest, ChannelAccount, SimulatedPerson], str]] = {
     "write": write,
     "deliver": deliver,
     "report": report,
@@ -239,7 +239,7 @@ def _outcome(exchange: Any) -> str:
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
-def _context(account: ChannelAccount, person: Person) -> dict[str, Any]:
+def _context(account: ChannelAccount, person: SimulatedPerson) -> dict[str, Any]:
     played = simulated_accounts.simulator_of(account)
     conversation = phone.session(account, person)
     return {
@@ -249,8 +249,8 @@ def _context(account: ChannelAccount, person: Person) -> dict[str, Any]:
         "lines": phone.lines(account, person),
         "call": phone.call(account, person) if played.is_call else None,
         "wire": [_shown(each) for each in phone.wire(account, person)],
-        "faults": [MISBEHAVIOURS[Misbehaviour(each)] for each in phone.faults(account)],
-        "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.misbehaviours],
+        "faults": [MISBEHAVIOURS[InjectedFault(each)] for each in phone.faults(account)],
+        "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.faults],
         "deliveries": [each for each in DELIVERIES.items() if not played.is_call or each[0] in IN_A_CALL],
         "conversation": conversation,
         "stretch": entries.newest(conversation) if conversation else None,
@@ -288,7 +288,7 @@ def _first_of_each(accounts: list[ChannelAccount], but: UUID) -> list[tuple[Clie
     return [(client, reverse("admin:simulator_play", args=[account.pk])) for client, account in firsts.items()]
 
 
-def _person(request: HttpRequest) -> Person:
+def _person(request: HttpRequest) -> SimulatedPerson:
     found = person_of(whole(request.GET.get("person", "")) or 1)
     if found is None:
         raise Http404

@@ -106,7 +106,7 @@ def _provider_payload(environ: Environ, channel: str) -> bytes | None:
     address = settings.PUBLIC_BASE_URL + environ["PATH_INFO"]
     arrived = InboundRequest("POST", address, _headers(environ), {}, body)
     adapter = registry.recognise(channel, arrived)
-    if adapter is None or adapter.acknowledgement or adapter.is_collected:
+    if adapter is None or adapter.acknowledgement or adapter.fetches_replies:
         return None
     _begin()
     return orjson.dumps({"success": True, "data": provider_events.receive(arrived, adapter)})

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from channels_out import registry, retell
 from channels_out.calls import VoiceAdapter
-from channels_out.contract import Answer, InboundRequest
+from channels_out.contract import InboundRequest, WebhookResponse
 from channels_out.errors import InboundError
 from channels_out.kinds import Channel
 from conversations.http import envelope, own_webhook
@@ -98,11 +98,13 @@ def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
 
 def _not_signed(channel: str) -> str:
     """Return the error sentence for an unsigned provider payload. It names the missing header."""
-    names = [adapter.signed_in[0].title() for adapter in registry.adapters_of(channel) if adapter.signed_in]
+    names = [
+        adapter.signature_headers[0].title() for adapter in registry.adapters_of(channel) if adapter.signature_headers
+    ]
     return f"{NO_KEY} Or the payload's provider signs it, in the header {' or '.join(names)}."
 
 
-def _read_by_provider(answer: Answer) -> HttpResponse:
+def _read_by_provider(answer: WebhookResponse) -> HttpResponse:
     return HttpResponse(answer.body, status=answer.status, content_type=answer.content_type)
 
 

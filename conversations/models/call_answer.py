@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
-from channels_out.calls import Then
+from channels_out.calls import NextAction
 from conversations.models.conversation import Conversation
 
 
@@ -21,7 +21,7 @@ class CallAnswer(models.Model):
         Conversation, on_delete=models.DO_NOTHING, related_name="call_answers", db_constraint=False, db_index=False
     )  # cascades in the database
     key = models.CharField(max_length=40)
-    then = models.CharField(max_length=10, choices=[(then.value, then.value) for then in Then])
+    then = models.CharField(max_length=10, choices=[(then.value, then.value) for then in NextAction])
     phrase = models.CharField(max_length=20, blank=True, default="")
     first_position = models.PositiveIntegerField(default=0)
     last_position = models.PositiveIntegerField(default=0)
@@ -36,7 +36,7 @@ class CallAnswer(models.Model):
             # Used by every request about a call.
             models.UniqueConstraint(name="one_answer_per_request", fields=["conversation", "key"]),
             models.CheckConstraint(
-                name="call_answer_then_known", condition=models.Q(then__in=[then.value for then in Then])
+                name="call_answer_then_known", condition=models.Q(then__in=[then.value for then in NextAction])
             ),
         ]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.test import Client as HttpClient
 
-from channels_out.simulators.wire import Webhook
+from channels_out.simulators.meta import SignedWebhook
 from conversations.models import ChannelAccount, Client
 from conversations.services.tenants import setup
 from tests.fakes.dialog360 import FakeDialog360
@@ -36,7 +36,7 @@ def account_at(provider: Any, client: Client, **changes: str) -> ChannelAccount:
     )
 
 
-def post(webhook: Webhook, channel: str) -> tuple[int, Any]:
+def post(webhook: SignedWebhook, channel: str) -> tuple[int, Any]:
     """What the webhook's door answers: the status, and the data or the whole failure."""
     answer = HttpClient(raise_request_exception=False).post(
         f"/webhooks/{channel}/inbound",

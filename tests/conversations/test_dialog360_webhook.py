@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from channels_out.simulators.wire import posted_by_dialog360
+from channels_out.simulators.meta import posted_by_dialog360
 from conversations.models import Conversation, Message
 from tests import factories
 from tests.conftest import reply_to_all, send_all

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from channels_out.simulators import whatsapp
-from channels_out.simulators.wire import signed_by_meta
+from channels_out.simulators.meta import signed_by_meta
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message
 from conversations.services.delivery import receipts_bulk
 from tests import factories

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
 from channels_out.simulators import whatsapp
-from channels_out.simulators.wire import Webhook, meta_json, meta_signature, signed_by_meta
+from channels_out.simulators.meta import SignedWebhook, meta_json, meta_signature, signed_by_meta
 from conversations.models import ChannelAccount, Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import sending
@@ -277,13 +277,13 @@ def test_case_12_the_raw_bytes_are_signed(meta, account):
     payload = whatsapp.payload(meta.phone_number_id, messages=[whatsapp.text("Größe / 大 👍")])
     escaped, plain = meta_json(payload), json.dumps(payload, ensure_ascii=False).encode()
     for body, signed, status in [(escaped, escaped, 200), (plain, plain, 200), (plain, escaped, 403)]:
-        assert post(Webhook(body, meta_signature(signed, meta.app_secret)), "whatsapp")[0] == status
+        assert post(SignedWebhook(body, meta_signature(signed, meta.app_secret)), "whatsapp")[0] == status
     given = meta_signature(escaped, meta.app_secret)["X-Hub-Signature-256"]
     for bad in (given.upper(), given[:-1], f"{given},{given}", "", given.replace("sha256=", "")):
-        assert post(Webhook(escaped, {"X-Hub-Signature-256": bad}), "whatsapp")[0] in (401, 403)
-    assert post(Webhook(escaped, {"x-hub-signature-256": given}), "whatsapp")[0] == 200, "whatever its letters"
+        assert post(SignedWebhook(escaped, {"X-Hub-Signature-256": bad}), "whatsapp")[0] in (401, 403)
+    assert post(SignedWebhook(escaped, {"x-hub-signature-256": given}), "whatsapp")[0] == 200, "whatever its letters"
     zipped = gzip.compress(escaped)
-    status, outcome = post(Webhook(zipped, meta_signature(zipped, meta.app_secret)), "whatsapp")
+    status, outcome = post(SignedWebhook(zipped, meta_signature(zipped, meta.app_secret)), "whatsapp")
     assert (status, outcome["recorded"], InboundEvent.objects.get().reason) == (200, 1, "malformed"), (
         "kept, not unpacked"
     )
@@ -405,6 +405,6 @@ def test_case_20_times_that_are_nonsense_lose_nothing(meta, account, timestamp):
 
 def test_case_20_a_form_at_the_json_door_is_refused_and_forgotten(meta, account):
     body = b"From=51999999999&Text=Hello"
-    status, envelope = post(Webhook(body, meta_signature(body, "wrong")), "whatsapp")
+    status, envelope = post(SignedWebhook(body, meta_signature(body, "wrong")), "whatsapp")
     assert (status, envelope["code"]) in [(403, "invalid_signature"), (400, "malformed")]
     assert not InboundEvent.objects.exists()

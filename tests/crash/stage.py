@@ -40,7 +40,7 @@ from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
 from tests import databases, factories
 from tests.database_url import url_of
-from tests.fakes.meta import FakeMeta, Webhook
+from tests.fakes.meta import FakeMeta, SignedWebhook
 from tests.fakes.openai import FakeOpenAI
 from tests.races.invariants import assert_sound
 
@@ -341,7 +341,7 @@ class Convo:
 
     # --- what comes in
 
-    def post(self, webhook: Webhook) -> requests.Response:
+    def post(self, webhook: SignedWebhook) -> requests.Response:
         """Deliver what Meta posts, once."""
         return requests.post(
             f"{self.base_url}/webhooks/whatsapp/inbound",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import IntegrityError, transaction
 
-from channels_out.events import Moved
+from channels_out.events import AddressChange
 from channels_out.kinds import AddressKind
 from channels_out.phones import from_whatsapp, ways_to_write
 from conversations.models import Client, Contact, ContactIdentity, Conversation
@@ -15,7 +15,7 @@ from conversations.services.core.ledger import CONTACT, record
 TRIES = 5
 
 
-def follow(client: Client, channel: str, moved: Moved, message_id: str = "") -> None:
+def follow(client: Client, channel: str, moved: AddressChange, message_id: str = "") -> None:
     """Whoever we knew at the address before is reached at the one after, and whoever writes from the one before is
     somebody else. Where we know somebody at the one after already, that both are one is noted, for staff to decide.
 
@@ -30,7 +30,7 @@ def follow(client: Client, channel: str, moved: Moved, message_id: str = "") -> 
 
 
 @transaction.atomic
-def _follow(client: Client, channel: str, moved: Moved, message_id: str) -> None:
+def _follow(client: Client, channel: str, moved: AddressChange, message_id: str) -> None:
     at = ContactIdentity.objects.select_related("contact").filter(client=client, channel=channel)
     known, taken = at.filter(address=moved.before).first(), at.filter(address=moved.after).first()
     person = known.contact if known else _by_phone(client, channel, moved)
@@ -54,7 +54,7 @@ def _follow(client: Client, channel: str, moved: Moved, message_id: str) -> None
         record(session, "address_changed", CONTACT, cause=f"their {channel} says so")
 
 
-def _by_phone(client: Client, channel: str, moved: Moved) -> Contact | None:
+def _by_phone(client: Client, channel: str, moved: AddressChange) -> Contact | None:
     phone = from_whatsapp(moved.before) if moved.kind == AddressKind.PHONE else None
     return find_by_phone(client, channel, phone) if phone else None
 
@@ -65,7 +65,7 @@ def _remember_name(person: Contact, before: str) -> None:
         Contact.objects.create(client_id=person.client_id, user_id=before, merged_into=person, is_guest=False)
 
 
-def _renumber(person: Contact, channel: str, moved: Moved, message_id: str) -> None:
+def _renumber(person: Contact, channel: str, moved: AddressChange, message_id: str) -> None:
     before, after = from_whatsapp(moved.before), from_whatsapp(moved.after)
     if not (before and after and person.phone in ways_to_write(before)):
         return

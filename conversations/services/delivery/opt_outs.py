@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import JSONField
 from django.db.models.expressions import RawSQL
 
-from channels_out.opt_out import HEEDED, Wish
+from channels_out.opt_out import OPT_OUT_CHANNELS, ConsentChange
 from conversations.models import Contact, Conversation, Role
 from conversations.models.conversation import ConversationQuerySet
 from conversations.services.core.appending import note_answered, write_chunks
@@ -29,7 +29,7 @@ from conversations.services.delivery import outbox
 NOTICE = {"notice": "opt_out"}
 
 
-def apply(conversation_id: UUID, wish: Wish, now: datetime) -> None:
+def apply(conversation_id: UUID, wish: ConsentChange, now: datetime) -> None:
     """Do what the contact has just asked for in this conversation, confirm it, and write it into the ledger.
 
     Call it in the transaction in which the message is stored, with the contact locked before the conversation. A wish
@@ -92,7 +92,7 @@ def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None
 
 def _asked(contact_id: UUID, channel: str, reason: str) -> Contact:
     """The contact, locked, where staff may opt them out and in."""
-    if channel not in HEEDED:
+    if channel not in OPT_OUT_CHANNELS:
         raise InvalidError("Nobody can opt out of that channel.", code="channel")
     if not reason.strip():
         raise InvalidError("Say why: the ledger and the audit trail keep it.", code="blank")
@@ -143,7 +143,7 @@ def check(conversation: Conversation) -> None:
         )
 
 
-def _answer(conversation: Conversation, wish: Wish, now: datetime) -> None:
+def _answer(conversation: Conversation, wish: ConsentChange, now: datetime) -> None:
     """The confirmation that the channel's rules ask for. Where they ask for none, START is a message to be answered."""
     client = conversation.client
     text = wish.confirmation(conversation.channel, client.name)

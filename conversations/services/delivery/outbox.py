@@ -40,7 +40,7 @@ def queue(
         return []
     account = account_of(conversation)
     adapter = adapter_or_none(account)
-    if adapter and adapter.is_collected:
+    if adapter and adapter.fetches_replies:
         return []
     to, kind = destination(conversation)
     texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]

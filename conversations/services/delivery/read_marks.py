@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from channels_out.contract import Account, Adapter, BeingAnswered
+from channels_out.contract import Account, Adapter, InboundReference
 from channels_out.errors import SendError
 from conversations.models import ChannelAccount, Chunk
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
@@ -25,7 +25,7 @@ class ReadMark:
 
     adapter: Adapter
     account: Account
-    answered: BeingAnswered
+    answered: InboundReference
 
     def show(self, *, typing: bool) -> None:
         """Wait for the provider. Nothing follows from its refusal."""
@@ -63,7 +63,7 @@ def of_newest(conversation_id: UUID) -> ReadMark | None:
     newest = theirs.order_by("-position").first()
     if newest is None or not came_from(account, newest):
         return None
-    answered = BeingAnswered(newest.message_id, address)
+    answered = InboundReference(newest.message_id, address)
     return ReadMark(adapter, replace(as_account(account), timeout=PATIENCE), answered)
 
 

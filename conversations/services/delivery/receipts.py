@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from channels_out.events import ReachedUntil, Receipt
+from channels_out.events import Receipt, WatermarkReceipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, Contact, Conversation, ConversationEvent, InboundEvent, Message
 from conversations.services.core.errors import NotFoundError
@@ -71,7 +71,7 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
     return False
 
 
-def reach(account: ChannelAccount, event: ReachedUntil, keep: Callable[[], object] = lambda: None) -> int:
+def reach(account: ChannelAccount, event: WatermarkReceipt, keep: Callable[[], object] = lambda: None) -> int:
     """Every message that left for the person until then is delivered, or read. Returns how many moved.
 
     A provider that tells the time and no ids means a message of which our own commit may be just coming: then `keep`
@@ -162,7 +162,7 @@ def replay(account: ChannelAccount, event: InboundEvent) -> bool:
     raw = event.raw
     if "until" in raw:
         until = datetime.fromisoformat(raw["until"])
-        return reach(account, ReachedUntil(raw["account"], raw["sender"], ReceiptStatus(raw["status"]), until)) > 0
+        return reach(account, WatermarkReceipt(raw["account"], raw["sender"], ReceiptStatus(raw["status"]), until)) > 0
     return apply(account, _receipt(raw))
 
 

@@ -238,7 +238,7 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
     """The provider took it: sent, or further where a receipt was faster."""
     with transaction.atomic():
         about = [result.provider_message_id]
-        if sending.adapter.counts_by_time:
+        if sending.adapter.reports_watermarks:
             about.append(receipts.about_person(sending.outbound.to))
         for each in about:
             receipts.lock_provider_message(each)

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from django.db import IntegrityError, transaction
 
-from channels_out.opt_out import Wish, wish_of
+from channels_out.opt_out import ConsentChange, consent_change_in
 from conversations.models import ChannelAccount, Client, Contact, Conversation
 from conversations.services.contacts import contacts
 from conversations.services.core import redaction
@@ -64,9 +64,9 @@ class InboundText:
         return dedupe_key(self.scope, self.message_id)
 
     @property
-    def wish(self) -> Wish | None:
+    def wish(self) -> ConsentChange | None:
         """The person's wish to get no more messages, or messages again."""
-        return wish_of(self.channel, self.text, self.intent)
+        return consent_change_in(self.channel, self.text, self.intent)
 
     def cleaned(self, rules: Rules) -> InboundText:
         """Return the message without what the rules remove."""

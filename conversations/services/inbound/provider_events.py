@@ -12,9 +12,9 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from channels_out import registry
-from channels_out.contract import Account, Adapter, Answer, InboundRequest
+from channels_out.contract import Account, Adapter, InboundRequest, WebhookResponse
 from channels_out.errors import InboundError
-from channels_out.events import Event, InboundMessage, ReachedUntil, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
 from conversations.models import ChannelAccount
 from conversations.services.contacts import address_changes
 from conversations.services.core.dedupe import dedupe_key, is_first_time
@@ -44,12 +44,12 @@ class Outcome:
     recorded: int = 0
 
 
-def handshake(request: InboundRequest, channel: str) -> Answer:
+def handshake(request: InboundRequest, channel: str) -> WebhookResponse:
     """The answer to a provider's GET that asks whether the address is ours."""
     for adapter in registry.adapters_of(channel):
         if answer := adapter.handshake(request, _plain_accounts(adapter)):
             return answer
-    return Answer(status=403, body="No account has this verify token.")
+    return WebhookResponse(status=403, body="No account has this verify token.")
 
 
 def _plain_accounts(adapter: Adapter) -> Iterator[Account]:
@@ -327,7 +327,7 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
             outcome.receipts += 1
         else:
             outcome.recorded += 1
-    elif isinstance(event, ReachedUntil):
+    elif isinstance(event, WatermarkReceipt):
         receipts.reach(account, event, keep=lambda: unprocessed.keep_reached(adapter, account, event))
         outcome.receipts += 1
     else:

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from channels_out.contract import BODY, Adapter, InboundRequest
 from channels_out.errors import InboundError
-from channels_out.events import Event, ReachedUntil, Receipt, Unhandled
+from channels_out.events import Event, Receipt, Unhandled, WatermarkReceipt
 from conversations.models import ChannelAccount, InboundEvent, RefusedWebhooks
 from conversations.services.core import redaction
 from conversations.services.core.sql import rows
@@ -40,7 +40,7 @@ def keep_receipt(adapter: Adapter, account: ChannelAccount, receipt: Receipt) ->
     _keep(adapter, account, receipts.UNMATCHED, raw, **names)
 
 
-def keep_reached(adapter: Adapter, account: ChannelAccount, event: ReachedUntil) -> None:
+def keep_reached(adapter: Adapter, account: ChannelAccount, event: WatermarkReceipt) -> None:
     """The event waits for the commit of a send that it may be about."""
     kind, about = _names(event)
     raw = orjson.loads(orjson.dumps(asdict(event)))
@@ -70,7 +70,7 @@ def keep_request(adapter: Adapter, account: ChannelAccount | None, request: Inbo
 def _names(event: Event) -> tuple[str, str]:
     if isinstance(event, Receipt):
         return "receipt", event.provider_message_id
-    if isinstance(event, ReachedUntil):
+    if isinstance(event, WatermarkReceipt):
         return "receipt", receipts.about_person(event.sender)
     return event.kind, event.message_id
 

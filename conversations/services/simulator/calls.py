@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from channels_out.simulators.contract import Simulator
-from channels_out.simulators.people import Person
+from channels_out.simulators.people import SimulatedPerson
 from conversations.models import ChannelAccount, SimulatedExchange
 from conversations.services.core.errors import ConflictError
 from conversations.services.simulator import phone
@@ -14,7 +14,7 @@ from conversations.services.tenants.channel_accounts import as_account
 Kind = SimulatedExchange.Kind
 
 
-def begin(account: ChannelAccount, person: Person) -> SimulatedExchange:
+def begin(account: ChannelAccount, person: SimulatedPerson) -> SimulatedExchange:
     """The person has called, and our answer was heard. Raises ConflictError where they are in a call."""
     simulator = _of_calls(account)
     if phone.call(account, person).is_on:
@@ -26,7 +26,7 @@ def begin(account: ChannelAccount, person: Person) -> SimulatedExchange:
     return exchange
 
 
-def hang_up(account: ChannelAccount, person: Person) -> SimulatedExchange:
+def hang_up(account: ChannelAccount, person: SimulatedPerson) -> SimulatedExchange:
     """The person has hung up. Raises ConflictError where they are in no call."""
     line = _line(account, person)
     webhook = simulator_of(account).hang_up(as_account(account), person, line.call_id)
@@ -35,13 +35,13 @@ def hang_up(account: ChannelAccount, person: Person) -> SimulatedExchange:
     return exchange
 
 
-def say_nothing(account: ChannelAccount, person: Person) -> SimulatedExchange:
+def say_nothing(account: ChannelAccount, person: SimulatedPerson) -> SimulatedExchange:
     """The person has kept silent until the provider went on. Raises ConflictError where nobody waits for words."""
     line = _line(account, person)
     return _continue(account, person, line.call_id, line.silence, note="said nothing")
 
 
-def go_on(account: ChannelAccount, person: Person, after: int) -> SimulatedExchange:
+def go_on(account: ChannelAccount, person: SimulatedPerson, after: int) -> SimulatedExchange:
     """The provider has gone where the answer to the exchange sent it. Raises ConflictError where that is over: two
     pages that show one call let it go on once."""
     line = _line(account, person)
@@ -51,7 +51,9 @@ def go_on(account: ChannelAccount, person: Person, after: int) -> SimulatedExcha
     return _continue(account, person, line.call_id, heard["path"])
 
 
-def _continue(account: ChannelAccount, person: Person, call_id: str, path: str, note: str = "") -> SimulatedExchange:
+def _continue(
+    account: ChannelAccount, person: SimulatedPerson, call_id: str, path: str, note: str = ""
+) -> SimulatedExchange:
     if not path:
         raise ConflictError("The provider has nowhere to go on to.", code="nowhere")
     webhook = _of_calls(account).continuation(as_account(account), person, call_id, path)
@@ -61,7 +63,7 @@ def _continue(account: ChannelAccount, person: Person, call_id: str, path: str, 
     return exchange
 
 
-def _line(account: ChannelAccount, person: Person) -> phone.SimulatedCall:
+def _line(account: ChannelAccount, person: SimulatedPerson) -> phone.SimulatedCall:
     _of_calls(account)
     line = phone.call(account, person)
     if not line.call_id:

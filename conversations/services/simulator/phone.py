@@ -8,7 +8,7 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 
-from channels_out.simulators.people import Person
+from channels_out.simulators.people import SimulatedPerson
 from conversations.models import ChannelAccount, Conversation, Message, SimulatedExchange, SimulatedFault
 from conversations.services.contacts import contacts
 from conversations.services.simulator.accounts import SANDBOX, simulator_of
@@ -51,7 +51,7 @@ class SimulatedCall:
     wait: float = 0.0
 
 
-def lines(account: ChannelAccount, person: Person) -> list[PhoneMessage]:
+def lines(account: ChannelAccount, person: SimulatedPerson) -> list[PhoneMessage]:
     """What stands on the person's phone, oldest first."""
     exchanges = _exchanges(account).filter(person=person.number).exclude(kind=Kind.QUESTION)[:SHOWN_ON_PHONE]
     can_report = [status.value for status in simulator_of(account).receipts]
@@ -107,7 +107,7 @@ def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
     return [*spoken, *ended]
 
 
-def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[str, PhoneMessage]:
+def _delivered_in_the_sandbox(account: ChannelAccount, person: SimulatedPerson) -> dict[str, PhoneMessage]:
     conversation = session(account, person)
     if conversation is None:
         return {}
@@ -119,7 +119,7 @@ def _delivered_in_the_sandbox(account: ChannelAccount, person: Person) -> dict[s
     }
 
 
-def call(account: ChannelAccount, person: Person) -> SimulatedCall:
+def call(account: ChannelAccount, person: SimulatedPerson) -> SimulatedCall:
     """The person's call, as our last answer left it."""
     of_calls = _exchanges(account).filter(person=person.number, details__has_key="call")[:CALL_LOOKED_AT]
     under_way = False
@@ -138,7 +138,7 @@ def call(account: ChannelAccount, person: Person) -> SimulatedCall:
     return SimulatedCall(is_on=under_way)
 
 
-def session(account: ChannelAccount, person: Person) -> Conversation | None:
+def session(account: ChannelAccount, person: SimulatedPerson) -> Conversation | None:
     """The newest session that Convo keeps of the person over the account."""
     address = simulator_of(account).address_of(person)
     found = Conversation.objects.filter(client=account.client_id, channel=account.channel, channel_account=account)
@@ -154,7 +154,7 @@ def session(account: ChannelAccount, person: Person) -> Conversation | None:
     return found.select_related(*related).order_by("-started_at", "-id").first()
 
 
-def wire(account: ChannelAccount, person: Person) -> list[SimulatedExchange]:
+def wire(account: ChannelAccount, person: SimulatedPerson) -> list[SimulatedExchange]:
     """The newest exchanges about the person, newest first; and those that are about nobody."""
     return list(_exchanges(account).filter(person__in=[person.number, 0])[:SHOWN_ON_WIRE])
 

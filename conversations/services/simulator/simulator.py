@@ -24,8 +24,14 @@ from channels_out.contract import InboundRequest
 from channels_out.errors import SendError, UnknownAdapterError
 from channels_out.kinds import ReceiptStatus
 from channels_out.shapes import clean_text
-from channels_out.simulators.contract import Misbehaviour, ProviderAnswer, Said, Taken, Webhook
-from channels_out.simulators.people import PEOPLE, Person
+from channels_out.simulators.contract import (
+    AcceptedMessage,
+    InjectedFault,
+    SimulatedMessage,
+    SimulatedResponse,
+    UnsignedWebhook,
+)
+from channels_out.simulators.people import PEOPLE, SimulatedPerson
 from conversations.models import ChannelAccount, SimulatedExchange, SimulatedFault
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.sql import release_connection
@@ -56,7 +62,7 @@ class Delivery(StrEnum):
 
 # --- what the provider posts -----------------------------------------------------------------------------------------
 def write(
-    account: ChannelAccount, person: Person, text: str, *, delivery: Delivery = Delivery.ONCE, now: datetime
+    account: ChannelAccount, person: SimulatedPerson, text: str, *, delivery: Delivery = Delivery.ONCE, now: datetime
 ) -> SimulatedExchange:
     """The person has said it, and the provider has delivered it as told. Returns the (first) exchange.
 
@@ -64,13 +70,13 @@ def write(
     """
     simulator = simulator_of(account)
     at = now - LATE if delivery is Delivery.LATE else now
-    said, details = Said(text, simulator.new_message_id(), at), {}
+    said, details = SimulatedMessage(text, simulator.new_message_id(), at), {}
     if simulator.is_call:
         line = phone.call(account, person)
         if not line.path:
             raise ConflictError(f"{person.name} cannot say anything now: let them call, or wait.", code="no_call")
         said, details = (
-            Said(text, turn_id(line.call_id, line.path), at, line.call_id, line.path),
+            SimulatedMessage(text, turn_id(line.call_id, line.path), at, line.call_id, line.path),
             {"call": line.call_id},
         )
     webhook = simulator.message(as_account(account), person, said)
@@ -104,7 +110,7 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
         account,
         exchange.person,
         exchange.kind,
-        Webhook(exchange.address, exchange.body.encode(), exchange.content_type, exchange.method),
+        UnsignedWebhook(exchange.address, exchange.body.encode(), exchange.content_type, exchange.method),
         message_id=exchange.message_id,
         text=exchange.text,
         details=exchange.details,
@@ -121,7 +127,7 @@ def receipt(account: ChannelAccount, message_id: str, status: str, now: datetime
         raise NotFoundError("The provider knows of no such message.")
     if status not in simulator.receipts:
         raise InvalidError("This provider reports no such thing.", code="no_such_receipt")
-    taken = Taken(
+    taken = AcceptedMessage(
         message_id=message_id,
         to=sent.details.get("to", ""),
         text=sent.text,
@@ -142,7 +148,7 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
     simulator, plain = simulator_of(account), as_account(account)
     exchange.sent_at = timezone.now()
     exchange.note = exchange.note or note
-    webhook = Webhook(exchange.address, exchange.body.encode(), exchange.content_type, exchange.method)
+    webhook = UnsignedWebhook(exchange.address, exchange.body.encode(), exchange.content_type, exchange.method)
     signer = simulator.with_wrong_secret(plain) if badly_signed else plain
     headers = {
         "Host": urlsplit(settings.PUBLIC_BASE_URL).netloc,
@@ -174,7 +180,7 @@ def turn_id(call_id: str, path: str) -> str:
 
 
 # --- what the provider answers ---------------------------------------------------------------------------------------
-def answer(account_id: UUID, request: InboundRequest, now: datetime) -> ProviderAnswer | None:
+def answer(account_id: UUID, request: InboundRequest, now: datetime) -> SimulatedResponse | None:
     """What the provider's end says to a request of ours; None where the account is no simulated one.
 
     Who lacks the account's credentials is refused, and nothing is kept of it.
@@ -190,7 +196,7 @@ def answer(account_id: UUID, request: InboundRequest, now: datetime) -> Provider
         return None
     plain = as_account(account)
     if not simulator.knows(plain, request):
-        return simulator.failure(Misbehaviour.REFUSED)
+        return simulator.failure(InjectedFault.REFUSED)
     sends = simulator.sends(plain, request)
     misbehaviour = _next_fault(account) if sends else None
     answered = simulator.answer(plain, request, misbehaviour)
@@ -223,7 +229,7 @@ def answer(account_id: UUID, request: InboundRequest, now: datetime) -> Provider
 
 def misbehave(account: ChannelAccount, misbehaviour: str, times: int = 1) -> None:
     """The next sends go wrong like that, after those that were laid out before. Raises InvalidError."""
-    if account.provider == SANDBOX or misbehaviour not in simulator_of(account).misbehaviours:
+    if account.provider == SANDBOX or misbehaviour not in simulator_of(account).faults:
         raise InvalidError("The provider cannot go wrong like that.", code="no_such_misbehaviour")
     laid_out = SimulatedFault.objects.filter(account=account).count()
     times = max(0, min(times, MOST_FAULTS - laid_out))
@@ -235,7 +241,7 @@ def behave(account: ChannelAccount) -> None:
     SimulatedFault.objects.filter(account=account).delete()
 
 
-def _next_fault(account: ChannelAccount) -> Misbehaviour | None:
+def _next_fault(account: ChannelAccount) -> InjectedFault | None:
     """The oldest that is laid out, which is used up by it; each goes to one send alone."""
     with transaction.atomic():
         waiting = SimulatedFault.objects.select_for_update(skip_locked=True).filter(account=account)
@@ -243,10 +249,10 @@ def _next_fault(account: ChannelAccount) -> Misbehaviour | None:
         if fault is None:
             return None
         fault.delete()
-    return Misbehaviour(fault.misbehaviour)
+    return InjectedFault(fault.misbehaviour)
 
 
-def _facts(taken: Taken) -> dict[str, str]:
+def _facts(taken: AcceptedMessage) -> dict[str, str]:
     """What a later receipt must know."""
     return {name: getattr(taken, name) for name in ("to", "our_message_id", "reply_to", "report_to")}
 
@@ -262,9 +268,9 @@ def _webhooks(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
 
 def new(
     account: ChannelAccount,
-    person: Person | int,
+    person: SimulatedPerson | int,
     kind: str,
-    webhook: Webhook,
+    webhook: UnsignedWebhook,
     *,
     message_id: str = "",
     text: str = "",
@@ -276,7 +282,7 @@ def new(
     exchange = SimulatedExchange.objects.create(
         account=account,
         kind=kind,
-        person=person.number if isinstance(person, Person) else person,
+        person=person.number if isinstance(person, SimulatedPerson) else person,
         message_id=message_id,
         text=text,
         details={name: value for name, value in (details or {}).items() if name != "heard"},

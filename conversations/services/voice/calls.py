@@ -21,7 +21,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Max, QuerySet
 from django.utils import timezone
 
-from channels_out.calls import Call, CallEvent, Instruction, Then
+from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction
 from channels_out.events import Unhandled
 from conversations.models import (
     Assistant,
@@ -65,7 +65,7 @@ def _waiters() -> threading.BoundedSemaphore:
 class Decision:
     """What to do; where `speaks`, what the caller has not heard of the session is said as well."""
 
-    then: Then
+    then: NextAction
     phrase: str = ""
     speaks: bool = True
     turn: int = 0
@@ -73,12 +73,12 @@ class Decision:
     waited: int = 0
 
 
-HANG_UP = Decision(Then.HANG_UP)
+HANG_UP = Decision(NextAction.HANG_UP)
 Unheard = QuerySet[Chunk]
 Decide = Callable[[Unheard], Decision]
 
 
-def answer(account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """What the provider does next in this call of the account. May wait for VOICE_REPLY_SECONDS.
 
     Not to be called within a transaction. Raises UnavailableError where requests of a new call get in each other's way.
@@ -89,7 +89,7 @@ def answer(account: ChannelAccount, call: Call, now: datetime) -> Instruction:
     if conversation_id is None:
         conversation_id = _open(account, call, now)
     if call.event == CallEvent.BEGAN:
-        return _answer(conversation_id, call, now, lambda _: Decision(Then.LISTEN, turn=1))
+        return _answer(conversation_id, call, now, lambda _: Decision(NextAction.LISTEN, turn=1))
     if call.event == CallEvent.SILENT:
         return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
     if call.event == CallEvent.HEARD and _is_unclear(call):
@@ -97,19 +97,19 @@ def answer(account: ChannelAccount, call: Call, now: datetime) -> Instruction:
     return _reply(conversation_id, account, call, now)
 
 
-def trouble(call: Call | None) -> Instruction:
+def trouble(call: CallRequest | None) -> Instruction:
     """What to do where nothing better can be done: ask again where the call is under way, else apologise and hang up.
 
     Needs no database.
     """
     if call and call.turn and call.event != CallEvent.ENDED and call.again < ASKED_AGAIN_AT_MOST:
         sorry = spoken.phrase(spoken.TROUBLE, "en")
-        return Instruction(Then.LISTEN, (sorry,), turn=call.turn, again=call.again + 1)
-    return Instruction(Then.HANG_UP, (spoken.phrase(spoken.SORRY, "en"),))
+        return Instruction(NextAction.LISTEN, (sorry,), turn=call.turn, again=call.again + 1)
+    return Instruction(NextAction.HANG_UP, (spoken.phrase(spoken.SORRY, "en"),))
 
 
 # --- the session of a call --------------------------------------------------------------------------------------------
-def _find(account: ChannelAccount, call: Call) -> UUID | None:
+def _find(account: ChannelAccount, call: CallRequest) -> UUID | None:
     """The call's session, open or ended."""
     found = row(
         """
@@ -125,7 +125,7 @@ def _find(account: ChannelAccount, call: Call) -> UUID | None:
     return found[0] if found else None
 
 
-def _open(account: ChannelAccount, call: Call, now: datetime) -> UUID:
+def _open(account: ChannelAccount, call: CallRequest, now: datetime) -> UUID:
     """The call has an open session, which begins with the assistant's greeting. Raises UnavailableError."""
     person = Person(address=call.caller.address, kind=call.caller.kind, phone=call.caller.phone)
     said = NewChunk(
@@ -157,11 +157,11 @@ def _assistant_of(conversation: Conversation) -> Assistant:
     return conversation.assistant or Assistant()
 
 
-def _ended(conversation_id: UUID | None, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """The session is closed by who hung up, and what they have not heard is not said any more."""
     if conversation_id is None:
         _keep(account, call, "not_a_turn")
-        return Instruction(Then.HANG_UP)
+        return Instruction(NextAction.HANG_UP)
     with suppress(ConflictError):  # it had expired
         closing.close(
             conversation_id, ended_by="user", actor=CONTACT, now=now, reason=f"hung up {call.cause}".strip()[:200]
@@ -170,33 +170,33 @@ def _ended(conversation_id: UUID | None, account: ChannelAccount, call: Call, no
         conversation = lock(conversation_id)
         unheard = _unheard(conversation)
         _record(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
-    return Instruction(Then.HANG_UP)
+    return Instruction(NextAction.HANG_UP)
 
 
 # --- what the caller says ---------------------------------------------------------------------------------------------
-def _is_unclear(call: Call) -> bool:
+def _is_unclear(call: CallRequest) -> bool:
     """Whether the provider is not sure of the words, and the caller can be asked once more."""
     unsure = call.confidence is not None and call.confidence < LEAST_CONFIDENCE
     return unsure and call.again < ASKED_AGAIN_AT_MOST
 
 
-def _ask_again(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
-    again = Decision(Then.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
+def _ask_again(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
+    again = Decision(NextAction.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
     if _answered(conversation_id, call) is None:
         _keep(account, call, "not_a_turn")
     return _answer(conversation_id, call, now, lambda _: again)
 
 
-def _after_silence(call: Call, unheard: Unheard) -> Decision:
+def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
     """Ask again, a few times; with something new to say, it is a new question."""
     if unheard.exists():
-        return Decision(Then.LISTEN, turn=call.turn + 1)
+        return Decision(NextAction.LISTEN, turn=call.turn + 1)
     if call.again < ASKED_AGAIN_AT_MOST:
-        return Decision(Then.LISTEN, spoken.NOT_HEARD, turn=call.turn, again=call.again + 1)
-    return Decision(Then.HANG_UP, spoken.GOODBYE)
+        return Decision(NextAction.LISTEN, spoken.NOT_HEARD, turn=call.turn, again=call.again + 1)
+    return Decision(NextAction.HANG_UP, spoken.GOODBYE)
 
 
-def _reply(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Instruction:
+def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """What the caller said is a chunk, and the answer to it is said, or waited for."""
     if known := _answered(conversation_id, call):
         return known
@@ -210,16 +210,16 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: Call, now: date
 
     def decide(unheard: Unheard) -> Decision:  # `now` is when we began to wait
         if unheard.filter(position__gt=chunk.position).exists():
-            return Decision(Then.LISTEN, turn=call.turn + 1)
+            return Decision(NextAction.LISTEN, turn=call.turn + 1)
         if timezone.now() - chunk.created_at > WAITS_AT_MOST:
-            return Decision(Then.LISTEN, spoken.NO_ANSWER, turn=call.turn + 1)
+            return Decision(NextAction.LISTEN, spoken.NO_ANSWER, turn=call.turn + 1)
         phrase = spoken.MOMENT if waited and not unheard.exists() else ""
-        return Decision(Then.WAIT, phrase, turn=call.turn, again=call.again, waited=call.waited + 1)
+        return Decision(NextAction.WAIT, phrase, turn=call.turn, again=call.again, waited=call.waited + 1)
 
     return _answer(conversation_id, call, now, decide)
 
 
-def _turn(account: ChannelAccount, call: Call, now: datetime) -> InboundText:
+def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundText:
     """What was said in this turn of the call, as a message that can come twice."""
     return InboundText(
         channel=account.channel,
@@ -233,7 +233,7 @@ def _turn(account: ChannelAccount, call: Call, now: datetime) -> InboundText:
     )
 
 
-def _hear(conversation_id: UUID, account: ChannelAccount, call: Call, now: datetime) -> Chunk | None:
+def _hear(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Chunk | None:
     """The words are a voice chunk of this session, once; None if it has ended: nothing opens another for one call."""
     turn = _turn(account, call, now)
     with editing(conversation_id) as conversation:
@@ -283,17 +283,17 @@ def _said_after(conversation_id: UUID, position: int) -> bool:
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
-def _key(call: Call) -> str:
+def _key(call: CallRequest) -> str:
     return f"{call.event}.{call.turn}.{call.again}.{call.waited}"
 
 
-def _answered(conversation_id: UUID, call: Call) -> Instruction | None:
+def _answered(conversation_id: UUID, call: CallRequest) -> Instruction | None:
     """The answer to the same request before."""
     given = CallAnswer.objects.filter(conversation=conversation_id, key=_key(call)).first()
     return _instruction(given) if given else None
 
 
-def _answer(conversation_id: UUID, call: Call, now: datetime, decide: Decide) -> Instruction:
+def _answer(conversation_id: UUID, call: CallRequest, now: datetime, decide: Decide) -> Instruction:
     """What is decided now, or was decided when the same request came before. The session's row puts them in line."""
     with transaction.atomic():
         conversation = lock(conversation_id)
@@ -316,7 +316,7 @@ def _answer(conversation_id: UUID, call: Call, now: datetime, decide: Decide) ->
             again=decision.again,
             waited=decision.waited,
         )
-        if decision.then == Then.HANG_UP and conversation.is_open:
+        if decision.then == NextAction.HANG_UP and conversation.is_open:
             closing.close(conversation_id, ended_by="system", actor=SYSTEM, now=now, reason="nobody spoke")
     return _instruction(given)
 
@@ -329,7 +329,7 @@ def _unheard(conversation: Conversation) -> Unheard:
 
 
 def _record(
-    conversation: Conversation, chunks: Unheard, call: Call, now: datetime, *, status: str, code: str = ""
+    conversation: Conversation, chunks: Unheard, call: CallRequest, now: datetime, *, status: str, code: str = ""
 ) -> None:
     """Each chunk has a message that says what became of it, as on the channels to which we send."""
     to, kind = outbox.destination(conversation)
@@ -366,7 +366,7 @@ def _instruction(given: CallAnswer) -> Instruction:
     words = list(chunks.order_by("position").annotate(words=corrected_text()).values_list("words", flat=True))
     first = spoken.phrase(given.phrase, assistant.spoken_language)
     return Instruction(
-        then=Then(given.then),
+        then=NextAction(given.then),
         say=tuple(filter(None, [*words, first])),
         turn=given.turn,
         again=given.again,
@@ -376,7 +376,7 @@ def _instruction(given: CallAnswer) -> Instruction:
     )
 
 
-def _keep(account: ChannelAccount, call: Call, reason: str) -> None:
+def _keep(account: ChannelAccount, call: CallRequest, reason: str) -> None:
     """What does not become a chunk is there to be looked at."""
     event = Unhandled(account.address, call.event, reason, call.raw, call.call_id)
     unprocessed.keep_unhandled(channel_accounts.adapter_of(account), account, event, reason)

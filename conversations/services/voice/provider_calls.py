@@ -12,7 +12,7 @@ from contextlib import suppress
 from django.db import InterfaceError, OperationalError, connection
 from django.utils import timezone
 
-from channels_out.calls import Call, Instruction, VoiceAdapter
+from channels_out.calls import CallRequest, Instruction, VoiceAdapter
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
 from conversations.services.inbound import provider_events, unprocessed
@@ -44,7 +44,7 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
     return calls.trouble(call)
 
 
-def _call(request: InboundRequest, adapter: VoiceAdapter) -> Call | None:
+def _call(request: InboundRequest, adapter: VoiceAdapter) -> CallRequest | None:
     try:
         return adapter.call(request)
     except InboundError:
