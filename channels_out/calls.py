@@ -1,6 +1,6 @@
-"""Phone calls: what a provider tells of one, and what it is told to do next.
+"""Phone calls: the requests of a provider about a call, and the instructions that we return.
 
-A provider of calls asks by webhook and does what the answer says: speak, listen, wait, hang up. Nothing is sent to it.
+A provider of calls posts a webhook and follows the response: speak, listen, wait, hang up. Nothing is sent to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from channels_out.events import Sender
 
 
 class CallEvent(StrEnum):
-    """What a request about a call is about."""
+    """The subject of a request about a call."""
 
     BEGAN = "began"
     HEARD = "heard"  # the caller said something, or pressed keys
@@ -26,7 +26,7 @@ class CallEvent(StrEnum):
 
 
 class NextAction(StrEnum):
-    """What the provider does after it has spoken."""
+    """The provider's action after it has spoken."""
 
     LISTEN = "listen"
     WAIT = "wait"
@@ -37,12 +37,13 @@ class NextAction(StrEnum):
 class CallRequest:
     """One request about a call.
 
-    turn        the question that it is about, 1, 2 …; 0 where the call begins or ends
-    again       how often that question was asked again
-    waited      how often the caller was asked to wait for the answer to what they said
-    words       what the caller said, or a readable stand-in; `confidence` from 0 to 1, if the provider says
-    cause       the provider's word for why the call ended
-    raw         the request, to be kept where it is not understood
+    turn        the number of the question, 1, 2 …; 0 when the call begins or ends
+    again       the number of times that the question was repeated
+    waited      the number of times that the caller was asked to wait for the reply
+    words       the caller's words, or a readable stand-in
+    confidence  the provider's confidence in the words, from 0 to 1; None if it gives none
+    cause       the provider's word for the reason why the call ended
+    raw         the request, to be kept if it is not understood
     """
 
     account: str
@@ -60,10 +61,10 @@ class CallRequest:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What to do: say these, then listen, wait or hang up.
+    """Our instruction to the provider: say these texts, then listen, wait or hang up.
 
-    The provider's next request carries `turn`, `again` and `waited` back. `language` is a tag such as "en-US";
-    `voice` the provider's name of a voice.
+    The provider's next request returns `turn`, `again` and `waited`. `language` is a tag such as "en-US"; `voice` is
+    the provider's name of a voice.
     """
 
     then: NextAction
@@ -82,8 +83,8 @@ class VoiceAdapter(Adapter):
 
     @abstractmethod
     def call(self, request: InboundRequest) -> CallRequest:
-        """What the request tells. Raises InboundError (`malformed`)."""
+        """Return the request about a call. Raises InboundError (`malformed`)."""
 
     @abstractmethod
     def instruct(self, instruction: Instruction, public_url: str) -> WebhookResponse:
-        """The instruction as the provider reads it; never raises, whatever is to be said."""
+        """Return the response that instructs the provider. It never raises, whatever the text."""

@@ -1,4 +1,4 @@
-"""What every provider's adapter promises. Adapters translate, and nothing else."""
+"""The interface of every provider's adapter. Adapters translate, and do nothing else."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from channels_out.events import Event
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.shapes import clean_text, load_json
 
-# What a request that is no JSON object is kept as.
+# The keys under which a request that is no JSON object is kept.
 BODY, QUERY = "request_body", "request_query"
 
 
 @dataclass(frozen=True, slots=True)
 class InboundRequest:
-    """A webhook as it arrived. `url` is the public address with its query; header names are in lower case."""
+    """A webhook request. `url` is the public address with its query; header names are in lower case."""
 
     method: str
     url: str
@@ -30,7 +30,7 @@ class InboundRequest:
     _json: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def json(self) -> Any:
-        """The body as JSON, parsed once however often it is asked for. Raises InboundError (`malformed`)."""
+        """Return the body as JSON, parsed once for all callers. Raises InboundError (`malformed`)."""
         if not self._json:
             self._json.append(load_json(self.body))
         return self._json[0]
@@ -38,10 +38,15 @@ class InboundRequest:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A client's account at a provider, as a plain value. `base_url` is where its API is and `public_url` where the
-    provider reaches us, both without a trailing slash; `timeout` is the seconds to connect and to wait for an answer
-    (None: `http.TIMEOUT`). `private_networks` are those in which a server of the client's own may be although they are
-    not public."""
+    """A client's account at a provider, as a plain value.
+
+    address             the account's address, as the provider's payloads write it
+    credentials         by name, as text
+    base_url            the provider's API, without a trailing slash
+    timeout             seconds to connect, and to wait for an answer; None: `http.TIMEOUT`
+    private_networks    networks that are not public and in which a server of the client's own may be
+    public_url          our own address for the provider, without a trailing slash
+    """
 
     address: str
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -51,7 +56,7 @@ class Account:
     public_url: str = ""
 
     def secrets(self, name: str) -> list[str]:
-        """The values of a credential that may hold several, separated by commas or whitespace: the old and the new."""
+        """Return the values of a credential: several, separated by commas or whitespace, while one is replaced."""
         return self.credentials.get(name, "").replace(",", " ").split()
 
 
@@ -65,8 +70,13 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class OutboundMessage:
-    """One text to send. `message_id` is our own id of it; `reply_to` the provider's id of the message it answers, for
-    those that can quote it; where there is a `template`, that is sent and the text is not."""
+    """One text to send.
+
+    message_id    our own id of it
+    to, to_kind   the person's address and its kind
+    reply_to      the provider's id of the message that it answers, for providers that can quote it
+    template      sent instead of the text, if given
+    """
 
     message_id: str
     to: str
@@ -78,7 +88,7 @@ class OutboundMessage:
 
 @dataclass(frozen=True, slots=True)
 class InboundReference:
-    """A person's message to which a reply is being written: the provider's id of it, and where it came from."""
+    """A person's message to which a reply is being written: the provider's id of it, and the sender's address."""
 
     message_id: str
     sender: str
@@ -86,7 +96,7 @@ class InboundReference:
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The provider took it. `status` is what is known at once: sent, or delivered."""
+    """A message that the provider accepted. `status` is known at once: sent, or delivered."""
 
     provider_message_id: str
     status: ReceiptStatus = ReceiptStatus.SENT
@@ -94,7 +104,7 @@ class SendResult:
 
 @dataclass(frozen=True, slots=True)
 class WebhookResponse:
-    """What to answer a provider's webhook or handshake with."""
+    """Our response to a provider's webhook or handshake."""
 
     status: int = 200
     content_type: str = "text/plain"
@@ -104,26 +114,26 @@ class WebhookResponse:
 class Adapter(ABC):
     """One provider on one channel. Stateless; safe to use from many threads.
 
-    A webhook goes through it in this order: `recognises`, `addresses`, then `verify` for the account of **every**
-    address that was named, then `parse`. One body can name several accounts while one secret signed it: events of an
-    account that did not verify are not to be believed.
+    A webhook passes in this order: `recognises`, `addresses`, then `verify` for the account of **every** address that
+    is named, then `parse`. One body can name several accounts although one secret signed it: events of an account whose
+    `verify` failed must be dropped.
 
     provider              the word in `ChannelAccount.provider`
-    title                 what staff call it
-    address_name          what an account's address is there, for who sets one up
-    channel               the channel it speaks
+    title                 its name for staff
+    address_name          the provider's word for an account's address, shown when an account is set up
+    channel               the channel that it serves
     text_limit            the longest text of one message, counted in `limit_unit`
     limit_unit            a unit of `splitting`: "characters", "utf-16 units" or "utf-8 bytes"
-    credentials           names an account must have to send and to verify
-    signed_in             the headers, in lower case, of which its webhooks carry one: a signature, or a secret of ours
+    credentials           the names of the credentials that an account needs to send and to verify
+    signature_headers     headers, in lower case; every webhook has one of them: a signature, or a secret of ours
     sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
-    reply_window          how long after a person last wrote free text may be sent to them; None: for ever
-    sends_templates       outside the window a template may be sent
+    reply_window          how long free text may be sent after the person last wrote; None: without limit
+    sends_templates       a template may be sent outside the window
     marks_read            `mark_read` is to be called when a reply is begun
-    counts_by_time        some of its receipts are `ReachedUntil`
-    needs_base_url        the provider's end is a server of the client's own: an account must say where
-    is_collected          the provider collects what is said with requests of its own: nothing is sent to it
-    acknowledgement       what the provider reads as "taken" where it reads our answers; None: it looks at the status
+    reports_watermarks    some of its receipts are `WatermarkReceipt`
+    needs_base_url        the provider's API is a server of the client's own: an account must have its base URL
+    fetches_replies       the provider requests replies itself: nothing is sent to it
+    acknowledgement       our response for an accepted webhook, if the provider reads more than its status
     """
 
     provider: ClassVar[str]
@@ -145,44 +155,46 @@ class Adapter(ABC):
 
     @property
     def needs(self) -> list[str]:
-        """What one must know to set up an account, in words; nothing where it needs no credentials."""
+        """Return what an account needs to be set up, in words; nothing if it needs no credentials."""
         return [self.address_name, *(name.replace("_", " ") for name in self.credentials)] if self.credentials else []
 
     def normal_address(self, written: str) -> str:
-        """An account's address as the provider's payloads write it, from what a person typed."""
+        """Return an account's address as the provider's payloads write it, from the form that staff typed."""
         return written.strip()
 
     def recognises(self, request: InboundRequest) -> bool:
-        """Whether this provider, and none that is asked before it, can have sent the request: it is signed as its are,
-        right or wrong."""
+        """Return True if the request has a signature header of this provider, valid or not.
+
+        The registry asks the adapters of a channel in order; the first that recognises a request gets it.
+        """
         return any(name in request.headers for name in self.signature_headers)
 
     def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
-        """The answer to the provider's GET that proves we own the address; None where it is no such request."""
+        """Return the response to the provider's GET that checks our address, or None for other requests."""
         return None
 
     def addresses(self, request: InboundRequest) -> list[str]:
-        """The account addresses that the payload names, unverified, each once, in order.
+        """Return the account addresses that the payload names, unverified, each once, in order.
 
-        Raises InboundError (`malformed`) if the body is no payload of this provider.
+        Raises InboundError (`malformed`) if the body is not a payload of this provider.
         """
         return []
 
     def verify(self, request: InboundRequest, account: Account) -> None:
-        """Return if the account's own secret signed the raw bytes. Raises InboundError (`invalid_signature`)."""
+        """Return if one of the account's secrets signed the raw bytes. Raises InboundError (`invalid_signature`)."""
         raise InboundError(f"{self.provider} takes no webhooks.", code="invalid_signature")
 
     def parse(self, request: InboundRequest) -> list[Event]:
-        """Every event of the batch, in order; what is not understood is `Unhandled`.
+        """Return every event of the batch, in order; an item that is not understood is `Unhandled`.
 
         Raises InboundError (`malformed`).
         """
         return []
 
     def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
-        """The request as JSON to be kept: `parse` of what `replayed` makes of it gives the same events again.
+        """Return the request as JSON to be kept. `parse(replayed(kept))` gives the same events again.
 
-        With an address: those of this account alone, by an adapter whose payloads can name several.
+        address: narrow the payload to this account, if the provider's payloads can name several.
         """
         try:
             payload = request.json()
@@ -194,7 +206,7 @@ class Adapter(ABC):
         return {BODY: body, QUERY: {clean_text(name): clean_text(value) for name, value in request.query.items()}}
 
     def replayed(self, raw: Mapping[str, Any]) -> InboundRequest:
-        """The request whose payload was kept: by `keep`, or in the `raw` of an Unhandled. It is not signed any more."""
+        """Return the request of a kept payload (by `keep`, or the `raw` of an Unhandled). It is unsigned."""
         if raw.keys() == {BODY, QUERY}:
             return InboundRequest("POST", "", {}, raw[QUERY], raw[BODY].encode())
         return InboundRequest("POST", "", {}, {}, json.dumps(raw).encode())
@@ -204,17 +216,18 @@ class Adapter(ABC):
         """Send one text. Raises SendError."""
 
     def mark_read(self, account: Account, answered: InboundReference, *, typing: bool) -> None:
-        """The person sees that their message was read and, if `typing`, that a reply is being written: for some
-        seconds, or until it comes.
+        """Show the person that their message was read.
 
-        Raises SendError, of which nothing follows.
+        typing: show also that a reply is being written, for some seconds or until it is sent.
+
+        Raises SendError, which callers may ignore.
         """
         raise SendError(f"{self.provider} has no read marks.", code="not_supported")
 
     def check(self, account: Account) -> str:
-        """Ask the provider whether it takes the account's credentials; nothing is sent to anybody.
+        """Return the provider's name of the account, asked for with the account's credentials. No message is sent.
 
-        Returns what the provider calls the account. Raises SendError: `account_broken` where the credentials are
-        refused, `not_supported` where the provider cannot be asked.
+        Raises SendError: `account_broken` if the credentials are refused, `not_supported` if the provider cannot be
+        asked.
         """
-        raise SendError(f"There is no way to ask {self.provider} about credentials.", code="not_supported")
+        raise SendError(f"{self.provider} has no route to check credentials.", code="not_supported")

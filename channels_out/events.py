@@ -1,4 +1,4 @@
-"""What a webhook can tell us, the same whatever provider it came from."""
+"""The events that webhooks report, the same for every provider."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from channels_out.kinds import AddressKind, ReceiptStatus
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who wrote. `address` is exactly what a reply is sent to; `phone` is E.164 where the channel reveals one.
+    """The sender of a message. Replies go to `address`; `phone` is E.164, if the channel reveals one.
 
     `aliases` are further addresses of the same person on this channel, as (kind, address).
     """
@@ -26,10 +26,10 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class InboundMessage:
-    """Something a person said: it becomes a chunk. `text` is never blank; what is not text has a readable stand-in.
+    """A message of a person, which becomes a chunk. `text` is never blank: other contents have a readable stand-in.
 
-    `kind` is the provider's word for what it is ("text", "image", "location"). `metadata` holds plain JSON; each
-    adapter says which keys. `intent` is what the provider itself took it for and has acted on: `optout`, `optin`.
+    `kind` is the provider's word for its type ("text", "image", "location"). `metadata` is plain JSON, with keys that
+    each adapter documents. `intent` is the provider's own reading, on which it has acted: `optout`, `optin`, or ''.
     """
 
     account: str
@@ -44,11 +44,11 @@ class InboundMessage:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a message that we sent. `our_message_id` is the id we gave along, if the provider returns it.
+    """The delivery status of a message that we sent. `our_message_id` is our own id, if the provider returns it.
 
-    `sequence` counts the receipts of one message, where the provider counts them: of two the higher is the newer.
-    A failure says more where it is no fault of this message: `account_broken`, the account is refused, and every other
-    send will fail too; `opted_out`, the provider blocks what we send to this person, who told it so.
+    sequence        counts the receipts of one message, if the provider counts them: the higher one is newer
+    account_broken  the account is refused: every other send will fail too
+    opted_out       the provider blocks our messages to this person, who opted out there
     """
 
     account: str
@@ -65,7 +65,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class WatermarkReceipt:
-    """Everything that we sent to this person until then was delivered, or read. The provider does not say which."""
+    """The delivery status of all messages that we sent to this person until a moment. It names no message."""
 
     account: str
     sender: str
@@ -75,7 +75,7 @@ class WatermarkReceipt:
 
 @dataclass(frozen=True, slots=True)
 class AddressChange:
-    """A person's address of the kind became another: `before` is theirs no more."""
+    """An address of a person that was replaced by another of the same kind. `before` is no longer theirs."""
 
     kind: AddressKind
     before: str
@@ -84,11 +84,13 @@ class AddressChange:
 
 @dataclass(frozen=True, slots=True)
 class Unhandled:
-    """Something that arrived and is not a turn of the conversation: kept with its reason, so that it can be replayed.
+    """An item that is no turn of the conversation. It is kept with its reason, so that it can be replayed.
 
-    `kind` is the provider's word for it ("reaction"); `reason` ours: `not_a_turn`, `unknown_type`, `malformed`, `echo`.
-    `raw` is the provider's payload narrowed to this one item: as the body of a request, `parse` gives this event again.
-    `account` is '' where the payload names none. `moved`: the addresses of one person that it says are others now.
+    account   '' if the payload names none
+    kind      the provider's word for it ("reaction")
+    reason    our word: `not_a_turn`, `unknown_type`, `malformed`, `echo`
+    raw       the provider's payload narrowed to this item: as the body of a request, `parse` gives this event again
+    moved     the addresses of one person that were replaced
     """
 
     account: str

@@ -1,15 +1,15 @@
-"""The one way to call a provider. It says whether a failed call can have reached it; it retries and logs nothing.
+"""HTTP calls to providers. An error states whether the request can have arrived; nothing is retried or logged here.
 
-The one question that counts when a send fails is whether the message may have been accepted. The exceptions of
-requests do not answer it: one ConnectionError covers a refused connection and an answer that was cut; a ReadTimeout
-may stem from the TLS handshake. So our connections note when a request's first byte is handed to the socket: a
-failure before that is `connect` (retryable), one after it is ambiguous.
+When a send fails, the question is whether the message may have been accepted. The exceptions of requests do not answer
+it: one ConnectionError covers a refused connection and an interrupted answer; a ReadTimeout may come from the TLS
+handshake. So our connections note when the first byte of a request is handed to the socket: a failure before that is
+`connect` (retryable), one after it is ambiguous.
 
-A pooled connection that the server closed while it lay idle must not turn a send ambiguous for nothing. urllib3 looks
-before each use whether the peer has hung up; what remains is a server that hangs up in the instant in which we write.
-Servers do so to connections that reach their idle limit, so ours are dropped before: Node's and uvicorn's limit is 5
-seconds, AWS's 60, nginx's 75. Under load a thread sends more often than that and saves the TLS handshakes; at leisure
-one more handshake does not matter.
+A pooled connection that the server closed while it was idle must not make a send ambiguous. urllib3 checks before each
+use whether the peer has closed it; a server can still close it in the instant in which we write. Servers do so when a
+connection reaches their idle limit, so ours are closed earlier: Node's and uvicorn's limit is 5 seconds, AWS's 60,
+nginx's 75. Under load a thread sends more often than that and saves the TLS handshakes; otherwise one more handshake
+does not matter.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _CHUNK = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What a provider answered, whatever the status. Header names are in lower case.
+    """A provider's answer, whatever the status. Header names are in lower case.
 
     The body of an error answer may be cut short (too long, or the connection broke): the status says enough.
     """
@@ -60,7 +60,7 @@ class HttpAnswer:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is 2xx."""
+        """True if the status is 2xx."""
         return 200 <= self.status < 300
 
     @property
@@ -74,7 +74,7 @@ class HttpAnswer:
         return parse_retry_after(self.headers.get("retry-after", ""))
 
     def json(self) -> Any:
-        """The body as JSON, fit to be stored; None if it is none."""
+        """Return the body as JSON, fit to be stored; None if it is not JSON."""
         try:
             return load_json(self.body)
         except InboundError:
@@ -110,10 +110,10 @@ def post_bytes(
     timeout: tuple[float, float] | None = None,
     private: Networks | None = None,
 ) -> HttpAnswer:
-    """POST a body as it is, whose Content-Type is among the headers. Other arguments and errors as of `post_json`.
+    """POST a body unchanged and return the answer. Its Content-Type is among the headers. See `post_json` for the rest.
 
-    With `private` the URL is somebody else's choice: it is called directly, and only if all addresses of its host are
-    public or within these networks; else SendError `private_address`.
+    private: given if somebody else chose the URL. It is then called without a proxy, and only if all addresses of its
+        host are public or within these networks; else SendError `private_address`.
     """
     return _exchange("POST", url, body, headers, timeout or TIMEOUT, private)
 
@@ -158,7 +158,10 @@ def _exchange(
 
 
 def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
-    """The seconds to wait, from 0 to an hour, of a Retry-After header: seconds or an HTTP date (RFC 9110, 10.2.3)."""
+    """Return the seconds to wait, from 0 to an hour, from a Retry-After header: seconds or an HTTP date.
+
+    Returns None if it is neither. Source: RFC 9110, 10.2.3.
+    """
     value = value.strip()
     try:
         if value.isascii() and value.isdigit():
@@ -180,7 +183,7 @@ def _transport_error(error: Exception) -> SendError:
             return SendError(sentence, code="private_address", account_broken=True)
         if isinstance(error, ValueError) and not isinstance(error, requests.exceptions.InvalidProxyURL):
             return SendError(
-                f"The account's base URL or credentials make no valid request ({name}).",
+                f"The account's base URL or credentials do not form a valid request ({name}).",
                 code="invalid_request",
                 account_broken=True,
             )
@@ -191,7 +194,7 @@ def _transport_error(error: Exception) -> SendError:
 
 
 def _is_forbidden(error: BaseException) -> bool:
-    """Whether the address was refused by us, however deep the libraries have wrapped that."""
+    """Return True if we refused the address, however deep the libraries have wrapped that error."""
     seen: list[Any] = [error]
     for each in seen:
         if isinstance(each, ForbiddenAddressError):
@@ -202,7 +205,7 @@ def _is_forbidden(error: BaseException) -> bool:
 
 
 def _read(response: requests.Response, *, deadline: float) -> bytes:
-    """The body, at most MAX_ANSWER_BYTES of it. Raises SendError if a 2xx cannot be read to its end."""
+    """Return the body, at most MAX_ANSWER_BYTES of it. Raises SendError if a 2xx cannot be read to its end."""
     raw: HTTPResponse = response.raw
     parts: list[bytes] = []
     size = 0
@@ -225,8 +228,8 @@ def _read(response: requests.Response, *, deadline: float) -> bytes:
 
 
 class _Thread(threading.local):
-    """What belongs to one thread: its sessions, and of its current request whether bytes have left, and which private
-    networks it may reach (None: it is not asked)."""
+    """The sessions of one thread, and of its current request: whether bytes have left, and the private networks that it
+    may reach (None: any address is allowed)."""
 
     left: bool = False
     private: Networks | None = None
@@ -246,7 +249,7 @@ os.register_at_fork(after_in_child=_forget_sessions)  # parent and child must no
 
 
 class _WatchedHTTPConnection(HTTPConnection):
-    """Notes when the request begins to leave, and since when the connection lies idle."""
+    """A connection that notes when a request begins to leave, and since when it is idle."""
 
     _used_at = 0.0
 
@@ -254,7 +257,7 @@ class _WatchedHTTPConnection(HTTPConnection):
         try:
             super().connect()
         finally:
-            _thread.left = False  # what a proxy was sent to open its tunnel is not the request
+            _thread.left = False  # the bytes that open a proxy's tunnel are not the request
 
     def _new_conn(self) -> socket.socket:
         if _thread.private is None:
@@ -262,7 +265,7 @@ class _WatchedHTTPConnection(HTTPConnection):
         return self._connect_to_checked(_thread.private)
 
     def _connect_to_checked(self, private: Networks) -> socket.socket:
-        """A connection to one of the host's addresses, after all of them were checked."""
+        """Return a connection to one of the host's addresses, after all of them were checked."""
         failed: OSError | None = None
         try:
             for address in resolve(self._dns_host, self.port, private):
@@ -288,7 +291,7 @@ class _WatchedHTTPConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        """The pool asks before it uses a connection again; where it is False, it connects anew."""
+        """False makes the pool connect anew instead of using the connection again."""
         return monotonic() - self._used_at < MAX_IDLE and super().is_connected
 
 
@@ -332,7 +335,7 @@ class _Session(requests.Session):
 
 
 def _session(private: Networks | None) -> requests.Session:
-    """The thread's own. Requests that may reach different networks share no connection."""
+    """Return the thread's session. Requests that may reach different networks share no connection."""
     if private not in _thread.sessions:
         session = _Session()
         session.headers.update({"User-Agent": "Convo", "Accept": "application/json", "Accept-Encoding": "identity"})

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class Channel(StrEnum):
-    """The kind of way a person talks to us."""
+    """The channels on which people write or speak to us."""
 
     MESSENGER = "messenger"
     WHATSAPP = "whatsapp"
@@ -15,7 +15,7 @@ class Channel(StrEnum):
 
 
 class AddressKind(StrEnum):
-    """What sort of address a person has on a channel."""
+    """The kinds of addresses that people have on channels."""
 
     PHONE = "phone"  # digits as the provider writes them, without +
     BSUID = "bsuid"  # WhatsApp business-scoped user id, "US.1234"
@@ -25,7 +25,7 @@ class AddressKind(StrEnum):
 
 
 class ReceiptStatus(StrEnum):
-    """What a provider says became of a message. Read implies delivered, delivered implies sent."""
+    """A provider's delivery status of a message. Read implies delivered, delivered implies sent."""
 
     SENT = "sent"
     DELIVERED = "delivered"

@@ -1,9 +1,9 @@
-"""STOP and its fellows: the words by which a person wants no more messages, or wants them again.
+"""Opt-out words: STOP and others by which a person wants no more messages, or wants them again (START).
 
-A word counts only if it is all that the person wrote. What the channels ask for differs: carriers have rules for SMS
-(CTIA, Messaging Principles and Best Practices: the words, and one message that confirms); WhatsApp and Messenger ask
-that a wish be respected, in whatever words, and of no confirmation. In a call one hangs up, and to a device "stop"
-means that it should be quiet.
+A word counts only if it is the whole message. The channels' rules differ: carriers prescribe the words on SMS and one
+message of confirmation (CTIA, Messaging Principles and Best Practices); WhatsApp and Messenger require that an opt-out
+is respected, and no confirmation. There are no such words in calls, where people hang up, and for devices, to which
+"stop" means "be quiet".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _STOP: dict[str, tuple[str, ...]] = {
     "zh": ("停止", "退订", "取消订阅", "退訂"),
     "ja": ("停止", "配信停止"),
 }
-# What carriers take for STOP; elsewhere one may well mean an order, or the end of a chat.
+# Carriers treat these as STOP; on other channels they may concern an order, or end a chat.
 _STOP_ON_SMS: dict[str, tuple[str, ...]] = {
     "en": ("cancel", "end", "quit"),
     "es": ("cancelar", "fin"),
@@ -58,7 +58,7 @@ _START: dict[str, tuple[str, ...]] = {
     "zh": ("开始", "订阅", "開始"),
     "ja": ("開始", "再開"),
 }
-# {business} is the client's name. START is taken whatever the language.
+# {business} is the client's name. START counts in every language.
 _STOPPED = {
     "en": "You will get no more messages from {business}. Reply START to get them again.",
     "es": "No recibirá más mensajes de {business}. Responda START para recibirlos de nuevo.",
@@ -81,8 +81,8 @@ _AROUND = regex.compile(r"^[\p{P}\p{S}\s]+|[\p{P}\p{S}\s]+$")
 
 @dataclass(frozen=True, slots=True)
 class ConsentChange:
-    """What the person wants: no more messages, or messages again. `language` is that of the word. `confirmed`: the
-    provider has told them that it is done."""
+    """A person's opt-out (`stop`) or opt-in. `language` is that of the word; `confirmed` is True if the provider has
+    confirmed the change to the person."""
 
     stop: bool
     word: str
@@ -90,7 +90,7 @@ class ConsentChange:
     confirmed: bool = False
 
     def confirmation(self, channel: str, business: str) -> str:
-        """What to answer once it is done, where the channel's rules ask for an answer; else ''."""
+        """Return the text that confirms the change, '' if the channel's rules require none."""
         if channel not in CONFIRMED_CHANNELS or self.confirmed:
             return ""
         texts = _STOPPED if self.stop else _STARTED
@@ -102,26 +102,26 @@ OPT_OUT_CHANNELS = frozenset({Channel.SMS, Channel.WHATSAPP, Channel.MESSENGER})
 
 
 def consent_change_in(channel: str, text: str, intent: str = "") -> ConsentChange | None:
-    """The wish that the text, as a whole, is on this channel; None for every other text.
+    """Return the opt-out or opt-in that the whole text is on this channel; None for every other text.
 
-    `intent` is what the provider itself took it for: `optout` and `optin` count, whatever the words.
+    intent: the provider's own reading; `optout` and `optin` count, whatever the words.
     """
     if channel not in OPT_OUT_CHANNELS:
         return None
     if intent in ("optout", "optin"):
         return ConsentChange(intent == "optout", text[:LONGEST], confirmed=True)
-    return _WISHES[channel].get(_folded(text)) if len(text) <= LONGEST else None
+    return _BY_WORD[channel].get(_folded(text)) if len(text) <= LONGEST else None
 
 
 def _folded(text: str) -> str:
-    """The words alone: without case, accents, and the signs and blanks around them."""
+    """Return the words without case, accents, and the signs and blanks around them."""
     bare = _AROUND.sub("", text.casefold())
     decomposed = unicodedata.normalize("NFKD", bare)
     return " ".join("".join(each for each in decomposed if not unicodedata.combining(each)).split())
 
 
-def _wishes(channel: Channel) -> dict[str, ConsentChange]:
-    """Every word of the channel; where two languages share one, the first has it."""
+def _changes_by_word(channel: Channel) -> dict[str, ConsentChange]:
+    """Return every word of the channel. A word that two languages share belongs to the first."""
     found: dict[str, ConsentChange] = {}
     tables = [(True, _STOP), (True, _STOP_ON_SMS if channel == Channel.SMS else {}), (False, _START)]
     for stop, table in tables:
@@ -131,4 +131,4 @@ def _wishes(channel: Channel) -> dict[str, ConsentChange]:
     return found
 
 
-_WISHES: dict[str, dict[str, ConsentChange]] = {channel: _wishes(channel) for channel in OPT_OUT_CHANNELS}
+_BY_WORD: dict[str, dict[str, ConsentChange]] = {channel: _changes_by_word(channel) for channel in OPT_OUT_CHANNELS}

@@ -1,4 +1,4 @@
-"""Phone numbers: one way to write them, and one way to compare them."""
+"""Phone numbers: how they are written (E.164), and how they are compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
 
 # Spaces, brackets, dots, hyphens and dashes around digits; no letters, so no vanity numbers and no extensions.
 _WRITTEN = re.compile(r"\+?[\d\s().\-/\u2010-\u2015]{5,40}")
-_DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # come along when copied from an address book
+_DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # copied along from address books
 _OLD_MEXICO = re.compile(r"\+521(\d{10})")
 _MEXICO = re.compile(r"\+52(\d{10})")
 _OLD_BRAZIL_MOBILE = re.compile(r"\+55(\d{2})([6-9]\d{7})")
@@ -21,11 +21,11 @@ _BRAZIL_MOBILE = re.compile(r"\+55(\d{2})9([6-9]\d{7})")
 
 
 def e164(raw: str, default_region: str | None = None) -> str | None:
-    """The number as "+51999999999" (E.164), or None if it can be no phone number.
+    """Return the number as "+51999999999" (E.164), or None if it cannot be a phone number.
 
     Arguments:
         raw: as people and providers write it: "+51 999 999 999", "0051 …", or international digits without a +.
-        default_region: a country ("PE"), for numbers written as one dials them there.
+        default_region: a country ("PE"), for numbers written as they are dialled there.
     """
     written = _DIRECTION_MARKS.sub("", raw).strip()
     if not _WRITTEN.fullmatch(written):
@@ -36,19 +36,19 @@ def e164(raw: str, default_region: str | None = None) -> str | None:
             return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     number = _parsed("+" + written.removeprefix("+").removeprefix("00"), None)
     if number is None or (default_region and not written.startswith("+") and not phonenumbers.is_valid_number(number)):
-        return None  # a mistyped local number is not to pass for one of another country
+        return None  # a mistyped local number must not become one of another country
     formatted = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     # WhatsApp still writes Mexican mobiles with the 1 that the numbering plan dropped in 2019.
     return formatted if phonenumbers.is_possible_number(number) or _OLD_MEXICO.fullmatch(formatted) else None
 
 
 def from_whatsapp(digits: str) -> str | None:
-    """The E.164 number of a WhatsApp id, which is its digits. Meta vouches for it: only its length counts."""
+    """Return the E.164 number of a WhatsApp id (digits). Meta has verified it: only its length is checked."""
     return "+" + digits if 7 <= len(digits) <= 15 and digits[0] != "0" else None
 
 
 def matching_key(phone: str) -> str:
-    """The same word for each way to write one subscriber's E.164 number. To compare with; never to send to.
+    """Return one key for all E.164 forms of a subscriber's number: to compare with, never to send to.
 
     - Mexico: "+52 1 …" and "+52 …" are one mobile.
     - Brazil: mobiles got a 9 in front in 2012-2016; WhatsApp ids of before lack it. Landlines begin with 2 to 5 and
@@ -63,7 +63,7 @@ def matching_key(phone: str) -> str:
 
 
 def ways_to_write(phone: str) -> list[str]:
-    """Every E.164 number that is the same subscriber's, the given one first. To look for; never to send to."""
+    """Return every E.164 form of the subscriber's number, the given one first: to search for, never to send to."""
     key = matching_key(phone)
     ways = [phone, key]
     if match := _MEXICO.fullmatch(key):

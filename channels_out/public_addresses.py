@@ -1,9 +1,8 @@
-"""Which addresses a server of a client's own may have: public ones. What is behind our own firewall is not theirs to
-reach through us.
+"""The check that a server of a client's own has a public address: clients must not reach our own networks through us.
 
-The check belongs to the connection and not to the URL: between looking a name up to check it and looking it up to
-connect, its owner can give another answer (DNS rebinding). So a name is looked up once, all that it stands for is
-checked, and the connection goes to what was checked.
+The check is made for the connection and not for the URL: a name's owner can change it between a look-up for the check
+and one for the connection (DNS rebinding). So a name is looked up once, all its addresses are checked, and the
+connection goes to one of these.
 """
 
 from __future__ import annotations
@@ -20,27 +19,27 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ForbiddenAddressError(OSError):
-    """The name stands for an address that is not public."""
+    """A host name has an address that is not public."""
 
 
 def resolve(host: str, port: int, allowed: Networks) -> list[str]:
-    """Every IP address of the host, in the order in which to try them.
+    """Return every IP address of the host, in the order in which to try them.
 
     Arguments:
         host: a name, or an address as it stands in a URL.
         allowed: networks that may be reached although they are not public ("127.0.0.0/8").
 
-    Raises ForbiddenAddressError if any of them may not be reached, OSError if there is none.
+    Raises ForbiddenAddressError if one of them may not be reached, OSError if there is none.
     """
     found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not all(may_be_reached(address, allowed) for address in addresses):
-        raise ForbiddenAddressError("The address is not a public one.")
+        raise ForbiddenAddressError("The address is not public.")
     return addresses
 
 
 def may_be_reached(address: str, allowed: Networks) -> bool:
-    """Whether the IP address is public, or within one of the networks that are allowed."""
+    """Return True if the IP address is public, or within one of the allowed networks."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if any(ip in network for network in _networks(allowed)):
         return True
@@ -54,7 +53,7 @@ def _networks(written: Networks) -> Iterable[ipaddress.IPv4Network | ipaddress.I
 
 
 def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 address leads to (RFC 4291, 3056, 4380, 6052)."""
+    """Return the IPv4 address that an IPv6 address leads to, if it does (RFC 4291, 3056, 4380, 6052)."""
     if ip in _NAT64:
         return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)

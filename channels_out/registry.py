@@ -1,4 +1,4 @@
-"""Which adapters there are, and which of them a request or an account is for."""
+"""The list of adapters, and the choice of one for a request or an account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BY_CHANNEL = {channel: tuple(each for each in ADAPTERS if each.channel == chann
 
 
 def adapter_for(provider: str, channel: str) -> Adapter:
-    """The adapter of an account. Raises UnknownAdapterError."""
+    """Return the adapter of an account. Raises UnknownAdapterError."""
     try:
         return _BY_NAME[provider, Channel(channel)]
     except (KeyError, ValueError):
@@ -36,18 +36,21 @@ def adapter_for(provider: str, channel: str) -> Adapter:
 
 
 def adapters_of(channel: str) -> tuple[Adapter, ...]:
-    """The adapters of a channel. Raises UnknownAdapterError for a word that is no channel."""
+    """Return the adapters of a channel. Raises UnknownAdapterError if there is no such channel."""
     try:
         return _BY_CHANNEL[Channel(channel)]
     except ValueError:
-        raise UnknownAdapterError(f"{channel!r} is no channel.") from None
+        raise UnknownAdapterError(f"There is no channel {channel!r}.") from None
 
 
 def providers() -> tuple[str, ...]:
-    """The providers' names, each once, in order."""
+    """Return the providers' names, each once, in order."""
     return tuple(dict.fromkeys(adapter.provider for adapter in ADAPTERS))
 
 
 def recognise(channel: str, request: InboundRequest) -> Adapter | None:
-    """The adapter of the channel whose provider sent this webhook, unverified. Raises UnknownAdapterError."""
+    """Return the adapter whose provider sent this webhook, unverified; None if no adapter of the channel recognises it.
+
+    Raises UnknownAdapterError.
+    """
     return next((adapter for adapter in adapters_of(channel) if adapter.recognises(request)), None)

@@ -1,7 +1,7 @@
-"""Retell's chats: the five calls that we make, and its webhooks. It knows no sessions, and tries nothing twice.
+"""Retell's chats: the five API calls that we make, and its webhooks. Nothing is retried here.
 
-A completion is not idempotent and takes no key that would make it so: whoever called it in vain finds out by `get_chat`
-whether it arrived. Source: Retell, API reference, "Chat"; the signature as retell-sdk 6.2 verifies it.
+A completion is not idempotent and takes no idempotency key: after a failed one, `get_chat` shows whether the message
+arrived. Source: Retell, API reference, "Chat"; the signature as retell-sdk 6.2 verifies it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ END_TOOLS = {"end_call", "end_chat"}
 _SIGNED = re.compile(r"v=(\d{1,15}),d=([0-9a-f]{64})")
 _SENTENCES = {
     401: "Retell refuses the API key.",
-    402: "Retell wants to be paid first.",
+    402: "Retell requires a payment first.",
     403: "Retell refuses the API key.",
-    404: "Retell does not know what it was asked about.",
-    422: "Retell does not know what it was asked about.",
-    429: "Retell is asked too often.",
+    404: "Retell does not know the chat or the agent.",
+    422: "Retell does not know the chat or the agent.",
+    429: "Retell throttles our requests.",
 }
 _UNKNOWN = {404, 422}
 _REFUSED_KEY = {401, 402, 403}
@@ -40,7 +40,7 @@ _REFUSED_KEY = {401, 402, 403}
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The way in. `timeout` is in seconds, to connect and to wait for an answer."""
+    """The access to Retell's API. `timeout` is in seconds, to connect and to wait for an answer."""
 
     api_key: str = field(repr=False)
     base_url: str = ""
@@ -49,8 +49,8 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One entry of a chat. `role` is agent, user or something of Retell's own, which may have no content; `ends` says
-    that the agent called its tool to end the chat."""
+    """One message of a chat. `role` is agent, user or another word of Retell's, whose content may be empty. `ends` is
+    True if the agent called its tool to end the chat."""
 
     role: str
     content: str
@@ -59,7 +59,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A chat as Retell has it. `status` is ongoing, ended or error."""
+    """A chat at Retell. `status` is ongoing, ended or error."""
 
     chat_id: str
     status: str
@@ -67,16 +67,16 @@ class Chat:
 
     @property
     def is_ongoing(self) -> bool:
-        """Whether it takes messages."""
+        """True if the chat accepts messages."""
         return self.status == ONGOING
 
     @property
     def turns(self) -> int:
-        """How many messages of the person it has."""
+        """The number of messages of the person."""
         return sum(message.role == USER for message in self.messages)
 
     def after_turn(self, number: int) -> tuple[ChatMessage, ...]:
-        """What followed the person's `number`-th message (0: the beginning of the chat) and the ones after it."""
+        """Return the messages after the person's `number`-th message (0: from the beginning of the chat)."""
         seen = 0
         for index, message in enumerate(self.messages):
             if seen == number:
@@ -87,8 +87,8 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class ChatEvent:
-    """What a webhook says: `event` is chat_started, chat_ended, chat_analyzed or a word that is not known yet;
-    `analysis` is what Retell made of the chat."""
+    """A webhook. `event` is chat_started, chat_ended, chat_analyzed or a word that is not known yet; `analysis` is
+    Retell's analysis of the chat."""
 
     event: str
     chat: Chat
@@ -96,21 +96,23 @@ class ChatEvent:
 
 
 def words_of(messages: Sequence[ChatMessage]) -> list[str]:
-    """What the agent said, message by message; tools and transitions say nothing to anybody."""
+    """Return the texts of the agent, message by message, without tool calls and transitions."""
     return [message.content.strip() for message in messages if message.role == AGENT and message.content.strip()]
 
 
 # --- the calls -------------------------------------------------------------------------------------------------------
 def create_chat(access: Access, agent_id: str, *, metadata: Mapping[str, str], variables: Mapping[str, str]) -> Chat:
-    """A new chat with the agent, perhaps with its first words in it. Raises SendError."""
+    """Create a chat with the agent and return it, perhaps with the agent's first words. Raises SendError."""
     body = {"agent_id": agent_id, "metadata": dict(metadata), "retell_llm_dynamic_variables": dict(variables)}
     answer = http.post_json(f"{access.base_url}/create-chat", body, headers=_headers(access), timeout=access.timeout)
     return _chat(_content(answer))
 
 
 def complete(access: Access, chat_id: str, content: str) -> tuple[ChatMessage, ...]:
-    """What came of the person's message: the agent's words, and what it did. Raises SendError; `ambiguous` where the
-    message may be in the chat all the same."""
+    """Add the person's message and return the agent's new messages.
+
+    Raises SendError; `ambiguous` if the message may be in the chat all the same.
+    """
     body = {"chat_id": chat_id, "content": content}
     url = f"{access.base_url}/create-chat-completion"
     answer = http.post_json(url, body, headers=_headers(access), timeout=access.timeout)
@@ -118,14 +120,14 @@ def complete(access: Access, chat_id: str, content: str) -> tuple[ChatMessage, .
 
 
 def get_chat(access: Access, chat_id: str) -> Chat | None:
-    """The chat; None where Retell does not know it (any more). Raises SendError."""
+    """Return the chat, or None if Retell does not know it (any more). Raises SendError."""
     url = f"{access.base_url}/get-chat/{quote(chat_id, safe='')}"
     answer = http.get(url, headers=_headers(access), timeout=access.timeout)
     return None if answer.status in _UNKNOWN else _chat(_content(answer))
 
 
 def end_chat(access: Access, chat_id: str) -> None:
-    """The chat takes nothing more; one that Retell does not know, or that is over, is fine. Raises SendError."""
+    """End the chat; one that Retell does not know, or that has ended, is fine. Raises SendError."""
     url = f"{access.base_url}/end-chat/{quote(chat_id, safe='')}"
     answer = http.patch(url, headers=_headers(access), timeout=access.timeout)
     if answer.status not in _UNKNOWN | {400}:
@@ -133,7 +135,7 @@ def end_chat(access: Access, chat_id: str) -> None:
 
 
 def delete_chat(access: Access, chat_id: str) -> None:
-    """Retell has nothing of the chat any more; one that it does not know is fine. Raises SendError."""
+    """Delete the chat at Retell; one that it does not know is fine. Raises SendError."""
     url = f"{access.base_url}/delete-chat/{quote(chat_id, safe='')}"
     answer = http.delete(url, headers=_headers(access), timeout=access.timeout)
     if answer.status not in _UNKNOWN:
@@ -148,7 +150,7 @@ def _content(answer: HttpAnswer, *, may_have_arrived: bool = False) -> dict[str,
     _refuse(answer, may_have_arrived=may_have_arrived)
     content = answer.json()
     if not isinstance(content, dict):
-        raise SendError("Retell's answer makes no sense.", code="bad_answer", ambiguous=True)
+        raise SendError("Retell's answer is not a JSON object.", code="bad_answer", ambiguous=True)
     return content
 
 
@@ -201,11 +203,11 @@ def verify(body: bytes, signature: str, keys: Sequence[str], now: float) -> None
         fits = [hmac.compare_digest(match[2], _digest(body, match[1], key)) for key in keys if key]
         if any(fits):
             return
-    raise InboundError("The signature does not fit.", code="invalid_signature")
+    raise InboundError("The signature does not match.", code="invalid_signature")
 
 
 def sign(body: bytes, key: str, now: float) -> str:
-    """The signature that Retell would send: for simulators and tests."""
+    """Return the signature that Retell would send, for simulators and tests."""
     stamp = str(int(now * 1000))
     return f"v={stamp},d={_digest(body, stamp, key)}"
 
@@ -215,12 +217,12 @@ def _digest(body: bytes, stamp: str, key: str) -> str:
 
 
 def parse(body: bytes) -> ChatEvent:
-    """What the webhook says. Raises InboundError (`malformed`) if it is about no chat."""
+    """Return the webhook's event. Raises InboundError (`malformed`) if it is about no chat."""
     content = load_json(body)
     chat = record(content, "chat")
     event, chat_id = identifier(content, "event"), identifier(chat, "chat_id")
     if not event or not chat_id:
-        raise InboundError("This is no event of a chat.", code="malformed")
+        raise InboundError("The body is not an event of a chat.", code="malformed")
     return ChatEvent(
         event,
         Chat(chat_id, text(chat, "chat_status"), _messages(chat, "message_with_tool_calls")),

@@ -1,8 +1,8 @@
-"""Reading payloads that somebody else shaped: nothing here raises over a wrong type, a null or a missing key.
+"""Readers for payloads of others: none of them raises over a wrong type, a null or a missing key.
 
-What comes out can be stored: PostgreSQL takes no NUL and UTF-8 has no unpaired surrogates, so each of these becomes
-U+FFFD; numbers are finite; nesting is bounded. A provider's payload is kept that way rather than refused, for a
-refused one is redelivered for days.
+Their results can be stored: PostgreSQL accepts no NUL and UTF-8 no unpaired surrogates, so each of these becomes
+U+FFFD; numbers are finite; nesting is bounded. A provider's payload is cleaned rather than refused, because providers
+redeliver a refused one for days.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLOCK_SKEW = 86_400
 
 
 def load_json(body: bytes) -> Any:
-    """A JSON document, fit to be stored. Raises InboundError (`malformed`)."""
+    """Return a JSON document, fit to be stored. Raises InboundError (`malformed`)."""
     try:
         value = orjson.loads(body)
         unclean = b"\\u0000" in body
@@ -40,17 +40,17 @@ def load_json(body: bytes) -> Any:
         unclean = True
     # A document cannot nest deeper than it has brackets: most need no walk.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_deeper(value, MAX_DEPTH):
-        raise InboundError("The JSON body nests too deep.", code="malformed")
+        raise InboundError("The JSON body is nested too deeply.", code="malformed")
     return clean(value) if unclean else value
 
 
 def clean_text(value: str) -> str:
-    """The text with U+FFFD for each NUL and each unpaired surrogate."""
+    """Return the text with U+FFFD for each NUL and each unpaired surrogate."""
     return _UNSTORABLE.sub("\ufffd", value)
 
 
 def clean(value: Any) -> Any:
-    """The JSON value with `clean_text` done to every string in it, keys too."""
+    """Return the JSON value with every string cleaned by `clean_text`, keys too."""
     if type(value) is str:
         return clean_text(value)
     if type(value) is list:
@@ -61,49 +61,49 @@ def clean(value: Any) -> Any:
 
 
 def value_of(holder: Any, key: str) -> Any:
-    """What is at `key`, None if there is nothing or the holder is no object."""
+    """Return the value at `key`, None if there is none or the holder is not an object."""
     return holder.get(key) if type(holder) is dict else None
 
 
 def text(holder: Any, key: str) -> str:
-    """The string at `key`, or '' if there is none."""
+    """Return the string at `key`, '' if there is none."""
     value = holder.get(key) if type(holder) is dict else None
     return value if type(value) is str else ""
 
 
 def identifier(holder: Any, key: str) -> str:
-    """The string at `key` if it can be somebody's id: not blank, at most 255 characters. Else ''."""
+    """Return the string at `key` if it can be an id (not blank, at most 255 characters), else ''."""
     value = text(holder, key)
     return value if len(value) <= MAX_IDENTIFIER and value.strip() else ""
 
 
 def identifiers(holder: Any, key: str) -> list[str]:
-    """Those strings in the array at `key` that can be ids, each once, in order."""
+    """Return the strings in the array at `key` that can be ids, each once, in order."""
     ids = (each for each in items(holder, key) if type(each) is str and len(each) <= MAX_IDENTIFIER and each.strip())
     return list(dict.fromkeys(ids))
 
 
 def record(holder: Any, key: str) -> dict[str, Any]:
-    """The object at `key`, or an empty one."""
+    """Return the object at `key`, or an empty one."""
     value = holder.get(key) if type(holder) is dict else None
     return value if type(value) is dict else {}
 
 
 def items(holder: Any, key: str) -> list[Any]:
-    """The array at `key`, or an empty one."""
+    """Return the array at `key`, or an empty one."""
     value = holder.get(key) if type(holder) is dict else None
     return value if type(value) is list else []
 
 
 def person_name(value: str) -> str | None:
-    """A name to show: one line, no control characters, at most 200 characters. None if nothing is left."""
+    """Return a name to show: one line, no control characters, at most 200 characters. None if nothing is left."""
     return " ".join(_UNPRINTABLE.sub(" ", value).split())[:MAX_NAME].strip() or None
 
 
 def moment(value: Any) -> datetime | None:
-    """When something happened, from a number or digits, in seconds or milliseconds since 1970 (providers mix them).
+    """Return the time of a number or of digits, in seconds or milliseconds since 1970 (providers mix them).
 
-    None for nonsense: before 2009, or more than a day from now.
+    Returns None if it is impossible: before 2009, or more than a day from now.
     """
     if type(value) is str and value.isascii() and value.isdigit() and len(value) <= len("1700000000000"):
         value = int(value)

@@ -1,9 +1,9 @@
-"""Cutting a long text into the messages that a channel takes.
+"""Split a long text into messages that a channel accepts.
 
-The parts, joined, are the text: whitespace at a cut stays at the end of the part before it. Only a part that would be
-blank is left out, for providers refuse it; that takes a run of whitespace as long as the limit, or whitespace at the
-very end. No cut falls inside a grapheme cluster (what a reader sees as one character: an emoji family, a letter with
-its accents), unless one cluster alone exceeds the limit.
+The joined parts are the text: whitespace at a cut stays at the end of the part before it. Only a part that would be
+blank is left out, because providers refuse it; this needs a run of whitespace as long as the limit, or whitespace at
+the very end. No cut falls inside a grapheme cluster (one character for the reader: an emoji family, a letter with its
+accents), unless one cluster alone exceeds the limit.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 import regex
 
-# What a provider counts. Meta says "characters" and not which: UTF-16 units are never fewer than code points, so that
-# a part which fits by them fits by either reading.
+# The unit that a provider counts. Meta says "characters" and not which: UTF-16 units are never fewer than code points,
+# so a part that fits by them fits by either reading.
 UNITS: dict[str, Callable[[str], int]] = {
     "characters": len,
     "utf-16 units": lambda text: len(text.encode("utf-16-le", "surrogatepass")) // 2,
@@ -38,16 +38,16 @@ _WORD = regex.compile(r"\s+")
 
 
 def split(text: str, limit: int, unit: str = "characters") -> list[str]:
-    """The text in parts that each fit, cut where it hurts least: paragraph, sentence, word, grapheme.
+    """Return the text in parts that each fit, cut at the best place: paragraph, sentence, word, grapheme.
 
     A paragraph's or sentence's end counts only in the second half of a part, so that parts do not come out tiny.
 
     Arguments:
-        text: any; a blank one gives no part.
-        limit: the most a part may have, at least 4.
-        unit: what the provider counts, a key of `UNITS`.
+        text: any text; a blank one gives no part.
+        limit: the largest size of a part, at least 4.
+        unit: the unit that the provider counts, a key of `UNITS`.
 
-    Returns parts of which none is blank. Takes time linear in the text, whatever it holds.
+    Returns parts of which none is blank. The time is linear in the text, whatever its content.
     Raises ValueError for an unknown unit or a limit below 4.
     """
     if unit not in UNITS or limit < _LARGEST_CHARACTER:
@@ -67,7 +67,7 @@ def split(text: str, limit: int, unit: str = "characters") -> list[str]:
 
 
 def _cuts(text: str, start: int, limit: int, measure: Callable[[str], int]) -> list[int]:
-    """Every place where a part from `start` may end, in order; at least one."""
+    """Return every position where a part from `start` may end, in order; at least one."""
     # A part has at most `limit` characters; one more shows whether the last grapheme ends there. Looking no further
     # (nor back: \X counts flags from the beginning) keeps the work linear even if the text is one endless grapheme.
     window = text[start : start + limit + 1]
@@ -82,7 +82,7 @@ def _cuts(text: str, start: int, limit: int, measure: Callable[[str], int]) -> l
 
 
 def _within_grapheme(text: str, start: int, limit: int, measure: Callable[[str], int]) -> int:
-    """The last code point that fits, of a grapheme that does not."""
+    """Return the position after the last code point that fits, of a grapheme that does not fit."""
     end, size = start, measure(text[start])
     while size <= limit:
         end += 1
@@ -91,7 +91,7 @@ def _within_grapheme(text: str, start: int, limit: int, measure: Callable[[str],
 
 
 def _cut(text: str, start: int, cuts: list[int]) -> int:
-    """The best of the places."""
+    """Return the best of the positions."""
     end = cuts[-1]
     if end == len(text):
         return end

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from channels_out.errors import InboundError
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
-TOLERANCE = 300  # seconds between the two clocks, either way: what is older is a replay
+TOLERANCE = 300  # seconds between the two clocks, either way; an older webhook is a replay
 
 _PREFIX = "whsec_"
 _VERSION = "v1,"
@@ -22,11 +22,11 @@ _MAX_ID = 255
 
 
 def headers(secrets: Sequence[str], message_id: str, body: bytes, *, at: int | None = None) -> dict[str, str]:
-    """The three headers for a body, with a signature by each of the secrets.
+    """Return the three headers for a body, with a signature by each of the secrets.
 
     Arguments:
-        secrets: as the other side has them, "whsec_" and base64; what is none signs nothing.
-        message_id: the same for each time that the same message is posted.
+        secrets: as the other side has them, "whsec_" and base64; an invalid one is left out.
+        message_id: the same each time that the same message is posted.
         at: seconds since 1970; now, unless given.
     """
     timestamp = str(int(time.time()) if at is None else at)
@@ -35,7 +35,7 @@ def headers(secrets: Sequence[str], message_id: str, body: bytes, *, at: int | N
 
 
 def verify(given: Mapping[str, str], body: bytes, secrets: Sequence[str], *, now: float | None = None) -> None:
-    """Return if one of the secrets signed the raw bytes, and not long ago. Raises InboundError (`invalid_signature`).
+    """Return if one of the secrets signed the raw bytes within `TOLERANCE`. Raises InboundError (`invalid_signature`).
 
     `given` are the request's headers, with names in lower case.
     """
@@ -50,7 +50,7 @@ def verify(given: Mapping[str, str], body: bytes, secrets: Sequence[str], *, now
 
 
 def is_secret(text: str) -> bool:
-    """Whether it can sign: "whsec_" (which may be missing) and base64 of something."""
+    """Return True if the text is a secret: "whsec_" (which may be missing) and base64 that is not empty."""
     return any(True for _ in _keys([text]))
 
 

@@ -1,5 +1,5 @@
-"""The providers' side of the line, as plain functions: payloads as they compose and sign them, answers as they give.
+"""Simulators of the providers: payloads as they compose and sign them, answers as they give them.
 
-Written after the providers' documents and not after our adapters, so that each can be held against the other. Nothing
-here calls a network or keeps a state.
+They are written from the providers' documents and import no adapter, so that each side tests the other. Nothing here
+calls a network or keeps a state.
 """

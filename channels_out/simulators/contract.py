@@ -22,19 +22,19 @@ from channels_out.simulators.people import SimulatedPerson
 
 
 class InjectedFault(StrEnum):
-    """How a send goes wrong at the provider."""
+    """The ways in which a send can fail at the provider."""
 
     THROTTLED = "throttled"  # 429, with Retry-After
     ERROR = "error"  # 500
-    SILENT = "silent"  # takes the message and never answers
+    SILENT = "silent"  # accepts the message and never answers
     UNDELIVERABLE = "undeliverable"  # refuses this message for good
     REFUSED = "refused"  # refuses the account's credentials
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedMessage:
-    """What a person says. `at` is when they wrote it; `call` and `path` are the call's id and where its next turn is
-    posted, on voice."""
+    """A message that a person writes or says. `at` is its time; on voice, `call` is the call's id and `path` the
+    address for its next turn."""
 
     text: str
     message_id: str
@@ -45,8 +45,8 @@ class SimulatedMessage:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMessage:
-    """A message that the provider accepted. `report_to` is the path to which we asked it to report, where we did;
-    `sequence` counts what was reported before."""
+    """A message that the provider accepted. `report_to` is the path to which we asked it to report, if we did;
+    `sequence` is the number of earlier reports."""
 
     message_id: str
     to: str
@@ -59,7 +59,7 @@ class AcceptedMessage:
 
 @dataclass(frozen=True, slots=True)
 class UnsignedWebhook:
-    """What the provider posts, before it is signed. `path` begins with a slash and may have a query."""
+    """A webhook before it is signed. `path` begins with a slash and may have a query."""
 
     path: str
     body: bytes
@@ -69,7 +69,7 @@ class UnsignedWebhook:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedResponse:
-    """What the provider answers. `taken` is what it accepted; a silent one never sends the rest."""
+    """The provider's answer. `taken` is the message that it accepted, if any; if `silent`, the answer is never sent."""
 
     status: int = 200
     body: str = ""
@@ -81,10 +81,13 @@ class SimulatedResponse:
 
 @dataclass(frozen=True, slots=True)
 class SpokenInstruction:
-    """What the answer to a webhook tells the person (voice): words, and what comes next.
+    """Our response to a webhook of a call, as the person experiences it.
 
-    `path` is where the person's next words are posted, and `silence` where it is posted that they said none. Where
-    `at_once`, the provider posts to `path` by itself after `wait` seconds. `over`: the call has ended.
+    text      the words that are spoken
+    path      the address to which the person's next words are posted
+    silence   the address to which it is posted that they said nothing
+    at_once   the provider posts to `path` by itself, after `wait` seconds
+    over      the call has ended
     """
 
     text: str = ""
@@ -98,10 +101,11 @@ class SpokenInstruction:
 class Simulator(ABC):
     """One provider on one channel. Stateless.
 
-    provider, channel   those of the adapter that it is the other end of
-    receipts            what the provider can report of a message
-    is_call             people call and talk, and the answer comes back in the webhook's own answer
-    echoes              that it took a message it says at once, unasked, by a `sent` of its own
+    provider, channel   those of the adapter
+    receipts            the statuses that the provider reports
+    faults              the faults that can be injected
+    is_call             people call, and our reply is the response to the webhook
+    echoes              the provider reports `sent` at once for every message that it accepts
     """
 
     provider: ClassVar[str]
@@ -115,70 +119,70 @@ class Simulator(ABC):
 
     @abstractmethod
     def new_account(self) -> tuple[str, dict[str, str]]:
-        """The address and the credentials of a fresh account, as the provider would give them out."""
+        """Return the address and the credentials of a new account, as the provider would issue them."""
 
     @abstractmethod
     def address_of(self, person: SimulatedPerson) -> str:
-        """How the provider names the person to us: what a reply is sent to."""
+        """Return the person's address at the provider, to which replies are sent."""
 
     # --- what the provider posts
 
     @abstractmethod
     def new_message_id(self) -> str:
-        """An id as the provider gives to a person's message (on voice: to a call)."""
+        """Return a new id of a person's message (on voice: of a call)."""
 
     @abstractmethod
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """What the provider posts when the person says this."""
+        """Return the webhook for a message of the person."""
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
-        """What the provider posts when this became of the message. Raises LookupError for what it does not report."""
+        """Return the webhook for a message's status. Raises LookupError if the provider does not report this status."""
         raise LookupError(f"{self.provider} reports no {status}.")
 
     def call(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
-        """What the provider posts when the person calls. Raises LookupError on channels without calls."""
+        """Return the webhook for the beginning of a call. Raises LookupError on channels without calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
     def continuation(self, account: Account, person: SimulatedPerson, call: str, path: str) -> UnsignedWebhook:
-        """What the provider posts by itself where our answer sent it on. Raises LookupError if there are no calls."""
+        """Return the webhook that follows a redirect of ours. Raises LookupError on channels without calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
     def hang_up(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
-        """What the provider posts when the person hangs up. Raises LookupError on channels without calls."""
+        """Return the webhook for the end of a call by the person. Raises LookupError on channels without calls."""
         raise LookupError(f"There are no calls through {self.provider}.")
 
     def heard(self, answer: HttpAnswer) -> SpokenInstruction:
-        """What our answer to a webhook tells the person; nothing but on voice."""
+        """Return our response as the person hears it; empty on channels without calls."""
         return SpokenInstruction()
 
     @abstractmethod
     def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
-        """The headers with which the provider posts it now to the public address `url`."""
+        """Return the headers with which the provider posts the webhook at this time to the public address `url`."""
 
     def with_wrong_secret(self, account: Account) -> Account:
-        """The account as somebody would sign for it who does not know its secrets."""
+        """Return the account with other credentials, to sign webhooks that must be refused."""
         return replace(account, credentials={name: f"wrong-{value}" for name, value in account.credentials.items()})
 
-    # --- what the provider answers; a request's url is what comes after the account's base URL, with its query
+    # --- what the provider answers; a request's `url` is the part after the account's base URL, with its query
 
     @abstractmethod
     def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Whether the request has the account's credentials."""
+        """Return True if the request has the account's credentials."""
 
     @abstractmethod
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Whether the request sends a message to a person, rather than asks something."""
+        """Return True if the request sends a message to a person."""
 
     @abstractmethod
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """What the provider answers when nothing is wrong with it; with a request that it does not take, an error."""
+        """Return the provider's answer without a fault: success, or an error if the request is invalid."""
 
     @abstractmethod
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
-        """What the provider answers when this is wrong."""
+        """Return the provider's answer with a fault."""
 
     def answer(self, account: Account, request: InboundRequest, fault: InjectedFault | None) -> SimulatedResponse:
-        """What the provider answers, well or as badly as it is told."""
+        """Return the provider's answer to a request, with a fault if one is given."""
         if not self.knows(account, request):
             return self.failure(InjectedFault.REFUSED)
         if fault and fault is not InjectedFault.SILENT:

@@ -1,10 +1,9 @@
-"""Messenger's side: webhooks as Meta composes them, and what its send route says.
+"""The payloads of Messenger: webhooks as Meta composes them, and the answers of its send route.
 
     item = text("1234567890", "5678", "Hello")
     meta.signed_by_meta(payload("1234567890", item), app_secret)
 
-`page` is the page's id, `person` the id under which the page knows somebody; `at` milliseconds since 1970, now unless
-given.
+`page` is the page's id, `person` a person's page-scoped id; `at` milliseconds since 1970, now unless given.
 """
 
 from __future__ import annotations
@@ -19,42 +18,42 @@ ACTIONS = ("mark_seen", "typing_on", "typing_off")
 
 
 def new_mid() -> str:
-    """A message id that looks like Meta's."""
+    """Return a new message id in Meta's form."""
     return "m_" + secrets.token_urlsafe(48)
 
 
-# --- what people do
+# --- messages of people
 
 
 def message(page: str, person: str, *, mid: str = "", at: int | None = None, **content: Any) -> dict[str, Any]:
-    """A message with any content, such as `text`, `attachments`, `quick_reply`, `reply_to`, `is_deleted`."""
+    """Return a message with any content, such as `text`, `attachments`, `quick_reply`, `reply_to`, `is_deleted`."""
     return _from(person, page, at, message={"mid": mid or new_mid(), **content})
 
 
 def text(page: str, person: str, words: str, *, mid: str = "", at: int | None = None) -> dict[str, Any]:
-    """A text."""
+    """Return a text message."""
     return message(page, person, mid=mid, at=at, text=words)
 
 
 def attachment(kind: str, url: str = "https://cdn.example/1", **payload: Any) -> dict[str, Any]:
-    """One thing to come with a message: image, video, audio, file, location, fallback, template, reel."""
+    """Return an attachment: image, video, audio, file, location, fallback, template, reel."""
     return {"type": kind, "payload": {**({"url": url} if url else {}), **payload}}
 
 
 def postback(
     page: str, person: str, title: str, payload: str, *, mid: str = "", at: int | None = None
 ) -> dict[str, Any]:
-    """A press of a button. Old ones have no id."""
+    """Return a press of a button. Old ones have no id."""
     return _from(person, page, at, postback={**({"mid": mid} if mid else {}), "title": title, "payload": payload})
 
 
-# --- what became of our messages
+# --- the status of our messages
 
 
 def echo(
     page: str, person: str, words: str, *, mid: str = "", metadata: str = "", app_id: int = 4711
 ) -> dict[str, Any]:
-    """What the page said itself, through whatever program; by hand, without metadata."""
+    """Return the echo of a message that the page sent by any program; by hand, it has no metadata."""
     content: dict[str, Any] = {"is_echo": True, "app_id": app_id, "mid": mid or new_mid(), "text": words}
     if metadata:
         content["metadata"] = metadata
@@ -62,13 +61,13 @@ def echo(
 
 
 def delivery(page: str, person: str, *, mids: Sequence[str] = (), watermark: int | None = None) -> dict[str, Any]:
-    """Messages arrived: those named, and all until the watermark."""
+    """Return the delivery of the named messages, and of all until the watermark."""
     named = {"mids": list(mids)} if mids else {}
     return _from(person, page, None, delivery={**named, "watermark": _now() if watermark is None else watermark})
 
 
 def read(page: str, person: str, *, watermark: int | None = None) -> dict[str, Any]:
-    """All messages until the watermark were read; none is named."""
+    """Return the report that all messages until the watermark were read; none is named."""
     return _from(person, page, None, read={"watermark": _now() if watermark is None else watermark})
 
 
@@ -76,12 +75,12 @@ def read(page: str, person: str, *, watermark: int | None = None) -> dict[str, A
 
 
 def payload(page: str, *items: Mapping[str, Any], key: str = "messaging") -> dict[str, Any]:
-    """The payload of one page; `key` is "standby" while another app has the conversations."""
+    """Return the payload of one page; `key` is "standby" while another app has the conversations."""
     return {"object": "page", "entry": [entry(page, *items, key=key)]}
 
 
 def entry(page: str, *items: Mapping[str, Any], key: str = "messaging") -> dict[str, Any]:
-    """What happened on one page; several may stand in one payload."""
+    """Return one page's entry of a payload, which may have several."""
     return {"id": page, "time": _now(), key: list(items)}
 
 
@@ -89,7 +88,7 @@ def entry(page: str, *items: Mapping[str, Any], key: str = "messaging") -> dict[
 
 
 def problem(content: Any) -> str:
-    """What Messenger would find wrong with the body of a send, '' if nothing."""
+    """Return Messenger's error sentence for the body of a send, '' if it is valid."""
     if not isinstance(content, dict) or not isinstance(content.get("recipient"), dict):
         return "The parameter recipient is required"
     if not isinstance(content["recipient"].get("id"), str) or not content["recipient"]["id"]:
@@ -107,7 +106,7 @@ def problem(content: Any) -> str:
 
 
 def accepted(content: Mapping[str, Any], mid: str) -> dict[str, Any]:
-    """The answer to a send that was taken."""
+    """Return the answer to an accepted send."""
     return {"recipient_id": content["recipient"]["id"], **({"message_id": mid} if "message" in content else {})}
 
 

@@ -1,4 +1,4 @@
-"""Meta's end of a Messenger page."""
+"""The simulator of a Messenger page at Meta."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROUTE = re.compile(r"/(?:v\d+\.\d+/)?(?P<page>[^/?]+)(?P<messages>/messages)?(?
 
 
 class MessengerSimulator(MetaSimulator):
-    """One page of one Meta app. That it took a message it tells by an echo; it reports no failures."""
+    """One page of one Meta app. It reports an accepted message by an echo, and reports no failures."""
 
     provider = "messenger"
     channel = Channel.MESSENGER
@@ -31,21 +31,21 @@ class MessengerSimulator(MetaSimulator):
     )
 
     def address_of(self, person: SimulatedPerson) -> str:
-        """The id under which the page knows the person."""
+        """Return the person's page-scoped id."""
         return f"24000000000000{person.number:02}"
 
     def new_message_id(self) -> str:
-        """A mid."""
+        """Return a new mid."""
         return messenger.new_mid()
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """A text."""
+        """Return the webhook with a text."""
         sender = self.address_of(person)
         item = messenger.text(account.address, sender, said.text, mid=said.message_id, at=_milliseconds(said.at))
         return self._webhook(account, item)
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
-        """An echo, with what we gave along; a delivery, by name; or the time until which all was read."""
+        """Return an echo with our own id, a delivery of this message, or the time until which everything was read."""
         page, watermark = account.address, _milliseconds(at)
         if status is ReceiptStatus.SENT:
             ours = taken.our_message_id
@@ -63,11 +63,11 @@ class MessengerSimulator(MetaSimulator):
     # --- the API
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it is a message, and no typing indicator or question."""
+        """Return True if the request is a message, not a read mark, a typing indicator or a query."""
         return request.method == "POST" and not text(content_of(request), "sender_action")
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Take a message, or answer what the page is called."""
+        """Return the answer to a message, or the page's record."""
         route = _ROUTE.fullmatch(request.url)
         if route is None or (request.method, bool(route["messages"])) not in {("POST", True), ("GET", False)}:
             return error_answer(404, 2500, "Unknown path components")

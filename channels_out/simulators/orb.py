@@ -1,4 +1,4 @@
-"""A device gateway's side: what it posts for its devices, and how it takes what is posted to it.
+"""The payloads of a gateway for devices: what it posts for them, and how it reads what we post.
 
     event = said("kitchen", "orb-7", "Turn the lights on")
     body, headers = signed(event, "whsec_…")
@@ -24,12 +24,12 @@ RECEIPTS = ("message.delivered", "message.read", "message.failed")
 
 
 def new_id() -> str:
-    """An id of a message, unlike any other."""
+    """Return a new id of a message."""
     return "msg_" + secrets.token_hex(12)
 
 
 def new_secret() -> str:
-    """What both sides sign with."""
+    """Return a secret with which both sides sign."""
     return "whsec_" + secrets.token_urlsafe(32).replace("-", "+").replace("_", "/")
 
 
@@ -37,7 +37,7 @@ def new_secret() -> str:
 def said(
     gateway: str, device_id: str, words: str, *, message_id: str = "", kind: str = "text", **more: Any
 ) -> dict[str, Any]:
-    """What a person said to a device. `more`: `user_id`, `name`, `phone`, `metadata`."""
+    """Return the event for words that a person said to a device. `more`: `user_id`, `name`, `phone`, `metadata`."""
     content = {"type": kind, "text": words}
     return event(
         SAID, gateway, {"device_id": device_id, "message_id": message_id or new_id(), "content": content, **more}
@@ -45,13 +45,13 @@ def said(
 
 
 def receipt(gateway: str, status: str, message_id: str, *, code: str = "", reason: str = "") -> dict[str, Any]:
-    """What became of a message of ours: `delivered`, `read` or `failed`."""
+    """Return the event for the status of a message of ours: `delivered`, `read` or `failed`."""
     why = {name: value for name, value in (("code", code), ("reason", reason)) if value}
     return event(f"message.{status}", gateway, {"message_id": message_id, **why})
 
 
 def event(kind: str, gateway: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Any event, as of now."""
+    """Return an event of any type with the current time."""
     return {
         "type": kind,
         "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -61,15 +61,15 @@ def event(kind: str, gateway: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def signed(payload: Any, secret: str, *, event_id: str = "", at: int | None = None) -> tuple[bytes, dict[str, str]]:
-    """The bytes of an event and the headers to post them with. `at`: seconds since 1970, now unless given."""
+    """Return the bytes of an event and the headers to post them with. `at`: seconds since 1970, now unless given."""
     body = json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
     headers = standard_webhooks.headers([secret], event_id or new_id(), body, at=at)
     return body, {"Content-Type": "application/json", **headers}
 
 
-# --- what a gateway makes of what is posted to it
+# --- how a gateway reads what we post
 def taken(headers: Mapping[str, str], body: bytes, secret: str) -> tuple[int, dict[str, Any]]:
-    """The status to answer with, and the event if it is one of Convo's. Header names are in lower case."""
+    """Return the status of the answer, and the event if it is one of Convo's. Header names are in lower case."""
     try:
         standard_webhooks.verify(headers, body, [secret])
     except InboundError:

@@ -1,4 +1,4 @@
-"""A device gateway's end."""
+"""The simulator of a gateway for devices (orbs)."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ _FAILURES = {
 
 
 class OrbSimulator(Simulator):
-    """One gateway; each person speaks to a device of their own."""
+    """One gateway. Each person speaks to a device of their own."""
 
     provider = "orb"
     channel = Channel.ORB
 
     def new_account(self) -> tuple[str, dict[str, str]]:
-        """The gateway's name, and the secret that both sides sign with."""
+        """Return the gateway's name, and the secret with which both sides sign."""
         return f"simulated-{secrets.token_hex(6)}", {"secret": orb.new_secret()}
 
     def address_of(self, person: SimulatedPerson) -> str:
-        """The device."""
+        """Return the id of the person's device."""
         return f"orb-{person.number}"
 
     def new_message_id(self) -> str:
-        """An id of the gateway's."""
+        """Return an id of the gateway."""
         return orb.new_id()
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """What the device heard."""
+        """Return the event for words that the device heard."""
         event = orb.said(
             account.address,
             self.address_of(person),
@@ -62,7 +62,7 @@ class OrbSimulator(Simulator):
         return self._webhook(event, said.at)
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
-        """What became of what the device was told to say."""
+        """Return the event for the status of a message to the device."""
         why = {"code": "device_offline", "reason": "The device is offline."} if status is ReceiptStatus.FAILED else {}
         return self._webhook(orb.receipt(account.address, status.value, taken.message_id, **why), at)
 
@@ -72,26 +72,26 @@ class OrbSimulator(Simulator):
         return UnsignedWebhook("/webhooks/orb/inbound", body.encode("utf-8", "replace"))
 
     def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
-        """By Standard Webhooks: the same event has the same id, however often it is posted, and a new time."""
+        """Return the headers of Standard Webhooks. The same event has the same id each time, and a new timestamp."""
         event_id = f"evt_{hashlib.sha256(webhook.body).hexdigest()[:24]}"
         return standard_webhooks.headers(account.secrets("secret"), event_id, webhook.body, at=int(at.timestamp()))
 
     def with_wrong_secret(self, account: Account) -> Account:
-        """Signed by another secret."""
+        """Return the account with another secret."""
         return replace(account, credentials={"secret": orb.new_secret()})
 
-    # --- what is posted to it
+    # --- what we post to it
 
     def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Whether the account's secret signed it."""
+        """Return True if the account's secret signed the request."""
         return self._taken(account, request)[0] != 401
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Whether a device is to say something."""
+        """Return True if the request is a message for a device."""
         return text(self._taken(account, request)[1], "type") == orb.REPLY
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Let the device say it; the same message once, since its id tells."""
+        """Return the answer to an event. A repeated message has the same id, so it counts once."""
         status, event = self._taken(account, request)
         if status != 200:
             return SimulatedResponse(status, json.dumps({"code": "malformed"}))
@@ -108,7 +108,7 @@ class OrbSimulator(Simulator):
         return SimulatedResponse(body=json.dumps({"taken": True}), taken=taken)
 
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
-        """As docs/channels.md has it."""
+        """Return the error as described in docs/channels.md."""
         status, code = _FAILURES.get(fault, (500, "internal_error"))
         headers = {"Retry-After": "2"} if fault is InjectedFault.THROTTLED else {}
         return SimulatedResponse(status, json.dumps({"code": code}), headers=headers)

@@ -1,4 +1,4 @@
-"""The customers that one can play. They do not exist: their phone numbers are set aside for fiction."""
+"""The simulated customers. Their phone numbers are reserved for fiction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SimulatedPerson:
-    """Somebody who writes. `shows_phone` is False for one whom WhatsApp names by a business-scoped user id alone."""
+    """A customer. `shows_phone` is False if WhatsApp names them by a business-scoped user id alone."""
 
     number: int
     name: str
@@ -15,7 +15,7 @@ class SimulatedPerson:
 
     @property
     def phone(self) -> str:
-        """Digits with the country code. North America keeps 555-0100 to 555-0199 free for fiction."""
+        """The phone number: digits with the country code. North America reserves 555-0100 to 555-0199 for fiction."""
         return f"120255501{self.number:02}"
 
 
@@ -30,5 +30,5 @@ PEOPLE = (
 
 
 def person(number: int) -> SimulatedPerson | None:
-    """Who has this number, None if nobody."""
+    """Return the customer with this number, or None."""
     return next((each for each in PEOPLE if each.number == number), None)

@@ -1,6 +1,6 @@
-"""What Plivo posts to us, and how it signs it: plain functions for whoever plays Plivo.
+"""The payloads of Plivo: its forms, and their signature.
 
-Each gives the fields of a form. `signed` gives the bytes and headers to post them with.
+Each function returns the fields of a form. `signed` returns the bytes and headers to post them with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Form = dict[str, str]
 
 
 def new_uuid() -> str:
-    """An id as Plivo gives to messages and calls."""
+    """Return a new id of a message or call."""
     return str(uuid4())
 
 
@@ -27,7 +27,7 @@ def new_uuid() -> str:
 def sms(
     *, sender: str, to: str, text: str, message_uuid: str = "", intent: str = "", media: Sequence[str] = ()
 ) -> Form:
-    """A person's SMS, or their MMS where there are media."""
+    """Return a person's SMS, or an MMS if there are media."""
     body = {"Body": text, "Type": "mms", "MediaCount": str(len(media))} if media else {"Text": text, "Type": "sms"}
     return {
         "From": sender,
@@ -44,7 +44,7 @@ def sms(
 
 
 def status(*, sender: str, to: str, message_uuid: str, status: str, sequence: int, error_code: str = "") -> Form:
-    """What became of a message of ours: `sender` is our number."""
+    """Return the status of a message of ours: `sender` is our number."""
     return {
         "ErrorCode": error_code,
         "From": sender,
@@ -63,7 +63,7 @@ def status(*, sender: str, to: str, message_uuid: str, status: str, sequence: in
 
 # --- voice ------------------------------------------------------------------------------------------------------------
 def call(*, caller: str, to: str, call_uuid: str, status: str = "in-progress") -> Form:
-    """A call that wants to be told what to do: the answer URL, and every redirect."""
+    """Return a request for instructions: the answer URL, and every redirect."""
     return {
         "CallStatus": status,
         "CallUUID": call_uuid,
@@ -75,7 +75,7 @@ def call(*, caller: str, to: str, call_uuid: str, status: str = "in-progress") -
 
 
 def speech(*, caller: str, to: str, call_uuid: str, words: str, confidence: float | str = 0.9) -> Form:
-    """What the caller said after they were asked."""
+    """Return the request with the caller's words."""
     return {
         **call(caller=caller, to=to, call_uuid=call_uuid),
         "BilledAmount": "0.02",
@@ -88,7 +88,7 @@ def speech(*, caller: str, to: str, call_uuid: str, words: str, confidence: floa
 
 
 def keys(*, caller: str, to: str, call_uuid: str, digits: str) -> Form:
-    """The keys that the caller pressed."""
+    """Return the request with the keys that the caller pressed."""
     return {
         **call(caller=caller, to=to, call_uuid=call_uuid),
         "Digits": digits,
@@ -99,7 +99,7 @@ def keys(*, caller: str, to: str, call_uuid: str, digits: str) -> Form:
 
 
 def hang_up(*, caller: str, to: str, call_uuid: str, cause: str = "NORMAL_CLEARING", seconds: int = 42) -> Form:
-    """The end of a call."""
+    """Return the request for the end of a call."""
     return {
         **call(caller=caller, to=to, call_uuid=call_uuid, status="completed"),
         "BillDuration": "60",
@@ -114,10 +114,10 @@ def hang_up(*, caller: str, to: str, call_uuid: str, cause: str = "NORMAL_CLEARI
 def signed(
     fields: Mapping[str, str], *, url: str, token: str, method: str = "POST", version: str = "V3", nonce: str = ""
 ) -> tuple[bytes, dict[str, str]]:
-    """The body and headers with which Plivo posts the fields to `url`, the public address with its query.
+    """Return the body and headers with which Plivo posts the fields to `url`, the public address with its query.
 
-    On a GET the fields belong into the query of `url`, and the body is empty. `version` is V2 or V3, with MA- before it
-    for what the main account's token signs.
+    On a GET the fields belong in the query of `url`, and the body is empty. `version` is V2 or V3, with the prefix MA-
+    for a signature by the main account's token.
     """
     body = b"" if method == "GET" else urlencode(fields).encode()
     nonce = nonce or str(secrets.randbelow(10**20)).zfill(20)
@@ -141,7 +141,7 @@ TEXT_LIMIT = 1600  # bytes
 
 
 def problem_of(payload: object) -> str:
-    """What Plivo would find wrong with the body of a send, '' if nothing."""
+    """Return Plivo's error sentence for the body of a send, '' if it is valid."""
     if not isinstance(payload, dict):
         return "invalid JSON"
     source, destination, text = (payload.get(name) for name in ("src", "dst", "text"))

@@ -1,4 +1,4 @@
-"""Plivo's end: of a number for SMS, and of one for calls."""
+"""The simulators of a Plivo number, for SMS and for calls."""
 
 from __future__ import annotations
 
@@ -42,30 +42,30 @@ _REFUSALS = {
 
 
 class PlivoNumber(Simulator):
-    """What Plivo's numbers share: the account, the signature and the API's manners."""
+    """A number at Plivo: the account, the signature and the API."""
 
     provider = "plivo"
 
     def new_account(self) -> tuple[str, dict[str, str]]:
-        """A number that exists in fiction alone, and what one copies out of Plivo's console."""
+        """Return a number that is reserved for fiction, and the credentials from Plivo's console."""
         number = f"1{200 + secrets.randbelow(800)}555{secrets.randbelow(100) + 100:04}"
         auth_id = "MA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") for _ in range(18))
         return number, {"auth_id": auth_id, "auth_token": secrets.token_urlsafe(30)}
 
     def address_of(self, person: SimulatedPerson) -> str:
-        """The phone number; Plivo hides none."""
+        """Return the phone number; Plivo hides none."""
         return person.phone
 
     def new_message_id(self) -> str:
-        """A UUID."""
+        """Return a new UUID."""
         return payloads.new_uuid()
 
     def form(self, path: str, fields: payloads.Form) -> UnsignedWebhook:
-        """What Plivo posts to an address."""
+        """Return a webhook with a form."""
         return UnsignedWebhook(path, urlencode(fields).encode(), payloads.FORM)
 
     def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
-        """By the auth token, the third way."""
+        """Return the headers of signature V3 by the auth token."""
         fields = dict(parse_qsl(webhook.body.decode(), keep_blank_values=True))
         _, headers = payloads.signed(fields, url=url, token=account.secrets("auth_token")[0])
         return {name: value for name, value in headers.items() if name != "Content-Type"}
@@ -73,17 +73,17 @@ class PlivoNumber(Simulator):
     # --- the API
 
     def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it has auth id and token."""
+        """Return True if the request has the auth id and token."""
         pair = f"{account.credentials.get('auth_id', '')}:{account.credentials.get('auth_token', '')}"
         expected = b"Basic " + base64.b64encode(pair.encode())
         return hmac.compare_digest(request.headers.get("authorization", "").encode("utf-8", "replace"), expected)
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it is a message."""
+        """Return True if the request is a message."""
         return request.method == "POST"
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Take a message, or answer what the account is called."""
+        """Return the answer to a message, or the account's record."""
         route = _ROUTE.fullmatch(request.url.partition("?")[0])
         if route is None or route["auth_id"] != account.credentials.get("auth_id"):
             return _error(404, "not found")
@@ -95,7 +95,7 @@ class PlivoNumber(Simulator):
         return self.take(account, request)
 
     def take(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """The answer to a message."""
+        """Return the answer to a message."""
         try:
             content = request.json()
         except InboundError:
@@ -112,7 +112,7 @@ class PlivoNumber(Simulator):
         return SimulatedResponse(202, json.dumps({"api_id": payloads.new_uuid(), **told}), taken=taken)
 
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
-        """As Plivo says it."""
+        """Return Plivo's error."""
         status, sentence = _REFUSALS.get(fault, (500, "internal server error"))
         headers = {"Retry-After": "2"} if fault is InjectedFault.THROTTLED else {}
         answer = _error(status, sentence)
@@ -120,18 +120,18 @@ class PlivoNumber(Simulator):
 
 
 class PlivoSmsSimulator(PlivoNumber):
-    """SMS. A phone reports that it got one, and not that anybody read it."""
+    """SMS. A phone reports that it received a message, and not that the person read it."""
 
     channel = Channel.SMS
     receipts = (ReceiptStatus.DELIVERED, ReceiptStatus.FAILED)
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """An SMS."""
+        """Return the webhook with an SMS."""
         fields = payloads.sms(sender=person.phone, to=account.address, text=said.text, message_uuid=said.message_id)
         return self.form(SMS_PATH, fields)
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
-        """A status, posted to the address that came with the message."""
+        """Return a status, posted to the address that the send named."""
         word, code = _STATUSES[status]
         fields = payloads.status(
             sender=account.address,
@@ -145,7 +145,7 @@ class PlivoSmsSimulator(PlivoNumber):
 
 
 class PlivoVoiceSimulator(PlivoNumber):
-    """Calls. What the caller says is posted to where our last answer asked for it."""
+    """Calls. The caller's words are posted to the address in our last response."""
 
     channel = Channel.VOICE
     receipts = ()
@@ -153,28 +153,28 @@ class PlivoVoiceSimulator(PlivoNumber):
     is_call = True
 
     def call(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
-        """Somebody calls: the answer URL."""
+        """Return the request to the answer URL."""
         return self.form(CALL_PATH, payloads.call(caller=person.phone, to=account.address, call_uuid=call))
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """What the caller said after they were asked."""
+        """Return the request with the caller's words."""
         fields = payloads.speech(caller=person.phone, to=account.address, call_uuid=said.call, words=said.text)
         return self.form(said.path, fields)
 
     def continuation(self, account: Account, person: SimulatedPerson, call: str, path: str) -> UnsignedWebhook:
-        """A redirect."""
+        """Return the request of a redirect."""
         return self.form(path, payloads.call(caller=person.phone, to=account.address, call_uuid=call))
 
     def hang_up(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
-        """The hang-up URL."""
+        """Return the request to the hang-up URL."""
         return self.form(HANG_UP_PATH, payloads.hang_up(caller=person.phone, to=account.address, call_uuid=call))
 
     def take(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Nothing is sent to a caller."""
+        """Return a 404: nothing is sent to a caller."""
         return _error(404, "not found")
 
     def heard(self, answer: HttpAnswer) -> SpokenInstruction:
-        """What our XML makes Plivo do. An answer that is none ends the call."""
+        """Return the instruction in our XML. An invalid response ends the call."""
         try:
             response = ET.fromstring(answer.body) if answer.ok else None  # noqa: S314 - our own answer
         except ET.ParseError:
@@ -196,7 +196,7 @@ class PlivoVoiceSimulator(PlivoNumber):
 
 
 def _path(url: str) -> str:
-    """The address as our own door knows it: without the host, and without the folder that a proxy may put before."""
+    """Return the address as our own server knows it, without the host and without a proxy's path prefix."""
     parts = urlsplit(url)
     path = parts.path[max(parts.path.find("/webhooks/"), 0) :]
     return f"{path}?{parts.query}" if parts.query else path

@@ -1,4 +1,4 @@
-"""Which providers can be simulated: those that have both an adapter and a simulator."""
+"""The list of simulators whose provider has an adapter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _BY_NAME = {(each.provider, each.channel.value): each for each in SIMULATORS}
 
 
 def simulator_for(provider: str, channel: str) -> Simulator:
-    """The simulator of an account. Raises UnknownAdapterError."""
+    """Return the simulator of an account. Raises UnknownAdapterError."""
     try:
         return _BY_NAME[provider, channel]
     except KeyError:

@@ -1,4 +1,4 @@
-"""A program of the client's own, which posts Convo's own JSON; what is answered stays within Convo."""
+"""A program of the client's own that posts Convo's own JSON. Replies are not sent to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from channels_out.simulators.people import SimulatedPerson
 
 
 class SandboxSimulator(Simulator):
-    """Its account's credentials are the client's `client_id` and an `api_key`; the sandbox itself needs neither."""
+    """The account's credentials are the client's `client_id` and an `api_key`; the sandbox itself needs neither."""
 
     provider = "sandbox"
     receipts = ()
@@ -29,19 +29,19 @@ class SandboxSimulator(Simulator):
         self.channel = channel
 
     def new_account(self) -> tuple[str, dict[str, str]]:
-        """A sandbox needs nothing."""
+        """Return an account without credentials."""
         return "sandbox", {}
 
     def address_of(self, person: SimulatedPerson) -> str:
-        """The program's own id for the person."""
+        """Return the program's own id of the person."""
         return f"simulated-{person.number}"
 
     def new_message_id(self) -> str:
-        """The program's own id for the message."""
+        """Return the program's own id of the message."""
         return f"simulated.{secrets.token_hex(8)}"
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """Convo's own JSON."""
+        """Return Convo's own JSON."""
         content = {
             "client_id": account.credentials.get("client_id", ""),
             "user_id": self.address_of(person),
@@ -54,21 +54,21 @@ class SandboxSimulator(Simulator):
         return UnsignedWebhook(f"/webhooks/{self.channel}/inbound", body)
 
     def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
-        """By the API key."""
+        """Return the header with the API key."""
         return {"X-Service-API-Key": account.credentials.get("api_key", "")}
 
     def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Nothing is sent to a sandbox over HTTP."""
+        """Return False: nothing is sent to a sandbox over HTTP."""
         return False
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Nothing is."""
+        """Return False: nothing is sent to a sandbox over HTTP."""
         return False
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Nothing is."""
+        """Return a 404: nothing is sent to a sandbox over HTTP."""
         return self.failure(InjectedFault.REFUSED)
 
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
-        """There is nobody."""
+        """Return a 404."""
         return SimulatedResponse(404)

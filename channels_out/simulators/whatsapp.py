@@ -1,4 +1,4 @@
-"""WhatsApp's side: webhooks as Meta composes them (360dialog passes them on), and what its send route says.
+"""The payloads of WhatsApp: webhooks as Meta composes them (360dialog passes them on), and the send route's answers.
 
     message = text("Hello", sender="51999999999")
     body = payload("1234567890", messages=[message], contacts=[contact("51999999999", "Ana")])
@@ -21,11 +21,11 @@ BUSINESS_ACCOUNT = "8856996819413533"
 
 
 def new_wamid() -> str:
-    """A message id that looks like Meta's."""
+    """Return a new message id in Meta's form."""
     return "wamid." + base64.b64encode(secrets.token_bytes(36)).decode()
 
 
-# --- what people do
+# --- messages of people
 
 
 def message(
@@ -38,8 +38,13 @@ def message(
     timestamp: float | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """A message of any type. `content` is what stands under the type's name; `user_id` a business-scoped id beside the
-    phone number; `timestamp` seconds since 1970, now unless given; `more` such as `context`, `referral`, `errors`."""
+    """Return a message of any type.
+
+    content     the value under the type's name
+    user_id     a business-scoped id beside the phone number
+    timestamp   seconds since 1970, now unless given
+    more        other fields, such as `context`, `referral`, `errors`
+    """
     who = {"from": sender} if sender else {}
     if user_id:
         who["from_user_id"] = user_id
@@ -54,7 +59,7 @@ def message(
 
 
 def text(body: str, **about: Any) -> dict[str, Any]:
-    """A text; `reply_to` the id of the message that it quotes, and what `message` takes."""
+    """Return a text. `reply_to` is the id of the message that it quotes; other arguments are those of `message`."""
     reply_to = about.pop("reply_to", "")
     if reply_to:
         about["context"] = {"from": DISPLAY_PHONE_NUMBER, "id": reply_to}
@@ -62,7 +67,7 @@ def text(body: str, **about: Any) -> dict[str, Any]:
 
 
 def media(kind: str, *, caption: str = "", filename: str = "", voice: bool = False, **about: Any) -> dict[str, Any]:
-    """An image, video, audio, document or sticker."""
+    """Return an image, video, audio, document or sticker."""
     types = {"image": "image/jpeg", "video": "video/mp4", "audio": "audio/ogg; codecs=opus", "sticker": "image/webp"}
     content: dict[str, Any] = {"id": "1093851385", "mime_type": types.get(kind, "application/pdf"), "sha256": "abc="}
     extra = {"caption": caption, "filename": filename, "voice": voice}
@@ -70,28 +75,28 @@ def media(kind: str, *, caption: str = "", filename: str = "", voice: bool = Fal
 
 
 def button_reply(title: str, reply_id: str, **about: Any) -> dict[str, Any]:
-    """A press of a button under one of our messages."""
+    """Return a press of a button under one of our messages."""
     return message("interactive", {"type": "button_reply", "button_reply": {"id": reply_id, "title": title}}, **about)
 
 
 def location(latitude: float, longitude: float, *, name: str = "", address: str = "", **about: Any) -> dict[str, Any]:
-    """A place."""
+    """Return a location."""
     extra = {key: value for key, value in (("name", name), ("address", address)) if value}
     return message("location", {"latitude": latitude, "longitude": longitude, **extra}, **about)
 
 
 def reaction(to: str, emoji: str = "", **about: Any) -> dict[str, Any]:
-    """An emoji on one of our messages; without an emoji, its removal."""
+    """Return an emoji on one of our messages; without an emoji, its removal."""
     return message("reaction", {"message_id": to, **({"emoji": emoji} if emoji else {})}, **about)
 
 
 def contact(person: str, name: str = "", *, user_id: str = "") -> dict[str, Any]:
-    """The line about a person that comes with their messages."""
+    """Return the contact of a person, which is part of the payloads of their messages."""
     known = {"wa_id": person} if person.isdigit() else {"user_id": person}
     return {"profile": {"name": name} if name else {}, **known, **({"user_id": user_id} if user_id else {})}
 
 
-# --- what became of our messages
+# --- the status of our messages
 
 
 def status(
@@ -104,7 +109,7 @@ def status(
     details: str = "It failed.",
     timestamp: float | None = None,
 ) -> dict[str, Any]:
-    """sent, delivered, read, played, or failed with an error code."""
+    """Return a status: sent, delivered, read, played, or failed with an error code."""
     entry: dict[str, Any] = {
         "id": wamid,
         "status": word,
@@ -128,7 +133,7 @@ def change(
     statuses: Sequence[Mapping[str, Any]] = (),
     contacts: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """What happened at one number."""
+    """Return the change of one number."""
     value: dict[str, Any] = {
         "messaging_product": "whatsapp",
         "metadata": {"display_phone_number": DISPLAY_PHONE_NUMBER, "phone_number_id": phone_number_id},
@@ -139,13 +144,13 @@ def change(
 
 
 def around(*changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The payload with these changes; they may be of several numbers."""
+    """Return the payload with these changes, which may be of several numbers."""
     entry = {"id": BUSINESS_ACCOUNT, "changes": list(changes)}
     return {"object": "whatsapp_business_account", "entry": [entry]}
 
 
 def payload(phone_number_id: str, **batches: Any) -> dict[str, Any]:
-    """The payload of one number; takes what `change` takes."""
+    """Return the payload of one number. The arguments are those of `change`."""
     return around(change(phone_number_id, **batches))
 
 
@@ -153,7 +158,7 @@ def payload(phone_number_id: str, **batches: Any) -> dict[str, Any]:
 
 
 def problem(content: Any) -> str:
-    """What Meta would find wrong with the body of a send, '' if nothing."""
+    """Return Meta's error sentence for the body of a send, '' if it is valid."""
     if not isinstance(content, dict) or content.get("messaging_product") != "whatsapp":
         return "The parameter messaging_product is required."
     if content.get("status") == "read":
@@ -181,7 +186,7 @@ def _problem_of_template(template: Any) -> str:
 
 
 def accepted(content: Mapping[str, Any], wamid: str) -> dict[str, Any]:
-    """The answer to a send that was taken."""
+    """Return the answer to an accepted send."""
     to = content.get("to") or content["recipient"]
     person = {"input": to, "wa_id": to} if "to" in content else {"input": to, "user_id": to}
     return {

@@ -1,4 +1,4 @@
-"""Meta's end of a WhatsApp Cloud number."""
+"""The simulators of a WhatsApp number, at Meta and at 360dialog."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ class WhatsAppSimulator(MetaSimulator):
     undeliverable: ClassVar[SimulatedResponse] = error_answer(400, _UNDELIVERABLE, "Message undeliverable")
 
     def address_of(self, person: SimulatedPerson) -> str:
-        """The phone number, or the user id of somebody who hides it."""
+        """Return the phone number, or the user id of a person who hides it."""
         return person.phone if person.shows_phone else f"US.{person.phone[::-1]}"
 
     def new_message_id(self) -> str:
-        """A wamid."""
+        """Return a new wamid."""
         return whatsapp.new_wamid()
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """A text message."""
+        """Return the webhook with a text."""
         address = self.address_of(person)
         who = {"sender": address} if person.shows_phone else {"sender": "", "user_id": address}
         message = whatsapp.text(said.text, message_id=said.message_id, timestamp=said.at.timestamp(), **who)
         return self._webhook(account, messages=[message], contacts=[whatsapp.contact(address, person.name)])
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
-        """A status."""
+        """Return the webhook with a status."""
         told = whatsapp.status(
             taken.message_id,
             status.value,
@@ -71,11 +71,11 @@ class WhatsAppSimulator(MetaSimulator):
     # --- the API
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it is a message, and no typing indicator or question."""
+        """Return True if the request is a message, not a read mark or a query."""
         return request.method == "POST" and text(content_of(request), "status") != "read"
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Take a message, or answer what the number is called."""
+        """Return the answer to a message, or the number's record."""
         route = _ROUTE.fullmatch(request.url)
         if route is None or (request.method, bool(route["messages"])) not in {("POST", True), ("GET", False)}:
             return error_answer(404, 2500, "Unknown path components")
@@ -88,25 +88,25 @@ class WhatsAppSimulator(MetaSimulator):
 
 
 class Dialog360Simulator(WhatsAppSimulator):
-    """The same number at 360dialog: Meta's contents both ways, unsigned, with 360dialog's key and our secret header."""
+    """The same number at 360dialog: Meta's payloads, unsigned, with 360dialog's key and our secret header."""
 
     provider = "dialog360"
 
     def new_account(self) -> tuple[str, dict[str, str]]:
-        """A phone number id, 360dialog's key and the secret that one gives along with the webhook's address."""
+        """Return a phone number id, 360dialog's key and the secret that is registered with the webhook's address."""
         return new_account_id(), {name: secrets.token_hex(16) for name in ("api_key", "webhook_secret")}
 
     def signed(self, account: Account, webhook: UnsignedWebhook, url: str, at: datetime) -> dict[str, str]:
-        """The header that it was given."""
+        """Return the registered header."""
         return {"X-Convo-Secret": account.secrets("webhook_secret")[0]}
 
     def knows(self, account: Account, request: InboundRequest) -> bool:
-        """Whether it has the number's key."""
+        """Return True if the request has the number's key."""
         expected = account.credentials.get("api_key", "").encode()
         return hmac.compare_digest(request.headers.get("d360-api-key", "").encode("utf-8", "replace"), expected)
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Take a message, or answer how the number is."""
+        """Return the answer to a message, or the number's health."""
         if (request.method, request.url) == ("GET", "/health_status"):
             number = {"entity_type": "PHONE_NUMBER", "id": account.address, "can_send_message": "AVAILABLE"}
             health = {"can_send_message": "AVAILABLE", "entities": [number]}
@@ -116,7 +116,7 @@ class Dialog360Simulator(WhatsAppSimulator):
         return take(content_of(request))
 
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
-        """Its own refusal of a key; else Meta's."""
+        """Return 360dialog's own refusal of a key; for other faults, Meta's error."""
         if fault is InjectedFault.REFUSED:
             meta = {"success": False, "http_code": 401, "developer_message": "Invalid api_key"}
             return SimulatedResponse(401, json.dumps({"meta": meta}))
@@ -124,7 +124,7 @@ class Dialog360Simulator(WhatsAppSimulator):
 
 
 def take(content: Any) -> SimulatedResponse:
-    """What the send route answers to a body."""
+    """Return the answer of the send route to a body."""
     if problem := whatsapp.problem(content):
         details = {"messaging_product": "whatsapp", "details": problem}
         return error_answer(400, 100, "Invalid parameter", error_data=details)
@@ -141,7 +141,7 @@ def take(content: Any) -> SimulatedResponse:
 
 
 def _words(content: dict[str, Any]) -> str:
-    """What the person reads."""
+    """Return the text that the person reads."""
     if text(content, "type") == "text":
         return text(record(content, "text"), "body")
     template = record(content, "template")
