@@ -19,9 +19,9 @@ from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.phones import e164
 from channels_out.shapes import clean, identifier, person_name, record, text
 
-SAID = "message.created"
-REPLY = "message.reply"
-CHECK = "gateway.check"
+MESSAGE_CREATED = "message.created"
+MESSAGE_REPLY = "message.reply"
+GATEWAY_CHECK = "gateway.check"
 # Outgoing events have other types than incoming ones: an event that a gateway returns is no message of a person.
 RECEIPTS = {
     "message.delivered": ReceiptStatus.DELIVERED,
@@ -85,14 +85,14 @@ class OrbAdapter(Adapter):
             "content": {"type": "text", "text": message.text},
             **({"reply_to": message.reply_to} if message.reply_to else {}),
         }
-        answer = _post(account, message.message_id, REPLY, data)
+        answer = _post(account, message.message_id, MESSAGE_REPLY, data)
         if not answer.ok:
             raise _error(answer)
         return SendResult(message.message_id)
 
     def check(self, account: Account) -> str:
         """Return the gateway's name if it accepts our signature of an event that concerns nobody."""
-        answer = _post(account, f"check_{datetime.now(UTC):%Y%m%d%H%M%S%f}", CHECK, {})
+        answer = _post(account, f"check_{datetime.now(UTC):%Y%m%d%H%M%S%f}", GATEWAY_CHECK, {})
         if not answer.ok:
             raise _error(answer, otherwise="The gateway did not take the check.")
         return account.address
@@ -118,11 +118,11 @@ class _GatewayEvent:
         self.message_id = identifier(self.data, "message_id")
 
     def event(self) -> Event:
-        if self.kind == SAID:
+        if self.kind == MESSAGE_CREATED:
             return self.message()
         if self.kind in RECEIPTS:
             return self.receipt(RECEIPTS[self.kind])
-        return self.unhandled("not_a_turn" if self.kind == CHECK else "unknown_type")
+        return self.unhandled("not_a_turn" if self.kind == GATEWAY_CHECK else "unknown_type")
 
     def message(self) -> Event:
         content, device = record(self.data, "content"), identifier(self.data, "device_id")

@@ -138,9 +138,9 @@ def number(written: str) -> str:
     return digits if digits.isascii() and digits.isdigit() else written.strip()
 
 
-def number_at(said: Mapping[str, Any], key: str) -> str:
+def number_at(posted: Mapping[str, Any], key: str) -> str:
     """Return the number in a field, '' if there is none."""
-    return number(identifier(said, key))
+    return number(identifier(posted, key))
 
 
 def sender(address: str) -> Sender:
@@ -180,8 +180,8 @@ def signed_by_v3(method: str, url: str, posted: Fields) -> str:
     asked = "&".join(f"{name}={value}" for name, value in _sorted(query))
     if method == "GET" or not posted:
         return f"{base}?{asked}" if asked else base
-    said = "".join(name + value for name, value in _sorted(posted))
-    return f"{base}?{asked}.{said}" if asked else f"{base}?{said}"
+    fields_in_a_row = "".join(name + value for name, value in _sorted(posted))
+    return f"{base}?{asked}.{fields_in_a_row}" if asked else f"{base}?{fields_in_a_row}"
 
 
 def _sorted(given: Fields) -> list[tuple[str, str]]:
@@ -238,6 +238,6 @@ def error_of(answer: HttpAnswer, otherwise: str = "Plivo did not take the messag
     return send_error(rule.meaning, rule.sentence or otherwise, code=code, retry_after=answer.retry_after)
 
 
-def raw(said: Mapping[str, Any]) -> dict[str, Any]:
+def raw(posted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields as they are kept for a replay."""
-    return {str(name): clean(value) for name, value in said.items()}
+    return {str(name): clean(value) for name, value in posted.items()}

@@ -6,7 +6,7 @@ Sources: Plivo, "Message status callbacks", "Error codes", "Opted-out customers"
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from channels_out.adapters import plivo
@@ -32,28 +32,37 @@ STATUSES = {
     "rejected": ReceiptStatus.FAILED,
 }
 
-# The sentences that staff read for an error code of a status. Plivo does not try again by itself after any of them.
-REASONS = {
-    "10": "The carrier found the message invalid.",
-    "20": "The carrier's network failed; sending it again later can help.",
-    "30": "The carrier took the message for spam.",
-    "40": "The sending number is invalid, cannot send SMS, or is not this account's.",
-    "50": "The recipient's number is invalid or cannot receive SMS.",
-    "60": "The message went in a loop between carriers.",
-    "70": "The recipient's number is no longer in service.",
-    "80": "The recipient's phone is off or out of reach; sending it again later can help.",
-    "90": "No carrier takes messages to this number.",
-    "100": "The carrier does not allow this message.",
-    "110": "The message is too long.",
-    "200": "The person opted out of messages from this number (STOP).",
-    "300": "Plivo could not hand the message over; sending it again later can help.",
-    "420": "The message expired before it could be delivered.",
-    "900": "Plivo has no credit left for the account.",
-    "910": "Plivo has disabled the account.",
-    "1000": "The carrier gives no reason.",
+
+class DeliveryError(NamedTuple):
+    """One row of the table of error codes of a failed status: the sentence for staff, and its consequences."""
+
+    reason: str
+    account_broken: bool = False
+    opted_out: bool = False
+
+
+# Plivo does not try again by itself after any of them.
+DELIVERY_ERRORS = {
+    "10": DeliveryError("The carrier found the message invalid."),
+    "20": DeliveryError("The carrier's network failed; sending it again later can help."),
+    "30": DeliveryError("The carrier took the message for spam."),
+    "40": DeliveryError("The sending number is invalid, cannot send SMS, or is not this account's."),
+    "50": DeliveryError("The recipient's number is invalid or cannot receive SMS."),
+    "60": DeliveryError("The message went in a loop between carriers."),
+    "70": DeliveryError("The recipient's number is no longer in service."),
+    "80": DeliveryError("The recipient's phone is off or out of reach; sending it again later can help."),
+    "90": DeliveryError("No carrier takes messages to this number."),
+    "100": DeliveryError("The carrier does not allow this message."),
+    "110": DeliveryError("The message is too long."),
+    # Plivo itself blocks messages to a person who answered STOP
+    "200": DeliveryError("The person opted out of messages from this number (STOP).", opted_out=True),
+    "300": DeliveryError("Plivo could not hand the message over; sending it again later can help."),
+    "420": DeliveryError("The message expired before it could be delivered."),
+    "900": DeliveryError("Plivo has no credit left for the account.", account_broken=True),
+    "910": DeliveryError("Plivo has disabled the account.", account_broken=True),
+    "1000": DeliveryError("The carrier gives no reason."),
 }
-OPTED_OUT = "200"  # Plivo itself blocks messages to a person who answered STOP
-ACCOUNT_BROKEN = frozenset({"900", "910"})
+UNKNOWN_DELIVERY_ERROR = DeliveryError("It could not be delivered.")
 
 
 class PlivoSmsAdapter(plivo.PlivoAdapter):
@@ -67,14 +76,14 @@ class PlivoSmsAdapter(plivo.PlivoAdapter):
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return our number: the recipient of a message, the sender in a status."""
-        said = plivo.fields(request)
-        address = plivo.number_at(said, "From" if _is_status(said) else "To")
+        posted = plivo.fields(request)
+        address = plivo.number_at(posted, "From" if _is_status(posted) else "To")
         return [address] if address else []
 
     def parse(self, request: InboundRequest) -> list[Event]:
         """Return the one message or status of the request. The metadata's `media` lists the addresses of its media."""
-        said = plivo.fields(request)
-        return [_receipt(said, request.query.get(OUR_ID, "")) if _is_status(said) else _message(said)]
+        posted = plivo.fields(request)
+        return [_receipt(posted, request.query.get(OUR_ID, "")) if _is_status(posted) else _message(posted)]
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
         """Send one text. Plivo takes no idempotency key, but reports to an address that contains our message id."""
@@ -91,48 +100,48 @@ class PlivoSmsAdapter(plivo.PlivoAdapter):
         return _result(plivo.post(account, "Message", payload))
 
 
-def _is_status(said: Mapping[str, Any]) -> bool:
-    return "Status" in said
+def _is_status(posted: Mapping[str, Any]) -> bool:
+    return "Status" in posted
 
 
-def _receipt(said: Mapping[str, Any], our_message_id: str) -> Event:
-    account, message_id = plivo.number_at(said, "From"), identifier(said, "MessageUUID")
+def _receipt(posted: Mapping[str, Any], our_message_id: str) -> Event:
+    account, message_id = plivo.number_at(posted, "From"), identifier(posted, "MessageUUID")
     if not account or not message_id:
-        return _unhandled(said, account, "status", "malformed")
-    status = STATUSES.get(text(said, "Status").strip().lower())
+        return _unhandled(posted, account, "status", "malformed")
+    status = STATUSES.get(text(posted, "Status").strip().lower())
     if status is None:
-        return _unhandled(said, account, "status", "unknown_type")
-    code = identifier(said, "ErrorCode").strip()
-    failed = status == ReceiptStatus.FAILED
+        return _unhandled(posted, account, "status", "unknown_type")
+    code = identifier(posted, "ErrorCode").strip()
+    failed, error = status == ReceiptStatus.FAILED, DELIVERY_ERRORS.get(code, UNKNOWN_DELIVERY_ERROR)
     return Receipt(
         account=account,
         provider_message_id=message_id,
         status=status,
         our_message_id=our_message_id or None,
         code=code if failed else "",
-        reason=f"{REASONS.get(code, 'It could not be delivered.')} ({code or 'no code'})" if failed else "",
-        sequence=_whole(text(said, "Sequence")),
-        account_broken=failed and code in ACCOUNT_BROKEN,
-        opted_out=failed and code == OPTED_OUT,
+        reason=f"{error.reason} ({code or 'no code'})" if failed else "",
+        sequence=_whole(text(posted, "Sequence")),
+        account_broken=failed and error.account_broken,
+        opted_out=failed and error.opted_out,
     )
 
 
-def _message(said: Mapping[str, Any]) -> Event:
-    account, message_id = plivo.number_at(said, "To"), identifier(said, "MessageUUID")
-    address, kind = plivo.number_at(said, "From"), text(said, "Type").strip().lower() or "sms"
+def _message(posted: Mapping[str, Any]) -> Event:
+    account, message_id = plivo.number_at(posted, "To"), identifier(posted, "MessageUUID")
+    address, kind = plivo.number_at(posted, "From"), text(posted, "Type").strip().lower() or "sms"
     if not account or not message_id or not address:
-        return _unhandled(said, account, kind, "malformed")
+        return _unhandled(posted, account, kind, "malformed")
     if kind not in ("sms", "mms"):
-        return _unhandled(said, account, kind, "unknown_type")
+        return _unhandled(posted, account, kind, "unknown_type")
     if address == account:
-        return _unhandled(said, account, kind, "echo")
+        return _unhandled(posted, account, kind, "echo")
     if not address.isdigit():
-        return _unhandled(said, account, "sender without a number", "not_a_turn")  # no reply can be sent there
-    media = _media(said)
-    words = (text(said, "Text").strip() and text(said, "Text")) or text(said, "Body")
+        return _unhandled(posted, account, "sender without a number", "not_a_turn")  # no reply can be sent there
+    media = _media(posted)
+    words = (text(posted, "Text").strip() and text(posted, "Text")) or text(posted, "Body")
     readable = " ".join(filter(None, ("[media]" if media else "", words.strip() and words)))
     if not readable:
-        return _unhandled(said, account, "empty", "not_a_turn")
+        return _unhandled(posted, account, "empty", "not_a_turn")
     return InboundMessage(
         account=account,
         message_id=message_id,
@@ -140,13 +149,13 @@ def _message(said: Mapping[str, Any]) -> Event:
         text=readable,
         kind="text" if kind == "sms" else kind,
         metadata={"media": media} if media else {},
-        intent=text(said, "MessageIntent").strip().lower()[:20],
+        intent=text(posted, "MessageIntent").strip().lower()[:20],
     )
 
 
-def _media(said: Mapping[str, Any]) -> list[str]:
+def _media(posted: Mapping[str, Any]) -> list[str]:
     """Return the addresses of Media0, Media1 … (numbered from one today, from nought in older documents)."""
-    found = (text(said, f"Media{number}") for number in range(MOST_MEDIA + 1))
+    found = (text(posted, f"Media{number}") for number in range(MOST_MEDIA + 1))
     return [url for url in found if url.startswith(("https://", "http://")) and len(url) <= 2000]
 
 
@@ -154,13 +163,13 @@ def _whole(digits: str) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else None
 
 
-def _unhandled(said: Mapping[str, Any], account: str, kind: str, reason: str) -> Unhandled:
+def _unhandled(posted: Mapping[str, Any], account: str, kind: str, reason: str) -> Unhandled:
     return Unhandled(
         account=account,
         kind=kind[:40] or "sms",
         reason=reason,
-        raw=plivo.raw(said),
-        message_id=identifier(said, "MessageUUID"),
+        raw=plivo.raw(posted),
+        message_id=identifier(posted, "MessageUUID"),
     )
 
 

@@ -50,34 +50,34 @@ class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
 
     def parse(self, request: InboundRequest) -> list[Event]:
         """Return the request as `Unhandled`: a call is answered while it lasts (see `call`), and never replayed."""
-        said = plivo.fields(request)
-        ours, _ = _numbers(said)
-        kind = text(said, "Event").strip()[:40] or "call"
-        call_id = identifier(said, "CallUUID")
+        posted = plivo.fields(request)
+        ours, _ = _numbers(posted)
+        kind = text(posted, "Event").strip()[:40] or "call"
+        call_id = identifier(posted, "CallUUID")
         reason = "not_a_turn" if ours and call_id else "malformed"
-        return [Unhandled(account=ours, kind=kind, reason=reason, raw=plivo.raw(said), message_id=call_id)]
+        return [Unhandled(account=ours, kind=kind, reason=reason, raw=plivo.raw(posted), message_id=call_id)]
 
     def call(self, request: InboundRequest) -> CallRequest:
         """Return the request about a call. Its words are the caller's speech, else `[keys] 12`."""
-        said = plivo.fields(request)
-        ours, theirs = _numbers(said)
-        call_id = identifier(said, "CallUUID").strip()
+        posted = plivo.fields(request)
+        ours, theirs = _numbers(posted)
+        call_id = identifier(posted, "CallUUID").strip()
         if not ours or not call_id:
             raise InboundError("The request names no call.", code="malformed")
         turn, again, waited = (_count(request.query, name) for name in ("turn", "again", "waited"))
-        words = _words(said)
+        words = _words(posted)
         return CallRequest(
             account=ours,
             call_id=call_id[:200],
             caller=_caller(theirs, call_id),
-            event=_event(request, said, turn, waited, words),
+            event=_event(request, posted, turn, waited, words),
             turn=turn,
             again=again,
             waited=waited,
             words=words,
-            confidence=_confidence(text(said, "SpeechConfidenceScore")) if text(said, "Speech").strip() else None,
-            cause=identifier(said, "HangupCause"),
-            raw=plivo.raw(said),
+            confidence=_confidence(text(posted, "SpeechConfidenceScore")) if text(posted, "Speech").strip() else None,
+            cause=identifier(posted, "HangupCause"),
+            raw=plivo.raw(posted),
         )
 
     def instruct(self, instruction: Instruction, public_url: str) -> WebhookResponse:
@@ -115,10 +115,10 @@ class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
         raise SendError("Nothing can be sent into a call: Plivo requests what is to be said.", code="not_supported")
 
 
-def _numbers(said: Mapping[str, Any]) -> tuple[str, str]:
+def _numbers(posted: Mapping[str, Any]) -> tuple[str, str]:
     """Return our number and the other one."""
-    names = ("From", "To") if text(said, "Direction").strip().lower() == "outbound" else ("To", "From")
-    ours, theirs = (plivo.number_at(said, name) for name in names)
+    names = ("From", "To") if text(posted, "Direction").strip().lower() == "outbound" else ("To", "From")
+    ours, theirs = (plivo.number_at(posted, name) for name in names)
     return ours, theirs
 
 
@@ -130,9 +130,9 @@ def _caller(address: str, call_id: str) -> Sender:
     return Sender(known, AddressKind.USER)
 
 
-def _event(request: InboundRequest, said: Mapping[str, Any], turn: int, waited: int, words: str) -> CallEvent:
-    ended = text(said, "CallStatus").strip().lower() in _ENDED
-    if "HangupCause" in said or (ended and not words):
+def _event(request: InboundRequest, posted: Mapping[str, Any], turn: int, waited: int, words: str) -> CallEvent:
+    ended = text(posted, "CallStatus").strip().lower() in _ENDED
+    if "HangupCause" in posted or (ended and not words):
         return CallEvent.ENDED
     if not turn:
         return CallEvent.BEGAN
@@ -141,8 +141,8 @@ def _event(request: InboundRequest, said: Mapping[str, Any], turn: int, waited: 
     return CallEvent.HEARD if words else CallEvent.SILENT
 
 
-def _words(said: Mapping[str, Any]) -> str:
-    speech, digits = text(said, "Speech").strip(), text(said, "Digits").strip()
+def _words(posted: Mapping[str, Any]) -> str:
+    speech, digits = text(posted, "Speech").strip(), text(posted, "Digits").strip()
     return speech or (f"[keys] {digits[:32]}" if digits else "")
 
 

@@ -235,10 +235,12 @@ class _Change:
 
 def _moved(item: dict[str, Any]) -> tuple[AddressChange, ...]:
     """Return the address changes that a system message reports: the number, and the user ids that change with it."""
-    said = record(item, "system")
-    pairs = [(identifier(said, f"previous_{name}"), identifier(said, name)) for name in ("user_id", "parent_user_id")]
-    if "number" in text(said, "type"):
-        pairs.insert(0, (identifier(item, "from"), identifier(said, "wa_id") or identifier(said, "new_wa_id")))
+    system = record(item, "system")
+    pairs = [
+        (identifier(system, f"previous_{name}"), identifier(system, name)) for name in ("user_id", "parent_user_id")
+    ]
+    if "number" in text(system, "type"):
+        pairs.insert(0, (identifier(item, "from"), identifier(system, "wa_id") or identifier(system, "new_wa_id")))
     return tuple(
         AddressChange(kind, before, after)
         for before, after in pairs

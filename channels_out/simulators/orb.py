@@ -17,9 +17,9 @@ from typing import Any
 from channels_out import standard_webhooks
 from channels_out.errors import InboundError
 
-SAID = "message.created"
-REPLY = "message.reply"
-CHECK = "gateway.check"
+MESSAGE_CREATED = "message.created"
+MESSAGE_REPLY = "message.reply"
+GATEWAY_CHECK = "gateway.check"
 RECEIPTS = ("message.delivered", "message.read", "message.failed")
 
 
@@ -40,7 +40,9 @@ def said(
     """Return the event for words that a person said to a device. `more`: `user_id`, `name`, `phone`, `metadata`."""
     content = {"type": kind, "text": words}
     return event(
-        SAID, gateway, {"device_id": device_id, "message_id": message_id or new_id(), "content": content, **more}
+        MESSAGE_CREATED,
+        gateway,
+        {"device_id": device_id, "message_id": message_id or new_id(), "content": content, **more},
     )
 
 
@@ -78,5 +80,5 @@ def taken(headers: Mapping[str, str], body: bytes, secret: str) -> tuple[int, di
         payload = json.loads(body)
     except ValueError:
         return 400, {}
-    known = isinstance(payload, dict) and payload.get("type") in (REPLY, CHECK)
+    known = isinstance(payload, dict) and payload.get("type") in (MESSAGE_REPLY, GATEWAY_CHECK)
     return (200, payload) if known else (400, {})

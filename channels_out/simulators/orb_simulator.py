@@ -88,7 +88,7 @@ class OrbSimulator(Simulator):
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
         """Return True if the request is a message for a device."""
-        return text(self._taken(account, request)[1], "type") == orb.REPLY
+        return text(self._taken(account, request)[1], "type") == orb.MESSAGE_REPLY
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
         """Return the answer to an event. A repeated message has the same id, so it counts once."""

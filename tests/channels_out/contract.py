@@ -1,4 +1,4 @@
-"""What every adapter must pass. A provider's test class inherits what it does and says how its payloads look.
+"""The contract of every adapter. A provider's test class inherits the parts that apply and gives its payloads.
 
     class TestWhatsAppContract(WebhookContract, SendContract): ...
     class TestSandboxContract(AdapterContract): ...
@@ -55,14 +55,14 @@ HOSTILE_BODIES = {
 
 
 def storable(value: Any) -> bool:
-    """Whether PostgreSQL takes it as text or jsonb, and every JSON writer can write it."""
+    """Return True if PostgreSQL accepts it as text or jsonb, and every JSON writer can write it."""
     written = orjson.dumps(value)  # refuses unpaired surrogates and deep nesting
     json.dumps(value, allow_nan=False)
     return not _NUL.search(written)
 
 
 def check(event: Event) -> None:
-    """What holds for every event of every provider."""
+    """Assert the rules for every event of every provider."""
     assert len(event.account) <= 255
     if isinstance(event, InboundMessage):
         assert event.account
@@ -90,7 +90,7 @@ def check(event: Event) -> None:
 
 
 class AdapterContract(ABC):
-    """Every adapter."""
+    """The contract of every adapter."""
 
     adapter: ClassVar[Adapter]
 
@@ -124,7 +124,7 @@ class AdapterContract(ABC):
 
 
 class WebhookContract(AdapterContract):
-    """Adapters that take webhooks. `SECRET` is the credential that signs, or, without SIGNS_BODY, comes along."""
+    """The contract of adapters with webhooks. `SECRET` is the credential that signs, or without SIGNS_BODY a header."""
 
     SECRET: ClassVar[str]
     ADDRESS: ClassVar[str]
@@ -132,19 +132,19 @@ class WebhookContract(AdapterContract):
 
     @abstractmethod
     def request(self, body: bytes, secret: str) -> InboundRequest:
-        """The body as the provider posts it, signed."""
+        """Return the request with the body as the provider posts it, signed."""
 
     @abstractmethod
     def bad_signatures(self, request: InboundRequest) -> Iterator[Mapping[str, str]]:
-        """The request's headers with the signature missing, cut, doubled, in other letters …"""
+        """Return the request's headers with the signature missing, cut, doubled, in other letters …"""
 
     @abstractmethod
     def text_body(self) -> bytes:
-        """One text message to ADDRESS."""
+        """Return one text message to ADDRESS."""
 
     @abstractmethod
     def batch(self) -> tuple[bytes, list[type[Event]], list[str]]:
-        """A body with several events of all sorts, their types in order, and the addresses it names."""
+        """Return a body with several events of all types, their types in order, and the addresses in it."""
 
     # --- signatures
 
@@ -195,7 +195,7 @@ class WebhookContract(AdapterContract):
     # --- payloads
 
     def events(self, body: bytes) -> list[Event]:
-        """The events, or none if the adapter refuses the body; anything else that is raised fails the test."""
+        """Return the events, or none if the adapter refuses the body; any other exception fails the test."""
         request = self.request(body, "secret")
         try:
             self.adapter.addresses(request)
@@ -258,7 +258,7 @@ class WebhookContract(AdapterContract):
         self.events(json.dumps(payload).encode())
 
     def genuine_bodies(self) -> list[bytes]:
-        """Bodies to mutate."""
+        """Return bodies to mutate."""
         return [self.text_body(), self.batch()[0]]
 
     @settings(max_examples=100, deadline=None, suppress_health_check=INHERITED)
@@ -271,7 +271,7 @@ class WebhookContract(AdapterContract):
 
 
 def _mutate(payload: Any, data: st.DataObject) -> None:
-    """Put anything in the place of one value somewhere in the payload, or take it away."""
+    """Replace one value somewhere in the payload by anything, or delete it."""
     places: list[tuple[Any, Any]] = []
     holders = [payload]
     while holders:
@@ -290,22 +290,22 @@ def _mutate(payload: Any, data: st.DataObject) -> None:
 
 
 class SendContract(AdapterContract):
-    """Adapters that send over HTTP. The provider's end is a FakeServer, in every way in which a provider can fail."""
+    """The contract of adapters that send over HTTP. The provider's end is a FakeServer, which fails in every way."""
 
     @abstractmethod
     def fake(self) -> FakeServer:
-        """The provider's end."""
+        """Return the provider's end."""
 
     @abstractmethod
     def account_at(self, provider: FakeServer) -> Account:
-        """An account with everything it needs, at that end."""
+        """Return an account with everything it needs, at that end."""
 
     @abstractmethod
     def accepted(self, provider: FakeServer) -> list[str]:
-        """The texts that the provider took."""
+        """Return the texts that the provider accepted."""
 
     def message(self, text: str = "Hello", message_id: str = "msg_1") -> OutboundMessage:
-        """One to a person on this channel."""
+        """Return a message to a person on this channel."""
         return OutboundMessage(message_id, "51999999999", AddressKind.PHONE, text)
 
     @pytest.fixture

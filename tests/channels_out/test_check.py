@@ -1,4 +1,4 @@
-"""Asking a provider whether it takes an account's credentials."""
+"""The check of an account's credentials at its provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""360dialog keeps the contract, too; what it carries is Meta's and tested as such."""
+"""360dialog passes the contract of all adapters. Its payloads are Meta's and are tested there."""
 
 from __future__ import annotations
 

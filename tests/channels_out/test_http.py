@@ -1,4 +1,4 @@
-"""Which failed calls can have reached the provider. Real sockets throughout."""
+"""Failed calls: whether the request can have reached the provider. Real sockets throughout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fresh_session() -> None:
     http._thread.sessions = {}
 
 
-# --- what never left
+# --- requests that never left
 
 
 def test_a_refused_connection_never_left() -> None:
@@ -113,7 +113,7 @@ def test_what_is_no_url_breaks_the_account(url: str) -> None:
     assert (*outcome(error), error.account_broken) == ("invalid_request", False, False, True)
 
 
-# --- what may have arrived
+# --- requests that may have arrived
 
 
 def test_a_silent_server_is_ambiguous(server: Echo) -> None:
@@ -216,7 +216,7 @@ def test_a_tls_connection_that_is_cut_after_the_request_is_ambiguous(
 
 
 def _certificate(folder: Path) -> Path:
-    """A key and a certificate for 127.0.0.1 that it signed itself, in one file."""
+    """Return a file with a key and a self-signed certificate for 127.0.0.1."""
     import datetime as dt
     import ipaddress
 

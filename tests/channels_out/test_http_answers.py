@@ -1,4 +1,4 @@
-"""What is read of an answer, and which connection a call takes. Real sockets throughout."""
+"""The reading of answers, and the choice of a connection. Real sockets throughout."""
 
 from __future__ import annotations
 

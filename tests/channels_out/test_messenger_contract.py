@@ -1,4 +1,4 @@
-"""Messenger keeps the contract."""
+"""Messenger passes the contract of all adapters."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_what_is_no_messenger_payload_is_malformed(payload: Any) -> None:
 
 @pytest.mark.parametrize("wrong", [None, True, 7, "x", [], {}, [None], {"id": {}}])
 def test_no_wrong_type_anywhere_breaks_it(wrong: Any) -> None:
-    """Every value of a payload with everything in it, replaced in turn."""
+    """Replace every value of a complete payload in turn."""
     genuine = messenger.payload(PAGE, *json.loads(json.dumps(EVERYTHING)))
 
     def walk(holder: Any) -> None:

@@ -1,4 +1,4 @@
-"""STOP and its fellows, in every language, on the channels that have them, and nothing but them."""
+"""Opt-out and opt-in words, in every language, on the channels that have them, and no other texts."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from channels_out.opt_out import CONFIRMED_CHANNELS, OPT_OUT_CHANNELS, consent_c
 )  # fmt: skip
 def test_words_that_stop(text: str) -> None:
     for channel in OPT_OUT_CHANNELS:
-        wish = consent_change_in(channel, text)
-        assert wish
-        assert wish.stop
+        change = consent_change_in(channel, text)
+        assert change
+        assert change.stop
 
 
 @pytest.mark.parametrize("text", ["START", "unstop", "Iniciar", "ALTA", "Старт", "démarrer", "ابدأ", "开始"])
 def test_words_that_start(text: str) -> None:
     for channel in OPT_OUT_CHANNELS:
-        wish = consent_change_in(channel, text)
-        assert wish
-        assert not wish.stop
+        change = consent_change_in(channel, text)
+        assert change
+        assert not change.stop
 
 
 @pytest.mark.parametrize(
     "text",
     ["please stop calling me", "Where is the bus stop?", "stop it", "", " ", "...", "👍", "no", "yes", "s t o p"],
 )
-def test_a_sentence_is_no_wish(text: str) -> None:
+def test_a_sentence_is_no_opt_out(text: str) -> None:
     assert all(consent_change_in(channel, text) is None for channel in Channel)
 
 
@@ -47,10 +47,10 @@ def test_calls_devices_and_the_web_have_no_such_words() -> None:
 
 
 def test_what_the_provider_took_it_for_counts_whatever_the_words() -> None:
-    wish = consent_change_in("sms", "Leave me alone", "optout")
-    assert wish
-    assert wish.stop
-    assert wish.confirmation("sms", "Shop") == "", "the provider has confirmed it"
+    change = consent_change_in("sms", "Leave me alone", "optout")
+    assert change
+    assert change.stop
+    assert change.confirmation("sms", "Shop") == "", "the provider has confirmed it"
     back = consent_change_in("sms", "ok", "optin")
     assert back
     assert not back.stop
@@ -59,12 +59,12 @@ def test_what_the_provider_took_it_for_counts_whatever_the_words() -> None:
 
 def test_sms_is_confirmed_in_the_language_of_the_word() -> None:
     assert {"sms"} == CONFIRMED_CHANNELS
-    wish = consent_change_in("sms", "baja")
-    assert wish
-    assert wish.confirmation("sms", "Shop {x}") == (
+    change = consent_change_in("sms", "baja")
+    assert change
+    assert change.confirmation("sms", "Shop {x}") == (
         "No recibirá más mensajes de Shop {x}. Responda START para recibirlos de nuevo."
     )
     other = consent_change_in("sms", "стоп")
     assert other
     assert other.confirmation("sms", "Shop").startswith("You will get no more messages from Shop.")
-    assert wish.confirmation("whatsapp", "Shop") == ""
+    assert change.confirmation("whatsapp", "Shop") == ""

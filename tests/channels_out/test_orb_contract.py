@@ -1,4 +1,4 @@
-"""The orb passes the contract of all adapters and agrees with the published package; and where it may not go."""
+"""The orb passes the contract of all adapters, agrees with the published package, and reaches public addresses only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def encoded(secret: str) -> str:
-    """Each word of a credential as a secret is written."""
+    """Return each word of a credential in the form of a secret."""
     return re.sub(r"[^\s,]+", lambda word: "whsec_" + base64.b64encode(word[0].encode()).decode(), secret)
 
 
@@ -86,7 +86,7 @@ class TestOrbContract(WebhookContract, SendContract):
         events = [
             orb.said(self.ADDRESS, "orb-7", "Hello", **more),
             *(orb.receipt(self.ADDRESS, status, "m1", code="1") for status in ("delivered", "read", "failed")),
-            orb.event(orb.CHECK, self.ADDRESS, {}),
+            orb.event(orb.GATEWAY_CHECK, self.ADDRESS, {}),
         ]
         return [json.dumps(event).encode() for event in events]
 
@@ -107,7 +107,7 @@ class TestOrbContract(WebhookContract, SendContract):
 
     @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"{}", b'"x"', b"[" * 100_000, b"\xff"])
     def test_a_success_without_sense_is_ambiguous(self, provider: FakeServer, content: bytes) -> None:
-        """Not here: by Standard Webhooks any 2xx takes it, whatever it says."""
+        """Skip: in Standard Webhooks any 2xx accepts the message, whatever its body."""
         provider.fail_next(Fault(status=200, content=content))
         assert self.adapter.send(self.account_at(provider), self.message("Hi", "m1")).provider_message_id == "m1"
 
@@ -157,7 +157,7 @@ def test_what_we_sign_the_package_verifies_and_the_other_way_round(secret: str, 
     standard_webhooks.verify(theirs, body, [secret])
 
 
-# --- what comes in
+# --- inbound
 def parsed(event: Any, message_id: str = "evt_1") -> Event:
     body, headers = orb.signed(event, SECRET, event_id=message_id)
     [found] = OrbAdapter().parse(InboundRequest("POST", URL, headers, {}, body))
@@ -214,7 +214,7 @@ def test_what_is_no_turn_is_kept(change: dict[str, Any], reason: str) -> None:
     assert found.reason == reason
 
 
-# --- what goes out
+# --- sending
 def sent(provider: FakeServer, **account: Any) -> None:
     given = {"credentials": {"secret": SECRET}, "base_url": provider.url, "private_networks": LOOPBACK} | account
     OrbAdapter().send(Account("kitchen", **given), OutboundMessage("m1", "orb-7", AddressKind.DEVICE, "Hello", "m0"))
@@ -314,7 +314,7 @@ def test_a_name_that_stands_for_one_private_address_among_public_ones_is_not_cal
 
 
 def test_a_name_is_looked_up_once_and_what_was_checked_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DNS rebinding: a second answer is never asked for."""
+    """DNS rebinding: the name is never looked up a second time."""
     with FakeGateway("kitchen", SECRET) as gateway:
         port = int(gateway.url.rpartition(":")[2])
         answers = iter([[(2, 1, 6, "", ("127.0.0.2", port))]])

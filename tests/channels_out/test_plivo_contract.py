@@ -21,7 +21,7 @@ NUMBER = "14155550000"
 
 
 def mangled(request: InboundRequest) -> Iterator[Mapping[str, str]]:
-    """The request's headers with the signature or the nonce missing, cut, changed or elsewhere."""
+    """Return the request's headers with the signature or the nonce missing, cut, changed or elsewhere."""
     given, nonce = request.headers["x-plivo-signature-v3"], request.headers["x-plivo-signature-v3-nonce"]
 
     def headers(**changes: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ class TestPlivoSmsContract(WebhookContract, SendContract):
         return urlencode(payloads.sms(sender="51999999999", to="+1 (415) 555-0000", text="Hello")).encode()
 
     def batch(self) -> tuple[bytes, list[type[Event]], list[str]]:
-        """One post of Plivo's is one event."""
+        """Return a body with the one event that a post of Plivo's has."""
         form = payloads.sms(sender="MTN", to=NUMBER, text="Hello")
         return urlencode(form).encode(), [Unhandled], [NUMBER]
 

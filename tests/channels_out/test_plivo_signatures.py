@@ -1,4 +1,4 @@
-"""Plivo's signatures: the vectors, the published package's word, and every way in which a request may come."""
+"""Plivo's signatures: the vectors, the published package, and every form of a request."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_any_of_several_signatures_counts() -> None:
 
 
 def test_a_good_v2_does_not_help_a_bad_v3() -> None:
-    """V2 covers no form: who may choose it may change what was said."""
+    """V2 covers no form: an attacker who could choose it could change the message."""
     arrived = request(HELLO, version="V2")
     changed = arrived.body.replace(b"MessageUUID=", b"MessageUUID=x")
     assert takes(InboundRequest("POST", SMS, arrived.headers, {}, changed)), "the weakness of V2"

@@ -1,4 +1,4 @@
-"""SMS through Plivo: what comes in as which event, and its send route over real HTTP against the fake."""
+"""SMS through Plivo: the events of its forms, and its send route over real HTTP against the fake."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from channels_out import splitting
 from channels_out.adapters import plivo
-from channels_out.adapters.plivo_sms import REASONS, PlivoSmsAdapter
+from channels_out.adapters.plivo_sms import DELIVERY_ERRORS, UNKNOWN_DELIVERY_ERROR, PlivoSmsAdapter
 from channels_out.contract import Account, InboundRequest, OutboundMessage, SendResult
 from channels_out.errors import InboundError, SendError
 from channels_out.events import Event, InboundMessage, Receipt, Unhandled
@@ -26,7 +26,7 @@ URL = "https://convo.example/webhooks/sms/inbound"
 MESSAGE = OutboundMessage("msg_1", "51999999999", AddressKind.PHONE, "Hello")
 
 
-# --- what comes in ----------------------------------------------------------------------------------------------------
+# --- inbound messages -------------------------------------------------------------------------------------------------
 def event_of(form: Mapping[str, Any] | bytes, query: Mapping[str, str] | None = None) -> Event:
     body = form if isinstance(form, bytes) else urlencode(form).encode()
     (event,) = ADAPTER.parse(InboundRequest("POST", URL, {"content-type": plivo.FORM}, query or {}, body))
@@ -138,7 +138,7 @@ def test_a_get_brings_the_same() -> None:
     assert ADAPTER.parse(asked) == [event_of(sms())] == ADAPTER.parse(ADAPTER.replayed(ADAPTER.keep(asked)))
 
 
-# --- what became of what went out -------------------------------------------------------------------------------------
+# --- receipts ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -160,13 +160,13 @@ def test_a_status_is_about_our_number_and_names_our_message(status: str, expecte
     assert ADAPTER.addresses(InboundRequest("POST", URL, {}, {}, urlencode(form).encode())) == [NUMBER]
 
 
-@pytest.mark.parametrize("code", [*REASONS, "77", ""])
+@pytest.mark.parametrize("code", [*DELIVERY_ERRORS, "77", ""])
 def test_every_error_code_has_a_sentence(code: str) -> None:
     form = payloads.status(sender=NUMBER, to="1", message_uuid="u", status="undelivered", sequence=1, error_code=code)
     event = event_of(form)
     assert isinstance(event, Receipt)
     assert event.code == code
-    assert REASONS.get(code, "It could not be delivered.") in event.reason
+    assert DELIVERY_ERRORS.get(code, UNKNOWN_DELIVERY_ERROR).reason in event.reason
 
 
 def test_a_status_that_nobody_knows_is_kept() -> None:
@@ -175,7 +175,7 @@ def test_a_status_that_nobody_knows_is_kept() -> None:
     assert unhandled({**form, "Status": "sent", "MessageUUID": ""}) == (NUMBER, "status", "malformed")
 
 
-# --- what goes out ----------------------------------------------------------------------------------------------------
+# --- sending ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def provider() -> Iterator[FakePlivo]:
     with FakePlivo(NUMBER) as provider:

@@ -1,4 +1,4 @@
-"""Calls through Plivo: what a request tells, and what the XML says, in agreement with the published package."""
+"""Calls through Plivo: the reading of requests, and the XML, in agreement with the published package."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def request(form: Mapping[str, str] | bytes, query: str = "", secret: str = "sec
 
 
 class TestPlivoVoiceContract(WebhookContract):
-    """What cannot be a turn of a text channel is looked at in `call`, and kept whole by `parse`."""
+    """Requests about calls are no turns of a text channel: `call` reads them, and `parse` keeps them whole."""
 
     adapter: ClassVar[Adapter] = ADAPTER
     SECRET = "auth_token"

@@ -1,4 +1,4 @@
-"""What holds for every adapter that is registered, whatever comes: properties, and no examples."""
+"""Properties of every registered adapter, for any input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.channels_out.contract import ANYTHING
 ADAPTERS = [pytest.param(each, id=f"{each.provider}-{each.channel}") for each in registry.ADAPTERS]
 URL = "https://convo.example/webhooks/x/inbound"
 
-# Names that adapters look for, so that what hypothesis makes up is often nearly right.
+# Names that adapters look for, so that the payloads of hypothesis are often nearly right.
 NAMES = st.sampled_from(
     [
         "object",
@@ -121,7 +121,7 @@ def test_no_request_raises_anything_but_the_adapters_own_errors(
     own(adapter.verify, request, account)
     events = own(adapter.parse, request)
     if events is not None:
-        kept = json.dumps(adapter.keep(request))  # what came can be kept, and read again
+        kept = json.dumps(adapter.keep(request))  # a request can be kept, and read again
         assert own(adapter.parse, adapter.replayed(json.loads(kept))) is not None
 
 

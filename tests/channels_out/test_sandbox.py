@@ -1,4 +1,4 @@
-"""The sandbox, on every channel, and who is registered for what."""
+"""The sandbox on every channel, and the registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulators against the adapters: what one end writes, the other understands, for every provider alike."""
+"""The simulators against the adapters: each end understands the other, for every provider."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def fresh(simulator: Simulator) -> Account:
 def arrived(
     simulator: Simulator, account: Account, webhook: UnsignedWebhook, *, signer: Account | None = None
 ) -> InboundRequest:
-    """The webhook as our door gets it."""
+    """Return the webhook as our endpoint receives it."""
     url = HOST + webhook.path
     signed = simulator.signed(signer or account, webhook, url, datetime.now(UTC))
     headers = {"content-type": webhook.content_type} | {name.lower(): value for name, value in signed.items()}

@@ -142,7 +142,7 @@ def test_nothing_is_left_out_unless_a_part_would_be_blank(text: str, limit: int)
     ],
 )
 def test_a_long_text_takes_work_in_proportion(pattern: str, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work is counted in characters that are looked at for graphemes, at most twice the text and a window a part."""
+    """The work is counted in characters examined for graphemes: at most twice the text, and a window for a part."""
     text = (pattern * (LONG // len(pattern) + 1))[:LONG]
     looked_at = 0
     genuine = splitting._cuts

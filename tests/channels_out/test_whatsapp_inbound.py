@@ -34,7 +34,7 @@ def parsed(payload: Any) -> list[Event]:
 
 
 def text_payload(**changes: Any) -> dict[str, Any]:
-    """The recorded text, with keys of its message replaced."""
+    """Return the recorded text, with keys of its message replaced."""
     payload: dict[str, Any] = json.loads((PAYLOADS / "text.json").read_text())
     payload["entry"][0]["changes"][0]["value"]["messages"][0].update(changes)
     return payload
@@ -407,7 +407,7 @@ def test_the_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("wrong", [None, True, 7, 1.5, "x", [], ["x"], {}, {"x": {}}, [None], [[[]]]])
 @pytest.mark.parametrize("path", sorted(PAYLOADS.glob("*.json")), ids=lambda path: path.stem)
 def test_no_wrong_type_anywhere_breaks_it(path: Path, wrong: Any) -> None:
-    """Every value of every recorded payload, replaced in turn."""
+    """Replace every value of every recorded payload in turn."""
     genuine = json.loads(path.read_text())
 
     def walk(holder: Any) -> None:

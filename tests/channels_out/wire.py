@@ -1,4 +1,4 @@
-"""The two ends of a wire: our one way to call, and servers that behave as a test says."""
+"""Helpers for HTTP tests: our own calls, and servers that behave as a test requires."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def outcome(error: SendError) -> tuple[str, bool, bool]:
 
 @contextmanager
 def socket_server(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server of bare sockets: `serve` gets each connection, in a thread of its own. Gives host and port."""
+    """Run a server of bare sockets and yield its host and port. `serve` handles a connection in its own thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     kept: list[socket.socket] = []
 

@@ -1,4 +1,4 @@
-"""360dialog's API for one WhatsApp number, over real HTTP on a loopback port: Meta's contents, a key of its own.
+"""360dialog's API for one WhatsApp number, over real HTTP on a loopback port: Meta's payloads, and its own key.
 
     with FakeDialog360("1234567890", api_key="key", webhook_secret="secret") as dialog:
         account = Account("1234567890", {"api_key": "key"}, base_url=dialog.base_url)
@@ -45,5 +45,5 @@ class FakeDialog360(FakeMeta):
         return self.take(request.json())
 
     def signed(self, payload: Any) -> SignedWebhook:
-        """Any payload, as 360dialog posts it."""
+        """Return any payload, as 360dialog posts it."""
         return posted_by_dialog360(payload, self.webhook_secret)

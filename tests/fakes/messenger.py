@@ -55,7 +55,7 @@ class FakeMessenger(FakeServer):
 
     @property
     def base_url(self) -> str:
-        """What belongs into an account's base URL."""
+        """The base URL for an account."""
         return f"{self.url}/{VERSION}"
 
     def error_next(self, code: int, status: int = 400, subcode: int = 0, times: int = 1) -> None:
@@ -92,17 +92,17 @@ class FakeMessenger(FakeServer):
     # --- webhooks
 
     def webhook(self, *items: Mapping[str, Any], key: str = "messaging") -> SignedWebhook:
-        """What happened on this page."""
+        """Return a webhook with these items of the page."""
         return self.signed(messenger.payload(self.page, *items, key=key))
 
     def text_webhook(self, words: str, *, sender: str = PERSON, mid: str = "") -> SignedWebhook:
-        """A person's text."""
+        """Return the webhook with a person's text."""
         return self.webhook(messenger.text(self.page, sender, words, mid=mid))
 
     def echo_webhook(self, sent: Sent) -> SignedWebhook:
-        """The echo of a message that it accepted."""
+        """Return the webhook with the echo of a message that it accepted."""
         return self.webhook(messenger.echo(self.page, sent.to, sent.text, mid=sent.mid, metadata=sent.our_message_id))
 
     def signed(self, payload: Any) -> SignedWebhook:
-        """Any payload, as Meta writes and signs it."""
+        """Return any payload, as Meta writes and signs it."""
         return signed_by_meta(payload, self.app_secret)

@@ -17,7 +17,7 @@ twice is there twice), and gives each a wamid. It fails as told:
     meta.fail_next(Fault(cut="after"))              hangs up; the message is accepted
     meta.fail_next(Fault(cut="body"))               hangs up in the middle of the answer; the message is accepted
 
-A GET of the number gives its names, to whoever has the token. What was marked read, with or without a typing
+A GET of the number with the token gives its names. What was marked read, with or without a typing
 indicator, is in `marked`.
 
 And it writes webhooks as Meta does, signed with the app's secret (nothing is posted; post `body` with `headers`):
@@ -64,7 +64,7 @@ class Sent:
 
 
 def error_content(code: int, message: str = "An error", details: str = "") -> dict[str, Any]:
-    """The body of an error answer."""
+    """Return the body of an error answer."""
     return graph_error(code, message, details=details or "Details")
 
 
@@ -90,12 +90,12 @@ class FakeMeta(FakeServer):
     # --- the API
 
     def answer(self, request: Received) -> tuple[Reply | None, Fault]:
-        """Keeps our own questions out of the record."""
+        """Keep control requests out of the record."""
         return (self._control(request), Fault()) if request.path.startswith("/_fake/") else super().answer(request)
 
     @property
     def base_url(self) -> str:
-        """What belongs into an account's base URL."""
+        """The base URL for an account."""
         return f"{self.url}/{VERSION}"
 
     def throttle_next(self, times: int = 1, *, retry_after: object = None, code: int = 130429) -> None:
@@ -123,7 +123,7 @@ class FakeMeta(FakeServer):
         return self.take(request.json())
 
     def take(self, content: Any) -> Reply:
-        """The answer to what was posted to the send route."""
+        """Return the answer of the send route to a body."""
         if problem := whatsapp.problem(content):
             return Reply(400, error_content(100, "Invalid parameter", problem))
         if content.get("status") == "read":
@@ -165,14 +165,14 @@ class FakeMeta(FakeServer):
         message_id: str = "",
         timestamp: float | None = None,
     ) -> SignedWebhook:
-        """A person's text. `message_id` is a fresh wamid unless given; `timestamp` is now, in seconds."""
+        """Return the webhook with a person's text. `message_id` is new unless given; `timestamp` is now, in seconds."""
         message = whatsapp.text(text, sender=sender, message_id=message_id, timestamp=timestamp)
         return self.webhook(messages=[message], contacts=[whatsapp.contact(sender, name)])
 
     def status_webhook(
         self, message: Sent, status: str, *, error: int | None = None, timestamp: float | None = None
     ) -> SignedWebhook:
-        """What became of a message: sent, delivered, read, failed (with a code), played."""
+        """Return the webhook with a status: sent, delivered, read, failed (with a code), played."""
         about = {"recipient": message.to, "our_message_id": message.our_message_id}
         return self.webhook(
             statuses=[whatsapp.status(message.wamid, status, error=error, timestamp=timestamp, **about)]
@@ -185,12 +185,12 @@ class FakeMeta(FakeServer):
         statuses: Sequence[Mapping[str, Any]] = (),
         contacts: Sequence[Mapping[str, Any]] = (),
     ) -> SignedWebhook:
-        """Messages and statuses of this number."""
+        """Return the webhook with messages and statuses of this number."""
         batches = {"messages": messages, "statuses": statuses, "contacts": contacts}
         return self.signed(whatsapp.payload(self.phone_number_id, **batches))
 
     def signed(self, payload: Any) -> SignedWebhook:
-        """Any payload, as Meta writes and signs it."""
+        """Return any payload, as Meta writes and signs it."""
         return signed_by_meta(payload, self.app_secret)
 
 

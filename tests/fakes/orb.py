@@ -1,4 +1,4 @@
-"""A device gateway over real HTTP on a loopback port, as docs/channels.md asks of one.
+"""A device gateway over real HTTP on a loopback port, as described in docs/channels.md.
 
     with FakeGateway("kitchen", secret) as gateway:
         account = Account("kitchen", {"secret": secret}, base_url=gateway.url, private_networks=("127.0.0.0/8",))
@@ -18,7 +18,7 @@ from tests.fakes.server import FakeServer, Received, Reply
 
 
 class FakeGateway(FakeServer):
-    """A gateway whose devices say what they are told to say."""
+    """A gateway whose devices speak the messages that they receive."""
 
     def __init__(self, name: str = "kitchen", secret: str = "", port: int = 0) -> None:
         self.name = name
@@ -29,11 +29,11 @@ class FakeGateway(FakeServer):
 
     @property
     def said(self) -> list[dict[str, Any]]:
-        """What its devices were told to say, each once."""
-        return [event for event in self.events if event["type"] == orb.REPLY]
+        """The messages to its devices, each once."""
+        return [event for event in self.events if event["type"] == orb.MESSAGE_REPLY]
 
     def handle(self, request: Received) -> Reply:
-        """Take it, or say why not."""
+        """Accept the request, or answer with an error."""
         status, event = orb.taken(request.headers, request.body, self.secret)
         if status != 200:
             return Reply(status, {"code": "refused"})

@@ -36,7 +36,7 @@ CALLER = "51999999999"
 
 @dataclass(frozen=True)
 class Sent:
-    """A message that Plivo accepted, and where it reports what became of it."""
+    """A message that Plivo accepted, and the address for its status."""
 
     message_uuid: str
     source: str
@@ -47,7 +47,7 @@ class Sent:
 
 @dataclass(frozen=True)
 class Webhook:
-    """What Plivo posts."""
+    """A webhook as Plivo posts it."""
 
     path: str
     body: bytes
@@ -73,12 +73,12 @@ class FakePlivo(FakeServer):
 
     @property
     def credentials(self) -> dict[str, str]:
-        """What belongs into an account."""
+        """The credentials of an account."""
         return {"auth_id": self.auth_id, "auth_token": self.auth_token}
 
     @property
     def base_url(self) -> str:
-        """What belongs into an account's base URL."""
+        """The base URL for an account."""
         return f"{self.url}/v1"
 
     def error_next(self, status: int, times: int = 1, **headers: str) -> None:
@@ -109,11 +109,11 @@ class FakePlivo(FakeServer):
     # --- what it posts
 
     def sms(self, text: str, *, sender: str = CALLER, to: str = "", **more: Any) -> Webhook:
-        """A person's SMS or MMS."""
+        """Return a person's SMS or MMS."""
         return self.post("/webhooks/sms/inbound", payloads.sms(sender=sender, to=to or self.number, text=text, **more))
 
     def status(self, message: Sent, status: str, *, sequence: int, error_code: str = "") -> Webhook:
-        """What became of a message that it took."""
+        """Return the status of a message that it accepted."""
         address = urlsplit(message.url)
         form = payloads.status(
             sender=message.source,
@@ -126,26 +126,26 @@ class FakePlivo(FakeServer):
         return self.post(f"{address.path}?{address.query}", form)
 
     def answer_url(self, call: str, *, caller: str = CALLER, **more: Any) -> Webhook:
-        """Somebody calls."""
+        """Return the request to the answer URL."""
         return self.turn("/webhooks/voice/inbound", call, caller=caller, **more)
 
     def turn(self, path: str, call: str, words: str = "", *, caller: str = CALLER, **more: Any) -> Webhook:
-        """What comes back to an address of ours: what the caller said, or, without words, that they were silent."""
+        """Return the next request of a call to our address: the caller's words, or without words their silence."""
         who = {"caller": caller, "to": self.number, "call_uuid": call}
         return self.post(path, payloads.speech(words=words, **who, **more) if words else payloads.call(**who))
 
     def hang_up(self, call: str, *, caller: str = CALLER, **more: Any) -> Webhook:
-        """The call is over."""
+        """Return the request to the hang-up URL."""
         form = payloads.hang_up(caller=caller, to=self.number, call_uuid=call, **more)
         return self.post("/webhooks/voice/status", form)
 
     def post(self, path: str, form: Mapping[str, str], **how: Any) -> Webhook:
-        """Any form, signed, to any path of ours."""
+        """Return a POST of any form, signed, to any path of ours."""
         body, headers = payloads.signed(form, url=self.public_url + path, **{"token": self.auth_token, **how})
         return Webhook(path, body, headers)
 
     def get(self, path: str, form: Mapping[str, str]) -> Webhook:
-        """The same where the application is set to GET."""
+        """Return the same as a GET, for an application that is set to GET."""
         path = f"{path}{'&' if '?' in path else '?'}{urlencode(form)}"
         body, headers = payloads.signed({}, url=self.public_url + path, token=self.auth_token, method="GET")
         return Webhook(path, body, headers, "GET")

@@ -1,4 +1,4 @@
-"""A provider's end of the line over real HTTP: a small threaded server on a loopback port, and the ways it can fail.
+"""The base of all fakes: a small threaded HTTP server on a loopback port, and the faults that it can inject.
 
 Subclass it, answer in `handle`, and use it as a context manager:
 
@@ -10,7 +10,7 @@ Subclass it, answer in `handle`, and use it as a context manager:
         requests.post(echo.url + "/x", json={"a": 1})
         echo.requests[0].path == "/x"
 
-Faults are laid out beforehand and taken one a request, oldest first:
+Faults are injected beforehand and used up one per request, oldest first:
 
     echo.fail_next(Fault(status=500), times=2)
 """
@@ -31,7 +31,7 @@ from typing import Any, Literal, Self
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came. Header names are in lower case."""
+    """A received request. Header names are in lower case."""
 
     method: str
     path: str
@@ -39,7 +39,7 @@ class Received:
     body: bytes
 
     def json(self) -> Any:
-        """The body as JSON, None if it is none."""
+        """Return the body as JSON, None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -48,7 +48,7 @@ class Received:
 
 @dataclass(frozen=True)
 class Reply:
-    """What to answer: `content` as it is if bytes, else as JSON."""
+    """An answer. `content` is sent unchanged if it is bytes, else as JSON."""
 
     status: int = 200
     content: Any = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Fault:
-    """How one request goes wrong.
+    """A fault of one request.
 
     status, content, headers    answer this, and do not do what was asked for
     cut                         "before": hang up without doing what was asked for; "after": do it, then hang up;
@@ -98,20 +98,20 @@ class FakeServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a trailing slash."""
+        """The address at which it listens, without a trailing slash."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def handle(self, request: Received) -> Reply:
-        """Do what was asked for and answer; runs in the connection's own thread."""
+        """Handle a request and return the answer. It runs in the connection's own thread."""
         raise NotImplementedError
 
     def fail_next(self, fault: Fault, times: int = 1) -> None:
-        """Lay out a fault for each of the next requests."""
+        """Inject a fault into each of the next requests."""
         with self.lock:
             self._faults.extend([fault] * times)
 
     def close(self) -> None:
-        """Stop; silent connections are cut."""
+        """Stop the server and cut silent connections."""
         self._closing.set()
         end(self._server)
         self._thread.join()
@@ -123,7 +123,7 @@ class FakeServer:
         self.close()
 
     def answer(self, request: Received) -> tuple[Reply | None, Fault]:
-        """What to answer, if anything, and the fault that was laid out for this request."""
+        """Return the answer, if any, and the fault that was injected into this request."""
         with self.lock:
             self.requests.append(request)
             fault = self._faults.popleft() if self._faults else Fault()
@@ -138,7 +138,7 @@ class FakeServer:
 
 
 def end(server: ThreadingHTTPServer) -> None:
-    """It serves no more. Its loop is woken up, which would else have us wait until it looks."""
+    """Stop the loop, and wake it up: else we would wait for its next poll."""
     stopping = threading.Thread(target=server.shutdown)
     stopping.start()
     with suppress(OSError):
@@ -153,7 +153,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up is no news."""
+        """Ignore clients that hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         if len(body) < length:
-            self.close_connection = True  # whoever was saying it died: half a request is none
+            self.close_connection = True  # the client died: half a request is no request
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         reply, fault = self.fake.answer(Received(self.command, self.path, headers, body))

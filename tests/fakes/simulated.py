@@ -1,4 +1,4 @@
-"""A simulator of Convo's as a server of its own: the provider's end over real HTTP, on a loopback port.
+"""A simulator of Convo's as a server: the provider's end over real HTTP on a loopback port.
 
     with SimulatedProvider(simulator) as provider:
         adapter.send(provider.account, message)
