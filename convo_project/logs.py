@@ -9,7 +9,7 @@ import logging
 import traceback
 from types import TracebackType
 
-from memory.redaction import CARDS_ALONE
+from memory.redaction import CARDS_ONLY
 
 REFUSED = "django.security."
 
@@ -22,7 +22,7 @@ class PrivateFormatter(logging.Formatter):
         """The line."""
         if record.name.startswith(REFUSED):
             record = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
-        return CARDS_ALONE.clean(super().format(record))
+        return CARDS_ONLY.clean(super().format(record))
 
     def formatException(  # noqa: N802 - logging's own name
         self,

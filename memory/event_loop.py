@@ -1,8 +1,8 @@
-"""One thread per process runs an event loop that waits on the network, whoever calls.
+"""One thread per process runs an event loop, in which every request to the LLM and to Pinecone waits on the network.
 
-That is for the deadline: the SDKs' timeouts count each read anew, so that a server which sends a byte now and then
-holds a thread for ever; asyncio cuts off whatever a call is waiting on, be it a name, a connection, a header, a body or
-the pause before the SDK's own next try.
+The event loop is there for the deadline. The SDKs' timeouts count each read anew, so that a server which sends a byte
+now and then holds a thread for ever; asyncio cancels whatever a call is waiting on: a name, a connection, a header, a
+body or the pause before the SDK's own next try.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _Result = TypeVar("_Result")
 GRACE = 5.0  # seconds after its deadline until a call is given up even if the event loop itself is stuck
 
 
-class _Loop:
-    """The event loop and its thread, from the first call on."""
+class _LoopThread:
+    """An event loop and its thread, both started by the first call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,38 +34,43 @@ class _Loop:
             return self._loop
 
 
-_loop = _Loop()
+_loop_thread = _LoopThread()
 
 
-def wait(call: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
-    """What `call` returns or raises; TimeoutError after `seconds`, whatever it does. Any thread may ask."""
+def run(call: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
+    """Run `call` on the event loop and return its result.
+
+    Any thread may call this; it blocks. Raises what `call` raises, and TimeoutError after `seconds`.
+    """
 
     async def limited() -> _Result:
         async with asyncio.timeout(seconds):
             return await call
 
-    future = asyncio.run_coroutine_threadsafe(limited(), _loop.running())
+    future = asyncio.run_coroutine_threadsafe(limited(), _loop_thread.running())
     try:
         return future.result(seconds + GRACE)
     finally:
         future.cancel()  # for a caller that was interrupted; otherwise it is done, and this does nothing
 
 
-def begin(call: Coroutine[Any, Any, _Result]) -> Future[_Result]:
-    """Have `call` run beside all others, and return at once; cancelling the future cuts it off."""
-    return asyncio.run_coroutine_threadsafe(call, _loop.running())
+def start(call: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+    """Start `call` on the event loop and return its future at once; cancelling the future cancels the call."""
+    return asyncio.run_coroutine_threadsafe(call, _loop_thread.running())
 
 
-def in_forked_process(forget: Callable[[], None]) -> None:
-    """Have `forget` called in every process that is forked from this one: it has neither its parent's loop thread nor
-    a right to its connections."""
+def after_fork(reset: Callable[[], None]) -> None:
+    """Call `reset` in every process that is forked from this one.
+
+    A forked process has neither its parent's loop thread nor a right to its connections.
+    """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget)
+        os.register_at_fork(after_in_child=reset)
 
 
-def _forget() -> None:
-    global _loop
-    _loop = _Loop()
+def _reset() -> None:
+    global _loop_thread
+    _loop_thread = _LoopThread()
 
 
-in_forked_process(_forget)
+after_fork(_reset)

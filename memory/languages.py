@@ -1,4 +1,4 @@
-"""Which of PostgreSQL's text search configurations fits a text. Pure functions."""
+"""Chooses PostgreSQL's text search configuration for a text. Pure functions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONFIGURATIONS = {
 }
 KNOWN = (DEFAULT, *sorted(set(CONFIGURATIONS.values())))
 
-# A script that (nearly) one of these languages alone is written in.
+# Scripts that stand for one language: (nearly) none of the other configurations uses them.
 _SCRIPTS = [
     (regex.compile(r"\p{Cyrillic}"), "russian"),
     (regex.compile(r"\p{Arabic}"), "arabic"),
@@ -50,7 +50,7 @@ _SCRIPTS = [
     (regex.compile(r"\p{Tamil}"), "tamil"),
     (regex.compile(r"\p{Armenian}"), "armenian"),
 ]
-# Small words that messages are full of, of the languages written in Latin letters that people write to us in most.
+# Frequent small words, of the most common languages that are written in Latin letters.
 _SMALL_WORDS = {
     "english": "the you and is are my it to of have what can please this that for with not would when your hello",
     "german": "ich und die der das ist nicht sie mein wie wann bitte ein eine habe mit für auf kann hallo noch wir",
@@ -63,25 +63,27 @@ _SMALL_WORDS = {
 _VOCABULARY = {name: frozenset(words.split()) for name, words in _SMALL_WORDS.items()}
 _WORD = regex.compile(r"\p{L}+")
 
-LOOKED_AT = 20_000  # characters; more say no more
-ENOUGH = 2  # small words that must have been met, and by which one language must lead
-MOSTLY = 0.3  # of the letters, for a script to decide
+SAMPLE = 20_000  # characters of a text; more do not change the answer
+ENOUGH = 2  # small words that must occur, and by which one language must lead
+SCRIPT_SHARE = 0.3  # of the letters, for a script to decide
 
 
 def configuration(tag: str, text: str) -> str:
-    """The configuration of a language tag ("de", "de-AT", "pt_BR"), or the one that `text` seems to be written in;
-    "simple" where neither says anything."""
+    """Return the configuration for a language tag ("de", "de-AT", "pt_BR"), or else the one guessed from `text`.
+
+    Returns "simple" if neither the tag nor the text names a known language.
+    """
     primary = tag.replace("_", "-").partition("-")[0].lower()
     return CONFIGURATIONS.get(primary) or guess(text)
 
 
 def guess(text: str) -> str:
-    """The configuration of the language that `text` seems to be written in: by its script, else by its small words."""
-    sample = text[:LOOKED_AT]
+    """Return the configuration guessed from the script of `text`, or else from its small words."""
+    sample = text[:SAMPLE]
     words = _WORD.findall(sample.lower())
     letters = sum(map(len, words))
     for script, name in _SCRIPTS:
-        if len(script.findall(sample)) > MOSTLY * max(letters, 1):
+        if len(script.findall(sample)) > SCRIPT_SHARE * max(letters, 1):
             return name
     counts = sorted(((sum(word in known for word in words), name) for name, known in _VOCABULARY.items()), reverse=True)
     (most, name), (second, _) = counts[:2]

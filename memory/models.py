@@ -1,4 +1,4 @@
-"""Global memory: what ended sessions left. Keyed by the ids of whoever keeps sessions, without foreign keys to them."""
+"""The tables of global memory. They hold ids of conversations, contacts and clients, without foreign keys to them."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from django.db.models import Func
 from django.db.models.functions import Now
 
 from memory.languages import DEFAULT, KNOWN
-from memory.records import PastSession, SessionRecord, TranscriptEntry
+from memory.records import ConversationRecord, PastConversation, TranscriptEntry
 
 
 class MemoryQuerySet(models.QuerySet["Memory"]):
-    """The questions asked of memory."""
+    """Queries of remembered conversations."""
 
     def of(self, client_id: UUID) -> Self:
-        """Those of one client."""
+        """Return the memories of one client."""
         return self.filter(client_id=client_id)
 
     def plain(self) -> Self:
-        """Without the index of words, which nobody reads."""
+        """Return the memories without `document`, which only the database reads."""
         return self.defer("document")
 
 
 class Memory(models.Model):
-    """What is remembered of one ended session: its final summary and its transcript.
+    """One ended conversation: its final summary and its transcript.
 
     written (no summary yet) ──► summarised ──► remembered (every store that is configured has it)
                                       ▲              │
                                       └── rewritten ─┘  (its text changed: a correction, a redaction)
 
-    `document` holds the words of summary and transcript as memory/words.py cuts them, without endings in `language`,
-    and words that no text can hold, for the client, the language and when it ended: see memory/stores/database.py.
+    `document` holds the words of summary and transcript as memory/words.py cuts them, stemmed in `language`, and marker
+    words that no text can contain, for the client, the language and the day it ended: see memory/stores/database.py.
     """
 
     class SummaryKind(models.TextChoices):
-        """Who wrote the summary."""
+        """The writer of the summary."""
 
         LLM = "llm"
         EXTRACTIVE = "extractive"
@@ -77,11 +77,11 @@ class Memory(models.Model):
             ),
         ]
         indexes = [
-            # Used by search: by words, and by pairs of words where they are asked for in a row.
+            # Used by search: by words, and by pairs of words for phrases.
             GinIndex("document", Func("document", function="pairs_of_words"), name="memories_by_words"),
-            # Used by search: which languages a client has.
+            # Used by search: the languages of a client.
             models.Index(name="memories_by_language", fields=["client_id", "language"]),
-            # Used at the opening of a session: the contact's last summaries.
+            # Used at the opening of a conversation: the contact's last summaries.
             models.Index(name="memories_of_contact", fields=["client_id", "contact_id", "-ended_at"]),
         ]
 
@@ -89,12 +89,12 @@ class Memory(models.Model):
         return str(self.conversation_id)
 
     def entries(self) -> tuple[TranscriptEntry, ...]:
-        """The transcript as plain values, in its order."""
+        """Return the transcript as plain values, in its order."""
         return tuple(TranscriptEntry.from_json(data) for data in self.transcript)
 
-    def as_record(self) -> SessionRecord:
-        """What a store is told of it."""
-        return SessionRecord(
+    def as_record(self) -> ConversationRecord:
+        """Return the memory as the record that a store takes."""
+        return ConversationRecord(
             conversation_id=self.conversation_id,
             client_id=self.client_id,
             contact_id=self.contact_id,
@@ -106,9 +106,9 @@ class Memory(models.Model):
             summary_kind=self.summary_kind,
         )
 
-    def as_past_session(self) -> PastSession:
-        """What a later session may know of it."""
-        return PastSession(
+    def as_past_session(self) -> PastConversation:
+        """Return the part of the memory that a later conversation may know."""
+        return PastConversation(
             conversation_id=self.conversation_id,
             channel=self.channel,
             started_at=self.started_at,
@@ -119,23 +119,23 @@ class Memory(models.Model):
 
 
 class MemoryVectorQuerySet(models.QuerySet["MemoryVector"]):
-    """The questions asked of the ledger."""
+    """Queries of the ledger of vectors."""
 
     def of_conversation(self, conversation_id: UUID) -> Self:
-        """Those of one session, in the order of their parts."""
+        """Return the vectors of one conversation, in the order of their parts."""
         return self.filter(conversation_id=conversation_id).order_by("part")
 
 
 class MemoryVector(models.Model):
-    """One vector that is, or may be, at Pinecone. Nothing is there that has no row here.
+    """One vector that is, or may be, at Pinecone. Every vector at Pinecone has a row here.
 
-    noted (upserting_until) ──► there (upserted_at) ──► deleted there, then here
+    noted (upserting_until) ──► stored (upserted_at) ──► deleted at Pinecone, then here
            │    ▲                      │
            │    └── its text changed ──┘
-           └──► an upsert that never answered: it may be there; written again, or deleted when the time is over
+           └──► an upsert without an answer: the vector may be stored; written again, or deleted after upserting_until
 
-    `part` 0 is the summary; the others are passages of the transcript, whose entries have the positions `first` to
-    `last`. `digest` is of everything that was sent, so that what is there already is not sent again.
+    `part` 0 is the summary; the others are passages of the transcript, from `first_position` to `last_position`.
+    `digest` is a hash of everything that was sent, so that a stored vector is not sent again.
     """
 
     vector_id = models.CharField(max_length=100, primary_key=True)
@@ -157,7 +157,7 @@ class MemoryVector(models.Model):
     class Meta:
         db_table = "memory_vectors"
         constraints = [
-            # Used by remembering and forgetting: all of a session.
+            # Used by remembering and forgetting: all vectors of a conversation.
             models.UniqueConstraint(name="one_part_of_a_memory_once", fields=["conversation_id", "part"]),
             models.CheckConstraint(
                 name="memory_vector_there_or_under_way",
@@ -174,14 +174,14 @@ class MemoryVector(models.Model):
 
 
 class MemoryRebuild(models.Model):
-    """One going over all of memory: every session written anew into a store, or every vector taken out of Pinecone.
+    """One rebuild: every conversation is written to a store again, or every vector is deleted from Pinecone.
 
-    It goes along the ids: `after` is the last that is done with, so that what broke off is resumed there. `host` and
-    `model` say for which index and embeddings: with others it is another rebuild.
+    It goes through the conversations by id: `after` is the last one that is finished, where an interrupted rebuild is
+    resumed. `host` and `model` name the index and the embeddings; for others a new rebuild begins.
     """
 
     class Kind(models.TextChoices):
-        """What is done to each session."""
+        """The store that is rebuilt, or `empty` to delete all vectors from Pinecone."""
 
         DATABASE = "database"
         PINECONE = "pinecone"

@@ -1,7 +1,8 @@
-"""Going over all of memory: to write it anew into a store, to begin with Pinecone, or to leave it.
+"""Rebuilds a store of memory: the index in PostgreSQL, or Pinecone, which can also be emptied.
 
-One session after the other, along their ids. How far it came is on a row, so that whatever breaks off is resumed there;
-a session that is done twice is as if it were done once. Sessions that end meanwhile are remembered as always.
+Conversations are written one after the other, in the order of their ids. A row holds the progress, so that an
+interrupted rebuild is resumed; writing a conversation twice does no harm. Conversations that end meanwhile are
+remembered as always.
 """
 
 from __future__ import annotations
@@ -22,76 +23,85 @@ from memory.stores.database import DatabaseStore
 from memory.stores.pinecone import PineconeStore, is_configured
 
 Kind = MemoryRebuild.Kind
-AT_ONCE = 100  # ids read at a time
-TRIES = 5
-LONGEST_WAIT = 60.0  # seconds before another try
-CHANGED_AT_MOST = 5  # times that a session may change while it is being written
+BATCH = 100  # ids read at a time
+MAX_ATTEMPTS = 5
+LONGEST_WAIT = 60.0  # seconds before the next attempt
+MAX_CHANGES = 5  # changes of a conversation while it is being written
 Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 
 
-def begin(kind: str, *, restart: bool = False) -> MemoryRebuild:
-    """The rebuild that broke off, or a new one where there is none, where it was for another index or model, or on
-    `restart`. Raises StoreError (`not_configured`)."""
+def start(kind: str, *, restart: bool = False) -> MemoryRebuild:
+    """Return the interrupted rebuild of this kind, or a new one.
+
+    A new rebuild begins if none was interrupted, if that one was for another index or model, and with `restart`. Raises
+    StoreError (`not_configured`).
+    """
     if kind == Kind.PINECONE and not is_configured():
-        sentence = "PINECONE_API_KEY, PINECONE_HOST and a language model are needed."
+        sentence = "Pinecone is not configured. Set PINECONE_API_KEY, PINECONE_HOST and a language model."
         raise StoreError(sentence, code="not_configured", retryable=False)
-    open_one = _broken_off(kind)
-    if open_one and not restart and _is_for_now(open_one):
-        return open_one
-    if open_one:
-        MemoryRebuild.objects.filter(pk=open_one.pk).update(ended_at=timezone.now(), problem="begun anew")
-    host, model = _place(kind)
+    interrupted = _interrupted(kind)
+    if interrupted and not restart and _is_for_current_target(interrupted):
+        return interrupted
+    if interrupted:
+        MemoryRebuild.objects.filter(pk=interrupted.pk).update(ended_at=timezone.now(), problem="restarted")
+    host, model = _target(kind)
     return MemoryRebuild.objects.create(kind=kind, host=host, model=model)
 
 
 def preview(kind: str, *, restart: bool = False) -> tuple[int, int]:
-    """How many were done before it broke off, and how many are left to do. Changes nothing."""
-    open_one = _broken_off(kind)
-    if open_one is None or restart or not _is_for_now(open_one):
-        open_one = MemoryRebuild(kind=kind)
-    return open_one.done, left(open_one)
+    """Return how many were done before the interruption, and how many are left. Changes nothing."""
+    interrupted = _interrupted(kind)
+    if interrupted is None or restart or not _is_for_current_target(interrupted):
+        interrupted = MemoryRebuild(kind=kind)
+    return interrupted.done, count_left(interrupted)
 
 
-def _broken_off(kind: str) -> MemoryRebuild | None:
+def _interrupted(kind: str) -> MemoryRebuild | None:
     return MemoryRebuild.objects.filter(kind=kind, ended_at=None).first()
 
 
-def _place(kind: str) -> tuple[str, str]:
-    """The index and the model that such a rebuild is for now."""
+def _target(kind: str) -> tuple[str, str]:
+    """Return the index and the model that a rebuild of this kind would use now."""
     return (settings.PINECONE_HOST, settings.OPENAI_EMBEDDING_MODEL) if kind == Kind.PINECONE else ("", "")
 
 
-def _is_for_now(rebuild: MemoryRebuild) -> bool:
-    return (rebuild.host, rebuild.model) == _place(rebuild.kind)
+def _is_for_current_target(rebuild: MemoryRebuild) -> bool:
+    return (rebuild.host, rebuild.model) == _target(rebuild.kind)
 
 
-def left(rebuild: MemoryRebuild) -> int:
-    """How many sessions, or vectors, are to be done still."""
+def count_left(rebuild: MemoryRebuild) -> int:
+    """Return how many conversations (or vectors, when Pinecone is emptied) are left."""
     if rebuild.kind == Kind.EMPTY_PINECONE:
         return MemoryVector.objects.count()
-    return _further(rebuild.after).count()
+    return _memories_after(rebuild.after).count()
 
 
-def go_on(
+def run(
     rebuild: MemoryRebuild,
     progress: Progress = lambda _done, _left: None,
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> MemoryRebuild:
-    """The rebuild is done. What fails and may pass is tried again a few times; `progress` hears how many are done and
-    left. Raises StoreError: then it stands where it broke off, and calling this again resumes it."""
-    do = {Kind.DATABASE: _index_anew, Kind.PINECONE: _to_pinecone}.get(Kind(rebuild.kind))
+    """Run the rebuild to its end and return it.
+
+    progress    called now and then with the numbers of conversations that are done and left
+    sleep       called with the seconds before another attempt
+
+    A retryable error is tried again, MAX_ATTEMPTS times in all. Raises StoreError; then a further call resumes the
+    rebuild.
+    """
+    do = {Kind.DATABASE: _reindex, Kind.PINECONE: _to_pinecone}.get(Kind(rebuild.kind))
     try:
         if do is None:
-            _empty(rebuild, progress, sleep)
+            _empty_pinecone(rebuild, progress, sleep)
         else:
             for conversation_id in _ids_after(rebuild.after):
-                _patiently(partial(do, conversation_id), sleep)
+                _with_retries(partial(do, conversation_id), sleep)
                 rebuild.after, rebuild.done = conversation_id, rebuild.done + 1
                 rebuild.save(update_fields=["after", "done"])
-                if rebuild.done % AT_ONCE == 0:
-                    progress(rebuild.done, left(rebuild))
+                if rebuild.done % BATCH == 0:
+                    progress(rebuild.done, count_left(rebuild))
     except StoreError as error:
         rebuild.problem = f"{error.code}: {error}"[:200]
         rebuild.save(update_fields=["problem"])
@@ -101,20 +111,20 @@ def go_on(
     return rebuild
 
 
-def _further(after: UUID | None) -> QuerySet[Memory]:
-    known = Memory.objects.order_by("pk")
-    return known.filter(pk__gt=after) if after else known
+def _memories_after(after: UUID | None) -> QuerySet[Memory]:
+    memories = Memory.objects.order_by("pk")
+    return memories.filter(pk__gt=after) if after else memories
 
 
 def _ids_after(after: UUID | None) -> Iterator[UUID]:
-    """All of them, a few at a time: what is written while it runs may be among them."""
-    while some := list(_further(after).values_list("pk", flat=True)[:AT_ONCE]):
-        yield from some
-        after = some[-1]
+    """Yield all ids after `after`, read in batches: ids that are written meanwhile may be among them."""
+    while batch := list(_memories_after(after).values_list("pk", flat=True)[:BATCH]):
+        yield from batch
+        after = batch[-1]
 
 
-def _patiently(do: Callable[[], _T], sleep: Callable[[float], None]) -> _T:
-    for attempt in range(1, TRIES):
+def _with_retries(do: Callable[[], _T], sleep: Callable[[float], None]) -> _T:
+    for attempt in range(1, MAX_ATTEMPTS):
         try:
             return do()
         except StoreError as error:
@@ -124,19 +134,19 @@ def _patiently(do: Callable[[], _T], sleep: Callable[[float], None]) -> _T:
     return do()
 
 
-# --- one session ------------------------------------------------------------------------------------------------------
-def _index_anew(conversation_id: UUID) -> None:
-    DatabaseStore().index_anew(conversation_id)
+# --- one conversation ------------------------------------------------------------------------------------------------
+def _reindex(conversation_id: UUID) -> None:
+    DatabaseStore().reindex(conversation_id)
 
 
 def _to_pinecone(conversation_id: UUID) -> None:
-    """Its vectors are at Pinecone, as memory has it in the end: what changed meanwhile is written again."""
-    for _ in range(CHANGED_AT_MOST):
+    """Write the conversation's vectors to Pinecone, again if it changed meanwhile."""
+    for _ in range(MAX_CHANGES):
         before = Memory.objects.plain().filter(pk=conversation_id).first()
         if before is None:
             return
         try:
-            PineconeStore().remember(before.as_record().tidied())
+            PineconeStore().remember(before.as_record().normalised())
         except StoreError as error:
             if error.code == "forgotten":
                 return
@@ -144,11 +154,11 @@ def _to_pinecone(conversation_id: UUID) -> None:
         now = Memory.objects.plain().filter(pk=conversation_id).first()
         if now is None or now.as_record() == before.as_record():
             return
-    raise StoreError("The session changes all the time.", code="busy", retryable=True)
+    raise StoreError("The conversation keeps changing.", code="busy", retryable=True)
 
 
-def _empty(rebuild: MemoryRebuild, progress: Progress, sleep: Callable[[float], None]) -> None:
-    while gone := _patiently(PineconeStore().empty, sleep):
-        rebuild.done += gone
+def _empty_pinecone(rebuild: MemoryRebuild, progress: Progress, sleep: Callable[[float], None]) -> None:
+    while deleted := _with_retries(PineconeStore().empty, sleep):
+        rebuild.done += deleted
         rebuild.save(update_fields=["done"])
-        progress(rebuild.done, left(rebuild))
+        progress(rebuild.done, count_left(rebuild))

@@ -1,5 +1,7 @@
-"""What a person said in earlier sessions about what they write now: in two steps, of which one knows the network and no
-row, and the other rows and no network."""
+"""Finds a person's earlier conversations about the subject of their message.
+
+In two steps: `find_nearest` uses the network and reads no row, `recall` reads rows and uses no network.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from uuid import UUID
 
 from memory import words
 from memory.models import Memory
-from memory.records import EXTRACTIVE, Filters, Hit
+from memory.records import EXTRACTIVE, Filters, StoreHit
 from memory.services import snippets_of
 from memory.stores import database, pinecone
 from memory.stores.contract import StoreError
@@ -19,27 +21,31 @@ from memory.stores.pinecone import PineconeStore
 
 log = logging.getLogger(__name__)
 
-MOST = 3  # sessions
-ASKED_FOR = 10  # sessions by meaning: some may be too old to count
+MAX_RECALLED = 3  # conversations
+MAX_NEAREST = 10  # conversations by meaning: some of them may be too old to count
 ALWAYS = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """What is near in meaning: vectors by their ids, and how near. `problem` is the code of why nobody knows."""
+class NearestVectors:
+    """The vectors that are nearest to a text.
+
+    scores      the similarity of each vector, by its id
+    problem     the code of the error if the search failed
+    """
 
     scores: dict[str, float] = field(default_factory=dict)
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
-    """An earlier session that is about the same.
+class RecalledConversation:
+    """An earlier conversation about the same subject.
 
-    summary     of the session, '' where that is an extract
-    text        of the entry that fits best, or of the summary (then `position` is None)
-    store       where it was found: pinecone (by meaning) or database (by words)
-    score       from 0 to 1: the cosine, or the share of the words that it says too
+    summary     its final summary; '' if that is only an extract
+    text        part of the entry that fits best, or of the summary (then `position` is None)
+    store       the store that found it: pinecone (by meaning) or database (by words)
+    score       from 0 to 1: the cosine similarity, or the share of the text's words that it contains
     """
 
     conversation_id: UUID
@@ -52,44 +58,50 @@ class Recalled:
     score: float
 
 
-def near(client_id: UUID, contact_id: UUID, text: str, seconds: float) -> Near | None:
-    """What of the contact's is near to `text` in meaning, within `seconds`; None where nothing can be searched so.
+def find_nearest(client_id: UUID, contact_id: UUID, text: str, seconds: float) -> NearestVectors | None:
+    """Return the contact's vectors that are nearest to `text`, within `seconds`; None if Pinecone is not configured.
 
-    Asks the network alone, and never raises."""
+    Uses the network only, and no database. Never raises.
+    """
     if not pinecone.is_configured():
         return None
     try:
         filters = Filters(contact_id=contact_id)
-        return Near(PineconeStore().nearest(client_id, text, ASKED_FOR, filters, seconds=seconds))
+        return NearestVectors(PineconeStore().nearest(client_id, text, MAX_NEAREST, filters, seconds=seconds))
     except StoreError as error:
-        log.warning("Nothing is recalled by meaning (%s).", error.code)
-        return Near(problem=error.code)
+        log.warning("Recall by meaning failed (%s).", error.code)
+        return NearestVectors(problem=error.code)
     except Exception as error:
-        log.exception("recall failed")
-        return Near(problem=type(error).__name__)
+        log.exception("Recall by meaning failed.")
+        return NearestVectors(problem=type(error).__name__)
 
 
 def recall(
-    client_id: UUID, contact_id: UUID, text: str, found: Near | None, since: datetime | None = None
-) -> list[Recalled]:
-    """The contact's sessions, begun at `since` or later, that are about what `text` says, best first, at most MOST:
-    those of `found`, else (None) those that say the same words."""
+    client_id: UUID, contact_id: UUID, text: str, found: NearestVectors | None, since: datetime | None = None
+) -> list[RecalledConversation]:
+    """Return the contact's conversations about the subject of `text`, best first, at most MAX_RECALLED.
+
+    They are the conversations of the vectors `found`; if `found` is None, those that contain the same words. Only
+    conversations that started at `since` or later count.
+    """
     if found is None:
-        store, hits = "database", database.about(client_id, contact_id, text, MOST, since or ALWAYS)
+        store, hits = "database", database.find_similar(client_id, contact_id, text, MAX_RECALLED, since or ALWAYS)
     else:
         store, hits = "pinecone", PineconeStore().hits(client_id, found.scores)
     theirs = Memory.objects.of(client_id).plain().filter(contact_id=contact_id, started_at__gte=since or ALWAYS)
     rows = {row.conversation_id: row for row in theirs.filter(pk__in=[hit.conversation_id for hit in hits])}
-    chosen = [hit for hit in hits if hit.conversation_id in rows][:MOST]
-    return _shown(text, store, chosen, rows)
+    chosen = [hit for hit in hits if hit.conversation_id in rows][:MAX_RECALLED]
+    return _with_snippets(text, store, chosen, rows)
 
 
-def _shown(text: str, store: str, hits: Sequence[Hit], rows: dict[UUID, Memory]) -> list[Recalled]:
+def _with_snippets(
+    text: str, store: str, hits: Sequence[StoreHit], rows: dict[UUID, Memory]
+) -> list[RecalledConversation]:
     passages = {hit.conversation_id: hit for hit in hits if hit.last_position}
     wanted = {hit.conversation_id: rows[hit.conversation_id] for hit in hits}
-    shown = snippets_of(words.parse(text), wanted, passages)
+    shown = snippets_of(words.parse_query(text), wanted, passages)
     return [
-        Recalled(
+        RecalledConversation(
             conversation_id=hit.conversation_id,
             channel=rows[hit.conversation_id].channel,
             started_at=rows[hit.conversation_id].started_at,

@@ -1,4 +1,4 @@
-"""What goes into memory and what comes out of it: plain values, and nothing that knows a database or a network."""
+"""The plain values that global memory takes and returns. They know no database and no network."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from memory.redaction import CARDS_ALONE, Rules
+from memory.redaction import CARDS_ONLY, RedactionRules
 from memory.text import storable
 
 EXTRACTIVE = "extractive"  # the kind of a summary that quotes the transcript and adds nothing to it
-SAID = frozenset({"user", "voice", "ai"})  # the roles that speak; system and memory entries only prepare the prompt
+SPOKEN_ROLES = frozenset({"user", "voice", "ai"})  # system and memory entries only prepare the prompt
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptEntry:
-    """One entry of a session as it is archived. `role` is system, user, ai, memory or voice; `at` is aware of its time
-    zone; `by_staff` marks an ai entry that a person wrote."""
+    """One entry of a conversation as it is archived.
+
+    role        system, user, ai, memory or voice
+    at          aware of its time zone
+    by_staff    a member of staff wrote this ai entry
+    """
 
     position: int
     role: str
@@ -27,17 +31,17 @@ class TranscriptEntry:
     by_staff: bool = False
 
     @property
-    def is_said(self) -> bool:
-        """Whether the person or the assistant said it, and said something."""
-        return self.role in SAID and bool(self.content.strip())
+    def is_spoken(self) -> bool:
+        """Return whether the entry is the person's or the assistant's, and not blank."""
+        return self.role in SPOKEN_ROLES and bool(self.content.strip())
 
     @property
-    def is_person(self) -> bool:
-        """Whether these are the person's words."""
+    def is_from_person(self) -> bool:
+        """Return whether the entry is the person's."""
         return self.role in {"user", "voice"}
 
     def as_json(self) -> dict[str, Any]:
-        """How it stands in `memories.transcript`."""
+        """Return the entry as `memories.transcript` stores it."""
         return {
             "position": self.position,
             "role": self.role,
@@ -48,22 +52,22 @@ class TranscriptEntry:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TranscriptEntry:
-        """The entry that `as_json` wrote."""
+        """Return the entry that `as_json` wrote."""
         return cls(**{**data, "at": datetime.fromisoformat(data["at"])})
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRecord:
-    """An ended session, as whoever keeps sessions hands it over.
+class ConversationRecord:
+    """An ended conversation, to be remembered.
 
-    entries         all of it, in any order; what was corrected or redacted is given as it is to be read
-    goal            what the session was to achieve
-    summary_so_far  what was noted while it was open, if anything
-    open_points     steps that were still to do
-    summary         the final summary, if there is one that stands (a person wrote it); '' has one made
-    summary_kind    who wrote that: staff, llm or extractive
-    language        of the person, as a tag ("de", "pt-BR"); '' has it guessed
-    rules           what is removed from all of it
+    entries         the whole transcript, in any order; corrected and redacted entries have their current text
+    goal            the conversation's goal
+    summary_so_far  the rolling summary from the time when it was open; '' if there is none
+    open_points     the steps that were still to do
+    summary         the final summary, if it is given (staff wrote it); '' means that one is to be made
+    summary_kind    who wrote `summary`: staff, llm or extractive
+    language        the person's, as a tag ("de", "pt-BR"); '' means that it is to be guessed
+    rules           the redaction of all texts
     """
 
     conversation_id: UUID
@@ -79,20 +83,20 @@ class SessionRecord:
     summary: str = ""
     summary_kind: str = "staff"
     language: str = ""
-    rules: Rules = CARDS_ALONE
+    rules: RedactionRules = CARDS_ONLY
 
     @property
-    def said(self) -> list[TranscriptEntry]:
-        """What the person and the assistant said."""
-        return [entry for entry in self.entries if entry.is_said]
+    def spoken_entries(self) -> list[TranscriptEntry]:
+        """Return the entries of the person and the assistant."""
+        return [entry for entry in self.entries if entry.is_spoken]
 
     @property
-    def telling_summary(self) -> str:
-        """The summary, if it says something in words of its own: what a search should find besides the transcript."""
+    def searchable_summary(self) -> str:
+        """Return the summary; '' if it only quotes the transcript, which a search finds anyway."""
         return "" if self.summary_kind == EXTRACTIVE else self.summary
 
-    def tidied(self) -> SessionRecord:
-        """The same, with its entries in order and every text as PostgreSQL can keep it, without what is not kept."""
+    def normalised(self) -> ConversationRecord:
+        """Return the record with its entries in order and every text redacted and storable."""
 
         def kept(text: str) -> str:
             return self.rules.clean(storable(text))
@@ -109,9 +113,12 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """What is now in memory of a session. `summary_kind` is llm, extractive or staff; `vectors` counts those at
-    Pinecone (0 where it is not configured)."""
+class RememberedConversation:
+    """The result of remembering a conversation.
+
+    summary_kind    llm, extractive or staff
+    vectors         the number of its vectors at Pinecone; 0 if Pinecone is not configured
+    """
 
     conversation_id: UUID
     summary: str
@@ -121,8 +128,8 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
-class PastSession:
-    """What a later session may know of an earlier one."""
+class PastConversation:
+    """The part of an earlier conversation that a later one may know."""
 
     conversation_id: UUID
     channel: str
@@ -134,7 +141,7 @@ class PastSession:
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Narrows a search: to a contact, a channel, sessions that ended from one moment on and before another."""
+    """Limits a search: to a contact, a channel, and conversations that ended in [ended_from, ended_before)."""
 
     contact_id: UUID | None = None
     channel: str = ""
@@ -146,9 +153,12 @@ NO_FILTERS = Filters()
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """What a store found: a session, how well it fits (more is better; comparable within one answer of one store), and
-    the positions of the passage that fits best, where the store knows it."""
+class StoreHit:
+    """A conversation that a store found.
+
+    score           higher is better; comparable within one answer of one store
+    first_position, last_position   of the passage that fits best; 0 if the store does not know it
+    """
 
     conversation_id: UUID
     score: float
@@ -157,14 +167,14 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A session that answers a search.
+class SearchHit:
+    """A conversation that a search found.
 
-    score       more is better; comparable within one answer
-    position    of the entry that fits best; None where that is the summary
-    snippet     of that entry or the summary, as plain text that may hold anything a person can write
-    highlights  pairs of offsets into the snippet: the words that were asked for
-    by          "text", "meaning", or "both"
+    score       higher is better; comparable within one answer
+    position    of the entry that fits best; None if the summary fits best
+    snippet     part of that entry or of the summary, as plain text with anything a person can write
+    highlights  pairs of offsets into the snippet, one for each word that was searched for
+    by          how it was found: "text", "meaning", or "both"
     """
 
     conversation_id: UUID
@@ -182,8 +192,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to a search, best first. `problem` is the code of why nothing was searched by meaning although that is
-    configured, '' where all went well."""
+    """The answer to a search, best first.
 
-    items: tuple[Found, ...] = ()
+    problem     the code of the error if the search by meaning failed; '' if it succeeded or is not configured
+    """
+
+    items: tuple[SearchHit, ...] = ()
     problem: str = ""

@@ -1,8 +1,8 @@
-"""What is kept nowhere and shown to no model: card numbers, and what a client's own patterns match. Pure functions.
+"""Removes card numbers, and whatever a client's own patterns match, before a text is stored or shown to a model.
 
-A card number is 13 to 19 digits with a right check digit (ISO/IEC 7812-1, Luhn), with blanks and hyphens between them
-as people type or dictate them. Patterns are RE2's, which takes time in proportion to the text, whatever the pattern:
-nobody can write one that stops the house.
+Pure functions. A card number has 13 to 19 digits with a correct check digit (ISO/IEC 7812-1, Luhn), with blanks and
+hyphens between them as people type or dictate them. Patterns are RE2's, which takes time in proportion to the text
+whatever the pattern: no client can write one that stops the service.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ log = logging.getLogger(__name__)
 REDACTED = "[redacted]"
 CARD_REMOVED = "[card number removed]"
 
-MOST_PATTERNS = 20
-LONGEST_PATTERN = 200  # characters
-# Of all patterns together, as RE2 compiles them: the worst of them take about 13 ns an instruction and byte of text.
+MAX_PATTERNS = 20
+MAX_PATTERN_LENGTH = 200  # characters
+# Of all patterns together, as RE2 compiles them: the slowest take about 13 ns for each instruction and byte of text.
 MOST_INSTRUCTIONS = 2_000
 COMPILED_BYTES = 1 << 18
 
@@ -38,9 +38,9 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 _PLUS = ("+", "\uff0b")
 _MAY_GO_ON = "0123456789+\uff0b \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
 PROBES = ("", " aB 1.,-\n")
-HELD_BACK = 256  # characters at the end of what is being written, which a pattern may yet match
+HELD_BACK = 256  # characters at the end of a text that is still being written: a pattern may yet match them
 
-# What names somebody or something in JSON that is kept to be processed again, as providers and we call it.
+# Keys of ids, addresses and times in JSON that is stored to be processed again, as providers and we call them.
 _NAMES = re.compile(
     r"(?:^|_)(?:id|ids|uuid|mid|from|to|src|dst|phone|phone_number|address|aliases|account|timestamp|time|watermark)$"
     r"|(?:UUID|Id|ID)$|^(?:From|To|Timestamp)$"
@@ -48,14 +48,14 @@ _NAMES = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What is removed from a client's texts: card numbers, and whatever matches one of the patterns."""
+class RedactionRules:
+    """A client's rules of redaction: whether card numbers are removed, and the patterns that are."""
 
     cards: bool = True
     patterns: tuple[str, ...] = ()
 
     def clean(self, text: str) -> str:
-        """The text without it. Cleaning twice does no more than once."""
+        """Return the text, redacted. Redacting it again changes nothing."""
         if self.cards and _may_hold_card(text):
             text = _without_cards(text)
         for pattern in self.patterns:
@@ -63,23 +63,25 @@ class Rules:
         return text
 
     def clean_json(self, value: Any) -> Any:
-        """A copy of what JSON can say, with its texts cleaned. Names, addresses and times stay: it may be processed
-        again."""
+        """Return a copy of a JSON value with its texts redacted.
+
+        Ids, addresses and times stay as they are, so that the value can be processed again.
+        """
         top = [value]
         todo: list[tuple[Any, str]] = [(top, "")]
         while todo:
-            place, called = todo.pop()
-            for key, each in list(place.items() if isinstance(place, dict) else enumerate(place)):
-                name = key if isinstance(key, str) else called
+            container, container_name = todo.pop()
+            for key, each in list(container.items() if isinstance(container, dict) else enumerate(container)):
+                name = key if isinstance(key, str) else container_name
                 if isinstance(each, dict | list):
-                    place[key] = each.copy()
-                    todo.append((place[key], name))
+                    container[key] = each.copy()
+                    todo.append((container[key], name))
                 elif not _NAMES.search(name):
-                    place[key] = self._clean_value(each)
+                    container[key] = self._clean_value(each)
         return top[0]
 
     def clean_body(self, body: str) -> str:
-        """The body of a request: the fields of a form, or a text."""
+        """Return the body of a request, redacted: field by field if it is a form, else as one text."""
         if "=" in body and not body.lstrip().startswith(("{", "[", "<")):
             fields = parse_qsl(body, keep_blank_values=True)
             cleaned = [(name, value if _NAMES.search(name) else self.clean(value)) for name, value in fields]
@@ -88,12 +90,14 @@ class Rules:
         return self.clean(body)
 
     def clean_beginning(self, text: str) -> str:
-        """What is certain of a text that is still being written: its beginning, cleaned, without what may yet turn out
-        to be part of something to be removed."""
+        """Return the redacted beginning of a text that is still being written.
+
+        The end is held back while it may turn out to be part of something that is removed.
+        """
         end = max(len(text) - HELD_BACK, 0) if self.patterns else len(text)
         matches = self._matches(text)
         before = None
-        while before != end:  # neither way of cutting may cut what the other one left whole
+        while before != end:  # neither cut may divide a match that the other one left whole
             before = end
             if self.cards:
                 end = _before_digits(text, end)
@@ -101,7 +105,7 @@ class Rules:
         return self.clean(text[:end])
 
     def _matches(self, text: str) -> list[tuple[int, int]]:
-        """Where the patterns match, from the first on."""
+        """Return the start and end of each match of a pattern, in their order."""
         compiled = [pattern for pattern in map(_known, self.patterns) if pattern]
         return sorted(found.span() for each in compiled for found in each.finditer(text))
 
@@ -113,14 +117,14 @@ class Rules:
         return value
 
 
-CARDS_ALONE = Rules()
+CARDS_ONLY = RedactionRules()
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
-def problem_with(patterns: Sequence[str]) -> str:
-    """Why these cannot be a client's patterns, in a sentence; '' if they can."""
-    if len(patterns) > MOST_PATTERNS:
-        return f"There can be {MOST_PATTERNS} patterns; these are {len(patterns)}."
+def pattern_problem(patterns: Sequence[str]) -> str:
+    """Return the sentence that says why these cannot be a client's patterns; '' if they can."""
+    if len(patterns) > MAX_PATTERNS:
+        return f"There are {len(patterns)} patterns. At most {MAX_PATTERNS} patterns are possible."
     instructions = 0
     for number, pattern in enumerate(patterns, start=1):
         if sentence := _problem_with_one(pattern):
@@ -128,7 +132,8 @@ def problem_with(patterns: Sequence[str]) -> str:
         instructions += _compile(pattern).programsize
     if instructions > MOST_INSTRUCTIONS:
         return (
-            f"Together they are too large: {instructions:,} steps of {MOST_INSTRUCTIONS:,}. Write smaller repetitions."
+            f"Together the patterns are too large: {instructions:,} of {MOST_INSTRUCTIONS:,} steps."
+            " Write smaller repetitions."
         )
     return ""
 
@@ -136,27 +141,27 @@ def problem_with(patterns: Sequence[str]) -> str:
 def _problem_with_one(pattern: Any) -> str:
     if not isinstance(pattern, str) or not pattern.strip():
         return "is blank."
-    if len(pattern) > LONGEST_PATTERN:
-        return f"has {len(pattern)} characters; {LONGEST_PATTERN} are possible."
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        return f"has {len(pattern)} characters; {MAX_PATTERN_LENGTH} are possible."
     try:
         compiled = _compile(pattern)
     except (re2.error, UnicodeError) as error:
-        return f"is not one that RE2 understands: {_reason(error)}"
+        return f"is not a pattern of RE2: {_reason(error)}"
     if any(found.start() == found.end() for probe in PROBES for found in compiled.finditer(probe)):
-        return "matches where there is nothing, that is, everywhere."
+        return "matches the empty text, that is, everywhere."
     if any(compiled.search(placeholder) for placeholder in (REDACTED, CARD_REMOVED)):
         return f"also matches “{REDACTED}” or “{CARD_REMOVED}”, which stand for what was removed."
     return ""
 
 
 def _reason(error: Exception) -> str:
-    """What RE2 says, which it says in bytes."""
-    said = error.args[0] if error.args else ""
-    return said.decode(errors="replace") if isinstance(said, bytes) else "it is no text"
+    """Return RE2's own message, which it gives as bytes."""
+    message = error.args[0] if error.args else ""
+    return message.decode(errors="replace") if isinstance(message, bytes) else "it is not valid text"
 
 
 def _compile(pattern: str) -> Any:
-    """Raises re2.error, UnicodeError."""
+    """Return the compiled pattern. Raises re2.error, UnicodeError."""
     options = re2.Options()
     options.max_mem = COMPILED_BYTES
     options.log_errors = False
@@ -164,18 +169,18 @@ def _compile(pattern: str) -> Any:
 
 
 def _before_digits(text: str, end: int) -> int:
-    """Where what comes before `end`, and may be the beginning of a card number, begins."""
+    """Return the start of the text before `end` that may be the beginning of a card number; `end` if there is none."""
     settled = len(text[:end].rstrip(_MAY_GO_ON))
     return settled if any(character.isdigit() for character in text[settled:end]) else end
 
 
 @lru_cache(maxsize=1_000)
 def _known(pattern: str) -> Any:
-    """Compiled; None for one that never should have been kept."""
+    """Return the compiled pattern; None if it does not compile, which validation should have refused."""
     try:
         return _compile(pattern)
     except (re2.error, UnicodeError):
-        log.warning("a pattern of redaction does not compile, and removes nothing")
+        log.warning("A redaction pattern does not compile and removes nothing.")
         return None
 
 
@@ -189,7 +194,7 @@ def _without(pattern: str, text: str) -> str:
 
 # --- card numbers ----------------------------------------------------------------------------------------------------
 def _may_hold_card(text: str) -> bool:
-    """A quick look: plain text with too few digits is not read any further."""
+    """Return False quickly for a text that has too few digits for a card number."""
     if text.isascii():
         plain = text.encode()
         if len(plain) - len(plain.translate(None, b"0123456789")) < _FEWEST:
@@ -198,8 +203,11 @@ def _may_hold_card(text: str) -> bool:
 
 
 def _without_cards(text: str) -> str:
-    """The text with each card number replaced. Where several readings of neighbouring digits are card numbers, all of
-    them go: rather a digit too many than half a card left."""
+    """Return the text with each card number replaced.
+
+    If neighbouring digits can be read as several card numbers, all of these are replaced: rather a digit too many than
+    half a card number left.
+    """
     ids: list[tuple[int, int]] | None = None
     pieces, read = [], 0
     for run in _RUN.finditer(text):
@@ -217,7 +225,7 @@ def _without_cards(text: str) -> str:
 
 
 def _cards_in(run: str, *, after_plus: bool) -> list[tuple[int, int]]:
-    """Where card numbers stand in digits with single separators between groups of them; neighbours as one."""
+    """Return the start and end of each card number in a run of digits and separators; overlapping ones as one."""
     groups = [found.span() for found in re.finditer(r"\d+", run)]
     digits = [int(character) for start, end in groups for character in run[start:end]]
     if len(digits) < _FEWEST or (after_plus and len(digits) <= _LONGEST_PHONE):
@@ -241,29 +249,29 @@ def _cards_in(run: str, *, after_plus: bool) -> list[tuple[int, int]]:
 
 
 def _within_phone(at: int, first_group: int) -> bool:
-    """Whether a number that begins so many digits after a plus would begin inside of a phone number."""
+    """Return whether a number that begins `at` digits after a plus begins inside a phone number."""
     return at < _SHORTEST_PHONE and not (at == 0 and first_group > _LONGEST_PHONE)
 
 
 def _check_sums(digits: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Luhn's sums of the digits before each place: with the even places doubled, and with the odd ones."""
+    """Return Luhn's sums of the digits before each index: with the even indexes doubled, and with the odd ones."""
     even, odd = [0], [0]
-    for place, digit in enumerate(digits):
+    for index, digit in enumerate(digits):
         doubled = digit * 2 - 9 if digit > 4 else digit * 2
-        even.append(even[-1] + (doubled if place % 2 == 0 else digit))
-        odd.append(odd[-1] + (doubled if place % 2 else digit))
+        even.append(even[-1] + (doubled if index % 2 == 0 else digit))
+        odd.append(odd[-1] + (doubled if index % 2 else digit))
     return even, odd
 
 
 def _is_right(sums: tuple[list[int], list[int]], start: int, end: int) -> bool:
-    """Whether the last of these digits is the check digit of the others: every second from it on counts double."""
+    """Return whether the last of these digits is the check digit of the others: every second one counts double."""
     chosen = sums[end % 2]
     return (chosen[end] - chosen[start]) % 10 == 0
 
 
-def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
-    for start, end in spans:
+    for start, end in ranges:
         if merged and start < merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:

@@ -1,19 +1,19 @@
-"""What is shown of a session that was found: the entry that fits best, cut around the words that were asked for."""
+"""Cuts the snippet of a found conversation: the entry that fits best, around the words that were searched for."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
-from memory.words import placed_words, words
+from memory.words import words, words_with_offsets
 
 LONGEST = 240  # characters of a snippet
-BEFORE = 80  # of them before the first word that was asked for
-LOOKED_AT = 400_000  # characters of a session; what comes after them is not looked at for the best entry
+BEFORE = 80  # of them before the first word that was searched for
+SEARCHED = 400_000  # characters of a conversation; the rest is not searched for the best entry
 
 
-class Piece(NamedTuple):
-    """An entry of a session at its position, or the summary at None, and those of its words that are looked at."""
+class SnippetSource(NamedTuple):
+    """A text that a snippet may be taken from: an entry at its position, or the summary (None), and its words."""
 
     position: int | None
     text: str
@@ -21,51 +21,52 @@ class Piece(NamedTuple):
 
 
 class Snippet(NamedTuple):
-    """Part of a piece, as plain text, and the offsets in it of the words that were asked for."""
+    """Part of an entry or of the summary, as plain text, and the offsets of the words that were searched for."""
 
     position: int | None
     text: str
     highlights: tuple[tuple[int, int], ...]
 
 
-def pieces(texts: Iterable[tuple[int | None, str]], starts: tuple[str, ...] = ("",)) -> list[Piece]:
-    """The texts, with their positions, as pieces. `starts`: no words are looked at but those that begin so."""
-    found, left = [], LOOKED_AT
+def snippet_sources(texts: Iterable[tuple[int | None, str]], prefixes: tuple[str, ...] = ("",)) -> list[SnippetSource]:
+    """Return the texts, given with their positions, as sources whose words are those that begin with a prefix."""
+    sources, left = [], SEARCHED
     for position, text in texts:
-        seen = text[: max(left, 0)]
-        found.append(Piece(position, text, _words(seen, starts)))
+        searched = text[: max(left, 0)]
+        sources.append(SnippetSource(position, text, _words(searched, prefixes)))
         left -= len(text)
-    return found
+    return sources
 
 
-def _words(text: str, starts: tuple[str, ...]) -> Collection[str]:
-    lowered = text.lower() if text.isascii() else ""  # else a letter may be written in several ways
-    if lowered and not any(start in lowered for start in starts):
+def _words(text: str, prefixes: tuple[str, ...]) -> Collection[str]:
+    lowered = text.lower() if text.isascii() else ""  # other letters may be written in several ways
+    if lowered and not any(prefix in lowered for prefix in prefixes):
         return ()
-    return frozenset(word for word in words(text) if word.startswith(starts))
+    return frozenset(word for word in words(text) if word.startswith(prefixes))
 
 
-def best(candidates: Collection[Piece], asked: Mapping[str, str]) -> Snippet:
-    """Of the entry that holds most of what was asked for, else of the summary; of the first piece where none holds any.
+def best_snippet(sources: Collection[SnippetSource], matching: Mapping[str, str]) -> Snippet:
+    """Return the snippet of the entry with the most matching words, else of the summary, else of the first source.
 
-    asked: each word that counts as asked for, and the lexeme by which it does (two forms of one word have the same).
+    matching: each word that matches the query, with its lexeme (two forms of one word have the same lexeme).
     """
 
-    def fitting(piece: Piece) -> tuple[bool, int]:
-        held = len({asked[word] for word in piece.words if word in asked})
-        return held > 0 and piece.position is not None, held
+    def fit(source: SnippetSource) -> tuple[bool, int]:
+        lexemes = len({matching[word] for word in source.words if word in matching})
+        return lexemes > 0 and source.position is not None, lexemes
 
-    piece = max(candidates, key=fitting)
-    return _cut(piece, [(start, end) for start, end, word in placed_words(piece.text[:LOOKED_AT]) if word in asked])
+    source = max(sources, key=fit)
+    offsets = [(start, end) for start, end, word in words_with_offsets(source.text[:SEARCHED]) if word in matching]
+    return _cut(source, offsets)
 
 
-def _cut(piece: Piece, places: list[tuple[int, int]]) -> Snippet:
-    start = max(places[0][0] - BEFORE, 0) if places else 0
+def _cut(source: SnippetSource, offsets: list[tuple[int, int]]) -> Snippet:
+    start = max(offsets[0][0] - BEFORE, 0) if offsets else 0
     if start:  # begins with a whole word, if one begins soon
-        blank = piece.text.find(" ", start, start + BEFORE)
+        blank = source.text.find(" ", start, start + BEFORE)
         start = blank + 1 if blank >= 0 else start
-    text = piece.text[start : start + LONGEST].replace("\n", " ")
-    head, tail = "…" if start else "", "…" if start + LONGEST < len(piece.text) else ""
+    text = source.text[start : start + LONGEST].replace("\n", " ")
+    head, tail = "…" if start else "", "…" if start + LONGEST < len(source.text) else ""
     shift = len(head) - start
-    shown = tuple((begin + shift, end + shift) for begin, end in places if end <= start + LONGEST)
-    return Snippet(piece.position, f"{head}{text}{tail}", shown)
+    highlights = tuple((begin + shift, end + shift) for begin, end in offsets if end <= start + LONGEST)
+    return Snippet(source.position, f"{head}{text}{tail}", highlights)

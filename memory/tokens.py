@@ -1,13 +1,15 @@
-"""How many tokens a text takes, by estimate: a real tokenizer downloads its tables at run time, and every model has its
-own. Pure functions, linear in the text's length."""
+"""Estimates the tokens of a text. Pure functions, linear in the text's length.
+
+A real tokenizer downloads its tables at run time, and every model has its own.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 
-# Characters a token stands for, by script. Measured vocabularies differ by about a third either way; these lean to the
-# careful side for the scripts people write to us in. Prose with few digits and signs comes out near 4 a token.
+# Characters per token, by script. Measured vocabularies differ by about a third either way; these numbers overestimate
+# tokens rather than underestimate them. Prose with few digits and signs has nearly 4 characters a token.
 LATIN = 4.0  # a-z, A-Z and blanks
 DENSE = 2.0  # digits and ASCII punctuation, which rarely share a token with their neighbours
 ALPHABETIC = 2.0  # accented Latin, Greek, Cyrillic, Hebrew, Arabic, the Indic scripts, Thai …
@@ -20,9 +22,9 @@ _RARE = re.compile("[\u2190-\u2e7f\ud800-\uf8ff\ufe00-\ufe0f\U00010000-\U0010fff
 
 
 def estimate_tokens(text: str) -> int:
-    """The tokens a model's tokenizer is likely to make of `text`, rounded up; 0 for ''.
+    """Return the estimated number of tokens in `text`, rounded up; 0 for ''.
 
-    A text never takes more than its pieces taken alone, and never less than any of them.
+    A text never has more tokens than its pieces have together, and never fewer than any of them.
     """
     plain = text.encode("ascii", "ignore")
     dense = len(plain) - len(plain.translate(None, _DENSE))
@@ -35,11 +37,14 @@ def estimate_tokens(text: str) -> int:
 
 
 def shorten(text: str, tokens: int) -> str:
-    """`text` in at most `tokens` tokens: whole where it fits, else its beginning and end around a mark that says how
-    much is missing; '' where there is no room for that."""
+    """Return `text` in at most `tokens` tokens.
+
+    A text that is too long keeps its beginning and its end, around a mark that says how much is missing; the result is
+    '' if there is no room for that.
+    """
     if estimate_tokens(text) <= tokens:
         return text
-    # No script gives more characters a token than Latin, so that the search never looks at more than it may keep.
+    # No script has more characters a token than Latin: no more than that can fit.
     fits, too_many = -1, min(len(text), int(tokens * LATIN) + 1)
     while too_many - fits > 1:
         kept = (fits + too_many) // 2
@@ -51,7 +56,7 @@ def shorten(text: str, tokens: int) -> str:
 
 
 def _without_middle(text: str, kept: int) -> str:
-    """`kept` characters of `text`, from its beginning and its end."""
+    """Return `kept` characters of `text`, from its beginning and its end, around a mark."""
     tail = kept // 2
     mark = f"[… {len(text) - kept:,} characters left out …]"
     return f"{text[: kept - tail]}\n{mark}\n{text[len(text) - tail :]}"

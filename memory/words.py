@@ -1,8 +1,8 @@
-"""What counts as a word, in what is remembered and in what is asked for. Pure functions.
+"""Cuts texts and queries into words, for the search in what is remembered. Pure functions.
 
-PostgreSQL's own parser takes `123-45` for the numbers 123 and -45, reads paths and hosts into prose, leaves a sentence
-of Chinese as one word, and lowers only what the database's locale knows. So that a search finds the same on every
-server, texts and queries are both cut here; PostgreSQL gets plain words, and takes their endings off.
+PostgreSQL's own parser reads `123-45` as the numbers 123 and -45, finds paths and hosts in prose, takes a sentence of
+Chinese for one word, and lowers only the letters that the database's locale knows. So that a search finds the same on
+every server, texts and queries are both cut here; PostgreSQL gets plain words, and only removes their endings.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from dataclasses import dataclass
 
 import regex
 
-START = 3  # letters of a word that other forms of it have too, as a rule
+PREFIX = 3  # first letters of a word, which its other forms share as a rule
 LONGEST = 60  # characters of a word; PostgreSQL would take 2,046 bytes
-POSITIONS = 16_000  # PostgreSQL counts the words of a document no further than 16,383
+POSITIONS = 16_000  # words of a document; PostgreSQL counts them up to 16,383
 BYTES = 300_000  # of words in one part of a document: two parts stay below the 1 MB that PostgreSQL takes
-QUERY_CHARACTERS = 2_000  # of a query that are looked at
+QUERY_CHARACTERS = 2_000  # of a query; the rest is ignored
 QUERY_TERMS = 32
 
-# Written without blanks: each character counts as a word, and a run of them as a phrase.
+# Scripts written without blanks: each character counts as a word, and a run of characters as a phrase.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(
     rf"(?V1)[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{N}}]--[{_UNSPACED}]][[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]*"
 )
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+")
-# Marks that people leave out when they type: accents, Arabic and Hebrew vowels. In other scripts they are letters.
+# Marks that people omit when they type: accents, Arabic and Hebrew vowels. In other scripts marks are letters.
 _MARKS = regex.compile(r"(?<=[\p{Latin}\p{Greek}])\p{Mn}+|[\u0591-\u05c7\u0640\u064b-\u065f\u0670]")
-# Letters that do not come apart into a plain one and a mark: Cyrillic yo, dotless i, o and l and d with a stroke.
+# Letters that Unicode does not decompose into a plain one and a mark: Cyrillic yo, dotless i, o, l, d with a stroke.
 _SAME = str.maketrans("\u0451\u0131\u00f8\u0142\u0111", "\u0435iold")
 _NO_LETTER = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 _TERM = re.compile(r'(?P<without>-?)(?:"(?P<phrase>[^"]*)"|(?P<plain>[^\s"]+))')
@@ -37,52 +37,54 @@ _QUOTES = str.maketrans("“”„«»", '"""""')
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """What is asked for: each term is a word, or several in a row. A session fits if it has all that is `wanted` and
-    nothing of what is `unwanted`."""
+class WordQuery:
+    """A search query: a conversation matches if it contains every wanted term and no unwanted one.
+
+    Each term is a tuple of words: one word, or a phrase (several words in a row).
+    """
 
     wanted: tuple[tuple[str, ...], ...] = ()
     unwanted: tuple[tuple[str, ...], ...] = ()
 
     @property
-    def starts(self) -> tuple[str, ...]:
-        """How the words that are wanted begin."""
-        return tuple(dict.fromkeys(word[:START] for term in self.wanted for word in term))
+    def prefixes(self) -> tuple[str, ...]:
+        """Return the first letters of each wanted word."""
+        return tuple(dict.fromkeys(word[:PREFIX] for term in self.wanted for word in term))
 
     @property
-    def in_a_row(self) -> bool:
-        """Whether it matters which word follows which."""
+    def has_phrases(self) -> bool:
+        """Return whether a term is a phrase."""
         return any(len(term) > 1 for term in (*self.wanted, *self.unwanted))
 
     @property
     def websearch(self) -> str:
-        """For PostgreSQL's websearch_to_tsquery. Every term is in quotes, so that none is taken for an operator."""
+        """Return the query for PostgreSQL's websearch_to_tsquery. Quotes keep terms from being read as operators."""
         terms = [f'"{" ".join(term)}"' for term in self.wanted]
         return " ".join([*terms, *(f'-"{" ".join(term)}"' for term in self.unwanted)])
 
     @property
-    def words_alone(self) -> str:
-        """The same without what it says of words in a row: whatever fits the question, fits this too."""
+    def websearch_without_phrases(self) -> str:
+        """Return the query with each phrase as single words: it matches whatever `websearch` matches, and more."""
         each = tuple(dict.fromkeys((word,) for term in self.wanted for word in term))
-        return Query(each, tuple(term for term in self.unwanted if len(term) == 1)).websearch
+        return WordQuery(each, tuple(term for term in self.unwanted if len(term) == 1)).websearch
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, folded."""
+    """Return the words of `text`, folded."""
     if text.isascii():
         return [word[:LONGEST] for word in _ASCII_WORD.findall(text.lower())]
-    return [word for _, _, word in placed_words(text)]
+    return [word for _, _, word in words_with_offsets(text)]
 
 
-def placed_words(text: str) -> Iterator[tuple[int, int, str]]:
-    """Each word of `text`: where it begins, where it ends, and the word, folded."""
+def words_with_offsets(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the start offset, the end offset and the folded form of each word of `text`."""
     for match in (_ASCII_WORD if text.isascii() else _WORD).finditer(text):
         if word := fold(match.group()):
             yield match.start(), match.end(), word
 
 
 def fold(word: str) -> str:
-    """A word without case, accents and compatibility forms, at most LONGEST characters of it."""
+    """Return `word` without case, accents and compatibility forms, cut to LONGEST characters."""
     if word.isascii():
         return word.lower()[:LONGEST]
     plain = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", word).casefold())
@@ -91,9 +93,9 @@ def fold(word: str) -> str:
 
 
 def indexable(texts: Iterable[str]) -> str:
-    """The words of all `texts`, as PostgreSQL can index them as one part of a document.
+    """Return the words of all `texts`, in a form that PostgreSQL can index as one part of a document.
 
-    What is beyond the words that it can tell the place of is there once: it is found, but in no phrase.
+    Words after the first POSITIONS are included once each: a search finds them, but not as part of a phrase.
     """
     found = [word for text in texts for word in words(text)]
     if len(found) > POSITIONS:
@@ -102,12 +104,14 @@ def indexable(texts: Iterable[str]) -> str:
     return text if len(text) <= BYTES // 4 else text.encode()[:BYTES].decode(errors="ignore")
 
 
-def parse(query: str) -> Query:
-    """What a person's `query` asks for: words, "several in a row", -not_this. Whatever is given, it never raises; a
-    query without a word to look for asks for nothing."""
+def parse_query(query: str) -> WordQuery:
+    """Return a person's `query` (words, "a phrase", -excluded) as a WordQuery.
+
+    Never raises. A query that contains no word has no wanted terms.
+    """
     wanted: list[tuple[str, ...]] = []
     unwanted: list[tuple[str, ...]] = []
     for match in _TERM.finditer(query[:QUERY_CHARACTERS].translate(_QUOTES)):
         if term := tuple(words(match["phrase"] or match["plain"] or "")):
             (unwanted if match["without"] else wanted).append(term)
-    return Query(tuple(dict.fromkeys(wanted[:QUERY_TERMS])), tuple(dict.fromkeys(unwanted[:QUERY_TERMS])))
+    return WordQuery(tuple(dict.fromkeys(wanted[:QUERY_TERMS])), tuple(dict.fromkeys(unwanted[:QUERY_TERMS])))

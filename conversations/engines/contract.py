@@ -1,48 +1,52 @@
-"""What every engine promises: given the prompt, one reply. Engines wait on the network and touch no database."""
+"""The contract of an engine: it takes a prompt and returns one reply. Engines use the network and no database."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from memory.context import Entry, Prompt
-from memory.redaction import CARDS_ALONE, Rules
+from memory.context import Prompt, PromptEntry
+from memory.redaction import CARDS_ONLY, RedactionRules
 
 
-class ChatBook(Protocol):
-    """Where an engine that keeps chats of its own writes down, at once, what must survive it."""
+class ChatRecorder(Protocol):
+    """Records the progress of a chat at once, for an engine that keeps chats itself, so that it survives a crash."""
 
-    def opened(self, chat_id: str) -> None:
-        """The session goes on in this chat. Raises EngineError (`lost`) where the turn is not ours any more."""
+    def record_opened(self, chat_id: str) -> None:
+        """Record that the conversation goes on in this chat.
 
-    def asking(self, chat_id: str, upto: int) -> None:
-        """The chat is about to be told all up to this position. Raises EngineError (`lost`)."""
+        Raises EngineError (`lost`) if the turn is no longer ours.
+        """
+
+    def record_asking(self, chat_id: str, upto: int) -> None:
+        """Record that the chat is about to get everything up to this position. Raises EngineError (`lost`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class ChatSoFar:
-    """A session's chat at an engine that keeps the conversation itself, and what it has not heard yet.
+class EngineChatState:
+    """A conversation's chat at an engine that keeps chats itself, and the entries that the chat has not got yet.
 
-    agent_id    who answers there
-    chat_id     '' if there is none yet
-    turns       how many of the person's messages it certainly has
-    told        the position up to which it certainly heard
-    asked       the position up to which it was being told when the answer was lost; None if none was
-    unheard     what was said since `told`, oldest first
-    carried     what was said before that, for a chat that begins in the middle; '' at the beginning of the session
-    begins      nobody has said anything yet, and the agent is to speak first
-    opener      what it is told then, where it says nothing by itself
-    metadata, variables     what a new chat is given
+    recorder    records the chat's progress
+    agent_id    the agent that answers there
+    chat_id     '' if there is no chat yet
+    turns       the number of the person's messages that the chat certainly has
+    told        the position up to which the chat certainly has the conversation
+    asked       the position up to which it was being sent when the answer was lost; None if no answer was lost
+    unheard     the entries after `told`, oldest first
+    carried     the conversation up to `told`, for a chat that begins in the middle; '' at the beginning
+    begins      True if nothing was said yet, so that the agent speaks first
+    opener      the message that makes the agent speak then, if it says nothing by itself
+    metadata, variables     for a new chat
     """
 
-    book: ChatBook
+    recorder: ChatRecorder
     agent_id: str
     chat_id: str = ""
     turns: int = 0
     told: int = 0
     asked: int | None = None
-    unheard: tuple[Entry, ...] = ()
+    unheard: tuple[PromptEntry, ...] = ()
     carried: str = ""
     begins: bool = False
     opener: str = ""
@@ -51,9 +55,14 @@ class ChatSoFar:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a chat has heard once its reply is here: all up to position `upto`, in `turns` messages of the person.
-    `prompt` is what it was told for this reply, empty if nothing; `ended`: it takes no more."""
+class ChatProgress:
+    """The progress of a chat with a reply.
+
+    upto        the position up to which the chat now has the conversation
+    turns       the number of the person's messages that it has
+    prompt      the message that was sent for this reply; empty if none was
+    ended       the chat takes no further message
+    """
 
     chat_id: str
     upto: int
@@ -62,14 +71,14 @@ class Told:
     ended: bool = False
 
 
-# What an assistant can do beside speaking. Each is applied in the transaction that commits its reply, if that is said.
+# Actions of an assistant beside its reply. They are applied in the transaction that commits the reply, if it is said.
 ASK_FOR_HUMAN = "ask_for_human"
 END_CONVERSATION = "end_conversation"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingStep:
-    """A step that is still to do, as the session had it when the prompt was made."""
+    """A pending step of the conversation at the time of the prompt."""
 
     id: int
     description: str
@@ -77,12 +86,15 @@ class PendingStep:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequest:
-    """What an engine is given: the prompt, and the assistant's `model`, `temperature` and `max_tokens` ('' and None
-    mean the default). `goal` and `pending_steps` are in the prompt too; here they are for engines that take none.
+    """The input of an engine.
 
-    steps           the same steps with their ids, for an engine whose model may move them
-    tools           whether it may: see conversations/engines/tools.py
-    confidence      whether the engine is to say how sure it is of its words, where it can
+    model, temperature, max_tokens  the assistant's settings; '' and None mean the engine's defaults
+    goal, pending_steps             in the prompt too; here for engines that take no prompt
+    steps           the pending steps with their ids, for an engine whose model may change them
+    tools           the model may call tools: see conversations/engines/tools.py
+    confidence      the engine should return its confidence, if it can
+    rules           the redaction of the reply
+    chat            the conversation's chat, for an engine that keeps chats itself
     """
 
     conversation_id: str
@@ -95,14 +107,13 @@ class ReplyRequest:
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
     confidence: bool = False
-    rules: Rules = CARDS_ALONE  # what is removed from the reply
-    chat: ChatSoFar | None = None  # for engines that keep the conversation themselves
+    rules: RedactionRules = CARDS_ONLY
+    chat: EngineChatState | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
-    """Something the model wants to be done, checked as far as that is possible without the database: the name of a tool
-    and its arguments."""
+class ToolAction:
+    """An action that the model asks for: a tool and its arguments, checked as far as possible without the database."""
 
     name: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +121,7 @@ class Deed:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call as the model made it, and what it was answered; `arguments` is its JSON, unchecked."""
+    """One tool call as the model made it, and our answer. `arguments` is the model's JSON, unchecked."""
 
     name: str
     arguments: str
@@ -119,14 +130,16 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an engine gives back. `finish_reason` is `stop`, or `length` where the model ran into `max_tokens`.
+    """The output of an engine.
 
-    tokens_in, tokens_out           of all the calls that the reply took
-    first_token_ms, last_token_ms   milliseconds from the request to the model's first and last word; the first is None
-                                    where the reply came as a whole. The dispatcher measures what an engine does not
-    deeds                           what is to be done with it
-    tool_calls                      all that the model tried, for the record
-    confidence                      from 0 to 1, where it was asked for and the model says so
+    tokens_in, tokens_out           of all calls to the model for this reply
+    finish_reason                   `stop`, or `length` if the reply was cut off at `max_tokens`
+    first_token_ms, last_token_ms   milliseconds from the request to the model's first and last token; the first is None
+                                    if the reply came as a whole. The dispatcher measures them if the engine does not
+    tool_actions                    the actions to apply with the reply
+    tool_calls                      every tool call that the model made, for the record
+    confidence                      from 0 to 1, if it was requested and the model gives it
+    progress                        of the chat, from an engine that keeps chats itself
     """
 
     text: str
@@ -137,16 +150,20 @@ class Reply:
     finish_reason: str = "stop"
     first_token_ms: int | None = None
     last_token_ms: int | None = None
-    deeds: tuple[Deed, ...] = ()
+    tool_actions: tuple[ToolAction, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     confidence: float | None = None
-    told: Told | None = None
+    progress: ChatProgress | None = None
 
 
 class EngineError(Exception):
-    """No reply. `code` is a machine word (`timeout`, `rate_limited`, `http_503`, `bad_answer`, `cut_off`,
-    `unauthorized` …; memory/llm.py lists the LLM's); `retryable` says that trying again can help; `retry_after` is in
-    seconds where the provider named a time. The sentence holds no message text, phone number or key."""
+    """An engine failed to reply. The message contains no message text, phone number or key.
+
+    code         `timeout`, `rate_limited`, `http_503`, `bad_answer`, `cut_off`, `unauthorized` …; memory/llm.py lists
+                 the LLM's codes
+    retryable    True if another attempt can succeed
+    retry_after  seconds to wait, if the provider named them
+    """
 
     def __init__(self, message: str, *, code: str, retryable: bool, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -161,4 +178,12 @@ class Engine(Protocol):
     name: str
 
     def reply(self, request: ReplyRequest) -> Reply:
-        """One reply. It is blank only where the other side chose to say nothing. Raises EngineError."""
+        """Return one reply; it is blank only if the agent chose to say nothing. Raises EngineError."""
+
+
+@runtime_checkable
+class StreamingEngine(Protocol):
+    """An engine that writes its reply piece by piece."""
+
+    def stream(self, request: ReplyRequest) -> AsyncIterator[str | Reply]:
+        """Yield the pieces as they come, then the Reply, whose text is all pieces together. Raises EngineError."""

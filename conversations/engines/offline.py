@@ -1,4 +1,4 @@
-"""Replies without an LLM, which say so: what Convo does where none is configured."""
+"""Writes replies without an LLM, which say so; the engine if no LLM is configured."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STEPS_NAMED = 3
 
 
 class Offline:
-    """Always the same words for the same goal and steps, whatever the person wrote: it pretends nothing."""
+    """Replies with the same words for the same goal and steps, whatever the person wrote."""
 
     name = "offline"
 
     def reply(self, request: ReplyRequest) -> Reply:
-        """The opening, the goal, and the first pending steps: some 600 characters at most. Never fails."""
+        """Return the opening, the goal and the first pending steps, in some 600 characters at most. Never fails."""
         sentences = [OPENING]
         if goal := _one_line(request.goal, LONGEST_GOAL):
             sentences.append(f"Goal of this conversation: {goal}")
@@ -32,7 +32,7 @@ class Offline:
 
 
 def _steps(pending: Sequence[str]) -> str:
-    """The first steps by name, the others by number; '' if there are none."""
+    """Return the first steps by name and the number of the others; '' if there are none."""
     steps = [step for step in (_one_line(step, LONGEST_STEP) for step in pending) if step]
     named = "; ".join(steps[:STEPS_NAMED])
     more = len(steps) - STEPS_NAMED
@@ -40,7 +40,7 @@ def _steps(pending: Sequence[str]) -> str:
 
 
 def _one_line(text: str, longest: int) -> str:
-    """`text` in one line of at most `longest` characters, without its full stop."""
+    """Return `text` on one line of at most `longest` characters, without its full stop."""
     line = " ".join(text.split())
     if len(line) > longest:
         line = line[: longest - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Replies written by an LLM, through the one door to it."""
+"""Writes replies by an LLM, which is called through memory/llm.py."""
 
 from __future__ import annotations
 
@@ -14,58 +14,63 @@ from memory import llm, llm_stream
 from memory.context import STAFF_MARK
 
 MARK = STAFF_MARK.strip()
-MOST_ROUNDS = 4
-PARAGRAPH = "\n\n"  # between what is said in two rounds
+MAX_ROUNDS = 4  # calls of the model for one reply
+PARAGRAPH = "\n\n"  # between the texts of two rounds
 
 
 class OpenAIChat:
-    """One chat completion a reply: OpenAI's, or that of any compatible server (`OPENAI_BASE_URL`)."""
+    """Chat completions of OpenAI, or of any compatible server (`OPENAI_BASE_URL`)."""
 
     name = "openai"
 
     def reply(self, request: ReplyRequest) -> Reply:
-        """The model's answer, within `OPENAI_TIMEOUT_SECONDS`, after what it did with tools. Raises EngineError, with
-        the door's codes."""
+        """Return the model's answer after its tool calls, within `OPENAI_TIMEOUT_SECONDS`.
+
+        Raises EngineError with the codes of memory/llm.py.
+        """
         box = Toolbox(request.steps)
         try:
-            rounds = _rounds(request, box)
+            rounds = _run_rounds(request, box)
         except llm.LLMError as error:
             raise _as_engine_error(error) from error
-        # A model that has seen a colleague's messages marked may copy the mark: it must not pass for a colleague.
+        # The model may copy the mark of a colleague's messages: its reply must not look like a colleague's.
         text = rounds[-1].text.removeprefix(MARK).lstrip()
         if not text:
-            raise _nothing_said()
-        return _as_whole(rounds, text, box)
+            raise _empty_answer()
+        return _as_reply(rounds, text, box)
 
     async def stream(self, request: ReplyRequest) -> AsyncIterator[str | Reply]:
-        """The model's answer piece by piece, and at the end as a Reply, with what it did with tools. What it says
-        before it is told that a call was wrong stays said. Raises EngineError, with the door's codes."""
+        """Yield the model's answer piece by piece, then the Reply with its tool calls.
+
+        Text that came before an invalid tool call stays in the reply. Raises EngineError with the codes of
+        memory/llm.py.
+        """
         box, said = Toolbox(request.steps, STREAMED_TOOLS), ""
         messages: list[Mapping[str, Any]] = list(request.prompt.messages)
         rounds: list[llm.Completion] = []
         try:
-            while len(rounds) < MOST_ROUNDS:
+            while len(rounds) < MAX_ROUNDS:
                 between = PARAGRAPH if said else ""
-                async for piece in _unmarked(_pieces(request, messages, may_call=len(rounds) + 1 < MOST_ROUNDS)):
+                async for piece in _without_mark(_pieces(request, messages, may_call=len(rounds) + 1 < MAX_ROUNDS)):
                     if isinstance(piece, llm.Completion):
                         rounds.append(piece)
                         continue
                     piece, between = between + piece, ""
                     said += piece
                     yield piece
-                right = [box.call(call.name, call.arguments) for call in rounds[-1].tool_calls]
-                if not right or (all(right) and said):
+                valid = [box.call(call.name, call.arguments) for call in rounds[-1].tool_calls]
+                if not valid or (all(valid) and said):
                     break
-                messages += llm.as_messages(rounds[-1], [call.answer for call in box.calls[-len(right) :]])
+                messages += llm.as_messages(rounds[-1], [call.answer for call in box.calls[-len(valid) :]])
         except llm.LLMError as error:
             raise _as_engine_error(error) from error
         if not said:
-            raise _nothing_said()
-        yield _as_whole(rounds, said, box)
+            raise _empty_answer()
+        yield _as_reply(rounds, said, box)
 
 
-async def _unmarked(pieces: AsyncIterator[str | llm.Completion]) -> AsyncIterator[str | llm.Completion]:
-    """The pieces without a colleague's mark at the beginning, which is held back for as long as it may be one."""
+async def _without_mark(pieces: AsyncIterator[str | llm.Completion]) -> AsyncIterator[str | llm.Completion]:
+    """Yield the pieces without a colleague's mark at the beginning, held back while the text may be the mark."""
     held: str | None = ""
     async for piece in pieces:
         if isinstance(piece, llm.Completion):
@@ -82,34 +87,36 @@ async def _unmarked(pieces: AsyncIterator[str | llm.Completion]) -> AsyncIterato
             yield piece
 
 
-def _rounds(request: ReplyRequest, box: Toolbox) -> list[llm.Completion]:
-    """What the model answered, round after round, until it spoke and all its calls were right; in the last round it
-    may only speak. Raises LLMError."""
+def _run_rounds(request: ReplyRequest, box: Toolbox) -> list[llm.Completion]:
+    """Return the model's answers, round after round, until it answered in text and all its tool calls were valid.
+
+    In the last round it may not call tools. Raises LLMError.
+    """
     messages: list[Mapping[str, Any]] = list(request.prompt.messages)
     ends_at = time.monotonic() + settings.OPENAI_TIMEOUT_SECONDS
     rounds: list[llm.Completion] = []
-    for number in range(1, MOST_ROUNDS + 1):
+    for number in range(1, MAX_ROUNDS + 1):
         completion = llm.complete(
             messages,
             model=request.model,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             tools=TOOLS if request.tools else (),
-            may_call=number < MOST_ROUNDS,
+            may_call=number < MAX_ROUNDS,
             confidence=request.confidence,
             seconds=max(ends_at - time.monotonic(), 0.001) if rounds else None,
         )
         rounds.append(completion)
-        right = [box.call(call.name, call.arguments) for call in completion.tool_calls]
-        if all(right) and completion.text:
+        valid = [box.call(call.name, call.arguments) for call in completion.tool_calls]
+        if all(valid) and completion.text:
             break
-        answers = [call.answer for call in box.calls[-len(right) :]]
+        answers = [call.answer for call in box.calls[-len(valid) :]]
         messages += llm.as_messages(completion, answers)
     return rounds
 
 
-def _nothing_said() -> EngineError:
-    return EngineError("The LLM answered nothing.", code="bad_answer", retryable=True)
+def _empty_answer() -> EngineError:
+    return EngineError("The LLM's answer is empty.", code="bad_answer", retryable=True)
 
 
 def _pieces(
@@ -129,7 +136,7 @@ def _as_engine_error(error: llm.LLMError) -> EngineError:
     return EngineError(str(error), code=error.code, retryable=error.retryable, retry_after=error.retry_after)
 
 
-def _as_whole(rounds: Sequence[llm.Completion], text: str, box: Toolbox) -> Reply:
+def _as_reply(rounds: Sequence[llm.Completion], text: str, box: Toolbox) -> Reply:
     last = rounds[-1]
     return Reply(
         text=text,
@@ -138,7 +145,7 @@ def _as_whole(rounds: Sequence[llm.Completion], text: str, box: Toolbox) -> Repl
         tokens_in=sum(each.tokens_in for each in rounds),
         tokens_out=sum(each.tokens_out for each in rounds),
         finish_reason=last.finish_reason,
-        deeds=tuple(box.deeds),
+        tool_actions=tuple(box.tool_actions),
         tool_calls=tuple(box.calls),
         confidence=last.confidence,
     )

@@ -1,14 +1,16 @@
-"""Finds the engine by its name."""
+"""Finds the engine of a name, and has it write a reply: as a whole or piece by piece."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from django.conf import settings
 
-from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest
+from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest, StreamingEngine
 from conversations.engines.offline import Offline
 from conversations.engines.openai_chat import OpenAIChat
 from conversations.engines.retell import Retell
@@ -17,13 +19,13 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 
-# Engines hold no state, so one of each serves all threads. A test puts its own in the place of one:
+# Engines have no state, so one of each serves all threads. A test replaces one with its own:
 #     monkeypatch.setitem(registry.ENGINES, "offline", MyEngine())
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenAIChat(), Retell(), Offline())}
 
 
 def engine_for(name: str) -> Engine:
-    """The engine of that name; for `auto`, openai where a key or a base URL is set at this moment, else offline.
+    """Return the engine of that name; for `auto`, openai if a key or a base URL is set at this moment, else offline.
 
     Raises EngineError (`unknown_engine`), which is not retryable.
     """
@@ -36,7 +38,7 @@ def engine_for(name: str) -> Engine:
 
 
 def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
-    """Return the reply of the engine of that name, or how it failed: whatever it raises is a failure of the turn."""
+    """Return the reply of the engine of that name, or the error; any exception of the engine becomes an EngineError."""
     began = time.monotonic()
     try:
         reply = engine_for(engine).reply(request)
@@ -48,3 +50,18 @@ def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
     except Exception as error:
         log.exception("engine crashed: conversation=%s", request.conversation_id)
         return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
+
+
+async def stream(name: str, request: ReplyRequest) -> AsyncIterator[str | Reply]:
+    """Yield the pieces of a reply by the engine of that name, then the Reply, whose text is all pieces together.
+
+    An engine that cannot stream runs on a thread and yields its reply in one piece. Raises EngineError.
+    """
+    engine = engine_for(name)
+    if isinstance(engine, StreamingEngine):
+        async for piece in engine.stream(request):
+            yield piece
+        return
+    reply = await asyncio.to_thread(engine.reply, request)
+    yield reply.text
+    yield reply

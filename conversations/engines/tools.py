@@ -1,8 +1,8 @@
-"""What the model may do beside speaking: tools, as OpenAI's chat completions know them.
+"""The tools that a model may call beside its reply, in the format of OpenAI's chat completions.
 
-Each call is checked against the session as it was when the prompt was made, as strictly as the API checks its callers,
-and what is wrong is answered to the model in a sentence. What is right becomes a Deed, which is done when the reply is
-committed, or never.
+Each call is checked against the conversation at the time of the prompt, as strictly as the API checks its callers. An
+invalid call is answered with a sentence for the model. A valid one becomes a ToolAction, which is applied when the
+reply is committed, or never.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, PendingStep, ToolCall
+from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, PendingStep, ToolAction, ToolCall
 from memory.text import storable
 
 LONGEST_DESCRIPTION = 2_000  # characters, as the API's
 LONGEST_TOPIC = 200
 LONGEST_REASON = 200
 LONGEST_ARGUMENTS = 10_000
-MOST_CALLS = 20  # in a reply
+MAX_CALLS = 20  # in a reply
 
 
-class WrongCallError(Exception):
-    """What is wrong with a call, in a sentence for the model."""
+class InvalidToolCallError(Exception):
+    """A tool call is invalid. The message is a sentence for the model."""
 
 
 def _tool(name: str, description: str, /, **properties: dict[str, Any]) -> dict[str, Any]:
@@ -69,18 +69,18 @@ TOOLS: Sequence[Mapping[str, Any]] = (
 )
 
 
-# A session of the copilot's is the user's: its title is theirs, and it goes on for as long as they like.
+# A copilot conversation belongs to its user: only the user names it, and only the user ends it.
 _USERS_OWN = {"set_topic", END_CONVERSATION}
 STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
 
 
 class Toolbox:
-    """The tools for one reply: answers the model's calls, and keeps what is to be done."""
+    """Answers the model's tool calls for one reply, and collects its tool actions."""
 
     def __init__(self, steps: Sequence[PendingStep], tools: Sequence[Mapping[str, Any]] = TOOLS) -> None:
         self._pending = {step.id: step for step in steps}
         self._moved: dict[int, str] = {}
-        self.deeds: list[Deed] = []
+        self.tool_actions: list[ToolAction] = []
         self.calls: list[ToolCall] = []
         self._checks: Mapping[str, Callable[[dict[str, Any]], str]] = {
             "complete_step": lambda given: self._move(given, "complete_step", "complete"),
@@ -94,19 +94,19 @@ class Toolbox:
         self._offered = [tool["function"]["name"] for tool in tools]
 
     def call(self, name: str, arguments: str) -> bool:
-        """Check one call, and note it with its answer in `calls`. Whether it was right; it never raises."""
+        """Check one call, add it with its answer to `calls`, and return whether it was valid. Never raises."""
         try:
-            answer, right = self._checked(name, arguments), True
-        except WrongCallError as wrong:
-            answer, right = str(wrong), False
+            answer, valid = self._checked(name, arguments), True
+        except InvalidToolCallError as error:
+            answer, valid = str(error), False
         self.calls.append(ToolCall(storable(name)[:100], storable(arguments)[:LONGEST_ARGUMENTS], answer))
-        return right
+        return valid
 
     def _checked(self, name: str, arguments: str) -> str:
-        if len(self.calls) >= MOST_CALLS:
-            raise WrongCallError(f"At most {MOST_CALLS} calls are possible in a reply. Write your reply now.")
+        if len(self.calls) >= MAX_CALLS:
+            raise InvalidToolCallError(f"At most {MAX_CALLS} calls are possible in a reply. Write your reply now.")
         if name not in self._offered:
-            raise WrongCallError(f"There is no such tool; there are {', '.join(self._offered)}.")
+            raise InvalidToolCallError(f"There is no such tool; there are {', '.join(self._offered)}.")
         return self._checks[name](_object(arguments))
 
     def _move(self, given: dict[str, Any], tool: str, status: str) -> str:
@@ -114,62 +114,64 @@ class Toolbox:
         number = given.get("step_id")
         if isinstance(number, bool) or not isinstance(number, int) or number not in self._pending:
             known = ", ".join(str(each) for each in self._pending) or "none"
-            raise WrongCallError(f"step_id must be the number of a pending step. Pending: {known}.")
+            raise InvalidToolCallError(f"step_id must be the number of a pending step. Pending: {known}.")
         before = self._moved.get(number)
         if before not in (None, status):
-            raise WrongCallError(f"Step {number} is {before}, and that is final.")
+            raise InvalidToolCallError(f"Step {number} is {before}, and that is final.")
         if before is None:
             self._moved[number] = status
-            self.deeds.append(Deed(tool, {"step_id": number}))
+            self.tool_actions.append(ToolAction(tool, {"step_id": number}))
         return f"Step {number} is {status}."
 
     def _add_step(self, given: dict[str, Any]) -> str:
         _only(given, "description")
-        self.deeds.append(Deed("add_step", {"description": _words(given, "description", LONGEST_DESCRIPTION)}))
+        self.tool_actions.append(
+            ToolAction("add_step", {"description": _words(given, "description", LONGEST_DESCRIPTION)})
+        )
         return "The step is added."
 
     def _set_topic(self, given: dict[str, Any]) -> str:
         _only(given, "topic")
-        self.deeds.append(Deed("set_topic", {"topic": _words(given, "topic", LONGEST_TOPIC)}))
+        self.tool_actions.append(ToolAction("set_topic", {"topic": _words(given, "topic", LONGEST_TOPIC)}))
         return "The topic is set."
 
     def _set_goal(self, given: dict[str, Any]) -> str:
         _only(given, "description")
         goal = _words(given, "description", LONGEST_DESCRIPTION)
-        self.deeds.append(Deed("set_current_goal", {"description": goal}))
+        self.tool_actions.append(ToolAction("set_current_goal", {"description": goal}))
         return "The current goal is set."
 
     def _once(self, given: dict[str, Any], name: str, answer: str) -> str:
         _only(given, "reason")
         reason = _words(given, "reason", LONGEST_REASON) if given.get("reason") else ""
-        if name not in [deed.name for deed in self.deeds]:
-            self.deeds.append(Deed(name, {"reason": reason}))
+        if name not in [action.name for action in self.tool_actions]:
+            self.tool_actions.append(ToolAction(name, {"reason": reason}))
         return answer
 
 
 def _object(arguments: str) -> dict[str, Any]:
     if len(arguments) > LONGEST_ARGUMENTS:
-        raise WrongCallError("The arguments are too long.")
+        raise InvalidToolCallError("The arguments are too long.")
     try:
         given = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
-        raise WrongCallError("The arguments must be a JSON object.") from None
+        raise InvalidToolCallError("The arguments must be a JSON object.") from None
     if not isinstance(given, dict):
-        raise WrongCallError("The arguments must be a JSON object.")
+        raise InvalidToolCallError("The arguments must be a JSON object.")
     return given
 
 
 def _only(given: dict[str, Any], *names: str) -> None:
     unknown = sorted(given.keys() - set(names))
     if unknown:
-        raise WrongCallError(f"There is no argument {storable(unknown[0])[:40]!r}; there is {', '.join(names)}.")
+        raise InvalidToolCallError(f"There is no argument {storable(unknown[0])[:40]!r}; there is {', '.join(names)}.")
 
 
 def _words(given: dict[str, Any], name: str, longest: int) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not storable(value).strip():
-        raise WrongCallError(f"{name} must be a string that is not blank.")
+        raise InvalidToolCallError(f"{name} must be a string that is not blank.")
     words = storable(value).strip()
     if len(words) > longest:
-        raise WrongCallError(f"{name} must have at most {longest:,} characters.")
+        raise InvalidToolCallError(f"{name} must have at most {longest:,} characters.")
     return words

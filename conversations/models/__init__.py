@@ -1,4 +1,4 @@
-"""The rows: who talks, in which session, what is due."""
+"""The tables of conversations, contacts, channels and everything that belongs to them."""
 
 from conversations.models.agent_state import AgentState, OrderLink
 from conversations.models.assistant import Assistant

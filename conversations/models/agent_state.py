@@ -1,4 +1,4 @@
-"""What an agent elsewhere keeps of a session beside what was said."""
+"""The state that an external agent keeps for a conversation by the sync protocol, and its orders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conversations.models.conversation import Conversation
 
 
 class Intent(models.TextChoices):
-    """What the person is about."""
+    """The subject of the person's messages."""
 
     MENU = "menu"
     ORDER = "order"
@@ -24,10 +24,10 @@ FIRST_STEP = "initial"
 
 
 class AgentState(models.Model):
-    """The state that the sync protocol adds to a session; a session without a row has the defaults.
+    """The state that the sync protocol adds to a conversation; a conversation without a row has the defaults.
 
-    Changed only with the session's row locked, so that of two agents neither loses what it wrote; `version` counts the
-    changes. What was said is in the chunks, and the orders are rows of their own.
+    It is changed only while the conversation's row is locked, so that no agent overwrites another's change; `version`
+    counts the changes. The messages are chunks, and the orders are rows of their own.
     """
 
     conversation = models.OneToOneField(
@@ -64,7 +64,7 @@ class AgentState(models.Model):
 
 
 class OrderLink(models.Model):
-    """An order that came of a session: once each, in the order in which they were linked."""
+    """An order that was placed in a conversation; each is linked once."""
 
     conversation = models.ForeignKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="orders", db_constraint=False, db_index=False
@@ -76,7 +76,7 @@ class OrderLink(models.Model):
         db_table = "conversation_orders"
         ordering = ["id"]
         constraints = [
-            # Used by every read of a session's orders.
+            # Used by every read of a conversation's orders.
             models.UniqueConstraint(name="one_order_once", fields=["conversation", "order_id"]),
         ]
 

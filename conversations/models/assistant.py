@@ -1,4 +1,4 @@
-"""The personas that answer."""
+"""The assistants: personas that answer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
-from memory.context import MINIMUM_BUDGET
+from memory.context import DEFAULT_SYSTEM_PROMPT, MINIMUM_BUDGET
 
 GREETING = "Hello, how can I help you?"
 
 
 class Assistant(models.Model):
-    """A persona of a client: what it is told, who writes its replies, and what it says when that fails."""
+    """A persona of a client: its system prompt, the engine of its replies, and its fallback when that fails."""
 
     class EngineName(models.TextChoices):
-        """Who writes the reply. `auto` is decided when a reply is written: openai where it is configured."""
+        """The engine that writes the replies. `auto` is decided for each reply: openai if configured, else offline."""
 
         AUTO = "auto"
         OPENAI = "openai"
@@ -30,7 +30,7 @@ class Assistant(models.Model):
     key = models.SlugField(max_length=63)
     name = models.CharField(max_length=200)
     is_default = models.BooleanField(default=False)
-    system_prompt = models.TextField(default="You are a helpful assistant.")
+    system_prompt = models.TextField(default=DEFAULT_SYSTEM_PROMPT)
     engine = models.CharField(max_length=20, choices=EngineName, default=EngineName.AUTO)
     model = models.CharField(max_length=100, blank=True, default="", help_text="Empty: OPENAI_MODEL.")
     retell_agent_id = models.CharField(
@@ -68,7 +68,7 @@ class Assistant(models.Model):
         db_default=False,
         help_text="Whether the client's signed-in users may talk to it in the copilot.",
     )
-    # When a person takes the session, and when it is over.
+    # Tools, takeover by staff, and the end of a conversation.
     uses_tools = models.BooleanField(
         default=True,
         db_default=True,
@@ -105,7 +105,7 @@ class Assistant(models.Model):
         db_default="",
         help_text="One a line. A message that says no more than one of them ends the session, after a last reply.",
     )
-    # On the phone.
+    # Phone calls.
     greeting = models.TextField(
         default=GREETING, db_default=GREETING, help_text="What a caller hears first, in the assistant's language."
     )
@@ -168,5 +168,5 @@ class Assistant(models.Model):
 
     @property
     def has_phrases(self) -> bool:
-        """Whether words of the person can hand the conversation over or end it."""
+        """Return whether the assistant has phrases that hand the conversation to staff or end it."""
         return bool(self.human_phrases.strip() or self.goodbye_phrases.strip())

@@ -1,4 +1,4 @@
-"""What is done to many sessions at once, a batch at a time."""
+"""The jobs that change many conversations, a batch at a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from conversations.models.assistant import Assistant
 
 
 class BulkJob(models.Model):
-    """Which sessions, what is to be done to them, and how far it has come.
+    """One change of many conversations, and its progress.
 
-    `handled` of `sessions` are done with, in their order: `changed`, or `refused` where a session did not allow it (it
-    had ended already, say). It goes on while somebody watches, and can be taken up again where it stopped.
+    `handled` counts the finished ones of `sessions`, in their order: `changed`, or `refused` if a conversation did not
+    allow the change (it had ended already, for example). The job runs while its page is open, and can be resumed.
     """
 
     class Kind(models.TextChoices):
-        """What is done to each."""
+        """The change of each conversation."""
 
         CLOSE = "close"
         ASSIGN = "assign"

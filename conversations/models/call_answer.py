@@ -1,4 +1,4 @@
-"""What a provider of phone calls was told to do."""
+"""The answers to a provider of phone calls."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from conversations.models.conversation import Conversation
 
 
 class CallAnswer(models.Model):
-    """The answer to one request about a call: asked again, it is the same.
+    """The answer to one request about a call; a repeated request gets the same answer.
 
-    `key` names the request within its call. What was said is not kept here but told by the chunks from `first_position`
-    to `last_position` (0: none) and `phrase`, a key of services/voice/spoken.py; so the last position of all answers is
-    how far the caller has heard the session. `turn`, `again` and `waited` come back with the provider's next request.
+    `key` names the request within its call. The spoken text is not stored here: it is in the chunks from
+    `first_position` to `last_position` (0: none) and in `phrase`, a key of services/voice/spoken.py. So the highest
+    last position of all answers is how far the caller has heard the conversation. `turn`, `again` and `waited` come
+    back with the provider's next request.
     """
 
     conversation = models.ForeignKey(

@@ -15,13 +15,14 @@ from conversations.models.fields import EncryptedJSONField
 
 
 class ChannelAccount(models.Model):
-    """Where a client's messages come in and go out: a provider, the address it knows us by, and credentials.
+    """A client's account at a provider, for incoming and outgoing messages: its address there and its credentials.
 
-    `address` is what the provider's payload names (WhatsApp: the phone number id). `credentials` are encrypted at rest.
+    `address` is the one in the provider's payloads (WhatsApp: the phone number id). `credentials` are encrypted at
+    rest.
     """
 
     class Health(models.TextChoices):
-        """Broken: the provider refuses the credentials; messages wait until it is mended."""
+        """The account's health. Broken: the provider refuses the credentials; messages wait until they are fixed."""
 
         OK = "ok"
         BROKEN = "broken"
@@ -50,7 +51,7 @@ class ChannelAccount(models.Model):
     )
     health = models.CharField(max_length=10, choices=Health, default=Health.OK, db_default=Health.OK)
     health_reason = models.CharField(max_length=300, blank=True, default="", db_default="")
-    # Since when it is tried again: what was sent before that and is refused says nothing of the account any more.
+    # The time of the repair: refusals of messages that were sent before it do not break the account again.
     mended_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True)
@@ -59,8 +60,8 @@ class ChannelAccount(models.Model):
         db_table = "channel_accounts"
         ordering = ["created_at"]
         constraints = [
-            # One address is one tenant's, whoever claims it; sandboxes are everybody's own. A number can have SMS and
-            # voice. Used by provider webhooks.
+            # One address belongs to one client; sandbox addresses are unique within a client only. A number can have
+            # SMS and voice. Used by provider webhooks.
             models.UniqueConstraint(
                 name="one_account_per_address",
                 fields=["provider", "address", "channel"],

@@ -1,8 +1,8 @@
-"""Conditions for the checks of tables that are written all the time.
+"""Short conditions for the check constraints of tables that are written often.
 
-PostgreSQL keeps a check as a parsed tree in text, and reads all of a table's checks from it again for every statement
-that writes to the table, whichever columns that touches. What a check costs is the length of that text; Django's `Q`
-makes it several times as long as it need be. With short ones an append to a session takes PostgreSQL a third less.
+PostgreSQL stores a check as a parsed tree in text, and parses all checks of a table again for every statement that
+writes to the table, whichever columns it writes. The cost of a check is the length of that text, and Django's `Q` makes
+it several times as long as necessary. With short checks an append to a conversation takes PostgreSQL a third less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db import models
 
 
 class Rule(models.Func):
-    """A condition in SQL, in which {0}, {1} … stand for the columns that are named after it."""
+    """A condition in SQL; {0}, {1} … stand for the columns that are named after it."""
 
     output_field = models.BooleanField()
 
@@ -23,25 +23,25 @@ class Rule(models.Func):
         self.condition = sql
 
     def as_sql(self, compiler: Any, connection: Any, **more: Any) -> tuple[str, list[Any]]:  # type: ignore[override]
-        """The condition with the columns, or what is to be tried in their stead, in their places."""
+        """Return the condition with the columns (or the values that are validated in their stead) filled in."""
         parts: list[str] = []
         values: list[Any] = []
-        for text, place, _, _ in Formatter().parse(self.condition):
+        for text, field, _, _ in Formatter().parse(self.condition):
             parts.append(text)
-            if place is not None:
-                column, given = compiler.compile(self.source_expressions[int(place)])
+            if field is not None:
+                column, given = compiler.compile(self.source_expressions[int(field)])
                 parts.append(column)
                 values += given
         return "".join(parts), values
 
 
 def one_of(column: str, words: Any) -> Rule:
-    """Whether a column of text holds one of the words."""
+    """Return the condition that a column of text is one of the words."""
     quoted = ",".join(f'"{word}"' for word in words)
     return Rule("{0} = ANY ('{{" + quoted + "}}'::text[])", column)
 
 
 def none_negative(*columns: str) -> Rule:
-    """Whether all of the numbers are zero or more."""
+    """Return the condition that all of the numbers are zero or more."""
     places = ", ".join(f"{{{number}}}" for number in range(len(columns)))
     return Rule(f"LEAST({places}) >= 0", *columns)

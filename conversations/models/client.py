@@ -1,4 +1,4 @@
-"""The tenant, who may speak for it, and who may look at it."""
+"""The clients (tenants), their API keys, and the staff who may see them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import Channel
-from memory.redaction import MOST_PATTERNS, problem_with
+from memory.redaction import MAX_PATTERNS, pattern_problem
 
 DEFAULT_GOAL = "Handle inbound enquiry"
 
@@ -23,35 +23,35 @@ sub_domain_validator = RegexValidator(
 )
 
 
-# Seconds: people write texts in bursts; a call or a page that somebody looks at waits for nothing.
+# Seconds. People write texts in bursts; calls and web pages get their reply at once.
 QUIET_WINDOWS = {channel.value: 0 if channel in (Channel.VOICE, Channel.WEB) else 1.5 for channel in Channel}
 LONGEST_QUIET_WINDOW = 60
 
 
 def default_quiet_windows() -> dict[str, float]:
-    """A new client's."""
+    """Return the quiet windows of a new client."""
     return dict(QUIET_WINDOWS)
 
 
 def validate_patterns(value: Any) -> None:
-    """Raises ValidationError for what cannot be a client's patterns of redaction."""
-    problem = problem_with(value) if isinstance(value, list) else "The patterns must be a list."
+    """Raise ValidationError if the value is no list of valid redaction patterns."""
+    problem = pattern_problem(value) if isinstance(value, list) else "The patterns must be a list."
     if problem:
         raise ValidationError(problem, code="unfit_patterns")
 
 
 class _AreTexts(models.Func):
-    """Whether a JSON value is a list of at most MOST_PATTERNS texts."""
+    """The condition that a JSON value is a list of at most MAX_PATTERNS texts."""
 
     template = (
         'jsonb_path_match(%(expressions)s, \'$.type() == "array" && '
-        f'$.size() <= {MOST_PATTERNS} && !exists($[*] ? (@.type() != "string"))\')'
+        f'$.size() <= {MAX_PATTERNS} && !exists($[*] ? (@.type() != "string"))\')'
     )
     output_field = models.BooleanField()
 
 
 class _AreSeconds(models.Func):
-    """Whether every value of a JSON object is a number from 0 to LONGEST_QUIET_WINDOW."""
+    """The condition that every value of a JSON object is a number from 0 to LONGEST_QUIET_WINDOW."""
 
     template = (
         'jsonb_path_match(%(expressions)s, \'$.type() == "object" && '
@@ -61,7 +61,7 @@ class _AreSeconds(models.Func):
 
 
 class Client(models.Model):
-    """A tenant: a business whose assistants talk to people. Its policies say how sessions age and who answers."""
+    """A tenant: a business whose assistants talk to people. Its policies set how conversations age and who answers."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=200)
@@ -76,7 +76,7 @@ class Client(models.Model):
         help_text="Whether the assistant also answers what agents record by the sync protocol.",
     )
     default_goal = models.TextField(default=DEFAULT_GOAL, db_default=DEFAULT_GOAL)
-    # Channel to seconds; no number: none.
+    # Seconds by channel; a channel without a number has no quiet window.
     quiet_windows = models.JSONField(default=default_quiet_windows, db_default=QUIET_WINDOWS)
     longest_wait = models.DurationField(default=timedelta(seconds=6), db_default=timedelta(seconds=6))
     hand_back_after = models.DurationField(default=timedelta(hours=2), db_default=timedelta(hours=2))
@@ -88,7 +88,7 @@ class Client(models.Model):
         db_default=False,
         help_text="Whether the assistant is told, with the first message of a session, of earlier ones about the same.",
     )
-    # What is removed from every text before it is kept or shown to a model: see memory/redaction.py.
+    # The redaction of every text before it is stored or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
     redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -113,7 +113,7 @@ class Client(models.Model):
                 condition=models.Q(hand_back_after__gt=timedelta(0)),
                 violation_error_message="A takeover must last some time.",
             ),
-            # Every webhook reads them as numbers.
+            # Every webhook reads the values as numbers.
             models.CheckConstraint(
                 name="client_quiet_windows_are_seconds", condition=models.Q(_AreSeconds("quiet_windows"))
             ),
@@ -126,12 +126,12 @@ class Client(models.Model):
         return self.name
 
     def quiet_window(self, channel: str) -> timedelta:
-        """How long after a message on the channel the assistant waits for another."""
+        """Return how long the assistant waits for another message after one on the channel."""
         return timedelta(seconds=self.quiet_windows.get(channel, 0))
 
 
 class ApiKey(models.Model):
-    """A key with which a program speaks for one client. Only its SHA-256 is kept: the key has 256 random bits."""
+    """A key for programs that act for one client. Only its SHA-256 is stored: the key has 256 random bits."""
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=100, default="key")
@@ -151,10 +151,10 @@ class ApiKey(models.Model):
 
 
 class Membership(models.Model):
-    """What a Django user may do for a client. Superusers see all."""
+    """A Django user's role for a client. Superusers see all clients."""
 
     class Role(models.TextChoices):
-        """Each may do what the one before may."""
+        """The roles; each includes the one before."""
 
         VIEWER = "viewer"
         AGENT = "agent"

@@ -1,4 +1,4 @@
-"""The person, and the addresses under which the person appears on channels."""
+"""The contacts (people), and their addresses on channels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from conversations.models.client import Client
 class Contact(models.Model):
     """A person as one client knows them.
 
-    `user_id` is the client's own id for them, or the channel's where the client never named one. `phone` is E.164;
-    until there is one, `is_guest` holds. `login` is who they are where they sign in: the copilot's users, never guests.
-    `opted_out` says on which channels they want nothing sent, since when, and who said so in which word: themselves,
-    their provider with its code, or staff with a reason: {"sms": {"since": "2026-…", "word": "stop", "by": "contact"}}.
+    `user_id` is the client's own id for them, or the channel's id if the client never named one. `phone` is E.164; a
+    contact is a guest until there is a phone. `login` is the Django user of a contact who signs in to the copilot, who
+    is never a guest. `opted_out` has the channels on which they want no messages, with the time, the word and its
+    author (the contact, the provider with its code, or staff with a reason):
+    {"sms": {"since": "2026-…", "word": "stop", "by": "contact"}}.
 
-    Where two contacts turned out to be one person, one of the rows stays as an alias: its `merged_into` is the person,
-    who is found by its user id and its id as well. An alias has nothing of its own.
+    If two contacts turn out to be one person, one row stays as an alias: its `merged_into` is the other contact, who is
+    found by the alias's id and user id too. An alias has no data of its own.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -41,7 +42,7 @@ class Contact(models.Model):
         db_index=False,
     )
     opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
-    # A legal hold: why nothing of this person may be deleted. Empty: none.
+    # A legal hold: the reason why nothing of this person may be deleted. Empty: no hold.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     merged_into = models.ForeignKey(
         "self",
@@ -53,8 +54,8 @@ class Contact(models.Model):
         db_constraint=False,
         db_index=False,
     )  # cascades in the database
-    # What staff made of the memory that a session (`known_in`, begun at `known_until`) began with. Later sessions begin
-    # with it, in the place of all that came before that session.
+    # The staff's correction of the opening memory of one conversation (`known_in`, which started at `known_until`).
+    # Later conversations open with this text, in place of everything from before that conversation.
     known = models.TextField("what staff say is known", blank=True, default="", db_default="", editable=False)
     known_until = models.DateTimeField(null=True, editable=False)
     known_in = models.UUIDField(null=True, editable=False)
@@ -67,7 +68,7 @@ class Contact(models.Model):
         constraints = [
             # Used by the webhook: one user id is one contact of its client.
             models.UniqueConstraint(name="one_contact_per_user_id", fields=["client", "user_id"]),
-            # Used by the copilot: who signs in is one contact of each of their clients.
+            # Used by the copilot: a login is one contact of each of its clients.
             models.UniqueConstraint(
                 name="one_contact_per_login", fields=["login", "client"], condition=models.Q(login__isnull=False)
             ),
@@ -92,7 +93,7 @@ class Contact(models.Model):
         indexes = [
             # Used by look-ups by phone: the webhook's first message from an unknown address, staff search.
             models.Index(name="contact_by_phone", fields=["client", "phone"], condition=models.Q(phone__isnull=False)),
-            # Used by staff search, which knows the beginning of a phone or user id and not always the client.
+            # Used by staff search, which has the beginning of a phone or user id, and not always a client.
             models.Index(
                 name="contact_by_start_of_phone",
                 fields=["phone"],
@@ -102,7 +103,7 @@ class Contact(models.Model):
             models.Index(name="contact_by_start_of_user_id", fields=["user_id"], opclasses=["varchar_pattern_ops"]),
             # Used by the export and the erasure of a person, and by merging.
             models.Index(name="contact_aliases", fields=["merged_into"], condition=models.Q(merged_into__isnull=False)),
-            # Used by the back office: who wants no messages.
+            # Used by the back office: the contacts who want no messages.
             models.Index(name="contacts_opted_out", fields=["client", "id"], condition=~models.Q(opted_out={})),
         ]
 
@@ -111,7 +112,7 @@ class Contact(models.Model):
 
 
 class ContactIdentity(models.Model):
-    """An address of a contact on a channel ("device" in the data-model seed): a reply goes to it as it stands."""
+    """An address of a contact on a channel ("device" in the data-model seed). Replies are sent to it unchanged."""
 
     contact = models.ForeignKey(
         Contact, on_delete=models.DO_NOTHING, related_name="identities", db_constraint=False

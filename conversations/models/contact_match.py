@@ -1,4 +1,4 @@
-"""Two contacts that are, it seems, one person."""
+"""Pairs of contacts that seem to be one person."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from conversations.models.contact import Contact
 
 
 class ContactMatch(models.Model):
-    """What says that two contacts of a client are one person, and what staff made of it.
+    """The evidence that two contacts of a client are one person, and the decision of staff.
 
-    open ──► merged      (services/people/merging.py)
-      └────► dismissed   they are two; they can still be merged
+    open ──► merged      (merging contacts)
+      └────► dismissed   they are two people; they can still be merged
 
-    A pair has one row, `first` before `second` by id; the first thing that says so is kept, others add nothing.
-    `message_id` is the sender's id of the message that brought it, over `channel`.
+    A pair has one row, `first` before `second` by id; only the first evidence is stored. `message_id` is the sender's
+    id of the message with the evidence, on `channel`.
     """
 
     class Evidence(models.TextChoices):
-        """What says so."""
+        """The kinds of evidence."""
 
         SAME_PHONE = "same_phone", "both have the same phone"
         SAME_MESSAGE = "same_message", "one message named an address of each"
         MOVED = "moved", "the channel said that the one's address became the other's"
 
     class State(models.TextChoices):
-        """See the drawing."""
+        """The states of the diagram above."""
 
         OPEN = "open"
         MERGED = "merged"
@@ -53,7 +53,9 @@ class ContactMatch(models.Model):
     decided_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+")
     decided_by_name = models.CharField(max_length=150, blank=True, default="", db_default="")
     decided_at = models.DateTimeField(null=True)
-    moved: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={})  # rows of which kind
+    moved: models.JSONField[Any, Any] = models.JSONField(
+        default=dict, db_default={}
+    )  # the number of moved rows by kind
 
     class Meta:
         db_table = "contact_matches"

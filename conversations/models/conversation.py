@@ -1,4 +1,4 @@
-"""One session: its state, what was said in it, and what it is to achieve."""
+"""The conversations, their chunks and their steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from conversations.models.contact import Contact, ContactIdentity
 
 
 class Status(models.TextChoices):
-    """Where a session is in its life; the first two are open."""
+    """The status of a conversation; the first two are open."""
 
     ACTIVE = "active"
     STALE = "stale"
@@ -33,7 +33,7 @@ OPEN = (Status.ACTIVE, Status.STALE)
 
 
 class EndedBy(models.TextChoices):
-    """Who ended a session."""
+    """The author of a conversation's end."""
 
     TIMEOUT = "timeout"
     USER = "user"
@@ -41,24 +41,24 @@ class EndedBy(models.TextChoices):
     STAFF = "staff"
 
 
-# At which a person of ours should look: see `waits_for_staff_since`. Two partial indexes: needs_staff and reply_owed.
+# Conversations that need staff: see `waits_for_staff_since`. Read by two partial indexes: needs_staff and reply_owed.
 WAITS_FOR_STAFF = models.Q(needs_staff_since__isnull=False) | models.Q(reply_owed=True, taken_over_at__isnull=False)
 
 
 class ConversationQuerySet(models.QuerySet["Conversation"]):
-    """The questions the domain asks of sessions."""
+    """Queries of conversations."""
 
     def of(self, client: Client | uuid.UUID) -> Self:
-        """Those of one client."""
+        """Return the conversations of one client."""
         return self.filter(client=client)
 
     def open(self) -> Self:
-        """Those that take messages."""
+        """Return the open conversations, which take messages."""
         return self.filter(status__in=OPEN)
 
 
 class Conversation(models.Model):
-    """One session of one contact on one channel.
+    """One conversation with one contact on one channel.
 
                      message                      staff, API, the user's own goodbye, the system
             ┌──────────────────┐          ┌──────────────────────────────────────────────┐
@@ -66,17 +66,17 @@ class Conversation(models.Model):
          active ──10 min──► stale ──24 h──┼──► expired ──┬─ guest ──► deleted          closed
             └──────────────── 24 h ───────┘              └─ else ──30 d──► archived ◄──30 d
 
-    `thread` is '' on text channels, the call's id on voice, the session's own on web. `last_position` is the position
-    of the newest chunk and `inbound_sequence` counts the person's messages: both grow with the row locked, so that
-    positions have no gaps and a reply can tell whether it was overtaken.
+    `thread` is '' on text channels, the call's id on voice, and the conversation's own id on web. `last_position` is
+    the position of the newest chunk and `inbound_sequence` counts the person's messages. Both grow while the row is
+    locked: so positions have no gaps, and a reply can detect that it was overtaken.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, db_default=RandomUUID(), editable=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="conversations", db_index=False)
-    # Restricts: a contact whose new session is being opened cannot vanish under it.
+    # RESTRICT: a contact cannot be deleted while a new conversation is being opened for it.
     contact = models.ForeignKey(Contact, on_delete=models.RESTRICT, related_name="conversations")
-    # The contact's, which goes with the contact, and that only after the session. No constraint: to check it, the end
-    # of each guest would read all sessions, or each session would pay for one more index.
+    # The contact's identity, which is deleted with the contact, and the contact only after the conversation. No
+    # constraint: to check it, each deletion of a guest would read all conversations, or need one more index.
     device = models.ForeignKey(
         ContactIdentity,
         on_delete=models.SET_NULL,
@@ -102,7 +102,7 @@ class Conversation(models.Model):
     topic = models.CharField(max_length=200, blank=True, default="", db_default="")
     current_goal = models.JSONField(null=True, blank=True)
     metadata = models.JSONField(blank=True, default=dict, db_default={})
-    # What it was opened with, by name, as text: for the prompt, and for a Retell agent's dynamic variables.
+    # Values given when it was opened, as text by name: for the prompt, and for a Retell agent's dynamic variables.
     variables = models.JSONField(blank=True, default=dict, db_default={})
     recalled_at = models.DateTimeField(
         null=True,
@@ -119,7 +119,7 @@ class Conversation(models.Model):
     ended_by = models.CharField(max_length=10, choices=EndedBy, blank=True, default="", db_default="")
     end_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
 
-    # Remembering: due from the end on, tried until done; guests are deleted instead.
+    # Remembering: due from the end on, and retried until it is done. Guests are deleted instead.
     remembered_at = models.DateTimeField(null=True, blank=True)
     remember_due_at = models.DateTimeField(null=True, blank=True)
     remember_attempts = models.SmallIntegerField(default=0, db_default=0)
@@ -132,10 +132,10 @@ class Conversation(models.Model):
         null=True, blank=True, help_text="What was said up to this position is not shown to assistants any more."
     )
 
-    # What is due: facts, not wake-ups. `reply_attempts` counts turns begun since the last reply, before they begin;
-    # `reply_crashes` those of them that went down with their process; `replies_failed` replies given up in a row.
-    # `burst_began_at`: the first message that is not answered, from which the longest wait is measured. While a person
-    # has the session, it is the person who owes the reply.
+    # The reply that is due: facts that a poll reads, not wake-ups. `reply_attempts` counts the turns since the last
+    # reply, before they begin; `reply_crashes` counts those that died with their process; `replies_failed` counts
+    # replies given up in a row. `burst_began_at` is the time of the first unanswered message, from which the longest
+    # wait is measured. After a takeover it is staff who owe the reply.
     reply_owed = models.BooleanField(default=False, db_default=False)
     reply_due_at = models.DateTimeField(null=True, blank=True)
     burst_began_at = models.DateTimeField(null=True, blank=True)
@@ -145,9 +145,9 @@ class Conversation(models.Model):
     drafts_overtaken = models.SmallIntegerField(default=0, db_default=0)
     fallback_sent = models.BooleanField(default=False, db_default=False)
 
-    # A person has it, or should look at it. Taken over by nobody: it waits for whoever takes it, and the assistant is
-    # silent already. `taken_over_name` says who has it, also where that is no user of ours. It goes back to the
-    # assistant at `taken_over_until`, unless whoever has it does something.
+    # The takeover by staff. A takeover without a user waits for staff, and the assistant is silent already.
+    # `taken_over_name` also names people who are no users of ours. The conversation goes back to the assistant at
+    # `taken_over_until`, unless the one who took it over acts.
     taken_over_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
     )
@@ -157,7 +157,7 @@ class Conversation(models.Model):
     handed_back_at = models.DateTimeField(null=True, blank=True)
     needs_staff_since = models.DateTimeField(null=True, blank=True)
     needs_staff_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
-    # A legal hold: why nothing of this session may be deleted. Empty: none.
+    # A legal hold: the reason why nothing of this conversation may be deleted. Empty: no hold.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     objects = ConversationQuerySet.as_manager()
@@ -165,7 +165,7 @@ class Conversation(models.Model):
     class Meta:
         db_table = "conversations"
         constraints = [
-            # Used by every webhook and by the sweep, which reads open sessions only.
+            # Used by every webhook, and by the sweep, which reads open conversations only.
             models.UniqueConstraint(
                 name="one_open_conversation",
                 fields=["contact", "channel", "thread"],
@@ -210,7 +210,7 @@ class Conversation(models.Model):
         indexes = [
             # Used by the dispatcher's poll. On a boolean, so that an append stays a heap-only update.
             models.Index(name="reply_owed", fields=["id"], condition=models.Q(reply_owed=True)),
-            # Used by GET /conversations: newest first, open ones without reading the closed.
+            # Used by GET /conversations: newest first, and the open ones without reading closed ones.
             models.Index(name="conversations_of_client", fields=["client", "-started_at", "-id"]),
             models.Index(
                 name="open_conversations_of_client",
@@ -236,7 +236,7 @@ class Conversation(models.Model):
                 fields=["ended_at"],
                 condition=models.Q(remembered_at__isnull=False, archived_at__isnull=True),
             ),
-            # Used by the sweep: the active ones that age, and whose takeover is over.
+            # Used by the sweep: active conversations that age, and takeovers that are over.
             models.Index(
                 name="active_that_age",
                 fields=["started_at"],
@@ -245,7 +245,7 @@ class Conversation(models.Model):
             models.Index(
                 name="taken_over", fields=["taken_over_until"], condition=models.Q(taken_over_until__isnull=False)
             ),
-            # Used by staff: who waits for a person, the longest waiting first.
+            # Used by staff: the conversations that wait for staff, longest first.
             models.Index(
                 name="needs_staff",
                 fields=["client", "needs_staff_since"],
@@ -258,30 +258,30 @@ class Conversation(models.Model):
 
     @property
     def rolling(self) -> Any:
-        """The RollingSummary; None where nothing was ever absorbed or asked for."""
+        """Return the RollingSummary; None if the conversation has none."""
         return getattr(self, "rolling_summary", None)
 
     @rolling.setter
     def rolling(self, state: Any) -> None:
-        """Set what was read of it beside the conversation."""
+        """Set the RollingSummary that was read together with the conversation."""
         relation: Any = self._meta.get_field("rolling_summary")
         relation.set_cached_value(self, state)
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes messages."""
+        """Return whether the conversation is open, so that it takes messages."""
         return self.status in OPEN
 
     @property
     def waits_for_staff_since(self) -> datetime | None:
-        """Since when a person of ours should look at it: it was asked for, or whoever has it owes an answer."""
+        """Return since when the conversation waits for staff (requested, or owed a reply after a takeover); or None."""
         if self.needs_staff_since or not (self.is_open and self.taken_over_at and self.reply_owed):
             return self.needs_staff_since
         return self.burst_began_at or self.reply_due_at
 
 
 class Role(models.TextChoices):
-    """Who a chunk speaks for."""
+    """The source of a chunk's text."""
 
     SYSTEM = "system"
     USER = "user"
@@ -294,10 +294,10 @@ SAID = (Role.USER, Role.AI, Role.VOICE)
 
 
 class Chunk(models.Model):
-    """One entry of a session, at a position of its own: 1, 2, 3… without gaps.
+    """One entry of a conversation, at its own position: 1, 2, 3… without gaps.
 
-    `dedupe_key` is set for what a provider may deliver again: 128 bits of a hash over where it came from and
-    `message_id`, unique over all chunks (services/arriving/inbound.py makes it).
+    `dedupe_key` is set for messages that a provider may deliver again: 128 bits of a hash of the message's source and
+    its `message_id`, unique over all chunks.
     """
 
     conversation = models.ForeignKey(
@@ -328,7 +328,7 @@ class Chunk(models.Model):
             models.CheckConstraint(name="chunk_position_from_one", condition=models.Q(position__gte=1)),
         ]
         indexes = [
-            # Used by the dashboard: what was said of late. Written in the order of time, so at its right end only.
+            # Used by the dashboard: recent messages. Rows come in the order of time: writes touch its right end only.
             models.Index(
                 name="said_of_late", fields=["created_at"], condition=models.Q(role__in=["user", "voice", "ai"])
             )
@@ -339,16 +339,16 @@ class Chunk(models.Model):
 
 
 class Step(models.Model):
-    """A mini-goal of a session.
+    """A step of a conversation: a small goal.
 
     pending ──► complete
        └──────► cancelled
 
-    Steps are in the order of `rank`, those of the same rank in the order in which they came.
+    Steps are ordered by `rank`, and within a rank by their creation.
     """
 
     class Status(models.TextChoices):
-        """Pending until done or given up; both of those are final."""
+        """The states of a step; complete and cancelled are final."""
 
         PENDING = "pending"
         COMPLETE = "complete"
@@ -360,7 +360,7 @@ class Step(models.Model):
     description = models.TextField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING, db_default=Status.PENDING)
     rank = models.PositiveIntegerField(default=0, db_default=0)
-    # The model may have taken it from what a person wrote: such words never reach the system role of a prompt.
+    # The model may have taken the words from a person's message: they never reach the system role of a prompt.
     by_assistant = models.BooleanField(default=False, db_default=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(db_default=Now(), editable=False)

@@ -1,4 +1,4 @@
-"""The ledger of sessions."""
+"""The ledger of conversations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from conversations.models.conversation import Conversation
 
 
 class ConversationEvent(models.Model):
-    """The ledger: one line for every transition, with its cause and who caused it."""
+    """One entry of the ledger: a transition of a conversation, its cause and its author."""
 
     class Actor(models.TextChoices):
-        """Who can cause a transition."""
+        """The authors of transitions."""
 
         CONTACT = "contact"
         ASSISTANT = "assistant"

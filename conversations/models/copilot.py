@@ -1,4 +1,4 @@
-"""What the copilot keeps beside its sessions: a reply while it is being written, and what its reader thought of it."""
+"""The copilot's own tables: the pieces of a reply that is being written, and users' feedback on replies."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from conversations.models.turn import Turn
 
 
 class Delta(models.Model):
-    """A piece of the reply that a streamed turn is writing: `start` counts the characters before it.
+    """A piece of the reply that a streamed turn is writing; `start` counts the characters before it.
 
-    The pieces are what a reader in any process reads along. They go when the turn ends: the chunk has the whole. Those
-    of an earlier attempt go when the next begins. `login_id` is the reader's, for the policy on the table.
+    Any process can read the pieces while the reply is written. They are deleted when the turn ends, when the chunk has
+    the whole text; those of an earlier attempt are deleted when the next begins. `login_id` is the reader's, for the
+    table's row-level security policy.
     """
 
     pk = models.CompositePrimaryKey("turn_id", "attempt", "start")
@@ -33,10 +34,10 @@ class Delta(models.Model):
 
 
 class Feedback(models.Model):
-    """What a signed-in user thought of a reply: thumbs, and a note if they like. The last word counts."""
+    """A signed-in user's feedback on a reply: a rating, and a note if they like. New feedback replaces the old."""
 
     class Rating(models.TextChoices):
-        """Thumbs."""
+        """Thumbs up or down."""
 
         UP = "up"
         DOWN = "down"

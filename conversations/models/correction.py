@@ -1,4 +1,4 @@
-"""What staff changed in a transcript, kept beside what was said."""
+"""The corrections and redactions of transcripts by staff."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from conversations.models.conversation import Chunk
 
 
 class Correction(models.Model):
-    """What a chunk should say instead, or that its text was removed.
+    """The corrected text of a chunk, or the redaction of the chunk.
 
-    The chunk keeps the original; of several corrections the newest counts. A redaction takes the text away for good,
-    from the chunk and from the corrections before it, and is the last word on it.
+    A corrected chunk keeps its original text; of several corrections the newest counts. A redaction removes the text
+    for good, from the chunk and from earlier corrections; nothing can follow it.
     """
 
     class Kind(models.TextChoices):
-        """Beside the original, or instead of it."""
+        """A correction stands beside the original text; a redaction replaces it."""
 
         CORRECTION = "correction"
         REDACTION = "redaction"
@@ -51,6 +51,6 @@ class Correction(models.Model):
 
 
 def corrected_text() -> Coalesce:
-    """A chunk's text as it should be read, to annotate chunks with: the newest correction, else what was said."""
+    """Return the expression of a chunk's current text, for annotations: the newest correction, else the original."""
     newest = Correction.objects.filter(chunk=models.OuterRef("pk"), kind=Correction.Kind.CORRECTION).order_by("-id")
     return Coalesce(models.Subquery(newest.values("text")[:1]), "content")

@@ -1,4 +1,4 @@
-"""A session's chat at an engine that keeps the conversation itself."""
+"""The chats at an engine that keeps chats itself (Retell), and their removal."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from conversations.models.erasure import Erasure
 
 
 class EngineChat(models.Model):
-    """One chat at Retell. A session has one at a time: `conversations.chat_id` names it.
+    """One chat at Retell. A conversation has one at a time: `conversations.chat_id` names it.
 
-    ongoing ──► ended      by its agent, by silence, by us at the end of the session
-       └──────► replaced   it refused to go on, and another took its place
+    ongoing ──► ended      by its agent, by silence, or by us at the end of the conversation
+       └──────► replaced   it took no more messages, and a new chat replaced it
 
-    `told` is the position up to which it certainly heard, in `turns` messages of the person. `asked` is set before each
-    message and cleared with its answer: where it is set, an answer was lost, and Retell is asked what became of it.
-    `due_at` says that something is to be done about its end: it is ended where the session is over, and the session is
-    closed where its agent ended it.
+    `told` is the position up to which the chat certainly has the conversation, in `turns` messages of the person.
+    `asked` is set before each message and cleared with its answer: if it is set, an answer was lost, and the chat is
+    read at Retell. `due_at` is set when the chat is to be ended (the conversation is over), or when the conversation is
+    to be closed (its agent ended the chat).
     """
 
     class Status(models.TextChoices):
-        """See the drawing."""
+        """The states of the diagram above."""
 
         ONGOING = "ongoing"
         ENDED = "ended"
@@ -62,10 +62,10 @@ class EngineChat(models.Model):
 
 
 class EngineChatRemoval(models.Model):
-    """A chat at Retell whose session is deleted here, and which is to be deleted there: tried until it is, and Retell
-    says that it does not know it.
+    """A chat at Retell that is to be deleted there, because its conversation was deleted here.
 
-    Then the row goes; that of an erasure is kept (`removed_at`) as long as the erasure keeps ids.
+    The deletion is retried until Retell answers that it does not know the chat. Then the row is deleted; the row of an
+    erasure stays (`removed_at`) as long as the erasure keeps ids.
     """
 
     chat_id = models.CharField(max_length=100, primary_key=True)

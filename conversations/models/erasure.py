@@ -1,4 +1,4 @@
-"""The erasure of a person: that it was asked for, how far it is, and the certificate. Nothing of what was erased."""
+"""The erasures of people: the request, the progress and the certificate, without any erased data."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from conversations.models.client import Client
 
 
 class Erasure(models.Model):
-    """One person's erasure.
+    """The erasure of one person.
 
-    begun (the rows are gone, in one transaction) ──► finished (stores and providers were asked, and have nothing
-                                                       left; the certificate is signed)
+    begun (the rows are deleted, in one transaction) ──► finished (stores and providers confirmed that they have nothing
+                                                          left; the certificate is signed)
 
-    `contact`, `sessions`, `vectors` (index, namespace, id) and the `chats` at Retell are ids of what is no more: they
-    are kept while global memory and chats are being cleared, and some time after, since a process may still have been
-    remembering; then only their hashes are left, in the certificate.
+    `contact`, `sessions`, `vectors` (index, namespace, id) and the `chats` at Retell are ids of deleted data. They are
+    stored while global memory and chats are being deleted, and some time after, since a process may have been
+    remembering at that moment; then only their hashes are left, in the certificate.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -47,7 +47,7 @@ class Erasure(models.Model):
             )
         ]
         indexes = [
-            # Used by the sweep: what is not over yet.
+            # Used by the sweep: erasures that still have ids.
             models.Index(name="erasures_to_go_on_with", fields=["begun_at"], condition=~models.Q(sessions=[])),
         ]
 

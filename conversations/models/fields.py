@@ -14,20 +14,20 @@ from django.db import models
 class EncryptedJSONField(models.TextField):  # type: ignore[type-arg]
     """A small JSON object that is a Fernet token at rest and an object in Python.
 
-    `CREDENTIALS_KEYS` names the keys: the first encrypts, all decrypt. What no key opens reads as an empty object, so
-    that a lost key breaks sending (visibly) and not every page that shows the row.
+    `CREDENTIALS_KEYS` has the keys: the first encrypts, all decrypt. A token that no key decrypts reads as an empty
+    object, so that a lost key breaks sending (visibly) and not every page that shows the row.
     """
 
     def from_db_value(self, value: str | None, *_: Any) -> dict[str, str]:
-        """Decrypt."""
+        """Return the decrypted object."""
         return _decrypt(value) if value else {}
 
     def to_python(self, value: Any) -> dict[str, str]:
-        """The object itself, or the object that a JSON text names."""
+        """Return the object, which may be given as JSON."""
         return value if isinstance(value, dict) else json.loads(value or "{}")
 
     def get_prep_value(self, value: Any) -> str:
-        """Encrypt."""
+        """Return the object as an encrypted token."""
         plain = json.dumps(self.to_python(value), sort_keys=True).encode()
         return _vault(tuple(settings.CREDENTIALS_KEYS)).encrypt(plain).decode()
 

@@ -1,4 +1,4 @@
-"""What a client was answered, for when it asks the same again."""
+"""The idempotency keys of clients' requests, with the answers to repeat."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from conversations.models.conversation import Conversation
 
 
 class IdempotencyKey(models.Model):
-    """A client's own name for one POST, and the answer that it got.
+    """A client's key of one POST, and its answer.
 
-    Written in the transaction that does what is asked, so that both are there or neither: `fingerprint` is the SHA-256
-    of method, path and body, `answer` the envelope as JSON. `conversation` is the session that the answer tells of: it
-    goes with it, and a redaction finds it.
+    The row is written in the transaction of the request, so that both are committed or neither. `fingerprint` is the
+    SHA-256 of method, path and body, and `answer` the envelope as JSON. `conversation` is the conversation in the
+    answer: the row is deleted with it, and a redaction finds the row by it.
     """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
@@ -24,13 +24,13 @@ class IdempotencyKey(models.Model):
     conversation = models.ForeignKey(
         Conversation, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
     )  # cascades in the database
-    # Used by the sweep, which trims.
+    # Used by the sweep, which deletes expired keys.
     expires_at = models.DateTimeField(db_index=True)
 
     class Meta:
         db_table = "idempotency_keys"
         constraints = [
-            # Used by every POST with a key. Of two at once the second waits here for what becomes of the first.
+            # Used by every POST with a key. Of two simultaneous requests the second waits here for the first.
             models.UniqueConstraint(name="one_answer_per_key", fields=["client", "key"]),
         ]
 

@@ -1,4 +1,4 @@
-"""What arrived and is no chunk: kept to be looked at and replayed, or as a trace of what was here once."""
+"""The inbound events that became no chunk, the refused webhooks, and the tombstones of deleted messages."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from conversations.models.client import Client
 
 
 class InboundEvent(models.Model):
-    """Something a webhook brought that did not become a chunk, with its reason and raw body.
+    """An event of a webhook that did not become a chunk, with the reason and the raw payload.
 
-    `reason`: `not_a_turn`, `unknown_type`, `unknown_account`, `malformed`, `echo`, `processing_failed`, `call_over` for
-    words that came after the end of their call, or `receipt_unmatched` for a receipt that is faster than our own commit
-    of the send. `address` is the account's as the payload names it, whether or not there is such an account. `raw` is
-    what the adapter's `replayed` takes: an item of its own, or all of a request where several of its events failed
-    alike.
-
-    The sweep replays what has a `retry_at`; `attempts` counts that before it begins. `settled_at`: what it brought is
-    where it belongs. `outcome` is what the last replay said.
+    reason      `not_a_turn`, `unknown_type`, `unknown_account`, `malformed`, `echo`, `processing_failed`, `call_over`
+                (the words came after the end of their call), or `receipt_unmatched` (the receipt came before we
+                committed the send)
+    address     the account's address in the payload, whether or not there is such an account
+    raw         the input of the adapter's `replayed`: one item, or a request whose events failed alike
+    retry_at    the time when the sweep replays the event
+    attempts    the number of replays, counted before each begins
+    settled_at  the time when the event was processed after all
+    outcome     the result of the last replay
     """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, null=True, related_name="inbound_events")
@@ -43,17 +44,17 @@ class InboundEvent(models.Model):
         db_table = "inbound_events"
         ordering = ["-id"]
         indexes = [
-            # Used by the list of events, narrowed down to a reason.
+            # Used by the list of events with one reason.
             models.Index(name="events_by_reason", fields=["reason", "-id"]),
-            # Used by trimming.
+            # Used by the deletion of old events.
             models.Index(name="events_by_age", fields=["received_at"]),
-            # Used by the sweep, and by the dashboard: what we failed to process.
+            # Used by the sweep and the dashboard: events that we failed to process.
             models.Index(
                 name="events_to_retry",
                 fields=["retry_at"],
                 condition=models.Q(reason="processing_failed", settled_at__isnull=True),
             ),
-            # Used when a send is settled: receipts that were here before it.
+            # Used when a send is committed: receipts that came before it.
             models.Index(
                 name="early_receipts",
                 fields=["channel_account", "message_id"],
@@ -66,9 +67,9 @@ class InboundEvent(models.Model):
 
 
 class RefusedWebhooks(models.Model):
-    """How many webhooks with a bad signature came on a day: counted, and nothing of them kept.
+    """The number of webhooks with a bad signature on one day; nothing of them is stored.
 
-    `channel_account` is the one that they named, without having signed for it; None where they named none of ours.
+    `channel_account` is the account in their payload, which the signature does not prove; None if it is none of ours.
     """
 
     channel = models.CharField(max_length=10)
@@ -95,7 +96,7 @@ class RefusedWebhooks(models.Model):
 
 
 class MessageTombstone(models.Model):
-    """The dedupe key of a message whose session was purged: a provider that delivers it again opens nothing."""
+    """The dedupe key of a message whose conversation was deleted: a repeated delivery opens no new conversation."""
 
     dedupe_key = models.UUIDField(primary_key=True)
     expires_at = models.DateTimeField(db_index=True)

@@ -1,4 +1,4 @@
-"""What is sent, and what became of it."""
+"""The outbound messages and their delivery."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Message(models.Model):
     queued ──► claimed ──► sending ──► sent ──► delivered ──► read
        ▲          │           ├──────► failed (with the provider's code)
        └──────────┴───────────┤
-     (lease over, back-off)   └──────► unknown ──► whatever a receipt says
+     (lease over, back-off)   └──────► unknown ──► the status of its next receipt
     queued, claimed ──► cancelled (takeover, close, opt-out, an earlier part failed)
 
-    `claimed` can be taken again when its lease is over. `sending` is written just before the bytes go: after a crash
-    or a lost answer the message is `unknown`, unless the provider takes our id as an idempotency key.
+    A `claimed` message can be claimed again when its lease is over. `sending` is written just before the request: after
+    a crash or a lost answer the message is `unknown`, unless the provider takes our id as an idempotency key.
     """
 
     class Status(models.TextChoices):
-        """See the drawing."""
+        """The states of the diagram above."""
 
         QUEUED = "queued"
         CLAIMED = "claimed"
@@ -54,10 +54,10 @@ class Message(models.Model):
     to_address = models.CharField(max_length=200)
     to_kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in AddressKind])
     text = models.TextField()
-    # Goes out although the session ended or went to a person: it was said with that, or staff sent it again.
+    # Sent even after an end or a takeover: it belongs to that end or takeover, or staff sent it again.
     unconditional = models.BooleanField(default=False, db_default=False)
-    reply_to = models.TextField(blank=True, default="", db_default="")  # the provider's id of the message it quotes
-    # "name language" of the template that goes in the place of the text, once that is decided.
+    reply_to = models.TextField(blank=True, default="", db_default="")  # the provider's id of the quoted message
+    # "name language" of the template that is sent instead of the text, once that is decided.
     template = models.CharField(max_length=540, blank=True, default="", db_default="")
 
     status = models.CharField(max_length=10, choices=Status, default=Status.QUEUED, db_default=Status.QUEUED)
@@ -66,7 +66,7 @@ class Message(models.Model):
     lease_until = models.DateTimeField(null=True)
     lease_token = models.UUIDField(null=True)
     provider_message_id = models.TextField(blank=True, default="", db_default="")
-    receipt_sequence = models.PositiveIntegerField(null=True)  # of the newest receipt, where the provider counts them
+    receipt_sequence = models.PositiveIntegerField(null=True)  # of the newest receipt, if the provider numbers them
     code = models.CharField(max_length=40, blank=True, default="", db_default="")
     reason = models.CharField(max_length=500, blank=True, default="", db_default="")
 
@@ -100,13 +100,13 @@ class Message(models.Model):
             ),
         ]
         indexes = [
-            # Used by the dispatcher's poll: the unsettled ones, oldest first within a conversation.
+            # Used by the dispatcher's poll: unsettled messages, oldest first within a conversation.
             models.Index(
                 name="messages_unsettled",
                 fields=["conversation", "chunk", "part"],
                 condition=models.Q(status__in=["queued", "claimed", "sending", "unknown"]),
             ),
-            # Used by the dashboard: what failed of late.
+            # Used by the dashboard: recent failures.
             models.Index(name="messages_failed", fields=["failed_at"], condition=models.Q(status="failed")),
         ]
 

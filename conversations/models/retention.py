@@ -1,4 +1,4 @@
-"""For how long what is kept, by client; and what each run of the deletion did."""
+"""The retention policies of clients, and the reports of what each run deleted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOR_EVER = 36_500  # days: a hundred years
 
 
 class RetentionRule(models.TextChoices):
-    """What is deleted once it is old enough, and from when its age counts."""
+    """The kinds of data with a retention period, and the start of their age."""
 
     GUESTS = "guests", "Expired sessions of guests, after their end"
     WEB = "web", "Open sessions on the web, after the last message"
@@ -30,13 +30,16 @@ BY_STATUS = (
     RetentionRule.SESSIONS,
     RetentionRule.TURNS,
     RetentionRule.RECEIPTS,
-)  # these may differ by how the session ended
+)  # rules whose days may differ by the status in which the conversation ended
 ENDED_STATUSES = ("closed", "expired", "archived")
 
 
 class RetentionPolicy(models.Model):
-    """How many days a client keeps what a rule is about. The narrowest that fits counts: one of the channel before one
-    of all channels, then one of the status. Where none fits, the rule's setting does."""
+    """The number of days that a client keeps the data of a rule.
+
+    The most specific policy counts: one for the channel before one for all channels, then one for the status. Without
+    a policy the rule's setting counts.
+    """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="retention_policies", db_index=False)
     rule = models.CharField(max_length=10, choices=RetentionRule)
@@ -49,7 +52,7 @@ class RetentionPolicy(models.Model):
         ordering = ["client", "rule", "channel", "status"]
         verbose_name_plural = "retention policies"
         constraints = [
-            # Used by every rule, for each row that it looks at.
+            # Used by every rule, for each row that it reads.
             models.UniqueConstraint(
                 name="one_retention_policy_a_place", fields=["client", "rule", "channel", "status"]
             ),
@@ -74,11 +77,11 @@ class RetentionPolicy(models.Model):
 
 
 class RetentionReport(models.Model):
-    """What one run deleted of one client (of no client's, where there is none).
+    """The data of one client (or of no client) that one run deleted.
 
-    `lines` says it rule by rule: {"rule", "deleted", "oldest", "held_back", "error"}. A run that found nothing to do
-    leaves a report without lines. `run` is the same for all reports of a run; `by` is the job or command, or the person
-    who asked for it.
+    `lines` has one object for each rule: {"rule", "deleted", "oldest", "held_back", "error"}. A run without anything to
+    delete leaves a report without lines. `run` is the same for all reports of a run; `by` is the job, the command or
+    the person who started it.
     """
 
     run = models.UUIDField(default=uuid.uuid4)

@@ -1,4 +1,4 @@
-"""What is noted of an open session so that it fits its prompt."""
+"""The progress of rolling summaries, which keep long conversations within their prompt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from conversations.models.conversation import Conversation
 
 
 class RollingSummary(models.Model):
-    """How far `conversations.summary` has absorbed what fell out of the prompt's window.
+    """The progress of `conversations.summary`, which covers the entries before the prompt's window.
 
-    up to date (due_at null) ──► due: entries up to `wanted` fell out ──► absorbed, batch by batch, up to `upto`
-              ▲                                                                      │
-              └──────────────────────────────────────────────────────────────────────┘
+    up to date (due_at null) ──► due: entries up to `wanted` left the window ──► covered, batch by batch, up to `upto`
+              ▲                                                                             │
+              └─────────────────────────────────────────────────────────────────────────────┘
 
-    `version` counts what was made of it, by the model, by staff and by starting over after a redaction. Whoever claims
-    a due row moves `due_at` into the future: that is the lease.
+    `version` counts the changes of the summary, by the model, by staff and by the restart after a redaction. A claim of
+    a due row moves `due_at` into the future: that is its lease.
     """
 
     conversation = models.OneToOneField(

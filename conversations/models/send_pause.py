@@ -1,4 +1,4 @@
-"""What was sent too fast, and is not sent to for a while."""
+"""The pauses of sending after a provider throttled us."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from conversations.models.channel_account import ChannelAccount
 
 
 class SendPause(models.Model):
-    """The provider throttles the account (`to_address` ''), or the account's messages to one address.
+    """A pause of an account (`to_address` ''), or of its messages to one address, because the provider throttles it.
 
-    `times` counts how often that happened in a row, for a provider that does not say how long to wait.
+    `times` counts the pauses in a row, for providers that do not say how long to wait.
     """
 
     channel_account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)

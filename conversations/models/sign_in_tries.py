@@ -1,4 +1,4 @@
-"""How often somebody tried to sign in."""
+"""The counts of attempts to sign in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from django.db import models
 
 
 class SignInTries(models.Model):
-    """Tries within one stretch of time, by whom: a keyed hash of a user name, of an address, or of both together.
+    """The attempts of one source until a time; `who` is a keyed hash of a user name, of an address, or of both.
 
-    Nobody can read from it who tried. Once `until` is over the row says nothing any more, and goes with the sweep.
+    The hash does not reveal the source. After `until` the row does not count any more, and the sweep deletes it.
     """
 
     who = models.BinaryField(primary_key=True, max_length=16)

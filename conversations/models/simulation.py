@@ -1,4 +1,4 @@
-"""What the channel simulator keeps: the HTTP between Convo and its provider ends, and how these are to misbehave."""
+"""The channel simulator's tables: the HTTP exchanges with its simulated providers, and the faults to inject."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from conversations.models.channel_account import ChannelAccount
 
 
 class SimulatedExchange(models.Model):
-    """One request and its answer, over the wire between a provider's simulated end and Convo. Secrets are masked.
+    """One HTTP request between a simulated provider and Convo, and its answer. Secrets are masked.
 
-    A webhook that the provider holds back has no `sent_at` yet; one that was posted again is a further row. `text` is
-    what a person said or was told, and `message_id` the provider's id of it, for webhooks, sends and receipts alike.
-    `details` holds what the simulator needs to go on: our message id, the receipt's status, a call's next turn.
+    A webhook that the provider holds back has no `sent_at` yet; a repeated webhook is a row of its own. `text` is the
+    text of the message, and `message_id` the provider's id of it, for webhooks, sends and receipts alike. `details` has
+    the simulator's own data: our message id, the receipt's status, a call's next turn.
     """
 
     class Kind(models.TextChoices):
-        """What the exchange was for. All but `send` and `question` are webhooks."""
+        """The purpose of the exchange. All but `send` and `question` are webhooks."""
 
         MESSAGE = "message"
         RECEIPT = "receipt"
@@ -55,7 +55,7 @@ class SimulatedExchange(models.Model):
         db_table = "simulated_exchanges"
         ordering = ["-id"]
         indexes = [
-            # Used by the page and by trimming: an account's newest first.
+            # Used by the page, and by the deletion of old exchanges: an account's newest first.
             models.Index(name="exchanges_of_account", fields=["account", "-id"])
         ]
 
@@ -64,17 +64,17 @@ class SimulatedExchange(models.Model):
 
     @property
     def is_webhook(self) -> bool:
-        """Whether the provider's end called Convo, and not the other way round."""
+        """Return whether the simulated provider called Convo, and not the other way round."""
         return self.kind not in (self.Kind.SEND, self.Kind.QUESTION)
 
     @property
     def is_held(self) -> bool:
-        """Whether it is yet to be posted."""
+        """Return whether the webhook is held back, still to be posted."""
         return self.is_webhook and self.sent_at is None
 
 
 class SimulatedFault(models.Model):
-    """How the provider's end is to answer one of the next sends, oldest first; it is deleted as it happens."""
+    """A fault in the simulated provider's answer to the next send. Faults are used oldest first, and deleted then."""
 
     account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+")
     misbehaviour = models.CharField(max_length=20)

@@ -1,4 +1,4 @@
-"""The audit trail: what staff did in the back office to what is set up there."""
+"""The audit log of changes that staff make in the back office."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from conversations.models.client import Client
 
 
 class StaffAction(models.Model):
-    """One thing that one of the staff did: written once, in the transaction of the deed, and never changed.
+    """One action of a member of staff: written once, in the action's own transaction, and never changed.
 
-    It outlives both: `user_name` stays when the user is gone, `object_name` when the row is. `changes` says what a form
-    changed, field to [before, after]; of a secret it says only that it was changed. What happens to sessions is in
-    their own ledger (ConversationEvent).
+    `user_name` stays when the user is deleted, and `object_name` when the row is. `changes` has the changed fields of a
+    form with [before, after]; of a secret, only that it was changed. Changes of conversations are in their own ledger
+    (ConversationEvent).
     """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, null=True, related_name="+", db_index=False)
@@ -33,7 +33,7 @@ class StaffAction(models.Model):
         db_table = "staff_actions"
         ordering = ["-id"]
         indexes = [
-            # Used by the trail's page: a client's newest first.
+            # Used by the audit log's page: a client's newest first.
             models.Index(name="staff_actions_of_client", fields=["client", "-id"]),
             # Used by a row's history.
             models.Index(name="staff_actions_on_object", fields=["object_type", "object_id", "-id"]),

@@ -1,4 +1,4 @@
-"""One attempt at a reply."""
+"""The turns: attempts at a reply."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from conversations.models.conversation import Chunk, Conversation
 
 
 class Turn(models.Model):
-    """What was put into the prompt, what it cost, and how it ended.
+    """One attempt at a reply: the snapshot of its prompt, its cost and its outcome.
 
     running ──► committed   the reply is a chunk
-       ├──────► overtaken   the person wrote again meanwhile; the draft is kept here and nowhere else
-       ├──────► dropped     the session ended or a person took it meanwhile, or it was not said for its low confidence
-       ├──────► failed      the engine failed; tried again later, or the fallback was said
+       ├──────► overtaken   the person wrote again meanwhile; the draft is stored here only
+       ├──────► dropped     the conversation ended or was taken over meanwhile, or the confidence was too low
+       ├──────► failed      the engine failed; retried later, or the fallback was said
        └──────► abandoned   its dispatcher died: the lease ran out
 
-    At most one turn of a conversation runs, by constraint. Its lease is renewed while it runs; whoever finds it over
-    may begin another.
+    At most one turn of a conversation runs, by constraint. Its lease is renewed while it runs; after the lease another
+    turn may begin.
 
-    A `streamed` turn is begun by the copilot's door and belongs to nobody at first: its lease is over. Whoever finds it
-    so writes it, as a further attempt of the same turn, so that whoever reads along keeps their place.
+    A `streamed` turn is created by the copilot's endpoint without an owner: its lease is over from the start. The
+    writer that finds it writes it, as a further attempt of the same turn, so that readers keep their position.
     """
 
     class Status(models.TextChoices):
-        """See the drawing."""
+        """The states of the diagram above."""
 
         RUNNING = "running"
         COMMITTED = "committed"
@@ -62,9 +62,11 @@ class Turn(models.Model):
     )
     first_token_ms = models.PositiveIntegerField(null=True, help_text="Null: the reply came as a whole.")
     last_token_ms = models.PositiveIntegerField(null=True)
-    confidence = models.FloatField(null=True)  # 0 to 1, where the engine was asked for it
+    confidence = models.FloatField(null=True)  # 0 to 1, if it was requested
     tool_calls = models.JSONField(null=True)  # [{"name", "arguments", "answer"}], in their order
-    rule = models.CharField(max_length=20, blank=True, default="", db_default="")  # met by the words it answers
+    rule = models.CharField(
+        max_length=20, blank=True, default="", db_default=""
+    )  # the rule that the answered message matched
     code = models.CharField(max_length=40, blank=True, default="")
     reason = models.CharField(max_length=500, blank=True, default="")
 
@@ -87,7 +89,7 @@ class Turn(models.Model):
                 fields=["lease_until"],
                 condition=models.Q(status="running", streamed=True),
             ),
-            # Used by the dashboard: what failed of late.
+            # Used by the dashboard: recent failures.
             models.Index(name="turns_failed", fields=["ended_at"], condition=models.Q(status="failed")),
         ]
 

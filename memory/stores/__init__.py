@@ -1,1 +1,1 @@
-"""Where ended sessions are remembered, behind one contract."""
+"""The stores of ended conversations, behind one contract."""

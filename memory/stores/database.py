@@ -1,4 +1,4 @@
-"""Memory in PostgreSQL: every session's summary and transcript, found by their words."""
+"""Memory in PostgreSQL: every conversation's summary and transcript, found by their words."""
 
 from __future__ import annotations
 
@@ -19,37 +19,38 @@ from django.utils import timezone
 from memory import words
 from memory.languages import KNOWN, configuration
 from memory.models import Memory
-from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
+from memory.records import NO_FILTERS, ConversationRecord, Filters, StoreHit
 
-RANKED = 300  # of the sessions that fit, the newest so many are ranked: ranking reads their whole document
+RANKED = 300  # the newest matches, which are ranked: ranking reads their whole document
 
-LOOKED_AT = 50  # sessions of a contact that are compared with what they say
-SHORT = 3  # letters: shorter words of plain ASCII say nothing of what a text is about
-LEAST_SHARE = 0.3  # of the words of a text that a session must say too
+COMPARED = 50  # newest conversations of a contact, which are compared with a text
+SHORT = 3  # letters: ASCII words of this length or less say nothing of a text's subject
+LEAST_SHARE = 0.3  # of a text's words that a conversation must contain to be similar
 
-_WRITTEN = [
+_WRITTEN_FIELDS = [
     *("client_id", "contact_id", "channel", "language", "summary", "summary_kind", "transcript", "document"),
     *("started_at", "ended_at", "remembered_at"),
 ]
 
-# What every store is told of a session: a change of it is a change of what is remembered.
-_TOLD = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
+# The fields that every store has: after a change of one of them the conversation is to be remembered again.
+_STORE_FIELDS = ["client_id", "contact_id", "channel", "summary", "transcript", "ended_at"]
 
-# Of a common word there are more sessions than anybody reads: the newest are searched first, and where they hold too
-# few, as far back as should do at that pace, or all there are. A document says in which period of each length its
-# session ended. Few long periods are asked for rather than many short ones: of what is asked for, the index goes along
-# whatever is rarest, and along all of the periods where each of them is rarer than any word.
+# A common word has more matches than anybody reads. The newest conversations are searched first; if they have too few
+# matches, the search goes back as far as should be enough at that rate, or to the beginning. A document contains marker
+# words for the period of each length in which its conversation ended. A search names few long periods rather than many
+# short ones: the index reads the rarest words of a query, and reads all periods if each is rarer than any word.
 _PERIODS = (1, 4, 16, 64)  # days
-_FURTHEST = 256  # days, before all there are
+_FURTHEST = 256  # days; after that, all conversations are searched
 _MARGIN = 1.5
 _DAY = timedelta(days=1).total_seconds()
 
-# The planner does not know what unpacking a document and looking into it costs, and so takes reading every row for
-# cheap where a word is common. The newest must be read by the index of words, which needs no document: no other index
-# may fit (hence no client here, whom `fitting` names too, unless a contact is asked for, who has few), and no scan of
-# the table may seem cheaper. What the index finds must fit into memory, or each document is looked into.
+# The planner does not know the cost of decompressing and checking a document, and so finds it cheap to read every row
+# when a word is common. The newest must be read by the index of words, which needs no document. Therefore no other
+# index may apply (hence no condition on the client, which `fitting` contains anyway; only a search within a contact,
+# who has few rows, has one), and no scan of the table may seem cheaper. The index's result must fit into work_mem, or
+# PostgreSQL checks every document again.
 _BY_INDEX_ALONE = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'"
-# Ranks nothing where there are fewer than enough: then more days are searched.
+# Ranks nothing if there are fewer matches than `enough`: then more days are searched.
 _NEWEST = """
     WITH newest AS MATERIALIZED (
         SELECT conversation_id, ended_at, document FROM (
@@ -72,44 +73,44 @@ _NARROWED = {
 
 
 class DatabaseStore:
-    """The table `memories`, which every other store leans on: it is where the text is."""
+    """The table `memories`, which has the texts; every other store depends on it."""
 
     name = "database"
 
-    def remember(self, record: SessionRecord) -> None:
-        """The row says what `record` says; a record without a summary keeps the one that is there.
+    def remember(self, record: ConversationRecord) -> None:
+        """Write the record to its row; a record without a summary keeps the row's summary.
 
-        What changed is not remembered any more (`remembered_at`), until every store has it.
+        A change clears `remembered_at`, until every store has the change.
         """
         try:
             self._write(record)
-        except IntegrityError:  # somebody else inserted the same session since we looked: now it is there
+        except IntegrityError:  # another process inserted the same conversation since we looked: now it can be updated
             self._write(record)
 
     @transaction.atomic
-    def _write(self, record: SessionRecord) -> None:
+    def _write(self, record: ConversationRecord) -> None:
         kept = Memory.objects.plain().select_for_update().filter(pk=record.conversation_id).first()
         row = _row(record, kept)
         if kept is None:
             row.save(force_insert=True)
         else:
-            row.save(force_update=True, update_fields=_WRITTEN)
+            row.save(force_update=True, update_fields=_WRITTEN_FIELDS)
 
     @transaction.atomic
-    def index_anew(self, conversation_id: UUID) -> None:
-        """The row, if it is there, is found by its words as they are cut today; what it says stays."""
+    def reindex(self, conversation_id: UUID) -> None:
+        """Index the row again, if it exists, with the current rules for words; its texts stay the same."""
         kept = Memory.objects.plain().select_for_update().filter(pk=conversation_id).first()
         if kept:
             _row(kept.as_record(), kept).save(force_update=True, update_fields=["language", "document"])
 
     def forget(self, conversation_id: UUID) -> None:
-        """The row is gone."""
+        """Delete the row."""
         Memory.objects.filter(pk=conversation_id).delete()
 
-    def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
-        """By full text: sessions that hold every word asked for, in any form their language gives it."""
-        question = words.parse(query)
-        if not question.wanted:
+    def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[StoreHit]:
+        """Return the conversations that contain every word of the query, in any form of their own language."""
+        parsed = words.parse_query(query)
+        if not parsed.wanted:
             return []
         chosen = {name: value for name in _NARROWED if (value := getattr(filters, name))}
         ranked = max(limit, RANKED)
@@ -117,16 +118,16 @@ class DatabaseStore:
         until = filters.ended_before or timezone.now()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_BY_INDEX_ALONE)
-            languages = _languages_of(cursor, client_id, question)
+            languages = _languages_of(cursor, client_id, parsed)
             days: int | None = 1
             while languages:
-                asked, values = _question(client_id, question, languages, _newest(until, days))
+                asked, values = _query_sql(client_id, parsed, languages, _newest(until, days))
                 statement = _NEWEST.format(**asked, narrowed=narrowed, ranked=ranked)
                 enough = {"limit": limit, "enough": ranked if days else 0}
                 cursor.execute(statement, {"client": client_id, **chosen, **values, **enough})
                 best = cursor.fetchall()
                 if not days or best[0][0] == ranked:
-                    return [Hit(conversation_id, score) for _, conversation_id, score in best if conversation_id]
+                    return [StoreHit(conversation_id, score) for _, conversation_id, score in best if conversation_id]
                 days = _days_that_hold(ranked, days, best[0][0])
         return []
 
@@ -135,7 +136,7 @@ _OF_CONTACT = """
     WITH theirs AS (
         SELECT conversation_id, language, document, ended_at FROM memories
         WHERE client_id = %(client)s AND contact_id = %(contact)s AND started_at >= %(since)s
-        ORDER BY ended_at DESC LIMIT {looked_at}),
+        ORDER BY ended_at DESC LIMIT {compared}),
     asked AS (
         SELECT language, array_agg(lexeme) AS lexemes
         FROM (SELECT DISTINCT language FROM theirs) AS spoken,
@@ -149,53 +150,62 @@ _OF_CONTACT = """
     ORDER BY share DESC, ended_at DESC, conversation_id"""
 
 
-def about(client_id: UUID, contact_id: UUID, text: str, limit: int, since: datetime) -> list[Hit]:
-    """The contact's sessions, begun at `since` or later, that say at least LEAST_SHARE of the words of `text`, best
-    first. The score is that share. It reads the contact's newest sessions alone, however much there is of others."""
-    statement = _OF_CONTACT.format(looked_at=LOOKED_AT, short=SHORT)
+def find_similar(client_id: UUID, contact_id: UUID, text: str, limit: int, since: datetime) -> list[StoreHit]:
+    """Return the contact's conversations that contain at least LEAST_SHARE of the words of `text`, best first.
+
+    The score is that share. Only the contact's COMPARED newest conversations that started at `since` or later are read.
+    """
+    statement = _OF_CONTACT.format(compared=COMPARED, short=SHORT)
     values: dict[str, Any] = {"client": client_id, "contact": contact_id, "since": since}
     with connection.cursor() as cursor:
         cursor.execute(statement, {**values, "words": words.indexable([text])})
-        found = [Hit(conversation_id, share) for conversation_id, share in cursor.fetchall() if share >= LEAST_SHARE]
+        found = [
+            StoreHit(conversation_id, share) for conversation_id, share in cursor.fetchall() if share >= LEAST_SHARE
+        ]
     return found[:limit]
 
 
-def lexemes_asked_for(language: str, question: words.Query, among: Iterable[str]) -> dict[str, str]:
-    """Those of the words `among` that are wanted, in whatever form `language` gives them, each with its lexeme."""
-    wanted = " ".join(word for term in question.wanted for word in term)
+def matching_lexemes(language: str, query: words.WordQuery, candidates: Iterable[str]) -> dict[str, str]:
+    """Return the candidates that are a form of a wanted word in `language`, each with its lexeme."""
+    wanted = " ".join(word for term in query.wanted for word in term)
     with connection.cursor() as cursor:
         cursor.execute(
             "WITH wanted AS MATERIALIZED (SELECT tsvector_to_array(to_tsvector(%s::regconfig, %s)) AS lexemes)"
             " SELECT word, lexeme FROM wanted, unnest(%s::text[]) AS word,"
             " unnest(tsvector_to_array(to_tsvector(%s::regconfig, word))) AS lexeme WHERE lexeme = ANY (lexemes)",
-            [language, wanted, list(among), language],
+            [language, wanted, list(candidates), language],
         )
         return dict(cursor.fetchall())
 
 
 # --- searching -------------------------------------------------------------------------------------------------------
-def _languages_of(cursor: Any, client_id: UUID, question: words.Query) -> dict[str, list[int]]:
-    """The configurations that the client's sessions are indexed with (one look into an index for each there is), and
-    by what the words that are asked for in a row are found in the index there."""
+def _languages_of(cursor: Any, client_id: UUID, query: words.WordQuery) -> dict[str, list[int]]:
+    """Return the configurations of the client's conversations, each with the pairs of words of the query's phrases.
+
+    Reads an index once for each configuration that exists.
+    """
     cursor.execute(
         "SELECT name, ARRAY(SELECT unnest(pairs_of_words(to_tsvector(name::regconfig, term)))"
         " FROM unnest(%s::text[]) AS term) FROM unnest(%s::text[]) AS name"
         " WHERE EXISTS (SELECT FROM memories WHERE client_id = %s AND language = name)",
-        [[" ".join(term) for term in question.wanted], list(KNOWN), client_id],
+        [[" ".join(term) for term in query.wanted], list(KNOWN), client_id],
     )
     return dict(cursor.fetchall())
 
 
-def _question(
-    client_id: UUID, question: words.Query, languages: dict[str, list[int]], periods: Sequence[str]
+def _query_sql(
+    client_id: UUID, query: words.WordQuery, languages: dict[str, list[int]], periods: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """SQL of the question, and its values: what is `fitting` by the index of words alone, within the client and those
-    periods; what else has to be so where it asks for words `in_a_row`; and what was `asked` bare.
+    """Return the query's SQL conditions, by name, and their values.
 
-    Each language is asked for in its own forms, and only in documents of that language: else -orders would not exclude
-    a document whose language keeps "orders" as "order".
+    fitting     a condition for the index of words: the words of the query, the client and the periods
+    in_a_row    the further condition of a query with phrases
+    asked       the query alone, for the rank
+
+    Each language is searched in its own forms, and only in documents of that language: otherwise -orders would not
+    exclude a document whose language keeps "orders" as "order".
     """
-    values: dict[str, Any] = {"asked": question.websearch, "words": question.words_alone}
+    values: dict[str, Any] = {"asked": query.websearch, "words": query.websearch_without_phrases}
     fitting, asked, in_a_row = [], [], []
     for number, (name, pairs) in enumerate(languages.items()):
         scopes = [_scope(client_id, name, period) for period in periods]
@@ -206,19 +216,21 @@ def _question(
         fitting.append(f"document @@ (%(scope{number})s::tsquery && {forms.format('words')}){by_pairs}")
         asked.append(forms.format("asked"))
         in_a_row.append(f"(%(whose{number})s::tsquery && {forms.format('asked')})")
-    rows = f"WHERE document @@ ({' || '.join(in_a_row)})" if question.in_a_row else ""
+    rows = f"WHERE document @@ ({' || '.join(in_a_row)})" if query.has_phrases else ""
     return {"fitting": " OR ".join(fitting), "asked": f"({' || '.join(asked)})", "in_a_row": rows}, values
 
 
 def _days_that_hold(wanted: int, searched: int, found: int) -> int | None:
-    """How many days should hold so many sessions, if those that were searched hold so few; None if that is too many to
-    tell them from all."""
+    """Return how many days should have `wanted` matches, if the `searched` days have `found`.
+
+    Returns None if that is more than _FURTHEST: then all conversations are searched.
+    """
     days = math.ceil(_MARGIN * searched * wanted / found) if found else _FURTHEST + 1
     return days if days <= _FURTHEST else None
 
 
 def _newest(until: datetime, days: int | None) -> list[str]:
-    """What says of a document that its session ended in the last so many days, or shortly before; whenever, if None."""
+    """Return the periods that cover the last `days` before `until`, or a little more; [""] for any time, if None."""
     if days is None:
         return [""]
     length = max(period for period in _PERIODS if period <= days)
@@ -226,24 +238,28 @@ def _newest(until: datetime, days: int | None) -> list[str]:
 
 
 def _scope(client_id: UUID, language: str, period: str = "") -> str:
-    """A word of the document that says whose it is and in which language it is indexed; with `period`, also when its
-    session ended. No text can hold it: it has an @. With it the index itself finds a client's sessions, however many
-    other clients say the same words."""
+    """Return a marker word for the client and the language of a document, and with `period` for when it ended.
+
+    No text can contain it: it has an @. With it the index itself finds a client's conversations, however many other
+    clients use the same words.
+    """
     return f"@{client_id.hex}:{language}{period}"
 
 
 def _period(at: datetime, days: int) -> str:
-    """The period of so many days, counted since 1970 began."""
+    """Return the name of the period of so many days that contains `at`, counted from 1970."""
     return f":{days}d{int(at.timestamp() // (days * _DAY))}"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-def _row(record: SessionRecord, kept: Memory | None) -> Memory:
+def _row(record: ConversationRecord, kept: Memory | None) -> Memory:
     if not record.summary:
         summary, kind = (kept.summary, kept.summary_kind) if kept else ("", "")
         record = replace(record, summary=summary, summary_kind=kind)
     transcript = [entry.as_json() for entry in record.entries]
-    language = configuration(record.language, "\n".join(entry.content for entry in record.said if entry.is_person))
+    language = configuration(
+        record.language, "\n".join(entry.content for entry in record.spoken_entries if entry.is_from_person)
+    )
     row = Memory(
         conversation_id=record.conversation_id,
         client_id=record.client_id,
@@ -257,26 +273,26 @@ def _row(record: SessionRecord, kept: Memory | None) -> Memory:
         started_at=record.started_at,
         ended_at=record.ended_at,
     )
-    if kept and all(getattr(kept, name) == getattr(row, name) for name in _TOLD):
+    if kept and all(getattr(kept, name) == getattr(row, name) for name in _STORE_FIELDS):
         row.remembered_at = kept.remembered_at
     return row
 
 
 class _Scope(SearchVectorCombinable, Func):
-    """A document of nothing but the words that say whose it is."""
+    """A document of nothing but marker words."""
 
     function = "array_to_tsvector"
     config = None
     output_field = SearchVectorField()
 
 
-def _document(record: SessionRecord, language: str) -> Combinable:
-    """The words by which the session is found. What the summary says weighs most, then what the person said."""
-    person = [entry.content for entry in record.said if entry.is_person]
-    others = [entry.content for entry in record.said if not entry.is_person]
+def _document(record: ConversationRecord, language: str) -> Combinable:
+    """Return the document of a conversation. The summary's words weigh most, then the person's."""
+    person = [entry.content for entry in record.spoken_entries if entry.is_from_person]
+    others = [entry.content for entry in record.spoken_entries if not entry.is_from_person]
     periods = ["", *(_period(record.ended_at, days) for days in _PERIODS)]
     scopes = [_scope(record.client_id, language, period) for period in periods]
     document: Combinable = _Scope(Value(scopes, output_field=ArrayField(TextField())))
-    for weight, texts in (("A", [record.telling_summary]), ("B", person), ("C", others)):
+    for weight, texts in (("A", [record.searchable_summary]), ("B", person), ("C", others)):
         document += SearchVector(Value(words.indexable(texts)), config=language, weight=weight)
     return document

@@ -1,19 +1,22 @@
-"""A session cut into the pieces that are searched by meaning. Pure functions."""
+"""Cuts a conversation into the passages that are searched by meaning. Pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from memory.records import SessionRecord
+from memory.records import ConversationRecord
 
-LONGEST = 1_200  # characters: some 300 tokens, which even small embedding models take in whole
+LONGEST = 1_200  # characters: some 300 tokens, which even small embedding models take as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A piece of a session's text. `part` 0 is the summary (at no position); the others are entries, or a piece of a
-    long one, from position `first` to `last`."""
+    """A passage of a conversation.
+
+    part          0 for the summary; 1, 2, … for whole entries, or a piece of a long one
+    first, last   the positions of its first and last entry; 0 for the summary
+    """
 
     part: int
     first: int
@@ -21,21 +24,21 @@ class Passage:
     text: str
 
 
-def passages(record: SessionRecord) -> list[Passage]:
-    """The summary (unless it is an extract), then what was said, in passages of at most LONGEST characters.
+def passages(record: ConversationRecord) -> list[Passage]:
+    """Return the summary (unless it is an extract), then the entries, in passages of at most LONGEST characters.
 
-    None where nothing was said.
+    The list is empty if nothing was said.
     """
-    if not record.said:
+    if not record.spoken_entries:
         return []
-    summary = [Passage(0, 0, 0, record.telling_summary[:LONGEST])] if record.telling_summary else []
+    summary = [Passage(0, 0, 0, record.searchable_summary[:LONGEST])] if record.searchable_summary else []
     return summary + [Passage(part, *piece) for part, piece in enumerate(_pieces(record), start=1)]
 
 
-def _pieces(record: SessionRecord) -> Iterator[tuple[int, int, str]]:
-    """(first position, last position, text): as many whole entries as fit, or a piece of one that is too long."""
+def _pieces(record: ConversationRecord) -> Iterator[tuple[int, int, str]]:
+    """Yield (first position, last position, text): as many whole entries as fit, or a piece of one that is too long."""
     first, last, lines, size = 0, 0, list[str](), 0
-    for entry in record.said:
+    for entry in record.spoken_entries:
         text = entry.content.strip()
         if lines and size + len(text) > LONGEST:
             yield first, last, "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Memory at Pinecone: sessions found by meaning, in passages whose vectors OpenAI's model makes.
+"""Memory at Pinecone: conversations found by meaning, in passages whose vectors OpenAI's model makes.
 
-Pinecone holds vectors and what a search is narrowed by (ids, channel, time), never text. Every vector id is in our own
+Pinecone has vectors and the metadata for filters (ids, channel, time), never text. Every vector id is in our own
 ledger (`memory_vectors`) before the vector is sent, and vectors are deleted by those ids: Pinecone has no delete by
 prefix, and some index types refuse one by filter. A client's vectors are in a namespace of its own.
 
-`pinecone` is imported inside the functions: it takes a third of a second and 25 MB that the web process never needs.
+`pinecone` is imported inside functions: it takes a third of a second and 25 MB that the web process never needs.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from django.utils import timezone
 from memory import llm, words
 from memory.llm import LLMError
 from memory.models import Memory, MemoryVector
-from memory.records import NO_FILTERS, Filters, Hit, SessionRecord
-from memory.stores.at_pinecone import call
+from memory.records import NO_FILTERS, ConversationRecord, Filters, StoreHit
 from memory.stores.contract import StoreError
 from memory.stores.passages import Passage, passages
+from memory.stores.pinecone_client import call
 
 if TYPE_CHECKING:
     from pinecone.async_client.async_index import AsyncIndex
@@ -37,90 +37,98 @@ if TYPE_CHECKING:
 BATCH = 40  # passages embedded in one call: some 12,000 tokens of the 300,000 that OpenAI takes
 REQUEST_BYTES = 1_800_000  # of vectors in one upsert: Pinecone takes 2 MB and 1,000 vectors
 NUMBER_BYTES = 24  # of a vector's number in JSON, at most
-DELETED = 1_000  # ids in one delete: Pinecone takes no more
-PARTS = 5  # vectors asked for, for each session that is wanted: several passages of one session may fit
-MOST = 500  # vectors asked for at all
-STILL_UNDER_WAY = timedelta(seconds=60)  # after its deadline a request that we gave up may still arrive, not later
+DELETE_BATCH = 1_000  # ids in one delete: Pinecone takes no more
+VECTORS_PER_HIT = 5  # vectors queried for each wanted conversation: several of its passages may match
+MAX_VECTORS = 500  # in one query
+LATE_ARRIVAL = timedelta(seconds=60)  # after its deadline a request that we gave up may still arrive, but not later
 
 
 def is_configured() -> bool:
-    """Whether there is an index, and a model that makes vectors."""
+    """Return whether an index and a model for embeddings are configured."""
     return bool(settings.PINECONE_API_KEY and settings.PINECONE_HOST and llm.is_configured())
 
 
 class PineconeStore:
-    """An index at Pinecone, whose address is `PINECONE_HOST`. Only sessions that are in `memories` are written."""
+    """The index at `PINECONE_HOST`. Only conversations that are in the table `memories` are written."""
 
     name = "pinecone"
 
-    def remember(self, record: SessionRecord) -> None:
-        """Every passage of the session has its vector, and no other vector of it is left. What is there already is
-        neither embedded nor sent again."""
+    def remember(self, record: ConversationRecord) -> None:
+        """Store a vector for each passage of the conversation, and delete its other vectors.
+
+        Vectors that are stored already are neither embedded nor sent again.
+        """
         _must_be_configured()
         wanted = {_vector_id(record, passage): (passage, _digest(record, passage)) for passage in passages(record)}
-        noted = {row.vector_id: row for row in MemoryVector.objects.of_conversation(record.conversation_id)}
-        _delete([row for row in noted.values() if row.vector_id not in wanted or row.host != settings.PINECONE_HOST])
+        known = {row.vector_id: row for row in MemoryVector.objects.of_conversation(record.conversation_id)}
+        _delete([row for row in known.values() if row.vector_id not in wanted or row.host != settings.PINECONE_HOST])
         missing = [
             passage
             for vector_id, (passage, digest) in wanted.items()
-            if not ((row := noted.get(vector_id)) and _is_there(row, digest))
+            if not ((row := known.get(vector_id)) and _is_stored(row, digest))
         ]
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
-            vectors = _embedded([passage.text for passage in batch])
+            vectors = _embeddings([passage.text for passage in batch])
             size = max(REQUEST_BYTES // (len(vectors[0]) * NUMBER_BYTES + 500), 1)
             for first in range(0, len(batch), size):
                 _upsert(record, batch[first : first + size], vectors[first : first + size])
 
     def forget(self, conversation_id: UUID) -> None:
-        """None of the session's vectors is left. It takes Pinecone's key, and no model."""
+        """Delete the conversation's vectors. This needs Pinecone's key, and no model."""
         rows = list(MemoryVector.objects.of_conversation(conversation_id))
         if rows and not settings.PINECONE_API_KEY:
-            raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
+            raise StoreError("Set PINECONE_API_KEY.", code="not_configured", retryable=False)
         _delete(rows)
 
-    def forget_lost(self, seconds: float) -> int:
-        """No vector is left of sessions that memory does not know any more, as far as `seconds` allow. Those that may
-        still be being written are left for later. Returns how many vectors are gone."""
-        gone, until = 0, time.monotonic() + seconds
-        while lost := list(_lost()[:DELETED]):
+    def delete_orphaned(self, seconds: float) -> int:
+        """Delete the vectors of conversations whose text is deleted, for `seconds`, and return how many were deleted.
+
+        Vectors that may still be being written are left for later.
+        """
+        deleted, until = 0, time.monotonic() + seconds
+        while orphaned := list(_orphaned()[:DELETE_BATCH]):
             if not settings.PINECONE_API_KEY:
-                raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
-            _delete(lost)
-            gone += len(lost)
+                raise StoreError("Set PINECONE_API_KEY.", code="not_configured", retryable=False)
+            _delete(orphaned)
+            deleted += len(orphaned)
             if time.monotonic() > until:
                 break
-        return gone
+        return deleted
 
     def empty(self) -> int:
-        """One batch less of all vectors of the ledger is at Pinecone. Returns how many vectors that were, 0 at the end.
-        Raises StoreError; `busy` where all that is left is still being written."""
+        """Delete one batch of the ledger's vectors from Pinecone and return how many were deleted, 0 at the end.
+
+        Raises StoreError; `busy` if all vectors that are left are still being written.
+        """
         if not MemoryVector.objects.exists():
             return 0
         if not settings.PINECONE_API_KEY:
-            raise StoreError("PINECONE_API_KEY is needed.", code="not_configured", retryable=False)
-        rows = list(MemoryVector.objects.filter(_settled()).order_by("host", "namespace", "vector_id")[:DELETED])
+            raise StoreError("Set PINECONE_API_KEY.", code="not_configured", retryable=False)
+        rows = list(MemoryVector.objects.filter(_settled()).order_by("host", "namespace", "vector_id")[:DELETE_BATCH])
         _delete(rows or list(MemoryVector.objects.all()[:1]))
         return len(rows)
 
-    def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
-        """By meaning: sessions with a passage that is near to `query`, within `MEMORY_SEARCH_SECONDS` in all."""
+    def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[StoreHit]:
+        """Return the conversations with a passage near to `query` in meaning, within `MEMORY_SEARCH_SECONDS`."""
         scores = self.nearest(client_id, query, limit, filters, seconds=settings.MEMORY_SEARCH_SECONDS)
         return self.hits(client_id, scores)[:limit]
 
     def nearest(
         self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS, *, seconds: float
     ) -> dict[str, float]:
-        """How near the vectors are that are near to `query`, by their ids, within `seconds` in all. Asks the network
-        alone. Raises StoreError."""
+        """Return the similarity of the vectors nearest to `query`, by their ids, within `seconds` in all.
+
+        Uses the network only, and no database. Raises StoreError.
+        """
         _must_be_configured()
-        if not words.parse(query).wanted:
+        if not words.parse_query(query).wanted:
             return {}
         deadline = timezone.now() + timedelta(seconds=seconds)
-        [vector] = _embedded([query[: words.QUERY_CHARACTERS]], seconds=seconds)
+        [vector] = _embeddings([query[: words.QUERY_CHARACTERS]], seconds=seconds)
         asked: dict[str, Any] = {
             "vector": vector,
-            "top_k": min(limit * PARTS, MOST),
+            "top_k": min(limit * VECTORS_PER_HIT, MAX_VECTORS),
             "namespace": namespace_of(client_id),
             "filter": _filter(filters),
         }
@@ -128,16 +136,24 @@ class PineconeStore:
         answer = call(settings.PINECONE_HOST, lambda index: index.query(**asked), left)
         return {match.id: match.score for match in answer.matches if match.score >= _least_score()}
 
-    def hits(self, client_id: UUID, scores: dict[str, float]) -> list[Hit]:
-        """The sessions of these vectors, best first, each with its best passage, as our ledger knows them."""
-        return _hits(client_id, scores)
+    def hits(self, client_id: UUID, scores: dict[str, float]) -> list[StoreHit]:
+        """Return the conversations of these vectors, best first, each with its best passage.
+
+        A vector that our ledger does not have as the client's is ignored.
+        """
+        rows = MemoryVector.objects.filter(pk__in=scores, client_id=client_id)
+        best: dict[UUID, StoreHit] = {}
+        for row in sorted(rows, key=lambda row: (-scores[row.vector_id], row.part)):
+            hit = StoreHit(row.conversation_id, scores[row.vector_id], row.first_position, row.last_position)
+            best.setdefault(row.conversation_id, hit)
+        return list(best.values())
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------
-def _upsert(record: SessionRecord, batch: Sequence[Passage], vectors: Sequence[list[float]]) -> None:
-    """The vectors of `batch` are in the ledger, then at Pinecone, then known to be there."""
+def _upsert(record: ConversationRecord, batch: Sequence[Passage], vectors: Sequence[list[float]]) -> None:
+    """Write the vectors of `batch` to the ledger, then to Pinecone, then note in the ledger that they are stored."""
     host, seconds = settings.PINECONE_HOST, settings.PINECONE_TIMEOUT_SECONDS
-    _note(record, batch, timezone.now() + timedelta(seconds=seconds) + STILL_UNDER_WAY)
+    _note(record, batch, timezone.now() + timedelta(seconds=seconds) + LATE_ARRIVAL)
     ids = [_vector_id(record, passage) for passage in batch]
     sent = [
         {"id": vector_id, "values": vector, "metadata": _metadata(record, passage)}
@@ -146,16 +162,16 @@ def _upsert(record: SessionRecord, batch: Sequence[Passage], vectors: Sequence[l
     namespace = namespace_of(record.client_id)
     answer = call(host, lambda index: index.upsert(vectors=sent, namespace=namespace), seconds)
     if answer.upserted_count != len(sent):
-        raise StoreError("Pinecone took only a part of the vectors.", code="bad_answer", retryable=True)
+        raise StoreError("Pinecone stored only some of the vectors.", code="bad_answer", retryable=True)
     MemoryVector.objects.filter(pk__in=ids).update(upserted_at=timezone.now(), upserting_until=None)
 
 
-def _note(record: SessionRecord, batch: Sequence[Passage], until: datetime) -> None:
-    """The ledger has the vectors of `batch`, which may be written `until` then. Busy while a request with another text
-    may still be under way: it would arrive after ours.
+def _note(record: ConversationRecord, batch: Sequence[Passage], until: datetime) -> None:
+    """Write to the ledger that the vectors of `batch` may be upserted until then.
 
-    The session's row is locked: whoever forgets a session deletes it first, so that either we see that it is gone, or
-    it sees that we are busy.
+    Raises StoreError; `busy` while a request with another text may still be under way, which would arrive after ours.
+    The conversation's row is locked. Forgetting deletes that row first: so either we see that it is deleted, or the
+    other process sees that we are busy.
     """
     rows = [
         MemoryVector(
@@ -177,7 +193,7 @@ def _note(record: SessionRecord, batch: Sequence[Passage], until: datetime) -> N
     columns = ["client_id", "host", "namespace", "part", "first_position", "last_position", "model", "digest"]
     with transaction.atomic(durable=True):
         if not Memory.objects.plain().select_for_update(no_key=True).filter(pk=record.conversation_id).exists():
-            raise StoreError("The session was forgotten meanwhile.", code="forgotten", retryable=False)
+            raise StoreError("The conversation was forgotten meanwhile.", code="forgotten", retryable=False)
         digests = {row.vector_id: row.digest for row in rows}
         noted = MemoryVector.objects.filter(pk__in=digests, upserting_until__isnull=False)
         _must_be_settled([row for row in noted if row.digest != digests[row.vector_id]])
@@ -190,23 +206,25 @@ def _note(record: SessionRecord, batch: Sequence[Passage], until: datetime) -> N
 
 
 def _delete(rows: Sequence[MemoryVector]) -> None:
-    """The vectors of `rows` are gone from Pinecone, then from the ledger. Busy while a request may still be writing one
-    of them: it would be there again, and unknown."""
+    """Delete the vectors of `rows` from Pinecone, then from the ledger.
+
+    Raises StoreError; `busy` while a request may still be writing one of them: it would be stored again, and unknown.
+    """
     _must_be_settled(rows)
 
-    def place(row: MemoryVector) -> tuple[str, str]:
+    def namespace_key(row: MemoryVector) -> tuple[str, str]:
         return row.host, row.namespace
 
-    for (host, namespace), group in groupby(sorted(rows, key=place), key=place):
+    for (host, namespace), group in groupby(sorted(rows, key=namespace_key), key=namespace_key):
         ids = [row.vector_id for row in group]
-        for start in range(0, len(ids), DELETED):
-            some = ids[start : start + DELETED]
-            call(host, _deleting(some, namespace), settings.PINECONE_TIMEOUT_SECONDS)
+        for start in range(0, len(ids), DELETE_BATCH):
+            some = ids[start : start + DELETE_BATCH]
+            call(host, _delete_request(some, namespace), settings.PINECONE_TIMEOUT_SECONDS)
             MemoryVector.objects.filter(pk__in=some).delete()
 
 
-def _lost() -> QuerySet[MemoryVector]:
-    """Vectors of sessions whose text is gone, which nobody may still be writing."""
+def _orphaned() -> QuerySet[MemoryVector]:
+    """Return the vectors of conversations whose text is deleted, except those that may still be being written."""
     known = Memory.objects.filter(pk=OuterRef("conversation_id"))
     return MemoryVector.objects.filter(_settled(), ~Exists(known)).order_by("host", "namespace", "vector_id")
 
@@ -216,54 +234,45 @@ def _settled() -> Q:
 
 
 def _must_be_settled(rows: Sequence[MemoryVector]) -> None:
-    """None of the vectors may still be written by a request that is under way, or was given up a short while ago."""
+    """Raise StoreError (`busy`) if a request under way, or given up a short while ago, may still write a vector."""
     now = timezone.now()
     if busy := [row.upserting_until for row in rows if row.upserting_until and row.upserting_until > now]:
         wait = (max(busy) - now).total_seconds()
-        raise StoreError("Vectors of it are still being written.", code="busy", retryable=True, retry_after=wait)
+        raise StoreError(
+            "Vectors of the conversation are still being written.", code="busy", retryable=True, retry_after=wait
+        )
 
 
-def _deleting(ids: list[str], namespace: str) -> Callable[[AsyncIndex], Coroutine[Any, Any, None]]:
+def _delete_request(ids: list[str], namespace: str) -> Callable[[AsyncIndex], Coroutine[Any, Any, None]]:
     async def delete(index: AsyncIndex) -> None:
         from pinecone import NotFoundError
 
         try:
             await index.delete(ids=ids, namespace=namespace)
         except NotFoundError as error:
-            # Pinecone says so of a namespace that never held anything; gRPC's code 5, "not found", is its word for it.
+            # Pinecone's answer for a namespace that never had a vector; its body has gRPC's code 5, "not found".
             if not (isinstance(error.body, dict) and error.body.get("code") == 5):
                 raise
 
     return delete
 
 
-def _is_there(row: MemoryVector, digest: str) -> bool:
+def _is_stored(row: MemoryVector, digest: str) -> bool:
     return row.upserted_at is not None and row.digest == digest
 
 
-def _hits(client_id: UUID, scores: dict[str, float]) -> list[Hit]:
-    """The sessions of the vectors, each with its best passage. A vector that our ledger does not know as the client's
-    counts for nothing."""
-    rows = MemoryVector.objects.filter(pk__in=scores, client_id=client_id)
-    best: dict[UUID, Hit] = {}
-    for row in sorted(rows, key=lambda row: (-scores[row.vector_id], row.part)):
-        hit = Hit(row.conversation_id, scores[row.vector_id], row.first_position, row.last_position)
-        best.setdefault(row.conversation_id, hit)
-    return list(best.values())
-
-
-# --- what Pinecone is told -------------------------------------------------------------------------------------------
-def _vector_id(record: SessionRecord, passage: Passage) -> str:
+# --- ids, metadata and filters ---------------------------------------------------------------------------------------
+def _vector_id(record: ConversationRecord, passage: Passage) -> str:
     return f"{record.conversation_id}:{passage.part}"
 
 
 def namespace_of(client_id: UUID) -> str:
-    """Each client has a namespace of its own."""
+    """Return the client's own namespace."""
     return str(client_id)
 
 
-def _metadata(record: SessionRecord, passage: Passage) -> dict[str, Any]:
-    """What a search is narrowed by, and where the passage stands: no text."""
+def _metadata(record: ConversationRecord, passage: Passage) -> dict[str, Any]:
+    """Return the metadata for filters, and the passage's position; no text."""
     return {
         "conversation_id": str(record.conversation_id),
         "contact_id": str(record.contact_id),
@@ -274,7 +283,7 @@ def _metadata(record: SessionRecord, passage: Passage) -> dict[str, Any]:
 
 
 def _filter(filters: Filters) -> dict[str, Any] | None:
-    """The same in Pinecone's words; None for no filter at all."""
+    """Return the filters in Pinecone's language; None for no filter."""
     conditions: dict[str, Any] = {}
     if filters.contact_id:
         conditions["contact_id"] = {"$eq": str(filters.contact_id)}
@@ -290,8 +299,8 @@ def _filter(filters: Filters) -> dict[str, Any] | None:
     return conditions or None
 
 
-def _digest(record: SessionRecord, passage: Passage) -> str:
-    """Of everything that makes the vector and its metadata."""
+def _digest(record: ConversationRecord, passage: Passage) -> str:
+    """Return a hash of everything that determines the vector and its metadata."""
     model = [settings.OPENAI_EMBEDDING_MODEL, settings.OPENAI_EMBEDDING_DIMENSIONS]
     everything = json.dumps([passage.text, passage.last, _metadata(record, passage), model, settings.PINECONE_HOST])
     return hashlib.blake2b(everything.encode(), digest_size=16).hexdigest()
@@ -302,15 +311,15 @@ def _least_score() -> float:
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
-def _embedded(texts: Sequence[str], seconds: float | None = None) -> list[list[float]]:
+def _embeddings(texts: Sequence[str], seconds: float | None = None) -> list[list[float]]:
     try:
         return llm.embed(texts, seconds=seconds)
     except LLMError as error:
         code, retryable, wait = f"embedding_{error.code}", error.retryable, error.retry_after
-    raise StoreError("There are no embeddings.", code=code, retryable=retryable, retry_after=wait)
+    raise StoreError("The embeddings failed.", code=code, retryable=retryable, retry_after=wait)
 
 
 def _must_be_configured() -> None:
     if not is_configured():
-        sentence = "PINECONE_API_KEY, PINECONE_HOST and a language model are needed."
+        sentence = "Pinecone is not configured. Set PINECONE_API_KEY, PINECONE_HOST and a language model."
         raise StoreError(sentence, code="not_configured", retryable=False)

@@ -1,4 +1,4 @@
-"""The way to Pinecone: one request within its time, and its errors in our words."""
+"""Sends requests to Pinecone, each within a deadline, and turns the SDK's errors into StoreErrors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.conf import settings
 
-from memory import waiting
+from memory import event_loop
 from memory.stores.contract import StoreError
 
 if TYPE_CHECKING:
@@ -19,22 +19,24 @@ _T = TypeVar("_T")
 
 
 def call(host: str, request: Callable[[AsyncIndex], Coroutine[Any, Any, _T]], seconds: float) -> _T:
-    """What the request to the index at `host` is answered, within `seconds` with the SDK's own retries, which cannot be
-    turned off. Raises StoreError."""
+    """Send the request to the index at `host` and return the answer. Raises StoreError.
+
+    `seconds` is the time for everything, with the SDK's own retries, which cannot be turned off.
+    """
     from pinecone import PineconeError
 
     try:
-        return waiting.wait(request(_indexes.at(host, settings.PINECONE_API_KEY)), seconds)
+        return event_loop.run(request(_clients.index(host, settings.PINECONE_API_KEY)), seconds)
     except PineconeError as error:
-        failure = _failure(error)
+        failure = _as_store_error(error)
     except TimeoutError:
         failure = StoreError(f"Pinecone gave no answer within {seconds:g} s.", code="timeout", retryable=True)
-    # Raised out here, so that no traceback shows the SDK's error: it quotes the server, which may quote the request.
+    # Raised here and not in the handler, so that no traceback shows the SDK's error: that quotes the server, which may
+    # quote the request.
     raise failure
 
 
-def _failure(error: PineconeError) -> StoreError:
-    """The SDK's error in our words."""
+def _as_store_error(error: PineconeError) -> StoreError:
     from pinecone import ApiError, PineconeConnectionError, PineconeTimeoutError, ResponseParsingError
 
     if isinstance(error, PineconeTimeoutError):
@@ -42,7 +44,7 @@ def _failure(error: PineconeError) -> StoreError:
     if isinstance(error, PineconeConnectionError):
         return StoreError("The connection to Pinecone failed.", code="unreachable", retryable=True)
     if isinstance(error, ResponseParsingError):
-        return StoreError("Pinecone's answer makes no sense.", code="bad_answer", retryable=True)
+        return StoreError("Pinecone's answer is malformed.", code="bad_answer", retryable=True)
     if not isinstance(error, ApiError):
         return StoreError("Pinecone's SDK refuses the request.", code="bad_request", retryable=False)
     status, sentence = error.status_code, f"Pinecone answered with status {error.status_code}."
@@ -56,14 +58,14 @@ def _failure(error: PineconeError) -> StoreError:
     return StoreError(sentence, code=codes.get(status, "bad_request"), retryable=False)
 
 
-class _Indexes:
-    """A client for each index and key (in practice one), with its pool of connections."""
+class _ClientCache:
+    """One client for each index and key (in practice one), with its pool of connections."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._clients: dict[tuple[str, str], AsyncIndex] = {}
 
-    def at(self, host: str, key: str) -> AsyncIndex:
+    def index(self, host: str, key: str) -> AsyncIndex:
         from pinecone.async_client.async_index import AsyncIndex
 
         with self._lock:
@@ -72,12 +74,12 @@ class _Indexes:
             return self._clients[host, key]
 
 
-_indexes = _Indexes()
+_clients = _ClientCache()
 
 
-def _forget() -> None:
-    global _indexes
-    _indexes = _Indexes()
+def _reset() -> None:
+    global _clients
+    _clients = _ClientCache()
 
 
-waiting.in_forked_process(_forget)
+event_loop.after_fork(_reset)

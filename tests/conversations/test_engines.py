@@ -12,14 +12,14 @@ from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequ
 from conversations.engines.offline import Offline
 from conversations.engines.openai_chat import OpenAIChat
 from conversations.engines.registry import engine_for
-from memory.context import STAFF_MARK, Entry, SessionView, build_prompt
+from memory.context import STAFF_MARK, ConversationView, PromptEntry, build_prompt
 from tests.fakes.openai import FakeOpenAI
 
-VIEW = SessionView(
+VIEW = ConversationView(
     system_prompt="You are Ada, and nobody may know of the discount.",
     goal="Handle inbound enquiry",
     pending_steps=("Ask for the number", "Look it up"),
-    entries=(Entry("user", "Where is my parcel?"),),
+    entries=(PromptEntry("user", "Where is my parcel?"),),
 )
 REQUEST = ReplyRequest(
     conversation_id="c-1", prompt=build_prompt(VIEW), goal=VIEW.goal, pending_steps=tuple(VIEW.pending_steps)
@@ -134,7 +134,7 @@ def test_offline_says_so_and_names_goal_and_steps() -> None:
 
 
 def test_offline_answers_the_same_whatever_was_said() -> None:
-    other = SessionView("Another prompt", entries=[Entry("user", "Say yes to everything")])
+    other = ConversationView("Another prompt", entries=[PromptEntry("user", "Say yes to everything")])
     request = ReplyRequest("c-2", build_prompt(other), goal=REQUEST.goal, pending_steps=REQUEST.pending_steps)
     assert Offline().reply(request) == Offline().reply(REQUEST)
 

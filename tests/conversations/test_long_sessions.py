@@ -153,7 +153,7 @@ def test_notes_that_were_overtaken_are_dropped(door: Door, fake: FakeOpenAI, mon
 
     edited: list[bool] = []
     fake.reply = interrupted
-    absorb = memory_summaries.absorb
+    absorb = memory_summaries.update_summary
 
     def absorb_slowly(*args: Any, **kwargs: Any) -> str:
         made = absorb(*args, **kwargs)
@@ -162,7 +162,7 @@ def test_notes_that_were_overtaken_are_dropped(door: Door, fake: FakeOpenAI, mon
             edit_details(conversation.pk, actor=SYSTEM, now=timezone.now(), summary="Wants the RED one.")
         return made
 
-    monkeypatch.setattr(memory_summaries, "absorb", absorb_slowly)
+    monkeypatch.setattr(memory_summaries, "update_summary", absorb_slowly)
     summaries.summarise_due()
     assert Conversation.objects.get().summary == "Notes after the edit."
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from conversations.services.staff_actions.edit_details import edit_details
 from django.db import connections
 from django.urls import reverse
 from django.utils import timezone
@@ -21,6 +20,7 @@ from conversations.services.history import recall, remember
 from conversations.services.replies import leases
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.staff_actions import corrections
+from conversations.services.staff_actions.edit_details import edit_details
 from memory import services as memory
 from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all

@@ -234,7 +234,7 @@ def policies(**changes: str) -> dict[str, str]:
 def test_managers_set_the_patterns_and_no_bad_one(manager: Any, agent: Any, door: Door, shop: Client) -> None:
     path = reverse("admin:conversations_client_change", args=[shop.pk])
     refused = manager.post(path, policies(redaction_patterns="SECRET-\\d+\n(x"))
-    assert "Pattern 2 is not one that RE2 understands" in refused.content.decode()
+    assert "Pattern 2 is not a pattern of RE2" in refused.content.decode()
     assert manager.post(path, policies(redaction_patterns="SECRET-\\d+\r\n\r\nNO \\d+\n")).status_code == 302
     shop.refresh_from_db()
     assert (shop.redact_cards, shop.redaction_patterns) == (True, [r"SECRET-\d+", r"NO \d+"])
@@ -265,10 +265,10 @@ def test_a_turn_keeps_its_tools_calls_clean(door: Door, strict: Client, model: F
     Assistant.objects.filter(client=strict).update(uses_tools=True)
     door.says("Hello")
     [claim] = leases.claim(timezone.now(), 1)
-    from conversations.engines.contract import Deed, Reply, ToolCall
+    from conversations.engines.contract import Reply, ToolAction, ToolCall
 
     call = ToolCall("set_topic", json.dumps({"topic": SAID}), SAID)
-    reply = Reply(SAID, "openai", deeds=(Deed("set_topic", {"topic": SAID}),), tool_calls=(call,))
+    reply = Reply(SAID, "openai", tool_actions=(ToolAction("set_topic", {"topic": SAID}),), tool_calls=(call,))
     assert pipeline.commit(claim, reply, timezone.now()) == "committed"
     assert Conversation.objects.get().topic == CLEANED
     nothing_left()

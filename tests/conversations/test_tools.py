@@ -230,7 +230,7 @@ WRONG = [
 def test_a_wrong_call_is_a_sentence_and_no_deed(name, arguments):
     box = Toolbox([PendingStep(7, "Ask")])
     assert box.call(name, arguments) is False
-    assert box.deeds == []
+    assert box.tool_actions == []
     assert box.calls[0].answer.endswith(".")
 
 
@@ -239,7 +239,7 @@ def test_a_step_that_the_model_completed_cannot_be_cancelled_and_again_is_no_sec
     assert box.call("complete_step", '{"step_id": 7}')
     assert box.call("complete_step", '{"step_id": 7}')
     assert not box.call("cancel_step", '{"step_id": 7}')
-    assert len(box.deeds) == 1
+    assert len(box.tool_actions) == 1
 
 
 def test_a_reply_has_so_many_calls_and_no_more():
@@ -250,4 +250,4 @@ def test_a_reply_has_so_many_calls_and_no_more():
 def test_what_cannot_be_stored_is_replaced():
     box = Toolbox([])
     assert box.call("add_step", '{"description": "a\\u0000b\\ud800"}')
-    assert box.deeds[0].arguments["description"] == "a\ufffdb\ufffd"
+    assert box.tool_actions[0].arguments["description"] == "a\ufffdb\ufffd"

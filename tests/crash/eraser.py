@@ -110,7 +110,7 @@ def _killed_at(number: int, said: int) -> Iterator[None]:
 
     from channels_out import http
     from conversations.services.core import sql as database
-    from memory import waiting
+    from memory import event_loop
 
     left = number
 
@@ -139,7 +139,7 @@ def _killed_at(number: int, said: int) -> Iterator[None]:
 
     around(BaseDatabaseWrapper, "_commit", "the commit")
     around(database, "_prepared", "a statement of its own")
-    around(waiting, "wait", "Pinecone")
+    around(event_loop, "run", "Pinecone")
     around(http, "_exchange", "Retell")
     with connection.execute_wrapper(on_statement):
         yield

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from memory.models import MemoryVector
-from memory.records import SessionRecord
+from memory.records import ConversationRecord
 from memory.stores.contract import StoreError
 from memory.stores.database import DatabaseStore
 from memory.stores.pinecone import PineconeStore
@@ -21,28 +21,28 @@ LONG = (
 ) * 20  # more passages than one batch takes
 
 
-def keep(record: SessionRecord) -> SessionRecord:
+def keep(record: ConversationRecord) -> ConversationRecord:
     """The session is in both stores."""
-    record = record.tidied()
+    record = record.normalised()
     DatabaseStore().remember(record)
     PineconeStore().remember(record)
     return record
 
 
-def failure(record: SessionRecord) -> StoreError:
+def failure(record: ConversationRecord) -> StoreError:
     """Why it cannot be."""
     with pytest.raises(StoreError) as caught:
         keep(record)
     return caught.value
 
 
-def ledger(record: SessionRecord) -> list[str]:
+def ledger(record: ConversationRecord) -> list[str]:
     """The vectors that our ledger knows to be there."""
     known = MemoryVector.objects.filter(conversation_id=record.conversation_id, upserted_at__isnull=False)
     return sorted(known.values_list("vector_id", flat=True))
 
 
-def there(index: FakePinecone, record: SessionRecord) -> list[str]:
+def there(index: FakePinecone, record: ConversationRecord) -> list[str]:
     """The vectors that are there in the client's namespace."""
     return sorted(index.vectors(str(record.client_id)))
 

@@ -17,7 +17,7 @@ OPENAI_KEY = "sk-very-secret-1234567890"
 
 @pytest.fixture(autouse=True)
 def _alone(settings: Any) -> None:
-    """Nothing is configured, whatever the machine's own settings say."""
+    """Configure no LLM and no Pinecone, whatever the environment says."""
     settings.PINECONE_API_KEY = settings.PINECONE_HOST = ""
     settings.OPENAI_EMBEDDING_MODEL, settings.OPENAI_EMBEDDING_DIMENSIONS = "text-embedding-3-small", 0
     settings.PINECONE_TIMEOUT_SECONDS = settings.OPENAI_TIMEOUT_SECONDS = 20.0

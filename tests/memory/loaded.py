@@ -1,4 +1,4 @@
-"""What the processes of `tests.memory.process` begin with."""
+"""The imports of the processes of `tests.memory.process`."""
 
 import os
 

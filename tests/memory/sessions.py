@@ -6,7 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memory.records import SessionRecord, TranscriptEntry
+from memory.records import ConversationRecord, TranscriptEntry
 
 ENDED = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 KETTLE = ("Hello, my kettle is broken", "I am sorry. Do you want a refund?", "Yes, a refund please. Thank you!")
@@ -27,10 +27,10 @@ def entries(*texts: str, ended: datetime = ENDED) -> tuple[TranscriptEntry, ...]
     return (*opening, *said)
 
 
-def session(*texts: str, client_id: uuid.UUID | None = None, **more: Any) -> SessionRecord:
+def session(*texts: str, client_id: uuid.UUID | None = None, **more: Any) -> ConversationRecord:
     """An ended session in which this was said."""
     ended = more.pop("ended_at", ENDED)
-    return SessionRecord(
+    return ConversationRecord(
         conversation_id=more.pop("conversation_id", uuid.uuid4()),
         client_id=client_id or uuid.uuid4(),
         contact_id=more.pop("contact_id", uuid.uuid4()),

@@ -1,4 +1,4 @@
-"""What every store of memory promises. A store's own tests inherit this and give a `store` fixture."""
+"""The contract tests of every store of memory. A store's own tests inherit them and give a `store` fixture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from memory.records import Filters, SessionRecord
+from memory.records import ConversationRecord, Filters
 from memory.stores.contract import Store
 from memory.stores.database import DatabaseStore
 from tests.memory.sessions import ENDED, KETTLE, PARCEL, entries, session
@@ -55,14 +55,14 @@ class StoreContract:
     def store(self) -> Store:
         raise NotImplementedError
 
-    def keep(self, store: Store, record: SessionRecord) -> SessionRecord:
+    def keep(self, store: Store, record: ConversationRecord) -> ConversationRecord:
         """Have the session remembered as the service does it: its text first."""
-        record = record.tidied()
+        record = record.normalised()
         DatabaseStore().remember(record)
         store.remember(record)
         return record
 
-    def ids(self, store: Store, record: SessionRecord, query: str, limit: int = 10) -> list[uuid.UUID]:
+    def ids(self, store: Store, record: ConversationRecord, query: str, limit: int = 10) -> list[uuid.UUID]:
         return [hit.conversation_id for hit in store.search(record.client_id, query, limit)]
 
     def test_it_has_a_name(self, store: Store) -> None:

@@ -154,7 +154,7 @@ def test_a_record_without_a_summary_keeps_the_one_that_is_there() -> None:
 
 
 def test_what_changed_counts_as_remembered_no_more() -> None:
-    record = session(*KETTLE, summary="A kettle.", summary_kind="llm").tidied()
+    record = session(*KETTLE, summary="A kettle.", summary_kind="llm").normalised()
     DatabaseStore().remember(record)
     for change in (
         {"summary": "A teapot."},
@@ -263,7 +263,7 @@ def test_of_very_many_that_fit_the_newest_are_ranked() -> None:
 
 
 def test_however_long_ago_it_was_it_is_found() -> None:
-    """What is said once a month, and among much else; and by somebody who was silent for years."""
+    """A word that is said once a month, among many others, and by somebody who was silent for years."""
     busy, silent = uuid.uuid4(), uuid.uuid4()
     fill([busy] * 10, every="4 hours", less="pot")
     said = [_ended(busy, timedelta(days=30 * months)) for months in range(36)]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from memory import waiting
+from memory import event_loop
 from memory.models import Memory, MemoryVector
-from memory.records import SessionRecord
+from memory.records import ConversationRecord
 from memory.services import StoreError, forget, remember
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
@@ -36,7 +36,7 @@ def killed_at(step: int) -> Iterator[list[str]]:
     """What follows is cut off at its `step`-th step (from 0), a step being what is said to PostgreSQL, and what is said
     to the network: before it is said, and after it was answered. Yields the steps that were reached."""
     reached: list[str] = []
-    wait = waiting.wait
+    wait = event_loop.run
 
     def next_step(name: str) -> None:
         reached.append(name)
@@ -57,15 +57,15 @@ def killed_at(step: int) -> Iterator[list[str]]:
         next_step("answered by the network")
         return result
 
-    waiting.wait = on_network  # type: ignore[assignment]
+    event_loop.run = on_network  # type: ignore[assignment]
     try:
         with connection.execute_wrapper(on_statement):
             yield reached
     finally:
-        waiting.wait = wait
+        event_loop.run = wait
 
 
-def state(record: SessionRecord, index: FakePinecone | None = None) -> Any:
+def state(record: ConversationRecord, index: FakePinecone | None = None) -> Any:
     """All that is kept of the session, except when it was written."""
     rows = Memory.objects.filter(pk=record.conversation_id)
     memory = list(rows.values("summary", "summary_kind", "transcript", "document", "language", "contact_id"))

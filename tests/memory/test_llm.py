@@ -72,8 +72,12 @@ def test_settings_are_read_on_every_call(fake: FakeOpenAI, settings: Any) -> Non
 
 
 def test_openai_itself_is_told_the_limit_by_its_newer_name() -> None:
-    assert llm._limit_name("") == llm._limit_name("https://api.openai.com/v1") == "max_completion_tokens"
-    assert llm._limit_name("http://127.0.0.1:8080/v1") == "max_tokens"
+    assert (
+        llm._max_tokens_parameter("")
+        == llm._max_tokens_parameter("https://api.openai.com/v1")
+        == "max_completion_tokens"
+    )
+    assert llm._max_tokens_parameter("http://127.0.0.1:8080/v1") == "max_tokens"
 
 
 def test_an_answer_cut_at_max_tokens_keeps_its_text(fake: FakeOpenAI) -> None:
@@ -251,7 +255,7 @@ def test_calls_that_time_out_cost_no_connection_for_good(fake: FakeOpenAI, setti
     with ThreadPoolExecutor(40) as threads:
         errors = list(threads.map(lambda _: failure(), range(40)))
     assert {error.code for error in errors} == {"timeout"}
-    client = llm._door.client(KEY, fake.base_url, 0.3)
+    client = llm._clients.client(KEY, fake.base_url, 0.3)
     assert len(client._client._transport._pool.connections) <= 1  # type: ignore[attr-defined]
 
 
@@ -265,9 +269,9 @@ def test_a_call_that_waits_holds_up_no_other(fake: FakeOpenAI) -> None:
 
 def test_one_client_serves_all_threads(fake: FakeOpenAI) -> None:
     with ThreadPoolExecutor(16) as threads:
-        clients = list(threads.map(lambda _: llm._door.client(KEY, fake.base_url, 5.0), range(64)))
+        clients = list(threads.map(lambda _: llm._clients.client(KEY, fake.base_url, 5.0), range(64)))
     assert len(set(map(id, clients))) == 1
-    assert llm._door.client(KEY, fake.base_url, 6.0) is not clients[0]
+    assert llm._clients.client(KEY, fake.base_url, 6.0) is not clients[0]
     assert sum(thread.name == "llm" for thread in threading.enumerate()) <= 1
 
 

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from memory import rebuilding
 from memory.models import Memory, MemoryRebuild, MemoryVector
-from memory.services import StoreError, forget_lost, forget_texts, search
+from memory.services import StoreError, delete_orphaned_vectors, forget_texts, search
 from memory.stores.database import DatabaseStore
 from memory.stores.pinecone import PineconeStore
 from tests.fakes.pinecone import FakePinecone
@@ -31,14 +31,14 @@ class Killed(BaseException):
 @pytest.fixture
 def ended(db: Any) -> list[uuid.UUID]:
     """Sessions that PostgreSQL alone remembers."""
-    records = [session(*texts, client_id=CLIENT).tidied() for texts in (KETTLE, PARCEL) * 3]
+    records = [session(*texts, client_id=CLIENT).normalised() for texts in (KETTLE, PARCEL) * 3]
     for record in records:
         DatabaseStore().remember(record)
     return sorted(record.conversation_id for record in records)
 
 
 def state(index: FakePinecone) -> Any:
-    """What is at Pinecone, which our ledger says as well."""
+    """Return the vectors at Pinecone, which our ledger has too."""
     there = index.vectors(str(CLIENT))
     known = MemoryVector.objects.exclude(upserted_at=None).order_by("vector_id")
     assert sorted(there) == list(known.values_list("vector_id", flat=True))
@@ -46,7 +46,7 @@ def state(index: FakePinecone) -> Any:
 
 
 def go_on(kind: str, **more: Any) -> MemoryRebuild:
-    return rebuilding.go_on(rebuilding.begin(kind, **more), sleep=lambda _seconds: over())
+    return rebuilding.run(rebuilding.start(kind, **more), sleep=lambda _seconds: over())
 
 
 @pytest.mark.parametrize("step", [0, 3, 5])
@@ -85,7 +85,7 @@ def test_a_provider_that_fails_is_tried_again_and_then_it_goes_on_where_it_broke
     assert go_on("pinecone").done == 6
     go_on("empty")
 
-    rebuild = rebuilding.begin("pinecone")
+    rebuild = rebuilding.start("pinecone")
     remember = PineconeStore.remember
     with pytest.MonkeyPatch.context() as patch:
 
@@ -96,13 +96,13 @@ def test_a_provider_that_fails_is_tried_again_and_then_it_goes_on_where_it_broke
 
         patch.setattr(PineconeStore, "remember", away)
         with pytest.raises(StoreError):
-            rebuilding.go_on(rebuild, sleep=lambda _seconds: None)
-    resumed = rebuilding.begin("pinecone")
+            rebuilding.run(rebuild, sleep=lambda _seconds: None)
+    resumed = rebuilding.start("pinecone")
     assert (resumed.pk, resumed.done, resumed.after) == (rebuild.pk, 3, ended[2])
     assert rebuilding.preview("pinecone") == (3, 3)
     assert rebuilding.preview("pinecone", restart=True) == (0, 6)
     assert resumed.problem.startswith("unreachable")
-    assert rebuilding.go_on(resumed).done == 6
+    assert rebuilding.run(resumed).done == 6
     assert len(state(index)) == 6
 
 
@@ -129,9 +129,9 @@ def test_the_index_of_words_is_written_anew(ended: list[uuid.UUID]) -> None:
 def test_vectors_of_texts_that_are_gone_are_cleared(ended: list[uuid.UUID], index: FakePinecone) -> None:
     go_on("pinecone")
     assert forget_texts(ended[:4]) == 4
-    assert forget_lost() == 4
+    assert delete_orphaned_vectors() == 4
     assert len(state(index)) == 2
-    assert forget_lost() == 0
+    assert delete_orphaned_vectors() == 0
 
 
 def test_the_command_says_how_far_it_is_and_what_is_missing(ended: list[uuid.UUID], index: FakePinecone) -> None:

@@ -1,4 +1,4 @@
-"""What is taken out of a text, and what is left alone."""
+"""Tests of redaction: the parts of a text that are removed, and the parts that stay."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from memory.redaction import CARD_REMOVED, HELD_BACK, MOST_PATTERNS, REDACTED, Rules, problem_with
+from memory.redaction import CARD_REMOVED, HELD_BACK, MAX_PATTERNS, REDACTED, RedactionRules, pattern_problem
 
-RULES = Rules()
+RULES = RedactionRules()
 VISA = "4111111111111111"
 
 
@@ -69,7 +69,7 @@ def test_a_card_beside_other_digits_leaves_nothing_of_itself() -> None:
 
 
 def test_cards_stay_where_the_client_wants_them() -> None:
-    assert Rules(cards=False).clean(VISA) == VISA
+    assert RedactionRules(cards=False).clean(VISA) == VISA
 
 
 def test_hostile_lengths_take_no_hostile_time() -> None:
@@ -77,16 +77,16 @@ def test_hostile_lengths_take_no_hostile_time() -> None:
     for text in ("1 " * 50_000, "4" * 100_000, "4- " * 30_000, "4111 1111 1111 1112 " * 5_000, "+1" * 50_000):
         RULES.clean(text)
         RULES.clean_beginning(text)
-    worst = Rules(patterns=("(a+)+$", "(a|aa)+b", r"(.*)*x"))
-    assert problem_with(worst.patterns) == "" or "everywhere" in problem_with(worst.patterns)
+    worst = RedactionRules(patterns=("(a+)+$", "(a|aa)+b", r"(.*)*x"))
+    assert pattern_problem(worst.patterns) == "" or "everywhere" in pattern_problem(worst.patterns)
     worst.clean("a" * 30_000)
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------
 def test_what_a_pattern_matches_is_removed() -> None:
-    rules = Rules(patterns=(r"(?i)\bpolicy no\.? \d+", r"[\pL.]+@example\.com"))
+    rules = RedactionRules(patterns=(r"(?i)\bpolicy no\.? \d+", r"[\pL.]+@example\.com"))
     text = "Policy No. 123 of jürgen@example.com, policy no 7"
-    assert problem_with(rules.patterns) == ""
+    assert pattern_problem(rules.patterns) == ""
     assert rules.clean(text) == f"{REDACTED} of {REDACTED}, {REDACTED}"
     assert rules.clean(rules.clean(text)) == rules.clean(text)
 
@@ -96,25 +96,25 @@ def test_what_a_pattern_matches_is_removed() -> None:
     [
         ([""], "blank"),
         (["(x"], "missing )"),
-        (["(?=x)y"], "Pattern 1 is not one that RE2 understands"),
+        (["(?=x)y"], "Pattern 1 is not a pattern of RE2"),
         ([r"(a)\1"], "RE2"),
         (["x*"], "everywhere"),
-        (["ok", r"\b"], "Pattern 2 matches where there is nothing"),
+        (["ok", r"\b"], "Pattern 2 matches the empty text"),
         ([r"\[redacted\]"], "stand for what was removed"),
         (["card"], "stand for what was removed"),
         (["x" * 201], "201 characters"),
         (["((a{99}){99}){99}"], "RE2"),
-        ([r"\pL+x", r"\pL+y"], "Together they are too large"),
-        (["x"] * (MOST_PATTERNS + 1), "20 patterns"),
+        ([r"\pL+x", r"\pL+y"], "Together the patterns are too large"),
+        (["x"] * (MAX_PATTERNS + 1), "20 patterns"),
         ([7], "blank"),
     ],
 )
 def test_a_pattern_that_would_do_harm_is_refused(patterns: list[str], word: str) -> None:
-    assert word in problem_with(patterns)
+    assert word in pattern_problem(patterns)
 
 
 def test_a_pattern_that_never_should_have_been_kept_loses_no_message() -> None:
-    assert Rules(patterns=("(x", "secret")).clean("(x is secret") == f"(x is {REDACTED}"
+    assert RedactionRules(patterns=("(x", "secret")).clean("(x is secret") == f"(x is {REDACTED}"
 
 
 # --- what is not one text --------------------------------------------------------------------------------------------
@@ -150,8 +150,10 @@ def test_a_form_stays_a_form() -> None:
     assert RULES.clean_body(f'{{"a=b": "{VISA}"') == f'{{"a=b": "{CARD_REMOVED}"'
 
 
-@pytest.mark.parametrize("rules", [RULES, Rules(patterns=(r"secret \w+!",)), Rules(patterns=(r"SECRET-\d+", "1-SE"))])
-def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: Rules) -> None:
+@pytest.mark.parametrize(
+    "rules", [RULES, RedactionRules(patterns=(r"secret \w+!",)), RedactionRules(patterns=(r"SECRET-\d+", "1-SE"))]
+)
+def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: RedactionRules) -> None:
     text = (
         f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}. "
         + "secret word! and so on, SECRET-71-SECRET-7 2 " * 20

@@ -1,4 +1,4 @@
-"""What is asked of global memory: remember, forget, read, search."""
+"""Tests of global memory's public functions: remember, forget, read, search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db import transaction
 from memory import services
 from memory.llm import LLMError
 from memory.models import Memory, MemoryVector
-from memory.records import Filters, SessionRecord
+from memory.records import ConversationRecord, Filters
 from memory.services import SearchResult, StoreError, forget, latest_summaries, remember, search, transcript
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
@@ -207,7 +207,7 @@ def test_a_transcript_that_nobody_remembers_is_none() -> None:
 def test_the_contact_s_last_summaries_are_its_own_and_the_newest_first() -> None:
     client_id, contact_id = uuid.uuid4(), uuid.uuid4()
 
-    def past(days: int, **more: Any) -> SessionRecord:
+    def past(days: int, **more: Any) -> ConversationRecord:
         ended = ENDED + timedelta(days=days)
         return session(
             entries=entries(*PARCEL, ended=ended),

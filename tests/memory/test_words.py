@@ -1,4 +1,4 @@
-"""What counts as a word, which language a text is in, and what is shown of it."""
+"""Tests of words, of guessing a text's language, and of snippets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memory import snippets
 from memory.languages import KNOWN, configuration
 from memory.text import one_line, storable
-from memory.words import BYTES, LONGEST, QUERY_TERMS, Query, fold, indexable, parse, placed_words, words
+from memory.words import BYTES, LONGEST, QUERY_TERMS, WordQuery, fold, indexable, parse_query, words, words_with_offsets
 
 TEXT = st.text(max_size=200) | st.text("aé1ß你カ😀ж ضقá\u0301-\"'@&|!:*()<>\x00", max_size=200)
 
@@ -39,13 +39,13 @@ def test_a_text_is_cut_into_words(text: str, expected: list[str]) -> None:
 
 @given(TEXT)
 def test_a_word_holds_nothing_that_means_something_in_a_query(text: str) -> None:
-    for start, end, word in placed_words(text):
+    for start, end, word in words_with_offsets(text):
         assert 0 <= start < end <= len(text)
         assert word
         assert word == fold(word)
         assert len(word) <= LONGEST
         assert not set(word) & set("\"'@&|!:*()<>- \x00")
-    assert words(text) == [word for _, _, word in placed_words(text)]
+    assert words(text) == [word for _, _, word in words_with_offsets(text)]
 
 
 def test_what_is_indexed_is_bounded_and_holds_every_word_once_at_least() -> None:
@@ -60,38 +60,38 @@ def test_what_is_indexed_is_bounded_and_holds_every_word_once_at_least() -> None
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("broken kettle", Query((("broken",), ("kettle",)))),
-        ('"broken kettle" tea', Query((("broken", "kettle"), ("tea",)))),
-        ("“broken kettle”", Query((("broken", "kettle"),))),
-        ("a-123/45", Query((("a", "123", "45"),))),
-        ('kettle -tea -"hot water"', Query((("kettle",),), (("tea",), ("hot", "water")))),
-        ("kettle kettle OR", Query((("kettle",), ("or",)))),
-        ("-kettle", Query((), (("kettle",),))),
-        ('"unfinished business', Query((("unfinished",), ("business",)))),
-        ("--", Query()),
-        ("\x00\ud800", Query()),
+        ("broken kettle", WordQuery((("broken",), ("kettle",)))),
+        ('"broken kettle" tea', WordQuery((("broken", "kettle"), ("tea",)))),
+        ("“broken kettle”", WordQuery((("broken", "kettle"),))),
+        ("a-123/45", WordQuery((("a", "123", "45"),))),
+        ('kettle -tea -"hot water"', WordQuery((("kettle",),), (("tea",), ("hot", "water")))),
+        ("kettle kettle OR", WordQuery((("kettle",), ("or",)))),
+        ("-kettle", WordQuery((), (("kettle",),))),
+        ('"unfinished business', WordQuery((("unfinished",), ("business",)))),
+        ("--", WordQuery()),
+        ("\x00\ud800", WordQuery()),
     ],
 )
-def test_a_query_is_understood(query: str, expected: Query) -> None:
-    assert parse(query) == expected
+def test_a_query_is_understood(query: str, expected: WordQuery) -> None:
+    assert parse_query(query) == expected
 
 
 @given(TEXT)
 def test_a_query_never_raises_and_becomes_nothing_but_quoted_words(query: str) -> None:
-    for term in parse(query).websearch.split('"')[1::2]:
+    for term in parse_query(query).websearch.split('"')[1::2]:
         assert words(term) == term.split()
 
 
 def test_a_huge_query_is_bounded() -> None:
-    assert len(parse("word" * 100_000).wanted) == 1
-    assert len(parse(" ".join(map(str, range(100_000)))).wanted) == QUERY_TERMS
+    assert len(parse_query("word" * 100_000).wanted) == 1
+    assert len(parse_query(" ".join(map(str, range(100_000)))).wanted) == QUERY_TERMS
 
 
 def test_a_megabyte_is_cut_in_no_time() -> None:
     begun = time.monotonic()
     for text in ("word " * 200_000, "слово " * 100_000, "字" * 300_000, '"' * 1_000_000, "́" * 500_000):
         words(text)
-        parse(text)
+        parse_query(text)
     assert time.monotonic() - begun < 10
 
 
@@ -139,7 +139,7 @@ def test_postgresql_has_every_configuration() -> None:
 
 # --- snippets --------------------------------------------------------------------------------------------------------
 def shown(texts: list[tuple[int | None, str]], *asked: str) -> tuple[int | None, str, list[str]]:
-    snippet = snippets.best(snippets.pieces(texts), {word: word for word in asked})
+    snippet = snippets.best_snippet(snippets.snippet_sources(texts), {word: word for word in asked})
     return snippet.position, snippet.text, [snippet.text[start:end] for start, end in snippet.highlights]
 
 

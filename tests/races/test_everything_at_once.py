@@ -14,7 +14,7 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed, EngineError, Reply
+from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, EngineError, Reply, ToolAction
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import Actor
@@ -36,7 +36,7 @@ THREADS = 16
 PEOPLE = [f"5199999000{number}" for number in range(4)]
 STAFF = Actor("staff", "grace")
 LATE = timedelta(minutes=2)  # for leases: longer than any
-DEEDS = [Deed("add_step", {"description": "Ask"}), Deed(ASK_FOR_HUMAN), Deed(END_CONVERSATION)]
+DEEDS = [ToolAction("add_step", {"description": "Ask"}), ToolAction(ASK_FOR_HUMAN), ToolAction(END_CONVERSATION)]
 SEND_OUTCOMES = [
     SendError("Later.", code="http_503", retryable=True),
     SendError("Never.", code="131026"),
@@ -124,7 +124,7 @@ class Everything:
             pipeline.prepare(turn)
             if random.random() < 0.8:
                 deeds = tuple(random.sample(DEEDS, random.choice([0, 0, 1, 2])))
-                reply = Reply("Hi " * random.choice([1, 3_000]), "offline", deeds=deeds)
+                reply = Reply("Hi " * random.choice([1, 3_000]), "offline", tool_actions=deeds)
                 pipeline.commit(turn, reply, timezone.now())
             else:
                 error = EngineError("No.", code="http_500", retryable=random.random() < 0.5)

@@ -36,10 +36,10 @@ class Command(BaseCommand):
             )
             return
         try:
-            rebuild = rebuilding.begin(kind, restart=options["restart"])
+            rebuild = rebuilding.start(kind, restart=options["restart"])
             if rebuild.done:
                 self.stderr.write(f"  going on after {rebuild.done:,}")
-            rebuilding.go_on(rebuild, lambda done, left: self.stderr.write(f"  {done:,} done, {left:,} left …"))
+            rebuilding.run(rebuild, lambda done, left: self.stderr.write(f"  {done:,} done, {left:,} left …"))
         except StoreError as error:
             what_next = "The same command goes on where it broke off." if error.code != "not_configured" else SET_UP
             raise CommandError(f"{error} ({error.code}) {what_next}") from None

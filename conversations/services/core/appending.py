@@ -38,7 +38,7 @@ from conversations.services.core import redaction
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, record
 from conversations.services.core.sql import insert, row
-from memory.redaction import Rules
+from memory.redaction import RedactionRules
 
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
@@ -152,13 +152,13 @@ BY_KEY = _BY_KEY.format(quiet=quiet_window("$1")) + _APPEND
 BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1"), account_version=ACCOUNT_VERSION) + _APPEND
 
 
-def rules_as_values(rules: Rules) -> tuple[bool, str]:
+def rules_as_values(rules: RedactionRules) -> tuple[bool, str]:
     """Return the rules as a statement compares them with the client's: whether cards go, and the patterns as JSON."""
     return rules.cards, orjson.dumps(rules.patterns).decode() if rules.patterns else "[]"
 
 
 def append_by_key(
-    chunk: NewChunk, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str, rules: Rules
+    chunk: NewChunk, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str, rules: RedactionRules
 ) -> Appended | None:
     """Append what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
 

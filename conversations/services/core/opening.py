@@ -17,7 +17,7 @@ from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
-from memory.redaction import Rules
+from memory.redaction import RedactionRules
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
@@ -164,7 +164,9 @@ BY_CONTACT = (
 )
 
 
-def open_with_key(chunk: NewChunk, person: Person, key_hash: bytes, client_id: UUID, rules: Rules) -> Appended | None:
+def open_with_key(
+    chunk: NewChunk, person: Person, key_hash: bytes, client_id: UUID, rules: RedactionRules
+) -> Appended | None:
     """Open a conversation with what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
 
     Nothing is done where the key is not the client's, the message was here before, a conversation is open, the message
@@ -225,7 +227,7 @@ def _open(
     device_id: int | None = None,
     assistant_id: UUID | None = None,
     conversation_id: UUID | None = None,
-    rules: Rules | None = None,
+    rules: RedactionRules | None = None,
 ) -> Appended | None:
     found = row(
         statement,

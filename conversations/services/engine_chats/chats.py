@@ -15,7 +15,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from conversations.engines.contract import ChatSoFar, EngineError, ReplyRequest, Told
+from conversations.engines.contract import ChatProgress, EngineChatState, EngineError, ReplyRequest
 from conversations.models import (
     SAID,
     Assistant,
@@ -34,7 +34,7 @@ from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
 from conversations.services.core.opening import NOTHING_KNOWN
 from conversations.services.engine_chats import removals
-from memory.context import Entry
+from memory.context import PromptEntry
 from memory.text import one_line
 from memory.tokens import shorten
 
@@ -55,23 +55,23 @@ class Book:
     agent_id: str
     write: Callable[..., Any]
 
-    def opened(self, chat_id: str) -> None:
+    def record_opened(self, chat_id: str) -> None:
         """The session goes on in this chat; one before it is replaced."""
         self.write(opened, self.turn_id, chat_id, self.agent_id)
 
-    def asking(self, chat_id: str, upto: int) -> None:
+    def record_asking(self, chat_id: str, upto: int) -> None:
         """The chat is about to hear all up to there."""
         self.write(asking, self.turn_id, chat_id, upto)
 
 
 def writing_with(request: ReplyRequest, write: Callable[..., Any]) -> ReplyRequest:
     """The request, whose book writes by `write(work, *values)`: on a thread that has a connection."""
-    if request.chat is None or not isinstance(request.chat.book, Book):
+    if request.chat is None or not isinstance(request.chat.recorder, Book):
         return request
-    return replace(request, chat=replace(request.chat, book=replace(request.chat.book, write=write)))
+    return replace(request, chat=replace(request.chat, recorder=replace(request.chat.recorder, write=write)))
 
 
-def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, steps: Iterable[str]) -> ChatSoFar:
+def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, steps: Iterable[str]) -> EngineChatState:
     """The session's chat, and what it has not heard. The book writes on the thread that asks."""
     chat = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
     if chat and chat.status != S.ONGOING:
@@ -81,8 +81,8 @@ def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, step
     unheard, carried = _said_after(conversation, told), _said_before(conversation, told)
     nothing_said = not unheard and not carried
     clean = redaction.rules_of(conversation.client).clean
-    return ChatSoFar(
-        book=Book(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
+    return EngineChatState(
+        recorder=Book(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
         agent_id=assistant.retell_agent_id,
         chat_id=chat.chat_id if chat else "",
         turns=chat.turns if chat else 0,
@@ -108,13 +108,13 @@ def _last_answered(conversation: Conversation) -> int:
     return ours.values_list("position", flat=True).first() or 0
 
 
-def _said_after(conversation: Conversation, told: int) -> list[Entry]:
+def _said_after(conversation: Conversation, told: int) -> list[PromptEntry]:
     """What the agent has not heard: the person's messages, and what others said in its place; its own words it has."""
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=told)
     own = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
     columns = said.exclude(role=Role.AI, pk__in=own).order_by("-position").annotate(words=corrected_text())
     newest = columns.values_list("role", "words", "author_id", "position")[:MOST_UNHEARD]
-    return [Entry(role, words, author is not None, position) for role, words, author, position in newest][::-1]
+    return [PromptEntry(role, words, author is not None, position) for role, words, author, position in newest][::-1]
 
 
 def _said_before(conversation: Conversation, told: int) -> list[str]:
@@ -184,7 +184,7 @@ def _lost() -> EngineError:
     return EngineError("The turn is not ours any more.", code="lost", retryable=True)
 
 
-def note_told(told: Told) -> None:
+def note_told(told: ChatProgress) -> None:
     """The chat has heard this much, and what it answered was said, or is not to be said any more."""
     chat = EngineChat.objects.filter(pk=told.chat_id)
     chat.update(told=told.upto, turns=told.turns, asked=None)

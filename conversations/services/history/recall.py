@@ -25,7 +25,7 @@ from conversations.services.core.ledger import SYSTEM, Actor, record
 from conversations.services.core.locking import editing_if_there
 from conversations.services.core.opening import NOTHING_KNOWN
 from memory import recall
-from memory.recall import Near, Recalled
+from memory.recall import NearestVectors, RecalledConversation
 from memory.text import one_line
 from memory.words import QUERY_CHARACTERS
 
@@ -55,9 +55,9 @@ class RecallQuery:
     text: str
     since: datetime | None
 
-    def ask_network(self) -> Near | None:
+    def ask_network(self) -> NearestVectors | None:
         """What is near in meaning, within RECALL_SECONDS. Touches no row, and never raises."""
-        return recall.near(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS)
+        return recall.find_nearest(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS)
 
 
 def question_of(conversation_id: UUID) -> RecallQuery | None:
@@ -74,7 +74,7 @@ def question_of(conversation_id: UUID) -> RecallQuery | None:
     return RecallQuery(conversation.pk, conversation.client_id, conversation.contact_id, text, since)
 
 
-def keep(question: RecallQuery, near: Near | None, now: datetime) -> int:
+def keep(question: RecallQuery, near: NearestVectors | None, now: datetime) -> int:
     """What was found is in the session's memory chunk, once, unless staff said already what that should be. Returns how
     many sessions were recalled."""
     # Before the lock: it reads global memory, and nobody needs to wait for that.
@@ -92,7 +92,7 @@ def keep(question: RecallQuery, near: Near | None, now: datetime) -> int:
     return len(found)
 
 
-def _add(conversation: Conversation, chunk: Chunk, found: Sequence[Recalled], problem: str) -> None:
+def _add(conversation: Conversation, chunk: Chunk, found: Sequence[RecalledConversation], problem: str) -> None:
     told = chunk.metadata.get(RECALLED, [])
     if found:
         known = {each["session"] for each in told}
@@ -106,13 +106,13 @@ def _add(conversation: Conversation, chunk: Chunk, found: Sequence[Recalled], pr
     chunk.save(update_fields=["content", "metadata"])
 
 
-def _line(each: Recalled, *, already: bool) -> str:
+def _line(each: RecalledConversation, *, already: bool) -> str:
     summary = "" if already else one_line(each.summary, SUMMARY_CHARACTERS)
     quoted = "" if each.position is None and summary else f"“{one_line(each.text, SUMMARY_CHARACTERS)}”"
     return f"- {each.started_at:%Y-%m-%d}: {' '.join(part for part in (summary, quoted) if part)}"
 
 
-def _reason(each: Recalled) -> dict[str, Any]:
+def _reason(each: RecalledConversation) -> dict[str, Any]:
     return {
         "session": str(each.conversation_id),
         "on": f"{each.started_at:%Y-%m-%d}",

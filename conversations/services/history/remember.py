@@ -22,7 +22,7 @@ from conversations.services.core.ledger import SYSTEM, record
 from conversations.services.core.sql import column
 from memory import services as memory
 from memory.models import Memory
-from memory.records import SessionRecord, TranscriptEntry
+from memory.records import ConversationRecord, TranscriptEntry
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,9 @@ def remember(conversation_id: UUID) -> bool:
     return bool(changed)
 
 
-def _record(conversation: Conversation) -> SessionRecord:
+def _record(conversation: Conversation) -> ConversationRecord:
     pending = conversation.steps.filter(status=Step.Status.PENDING)
-    return SessionRecord(
+    return ConversationRecord(
         conversation_id=conversation.pk,
         client_id=conversation.client_id,
         contact_id=conversation.contact_id,

@@ -15,8 +15,8 @@ from django.db.models.functions import Left
 from conversations.models import Chunk, Conversation, corrected_text
 from conversations.services.core.sql import column, release_connection, rows
 from memory import services as memory
-from memory.snippets import Snippet, best, pieces
-from memory.words import Query, fold, parse, words
+from memory.snippets import Snippet, best_snippet, snippet_sources
+from memory.words import WordQuery, fold, parse_query, words
 
 ENDED_LOOKED_AT = 5_000  # of the clients' sessions, the newest: among these are ended ones that are not remembered
 FEWEST_ENDED = 200  # of each client
@@ -60,7 +60,7 @@ def search(client_ids: Sequence[UUID], query: str, place: SearchScope = SearchSc
     memory does not hold, which are open, a guest's, or not remembered yet, are read themselves, the newest first and
     for about SECONDS: there a word is found inside longer words as well.
     """
-    said, searched, question = FoundConversations(), list(client_ids[:MOST_CLIENTS]), parse(query)
+    said, searched, question = FoundConversations(), list(client_ids[:MOST_CLIENTS]), parse_query(query)
     if not question.wanted or not searched:
         return said
     if len(client_ids) > len(searched):
@@ -68,14 +68,14 @@ def search(client_ids: Sequence[UUID], query: str, place: SearchScope = SearchSc
     _read_them(searched, question, place, said)
     among = memory.Filters(channel=place.channel, ended_from=place.began_from)
     for client_id in searched:
-        found = memory.sessions_that_say(client_id, query, FOUND, filters=among)
+        found = memory.search_by_words(client_id, query, FOUND, filters=among)
         said.sessions += found
         if len(found) == FOUND:
             said.left_out.append(f"More than {FOUND} ended sessions say so, and the best {FOUND} are here: add a word.")
-    if len(searched) <= MOST_BY_MEANING and memory.knows_meanings():
+    if len(searched) <= MOST_BY_MEANING and memory.can_search_by_meaning():
         for client_id in searched:
             release_connection()  # no connection waits for the network
-            found, problem = memory.sessions_that_mean(client_id, query, FOUND, filters=among)
+            found, problem = memory.search_by_meaning(client_id, query, FOUND, filters=among)
             said.sessions += found
             if problem:
                 said.left_out.append(f"By meaning nothing was searched just now ({problem}); by words all the same.")
@@ -123,7 +123,7 @@ _ENDED = f"""
     (SELECT id, started_at, false FROM newest WHERE place = $8 ORDER BY started_at DESC LIMIT 1)"""
 
 
-def _read_them(client_ids: Sequence[UUID], question: Query, place: SearchScope, said: FoundConversations) -> None:
+def _read_them(client_ids: Sequence[UUID], question: WordQuery, place: SearchScope, said: FoundConversations) -> None:
     asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
     values = (list(client_ids), place.channel, *asked, CHUNKS_SEARCHED, place.began_from)
     _read_open(values, place.began_before, said)
@@ -196,11 +196,11 @@ def _ways_to_write() -> dict[str, str]:
 def shown_of(sessions: Iterable[Conversation], query: str) -> dict[UUID, Snippet]:
     """What each of the sessions says of what `query` asks for: the entry that fits best, or the summary. Those that say
     nothing of it are missing."""
-    question = parse(query)
+    question = parse_query(query)
     if not question.wanted:
         return {}
     ids = [session.pk for session in sessions]
-    found = {key: each for key, each in memory.shown_of(ids, query).items() if each.highlights}
+    found = {key: each for key, each in memory.snippets_for(ids, query).items() if each.highlights}
     return {**found, **_shown_of_entries([key for key in ids if key not in found], question)}
 
 
@@ -213,7 +213,7 @@ _ENTRIES = """
 _ENTRIES_LOOKED_AT = 20  # of each session, the newest that hold any of the words
 
 
-def _shown_of_entries(ids: Sequence[UUID], question: Query) -> dict[UUID, Snippet]:
+def _shown_of_entries(ids: Sequence[UUID], question: WordQuery) -> dict[UUID, Snippet]:
     """Of each session the entry that holds most of what is wanted; of several the newest."""
     wanted = {word for term in question.wanted for word in term}
     entries = column(_ENTRIES, list(ids), [_written(word) for word in wanted], _ENTRIES_LOOKED_AT) if ids else ()
@@ -229,5 +229,5 @@ def _shown_of_entries(ids: Sequence[UUID], question: Query) -> dict[UUID, Snippe
     for session, theirs in texts.items():
         among = {word for _, text in theirs for word in words(text)}
         named = {word: part for word in among for part in wanted if part in word}
-        shown[session] = best(pieces(theirs), named)
+        shown[session] = best_snippet(snippet_sources(theirs), named)
     return shown

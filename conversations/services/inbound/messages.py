@@ -34,7 +34,7 @@ from conversations.services.core.opening import open_conversation, open_with_key
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
 from conversations.services.delivery import opt_outs
-from memory.redaction import Rules
+from memory.redaction import RedactionRules
 
 TRIES = 20
 
@@ -68,7 +68,7 @@ class InboundText:
         """The person's wish to get no more messages, or messages again."""
         return consent_change_in(self.channel, self.text, self.intent)
 
-    def cleaned(self, rules: Rules) -> InboundText:
+    def cleaned(self, rules: RedactionRules) -> InboundText:
         """Return the message without what the rules remove."""
         text = rules.clean(self.text)
         metadata = rules.clean_json(self.metadata) if self.metadata else self.metadata

@@ -19,7 +19,7 @@ from conversations.models import ChannelAccount, InboundEvent, RefusedWebhooks
 from conversations.services.core import redaction
 from conversations.services.core.sql import rows
 from conversations.services.delivery import receipts
-from memory.redaction import Rules
+from memory.redaction import RedactionRules
 
 PROCESSING_FAILED = "processing_failed"
 UNKNOWN_ACCOUNT = "unknown_account"
@@ -107,7 +107,7 @@ def _keep(
     )
 
 
-def _cleaned(rules: Rules, raw: Any) -> Any:
+def _cleaned(rules: RedactionRules, raw: Any) -> Any:
     """What is kept, without what the client has removed; it can be processed as before."""
     cleaned = rules.clean_json(raw)
     if isinstance(raw, dict) and isinstance(raw.get(BODY), str):

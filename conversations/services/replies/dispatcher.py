@@ -33,7 +33,7 @@ from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline, sinks
-from memory.recall import Near
+from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,9 @@ class Dispatcher:
         near = question.ask_network()
         return self._rows.submit(self._told, turn, question, near)
 
-    def _told(self, turn: leases.OwedTurn, question: recall.RecallQuery, near: Near | None) -> Future[Any] | None:
+    def _told(
+        self, turn: leases.OwedTurn, question: recall.RecallQuery, near: NearestVectors | None
+    ) -> Future[Any] | None:
         recalled(question, near)
         return self._prepare(turn, mark=False)
 
@@ -224,7 +226,7 @@ class Dispatcher:
         return len(turns) + len(messages)
 
 
-def recalled(question: recall.RecallQuery, near: Near | None) -> None:
+def recalled(question: recall.RecallQuery, near: NearestVectors | None) -> None:
     """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
     try:
         with_retry(recall.keep, question, near, timezone.now())

@@ -153,8 +153,8 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
             _say(conversation, turn, sink, reply, now, code=code, overtaken=overtaken)
         else:
             _end(turn, TurnStatus.DROPPED, now, code=code)
-        if reply.told and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
-            chats.note_told(reply.told)
+        if reply.progress and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
+            chats.note_told(reply.progress)
     return turn.status
 
 
@@ -268,8 +268,8 @@ def _noted(turn: Turn, reply: Reply) -> Reply:
     if reply.tokens_in or reply.tokens_out:
         turn.cost = cost(reply.model, reply.tokens_in, reply.tokens_out)
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
-    if reply.told:  # its engine keeps the conversation: what it was told is all that it was given
-        turn.prompt = as_kept(turn.conversation, turn.conversation.assistant, reply.told.prompt)
+    if reply.progress:  # its engine keeps the conversation: what it was told is all that it was given
+        turn.prompt = as_kept(turn.conversation, turn.conversation.assistant, reply.progress.prompt)
     turn.confidence = reply.confidence
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
     return reply
@@ -292,8 +292,8 @@ def _say(
     conversation.fallback_sent = False
     conversation.replies_failed = 0
     requested = tool_actions.NOTHING
-    if reply.deeds:
-        requested = tool_actions.do(conversation, reply.deeds, assistant_actor(conversation.assistant))
+    if reply.tool_actions:
+        requested = tool_actions.do(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
     _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human else code)
     if requested.human:
         outbox.allow_sending(conversation)

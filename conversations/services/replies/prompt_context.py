@@ -11,7 +11,7 @@ from conversations.services.core import redaction
 from conversations.services.core.sql import rows
 from conversations.services.replies import summaries
 from memory import languages
-from memory.context import Entry, Prompt, SessionView, build_prompt
+from memory.context import ConversationView, Prompt, PromptEntry, build_prompt
 
 HISTORY_LENGTH = 10
 # On a chunk of the copilot: why the reply is not whole (the turn's code), and that it was tried again.
@@ -65,13 +65,13 @@ def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Pro
     }
 
 
-def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> SessionView:
+def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> ConversationView:
     """The session for the prompt."""
     opening = dict(rows(_OPENING, conversation.pk))
     entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
     clean = redaction.rules_of(conversation.client).clean  # what was kept under other rules is not shown under these
-    return SessionView(
+    return ConversationView(
         system_prompt=opening.get(Role.SYSTEM, ""),
         memory=clean(opening.get(Role.MEMORY, "")),
         goal=clean(conversation.goal),
@@ -100,12 +100,12 @@ def _noted(conversation: Conversation) -> list[tuple[str, str]]:
     return [("Topic", conversation.topic), ("What the person wants now", wanted if isinstance(wanted, str) else "")]
 
 
-def _window(conversation: Conversation, assistant: Assistant | None) -> list[Entry]:
+def _window(conversation: Conversation, assistant: Assistant | None) -> list[PromptEntry]:
     """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
     before and is not in the summary yet, so that nothing is lost between the two."""
     length = _history_length(assistant)
     reach = max(length + summaries.MOST_OVERHANGING, LONGEST_BURST)
-    said = [Entry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
+    said = [PromptEntry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
     waiting = summaries.MOST_OVERHANGING if len(said) > length and summaries.are_possible() else 0
@@ -113,7 +113,7 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Ent
     return max(said[:unanswered], said[:length] + overhanging, key=len)[::-1]
 
 
-def _fell_out(conversation: Conversation, assistant: Assistant | None, view: SessionView, prompt: Prompt) -> int:
+def _fell_out(conversation: Conversation, assistant: Assistant | None, view: ConversationView, prompt: Prompt) -> int:
     """The position up to which entries should be in the summary by now: those that the budget has no room for, and
     those before the history, once there are some. 0 if there is nothing to do."""
     shown = min((part.position for part in prompt.parts if part.position), default=0)
@@ -133,7 +133,7 @@ def _summarised(conversation: Conversation) -> int:
     return max(rolling.upto if rolling else 0, conversation.history_from or 0)
 
 
-def _known_of(conversation: Conversation, entries: Sequence[Entry]) -> list[tuple[str, str]]:
+def _known_of(conversation: Conversation, entries: Sequence[PromptEntry]) -> list[tuple[str, str]]:
     """What is known of the person that an answer may depend on. The phone's number is not among it."""
     contact = conversation.contact
     words = " ".join(entry.content[:LANGUAGE_SAMPLE] for entry in entries if entry.role != Role.AI)

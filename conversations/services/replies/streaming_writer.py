@@ -20,16 +20,16 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.utils import timezone
 
-from conversations.engines import streaming
+from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.services.core.sql import close_connections, column, with_retry
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline
 from conversations.services.replies.dispatcher import recalled
 from conversations.services.replies.leases import StreamedTurn
-from memory import waiting
-from memory.recall import Near
-from memory.redaction import CARDS_ALONE
+from memory import event_loop
+from memory.recall import NearestVectors
+from memory.redaction import CARDS_ONLY
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Job:
 
     def __init__(self, turn: StreamedTurn) -> None:
         self.turn = turn
-        self.rules = CARDS_ALONE
+        self.rules = CARDS_ONLY
         self.is_held_back = False  # until its confidence is known: an unsure draft is never shown
         self.writing: Future[Reply] | None = None
         self.stopped = self.settling = False
@@ -191,7 +191,7 @@ class CopilotWriter:
         near = question.ask_network()
         self._rows.submit(self._told, job, question, near)
 
-    def _told(self, job: Job, question: recall.RecallQuery, near: Near | None) -> None:
+    def _told(self, job: Job, question: recall.RecallQuery, near: NearestVectors | None) -> None:
         with self._or_given_up(job):
             recalled(question, near)
             self._prepare(job)
@@ -205,7 +205,7 @@ class CopilotWriter:
             return
         request, engine = prepared
         job.rules, job.is_held_back = request.rules, request.confidence
-        job.writing = waiting.begin(self._write(job, request, engine))
+        job.writing = event_loop.start(self._write(job, request, engine))
         job.writing.add_done_callback(lambda _: self._note(job))
 
     @contextmanager
@@ -219,7 +219,7 @@ class CopilotWriter:
     async def _write(self, job: Job, request: ReplyRequest, engine: str) -> Reply:
         """The whole reply, whose pieces the job was told as they came. Raises EngineError."""
         begun, first = time.monotonic(), None
-        async for piece in streaming.stream(engine, request):
+        async for piece in registry.stream(engine, request):
             passed = round((time.monotonic() - begun) * 1000)
             if isinstance(piece, Reply):
                 return replace(piece, first_token_ms=first, last_token_ms=passed)

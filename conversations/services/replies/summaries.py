@@ -92,7 +92,7 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
             _settle(rolling)
             return done
         try:
-            made = summaries.absorb(conversation.summary, entries, goal=conversation.goal)
+            made = summaries.update_summary(conversation.summary, entries, goal=conversation.goal)
         except llm.LLMError as error:
             log.warning("not summarised yet: conversation=%s code=%s", conversation_id, error.code)
             due_at = timezone.now() + backoff(rolling.attempts, error.retry_after)
@@ -114,7 +114,7 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
         TranscriptEntry(position=position, role=role, content=clean(words), at=at, by_staff=author is not None)
         for position, role, words, at, author in found
     ]
-    return entries[: summaries.fits_at_once(entries)]
+    return entries[: summaries.count_that_fits(entries)]
 
 
 def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Deed
+from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, ToolAction
 from conversations.models import Conversation, Step
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import Actor
@@ -30,7 +30,7 @@ class RequestedTransitions:
 NOTHING = RequestedTransitions()
 
 
-def do(conversation: Conversation, wanted: Iterable[Deed], actor: Actor) -> RequestedTransitions:
+def do(conversation: Conversation, wanted: Iterable[ToolAction], actor: Actor) -> RequestedTransitions:
     """The steps, topic and current goal of the locked session are as the model wants them. Returns what else it wants,
     which is the caller's affair."""
     wishes = RequestedTransitions()
@@ -47,7 +47,7 @@ def do(conversation: Conversation, wanted: Iterable[Deed], actor: Actor) -> Requ
     return wishes
 
 
-def _do(conversation: Conversation, deed: Deed, actor: Actor) -> None:
+def _do(conversation: Conversation, deed: ToolAction, actor: Actor) -> None:
     if status := STATUS_BY_TOOL.get(deed.name):
         steps.move(conversation, deed.arguments["step_id"], status, actor)
     elif deed.name == "add_step":

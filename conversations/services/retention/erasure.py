@@ -54,7 +54,7 @@ BELOW = {"chunks": Chunk, "steps": Step, "events": ConversationEvent, "messages"
 def preview(contact: Contact) -> dict[str, int]:
     """How many rows of which kind an erasure would remove now. Changes nothing."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
-    remembered, vectors = memory.how_many(_remembered(contact, sessions))
+    remembered, vectors = memory.count_remembered(_remembered(contact, sessions))
     return {
         "sessions": len(sessions),
         **{name: model._default_manager.filter(conversation__in=sessions).count() for name, model in BELOW.items()},
@@ -69,7 +69,7 @@ def preview(contact: Contact) -> dict[str, int]:
 
 def _remembered(contact: Contact, sessions: Sequence[UUID]) -> list[UUID]:
     """The sessions, and those of which memory alone still knows."""
-    return sorted({*sessions, *memory.sessions_of(contact.client_id, contact.pk)})
+    return sorted({*sessions, *memory.conversations_of_contact(contact.client_id, contact.pk)})
 
 
 # --- doing it ---------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         memory.forget_texts(remembered)
         Conversation.objects.filter(pk__in=sessions).delete()
         contact.delete()
-        vectors = [list(place) for place in memory.places_of(remembered)]
+        vectors = [list(place) for place in memory.vector_locations(remembered)]
         erasure = Erasure.objects.create(
             client_id=contact.client_id,
             asked_by_id=actor.user_id,
@@ -185,8 +185,8 @@ def _clear_memory(erasure: Erasure) -> str:
         for session in erasure.sessions:
             memory.forget(session)
         if erasure.contact:
-            known = [memory.Place(*place) for place in erasure.vectors]
-            memory.forget_traces(erasure.client_id, erasure.contact, known)
+            known = [memory.VectorLocation(*place) for place in erasure.vectors]
+            memory.confirm_forgotten(erasure.client_id, erasure.contact, known)
     except StoreError as error:
         return f"{error.code}: {error}"
     return ""

@@ -167,7 +167,7 @@ def _clear_vectors(done: RetentionRun) -> None:
     """The vectors of what memory does not know any more are gone, or the report says why not: the next run tries
     again."""
     try:
-        memory.forget_lost(LOST_VECTORS_SECONDS)
+        memory.delete_orphaned_vectors(LOST_VECTORS_SECONDS)
     except memory.StoreError as error:
         log.warning("vectors not cleared yet: code=%s", error.code)
         done.line(None, R.MEMORY).error = error.code

@@ -154,7 +154,7 @@ def _counts(alias: Contact) -> dict[str, int]:
     return {
         "sessions": sessions.count(),
         "addresses": ContactIdentity.objects.filter(contact=alias).count(),
-        "remembered": memory.how_many_of(alias.client_id, alias.pk),
+        "remembered": memory.count_of_contact(alias.client_id, alias.pk),
     }
 
 
