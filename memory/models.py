@@ -106,7 +106,7 @@ class Memory(models.Model):
             summary_kind=self.summary_kind,
         )
 
-    def as_past_session(self) -> PastConversation:
+    def as_past_conversation(self) -> PastConversation:
         """Return the part of the memory that a later conversation may know."""
         return PastConversation(
             conversation_id=self.conversation_id,

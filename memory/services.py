@@ -161,9 +161,9 @@ def move(client_id: UUID, from_contact: UUID, to_contact: UUID) -> list[UUID]:
     These vectors name the first contact until the conversation is remembered again.
     """
     moved = Memory.objects.of(client_id).filter(contact_id=from_contact)
-    sessions = list(moved.values_list("pk", flat=True))
+    conversation_ids = list(moved.values_list("pk", flat=True))
     moved.update(contact_id=to_contact)
-    vectors = MemoryVector.objects.filter(conversation_id__in=sessions)
+    vectors = MemoryVector.objects.filter(conversation_id__in=conversation_ids)
     return list(vectors.values_list("conversation_id", flat=True).distinct())
 
 
@@ -203,7 +203,7 @@ def latest_summaries(client_id: UUID, contact_id: UUID, limit: int = 3) -> list[
     """Return the contact's last ended conversations that have a summary, newest first."""
     known = Memory.objects.of(client_id).filter(contact_id=contact_id).exclude(summary="")
     newest = known.defer("document", "transcript").order_by("-ended_at", "conversation_id")[:limit]
-    return [memory.as_past_session() for memory in newest]
+    return [memory.as_past_conversation() for memory in newest]
 
 
 # --- searching -------------------------------------------------------------------------------------------------------

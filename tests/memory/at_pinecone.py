@@ -1,4 +1,4 @@
-"""Having sessions remembered at the fake index, and looking at what is there."""
+"""Helpers that remember conversations at the fake index, and read what it has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG = (
 
 
 def keep(record: ConversationRecord) -> ConversationRecord:
-    """The session is in both stores."""
+    """Remember the record in both stores and return it, normalised."""
     record = record.normalised()
     DatabaseStore().remember(record)
     PineconeStore().remember(record)
@@ -30,24 +30,24 @@ def keep(record: ConversationRecord) -> ConversationRecord:
 
 
 def failure(record: ConversationRecord) -> StoreError:
-    """Why it cannot be."""
+    """Return the error of remembering the record."""
     with pytest.raises(StoreError) as caught:
         keep(record)
     return caught.value
 
 
 def ledger(record: ConversationRecord) -> list[str]:
-    """The vectors that our ledger knows to be there."""
+    """Return the ids of the vectors that our ledger has as stored."""
     known = MemoryVector.objects.filter(conversation_id=record.conversation_id, upserted_at__isnull=False)
     return sorted(known.values_list("vector_id", flat=True))
 
 
 def there(index: FakePinecone, record: ConversationRecord) -> list[str]:
-    """The vectors that are there in the client's namespace."""
+    """Return the ids of the vectors in the client's namespace of the index."""
     return sorted(index.vectors(str(record.client_id)))
 
 
 def over() -> None:
-    """The time is over in which a request that was given up may still arrive."""
+    """End the time in which a request that was given up may still arrive."""
     past = timezone.now() - timedelta(seconds=1)
     MemoryVector.objects.filter(upserting_until__isnull=False).update(upserting_until=past)

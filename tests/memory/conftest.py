@@ -1,4 +1,4 @@
-"""Global memory's neighbours: a model and an index, faked over real HTTP, and a session to remember."""
+"""Fixtures for tests of memory: a model and an index, faked over real HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _alone(settings: Any) -> None:
 
 @pytest.fixture
 def model(settings: Any) -> Iterator[FakeOpenAI]:
-    """A model that summarises and embeds."""
+    """Configure a fake model that summarises and embeds."""
     with FakeOpenAI(api_key=OPENAI_KEY) as fake:
         fake.reply = lambda _messages: "The person asked about a kettle; a refund was agreed."
         settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = OPENAI_KEY, fake.base_url
@@ -35,7 +35,7 @@ def model(settings: Any) -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 def index(settings: Any, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePinecone]:
-    """An index at Pinecone, and the model it needs. The SDK tries again without a pause, as its own tests do."""
+    """Configure a fake index, and the model it needs. The SDK retries without a pause, as in its own tests."""
     monkeypatch.setattr("pinecone._internal.http_client._async_retry_sleep", lambda _seconds: asyncio.sleep(0))
     with FakePinecone(api_key=PINECONE_KEY) as fake:
         settings.PINECONE_API_KEY, settings.PINECONE_HOST = PINECONE_KEY, fake.url

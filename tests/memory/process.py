@@ -15,7 +15,7 @@ _server.set_forkserver_preload(["tests.memory.loaded"])
 
 
 def start(verb: str, argument: Any, settings: Any) -> BaseProcess:
-    """A process that does it, on the test's database and with the test's fakes. It must be joined."""
+    """Start a process on the test's database and with the test's fakes; the caller joins it."""
     told = {name: getattr(settings, name) for name in SETTINGS}
     database = {name: settings.DATABASES["default"][name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")}
     process = _server.Process(target=_do, args=(verb, argument, told, database), daemon=True)

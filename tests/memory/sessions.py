@@ -1,4 +1,4 @@
-"""Ended sessions for tests of memory."""
+"""Ended conversations for tests of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PARCEL = ("Where is my parcel?", "It was delivered to your neighbour on Monday."
 
 
 def entries(*texts: str, ended: datetime = ENDED) -> tuple[TranscriptEntry, ...]:
-    """The person and the assistant in turns, after a system and a memory entry."""
+    """Return entries of the person and the assistant in turns, after a system and a memory entry."""
     begun = ended - timedelta(minutes=len(texts))
     opening = (
         TranscriptEntry(1, "system", "You are Ada of the shop.", begun),
@@ -28,7 +28,7 @@ def entries(*texts: str, ended: datetime = ENDED) -> tuple[TranscriptEntry, ...]
 
 
 def session(*texts: str, client_id: uuid.UUID | None = None, **more: Any) -> ConversationRecord:
-    """An ended session in which this was said."""
+    """Return the record of an ended conversation with these texts."""
     ended = more.pop("ended_at", ENDED)
     return ConversationRecord(
         conversation_id=more.pop("conversation_id", uuid.uuid4()),

@@ -49,14 +49,14 @@ HOSTILE = [
 
 @pytest.mark.django_db
 class StoreContract:
-    """The promises."""
+    """The contract of a store."""
 
     @pytest.fixture
     def store(self) -> Store:
         raise NotImplementedError
 
     def keep(self, store: Store, record: ConversationRecord) -> ConversationRecord:
-        """Have the session remembered as the service does it: its text first."""
+        """Remember the record as the service does, its text first, and return it normalised."""
         record = record.normalised()
         DatabaseStore().remember(record)
         store.remember(record)

@@ -206,7 +206,7 @@ def test_the_newest_message_of_the_person_is_always_represented(view: Conversati
 @given(VIEWS)
 @settings(max_examples=200, deadline=None)
 def test_what_people_wrote_never_reaches_the_system_role(view: ConversationView) -> None:
-    """The system message does not change with anything that comes from people."""
+    """Check that the system message does not depend on anything that comes from people."""
     others = [replace(entry, content="something else", by_staff=entry.by_staff) for entry in view.entries]
     other = replace(view, memory="other", summary="", entries=others)
     assert build_prompt(view).messages[0] == build_prompt(other).messages[0]

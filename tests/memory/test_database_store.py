@@ -226,7 +226,7 @@ FILL = """
 
 
 def fill(clients: list[uuid.UUID], many: int = 5_000, every: str = "3 minutes", less: str = "kettle") -> None:
-    """So many sessions of clients in turn, the last one just now. One in 500 is about a zanzibarian teapot."""
+    """Insert conversations of the clients in turn, the last one just now; one in 500 is about a zanzibarian teapot."""
     with connection.cursor() as cursor:
         cursor.execute(FILL.replace("'kettle'", f"'{less}'").format(many=many, every=every), [clients])
         cursor.execute("ANALYZE memories")
@@ -284,7 +284,7 @@ def _ended(client_id: uuid.UUID, ago: timedelta) -> uuid.UUID:
 
 
 def test_of_what_many_say_no_more_is_read_than_it_takes() -> None:
-    """A second look goes as far back as should do, and where the newest days hold nothing, over all there is."""
+    """The second search goes back as far as should be enough, or to the beginning if the newest days have no match."""
     fill([uuid.UUID(int=1)] * 10, every="30 minutes")  # 104 days, 48 a day
     for query, looks in (("order", 2), ("zanzibarian", 2), ("kettles -order", 2)):
         with CaptureQueriesContext(connection) as caught:

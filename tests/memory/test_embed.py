@@ -1,4 +1,4 @@
-"""Embeddings, by the same door as completions, over real HTTP."""
+"""Tests of embeddings, over real HTTP."""
 
 from __future__ import annotations
 

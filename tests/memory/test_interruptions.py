@@ -1,4 +1,4 @@
-"""Remembering and forgetting, cut off at every step and done again: the end is the same, and nothing is doubled."""
+"""Remembering and forgetting, interrupted at every step and repeated: the result is the same, without duplicates."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ LONG = ("Tell me about kettles. " * 30, "Gladly. " * 100) * 40  # more passages 
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for a process that is killed."""
 
 
 @contextmanager
 def killed_at(step: int) -> Iterator[list[str]]:
-    """What follows is cut off at its `step`-th step (from 0), a step being what is said to PostgreSQL, and what is said
-    to the network: before it is said, and after it was answered. Yields the steps that were reached."""
+    """Kill the block at its `step`-th step (from 0), and yield the steps that were reached.
+
+    The steps are each statement for PostgreSQL, and each network request twice: before it is sent and after its answer.
+    """
     reached: list[str] = []
     wait = event_loop.run
 
@@ -66,7 +68,7 @@ def killed_at(step: int) -> Iterator[list[str]]:
 
 
 def state(record: ConversationRecord, index: FakePinecone | None = None) -> Any:
-    """All that is kept of the session, except when it was written."""
+    """Return everything that is stored of the conversation, except the times of writing."""
     rows = Memory.objects.filter(pk=record.conversation_id)
     memory = list(rows.values("summary", "summary_kind", "transcript", "document", "language", "contact_id"))
     known = list(
@@ -87,8 +89,10 @@ def wiped(index: FakePinecone) -> None:
 
 
 def at_every_step(work: Callable[[], Any], check: Callable[[list[str]], None]) -> int:
-    """Cut `work` off at its first step, its second, and so on until it is done, with `check` after each. Returns at how
-    many."""
+    """Kill `work` at its first step, its second, and so on until it completes, and return the number of attempts.
+
+    `check` is called after each.
+    """
     for step in range(200):
         with killed_at(step) as reached:
             try:

@@ -1,4 +1,4 @@
-"""The door to the LLM, over real HTTP."""
+"""Tests of calls to the LLM, over real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing all of memory anew: killed anywhere and resumed, the end is the same."""
+"""Tests of rebuilding a store: interrupted anywhere and resumed, the result is the same."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ UNANSWERED = Fault(cut="after")
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for a process that is killed."""
 
 
 @pytest.fixture
 def ended(db: Any) -> list[uuid.UUID]:
-    """Sessions that PostgreSQL alone remembers."""
+    """Return conversations that only PostgreSQL remembers."""
     records = [session(*texts, client_id=CLIENT).normalised() for texts in (KETTLE, PARCEL) * 3]
     for record in records:
         DatabaseStore().remember(record)

@@ -73,7 +73,7 @@ def test_cards_stay_where_the_client_wants_them() -> None:
 
 
 def test_hostile_lengths_take_no_hostile_time() -> None:
-    """Quadratic ways would take minutes, and the test's own time limit be over."""
+    """Quadratic algorithms would take minutes and exceed the test's time limit."""
     for text in ("1 " * 50_000, "4" * 100_000, "4- " * 30_000, "4111 1111 1111 1112 " * 5_000, "+1" * 50_000):
         RULES.clean(text)
         RULES.clean_beginning(text)
