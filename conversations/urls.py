@@ -1,13 +1,15 @@
-"""The doors of the domain."""
+"""The routes of the domain. `convo_project/urls.py` adds the admin's."""
 
 from django.urls import URLPattern, URLResolver, include, path
 
 from conversations.endpoints import copilot_pages, cron
 from conversations.endpoints.health import healthz, readyz
 from conversations.endpoints.simulated_providers import provider_end
+from conversations.endpoints.start_page import start_page
 from conversations.endpoints.webhooks import inbound_webhook, retell_webhook, status_webhook
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", start_page),
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("webhooks/<str:channel>/status", status_webhook),
     path("webhooks/retell", retell_webhook),

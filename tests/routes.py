@@ -115,7 +115,7 @@ COPILOT = [
     if route.pattern.startswith("/copilot")
     and route.pattern not in ("/copilot/panel", "/copilot/app", "/copilot/login", "/copilot/logout")
 ]
-ROUTES = [route for route in ALL_ROUTES if not route.pattern.startswith(PAGES)]
+ROUTES = [route for route in ALL_ROUTES if route.pattern != "/" and not route.pattern.startswith(PAGES)]
 OPERATIONS = [Operation(method, route) for route in ROUTES for method in METHODS if route.described(method)]
 WITH_KEY = [each for each in OPERATIONS if each.needs_key]
 SIGNED = {"/webhooks/retell"}  # takes nothing but what its provider signed: it has tests of its own

@@ -39,5 +39,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
                 renderer_classes=[TemplateHTMLRenderer], url_name="schema", **OPEN_TO_ALL
             )
         ),
+        name="docs",
     ),
 ]
