@@ -29,7 +29,7 @@ from convo_project.home import CannotStartError, claim, ensure_secrets, locked, 
 from convo_project.prepare import KEY_HEADER, QUICKSTART
 from convo_project.processes import end, mark, supervised
 from convo_project.supervisor import STOP_SECONDS, Child, Supervisor
-from convo_project.terminal import complain, done, say
+from convo_project.terminal import complain, done, on_a_screen, say
 
 HEALTHY_SECONDS = 120.0
 UP_LOCK = "up.lock"  # held by a running `make up`; it contains where that can be reached
@@ -263,14 +263,16 @@ def show_what_to_try(home: Path) -> None:
         f"{facts['base_url']}/webhooks/whatsapp/inbound"
     )
     find_id = r"""sed -n 's/.*"conversation_id": *"\{0,1\}\([^",}]*\).*/\1/p'"""
+    password = f"password {facts['admin_password']}" if on_a_screen() else f"password in {home / QUICKSTART}"
     say(f"""
 Convo runs: {facts["base_url"]}
 
   Simulator  {facts["simulator_url"]}
              play a customer on any channel, and see the answer arrive
   Admin      {facts["admin_url"]}
-             user {facts["admin_username"]}, password in {home / QUICKSTART}
-  Copilot    {facts["base_url"]}/copilot/app (the same user)
+             user {facts["admin_username"]}, {password}
+  Copilot    {facts["base_url"]}/copilot/app
+             sign in as the same user
   API        {facts["base_url"]}/docs/
 
 Or send a message as your own program would, and see the session with its answer:

@@ -1,4 +1,4 @@
-"""What Convo's own commands say on the terminal. A terminal that has been closed stops nobody."""
+"""Writes the lines of Convo's own commands to the terminal. A closed terminal stops no command."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ def say(line: str = "") -> None:
 
 
 def done(what: str) -> None:
-    """Say that a step of a set-up is done."""
-    _write(sys.stdout, f"\033[32m✓\033[0m {what}" if sys.stdout and sys.stdout.isatty() else f"- {what}")
+    """Write that a step of a set-up is done."""
+    _write(sys.stdout, f"\033[32m✓\033[0m {what}" if on_a_screen() else f"- {what}")
+
+
+def on_a_screen() -> bool:
+    """Return whether the standard output is a terminal, so that nothing written to it lands in a log."""
+    return bool(sys.stdout) and sys.stdout.isatty()
 
 
 def complain(line: str) -> None:

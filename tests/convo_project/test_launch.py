@@ -20,7 +20,7 @@ from cryptography.fernet import Fernet
 from convo_project import commands, embedded_postgres, env, postgres_place, processes
 from convo_project.address import free_port
 from convo_project.home import GENERATED
-from convo_project.launch import main
+from convo_project.launch import main, show_what_to_try
 
 READY = "Stop it with Ctrl-C"
 pytestmark = pytest.mark.timeout(600)  # the whole of Convo, on a machine that may be slow
@@ -158,6 +158,19 @@ def test_the_last_screen_says_what_to_open_and_keeps_the_secrets(up):
     assert facts["admin_password"] not in up.text
     for name in ("quickstart.json", "secrets.env", "api-key.header"):
         assert stat.S_IMODE((up.home / name).stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("is_a_terminal", [True, False])
+def test_only_a_terminal_is_shown_the_password(tmp_path, monkeypatch, capsys, is_a_terminal):
+    names = ("base_url", "client_id", "api_key", "admin_url", "simulator_url", "admin_username", "admin_password")
+    facts = {name: f"the-{name}" for name in names}
+    (tmp_path / "quickstart.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_a_terminal)
+    show_what_to_try(tmp_path)
+    said = capsys.readouterr().out
+    assert ("the-admin_password" in said) == is_a_terminal
+    assert (f"password in {tmp_path / 'quickstart.json'}" in said) != is_a_terminal
+    assert "the-api_key" not in said
 
 
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("bash")), reason="what is pasted needs curl and a shell")
