@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from convo_project import address, capacity, embedded_postgres, env
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_files()
 CONVO_HOME = env.home()
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
 _MAKE_UP = "Run 'make up' once, which generates it into CONVO_HOME, or set it yourself (see .env.example)."
@@ -193,7 +195,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Convo",
     "DESCRIPTION": "Sessions of AI assistants that talk to people. Every answer is an envelope: see `success`.",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
     "SWAGGER_UI_DIST": "SIDECAR",
