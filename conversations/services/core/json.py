@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date, time
 from typing import Any
 
 import orjson
@@ -16,4 +17,9 @@ def dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=str)
     except TypeError:
-        return json.dumps(value, default=str, ensure_ascii=False).encode()
+        return json.dumps(value, default=_text, ensure_ascii=False).encode()
+
+
+def _text(value: Any) -> str:
+    """The value as orjson writes it."""
+    return value.isoformat() if isinstance(value, date | time) else str(value)
