@@ -194,7 +194,10 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Convo",
-    "DESCRIPTION": "Sessions of AI assistants that talk to people. Every answer is an envelope: see `success`.",
+    "DESCRIPTION": (
+        "Conversations of AI assistants with people. Every answer is an envelope: `success` with `data`, or `error`"
+        " with `code`. Send your API key as `X-Service-API-Key`; the copilot's routes use the signed-in user's session."
+    ),
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PUBLIC": True,
@@ -203,7 +206,8 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "COMPONENT_SPLIT_PATCH": False,  # a PATCH of ours takes a whole body
     "ENFORCE_NON_BLANK_FIELDS": True,
-    "POSTPROCESSING_HOOKS": ["conversations.api.schema.add_webhooks"],  # and no names for enums, which are short
+    # And no names for enums, which are short.
+    "POSTPROCESSING_HOOKS": ["conversations.api.schema.add_webhooks", "conversations.api.examples.add_examples"],
 }
 MAX_WEBHOOK_BYTES = 3_500_000  # Meta posts up to 3 MB
 MAX_API_BYTES = 1_000_000

@@ -1,4 +1,4 @@
-"""The copilot's API: the signed-in user's own sessions, and replies that are read while they are written."""
+"""The copilot's API: the signed-in user's own sessions, with replies that stream while they are written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ FAILED = "The assistant could not answer. Try again."
 
 
 class CopilotView(views.APIView):
-    """For whoever is signed in. What is somebody else's is a 404."""
+    """A view for signed-in users. Another user's id is a 404."""
 
     authentication_classes = [SessionLogin]
     permission_classes = [IsSignedIn]
@@ -69,11 +69,11 @@ class CopilotView(views.APIView):
 
 
 class CopilotAPI(CopilotView):
-    """Ask, and read what was said."""
+    """Asking, and reading sessions."""
 
     @extend_schema(operation_id="copilot_read", parameters=[ReadSerializer], responses=shapes.LIST)
     def get(self, request: Request) -> Response:
-        """The newest sessions; with `session_id` its messages, oldest first."""
+        """List the newest sessions. With `session_id`: list that session's messages, oldest first."""
         wanted = read(ReadSerializer, request.query_params.dict())
         user = user_of(request)
         if "session_id" in wanted:
@@ -83,23 +83,23 @@ class CopilotAPI(CopilotView):
 
     @extend_schema(operation_id="copilot_ask", request=QuestionSerializer, responses=shapes.STREAM)
     def post(self, request: Request) -> HttpResponseBase:
-        """Say something, and read the reply as it is written."""
+        """Send a message, in a new session without `session_id`, and stream the reply while it is written."""
         question = UserMessage(**read(QuestionSerializer, request.data))
         user = user_of(request)
         return _answer(user, lambda: turns.ask(user, question, timezone.now()))
 
 
 class RolesAPI(CopilotView):
-    """Whom one may talk to."""
+    """The assistants that the user may talk to."""
 
     @extend_schema(operation_id="copilot_roles", responses=shapes.RoleShownSerializer(many=True))
     def get(self, request: Request) -> Response:
-        """All of them."""
+        """List the assistants that the signed-in user may talk to."""
         return Response({"items": [role_shown(each) for each in copilot.roles(user_of(request))], "next": None})
 
 
 class SessionsAPI(CopilotView):
-    """New sessions."""
+    """Creating sessions."""
 
     @extend_schema(
         operation_id="copilot_new_session",
@@ -107,7 +107,7 @@ class SessionsAPI(CopilotView):
         responses={201: shapes.SessionShownSerializer},
     )
     def post(self, request: Request) -> Response:
-        """A session in which nothing was said yet."""
+        """Create a session without messages."""
         wanted = read(NewSessionSerializer, request.data)
         session = copilot.new_session(user_of(request), wanted["role"], wanted["client"], timezone.now())
         return Response(session_shown(session), status=201)
@@ -118,42 +118,42 @@ class SessionAPI(CopilotView):
 
     @extend_schema(operation_id="copilot_rename", request=TitleSerializer, responses=shapes.SessionShownSerializer)
     def patch(self, request: Request, pk: UUID) -> Response:
-        """Call it something else."""
+        """Change the title of a session."""
         wanted = read(TitleSerializer, request.data)
         return Response(session_shown(copilot.rename(user_of(request), pk, wanted["title"])))
 
     @extend_schema(operation_id="copilot_delete", responses={200: shapes.DeletedSerializer})
     def delete(self, request: Request, pk: UUID) -> Response:
-        """Delete it, with all that was said."""
+        """Delete a session with all of its messages."""
         copilot.delete(user_of(request), pk)
         return Response({"id": str(pk), "deleted": True})
 
 
 class StopAPI(CopilotView):
-    """An end to what is being written."""
+    """Stopping a reply."""
 
     @extend_schema(operation_id="copilot_stop", request=None, responses=shapes.StoppingSerializer)
     def post(self, request: Request, pk: UUID) -> Response:
-        """The reply ends where it is; what was said is kept."""
+        """Stop the reply that is being written. The text so far is kept."""
         return Response({"stopping": turns.stop(user_of(request), pk, timezone.now())})
 
 
 class RetryAPI(CopilotView):
-    """Another try at the last reply."""
+    """Retrying a reply."""
 
     @extend_schema(operation_id="copilot_retry", request=None, responses=shapes.STREAM)
     def post(self, request: Request, pk: UUID) -> HttpResponseBase:
-        """Read the new one as it is written."""
+        """Write another reply to the last message, if it has none or only a part of one, and stream it."""
         user = user_of(request)
         return _answer(user, lambda: turns.retry(user, pk, timezone.now()))
 
 
 class FeedbackAPI(CopilotView):
-    """What one thinks of a reply."""
+    """Feedback on a reply."""
 
     @extend_schema(operation_id="copilot_feedback", request=FeedbackSerializer, responses=shapes.RatedSerializer)
     def put(self, request: Request, pk: int) -> Response:
-        """Thumbs and a note, or neither."""
+        """Rate a reply with thumbs and a note. A null rating removes both."""
         wanted = read(FeedbackSerializer, request.data)
         user = user_of(request)
         if wanted["rating"] is None:
@@ -164,11 +164,11 @@ class FeedbackAPI(CopilotView):
 
 
 class StreamAPI(CopilotView):
-    """Reading along, from wherever one was."""
+    """Streaming a reply."""
 
     @extend_schema(operation_id="copilot_stream", parameters=[shapes.LAST_EVENT], responses=shapes.STREAM)
     def get(self, request: Request, turn_id: UUID) -> HttpResponseBase:
-        """What comes after `Last-Event-ID`, live; from the beginning without it."""
+        """Stream the rest of a reply after `Last-Event-ID`, or all of it without that header."""
         user = user_of(request)
         turn = turns.turn_of(user, turn_id)
         place = _place(request.headers.get("Last-Event-ID", ""), turn)

@@ -1,4 +1,4 @@
-"""What the OpenAPI says of the copilot: its answers in fields, and its streams in words."""
+"""The OpenAPI description of the copilot's answers and streams."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ from rest_framework import serializers
 from conversations.http.streams import EVENT_STREAM
 from conversations.models import Feedback, Status
 
-EVENTS = """Server-sent events, each with `event:` and `data:`, JSON in one line; comments in between keep it alive.
+EVENTS = """Server-sent events. Each has `event:` and `data:` (JSON in one line); comments keep the connection alive.
 
-- `session`, at once: `session_id`, `turn_id` (null where a colleague will answer), `message_id`, `title`
-- `delta`: `text`, and `start`, the number of characters before it; 0 begins the reply, anew if there was something. Its
-  `id` is what `Last-Event-ID` takes
-- `done`: `message` as in the list of messages (null where nothing was said), `chunk_id`, `finish_reason` (`stop`,
+- `session` comes at once: `session_id`, `turn_id` (null if a colleague will answer), `message_id`, `title`
+- `delta`: `text`, and `start`, the number of characters before it. A `start` of 0 begins the reply, or begins it again.
+  The event's `id` is the value for `Last-Event-ID`
+- `done`: `message` as in the list of messages (null if there is no text), `chunk_id`, `finish_reason` (`stop`,
   `length`, `stopped`, `taken_over`), `usage` (`tokens_in`, `tokens_out`)
-- `error`: `error`, a sentence for people, `code`, `retryable`, and `message`, what was said before, if anything
+- `error`: `error` (a sentence for people), `code`, `retryable`, and `message` (the text before the error, or null)
 
-One that ends without `done` or `error` is to be opened again with `GET /copilot/stream/{turn_id}`."""
+If a stream ends without `done` or `error`, open it again with `GET /copilot/stream/{turn_id}`."""
 STREAM = {(200, EVENT_STREAM): OpenApiResponse(OpenApiTypes.STR, description=EVENTS)}
 LAST_EVENT = OpenApiParameter(
-    "Last-Event-ID", OpenApiTypes.STR, OpenApiParameter.HEADER, description="The id of the last event that was read."
+    "Last-Event-ID",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="The id of the last event that the client read.",
 )
 
 
 class RoleShownSerializer(serializers.Serializer[Any]):
-    """An assistant that one may talk to."""
+    """An assistant that the user may talk to."""
 
     role = serializers.CharField()
     name = serializers.CharField()
-    client = serializers.CharField(help_text="A sub-domain.")
+    client = serializers.CharField(help_text="The client's sub-domain.")
     client_name = serializers.CharField()
 
 
 class SessionShownSerializer(serializers.Serializer[Any]):
-    """A session of one's own."""
+    """A session of the signed-in user."""
 
     id = serializers.UUIDField()
     title = serializers.CharField(allow_blank=True)
@@ -45,45 +48,47 @@ class SessionShownSerializer(serializers.Serializer[Any]):
     role_name = serializers.CharField(allow_blank=True)
     client = serializers.CharField()
     status = serializers.ChoiceField(choices=[str(status) for status in Status])
-    taken_over = serializers.BooleanField(help_text="Whether a colleague has it: the assistant is silent.")
-    turn_id = serializers.UUIDField(allow_null=True, help_text="The reply that is being written.")
+    taken_over = serializers.BooleanField(
+        help_text="True while a colleague has taken the session over and the assistant is silent."
+    )
+    turn_id = serializers.UUIDField(allow_null=True, help_text="The reply that is being written, or null.")
     started_at = serializers.DateTimeField()
     last_message_at = serializers.DateTimeField()
 
 
 class FeedbackShownSerializer(serializers.Serializer[Any]):
-    """What one thought of a reply."""
+    """A user's feedback on a reply."""
 
     rating = serializers.ChoiceField(choices=Feedback.Rating.choices)
     note = serializers.CharField(allow_blank=True)
 
 
 class MessageShownSerializer(serializers.Serializer[Any]):
-    """Something that was said."""
+    """A message of a session."""
 
     id = serializers.IntegerField()
     position = serializers.IntegerField()
     role = serializers.ChoiceField(choices=["user", "ai"])
     by_colleague = serializers.BooleanField()
     content = serializers.CharField(allow_blank=True)
-    html = serializers.CharField(allow_null=True, help_text="A reply's Markdown as harmless HTML.")
+    html = serializers.CharField(allow_null=True, help_text="A reply's Markdown as sanitised HTML.")
     partial = serializers.BooleanField()  # type: ignore[assignment]
-    state = serializers.CharField(help_text="`whole`, or why it is partial.")
-    superseded = serializers.BooleanField(help_text="Whether another try took its place.")
+    state = serializers.CharField(help_text="`whole`, or the reason why the reply is partial.")
+    superseded = serializers.BooleanField(help_text="True if another attempt replaced this reply.")
     feedback = FeedbackShownSerializer(allow_null=True)
     created_at = serializers.DateTimeField()
 
 
 class SessionsSerializer(serializers.Serializer[Any]):
-    """The newest sessions."""
+    """The user's newest sessions."""
 
     items = SessionShownSerializer(many=True)
     next = serializers.CharField(allow_null=True)
 
 
 class MessagesSerializer(serializers.Serializer[Any]):
-    """What was said in a session, oldest first. `next` is the cursor of what follows; `before` the first position where
-    there are earlier ones."""
+    """A session's messages, oldest first. `next` is the cursor of the following page; `before` is the first position of
+    this page if there are earlier messages, else null."""
 
     session = SessionShownSerializer()
     items = MessageShownSerializer(many=True)
@@ -92,20 +97,20 @@ class MessagesSerializer(serializers.Serializer[Any]):
 
 
 class DeletedSerializer(serializers.Serializer[Any]):
-    """The session that is no more."""
+    """The deleted session."""
 
     id = serializers.UUIDField()
     deleted = serializers.BooleanField()
 
 
 class StoppingSerializer(serializers.Serializer[Any]):
-    """Whether a reply was being written."""
+    """`stopping` is true if a reply was being written."""
 
     stopping = serializers.BooleanField()
 
 
 class RatedSerializer(serializers.Serializer[Any]):
-    """The feedback as it is now."""
+    """The feedback after the change."""
 
     id = serializers.IntegerField()
     rating = serializers.ChoiceField(choices=Feedback.Rating.choices, allow_null=True)

@@ -1,4 +1,4 @@
-"""Global memory, as the API searches it."""
+"""The search in global memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_QUERY = 500
 
 
 class SearchSerializer(serializers.Serializer[Any]):
-    """What to search for: words, "several in a row", -not_this; narrowed by person, channel and time (ISO 8601)."""
+    """A search: words, "several in a row", -not_this; narrowed by person, channel and time (ISO 8601)."""
 
     q = Text(max_length=LONGEST_QUERY)
     user_id = serializers.CharField(required=False, max_length=200)
@@ -33,7 +33,7 @@ class SearchSerializer(serializers.Serializer[Any]):
 
 
 class FoundSerializer(serializers.Serializer[Any]):
-    """An ended session that answers, with the words that do."""
+    """An ended conversation that matches, with the matching words."""
 
     conversation_id = serializers.UUIDField()
     contact_id = serializers.UUIDField()
@@ -41,30 +41,32 @@ class FoundSerializer(serializers.Serializer[Any]):
     started_at = serializers.DateTimeField()
     ended_at = serializers.DateTimeField()
     summary = serializers.CharField()
-    score = serializers.FloatField(help_text="More is better; comparable within one answer.")
-    position = serializers.IntegerField(allow_null=True, help_text="Of the chunk that fits best; null: the summary.")
-    snippet = serializers.CharField(help_text="Plain text of that chunk.")
+    score = serializers.FloatField(help_text="A higher score is a better match. Scores compare within one answer only.")
+    position = serializers.IntegerField(
+        allow_null=True, help_text="Position of the chunk that matches best; null if it is the summary."
+    )
+    snippet = serializers.CharField(help_text="Plain text of that chunk or summary.")
     highlights = serializers.ListField(
         child=serializers.ListField(child=serializers.IntegerField(), min_length=2, max_length=2),
-        help_text="Pairs of offsets into the snippet, in characters: the words that were asked for.",
+        help_text="The words searched for, as pairs of offsets into the snippet, in characters.",
     )
     by = serializers.ChoiceField(["text", "meaning", "both"])
 
 
 class AnswerSerializer(serializers.Serializer[Any]):
-    """What was found, the best first; all in one page."""
+    """The matches, best first, on one page."""
 
     items = FoundSerializer(many=True)
-    next = serializers.CharField(allow_null=True, help_text="Null: there is no other page.")
+    next = serializers.CharField(allow_null=True, help_text="Always null: there is one page.")
     problem = serializers.CharField(
         allow_null=True,
-        help_text="Why nothing was searched by meaning although that is configured, such as `timeout`; what was found"
-        " by words is the answer then. Null where all went well.",
+        help_text="Why the search by meaning failed although it is configured, such as `timeout`. The answer then holds"
+        " the matches by words. Null if nothing failed.",
     )
 
 
 class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
-    """What ended sessions of the key's client left."""
+    """Memory of the ended conversations of the key's client."""
 
     serializer_class = AnswerSerializer
     http_method_names = ["get", "head"]
@@ -72,7 +74,7 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(parameters=[SearchSerializer], responses=AnswerSerializer)
     def search(self, request: Request) -> Response:
-        """Ended sessions, the best answer first."""
+        """Search ended conversations by words and, if Pinecone is configured, by meaning. Best match first."""
         wanted = read(SearchSerializer, request.query_params.dict())
         client_id = key_of(request).client_id
         filters = Filters(

@@ -1,4 +1,7 @@
-"""The OpenAPI description: every answer in its envelope, every way to fail, and the door that is no DRF view."""
+"""The OpenAPI description: each answer in its envelope, each failure, and the routes that are no DRF views.
+
+Summaries, examples and the order of the routes are in `examples.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,57 +23,57 @@ FAILURE = {
     "required": ["success", "error", "code"],
     "properties": {
         "success": {"type": "boolean", "enum": [False]},
-        "error": {"type": "string", "description": "A sentence."},
-        "code": {"type": "string", "description": "A machine word."},
-        "details": {"type": "object", "description": "What to mend, such as the problems of each field."},
+        "error": {"type": "string", "description": "A sentence for people."},
+        "code": {"type": "string", "description": "A word for programs, such as `not_found`."},
+        "details": {"type": "object", "description": "What to correct, such as the problems of each field."},
     },
 }
 FAILURES = {
-    "400": "The request makes no sense; `details` names the fields.",
-    "401": "No API key, or one that is unknown or revoked; in the copilot, nobody is signed in.",
-    "403": "The key is another client's than the one that is named; in the copilot, the CSRF token is none.",
-    "404": "There is no such thing, or it is another client's.",
-    "405": "The route has other methods: see `Allow`.",
-    "409": "It is in no state that allows this.",
+    "400": "The request is invalid. `details` names the fields.",
+    "401": "The API key is missing, unknown or revoked. In the copilot: nobody is signed in.",
+    "403": "The key belongs to another client than the one named. In the copilot: the CSRF token is missing or wrong.",
+    "404": "It does not exist, or belongs to another client.",
+    "405": "The route does not take this method. `Allow` lists the methods that it takes.",
+    "409": "Its state does not allow this. `code` says why.",
     "413": "The body is too large.",
-    "415": "The body is not said to be JSON.",
-    "429": "Too many requests; Retry-After says when to come back.",
-    "500": "Our own fault.",
-    "503": "Not now: the same request may succeed in a moment.",
+    "415": "The Content-Type is not application/json.",
+    "429": "Too many requests. `Retry-After` says when to try again.",
+    "500": "An error of Convo. It has been logged.",
+    "503": "Temporarily unavailable. Send the same request again.",
 }
 WITH_BODY = {"409", "413", "415"}
 COPILOT = "copilot"
 IDEMPOTENCY_KEY = {
     "in": "header",
     "name": HEADER,
-    "description": "Your own name for this request. The same again, with the same body, is done once and gives the"
-    " first answer for 24 hours; with another body it is a 409.",
+    "description": "Your own name for this request, such as a UUID. The same key with the same body is carried out"
+    " once and gets the first answer for 24 hours. With another body it is a 409.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": PATTERN},
 }
 
 
 class EnvelopeSchema(AutoSchema):
-    """Wraps what drf-spectacular makes of a view."""
+    """Describes a view as drf-spectacular does, with the envelope, the failures and the ways to authenticate."""
 
     def get_operation_id(self) -> str:
-        """The view's own word for it: `conversations_send`."""
+        """Return the group and the action, such as `conversations_send`."""
         return f"{self._group()}_{getattr(self.view, 'action', 'detail')}"
 
     def get_tags(self) -> list[str]:
-        """One group."""
+        """Return the group; `examples.py` may choose another one."""
         return [self._group()]
 
     def _group(self) -> str:
         return str(getattr(self.view, "schema_group", "conversations"))
 
     def get_auth(self) -> list[dict[str, list[str]]]:
-        """Either header; of the copilot, Django's session, and where something changes its token as well."""
+        """Return both key headers; for the copilot, the session, and the CSRF token where something changes."""
         if self._group() == COPILOT:
             return [{"Session": []} if self.method == "GET" else {"Session": [], "CSRFToken": []}]
         return [{"ServiceKey": []}, {"BearerKey": []}]
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
-        """The operation with its failures."""
+        """Return the operation with its failures, or None for a method that is not described."""
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
@@ -91,7 +94,7 @@ class EnvelopeSchema(AutoSchema):
 
 
 def success(data: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a success."""
+    """Return the schema of a success with this `data`."""
     return {
         "type": "object",
         "required": ["success", "data"],
@@ -100,13 +103,13 @@ def success(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(description: str) -> dict[str, Any]:
-    """A response that is a failure."""
+    """Return the response for a failure."""
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
     return {"description": description, "content": content}
 
 
 def failures(*statuses: str) -> dict[str, Any]:
-    """The responses of these statuses."""
+    """Return the responses for failures with these statuses."""
     return {status: failure(FAILURES[status]) for status in sorted(statuses)}
 
 
@@ -129,17 +132,24 @@ WEBHOOK_BODY = {
     "required": ["client_id", "user_id", "message"],
     "properties": {
         "client_id": {"type": "string", "format": "uuid"},
-        "user_id": _text("Your own id of the person.", minLength=1, pattern=NOT_BLANK),
+        "user_id": _text("Your own id for the person.", minLength=1, pattern=NOT_BLANK),
         "message": {"type": "string", "minLength": 1, "maxLength": 500_000, "pattern": NOT_BLANK},
         "phone": _text(
-            "With the country code, such as +51999999999; the person is no guest any more.",
+            "Phone number with country code, such as +51999999999. The person is no guest from then on.",
             format="phone",
             nullable=True,
         ),
-        "name": _text("What the person is called.", nullable=True),
-        "message_id": _text("Unique for the person on the channel: the same again changes nothing.", nullable=True),
-        "thread": _text("On voice: the call's id.", nullable=True),
-        "metadata": {"type": "object", "nullable": True, "description": "Kept with the message."},
+        "name": _text("The person's name.", nullable=True),
+        "message_id": _text(
+            "Unique for the person on the channel. The same id again changes nothing and gets the same answer.",
+            nullable=True,
+        ),
+        "thread": _text("The call's id, on voice only.", nullable=True),
+        "metadata": {
+            "type": "object",
+            "nullable": True,
+            "description": "Any JSON object; it is stored with the message.",
+        },
     },
 }
 WEBHOOK_ANSWER = {
@@ -149,10 +159,10 @@ WEBHOOK_ANSWER = {
         "conversation_id": {"type": "string", "format": "uuid", "nullable": True},
         "chunk_id": {"type": "integer", "nullable": True},
         "position": {"type": "integer", "nullable": True},
-        "created": {"type": "boolean", "description": "Whether the message opened the session."},
-        "duplicate": {"type": "boolean", "description": "Whether the message was here before."},
+        "created": {"type": "boolean", "description": "True if the message opened the conversation."},
+        "duplicate": {"type": "boolean", "description": "True if the message had arrived before."},
         "is_guest": {"type": "boolean"},
-        "status": {"type": "string", "description": "The session's, or `deleted` where it was purged since."},
+        "status": {"type": "string", "description": "The conversation's status, or `deleted` if it has been purged."},
     },
 }
 
@@ -161,9 +171,9 @@ PROVIDER_ANSWER = {
     "type": "object",
     "required": ["messages", "receipts", "recorded"],
     "properties": {
-        "messages": {"type": "integer", "description": "How many messages of the batch are stored."},
-        "receipts": {"type": "integer", "description": "How many receipts moved a message forward."},
-        "recorded": {"type": "integer", "description": "How many events were kept for staff to look at."},
+        "messages": {"type": "integer", "description": "Number of messages of the batch that are stored."},
+        "receipts": {"type": "integer", "description": "Number of receipts that moved a message forward."},
+        "recorded": {"type": "integer", "description": "Number of events kept for staff to review."},
     },
 }
 CHANNEL = {
@@ -175,29 +185,29 @@ CHANNEL = {
 INBOUND = {
     "operationId": "webhooks_inbound",
     "tags": ["webhooks"],
-    "description": "A person's message. It goes to their open session on the channel, or opens one."
-    " Without a key, a provider's own signed payload.",
+    "description": "Store a person's message. It joins their open conversation on the channel or opens a new one."
+    " Without an API key, the body is the provider's own signed payload.",
     "security": [{"ServiceKey": []}, {"BearerKey": []}],
     "parameters": [CHANNEL],
     "requestBody": {"required": True, "content": {JSON: {"schema": WEBHOOK_BODY}}},
     "responses": {
         "200": {
-            "description": "It is stored, once.",
+            "description": "The message is stored, once.",
             "content": {JSON: {"schema": success({"anyOf": [WEBHOOK_ANSWER, PROVIDER_ANSWER]})}},
         },
-        "403": failure("The provider's signature does not fit."),
+        "403": failure("The provider's signature is wrong."),
         **failures("400", "401", "404", "405", "413", "415", "500", "503"),
     },
 }
 STATUS: dict[str, Any] = {
     "tags": ["webhooks"],
-    "description": "What a provider reports elsewhere than messages, in its own signed payload: what became of a"
-    " message, that a call is over. Providers that read XML are answered in XML.",
+    "description": "Take what a provider reports apart from messages, in its own signed payload: delivery receipts, the"
+    " end of a call. Providers that expect XML are answered in XML.",
     "security": [],
     "parameters": [CHANNEL],
     "responses": {
-        "200": {"description": "It is taken.", "content": {JSON: {"schema": success(PROVIDER_ANSWER)}}},
-        "403": failure("The provider's signature does not fit."),
+        "200": {"description": "The report is stored.", "content": {JSON: {"schema": success(PROVIDER_ANSWER)}}},
+        "403": failure("The provider's signature is wrong."),
         **failures("400", "401", "404", "405", "500", "503"),
     },
 }
@@ -205,7 +215,7 @@ STATUS_POSTED = {**STATUS, "responses": {**STATUS["responses"], **failures("413"
 HANDSHAKE = {
     "operationId": "webhooks_handshake",
     "tags": ["webhooks"],
-    "description": "How a provider asks whether the address is ours.",
+    "description": "Answer a provider's check that this address is ours, by returning its challenge.",
     "security": [],
     "parameters": [
         CHANNEL,
@@ -216,7 +226,7 @@ HANDSHAKE = {
     ],
     "responses": {
         "200": {"description": "The challenge.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        "403": failure("No account on the channel has this verify token."),
+        "403": failure("No channel account of this channel has this verify token."),
         **failures("404", "405", "500", "503"),
     },
 }
@@ -224,7 +234,7 @@ HANDSHAKE = {
 RETELL = {
     "operationId": "webhooks_retell",
     "tags": ["webhooks"],
-    "description": "What Retell says of its chats, with its signature (`x-retell-signature`) over the body.",
+    "description": "Take Retell's events about its chats. `x-retell-signature` signs the body.",
     "security": [],
     "requestBody": {
         "required": True,
@@ -243,27 +253,35 @@ RETELL = {
     },
     "responses": {
         "200": {
-            "description": "It is noted, once.",
+            "description": "The event is stored, once.",
             "content": {
                 JSON: {
                     "schema": success(
                         {
                             "type": "object",
                             "required": ["known"],
-                            "properties": {"known": {"type": "boolean", "description": "Whether the chat is ours."}},
+                            "properties": {
+                                "known": {
+                                    "type": "boolean",
+                                    "description": "True if the chat belongs to a conversation here.",
+                                }
+                            },
                         }
                     )
                 }
             },
         },
-        "403": failure("No API key of ours has signed it."),
+        "403": failure("No configured Retell API key has signed it."),
         **failures("400", "405", "413", "415", "500", "503"),
     },
 }
 
 
 def _health(name: str, description: str, data: dict[str, Any], *statuses: str) -> dict[str, Any]:
-    answer = {"description": "Yes.", "content": {JSON: {"schema": success({"type": "object", "properties": data})}}}
+    answer = {
+        "description": "All is well.",
+        "content": {JSON: {"schema": success({"type": "object", "properties": data})}},
+    }
     return {
         "get": {
             "operationId": name,
@@ -276,10 +294,10 @@ def _health(name: str, description: str, data: dict[str, Any], *statuses: str) -
 
 
 HEALTH = {
-    "/healthz": _health("healthz", "Whether the process lives.", {"status": {"type": "string"}}),
+    "/healthz": _health("healthz", "Answer 200 while the web process is alive.", {"status": {"type": "string"}}),
     "/readyz": _health(
         "readyz",
-        "Whether the database answers and the work gets done.",
+        "Answer 200 while the database answers and nothing that is due has waited for more than a minute.",
         {"oldest_reply_seconds": {"type": "number"}, "oldest_message_seconds": {"type": "number"}},
         "503",
     ),
@@ -287,7 +305,7 @@ HEALTH = {
 
 
 def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Describe the doors that are no DRF views, and what all routes share."""
+    """Add the routes that are no DRF views, and what all routes share (a hook of drf-spectacular)."""
     components = result.setdefault("components", {})
     components.setdefault("schemas", {})["Failure"] = FAILURE
     components.setdefault("securitySchemes", {}).update(
@@ -308,12 +326,12 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 @only_get
 def openapi(request: HttpRequest) -> HttpResponse:
-    """The description as JSON, for anybody."""
+    """Return the description as JSON. No key is needed."""
     return HttpResponse(_description(), content_type=JSON)
 
 
 @lru_cache(maxsize=1)
 def _description() -> bytes:
-    """Made once a process: it takes a tenth of a second, and nobody needs a key to ask for it."""
+    # Made once a process: it takes a tenth of a second, and nobody needs a key to ask for it.
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     return orjson.dumps(schema, default=str)

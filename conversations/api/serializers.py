@@ -1,4 +1,4 @@
-"""What the API takes and gives, in the tables' words."""
+"""What the API takes and returns, with the names of the tables' columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers w
 
 
 class Text(serializers.CharField):
-    """A string, and not a blank one: a number or a boolean is not taken for one, nor is what cannot be stored."""
+    """A string that is not blank. Numbers, booleans and characters that cannot be stored are refused."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -26,36 +26,36 @@ class Text(serializers.CharField):
             self.validators.append(RegexValidator(NOT_BLANK, self.error_messages["blank"]))
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
-        """Raises ValidationError for what is no string, before anybody turns it into one."""
+        """Return the string. Raises ValidationError for every other type, before it is converted."""
         if data is not serializers.empty and data is not None and not isinstance(data, str):
             self.fail("invalid")
         return super().run_validation(data)
 
 
 class Choice(serializers.ChoiceField):
-    """One of a few words; who gives another is told which there are."""
+    """One of several words. The error lists them."""
 
     default_error_messages = {"invalid_choice": "Must be one of {choices}."}
 
     def to_internal_value(self, data: Any) -> str:
-        """Raises ValidationError for anything else, which is not repeated."""
+        """Return the word. Raises ValidationError for anything else, which the error does not repeat."""
         if not isinstance(data, str) or data not in self.choices:
             self.fail("invalid_choice", choices=", ".join(self.choices))
         return data
 
 
 class Flag(serializers.BooleanField):
-    """true or false; no number and no word is taken for one."""
+    """`true` or `false`. Numbers and words are refused."""
 
     def to_internal_value(self, data: Any) -> bool:
-        """Raises ValidationError for anything else."""
+        """Return the boolean. Raises ValidationError for anything else."""
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
         return data
 
 
 class StepSerializer(serializers.ModelSerializer[Step]):
-    """A mini-goal."""
+    """A step of a conversation's goal."""
 
     class Meta:
         model = Step
@@ -64,21 +64,23 @@ class StepSerializer(serializers.ModelSerializer[Step]):
 
 
 class NewStepSerializer(serializers.Serializer[Any]):
-    """A step to add."""
+    """A new step."""
 
     description = Text(max_length=2_000)
 
 
 class StepStatusSerializer(serializers.Serializer[Any]):
-    """What a step becomes."""
+    """The new status of a step."""
 
     status = Choice(choices=[str(status) for status in FINAL])
 
 
 class ChunkSerializer(serializers.ModelSerializer[Chunk]):
-    """One entry of a transcript."""
+    """One entry of a conversation."""
 
-    by_staff = serializers.SerializerMethodField(help_text="Whether a person wrote it in the assistant's place.")
+    by_staff = serializers.SerializerMethodField(
+        help_text="True if a member of staff wrote it in the assistant's place."
+    )
 
     class Meta:
         model = Chunk
@@ -86,12 +88,12 @@ class ChunkSerializer(serializers.ModelSerializer[Chunk]):
         read_only_fields = fields
 
     def get_by_staff(self, chunk: Chunk) -> bool:
-        """Whether it has an author."""
+        """Return whether the chunk has an author."""
         return chunk.author_id is not None
 
 
 class MessageSerializer(serializers.ModelSerializer[Message]):
-    """One outbound send."""
+    """One outbound message: a part of a text, and what became of it."""
 
     class Meta:
         model = Message
@@ -100,17 +102,18 @@ class MessageSerializer(serializers.ModelSerializer[Message]):
 
 
 class ConversationSerializer(serializers.ModelSerializer[Conversation]):
-    """A session, as lists show it."""
+    """A conversation as lists show it."""
 
     user_id = serializers.CharField(source="contact.user_id", read_only=True)
-    ended_by = serializers.ChoiceField(["", *EndedBy.values], read_only=True, help_text="Empty while it is open.")
-    reply_due_at = serializers.SerializerMethodField(
-        help_text="When the burst of messages is answered; null: no reply is owed."
+    ended_by = serializers.ChoiceField(
+        ["", *EndedBy.values], read_only=True, help_text="Empty while the conversation is open."
     )
+    reply_due_at = serializers.SerializerMethodField(help_text="When the reply is due; null if no reply is owed.")
     taken_over_by = serializers.CharField(
         source="taken_over_name",
         read_only=True,
-        help_text="Who has it in the assistant's place. Empty while `taken_over_at` is set: it waits for somebody.",
+        help_text="Who has the conversation in the assistant's place. Empty while `taken_over_at` is set: it waits for"
+        " a person.",
     )
 
     class Meta:
@@ -125,15 +128,15 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         read_only_fields = fields
 
     def get_reply_due_at(self, conversation: Conversation) -> datetime | None:
-        """Only where one is owed."""
+        """Return the time only if a reply is owed."""
         return conversation.reply_due_at if conversation.reply_owed else None
 
 
 class ConversationDetailSerializer(ConversationSerializer):
-    """A session with its steps and newest chunks; describes what services/session/reading.py builds."""
+    """A conversation with its steps and newest chunks. `conversations/services/core/detail_sql.py` builds it."""
 
     device = serializers.CharField(
-        allow_null=True, read_only=True, help_text="The address of the contact that replies go to."
+        allow_null=True, read_only=True, help_text="The contact's address that replies go to."
     )
     assistant = serializers.CharField(allow_null=True, read_only=True, help_text="The assistant's key.")
     steps = StepSerializer(many=True, read_only=True)
@@ -145,72 +148,76 @@ class ConversationDetailSerializer(ConversationSerializer):
 
 
 class OpenSerializer(serializers.Serializer[Any]):
-    """Whom to write to first, and what about."""
+    """A conversation to open from our side."""
 
     channel = Choice(choices=[str(channel) for channel in CHANNELS])
-    phone = Text(required=False, max_length=40, help_text="With the country code; what WhatsApp and SMS need.")
-    user_id = Text(required=False, max_length=200, help_text="Your own id of the person.")
+    phone = Text(required=False, max_length=40, help_text="Phone number with country code. WhatsApp and SMS need it.")
+    user_id = Text(required=False, max_length=200, help_text="Your own id for the person.")
     name = Text(required=False, max_length=200)
-    goal = Text(required=False, max_length=2_000, help_text="Default: the client's.")
+    goal = Text(required=False, max_length=2_000, help_text="Default: the client's goal.")
     variables = serializers.DictField(
         child=serializers.JSONField(),
         default=dict,
-        help_text="What the assistant is to know, such as customer_name: text, numbers or booleans, kept as text.",
+        help_text="Facts for the assistant, such as customer_name: text, numbers or booleans, stored as text.",
     )
     metadata = serializers.DictField(child=serializers.JSONField(allow_null=True), default=dict)
-    assistant = Text(required=False, max_length=63, help_text="The key of the one who writes. Default: the usual one.")
-    greet = Flag(default=True, help_text="Whether the assistant speaks first.")
+    assistant = Text(
+        required=False, max_length=63, help_text="The assistant's key. Default: the assistant of the account or client."
+    )
+    greet = Flag(default=True, help_text="True if the assistant sends the first message.")
 
 
 class SendSerializer(serializers.Serializer[Any]):
-    """What to say in the assistant's place."""
+    """A message to send in the assistant's place."""
 
     role = Choice(choices=["ai"], default="ai")
     content = Text(max_length=LONGEST_TEXT, trim_whitespace=False)
 
 
 class SentSerializer(serializers.Serializer[Any]):
-    """The new chunk and the messages that carry it, one for each part."""
+    """The new chunk and the messages that carry it, one for each part of a long text."""
 
     chunk = ChunkSerializer(read_only=True)
     messages = MessageSerializer(many=True, read_only=True)
 
 
 class CloseSerializer(serializers.Serializer[Any]):
-    """Why a session is closed, and by whom it counts as ended."""
+    """The reason for closing, and who counts as having ended the conversation."""
 
     reason = Text(max_length=200, default="", allow_blank=True)
     ended_by = Choice(choices=["system", "staff", "user"], default="system")
 
 
 class TakeoverSerializer(serializers.Serializer[Any]):
-    """Who takes a session over, and whether the person is told."""
+    """A takeover."""
 
     name = Text(
         max_length=200,
         default="",
         allow_blank=True,
-        help_text="Who has it then, as staff know them; the key's name if empty.",
+        help_text="Name of the person who takes over, as staff know them. Default: the key's name.",
     )
-    tell = Flag(default=False, help_text="Whether the person is told, in the assistant's sentence for that.")
-    from_colleague = Flag(default=False, help_text="Whether to take it from whoever has it; otherwise that is a 409.")
+    tell = Flag(default=False, help_text="True to tell the customer, in the assistant's sentence for a takeover.")
+    from_colleague = Flag(
+        default=False, help_text="True to take the conversation from a colleague who has it. False answers 409."
+    )
 
 
 class HandbackSerializer(serializers.Serializer[Any]):
-    """Why a session is handed back."""
+    """The reason for the hand-back."""
 
     reason = Text(max_length=200, default="", allow_blank=True)
 
 
 class PageSerializer(serializers.Serializer[Any]):
-    """What part of a list to give: at most `limit` items, from where the page before ended (its `next`)."""
+    """A page: at most `limit` items, from the `next` of the page before."""
 
     limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
-    cursor = serializers.CharField(required=False, max_length=200, help_text="The `next` of the page before.")
+    cursor = serializers.CharField(required=False, max_length=200, help_text="The `next` of the previous page.")
 
 
 class ConversationFilterSerializer(PageSerializer):
-    """Which sessions to list. `open` stands for active and stale; times are ISO 8601."""
+    """A filter of conversations. `open` stands for active and stale; times are ISO 8601."""
 
     status = Choice(choices=["open", *(s.value for s in Status)], required=False)
     channel = Choice(choices=[c.value for c in Channel], required=False)
@@ -220,6 +227,6 @@ class ConversationFilterSerializer(PageSerializer):
 
 
 class ChunksShownSerializer(serializers.Serializer[Any]):
-    """How many of the newest chunks to show with a session."""
+    """The number of newest chunks to return with a conversation."""
 
     chunks = serializers.IntegerField(default=10, min_value=0, max_value=100)

@@ -1,4 +1,4 @@
-"""The sync protocol's routes, `/api/v1/…`: thin edges over the sync modules of services/agents."""
+"""The sync protocol's routes, `/api/v1/…`. Each view parses the request, calls `services/agent_sync` and answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ IF_MATCH = OpenApiParameter(
     "If-Match",
     {"type": "string", "pattern": r'^(\*|"?[0-9]{1,9}"?)$'},
     OpenApiParameter.HEADER,
-    description="The `version` that the change is meant for: a 409 (`version_conflict`) where it is another by now.",
+    description="The `version` that the change is based on. If the state has another version, the answer is 409"
+    " (`version_conflict`).",
 )
 _VERSION = re.compile(r'(?:W/)?"?([0-9]{1,9})"?')
 
@@ -60,7 +61,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
     def _client(self, said: dict[str, Any]) -> Client:
         client = key_of(self.request).client
         if (said.get("subDomain") or client.sub_domain) != client.sub_domain:
-            raise PermissionDenied("This API key is not of the client with this subDomain.")
+            raise PermissionDenied("This API key belongs to another client than this subDomain.")
         return client
 
     def _caller(self, said: dict[str, Any]) -> Caller:
@@ -74,7 +75,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     @extend_schema(request=StartSerializer, responses={200: StateSerializer, 201: StateSerializer})
     def start(self, request: Request) -> Response:
-        """Open a session of the person's; where one is open, that one."""
+        """Open a session for a person (201), or return the one that is open (200)."""
         said = read(StartSerializer, request.data)
         state, new = sync.start(
             self._caller(said), said["userId"], bot_id=said.get("botId") or "", metadata=said.get("metadata")
@@ -83,7 +84,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     @extend_schema(parameters=[ListSerializer], responses=StatesSerializer)
     def open_sessions(self, request: Request) -> Response:
-        """Open sessions, the newest first."""
+        """List open sessions, newest first."""
         said = read(ListSerializer, request.query_params.dict())
         found, count = sync_state.open_sessions(
             self._client(said),
@@ -97,13 +98,13 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     @extend_schema(parameters=[WhoseSerializer], responses=StateSerializer)
     def retrieve(self, request: Request, pk: UUID) -> Response:
-        """A session's state, also when it is over."""
+        """Return a session's state, also after its end."""
         said = read(WhoseSerializer, request.query_params.dict())
         return _shown(sync_state.read(self._client(said), pk, said.get("localId", "")))
 
     @extend_schema(parameters=[FindSerializer], responses=StateSerializer)
     def of_user(self, request: Request, phone: str) -> Response:
-        """The open session of a person."""
+        """Return the open session of a person."""
         said = read(FindSerializer, request.query_params.dict())
         return _shown(
             sync_state.open_session_of(
@@ -113,70 +114,70 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     @extend_schema(request=IntentSerializer, responses=StateSerializer, parameters=[IF_MATCH])
     def intent(self, request: Request, pk: UUID) -> Response:
-        """Say what the person is about; the pair of intent and step before is kept."""
+        """Set the intent and the step. The previous pair is kept as `previousIntent` and `previousStep`."""
         said = read(IntentSerializer, request.data)
         return _shown(sync.set_intent(self._caller(said), pk, said["intent"], said.get("step") or ""))
 
     @extend_schema(request=ContextSerializer, responses=StateSerializer, parameters=[IF_MATCH])
     def context(self, request: Request, pk: UUID) -> Response:
-        """Remember something: laid over what is there, or in its place."""
+        """Merge an object into the context, or replace the context."""
         said = read(ContextSerializer, request.data)
         merge = said.get("merge") is not False
         return _shown(sync.set_context(self._caller(said), pk, said["context"], merge=merge))
 
     @extend_schema(request=NewMessageSerializer, responses={201: StateSerializer})
     def message(self, request: Request, pk: UUID) -> Response:
-        """Record what was said."""
+        """Append a message of the user or the bot to the session."""
         said = read(NewMessageSerializer, request.data)
         message_id = said.get("messageId") or ""
         return _shown(sync.add_message(self._caller(said), pk, said["role"], said["content"], message_id), status=201)
 
     @extend_schema(request=ResetSerializer, responses=StateSerializer)
     def reset(self, request: Request, pk: UUID) -> Response:
-        """Begin anew: the context is cleared, and what was said before is shown no more, unless it is kept."""
+        """Clear the context. Earlier messages are no longer shown, unless `keepHistory` is true; nothing is deleted."""
         said = read(ResetSerializer, request.data)
         return _shown(sync.reset(self._caller(said), pk, keep_history=bool(said.get("keepHistory"))))
 
     @extend_schema(request=ExtendSerializer, responses=StateSerializer)
     def extend(self, request: Request, pk: UUID) -> Response:
-        """Let the session live for so many hours from now."""
+        """Move the session's expiry to so many hours from now, and never to an earlier time."""
         said = read(ExtendSerializer, request.data)
         return _shown(sync.extend(self._caller(said), pk, said.get("hours") or 24))
 
     @extend_schema(request=NewOrderSerializer, responses={201: StateSerializer})
     def link_order(self, request: Request, pk: UUID) -> Response:
-        """Link an order; it is the current one."""
+        """Link an order to the session. It becomes the current order."""
         said = read(NewOrderSerializer, request.data)
         return _shown(sync.link_order(self._caller(said), pk, said["orderId"]), status=201)
 
     @extend_schema(parameters=[WhoseSerializer], responses=OrdersSerializer)
     def orders(self, request: Request, pk: UUID) -> Response:
-        """A session's orders, in the order in which they were linked."""
+        """List the session's orders in the order in which they were linked."""
         said = read(WhoseSerializer, request.query_params.dict())
         state = as_json(sync_state.read(self._client(said), pk, said.get("localId", "")))
         return Response({name: state[name] for name in ("currentOrderId", "orderHistory")})
 
     @extend_schema(request=PlainSerializer, responses=StateSerializer)
     def end(self, request: Request, pk: UUID) -> Response:
-        """End a session. Ending one that is over changes nothing."""
+        """End a session. Ending it again changes nothing."""
         return _shown(sync.end(self._caller(read(PlainSerializer, request.data)), pk))
 
     @extend_schema(responses=TenantSerializer)
     def tenant_of(self, request: Request, phone: str) -> Response:
-        """Whom a person talks to: their newest session."""
+        """Return the tenant of a person's newest session."""
         state = as_json(sync_state.newest_session_of(self._client({}), _phone(phone)))
         return Response({name: state[name] for name in ("subDomain", "botId", "sessionId", "isActive")})
 
     @extend_schema(parameters=[LookupSerializer], responses=StateSerializer)
     def conversation_of(self, request: Request, phone: str) -> Response:
-        """The open session of a person."""
+        """Return the open session of a person."""
         said = read(LookupSerializer, request.query_params.dict())
         bot_id = said.get("botId", "")
         return _shown(sync_state.open_session_of(self._client(said), _phone(phone), bot_id=bot_id))
 
     @extend_schema(request=SyncSerializer, responses=StateSerializer, parameters=[IF_MATCH])
     def sync(self, request: Request, pk: UUID) -> Response:
-        """Take over an agent's state at once: what is absent stays as it is."""
+        """Store an agent's whole state at once. Absent fields stay unchanged."""
         said = read(SyncSerializer, request.data)
         state = sync.sync(
             self._caller(said),
@@ -191,7 +192,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     @extend_schema(request=NewMessageSerializer, responses={201: StateSerializer})
     def agent_message(self, request: Request, pk: UUID) -> Response:
-        """Record what was said."""
+        """Append a message of the user or the bot to the session."""
         return self.message(request, pk)
 
 
@@ -201,7 +202,7 @@ def _shown(state: SessionState, status: int = 200) -> Response:
 
 
 def _phone(raw: str) -> str:
-    """The path's phone, which some write with a blank for the plus. Raises NotFoundError for what is none."""
+    """Return the path's phone number; a blank may stand for the plus. Raises NotFoundError if it is none."""
     phone = sync_state.phone_of(raw)
     if phone is None:
         raise NotFoundError("This is no phone number with its country code, such as +51999999999.")
@@ -209,7 +210,7 @@ def _phone(raw: str) -> str:
 
 
 def _version(request: Request) -> int | None:
-    """The version that `If-Match` names. Raises ValidationError for what is none."""
+    """Return the version that `If-Match` names. Raises ValidationError if it is none."""
     said = request.headers.get("If-Match", "*").strip()
     if said == "*":
         return None

@@ -1,4 +1,4 @@
-"""What the sync protocol takes and gives, in its own camelCase; unknown fields are passed over, null says: absent."""
+"""What the sync protocol takes and returns, in camelCase. Unknown fields are ignored; null means absent."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ FURTHEST = 1_000_000
 
 @extend_schema_field({"type": "object", "additionalProperties": {}})
 class Object(serializers.Field[dict[str, Any], dict[str, Any], Any, Any]):
-    """A JSON object of any keys."""
+    """A JSON object with any keys."""
 
     default_error_messages = {"invalid": "Must be an object."}
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Raises ValidationError for anything else."""
+        """Return the value. Raises ValidationError for anything else."""
         if not isinstance(data, dict):
             self.fail("invalid")
         return data
 
     def to_representation(self, value: dict[str, Any]) -> dict[str, Any]:
-        """As it is."""
+        """Return the value unchanged."""
         return value
 
 
 class Number(serializers.IntegerField):
-    """A whole number, also where it comes as a string."""
+    """A whole number, or a string that holds one."""
 
     def to_internal_value(self, data: Any) -> int:
-        """Raises ValidationError for anything else."""
+        """Return the value. Raises ValidationError for anything else."""
         if isinstance(data, bool | float):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -45,12 +45,12 @@ class Number(serializers.IntegerField):
 
 @extend_schema_field({"type": "boolean"})
 class YesOrNo(serializers.Field[bool, Any, Any, Any]):
-    """true or false, also where it comes as a string."""
+    """`true` or `false`, also as a string."""
 
     default_error_messages = {"invalid": "Must be true or false."}
 
     def to_internal_value(self, data: Any) -> bool:
-        """Raises ValidationError for anything else."""
+        """Return the value. Raises ValidationError for anything else."""
         if isinstance(data, str) and data.lower() in ("true", "false"):
             return data.lower() == "true"
         if not isinstance(data, bool):
@@ -58,16 +58,16 @@ class YesOrNo(serializers.Field[bool, Any, Any, Any]):
         return data
 
     def to_representation(self, value: bool) -> bool:
-        """As it is."""
+        """Return the value unchanged."""
         return value
 
 
 @extend_schema_field({"type": "string", "format": "phone", "maxLength": 50})
 class Phone(Text):
-    """A phone number, kept as E.164."""
+    """A phone number, stored as E.164."""
 
     def to_internal_value(self, data: Any) -> str:
-        """Raises ValidationError for what is none."""
+        """Return the number in E.164. Raises ValidationError for anything else."""
         phone = phone_of(super().to_internal_value(data))
         if phone is None:
             raise serializers.ValidationError(
@@ -81,9 +81,9 @@ def _id(help_text: str, **more: Any) -> Text:
 
 
 class WhoseSerializer(serializers.Serializer[Any]):
-    """For whom the agent speaks."""
+    """The client and branch for which the agent speaks."""
 
-    subDomain = Text(max_length=63, required=False, allow_null=True, help_text="Must be that of the key's client.")  # noqa: N815
+    subDomain = Text(max_length=63, required=False, allow_null=True, help_text="The sub-domain of the key's client.")  # noqa: N815
     localId = _id("A branch of the client.")  # noqa: N815
 
 
@@ -92,13 +92,13 @@ class PlainSerializer(WhoseSerializer):
 
 
 class FindSerializer(WhoseSerializer):
-    """Which open session of a person is meant."""
+    """A filter of a person's open sessions."""
 
-    botId = _id("The bot it is with.")  # noqa: N815
+    botId = _id("The bot of the session.")  # noqa: N815
 
 
 class ListSerializer(FindSerializer):
-    """Which open sessions to list."""
+    """A filter of open sessions, with a page."""
 
     intent = Choice(choices=Intent.values, required=False, allow_null=True)
     limit = Number(default=50, min_value=1, max_value=100)
@@ -106,62 +106,60 @@ class ListSerializer(FindSerializer):
 
 
 class LookupSerializer(serializers.Serializer[Any]):
-    """Which open session of a person is meant."""
+    """A filter of a person's open sessions."""
 
-    botId = _id("The bot it is with.")  # noqa: N815
+    botId = _id("The bot of the session.")  # noqa: N815
 
 
 class StartSerializer(FindSerializer):
-    """A session to open, or to find where one is open."""
+    """A session to open. If the person has an open one, that one is returned."""
 
     userId = Phone(max_length=50)  # noqa: N815
-    metadata = Object(
-        required=False, allow_null=True, help_text="`platform` names the channel (whatsapp where it names none)."
-    )
+    metadata = Object(required=False, allow_null=True, help_text="`platform` names the channel; without it, whatsapp.")
 
 
 class IntentSerializer(WhoseSerializer):
-    """What the person is about, and how far."""
+    """The person's intent and the step of the flow."""
 
     intent = Choice(choices=Intent.values)
     step = _id("The step of the flow.")
 
 
 class ContextSerializer(WhoseSerializer):
-    """What to remember."""
+    """A change of the context."""
 
-    context = Object(help_text="Objects are merged deeply, everything else takes the place of what was there.")  # type: ignore[assignment]
-    merge = YesOrNo(required=False, allow_null=True, help_text="false: it takes the place of the whole context.")
+    context = Object(help_text="Objects are merged deeply; every other value replaces the old one.")  # type: ignore[assignment]
+    merge = YesOrNo(required=False, allow_null=True, help_text="false replaces the whole context.")
 
 
 class NewMessageSerializer(WhoseSerializer):
-    """What was said."""
+    """A message to record."""
 
     role = Choice(choices=["user", "bot"])
     content = Text(max_length=LONGEST_TEXT, trim_whitespace=False)
-    messageId = _id("Unique in its session: the same again changes nothing.")  # noqa: N815
+    messageId = _id("Unique in its session. The same id again changes nothing.")  # noqa: N815
 
 
 class ResetSerializer(WhoseSerializer):
-    """A new beginning."""
+    """A reset."""
 
     keepHistory = YesOrNo(required=False, allow_null=True)  # noqa: N815
 
 
 class ExtendSerializer(WhoseSerializer):
-    """How long the session is to live on."""
+    """An extension, in hours from now."""
 
     hours = Number(required=False, allow_null=True, min_value=1, max_value=LONGEST_EXTENSION)
 
 
 class NewOrderSerializer(WhoseSerializer):
-    """An order that came of the session."""
+    """An order to link."""
 
     orderId = Text(max_length=LONGEST_ID)  # noqa: N815
 
 
 class SyncSerializer(serializers.Serializer[Any]):
-    """Everything at once."""
+    """An agent's whole state."""
 
     intent = Choice(choices=Intent.values, required=False, allow_null=True)
     step = _id("The step of the flow.")
@@ -170,12 +168,12 @@ class SyncSerializer(serializers.Serializer[Any]):
     isActive = YesOrNo(required=False, allow_null=True, help_text="false ends the session.")  # noqa: N815
 
 
-# --- what is given; services/agents/sync_state.py builds it ----------------------------------------------------------
+# --- answers; services/agent_sync/state.py builds them ----------------------------------------------------------
 class StateSerializer(serializers.Serializer[Any]):
-    """The state object."""
+    """The state of a session."""
 
     sessionId = serializers.UUIDField()  # noqa: N815
-    userId = serializers.CharField(help_text="The phone (E.164), where it is known.")  # noqa: N815
+    userId = serializers.CharField(help_text="The phone number (E.164) if it is known.")  # noqa: N815
     botId = serializers.CharField(allow_null=True)  # noqa: N815
     subDomain = serializers.CharField()  # noqa: N815
     localId = serializers.CharField(allow_null=True)  # noqa: N815
@@ -184,8 +182,8 @@ class StateSerializer(serializers.Serializer[Any]):
     previousIntent = serializers.ChoiceField(Intent.values, allow_null=True)  # noqa: N815
     previousStep = serializers.CharField(allow_null=True)  # noqa: N815
     context = Object(  # type: ignore[assignment]
-        help_text="What agents keep, with the newest `previousMessages` and the `lastUserMessage` as said, and"
-        " `currentOrderId` and `orderHistory` as linked."
+        help_text="What agents store. Convo adds the newest `previousMessages` and the `lastUserMessage` from the"
+        " recorded messages, and `currentOrderId` and `orderHistory` from the linked orders."
     )
     metadata = Object()
     isActive = serializers.BooleanField()  # noqa: N815
@@ -195,11 +193,13 @@ class StateSerializer(serializers.Serializer[Any]):
     expiresAt = serializers.DateTimeField()  # noqa: N815
     currentOrderId = serializers.CharField(allow_null=True)  # noqa: N815
     orderHistory = serializers.ListField(child=serializers.CharField())  # noqa: N815
-    version = serializers.IntegerField(help_text="For `If-Match`: it counts the changes of the state.")
+    version = serializers.IntegerField(
+        help_text="The number of changes of the state. Give it as `If-Match` to refuse a change of a newer state."
+    )
 
 
 class StatesSerializer(serializers.Serializer[Any]):
-    """A page of open sessions, and how many there are in all."""
+    """A page of open sessions, and their number in all."""
 
     conversations = StateSerializer(many=True)
     count = serializers.IntegerField()
@@ -213,7 +213,7 @@ class OrdersSerializer(serializers.Serializer[Any]):
 
 
 class TenantSerializer(serializers.Serializer[Any]):
-    """Whom a phone talks to."""
+    """The tenant and session of a phone number."""
 
     subDomain = serializers.CharField()  # noqa: N815
     botId = serializers.CharField(allow_null=True)  # noqa: N815

@@ -1,4 +1,4 @@
-"""A transcript as a document; describes what services/export/transcripts.py writes."""
+"""A transcript as a document. `conversations/services/export/transcripts.py` writes it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from conversations.services.export.transcripts import FORMATS
 
 
 class TranscriptFormatSerializer(serializers.Serializer[Any]):
-    """How to write it down."""
+    """The format of a transcript."""
 
     format = Choice(choices=[*FORMATS], default="json")
 
 
 class TranscriptContactSerializer(serializers.Serializer[Any]):
-    """Whose session it is."""
+    """The contact of the conversation."""
 
     user_id = serializers.CharField()
     name = serializers.CharField(allow_blank=True)
@@ -26,31 +26,31 @@ class TranscriptContactSerializer(serializers.Serializer[Any]):
 
 
 class TranscriptStepSerializer(serializers.Serializer[Any]):
-    """A mini-goal."""
+    """A step of the conversation's goal."""
 
     description = serializers.CharField()
     status = serializers.ChoiceField([*Step.Status.values])
 
 
 class TranscriptChunkSerializer(serializers.Serializer[Any]):
-    """One entry, as it should be read."""
+    """One entry, with its correction applied."""
 
     position = serializers.IntegerField()
     role = serializers.ChoiceField([*Role.values])
     content = serializers.CharField()
     by_staff = serializers.BooleanField()
     created_at = serializers.DateTimeField()
-    original = serializers.CharField(required=False, help_text="What was said, where that was corrected.")
+    original = serializers.CharField(required=False, help_text="The original text, if the entry was corrected.")
     delivery = serializers.ListField(
-        child=serializers.CharField(), required=False, help_text="What became of its parts, where it was sent."
+        child=serializers.CharField(), required=False, help_text="The status of each sent part."
     )
 
 
 class TranscriptSerializer(serializers.Serializer[Any]):
-    """A session with all that was said in it, also where it is archived."""
+    """A conversation with all of its entries, archived or not."""
 
     id = serializers.UUIDField()
-    client = serializers.CharField(help_text="Its sub-domain.")
+    client = serializers.CharField(help_text="The client's sub-domain.")
     channel = serializers.CharField()
     status = serializers.CharField()
     contact = TranscriptContactSerializer()

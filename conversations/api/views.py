@@ -1,4 +1,4 @@
-"""The API's sessions: thin edges that parse, call one service, and answer."""
+"""The API's conversations. Each view parses the request, calls one service and answers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ DEFAULT_CHUNKS = 10
 
 
 class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
-    """Sessions of the key's client. Another client's id is a 404."""
+    """Conversations of the key's client. Another client's id is a 404."""
 
     serializer_class = ConversationSerializer
     http_method_names = ["get", "head", "post", "patch"]
@@ -73,7 +73,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(parameters=[ConversationFilterSerializer], responses=ConversationSerializer(many=True))
     def list(self, request: Request) -> Response:
-        """Sessions, the newest first."""
+        """List conversations, newest first. `status=open` stands for active and stale."""
         wanted = read(ConversationFilterSerializer, request.query_params.dict())
         found = Conversation.objects.of(self._client()).select_related("contact")
         if status := wanted.get("status"):
@@ -91,14 +91,14 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(request=OpenSerializer, responses={201: ConversationSerializer})
     def create(self, request: Request) -> Response:
-        """Open a session from our side: the assistant writes to the person first, over the channel."""
+        """Open a conversation from our side. The assistant sends the first message, unless `greet` is false."""
         wanted = Outreach(**read(OpenSerializer, request.data))
         conversation = outreach.begin(self._client(), wanted, actor=actor(request), now=timezone.now())
         return Response(ConversationSerializer(conversation).data, status=201)
 
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
     def retrieve(self, request: Request, pk: UUID) -> Response:
-        """A session with its goal, summary, steps and its last chunks."""
+        """Return a conversation with its goal, summary, steps and newest chunks."""
         wanted = read(ChunksShownSerializer, request.query_params.dict())
         detail = detail_sql.conversation_of(self._client().pk, pk, wanted["chunks"])
         if detail is None:
@@ -107,7 +107,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(parameters=[PageSerializer], responses=ChunkSerializer(many=True))
     def chunks(self, request: Request, pk: UUID) -> Response:
-        """A session's transcript, by position. `next` is the position to go on from."""
+        """List a conversation's chunks by position. Give `next` back as `cursor` for the following page."""
         wanted = read(PageSerializer, request.query_params.dict())
         conversation = self._conversation(pk)
         found = Chunk.objects.filter(conversation=conversation, position__gt=_position(wanted.get("cursor")))
@@ -125,14 +125,14 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         },
     )
     def transcript(self, request: Request, pk: UUID) -> HttpResponseBase:
-        """A session with its whole transcript, as it should be read: JSON, a CSV file for spreadsheets, or a page to
-        print."""
+        """Return the whole transcript with corrections applied, also of an archived conversation: as JSON, as CSV for
+        spreadsheets, or as a page to print."""
         wanted = read(TranscriptFormatSerializer, request.query_params.dict())
         return Download(**FORMATS[wanted["format"]].file_of(self._conversation(pk)))
 
     @extend_schema(request=SendSerializer, responses={201: SentSerializer})
     def send(self, request: Request, pk: UUID) -> Response:
-        """Say something in the assistant's place: it is added to the transcript and sent over the session's channel."""
+        """Send a message in the assistant's place. It is appended as an `ai` chunk and sent over the channel."""
         wanted = read(SendSerializer, request.data)
         chunk, messages = sending.send(
             pk, wanted["content"], actor=actor(request), now=timezone.now(), client=self._client()
@@ -142,7 +142,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(request=CloseSerializer, responses=ConversationSerializer)
     def close(self, request: Request, pk: UUID) -> Response:
-        """End a session. Closing a closed one changes nothing."""
+        """Close a conversation. Queued messages are cancelled. Closing it again changes nothing."""
         wanted = read(CloseSerializer, request.data)
         conversation = closing.close(
             pk,
@@ -156,15 +156,15 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(request=TakeoverSerializer, responses=ConversationSerializer)
     def takeover(self, request: Request, pk: UUID) -> Response:
-        """Take a session over for a person: the assistant is silent until it is handed back. Whoever has it keeps it,
-        for longer."""
+        """Take a conversation over for a person. The assistant stays silent until the conversation is handed back. A
+        second takeover by the same name extends the first."""
         wanted = read(TakeoverSerializer, request.data)
         conversation = takeover.take_over(pk, **wanted, actor=actor(request), now=timezone.now(), client=self._client())
         return Response(ConversationSerializer(conversation).data)
 
     @extend_schema(request=HandbackSerializer, responses=ConversationSerializer)
     def handback(self, request: Request, pk: UUID) -> Response:
-        """Give a session back to its assistant, which answers what is unanswered. Nothing changes where it has it."""
+        """Hand a conversation back to its assistant, which answers what is unanswered. Repeating it changes nothing."""
         wanted = read(HandbackSerializer, request.data)
         conversation = takeover.hand_back(
             pk, reason=wanted["reason"], actor=actor(request), now=timezone.now(), client=self._client()
@@ -173,14 +173,14 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(request=NewStepSerializer, responses={201: StepSerializer})
     def add_step(self, request: Request, pk: UUID) -> Response:
-        """Give a session a step to take; it is pending."""
+        """Add a step to a conversation. Its status is `pending`."""
         wanted = read(NewStepSerializer, request.data)
         step = steps.add_step(pk, wanted["description"], actor(request), self._client())
         return Response(StepSerializer(step).data, status=201)
 
     @extend_schema(request=StepStatusSerializer, responses=StepSerializer)
     def update_step(self, request: Request, pk: UUID, step_id: int) -> Response:
-        """Complete or cancel a step. The same status again changes nothing; both are final."""
+        """Complete or cancel a step. Both are final; the same status again changes nothing."""
         wanted = read(StepStatusSerializer, request.data)
         step = steps.update_step(step_id, wanted["status"], actor(request), self._client(), pk)
         return Response(StepSerializer(step).data)
@@ -199,9 +199,9 @@ _retrieve = ConversationViewSet.as_view({"get": "retrieve"})
 
 @wraps(_retrieve, assigned=())  # csrf_exempt as it is, and the viewset for the schema to find
 def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
-    """`GET /conversations/{id}`, the most read route: answered by one statement that knows the key as well.
+    """Answer `GET /conversations/{id}` by one statement that also checks the key.
 
-    Whatever is not as it nearly always is (no such session, a bad key, a parameter, a limit) goes the viewset's way.
+    Every other case (an unknown conversation, a bad key, a parameter, a limit) is left to the viewset.
     """
     key = service_key(request)
     if request.method == "GET" and key and not request.GET:

@@ -16,7 +16,7 @@ def test_the_documentation_shows_the_routes_and_loads_nothing_from_outside(page)
     page.goto("/docs/")
     expect(page.get_by_text("/webhooks/{channel}/inbound").first).to_be_visible()
     page.get_by_text("/conversations/{id}/send").click()
-    expect(page.get_by_text("Say something in the assistant's place").first).to_be_visible()
+    expect(page.get_by_text("It is appended as an ai chunk").first).to_be_visible()
     assert page.outside == []
     assert page.faults == []
 

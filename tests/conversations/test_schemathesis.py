@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +43,7 @@ promises = schemathesis.pytest.from_fixture("schema")
 def schema(request: pytest.FixtureRequest) -> schemathesis.BaseSchema:
     """What the OpenAPI says."""
     request.node._nodeid = request.node.nodeid  # Schemathesis notes there which operation it is at; pytest had it so
-    schema = schemathesis.openapi.from_dict(SCHEMA, config=SchemathesisConfig.from_dict(CONFIG))
+    schema = schemathesis.openapi.from_dict(deepcopy(SCHEMA), config=SchemathesisConfig.from_dict(CONFIG))
     schema.app = web
     return schema
 

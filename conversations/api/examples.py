@@ -1,0 +1,362 @@
+"""What `/docs/` shows of each route: its group, a summary and an example, in the order in which people meet them.
+
+A new route needs a line in `ROUTES`. `tests/conversations/test_examples.py` fails without one, and for an example that
+does not fit the route's schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conversations.http.envelope import JSON
+
+TAGS = {
+    "webhooks": "Messages and receipts arrive here: from your own program with an API key, or from a provider, signed.",
+    "conversations": "Read conversations, send in the assistant's place, open, close, take over and hand back.",
+    "steps": "The steps of a conversation's goal.",
+    "memory": "Search what ended conversations left.",
+    "copilot": "Conversations of a signed-in user, with replies that stream.",
+    "sync": "The state-sync protocol for agents that run elsewhere. It uses camelCase and says session.",
+    "health": "Is the process alive, and is the work done?",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A route as it is shown. `request` is a body; `response` the `data` of a success, or text where it is no JSON."""
+
+    tag: str
+    summary: str
+    request: Mapping[str, Any] | None = None
+    response: Any = None
+
+
+CLIENT = "0197a1c2-5d0e-7c43-9a6b-2f1d8e4b7a10"
+CONVERSATION = "0197a1c4-11f2-7b0d-8c55-6a3e90d1f2b4"
+CONTACT = "0197a1c4-11ef-7a21-b0f3-94c7d2e8a651"
+MESSAGE = "0197a1c4-3b77-7d19-a2c8-51f0e6b9d387"
+TURN = "0197a1c4-2f10-7e6a-9d44-8b2c7a1f5e03"
+AT = "2026-11-29T10:00:00+00:00"
+LATER = "2026-11-29T10:00:03+00:00"
+
+WEBHOOK_ANSWER = {
+    "conversation_id": CONVERSATION,
+    "chunk_id": 4183,
+    "position": 3,
+    "created": True,
+    "duplicate": False,
+    "is_guest": False,
+    "status": "active",
+}
+COUNTS = {"messages": 0, "receipts": 1, "recorded": 0}
+
+STEP = {"id": 12, "description": "Ask for the order number", "status": "pending", "created_at": AT, "updated_at": AT}
+QUESTION = {
+    "id": 4183,
+    "position": 3,
+    "role": "user",
+    "content": "Is my order on its way?",
+    "by_staff": False,
+    "message_id": "order-question-1",
+    "metadata": {},
+    "created_at": AT,
+}
+REPLY = {
+    **QUESTION,
+    "id": 4184,
+    "position": 4,
+    "role": "ai",
+    "content": "It arrives tomorrow between 9 and 12.",
+    "message_id": "",
+    "created_at": LATER,
+}
+LISTED = {
+    "id": CONVERSATION,
+    "client_id": CLIENT,
+    "contact_id": CONTACT,
+    "user_id": "ann",
+    "channel": "whatsapp",
+    "thread": "",
+    "status": "active",
+    "is_guest": False,
+    "goal": "Answer questions about orders",
+    "summary": "",
+    "topic": "Delivery of an order",
+    "current_goal": None,
+    "metadata": {},
+    "variables": {},
+    "chat_id": "",
+    "started_at": AT,
+    "last_message_at": LATER,
+    "ended_at": None,
+    "ended_by": "",
+    "end_reason": "",
+    "reply_owed": False,
+    "reply_due_at": None,
+    "taken_over_at": None,
+    "taken_over_by": "",
+    "taken_over_until": None,
+    "needs_staff_since": None,
+    "needs_staff_reason": "",
+}
+DETAIL = {**LISTED, "device": "51999999999", "assistant": "ada", "steps": [STEP], "chunks": [QUESTION, REPLY]}
+TRANSCRIPT = {
+    "id": CONVERSATION,
+    "client": "shop",
+    "channel": "whatsapp",
+    "status": "closed",
+    "contact": {"user_id": "ann", "name": "Ann", "phone": "+51999999999"},
+    "assistant": "ada",
+    "goal": "Answer questions about orders",
+    "topic": "Delivery of an order",
+    "summary": "Ann asked when her order arrives; it arrives tomorrow.",
+    "started_at": AT,
+    "last_message_at": LATER,
+    "ended_at": LATER,
+    "ended_by": "user",
+    "end_reason": "goodbye",
+    "steps": [{"description": "Ask for the order number", "status": "complete"}],
+    "chunks": [
+        {
+            "position": 3,
+            "role": "user",
+            "content": "Is my order on its way?",
+            "by_staff": False,
+            "created_at": AT,
+        }
+    ],
+}
+FOUND = {
+    "conversation_id": CONVERSATION,
+    "contact_id": CONTACT,
+    "channel": "whatsapp",
+    "started_at": AT,
+    "ended_at": LATER,
+    "summary": "Ann asked when her order arrives; it arrives tomorrow.",
+    "score": 0.42,
+    "position": 3,
+    "snippet": "Is my order on its way?",
+    "highlights": [[6, 11]],
+    "by": "text",
+}
+
+ROLE = {"role": "field", "name": "Field assistant", "client": "shop", "client_name": "Shop"}
+SESSION = {
+    "id": CONVERSATION,
+    "title": "Which primer for wet walls?",
+    "role": "field",
+    "role_name": "Field assistant",
+    "client": "shop",
+    "status": "active",
+    "taken_over": False,
+    "turn_id": None,
+    "started_at": AT,
+    "last_message_at": LATER,
+}
+STREAM = f"""event: session
+data: {{"session_id": "{CONVERSATION}", "turn_id": "{TURN}", "message_id": 4183, "title": "Which primer for wet walls?"}}
+
+id: 1.0
+event: delta
+data: {{"start": 0, "text": "Use a penetrating primer."}}
+
+event: done
+data: {{"session_id": "{CONVERSATION}", "turn_id": "{TURN}", "chunk_id": 4184, "finish_reason": "stop", "message": null, "usage": {{"tokens_in": 812, "tokens_out": 9}}}}
+
+"""  # noqa: E501
+
+STATE = {
+    "sessionId": CONVERSATION,
+    "userId": "+51999999999",
+    "botId": "waiter",
+    "subDomain": "shop",
+    "localId": None,
+    "currentIntent": "order",
+    "currentStep": "cart",
+    "previousIntent": None,
+    "previousStep": None,
+    "context": {
+        "selectedItems": [{"id": "p1", "name": "Pizza", "quantity": 1}],
+        "orderTotal": 20.5,
+        "previousMessages": [{"role": "user", "content": "A pizza, please", "timestamp": AT}],
+        "lastUserMessage": "A pizza, please",
+        "orderHistory": [],
+    },
+    "metadata": {"platform": "whatsapp"},
+    "isActive": True,
+    "lastActivity": AT,
+    "createdAt": AT,
+    "updatedAt": AT,
+    "expiresAt": "2026-11-30T10:00:00+00:00",
+    "currentOrderId": None,
+    "orderHistory": [],
+    "version": 3,
+}
+ORDERED = {**STATE, "currentOrderId": "order-1", "orderHistory": ["order-1"]}
+RECORDED = {"role": "user", "content": "A pizza, please", "messageId": "wamid.1"}
+
+
+def _page(*items: Any) -> dict[str, Any]:
+    return {"items": list(items), "next": None}
+
+
+ROUTES = {
+    "webhooks_inbound": Example(
+        "webhooks",
+        "Deliver a person's message",
+        {
+            "client_id": CLIENT,
+            "user_id": "ann",
+            "message": "Is my order on its way?",
+            "phone": "+51999999999",
+            "name": "Ann",
+            "message_id": "order-question-1",
+        },
+        WEBHOOK_ANSWER,
+    ),
+    "webhooks_handshake": Example("webhooks", "Prove to a provider that the address is ours", None, "1158201444"),
+    "webhooks_status": Example("webhooks", "Deliver a provider's receipts", None, COUNTS),
+    "webhooks_status_by_get": Example("webhooks", "Deliver a provider's receipts by GET", None, COUNTS),
+    "webhooks_retell": Example(
+        "webhooks",
+        "Deliver Retell's events about a chat",
+        {"event": "chat_ended", "chat": {"chat_id": "chat_98c1a2"}},
+        {"known": True},
+    ),
+    "conversations_list": Example("conversations", "List conversations", None, _page(LISTED)),
+    "conversations_retrieve": Example("conversations", "Read a conversation", None, DETAIL),
+    "conversations_chunks": Example("conversations", "Page through the chunks", None, _page(QUESTION, REPLY)),
+    "conversations_transcript": Example("conversations", "Download the transcript", None, TRANSCRIPT),
+    "conversations_send": Example(
+        "conversations",
+        "Send a message in the assistant's place",
+        {"role": "ai", "content": "It arrives tomorrow between 9 and 12."},
+        {
+            "chunk": REPLY,
+            "messages": [
+                {
+                    "id": MESSAGE,
+                    "part": 1,
+                    "parts": 1,
+                    "status": "queued",
+                    "code": "",
+                    "reason": "",
+                    "created_at": LATER,
+                }
+            ],
+        },
+    ),
+    "conversations_create": Example(
+        "conversations",
+        "Open a conversation from our side",
+        {
+            "channel": "whatsapp",
+            "phone": "+51999999999",
+            "name": "Ann",
+            "goal": "Agree on a new delivery date",
+            "variables": {"order": "4711"},
+        },
+        {**LISTED, "variables": {"order": "4711"}, "reply_owed": True, "reply_due_at": AT},
+    ),
+    "conversations_takeover": Example(
+        "conversations",
+        "Take over for a person",
+        {"name": "Maria", "tell": True},
+        {**LISTED, "taken_over_at": AT, "taken_over_by": "Maria", "taken_over_until": "2026-11-29T10:30:00+00:00"},
+    ),
+    "conversations_handback": Example(
+        "conversations", "Hand back to the assistant", {"reason": "Question settled"}, LISTED
+    ),
+    "conversations_close": Example(
+        "conversations",
+        "Close a conversation",
+        {"ended_by": "user", "reason": "goodbye"},
+        {**LISTED, "status": "closed", "ended_at": LATER, "ended_by": "user", "end_reason": "goodbye"},
+    ),
+    "conversations_add_step": Example("steps", "Add a step", {"description": "Ask for the order number"}, STEP),
+    "conversations_update_step": Example(
+        "steps", "Complete or cancel a step", {"status": "complete"}, {**STEP, "status": "complete"}
+    ),
+    "conversations_search": Example("memory", "Search ended conversations", None, {**_page(FOUND), "problem": None}),
+    "copilot_roles": Example("copilot", "List the assistants one may talk to", None, _page(ROLE)),
+    "copilot_ask": Example(
+        "copilot", "Ask, and stream the reply", {"message": "Which primer for wet walls?", "role": "field"}, STREAM
+    ),
+    "copilot_stream": Example("copilot", "Stream a reply again", None, STREAM),
+    "copilot_read": Example("copilot", "List one's sessions, or read one", None, _page(SESSION)),
+    "copilot_new_session": Example("copilot", "Begin an empty session", {"role": "field"}, {**SESSION, "title": ""}),
+    "copilot_rename": Example("copilot", "Rename a session", {"title": "Wet walls"}, {**SESSION, "title": "Wet walls"}),
+    "copilot_delete": Example("copilot", "Delete a session", None, {"id": CONVERSATION, "deleted": True}),
+    "copilot_stop": Example("copilot", "Stop the reply that is being written", None, {"stopping": True}),
+    "copilot_retry": Example("copilot", "Stream another reply to the last message", None, STREAM),
+    "copilot_feedback": Example(
+        "copilot",
+        "Rate a reply",
+        {"rating": "up", "note": "Exactly right"},
+        {"id": 4184, "rating": "up", "note": "Exactly right"},
+    ),
+    "sync_start": Example(
+        "sync",
+        "Open a session, or get the open one",
+        {"userId": "+51999999999", "subDomain": "shop", "botId": "waiter", "metadata": {"platform": "whatsapp"}},
+        STATE,
+    ),
+    "sync_message": Example("sync", "Record a message", RECORDED, STATE),
+    "sync_intent": Example("sync", "Set intent and step", {"intent": "order", "step": "cart"}, STATE),
+    "sync_context": Example(
+        "sync", "Merge into the context, or replace it", {"context": {"orderTotal": 20.5}, "merge": True}, STATE
+    ),
+    "sync_link_order": Example("sync", "Link an order", {"orderId": "order-1"}, ORDERED),
+    "sync_orders": Example(
+        "sync", "List the linked orders", None, {"currentOrderId": "order-1", "orderHistory": ["order-1"]}
+    ),
+    "sync_retrieve": Example("sync", "Read a session's state", None, STATE),
+    "sync_of_user": Example("sync", "Find a person's open session", None, STATE),
+    "sync_open_sessions": Example("sync", "List open sessions", None, {"conversations": [STATE], "count": 1}),
+    "sync_extend": Example("sync", "Extend a session", {"hours": 48}, STATE),
+    "sync_reset": Example("sync", "Reset a session", {"keepHistory": True}, STATE),
+    "sync_end": Example("sync", "End a session", {}, {**STATE, "isActive": False}),
+    "sync_sync": Example(
+        "sync", "Hand over an agent's whole state", {"intent": "order", "context": {"orderTotal": 20.5}}, STATE
+    ),
+    "sync_agent_message": Example("sync", "Record a message (agent's route)", RECORDED, STATE),
+    "sync_tenant_of": Example(
+        "sync",
+        "Find the tenant a person talks to",
+        None,
+        {"subDomain": "shop", "botId": "waiter", "sessionId": CONVERSATION, "isActive": True},
+    ),
+    "sync_conversation_of": Example("sync", "Find a person's open session (agent's route)", None, STATE),
+    "healthz": Example("health", "Check that the process is alive", None, {"status": "ok"}),
+    "readyz": Example(
+        "health", "Check that the work is done", None, {"oldest_reply_seconds": 0.4, "oldest_message_seconds": 0.0}
+    ),
+}
+_ORDER = {name: number for number, name in enumerate(ROUTES)}
+
+
+def add_examples(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """Give every route its group, summary and example, and the description the order of `ROUTES` (a hook)."""
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            if found := ROUTES.get(operation["operationId"]):
+                _show(operation, found)
+    shown = {path: dict(sorted(methods.items(), key=_place)) for path, methods in result["paths"].items()}
+    result["paths"] = dict(sorted(shown.items(), key=lambda path: min(map(_place, path[1].items()))))
+    result["tags"] = [{"name": name, "description": description} for name, description in TAGS.items()]
+    return result
+
+
+def _place(operation: tuple[str, dict[str, Any]]) -> int:
+    return _ORDER.get(operation[1]["operationId"], len(_ORDER))
+
+
+def _show(operation: dict[str, Any], example: Example) -> None:
+    operation["summary"], operation["tags"] = example.summary, [example.tag]
+    if example.request is not None:
+        operation["requestBody"]["content"][JSON]["example"] = example.request
+    status = min(status for status in operation["responses"] if status < "300")
+    kind, content = next(iter(operation["responses"][status]["content"].items()))
+    content["example"] = {"success": True, "data": example.response} if kind == JSON else example.response
