@@ -1,4 +1,4 @@
-# What one does with Convo. `make` lists it; what is behind each command stands in convo_project/launch.py.
+# The commands of Convo. `make` lists them; convo_project/launch.py implements them.
 # Any variable of .env.example can be given: make up PORT=8001 CONVO_HOME=/srv/convo
 
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LAUNCH := $(PY) -m convo_project.launch
 
-# Python keeps what it compiled, whatever the shell says: else each of our processes spends seconds on compiling it all.
+# Python keeps its compiled files, whatever the shell says. Otherwise each process spends seconds on compiling.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -15,19 +15,19 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: run-venv ## set up what is missing and run Convo until Ctrl-C
+up: run-venv ## install what is missing, start Convo, and run it until Ctrl-C
 	@$(LAUNCH) up
 
-down: ## stop what a killed `make up` left behind (the data stay)
-	@if [ -x $(PY) ]; then $(LAUNCH) down; else echo "Nothing was ever started here."; fi
+down: ## stop a running `make up`, or what a killed one left behind; keeps the data
+	@if [ -x $(PY) ]; then $(LAUNCH) down; else echo "Convo was never started here."; fi
 
-test: dev-venv ## run the tests on a database of their own: make test ARGS="-k sweep"
+test: dev-venv ## run the tests on a separate database: make test ARGS="-k sweep"
 	@$(LAUNCH) test -- $(ARGS)
 
-test-browser: dev-venv ## run the tests that need a Chromium
+test-browser: dev-venv ## run the browser tests (needs Chromium)
 	@$(LAUNCH) test -- -m browser tests/browser $(ARGS)
 
-lint: style types floors ## format, style, types, floors, missing migrations, deployment check
+lint: style types floors ## check format, style, types, import layers, migrations and deployment settings
 
 style: dev-venv
 	$(PY) -m ruff format --check .
@@ -42,10 +42,10 @@ floors: dev-venv
 	$(PY) manage.py makemigrations --check --dry-run
 	PUBLIC_BASE_URL=https://convo.example $(PY) manage.py check --deploy
 
-bench: dev-venv ## measure a fresh instance beside its peers: make bench BENCH=program ARGS="--rounds 5"
+bench: dev-venv ## measure a separate instance: make bench BENCH=program ARGS="--rounds 5"
 	@$(LAUNCH) bench -- $(ARGS)
 
-shell: run-venv ## a Python shell with the models at hand
+shell: run-venv ## open a Python shell with the models imported
 	@$(PY) manage.py shell
 
 lock: dev-venv ## resolve the dependencies again: make lock ARGS=--upgrade
@@ -55,10 +55,10 @@ lock: dev-venv ## resolve the dependencies again: make lock ARGS=--upgrade
 COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 
-# The folder holds a copy of the lock that was installed last: what was interrupted, or is of another lock, is redone.
-# The lock for development contains everything of the other one.
-# What is imported is compiled when it is imported, which is little of it. The tools for development are many: uv, which
-# is one of them, installs them in a tenth of the time, and pip does where uv cannot (it does not read pip's settings).
+# .venv holds a copy of the lock that was installed last. An interrupted installation, or one from another lock, is
+# repeated. The lock for development contains everything of the other one. Modules are compiled when they are imported,
+# since few of them are. uv, one of the development tools, installs these in a tenth of the time; pip takes over where uv
+# fails (it does not read pip's settings).
 run-venv:
 	@$(call install,requirements.lock,,$(PIP) -r requirements.lock)
 
@@ -75,15 +75,15 @@ define install
 	set -e; \
 	if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 		$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-			echo "Convo needs Python 3.11 or newer, and '$(PYTHON)' is none. Name one: make PYTHON=python3.12 …" >&2; \
+			echo "Convo needs Python 3.11 or newer; '$(PYTHON)' is not. Name another one: make up PYTHON=python3.12" >&2; \
 			exit 1; }; \
 		$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-			echo "'$(PYTHON)' cannot make virtual environments. On Debian: apt-get install python3-venv" >&2; \
+			echo "'$(PYTHON)' cannot create virtual environments. On Debian, run: apt-get install python3-venv" >&2; \
 			exit 1; }; \
-		echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+		echo "Creating $(VENV) with $$($(PYTHON) --version)"; \
 		$(PYTHON) -m venv --clear $(VENV); \
 	fi; \
-	echo "Installing what $(1) lists; this is done once"; \
+	echo "Installing the packages of $(1); this happens once"; \
 	$(3); \
 	for lock in $(1) $(2); do cp $$lock $(VENV)/$$lock; done
 endef
