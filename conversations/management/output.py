@@ -1,4 +1,4 @@
-"""What commands share: JSON on standard output, refusals as sentences."""
+"""Shared by the commands: JSON on standard output, refusals as sentences, contacts and times as arguments."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from conversations.services.tenants import setup
 
 
 def print_json(command: BaseCommand, **facts: Any) -> None:
-    """One object on standard output, for scripts."""
+    """Write one JSON object to standard output, for scripts."""
     command.stdout.write(json.dumps(facts, default=str))
 
 
 def ask_for_contact(parser: CommandParser) -> None:
-    """--client, and --contact or --user-id."""
+    """Add the arguments --client, and --contact or --user-id."""
     parser.add_argument("--client", required=True, help="The client's sub-domain.")
     who = parser.add_mutually_exclusive_group(required=True)
     who.add_argument("--contact", help="The contact's id.")
@@ -32,8 +32,10 @@ def ask_for_contact(parser: CommandParser) -> None:
 
 
 def contact_of(options: Mapping[str, Any]) -> Contact:
-    """Whom `ask_for_contact` named; of two who were merged, the person. Raises CommandError, and what
-    `setup.client_named` raises."""
+    """Return the contact that the arguments of `ask_for_contact` name; for an alias, the contact it was merged into.
+
+    Raises CommandError, and what `setup.client_named` raises.
+    """
     client = setup.client_named(options["client"])
     found = Contact.objects.select_related("client", "merged_into__client").filter(client=client)
     if options["contact"]:
@@ -50,7 +52,7 @@ def contact_of(options: Mapping[str, Any]) -> Contact:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What a service refuses is said in its own sentence, and the command fails."""
+    """Turn a service's refusal into a CommandError with the same sentence."""
     try:
         yield
     except DomainError as error:
@@ -58,7 +60,7 @@ def refusals() -> Iterator[None]:
 
 
 def moment(text: str | None) -> datetime:
-    """`--now`: a time in ISO 8601 with its offset, or the clock's. Raises CommandError."""
+    """Return the time of `--now` (ISO 8601 with offset), or the current time. Raises CommandError for anything else."""
     if not text:
         return timezone.now()
     try:

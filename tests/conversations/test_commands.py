@@ -245,14 +245,14 @@ def ageing(door: Door) -> datetime:
 
 
 def test_a_sweep_ages_what_is_due(ageing: datetime) -> None:
-    assert "1 guest sessions deleted" in run("sweep")
+    assert "1 guest conversations deleted" in run("sweep")
     assert run("sweep") == (
-        "Swept: 0 stale, 0 expired, 0 guest sessions deleted, 0 handed back, 0 freed, 0 old tombstones dropped, "
+        "Swept: 0 stale, 0 expired, 0 guest conversations deleted, 0 handed back, 0 freed, 0 old tombstones dropped, "
         "0 events replayed.\n"
     )
     assert run("sweep", "--now", (ageing + timedelta(minutes=11)).isoformat()).startswith("Swept: 2 stale, 0 expired")
     swept = run("sweep", "--now", (ageing + timedelta(hours=25)).isoformat())
-    assert swept.startswith("Swept: 0 stale, 2 expired, 1 guest sessions deleted")
+    assert swept.startswith("Swept: 0 stale, 2 expired, 1 guest conversations deleted")
     assert list(Contact.objects.values_list("user_id", flat=True)) == ["ann"]
 
 
@@ -277,9 +277,11 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(ageing: datetime) -> None
 
 
 def test_a_purge_deletes_expired_guests_and_nobody_else(ageing: datetime) -> None:
-    assert run("purge_guests", "--now", (ageing - timedelta(hours=1)).isoformat()).startswith("Purged: 0 ")
-    assert run("purge_guests") == "Purged: 1 guest sessions deleted.\n"
-    assert run("purge_guests") == "Purged: 0 guest sessions deleted.\n"
+    assert run("purge_guests", "--now", (ageing - timedelta(hours=1)).isoformat()).startswith(
+        "Purged guest conversations: 0"
+    )
+    assert run("purge_guests") == "Purged guest conversations: 1.\n"
+    assert run("purge_guests") == "Purged guest conversations: 0.\n"
     assert set(Contact.objects.values_list("user_id", flat=True)) == {"ann", "guest"}
 
 

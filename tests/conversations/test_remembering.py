@@ -136,7 +136,7 @@ def test_the_command_counts_first(door):
     assert "would be archived: 1" in out.getvalue()
     assert Conversation.objects.get().status == "closed"
     call_command("archive_conversations", "--now", later, stdout=out)
-    assert "Archived: 1 sessions." in out.getvalue()
+    assert "Archived conversations: 1." in out.getvalue()
 
 
 def test_a_correction_is_remembered_and_a_redaction_leaves_no_word_of_it(door):

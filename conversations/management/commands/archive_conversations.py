@@ -1,4 +1,4 @@
-"""manage.py archive_conversations"""
+"""The command `manage.py archive_conversations`."""
 
 from typing import Any
 
@@ -9,17 +9,15 @@ from conversations.services.history import archive
 
 
 class Command(BaseCommand):
-    """Archives remembered sessions."""
+    """Archive remembered conversations."""
 
-    help = "Archive the remembered sessions whose archive_after is over: chunks go, summary and ledger stay."
+    help = "Archive remembered conversations after their archive_after: delete the chunks, keep summary and ledger."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--dry-run, --now."""
-        parser.add_argument("--dry-run", action="store_true", help="Count, show examples, archive nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Show a count and examples; archive nothing.")
         parser.add_argument("--now", help="Archive as if it were this time (ISO 8601 with offset).")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Archive."""
         now = moment(options["now"])
         if options["dry_run"]:
             count, examples = archive.due(now)
@@ -27,4 +25,4 @@ class Command(BaseCommand):
             self.stdout.write("Dry run: nothing was changed.")
             return
         archived = archive.archive(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
-        self.stdout.write(f"Archived: {archived:,} sessions.")
+        self.stdout.write(f"Archived conversations: {archived:,}.")

@@ -1,4 +1,4 @@
-"""manage.py create_api_key"""
+"""The command `manage.py create_api_key`."""
 
 from typing import Any
 
@@ -9,17 +9,15 @@ from conversations.services.tenants import api_keys, setup
 
 
 class Command(BaseCommand):
-    """Makes an API key."""
+    """Create an API key."""
 
-    help = "Make an API key for a client and print it as JSON. It is shown this once: only its hash is kept."
+    help = "Create an API key for a client and print it as JSON. The key is shown once; only its hash is stored."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--client, --name."""
         parser.add_argument("--client", required=True, help="The client's sub-domain.")
-        parser.add_argument("--name", default="key", help="What the key is for.")
+        parser.add_argument("--name", default="key", help="The purpose of the key.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
         with refusals():
             client = setup.client_named(options["client"])
             row, key = api_keys.create_api_key(client, options["name"])

@@ -1,4 +1,4 @@
-"""manage.py create_assistant"""
+"""The command `manage.py create_assistant`."""
 
 import math
 from typing import Any
@@ -11,35 +11,35 @@ from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):
-    """Makes an assistant."""
+    """Create an assistant."""
 
-    help = "Make an assistant of a client and print it as JSON."
+    help = "Create an assistant for a client and print it as JSON."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """What it is and says."""
         parser.add_argument("--client", required=True, help="The client's sub-domain.")
-        parser.add_argument("--key", required=True, help="Its short name, unique in its client.")
-        parser.add_argument("--name", help="What it is called. Default: its key.")
-        parser.add_argument("--system-prompt", help="What it is told to be.")
-        parser.add_argument("--engine", choices=Assistant.EngineName.values, help="Who writes. Default: auto.")
-        parser.add_argument("--model", help="Default: OPENAI_MODEL.")
-        parser.add_argument("--retell-agent-id", help="The chat agent's id at Retell, for the engine retell.")
-        parser.add_argument("--opener", help="What a Retell agent is told to make it greet. Default: Hola.")
-        parser.add_argument("--temperature", type=number, help="0 to 2.")
-        parser.add_argument("--max-tokens", type=int, help="The longest reply.")
-        parser.add_argument("--history-length", type=int, help="How many of the last chunks it sees. Default: 10.")
-        parser.add_argument("--context-budget", type=int, help="Tokens it is given at most. Default: 8000.")
-        parser.add_argument("--template-name", help="The WhatsApp template that goes where free text is not taken.")
-        parser.add_argument("--template-language", help="Its language. Default: en.")
-        parser.add_argument("--fallback", help="What it says when no reply can be written.")
-        parser.add_argument("--copilot", action="store_true", help="Let the client's users talk to it in the copilot.")
-        parser.add_argument("--greeting", help="What a caller hears first.")
-        parser.add_argument("--spoken-language", help="What callers speak and hear, such as es-MX. Default: en-US.")
-        parser.add_argument("--voice", help="The phone provider's name of a voice, such as Polly.Joanna.")
-        parser.add_argument("--default", action="store_true", help="Make it the client's default.")
+        parser.add_argument("--key", required=True, help="Short name, unique for the client.")
+        parser.add_argument("--name", help="Name that people see. Default: the key.")
+        parser.add_argument("--system-prompt", help="The system prompt.")
+        parser.add_argument(
+            "--engine", choices=Assistant.EngineName.values, help="The engine that writes replies. Default: auto."
+        )
+        parser.add_argument("--model", help="The language model. Default: OPENAI_MODEL.")
+        parser.add_argument("--retell-agent-id", help="Id of the chat agent at Retell, for the engine retell.")
+        parser.add_argument("--opener", help="Text that makes a Retell agent greet. Default: Hola.")
+        parser.add_argument("--temperature", type=number, help="Temperature of the model, 0 to 2.")
+        parser.add_argument("--max-tokens", type=int, help="Longest reply, in tokens.")
+        parser.add_argument("--history-length", type=int, help="Number of last chunks in the prompt. Default: 10.")
+        parser.add_argument("--context-budget", type=int, help="Largest prompt, in tokens. Default: 8000.")
+        parser.add_argument("--template-name", help="WhatsApp template that is sent outside the reply window.")
+        parser.add_argument("--template-language", help="Language of the template. Default: en.")
+        parser.add_argument("--fallback", help="Sentence that is sent if no reply can be written.")
+        parser.add_argument("--copilot", action="store_true", help="Offer the assistant in the copilot.")
+        parser.add_argument("--greeting", help="First sentence of a phone call.")
+        parser.add_argument("--spoken-language", help="Language of phone calls, such as es-MX. Default: en-US.")
+        parser.add_argument("--voice", help="Voice, by the phone provider's name, such as Polly.Joanna.")
+        parser.add_argument("--default", action="store_true", help="Make it the client's default assistant.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
         names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
         names += ["template_name", "template_language"]
@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
 
 def number(text: str) -> float:
-    """A finite one: NaN would pass every bound."""
+    """Return a finite number. Raises ValueError for NaN, which would pass every bound."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(text)

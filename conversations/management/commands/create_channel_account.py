@@ -1,4 +1,4 @@
-"""manage.py create_channel_account"""
+"""The command `manage.py create_channel_account`."""
 
 import sys
 from getpass import getpass
@@ -13,38 +13,36 @@ from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):
-    """Makes a channel account."""
+    """Create a channel account, or replace its credentials."""
 
     help = (
-        "Make a client's account at a provider, or give it new credentials, and print it as JSON. "
-        "Credentials are encrypted and never printed."
+        "Create a client's account at a provider, or replace its credentials, and print it as JSON. "
+        "Credentials are stored encrypted and never printed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Whose, where, and how to get in."""
         parser.add_argument("--client", required=True, help="The client's sub-domain.")
         parser.add_argument("--channel", required=True, choices=[str(channel) for channel in Channel])
         parser.add_argument("--provider", required=True, choices=registry.providers())
         parser.add_argument(
-            "--address", required=True, help="What the provider knows us by (phone number id, page id)."
+            "--address", required=True, help="The account's address at the provider (phone number id, page id, number)."
         )
         parser.add_argument(
             "--credential",
             action="append",
             default=[],
             metavar="NAME=VALUE",
-            help="Again for each that the provider needs ("
+            help="A credential; repeat it for each one that the provider needs ("
             + "; ".join(
                 f"{each.provider}: {', '.join(each.credentials)}" for each in registry.ADAPTERS if each.credentials
             )
             + "). NAME=- reads the value from standard input.",
         )
-        parser.add_argument("--base-url", default="", help="The provider's address, if not its own.")
-        parser.add_argument("--assistant", default="", help="The key of the assistant that answers here.")
-        parser.add_argument("--name", default="", help="What staff call it.")
+        parser.add_argument("--base-url", default="", help="Base URL of the provider's API, if it is not the default.")
+        parser.add_argument("--assistant", default="", help="Key of the assistant that answers on this account.")
+        parser.add_argument("--name", default="", help="Name for staff.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
         with refusals():
             account = setup.create_channel_account(
                 setup.client_named(options["client"]),
@@ -69,16 +67,16 @@ class Command(BaseCommand):
 def _credential(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        # What was given is not repeated: it may be the secret itself.
+        # The argument is not repeated: it may be the secret itself.
         raise CommandError("--credential must be NAME=VALUE, such as access_token=EAAG…")
     return name, _from_standard_input(name) if value == "-" else value
 
 
 def _from_standard_input(name: str) -> str:
-    """The next line, without an echo where a person types it."""
+    """Return the next line of standard input, without an echo if a person types it."""
     if sys.stdin.isatty():
         return getpass(f"{name}: ")
     value = sys.stdin.readline().strip()
     if not value:
-        raise CommandError(f"--credential {name}=- reads the value from standard input, and there was none.")
+        raise CommandError(f"--credential {name}=- reads the value from standard input, which was empty.")
     return value

@@ -1,4 +1,4 @@
-"""manage.py create_client"""
+"""The command `manage.py create_client`."""
 
 from typing import Any
 
@@ -9,17 +9,15 @@ from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):
-    """Makes a client."""
+    """Create a client."""
 
-    help = "Make a client (a tenant) with a default assistant, and print it as JSON."
+    help = "Create a client (a tenant) with a default assistant, and print it as JSON."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--name, --sub-domain."""
-        parser.add_argument("--name", required=True, help="What it is called.")
-        parser.add_argument("--sub-domain", required=True, help="Its short name: lower-case letters, digits, hyphens.")
+        parser.add_argument("--name", required=True, help="Name that people see.")
+        parser.add_argument("--sub-domain", required=True, help="Short name: lower-case letters, digits, hyphens.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make it."""
         with refusals():
             client = setup.create_client(options["name"], options["sub_domain"])
         print_json(self, client_id=client.pk, name=client.name, sub_domain=client.sub_domain)

@@ -1,4 +1,4 @@
-"""manage.py dispatch"""
+"""The command `manage.py dispatch`."""
 
 import logging
 import os
@@ -14,18 +14,16 @@ from memory import llm
 
 
 class Command(BaseCommand):
-    """Runs the dispatcher."""
+    """Run the dispatcher."""
 
-    help = "Write the replies that are owed and send the messages that are queued, until stopped (INT or TERM)."
+    help = "Write owed replies and send queued messages, until a signal (INT or TERM) stops it."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--patience."""
         parser.add_argument(
-            "--patience", type=float, default=25.0, help="Seconds to wait for what was begun when stopped."
+            "--patience", type=float, default=25.0, help="Seconds to wait for unfinished work after the signal."
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run it."""
         dispatcher = Dispatcher(patience=options["patience"])
 
         copilot = CopilotWriter(patience=options["patience"])
@@ -41,6 +39,6 @@ class Command(BaseCommand):
         given_back = dispatcher.run()
         copilot.join()
         if given_back:
-            # Threads that still wait for a model would keep the process: what they held has been given back.
+            # Threads that still wait for a model would keep the process alive. Their claims have been released.
             logging.shutdown()
             os._exit(0)

@@ -1,4 +1,4 @@
-"""manage.py erase_contact"""
+"""The command `manage.py erase_contact`."""
 
 from typing import Any
 
@@ -12,17 +12,15 @@ from conversations.services.retention import erasure as erasing
 
 
 class Command(BaseCommand):
-    """Erases a person."""
+    """Erase a contact."""
 
-    help = "Remove all that is held of a contact, for good, and print the certificate."
+    help = "Erase everything about a contact, for good, and print the certificate."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--client, --contact or --user-id, --dry-run."""
         ask_for_contact(parser)
-        parser.add_argument("--dry-run", action="store_true", help="Count what would be removed, remove nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Show what would be erased; erase nothing.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Erase."""
         with refusals():
             contact = contact_of(options)
             if options["dry_run"]:
@@ -38,8 +36,8 @@ class Command(BaseCommand):
         erasure = Erasure.objects.get(pk=erasure.pk)
         if not erasure.finished_at:
             self.stderr.write(
-                f"Not over yet ({erasure.problem}): every sweep goes on with it, and the certificate will be on the "
-                f"page of the erasure {erasure.pk} in the back office."
+                f"The erasure is not finished ({erasure.problem}). Every sweep continues it. The certificate will "
+                f"be on the page of the erasure {erasure.pk} in the back office."
             )
             return
         self.stdout.write(erasure.certificate)

@@ -1,4 +1,4 @@
-"""manage.py export_contact"""
+"""The command `manage.py export_contact`."""
 
 import os
 from collections.abc import Iterator
@@ -15,17 +15,15 @@ from conversations.services.export import person
 
 
 class Command(BaseCommand):
-    """Exports a person."""
+    """Export everything about a contact."""
 
-    help = "Write all that is known of a contact to a zip: JSON lines, one file a kind, and a page to read."
+    help = "Export everything about a contact as a zip: JSON lines, one file for each kind, and a page to read."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--client, --contact or --user-id, --to."""
         ask_for_contact(parser)
-        parser.add_argument("--to", required=True, help="The file, which is there whole or as it was before.")
+        parser.add_argument("--to", required=True, help="The file to write. It is replaced only by a complete export.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Export."""
         with refusals():
             contact = contact_of(options)
             export = person.export(
@@ -44,13 +42,17 @@ class Command(BaseCommand):
 
 @contextmanager
 def _whole_or_not(target: Path) -> Iterator[IO[bytes]]:
-    """A file for nobody else's eyes that takes the target's place once it is whole; what is cut off leaves nothing but
-    a `.part` beside it, which the next try writes over."""
+    """Yield a file that only its owner can read, and that replaces the target when the block ends.
+
+    An interruption leaves the target unchanged and at most a `.part` beside it, which the next attempt overwrites.
+    """
     if target.exists() and not target.is_file():
-        raise CommandError(f"{target} is a folder or a device: --to must name a file.")
+        raise CommandError(f"{target} is a folder or a device. --to must name a file.")
     part = target.with_name(target.name + ".part")
     try:
-        part.unlink(missing_ok=True)  # and then a new one: nobody else may have it open, or have put a link there
+        part.unlink(
+            missing_ok=True
+        )  # a new one follows: somebody else may have this one open, or have put a link there
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as file:
             yield file

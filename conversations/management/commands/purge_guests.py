@@ -1,4 +1,4 @@
-"""manage.py purge_guests"""
+"""The command `manage.py purge_guests`."""
 
 from typing import Any
 
@@ -9,17 +9,15 @@ from conversations.services.retention import retention
 
 
 class Command(BaseCommand):
-    """Deletes expired guests."""
+    """Delete the expired conversations of guests."""
 
-    help = "Delete the expired sessions of guests with everything below them, and guests without sessions."
+    help = "Delete expired conversations of guests with everything below them, and guests without conversations."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--dry-run, --now."""
-        parser.add_argument("--dry-run", action="store_true", help="Count, show examples, delete nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Show a count and examples; delete nothing.")
         parser.add_argument("--now", help="Purge as if it were this time (ISO 8601 with offset).")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Purge."""
         now = moment(options["now"])
         if options["dry_run"]:
             count, examples = retention.guests_due(now)
@@ -27,4 +25,4 @@ class Command(BaseCommand):
             self.stdout.write("Dry run: nothing was changed.")
             return
         purged = retention.purge_guests(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
-        self.stdout.write(f"Purged: {purged:,} guest sessions deleted.")
+        self.stdout.write(f"Purged guest conversations: {purged:,}.")

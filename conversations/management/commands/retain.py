@@ -1,4 +1,4 @@
-"""manage.py retain"""
+"""The command `manage.py retain`."""
 
 from typing import Any
 
@@ -12,24 +12,22 @@ from conversations.services.tenants import setup
 
 
 class Command(BaseCommand):
-    """Deletes what was kept long enough."""
+    """Apply the retention rules."""
 
-    help = "Delete what was kept long enough, by each client's policy or else the settings, and leave a report."
+    help = "Delete what the retention rules say (each client's policy, else the settings), and write a report."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--dry-run, --now, --rule, --client."""
-        parser.add_argument("--dry-run", action="store_true", help="Count what would be deleted, delete nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Show what would be deleted; delete nothing.")
         parser.add_argument("--now", help="Delete as if it were this time (ISO 8601 with offset).")
         parser.add_argument(
-            "--rule", action="append", choices=RetentionRule.values, help="By this rule alone; may be repeated."
+            "--rule", action="append", choices=RetentionRule.values, help="Apply this rule only; may be repeated."
         )
-        parser.add_argument("--client", help="With --dry-run: count this client's alone (its sub-domain).")
+        parser.add_argument("--client", help="With --dry-run: count for this client only (its sub-domain).")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Delete."""
         now, rules = moment(options["now"]), options["rule"] or RetentionRule.values
         if options["client"] and not options["dry_run"]:
-            raise CommandError("--client goes with --dry-run: a run is for all clients.")
+            raise CommandError("--client needs --dry-run: a run is for all clients.")
         if options["dry_run"]:
             with refusals():
                 client = setup.client_named(options["client"]) if options["client"] else None
@@ -40,11 +38,11 @@ class Command(BaseCommand):
             now, by="retain", rules=rules, progress=lambda what, count: self.stderr.write(f"  {what}: {count:,} …")
         )
         if done.skipped:
-            self.stdout.write("Another run is under way; nothing done.")
+            self.stdout.write("Another run is in progress. Nothing was done.")
             return
         self._say(done, rules, "deleted")
         if errors := done.errors():
-            raise CommandError(f"Not all went well: {'; '.join(errors)}. The next run goes on.")
+            raise CommandError(f"There were errors: {'; '.join(errors)}. The next run continues.")
 
     def _say(self, found: RetentionRun, rules: list[str], what: str) -> None:
         for rule in rules:

@@ -1,4 +1,4 @@
-"""manage.py setup_demo"""
+"""The command `manage.py setup_demo`."""
 
 import json
 from pathlib import Path
@@ -11,19 +11,17 @@ from conversations.services.simulator import demo
 
 
 class Command(BaseCommand):
-    """Makes what a new user tries Convo with."""
+    """Create the demo client and the staff user."""
 
     help = (
-        "See to it that there is a demo client with an API key and sandbox accounts, and a staff user; print them as "
-        "JSON. What --quickstart says is kept where it still holds."
+        "Create what is missing of a demo client with an API key, sandbox and simulated accounts, and a staff user; "
+        "print them as JSON. A key and a password in --quickstart are kept if they are still valid."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--quickstart."""
-        parser.add_argument("--quickstart", type=Path, help="The JSON file that an earlier run's facts were kept in.")
+        parser.add_argument("--quickstart", type=Path, help="The JSON file with the output of an earlier run.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Set it up."""
         print_json(self, **demo.set_up(_known(options["quickstart"])))
 
 

@@ -1,4 +1,4 @@
-"""manage.py setup_schedules"""
+"""The command `manage.py setup_schedules`."""
 
 from typing import Any
 
@@ -8,10 +8,9 @@ from conversations.queue import set_up_schedules
 
 
 class Command(BaseCommand):
-    """Sets the schedules up."""
+    """Create the schedules of the queue."""
 
-    help = "See to it that what runs by the clock is scheduled, once. Harmless to repeat."
+    help = "Create the schedules of the queue. Repeating it changes nothing."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Set them up."""
         self.stdout.write(f"Scheduled: {', '.join(set_up_schedules())}.")

@@ -1,4 +1,4 @@
-"""manage.py sweep"""
+"""The command `manage.py sweep`."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -14,17 +14,15 @@ from conversations.services.retention import retention
 
 
 class Command(BaseCommand):
-    """Ages the sessions."""
+    """Age the conversations."""
 
-    help = "Make sessions stale, expire them, delete expired guests, and free what dead processes held."
+    help = "Make conversations stale, expire them, delete expired guests, and release claims of dead processes."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--dry-run, --now."""
-        parser.add_argument("--dry-run", action="store_true", help="Say what would be done, with examples.")
+        parser.add_argument("--dry-run", action="store_true", help="Show what would be done, with examples.")
         parser.add_argument("--now", help="Sweep as if it were this time (ISO 8601 with offset).")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Sweep."""
         now = moment(options["now"])
         if options["dry_run"]:
             self._preview(sweep.preview(now))
@@ -32,11 +30,11 @@ class Command(BaseCommand):
             return
         report = sweep.sweep(now, lambda what, count: self.stderr.write(f"  {what}: {count:,} …"))
         if report.skipped:
-            self.stdout.write("Another sweep is running; nothing done.")
+            self.stdout.write("Another sweep is in progress. Nothing was done.")
             return
         self.stdout.write(
-            f"Swept: {report.stale:,} stale, {report.expired:,} expired, {report.purged:,} guest sessions deleted, "
-            f"{report.handed_back:,} handed back, {report.recovered:,} freed, "
+            f"Swept: {report.stale:,} stale, {report.expired:,} expired, "
+            f"{report.purged:,} guest conversations deleted, {report.handed_back:,} handed back, {report.recovered:,} freed, "
             f"{report.tombstones:,} old tombstones dropped, {report.replayed:,} events replayed."
         )
 
@@ -47,7 +45,7 @@ class Command(BaseCommand):
             self.stdout.write(f"would be {name.replace('_', ' ')}: {counts[name]:,} (such as: {examples})")
 
     def _others(self, now: datetime) -> None:
-        """What the jobs beside the sweep would do at that time."""
+        """Print what the other jobs would do at that time."""
         count, examples = archive.due(now)
         self.stdout.write(f"would be archived by archive: {count:,} (such as: {', '.join(examples) or 'none'})")
         rules = [rule for rule in RetentionRule.values if rule != RetentionRule.GUESTS]  # which the sweep purges itself

@@ -1,4 +1,4 @@
-"""manage.py verify_certificate"""
+"""The command `manage.py verify_certificate`."""
 
 import json
 import sys
@@ -13,26 +13,26 @@ LONGEST = 10_000_000  # characters; each session of a person takes about 90
 
 
 class Command(BaseCommand):
-    """Checks a certificate of an erasure."""
+    """Verify the certificate of an erasure."""
 
     help = (
-        "Check a certificate of an erasure, given on standard input, and print what it says. It needs the SECRET_KEY "
-        "that signed it, or that key among SECRET_KEY_FALLBACKS, and no row of the database."
+        "Verify the certificate of an erasure from standard input, and print its content. The SECRET_KEY that signed "
+        "it must be set, or be among SECRET_KEY_FALLBACKS. The database is not needed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """--about."""
         parser.add_argument(
-            "--about", metavar="ID", help="Fail unless it names the contact, session or chat of this id."
+            "--about",
+            metavar="ID",
+            help="Fail unless the certificate names the contact, conversation or chat with this id.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Check it."""
         with refusals():
             facts = erasure.verify(sys.stdin.read(LONGEST))
         if (about := options["about"]) is not None:
             what = erasure.named(facts, about)
             if not what:
-                raise CommandError("It is a certificate of ours, and names nothing of this id.")
+                raise CommandError("The certificate is valid, but names nothing of this id.")
             self.stderr.write(f"It names the {what} of this id.")
         self.stdout.write(json.dumps(facts, indent=2))
