@@ -146,7 +146,7 @@ def test_the_command_says_how_far_it_is_and_what_is_missing(ended: list[uuid.UUI
     call_command("rebuild_memory", "pinecone", "--empty", stdout=out, stderr=io.StringIO())
     assert out.getvalue() == "pinecone: 6 vectors deleted.\n"
     assert index.vectors(str(CLIENT)) == {}
-    with pytest.raises(CommandError, match="--empty is for Pinecone"):
+    with pytest.raises(CommandError, match="--empty works with pinecone only"):
         call_command("rebuild_memory", "database", "--empty")
 
 
