@@ -34,8 +34,9 @@ class Command(BaseCommand):
             return
         self.stdout.write(
             f"Swept: {report.stale:,} stale, {report.expired:,} expired, "
-            f"{report.purged:,} guest conversations deleted, {report.handed_back:,} handed back, "
-            f"{report.recovered:,} freed, {report.tombstones:,} old tombstones dropped, {report.replayed:,} events replayed."
+            f"{report.purged:,} guest conversations deleted, "
+            f"{report.handed_back:,} handed back, {report.recovered:,} freed, "
+            f"{report.tombstones:,} old tombstones dropped, {report.replayed:,} events replayed."
         )
 
     def _preview(self, report: sweep.SweepReport) -> None:
