@@ -1,4 +1,4 @@
-"""Where the web process listens: HOST and PORT."""
+"""The address of the web process: HOST and PORT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convo_project.home import CannotStartError
 
 
 def host() -> str:
-    """HOST, an IP address. Raises ImproperlyConfigured where it is none."""
+    """Return HOST, an IP address. Raises ImproperlyConfigured for anything else."""
     name = env.text("HOST") or "127.0.0.1"
     try:
         return str(ipaddress.ip_address("127.0.0.1" if name == "localhost" else name.strip("[]")))
@@ -21,18 +21,18 @@ def host() -> str:
 
 
 def port() -> int:
-    """PORT, a TCP port."""
+    """Return PORT, a TCP port."""
     return env.whole("PORT", 8000, least=1, most=65_535)
 
 
 def base_url() -> str:
-    """The address at which this machine itself reaches the web process."""
+    """Return the address at which this machine itself reaches the web process."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host(), host())  # noqa: S104 - compared, not listened at
     return f"http://[{name}]:{port()}" if ":" in name else f"http://{name}:{port()}"
 
 
 def refuse_if_taken() -> None:
-    """Raises CannotStartError where somebody else listens at HOST and PORT, or we may not."""
+    """Raise CannotStartError if HOST and PORT are taken, or this user may not listen there."""
     family = socket.AF_INET6 if ":" in host() else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,7 +47,7 @@ def refuse_if_taken() -> None:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses right now."""
+    """Return a port of 127.0.0.1 that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""How much a web process does at once."""
+"""The capacity of a web process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from convo_project import env
 
 
 def web_threads() -> int:
-    """Requests that a process works on at the same time; each has a database connection."""
+    """Return the number of simultaneous requests of a process; each takes a database connection."""
     return env.whole("WEB_THREADS", 16, least=1, most=1000)
 
 
 def web_streams() -> int:
-    """Replies that a process streams to their readers at the same time; they only wait, and have no connection."""
+    """Return the number of replies that a process streams at once; a stream takes no database connection."""
     return env.whole("WEB_STREAMS", 128, least=0, most=4000)

@@ -1,4 +1,4 @@
-"""Lets every command find secrets and a database, beside a running `make up` or alone."""
+"""Gives every command its secrets and a database, beside a running `make up` or alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convo_project.terminal import complain
 
 
 def read_environment() -> None:
-    """What `.env` and CONVO_HOME's secrets say is in the environment. Raises CannotStartError where they are closed."""
+    """Load `.env` and CONVO_HOME's secrets into the environment. Raises CannotStartError if they cannot be read."""
     try:
         env.load_files()
     except PermissionError as problem:
@@ -27,10 +27,10 @@ def read_environment() -> None:
 
 @contextmanager
 def database() -> Iterator[None]:
-    """The settings can be read inside the block, and their database is there.
+    """Provide readable settings and a running database inside the block.
 
-    With DATABASE_URL nothing is made or started. Without one, CONVO_HOME gets its secrets and its embedded server runs;
-    whoever needs it last stops it. Raises CannotStartError with the reason.
+    With DATABASE_URL nothing is created or started. Without it, CONVO_HOME gets its secrets and its embedded server
+    runs; its last user stops it. Raises CannotStartError with the reason.
     """
     read_environment()
     if env.text("DATABASE_URL"):
@@ -45,7 +45,7 @@ def database() -> Iterator[None]:
 
 
 def with_database(action: Callable[[], None]) -> int:
-    """Do `action` with a database; the exit code. What is wrong with the set-up is said in a sentence."""
+    """Run `action` with a database and return the exit code. Problems of the set-up are reported in a sentence."""
     follow_supervisor()
     signal.signal(signal.SIGTERM, leave)
     try:
@@ -58,16 +58,16 @@ def with_database(action: Callable[[], None]) -> int:
 
 
 def manage(arguments: list[str]) -> int:
-    """Run the management command that `arguments` (as in sys.argv) name; the exit code. Ctrl-C is no fault."""
+    """Run the management command that `arguments` (as in sys.argv) name, and return the exit code."""
     from django.core.management import execute_from_command_line
 
     try:
         return with_database(lambda: execute_from_command_line(arguments))
     except KeyboardInterrupt:
-        complain("Interrupted. What was done stays done; the same command again does the rest.")
+        complain("Interrupted. Finished work is kept; run the same command again for the rest.")
         return 128 + signal.SIGINT
 
 
 def leave(number: int, frame: FrameType | None) -> None:
-    """A signal handler that ends the process by way of its `finally` blocks."""
+    """End the process through its `finally` blocks (a signal handler)."""
     sys.exit(128 + number)

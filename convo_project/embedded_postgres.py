@@ -1,9 +1,9 @@
-"""A private PostgreSQL out of a Python package, for machines that have none.
+"""A private PostgreSQL from a Python package, for machines without one.
 
-Its socket and its data are ours alone (0700), it listens on no network address, and every role needs its password.
-The application's role is no superuser. `start` makes the server on first use and finds a running one again; whoever
-needs it only for a while uses `running`. Everything may be killed at any time: locks are held by open files, so that
-they end with their process, and a data folder gets its name only once it is complete.
+Only its owner can read its socket and data (0700). It listens on no network address, and every role needs its
+password. The application's role is not a superuser. `start` creates the server on first use and finds a running one
+again; a caller that needs it for a while uses `running`. Every process may be killed at any time: open files hold the
+locks, which end with their process, and a data folder gets its final name only when it is complete.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ _started: list[subprocess.Popen[bytes]] = []
 
 
 def database_url(home: Path) -> str:
-    """The address of the embedded server of `home`, as DATABASE_URL would have it, for the application's role.
+    """Return the address of the embedded server of `home` for the application's role, in the form of DATABASE_URL.
 
-    Starts nothing. Raises ImproperlyConfigured where there is no such server yet, or it is another user's.
+    Nothing is started. Raises ImproperlyConfigured if there is no such server yet, or it belongs to another user.
     """
     place, password = place_of(home), _password(home)
     return f"postgres://{ROLE}:{password}@:{PORT}/{quote(str(place.socket))}/{DATABASE}"
 
 
 def copilot_role() -> str:
-    """The role that the copilot's transactions take on: it sees the signed-in user's rows alone."""
+    """Return the role of the copilot's transactions, which sees the signed-in user's rows only."""
     return env.name("COPILOT_ROLE", "convo_copilot")
 
 
 def client_environment(home: Path) -> dict[str, str]:
-    """libpq's variables for the application's role on the embedded server of `home`, for psql, pgbench and the like."""
+    """Return libpq's variables for the application's role on the server of `home`, for psql, pgbench and others."""
     return {
         "PGHOST": str(place_of(home).socket),
         "PGPORT": str(PORT),
@@ -96,23 +96,23 @@ def _password(home: Path) -> str:
 
 
 def start(home: Path) -> None:
-    """The server of `home` runs and takes connections; it is made if there is none yet.
+    """Start the server of `home`, creating it if there is none, and wait until it takes connections.
 
-    It goes on running when we end. Raises CannotStartError with the reason.
+    It keeps running after this process ends. Raises CannotStartError with the reason.
     """
     with _turn(home) as place:
         _start(place)
 
 
 def stop(home: Path) -> None:
-    """No process of the server of `home` is left. Its data are on disk."""
+    """Stop the server of `home`. Its data are on disk afterwards."""
     if (home / "postgres").is_dir():
         with _turn(home) as place:
             _stop(place)
 
 
 def stop_if_unused(home: Path) -> None:
-    """The server of `home` is stopped, unless somebody is inside `running`."""
+    """Stop the server of `home` unless somebody is inside `running`."""
     if (home / "postgres").is_dir():
         with _turn(home) as place:
             users = try_lock(place.own / "users.lock")
@@ -123,14 +123,14 @@ def stop_if_unused(home: Path) -> None:
 
 @contextmanager
 def running(home: Path) -> Iterator[None]:
-    """The server of `home` runs inside the block; the last one to leave stops it.
+    """Run the server of `home` inside the block; the last user to leave stops it.
 
-    Its users are counted by a shared lock, which the death of a process gives back.
+    A shared lock counts the users. The death of a process releases it.
     """
     folder(home / "postgres", os.geteuid(), 0o700)
     users = open_lock(home / "postgres" / "users.lock")
     try:
-        # Waits for nobody long: the lock is taken exclusively only for the moment of a stop.
+        # This never waits long: the lock is taken exclusively only for the moment of a stop.
         fcntl.flock(users, fcntl.LOCK_SH)
         start(home)
         yield
@@ -139,7 +139,7 @@ def running(home: Path) -> Iterator[None]:
             with _turn(home) as place:
                 if _sole_user(users):
                     _stop(place)
-        elif not home.exists():  # deleted meanwhile, with the lock; who makes it anew does not count us
+        elif not home.exists():  # deleted meanwhile, with the lock; a new server does not count us
             _end(place_of(home))
         os.close(users)
 
@@ -153,12 +153,12 @@ def _sole_user(users: int) -> bool:
 
 
 def is_running(home: Path) -> bool:
-    """Whether the server of `home` is there. It may still be starting."""
+    """Return whether the server of `home` exists. It may still be starting."""
     return _postmaster(place_of(home)) is not None
 
 
 def remove(home: Path) -> None:
-    """The server of `home` is ended and its data are gone, also those that root keeps elsewhere."""
+    """End the server of `home` and delete its data, including those that root keeps elsewhere."""
     place = place_of(home)
     _end(place)
     shutil.rmtree(place.base, ignore_errors=True)
@@ -167,7 +167,7 @@ def remove(home: Path) -> None:
 
 @contextmanager
 def _turn(home: Path) -> Iterator[Place]:
-    """The place of `home`'s server, while nobody else starts or stops it."""
+    """Yield the place of `home`'s server while nobody else starts or stops it."""
     place = place_of(home)
     folder(place.own, os.geteuid(), 0o700)
     with locked(place.own / "start.lock"):
@@ -197,7 +197,7 @@ def _start(place: Place) -> None:
 
 
 def _comes_up(place: Place) -> bool:
-    """Whether there is a server that takes connections; one that is starting is waited for."""
+    """Return whether a server takes connections, after waiting for one that is starting."""
 
     def decided() -> bool:
         lines = _lines(place.data / "postmaster.pid")
@@ -207,10 +207,10 @@ def _comes_up(place: Place) -> bool:
 
 
 def _server_lock(place: Place) -> int:
-    """The lock that every process of the server inherits, so that it lasts as long as any of them.
+    """Return the lock that every process of the server inherits, so that it lasts as long as any of them.
 
-    It shows other containers, which see no process of ours, that there is a server; and it waits for an initdb whose
-    starter was killed.
+    It tells other containers, which cannot see our processes, that there is a server. Taking it waits for an initdb
+    whose starter was killed.
     """
     held: list[int] = []
 
@@ -246,7 +246,7 @@ def _launch(place: Place, lock: int) -> None:
 
 
 def _initialise(place: Place, lock: int) -> None:
-    """There is a data folder with the application's role and database, and we know the passwords."""
+    """Create the data folder with the application's role and database, and record the passwords."""
     if place.data.exists():
         _set_aside(place)
     unfinished = place.base / "data.unfinished"
@@ -274,7 +274,7 @@ def _initialise(place: Place, lock: int) -> None:
 
 
 def _set_aside(place: Place) -> None:
-    """Keep data whose passwords are lost: root's, after CONVO_HOME was deleted, or somebody deleted the file."""
+    """Keep data whose passwords are lost, because CONVO_HOME (of root) or the file was deleted."""
     aside = place.base / f"data.{datetime.now(UTC):%Y%m%d%H%M%S}"
     place.data.rename(aside)
     logger.warning(
@@ -283,7 +283,7 @@ def _set_aside(place: Place) -> None:
 
 
 def _follow_a_moved_home(place: Place) -> None:
-    """Root's data, which lie outside the home, are found by its new path as well. A copy of a home gets its own."""
+    """Move root's data, which lie outside the home, to the home's new path. A copy of a home gets its own data."""
     if place.account is None or place.base.exists() or not _record_path(place).exists():
         return
     record = _record(place)
@@ -295,8 +295,10 @@ def _follow_a_moved_home(place: Place) -> None:
 
 
 def _make_copilot_role(place: Place) -> None:
-    """The application may take on the copilot's role; it may make none itself. Here, and not with the data, for homes
-    that are older than the copilot."""
+    """Let the application assume the copilot's role, which it may not create itself.
+
+    This happens at each start, for homes that are older than the copilot.
+    """
     from psycopg import sql
 
     name = copilot_role()
@@ -307,8 +309,10 @@ def _make_copilot_role(place: Place) -> None:
 
 
 def hurry(home: Path) -> None:
-    """The running server of `home` waits for no disk from now on, also when it is started again: for data that may be
-    lost, which a crash of the machine may do to all of them."""
+    """Make the running server of `home` wait for no disk, also after a restart.
+
+    For data that may be lost: a crash of the machine may destroy all of them.
+    """
     with _superuser(place_of(home)) as connection:
         for name in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.execute(f"ALTER SYSTEM SET {name} = off")
@@ -337,7 +341,7 @@ def _stop(place: Place) -> None:
 
 
 def _end(place: Place) -> None:
-    """End whatever processes of the server are left, politely at first."""
+    """End the remaining processes of the server, gently at first."""
     steps = ((signal.SIGTERM, 2.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
     if not end(lambda: _processes(place), steps):
         raise CannotStartError(
@@ -349,7 +353,7 @@ def _end(place: Place) -> None:
 
 
 def _postmaster(place: Place) -> int | None:
-    """The pid of the living server, or None."""
+    """Return the pid of the running server, or None."""
     lines = _lines(place.data / "postmaster.pid")
     pid = int(lines[0]) if lines and lines[0].isdigit() else 0
     return pid if pid and _is_postmaster(place, pid) else None
@@ -360,9 +364,9 @@ def _is_postmaster(place: Place, pid: int) -> bool:
 
 
 def _processes(place: Place) -> list[int]:
-    """All processes of the server: itself by its argument, the others by the title it gives them.
+    """Return all processes of the server: the first one by its argument, the others by the title it gives them.
 
-    Titles and owners can be read by everybody; the folder a process works in cannot, by a container's root.
+    Everybody can read titles and owners. A container's root cannot read the folder in which a process works.
     """
     title = f"postgres: {place.cluster_name}: ".encode()
     return [

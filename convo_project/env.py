@@ -1,7 +1,7 @@
-"""Reads the environment and refuses nonsense with a sentence that names the variable.
+"""Reads the environment. Invalid values raise ImproperlyConfigured with a sentence that names the variable.
 
-Sources, the first that has a name wins: the process's environment, `.env` beside `manage.py`,
-`CONVO_HOME/secrets.env` (written once by `make up`).
+Sources in order of precedence: the process's environment, `.env` beside `manage.py`, `CONVO_HOME/secrets.env` (written
+once by `make up`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ FALSE = {"0", "false", "no", "off", ""}
 
 
 def home() -> Path:
-    """Convo's own folder: `CONVO_HOME`, else `.convo` beside `manage.py`. It may not exist yet."""
+    """Return Convo's own folder: `CONVO_HOME`, or `.convo` beside `manage.py`. It may not exist yet."""
     return Path(os.environ.get("CONVO_HOME") or PROJECT / ".convo").expanduser().resolve()
 
 
 def load_files() -> None:
-    """Put what `.env` and `CONVO_HOME/secrets.env` say into the environment, without replacing what is there."""
+    """Load `.env` and `CONVO_HOME/secrets.env` into the environment, without replacing variables that are set."""
     _load(PROJECT / ".env")
-    _load(home() / "secrets.env")  # after it: it may say where CONVO_HOME is
+    _load(home() / "secrets.env")  # after .env, which may set CONVO_HOME
 
 
 def _load(path: Path) -> None:
@@ -39,12 +39,12 @@ def _load(path: Path) -> None:
 
 
 def text(name: str, default: str = "") -> str:
-    """The variable as it stands, without surrounding blanks."""
+    """Return the variable without surrounding blanks."""
     return os.environ.get(name, default).strip()
 
 
 def required(name: str, what_to_do: str) -> str:
-    """The variable, or ImproperlyConfigured with `what_to_do`."""
+    """Return the variable. Raises ImproperlyConfigured with `what_to_do` if it is empty."""
     value = text(name)
     if not value:
         raise ImproperlyConfigured(f"{name} is not set. {what_to_do}")
@@ -52,7 +52,7 @@ def required(name: str, what_to_do: str) -> str:
 
 
 def name(variable: str, default: str) -> str:
-    """The variable as a name of something in PostgreSQL: lower-case letters, digits and underscores."""
+    """Return the variable as a name in PostgreSQL: lower-case letters, digits and underscores."""
     value = text(variable) or default
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", value):
         raise ImproperlyConfigured(f"{variable} must be lower-case letters, digits and underscores, not {value!r}.")
@@ -60,7 +60,7 @@ def name(variable: str, default: str) -> str:
 
 
 def whole(name: str, default: int, *, least: int = 0, most: int = 1_000_000_000) -> int:
-    """The variable as a whole number within its bounds."""
+    """Return the variable as a whole number within its bounds."""
     raw = text(name) or str(default)
     try:
         number = int(raw)
@@ -72,7 +72,7 @@ def whole(name: str, default: int, *, least: int = 0, most: int = 1_000_000_000)
 
 
 def seconds(name: str, default: float, *, least: float = 0.0, most: float = 86_400.0) -> float:
-    """The variable as a number of seconds within its bounds."""
+    """Return the variable as a number of seconds within its bounds."""
     raw = text(name) or str(default)
     try:
         number = float(raw)
@@ -84,7 +84,7 @@ def seconds(name: str, default: float, *, least: float = 0.0, most: float = 86_4
 
 
 def yes(name: str, default: bool = False) -> bool:
-    """The variable as yes or no: 1, true, yes, on or 0, false, no, off."""
+    """Return the variable as a boolean: 1, true, yes, on or 0, false, no, off."""
     raw = text(name, str(default)).lower()
     if raw not in TRUE | FALSE:
         raise ImproperlyConfigured(f"{name} must be true or false, not {raw!r}.")
@@ -92,12 +92,12 @@ def yes(name: str, default: bool = False) -> bool:
 
 
 def words(name: str, default: str = "") -> list[str]:
-    """The variable as a list, separated by commas."""
+    """Return the variable as a list, separated by commas."""
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
 def prices(name: str) -> dict[str, tuple[str, str]]:
-    """The variable as prices, separated by commas: `gpt-4o-mini=0.15/0.60, llama=0/0` (for tokens in and out)."""
+    """Return the variable as prices for tokens in and out: `gpt-4o-mini=0.15/0.60, llama=0/0`."""
     found = {}
     for word in words(name):
         model, _, price = word.partition("=")
@@ -113,7 +113,7 @@ def prices(name: str) -> dict[str, tuple[str, str]]:
 
 
 def networks(name: str) -> list[str]:
-    """The variable as a list of IP networks, separated by commas."""
+    """Return the variable as a list of IP networks, separated by commas."""
     found = words(name)
     for written in found:
         try:
@@ -124,7 +124,7 @@ def networks(name: str) -> list[str]:
 
 
 def url(name: str, default: str = "") -> str:
-    """The variable as an http or https address without a trailing slash, or '' where it is empty."""
+    """Return the variable as an http or https address without a trailing slash, or '' if it is empty."""
     raw = text(name) or default
     if not raw:
         return ""
@@ -135,7 +135,7 @@ def url(name: str, default: str = "") -> str:
 
 
 def choice(name: str, default: str, allowed: set[str]) -> str:
-    """The variable as one of `allowed`, whatever its case."""
+    """Return the variable in upper case. It must be one of `allowed`."""
     raw = (text(name) or default).upper()
     if raw not in allowed:
         raise ImproperlyConfigured(f"{name} must be one of {', '.join(sorted(allowed))}, not {raw!r}.")

@@ -1,4 +1,4 @@
-"""Convo's own folder, CONVO_HOME: who may use it, its locks, its private files, its secrets (generated once)."""
+"""Convo's own folder, CONVO_HOME: its owner, locks, private files and generated secrets."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pathlib import Path
 
 
 class CannotStartError(Exception):
-    """Convo cannot run here; the message is a sentence for whoever started it and says what to do next."""
+    """Convo cannot run here. The message tells the user why, and what to do next."""
 
 
 def _fernet_key() -> str:
     return base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 
-# What `secrets.env` holds, and how each is made. They are never replaced: stored credentials need them.
+# The secrets in `secrets.env`, and how each is generated. They are never replaced: stored credentials need them.
 GENERATED = {"SECRET_KEY": lambda: secrets.token_urlsafe(50), "CREDENTIALS_KEYS": _fernet_key}
 
 
 def claim(home: Path) -> None:
-    """`home` exists and belongs to the user we run as.
+    """Create `home` if it is missing, and check that it belongs to the user we run as.
 
-    Raises CannotStartError where it cannot be made, or belongs to somebody else (also to root: its files would lock
-    the owner out, and its database lies elsewhere).
+    Raises CannotStartError if it cannot be created, or belongs to somebody else. Root may not use it either: root's
+    files would lock the owner out, and root's database lies elsewhere.
     """
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,9 +53,9 @@ def _user_name(uid: int) -> str:
 
 
 def ensure_secrets(home: Path) -> None:
-    """`home/secrets.env` (0600) holds every generated secret; what it held before is unchanged.
+    """Add missing secrets to `home/secrets.env` (0600). Existing ones are unchanged.
 
-    Racing starts wait for each other, so that all of them read the same secrets.
+    Simultaneous starts wait for each other, so that all of them read the same secrets.
     """
     path = home / "secrets.env"
     with locked(home / "secrets.lock"):
@@ -67,7 +67,7 @@ def ensure_secrets(home: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """`path` holds `text`, readable by its owner alone; a crash leaves either the old content or the new one."""
+    """Write `text` to `path`, readable by its owner only. A crash leaves either the old content or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -81,12 +81,12 @@ def write_private(path: Path, text: str) -> None:
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of the lock file `path`, which is made if it is missing. Programs we start do not inherit it."""
+    """Return a descriptor of the lock file `path`, created if it is missing. Child programs do not inherit it."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock `path` until it is closed (by our death, too); None if somebody else has it."""
+    """Return a descriptor that holds the lock `path` until it is closed or we die; None if somebody else holds it."""
     descriptor = open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,7 +98,7 @@ def try_lock(path: Path) -> int | None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Nobody else is inside a block that is locked with the same `path`; waits until that is so."""
+    """Wait until nobody else is inside a block that is locked with the same `path`, then enter the block."""
     descriptor = open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""Runs the whole of Convo on one machine: `python -m convo_project.launch up | down | test | bench`.
+"""Runs all of Convo on one machine: `python -m convo_project.launch up | down | test | bench`.
 
-`up` sets up what is missing and keeps web, dispatcher and qcluster alive until a signal ends it. Whatever was killed
-before is found again: locks end with their processes, children follow their supervisor, PostgreSQL is taken over.
+`up` sets up what is missing and keeps web, dispatcher and queue alive until a signal ends it. A start recovers from a
+killed one: locks end with their processes, children follow their supervisor, and PostgreSQL is taken over.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ UP_LOCK = "up.lock"  # held by a running `make up`; it contains where that can b
 
 
 def up() -> int:
-    """Set up what is missing and run web, dispatcher and qcluster until a signal ends it; the exit code."""
+    """Set up what is missing, run web, dispatcher and queue until a signal, and return the exit code."""
     on_stop_signals(leave)
     home = our_home()
     say(f"Convo in {home}")
@@ -59,7 +59,7 @@ def up() -> int:
 
 
 def down() -> int:
-    """Stop a running `up`, or what a killed one left behind."""
+    """Stop a running `up`, or what a killed one left behind, and return the exit code."""
     home = env.home()
     if not home.exists():
         say(f"Nothing runs in {home}.")
@@ -78,7 +78,7 @@ def down() -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Run pytest on a database of its own; its exit code."""
+    """Run pytest on a separate database and return its exit code."""
     on_stop_signals(leave)
     home = our_home() / "test"
     claim(home)
@@ -92,7 +92,7 @@ def test(arguments: list[str]) -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    """Run the program BENCH against a web process and a database of their own; its exit code."""
+    """Run the program BENCH against a separate web process and database, and return its exit code."""
     on_stop_signals(leave)
     read_environment()
     home = Path(tempfile.mkdtemp(prefix="convo-bench-")).resolve()
@@ -121,7 +121,7 @@ def bench(arguments: list[str]) -> int:
 
 
 def our_home() -> Path:
-    """CONVO_HOME, made if it is missing, with its secrets; what its files say is in the environment."""
+    """Return CONVO_HOME, created with its secrets if it is missing, after loading its files into the environment."""
     read_environment()
     home = env.home()
     claim(home)
@@ -133,9 +133,9 @@ def our_home() -> Path:
 
 @contextmanager
 def only_one(home: Path) -> Iterator[None]:
-    """This is the only `up` in `home` and nothing of an earlier one is left; HOST and PORT are free.
+    """Hold the lock of `home` inside the block, with no leftovers of an earlier `up`, and HOST and PORT free.
 
-    Raises CannotStartError where one is running, or the port is taken.
+    Raises CannotStartError if another `up` is running, or the port is taken.
     """
     lock = try_lock(home / UP_LOCK)
     if lock is None:
@@ -154,7 +154,7 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 def running_supervisor(home: Path) -> int | None:
-    """The pid of the `up` that runs in `home`."""
+    """Return the pid of the `up` that runs in `home`, or None."""
     lock = try_lock(home / UP_LOCK)
     if lock is not None:
         os.close(lock)
@@ -164,14 +164,14 @@ def running_supervisor(home: Path) -> int | None:
 
 
 def end_leftovers(home: Path) -> None:
-    """No process is left that an `up` in `home` started and that outlived it."""
+    """End the processes that an earlier `up` in `home` left behind."""
     if not end(lambda: supervised(home), ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))):
         raise CannotStartError(f"Processes of an earlier 'make up' do not end: {supervised(home)}. Kill them.")
 
 
 @contextmanager
 def one_test_run(home: Path) -> Iterator[None]:
-    """No other test run uses the databases of `home`; waits for one that does."""
+    """Wait until no other test run uses the databases of `home`, and keep others out inside the block."""
     lock = try_lock(home / "run.lock")
     if lock is None:
         say(f"Another test run uses {home}; waiting for it.")
@@ -186,17 +186,17 @@ def one_test_run(home: Path) -> Iterator[None]:
 
 
 def web() -> Child:
-    """The web process."""
+    """Return the web process."""
     return Child("web", [sys.executable, "-m", "convo_project.web"])
 
 
 def manage_py(name: str, command: str) -> Child:
-    """A management command that does not end."""
+    """Return the process of a management command that does not end."""
     return Child(name, [sys.executable, "manage.py", command])
 
 
 def prepare() -> None:
-    """The database is ready for use. A process of its own does it, which needs Django."""
+    """Prepare the database in a process of its own, since that needs Django. Raises CannotStartError."""
     command = [sys.executable, "-m", "convo_project.prepare"]
     done_by = subprocess.run(command, cwd=env.PROJECT, env={**os.environ, **mark(env.home())}, check=False)
     if done_by.returncode:
@@ -204,7 +204,7 @@ def prepare() -> None:
 
 
 def keep_database(home: Path) -> Callable[[], None]:
-    """What restarts the embedded server of `home` when it died; nothing with a DATABASE_URL."""
+    """Return a function that restarts the embedded server of `home` if it died; it does nothing with a DATABASE_URL."""
     if env.text("DATABASE_URL"):
         return lambda: None
 
@@ -217,13 +217,13 @@ def keep_database(home: Path) -> Callable[[], None]:
 
 
 def wait_until_healthy(supervisor: Supervisor) -> None:
-    """The web process answers, or we were asked to stop. Raises CannotStartError where it takes too long."""
+    """Wait until the web process answers or a stop is requested. Raises CannotStartError after HEALTHY_SECONDS."""
     if not supervisor.run_until(is_healthy, HEALTHY_SECONDS) and not supervisor.stop_requests:
         raise CannotStartError(f"{address.base_url()} does not answer; the lines above say why.")
 
 
 def is_healthy() -> bool:
-    """Whether the web process answers."""
+    """Return whether the web process answers."""
     connection = http.client.HTTPConnection(address.base_url().removeprefix("http://"), timeout=5)
     try:
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
@@ -235,7 +235,7 @@ def is_healthy() -> bool:
 
 
 def run(command: list[str]) -> int:
-    """Run a program in our place: a Ctrl-C in the terminal reaches it by itself, other signals to us are passed on."""
+    """Run a program and return its exit code. The terminal sends it Ctrl-C itself; other signals are passed on."""
     try:
         process = subprocess.Popen(command, cwd=env.PROJECT)
     except OSError as problem:
@@ -246,7 +246,7 @@ def run(command: list[str]) -> int:
 
 
 def on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
-    """INT, TERM and HUP call `handler`; HUP not where we were started to ignore it (nohup)."""
+    """Call `handler` on INT, TERM and HUP; not on HUP if we were started to ignore it (nohup)."""
     signal.signal(signal.SIGINT, handler)
     signal.signal(signal.SIGTERM, handler)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -254,7 +254,7 @@ def on_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
 
 
 def show_what_to_try(home: Path) -> None:
-    """The last screen of a start: what to open, what to paste, how to stop."""
+    """Write the last screen of a start: what to open, what to paste, how to stop."""
     facts = json.loads((home / QUICKSTART).read_text())
     message = {"client_id": facts["client_id"], "user_id": "alice", "message": "Hello, is anybody there?"}
     curl = f"curl -sS -H @{shlex.quote(str(home / KEY_HEADER))}"
@@ -267,25 +267,25 @@ def show_what_to_try(home: Path) -> None:
     say(f"""
 Convo runs: {facts["base_url"]}
 
-  Simulator  {facts["simulator_url"]}
-             play a customer on any channel, and see the answer arrive
-  Admin      {facts["admin_url"]}
-             user {facts["admin_username"]}, {password}
-  Copilot    {facts["base_url"]}/copilot/app
-             sign in as the same user
-  API        {facts["base_url"]}/docs/
+  Back office  {facts["admin_url"]}
+               user {facts["admin_username"]}, {password}
+  Simulator    {facts["simulator_url"]}
+               write as a customer on any channel, and see the reply arrive
+  Copilot      {facts["base_url"]}/copilot/app
+               ask an assistant, as the same user
+  API          {facts["base_url"]}/docs/
 
-Or send a message as your own program would, and see the session with its answer:
+Or send a message as your own program would, and read the conversation with the reply:
 
   answer=$({post}); echo "$answer"
   sleep 4; {curl} {facts["base_url"]}/conversations/$(echo "$answer" | {find_id})
 
-Stop it with Ctrl-C, or with 'make down' from elsewhere. The data are kept in {home}.
+Stop it with Ctrl-C, or with 'make down' from another terminal. The data are kept in {home}.
 """)
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the commands; the exit code. What is wrong with the set-up is said in a sentence."""
+    """Run one of the commands and return the exit code. Problems of the set-up are reported in a sentence."""
     parser = argparse.ArgumentParser(prog="python -m convo_project.launch", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help=up.__doc__)

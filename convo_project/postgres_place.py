@@ -1,9 +1,9 @@
-"""Where the embedded PostgreSQL of a CONVO_HOME keeps its programs, data and socket, and as whom it runs.
+"""The folders of the embedded PostgreSQL of a CONVO_HOME, and the user it runs as.
 
 An ordinary user's server runs as that user, its programs where pip put them, everything else in `CONVO_HOME/postgres`.
-PostgreSQL refuses to run as root, so root hands it to an unprivileged account; that account may be unable to reach
-CONVO_HOME or the checkout (root's own home is closed to it), so data, socket and a copy of the programs lie in
-`/var/lib/convo-<hash of the home>`. Locks, passwords and log stay in `CONVO_HOME/postgres`, for the starter alone.
+PostgreSQL refuses to run as root, so root hands it to an unprivileged account. That account may be unable to reach
+CONVO_HOME or the checkout (root's own home is closed to it), so data, socket and a copy of the programs are in
+`/var/lib/convo-<hash of the home>`. Locks, passwords and log stay in `CONVO_HOME/postgres`, for the starter only.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ class Place:
     home: Path
     own: Path  # locks, passwords, log: the starter's
     base: Path  # data and, for root, socket and programs: reachable for the account
-    account: pwd.struct_passwd | None  # whom root hands the server to; None: it runs as ourselves
+    account: pwd.struct_passwd | None  # the account that root hands the server to; None: our own
 
     @property
     def data(self) -> Path:
-        """PostgreSQL's data folder. It exists only once it is complete: it is prepared under another name."""
+        """PostgreSQL's data folder. It is prepared under another name, so it exists only when it is complete."""
         return self.base / "data"
 
     @property
     def uid(self) -> int:
-        """The user the server's processes belong to."""
+        """The user that the server's processes belong to."""
         return self.account.pw_uid if self.account else os.geteuid()
 
     @property
     def cluster_name(self) -> str:
-        """The name its processes carry in their titles, one of a kind on this machine."""
+        """The name in the titles of its processes, unique on this machine."""
         return f"convo-{digest(self.data)}"
 
     @property
     def socket(self) -> Path:
-        """The folder of its socket: beside the data, or a short one where the path would be too long for a socket.
+        """The folder of its socket: beside the data, or a short one if the path is too long for a socket.
 
-        libpq takes a comma for the end of a host, so that such a path gets the short one too.
+        libpq takes a comma for the end of a host, so a path with a comma gets the short one too.
         """
         beside = self.base / "socket"
         if len(os.fsencode(beside)) <= LONGEST_SOCKET_FOLDER and "," not in str(beside):
@@ -70,12 +70,12 @@ class Place:
 
 
 def digest(path: Path) -> str:
-    """A short name for `path`."""
+    """Return a short name for `path`."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
 
 
 def place_of(home: Path) -> Place:
-    """The place of the server of `home` for the user we run as; reads nothing but the list of accounts."""
+    """Return the place of `home`'s server for the user we run as. It reads only the list of accounts."""
     own = home / "postgres"
     if os.geteuid() != 0:
         return Place(home, own, own, None)
@@ -83,7 +83,7 @@ def place_of(home: Path) -> Place:
 
 
 def unprivileged_account() -> pwd.struct_passwd:
-    """The account that runs the server for root. No account is created."""
+    """Return the account that runs the server for root. Raises CannotStartError; no account is created."""
     for name in ACCOUNTS:
         try:
             return pwd.getpwnam(name)
@@ -93,13 +93,13 @@ def unprivileged_account() -> pwd.struct_passwd:
 
 
 def make_folders(place: Place) -> None:
-    """The folders for data and socket exist; folders that are not Convo's are left as they are."""
+    """Create the folders for data and socket. Folders that are not Convo's are left unchanged."""
     folder(place.base, os.geteuid(), 0o711 if place.account else 0o700)
     folder(place.socket, place.uid, 0o700)
 
 
 def folder(path: Path, uid: int, mode: int) -> None:
-    """`path` is a folder of `uid` with `mode`. Raises CannotStartError where it cannot be, or is another's."""
+    """Make `path` a folder of `uid` with `mode`. Raises CannotStartError if that fails, or it is somebody else's."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
@@ -113,9 +113,9 @@ def folder(path: Path, uid: int, mode: int) -> None:
 
 
 def programs(place: Place) -> Path:
-    """The folder with `postgres` and `initdb`, in a place where the server's account can run them.
+    """Return the folder with `postgres` and `initdb`, in a place where the server's account can run them.
 
-    Raises CannotStartError where the package has none for this machine.
+    Raises CannotStartError if the package has none for this machine.
     """
     # Found, not imported: the package's own helper, as root, creates a user and opens every folder above the data.
     spec = find_spec(PACKAGE)
@@ -128,7 +128,7 @@ def programs(place: Place) -> Path:
 
 
 def _copied(package: Path, target: Path) -> Path:
-    """The programs' copy below `target`, in the layout that they find their libraries and data files in."""
+    """Return the copy of the programs below `target`, in the layout in which they find their libraries."""
     if not target.exists():
         for old in target.parent.glob("programs*"):
             shutil.rmtree(old)
@@ -185,7 +185,7 @@ def run(
 
 
 def run_to_end(place: Place, program: str, *arguments: str, text: str, keep_open: int) -> str:
-    """Run a program with `text` as its input, which thereby stands in no argument and no file; what it answered."""
+    """Run a program with `text` as its input, which is then in no argument or file, and return its output."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stdin, os.fdopen(writing, "wb") as out:
         out.write(text.encode())

@@ -1,4 +1,4 @@
-"""Makes a started database ready for use: schema, schedules, a staff user and a demo client to try Convo with.
+"""Prepares a running database: schema, schedules, a staff user and a demo client for trials.
 
 `make up` runs it in a process of its own (`python -m convo_project.prepare`), which needs Django; the supervisor does
 not.
@@ -18,11 +18,11 @@ from convo_project.home import write_private
 from convo_project.terminal import complain, done
 
 QUICKSTART = "quickstart.json"
-KEY_HEADER = "api-key.header"  # for curl's -H @file: the key stands in no argument and on no screen
+KEY_HEADER = "api-key.header"  # for curl's -H @file: the key is in no argument and on no screen
 
 
 def prepare() -> None:
-    """The database can serve, and `CONVO_HOME/quickstart.json` says how to try it. Running it again changes nothing."""
+    """Prepare the database and write `CONVO_HOME/quickstart.json`. Running it again changes nothing."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
     import django
     from django.core.management import CommandError, call_command
@@ -47,7 +47,7 @@ def prepare() -> None:
 
 
 def write_quickstart(home: Path, demo: dict[str, str]) -> None:
-    """`home/quickstart.json` says what to try, where it runs now; its key also lies beside it as a header for curl."""
+    """Write `home/quickstart.json` with addresses and secrets, and its API key as a header file for curl."""
     public_url = env.url("PUBLIC_BASE_URL", address.base_url())
     facts = {
         "base_url": address.base_url(),

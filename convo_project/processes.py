@@ -1,4 +1,4 @@
-"""Finding processes, ending them, and letting them follow the one that started them (Linux: by /proc and prctl)."""
+"""Finds processes, ends them, and lets them die with their supervisor (on Linux, by /proc and prctl)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _pid = 0
 
 
 def follow_supervisor() -> None:
-    """If `make up` started us, we die when it dies, however it dies, and so does every process we fork in turn.
+    """Make this process die with the `make up` that started it, however that dies; forked processes follow in turn.
 
-    To be called before anything is forked. The kernel watches the thread that forks, not its process: what a thread
-    forks dies with the thread.
+    Call it before anything is forked. The kernel watches the thread that forks, not its process: what a thread forks
+    dies with the thread.
     """
     global _pid
     supervisor = os.environ.pop(SUPERVISOR, "").partition(" ")[0]
@@ -43,12 +43,12 @@ def _die_with(parent: int) -> None:
 
 
 def mark(home: Path) -> dict[str, str]:
-    """The variable that makes a process we start follow us, and `supervised` find it."""
+    """Return the variable that makes a process we start follow us, and lets `supervised` find it."""
     return {SUPERVISOR: f"{os.getpid()} {home}"}
 
 
 def supervised(home: Path) -> list[int]:
-    """The processes that a `make up` in `home`, living or dead, has started, and what these have started."""
+    """Return the processes that a `make up` in `home`, alive or dead, started, with their own children."""
     return [pid for pid in pids() if _home_of(pid) == os.fsencode(home)]
 
 
@@ -58,12 +58,12 @@ def _home_of(pid: int) -> bytes:
 
 
 def pids() -> list[int]:
-    """All processes we can see, except ourselves."""
+    """Return all visible processes except our own."""
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
 
 
 def owner(pid: int) -> int | None:
-    """The user a process runs as, None if it is gone."""
+    """Return the user that a process runs as, or None if it is gone."""
     try:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -71,7 +71,7 @@ def owner(pid: int) -> int | None:
 
 
 def command_line(pid: int) -> bytes:
-    """The arguments, or the title that replaced them; empty for a dead process that nobody has reaped yet."""
+    """Return the arguments, or the title that replaced them; empty for a dead process that was not reaped yet."""
     return _read(pid, "cmdline")
 
 
@@ -83,7 +83,7 @@ def _read(pid: int, name: str) -> bytes:
 
 
 def end(find: Callable[[], list[int]], steps: Iterable[tuple[signal.Signals, float]]) -> bool:
-    """Whether all processes that `find` finds are gone; each step sends them a signal and waits some seconds."""
+    """Send the processes of `find` each signal in turn, waiting its seconds. Return True when all are gone."""
     for number, seconds in steps:
         for pid in find():
             with suppress(ProcessLookupError):
@@ -94,7 +94,7 @@ def end(find: Callable[[], list[int]], steps: Iterable[tuple[signal.Signals, flo
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition came true within `seconds`."""
+    """Wait at most `seconds` for the condition, and return whether it came true."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Convo's settings: one file, each from the environment (`.env.example` lists them), nonsense refused by name."""
+"""Convo's settings. Each comes from the environment (`.env.example` lists them); invalid values are refused by name."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project
 # --- secrets ---------------------------------------------------------------------------------------------------------
 _MAKE_UP = "Run 'make up' once, which generates it into CONVO_HOME, or set it yourself (see .env.example)."
 SECRET_KEY = env.required("SECRET_KEY", _MAKE_UP)
-SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")  # earlier ones, which sign nothing any more
-# Fernet keys for credentials at rest: the first encrypts, all decrypt (so that they can be rotated).
+SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")  # earlier keys, which sign nothing new
+# Fernet keys for stored credentials: the first one encrypts, all decrypt, so that they can be rotated.
 CREDENTIALS_KEYS = env.words("CREDENTIALS_KEYS") or [env.required("CREDENTIALS_KEYS", _MAKE_UP)]
 CRON_SECRET = env.text("CRON_SECRET")
 
-# --- where we are ----------------------------------------------------------------------------------------------------
+# --- addresses -------------------------------------------------------------------------------------------------------
 DEBUG = env.yes("DEBUG", False)
 PORT = env.whole("PORT", 8000, least=1, most=65_535)
 PUBLIC_BASE_URL = env.url("PUBLIC_BASE_URL", f"http://127.0.0.1:{PORT}")
@@ -40,7 +40,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUST_PROXY els
 SECURE_SSL_REDIRECT = False  # the proxy in front does it; health checks speak plain http
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = False
-# Whether subdomains and preload lists are bound, and who redirects to https, is for whoever owns the domain to say.
+# The owner of the domain decides on subdomains, preload lists and redirects to https.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W008", "security.W021"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_HTTPS
 SESSION_COOKIE_HTTPONLY = True
@@ -110,8 +110,8 @@ CACHES = {"default": environ.Env.cache_url_config(env.text("CACHE_URL", "locmemc
 
 # --- the database ----------------------------------------------------------------------------------------------------
 _PREPARE_THRESHOLD = env.whole("DATABASE_PREPARE_THRESHOLD", 5)
-# A prepared plan is kept. Made while the tables are a page long it would read them from end to end, and go on to do so
-# as they grow, until PostgreSQL analyses them; and compiling what takes a millisecond takes a hundred.
+# A prepared plan is kept. A plan made while the tables are one page long would scan them sequentially, also when they
+# have grown, until PostgreSQL analyses them. JIT compilation of a statement of a millisecond takes a hundred.
 _PLANS_TO_KEEP = {"options": "-c enable_seqscan=off -c jit=off"} if _PREPARE_THRESHOLD else {}
 _DATABASE_URL = env.text("DATABASE_URL") or embedded_postgres.database_url(CONVO_HOME)
 DATABASES: dict[str, Any] = {
@@ -130,7 +130,7 @@ DATABASES: dict[str, Any] = {
     }
 }
 
-# --- the queue (facts and reasons: docs/decisions/0004-workers.md) ----------------------------------------------------
+# --- the queue (reasons: docs/decisions/0004-workers.md) -------------------------------------------------------------
 _Q_WORKERS = env.whole("QCLUSTER_WORKERS", 2, least=1, most=64)
 Q_CLUSTER = {
     "name": "convo",
@@ -204,7 +204,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
-    "COMPONENT_SPLIT_PATCH": False,  # a PATCH of ours takes a whole body
+    "COMPONENT_SPLIT_PATCH": False,  # a PATCH takes a whole body
     "ENFORCE_NON_BLANK_FIELDS": True,
     # And no names for enums, which are short.
     "POSTPROCESSING_HOOKS": ["conversations.api.schema.add_webhooks", "conversations.api.examples.add_examples"],
@@ -235,7 +235,7 @@ DISPATCH_STREAMS = env.whole("DISPATCH_STREAMS", 256, least=1, most=10_000)
 WEB_STREAMS = capacity.web_streams()
 
 # --- phone calls -----------------------------------------------------------------------------------------------------
-# How long a request about a call waits for the reply, and how many threads of a web process may do so at once.
+# Seconds that a request about a call waits for the reply, and threads of a web process that may wait at once.
 VOICE_REPLY_SECONDS = env.seconds("VOICE_REPLY_SECONDS", 8, least=0, most=13)
 VOICE_WAITERS = env.whole("VOICE_WAITERS", 6, least=1, most=1000)
 
@@ -250,10 +250,10 @@ OPENAI_API_KEY = env.text("OPENAI_API_KEY")
 OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")
 OPENAI_MODEL = env.text("OPENAI_MODEL", "gpt-4o-mini")
 OPENAI_TIMEOUT_SECONDS = env.seconds("OPENAI_TIMEOUT_SECONDS", 60, least=0.1, most=600)
-RETELL_API_KEYS = env.words("RETELL_API_KEY")  # the first calls; all of them verify webhooks
+RETELL_API_KEYS = env.words("RETELL_API_KEY")  # the first one calls; all verify webhooks
 RETELL_BASE_URL = env.url("RETELL_BASE_URL", "https://api.retellai.com")
 RETELL_TIMEOUT_SECONDS = env.seconds("RETELL_TIMEOUT_SECONDS", 60, least=0.1, most=600)
-# US dollars for a million tokens in and out, by the beginning of the model's name: for the costs that are shown.
+# US dollars for a million tokens in and out, by the beginning of the model's name, for the displayed costs.
 MODEL_PRICES = {
     "gpt-4o": ("2.50", "10"),
     "gpt-4o-mini": ("0.15", "0.60"),
@@ -267,7 +267,7 @@ MODEL_PRICES = {
 
 # --- global memory ---------------------------------------------------------------------------------------------------
 OPENAI_EMBEDDING_MODEL = env.text("OPENAI_EMBEDDING_MODEL", "text-embedding-3-small")
-OPENAI_EMBEDDING_DIMENSIONS = env.whole("OPENAI_EMBEDDING_DIMENSIONS", 0, most=20_000)  # 0: as many as the model makes
+OPENAI_EMBEDDING_DIMENSIONS = env.whole("OPENAI_EMBEDDING_DIMENSIONS", 0, most=20_000)  # 0: the model's own length
 PINECONE_API_KEY = env.text("PINECONE_API_KEY")
 PINECONE_HOST = env.url("PINECONE_HOST")
 PINECONE_TIMEOUT_SECONDS = env.seconds("PINECONE_TIMEOUT_SECONDS", 30, least=0.1, most=300)
@@ -275,8 +275,8 @@ MEMORY_SEARCH_SECONDS = env.seconds("MEMORY_SEARCH_SECONDS", 4, least=0.1, most=
 RECALL_SECONDS = env.seconds("RECALL_SECONDS", 1.5, least=0.1, most=10)
 MEMORY_LEAST_SIMILARITY = env.whole("MEMORY_LEAST_SIMILARITY", 20, most=100)  # per cent
 
-# --- for how long what is kept, in days; a client's own policy goes before it (COPILOT_IDLE_DAYS and INBOUND_EVENT_DAYS
-# are above) -----------------------------------------------------------------------------------------------------------
+# --- retention, in days; a client's own policy takes precedence ------------------------------------------------------
+# COPILOT_IDLE_DAYS and INBOUND_EVENT_DAYS are above.
 _FOR_EVER = 36_500
 GUEST_DAYS = env.whole("GUEST_DAYS", 0, most=_FOR_EVER)
 SESSION_DAYS = env.whole("SESSION_DAYS", _FOR_EVER, most=_FOR_EVER)

@@ -1,4 +1,4 @@
-"""Keeps Convo's processes alive: starts them, prefixes their lines, restarts what died, stops all of them."""
+"""Keeps Convo's processes alive: starts them, prefixes their output, restarts dead ones, stops all of them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from convo_project.home import CannotStartError
 from convo_project.processes import mark, wait_for
 from convo_project.terminal import say
 
-STOP_SECONDS = 30.0  # longer than a provider's timeout and the dispatcher's patience: a send under way comes to its end
+STOP_SECONDS = 30.0  # longer than a provider's timeout and the dispatcher's patience, so that a send can finish
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-SETTLED_SECONDS = 60.0  # who lived that long starts with the first pause again
+SETTLED_SECONDS = 60.0  # a process that lived this long restarts after the first pause again
 DATABASE_PAUSE = 5.0
 
 
@@ -43,14 +43,15 @@ class Child:
 
 
 class Supervisor:
-    """Keeps `children` alive until it is asked to stop.
+    """Keeps `children` alive until a stop is requested.
 
-    Each child has a session of its own, so that a Ctrl-C in the terminal reaches only us and we decide the order; and
-    it follows us when we are killed (processes.follow_supervisor).
+    Each child has a process session of its own: a Ctrl-C in the terminal reaches only us, and we decide the order. A
+    child dies when we are killed (processes.follow_supervisor).
     """
 
     def __init__(self, home: Path, children: list[Child], keep_database: Callable[[], None]) -> None:
-        """`keep_database` is called again and again; it restarts the database or raises CannotStartError."""
+        """Keep `children` in `home`. `keep_database` is called again and again to restart the database; it may raise
+        CannotStartError."""
         self.home = home
         self.children = children
         self.keep_database = keep_database
@@ -59,11 +60,11 @@ class Supervisor:
         self.readers: list[threading.Thread] = []
 
     def ask_to_stop(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """End `run`. Asked a second time, do not wait for the children to finish what they do."""
+        """Request a stop. A second request does not wait for the children to finish."""
         self.stop_requests += 1
 
     def run_until(self, condition: Callable[[], bool], seconds: float = float("inf")) -> bool:
-        """Keep the children alive until `condition` holds; False if `seconds` passed or we were asked to stop first."""
+        """Keep the children alive until `condition` holds. Return False after `seconds`, or if a stop was requested."""
         deadline = time.monotonic() + seconds
         while not condition():
             if self.stop_requests or time.monotonic() > deadline:
@@ -82,7 +83,7 @@ class Supervisor:
                 self.database_at = now + DATABASE_PAUSE
         for child in self.children:
             if child.process and _has_ended(child.process):
-                self._bury(child)
+                self._note_death(child)
             if not child.process and now >= child.start_at:
                 self._start(child)
 
@@ -106,8 +107,8 @@ class Supervisor:
         reader.start()
         self.readers = [thread for thread in self.readers if thread.is_alive()] + [reader]
 
-    def _bury(self, child: Child) -> None:
-        """Take note that a child died, end what it left behind, and plan its restart."""
+    def _note_death(self, child: Child) -> None:
+        """Kill what a dead child left behind, and plan its restart."""
         _kill_session(child)
         lived = time.monotonic() - child.started_at
         pause = FIRST_PAUSE if lived > SETTLED_SECONDS else child.pause
@@ -116,7 +117,7 @@ class Supervisor:
         child.process = None
 
     def stop(self) -> None:
-        """No child is left. They may finish what they do, within bounds."""
+        """Stop all children. They may finish their work for at most STOP_SECONDS."""
         alive = [child for child in self.children if child.process]
         for child in alive:
             if child.process:
@@ -132,12 +133,12 @@ class Supervisor:
         for child in alive:
             _kill_session(child)
             child.process = None
-        for reader in self.readers:  # their last words
+        for reader in self.readers:  # for their last lines
             reader.join(timeout=1)
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Whether the process is dead. It is not reaped yet, so that its pid still names its session."""
+    """Return whether the process is dead. It is not reaped, so that its pid still names its process session."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

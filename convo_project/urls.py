@@ -1,4 +1,4 @@
-"""Where each door is."""
+"""The root URLconf: the admin, and the domain's routes."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path

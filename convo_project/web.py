@@ -1,4 +1,4 @@
-"""The web process: granian serving Django over WSGI, with threads. Run it with `python -m convo_project.web`."""
+"""The web process: granian serves Django over WSGI, with threads. Start it with `python -m convo_project.web`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from granian.server import Server
 from convo_project import address, capacity, commands, env
 
 SPARE_THREADS = 8
-STOP_SECONDS = 15  # for requests under way
+STOP_SECONDS = 15  # for unfinished requests
 
 
 def serve() -> None:
-    """Serve until a signal asks us to stop."""
+    """Serve until a signal."""
     # Forked workers follow their parent's death (processes.follow_supervisor); Python 3.14 would not fork by itself.
     multiprocessing.set_start_method("fork", force=True)
     Server(
@@ -26,8 +26,8 @@ def serve() -> None:
         interface=Interfaces.WSGI,
         http=HTTPModes.http1,
         workers=env.whole("WEB_WORKERS", 2, least=1, most=64),
-        # Streams keep a thread each for as long as they last: there are always enough beside them for requests. The
-        # feed that streams read from, and what is refused, take a few more.
+        # A stream keeps a thread as long as it lasts, and there must be enough threads for requests beside all
+        # streams. The feed that streams read from, and refused streams, take a few more.
         blocking_threads=capacity.web_threads() + capacity.web_streams() + SPARE_THREADS,
         blocking_threads_idle_timeout=600,
         respawn_failed_workers=True,

@@ -1,4 +1,4 @@
-"""The web process's way in."""
+"""The WSGI application."""
 
 import os
 
@@ -7,7 +7,7 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 django_application = get_wsgi_application()
 
-# They need the models, which are ready only now.
+# These need the models, which are ready only now.
 from conversations.endpoints.fast_path import in_front_of  # noqa: E402
 from conversations.http.request_slots import Places  # noqa: E402
 from convo_project.capacity import web_threads  # noqa: E402

@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, except that it looks at the socket to see whether a kept connection still lives."""
+"""Django's PostgreSQL backend with a health check of persistent connections by their socket."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ANSWERING = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """PostgreSQL for persistent connections: `CONN_HEALTH_CHECKS` without Django's `SELECT 1` before every request."""
+    """PostgreSQL with `CONN_HEALTH_CHECKS`, without Django's `SELECT 1` before every request."""
 
     def is_usable(self) -> bool:
-        """Whether the connection still stands, as far as our end of the socket knows.
+        """Return whether the connection is alive as far as our end of the socket knows.
 
-        A server speaks on an idle connection only to say that it is ending it (or it has closed it, which reads as the
-        end of the stream), so an idle connection with something to read is replaced. A host that vanished without a
-        word is not seen here: the next statement fails, as it would in the middle of a request.
+        A server writes to an idle connection only to end it, and a closed one reads as the end of the stream. So an
+        idle connection with something to read is replaced. A host that vanished silently is not noticed here: the next
+        statement fails, as it would in the middle of a request.
         """
         connection = self.connection
         if connection is None or connection.closed or connection.info.transaction_status not in ANSWERING:

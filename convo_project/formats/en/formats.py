@@ -1,4 +1,4 @@
-"""How times are written in the back office: the day first, the hours to 24, as everywhere else in Convo."""
+"""Formats of dates and times in the back office: the day first, and 24 hours."""
 
 DATE_FORMAT = SHORT_DATE_FORMAT = "j M Y"
 DATETIME_FORMAT = SHORT_DATETIME_FORMAT = "j M Y H:i"
