@@ -95,7 +95,7 @@ def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, 
     expect(sent.locator(".sim-http").first).to_contain_text(ANSWER)
     shown = page.content()
     account = Message.objects.get().channel_account
-    assert not any(secret in shown for secret in account.credentials.values())
+    assert [name for name, secret in account.credentials.items() if secret in shown] == []
     stayed_at_home(page)
 
 

@@ -226,7 +226,7 @@ def test_it_is_private(down: SettingsOf, phone: str, shop: str) -> None:
     files = list(folder.iterdir())
     assert settings.outbox_path in files
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
-    assert not any(settings.api_key.encode() in each.read_bytes() for each in files)
+    assert [each.name for each in files if settings.api_key.encode() in each.read_bytes()] == []
 
 
 def test_what_is_no_database_is_put_aside(settings_of: SettingsOf, phone: str, shop: str) -> None:

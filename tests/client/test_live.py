@@ -397,5 +397,6 @@ def test_the_programs_of_the_documentation_run_as_printed(number: int, demo: Con
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert len(lines) == len(printed), done.stdout
-        assert all(re.fullmatch(wanted, line) for wanted, line in zip(printed, lines, strict=True)), done.stdout
+        for wanted, line in zip(printed, lines, strict=True):
+            assert re.fullmatch(wanted, line)
         assert (tmp_path / ".convo_outbox").stat().st_mode & 0o077 == 0

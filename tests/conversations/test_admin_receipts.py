@@ -50,7 +50,8 @@ def test_it_shows_the_request_part_by_part(manager: HttpClient, answered: Conver
     [sent] = [each.body["messages"] for each in fake.requests][-1:]
     shown = answer.context["parts"]
     for part in shown:
-        assert any(part.text in message["content"] and part.role == message["role"] for message in sent)
+        in_its_role = [message["content"] for message in sent if message["role"] == part.role]
+        assert [content for content in in_its_role if part.text in content], part
     assert [part.text for part in shown if part.name == "entry"] == ["Where is my <parcel>?"]
     page = answer.content.decode()
     assert "Where is my &lt;parcel&gt;?" in page

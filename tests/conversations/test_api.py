@@ -121,7 +121,7 @@ def test_pages_have_no_gaps_and_no_doubles(limit: int, moments: int, door: Door,
     found = pages(door, "/conversations", f"limit={limit}")
     expected = Conversation.objects.order_by("-started_at", "-id").values_list("id", flat=True)
     assert [each for page in found for each in page] == [str(pk) for pk in expected]
-    assert all(len(page) == limit for page in found[:-1])
+    assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
     assert found[-1], "a full last page says that it is the last"
 
 
@@ -252,7 +252,7 @@ def test_a_long_text_is_sent_in_parts(door: Door) -> None:
     assert envelope["data"]["chunk"]["content"] == text
     rows = Message.objects.order_by("part")
     assert "".join(each.text for each in rows).strip() == text.strip()
-    assert all(len(each.text) <= SandboxAdapter.text_limit for each in rows)
+    assert max(len(each.text) for each in rows) <= SandboxAdapter.text_limit
 
 
 def test_on_the_web_nothing_is_sent(door: Door, shop: Client) -> None:

@@ -208,7 +208,8 @@ def test_what_is_on_hold_says_so_and_stays(door, shop):
     before = state(session)
     all_jobs(timezone.now() + 1000 * DAY)
     assert state(session) == before
-    assert any(line["held_back"] for line in RetentionReport.objects.get(client=shop, by="clean_up").lines)
+    lines = RetentionReport.objects.get(client=shop, by="clean_up").lines
+    assert [line for line in lines if line["held_back"]], lines
 
 
 # --- replies and sends ------------------------------------------------------------------------------------------------

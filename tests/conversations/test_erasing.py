@@ -122,7 +122,7 @@ def test_pinecone_is_asked_for_proof_and_finds_what_the_ledger_does_not_know(doo
     assert index.vectors(namespace) == {}
     asked = [call.json()["filter"] for call in index.calls("/query")]
     assert asked
-    assert all(each == {"contact_id": {"$eq": str(contact.pk)}} for each in asked)
+    assert asked == [{"contact_id": {"$eq": str(contact.pk)}}] * len(asked)
     assert index.calls("/vectors/fetch")
     facts = erasing.verify(Erasure.objects.get().certificate)
     assert facts["proof"]["vectors"] == {"asked_for": 2, "found": 0, "asked_by": "id, and by contact"}

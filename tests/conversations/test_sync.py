@@ -330,7 +330,8 @@ def test_messages_are_the_session_s_own_chunks(call: Call, at: str, server: WebS
         ("user", " A pizza \n"),
         ("bot", "Which?"),
     ]
-    assert all(moment(each["timestamp"]) for each in state["context"]["previousMessages"])
+    for each in state["context"]["previousMessages"]:
+        assert moment(each["timestamp"]), each
     assert state["context"]["lastUserMessage"] == " A pizza \n"
     seen = server.call("GET", f"/{at}").json["data"]
     assert [each["role"] for each in seen["chunks"]] == ["system", "memory", "user", "ai"]

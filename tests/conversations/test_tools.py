@@ -137,7 +137,7 @@ def test_words_that_the_model_took_from_a_person_never_reach_the_system_role(doo
     door.says("And now?")
     reply_to_all()
     messages = model.requests[-1].body["messages"]
-    assert all(evil not in message["content"] for message in messages if message["role"] == "system")
+    assert [each["content"] for each in messages if each["role"] == "system" and evil in each["content"]] == []
     assert messages[1]["role"] == "user"
     assert messages[1]["content"].count(evil) == 3
 

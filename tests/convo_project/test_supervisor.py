@@ -109,7 +109,7 @@ def test_stopping_asks_first_and_ends_those_who_do_not_listen(supervise, tmp_pat
     one.ask_to_stop()
     assert not one.run_until(lambda: False)
     one.stop()
-    assert all(map(is_gone, pids))
+    assert [pid for pid in pids if not is_gone(pid)] == []
 
 
 def test_a_database_that_cannot_be_restarted_is_said_and_does_not_stop_the_rest(supervise, screen):

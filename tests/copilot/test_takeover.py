@@ -54,7 +54,8 @@ def test_the_model_is_silent_until_it_is_handed_back_and_knows_what_was_said(ann
     takeover.hand_back(session_id, actor=GRACE, now=timezone.now())
     assert ann.get(f"/copilot?session_id={session_id}")["session"]["taken_over"] is False
     assert ann.ask("Thanks", session_id=session_id)[-1].name == "done"
-    assert any("Grace here: it is 42." in message["content"] for message in model.requests[-1].body["messages"])
+    heard = [message["content"] for message in model.requests[-1].body["messages"]]
+    assert "Grace here: it is 42." in "\n".join(heard)
 
 
 def test_who_says_a_phrase_for_a_person_is_told_and_no_model_is_asked(ann: Browser, model: FakeOpenAI) -> None:

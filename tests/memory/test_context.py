@@ -67,7 +67,8 @@ def test_it_holds_everything_in_order() -> None:
         *("system", "goal", "steps", "memory", "summary"),
         *("entry", "entry", "entry"),
     ]
-    assert all(part.tokens > 0 and not part.note for part in prompt.parts)
+    assert [part for part in prompt.parts if part.tokens <= 0] == []
+    assert [part for part in prompt.parts if part.note] == []
 
 
 def test_a_caller_s_words_are_the_person_s() -> None:
@@ -167,7 +168,7 @@ SECTIONS = ("system_prompt", "goal", "summary", "memory")
 def test_many_steps_are_all_in() -> None:
     steps = [f"Step {number}: do this and that" for number in range(100)]
     content = build_prompt(replace(VIEW, pending_steps=steps)).messages[0]["content"]
-    assert all(f"- {step}" in content for step in steps)
+    assert [step for step in steps if f"- {step}" not in content] == []
 
 
 # --- whatever comes --------------------------------------------------------------------------------------------------
@@ -222,4 +223,4 @@ def test_each_part_that_is_not_whole_says_why(view: ConversationView) -> None:
     for name, text in (("goal", view.goal), ("memory", view.memory), ("summary", view.summary)):
         assert name not in whole or text.strip() in everything
     if "entry" in whole:
-        assert all(entry.content in everything for entry in view.entries)
+        assert [entry.content for entry in view.entries if entry.content not in everything] == []

@@ -78,7 +78,7 @@ def state(record: ConversationRecord, index: FakePinecone | None = None) -> Any:
     )
     there = index.vectors(str(record.client_id)) if index else {}
     assert sorted(there) == sorted(row[0] for row in known)
-    assert all(rows.values_list("remembered_at", flat=True))
+    assert [row for row in rows if not row.remembered_at] == []
     return memory, known, there
 
 
