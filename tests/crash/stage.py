@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -39,6 +37,7 @@ from conversations.services.tenants import api_keys
 from convo_project import embedded_postgres, postgres_place, processes
 from convo_project.address import free_port
 from tests import databases, factories
+from tests.crash.preloaded import Preloaded
 from tests.database_url import url_of
 from tests.fakes.meta import FakeMeta, SignedWebhook
 from tests.fakes.openai import FakeOpenAI
@@ -118,26 +117,13 @@ class Postgres:
 class Process:
     """A process of Convo's with all that it forks, and what it logs."""
 
-    def __init__(self, arguments: list[str], variables: dict[str, str], log: Path) -> None:
-        self.log = log
-        with log.open("wb") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=settings.BASE_DIR,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def pid(self) -> int:
-        return self.popen.pid
+    def __init__(self, preloaded: Preloaded, arguments: list[str], log: Path) -> None:
+        self._preloaded, self.log = preloaded, log
+        self.pid = preloaded.start(arguments, log)
 
     @property
     def is_alive(self) -> bool:
-        return self.popen.poll() is None
+        return self._preloaded.exit_code(self.pid) is None
 
     def children(self) -> list[int]:
         """Its children that live."""
@@ -150,15 +136,26 @@ class Process:
         return sorted(found)
 
     def kill(self) -> None:
-        """SIGKILL, to all of it."""
+        """Send SIGKILL to all of it, and wait for its end."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(SECONDS)
+        self.wait()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        os.kill(self.pid, signal.SIGTERM)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code."""
-        self.popen.send_signal(signal.SIGTERM)
-        return self.popen.wait(SECONDS)
+        """Send SIGTERM, wait for its end and return the exit code."""
+        self.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code, negative for a signal."""
+        assert processes.wait_for(lambda: not self.is_alive, SECONDS), self.log.read_text()
+        code = self._preloaded.exit_code(self.pid)
+        assert code is not None
+        return code
 
     def has_logged(self, words: str) -> bool:
         return words in self.log.read_text(errors="replace")
@@ -247,11 +244,13 @@ class Convo:
 
     def __enter__(self) -> Self:
         self.openai.__enter__()
+        self._preloaded = Preloaded(self.variables, self.folder / "preloaded.log")
         return self
 
     def __exit__(self, *_exception: object) -> None:
         for process in self._started:
             process.kill()
+        self._preloaded.close()
         self.openai.__exit__()
         self.meta.close()
 
@@ -297,7 +296,7 @@ class Convo:
 
     def _start(self, name: str, *arguments: str) -> Process:
         log = self.folder / f"{len(self._started)}-{name}.log"
-        process = Process(list(arguments), self.variables, log)
+        process = Process(self._preloaded, list(arguments), log)
         self._started.append(process)
         return process
 

@@ -41,13 +41,13 @@ def test_it_ends_what_it_began_and_begins_nothing_more(convo):
     convo.openai.reply = lambda messages: model() or "Hello"
     convo.says("two", BEN)
     model.reached()  # Ben's is being written
-    dispatcher.popen.terminate()
+    dispatcher.terminate()
     convo.says("three", CLEO)
     assert dispatcher.is_alive
     provider.go_on()
     model.go_on()
 
-    assert dispatcher.popen.wait(stage.SECONDS) == 0
+    assert dispatcher.wait() == 0
     assert "Traceback" not in dispatcher.log.read_text()
     assert not Turn.objects.exclude(status="committed").exists()
     assert convo.sent_to(ANN) == ["Hello"]
