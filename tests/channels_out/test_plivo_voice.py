@@ -8,7 +8,6 @@ from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,7 +102,7 @@ def check_call(call: CallRequest) -> None:
     assert call.account
     assert 0 < len(call.call_id) <= 200
     assert 0 < len(call.caller.address) <= 200
-    assert b"\\u0000" not in orjson.dumps([call.words, call.cause, call.caller.address, call.call_id])
+    assert [text for text in (call.words, call.cause, call.caller.address, call.call_id) if "\0" in text] == []
     assert call.confidence is None or 0 <= call.confidence <= 1
 
 

@@ -7,6 +7,7 @@ which becomes a process group of its own with its own arguments and log, or to t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -101,6 +102,7 @@ def _import_everything() -> None:
     from django.urls import get_resolver
 
     get_resolver().check()
+    gc.freeze()  # or the first collection in a fork would write to, and thereby copy, every page
 
 
 def _exit_code(pid: int, codes: dict[int, int]) -> int | None:

@@ -28,7 +28,6 @@ import environ
 import psycopg
 import requests
 from django.conf import settings
-from django.core.management import call_command
 from django.db import OperationalError, connection
 
 from conversations.models import ChannelAccount, Conversation, Message, Turn
@@ -88,8 +87,9 @@ class Postgres:
         embedded_postgres.start(self.home)
         try:
             url = embedded_postgres.database_url(self.home)
-            with databases.read(environ.Env.db_url_config(url)):
-                call_command("migrate", verbosity=0)
+            database = environ.Env.db_url_config(url)
+            databases.fill(database)
+            with databases.read(database):
                 yield url
         finally:
             embedded_postgres.remove(self.home)
@@ -258,7 +258,7 @@ class Convo:
 
     def start_web(self) -> Process:
         """The web process with its workers, once it answers."""
-        web = self._start("web", "-m", "convo_project.web")
+        web = self.start("web", "-m", "convo_project.web")
         eventually(lambda: self._answers() or self._died(web), "the web process answers")
         return web
 
@@ -281,7 +281,7 @@ class Convo:
 
     def begin_dispatcher(self, *arguments: str) -> Process:
         """A dispatcher that is just starting."""
-        return self._start("dispatcher", "manage.py", "dispatch", *arguments)
+        return self.start("dispatcher", "manage.py", "dispatch", *arguments)
 
     def webs(self) -> list[Process]:
         """The web processes that live."""
@@ -294,7 +294,8 @@ class Convo:
     def _alive(self, name: str) -> list[Process]:
         return [process for process in self._started if process.is_alive and process.log.stem.endswith(name)]
 
-    def _start(self, name: str, *arguments: str) -> Process:
+    def start(self, name: str, *arguments: str) -> Process:
+        """Start a program, given as Python's arguments; its log is called after `name`."""
         log = self.folder / f"{len(self._started)}-{name}.log"
         process = Process(self._preloaded, list(arguments), log)
         self._started.append(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,8 +31,7 @@ from conversations.models import (
 from conversations.services.core import audit_log
 from conversations.services.retention import erasure as erasing
 from memory.models import MemoryVector
-from tests.crash import stage
-from tests.crash.eraser import Eraser
+from tests.crash import eraser, stage
 from tests.crash.stage import Convo, eventually
 from tests.fakes.pinecone import FakePinecone
 from tests.fakes.retell import FakeRetell
@@ -65,8 +65,8 @@ BOB = Person("Bob Builder", "51999000088", "kettle")  # who stays
 class World:
     """Convo with Pinecone and Retell, in which people live."""
 
-    def __init__(self, convo: Convo, index: FakePinecone, retell: FakeRetell, eraser: Eraser) -> None:
-        self.convo, self.index, self.retell, self.eraser = convo, index, retell, eraser
+    def __init__(self, convo: Convo, index: FakePinecone, retell: FakeRetell) -> None:
+        self.convo, self.index, self.retell = convo, index, retell
         self.client = Client.objects.get()
         self.lives(BOB)
 
@@ -108,8 +108,13 @@ class World:
         return dict(answer.json()["data"])
 
     def erase(self, user_id: str, step: int = 0) -> str:
-        """Where it was killed; '' where it came to its end."""
-        return self.eraser.erase(self.client.sub_domain, user_id, step)
+        """Return the step where it was killed; '' where it came to its end."""
+        steps = self.convo.folder / "steps"
+        order = (self.client.sub_domain, user_id, str(step), str(steps))
+        erasing = self.convo.start("eraser", "-m", eraser.MODULE, *order)
+        code, reached = erasing.wait(), steps.read_text().splitlines()
+        assert code in (0, -signal.SIGKILL), f"it failed, after {reached[-1:]}: {erasing.log.read_text()}"
+        return reached[-1] if code else ""
 
     # --- what there is
 
@@ -161,11 +166,7 @@ def world(tmp_path_factory, django_db_blocker) -> Iterator[World]:
         Assistant.objects.update(engine="retell", retell_agent_id="agent_collections")
         convo.begin_dispatcher()
         convo.start_web()
-        eraser = Eraser(convo.variables, convo.folder / "eraser.log")
-        try:
-            yield World(convo, index, retell, eraser)
-        finally:
-            eraser.close()
+        yield World(convo, index, retell)
 
 
 def unfinished() -> list[Any]:
