@@ -10,7 +10,7 @@ LAUNCH := $(PY) -m convo_project.launch
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-browser lint style types floors bench shell lock run-venv dev-venv
+.PHONY: help up down test test-long test-browser lint style types floors bench shell lock run-venv dev-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ down: ## stop a running `make up`, or what a killed one left behind; keeps the d
 
 test: dev-venv ## run the tests on a separate database: make test ARGS="-k sweep"
 	@$(LAUNCH) test -- $(ARGS)
+
+test-long: dev-venv ## run the long races and random inputs (about an hour)
+	@LONG_TESTS=1 $(LAUNCH) test -- -m "long or hypothesis" --timeout 3600 $(ARGS)
 
 test-browser: dev-venv ## run the browser tests (needs Chromium)
 	@$(LAUNCH) test -- -m browser tests/browser $(ARGS)

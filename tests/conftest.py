@@ -24,15 +24,18 @@ from conversations.services.replies import leases, pipeline
 from conversations.services.tenants import api_keys
 from tests import databases, factories
 
-LONGEST = (
-    *("tests/crash/", "tests/convo_project/", "tests/races/", "tests/client/", "tests/copilot/"),
+# Files of few tests that take long come first, so that in the end nobody waits for one of them.
+FIRST = (
+    "tests/convo_project/test_launch.py",
     "tests/conversations/test_schemathesis.py",
+    "tests/convo_project/test_embedded_postgres.py",
+    *("tests/crash/", "tests/client/", "tests/races/", "tests/copilot/", "tests/convo_project/"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of few tests that take long come first, so that in the end nobody waits for one of them."""
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+    """Put the files of FIRST first, in its order."""
+    items.sort(key=lambda item: next((n for n, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST)))
 
 
 def pytest_configure() -> None:

@@ -26,6 +26,7 @@ from channels_out.events import Event, InboundMessage, Receipt, Unhandled, Water
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.splitting import UNITS
 from tests.fakes.server import FakeServer, Fault
+from tests.sizes import times
 
 INHERITED = [HealthCheck.differing_executors]  # each provider's class runs the same properties
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # and not a backslash that somebody wrote
@@ -244,12 +245,12 @@ class WebhookContract(AdapterContract):
         (event,) = self.events(body + b" " * (3_000_000 - len(body)))
         assert isinstance(event, InboundMessage)
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=INHERITED)
+    @settings(max_examples=times(60, 800), deadline=None, suppress_health_check=INHERITED)
     @given(payload=ANYTHING)
     def test_no_json_breaks_it(self, payload: Any) -> None:
         self.events(json.dumps(payload).encode())
 
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, *INHERITED])
+    @settings(max_examples=times(120, 1_600), deadline=None, suppress_health_check=[HealthCheck.too_slow, *INHERITED])
     @given(data=st.data())
     def test_no_change_to_a_genuine_payload_breaks_it(self, data: st.DataObject) -> None:
         payload = json.loads(data.draw(st.sampled_from(self.genuine_bodies())))
@@ -261,7 +262,7 @@ class WebhookContract(AdapterContract):
         """Return bodies to mutate."""
         return [self.text_body(), self.batch()[0]]
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=INHERITED)
+    @settings(max_examples=times(40, 400), deadline=None, suppress_health_check=INHERITED)
     @given(junk=st.binary(max_size=200), at=st.floats(0, 1))
     def test_no_bytes_break_it(self, junk: bytes, at: float) -> None:
         body = self.text_body()

@@ -14,6 +14,7 @@ from channels_out.adapters.plivo_sms import PlivoSmsAdapter
 from channels_out.contract import Account, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.simulators import plivo_payloads as payloads
+from tests.sizes import times
 
 TOKEN, NONCE = "test_auth_token", "05429567804466091622"
 VOICE = "https://example.com/webhooks/voice/inbound"
@@ -67,7 +68,7 @@ ASCII = st.text(st.characters(codec="ascii"), min_size=1, max_size=8)
 QUERIES = st.dictionaries(ASCII, ASCII, max_size=4)  # the package stumbles over anything else in a query
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=times(40, 400), deadline=None)
 @given(form=FORMS, query=QUERIES, method=st.sampled_from(["POST", "GET"]))
 def test_the_published_package_agrees_on_v3(form, query, method) -> None:
     url = SMS + (f"?{urlencode(query)}" if query else "")

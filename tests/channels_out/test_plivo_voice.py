@@ -23,6 +23,7 @@ from channels_out.kinds import AddressKind
 from channels_out.simulators import plivo_payloads as payloads
 from tests.channels_out.contract import WebhookContract
 from tests.channels_out.test_plivo_contract import mangled
+from tests.sizes import times
 
 ADAPTER = PlivoVoiceAdapter()
 PUBLIC = "https://convo.example"
@@ -228,7 +229,7 @@ def test_hanging_up_is_what_the_published_package_writes() -> None:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=times(50, 600), deadline=None)
 @given(words=st.lists(st.text(max_size=200), max_size=3), then=st.sampled_from(NextAction))
 def test_case_11_no_words_make_bad_xml(words: list[str], then: NextAction) -> None:
     root = ET.fromstring(xml(Instruction(then, tuple(words), turn=1)))

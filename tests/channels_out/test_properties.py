@@ -16,6 +16,7 @@ from channels_out.contract import Account, Adapter, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.splitting import UNITS, split
 from tests.channels_out.contract import ANYTHING
+from tests.sizes import times
 
 ADAPTERS = [pytest.param(each, id=f"{each.provider}-{each.channel}") for each in registry.ADAPTERS]
 URL = "https://convo.example/webhooks/x/inbound"
@@ -101,7 +102,7 @@ QUERIES = st.dictionaries(
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=times(25, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=BODIES, headers=HEADERS, query=QUERIES)
 def test_no_request_raises_anything_but_the_adapters_own_errors(
     adapter: Adapter, body: bytes, headers: dict[str, str], query: dict[str, str]
@@ -134,7 +135,7 @@ TEXTS = st.lists(
 
 
 @pytest.mark.parametrize("limit", sorted({(each.text_limit, each.limit_unit) for each in registry.ADAPTERS}))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=times(25, 300), deadline=None)
 @given(text=TEXTS, times=st.integers(1, 400))
 def test_split_parts_joined_give_the_text_none_is_over_the_limit_and_no_grapheme_is_cut(
     limit: tuple[int, str], text: str, times: int

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from channels_out import splitting
 from channels_out.splitting import UNITS, split
+from tests.sizes import times
 
 ALPHABET = st.sampled_from(
     [
@@ -89,7 +90,7 @@ def test_a_limit_or_unit_that_cannot_be_is_an_error(limit: int, unit: str) -> No
         split("text", limit, unit)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=times(200, 3_000), deadline=None)
 @given(text=TEXTS, limit=LIMITS, unit=st.sampled_from(sorted(UNITS)))
 def test_the_parts_are_the_text(text: str, limit: int, unit: str) -> None:
     parts = split(text, limit, unit)
@@ -108,7 +109,7 @@ def test_the_parts_are_the_text(text: str, limit: int, unit: str) -> None:
     assert not text[position:].strip()
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=times(200, 3_000), deadline=None)
 @given(text=TEXTS, limit=LIMITS)
 def test_nothing_is_left_out_unless_a_part_would_be_blank(text: str, limit: int) -> None:
     text = text.rstrip()

@@ -1,6 +1,6 @@
 """Agents under fire: server and agents are killed and restarted meanwhile, and every line is there once, in order.
 
-`FIRE_CALLS=5000 pytest tests/client/test_fire.py -s` is the long version, and prints its figures.
+`make test-long ARGS="tests/client/test_fire.py -n 0 -s"` tries it for long, and prints its figures.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from conversations.models import Chunk
 from tests.client.fire_agent import phone_of
 from tests.client.rude_proxy import ON_A_BAD_DAY, RudeProxy
 from tests.crash.stage import Convo, assert_sound
+from tests.sizes import times
 
 AGENTS, SESSIONS = 4, 5
-CALLS = int(os.environ.get("FIRE_CALLS", "200"))
-KILLS = 3 if CALLS < 1000 else 15
+CALLS = times(120, 5_000)
+KILLS = times(2, 15)
 TIMEOUT = 5.0
 SLACK = 1.5  # seconds: the machine has other things to do
 BAD = list(ON_A_BAD_DAY.values())
@@ -73,6 +74,7 @@ class Agents:
         return sorted(float(line) for each in self.folder.glob("times-?") for line in each.read_text().split())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_every_line_is_there_once_and_in_order(convo: Convo, shop: str, tmp_path: Path) -> None:
     began, killed_webs = time.monotonic(), 0

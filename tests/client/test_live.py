@@ -38,6 +38,7 @@ from conversations.client import (
 from conversations.models import Chunk, Client, Conversation
 from conversations.services.jobs import sweep
 from tests.crash.stage import Convo
+from tests.sizes import times
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for the server
 
@@ -324,7 +325,7 @@ def look(state: Any, path: str) -> Any:
 
 @given(graph=graphs)
 @settings(
-    max_examples=40,
+    max_examples=times(20, 200),
     deadline=None,
     derandomize=True,
     database=None,

@@ -21,8 +21,9 @@ from conversations.models import Assistant, Client, Conversation, Membership
 from convo_project.wsgi import application
 from tests.copilot.reading import cookies_of
 from tests.routes import SCHEMA, in_a_transaction
+from tests.sizes import times
 
-pytestmark = [pytest.mark.django_db, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.django_db, pytest.mark.long, pytest.mark.timeout(3_600)]
 
 CURSOR = paging._cursor(Conversation(pk=UUID(int=1), started_at=datetime(2026, 1, 1, tzinfo=UTC)))
 
@@ -50,7 +51,7 @@ def schema(request: pytest.FixtureRequest) -> schemathesis.BaseSchema:
 
 @promises.exclude(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=10,
+    max_examples=times(3, 40),
     derandomize=True,
     database=None,
     deadline=None,
@@ -62,7 +63,7 @@ def test_promises_are_kept(case: Any, key: str, known: dict[str, Any]) -> None:
 
 @promises.include(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=6,
+    max_examples=times(3, 25),
     derandomize=True,
     database=None,
     deadline=None,

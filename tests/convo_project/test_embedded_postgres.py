@@ -25,29 +25,6 @@ pytestmark = pytest.mark.timeout(600)  # initdb takes its time on a busy machine
 
 
 @pytest.fixture
-def new_home(tmp_path):
-    """Makes homes, and removes their servers afterwards."""
-    made = []
-
-    def make(name="home"):
-        home = tmp_path / name
-        claim(home)
-        made.append(home)
-        return home
-
-    yield make
-    for home in made:
-        embedded_postgres.remove(home)
-
-
-@pytest.fixture(scope="module")
-def used_home(tmp_path_factory):
-    home = tmp_path_factory.mktemp("used")
-    yield home
-    embedded_postgres.remove(home)
-
-
-@pytest.fixture
 def home(used_home):
     """A home whose server has been made before, perhaps, and does not run."""
     yield used_home
@@ -129,8 +106,8 @@ def test_it_keeps_its_promises_to_the_data(running_home):
 
 
 @pytest.mark.parametrize("name", ["a b", "50%+c,d", "é" * 60])
-def test_its_address_is_understood_whatever_the_folder_is_called(new_home, name):
-    home = new_home(name)
+def test_its_address_is_understood_whatever_the_folder_is_called(made_home, name):
+    home = made_home(name)
     embedded_postgres.start(home)
     assert ask(home, "SELECT current_database()") == ("convo",)
     variables = embedded_postgres.client_environment(home)
@@ -143,7 +120,7 @@ def test_without_a_server_the_address_is_a_sentence(new_home):
 
 
 def test_a_half_made_one_is_made_again(new_home):
-    home = new_home()
+    home = new_home("a b 50%+é")
     place = postgres_place.place_of(home)
     postgres_place.folder(place.base, os.geteuid(), 0o711)
     (place.base / "data.unfinished").mkdir()
@@ -153,12 +130,10 @@ def test_a_half_made_one_is_made_again(new_home):
     assert not (place.base / "data.unfinished").exists()
 
 
-def test_data_whose_passwords_are_lost_are_kept_aside(new_home, caplog):
-    home = new_home()
-    embedded_postgres.start(home)
+def test_data_whose_passwords_are_lost_are_kept_aside(made_home, caplog):
+    home = made_home()
     place = postgres_place.place_of(home)
     version = (place.data / "PG_VERSION").stat().st_ino
-    embedded_postgres.stop(home)
     (place.own / "passwords.json").unlink()
     embedded_postgres.start(home)
     assert ask(home, "SELECT 1") == (1,)
@@ -341,8 +316,8 @@ def test_a_server_out_of_sight_is_not_joined_by_a_second_one(running_home, monke
     assert ask(running_home, "SELECT 1") == (1,)
 
 
-def test_two_homes_side_by_side_have_a_server_each(new_home):
-    one, two = new_home("one"), new_home("two")
+def test_two_homes_side_by_side_have_a_server_each(made_home):
+    one, two = made_home("one"), made_home("two")
     for home in (one, two):
         embedded_postgres.start(home)
         remember(home, home.name)
@@ -351,8 +326,8 @@ def test_two_homes_side_by_side_have_a_server_each(new_home):
     assert remembered(two) == "two"
 
 
-def test_a_moved_home_keeps_its_data_and_a_copied_one_gets_its_own_server(new_home, tmp_path):
-    home, moved, copied = new_home("home"), tmp_path / "moved", new_home("copied")
+def test_a_moved_home_keeps_its_data_and_a_copied_one_gets_its_own_server(made_home, new_home, tmp_path):
+    home, moved, copied = made_home("home"), tmp_path / "moved", new_home("copied")
     embedded_postgres.start(home)
     remember(home, 7)
     embedded_postgres.stop(home)
@@ -406,16 +381,16 @@ def test_it_is_stopped_when_its_user_fails(home):
     assert not embedded_postgres.is_running(home)
 
 
-def test_a_home_deleted_meanwhile_is_no_error(new_home):
-    home = new_home("deleted")
+def test_a_home_deleted_meanwhile_is_no_error(made_home):
+    home = made_home("deleted")
     with embedded_postgres.running(home):
         pid = server_pid(home)
         shutil.rmtree(home)
     assert is_gone(pid)
 
 
-def test_who_comes_after_a_deleted_home_gets_a_server_that_its_last_user_does_not_stop(new_home):
-    home = new_home("deleted")
+def test_who_comes_after_a_deleted_home_gets_a_server_that_its_last_user_does_not_stop(made_home, new_home):
+    home = made_home("deleted")
     with embedded_postgres.running(home):
         pid = server_pid(home)
         shutil.rmtree(home)

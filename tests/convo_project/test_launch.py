@@ -27,16 +27,14 @@ pytestmark = pytest.mark.timeout(600)  # the whole of Convo, on a machine that m
 
 
 class Up:
-    """A running `make up`."""
+    """A running `make up`, whose user has set these variables."""
 
-    variables = {}  # what its user has set
-
-    def __init__(self, home, port):
+    def __init__(self, home, port, **variables):
         self.home, self.port, self.text = home, port, ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "convo_project.launch", "up"],
             cwd=env.PROJECT,
-            env=environment(home, port) | self.variables,
+            env=environment(home, port) | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -269,13 +267,30 @@ def env_of(path):
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
-def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(up, running):
+def test_up_with_a_database_of_ones_own_starts_none_and_ctrl_c_stops_it(up, tmp_path):
+    home = tmp_path.resolve()
+    one = Up(home, free_port(), DATABASE_URL=embedded_postgres.database_url(up.home), WEB_WORKERS="1")
+    try:
+        assert one.send("Hello")["conversation_id"]
+        assert not (home / "postgres").exists()
+        family = processes.supervised(home)
+    finally:
+        assert one.stop(signal.SIGINT) == 0
+    assert one.says("Stopped.")
+    assert [pid for pid in family if not is_gone(pid)] == []
+    assert embedded_postgres.is_running(up.home), "which is not its to stop"
+
+
+def test_down_stops_a_running_one_and_a_second_start_keeps_data_and_keys(up, running):
     home, facts, first = up.home, up.quickstart(), up.send("Remember me")
-    assert up.stop(signal.SIGINT) == 0
+    family = processes.supervised(home)
+    assert launch(home, up.port, "down").returncode == 0
+    assert up.process.wait(60) == 0
     assert up.says("Stopped.")
+    assert [pid for pid in family if not is_gone(pid)] == []
     assert not embedded_postgres.is_running(home)
 
-    again = Up(home, free_port())
+    again = Up(home, free_port(), WEB_WORKERS="1")
     running.append(again)
     assert again.quickstart() == {
         **facts,
@@ -285,33 +300,17 @@ def test_a_second_start_keeps_data_and_keys_and_a_signal_stops_everything(up, ru
     }
     assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
 
-    family = processes.supervised(home)
-    again.process.kill()
-    again.process.wait()
+
+def test_what_a_killed_one_left_is_ended_by_down(up):
+    home, family = up.home, processes.supervised(up.home)
+    up.process.kill()
+    up.process.wait()
     assert len(family) >= 5
     assert processes.wait_for(lambda: all(map(is_gone, family)), 60)
     assert embedded_postgres.is_running(home)
-    done = launch(home, again.port, "down")
-    assert (done.returncode, embedded_postgres.is_running(home)) == (0, False)
-
-
-def test_up_with_a_database_of_ones_own_starts_none(up, tmp_path, monkeypatch):
-    home, url = tmp_path.resolve(), embedded_postgres.database_url(up.home)
-    monkeypatch.setitem(Up.variables, "DATABASE_URL", url)
-    one = Up(home, free_port())
-    try:
-        assert one.send("Hello")["conversation_id"]
-        assert not (home / "postgres").exists()
-    finally:
-        assert one.stop() == 0
-
-
-def test_down_stops_a_running_one(up):
-    family = processes.supervised(up.home)
-    assert launch(up.home, up.port, "down").returncode == 0
-    assert up.process.wait(60) == 0
-    assert [pid for pid in family if not is_gone(pid)] == []
-    assert not embedded_postgres.is_running(up.home)
+    done = launch(home, up.port, "down")
+    assert done.returncode == 0, done.stderr
+    assert not embedded_postgres.is_running(home)
 
 
 def manage(environment, *arguments):

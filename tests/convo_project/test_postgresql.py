@@ -8,12 +8,10 @@ from convo_project import embedded_postgres
 from convo_project.processes import wait_for
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    home = tmp_path_factory.mktemp("home")
-    embedded_postgres.start(home)
-    yield home
-    embedded_postgres.remove(home)
+@pytest.fixture
+def home(used_home):
+    embedded_postgres.start(used_home)
+    return used_home
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from memory.context import (
     build_prompt,
     estimate_tokens,
 )
+from tests.sizes import times
 
 VIEW = ConversationView(
     system_prompt="You are Ada of the parcel service.",
@@ -188,14 +189,14 @@ VIEWS = st.builds(
 
 
 @given(VIEWS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=times(80, 1_500), deadline=None)
 def test_it_never_exceeds_its_budget(view: ConversationView) -> None:
     prompt = build_prompt(view)
     assert tokens_of(prompt) <= budgeted(prompt) <= max(view.budget, MINIMUM_BUDGET)
 
 
 @given(VIEWS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(60, 1_000), deadline=None)
 def test_the_newest_message_of_the_person_is_always_represented(view: ConversationView) -> None:
     prompt = build_prompt(view)
     newest = next((e.content for e in reversed(view.entries) if e.role != "ai" and e.content.strip()), None)
@@ -205,7 +206,7 @@ def test_the_newest_message_of_the_person_is_always_represented(view: Conversati
 
 
 @given(VIEWS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(60, 1_000), deadline=None)
 def test_what_people_wrote_never_reaches_the_system_role(view: ConversationView) -> None:
     """Check that the system message does not depend on anything that comes from people."""
     others = [replace(entry, content="something else", by_staff=entry.by_staff) for entry in view.entries]
@@ -215,7 +216,7 @@ def test_what_people_wrote_never_reaches_the_system_role(view: ConversationView)
 
 
 @given(VIEWS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=times(40, 500), deadline=None)
 def test_each_part_that_is_not_whole_says_why(view: ConversationView) -> None:
     prompt = build_prompt(view)
     everything = "\n".join(message["content"] for message in prompt.messages)

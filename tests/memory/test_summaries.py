@@ -15,6 +15,7 @@ from memory.summaries import EXTRACT, INSTRUCTIONS, LONGEST, NOTHING_SAID, Summa
 from memory.tokens import estimate_tokens
 from tests.fakes.openai import FakeOpenAI
 from tests.memory.sessions import KETTLE, PARCEL, entries
+from tests.sizes import times
 
 
 def asked(model: FakeOpenAI) -> list[dict[str, str]]:
@@ -164,7 +165,7 @@ LONG = st.builds(lambda text, times: text * times, TEXT, st.sampled_from([1, 1, 
 
 
 @given(st.lists(LONG, max_size=12), LONG, LONG, st.lists(LONG, max_size=30))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=times(50, 600), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_extract_is_bounded_and_always_the_same(
     texts: list[str], goal: str, previous: str, open_points: list[str]
 ) -> None:

@@ -27,10 +27,11 @@ from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import closing
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, outcomes, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
-PEOPLE = 40
+PEOPLE = times(20, 100)
 
 
 class Engine:
@@ -185,7 +186,7 @@ def test_simultaneous_claims_take_only_the_oldest_message_of_each_session(own_js
 
 
 def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(own_json, settings):
-    for round_ in range(30):
+    for round_ in range(times(8, 100)):
         own_json("Hello", user_id=f"person {round_}")
         [first] = leases.claim(timezone.now(), 10)
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
@@ -217,7 +218,7 @@ def test_a_turn_whose_lease_ends_as_it_commits_is_committed_once_or_done_again(o
 
 def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json, settings, slow_rows):
     """Each of these changes many rows at once, and each takes them in another order."""
-    for round_ in range(4):
+    for round_ in range(times(2, 20)):
         together(*(partial(own_json, "Hello", user_id=f"person {round_} {n}") for n in range(12)))
         for claim in leases.claim(timezone.now(), 6):
             pipeline.commit(claim, Reply("Hi", "offline"), timezone.now())

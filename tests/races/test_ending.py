@@ -18,10 +18,11 @@ from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
-ROUNDS = 3
+ROUNDS = times(1, 10)
 PEOPLE = [f"51999990{number:03}" for number in range(24)]
 STAFF = Actor("staff", "grace")
 
@@ -34,7 +35,7 @@ def _small_batches(monkeypatch):
 
 def rounds(won):
     """Numbers, until the sweep was faster in some of the rounds and a message in others: until all of `won` are."""
-    for round_ in range(10 * ROUNDS):
+    for round_ in range(30 * ROUNDS):
         if round_ >= ROUNDS and all(won.values()):
             return
         yield round_

@@ -28,10 +28,11 @@ from conversations.services.transitions import closing, steps, takeover
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
-OPERATIONS = 640
+OPERATIONS = times(250, 5_000)
 THREADS = 16
 PEOPLE = [f"5199999000{number}" for number in range(4)]
 STAFF = Actor("staff", "grace")
@@ -179,7 +180,7 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
         everything.messages_are_sent,
         everything.leases_run_out,
     ]
-    results = outcomes(random.choices(verbs, k=200), THREADS)
+    results = outcomes(random.choices(verbs, k=times(100, 1_000)), THREADS)
     assert not [error for error in results if isinstance(error, Exception) and not isinstance(error, DomainError)]
 
     later = timezone.now() + timedelta(hours=1)

@@ -18,8 +18,9 @@ from conversations.services.transitions import closing
 from tests.races.hesitant import the_turn_ends
 from tests.races.invariants import assert_sound
 from tests.races.threads import eventually, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 STAFF = Actor("staff", "grace")
 
@@ -156,7 +157,7 @@ def test_a_reply_whose_lease_was_lost_is_not_said_beside_the_next_one(own_json, 
 
 def test_whatever_comes_as_a_reply_commits_no_message_stays_unseen(own_json):
     """Messages, a send or a close in the very moment of the commit, many times."""
-    for round_ in range(12):
+    for round_ in range(times(4, 50)):
         for person in range(4):
             own_json("one", user_id=f"{round_} {person}")
         turns = leases.claim(timezone.now(), 10)

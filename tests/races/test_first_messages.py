@@ -13,8 +13,11 @@ from conversations.models import Chunk, Contact, Conversation, ConversationEvent
 from conversations.services.inbound import messages
 from tests.races.invariants import assert_sound
 from tests.races.threads import together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+
+ROUNDS = times(10, 100)
 
 
 def test_200_simultaneous_first_messages_open_one_session(says):
@@ -68,7 +71,7 @@ def test_50_simultaneous_deliveries_of_one_message_are_one_chunk(says, known):
 
 def test_deliveries_of_a_first_message_that_take_different_ways_do_not_wait_in_circles(own_json, shop):
     """By one statement, and by the longer way (as after a race that was lost): both make the contact, then the rest."""
-    for round_ in range(40):
+    for round_ in range(ROUNDS):
         said = {"client_id": str(shop.pk), "user_id": f"ann {round_}", "message": "Hello", "message_id": "m1"}
         arrival, _ = arrival_of(json.dumps(said).encode(), "sms", timezone.now())
         together(
@@ -76,7 +79,7 @@ def test_deliveries_of_a_first_message_that_take_different_ways_do_not_wait_in_c
             *[partial(messages.settle, shop, arrival)] * 3,
         )
 
-    assert Conversation.objects.count() == Chunk.objects.filter(role="user").count() == 40
+    assert Conversation.objects.count() == Chunk.objects.filter(role="user").count() == ROUNDS
     assert_sound()
 
 
@@ -91,7 +94,7 @@ def test_redeliveries_among_new_messages_leave_no_gap(says):
 
 def test_a_phone_captured_at_the_same_moment_counts_for_every_session(own_json, shop):
     channels = ["sms", "whatsapp", "orb", "messenger"]
-    for round_ in range(10):
+    for round_ in range(ROUNDS):
         ann = f"ann {round_}"
         own_json("Hello", user_id=ann)  # a guest, known before
         Conversation.objects.filter(contact__user_id=ann).delete()
@@ -101,5 +104,5 @@ def test_a_phone_captured_at_the_same_moment_counts_for_every_session(own_json, 
         )
 
     assert not Contact.objects.filter(is_guest=True).exists()
-    assert Conversation.objects.count() == 50
+    assert Conversation.objects.count() == 5 * ROUNDS
     assert_sound()

@@ -22,11 +22,13 @@ from tests.factories import SandboxFactory
 from tests.races.doors import front_door
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 STAFF = Actor("staff", "grace")
-ROUNDS = 6
+ROUNDS = times(2, 20)
+PAIRS = times(3, 30)
 PHONE = "+51999000077"
 
 
@@ -125,7 +127,7 @@ def test_those_who_have_no_session_open_while_they_become_one(shop, says, psid):
 
 @pytest.mark.parametrize("known", [False, True], ids=["who are new", "who are known"])
 def test_two_who_name_one_phone_at_the_same_instant_are_noted(own_json, known):
-    for round_ in range(8):
+    for round_ in range(PAIRS):
         names = [f"ann {round_}", f"bea {round_}"]
         if known:
             for name in names:
@@ -133,8 +135,8 @@ def test_two_who_name_one_phone_at_the_same_instant_are_noted(own_json, known):
         together(*(partial(own_json, "It's me", user_id=name, phone=f"+519999{round_:05}") for name in names))
 
     noted = ContactMatch.objects.count()
-    assert noted == 8 or not known
+    assert noted == PAIRS or not known
     sweep.sweep(timezone.now())
-    assert ContactMatch.objects.count() == 8
+    assert ContactMatch.objects.count() == PAIRS
     sweep.sweep(timezone.now())
     assert set(ContactMatch.objects.values_list("evidence", flat=True)) == {"same_phone"}

@@ -16,11 +16,12 @@ from tests.races.hesitant import the_turn_ends
 from tests.races.interleavings import AT_ONCE, Sender, reply, rounds, sent_by_turns
 from tests.races.invariants import assert_sound
 from tests.races.threads import eventually
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 STAFF = Actor("staff", "grace")
-INTERLEAVINGS = 200
+INTERLEAVINGS = times(100, 1_000)
 
 
 def test_a_reply_that_was_being_written_is_not_said(own_json, engine):

@@ -17,10 +17,11 @@ from conversations.services.jobs import sweep
 from conversations.services.staff_actions import seed_helpers
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
-ROUNDS = 3
+ROUNDS = times(1, 10)
 GUESTS = [f"5199990{number:04}" for number in range(24)]
 DAY_OLD = timedelta(hours=25)
 

@@ -24,8 +24,9 @@ from conversations.services.transitions import closing
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes, shuffled, together
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 ORDERS = list(permutations(["sent", "delivered", "read"]))
 REFUSED = SendError("The provider could not be reached.", code="connect", retryable=True)
@@ -103,7 +104,7 @@ def test_a_message_never_goes_backwards(being_sent, arrives, order, names_ours):
 
 @pytest.mark.parametrize("names_ours", [True, False], ids=["with our id", "with the provider's id alone"])
 def test_receipts_that_come_at_the_same_moment_as_our_own_commit_all_count(being_sent, arrives, names_ours):
-    for round_ in range(24):
+    for round_ in range(times(len(ORDERS), 100)):
         message, held = being_sent()
         together(
             *shuffled(
@@ -140,7 +141,7 @@ def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_c
 
 
 def test_a_failure_that_the_provider_reports_while_we_commit_is_kept(being_sent, arrives):
-    for _ in range(12):
+    for _ in range(times(4, 50)):
         message, held = being_sent()
         together(
             *shuffled(
@@ -154,7 +155,7 @@ def test_a_failure_that_the_provider_reports_while_we_commit_is_kept(being_sent,
 
 
 def test_a_late_failure_while_its_session_is_deleted_is_no_deadlock(being_sent, arrives):
-    for _ in range(12):
+    for _ in range(times(4, 50)):
         message, held = being_sent()
         taken(message, held)
         long_ago = timezone.now() - timedelta(hours=25)
@@ -171,7 +172,7 @@ def test_a_late_failure_while_its_session_is_deleted_is_no_deadlock(being_sent, 
 
 
 def test_a_send_that_was_refused_as_its_session_was_closed_is_not_tried_again(being_sent):
-    for _ in range(12):
+    for _ in range(times(4, 50)):
         message, held = being_sent()
         together(
             *shuffled(

@@ -17,15 +17,16 @@ from conversations.services.staff_actions import send
 from conversations.services.transitions import closing, takeover
 from tests.races.interleavings import Sender, rounds
 from tests.races.invariants import assert_sound
+from tests.sizes import times
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 STAFF = Actor("staff", "grace")
-INTERLEAVINGS = 500
+INTERLEAVINGS = times(100, 2_000)
 
 
 def test_after_a_takeover_nothing_of_the_assistants_is_said_or_leaves(own_json):
-    """500 sessions, each with a reply being written, a takeover, and what else may happen, in any order."""
+    """Many sessions, each with a reply being written, a takeover, and what else may happen, in any order."""
     sender, over = Sender(), {}
 
     def take(pk, _person):

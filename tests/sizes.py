@@ -1,0 +1,12 @@
+"""How often the tests that try random things try them: seldom in `make test`, often in `make test-long`."""
+
+from __future__ import annotations
+
+import os
+
+LONG = bool(os.environ.get("LONG_TESTS"))
+
+
+def times(few: int, many: int) -> int:
+    """Return `many` in `make test-long`, where the tests marked `long` and those of Hypothesis run, else `few`."""
+    return many if LONG else few
