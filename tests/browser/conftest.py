@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+# The copilot's members, its model and what writes its replies: the same as in the tests without a browser.
+from tests.copilot.conftest import model, no_thread_is_left, roofers, writer  # noqa: F401
+
 # Playwright's loop makes Django believe that it is called from async code; it is not.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 

@@ -19,20 +19,19 @@ from conversations.services.core.ledger import Actor
 from conversations.services.staff_actions import send
 from conversations.services.transitions import takeover
 from tests.browser.panel import LONG, opened, replies, say, sound, watched
-from tests.copilot.conftest import _no_thread_is_left, model, roofers, writer  # noqa: F401 - fixtures
 from tests.copilot.reading import user
 from tests.fakes.openai import FakeOpenAI
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("writer", "_no_thread_is_left"),
+    pytest.mark.usefixtures("writer", "no_thread_is_left"),
 ]
 SHOTS = os.environ.get("SCREENSHOTS")  # a folder to keep pictures in
 
 
 @pytest.fixture
-def people(browser: Browser, live_server: Any, roofers: Any) -> Iterator[Callable[..., Page]]:  # noqa: F811
+def people(browser: Browser, live_server: Any, roofers: Any) -> Iterator[Callable[..., Page]]:
     """Somebody's window on the copilot's page, signed in."""
     contexts: dict[str, BrowserContext] = {}
 
@@ -70,7 +69,7 @@ def shot(page: Page, name: str) -> None:
         page.screenshot(path=Path(SHOTS) / f"{name}.png")
 
 
-def test_a_reply_is_seen_word_by_word_and_is_there_after_a_reload(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_a_reply_is_seen_word_by_word_and_is_there_after_a_reload(people: Any, model: FakeOpenAI) -> None:
     last_word = threading.Event()
     model.then("reply", text=LONG, every=0.03, hold=last_word)
     page = opened(people())
@@ -89,7 +88,7 @@ def test_a_reply_is_seen_word_by_word_and_is_there_after_a_reload(people: Any, m
     sound(page)
 
 
-def test_a_page_that_is_killed_finds_the_whole_reply(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_a_page_that_is_killed_finds_the_whole_reply(people: Any, model: FakeOpenAI) -> None:
     last_word = threading.Event()
     model.then("reply", text=LONG, hold=last_word)
     page = opened(people())
@@ -105,7 +104,7 @@ def test_a_page_that_is_killed_finds_the_whole_reply(people: Any, model: FakeOpe
 
 def test_a_connection_that_breaks_is_mended_by_itself(
     people: Any,
-    model: FakeOpenAI,  # noqa: F811
+    model: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("conversations.api.copilot.LONGEST_SECONDS", 0.3)
@@ -124,7 +123,7 @@ def test_a_connection_that_breaks_is_mended_by_itself(
     sound(page)
 
 
-def test_a_reply_that_is_long_in_coming_is_spoken_of(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_a_reply_that_is_long_in_coming_is_spoken_of(people: Any, model: FakeOpenAI) -> None:
     hold = threading.Event()
     model.then("reply", text="Here.", hold=hold)
     page = opened(people())
@@ -141,7 +140,7 @@ def test_a_reply_that_is_long_in_coming_is_spoken_of(people: Any, model: FakeOpe
     sound(page)
 
 
-def test_two_windows_and_two_people(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_two_windows_and_two_people(people: Any, model: FakeOpenAI) -> None:
     last_word = threading.Event()
     model.then("reply", text=LONG, hold=last_word)
     ann, bob = opened(people("ann")), opened(people("bob"))
@@ -159,7 +158,7 @@ def test_two_windows_and_two_people(people: Any, model: FakeOpenAI) -> None:  # 
     sound(bob)
 
 
-def test_stop_keeps_what_was_said_and_a_cut_is_tried_again(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_stop_keeps_what_was_said_and_a_cut_is_tried_again(people: Any, model: FakeOpenAI) -> None:
     model.then("endless", text="la ", every=0.01)
     page = opened(people())
     say(page, "Sing")
@@ -192,7 +191,7 @@ print("hello")
 """
 
 
-def test_markdown_is_shown_and_nothing_in_it_runs(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_markdown_is_shown_and_nothing_in_it_runs(people: Any, model: FakeOpenAI) -> None:
     model.then("reply", text=EVIL, every=0.005)
     page = opened(people())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -213,7 +212,7 @@ def test_markdown_is_shown_and_nothing_in_it_runs(people: Any, model: FakeOpenAI
     sound(page)
 
 
-def test_sessions_are_found_renamed_and_deleted_and_a_role_begins_a_new_one(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_sessions_are_found_renamed_and_deleted_and_a_role_begins_a_new_one(people: Any, model: FakeOpenAI) -> None:
     page = opened(people())
     say(page, "My first question")
     expect(replies(page)).to_contain_text("You said: My first question")
@@ -252,7 +251,7 @@ window.SpeechRecognition = class {
 """
 
 
-def test_one_can_speak_where_the_browser_listens(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_one_can_speak_where_the_browser_listens(people: Any, model: FakeOpenAI) -> None:
     page = people()
     expect(page.get_by_role("button", name="Open the assistant")).to_be_visible()
     page.add_init_script(FAKE_SPEECH)
@@ -274,7 +273,7 @@ def test_one_can_speak_where_the_browser_listens(people: Any, model: FakeOpenAI)
     sound(page)
 
 
-def test_the_keyboard_is_enough(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_the_keyboard_is_enough(people: Any, model: FakeOpenAI) -> None:
     page = people()
     expect(page.get_by_role("button", name="Open the assistant")).to_be_visible()
     page.get_by_role("button", name="Sign out").focus()
@@ -300,7 +299,7 @@ def test_the_keyboard_is_enough(people: Any, model: FakeOpenAI) -> None:  # noqa
     sound(page)
 
 
-def test_limits_are_told_in_friendly_words(people: Any, model: FakeOpenAI, settings: Any) -> None:  # noqa: F811
+def test_limits_are_told_in_friendly_words(people: Any, model: FakeOpenAI, settings: Any) -> None:
     settings.COPILOT_MESSAGES_PER_MINUTE = 1
     page = opened(people())
     say(page, "Hello")
@@ -328,7 +327,7 @@ STEPS = """# Steps
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)], ids=["desktop", "phone"])
-def test_nothing_is_in_the_way_of_anybody(people: Any, model: FakeOpenAI, scheme: str, size: Any) -> None:  # noqa: F811
+def test_nothing_is_in_the_way_of_anybody(people: Any, model: FakeOpenAI, scheme: str, size: Any) -> None:
     width, height = size
     model.then(
         "reply", text="# Steps\n\n1. Measure\n2. Cut\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> Mind the edge.\n\n`code`"
@@ -355,7 +354,7 @@ def test_nothing_is_in_the_way_of_anybody(people: Any, model: FakeOpenAI, scheme
     accessible(page)
 
 
-def test_the_login_page_is_for_everybody(browser: Browser, live_server: Any, roofers: Any) -> None:  # noqa: F811
+def test_the_login_page_is_for_everybody(browser: Browser, live_server: Any, roofers: Any) -> None:
     context = browser.new_context(base_url=live_server.url)
     page = watched(context.new_page(), live_server.url)
     page.goto("/copilot/app")
@@ -369,7 +368,7 @@ def test_the_login_page_is_for_everybody(browser: Browser, live_server: Any, roo
     context.close()
 
 
-def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, model: FakeOpenAI) -> None:  # noqa: F811
+def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, model: FakeOpenAI) -> None:
     page = people()
     page.clock.install()
     page.reload()

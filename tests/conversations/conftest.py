@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import Client as HttpClient
 from django.utils import timezone
 
-from conversations.models import Client, Contact, Conversation
+from conversations.models import ChannelAccount, Client, Contact, Conversation
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.staff_actions import seed_helpers
-from conversations.services.tenants import api_keys
+from conversations.services.tenants import api_keys, setup
 from conversations.services.transitions import closing
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in
+from tests.conversations.meta_doors import account_at
+from tests.fakes.meta import FakeMeta
+from tests.fakes.orb import FakeGateway
 from tests.routes import WebServer
 
 PHONE = "+51999999999"
@@ -88,3 +92,37 @@ def viewer(shop: Client) -> HttpClient:
 def manager(shop: Client) -> HttpClient:
     """A browser of a manager, Mona."""
     return sign_in("mona", shop, "manager")
+
+
+@pytest.fixture
+def meta() -> Iterator[FakeMeta]:
+    """Meta, where WhatsApp's messages come from and go to."""
+    with FakeMeta() as fake:
+        yield fake
+
+
+@pytest.fixture
+def account(meta: FakeMeta, shop: Client) -> ChannelAccount:
+    """The shop's account at Meta for WhatsApp."""
+    return account_at(meta, shop)
+
+
+@pytest.fixture
+def gateway(settings: Any) -> Iterator[FakeGateway]:
+    """The gateway of the shop's orbs, on this machine."""
+    settings.ORB_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+    with FakeGateway() as fake:
+        yield fake
+
+
+@pytest.fixture
+def orb_account(gateway: FakeGateway, shop: Client) -> ChannelAccount:
+    """The shop's account at that gateway."""
+    return setup.create_channel_account(
+        shop,
+        channel="orb",
+        provider="orb",
+        address=gateway.name,
+        credentials={"secret": gateway.secret},
+        base_url=gateway.url,
+    )

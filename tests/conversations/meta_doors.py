@@ -46,3 +46,11 @@ def post(webhook: SignedWebhook, channel: str) -> tuple[int, Any]:
     )
     envelope = json.loads(answer.content)
     return answer.status_code, envelope.get("data", envelope)
+
+
+def post_whatsapp(webhook: Webhook, path: str = "/webhooks/whatsapp/inbound") -> tuple[int, Any]:
+    """Post a webhook of Meta's for WhatsApp. Returns the status and the whole envelope."""
+    answer = HttpClient(raise_request_exception=False).post(
+        path, data=webhook.body, content_type="application/json", headers=dict(webhook.headers)
+    )
+    return answer.status_code, json.loads(answer.content)

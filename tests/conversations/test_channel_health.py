@@ -15,14 +15,14 @@ from conversations.services.jobs import overdue, sweep
 from conversations.services.tenants import setup
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
-from tests.conversations.test_orb_webhook import account, gateway, hears, post  # noqa: F401 - fixtures
+from tests.conversations.orb_door import post
 from tests.fakes.orb import FakeGateway
 from tests.fakes.server import Fault
 
 pytestmark = pytest.mark.django_db
 
 
-def say(gateway, device, words="Hello"):  # noqa: F811
+def say(gateway, device, words="Hello"):
     """The device is owed an answer, which is queued."""
     assert post(gateway, orb.said(gateway.name, device, words))[0] == 200
     reply_to_all()
@@ -39,7 +39,7 @@ def over():
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------
-def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway, account, shop):  # noqa: F811
+def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway, orb_account, shop):
     for device in ("a", "b", "c"):
         say(gateway, device)
     token, ids = delivery.claim(timezone.now(), 10)
@@ -53,8 +53,8 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
     assert send_all() == 0
     assert overdue.look().late == ""
-    account.refresh_from_db()
-    assert account.health == "broken"
+    orb_account.refresh_from_db()
+    assert orb_account.health == "broken"
     session = Conversation.objects.get(chunks__messages=ids[0])
     assert session.events.filter(kind="account_broken", cause="http_401").count() == 1
 
@@ -71,25 +71,25 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert states() == ["sent"] * 3
 
 
-def test_one_try_is_enough_to_see_that_it_is_still_refused(gateway, account, shop):  # noqa: F811
+def test_one_try_is_enough_to_see_that_it_is_still_refused(gateway, orb_account, shop):
     say(gateway, "a")
     gateway.fail_next(Fault(status=401), times=2)
     send_all()
-    page = reverse("admin:conversations_channelaccount_change", args=[account.pk]).replace("/change/", "/resume/")
+    page = reverse("admin:conversations_channelaccount_change", args=[orb_account.pk]).replace("/change/", "/resume/")
     assert sign_in("agnes", shop, "agent").post(page).status_code == 403
-    assert ChannelAccount.objects.get(pk=account.pk).health == "broken"
+    assert ChannelAccount.objects.get(pk=orb_account.pk).health == "broken"
     sign_in("mona", shop, "manager").post(page)
-    assert ChannelAccount.objects.get(pk=account.pk).health == "ok"
+    assert ChannelAccount.objects.get(pk=orb_account.pk).health == "ok"
     assert send_all() == 1
-    assert ChannelAccount.objects.get(pk=account.pk).health == "broken"
+    assert ChannelAccount.objects.get(pk=orb_account.pk).health == "broken"
 
 
-def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, account):  # noqa: F811
+def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, orb_account):
     say(gateway, "a")
     token, [message_id] = delivery.claim(timezone.now(), 10)
     sending = delivery.begin(message_id, token, timezone.now())
     setup.create_channel_account(
-        account.client,
+        orb_account.client,
         channel="orb",
         provider="orb",
         address=gateway.name,
@@ -98,12 +98,12 @@ def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, acc
     from channels_out.errors import SendError
 
     delivery.failed(sending, SendError("Refused.", code="http_401", account_broken=True), timezone.now())
-    account.refresh_from_db()
-    assert (account.health, states()) == ("ok", ["queued"])
+    orb_account.refresh_from_db()
+    assert (orb_account.health, states()) == ("ok", ["queued"])
 
 
 # --- throttled -------------------------------------------------------------------------------------------------------
-def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(gateway, account, shop):  # noqa: F811
+def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(gateway, orb_account, shop):
     with FakeGateway("cellar") as other:
         setup.create_channel_account(
             shop,
@@ -123,7 +123,7 @@ def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(g
         assert len(other.said) == 1
     assert states() == ["queued", "queued", "sent"]
     pause = SendPause.objects.get()
-    assert (pause.channel_account, pause.to_address) == (account, "")
+    assert (pause.channel_account, pause.to_address) == (orb_account, "")
     assert timedelta(seconds=120) <= pause.until - before < timedelta(seconds=140)
     first.refresh_from_db()
     assert (first.attempts, first.code) == (0, "http_429")
@@ -133,7 +133,7 @@ def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(g
     assert states() == ["sent"] * 3
 
 
-def test_a_throttled_pair_holds_up_nobody_else_of_the_account(gateway, account):  # noqa: F811
+def test_a_throttled_pair_holds_up_nobody_else_of_the_account(gateway, orb_account):
     say(gateway, "a")
     gateway.fail_next(Fault(status=429, content={"code": "device_throttled"}, headers={"Retry-After": "120"}))
     send_all()
@@ -152,7 +152,7 @@ def test_a_throttled_pair_holds_up_nobody_else_of_the_account(gateway, account):
     assert send_all() == 1
 
 
-def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once(gateway, account):  # noqa: F811
+def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once(gateway, orb_account):
     for device in ("a", "b", "c"):
         say(gateway, device)
     waits = []

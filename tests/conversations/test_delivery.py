@@ -14,14 +14,14 @@ from conversations.services.delivery import receipts
 from conversations.services.delivery import sending as delivery
 from tests import factories
 from tests.conftest import send_all
-from tests.conversations.test_whatsapp_webhook import account, meta  # noqa: F401 - fixtures
+from tests.conversations.meta_doors import account_at, post_whatsapp
 from tests.fakes.server import Fault
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def session(door, account):  # noqa: F811
+def session(door, account):
     """An open WhatsApp session at the fake; what was owed is settled."""
     answer = door.says("Hello", channel="whatsapp", user_id="ann", phone="+51999999999")
     Conversation.objects.update(channel_account=account, reply_owed=False)
@@ -42,7 +42,7 @@ def states():
     return list(Message.objects.order_by("chunk_id", "part").values_list("status", flat=True))
 
 
-def test_a_long_text_goes_in_parts_in_order(door, session, meta):  # noqa: F811
+def test_a_long_text_goes_in_parts_in_order(door, session, meta):
     text = "A sentence of some length. " * 400
     parts = say(door, session, text)["messages"]
     assert len(parts) == 3
@@ -54,7 +54,7 @@ def test_a_long_text_goes_in_parts_in_order(door, session, meta):  # noqa: F811
     assert states() == ["sent"] * 3
 
 
-def test_a_throttled_part_waits_as_long_as_asked_and_the_rest_waits_for_it(door, session, meta):  # noqa: F811
+def test_a_throttled_part_waits_as_long_as_asked_and_the_rest_waits_for_it(door, session, meta):
     say(door, session, "x" * 5000)
     meta.throttle_next(retry_after=90)
     before = timezone.now()
@@ -73,7 +73,7 @@ def test_a_throttled_part_waits_as_long_as_asked_and_the_rest_waits_for_it(door,
     assert first.attempts == 0, "throttling says nothing of the message"
 
 
-def test_tries_are_bounded_and_the_parts_after_a_failed_one_are_not_sent(door, session, meta, settings):  # noqa: F811
+def test_tries_are_bounded_and_the_parts_after_a_failed_one_are_not_sent(door, session, meta, settings):
     settings.SEND_ATTEMPTS = 3
     say(door, session, "x" * 5000)
     say(door, session, "after it")
@@ -88,7 +88,7 @@ def test_tries_are_bounded_and_the_parts_after_a_failed_one_are_not_sent(door, s
     assert failed.reason
 
 
-def test_a_permanent_error_is_not_tried_again(door, session, meta):  # noqa: F811
+def test_a_permanent_error_is_not_tried_again(door, session, meta):
     say(door, session, "Hello")
     meta.error_next(131026)
     assert send_all() == 1
@@ -96,7 +96,7 @@ def test_a_permanent_error_is_not_tried_again(door, session, meta):  # noqa: F81
     assert Message.objects.get().code == "131026"
 
 
-def test_a_lost_answer_is_unclear_not_repeated_and_settled_by_its_receipt(door, session, meta):  # noqa: F811
+def test_a_lost_answer_is_unclear_not_repeated_and_settled_by_its_receipt(door, session, meta):
     say(door, session, "Hello")
     say(door, session, "And more")
     meta.fail_next(Fault(cut="after"))
@@ -104,15 +104,13 @@ def test_a_lost_answer_is_unclear_not_repeated_and_settled_by_its_receipt(door, 
     assert states() == ["unknown", "queued"]
     assert len(meta.sent) == 1
 
-    from tests.conversations.test_whatsapp_webhook import post
-
-    post(meta.status_webhook(meta.sent[0], "delivered"))
+    post_whatsapp(meta.status_webhook(meta.sent[0], "delivered"))
     send_all()
     assert states() == ["delivered", "sent"]
     assert [sent.text for sent in meta.sent] == ["Hello", "And more"], "nothing went twice"
 
 
-def test_an_unclear_message_holds_the_rest_back_for_a_minute_at_most(door, session, meta):  # noqa: F811
+def test_an_unclear_message_holds_the_rest_back_for_a_minute_at_most(door, session, meta):
     say(door, session, "Hello")
     say(door, session, "And more")
     meta.fail_next(Fault(cut="after"))
@@ -122,7 +120,7 @@ def test_an_unclear_message_holds_the_rest_back_for_a_minute_at_most(door, sessi
     assert states() == ["unknown", "sent"]
 
 
-def test_a_refused_connection_never_left_and_is_tried_again(door, session, meta):  # noqa: F811
+def test_a_refused_connection_never_left_and_is_tried_again(door, session, meta):
     ChannelAccount.objects.filter(provider="whatsapp").update(base_url="http://127.0.0.1:9")
     say(door, session, "Hello")
     send_all()
@@ -130,9 +128,7 @@ def test_a_refused_connection_never_left_and_is_tried_again(door, session, meta)
     assert (message.status, message.code) == ("queued", "connect")
 
 
-def test_refused_credentials_stop_the_account_and_new_ones_resume_it(door, session, meta, account):  # noqa: F811
-    from tests.conversations.test_whatsapp_webhook import account_at
-
+def test_refused_credentials_stop_the_account_and_new_ones_resume_it(door, session, meta, account):
     say(door, session, "Hello")
     say(door, session, "And more")
     meta.error_next(190, status=401)
@@ -146,7 +142,7 @@ def test_refused_credentials_stop_the_account_and_new_ones_resume_it(door, sessi
     assert states() == ["sent", "sent"]
 
 
-def test_a_claimed_message_of_a_dead_dispatcher_is_claimed_again(door, session, meta):  # noqa: F811
+def test_a_claimed_message_of_a_dead_dispatcher_is_claimed_again(door, session, meta):
     say(door, session, "Hello")
     delivery.claim(timezone.now(), 10)
     assert delivery.claim(timezone.now(), 10)[1] == []
@@ -155,7 +151,7 @@ def test_a_claimed_message_of_a_dead_dispatcher_is_claimed_again(door, session, 
     assert states() == ["sent"]
 
 
-def test_a_message_that_was_being_sent_when_its_dispatcher_died_is_unclear(door, session, meta):  # noqa: F811
+def test_a_message_that_was_being_sent_when_its_dispatcher_died_is_unclear(door, session, meta):
     say(door, session, "Hello")
     token, [message_id] = delivery.claim(timezone.now(), 10)
     sending = delivery.begin(message_id, token, timezone.now())
@@ -177,36 +173,32 @@ def test_a_sandbox_takes_our_id_as_idempotency_key_and_is_tried_again(door):
     assert states() == ["delivered"]
 
 
-def test_a_receipt_that_is_faster_than_our_commit_counts(door, session, meta, account):  # noqa: F811
+def test_a_receipt_that_is_faster_than_our_commit_counts(door, session, meta, account):
     say(door, session, "Hello")
     token, [message_id] = delivery.claim(timezone.now(), 10)
     sending = delivery.begin(message_id, token, timezone.now())
     result = sending.send()
-    from tests.conversations.test_whatsapp_webhook import post
-
     webhook = meta.status_webhook(meta.sent[0], "read")
-    post(webhook)
+    post_whatsapp(webhook)
     assert states() == ["read"], "found by the id that we gave along"
     delivery.succeeded(sending, result, timezone.now())
     assert states() == ["read"]
 
 
-def test_an_early_receipt_without_our_id_is_kept_and_applied(door, session, meta, account):  # noqa: F811
+def test_an_early_receipt_without_our_id_is_kept_and_applied(door, session, meta, account):
     say(door, session, "Hello")
     token, [message_id] = delivery.claim(timezone.now(), 10)
     sending = delivery.begin(message_id, token, timezone.now())
     result = sending.send()
-    from tests.conversations.test_whatsapp_webhook import post
-
     meta.sent[0] = type(meta.sent[0])(**{**vars(meta.sent[0]), "our_message_id": ""})
-    post(meta.status_webhook(meta.sent[0], "delivered"))
+    post_whatsapp(meta.status_webhook(meta.sent[0], "delivered"))
     assert InboundEvent.objects.get().reason == "receipt_unmatched"
     delivery.succeeded(sending, result, timezone.now())
     assert states() == ["delivered"]
     assert not InboundEvent.objects.exists()
 
 
-def test_a_close_cancels_what_has_not_left(door, session, meta):  # noqa: F811
+def test_a_close_cancels_what_has_not_left(door, session, meta):
     say(door, session, "Hello")
     door.call("POST", f"/conversations/{session}/close", {"reason": "done"})
     assert send_all() == 0
@@ -214,7 +206,7 @@ def test_a_close_cancels_what_has_not_left(door, session, meta):  # noqa: F811
     assert (message.status, message.code) == ("cancelled", "closed")
 
 
-def test_a_failure_does_not_undo_a_delivery(door, session, meta, account):  # noqa: F811
+def test_a_failure_does_not_undo_a_delivery(door, session, meta, account):
     say(door, session, "Hello")
     send_all()
     wamid = meta.sent[0].wamid

@@ -20,7 +20,7 @@ from conversations.tasks import clean_up
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
-from tests.conversations.test_whatsapp_webhook import account, account_at, meta, post  # noqa: F401 - fixtures
+from tests.conversations.meta_doors import account_at, post_whatsapp
 from tests.fakes.meta import FakeMeta
 
 pytestmark = pytest.mark.django_db
@@ -49,9 +49,9 @@ def broken(monkeypatch) -> Any:
 
 
 # --- a fault of ours -------------------------------------------------------------------------------------------------
-def test_what_we_failed_to_process_is_answered_200_and_settled_by_a_later_sweep(meta, account, broken):  # noqa: F811
+def test_what_we_failed_to_process_is_answered_200_and_settled_by_a_later_sweep(meta, account, broken):
     messages = [text("w0", "one"), text("w1", "poison"), text("w2", "two"), text("w3", "poison", "51999999992")]
-    status, envelope = post(meta.webhook(messages=messages))
+    status, envelope = post_whatsapp(meta.webhook(messages=messages))
     assert (status, envelope["data"]) == (200, {"messages": 2, "receipts": 0, "recorded": 2})
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.kind, kept.retry_at is not None) == ("processing_failed", "several", True)
@@ -72,8 +72,8 @@ def test_what_we_failed_to_process_is_answered_200_and_settled_by_a_later_sweep(
     assert sweep.sweep(now + timedelta(days=1)).replayed == 0
 
 
-def test_the_sweep_gives_up_in_the_end_and_staff_still_may_replay(meta, account, broken):  # noqa: F811
-    post(meta.webhook(messages=[text("w1", "poison")]))
+def test_the_sweep_gives_up_in_the_end_and_staff_still_may_replay(meta, account, broken):
+    post_whatsapp(meta.webhook(messages=[text("w1", "poison")]))
     now = timezone.now()
     for day in range(20):
         replay.retry_failed(now + timedelta(days=day))
@@ -84,11 +84,11 @@ def test_the_sweep_gives_up_in_the_end_and_staff_still_may_replay(meta, account,
     assert user_chunks() == ["poison"]
 
 
-def test_a_payload_that_crashes_the_adapter_is_kept_whole(meta, account, monkeypatch):  # noqa: F811
+def test_a_payload_that_crashes_the_adapter_is_kept_whole(meta, account, monkeypatch):
     reaction = {"from": "51999999991", "id": "w3", "timestamp": "1", "type": "reaction", "reaction": {"emoji": "👍"}}
     with monkeypatch.context() as patched:
         patched.setattr(WhatsAppAdapter, "parse", lambda *_: 1 / 0)
-        status, envelope = post(meta.webhook(messages=[text("w1", "one"), reaction]))
+        status, envelope = post_whatsapp(meta.webhook(messages=[text("w1", "one"), reaction]))
         assert (status, envelope["data"]["recorded"]) == (200, 1)
         kept = InboundEvent.objects.get()
         assert (kept.reason, kept.kind, kept.channel_account) == ("processing_failed", "webhook", account)
@@ -99,12 +99,12 @@ def test_a_payload_that_crashes_the_adapter_is_kept_whole(meta, account, monkeyp
     assert list(InboundEvent.objects.order_by("id").values_list("kind", flat=True)) == ["webhook", "reaction"]
 
 
-def test_a_crash_before_we_know_whose_it_is_asks_for_a_signature_first(meta, account, monkeypatch):  # noqa: F811
+def test_a_crash_before_we_know_whose_it_is_asks_for_a_signature_first(meta, account, monkeypatch):
     monkeypatch.setattr(WhatsAppAdapter, "addresses", lambda *_: 1 / 0)
     with FakeMeta(app_secret="other") as forger:
-        assert post(forger.text_webhook("Hello"))[0] == 403
+        assert post_whatsapp(forger.text_webhook("Hello"))[0] == 403
     assert not InboundEvent.objects.exists()
-    assert post(meta.text_webhook("Hello"))[0] == 200
+    assert post_whatsapp(meta.text_webhook("Hello"))[0] == 200
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.client) == ("processing_failed", None)
     assert replay.replay(kept.pk, timezone.now()).settled, "addresses are not asked for then"
@@ -112,7 +112,7 @@ def test_a_crash_before_we_know_whose_it_is_asks_for_a_signature_first(meta, acc
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"entry": {}}', b"null", b'{"object": "page", "entry": []}'])
-def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account, body):  # noqa: F811
+def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account, body):
     webhook = meta.signed(None)
     import hashlib
     import hmac
@@ -121,9 +121,9 @@ def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account
     signed = type(webhook)(body, {"X-Hub-Signature-256": f"sha256={digest}"})
     forged = type(webhook)(body, {"X-Hub-Signature-256": f"sha256={'0' * 64}"})
 
-    assert post(forged)[0] == 400
+    assert post_whatsapp(forged)[0] == 400
     assert not InboundEvent.objects.exists()
-    assert post(signed)[0] == 200
+    assert post_whatsapp(signed)[0] == 200
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.kind) == ("malformed", "webhook")
     result = replay.replay(kept.pk, timezone.now())
@@ -131,9 +131,11 @@ def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account
 
 
 # --- unknown accounts ------------------------------------------------------------------------------------------------
-def test_what_is_for_an_account_that_we_learn_of_later_is_replayed_into_it(meta, account):  # noqa: F811
+def test_what_is_for_an_account_that_we_learn_of_later_is_replayed_into_it(meta, account):
     with FakeMeta(phone_number_id="999") as stray:
-        post(stray.webhook(messages=[text("w1", "one"), text("w2", "two")], statuses=[{"id": "x", "status": "read"}]))
+        post_whatsapp(
+            stray.webhook(messages=[text("w1", "one"), text("w2", "two")], statuses=[{"id": "x", "status": "read"}])
+        )
         kept = InboundEvent.objects.get()
         assert (kept.reason, kept.address, kept.client, kept.retry_at) == ("unknown_account", "999", None, None)
         assert replay.replay(kept.pk, timezone.now()).sentence == "There is still no active account that it is for."
@@ -146,7 +148,7 @@ def test_what_is_for_an_account_that_we_learn_of_later_is_replayed_into_it(meta,
     assert (again.settled, again.sentence) == (True, "It was replayed before: nothing was left to do.")
 
 
-def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, account, broken):  # noqa: F811
+def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, account, broken):
     """Two tenants of one app in one post, and we fail both: each has its own part."""
     setup.create_channel_account(
         factories.ClientFactory(),
@@ -159,7 +161,7 @@ def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, accoun
         {"field": "messages", "value": {"metadata": {"phone_number_id": number}, "messages": [text(number, "poison")]}}
         for number in (meta.phone_number_id, "222")
     ]
-    post(meta.signed({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}))
+    post_whatsapp(meta.signed({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}))
 
     first, second = InboundEvent.objects.order_by("id")
     assert {first.client, second.client} == {account.client, Client.objects.exclude(pk=account.client.pk).get()}
@@ -172,13 +174,13 @@ def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, accoun
 
 
 # --- receipts --------------------------------------------------------------------------------------------------------
-def test_a_receipt_of_nothing_we_know_is_kept_and_can_be_replayed(meta, account):  # noqa: F811
-    post(meta.text_webhook("Hello"))
+def test_a_receipt_of_nothing_we_know_is_kept_and_can_be_replayed(meta, account):
+    post_whatsapp(meta.text_webhook("Hello"))
     reply_to_all()
     send_all()
     [sent] = meta.sent
     Message.objects.update(provider_message_id="lost")
-    post(meta.webhook(statuses=[{"id": sent.wamid, "status": "delivered", "timestamp": "1454119029"}]))
+    post_whatsapp(meta.webhook(statuses=[{"id": sent.wamid, "status": "delivered", "timestamp": "1454119029"}]))
     kept = InboundEvent.objects.get()
     assert kept.reason == "receipt_unmatched"
     assert not replay.replay(kept.pk, timezone.now()).settled
@@ -188,31 +190,31 @@ def test_a_receipt_of_nothing_we_know_is_kept_and_can_be_replayed(meta, account)
 
 
 # --- signatures ------------------------------------------------------------------------------------------------------
-def test_bad_signatures_are_counted_by_account_and_day_and_nothing_of_them_is_kept(meta, account):  # noqa: F811
+def test_bad_signatures_are_counted_by_account_and_day_and_nothing_of_them_is_kept(meta, account):
     with FakeMeta(app_secret="other") as forger, FakeMeta(phone_number_id="999", app_secret="other") as stranger:
         for _ in range(3):
-            assert post(forger.text_webhook("Hello"))[0] == 403
-        assert post(stranger.text_webhook("Hello"))[0] == 403
+            assert post_whatsapp(forger.text_webhook("Hello"))[0] == 403
+        assert post_whatsapp(stranger.text_webhook("Hello"))[0] == 403
     counted = set(RefusedWebhooks.objects.values_list("channel_account", "provider", "count"))
     assert counted == {(account.pk, "whatsapp", 3), (None, "whatsapp", 1)}
     assert not InboundEvent.objects.exists()
 
 
-def test_what_names_no_account_is_kept_if_any_of_many_tenants_signed_it(meta, account, caplog):  # noqa: F811
+def test_what_names_no_account_is_kept_if_any_of_many_tenants_signed_it(meta, account, caplog):
     """Meta tells a tenant's app of its templates without naming a number; each tenant may have an app of its own."""
     told = {"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": [{"field": "account_update"}]}]}
     for number in range(30):
         with FakeMeta(phone_number_id=f"7{number}", app_secret=f"secret {number}".replace(" ", "-")) as tenant:
             account_at(tenant, factories.ClientFactory())
             webhook = tenant.signed(told)
-    assert post(webhook) == (200, {"success": True, "data": {"messages": 0, "receipts": 0, "recorded": 1}})
+    assert post_whatsapp(webhook) == (200, {"success": True, "data": {"messages": 0, "receipts": 0, "recorded": 1}})
     assert not caplog.records
     with FakeMeta(app_secret="nobody's") as forger:
-        assert post(forger.signed(told))[0] == 403
+        assert post_whatsapp(forger.signed(told))[0] == 403
     assert [line.getMessage() for line in caplog.records] == ["signature refused: provider=whatsapp"]
 
 
-def test_a_long_body_is_held_against_few_secrets(meta, account, monkeypatch):  # noqa: F811
+def test_a_long_body_is_held_against_few_secrets(meta, account, monkeypatch):
     tried = []
     monkeypatch.setattr(WhatsAppAdapter, "verify", lambda *given: tried.append(given) or _refuse())
     monkeypatch.setattr(provider_events, "MOST_BYTES_HASHED", 3_000)
@@ -220,7 +222,7 @@ def test_a_long_body_is_held_against_few_secrets(meta, account, monkeypatch):  #
         with FakeMeta(phone_number_id=f"7{number}") as tenant:
             account_at(tenant, factories.ClientFactory())
     with FakeMeta(phone_number_id="999", app_secret="nobody's") as forger:
-        assert post(forger.text_webhook("x" * 1_000))[0] == 403
+        assert post_whatsapp(forger.text_webhook("x" * 1_000))[0] == 403
     assert len(tried) == 2
 
 
@@ -229,7 +231,7 @@ def _refuse():
 
 
 # --- trimming --------------------------------------------------------------------------------------------------------
-def test_what_is_older_than_the_set_time_is_trimmed(meta, account, settings):  # noqa: F811
+def test_what_is_older_than_the_set_time_is_trimmed(meta, account, settings):
     settings.INBOUND_EVENT_DAYS = 10
     for number in range(3):
         InboundEvent.objects.create(provider="whatsapp", kind=str(number), reason="unknown_type")
@@ -250,8 +252,8 @@ def replay_url(event):
     return address(event).replace("/change/", "/replay/")
 
 
-def test_staff_see_filter_and_replay(meta, account, broken, shop):  # noqa: F811
-    post(meta.webhook(messages=[text("w1", "poison"), {"from": "1", "id": "w9", "type": "reaction"}]))
+def test_staff_see_filter_and_replay(meta, account, broken, shop):
+    post_whatsapp(meta.webhook(messages=[text("w1", "poison"), {"from": "1", "id": "w9", "type": "reaction"}]))
     agent = sign_in("agnes", shop, "agent")
     listing = reverse("admin:conversations_inboundevent_changelist")
     assert b"processing failed" in agent.get(listing).content
@@ -275,10 +277,10 @@ def test_staff_see_filter_and_replay(meta, account, broken, shop):  # noqa: F811
     assert user_chunks() == ["poison"]
 
 
-def test_who_may_not_replay_does_not(meta, account, broken, shop):  # noqa: F811
-    post(meta.webhook(messages=[text("w1", "poison")]))
+def test_who_may_not_replay_does_not(meta, account, broken, shop):
+    post_whatsapp(meta.webhook(messages=[text("w1", "poison")]))
     with FakeMeta(phone_number_id="999") as stray:
-        post(stray.webhook(messages=[text("w2", "private")]))
+        post_whatsapp(stray.webhook(messages=[text("w2", "private")]))
     broken()
     own, strays = InboundEvent.objects.order_by("id")
     viewer, outsider = sign_in("vera", shop, "viewer"), sign_in("otto", factories.ClientFactory(), "manager")

@@ -25,12 +25,6 @@ INBOUND = "/webhooks/whatsapp/inbound"
 
 
 @pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
-
-
-@pytest.fixture
 def account(meta, shop):
     return setup.create_channel_account(
         shop,

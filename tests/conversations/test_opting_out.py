@@ -15,7 +15,7 @@ from conversations.services.replies import leases, pipeline
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, page_of, sign_in
-from tests.conversations.test_whatsapp_webhook import account, meta, post  # noqa: F401 - fixtures
+from tests.conversations.meta_doors import post_whatsapp
 
 pytestmark = pytest.mark.django_db
 
@@ -149,12 +149,12 @@ def test_a_send_that_failed_is_not_tried_again_after_a_stop(door, session):
     assert Message.objects.get(pk=message_id).code == "opted_out"
 
 
-def test_on_whatsapp_nothing_is_confirmed_and_start_is_answered(meta, account):  # noqa: F811
-    post(meta.text_webhook("Hello"))
-    post(meta.text_webhook("Baja"))
+def test_on_whatsapp_nothing_is_confirmed_and_start_is_answered(meta, account):
+    post_whatsapp(meta.text_webhook("Hello"))
+    post_whatsapp(meta.text_webhook("Baja"))
     assert reply_to_all() == 0
     assert send_all() == 0
-    post(meta.text_webhook("ALTA"))
+    post_whatsapp(meta.text_webhook("ALTA"))
     assert reply_to_all() == 1
     send_all()
     assert len(meta.sent) == 1

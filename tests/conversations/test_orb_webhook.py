@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -19,43 +18,14 @@ from conversations.services.tenants import setup
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
+from tests.conversations.orb_door import INBOUND, hears, post
 from tests.fakes.orb import FakeGateway
 from tests.fakes.server import Fault
 
 pytestmark = pytest.mark.django_db
-INBOUND = "/webhooks/orb/inbound"
 
 
-@pytest.fixture
-def gateway(settings):
-    settings.ORB_PRIVATE_NETWORKS = ["127.0.0.0/8"]
-    with FakeGateway() as fake:
-        yield fake
-
-
-@pytest.fixture
-def account(gateway, shop):
-    return setup.create_channel_account(
-        shop,
-        channel="orb",
-        provider="orb",
-        address=gateway.name,
-        credentials={"secret": gateway.secret},
-        base_url=gateway.url,
-    )
-
-
-def post(gateway, event, **signing):
-    body, headers = orb.signed(event, signing.pop("secret", gateway.secret), **signing)
-    answer = HttpClient(raise_request_exception=False).post(INBOUND, body, "application/json", headers=headers)
-    return answer.status_code, json.loads(answer.content)
-
-
-def hears(gateway, words="Hello", **more):
-    return post(gateway, orb.said(gateway.name, "orb-7", words, **more))
-
-
-def test_a_device_is_answered_and_receipts_move_the_answer_on(gateway, account):
+def test_a_device_is_answered_and_receipts_move_the_answer_on(gateway, orb_account):
     status, envelope = hears(gateway, "Where is my parcel?", name="Ann", metadata={"room": "kitchen"})
     assert (status, envelope["data"]) == (200, {"messages": 1, "receipts": 0, "recorded": 0})
     assert Chunk.objects.get(role="user").metadata == {"room": "kitchen"}
@@ -72,7 +42,7 @@ def test_a_device_is_answered_and_receipts_move_the_answer_on(gateway, account):
     assert message.status == "read"
 
 
-def test_a_repeated_event_is_one_message_whichever_way_it_is_repeated(gateway, account):
+def test_a_repeated_event_is_one_message_whichever_way_it_is_repeated(gateway, orb_account):
     event = orb.said(gateway.name, "orb-7", "Hello", message_id="m1")
     post(gateway, event, event_id="evt_1")
     post(gateway, event, event_id="evt_1")
@@ -81,14 +51,14 @@ def test_a_repeated_event_is_one_message_whichever_way_it_is_repeated(gateway, a
 
 
 @pytest.mark.parametrize("signing", [{"secret": orb.new_secret()}, {"at": int(time.time()) - 600}])
-def test_what_is_forged_or_replayed_later_is_refused_and_counted(gateway, account, signing):
+def test_what_is_forged_or_replayed_later_is_refused_and_counted(gateway, orb_account, signing):
     status, envelope = post(gateway, orb.said(gateway.name, "orb-7", "Hello"), **signing)
     assert (status, envelope["code"]) == (403, "invalid_signature")
     assert not Conversation.objects.exists()
-    assert RefusedWebhooks.objects.get().channel_account == account
+    assert RefusedWebhooks.objects.get().channel_account == orb_account
 
 
-def test_our_own_posts_sent_back_to_us_are_no_messages(gateway, account):
+def test_our_own_posts_sent_back_to_us_are_no_messages(gateway, orb_account):
     hears(gateway)
     reply_to_all()
     send_all()
@@ -100,7 +70,7 @@ def test_our_own_posts_sent_back_to_us_are_no_messages(gateway, account):
     assert InboundEvent.objects.get().kind == "message.reply"
 
 
-def test_an_unclear_send_is_repeated_under_its_id_and_heard_once(gateway, account):
+def test_an_unclear_send_is_repeated_under_its_id_and_heard_once(gateway, orb_account):
     hears(gateway)
     reply_to_all()
     gateway.fail_next(Fault(cut="after"))
@@ -114,7 +84,7 @@ def test_an_unclear_send_is_repeated_under_its_id_and_heard_once(gateway, accoun
     assert len(gateway.said) == 1
 
 
-def test_a_person_whom_the_client_knows_is_the_same_person_on_every_device(gateway, account, door):
+def test_a_person_whom_the_client_knows_is_the_same_person_on_every_device(gateway, orb_account, door):
     door.says("Hello", user_id="ann", name="Ann")
     hears(gateway, "One", user_id="ann")
     post(gateway, orb.said(gateway.name, "orb-8", "Two", user_id="ann"))
@@ -124,7 +94,7 @@ def test_a_person_whom_the_client_knows_is_the_same_person_on_every_device(gatew
     assert [event["data"]["device_id"] for event in gateway.said] == ["orb-8"], "where the newest message came from"
 
 
-def test_another_tenants_gateway_is_not_spoken_for(gateway, account):
+def test_another_tenants_gateway_is_not_spoken_for(gateway, orb_account):
     with FakeGateway("cellar") as other:
         setup.create_channel_account(
             factories.ClientFactory(),
@@ -138,14 +108,14 @@ def test_another_tenants_gateway_is_not_spoken_for(gateway, account):
     assert not Conversation.objects.exists()
 
 
-def test_a_private_address_is_not_posted_to_unless_the_setting_allows_it(gateway, account, settings):
+def test_a_private_address_is_not_posted_to_unless_the_setting_allows_it(gateway, orb_account, settings):
     settings.ORB_PRIVATE_NETWORKS = []
     hears(gateway)
     reply_to_all()
     send_all()
-    account.refresh_from_db()
-    assert (account.health, gateway.connections) == ("broken", 0)
-    assert "private_address" in account.health_reason
+    orb_account.refresh_from_db()
+    assert (orb_account.health, gateway.connections) == ("broken", 0)
+    assert "private_address" in orb_account.health_reason
     assert Message.objects.get().status == "queued"
 
 

@@ -24,12 +24,6 @@ BURST = ("sent", "delivered", "read")
 
 
 @pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
-
-
-@pytest.fixture
 def account(meta, shop):
     ChannelAccount.objects.filter(client=shop, provider="sandbox", channel="whatsapp").delete()
     return account_at(meta, shop)

@@ -17,14 +17,7 @@ from conversations.services.replies import dispatcher, leases, pipeline
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger
-from tests.fakes.meta import FakeMeta
 from tests.fakes.server import Fault
-
-
-@pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
 
 
 class SlowEngine:

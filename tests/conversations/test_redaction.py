@@ -25,8 +25,8 @@ from conversations.services.staff_actions.edit_details import edit_details
 from memory.redaction import CARD_REMOVED, REDACTED
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import do
+from tests.conversations.meta_doors import account_at, post_whatsapp
 from tests.conversations.test_plivo_calls import Phone
-from tests.conversations.test_whatsapp_webhook import account_at, post
 from tests.fakes.meta import FakeMeta
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.plivo import FakePlivo
@@ -118,8 +118,8 @@ def test_the_back_office_keeps_none(strict: Client, manager: Any, session: Conve
 def test_a_provider_s_message_is_kept_without_it(strict: Client) -> None:
     with FakeMeta() as meta:
         account_at(meta, strict)
-        post(meta.text_webhook(SAID, sender="51999999999"))
-        post(meta.text_webhook(SAID, sender="51999999999"))
+        post_whatsapp(meta.text_webhook(SAID, sender="51999999999"))
+        post_whatsapp(meta.text_webhook(SAID, sender="51999999999"))
     assert said() == [CLEANED, CLEANED]
     nothing_left()
 
@@ -131,7 +131,7 @@ def test_raw_events_are_kept_without_it_and_can_be_replayed(strict: Client, monk
         account_at(meta, strict)
         with monkeypatch.context() as broken:
             broken.setattr(messages, "settle", lambda *_: 1 / 0)
-            post(meta.webhook(messages=[message]))
+            post_whatsapp(meta.webhook(messages=[message]))
         kept = InboundEvent.objects.get()
         assert kept.reason == "processing_failed"
         assert CLEANED in json.dumps(kept.raw)

@@ -15,21 +15,9 @@ from conversations.services.staff_actions import send
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
 from tests.fakes.messenger import PERSON, FakeMessenger
-from tests.fakes.meta import FakeMeta
 
 pytestmark = pytest.mark.django_db
 LONG_AGO = timedelta(hours=25)
-
-
-@pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
-
-
-@pytest.fixture
-def account(meta, shop):
-    return account_at(meta, shop)
 
 
 def writes(meta, text="Hello", ago=timedelta(0), sender="51999999999"):

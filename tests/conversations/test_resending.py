@@ -14,16 +14,9 @@ from conversations.services.simulator import accounts
 from conversations.services.staff_actions import resend, send
 from tests.conftest import send_all
 from tests.conversations.meta_doors import account_at, post
-from tests.fakes.meta import FakeMeta
 
 pytestmark = pytest.mark.django_db
 UNDELIVERABLE = 131026
-
-
-@pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
 
 
 @pytest.fixture

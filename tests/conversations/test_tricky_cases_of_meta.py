@@ -32,12 +32,6 @@ ANA = "51999999999"
 
 
 @pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
-
-
-@pytest.fixture
 def account(meta, shop):
     ChannelAccount.objects.filter(client=shop, provider="sandbox", channel__in=["whatsapp", "messenger"]).delete()
     return account_at(meta, shop)

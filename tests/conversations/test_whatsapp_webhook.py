@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 
 import pytest
@@ -21,48 +20,15 @@ from conversations.services.staff_actions.seed_helpers import get_active_convers
 from conversations.services.tenants import setup
 from tests import factories
 from tests.conftest import reply_to_all, send_all
+from tests.conversations.meta_doors import post_whatsapp
 from tests.fakes.meta import FakeMeta
 
 pytestmark = pytest.mark.django_db
 INBOUND = "/webhooks/whatsapp/inbound"
 
 
-@pytest.fixture
-def meta():
-    with FakeMeta() as fake:
-        yield fake
-
-
-def account_at(meta, client, **changes):
-    credentials = {
-        "access_token": meta.access_token,
-        "app_secret": meta.app_secret,
-        "verify_token": meta.verify_token,
-    } | changes
-    return setup.create_channel_account(
-        client,
-        channel="whatsapp",
-        provider="whatsapp",
-        address=meta.phone_number_id,
-        credentials=credentials,
-        base_url=meta.base_url,
-    )
-
-
-@pytest.fixture
-def account(meta, shop):
-    return account_at(meta, shop)
-
-
-def post(webhook, path=INBOUND):
-    answer = HttpClient(raise_request_exception=False).post(
-        path, data=webhook.body, content_type="application/json", headers=dict(webhook.headers)
-    )
-    return answer.status_code, json.loads(answer.content)
-
-
 def test_a_signed_webhook_opens_a_session_is_answered_and_the_answer_goes_out(meta, account):
-    status, envelope = post(meta.text_webhook("Is my order on its way?", sender="51999999999", name="Ana"))
+    status, envelope = post_whatsapp(meta.text_webhook("Is my order on its way?", sender="51999999999", name="Ana"))
 
     assert (status, envelope["data"]) == (200, {"messages": 1, "receipts": 0, "recorded": 0})
     conversation = Conversation.objects.get()
@@ -83,13 +49,13 @@ def test_a_signed_webhook_opens_a_session_is_answered_and_the_answer_goes_out(me
 
 
 def test_receipts_move_the_message_forward_and_never_back(meta, account):
-    post(meta.text_webhook("Hello"))
+    post_whatsapp(meta.text_webhook("Hello"))
     reply_to_all()
     send_all()
     [sent] = meta.sent
 
     for status in ("read", "delivered", "sent"):
-        assert post(meta.status_webhook(sent, status))[1]["data"]["receipts"] == 1
+        assert post_whatsapp(meta.status_webhook(sent, status))[1]["data"]["receipts"] == 1
 
     message = Message.objects.get()
     assert message.status == "read"
@@ -99,10 +65,10 @@ def test_receipts_move_the_message_forward_and_never_back(meta, account):
 
 
 def test_a_failure_after_sent_says_why(meta, account):
-    post(meta.text_webhook("Hello"))
+    post_whatsapp(meta.text_webhook("Hello"))
     reply_to_all()
     send_all()
-    post(meta.status_webhook(meta.sent[0], "failed", error=131047))
+    post_whatsapp(meta.status_webhook(meta.sent[0], "failed", error=131047))
 
     message = Message.objects.get()
     assert (message.status, message.code) == ("failed", "131047")
@@ -123,8 +89,8 @@ def test_a_batch_is_settled_whole_and_each_message_once(meta, account):
             {"from": "51999999991", "id": "wamid.4", "timestamp": "1", "type": "image", "image": {"id": "9"}},
         ]
     )
-    status, envelope = post(batch)
-    post(batch)
+    status, envelope = post_whatsapp(batch)
+    post_whatsapp(batch)
 
     assert (status, envelope["data"]["recorded"]) == (200, 1)
     assert Conversation.objects.count() == 2
@@ -137,7 +103,7 @@ def test_a_bad_signature_changes_nothing(meta, account):
     webhook = meta.text_webhook("Hello")
     forged = FakeMeta(app_secret="other")
     try:
-        status, envelope = post(forged.text_webhook("Hello"))
+        status, envelope = post_whatsapp(forged.text_webhook("Hello"))
     finally:
         forged.close()
 
@@ -170,7 +136,9 @@ def test_one_tenants_secret_does_not_speak_for_another(meta, account):
         }
 
     changes = [change(meta.phone_number_id, "wamid.1"), change(theirs.address, "wamid.2")]
-    status, _ = post(meta.signed({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]}))
+    status, _ = post_whatsapp(
+        meta.signed({"object": "whatsapp_business_account", "entry": [{"id": "1", "changes": changes}]})
+    )
 
     assert status == 200
     assert [c.client for c in Conversation.objects.all()] == [account.client]
@@ -190,7 +158,7 @@ def test_two_tenants_of_one_app_in_one_post(meta, account):
         message = {"from": "51999999991", "id": message_id, "timestamp": "1", "type": "text", "text": {"body": "hi"}}
         value = {"metadata": {"phone_number_id": number}, "messages": [message]}
         entries.append({"id": "1", "changes": [{"field": "messages", "value": value}]})
-    post(meta.signed({"object": "whatsapp_business_account", "entry": entries}))
+    post_whatsapp(meta.signed({"object": "whatsapp_business_account", "entry": entries}))
 
     assert {c.client for c in Conversation.objects.all()} == {account.client, other}
 
@@ -198,7 +166,7 @@ def test_two_tenants_of_one_app_in_one_post(meta, account):
 def test_a_number_that_is_nobodys_is_kept_and_answered(meta, account):
     stray = FakeMeta(phone_number_id="999")
     try:
-        status, envelope = post(stray.text_webhook("Hello"))
+        status, envelope = post_whatsapp(stray.text_webhook("Hello"))
     finally:
         stray.close()
 
@@ -220,7 +188,7 @@ def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
         {"from": "51999999991", "id": f"w{n}", "timestamp": "1", "type": "text", "text": {"body": body}}
         for n, body in enumerate(["one", "poison", "two"])
     ]
-    status, _ = post(meta.webhook(messages=messages))
+    status, _ = post_whatsapp(meta.webhook(messages=messages))
 
     assert status == 200
     assert list(Chunk.objects.filter(role="user").values_list("content", flat=True)) == ["one", "two"]
@@ -247,7 +215,7 @@ def test_a_get_that_is_no_handshake_opens_no_credentials(meta, account):
 
 def test_the_phone_that_our_own_json_gave_is_the_same_person(meta, account, door):
     ours = door.says("Hello", channel="whatsapp", user_id="customer-7", phone="+51 999 999 999")
-    post(meta.text_webhook("And again", sender="51999999999"))
+    post_whatsapp(meta.text_webhook("And again", sender="51999999999"))
 
     assert Contact.objects.count() == 1
     assert ContactIdentity.objects.get().address == "51999999999"
@@ -272,7 +240,7 @@ def test_a_provider_payload_with_nul_and_surrogates_is_kept_with_stand_ins(meta,
 def test_an_inactive_client_is_nobody(meta, account):
     account.client.is_active = False
     account.client.save()
-    assert post(meta.text_webhook("Hello"))[0] == 403
+    assert post_whatsapp(meta.text_webhook("Hello"))[0] == 403
     assert not Conversation.objects.exists()
 
 
@@ -286,19 +254,19 @@ def changes_number(meta, before, after):
         "type": "system",
         "system": said,
     }
-    return post(meta.webhook(messages=[item]))
+    return post_whatsapp(meta.webhook(messages=[item]))
 
 
 def test_who_takes_another_number_is_the_same_person_and_the_old_number_somebody_else(meta, account):
-    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    post_whatsapp(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
     session = Conversation.objects.get()
     for _ in range(2):  # delivered twice
         assert changes_number(meta, "51999999999", "51977777777")[1]["data"]["recorded"] == 1
     reply_to_all()
     send_all()
     assert meta.sent[-1].to == "51977777777", "what was owed goes to the new number"
-    post(meta.text_webhook("It is me", sender="51977777777", name="Ana"))
-    post(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
+    post_whatsapp(meta.text_webhook("It is me", sender="51977777777", name="Ana"))
+    post_whatsapp(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
     ana, bob = Contact.objects.filter(merged_into=None).order_by("created_at")
     assert (ana.pk, ana.phone, bob.phone) == (session.contact_id, "+51977777777", "+51999999999")
     assert list(session.chunks.filter(role="user").values_list("content", flat=True)) == ["Hello", "It is me"]
@@ -308,10 +276,10 @@ def test_who_takes_another_number_is_the_same_person_and_the_old_number_somebody
 
 
 def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(meta, account):
-    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    post_whatsapp(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
     changes_number(meta, "51999999999", "51977777777")
     changes_number(meta, "51977777777", "51955555555")
-    post(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
+    post_whatsapp(meta.text_webhook("Who is this?", sender="51999999999", name="Bob"))
     before = set(ContactIdentity.objects.values_list("contact_id", "address"))
     changes_number(meta, "51999999999", "51977777777")  # delivered again
     for event in InboundEvent.objects.order_by("pk"):
@@ -322,7 +290,7 @@ def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(met
 
 
 def test_a_change_of_number_that_we_failed_to_follow_is_followed_by_the_sweep(meta, account, monkeypatch):
-    post(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
+    post_whatsapp(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
     with monkeypatch.context() as broken:
         broken.setattr(address_changes, "follow", lambda *_: 1 / 0)
         assert changes_number(meta, "51999999999", "51977777777")[0] == 200
@@ -333,7 +301,7 @@ def test_a_change_of_number_that_we_failed_to_follow_is_followed_by_the_sweep(me
 
 def test_a_new_number_that_we_know_is_noted_for_staff(meta, account):
     for number in ("51999999999", "51977777777"):
-        post(meta.text_webhook("Hello", sender=number, name="Ana"))
+        post_whatsapp(meta.text_webhook("Hello", sender=number, name="Ana"))
     changes_number(meta, "51999999999", "51977777777")
     match = ContactMatch.objects.get()
     assert (match.evidence, match.state, match.channel) == ("moved", "open", "whatsapp")

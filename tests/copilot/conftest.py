@@ -53,7 +53,7 @@ def writer(
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The feed's thread goes, with its connection, before the database is emptied."""
     monkeypatch.setattr(feed, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(feed, "POLL_SECONDS", 0.02)
