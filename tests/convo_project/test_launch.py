@@ -267,20 +267,6 @@ def env_of(path):
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
-def test_up_with_a_database_of_ones_own_starts_none_and_ctrl_c_stops_it(up, tmp_path):
-    home = tmp_path.resolve()
-    one = Up(home, free_port(), DATABASE_URL=embedded_postgres.database_url(up.home), WEB_WORKERS="1")
-    try:
-        assert one.send("Hello")["conversation_id"]
-        assert not (home / "postgres").exists()
-        family = processes.supervised(home)
-    finally:
-        assert one.stop(signal.SIGINT) == 0
-    assert one.says("Stopped.")
-    assert [pid for pid in family if not is_gone(pid)] == []
-    assert embedded_postgres.is_running(up.home), "which is not its to stop"
-
-
 def test_down_stops_a_running_one_and_a_second_start_keeps_data_and_keys(up, running):
     home, facts, first = up.home, up.quickstart(), up.send("Remember me")
     family = processes.supervised(home)
@@ -299,6 +285,20 @@ def test_down_stops_a_running_one_and_a_second_start_keeps_data_and_keys(up, run
         "simulator_url": f"http://127.0.0.1:{again.port}/admin/conversations/channelaccount/simulator/",
     }
     assert again.send("Still there?")["conversation_id"] == first["conversation_id"]
+
+
+def test_up_with_a_database_of_ones_own_starts_none_and_ctrl_c_stops_it(up, tmp_path):
+    home = tmp_path.resolve()
+    one = Up(home, free_port(), DATABASE_URL=embedded_postgres.database_url(up.home), WEB_WORKERS="1")
+    try:
+        assert one.send("Hello")["conversation_id"]
+        assert not (home / "postgres").exists()
+        family = processes.supervised(home)
+    finally:
+        assert one.stop(signal.SIGINT) == 0
+    assert one.says("Stopped.")
+    assert [pid for pid in family if not is_gone(pid)] == []
+    assert embedded_postgres.is_running(up.home), "which is not its to stop"
 
 
 def test_what_a_killed_one_left_is_ended_by_down(up):
