@@ -167,7 +167,7 @@ data: {{"session_id": "{CONVERSATION}", "turn_id": "{TURN}", "chunk_id": 4184, "
 
 """  # noqa: E501
 
-STATE = {
+STATE: dict[str, Any] = {
     "sessionId": CONVERSATION,
     "userId": "+51999999999",
     "botId": "waiter",

@@ -48,7 +48,7 @@ def post(webhook: SignedWebhook, channel: str) -> tuple[int, Any]:
     return answer.status_code, envelope.get("data", envelope)
 
 
-def post_whatsapp(webhook: Webhook, path: str = "/webhooks/whatsapp/inbound") -> tuple[int, Any]:
+def post_whatsapp(webhook: SignedWebhook, path: str = "/webhooks/whatsapp/inbound") -> tuple[int, Any]:
     """Post a webhook of Meta's for WhatsApp. Returns the status and the whole envelope."""
     answer = HttpClient(raise_request_exception=False).post(
         path, data=webhook.body, content_type="application/json", headers=dict(webhook.headers)
