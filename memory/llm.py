@@ -330,7 +330,7 @@ def _parse_completion(answer: bytes, *, asked: str, calls: bool = False) -> Comp
         tokens_out=token_count(usage, "completion_tokens"),
         finish_reason="length" if finish_reason == "length" else "stop",
         tool_calls=called,
-        confidence=_confidence(choice),
+        confidence=confidence_of(probabilities_in(choice)),
     )
 
 
@@ -345,10 +345,17 @@ def _parse_tool_calls(given: Any) -> tuple[RequestedToolCall, ...]:
     return tuple(found)
 
 
-def _confidence(choice: Mapping[str, Any]) -> float | None:
-    """Return the confidence from 0 to 1; None if the server gives no valid probabilities."""
+def probabilities_in(choice: Mapping[str, Any]) -> list[Any]:
+    """Return the server's log probabilities of the words in a choice, whole or streamed; none of them is checked."""
+    given = choice.get("logprobs")
+    content = given.get("content") if isinstance(given, dict) else None
+    return content if isinstance(content, list) else []
+
+
+def confidence_of(probabilities: Sequence[Any]) -> float | None:
+    """Return the confidence from 0 to 1: the geometric mean; None if the server gave no valid probabilities."""
     try:
-        logarithms = [float(each["logprob"]) for each in choice["logprobs"]["content"]]
+        logarithms = [float(each["logprob"]) for each in probabilities]
         return min(math.exp(sum(logarithms) / len(logarithms)), 1.0)
     except (LookupError, TypeError, ValueError, ArithmeticError):
         return None

@@ -28,6 +28,7 @@ async def stream(
     max_tokens: int | None = None,
     tools: Sequence[Mapping[str, Any]] = (),
     may_call: bool = True,
+    confidence: bool = False,
 ) -> AsyncIterator[str | Completion]:
     """Yield the pieces of one completion as they come, then the Completion: all pieces together, and its tool calls.
 
@@ -38,6 +39,8 @@ async def stream(
     body = llm.request_body(messages, model=model, temperature=temperature, max_tokens=max_tokens)
     if tools:
         body |= {"tools": list(tools), "tool_choice": "auto" if may_call else "none"}
+    if confidence:
+        body["logprobs"] = True
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     state = _StreamState(asked=body["model"], calls=bool(tools) and may_call)
     try:
@@ -105,6 +108,7 @@ class _StreamState:
         self.model = asked
         self.finish_reason = ""
         self.usage: Any = None
+        self.probabilities: list[Any] = []
 
     def read(self, event: object) -> str:
         """Return the storable piece of text in the event. Raises LLMError if the content filter refused."""
@@ -119,6 +123,7 @@ class _StreamState:
         self.finish_reason = str(choice.get("finish_reason") or self.finish_reason)
         if self.finish_reason == "content_filter":
             raise LLMError("The LLM's content filter refused.", code="refused", retryable=False)
+        self.probabilities += llm.probabilities_in(choice)
         delta = choice.get("delta")
         delta = delta if isinstance(delta, dict) else {}
         if self.calls:
@@ -144,6 +149,7 @@ class _StreamState:
             tokens_out=llm.token_count(self.usage, "completion_tokens"),
             finish_reason="length" if self.finish_reason == "length" else "stop",
             tool_calls=called,
+            confidence=llm.confidence_of(self.probabilities),
         )
 
 

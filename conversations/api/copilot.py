@@ -38,7 +38,7 @@ from conversations.services.copilot import turns
 from conversations.services.copilot.feed import Reader, ReadPosition, ReplyEnd, ReplyPart, feed
 from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import Asked, UserMessage
-from conversations.services.replies.sinks import HUMAN_WANTED
+from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE
 
 HEARTBEAT_SECONDS = 15.0
 LONGEST_SECONDS = 900.0  # then the reader comes back
@@ -263,7 +263,7 @@ def _end(session: Conversation, ended: ReplyEnd) -> bytes:
     turn = ended.turn
     if turn is None or turn.status != Turn.Status.FAILED:
         how = turn.finish_reason if turn and ended.chunk else turn.code if turn else "deleted"
-        if turn and turn.code == HUMAN_WANTED:
+        if turn and turn.code in (HUMAN_WANTED, LOW_CONFIDENCE):
             how = TAKEN_OVER
         return event("done", _done(session, turn, ended.chunk, how))
     return event(

@@ -129,6 +129,7 @@ def _pieces(
         max_tokens=request.max_tokens,
         tools=STREAMED_TOOLS if request.tools else (),
         may_call=may_call,
+        confidence=request.confidence,
     )
 
 

@@ -32,6 +32,7 @@ from conversations.services.history import remember
 from conversations.services.jobs import sweep
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure as erasing
+from conversations.services.retention import retention
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from memory.models import Memory, MemoryVector
@@ -286,10 +287,10 @@ def test_who_must_be_kept_is_neither_erased_nor_purged(door):
         erasing.begin(guest.pk, actor=SYSTEM, now=timezone.now())
     late = timezone.now() + timedelta(days=60)
     sweep.sweep(late)
-    assert sweep.guests_due(late) == (0, [])
+    assert retention.guests_due(late) == (0, [])
     assert Conversation.objects.count() == Contact.objects.count() == 1
     Contact.objects.update(hold_reason="")
-    assert sweep.purge_guests(late) == 1
+    assert retention.purge_guests(late) == 1
 
 
 def test_another_clients_contact_is_not_there(door, neighbour):

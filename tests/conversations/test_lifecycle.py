@@ -12,9 +12,10 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, MessageTombstone
-from conversations.services.core import deadlines
+from conversations.services.core import deadlines, sql
 from conversations.services.core.sql import column, rows
 from conversations.services.jobs import sweep
+from conversations.services.retention import retention
 from conversations.services.staff_actions import seed_helpers
 from tests import factories
 
@@ -130,7 +131,7 @@ def test_two_sweeps_at_once_are_one():
     entered, leave = threading.Event(), threading.Event()
 
     def hold():
-        with sweep.alone("convo.sweep") as alone:
+        with sql.exclusively("convo.sweep") as alone:
             assert alone
             entered.set()
             leave.wait(10)
@@ -207,7 +208,7 @@ def test_an_idle_sweep_does_not_read_ended_sessions():
     factories.ConversationFactory.create_batch(5, client=client, channel_account=None)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE conversations")
-    due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), sweep.guests_due_sql())]
+    due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), retention.guests_due_sql())]
     for statement in (sweep.LOOK, *due):
         plan = "\n".join(line for (line,) in rows(f"EXPLAIN {statement}", timezone.now()))
         assert "Seq Scan on conversations" not in plan, plan

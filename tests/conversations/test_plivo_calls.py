@@ -19,8 +19,8 @@ from conversations.engines import registry as engines
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.inbound import provider_events
-from conversations.services.jobs import sweep
 from conversations.services.replies.dispatcher import Dispatcher
+from conversations.services.retention import retention
 from conversations.services.tenants import setup
 from conversations.services.voice import calls, spoken
 from tests import factories
@@ -391,7 +391,7 @@ def test_what_was_answered_goes_with_its_session(phone, plivo):
     hidden.hangs_up()
     assert CallAnswer.objects.exists()
     Conversation.objects.update(status="expired", ended_by="timeout", ended_at=timezone.now() - timedelta(days=2))
-    sweep.purge_guests(timezone.now())
+    retention.purge_guests(timezone.now())
     assert not CallAnswer.objects.exists()
 
 

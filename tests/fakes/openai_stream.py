@@ -39,7 +39,8 @@ def stream(handler: Any, kind: str, text: str, body: Mapping[str, Any], options:
     for number, word in enumerate(said, start=1):
         if number == len(words) and "hold" in options:
             options["hold"].wait(30)
-        _event(handler, _chunk(body, {"content": word}))
+        sure = tools.probabilities(word, options.get("confidence", 0.9), body)
+        _event(handler, _chunk(body, {"content": word}, logprobs=sure))
         if every and closing.wait(every):
             break
     if kind == "silent":
@@ -77,8 +78,10 @@ def _calls(body: Mapping[str, Any], wanted: Any) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
 
 
-def _chunk(body: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+def _chunk(
+    body: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None
+) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
     return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": body["model"], "choices": [choice]}
 
 

@@ -17,9 +17,9 @@ from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
+from memory.context import DEFAULT_SYSTEM_PROMPT
 from memory.redaction import RedactionRules
 
-DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 KNOWN_FROM_EARLIER = "From earlier sessions with this contact:"
 NOTHING_KNOWN = "Nothing is known of this contact from earlier sessions."
 KNOWN_OF_CONTACT = "What is known of this contact:"

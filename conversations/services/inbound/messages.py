@@ -168,7 +168,7 @@ def _append(client_id: UUID, message: InboundText, version: str | None = None) -
     return append_by_address(message.as_chunk(), client_id, person.address, person.phone, person.name, aliases, version)
 
 
-def _settle(client: Client, message: InboundText, *, is_new: bool) -> InboundResult:
+def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> InboundResult:
     if not is_new and (seen := _seen_before(message.dedupe_key)):
         return seen
     contact, device = contacts.find_or_create(client, message.channel, message.person, message.message_id)

@@ -174,7 +174,7 @@ def _receive(payload: _Payload, tried: _Tried | None) -> Outcome:
         return _settle_all(adapter, request, tried.events, verified, Outcome(receipts=settled), tried=True)
     refused = accounts.keys() - verified.keys()
     left = [event for event in events if event.account not in refused]
-    return _settle_all(adapter, request, left, verified, Outcome())
+    return _settle_all(adapter, request, left, verified)
 
 
 def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
@@ -263,11 +263,13 @@ def _settle_all(
     request: InboundRequest,
     events: list[Event],
     accounts: Mapping[str, ChannelAccount],
-    outcome: Outcome,
+    outcome: Outcome | None = None,
     *,
     tried: bool = False,
 ) -> Outcome:
-    """Settle or keep the events and count them in `outcome`. `tried`: the fast way was tried for them in vain."""
+    """Settle or keep the events and return `outcome`, in which they are counted. `tried`: the fast way was tried for
+    them in vain."""
+    outcome = outcome or Outcome()
     unsettled: dict[str, list[Event]] = {}
     for event in events if tried else _without_plain_receipts(events, accounts, outcome):
         account = accounts.get(event.account)
@@ -318,7 +320,7 @@ def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Out
     return True
 
 
-def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool) -> None:
+def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool = False) -> None:
     if isinstance(event, InboundMessage):
         messages.settle(account.client, _inbound_text(account, event), append_tried=tried)
         outcome.messages += 1

@@ -45,7 +45,7 @@ from conversations.services.replies import phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost
 from conversations.services.replies.prompt_context import as_kept
-from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink, sink_of
+from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, Sink, sink_of
 from conversations.services.transitions import closing, takeover
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
             conversation.reply_attempts = conversation.reply_crashes = 0
             _end(turn, TurnStatus.OVERTAKEN, now)
         elif _too_unsure(conversation, reply):
-            _end(turn, TurnStatus.DROPPED, now, code="low_confidence")
+            _end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
             actor = assistant_actor(conversation.assistant)
             takeover.take(conversation, actor, now, reason="low confidence", tell=True)

@@ -18,6 +18,7 @@ from conversations.services.replies.prompt_context import ENDED
 
 CRASHED = "crashed"  # the code of a turn whose process died each time it was tried
 HUMAN_WANTED = "human_wanted"  # the code of a turn that gave its conversation to a person
+LOW_CONFIDENCE = "low_confidence"  # the code of a turn whose draft the model was too unsure of
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 
 STREAM_ATTEMPTS = 3  # without being asked, as long as nothing was written; then the user may try again
