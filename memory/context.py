@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from memory.text import one_line
-from memory.tokens import estimate_tokens, shorten
+from memory.text import estimate_tokens, one_line, shorten
 
 __all__ = [
     "MINIMUM_BUDGET",

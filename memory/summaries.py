@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from memory import llm
 from memory.llm import LLMError
 from memory.records import EXTRACTIVE, TranscriptEntry
-from memory.text import one_line
-from memory.tokens import estimate_tokens, shorten
+from memory.text import estimate_tokens, one_line, shorten
 
 log = logging.getLogger(__name__)
 

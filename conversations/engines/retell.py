@@ -16,7 +16,7 @@ from channels_out.errors import SendError
 from channels_out.retell import Access, ChatMessage
 from conversations.engines.contract import ChatProgress, EngineChatState, EngineError, Reply, ReplyRequest
 from memory.context import Prompt, PromptEntry, PromptPart
-from memory.tokens import estimate_tokens, shorten
+from memory.text import estimate_tokens, shorten
 
 LONGEST_CONTENT = 6_000  # estimated tokens of one message to a chat
 CARRIED = "[What was said before, in an earlier chat with the same person. Go on from there:\n{}]"

@@ -11,7 +11,7 @@ from django.utils import timezone
 from channels_out.simulators import messenger as composed
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.delivery import sending
-from conversations.services.inbound import messages, provider_events, replay
+from conversations.services.inbound import messages, replay
 from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at, post
@@ -203,9 +203,9 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
         theirs = account_at(second, factories.ClientFactory())
     real = messages.settle
     monkeypatch.setattr(
-        provider_events.inbound,
+        messages,
         "settle",
-        lambda client, arrival: 1 / 0 if arrival.text == "hi" else real(client, arrival),
+        lambda client, arrival, **_: 1 / 0 if arrival.text == "hi" else real(client, arrival),
     )
     entries = [composed.entry(each, composed.text(each, PERSON, "hi")) for each in (page.page, "222", page.page)]
     assert post(page.signed({"object": "page", "entry": entries}), "messenger")[1]["recorded"] == 3
@@ -214,7 +214,7 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
     assert (ours.client, others.client) == (account.client, theirs.client)
     assert [entry["id"] for entry in ours.raw["entry"]] == [page.page, page.page]
     assert [entry["id"] for entry in others.raw["entry"]] == ["222"]
-    monkeypatch.setattr(provider_events.inbound, "settle", real)
+    monkeypatch.setattr(messages, "settle", real)
     assert replay.replay(ours.pk, timezone.now()).sentence == "Settled: 2 messages."
     assert [conversation.client for conversation in Conversation.objects.all()] == [account.client]
     assert replay.replay(others.pk, timezone.now()).settled

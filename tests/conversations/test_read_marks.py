@@ -10,6 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
+from conversations.engines import registry
 from conversations.engines.contract import Reply
 from conversations.models import Conversation, Message
 from conversations.services.delivery import read_marks
@@ -35,7 +36,7 @@ class SlowEngine:
 def running(monkeypatch):
     """A dispatcher on its own thread, and the engine that writes for it."""
     engine = SlowEngine()
-    monkeypatch.setattr(dispatcher, "engine_for", lambda _name: engine)
+    monkeypatch.setattr(registry, "engine_for", lambda _name: engine)
     monkeypatch.setattr(dispatcher, "TYPING_AFTER_SECONDS", 0.05)
     one = dispatcher.Dispatcher(patience=20)
 

@@ -176,13 +176,12 @@ def test_a_number_that_is_nobodys_is_kept_and_answered(meta, account):
 
 def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
     from conversations.services.inbound import messages as inbound
-    from conversations.services.inbound import provider_events
 
     real = inbound.settle
     monkeypatch.setattr(
-        provider_events.inbound,
+        messages,
         "settle",
-        lambda client, arrival: 1 / 0 if arrival.text == "poison" else real(client, arrival),
+        lambda client, arrival, **_: 1 / 0 if arrival.text == "poison" else real(client, arrival),
     )
     messages = [
         {"from": "51999999991", "id": f"w{n}", "timestamp": "1", "type": "text", "text": {"body": body}}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from memory.llm import LLMError
 from memory.summaries import EXTRACT, INSTRUCTIONS, LONGEST, NOTHING_SAID, Summary, summarise
-from memory.tokens import estimate_tokens
+from memory.text import estimate_tokens
 from tests.fakes.openai import FakeOpenAI
 from tests.memory.sessions import KETTLE, PARCEL, entries
 from tests.sizes import times

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.copilot.conftest import no_thread_is_left, model, roofers, writer  # noqa: F401
+from tests.copilot.conftest import model, no_thread_is_left, roofers, writer  # noqa: F401
 from tests.structure.entered import Entered, Recorder
 
 FIGURES = "STRUCTURE_FIGURES"  # names the file that the journeys' figures are written to

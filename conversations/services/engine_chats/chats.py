@@ -35,8 +35,7 @@ from conversations.services.core.locking import editing
 from conversations.services.core.opening import NOTHING_KNOWN
 from conversations.services.engine_chats import removals
 from memory.context import PromptEntry
-from memory.text import one_line
-from memory.tokens import shorten
+from memory.text import one_line, shorten
 
 S = EngineChat.Status
 MOST_UNHEARD = 50  # entries that a chat is told at once

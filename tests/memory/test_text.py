@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory.tokens import estimate_tokens, shorten
+from memory.text import estimate_tokens, shorten
 
 # Hypothesis's own text is mostly rare characters: people's words are mixed in so that each script gets its turn.
 TEXT = st.text() | st.text("abc de.,1") | st.text("привет ") | st.text("你好、カタ한국") | st.text("😀👍🏽 ok")
