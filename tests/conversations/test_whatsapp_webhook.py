@@ -179,7 +179,7 @@ def test_a_message_that_cannot_be_settled_is_kept(meta, account, monkeypatch):
 
     real = inbound.settle
     monkeypatch.setattr(
-        messages,
+        inbound,
         "settle",
         lambda client, arrival, **_: 1 / 0 if arrival.text == "poison" else real(client, arrival),
     )
