@@ -12,32 +12,16 @@ import requests
 from conversations.models import Assistant, Chunk, Client, Turn
 from conversations.services.core.sql import column
 from tests.copilot.reading import Browser, text_of, user
-from tests.crash import stage
 from tests.crash.stage import eventually
 
 LONG = "One two three four five six seven eight nine ten."
 THREADS, STREAMS = 2, 3
-
-
-@pytest.fixture(scope="module")
-def convo(tmp_path_factory, django_db_blocker):
-    few = {"WEB_WORKERS": "1", "WEB_THREADS": str(THREADS), "WEB_STREAMS": str(STREAMS)}
-    with (
-        django_db_blocker.unblock(),
-        stage.database() as url,
-        stage.Convo(url, tmp_path_factory.mktemp("convo"), **few) as convo,
-    ):
-        Assistant.objects.update(in_copilot=True)
-        yield convo
+VARIABLES = {"WEB_WORKERS": "1", "WEB_THREADS": str(THREADS), "WEB_STREAMS": str(STREAMS)}
 
 
 @pytest.fixture
-def web(convo):
-    return next(iter(convo.webs()), None) or convo.start_web()
-
-
-@pytest.fixture
-def ann(convo, request):
+def ann(convo):
+    Assistant.objects.update(in_copilot=True)
     with Browser(convo.base_url, user(f"ann-{time.monotonic_ns()}", Client.objects.get(pk=convo.client_id))) as browser:
         yield browser
 

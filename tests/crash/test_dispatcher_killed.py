@@ -9,32 +9,9 @@ from itertools import count
 import pytest
 
 from conversations.models import Chunk, Conversation, Message, Turn
-from tests.crash import stage
-from tests.crash.stage import Convo, Hold, Process, eventually
+from tests.crash.stage import Hold, eventually
 
 numbers = count()
-
-
-@pytest.fixture(scope="module")
-def convo(tmp_path_factory, django_db_blocker):
-    """One for all of these tests: each begins with the dispatcher that the one before left."""
-    with (
-        django_db_blocker.unblock(),
-        stage.database() as url,
-        stage.Convo(url, tmp_path_factory.mktemp("convo")) as convo,
-    ):
-        yield convo
-
-
-@pytest.fixture(scope="module")
-def web(convo: Convo) -> Process:
-    return convo.start_web()
-
-
-@pytest.fixture
-def dispatcher(convo: Convo, web: Process) -> Process:
-    """The one that works: what a test before started in place of the one it killed, or a new one."""
-    return next(iter(convo.dispatchers()), None) or convo.start_dispatcher()
 
 
 @pytest.fixture

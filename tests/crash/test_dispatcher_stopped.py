@@ -5,25 +5,14 @@ from __future__ import annotations
 import pytest
 
 from conversations.models import Chunk, Conversation, Message, Turn
-from tests.crash import stage
 from tests.crash.stage import Hold, eventually
 
+VARIABLES = {"LEASE_SECONDS": "30"}
 ANN, BEN, CLEO = "51999990001", "51999990002", "51999990003"
 
 
-@pytest.fixture(scope="module")
-def convo(tmp_path_factory, django_db_blocker):
-    with (
-        django_db_blocker.unblock(),
-        stage.database() as url,
-        stage.Convo(url, tmp_path_factory.mktemp("convo"), LEASE_SECONDS="30") as convo,
-    ):
-        convo.start_web()
-        yield convo
-
-
 @pytest.fixture(autouse=True)
-def _nobody_yet(convo):
+def _nobody_yet(convo, web):
     yield
     for dispatcher in convo.dispatchers():
         dispatcher.kill()

@@ -12,22 +12,6 @@ from tests.crash import stage
 from tests.crash.stage import Crowd, eventually
 
 
-@pytest.fixture(scope="module")
-def convo(tmp_path_factory, django_db_blocker):
-    with (
-        django_db_blocker.unblock(),
-        stage.database() as url,
-        stage.Convo(url, tmp_path_factory.mktemp("convo")) as convo,
-    ):
-        yield convo
-
-
-@pytest.fixture
-def web(convo):
-    """What the test before left, or a new one."""
-    return next(iter(convo.webs()), None) or convo.start_web()
-
-
 @pytest.mark.parametrize("first", [True, False], ids=["the first message", "a message to an open session"])
 @pytest.mark.parametrize("door", ["WhatsApp", "our own JSON"])
 def test_a_message_whose_worker_is_killed_as_it_is_stored_is_there_once(convo, web, first, door):
