@@ -157,9 +157,9 @@ UNFOLD = {
     "SITE_URL": "",
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
-    "STYLES": [f"{STATIC_URL}back_office/back_office.css"],
-    "SCRIPTS": [f"{STATIC_URL}back_office/back_office.js"],
-    "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_figures",
+    "STYLES": [f"{STATIC_URL}conversations/admin.css"],
+    "SCRIPTS": [f"{STATIC_URL}conversations/admin.js"],
+    "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_numbers",
     "SIDEBAR": {"navigation": "conversations.admin.navigation.sidebar"},
     "COLORS": {
         "primary": {

@@ -1,16 +1,22 @@
-"""The back office: what staff see. Sessions are read here; what happens to them goes through the services."""
+"""The admin: the pages of the staff. They read rows, and change them through services.
+
+A page's files have its name: `admin/<page>.py`, `templates/admin/<page>/`, `static/conversations/<page>.css` and `.js`.
+"""
 
 from conversations.admin import (  # noqa: F401 - registers the pages
-    accounts,
+    api_keys,
     assistants,
+    audit_log,
+    channel_accounts,
     clients,
     contacts,
     conversations,
-    events,
+    dashboard,
+    duplicates,
+    erasures,
     feedback,
-    keys,
-    matches,
-    people,
+    inbound_events,
+    related_tables,
+    staff,
     system,
-    trail,
 )

@@ -1,4 +1,7 @@
-"""Who may see and do what: a role in each client, by Membership. Django's permissions per table play no part."""
+"""Which user may see and do what.
+
+A user has one role in each client, given by a Membership. Django's permissions per table are not used.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from conversations.models import Client, Membership
+from conversations.services.core.ledger import Actor, Kind
 
 Role = Membership.Role
 
@@ -18,46 +23,57 @@ RANKS: Mapping[str, int] = {Role.VIEWER: 1, Role.AGENT: 2, Role.MANAGER: 3, SUPE
 
 
 def clients_of(user: Any, role: str = Role.VIEWER) -> QuerySet[Client]:
-    """The clients in which the user has the role or a higher one; all for a superuser."""
+    """Return the clients in which the user has the role or a higher one. A superuser has every client."""
     if user.is_superuser and user.is_active:
         return Client.objects.all()
     return Client.objects.filter(pk__in=client_ids_of(user, role))
 
 
 def client_ids_of(user: Any, role: str = Role.VIEWER) -> list[UUID]:
-    """The ids of the clients in which someone who is no superuser has the role or a higher one."""
+    """Return the ids of the clients in which the user's memberships give the role or a higher one.
+
+    Superusers need no membership: use `clients_of` where the user may be one.
+    """
     return [client_id for client_id, has in _roles_of(user).items() if RANKS[has] >= RANKS[role]]
 
 
 def role_in(user: Any, client: Client | UUID) -> str | None:
-    """The user's role in the client, None where there is none. A superuser is everybody's manager."""
+    """Return the user's role in the client, or None. A superuser is a manager in every client."""
     if user.is_superuser and user.is_active:
         return Role.MANAGER
     return _roles_of(user).get(client.pk if isinstance(client, Client) else client)
 
 
 def can(user: Any, role: str, client: Client | UUID) -> bool:
-    """Whether the user may do in the client what the role may: viewer < agent < manager."""
+    """Return whether the user has the role or a higher one in the client. The order is viewer, agent, manager."""
     has = role_in(user, client)
     return has is not None and RANKS[has] >= RANKS[role]
 
 
 def can_somewhere(user: Any, role: str) -> bool:
-    """Whether there is a client in which the user may do what the role may."""
+    """Return whether the user has the role or a higher one in at least one client."""
     return bool(user.is_active and (user.is_superuser or client_ids_of(user, role)))
 
 
-def sees_receipts(user: Any, client: Client | UUID) -> bool:
-    """Whether the user may see what the model was given, system prompt and all: managers, and those whose membership
-    says so."""
+def can_see_prompts(user: Any, client: Client | UUID) -> bool:
+    """Return whether the user may see what the model was given, the system prompt included.
+
+    Managers may. Others may if their membership says so (`sees_receipts`).
+    """
     if can(user, Role.MANAGER, client):
         return True
     _roles_of(user)
-    return (client.pk if isinstance(client, Client) else client) in getattr(user, "_sees_receipts_of", ())
+    return (client.pk if isinstance(client, Client) else client) in getattr(user, "_sees_prompts_of", ())
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """Return the signed-in user as the ledger names them."""
+    user: Any = request.user
+    return Actor(Kind.STAFF, user.get_username(), user.pk)
 
 
 def _roles_of(user: Any) -> Mapping[UUID, str]:
-    """Client to role, read once for each user object: a request has one of its own."""
+    """Return the user's role by client id. One query per user object, and each request has its own."""
     if not (user.is_active and user.is_authenticated):
         return {}
     roles: Mapping[UUID, str] | None = getattr(user, "_roles_by_client", None)
@@ -65,5 +81,5 @@ def _roles_of(user: Any) -> Mapping[UUID, str]:
         found = list(Membership.objects.filter(user=user).values_list("client_id", "role", "sees_receipts"))
         roles = {client_id: role for client_id, role, _ in found}
         user._roles_by_client = roles
-        user._sees_receipts_of = {client_id for client_id, _, sees in found if sees}
+        user._sees_prompts_of = {client_id for client_id, _, sees in found if sees}
     return roles

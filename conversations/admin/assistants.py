@@ -1,4 +1,4 @@
-"""The personas that answer."""
+"""Assistants: who answers, with which engine, model and system prompt."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from conversations.admin.base import ClientsOwn, Page
-from conversations.admin.confirmed import confirmed
+from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
+from conversations.admin.confirmation import confirmed
 from conversations.models import Assistant
 from conversations.services.tenants import setup
 
 
 @admin.register(Assistant)
-class AssistantAdmin(Page):
-    """One of them is the client's default: it answers where an account names no other."""
+class AssistantAdmin(ClientScopedAdmin):
+    """The assistants of a client. The default assistant answers for accounts that name no other."""
 
     client_path = "client"
-    nothing = "There is no assistant yet: nobody answers until there is one."
+    empty_message = "There is no assistant yet. Nobody answers until you add one."
     list_display = ["name", "key", "client", "engine", "model", "is_default", "in_copilot"]
-    list_filter = ["engine", "is_default", ("client", ClientsOwn)]
+    list_filter = ["engine", "is_default", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name", "key"]
     actions_detail = ["answer_by_default"]
@@ -31,13 +31,13 @@ class AssistantAdmin(Page):
             {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},
         ),
         ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
-        ("Where free text is not taken any more", {"fields": [("template_name", "template_language")]}),
+        ("Outside the reply window", {"fields": [("template_name", "template_language")]}),
         (
-            "Beside speaking",
+            "Tools and goodbyes",
             {"fields": ["uses_tools", "goodbye_phrases"]},
         ),
         (
-            "A person instead",
+            "Handing over to a person",
             {
                 "fields": [
                     "takeover_sentence",
@@ -51,17 +51,17 @@ class AssistantAdmin(Page):
     ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """An assistant stays with its client, and is made the default by its action."""
+        """Return the fields that cannot be changed. The client is fixed, and `is_default` is set by an action."""
         return ["id", "created_at", "is_default", *(["client"] if obj else [])]
 
     @confirmed(
         "Make default",
-        question="This assistant answers for its client wherever an account names no other. Shall it?",
+        question="This assistant will reply for all accounts of its client that name no other. Make it the default?",
         icon="star",
         path="default",
     )
     def answer_by_default(self, request: HttpRequest, assistant: Assistant) -> str:
-        """In the place of whoever did."""
+        """Make the assistant its client's default, in place of the current one."""
         setup.make_default(assistant)
-        self.note(request, "made default", assistant)
-        return f"{assistant} answers by default."
+        self.record(request, "made default", assistant)
+        return f"{assistant} is the default assistant now."

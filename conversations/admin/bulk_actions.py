@@ -1,4 +1,7 @@
-"""Doing something to many sessions: the counts first, then progress."""
+"""Actions on many conversations: a preview page with the counts, then a progress page.
+
+Which actions there are, and what the preview says, is declared in `conversation_actions.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
@@ -18,32 +20,27 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from conversations.admin import access
-from conversations.admin.access import Role
-from conversations.admin.deeds import LONGEST_REASON, staff
-from conversations.admin.session_list import LEFT_OUT, SessionList
-from conversations.models import OPEN, Assistant, BulkJob, Status
+from conversations.admin.action_types import Bulk
+from conversations.admin.conversation_actions import BULK_ACTIONS, LONGEST_REASON
+from conversations.admin.conversation_list import LEFT_OUT, ConversationList
+from conversations.models import Assistant, BulkJob
 from conversations.services.core.errors import NotFoundError
 from conversations.services.export.sessions import lines
 from conversations.services.staff_actions import bulk
 
-KINDS = {"close": "Close", "assign": "Assign assistant", "archive": "Archive", "export": "Export"}
-# In which states a session can be what is asked for.
-AFFECTED = {"close": OPEN, "assign": OPEN, "archive": (Status.CLOSED, Status.EXPIRED)}
-ROOM = "admin/conversations/conversation"
+MOST_SELECTED = 100
+MOST_ASSISTANTS = 500  # in the list to choose from
 
 
-class BulkPages(SessionList):
-    """What managers do to the sessions they selected, or to all that match the list's filters."""
-
-    bulk_kinds = KINDS
-    actions = ("close_selected", "assign_selected", "archive_selected", "export_selected")
+class BulkActionPages(ConversationList):
+    """What managers can do with the selected conversations, or with all that match the list's filters."""
 
     def get_urls(self) -> list[URLPattern]:
-        """A page that asks, and one that shows progress."""
+        """Return the addresses of the preview page and of the progress page before Django's."""
         wrap = self.admin_site.admin_view
         own = [
-            path("bulk/<slug:kind>/", wrap(self.bulk_ask), name="conversations_conversation_bulk"),
-            path("bulk/jobs/<uuid:pk>/", wrap(self.bulk_job), name="conversations_conversation_bulk_job"),
+            path("bulk/<slug:kind>/", wrap(self.bulk_preview), name="conversations_conversation_bulk"),
+            path("bulk/jobs/<uuid:pk>/", wrap(self.bulk_progress), name="conversations_conversation_bulk_job"),
             path(
                 "bulk/jobs/<uuid:pk>/go-on/",
                 wrap(require_POST(self.bulk_go_on)),
@@ -53,103 +50,108 @@ class BulkPages(SessionList):
         return [*own, *super().get_urls()]
 
     def get_actions(self, request: HttpRequest) -> Any:
-        """For managers."""
-        return super().get_actions(request) if self.may(request, Role.MANAGER) else {}
+        """Return the bulk actions that the user may run, as Django's list offers them."""
+        return {
+            f"{name}_selected": (_to_preview_of(name), f"{name}_selected", f"{action.label}…")
+            for name, action in BULK_ACTIONS.items()
+            if self._may_run(request, name)
+        }
 
-    @admin.action(description="Close…")
-    def close_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-        """Ask first."""
-        return _ask_about("close", queryset)
-
-    @admin.action(description="Assign assistant…")
-    def assign_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-        """Ask first."""
-        return _ask_about("assign", queryset)
-
-    @admin.action(description="Archive…")
-    def archive_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-        """Ask first."""
-        return _ask_about("archive", queryset)
-
-    @admin.action(description="Export…")
-    def export_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
-        """Ask first."""
-        return _ask_about("export", queryset)
-
-    def bulk_ask(self, request: HttpRequest, kind: str) -> HttpResponseBase:
-        """How many sessions it is about, and what will be done to them; posted, it begins."""
-        if kind not in KINDS or not self.may(request, Role.MANAGER):
+    def bulk_preview(self, request: HttpRequest, kind: str) -> HttpResponseBase:
+        """Return the page that says how many conversations there are and what will happen. On POST, begin."""
+        if kind not in BULK_ACTIONS or not self._may_run(request, kind):
             raise Http404
-        sessions = self._meant(request)
-        ids = list(sessions.values_list("pk", flat=True)[: bulk.MOST + 1])
-        assistants = Assistant.objects.filter(client__in=access.clients_of(request.user, Role.MANAGER))
+        action, rules = BULK_ACTIONS[kind], _rules(kind)
+        ids = list(self._matching(request, rules.role).values_list("pk", flat=True)[: bulk.MOST + 1])
+        assistants = Assistant.objects.filter(client__in=access.clients_of(request.user, rules.role))
         if request.method == "POST" and ids:
-            if kind == "export":
-                return _download(request, ids[: bulk.MOST])
-            assistant = _chosen(request, assistants) if kind == "assign" else None
-            reason = request.POST.get("reason", "").replace("\x00", "").strip()[:LONGEST_REASON]
-            job = bulk.start(kind, ids[: bulk.MOST], actor=staff(request), reason=reason, assistant=assistant)
-            return redirect("admin:conversations_conversation_bulk_job", pk=job.pk)
+            return self._begin(request, kind, ids[: bulk.MOST], assistants)
         counted = self.get_queryset(request).filter(pk__in=ids[: bulk.MOST]).order_by().values("status", "client")
         counts: dict[str, int] = {}
         for each in counted.annotate(number=Count("pk")):
             counts[each["status"]] = counts.get(each["status"], 0) + each["number"]
-        total = sum(counts.values())
         return self._page(
             request,
-            "bulk_ask",
-            KINDS[kind],
-            kind=kind,
+            "preview",
+            action.label,
+            action=action,
             counts=counts,
-            total=total,
+            total=sum(counts.values()),
             left_out=getattr(request, LEFT_OUT, []),
-            affected=total if kind == "export" else sum(counts.get(status, 0) for status in AFFECTED[kind]),
+            affected=sum(counts.get(status, 0) for status in rules.statuses),
             too_many=bulk.MOST if len(ids) > bulk.MOST else 0,
-            assistants=list(assistants.select_related("client").order_by("client__name", "key")[:500]),
+            assistants=_choices(assistants) if rules.asks_assistant else [],
         )
 
-    def bulk_job(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """How far it has come."""
+    def bulk_progress(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the page that runs the user's job batch by batch and shows how far it has come."""
         job = get_object_or_404(BulkJob.objects.select_related("assistant"), pk=pk, user=request.user.pk)
-        return self._page(request, "bulk_job", KINDS[job.kind], job=job, total=len(job.sessions))
+        return self._page(request, "progress", BULK_ACTIONS[job.kind].label, job=job, total=len(job.sessions))
 
     def bulk_go_on(self, request: HttpRequest, pk: UUID) -> JsonResponse:
-        """One batch more."""
+        """Run the next batch of the user's job and return the progress."""
+        job = get_object_or_404(BulkJob, pk=pk, user=request.user.pk)
+        role = _rules(job.kind).role
 
         def allowed(ids: Sequence[UUID]) -> set[UUID]:
-            return set(self._managed(request).filter(pk__in=ids).values_list("pk", flat=True))
+            return set(self._permitted(request, role).filter(pk__in=ids).values_list("pk", flat=True))
 
         try:
-            job = bulk.go_on(pk, actor=staff(request), now=timezone.now(), allowed=allowed)
+            job = bulk.go_on(pk, actor=access.actor_of(request), now=timezone.now(), allowed=allowed)
         except NotFoundError:
             raise Http404 from None
         return JsonResponse(
             {"handled": job.handled, "changed": job.changed, "refused": job.refused, "ended": job.ended_at is not None}
         )
 
-    def _managed(self, request: HttpRequest) -> QuerySet[Any]:
-        clients = access.clients_of(request.user, Role.MANAGER)
-        rows: QuerySet[Any] = self.get_queryset(request)
-        return rows if request.user.is_superuser else rows.filter(client__in=clients)
+    def _begin(
+        self, request: HttpRequest, kind: str, ids: Sequence[UUID], assistants: QuerySet[Assistant]
+    ) -> HttpResponseBase:
+        rules, actor = _rules(kind), access.actor_of(request)
+        if rules.is_download:
+            return _download(request, ids)
+        assistant = _chosen(request, assistants) if rules.asks_assistant else None
+        reason = request.POST.get("reason", "").replace("\x00", "").strip()[:LONGEST_REASON]
+        job = bulk.start(kind, ids, actor=actor, reason=reason, assistant=assistant)
+        return redirect("admin:conversations_conversation_bulk_job", pk=job.pk)
 
-    def _meant(self, request: HttpRequest) -> QuerySet[Any]:
-        """The sessions that `?ids=` names, or that match the filters of the list; of clients that the user manages."""
+    def _may_run(self, request: HttpRequest, kind: str) -> bool:
+        return self.has_role(request, _rules(kind).role)
+
+    def _permitted(self, request: HttpRequest, role: str) -> QuerySet[Any]:
+        """Return the conversations of the clients in which the user has the role."""
+        rows: QuerySet[Any] = self.get_queryset(request)
+        return rows if request.user.is_superuser else rows.filter(client__in=access.clients_of(request.user, role))
+
+    def _matching(self, request: HttpRequest, role: str) -> QuerySet[Any]:
+        """Return the permitted conversations that `?ids=` names or, without it, that match the list's filters."""
         if "ids" in request.GET:
-            return self._managed(request).filter(pk__in=_uuids(request.GET["ids"]))
+            return self._permitted(request, role).filter(pk__in=_uuids(request.GET["ids"]))
         try:
             matching: QuerySet[Any] = self.get_changelist_instance(request).queryset.order_by()
         except IncorrectLookupParameters:
             raise Http404 from None
-        return matching.filter(pk__in=self._managed(request).values("pk"))
+        return matching.filter(pk__in=self._permitted(request, role).values("pk"))
 
     def _page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
         shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": title}
-        return TemplateResponse(request, f"{ROOM}/{template}.html", {**shared, **context})
+        return TemplateResponse(request, f"admin/bulk_actions/{template}.html", {**shared, **context})
 
 
-def _ask_about(kind: str, queryset: QuerySet[Any]) -> HttpResponse:
-    ids = ",".join(str(pk) for pk in queryset.values_list("pk", flat=True)[:100])
-    return redirect(reverse("admin:conversations_conversation_bulk", args=[kind]) + "?" + urlencode({"ids": ids}))
+def _rules(kind: str) -> Bulk:
+    rules = BULK_ACTIONS[kind].bulk
+    assert rules is not None  # noqa: S101 - BULK_ACTIONS has no others
+    return rules
+
+
+def _to_preview_of(kind: str) -> Any:
+    """Return a list action that redirects to the preview page of the selected conversations."""
+
+    def redirect_to_preview(admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        ids = ",".join(str(pk) for pk in queryset.values_list("pk", flat=True)[:MOST_SELECTED])
+        return redirect(reverse("admin:conversations_conversation_bulk", args=[kind]) + "?" + urlencode({"ids": ids}))
+
+    return redirect_to_preview
 
 
 def _uuids(text: str) -> list[UUID]:
@@ -157,6 +159,10 @@ def _uuids(text: str) -> list[UUID]:
         return [UUID(each) for each in text.split(",") if each]
     except ValueError:
         raise Http404 from None
+
+
+def _choices(assistants: QuerySet[Assistant]) -> list[Assistant]:
+    return list(assistants.select_related("client").order_by("client__name", "key")[:MOST_ASSISTANTS])
 
 
 def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
@@ -167,7 +173,7 @@ def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
 
 
 def _download(request: HttpRequest, ids: Sequence[UUID]) -> StreamingHttpResponse:
-    answer = StreamingHttpResponse(lines(ids, actor=staff(request)), content_type="application/x-ndjson")
+    answer = StreamingHttpResponse(lines(ids, actor=access.actor_of(request)), content_type="application/x-ndjson")
     answer["Content-Disposition"] = f'attachment; filename="sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"'
     answer["Cache-Control"] = "no-store"
     return answer

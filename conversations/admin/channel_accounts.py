@@ -1,4 +1,4 @@
-"""Accounts at providers: where messages come in and go out."""
+"""Channel accounts: the accounts at providers through which messages come in and go out."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 
 from channels_out import registry
 from channels_out.contract import Adapter
-from conversations.admin.base import ClientsOwn
-from conversations.admin.confirmed import confirmed
+from conversations.admin.base import VisibleRowsFilter
+from conversations.admin.confirmation import confirmed
 from conversations.admin.simulator import SimulatorPages
 from conversations.models import ChannelAccount
 from conversations.services.core.errors import DomainError, InvalidError
 from conversations.services.tenants import channel_accounts, setup
 
 PREFIX = "credential_"
-KIND = "kind"  # in the address of the page that adds one: "whatsapp:whatsapp"
+KIND = "kind"  # in the address of the page that adds an account: "whatsapp:whatsapp"
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
-    """One account; `form_of` adds a field for each of the provider's credentials. Blank keeps what is stored."""
+    """The form of an account. `form_of` adds a field per credential; a blank one keeps what is stored."""
 
     adapter: Adapter | None
 
@@ -43,17 +43,19 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in _credentials(self.adapter):
             if account.credentials.get(name) and PREFIX + name in self.fields:
                 self.fields[PREFIX + name].required = False
-                self.fields[PREFIX + name].widget.attrs["placeholder"] = "stored; blank keeps it"
+                self.fields[PREFIX + name].widget.attrs["placeholder"] = "stored; leave blank to keep it"
 
     def clean(self) -> dict[str, Any]:
-        """The credentials are complete, the address is free, and the assistant is the client's own."""
+        """Return the cleaned values. Refuse incomplete credentials, a used address, and another client's assistant."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         account, client = self.instance, cleaned.get("client") or getattr(self.instance, "client", None)
         typed = {name: cleaned.get(PREFIX + name) for name in _credentials(self.adapter)}
         account.credentials = {**account.credentials, **{name: value for name, value in typed.items() if value}}
         if not self.errors:
             try:
-                setup.check_credentials(account.channel, account.provider, _of(self.adapter, account.credentials))
+                setup.check_credentials(
+                    account.channel, account.provider, _own_credentials(self.adapter, account.credentials)
+                )
                 if not account.is_simulated:
                     base_url = cleaned.get("base_url", account.base_url)
                     setup.check_base_url(account.channel, account.provider, base_url)
@@ -72,12 +74,12 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error("address", "This address is connected already.")
         assistant = cleaned.get("assistant")
         if assistant and client and assistant.client_id != client.pk:
-            self.add_error("assistant", "This assistant is another client's.")
+            self.add_error("assistant", "This assistant belongs to another client.")
         return cleaned
 
 
 def form_of(adapter: Adapter | None) -> type[AccountForm]:
-    """The form for accounts of this provider. What is stored is never rendered back."""
+    """Return the form class for accounts of this provider. Stored credentials are never rendered."""
     fields = {
         PREFIX + name: forms.CharField(
             label=name.replace("_", " ").capitalize(),
@@ -91,10 +93,10 @@ def form_of(adapter: Adapter | None) -> type[AccountForm]:
 
 @admin.register(ChannelAccount)
 class ChannelAccountAdmin(SimulatorPages):
-    """Credentials go in and never come out. An account is switched off, not deleted: its messages stay explained."""
+    """Channel accounts. Credentials are never shown. An account is switched off, not deleted: its messages need it."""
 
     client_path = "client"
-    nothing = "No channel is connected yet. Add an account at a provider, or try one in the simulator."
+    empty_message = "No channel is connected yet. Add an account at a provider, or try one in the simulator."
     list_display = [
         "__str__",
         "channel",
@@ -106,78 +108,81 @@ class ChannelAccountAdmin(SimulatorPages):
         "health",
         "health_reason",
     ]
-    list_filter = ["channel", "health", "is_active", "is_simulated", ("client", ClientsOwn)]
+    list_filter = ["channel", "health", "is_active", "is_simulated", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name", "address"]
     actions_detail = ["try_again", "check_credentials"]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
-        """First the provider, then the form that it needs."""
+        """Return the list of providers, or the form of the chosen one."""
         if self.has_add_permission(request) and not _adapter(request, None):
             context = {"title": "Add channel account", "opts": self.opts, "adapters": registry.ADAPTERS}
             context |= self.admin_site.each_context(request)
-            return TemplateResponse(request, "admin/choose_provider.html", context)
+            return TemplateResponse(request, "admin/channel_accounts/choose_provider.html", context)
         return super().add_view(request, form_url, extra_context)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """The provider's own."""
+        """Return the provider's form class."""
         return super().get_form(request, obj, change, form=form_of(_adapter(request, obj)), **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """The provider's credentials are fields of their own."""
+        """Return the groups of fields, with a field for each credential of the provider."""
         adapter = _adapter(request, obj)
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
-        about = "Stored encrypted and never shown. A field that is left blank keeps what is stored."
+        about = "Credentials are stored encrypted and never shown. A blank field keeps the stored value."
         facts = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
         title = f"{adapter.title or adapter.provider} on {adapter.channel}" if adapter else None
         return [
             (title, {"fields": ["client", ("name", "address"), "assistant"]}),
             *([("Credentials", {"fields": credentials, "description": about})] if credentials else []),
             ("Use", {"fields": ["is_active", "base_url"]}),
-            *([("What is known", {"fields": facts})] if obj else []),
+            *([("State", {"fields": facts})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """An account stays with its client and provider; where the provider is, only superusers say, unless it is a
-        server of the client's own (which channels_out/public_addresses.py keeps out of our network)."""
+        """Return the fields that cannot be changed: client and provider, and in most cases the base URL.
+
+        Only superusers set the base URL, unless the provider is a server of the client's own.
+        channels_out/public_addresses.py keeps such an address out of our network.
+        """
         fixed = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
         adapter = _adapter(request, obj)
-        theirs = request.user.is_superuser or (adapter and adapter.needs_base_url)
-        told = theirs and not (obj and obj.is_simulated)
-        return [*fixed, *(["client"] if obj else []), *([] if told else ["base_url"])]
+        may_set_url = request.user.is_superuser or (adapter and adapter.needs_base_url)
+        is_editable = may_set_url and not (obj and obj.is_simulated)
+        return [*fixed, *(["client"] if obj else []), *([] if is_editable else ["base_url"])]
 
     @confirmed(
         "Try again",
-        question="What waits for this account is sent now. If the provider still refuses it, the rest waits on.",
+        question="Messages that wait for this account are sent now. If the provider refuses it again, they wait again.",
         icon="play_arrow",
         path="resume",
     )
     def try_again(self, request: HttpRequest, account: ChannelAccount) -> str:
-        """Resume it as it is."""
+        """Send what waits for the account, with the credentials that are stored."""
         waiting = channel_accounts.resume(account)
-        self.note(request, "resumed", account)
-        return f"The account is tried again: {waiting} messages wait to be sent."
+        self.record(request, "resumed", account)
+        return f"The account is tried again. Messages that wait to be sent: {waiting}."
 
     @confirmed(
         "Check credentials",
-        question="The provider is asked whether it takes the stored credentials. Nothing is sent to anybody.",
+        question="The provider is asked whether it accepts the stored credentials. No message is sent.",
         icon="verified_user",
         path="check",
     )
     def check_credentials(self, request: HttpRequest, account: ChannelAccount) -> str:
-        """Ask the provider."""
+        """Ask the provider whether it accepts the credentials."""
         try:
             name = channel_accounts.check(account)
         except DomainError as error:
-            self.note(request, f"checked ({error.code})", account)
+            self.record(request, f"checked ({error.code})", account)
             raise
-        self.note(request, "checked (ok)", account)
-        return f"{account.provider} takes the credentials: {name}."
+        self.record(request, "checked (ok)", account)
+        return f"{account.provider} accepts the credentials: {name}."
 
 
 def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | None:
-    """The adapter of the account, or the one that was chosen for a new account; None for a provider that is unknown."""
+    """Return the adapter of the account or of the provider chosen for a new one, or None if it is unknown."""
     if account:
         provider, channel = account.provider, account.channel
     else:
@@ -188,8 +193,8 @@ def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | 
         return None
 
 
-def _of(adapter: Adapter | None, credentials: dict[str, str]) -> dict[str, str]:
-    """Those of the stored credentials that are the provider's; a sandbox that is played keeps the player's beside."""
+def _own_credentials(adapter: Adapter | None, credentials: dict[str, str]) -> dict[str, str]:
+    """Return the stored credentials that the provider knows. A simulated sandbox also stores the simulator's."""
     return {name: value for name, value in credentials.items() if name in _credentials(adapter)}
 
 

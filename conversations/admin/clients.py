@@ -1,4 +1,4 @@
-"""Clients and their policies."""
+"""Clients and their policies: replies, bursts, timeouts, and what is not stored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import SUPERUSER
-from conversations.admin.retention import RetentionPages
-from conversations.admin.spans import SpanField
+from conversations.admin.durations import DurationInWordsField
+from conversations.admin.retention import RetentionPage
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services.core.durations import in_words
@@ -30,29 +30,29 @@ def _seconds(channel: str) -> forms.FloatField:
 
 
 class PatternsField(forms.CharField):
-    """A list of patterns, one a line."""
+    """A text area for a list of patterns, one per line."""
 
     widget = UnfoldAdminTextareaWidget
 
     def prepare_value(self, value: Any) -> Any:
-        """As text."""
+        """Return the patterns as text."""
         return "\n".join(value) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> Any:
-        """As a list."""
+        """Return the patterns as a list."""
         return value if isinstance(value, list) else [line for line in (value or "").splitlines() if line.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
-        """Whether the lists differ."""
+        """Return whether the lists differ."""
         return bool(self.to_python(initial) != self.to_python(data))
 
     def validate(self, value: Any) -> None:
-        """Raises ValidationError with a sentence about the first that cannot be taken."""
+        """Raise ValidationError with a sentence about the first pattern that is refused."""
         validate_patterns(value)
 
 
 class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
-    """The policies, each with a sentence. The quiet windows are a field a channel."""
+    """The form of a client. The quiet window of each channel is a field of its own."""
 
     quiet_whatsapp = _seconds("WhatsApp")
     quiet_messenger = _seconds("Messenger")
@@ -61,42 +61,42 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
     quiet_voice = _seconds("Voice")
     quiet_web = _seconds("Web")
     redaction_patterns = PatternsField(
-        label="Also remove what matches",
+        label="Patterns to remove",
         required=False,
-        help_text="One pattern a line, in RE2's syntax: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}."
-        f" What matches becomes {REDACTED}.",
+        help_text="One pattern per line, in the syntax of RE2: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}."
+        f" Text that matches is replaced by {REDACTED}.",
     )
 
     class Meta:
         model = Client
         exclude = ["quiet_windows"]  # noqa: DJ006 - the page's fieldsets say which of the others
         labels = {
-            "is_active": "Open for business",
-            "auto_reply": "The assistant answers by itself",
-            "answers_synced": "It also answers in sessions that agents keep here",
-            "default_goal": "Goal of a new session",
+            "is_active": "Active",
+            "auto_reply": "The assistant replies automatically",
+            "answers_synced": "The assistant also replies in conversations of the sync protocol",
+            "default_goal": "Goal of a new conversation",
             "longest_wait": "Longest wait",
             "hand_back_after": "A takeover ends after",
-            "stale_after": "A session becomes stale after",
-            "expire_after": "A session expires after",
-            "archive_after": "A session is archived after",
+            "stale_after": "A conversation becomes stale after",
+            "expire_after": "A conversation expires after",
+            "archive_after": "A conversation is archived after",
             "redact_cards": "Remove card numbers",
-            "semantic_recall": "It recalls earlier sessions on the same",
+            "semantic_recall": "The assistant recalls earlier conversations on the same topic",
         }
         help_texts = {
-            "sub_domain": "Lower-case letters, digits and hyphens; programs name the client by it.",
-            "is_active": "Switched off, its keys open nothing and its messages are not taken.",
-            "auto_reply": "Off: what people write waits for a person.",
-            "answers_synced": "Off: what an agent records by the sync protocol is only recorded; it answers by itself.",
-            "default_goal": "What the assistant is to achieve, unless whoever opens the session says otherwise.",
-            "longest_wait": "A reply is begun so long after the first unanswered message, whatever comes after it.",
-            "hand_back_after": "When whoever took a session over has not written for so long, the assistant goes on.",
-            "stale_after": "Without a message for so long, a session is stale; the next message revives it.",
-            "expire_after": "Without a message for so long, a session is over; the next message opens a new one.",
-            "semantic_recall": "With the first message of a session it is told what the person said about it in earlier"
-            " ones, found by meaning where Pinecone is configured, else by words. The first reply waits for that.",
-            "redact_cards": f"13 to 19 digits with a right check digit become {CARD_REMOVED}.",
-            "archive_after": "So long after its end its transcript leaves the session and is kept in memory alone.",
+            "sub_domain": "Lower-case letters, digits and hyphens. Programs name the client by it.",
+            "is_active": "Off: the client's API keys and messages are refused.",
+            "auto_reply": "Off: messages wait for a reply of the staff.",
+            "answers_synced": "Off: the agent that records a conversation by the sync protocol replies itself.",
+            "default_goal": "What the assistant is to achieve, if whoever opens the conversation names no other goal.",
+            "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
+            "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
+            "stale_after": "Time without a message. The next message makes the conversation active again.",
+            "expire_after": "Time without a message. The next message opens a new conversation.",
+            "semantic_recall": "The first message of a conversation is searched in the contact's earlier ones: by"
+            " meaning if Pinecone is configured, otherwise by words. The first reply waits for the search.",
+            "redact_cards": f"13 to 19 digits with a valid check digit are replaced by {CARD_REMOVED}.",
+            "archive_after": "Time after its end. The transcript is then kept in memory alone.",
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -105,7 +105,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial[name] = self.instance.quiet_windows.get(QUIET[name], 0)
 
     def clean(self) -> dict[str, Any]:
-        """The windows are the client's."""
+        """Return the cleaned values, with the quiet windows set on the client."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         windows = {channel: given.get(name) or 0 for name, channel in QUIET.items() if name in self.fields}
         self.instance.quiet_windows = {**self.instance.quiet_windows, **windows}
@@ -113,16 +113,18 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Client)
-class ClientAdmin(RetentionPages):
-    """A manager sets the policies; what the client is called, and whether it is served, a superuser does."""
+class ClientAdmin(RetentionPage):
+    """Clients. Managers set the policies; only superusers set the name, the sub-domain and whether it is active."""
 
     client_path = "pk"
-    to_add = SUPERUSER
+    add_role = SUPERUSER
     form = ClientForm
     list_display = ["name", "sub_domain", "is_active", "auto_reply", "becomes_stale", "expires", "created_at"]
     list_filter = ["is_active", "auto_reply"]
     search_fields = ["name", "sub_domain"]
-    formfield_overrides = {models.DurationField: {"form_class": SpanField, "widget": UnfoldAdminTextInputWidget}}
+    formfield_overrides = {
+        models.DurationField: {"form_class": DurationInWordsField, "widget": UnfoldAdminTextInputWidget}
+    }
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
         ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "semantic_recall"]}),
@@ -130,24 +132,24 @@ class ClientAdmin(RetentionPages):
             BURSTS,
             {
                 "fields": [tuple(QUIET), "longest_wait"],
-                "description": "After how many seconds without a further message the assistant answers; 0: at once.",
+                "description": "The assistant replies after this many seconds without another message. 0: at once.",
             },
         ),
-        ("People", {"fields": ["hand_back_after"]}),
-        ("A session's life", {"fields": ["stale_after", "expire_after", "archive_after"]}),
+        ("Takeovers", {"fields": ["hand_back_after"]}),
+        ("Timeouts", {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (
-            "What is not kept",
+            "What is not stored",
             {
                 "fields": ["redact_cards", "redaction_patterns"],
-                "description": "Removed from whatever people, assistants and staff write, before it is kept or shown to"
-                " a model. What was kept before stays as it is, and is no more shown to a model.",
+                "description": "Removed from the messages of contacts, assistants and staff before they are stored or"
+                " shown to a model. Messages that are stored already stay as they are; models see them without it.",
             },
         ),
         ("For programs", {"fields": ["id", "created_at"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Who may not change the quiet windows reads them in a line."""
+        """Return the groups of fields. Users who cannot change the quiet windows see them in one line."""
         if self.has_change_permission(request, obj):
             return self.fieldsets
         return [
@@ -156,29 +158,29 @@ class ClientAdmin(RetentionPages):
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """See the class."""
+        """Return the fields that the user cannot change."""
         return ["id", "created_at", "quiet", *([] if request.user.is_superuser else ONLY_SUPERUSERS)]
 
     def save_model(self, request: HttpRequest, obj: Client, form: Any, change: bool) -> None:
-        """A new client gets its default assistant with it."""
+        """Save the client. A new one gets a default assistant."""
         if change:
             super().save_model(request, obj, form, change)
         else:
             setup.open_for_business(obj)
 
-    @admin.display(description="Seconds of silence awaited")
+    @admin.display(description="Quiet windows (seconds)")
     def quiet(self, client: Client) -> str:
-        """By channel."""
+        """Return the quiet windows by channel."""
         return ", ".join(
             f"{channel} {seconds:g}" for channel, seconds in sorted(client.quiet_windows.items()) if seconds
         )
 
     @admin.display(description="Becomes stale after", ordering="stale_after")
     def becomes_stale(self, client: Client) -> str:
-        """In words."""
+        """Return the time in words."""
         return in_words(client.stale_after)
 
     @admin.display(description="Expires after", ordering="expire_after")
     def expires(self, client: Client) -> str:
-        """In words."""
+        """Return the time in words."""
         return in_words(client.expire_after)

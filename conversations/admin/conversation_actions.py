@@ -1,262 +1,339 @@
-"""What staff do on a session's page. Each deed reads a form, calls one service, and says what is true afterwards."""
+"""The registry of what staff can do with a conversation.
+
+Each action is declared once. The transcript page offers it (templates/admin/transcript/), `transcript.py` checks the
+role and runs it on one conversation, and `bulk_actions.py` runs it on many, after a page with a preview.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
 from django.utils import timezone
 
+from conversations.admin import access
 from conversations.admin.access import Role
-from conversations.models import Conversation, EndedBy, Step
+from conversations.admin.action_types import Bulk, Context, ConversationAction
+from conversations.admin.form_fields import Checkbox, Number, RowId, Text, values_of
+from conversations.models import OPEN, Conversation, EndedBy, Status, Step
 from conversations.services.core import audit_log
-from conversations.services.core.errors import InvalidError, NotFoundError
-from conversations.services.core.ledger import Actor, Kind
+from conversations.services.core.errors import NotFoundError
 from conversations.services.retention import holds
-from conversations.services.staff_actions import corrections, send
-from conversations.services.staff_actions import resend as resending
+from conversations.services.staff_actions import corrections, resend, send
 from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing, steps, takeover
 
 LONGEST_REPLY = 100_000
-LONGEST_TEXT = 20_000
+LONGEST_DETAIL = 20_000
 LONGEST_STEP = 2_000
 LONGEST_REASON = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
-    """The role one needs in the session's client, and what is done."""
+def run_action(action: ConversationAction, request: HttpRequest, conversation: Conversation) -> str:
+    """Run the action with the posted values and return the sentence that the user reads. Raises DomainError.
 
-    role: str
-    do: Callable[[HttpRequest, Conversation], str]
-
-
-def staff(request: HttpRequest) -> Actor:
-    """Who is signed in, for the ledger."""
-    user: Any = request.user
-    return Actor(Kind.STAFF, user.get_username(), user.pk)
+    The caller has checked the role.
+    """
+    if action.run is None:
+        raise NotFoundError("This action cannot be run on one conversation.")
+    context = Context(conversation, request.user, access.actor_of(request), timezone.now())
+    return action.run(context, **values_of(action.fields, request.POST))
 
 
-def text_of(request: HttpRequest, name: str, *, longest: int, blank: bool = False) -> str:
-    """A field of the form, as people typed it. Raises InvalidError where it is too long, or blank."""
-    text = request.POST.get(name, "").replace("\r\n", "\n").replace("\x00", "")
-    if not blank and not text.strip():
-        raise InvalidError("Write something first.", code="blank")
-    if len(text) > longest:
-        raise InvalidError(f"That is {len(text):,} characters; at most {longest:,} are possible.", code="too_long")
-    return text
+def may_run(action: ConversationAction, user: Any, conversation: Conversation) -> bool:
+    """Return whether the user has the role that the action needs."""
+    return access.can(user, action.role, conversation.client_id)
 
 
-def whole(text: str) -> int:
-    """A whole number that the database can hold; 0 where it is none."""
-    return min(int(text), 2**31 - 1) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+def offered_actions(user: Any, conversation: Conversation) -> dict[str, ConversationAction]:
+    """Return the actions that the page offers the user, by name with underscores, as templates need it."""
+    return {
+        action.name.replace("-", "_"): action
+        for action in ACTIONS.values()
+        if action.is_offered(conversation) and may_run(action, user, conversation)
+    }
 
 
-def position_of(request: HttpRequest) -> int:
-    """The position of the entry that the form is about; 0 where it is about none."""
-    return whole(request.POST.get("position", ""))
-
-
-def uuid_of(request: HttpRequest, name: str) -> UUID:
-    """An id in the form. Raises NotFoundError where it is none."""
-    try:
-        return UUID(request.POST.get(name, ""))
-    except ValueError:
-        raise NotFoundError("There is no such thing any more: load the page again.") from None
-
-
-def reply(request: HttpRequest, conversation: Conversation) -> str:
-    """Say something in the assistant's place."""
-    text = text_of(request, "text", longest=LONGEST_REPLY)
-    _, messages = send.send(conversation.pk, text, actor=staff(request), now=timezone.now(), client=conversation.client)
+# --- what each action does -------------------------------------------------------------------------------------------
+def _reply(context: Context, text: str) -> str:
+    _, messages = send.send(context.conversation.pk, text, **context.by)
     return "Your reply is on its way." if messages else "Your reply is in the transcript."
 
 
-def close(request: HttpRequest, conversation: Conversation) -> str:
-    """End the session."""
-    reason = text_of(request, "reason", longest=LONGEST_REASON, blank=True).strip()
-    closing.close(
-        conversation.pk,
-        ended_by=EndedBy.STAFF,
-        actor=staff(request),
-        now=timezone.now(),
-        reason=reason,
-        client=conversation.client,
-    )
-    return "The session is closed."
+def _close(context: Context, reason: str) -> str:
+    closing.close(context.conversation.pk, ended_by=EndedBy.STAFF, reason=reason, **context.by)
+    return "The conversation is closed."
 
 
-def take(request: HttpRequest, conversation: Conversation) -> str:
-    """Take the session over."""
-    takeover.take_over(
-        conversation.pk,
-        actor=staff(request),
-        now=timezone.now(),
-        tell=request.POST.get("tell") == "yes",
-        from_colleague=request.POST.get("from_colleague") == "yes",
-        client=conversation.client,
-    )
-    return "This session is yours; the assistant is silent."
+def _take_over(context: Context, tell: bool, from_colleague: bool) -> str:
+    takeover.take_over(context.conversation.pk, tell=tell, from_colleague=from_colleague, **context.by)
+    return "You have this conversation now. The assistant is silent."
 
 
-def hand_back(request: HttpRequest, conversation: Conversation) -> str:
-    """Give the session back to its assistant."""
-    takeover.hand_back(conversation.pk, actor=staff(request), now=timezone.now(), client=conversation.client)
-    return "The assistant has this session again."
+def _hand_back(context: Context) -> str:
+    takeover.hand_back(context.conversation.pk, **context.by)
+    return "The assistant has this conversation again."
 
 
-def details(request: HttpRequest, conversation: Conversation) -> str:
-    """Say what the session is about."""
-    goal = text_of(request, "goal", longest=LONGEST_TEXT, blank=True).strip()
-    topic = text_of(request, "topic", longest=LONGEST_REASON, blank=True).strip()
-    summary = text_of(request, "summary", longest=LONGEST_TEXT, blank=True).strip()
-    edit_details(
-        conversation.pk,
-        actor=staff(request),
-        now=timezone.now(),
-        client=conversation.client,
-        goal=goal,
-        topic=topic,
-        summary=summary,
-    )
-    return "Saved."
+def _edit_details(context: Context, goal: str, topic: str, summary: str) -> str:
+    edit_details(context.conversation.pk, goal=goal, topic=topic, summary=summary, **context.by)
+    return "The details are saved."
 
 
-def resend(request: HttpRequest, conversation: Conversation) -> str:
-    """Send again what did not arrive."""
-    resending.resend(
-        uuid_of(request, "message"),
-        actor=staff(request),
-        now=timezone.now(),
-        conversation_id=conversation.pk,
-        client=conversation.client,
-        although_unclear=request.POST.get("although_unclear") == "yes",
-    )
-    return "It is being sent again."
+def _resend(context: Context, message: UUID, although_unclear: bool) -> str:
+    resend.resend(message, conversation_id=context.conversation.pk, although_unclear=although_unclear, **context.by)
+    return "The message is being sent again."
 
 
-def resume_account(request: HttpRequest, conversation: Conversation) -> str:
-    """Try the session's account again, which its provider refused."""
-    account = conversation.channel_account
+def _resume_account(context: Context) -> str:
+    account = context.conversation.channel_account
     if account is None:
-        raise NotFoundError("This session has no account.")
+        raise NotFoundError("This conversation has no account.")
     waiting = channel_accounts.resume(account)
-    user: Any = request.user
-    audit_log.record(user, "resumed", account, account.client_id)
-    return f"The account is tried again: {waiting} messages wait to be sent."
+    audit_log.record(context.user, "resumed", account, account.client_id)
+    return f"The account is tried again. Messages that wait to be sent: {waiting}."
 
 
-def correct(request: HttpRequest, conversation: Conversation) -> str:
-    """Say what an entry should read like."""
-    text = text_of(request, "text", longest=LONGEST_REPLY)
-    who = staff(request)
-    corrections.correct(
-        conversation.pk, position_of(request), text, actor=who, now=timezone.now(), client=conversation.client
-    )
-    return "Corrected; the original is kept beside it."
+def _correct(context: Context, position: int, text: str) -> str:
+    corrections.correct(context.conversation.pk, position, text, **context.by)
+    return "The message is corrected. The original is kept beside it."
 
 
-def redact(request: HttpRequest, conversation: Conversation) -> str:
-    """Remove an entry's text."""
-    reason = text_of(request, "reason", longest=LONGEST_REASON, blank=True).strip()
-    corrections.redact(
-        conversation.pk,
-        position_of(request),
-        actor=staff(request),
-        now=timezone.now(),
-        reason=reason,
-        client=conversation.client,
-    )
-    return "The text is gone for good."
+def _redact(context: Context, position: int, reason: str) -> str:
+    corrections.redact(context.conversation.pk, position, reason=reason, **context.by)
+    return "The text is removed for good."
 
 
-def hold(request: HttpRequest, conversation: Conversation) -> str:
-    """Keep the session as it is."""
-    reason = text_of(request, "reason", longest=LONGEST_REASON).strip()
-    before = conversation.hold_reason
-    holds.hold(conversation.pk, reason=reason, actor=staff(request), client=conversation.client)
-    _note_hold(request, "held", conversation, before, reason)
-    return "The session is on hold: nothing of it is deleted."
+def _hold(context: Context, reason: str) -> str:
+    before = context.conversation.hold_reason
+    holds.hold(context.conversation.pk, reason=reason, actor=context.actor, client=context.conversation.client)
+    _record_hold(context, "held", before, reason)
+    return "The conversation is on hold. Nothing of it is deleted."
 
 
-def lift_hold(request: HttpRequest, conversation: Conversation) -> str:
-    """Let the session be deleted again when it is due."""
-    before = conversation.hold_reason
-    holds.lift(conversation.pk, actor=staff(request), client=conversation.client)
-    _note_hold(request, "lifted the hold of", conversation, before, "")
+def _lift_hold(context: Context) -> str:
+    before = context.conversation.hold_reason
+    holds.lift(context.conversation.pk, actor=context.actor, client=context.conversation.client)
+    _record_hold(context, "lifted the hold of", before, "")
     return "The hold is lifted."
 
 
-def _note_hold(request: HttpRequest, verb: str, conversation: Conversation, before: str, after: str) -> None:
-    user: Any = request.user
+def _record_hold(context: Context, verb: str, before: str, after: str) -> None:
+    conversation = context.conversation
     if before != after:
-        audit_log.record(user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
+        audit_log.record(context.user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
-def add_step(request: HttpRequest, conversation: Conversation) -> str:
-    """One more step."""
-    text = text_of(request, "text", longest=LONGEST_STEP).strip()
-    steps.add_step(conversation.pk, text, staff(request), conversation.client)
-    return "Step added."
+def _add_step(context: Context, text: str) -> str:
+    steps.add_step(context.conversation.pk, text, context.actor, context.conversation.client)
+    return "The step is added."
 
 
-def edit_step(request: HttpRequest, conversation: Conversation) -> str:
-    """Word a step differently."""
-    text = text_of(request, "text", longest=LONGEST_STEP).strip()
-    steps.edit_step(_step(request), text, staff(request), conversation.client, conversation.pk)
-    return "Step saved."
+def _edit_step(context: Context, step: int, text: str) -> str:
+    steps.edit_step(step, text, context.actor, context.conversation.client, context.conversation.pk)
+    return "The step is saved."
 
 
-def complete_step(request: HttpRequest, conversation: Conversation) -> str:
-    """A step is done."""
-    steps.update_step(_step(request), Step.Status.COMPLETE, staff(request), conversation.client, conversation.pk)
-    return "Step completed."
+def _set_step(status: Step.Status, said: str) -> Callable[..., str]:
+    def run(context: Context, step: int) -> str:
+        steps.update_step(step, status, context.actor, context.conversation.client, context.conversation.pk)
+        return said
+
+    return run
 
 
-def cancel_step(request: HttpRequest, conversation: Conversation) -> str:
-    """A step is given up."""
-    steps.update_step(_step(request), Step.Status.CANCELLED, staff(request), conversation.client, conversation.pk)
-    return "Step cancelled."
+def _move_step(places: int, said: str) -> Callable[..., str]:
+    def run(context: Context, step: int) -> str:
+        steps.move_step(step, places, context.actor, context.conversation.client, context.conversation.pk)
+        return said
+
+    return run
 
 
-def raise_step(request: HttpRequest, conversation: Conversation) -> str:
-    """A step comes sooner."""
-    steps.move_step(_step(request), -1, staff(request), conversation.client, conversation.pk)
-    return "Step moved up."
+# --- the registry ----------------------------------------------------------------------------------------------------
+def _is_open(conversation: Conversation) -> bool:
+    return conversation.is_open
 
 
-def lower_step(request: HttpRequest, conversation: Conversation) -> str:
-    """A step comes later."""
-    steps.move_step(_step(request), 1, staff(request), conversation.client, conversation.pk)
-    return "Step moved down."
+def _is_not_archived(conversation: Conversation) -> bool:
+    return conversation.archived_at is None
 
 
-def _step(request: HttpRequest) -> int:
-    return whole(request.POST.get("step", ""))
+_POSITION = Number("position")
+_STEP = Number("step")
+_STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
 
+_REGISTERED = (
+    ConversationAction(
+        "reply",
+        "Send",
+        Role.AGENT,
+        _reply,
+        (Text("text", "Reply", longest=LONGEST_REPLY, trimmed=False, rows=2),),
+        is_offered=_is_open,
+    ),
+    ConversationAction(
+        "close",
+        "Close",
+        Role.AGENT,
+        _close,
+        (Text("reason", "Reason", required=False, placeholder="What was settled, or why it ends"),),
+        title="Close this conversation",
+        question="Close this conversation? Nothing more is sent or answered in it.",
+        is_offered=_is_open,
+        bulk=Bulk(
+            "Close",
+            "closed",
+            "Only open conversations can be closed. Nothing more is sent or answered in a closed conversation.",
+            statuses=OPEN,
+        ),
+    ),
+    ConversationAction(
+        "take-over",
+        "Take over",
+        Role.AGENT,
+        _take_over,
+        (Checkbox("tell"), Checkbox("from_colleague")),
+        question="A colleague has this conversation. Take it over?",
+        is_offered=_is_open,
+    ),
+    ConversationAction("hand-back", "Hand back to the assistant", Role.AGENT, _hand_back, is_offered=_is_open),
+    ConversationAction(
+        "details",
+        "Save",
+        Role.AGENT,
+        _edit_details,
+        (
+            Text("goal", "Goal", longest=LONGEST_DETAIL, required=False, rows=2),
+            Text("topic", "Topic", longest=LONGEST_REASON, required=False),
+            Text("summary", "Summary", longest=LONGEST_DETAIL, required=False, rows=4),
+        ),
+        title="Edit goal, topic and summary",
+    ),
+    ConversationAction(
+        "resend",
+        "Send again",
+        Role.AGENT,
+        _resend,
+        (RowId("message"), Checkbox("although_unclear")),
+        question="Nobody knows whether this message arrived. If it did, the contact gets it twice. Send it again?",
+        is_offered=_is_open,
+    ),
+    ConversationAction("resume-account", "Try again", Role.MANAGER, _resume_account),
+    ConversationAction(
+        "correct",
+        "Save correction",
+        Role.MANAGER,
+        _correct,
+        (_POSITION, Text("text", "Corrected text", longest=LONGEST_REPLY, trimmed=False, rows=8)),
+        title="Correct this message",
+        explanation="The original stays beside the correction. Nothing is sent again.",
+        is_offered=_is_not_archived,
+    ),
+    ConversationAction(
+        "redact",
+        "Remove for good",
+        Role.MANAGER,
+        _redact,
+        (
+            _POSITION,
+            Text("reason", "Why", required=False, placeholder="Do not repeat the text: the reason is kept"),
+        ),
+        title="Redact this message",
+        explanation="The text is removed for good, here and in prompts, drafts and the summary. A message that was"
+        " delivered stays with the contact.",
+        is_offered=_is_not_archived,
+    ),
+    ConversationAction(
+        "hold",
+        "Hold",
+        Role.MANAGER,
+        _hold,
+        (Text("reason", "Reason", placeholder="Case number, or who asked for it"),),
+        title="Put this conversation on hold",
+    ),
+    ConversationAction(
+        "lift-hold",
+        "Lift the hold",
+        Role.MANAGER,
+        _lift_hold,
+        question="Lift the hold? Data that are due for deletion are deleted with the next run.",
+    ),
+    ConversationAction(
+        "add-step",
+        "Add",
+        Role.AGENT,
+        _add_step,
+        (Text("text", "New step", longest=LONGEST_STEP, placeholder="New step"),),
+        is_offered=_is_open,
+    ),
+    ConversationAction(
+        "edit-step", "Save", Role.AGENT, _edit_step, (_STEP, _STEP_TEXT), title="Edit", is_offered=_is_open
+    ),
+    ConversationAction(
+        "complete-step",
+        "Complete",
+        Role.AGENT,
+        _set_step(Step.Status.COMPLETE, "The step is complete."),
+        (_STEP,),
+        is_offered=_is_open,
+    ),
+    ConversationAction(
+        "cancel-step",
+        "Cancel",
+        Role.AGENT,
+        _set_step(Step.Status.CANCELLED, "The step is cancelled."),
+        (_STEP,),
+        is_offered=_is_open,
+    ),
+    ConversationAction(
+        "raise-step", "Move up", Role.AGENT, _move_step(-1, "The step is moved up."), (_STEP,), is_offered=_is_open
+    ),
+    ConversationAction(
+        "lower-step", "Move down", Role.AGENT, _move_step(1, "The step is moved down."), (_STEP,), is_offered=_is_open
+    ),
+    ConversationAction(
+        "assign",
+        "Assign assistant",
+        Role.MANAGER,
+        bulk=Bulk(
+            "Assign",
+            "assigned",
+            "Only open conversations can be assigned, and only to an assistant of the same client.",
+            statuses=OPEN,
+            asks_assistant=True,
+        ),
+    ),
+    ConversationAction(
+        "archive",
+        "Archive",
+        Role.MANAGER,
+        bulk=Bulk(
+            "Archive",
+            "archived if they are remembered",
+            "Only conversations that have ended can be archived. The messages of an archived conversation are kept in"
+            " memory alone; its summary and timeline stay.",
+            statuses=(Status.CLOSED, Status.EXPIRED),
+        ),
+    ),
+    ConversationAction(
+        "export",
+        "Export",
+        Role.MANAGER,
+        title="Export the transcript",
+        explanation="The timeline records that you exported it.",
+        bulk=Bulk(
+            "Export",
+            "exported",
+            "You get a file with one line of JSON per conversation, with all messages. The timeline of each"
+            " conversation records that you exported it.",
+            is_download=True,
+        ),
+    ),
+)
 
-DEEDS = {
-    "reply": Deed(Role.AGENT, reply),
-    "close": Deed(Role.AGENT, close),
-    "take-over": Deed(Role.AGENT, take),
-    "hand-back": Deed(Role.AGENT, hand_back),
-    "details": Deed(Role.AGENT, details),
-    "resend": Deed(Role.AGENT, resend),
-    "resume-account": Deed(Role.MANAGER, resume_account),
-    "correct": Deed(Role.MANAGER, correct),
-    "redact": Deed(Role.MANAGER, redact),
-    "hold": Deed(Role.MANAGER, hold),
-    "lift-hold": Deed(Role.MANAGER, lift_hold),
-    "add-step": Deed(Role.AGENT, add_step),
-    "edit-step": Deed(Role.AGENT, edit_step),
-    "complete-step": Deed(Role.AGENT, complete_step),
-    "cancel-step": Deed(Role.AGENT, cancel_step),
-    "raise-step": Deed(Role.AGENT, raise_step),
-    "lower-step": Deed(Role.AGENT, lower_step),
-}
+ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED}
+BULK_ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED if action.bulk}

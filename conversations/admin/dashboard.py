@@ -1,4 +1,4 @@
-"""The first page: what is going on, what waits, what failed. Every number leads to the list of what it counts."""
+"""The dashboard: what waits, what failed, and the activity of the day. Each number links to the list of its rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
@@ -19,10 +20,12 @@ from conversations.models import ChannelAccount, Chunk, Conversation, Message, T
 from conversations.services.jobs import metrics, overdue
 from conversations.services.jobs.metrics import ClientIds, Day, OpenSessions, Queue
 
+admin.site.index_template = "admin/dashboard/dashboard.html"
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number with its name, the list of what it counts, and what more there is to say; some are alarming."""
+    """A number with its name, a link to the rows it counts, and a remark. alarming: it is shown in red."""
 
     name: str
     value: str
@@ -33,7 +36,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar of a chart: its height in percent of the highest, and the list of what it counts."""
+    """One bar of a chart. percent: its length relative to the longest. link: the list of the rows it counts."""
 
     name: str
     value: int
@@ -41,14 +44,14 @@ class Bar:
     link: str
 
 
-def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """The context of the first page, with the figures of the user's clients."""
+def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Return the template context of the dashboard with the numbers of the user's clients."""
     user: Any = request.user
     if not access.can_somewhere(user, access.Role.VIEWER):
         return {**context, "title": "Dashboard"}
     client_ids = None if user.is_superuser else access.client_ids_of(user)
     now = timezone.now()
-    sessions, day = metrics.open_sessions(client_ids), metrics.day(client_ids, now)
+    conversations, day = metrics.open_sessions(client_ids), metrics.day(client_ids, now)
     return {
         **context,
         "title": "Dashboard",
@@ -56,8 +59,8 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         "waiting": _waiting(client_ids, now),
         "failures": _failures(client_ids, now),
         "times": _times(day),
-        "open": _open(sessions),
-        "channels": _channels(sessions),
+        "open": _open(conversations),
+        "channels": _channels(conversations),
         "hours": _hours(day),
         "said": sum(hour.messages for hour in day.hours),
         "answered": sum(hour.replies for hour in day.hours),
@@ -65,18 +68,18 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 
 def _missing(now: datetime) -> list[str]:
-    """What shows that a process is not running, in a sentence that says which."""
+    """Return a sentence for each process that does not seem to run."""
     found = [overdue.look().late]
     if since := queue.late_since(now):
         found.append(
-            f"What runs by the clock has not run since {since:%Y-%m-%d %H:%M} UTC: sessions do not age, nothing"
-            " is remembered or summarised. Is the queue running (manage.py qcluster)?"
+            f"The scheduled tasks have not run since {since:%Y-%m-%d %H:%M} UTC. Conversations do not expire, and"
+            " nothing is remembered or summarised. Start the queue: manage.py qcluster."
         )
     return [sentence for sentence in found if sentence]
 
 
 def link(model: type[Model], **wanted: Any) -> str:
-    """The list of the table, narrowed down."""
+    """Return the address of the table's list with these filters."""
     return f"{address_of(model)}?{urlencode(wanted)}"
 
 
@@ -105,8 +108,8 @@ def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
     unclear, broken = metrics.unclear_messages(client_ids), metrics.broken_accounts(client_ids)
     found = [
         ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
-        ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed tries, 24 hours"),
-        ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, perhaps arrived"),
+        ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed turns, 24 hours"),
+        ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, may have arrived"),
         ("Accounts", broken, link(ChannelAccount, health__exact="broken", is_active__exact=1), "refused by providers"),
     ]
     return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]
@@ -126,9 +129,9 @@ def _seconds(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:,.0f} min"
 
 
-def _open(sessions: list[OpenSessions]) -> list[Number]:
+def _open(conversations: list[OpenSessions]) -> list[Number]:
     def count(**which: str) -> str:
-        return f"{sum(s.count for s in sessions if all(getattr(s, k) == v for k, v in which.items())):,}"
+        return f"{sum(each.count for each in conversations if all(getattr(each, k) == v for k, v in which.items())):,}"
 
     return [
         Number("Open", count(), link(Conversation, status__in="active,stale")),
@@ -136,16 +139,16 @@ def _open(sessions: list[OpenSessions]) -> list[Number]:
         Number("Stale", count(status="stale"), link(Conversation, status__exact="stale")),
         Number(
             "Guests",
-            f"{sum(each.guests for each in sessions):,}",
+            f"{sum(each.guests for each in conversations):,}",
             link(Conversation, status__in="active,stale", is_guest__exact=1),
         ),
     ]
 
 
-def _channels(sessions: list[OpenSessions]) -> list[dict[str, Any]]:
-    """A row a channel: its bars for active and stale sessions, as wide as they are many."""
-    highest = max((each.count for each in sessions), default=0)
-    counts = {(each.channel, each.status): each.count for each in sessions}
+def _channels(conversations: list[OpenSessions]) -> list[dict[str, Any]]:
+    """Return a row per channel with bars for active and stale conversations."""
+    highest = max((each.count for each in conversations), default=0)
+    counts = {(each.channel, each.status): each.count for each in conversations}
     return [
         {
             "name": channel,
@@ -159,12 +162,12 @@ def _channels(sessions: list[OpenSessions]) -> list[dict[str, Any]]:
                 for status in ("active", "stale")
             ],
         }
-        for channel in dict.fromkeys(each.channel for each in sessions)
+        for channel in dict.fromkeys(each.channel for each in conversations)
     ]
 
 
 def _hours(day: Day) -> list[dict[str, Any]]:
-    """A column an hour: its bars for messages and replies, as high as they are many."""
+    """Return a column per hour with bars for messages and replies."""
     highest = max((max(hour.messages, hour.replies) for hour in day.hours), default=0)
     columns = []
     for hour in day.hours:
@@ -184,5 +187,5 @@ def _after(hour: datetime) -> datetime:
 
 
 def _percent(number: int, highest: int) -> int:
-    """At least 1 where there is anything to be seen."""
+    """Return the percentage, at least 1 if the number is not 0."""
     return max(round(100 * number / highest), 1) if number else 0

@@ -1,4 +1,4 @@
-"""Times to wait, as people write them: "10 minutes", "1 day 12 hours"."""
+"""A form field for durations as people write them: "10 minutes", "1 day 12 hours"."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
 
 
 def from_words(text: str) -> timedelta | None:
-    """The span that the words name, None where they name none."""
+    """Return the duration that the words name, or None if they name none."""
     if _PART.sub("", text).strip(" ,") or not _PART.search(text):
         return None
     return sum((int(number) * UNITS[unit.lower()] for number, unit in _PART.findall(text)), timedelta())
 
 
-class SpanField(forms.DurationField):
-    """A text field for a span, in words or in Django's own notation."""
+class DurationInWordsField(forms.DurationField):
+    """A text field for a duration, in words or in Django's own notation (1 12:00:00)."""
 
     default_error_messages = {"invalid": "Write a time like “10 minutes”, “24 hours” or “1 day 12 hours”."}
 
     def prepare_value(self, value: Any) -> Any:
-        """In words."""
+        """Return the duration in words."""
         return in_words(value) if isinstance(value, timedelta) else value
 
     def to_python(self, value: Any) -> timedelta | None:
-        """Raises ValidationError."""
+        """Return the duration. Raises ValidationError if the text names none or a negative one."""
         words = from_words(value) if isinstance(value, str) else None
         if words is not None:
             return words
-        span = super().to_python(value)
-        if span is not None and span < timedelta():
+        duration = super().to_python(value)
+        if duration is not None and duration < timedelta():
             raise ValidationError(self.error_messages["invalid"], code="invalid")
-        return span
+        return duration

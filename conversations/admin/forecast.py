@@ -1,4 +1,4 @@
-"""The clock of a session: what happens next and when, and why what happened did so then."""
+"""The forecast of a conversation: what happens to it next and when, and why past events happened when they did."""
 
 from __future__ import annotations
 
@@ -11,51 +11,50 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
-from conversations.admin import entries
-from conversations.admin.base import Crumb
-from conversations.admin.entries import Line
-from conversations.admin.long_list import LongList
+from conversations.admin.base import Breadcrumb
+from conversations.admin.long_list import LongListAdmin
+from conversations.admin.transcript_view import TIMELINE_EVENTS, TimelineEvent, timeline_event, title_of
 from conversations.services.jobs import forecast
 from conversations.services.retention import holds
 
 
 @dataclass(frozen=True, slots=True)
-class Because:
-    """A line of the ledger with the rule that it came by."""
+class PastEvent:
+    """An event of the timeline with the rule that caused it."""
 
-    line: Line
+    event: TimelineEvent
     rule: str
 
 
-class ClockPages(LongList):
-    """A page beside each session's own."""
+class ForecastPage(LongListAdmin):
+    """The forecast page of each conversation."""
 
     def get_urls(self) -> list[URLPattern]:
-        """The page's own, before Django's, whose last one takes everything."""
-        view = self.admin_site.admin_view(require_GET(self.clock))
+        """Return the page's address before Django's, whose last pattern matches everything."""
+        view = self.admin_site.admin_view(require_GET(self.forecast))
         return [path("<uuid:pk>/clock/", view, name="conversations_conversation_clock"), *super().get_urls()]
 
-    def clock(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The page. Nothing changes by it."""
+    def forecast(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Return the page. It changes nothing."""
         related = ("contact", "client", "assistant", "channel_account")
         conversation = self.get_queryset(request).select_related(*related).filter(pk=pk).first()
         if conversation is None:
             raise Http404
         now = timezone.now()
-        prospects = forecast.of(conversation, now)
-        happened = conversation.events.order_by("-id")[: entries.LEDGER_LINES]
+        upcoming = forecast.of(conversation, now)
+        past = conversation.events.order_by("-id")[:TIMELINE_EVENTS]
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"The clock of {entries.title_of(conversation)}",
-            "object": Crumb(conversation, entries.title_of(conversation)),
+            "title": f"Forecast of {title_of(conversation)}",
+            "object": Breadcrumb(conversation, title_of(conversation)),
             "conversation": conversation,
             "hold": holds.reason_for(conversation),
             "now": now,
-            "next": forecast.next_of(prospects),
-            "prospects": prospects,
-            "happened": [Because(entries.line_of(event), forecast.why(event.data)) for event in happened],
+            "next": forecast.next_of(upcoming),
+            "upcoming": upcoming,
+            "past": [PastEvent(timeline_event(event), forecast.why(event.data)) for event in past],
         }
-        response = TemplateResponse(request, "admin/conversations/conversation/clock.html", context)
+        response = TemplateResponse(request, "admin/forecast/forecast.html", context)
         response["Cache-Control"] = "no-store"
         return response

@@ -1,4 +1,4 @@
-"""What arrived and is no chunk: looked at, narrowed down, and replayed once the reason is put right."""
+"""Inbound events that did not become a message: why, their raw body, and replaying them."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ from django.utils.safestring import SafeString
 from unfold.decorators import display
 
 from conversations.admin.access import Role
-from conversations.admin.base import ClientsOwn, ReadOnlyPage
-from conversations.admin.confirmed import confirmed
-from conversations.admin.entries import plainly
-from conversations.admin.long_list import LongList
+from conversations.admin.base import ReadOnlyAdmin, VisibleRowsFilter
+from conversations.admin.confirmation import confirmed
+from conversations.admin.long_list import LongListAdmin
+from conversations.admin.transcript_view import plain_text
 from conversations.models import InboundEvent, RefusedWebhooks
-from conversations.services.inbound import replay as replaying
+from conversations.services.inbound import replay as replay_service
 
 LONGEST_RAW = 50_000  # characters that are shown
+NOT_ALLOWED = "You may not replay these events."
 
 
-class Settled(admin.SimpleListFilter):
-    """Whether what it brought is where it belongs."""
+class SettledFilter(admin.SimpleListFilter):
+    """A filter by whether a replay settled the event."""
 
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Open, or settled."""
+        """Return the choices: open or settled."""
         return [("open", "open"), ("settled", "settled by a replay")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[InboundEvent]) -> QuerySet[InboundEvent]:
-        """Narrowed down."""
+        """Return the events in the chosen state."""
         return queryset.filter(settled_at__isnull=self.value() == "open") if self.value() else queryset
 
 
 @admin.register(InboundEvent)
-class InboundEventAdmin(LongList):
-    """What arrived and is no chunk."""
+class InboundEventAdmin(LongListAdmin):
+    """Inbound events that did not become a message. Agents replay them."""
 
     client_path = "client"
-    nothing = "All that arrived became part of a session."
-    to_replay = Role.AGENT
+    empty_message = "Every event was processed."
+    replay_role = Role.AGENT
     list_display = ["received_at", "kind", "why", "channel", "provider", "address", "client", "state"]
-    list_filter = ["reason", "channel", "provider", Settled, ("client", ClientsOwn)]
+    list_filter = ["reason", "channel", "provider", SettledFilter, ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["message_id__exact", "address__exact"]
     search_help_text = "The provider's id of a message, or the address of an account"
@@ -60,35 +61,39 @@ class InboundEventAdmin(LongList):
         ("client", "channel_account"),
         ("attempts", "retry_at"),
         ("settled_at", "outcome"),
-        "what_came",
+        "raw_body",
     ]
-    readonly_fields = ["what_came"]
+    readonly_fields = ["raw_body"]
 
     def has_replay_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whether the user may replay the event; any at all, where none is given."""
-        return self.may(request, self.to_replay, obj)
+        """Return whether the user may replay the event. Without an event: any event."""
+        return self.has_role(request, self.replay_role, obj)
 
     @confirmed(
         "Replay",
-        question="What arrived is put through once more, as if it came now. What is there already stays as it is.",
+        question="The event is processed again, as if it arrived now. What it already caused is not repeated.",
         icon="replay",
         path="replay",
         permission="replay",
     )
     def replay(self, request: HttpRequest, event: InboundEvent) -> str:
-        """Try it once more."""
-        self.note(request, "replayed", event)
-        return replaying.replay(event.pk, timezone.now()).sentence
+        """Process the event again."""
+        self.record(request, "replayed", event)
+        return replay_service.replay(event.pk, timezone.now()).sentence
 
     @admin.action(description="Replay", permissions=["replay"])
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[InboundEvent]) -> None:
-        """Try them once more, the oldest first."""
-        theirs = [event for event in queryset.order_by("id") if self.has_replay_permission(request, event)]
-        for event in theirs:
-            self.note(request, "replayed", event)
-        settled = sum(replaying.replay(event.pk, timezone.now()).settled for event in theirs)
-        said = f"{settled} of {len(theirs)} are settled; each says why not." if theirs else "None of them is yours."
-        self.message_user(request, said, messages.SUCCESS if settled == len(theirs) > 0 else messages.WARNING)
+        """Process the selected events again, the oldest first."""
+        allowed = [event for event in queryset.order_by("id") if self.has_replay_permission(request, event)]
+        for event in allowed:
+            self.record(request, "replayed", event)
+        settled = sum(replay_service.replay(event.pk, timezone.now()).settled for event in allowed)
+        said = (
+            f"{settled} of {len(allowed)} events are settled. Each other one says why it is not."
+            if allowed
+            else NOT_ALLOWED
+        )
+        self.message_user(request, said, messages.SUCCESS if settled == len(allowed) > 0 else messages.WARNING)
 
     @display(  # type: ignore[untyped-decorator]
         description="Reason",
@@ -100,30 +105,30 @@ class InboundEventAdmin(LongList):
         },
     )
     def why(self, event: InboundEvent) -> str:
-        """Why it is no chunk."""
+        """Return why it did not become a message."""
         return event.reason.replace("_", " ")
 
-    @display(description="State", label={"settled": "success", "tried again": "warning"})  # type: ignore[untyped-decorator]
+    @display(description="State", label={"settled": "success", "will be retried": "warning"})  # type: ignore[untyped-decorator]
     def state(self, event: InboundEvent) -> str | None:
-        """Whether it is settled, or will be tried again by itself."""
+        """Return whether it is settled or will be retried automatically."""
         if event.settled_at:
             return "settled"
-        return "tried again" if event.retry_at else None
+        return "will be retried" if event.retry_at else None
 
-    @admin.display(description="What came")
-    def what_came(self, event: InboundEvent) -> SafeString:
-        """The raw body, as it was kept."""
+    @admin.display(description="Raw body")
+    def raw_body(self, event: InboundEvent) -> SafeString:
+        """Return the raw body as it is stored, shortened."""
         written = json.dumps(event.raw, indent=2, ensure_ascii=False)
         shown = written if len(written) <= LONGEST_RAW else written[:LONGEST_RAW] + "\n…"
-        return format_html('<pre class="kept-body" dir="auto">{}</pre>', plainly(shown))
+        return format_html('<pre class="raw-body" dir="auto">{}</pre>', plain_text(shown))
 
 
 @admin.register(RefusedWebhooks)
-class RefusedWebhooksAdmin(ReadOnlyPage):
-    """Webhooks with a bad signature, counted by day and by the account that they named."""
+class RefusedWebhooksAdmin(ReadOnlyAdmin):
+    """Webhooks with an invalid signature, counted by day and account."""
 
     client_path = "channel_account__client"
-    nothing = "No webhook came with a bad signature."
+    empty_message = "No webhook had an invalid signature."
     list_display = ["day", "channel", "provider", "channel_account", "count", "last_at"]
     list_filter = ["channel", "provider"]
     list_select_related = ["channel_account__client"]

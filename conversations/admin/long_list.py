@@ -1,4 +1,4 @@
-"""Lists of tables that grow without end: nothing is counted, and a page is one look into an index."""
+"""Lists of tables that grow without limit. No row is counted, and each page is one range of an index."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.http import HttpRequest
 
-from conversations.admin.base import ReadOnlyPage
+from conversations.admin.base import ReadOnlyAdmin
 
-FURTHEST_PAGE = 200  # further back one narrows the list down instead: each page costs the ones before it
+FURTHEST_PAGE = 200  # each page costs the ones before it; further back, users narrow the list down instead
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]
-    """Knows no count; the list itself knows whether there is a next page."""
+    """A paginator without a count. The list itself knows whether there is a next page."""
 
-    template_name = "admin/conversations/pages.html"
+    template_name = "admin/long_list/pagination.html"
     count = 0
 
 
 class LongChangeList(ChangeList):
-    """One page of rows, and whether there is another, by asking for one row more than is shown."""
+    """One page of rows. One row more than is shown is read, to know whether there is a next page."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the page."""
+        """Read the rows of the page and set the attributes that the template uses."""
         self.page_num = min(max(self.page_num, 1), FURTHEST_PAGE)
         self.paginator = UncountedPaginator([], self.list_per_page)
         start = (self.page_num - 1) * self.list_per_page
@@ -33,16 +33,16 @@ class LongChangeList(ChangeList):
         self.at_the_end = len(rows) > self.list_per_page and self.page_num == FURTHEST_PAGE
         self.result_list: Any = rows[: self.list_per_page]
         self.result_count = len(self.result_list)
-        self.full_result_count = self.result_count  # nothing is said of others
+        self.full_result_count = self.result_count  # the number of other rows is not shown
         self.show_full_result_count = self.show_admin_actions = True
         self.can_show_all, self.multi_page = False, True
 
 
-class LongList(ReadOnlyPage):
-    """Rows that only services write, of which there are many. Their order is the index's and cannot be changed."""
+class LongListAdmin(ReadOnlyAdmin):
+    """The admin of a large table that only services write. The order is an index's and cannot be changed."""
 
     sortable_by = ()
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
-        """The list."""
+        """Return the class of the list."""
         return LongChangeList

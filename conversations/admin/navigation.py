@@ -1,4 +1,4 @@
-"""The way around: what staff come for, in the order in which they need it."""
+"""The navigation at the side, in the order in which staff need the pages."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from conversations.models import (
     Turn,
 )
 
-WAITING = {"waits": "person"}  # a filter of the list of sessions
+WAITING = {"waits": "person"}  # the filter of the list of conversations that makes the inbox
 
 # title of the group: (title, icon of Material Symbols, table)
 GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
-    "Sessions": [
+    "Conversations": [
         ("Conversations", "forum", Conversation),
         ("Contacts", "person", Contact),
-        ("Same person?", "merge", ContactMatch),
+        ("Duplicates", "merge", ContactMatch),
     ],
-    "Set-up": [
+    "Settings": [
         ("Assistants", "smart_toy", Assistant),
         ("Channels", "cable", ChannelAccount),
-        ("Keys", "key", ApiKey),
+        ("API keys", "key", ApiKey),
         ("Clients", "storefront", Client),
-        ("People", "group", Membership),
+        ("Staff", "group", Membership),
     ],
-    "What happened": [
+    "Activity": [
         ("Messages", "outgoing_mail", Message),
         ("Replies", "psychology", Turn),
         ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),
         ("Retention", "auto_delete", RetentionReport),
-        ("Audit trail", "history", StaffAction),
+        ("Audit log", "history", StaffAction),
     ],
     "System": [
         ("Users", "manage_accounts", User),
@@ -65,7 +65,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
-    """The groups with those of their pages that the user may see; a group without any is left out."""
+    """Return the groups with the pages that the user may see. A group without any is left out."""
     home = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
     groups = [{"items": [home]}]
     for title, pages in GROUPS.items():
@@ -74,19 +74,19 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             for name, icon, model in pages
             if (page := admin.site._registry.get(model)) and page.has_module_permission(request)
         ]
-        if title == "Sessions" and items:
+        if title == "Conversations" and items:
             items[:1] = _inbox_and_all(items[0])
             items += _simulator(request)
         for item in items:
             if item["link"] == address_of(ChannelAccount):
-                item["active"] = _in_channels  # the simulator's pages are beside the accounts'
+                item["active"] = _in_channels  # the addresses of the simulator begin with those of the accounts
         if items:
             groups.append({"title": title, "separator": True, "items": items})  # type: ignore[dict-item]
     return groups
 
 
 def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
-    """The sessions that wait for a person, and all of them; one of the two is where one is."""
+    """Return two links, to the inbox and to all conversations. Only one of them is marked as current."""
 
     def in_inbox(request: HttpRequest) -> bool:
         return request.path == conversations["link"] and request.GET.dict() == WAITING
@@ -104,7 +104,7 @@ def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
-    """Where managers play a customer."""
+    """Return the link to the simulator, for managers."""
     if not access.can_somewhere(request.user, access.Role.MANAGER):
         return []
     link = reverse("admin:simulator")
@@ -120,5 +120,5 @@ def _in_channels(request: HttpRequest) -> bool:
 
 
 def address_of(model: type[Model]) -> str:
-    """The address of the table's list."""
+    """Return the address of the table's list."""
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")

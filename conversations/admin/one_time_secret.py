@@ -1,4 +1,4 @@
-"""Secrets that are shown once: in the answer to the request that made them, and kept nowhere."""
+"""Secrets that are shown once, in the answer to the request that made them, and stored nowhere."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 
 
-def shown_once(page: Any, request: HttpRequest, row: Any, *, title: str, about: str, secret: str) -> HttpResponse:
-    """A page that shows the secret, and is never stored: not by a browser, nor in a session."""
+def show_once(admin: Any, request: HttpRequest, row: Any, *, title: str, about: str, secret: str) -> HttpResponse:
+    """Return a page that shows the secret and tells browsers not to store it."""
     context = {
-        **page.admin_site.each_context(request),
+        **admin.admin_site.each_context(request),
         "title": title,
-        "opts": page.opts,
+        "opts": admin.opts,
         "about": about,
         "secret": secret,
-        "back": reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_change", args=[row.pk]),
+        "back": reverse(f"admin:{admin.opts.app_label}_{admin.opts.model_name}_change", args=[row.pk]),
     }
-    return TemplateResponse(request, "admin/shown_once.html", context, headers={"Cache-Control": "no-store"})
+    template = "admin/one_time_secret/one_time_secret.html"
+    return TemplateResponse(request, template, context, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""The form that opens a session from our side: whom to write to, and what about."""
+"""The page on which staff open a conversation: whom the assistant writes to, and about what."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, U
 
 from conversations.admin import access
 from conversations.admin.access import Role
-from conversations.admin.deeds import staff
-from conversations.admin.long_list import LongList
+from conversations.admin.long_list import LongListAdmin
 from conversations.models import Assistant, Client
 from conversations.services.core.errors import DomainError
 from conversations.services.staff_actions import outreach
@@ -26,7 +25,7 @@ EXAMPLE = "customer_name = Ana\ndebt_amount = 120.50\ndue_date = 2026-12-01"
 
 
 class OutreachForm(forms.Form):
-    """Whom the assistant shall write to."""
+    """Whom the assistant writes to, and what it must know."""
 
     client = forms.ModelChoiceField(Client.objects.none(), widget=UnfoldAdminSelectWidget, empty_label=None)
     channel = forms.ChoiceField(
@@ -37,28 +36,31 @@ class OutreachForm(forms.Form):
         required=False,
         max_length=40,
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "tel", "placeholder": "+51 999 888 777"}),
-        help_text="With the country code. WhatsApp and SMS need it.",
+        help_text="With the country code. Required for WhatsApp and SMS.",
     )
     user_id = forms.CharField(
         label="User id",
         required=False,
         max_length=200,
         widget=UnfoldAdminTextInputWidget,
-        help_text="The client's own id of the person, where there is one. Messenger and the orb need it.",
+        help_text="The client's own id of the contact. Required for Messenger and Orb.",
     )
     name = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     assistant = forms.ModelChoiceField(
-        Assistant.objects.none(), required=False, widget=UnfoldAdminSelectWidget, empty_label="The usual one"
+        Assistant.objects.none(), required=False, widget=UnfoldAdminSelectWidget, empty_label="The client's default"
     )
     goal = forms.CharField(
-        required=False, max_length=2_000, widget=UnfoldAdminTextInputWidget, help_text="Empty: the client's usual goal."
+        required=False,
+        max_length=2_000,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="Empty: the client's default goal.",
     )
     variables = forms.CharField(
         required=False,
         max_length=50_000,
         strip=True,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 5, "placeholder": EXAMPLE, "spellcheck": "false"}),
-        help_text="What the assistant is to know: one a line, as name = value.",
+        help_text="What the assistant must know, one variable per line: name = value.",
     )
 
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
@@ -68,52 +70,53 @@ class OutreachForm(forms.Form):
         self.fields["assistant"].queryset = Assistant.objects.filter(client__in=clients)  # type: ignore[attr-defined]
 
     def clean_variables(self) -> dict[str, str]:
-        """By name. Raises ValidationError for a line that is none."""
+        """Return the variables by name. Raises ValidationError for a line without a name and a value."""
         found = {}
         for line in self.cleaned_data["variables"].splitlines():
             name, sign, value = line.partition("=")
             if not line.strip():
                 continue
             if not sign or not name.strip():
-                raise forms.ValidationError(f"Each line is name = value, not “{line[:60]}”.")
+                raise forms.ValidationError(f"Write each line as name = value. This line is not: “{line[:60]}”.")
             found[name.strip()] = value.strip()
         return found
 
     def clean(self) -> dict[str, Any]:
-        """The assistant is the client's own."""
+        """Return the cleaned values. Refuse an assistant of another client."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         assistant, client = cleaned.get("assistant"), cleaned.get("client")
         if assistant and client and assistant.client_id != client.pk:
-            self.add_error("assistant", "This assistant is another client's.")
+            self.add_error("assistant", "This assistant belongs to another client.")
         return cleaned
 
     def wanted(self) -> Outreach:
-        """What was asked for."""
+        """Return the valid form as the service expects it."""
         plain = {name: self.cleaned_data[name] for name in ("channel", "phone", "user_id", "name", "goal", "variables")}
         assistant = self.cleaned_data["assistant"]
         return Outreach(**plain, assistant=assistant.key if assistant else "")
 
 
-class OutreachPages(LongList):
-    """A button above the list of sessions, and the page behind it."""
+class OutreachPage(LongListAdmin):
+    """A button above the list of conversations, and its page."""
 
     actions_list = ["write_to_somebody"]
 
     def has_write_permission(self, request: HttpRequest) -> bool:
-        """Whether there is a client in whose name the user may write."""
-        return self.may(request, Role.AGENT)
+        """Return whether the user may write to contacts of at least one client."""
+        return self.has_role(request, Role.AGENT)
 
-    @action(description="Write to somebody", url_path="new", permissions=["write"], icon="edit_square")  # type: ignore[untyped-decorator]
+    @action(description="Write to a contact", url_path="new", permissions=["write"], icon="edit_square")  # type: ignore[untyped-decorator]
     def write_to_somebody(self, request: HttpRequest) -> HttpResponse:
-        """The form, and on POST the session that it opens."""
+        """Return the form. On POST, open the conversation and redirect to its page."""
         form = OutreachForm(request.user, request.POST if request.method == "POST" else None)
         if form.is_valid():
             try:
                 client = form.cleaned_data["client"]
-                session = outreach.begin(client, form.wanted(), actor=staff(request), now=timezone.now())
-                return redirect(reverse("admin:conversations_conversation_change", args=[session.pk]))
+                actor = access.actor_of(request)
+                conversation = outreach.begin(client, form.wanted(), actor=actor, now=timezone.now())
+                return redirect(reverse("admin:conversations_conversation_change", args=[conversation.pk]))
             except DomainError as error:
                 form.add_error(None, str(error))
         context = {**self.admin_site.each_context(request), "opts": self.opts, "form": form}
-        context["title"] = "Write to somebody"
-        return TemplateResponse(request, "admin/conversations/conversation/outreach.html", context)
+        context["title"] = "Write to a contact"
+        return TemplateResponse(request, "admin/outreach/outreach.html", context)

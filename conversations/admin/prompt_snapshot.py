@@ -1,4 +1,4 @@
-"""What the model was given for one reply: part by part, what was left out, what it cost, and a way to run it again."""
+"""What the model was given for one reply: each part, what was left out, what it cost, and a way to run it again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from django.urls import URLPattern, path
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin import access
-from conversations.admin.base import Crumb
-from conversations.admin.entries import plainly, title_of
-from conversations.admin.long_list import LongList
+from conversations.admin.base import Breadcrumb
+from conversations.admin.long_list import LongListAdmin
+from conversations.admin.transcript_view import plain_text, title_of
 from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
 from conversations.services.replies.pricing import cost
 
 
-class AgainForm(forms.Form):
-    """How to run it again."""
+class RunAgainForm(forms.Form):
+    """With which system prompt and model to run the prompt again."""
 
     prompt = forms.ChoiceField(
         choices=[("then", "as it was then"), ("now", "the assistant's system prompt as it is now")],
@@ -35,87 +35,101 @@ class AgainForm(forms.Form):
         required=False,
         max_length=100,
         widget=UnfoldAdminTextInputWidget(attrs={"spellcheck": "false"}),
-        help_text="Empty: the model that was asked then, or OPENAI_MODEL.",
+        help_text="Empty: the model of that time, or OPENAI_MODEL.",
     )
 
 
-class ReceiptPages(LongList):
-    """A page for each attempt at a reply, for those who may see receipts."""
+class PromptSnapshotPages(LongListAdmin):
+    """A page for each turn, for users who may see prompts (see access.can_see_prompts)."""
 
     def get_urls(self) -> list[URLPattern]:
-        """The page's own, before Django's, whose last one takes everything."""
+        """Return the page's addresses before Django's, whose last pattern matches everything."""
         wrap = self.admin_site.admin_view
         own = [
-            path("<uuid:pk>/receipt/<int:position>/", wrap(self.receipt), name="conversations_conversation_receipt"),
-            path("<uuid:pk>/turn/<uuid:turn_pk>/", wrap(self.attempt), name="conversations_conversation_turn"),
+            path(
+                "<uuid:pk>/receipt/<int:position>/",
+                wrap(self.snapshot_of_message),
+                name="conversations_conversation_receipt",
+            ),
+            path("<uuid:pk>/turn/<uuid:turn_pk>/", wrap(self.snapshot_of_turn), name="conversations_conversation_turn"),
         ]
         return [*own, *super().get_urls()]
 
-    def receipt(self, request: HttpRequest, pk: UUID, position: int) -> HttpResponse:
-        """The page of what was said at the position."""
-        return self._receipt(request, pk, Q(chunk__position=position, chunk__conversation=pk))
+    def snapshot_of_message(self, request: HttpRequest, pk: UUID, position: int) -> HttpResponse:
+        """Return the page of the turn that wrote the message at the position."""
+        return self._snapshot(request, pk, Q(chunk__position=position, chunk__conversation=pk))
 
-    def attempt(self, request: HttpRequest, pk: UUID, turn_pk: UUID) -> HttpResponse:
-        """The page of an attempt, also of one of which nothing was said."""
-        return self._receipt(request, pk, Q(pk=turn_pk))
+    def snapshot_of_turn(self, request: HttpRequest, pk: UUID, turn_pk: UUID) -> HttpResponse:
+        """Return the page of a turn, also if it wrote no message."""
+        return self._snapshot(request, pk, Q(pk=turn_pk))
 
-    def _receipt(self, request: HttpRequest, pk: UUID, which: Q) -> HttpResponse:
-        """On POST with what the model says now beside what it said then. Nothing is sent, nothing kept."""
+    def _snapshot(self, request: HttpRequest, pk: UUID, which: Q) -> HttpResponse:
+        """Return the page. On POST it also shows what the model says now. Nothing is sent or stored."""
         if request.method not in ("GET", "POST"):
             return HttpResponseNotAllowed(["GET", "POST"])
         related = ("contact", "assistant", "client")
         conversation = self.get_queryset(request).select_related(*related).filter(pk=pk).first()
-        if conversation is None or not access.sees_receipts(request.user, conversation.client_id):
+        if conversation is None or not access.can_see_prompts(request.user, conversation.client_id):
             raise Http404
         turns = Turn.objects.select_related("chunk").filter(which, conversation=pk, prompt__isnull=False)
         turn = turns.first()
         if turn is None:
             raise Http404
         turn.conversation = conversation
-        form = AgainForm(request.POST if request.method == "POST" else None)
-        again = self._again(request, conversation, turn, form) if form.is_valid() else {}
-        parts = prompt_records.parts_of(turn)
-        tries = prompt_records.tries_of(turn)
+        form = RunAgainForm(request.POST if request.method == "POST" else None)
+        again = self._run_again(request, conversation, turn, form) if form.is_valid() else {}
         context = {
             "title": "What the model was given",
-            "object": Crumb(conversation, title_of(conversation)),
+            "object": Breadcrumb(conversation, title_of(conversation)),
             "opts": self.opts,
             "conversation": conversation,
-            "chunk": turn.chunk,
-            "said": plainly(turn.chunk.content if turn.chunk else turn.draft),
-            "turn": turn,
-            "tries": tries,
-            "times_tried": max(len(tries), turn.attempt if turn.streamed else 0),
-            "parts": [part for part in parts if part.text],
-            "left_out": [part for part in parts if part.note],
-            "estimate": sum(part.tokens for part in parts if part.text),
-            "summary_version": (turn.prompt or {}).get("summary", {}).get("version", 0),
-            "asked": (turn.prompt or {}).get("request", {}),
-            "calls": _calls(turn.tool_calls or []),
             "form": form if prompt_records.can_run_again(turn) else None,
             "again": again,
+            **_facts(turn),
             **self.admin_site.each_context(request),
         }
-        response = TemplateResponse(request, "admin/conversations/conversation/receipt.html", context)
+        response = TemplateResponse(request, "admin/prompt_snapshot/prompt_snapshot.html", context)
         response["Cache-Control"] = "no-store"
         return response
 
-    def _again(self, request: HttpRequest, conversation: Conversation, turn: Turn, form: AgainForm) -> dict[str, Any]:
+    def _run_again(
+        self, request: HttpRequest, conversation: Conversation, turn: Turn, form: RunAgainForm
+    ) -> dict[str, Any]:
         wanted = form.cleaned_data
-        self.note(request, f"ran again ({wanted['prompt']}, {wanted['model'] or 'same model'})", conversation)
+        self.record(request, f"ran again ({wanted['prompt']}, {wanted['model'] or 'same model'})", conversation)
         try:
             reply = prompt_records.run_again(turn, current_prompt=wanted["prompt"] == "now", model=wanted["model"])
         except DomainError as error:
             return {"failed": str(error)}
         return {
-            "text": plainly(reply.text),
+            "text": plain_text(reply.text),
             "reply": reply,
-            "calls": _calls([asdict(call) for call in reply.tool_calls]),
+            "calls": _tool_calls([asdict(call) for call in reply.tool_calls]),
             "cost": cost(reply.model, reply.tokens_in, reply.tokens_out),
             "prompt": dict(form.fields["prompt"].choices)[wanted["prompt"]],  # type: ignore[attr-defined]
         }
 
 
-def _calls(calls: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
-    """What the model called, with what, and what it was answered, as it may be shown."""
-    return [{name: plainly(str(call.get(name, ""))) for name in ("name", "arguments", "answer")} for call in calls]
+def _facts(turn: Turn) -> dict[str, Any]:
+    """Return what the page shows of the turn and its prompt."""
+    parts = prompt_records.parts_of(turn)
+    tries = prompt_records.tries_of(turn)
+    prompt = turn.prompt or {}
+    return {
+        "turn": turn,
+        "chunk": turn.chunk,
+        "said": plain_text(turn.chunk.content if turn.chunk else turn.draft),
+        "tries": tries,
+        "times_tried": max(len(tries), turn.attempt if turn.streamed else 0),
+        "parts": [part for part in parts if part.text],
+        "left_out": [part for part in parts if part.note],
+        "estimate": sum(part.tokens for part in parts if part.text),
+        "summary_version": prompt.get("summary", {}).get("version", 0),
+        "asked": prompt.get("request", {}),
+        "calls": _tool_calls(turn.tool_calls or []),
+    }
+
+
+def _tool_calls(calls: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
+    """Return name, arguments and answer of each tool call, as they can be shown."""
+    return [{name: plain_text(str(call.get(name, ""))) for name in ("name", "arguments", "answer")} for call in calls]

@@ -1,4 +1,4 @@
-"""The tables behind the sessions, row by row: where the first page's figures lead, each with the way to its session."""
+"""The tables behind the conversations. The dashboard links here, and each row links to its conversation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
-from conversations.admin.entries import DELIVERY, plainly
-from conversations.admin.long_list import LongList
+from conversations.admin.long_list import LongListAdmin
+from conversations.admin.transcript_view import DELIVERY, plain_text
 from conversations.models import (
     Chunk,
     ContactIdentity,
@@ -34,122 +34,122 @@ GRAVITY = {
 
 
 @admin.register(ContactIdentity)
-class ContactIdentityAdmin(LongList):
-    """Their addresses."""
+class ContactIdentityAdmin(LongListAdmin):
+    """Addresses of contacts."""
 
     client_path = "client"
     list_display = ["address", "channel", "kind", "contact"]
     list_filter = ["channel", "kind"]
     list_select_related = ["contact"]
     search_fields = ["address__exact"]
-    search_help_text = "An address, to the letter"
+    search_help_text = "A complete address"
 
 
-class SessionRows(LongList):
-    """Rows below sessions. `position_of` says which entry of the transcript a row is about, 0: none."""
+class ConversationRowsAdmin(LongListAdmin):
+    """Rows that belong to a conversation. `position_of` says which message of the transcript a row is about."""
 
     client_path = "conversation__client"
     search_fields = ["conversation__id__exact"]
-    search_help_text = "The id of a session"
+    search_help_text = "The id of a conversation"
     list_select_related = ["conversation__contact"]
     list_display_links = ["id"]
 
     def position_of(self, row: Any) -> int:
-        """The position of the entry."""
+        """Return the position of the message, or 0 if the row is about none."""
         return 0
 
-    @admin.display(description="Session")
-    def session(self, row: Any) -> SafeString:
-        """Whose it is, and the way to it."""
-        return way_to(row.conversation, self.position_of(row))
+    @admin.display(description="Conversation")
+    def in_conversation(self, row: Any) -> SafeString:
+        """Return the conversation as a link to it, or to the message."""
+        return link_to(row.conversation, self.position_of(row))
 
 
-def way_to(conversation: Conversation, position: int = 0) -> SafeString:
-    """A link to the session's page, to the entry at the position."""
+def link_to(conversation: Conversation, position: int = 0) -> SafeString:
+    """Return a link to the page of the conversation, or to its message at the position."""
     page = reverse("admin:conversations_conversation_change", args=[conversation.pk])
     at = f"?at={position}" if position else ""
-    whose = plainly(str(conversation.contact))
-    return format_html('<a class="way" href="{}{}"><bdi>{}</bdi> on {}</a>', page, at, whose, conversation.channel)
+    whose = plain_text(str(conversation.contact))
+    return format_html('<a class="row-link" href="{}{}"><bdi>{}</bdi> on {}</a>', page, at, whose, conversation.channel)
 
 
 @admin.register(Chunk)
-class ChunkAdmin(SessionRows):
-    """What was said."""
+class ChunkAdmin(ConversationRowsAdmin):
+    """Chunks: the messages of the transcripts."""
 
-    nothing = "Nothing was said yet."
-    list_display = ["session", "position", "role", "said", "created_at", "id"]
+    empty_message = "There is no message yet."
+    list_display = ["in_conversation", "position", "role", "said", "created_at", "id"]
     ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """With the beginning of each, as it should be read: an entry can be very long."""
+        """Return the rows with the beginning of each text, corrections included. A text can be very long."""
         rows: QuerySet[Any] = super().get_queryset(request).annotate(words=Left(corrected_text(), SNIPPET))
         return rows.defer("content")
 
-    @admin.display(description="What was said")
+    @admin.display(description="Text")
     def said(self, chunk: Any) -> str:
-        """The beginning."""
-        return plainly(chunk.words)
+        """Return the beginning of the text."""
+        return plain_text(chunk.words)
 
     def position_of(self, row: Chunk) -> int:
-        """Its own."""
+        """Return the position of the chunk."""
         return row.position
 
 
 @admin.register(Step)
-class StepAdmin(SessionRows):
-    """Mini-goals."""
+class StepAdmin(ConversationRowsAdmin):
+    """Steps of conversations."""
 
-    nothing = "No session has a step yet."
-    list_display = ["session", "description", "status", "updated_at", "id"]
+    empty_message = "No conversation has a step yet."
+    list_display = ["in_conversation", "description", "status", "updated_at", "id"]
     list_filter = ["status"]
     ordering = ["-id"]
 
 
 @admin.register(Message)
-class MessageAdmin(SessionRows):
-    """Sends."""
+class MessageAdmin(ConversationRowsAdmin):
+    """Messages to be sent, with their delivery state."""
 
-    nothing = "Nothing was sent yet."
-    list_display = ["session", "state", "reason", "part_of", "attempts", "created_at", "id"]
+    empty_message = "Nothing was sent yet."
+    list_display = ["in_conversation", "state", "reason", "part_of", "attempts", "created_at", "id"]
     list_filter = ["status"]
     list_select_related = ["conversation__contact", "chunk"]
     search_fields = ["id__exact", "conversation__id__exact"]
-    search_help_text = "The id of a message, or of a session"
+    search_help_text = "The id of a message, or of a conversation"
     ordering = ["-chunk_id", "part"]
 
     def position_of(self, row: Message) -> int:
-        """The position of what it carries."""
+        """Return the position of the chunk that is sent, or 0."""
         return row.chunk.position if row.chunk else 0
 
     @display(description="Status", label=GRAVITY)  # type: ignore[untyped-decorator]
     def state(self, message: Message) -> str:
-        """How far it got, as the transcript says it."""
+        """Return the delivery state with the label of the transcript."""
         return DELIVERY[Message.Status(message.status)][0]
 
     @admin.display(description="Part")
     def part_of(self, message: Message) -> str:
-        """Which part of its text it is."""
+        """Return which part of the text it is, if the text was split."""
         return f"{message.part} of {message.parts}" if message.parts > 1 else ""
 
 
 @admin.register(Turn)
-class TurnAdmin(SessionRows):
-    """Attempts at replies. What the model was given takes a right of its own: see the session's receipts."""
+class TurnAdmin(ConversationRowsAdmin):
+    """Turns: attempts at replies. Prompts are shown only on the page for users who may see them."""
 
-    nothing = "No assistant has tried to reply yet."
+    empty_message = "No assistant has tried to reply yet."
     exclude = ["prompt", "draft"]
-    list_display = ["session", "state", "code", "attempt", "engine", "model", "started_at", "ended_at", "id"]
+    list_display = ["in_conversation", "state", "code", "attempt", "engine", "model", "started_at", "ended_at", "id"]
     list_filter = ["status", "engine"]
     list_select_related = ["conversation__contact", "chunk"]
     ordering = ["-started_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Without what is long and not shown."""
+        """Return the rows without the long columns, which are not shown."""
         rows: QuerySet[Any] = super().get_queryset(request).defer("prompt", "draft", "chunk__content")
         return rows
 
     def position_of(self, row: Turn) -> int:
-        """The position of the reply that came of it."""
+        """Return the position of the reply, or 0."""
         return row.chunk.position if row.chunk else 0
 
     @display(  # type: ignore[untyped-decorator]
@@ -157,22 +157,32 @@ class TurnAdmin(SessionRows):
         label={"committed": "success", "failed": "danger", "abandoned": "warning", "running": "info"},
     )
     def state(self, turn: Turn) -> str:
-        """How it ended."""
+        """Return the status."""
         return turn.status
 
 
 @admin.register(ConversationEvent)
-class ConversationEventAdmin(SessionRows):
-    """The ledger."""
+class ConversationEventAdmin(ConversationRowsAdmin):
+    """The ledger: what happened to conversations."""
 
-    nothing = "Nothing happened yet."
-    list_display = ["session", "kind", "from_status", "to_status", "cause", "actor", "actor_name", "created_at", "id"]
+    empty_message = "Nothing happened yet."
+    list_display = [
+        "in_conversation",
+        "kind",
+        "from_status",
+        "to_status",
+        "cause",
+        "actor",
+        "actor_name",
+        "created_at",
+        "id",
+    ]
     ordering = ["-id"]
 
 
 @admin.register(MessageTombstone)
-class MessageTombstoneAdmin(LongList):
-    """Traces of purged messages."""
+class MessageTombstoneAdmin(LongListAdmin):
+    """Tombstones: dedupe keys of deleted messages."""
 
     client_path = ""
     list_display = ["dedupe_key", "expires_at"]

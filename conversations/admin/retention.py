@@ -1,4 +1,4 @@
-"""For how long a client keeps what: edited with a preview of what would be deleted, and the reports of what was."""
+"""Retention: how long a client's data are kept, edited with a preview, and the reports of what was deleted."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from django.utils.safestring import SafeString, mark_safe
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from conversations.admin.access import Role
-from conversations.admin.base import Crumb, Page, ReadOnlyPage
+from conversations.admin.base import Breadcrumb, ClientScopedAdmin, ReadOnlyAdmin
 from conversations.models import Client, RetentionReport, RetentionRule
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.core.deadlines import default_days
@@ -37,16 +36,16 @@ from conversations.services.retention.policies import Policy
 MOST_EXCEPTIONS = 60
 SPARE_ROWS = 3
 NOUNS = {
-    RetentionRule.GUESTS: "session",
-    RetentionRule.WEB: "session",
-    RetentionRule.SESSIONS: "session",
+    RetentionRule.GUESTS: "conversation",
+    RetentionRule.WEB: "conversation",
+    RetentionRule.SESSIONS: "conversation",
     RetentionRule.MEMORY: "archived transcript",
-    RetentionRule.TURNS: "session's turn",
-    RetentionRule.RECEIPTS: "session's send",
+    RetentionRule.TURNS: "conversation with turns",
+    RetentionRule.RECEIPTS: "conversation with deliveries",
     RetentionRule.EVENTS: "raw payload",
 }
 PREVIEWED = "convo.retention.previewed"
-PREVIEW_LASTS = 3600  # seconds: later it may say something else
+PREVIEW_LASTS = 3600  # seconds; a later preview may show other counts
 
 
 def _days() -> forms.IntegerField:
@@ -57,23 +56,23 @@ def _days() -> forms.IntegerField:
 
 
 class DaysForm(forms.Form):
-    """The days of each rule, on all channels and for any status. Empty: as the settings say."""
+    """The days of each rule, for all channels and statuses. Empty: the default of the settings."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for rule in RetentionRule:
             self.fields[rule.value] = field = _days()
             default = default_days(rule)
-            said = "for ever" if default >= FOR_EVER else f"{default} days"
-            field.label, field.help_text = rule.label, f"Empty: {said}"
+            in_words = "forever" if default >= FOR_EVER else f"{default} days"
+            field.label, field.help_text = rule.label, f"Empty: {in_words}"
 
     def chosen(self) -> list[Policy]:
-        """What was typed."""
+        """Return the policies that were entered."""
         return [Policy(rule, "", "", days) for rule, days in self.cleaned_data.items() if days is not None]
 
 
 class ExceptionForm(forms.Form):
-    """Other days on one channel, or for sessions that ended in one way."""
+    """An exception: other days for one channel, or for one status of ended conversations."""
 
     rule = forms.ChoiceField(
         choices=[("", "—"), *RetentionRule.choices], required=False, widget=UnfoldAdminSelectWidget, label="What"
@@ -91,21 +90,21 @@ class ExceptionForm(forms.Form):
     days = _days()
 
     def clean(self) -> dict[str, Any]:
-        """A row that says anything says enough."""
+        """Return the cleaned values. Refuse a row that is incomplete."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         if given.get("rule"):
             if given.get("days") is None and "days" not in self.errors:
-                self.add_error("days", "After how many days?")
+                self.add_error("days", "Enter the number of days.")
             if not given.get("channel") and not given.get("status"):
-                self.add_error("channel", "Name a channel or a status: for all there is the list above.")
+                self.add_error("channel", "Choose a channel or a status. For all of them, use the list above.")
             if given.get("status") and given["rule"] not in BY_STATUS:
-                self.add_error("status", "This does not depend on the status.")
+                self.add_error("status", "This rule does not depend on the status.")
         elif given.get("days") is not None:
-            self.add_error("rule", "Of what?")
+            self.add_error("rule", "Choose what the days apply to.")
         return given
 
     def chosen(self) -> list[Policy]:
-        """What was typed, if anything."""
+        """Return the policy of the row, if it has one."""
         given = self.cleaned_data
         return [Policy(given["rule"], given["channel"], given["status"], given["days"])] if given.get("rule") else []
 
@@ -113,17 +112,17 @@ class ExceptionForm(forms.Form):
 Exceptions = formset_factory(ExceptionForm, extra=SPARE_ROWS, max_num=MOST_EXCEPTIONS, validate_max=True)
 
 
-class RetentionPages(Page):
-    """The page on which a client's managers say for how long what is kept."""
+class RetentionPage(ClientScopedAdmin):
+    """The page on which managers set how long the client's data are kept."""
 
     actions_detail = ("retention",)
 
     @action(description="Retention", url_path="retention", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
     def retention(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """The form; posted, first what the next run would delete, and only what was seen so is saved."""
+        """Return the form. The first POST shows what the next run would delete; only a previewed form is saved."""
         client = self.get_object(request, unquote(object_id))
         if client is None:
-            return self.missing(request, object_id)
+            return self.row_not_found(request, object_id)
         if not self.has_change_permission(request, client):
             raise PermissionDenied
         kept = policies.of(client)
@@ -144,21 +143,21 @@ class RetentionPages(Page):
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": f"Retention: {client}",
-            "object": Crumb(client, str(client)),
+            "object": Breadcrumb(client, str(client)),
             "client": client,
             "days": days,
             "others": others,
             **shown,
         }
-        return TemplateResponse(request, "admin/conversations/retention.html", context)
+        return TemplateResponse(request, "admin/retention/retention.html", context)
 
     def _save(self, request: HttpRequest, client: Client, kept: list[Policy], chosen: list[Policy]) -> HttpResponse:
         with transaction.atomic():
             policies.replace(client, chosen)
             if sorted(set(chosen)) != kept:
                 changes = {"retention": (policies.in_words(kept), policies.in_words(sorted(chosen)))}
-                self.note(request, "changed", client, changes)
-        self.message_user(request, "Saved. The next run deletes by it.", messages.SUCCESS)
+                self.record(request, "changed", client, changes)
+        self.message_user(request, "Saved. The next run uses these periods.", messages.SUCCESS)
         return redirect(reverse("admin:conversations_client_change", args=[client.pk]))
 
 
@@ -167,7 +166,7 @@ def _for_all(kept: Iterable[Policy]) -> dict[str, int]:
 
 
 def _preview(client: Client, chosen: list[Policy]) -> dict[str, Any]:
-    """What the next run would delete of the client's, if this were saved: it is, and taken back at once."""
+    """Return what the next run would delete. The policies are saved for this and rolled back at once."""
     with transaction.atomic():
         policies.replace(client, chosen)
         found = retention.preview(timezone.now(), client)
@@ -177,11 +176,16 @@ def _preview(client: Client, chosen: list[Policy]) -> dict[str, Any]:
 
 
 def _would(rule: RetentionRule, line: RuleResult) -> str:
-    """“would delete 12 sessions, the oldest of …”"""
-    noun = NOUNS[rule] + ("" if line.deleted == 1 else "s")
+    """Return "would delete 12 conversations, the oldest of 2026-01-01 10:00"."""
+    noun = _noun(rule, line.deleted)
     parts = [f"would delete {line.deleted:,} {noun}, the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
     parts += [f"{line.held_back:,} on hold stay"] if line.held_back else []
     return "; ".join(parts) or "nothing"
+
+
+def _noun(rule: RetentionRule, number: int) -> str:
+    first, space, rest = NOUNS[rule].partition(" with ")
+    return f"{first}{'' if number == 1 else 's'}{space}{rest}"
 
 
 def _seen(client: Client, chosen: list[Policy]) -> str:
@@ -189,7 +193,7 @@ def _seen(client: Client, chosen: list[Policy]) -> str:
 
 
 def _was_seen(request: HttpRequest, client: Client, chosen: list[Policy]) -> bool:
-    """Whether exactly this was previewed a short while ago."""
+    """Return whether exactly these policies were previewed within PREVIEW_LASTS."""
     try:
         seen = signing.loads(request.POST.get("seen", ""), salt=PREVIEWED, max_age=PREVIEW_LASTS)
     except signing.BadSignature:
@@ -202,11 +206,10 @@ def _facts(client: Client, chosen: list[Policy]) -> list[Any]:
 
 
 @admin.register(RetentionReport)
-class RetentionReportAdmin(ReadOnlyPage):
-    """What each run deleted."""
+class RetentionReportAdmin(ReadOnlyAdmin):
+    """Reports of retention runs: what each deleted."""
 
     client_path = "client"
-    to_view = Role.VIEWER
     list_display = ["started_at", "by", "client", "deleted", "held_back", "trouble"]
     list_filter = ["by"]
     list_select_related = ["client"]
@@ -215,28 +218,28 @@ class RetentionReportAdmin(ReadOnlyPage):
 
     @admin.display(description="Deleted")
     def deleted(self, report: RetentionReport) -> str:
-        """Rule by rule."""
+        """Return the number of deleted rows by rule."""
         return ", ".join(f"{line.deleted:,} {line.rule}" for line in lines_of(report) if line.deleted) or "nothing"
 
     @admin.display(description="On hold")
     def held_back(self, report: RetentionReport) -> str:
-        """How many rows were due and kept."""
+        """Return how many rows were due but kept by a hold."""
         return f"{sum(line.held_back for line in lines_of(report)):,}"
 
     @admin.display(description="Errors")
     def trouble(self, report: RetentionReport) -> str:
-        """The codes."""
+        """Return the error codes by rule."""
         return ", ".join(f"{line.rule}: {line.error}" for line in lines_of(report) if line.error) or "none"
 
     @admin.display(description="By rule")
     def by_rule(self, report: RetentionReport) -> SafeString:
-        """All that it says."""
+        """Return the whole report, rule by rule."""
         said = [(RetentionRule(line.rule).label, _said(line)) for line in lines_of(report)]
         return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or mark_safe("<p>Nothing was due.</p>")
 
 
 def lines_of(report: RetentionReport) -> list[RuleResult]:
-    """The report's lines as values."""
+    """Return the lines of the report as values."""
     lines: list[dict[str, Any]] = report.lines
     return [RuleResult(**{**line, "oldest": parse_datetime(line["oldest"] or "")}) for line in lines]
 

@@ -1,10 +1,11 @@
-"""The channel simulator: play a customer on any channel, and see both sides and the wire between them."""
+"""The channel simulator: write as a customer on any channel, and see the phone, the conversation and the requests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,10 +23,10 @@ from django.views.decorators.http import require_GET, require_POST
 from channels_out.simulators.contract import InjectedFault
 from channels_out.simulators.people import PEOPLE, SimulatedPerson
 from channels_out.simulators.people import person as person_of
-from conversations.admin import access, entries
+from conversations.admin import access, transcript_view
 from conversations.admin.access import Role
-from conversations.admin.base import Page
-from conversations.admin.deeds import text_of, whole
+from conversations.admin.base import ClientScopedAdmin
+from conversations.admin.form_fields import Field, Number, Text, values_of, whole_number
 from conversations.models import ChannelAccount, Client, Conversation
 from conversations.services.core.errors import DomainError, InvalidError, NotFoundError
 from conversations.services.jobs import overdue
@@ -33,60 +34,60 @@ from conversations.services.simulator import accounts as simulated_accounts
 from conversations.services.simulator import calls, phone, simulator
 from conversations.services.simulator.simulator import Delivery
 
-Answer = TypeVar("Answer", bound=HttpResponse)
+Response = TypeVar("Response", bound=HttpResponse)
 
-ROOM = "admin/simulator"
-SECTIONS = ("phone", "controls", "session", "wire")
+TEMPLATES = "admin/simulator"
+SECTIONS = ("phone", "controls", "conversation", "wire")
 LONGEST_TEXT = 10_000
-MOST_CLIENTS = 200  # on the page that sets up
+MOST_CLIENTS = 200  # on the page that sets accounts up
 MOST_ELSEWHERE = 8  # links to other clients' accounts
 
 DELIVERIES = {
     Delivery.ONCE: "Deliver once",
     Delivery.TWICE: "Deliver twice",
-    Delivery.HELD: "Hold back (to deliver later, in any order)",
+    Delivery.HELD: "Hold back (deliver later, in any order)",
     Delivery.LATE: "Deliver two hours late",
     Delivery.BADLY_SIGNED: "Sign with a wrong secret",
 }
-KINDS = {"hang_up": "hang-up", "question": "read mark or question"}  # others are called what they are
+KINDS = {"hang_up": "hang-up", "question": "read mark or question"}  # other kinds are shown as they are
 IN_A_CALL = (Delivery.ONCE, Delivery.TWICE, Delivery.BADLY_SIGNED)
 MISBEHAVIOURS = {
     InjectedFault.THROTTLED: "429, try again later",
     InjectedFault.ERROR: "500",
-    InjectedFault.SILENT: "take it, answer nothing",
+    InjectedFault.SILENT: "accept, but do not answer",
     InjectedFault.UNDELIVERABLE: "refuse the message",
     InjectedFault.REFUSED: "refuse the credentials",
 }
 
 
-class SimulatorPages(Page):
-    """Pages beside those of the accounts, for managers of an account's client and superusers."""
+class SimulatorPages(ClientScopedAdmin):
+    """The pages of the simulator, for managers of the account's client and superusers."""
 
     def get_urls(self) -> list[URLPattern]:
-        """The simulator's own, before Django's, whose last one takes everything."""
+        """Return the simulator's addresses before Django's, whose last pattern matches everything."""
         wrap = self.admin_site.admin_view
         own = [
             path("simulator/", wrap(require_GET(self.start)), name="simulator"),
             path("simulator/set-up/", wrap(require_POST(self.set_up)), name="simulator_set_up"),
             path("<uuid:pk>/simulator/", wrap(require_GET(self.play)), name="simulator_play"),
             path("<uuid:pk>/simulator/news/", wrap(require_GET(self.news)), name="simulator_news"),
-            path("<uuid:pk>/simulator/do/<slug:deed>/", wrap(require_POST(self.do)), name="simulator_do"),
+            path("<uuid:pk>/simulator/do/<slug:action>/", wrap(require_POST(self.do)), name="simulator_do"),
         ]
         return [*own, *super().get_urls()]
 
     def start(self, request: HttpRequest) -> HttpResponse:
-        """The first account that can be played; where there is none, or `?set_up`, the page that makes some."""
+        """Redirect to the first simulated account. Without one, or with `?set_up`, show the page that sets them up."""
         clients = self._clients(request)
         accounts = simulated_accounts.playable(clients)
         if accounts and "set_up" not in request.GET:
             return redirect("admin:simulator_play", accounts[0].pk)
         context = {"title": "Simulator", "clients": clients[:MOST_CLIENTS]}
         return TemplateResponse(
-            request, f"{ROOM}/start.html", {**self.admin_site.each_context(request), **context, "opts": self.opts}
+            request, f"{TEMPLATES}/start.html", {**self.admin_site.each_context(request), **context, "opts": self.opts}
         )
 
     def set_up(self, request: HttpRequest) -> HttpResponseRedirect:
-        """Make what is missing of a client's simulated accounts."""
+        """Make the simulated accounts that the client does not have yet."""
         client = get_object_or_404(self._clients(request), pk=_uuid(request.POST.get("client", "")))
         try:
             made = simulated_accounts.set_up(client)
@@ -94,14 +95,14 @@ class SimulatorPages(Page):
             self.message_user(request, str(error), messages.ERROR)
             return redirect("admin:simulator")
         for account in made:
-            self.note(request, "added", account)
+            self.record(request, "added", account)
         accounts = simulated_accounts.playable([client])
-        said = f"{client} has {len(accounts)} accounts to play on."
+        said = f"{client} has {len(accounts)} simulated accounts."
         self.message_user(request, said, messages.SUCCESS)
         return redirect("admin:simulator_play", accounts[0].pk) if accounts else redirect("admin:simulator")
 
     def play(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """The page of one account, for one person."""
+        """Return the page of one account and one simulated person."""
         account, person = self._account(request, pk), _person(request)
         clients = self._clients(request)
         accounts = simulated_accounts.playable(clients)
@@ -110,131 +111,140 @@ class SimulatorPages(Page):
             "title": "Simulator",
             "subtitle": simulated_accounts.title(account),
             "accounts": titled,
-            "elsewhere": _first_of_each(accounts, account.client_id)[:MOST_ELSEWHERE],
+            "elsewhere": _other_clients(accounts, account.client_id)[:MOST_ELSEWHERE],
             "people": [(each, simulated_accounts.simulator_of(account).address_of(each)) for each in PEOPLE],
             **_context(account, person),
         }
         return _no_store(
             TemplateResponse(
                 request,
-                f"{ROOM}/simulator.html",
+                f"{TEMPLATES}/simulator.html",
                 {**self.admin_site.each_context(request), **context, "opts": self.opts},
             )
         )
 
     def news(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """What the page shows now; 204 where that is what `?seen=` had already."""
+        """Return the sections of the page as HTML, or 204 if they are what `?seen=` names."""
         account, person = self._account(request, pk), _person(request)
         context = _context(account, person)
-        sections = {name: render_to_string(f"{ROOM}/_{name}.html", context, request=request) for name in SECTIONS}
+        sections = {name: render_to_string(f"{TEMPLATES}/_{name}.html", context, request=request) for name in SECTIONS}
         seen = hashlib.sha256(json.dumps(sections, sort_keys=True).encode()).hexdigest()
         if request.GET.get("seen") == seen:
             return _no_store(HttpResponse(status=204))
         return _no_store(JsonResponse({"sections": sections, "seen": seen}))
 
-    def do(self, request: HttpRequest, pk: UUID, deed: str) -> HttpResponse:
-        """Do what a form asks for, and say in a sentence what came of it, or why not."""
+    def do(self, request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
+        """Run an action and return a sentence: what came of it, or why it was refused."""
         account, person = self._account(request, pk), _person(request)
-        if deed not in DEEDS:
+        if action not in ACTIONS:
             raise Http404
+        known = ACTIONS[action]
         try:
-            sentence = DEEDS[deed](request, account, person)
+            sentence = known.run(account, person, **values_of(known.fields, request.POST))
         except NotFoundError as error:
             return _no_store(JsonResponse({"said": str(error)}, status=404))
         except DomainError as error:
             return _no_store(JsonResponse({"said": str(error)}, status=409))
-        if deed in NOTED:
-            self.note(request, NOTED[deed], account)
+        if known.audit_verb:
+            self.record(request, known.audit_verb, account)
         return _no_store(JsonResponse({"said": sentence}))
 
     def _clients(self, request: HttpRequest) -> Any:
-        """Those that the user manages. Raises PermissionDenied where there are none."""
+        """Return the clients that the user manages. Raises PermissionDenied if there are none."""
         clients = access.clients_of(request.user, Role.MANAGER)
         if not (request.user.is_active and access.can_somewhere(request.user, Role.MANAGER)):
             raise PermissionDenied
         return clients
 
     def _account(self, request: HttpRequest, pk: UUID) -> ChannelAccount:
-        """The account, where it can be played; any other is as good as none."""
+        """Return the account if it can be simulated. Raises Http404 otherwise."""
         for account in simulated_accounts.playable(self._clients(request).filter(channel_accounts=pk)):
             if account.pk == pk:
                 return account
         raise Http404
 
 
-# --- what one does ---------------------------------------------------------------------------------------------------
-def write(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Say something as the person."""
-    text = text_of(request, "text", longest=LONGEST_TEXT)
-    delivery = request.POST.get("delivery", Delivery.ONCE)
+# --- the actions -----------------------------------------------------------------------------------------------------
+def _write(account: ChannelAccount, person: SimulatedPerson, text: str, delivery: str) -> str:
+    delivery = delivery or Delivery.ONCE
     if delivery not in DELIVERIES:
         raise InvalidError("There is no such way to deliver.", code="no_such_delivery")
-    exchange = simulator.write(account, person, text, delivery=Delivery(delivery), now=timezone.now())
-    return _outcome(exchange)
+    return _outcome(simulator.write(account, person, text, delivery=Delivery(delivery), now=timezone.now()))
 
 
-def deliver(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Deliver what was held back, or once more what was delivered."""
-    return _outcome(simulator.deliver(account, whole(request.POST.get("exchange", ""))))
+def _deliver(account: ChannelAccount, person: SimulatedPerson, exchange: int) -> str:
+    return _outcome(simulator.deliver(account, exchange))
 
 
-def report(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Report what became of a message."""
-    message_id, status = request.POST.get("message", ""), request.POST.get("status", "")
-    return _outcome(simulator.receipt(account, message_id, status, timezone.now()))
+def _report(account: ChannelAccount, person: SimulatedPerson, message: str, status: str) -> str:
+    return _outcome(simulator.receipt(account, message, status, timezone.now()))
 
 
-def misbehave(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Lay out how the next send goes wrong."""
-    simulator.misbehave(account, request.POST.get("misbehaviour", ""))
-    return "The next send goes wrong like that."
+def _inject_fault(account: ChannelAccount, person: SimulatedPerson, misbehaviour: str) -> str:
+    simulator.misbehave(account, misbehaviour)
+    return "The next send fails like that."
 
 
-def behave(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Nothing goes wrong any more."""
+def _clear_faults(account: ChannelAccount, person: SimulatedPerson) -> str:
     simulator.behave(account)
-    return "The next sends go well."
+    return "The next sends succeed."
 
 
-def call(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Call as the person."""
+def _call(account: ChannelAccount, person: SimulatedPerson) -> str:
     return _outcome(calls.begin(account, person))
 
 
-def hang_up(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Hang up as the person."""
+def _hang_up(account: ChannelAccount, person: SimulatedPerson) -> str:
     return _outcome(calls.hang_up(account, person))
 
 
-def say_nothing(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Keep silent as the person."""
+def _say_nothing(account: ChannelAccount, person: SimulatedPerson) -> str:
     return _outcome(calls.say_nothing(account, person))
 
 
-def go_on(request: HttpRequest, account: ChannelAccount, person: SimulatedPerson) -> str:
-    """Let the provider go where it was sent on."""
-    return _outcome(calls.go_on(account, person, whole(request.POST.get("exchange", ""))))
+def _go_on(account: ChannelAccount, person: SimulatedPerson, exchange: int) -> str:
+    return _outcome(calls.go_on(account, person, exchange))
 
 
-DEEDS: dict[str, Callable[[HttpRequest, ChannelAccount, SimulatedPerson], str]] = {
-    "write": write,
-    "deliver": deliver,
-    "report": report,
-    "misbehave": misbehave,
-    "behave": behave,
-    "call": call,
-    "hang-up": hang_up,
-    "say-nothing": say_nothing,
-    "go-on": go_on,
+@dataclass(frozen=True, slots=True)
+class SimulatorAction:
+    """One thing to do in the simulator.
+
+    run: does it, with the account, the simulated person and the values of the fields, and returns a sentence.
+    audit_verb: the verb with which the audit log records it; empty: it is not recorded.
+    """
+
+    run: Callable[..., str]
+    fields: tuple[Field, ...] = ()
+    audit_verb: str = ""
+
+
+ACTIONS = {
+    "write": SimulatorAction(
+        _write,
+        (Text("text", longest=LONGEST_TEXT, trimmed=False), Text("delivery", required=False)),
+        audit_verb="played a customer on",
+    ),
+    "deliver": SimulatorAction(_deliver, (Number("exchange"),)),
+    "report": SimulatorAction(
+        _report, (Text("message", longest=1_000, required=False), Text("status", required=False))
+    ),
+    "misbehave": SimulatorAction(
+        _inject_fault, (Text("misbehaviour", required=False),), audit_verb="laid out a fault on"
+    ),
+    "behave": SimulatorAction(_clear_faults),
+    "call": SimulatorAction(_call, audit_verb="played a customer on"),
+    "hang-up": SimulatorAction(_hang_up),
+    "say-nothing": SimulatorAction(_say_nothing),
+    "go-on": SimulatorAction(_go_on, (Number("exchange"),)),
 }
-NOTED = {"write": "played a customer on", "call": "played a customer on", "misbehave": "laid out a fault on"}
 
 
 def _outcome(exchange: Any) -> str:
     if exchange.is_held:
-        return "Held back: deliver it from the wire, when you like."
+        return "The message is held back. Deliver it from the list of requests when you like."
     if exchange.status is None:
-        return exchange.problem or "No answer came."
+        return exchange.problem or "There was no answer."
     return f"Convo answered {exchange.status}."
 
 
@@ -253,18 +263,18 @@ def _context(account: ChannelAccount, person: SimulatedPerson) -> dict[str, Any]
         "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.faults],
         "deliveries": [each for each in DELIVERIES.items() if not played.is_call or each[0] in IN_A_CALL],
         "conversation": conversation,
-        "stretch": entries.newest(conversation) if conversation else None,
-        "contact": entries.plainly(str(conversation.contact)) if conversation else "",
+        "messages_page": transcript_view.newest(conversation) if conversation else None,
+        "contact": transcript_view.plain_text(str(conversation.contact)) if conversation else "",
         "unattended_since": _unattended_since(conversation) if conversation else None,
     }
 
 
 def _unattended_since(conversation: Conversation) -> datetime | None:
-    return overdue.unattended_since(conversation, entries.turns_of(conversation), timezone.now())
+    return overdue.unattended_since(conversation, transcript_view.turns_of(conversation), timezone.now())
 
 
 def _shown(exchange: Any) -> dict[str, Any]:
-    """An exchange of the wire, with bodies that are JSON laid out to be read."""
+    """Return a request and its answer for the template. JSON bodies are indented."""
     return {
         "it": exchange,
         "kind": KINDS.get(exchange.kind, exchange.kind),
@@ -282,14 +292,14 @@ def _pretty(body: str) -> str:
     return json.dumps(found, indent=2, ensure_ascii=False) if isinstance(found, dict | list) else body
 
 
-def _first_of_each(accounts: list[ChannelAccount], but: UUID) -> list[tuple[Client, str]]:
-    """The other clients, each with the address of its first account."""
-    firsts = {account.client: account for account in reversed(accounts) if account.client_id != but}
+def _other_clients(accounts: list[ChannelAccount], except_for: UUID) -> list[tuple[Client, str]]:
+    """Return the other clients, each with the address of its first account's page."""
+    firsts = {account.client: account for account in reversed(accounts) if account.client_id != except_for}
     return [(client, reverse("admin:simulator_play", args=[account.pk])) for client, account in firsts.items()]
 
 
 def _person(request: HttpRequest) -> SimulatedPerson:
-    found = person_of(whole(request.GET.get("person", "")) or 1)
+    found = person_of(whole_number(request.GET.get("person", "")) or 1)
     if found is None:
         raise Http404
     return found
@@ -302,7 +312,7 @@ def _uuid(text: str) -> UUID:
         raise Http404 from None
 
 
-def _no_store(response: Answer) -> Answer:
-    """What people said stays out of caches."""
+def _no_store(response: Response) -> Response:
+    """Return the response with a header that keeps it out of caches."""
     response["Cache-Control"] = "no-store"
     return response

@@ -1,4 +1,4 @@
-"""Who works for a client, and (for superusers) who can sign in at all."""
+"""The staff of a client: users with a role in it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import Group, User
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from conversations.admin import access
-from conversations.admin.access import SUPERUSER, Role
-from conversations.admin.base import ClientsOwn, Page
-from conversations.admin.confirmed import confirmed
-from conversations.admin.once import shown_once
+from conversations.admin.access import Role
+from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
+from conversations.admin.confirmation import confirmed
+from conversations.admin.one_time_secret import show_once
 from conversations.models import Membership
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import staff
 
 
 class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
-    """A role for somebody new; a superuser may also choose somebody who is there already."""
+    """The form of a new member: a new user, or (for superusers) an existing one, with a role."""
 
     user_name = forms.CharField(
         max_length=150,
         validators=[UnicodeUsernameValidator()],
         widget=UnfoldAdminTextInputWidget,
-        help_text="A new user signs in with this name. The password is shown once, on the next page.",
+        help_text="A new user signs in with this name. The next page shows the password once.",
     )
 
     class Meta:
@@ -43,10 +40,10 @@ class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         if "user" in self.fields:
             self.fields["user"].required = self.fields["user_name"].required = False
-            self.fields["user"].help_text = "Somebody who can sign in already; or name a new user below."
+            self.fields["user"].help_text = "Choose an existing user, or name a new one below."
 
     def clean(self) -> dict[str, Any]:
-        """Somebody new, or somebody who is there, and not both."""
+        """Return the cleaned values. Refuse both a new and an existing user, or neither."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         name = cleaned.get("user_name")
         if "user_name" in self.errors or "user" in self.errors:
@@ -59,13 +56,13 @@ class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Membership)
-class MembershipAdmin(Page):
-    """People and their roles. A person without a role in any client sees nothing."""
+class MembershipAdmin(ClientScopedAdmin):
+    """Staff and their roles. A user without a role in any client sees nothing."""
 
     client_path = "client"
-    to_delete = Role.MANAGER
+    delete_role = Role.MANAGER
     list_display = ["user", "client", "role", "sees_receipts", "last_sign_in"]
-    list_filter = ["role", ("client", ClientsOwn)]
+    list_filter = ["role", ("client", VisibleRowsFilter)]
     list_select_related = ["user", "client"]
     search_fields = ["user__username"]
     ordering = ["user__username", "client__name"]
@@ -73,21 +70,21 @@ class MembershipAdmin(Page):
     actions_detail = ["new_password"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """A new member may be a new user."""
+        """Return the form class. A new member can be a new user."""
         return super().get_form(request, obj, change, **({} if obj else {"form": NewMemberForm}), **kwargs)
 
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Nobody below a superuser is offered users: they may be another client's."""
+        """Return the fields. Only superusers choose among users: a user may belong to another client."""
         if obj:
             return ["client", "user", "role", "sees_receipts", "last_sign_in"]
         return ["client", *(["user"] if request.user.is_superuser else []), "user_name", "role"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Only the role changes."""
+        """Return the fields that cannot be changed: client and user, once the membership exists."""
         return ["client", "user", "last_sign_in"] if obj else []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Somebody new is made by the service; the answer shows the password."""
+        """Save the membership, or make a new user through the service. `response_add` shows the password."""
         obj.password = ""
         if change or obj.user_id:
             super().save_model(request, obj, form, change)
@@ -96,55 +93,36 @@ class MembershipAdmin(Page):
         obj.pk, obj.user = made.pk, made.user
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
-        """The one page that ever shows the password."""
+        """Return the only page that ever shows the password of a new user."""
         if not obj.password:
             return super().response_add(request, obj, post_url_continue)
         return self._show(request, obj, obj.password)
 
     @confirmed(
         "New password",
-        question="The person will need the new password to sign in; it is shown once, on the next page.",
+        question="The old password stops working. The next page shows the new one once.",
         icon="lock_reset",
         path="password",
     )
     def new_password(self, request: HttpRequest, membership: Membership) -> HttpResponse:
-        """Raises ConflictError for somebody who is more than this client's: a manager must not become them."""
+        """Renew the password and show it once.
+
+        Raises ConflictError if the user is a superuser or belongs to a client that the manager does not manage: the
+        manager could sign in as them.
+        """
         user = membership.user
-        theirs = Membership.objects.filter(user=user)
-        if user.is_superuser or not all(access.can(request.user, Role.MANAGER, each.client_id) for each in theirs):
-            raise ConflictError("Only an administrator can give this person a new password.", code="not_yours")
+        memberships = Membership.objects.filter(user=user)
+        if user.is_superuser or not all(access.can(request.user, Role.MANAGER, each.client_id) for each in memberships):
+            raise ConflictError("Only an administrator can give this user a new password.", code="not_yours")
         password = staff.renew_password(user)
-        self.note(request, "renewed the password of", membership)
+        self.record(request, "renewed the password of", membership)
         return self._show(request, membership, password)
 
     def _show(self, request: HttpRequest, membership: Membership, password: str) -> HttpResponse:
-        about = f"{membership.user} signs in with this password, and may then choose another in the menu at the name."
-        return shown_once(self, request, membership, title="Password", about=about, secret=password)
+        about = f"{membership.user} signs in with this password, and can then change it in the menu beside the name."
+        return show_once(self, request, membership, title="Password", about=about, secret=password)
 
     @admin.display(description="Last sign-in", ordering="user__last_login")
     def last_sign_in(self, membership: Membership) -> Any:
-        """When the person signed in last."""
+        """Return the time of the last sign-in."""
         return membership.user.last_login
-
-
-admin.site.unregister(Group)
-admin.site.unregister(User)
-
-
-@admin.register(User)
-class UsersPage(Page, UserAdmin):  # type: ignore[type-arg]
-    """All who can sign in: superusers' own. Groups and Django's permissions play no part, so they are not shown."""
-
-    to_add = to_change = SUPERUSER
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-    list_display = ["username", "is_staff", "is_superuser", "is_active", "last_login"]
-    list_filter = ["is_staff", "is_superuser", "is_active"]
-    filter_horizontal = ()
-    fieldsets = [
-        (None, {"fields": ["username", "password"]}),
-        ("May", {"fields": ["is_active", "is_staff", "is_superuser"]}),
-        ("Dates", {"fields": ["last_login", "date_joined"]}),
-    ]
-    readonly_fields = ["last_login", "date_joined"]

@@ -1,4 +1,4 @@
-"""A session's page: its transcript, what stands beside it, and the forms with which staff steer it."""
+"""The page of one conversation: its transcript, the panel beside it, and the forms of the actions of staff."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.views.decorators.http import require_GET, require_POST
 
-from conversations.admin import access, entries
-from conversations.admin.base import Crumb
-from conversations.admin.deeds import DEEDS, position_of, staff, whole
-from conversations.admin.entries import Entry, Stretch
-from conversations.admin.long_list import LongList
+from conversations.admin import access, transcript_view
+from conversations.admin.base import Breadcrumb
+from conversations.admin.conversation_actions import ACTIONS, may_run, offered_actions, run_action
+from conversations.admin.form_fields import whole_number
+from conversations.admin.long_list import LongListAdmin
+from conversations.admin.transcript_view import Bubble, Page
 from conversations.http.downloads import Download
 from conversations.models import Conversation
 from conversations.services.core.errors import DomainError, NotFoundError
 from conversations.services.export.sessions import note_taken
 from conversations.services.export.transcripts import FORMATS
 
-ROOM = "admin/conversations/conversation"
-SECTIONS = ("head", "takeover", "reply", "steps", "close", "hold", "ledger", "turns")
+TEMPLATES = "admin/transcript"
+SECTIONS = ("head", "takeover", "reply", "steps", "close", "hold", "timeline", "turns")
 
-Answer = TypeVar("Answer", bound=HttpResponse)
+Response = TypeVar("Response", bound=HttpResponse)
 
 
-class TranscriptPage(LongList):
-    """Shows one session. What changes there is asked for every two seconds, and nothing is sent where nothing did."""
+class TranscriptPages(LongListAdmin):
+    """The page of a conversation. It polls every two seconds and receives an answer only if something changed."""
 
     def get_urls(self) -> list[URLPattern]:
-        """The page's own, before Django's, whose last one takes everything."""
+        """Return the page's addresses before Django's, whose last pattern matches everything."""
         wrap = self.admin_site.admin_view
         own = [
             path("<uuid:pk>/older/", wrap(require_GET(self.older)), name="conversations_conversation_older"),
@@ -47,128 +48,128 @@ class TranscriptPage(LongList):
                 wrap(require_POST(self.export)),
                 name="conversations_conversation_export",
             ),
-            path("<uuid:pk>/do/<slug:deed>/", wrap(require_POST(self.do)), name="conversations_conversation_do"),
+            path("<uuid:pk>/do/<slug:action>/", wrap(require_POST(self.do)), name="conversations_conversation_do"),
         ]
         return [*own, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The page, with `?at=` at that position. Nothing is posted to it."""
+        """Return the page. With `?at=` it shows the message at that position. Nothing can be posted to it."""
         if request.method != "GET":
             raise PermissionDenied
         try:
-            conversation = self._sessions(request).filter(pk=UUID(object_id)).first()
+            conversation = self._conversations(request).filter(pk=UUID(object_id)).first()
         except ValueError:
             conversation = None
         if conversation is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[attr-defined,no-any-return]
-        at = whole(request.GET.get("at", ""))
-        stretch = entries.around(conversation, at)
+            return self.row_not_found(request, object_id)
+        at = whole_number(request.GET.get("at", ""))
         return TemplateResponse(
             request,
-            f"{ROOM}/transcript.html",
+            f"{TEMPLATES}/transcript.html",
             {
                 **self.admin_site.each_context(request),
-                **self._context(request, conversation),
+                **_context(request, conversation),
                 **(extra_context or {}),
                 "opts": self.opts,
-                "title": entries.title_of(conversation),
-                "object": Crumb(conversation, entries.title_of(conversation)),
-                "stretch": stretch,
+                "title": transcript_view.title_of(conversation),
+                "object": Breadcrumb(conversation, transcript_view.title_of(conversation)),
+                "messages_page": transcript_view.around(conversation, at),
                 "at": at,
             },
         )
 
     def older(self, request: HttpRequest, pk: UUID) -> JsonResponse:
-        """The entries before `?before=`, as bubbles."""
-        conversation = self._session(request, pk)
-        stretch = entries.before(conversation, whole(request.GET.get("before", "")))
-        return _no_store(JsonResponse(self._bubbles(request, conversation, stretch) | {"more": stretch.more}))
+        """Return the messages before the position `?before=` as HTML."""
+        conversation = self._conversation(request, pk)
+        page = transcript_view.before(conversation, whole_number(request.GET.get("before", "")))
+        return _no_store(JsonResponse(_rendered(request, conversation, page) | {"more": page.has_older}))
 
     def news(self, request: HttpRequest, pk: UUID) -> HttpResponse:
-        """What is new after `?after=`, and what stands beside it; 204 where that is what `?seen=` had already."""
-        conversation = self._session(request, pk)
-        stretch = entries.since(conversation, whole(request.GET.get("after", "")))
-        body = self._bubbles(request, conversation, stretch) | {
-            "behind": stretch.last < conversation.last_position,
-            "sections": self._sections(request, conversation),
+        """Return the messages after the position `?after=` and the sections beside them as HTML.
+
+        The answer is 204 if it would be the one that `?seen=` names.
+        """
+        conversation = self._conversation(request, pk)
+        page = transcript_view.since(conversation, whole_number(request.GET.get("after", "")))
+        context = _context(request, conversation)
+        body = _rendered(request, conversation, page) | {
+            "behind": page.last < conversation.last_position,
+            "sections": {
+                name: render_to_string(f"{TEMPLATES}/_{name}.html", context, request=request) for name in SECTIONS
+            },
         }
         seen = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         if request.GET.get("seen") == seen:
             return _no_store(HttpResponse(status=204))
         return _no_store(JsonResponse(body | {"seen": seen}))
 
-    def do(self, request: HttpRequest, pk: UUID, deed: str) -> JsonResponse:
-        """Do what a form asks for, and say in a sentence what is true now, or why not. Where the form names an entry
-        by its `position`, the entry comes along as it is now."""
-        conversation = self._session(request, pk)
-        if deed not in DEEDS:
+    def do(self, request: HttpRequest, pk: UUID, action: str) -> JsonResponse:
+        """Run an action of the registry and return a sentence: what is true now, or why it was refused.
+
+        If the form names a message by its `position`, the answer contains the message as it is now.
+        """
+        conversation = self._conversation(request, pk)
+        known = ACTIONS.get(action)
+        if known is None or known.run is None:
             raise Http404
-        if not access.can(request.user, DEEDS[deed].role, conversation.client_id):
-            return _no_store(JsonResponse({"said": f"Only {DEEDS[deed].role}s may do that."}, status=403))
+        if not may_run(known, request.user, conversation):
+            return _no_store(JsonResponse({"said": f"Only {known.role}s may do that."}, status=403))
         try:
-            sentence = DEEDS[deed].do(request, conversation)
+            sentence = run_action(known, request, conversation)
         except NotFoundError as error:
             return _no_store(JsonResponse({"said": str(error)}, status=404))
         except DomainError as error:
             return _no_store(JsonResponse({"said": str(error)}, status=409))
-        position = position_of(request)
-        return _no_store(
-            JsonResponse({"said": sentence} | self._bubbles(request, conversation, entries.at(conversation, position)))
-        )
+        page = transcript_view.at(conversation, whole_number(request.POST.get("position", "")))
+        return _no_store(JsonResponse({"said": sentence} | _rendered(request, conversation, page)))
 
     def export(self, request: HttpRequest, pk: UUID, form: str) -> HttpResponseBase:
-        """The transcript as a file, or as a page to print."""
-        conversation = self._session(request, pk)
+        """Return the transcript as a file, or as a page to print, and record that it was exported."""
+        conversation = self._conversation(request, pk)
         if form not in FORMATS:
             raise Http404
-        if not access.can(request.user, access.Role.MANAGER, conversation.client_id):
+        if not may_run(ACTIONS["export"], request.user, conversation):
             raise PermissionDenied
-        note_taken([conversation.pk], actor=staff(request), cause=form)
+        note_taken([conversation.pk], actor=access.actor_of(request), cause=form)
         return Download(**FORMATS[form].file_of(conversation))
 
-    def _sessions(self, request: HttpRequest) -> QuerySet[Conversation]:
+    def _conversations(self, request: HttpRequest) -> QuerySet[Conversation]:
         related = ("contact", "client", "assistant", "channel_account", "taken_over_by", "device")
         return self.get_queryset(request).select_related(*related)
 
-    def _session(self, request: HttpRequest, pk: UUID) -> Conversation:
-        conversation = self._sessions(request).filter(pk=pk).first()
+    def _conversation(self, request: HttpRequest, pk: UUID) -> Conversation:
+        conversation = self._conversations(request).filter(pk=pk).first()
         if conversation is None:
             raise Http404
         return conversation
 
-    def _context(self, request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
-        return {
-            "conversation": conversation,
-            **_rights(request, conversation),
-            **entries.beside(conversation),
-        }
 
-    def _sections(self, request: HttpRequest, conversation: Conversation) -> dict[str, str]:
-        context = self._context(request, conversation)
-        return {name: render_to_string(f"{ROOM}/_{name}.html", context, request=request) for name in SECTIONS}
-
-    def _bubbles(self, request: HttpRequest, conversation: Conversation, stretch: Stretch) -> dict[str, Any]:
-        return {"bubbles": [self._bubble(request, conversation, entry) for entry in stretch.entries]}
-
-    def _bubble(self, request: HttpRequest, conversation: Conversation, entry: Entry) -> tuple[int, str]:
-        context = {"entry": entry, "conversation": conversation, **_rights(request, conversation)}
-        return entry.chunk.position, render_to_string(f"{ROOM}/_bubble.html", context, request=request).strip()
+def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    return {**_offered(request, conversation), **transcript_view.side_panel(conversation)}
 
 
-def _rights(request: HttpRequest, conversation: Conversation) -> dict[str, bool]:
-    """What the forms that are shown depend on."""
+def _offered(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    """Return what a message's template needs beside the message."""
     return {
-        "may_manage": access.can(request.user, access.Role.MANAGER, conversation.client_id),
-        "may_steer": access.can(request.user, access.Role.AGENT, conversation.client_id),
-        "may_see_receipts": access.sees_receipts(request.user, conversation.client_id),
-        "may_correct": conversation.archived_at is None
-        and access.can(request.user, access.Role.MANAGER, conversation.client_id),
+        "conversation": conversation,
+        "actions": offered_actions(request.user, conversation),
+        "can_see_prompts": access.can_see_prompts(request.user, conversation.client_id),
     }
 
 
-def _no_store(response: Answer) -> Answer:
-    """What people said stays out of caches."""
+def _rendered(request: HttpRequest, conversation: Conversation, page: Page) -> dict[str, Any]:
+    offered = _offered(request, conversation)
+
+    def html(bubble: Bubble) -> str:
+        context = {"bubble": bubble, **offered}
+        return render_to_string(f"{TEMPLATES}/_bubble.html", context, request=request).strip()
+
+    return {"bubbles": [(bubble.chunk.position, html(bubble)) for bubble in page.bubbles]}
+
+
+def _no_store(response: Response) -> Response:
+    """Return the response with a header that keeps it out of caches."""
     response["Cache-Control"] = "no-store"
     return response

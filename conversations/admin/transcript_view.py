@@ -1,4 +1,7 @@
-"""What a transcript shows of a session: plain values, read in a handful of queries however long the session is."""
+"""What the transcript page shows of a conversation, as plain values.
+
+It is read in a fixed number of queries, however long the conversation is.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ from conversations.services.history import recall
 from conversations.services.jobs import overdue
 from memory import services as memory
 
-NEWEST = 50
-AFTER = 5  # entries that are shown behind one that was looked for
-CATCH_UP = 200  # entries at most that one poll brings
-LEDGER_LINES = 200
+PAGE_SIZE = 50
+SHOWN_AFTER = 5  # messages that are shown after one that was looked for
+MOST_NEW = 200  # messages that one poll returns at most
+TIMELINE_EVENTS = 200
 TURNS = 50
 LONG_CHARACTERS = 1_200
 LONG_LINES = 18
@@ -37,7 +40,7 @@ FOLDED = (Role.SYSTEM, Role.MEMORY)
 
 S = Message.Status
 DELIVERY = {
-    # status: (what staff read, how grave it is)
+    # status: (label for staff, severity)
     S.QUEUED: ("waiting to be sent", "waiting"),
     S.CLAIMED: ("waiting to be sent", "waiting"),
     S.SENDING: ("being sent", "waiting"),
@@ -52,23 +55,23 @@ DELIVERY = {
 
 WAITS_FOR_ACCOUNT = ("waits: the account is refused by its provider", "grave")
 
-# These turn the reading direction of what follows around, which serves nothing but deceit ("exe.png" for "gnp.exe").
+# Unicode's direction overrides. They can make a text read as another one ("exe.png" for "gnp.exe").
 OVERRIDES = {code: f"⟨U+{code:04X}⟩" for code in (0x202D, 0x202E)}
 
 
-def plainly(text: str) -> str:
-    """The text with what would make it read as something else made visible."""
+def plain_text(text: str) -> str:
+    """Return the text with direction overrides written out, so that it reads as what it is."""
     return text.translate(OVERRIDES)
 
 
-def title_of(session: Conversation) -> str:
-    """Whom the session is with, and where."""
-    return f"{plainly(str(session.contact))} on {session.channel}"
+def title_of(conversation: Conversation) -> str:
+    """Return the contact and the channel: "Ann on whatsapp"."""
+    return f"{plain_text(str(conversation.contact))} on {conversation.channel}"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One part of an entry on its way to the person."""
+    """The delivery state of one part of a message."""
 
     message: Message
     label: str
@@ -76,115 +79,121 @@ class Delivery:
 
     @property
     def is_unclear(self) -> bool:
-        """Whether it may have arrived or not."""
+        """Return whether nobody knows if it arrived."""
         return self.message.status == S.UNKNOWN
 
     @property
     def can_be_resent(self) -> bool:
-        """Whether sending it once more is something to offer."""
+        """Return whether staff are offered to send it again."""
         return self.message.status in (S.FAILED, S.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One chunk as a bubble: on the person's `side` ("theirs"), on ours, or folded in the middle ("aside")."""
+class Bubble:
+    """One chunk as the page shows it.
+
+    side: "theirs" (the contact), "ours" (the assistant or staff), or "aside" (folded: system prompt and memory).
+    has_prompt: a model wrote it, and its turn keeps what the model was given.
+    """
 
     chunk: Chunk
     side: str
     who: str
     deliveries: Sequence[Delivery] = ()
     corrections: Sequence[Correction] = ()
-    has_receipt: bool = False  # a model wrote it, and its turn says from what
+    has_prompt: bool = False
 
     @property
     def recalled(self) -> list[dict[str, Any]]:
-        """For the memory of earlier sessions: from which ones it is, and why from these."""
+        """Return the earlier conversations that a memory message was made from, each with the reason."""
         told = self.chunk.metadata.get(recall.RECALLED) if self.chunk.role == Role.MEMORY else None
         return [each for each in told or () if isinstance(each, dict) and each.get("session")]
 
     @property
     def recall_problem(self) -> str:
-        """Why nothing was recalled by meaning, where that failed."""
+        """Return why the search by meaning failed, or an empty string."""
         return str(self.chunk.metadata.get(recall.PROBLEM, "")) if self.chunk.role == Role.MEMORY else ""
 
     @property
     def text(self) -> str:
-        """What it should read like."""
-        return plainly(self.corrections[-1].text if self.corrections and not self.redaction else self.chunk.content)
+        """Return the newest correction, or else the text as it was written."""
+        return plain_text(self.corrections[-1].text if self.corrections and not self.redaction else self.chunk.content)
 
     @property
     def redaction(self) -> Correction | None:
-        """Who took the text away, and when."""
+        """Return the redaction of the text, or None."""
         return next((each for each in self.corrections if each.kind == Correction.Kind.REDACTION), None)
 
     @property
     def is_long(self) -> bool:
-        """Whether it is collapsed at first."""
+        """Return whether the text is collapsed at first."""
         return len(self.text) > LONG_CHARACTERS or self.text.count("\n") >= LONG_LINES
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Neighbouring entries, oldest first, and whether there are older ones."""
+class Page:
+    """Consecutive messages of a transcript, oldest first. has_older: there are messages before the first."""
 
-    entries: Sequence[Entry] = field(default_factory=list)
-    more: bool = False
+    bubbles: Sequence[Bubble] = field(default_factory=list)
+    has_older: bool = False
 
     @property
     def first(self) -> int:
-        """The position of the oldest, 0 where there is none."""
-        return self.entries[0].chunk.position if self.entries else 0
+        """Return the position of the oldest message, or 0 if there is none."""
+        return self.bubbles[0].chunk.position if self.bubbles else 0
 
     @property
     def last(self) -> int:
-        """The position of the newest, 0 where there is none."""
-        return self.entries[-1].chunk.position if self.entries else 0
+        """Return the position of the newest message, or 0 if there is none."""
+        return self.bubbles[-1].chunk.position if self.bubbles else 0
 
 
-def newest(conversation: Conversation) -> Stretch:
-    """The newest entries."""
+def newest(conversation: Conversation) -> Page:
+    """Return the newest messages."""
     return before(conversation, conversation.last_position + 1)
 
 
-def around(conversation: Conversation, position: int) -> Stretch:
-    """The entries just before a position, that one, and a few after it; the newest where there is no such position."""
+def around(conversation: Conversation, position: int) -> Page:
+    """Return a page that ends a few messages after the position, or the newest page if there is no such position."""
     known = 0 < position <= conversation.last_position
-    return before(conversation, position + AFTER + 1) if known else newest(conversation)
+    return before(conversation, position + SHOWN_AFTER + 1) if known else newest(conversation)
 
 
-def before(conversation: Conversation, position: int) -> Stretch:
-    """The entries just before a position; of an archived session, as memory keeps them."""
+def before(conversation: Conversation, position: int) -> Page:
+    """Return the messages just before a position. Those of an archived conversation are read from memory."""
     if conversation.archived_at:
         return _archived(conversation, position)
     found = conversation.chunks.filter(position__lt=position).select_related("author").order_by("-position")
-    chunks = list(found[: NEWEST + 1])
-    return Stretch(_entries(conversation, reversed(chunks[:NEWEST])), more=len(chunks) > NEWEST)
+    chunks = list(found[: PAGE_SIZE + 1])
+    return Page(_bubbles(conversation, reversed(chunks[:PAGE_SIZE])), has_older=len(chunks) > PAGE_SIZE)
 
 
-def since(conversation: Conversation, position: int) -> Stretch:
-    """The entries after a position, and the newest again: what became of them may have changed. In several goes where
-    there are many."""
-    start = min(position, max(conversation.last_position - NEWEST, 0))
+def since(conversation: Conversation, position: int) -> Page:
+    """Return the messages after a position, at most MOST_NEW of them.
+
+    The newest page is always included, because deliveries and corrections may have changed.
+    """
+    start = min(position, max(conversation.last_position - PAGE_SIZE, 0))
     found = conversation.chunks.filter(position__gt=start).select_related("author").order_by("position")
-    return Stretch(_entries(conversation, found[:CATCH_UP]), more=start > 0)
+    return Page(_bubbles(conversation, found[:MOST_NEW]), has_older=start > 0)
 
 
-def at(conversation: Conversation, position: int) -> Stretch:
-    """The one entry at a position."""
-    return Stretch(_entries(conversation, conversation.chunks.filter(position=position).select_related("author")))
+def at(conversation: Conversation, position: int) -> Page:
+    """Return a page with the one message at the position, or an empty page."""
+    return Page(_bubbles(conversation, conversation.chunks.filter(position=position).select_related("author")))
 
 
-def _archived(conversation: Conversation, position: int) -> Stretch:
+def _archived(conversation: Conversation, position: int) -> Page:
     kept = [each for each in memory.transcript(conversation.pk) or () if each.position < position]
-    entries = []
-    for each in kept[-NEWEST:]:
+    bubbles = []
+    for each in kept[-PAGE_SIZE:]:
         chunk = Chunk(position=each.position, role=each.role, content=each.content, created_at=each.at)
         side, who = _voice(conversation, chunk)
-        entries.append(Entry(chunk, side, "A colleague" if each.by_staff else who))
-    return Stretch(entries, more=len(kept) > NEWEST)
+        bubbles.append(Bubble(chunk, side, "A colleague" if each.by_staff else who))
+    return Page(bubbles, has_older=len(kept) > PAGE_SIZE)
 
 
-def _entries(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Entry]:
+def _bubbles(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Bubble]:
     chunks = list(chunks)
     deliveries = _deliveries(conversation, [chunk.pk for chunk in chunks if chunk.role == Role.AI])
     corrections: dict[int, list[Correction]] = defaultdict(list)
@@ -192,24 +201,24 @@ def _entries(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Entry]
         corrections[correction.chunk_id].append(correction)
     written = set(Turn.objects.filter(chunk__in=chunks, prompt__isnull=False).values_list("chunk", flat=True))
     return [
-        Entry(
+        Bubble(
             chunk,
             *_voice(conversation, chunk),
             deliveries.get(chunk.pk, ()),
             corrections.get(chunk.pk, ()),
-            has_receipt=chunk.pk in written,
+            has_prompt=chunk.pk in written,
         )
         for chunk in chunks
     ]
 
 
 def _voice(conversation: Conversation, chunk: Chunk) -> tuple[str, str]:
-    """On which side it stands, and who speaks."""
+    """Return the side of the chunk and the name of who speaks."""
     if chunk.role in FOLDED:
         return "aside", "What the assistant was told" if chunk.role == Role.SYSTEM else "Memory"
     if chunk.role == Role.AI:
         return "ours", _speaker(conversation, chunk)
-    return "theirs", plainly(str(conversation.contact))
+    return "theirs", plain_text(str(conversation.contact))
 
 
 def _speaker(conversation: Conversation, chunk: Chunk) -> str:
@@ -235,8 +244,8 @@ def _deliveries(conversation: Conversation, chunk_ids: Sequence[int]) -> dict[in
 
 # --- what stands beside the transcript -------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the time line: an event of the ledger, in words."""
+class TimelineEvent:
+    """One event of the ledger in words."""
 
     at: datetime
     what: str
@@ -244,33 +253,23 @@ class Line:
     why: str
 
 
-def steps_of(conversation: Conversation) -> list[Step]:
-    """The steps, in their order."""
-    return list(conversation.steps.all())
-
-
-def ledger_of(conversation: Conversation) -> list[Line]:
-    """The newest lines of the ledger, newest first."""
-    return [line_of(event) for event in conversation.events.order_by("-id")[:LEDGER_LINES]]
-
-
-def line_of(event: ConversationEvent) -> Line:
-    """An event of the ledger, in words."""
+def timeline_event(event: ConversationEvent) -> TimelineEvent:
+    """Return an event of the ledger in words."""
     what = event.kind.replace("_", " ")
     if event.from_status and event.to_status and event.kind not in (event.to_status, "revived"):
         what = f"{what}: {event.from_status} to {event.to_status}"
     who = event.actor_name or event.actor
-    return Line(event.created_at, what, f"{who} ({event.actor})" if event.actor_name else who, event.cause)
+    return TimelineEvent(event.created_at, what, f"{who} ({event.actor})" if event.actor_name else who, event.cause)
 
 
 def turns_of(conversation: Conversation) -> list[Turn]:
-    """The newest attempts at replies, newest first, without their prompts; `has_prompt` says whether there is one."""
+    """Return the newest turns, newest first, without prompts and drafts. `has_prompt` says whether a prompt is kept."""
     found = conversation.turns.defer("prompt", "draft").annotate(has_prompt=Q(prompt__isnull=False))
     return list(found.order_by("-started_at")[:TURNS])
 
 
 def waits_for(conversation: Conversation) -> str:
-    """What the session waits for: a person of ours, a reply of the assistant, or ''."""
+    """Return what the conversation waits for: "a person" (of the staff), "a reply" (of the assistant), or ""."""
     if conversation.waits_for_staff_since:
         return "a person"
     if conversation.is_open and conversation.reply_owed:
@@ -278,13 +277,15 @@ def waits_for(conversation: Conversation) -> str:
     return ""
 
 
-def beside(conversation: Conversation) -> dict[str, Any]:
-    """All that stands beside the transcript."""
+def side_panel(conversation: Conversation) -> dict[str, Any]:
+    """Return the template values of the panel beside the transcript."""
     turns = turns_of(conversation)
+    steps: list[Step] = list(conversation.steps.all())
+    events = conversation.events.order_by("-id")[:TIMELINE_EVENTS]
     return {
-        "contact": plainly(str(conversation.contact)),
-        "steps": steps_of(conversation),
-        "ledger": ledger_of(conversation),
+        "contact": plain_text(str(conversation.contact)),
+        "steps": steps,
+        "timeline": [timeline_event(event) for event in events],
         "turns": turns,
         "unattended_since": overdue.unattended_since(conversation, turns, timezone.now()),
         "waits_for": waits_for(conversation),

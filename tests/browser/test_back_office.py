@@ -38,7 +38,7 @@ def test_each_role_signs_in_and_sees_what_it_may(page, shop, key, role):
     sign_in(page, "ann")
     stayed_at_home(page)
     menu = page.locator("#nav-sidebar-apps")
-    for name in ("Inbox", "Conversations", "Assistants", "Channels", "Keys", "People", "Audit trail"):
+    for name in ("Inbox", "Conversations", "Assistants", "Channels", "API keys", "Staff", "Audit log"):
         expect(menu.get_by_text(name, exact=True)).to_be_visible()
     expect(menu.get_by_text("Users", exact=True)).to_have_count(0)
     page.goto("/admin/conversations/apikey/")
@@ -69,7 +69,7 @@ def test_a_key_is_made_shown_once_and_revoked(page, shop):
     assert key not in page.content()
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("nobody comes in with it any more")).to_be_visible()
+    expect(page.get_by_text("Programs that use it are refused")).to_be_visible()
     assert Door(shop, key).call("GET", "/conversations")[0] == 401
     stayed_at_home(page)
 
@@ -95,7 +95,7 @@ def test_credentials_are_typed_kept_and_checked(page, shop):
         expect(page.locator("#id_credential_access_token")).to_have_value("")
         page.get_by_role("link", name="Check credentials").click()
         page.get_by_role("button", name="Check credentials").click()
-        expect(page.get_by_text("takes the credentials: The shop")).to_be_visible()
+        expect(page.get_by_text("accepts the credentials: The shop")).to_be_visible()
     assert ChannelAccount.objects.get(pk=account.pk).health == "ok"
     stayed_at_home(page)
 

@@ -81,11 +81,11 @@ def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, 
     expect(arrived(page)).to_contain_text(ANSWER)
     expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
     expect(page.locator(".sim-out")).to_have_count(1)
-    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(page.locator(".sim-conversation .cv-theirs")).to_have_count(1)
     expect(page.locator(".sim-out .sim-mark")).to_contain_text("taken")
-    expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my <b>order</b>?")
+    expect(page.locator(".sim-conversation .cv-theirs .cv-text")).to_have_text("Where is my <b>order</b>?")
     furthest = CHANNELS[tab]
-    expect(page.locator(f".sim-session .cv-delivery[data-status={furthest}]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(f".sim-conversation .cv-delivery[data-status={furthest}]")).to_be_visible(timeout=PATIENCE)
     assert Message.objects.get().status == furthest
     webhook = page.locator("[data-kind=message]").first
     webhook.locator("summary").click()
@@ -109,7 +109,7 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
     page.get_by_role("button", name="Say", exact=True).click()
     expect(arrived(page).filter(has_text=ANSWER)).to_have_count(1)
     expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
-    expect(page.locator(".sim-session .cv-theirs .cv-text")).to_have_text("Where is my parcel?")
+    expect(page.locator(".sim-conversation .cv-theirs .cv-text")).to_have_text("Where is my parcel?")
     assert Chunk.objects.get(role="voice").content == "Where is my parcel?"
     turn = page.locator("[data-kind=message]").last
     turn.locator("summary").click()
@@ -122,7 +122,7 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
     expect(arrived(page)).to_have_count(heard + 1)  # asked again
     page.get_by_role("button", name="Hang up").click()
     expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".sim-session .cv-badge").first).to_have_text("closed")
+    expect(page.locator(".sim-conversation .cv-badge").first).to_have_text("closed")
     stayed_at_home(page)
 
 
@@ -130,7 +130,7 @@ def test_the_sandbox_is_played_by_convo_s_own_json(page, convo):
     open_simulator(page, "Sandbox (whatsapp)")
     write(page, "Is anybody there?")
     expect(arrived(page)).to_contain_text(ANSWER)
-    expect(page.locator(".sim-session .cv-delivery[data-status=delivered]")).to_be_visible()
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=delivered]")).to_be_visible()
     page.locator("[data-kind=message] summary").click()
     expect(page.locator("[data-kind=message] .sim-http").first).to_contain_text("X-Service-API-Key: ••••")
     stayed_at_home(page)
@@ -150,7 +150,7 @@ def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, co
     write(page, "Twice", "Deliver twice")
     expect(page.locator("[data-kind=message]")).to_have_count(2)
     expect(page.locator("[data-kind=message][data-status='200']")).to_have_count(2)
-    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(page.locator(".sim-conversation .cv-theirs")).to_have_count(1)
     expect(page.locator(".sim-out")).to_have_count(1)
 
     write(page, "Forged", "Sign with a wrong secret")
@@ -158,14 +158,14 @@ def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, co
     forged = page.locator("[data-kind=message][data-status='403']")
     forged.locator("summary").click()
     expect(forged.locator(".sim-answer")).to_contain_text("invalid_signature")
-    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(page.locator(".sim-conversation .cv-theirs")).to_have_count(1)
 
     write(page, "First written", "Hold back (to deliver later, in any order)")
     expect(page.locator(".sim-out").last).to_contain_text("held back")
     write(page, "Second written", "Deliver two hours late")
-    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("Second written")
+    expect(page.locator(".sim-conversation .cv-theirs .cv-text").last).to_have_text("Second written")
     page.get_by_role("button", name="Deliver now").click()
-    expect(page.locator(".sim-session .cv-theirs .cv-text").last).to_have_text("First written")
+    expect(page.locator(".sim-conversation .cv-theirs .cv-text").last).to_have_text("First written")
     said = Chunk.objects.filter(role="user").order_by("position").values_list("content", flat=True)
     assert list(said) == ["Twice", "Second written", "First written"]
     stayed_at_home(page)
@@ -181,7 +181,7 @@ def test_sends_that_go_wrong_are_tried_again(page, convo):
     expect(page.locator(".sim-bad[data-kind=send][data-status='429']")).to_be_visible(timeout=PATIENCE)
     expect(page.locator(".sim-bad[data-kind=send][data-status='500']")).to_be_visible(timeout=PATIENCE)
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
     assert Message.objects.get().attempts == 2, "being asked to wait counts as no try"
     stayed_at_home(page)
 
@@ -195,9 +195,9 @@ def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, setting
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-session .cv-delivery[data-status=unknown]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=unknown]")).to_be_visible(timeout=PATIENCE)
     page.locator(".sim-in").get_by_role("button", name="read").click()
-    expect(page.locator(".sim-session .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
     assert Message.objects.get().attempts == 1, "it was not sent again"
     stayed_at_home(page)
 
@@ -211,11 +211,11 @@ def test_messenger_echoes_what_it_took_and_the_echo_is_no_message(page, convo, s
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-session .cv-delivery[data-status=sent]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=sent]")).to_be_visible(timeout=PATIENCE)
     echo = page.locator("[data-kind=receipt]")
     echo.locator("summary").click()
     expect(echo.locator(".sim-http").first).to_contain_text('"is_echo": true')
-    expect(page.locator(".sim-session .cv-theirs")).to_have_count(1)
+    expect(page.locator(".sim-conversation .cv-theirs")).to_have_count(1)
     expect(arrived(page)).to_have_count(1)
     assert Message.objects.get().attempts == 1, "it was not sent again"
     assert Chunk.objects.filter(role="user").count() == 1

@@ -22,7 +22,7 @@ def test_an_agent_takes_over_from_the_inbox_answers_and_hands_back(page, shop, k
     page.goto(f"/admin/conversations/conversation/{session.pk}/change/")
     page.get_by_label("Tell Ann").check()
     page.get_by_role("button", name="Take over").click()
-    expect(page.get_by_text("You have this session.")).to_be_visible()
+    expect(page.get_by_text("You have this conversation.")).to_be_visible()
     expect(page.locator("[data-holder]")).to_contain_text("agnes")
     expect(page.locator(".cv-ours .cv-text").last).to_have_text("A colleague will take it from here.")
     assert reply_to_all() == 0
@@ -34,9 +34,9 @@ def test_an_agent_takes_over_from_the_inbox_answers_and_hands_back(page, shop, k
     page.get_by_role("button", name="Send", exact=True).click()
     expect(page.locator(".cv-ours .cv-text").last).to_have_text("I am human.")
     takeover.take_over(session.pk, actor=Actor("staff", "max"), now=session.last_message_at, from_colleague=True)
-    expect(page.get_by_text("max has this session.")).to_be_visible()
+    expect(page.get_by_text("max has this conversation.")).to_be_visible()
     page.get_by_role("button", name="Hand back to the assistant").click()
-    expect(page.get_by_text("The assistant answers here.")).to_be_visible()
+    expect(page.get_by_text("The assistant replies here.")).to_be_visible()
     door.says("Thanks")
     assert reply_to_all() == 1
     send_all()

@@ -46,11 +46,11 @@ def test_staff_reply_and_see_it_delivered_without_loading_the_page_again(page, s
 
     door.says("Thank you!")
     expect(page.locator(".cv-theirs .cv-text").last).to_have_text("Thank you!")
-    page.get_by_text("Close this session").click()
+    page.get_by_text("Close this conversation").click()
     page.get_by_label("Reason").fill("Parcel found")
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Close", exact=True).click()
-    expect(page.get_by_text("takes nothing more")).to_be_visible()
+    expect(page.get_by_text("accepts no more messages")).to_be_visible()
     expect(page.locator(".cv-badge").first).to_have_text("closed")
     assert page.outside == []
     assert page.faults == []
@@ -120,7 +120,7 @@ def test_a_manager_steers_corrects_and_redacts(page, shop, key):
     page.wait_for_timeout(2500)  # what is being typed outlives a poll
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".cv-wordy")).to_contain_text("Parcel")
-    page.locator("summary", has_text="Time line").click()
+    page.locator("summary", has_text="Timeline").click()
     expect(page.locator(".cv-ledger").first).to_contain_text("chunk redacted by mona (staff)")
     assert page.faults == []
 
@@ -134,10 +134,10 @@ def test_five_hundred_sessions_are_found_counted_and_closed_with_progress(page, 
     expect(page.locator("#result_list tbody tr")).to_have_count(1)
     expect(page.locator("#result_list")).to_contain_text("user-042")
     page.goto("/admin/conversations/conversation/?status__exact=active")
-    page.get_by_role("navigation", name="When sessions began").get_by_role("link", name="Close").click()
-    expect(page.get_by_role("heading", name="Close: 500 sessions")).to_be_visible()
+    page.get_by_role("navigation", name="When conversations began").get_by_role("link", name="Close").click()
+    expect(page.get_by_role("heading", name="Close: 500 conversations")).to_be_visible()
     page.get_by_label("Reason").fill("Shop closes")
-    page.get_by_role("button", name="Close 500 sessions").click()
+    page.get_by_role("button", name="Close 500 conversations").click()
     seen = set()
     while page.get_by_text("Finished.").count() == 0:
         seen.add(page.locator("[data-handled]").text_content())

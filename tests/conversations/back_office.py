@@ -1,4 +1,4 @@
-"""How tests go about in the back office: sign in, open a session's page, send its forms."""
+"""How tests use the admin: sign in, open the page of a conversation, post its forms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conversations.models import Client, Conversation, Membership
 
 
 def sign_in(name: str, client: Client | None = None, role: str = "") -> HttpClient:
-    """A browser of a member of the client's staff; of a superuser's where no client is given."""
+    """Return a client that is signed in as a member of the client's staff, or as a superuser if no client is given."""
     users = get_user_model().objects
     if client is None:
         user = users.create_superuser(name, "", "a-long-password")
@@ -29,9 +29,9 @@ def page_of(conversation: Conversation) -> str:
     return reverse("admin:conversations_conversation_change", args=[conversation.pk])
 
 
-def do(http: HttpClient, conversation: Conversation, deed: str, **fields: Any) -> tuple[int, Any]:
-    """What the server says when a form of the page is sent."""
-    answer = http.post(reverse("admin:conversations_conversation_do", args=[conversation.pk, deed]), fields)
+def do(http: HttpClient, conversation: Conversation, action: str, **fields: Any) -> tuple[int, Any]:
+    """Post a form of the page and return the status and the JSON of the answer."""
+    answer = http.post(reverse("admin:conversations_conversation_do", args=[conversation.pk, action]), fields)
     return answer.status_code, json.loads(answer.content)
 
 

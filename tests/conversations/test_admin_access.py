@@ -21,9 +21,9 @@ from django.utils import timezone
 
 from conversations.admin import access
 from conversations.admin.access import Role
-from conversations.admin.base import Page
-from conversations.admin.deeds import DEEDS
-from conversations.admin.simulator import DEEDS as PLAYED
+from conversations.admin.base import ClientScopedAdmin
+from conversations.admin.conversation_actions import ACTIONS
+from conversations.admin.simulator import ACTIONS as SIMULATOR_ACTIONS
 from conversations.models import (
     Assistant,
     BulkJob,
@@ -53,7 +53,11 @@ from tests.routes import ALL_ROUTES, Route
 pytestmark = pytest.mark.django_db
 
 SECRET_WORD = "Zanzibar"  # in everything that can be read of the neighbour's
-PAGES = [page for page in admin.site._registry.values() if isinstance(page, Page) and page.client_path and page.to_view]
+PAGES = [
+    page
+    for page in admin.site._registry.values()
+    if isinstance(page, ClientScopedAdmin) and page.client_path and page.view_role
+]
 ROLES = [Role.VIEWER, Role.AGENT, Role.MANAGER]
 
 
@@ -100,12 +104,12 @@ def houses(shop: Client, neighbour: Client) -> tuple[Client, Client]:
     return shop, neighbour
 
 
-def rows_of(page: Page, client: Client) -> list[Any]:
+def rows_of(page: ClientScopedAdmin, client: Client) -> list[Any]:
     """The client's rows of the page's table."""
     return list(page.model._default_manager.filter(**{page.client_path: client.pk}))
 
 
-def path_of(page: Page, name: str, *args: Any) -> str:
+def path_of(page: ClientScopedAdmin, name: str, *args: Any) -> str:
     return reverse(f"admin:{page.opts.app_label}_{page.opts.model_name}_{name}", args=args)
 
 
@@ -118,12 +122,12 @@ def said(answer: Any, *ids: Any) -> tuple[int, str, str]:
     return answer.status_code, answer.headers.get("Location", ""), text
 
 
-def absent(page: Page) -> Any:
+def absent(page: ClientScopedAdmin) -> Any:
     """An id that no row has."""
     return uuid4() if page.opts.pk.get_internal_type() == "UUIDField" else 987_654_321
 
 
-def addresses_of_row(page: Page) -> list[str]:
+def addresses_of_row(page: ClientScopedAdmin) -> list[str]:
     """The names of all addresses of the page that name a row: its forms, its history, its actions."""
     patterns = [each for each in page.get_urls() if isinstance(each, URLPattern) and each.name]
     return [each.name for each in patterns if "object_id" in each.pattern.regex.groupindex]
@@ -132,7 +136,7 @@ def addresses_of_row(page: Page) -> list[str]:
 def test_there_are_pages_to_be_tested():
     assert {page.model for page in PAGES} >= {Client, Membership, Assistant, ChannelAccount}
     others = {page.opts.label for page in admin.site._registry.values() if page not in PAGES}
-    not_scoped = [page for page in admin.site._registry.values() if not isinstance(page, Page)]
+    not_scoped = [page for page in admin.site._registry.values() if not isinstance(page, ClientScopedAdmin)]
     assert not_scoped == []
     assert {label.split(".")[0] for label in others} <= {"auth", "django_q", "conversations"}
 
@@ -193,7 +197,7 @@ def test_no_address_of_the_back_office_tells_another_client_s_id_from_one_that_n
     turn = Turn.objects.filter(conversation=session).first()
     user = get_user_model().objects.get(username=f"user-{SECRET_WORD}")
     job = BulkJob.objects.create(kind="close", user=user, sessions=[session.pk])
-    words = {"deed": [*DEEDS, *PLAYED], "form": FORMATS, "kind": BulkJob.Kind.values, "position": [3]}
+    words = {"action": [*ACTIONS, *SIMULATOR_ACTIONS], "form": FORMATS, "kind": BulkJob.Kind.values, "position": [3]}
     http, routes = signed_in(staff("ann", shop=Role.MANAGER)), routes_of_sessions()
     assert len(routes) >= 12
     for route in routes:

@@ -121,7 +121,7 @@ def test_hours_and_reply_times_are_those_of_the_last_day(shop):
 
 def test_an_empty_house_has_a_first_page(shop):
     page = signed_in(superuser()).get(reverse("admin:index"))
-    assert "No session is open." in page.content.decode()
+    assert "No conversation is open." in page.content.decode()
     assert set(numbers(page).values()) == {"0", "—"}
 
 
@@ -129,7 +129,7 @@ def test_its_files_are_our_own_and_need_no_other_server(shop):
     http = signed_in(superuser())
     page = http.get(reverse("admin:index")).content.decode()
     files = re.findall(r'(?:src|href)="(/static/[^"]+)"', page)
-    assert "/static/back_office/back_office.css" in files
+    assert "/static/conversations/admin.css" in files
     for file in files:
         assert http.get(file).status_code == 200, file
 

@@ -112,7 +112,7 @@ def test_a_draft_that_nobody_heard_has_one_too(
     pipeline.commit(claim, ask(engine, request), timezone.now())  # type: ignore[arg-type]
     turn = Turn.objects.get(status="overtaken")
     page = manager.get(attempt(turn)).content.decode()
-    assert "Nobody heard this. Overtaken" in page
+    assert "This reply was not sent. Overtaken" in page
     assert "It &lt;left&gt;." in page
     assert "Where is it?" in page
     transcript = reverse("admin:conversations_conversation_change", args=[turn.conversation_id])
@@ -168,7 +168,7 @@ def test_the_form_opens_a_session_of_the_own_client(agent: HttpClient, shop: Any
     address = "/admin/conversations/conversation/new/"
     form = {"client": str(shop.pk), "channel": "whatsapp", "phone": "+51 999 888 777", "variables": "due_date = Friday"}
     assert agent.post(address, {**form, "client": str(neighbour.pk)}).status_code == 200
-    assert "Each line is name = value" in agent.post(address, {**form, "variables": "Friday"}).content.decode()
+    assert "Write each line as name = value" in agent.post(address, {**form, "variables": "Friday"}).content.decode()
     assert "phone" in agent.post(address, {**form, "phone": "12"}).content.decode()
     assert not Conversation.objects.exists()
     assert agent.post(address, form).status_code == 302

@@ -12,7 +12,7 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 
 from conversations.admin.access import Role
-from conversations.admin.spans import from_words, in_words
+from conversations.admin.durations import from_words, in_words
 from conversations.models import ApiKey, Assistant, ChannelAccount, Client, Membership, StaffAction
 from conversations.services.tenants import api_keys, setup
 from tests.conftest import Door
@@ -113,7 +113,7 @@ def test_a_manager_adds_an_assistant_and_makes_it_the_default(ann, shop):
     saved(ann.post(address("assistant", "add"), {**assistant_form(), "client": str(shop.pk)}))
     bob = Assistant.objects.get(key="bob")
     question = ann.get(address("assistant", "answer_by_default", bob.pk))
-    assert "Shall it?" in question.content.decode()
+    assert "Make it the default?" in question.content.decode()
     assert not Assistant.objects.get(key="bob").is_default
     ann.post(address("assistant", "answer_by_default", bob.pk))
     assert list(Assistant.objects.filter(client=shop, is_default=True)) == [bob]
@@ -206,7 +206,7 @@ def test_checking_credentials_asks_the_provider(ann, shop):
         ann.get(path)
         assert meta.requests == []
         good = ann.post(path, follow=True)
-        assert "takes the credentials: The shop" in good.content.decode()
+        assert "accepts the credentials: The shop" in good.content.decode()
         meta.access_token = "another"
         bad = ann.post(path, follow=True)
         assert "refuses the access token" in bad.content.decode()

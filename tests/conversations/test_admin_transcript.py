@@ -37,9 +37,9 @@ def test_the_page_shows_who_said_what_and_what_became_of_it(viewer, session):
 
 
 def test_a_viewer_reads_and_does_nothing_else(viewer, session):
-    assert b'data-deed="reply"' not in viewer.get(page_of(session)).content
-    for deed in ("reply", "close"):
-        assert do(viewer, session, deed, text="Hello", reason="done")[0] == 403
+    assert b'data-action="reply"' not in viewer.get(page_of(session)).content
+    for action in ("reply", "close"):
+        assert do(viewer, session, action, text="Hello", reason="done")[0] == 403
     session.refresh_from_db()
     assert session.status == "active"
     assert not Chunk.objects.filter(content="Hello").exists()
@@ -68,7 +68,7 @@ def test_an_ended_session_says_why_nobody_can_reply(agent, session):
     assert do(agent, session, "close", reason="Parcel found")[0] == 200
     session.refresh_from_db()
     assert (session.status, session.ended_by, session.end_reason) == ("closed", "staff", "Parcel found")
-    assert "takes nothing more" in agent.get(page_of(session)).content.decode()
+    assert "accepts no more messages" in agent.get(page_of(session)).content.decode()
     status, said = do(agent, session, "reply", text="Too late")
     assert status == 409
     assert "closed" in said["said"]

@@ -78,7 +78,7 @@ def test_selected_ones_lead_to_the_same_question(manager, shop):
     )
     page = manager.get(answer["Location"])
     assert page.context["total"] == 2
-    assert b"Close 2 sessions" in page.content
+    assert b"Close 2 conversations" in page.content
 
 
 def test_an_assistant_is_given_sessions_of_its_own_client_only(manager, shop, neighbour):

@@ -159,8 +159,8 @@ def test_a_turn_that_is_being_written_is_given_up_and_begun_anew_without_the_tex
 @pytest.mark.parametrize("who", ["viewer", "agent"])
 def test_only_managers_correct_and_redact(who, request, session):
     http = request.getfixturevalue(who)
-    for deed in ("correct", "redact"):
-        assert do(http, session, deed, position=3, text="Else")[0] == 403
+    for action in ("correct", "redact"):
+        assert do(http, session, action, position=3, text="Else")[0] == 403
     html = http.get(page_of(session)).content.decode()
     assert "data-open" not in html
     assert '<dialog class="cv-dialog"' not in html

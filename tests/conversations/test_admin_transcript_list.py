@@ -114,15 +114,15 @@ def test_a_session_is_found_by_its_id(viewer, three):
 
 
 def test_dates_lead_from_years_to_days(viewer, three):
-    spans = viewer.get(LIST).context["cl"].spans
-    assert [span.name for span in spans][:3] == ["Today", "Yesterday", "Last 7 days"]
-    year = next(span for span in spans if span.name == str(timezone.now().year))
-    months = viewer.get(LIST + year.link).context["cl"].spans
-    month = next(span for span in months if span.name == f"{timezone.now():%B}")
-    days = viewer.get(LIST + month.link).context["cl"].spans
+    links = viewer.get(LIST).context["cl"].date_links
+    assert [link.name for link in links][:3] == ["Today", "Yesterday", "Last 7 days"]
+    year = next(link for link in links if link.name == str(timezone.now().year))
+    months = viewer.get(LIST + year.link).context["cl"].date_links
+    month = next(link for link in months if link.name == f"{timezone.now():%B}")
+    days = viewer.get(LIST + month.link).context["cl"].date_links
     today = viewer.get(LIST + days[-1].link).context["cl"]
     assert [each.contact.user_id for each in today.result_list] == ["cleo"]
-    assert today.spans[0].name == "← All dates"
+    assert today.date_links[0].name == "← All dates"
 
 
 def test_another_clients_sessions_are_neither_listed_nor_found(three, neighbour):

@@ -62,8 +62,8 @@ def test_steps_are_reordered_and_new_ones_come_last(agent, session, door):
 def test_a_step_of_another_session_is_not_there(agent, session, door):
     door.says("Hi", user_id="bob")
     other = seed_helpers.add_step(door.get("/conversations?user_id=bob")["items"][0]["id"], "Theirs")
-    for deed in ("edit-step", "complete-step", "raise-step"):
-        assert do(agent, session, deed, step=other.pk, text="Mine")[0] == 404
+    for action in ("edit-step", "complete-step", "raise-step"):
+        assert do(agent, session, action, step=other.pk, text="Mine")[0] == 404
     assert do(agent, session, "complete-step", step="x")[0] == 404
     other.refresh_from_db()
     assert (other.description, other.status) == ("Theirs", "pending")
@@ -72,11 +72,11 @@ def test_a_step_of_another_session_is_not_there(agent, session, door):
 def test_viewers_steer_nothing(viewer, session):
     step = seed_helpers.add_step(session.pk, "Ask")
     message = Message.objects.get()
-    deeds = ("add-step", "edit-step", "complete-step", "cancel-step", "raise-step", "lower-step", "details", "resend")
-    for deed in deeds:
-        assert do(viewer, session, deed, step=step.pk, text="x", message=message.pk, goal="x")[0] == 403
+    actions = ("add-step", "edit-step", "complete-step", "cancel-step", "raise-step", "lower-step", "details", "resend")
+    for action in actions:
+        assert do(viewer, session, action, step=step.pk, text="x", message=message.pk, goal="x")[0] == 403
     assert list(Step.objects.values_list("description", "status")) == [("Ask", "pending")]
-    assert b"data-deed" not in viewer.get(page_of(session)).content
+    assert b"data-action" not in viewer.get(page_of(session)).content
 
 
 def test_goal_topic_and_summary_are_edited_and_the_ledger_says_which(agent, session):

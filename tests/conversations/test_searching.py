@@ -11,7 +11,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.admin import session_list
+from conversations.admin import conversation_list
 from conversations.models import Client, Conversation, Membership
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.history import remember, search
@@ -181,7 +181,9 @@ def test_every_open_session_is_searched_and_the_page_says_where_that_took_too_lo
     assert found("kettle", status__exact="active")[0] == set()
     Conversation.objects.filter(pk=old).update(started_at=timezone.now() - timedelta(days=3))
     last_week = (timezone.now() - timedelta(days=7)).isoformat(), (timezone.now() - timedelta(days=1)).isoformat()
-    assert found("kettle", **dict(zip((session_list.FROM, session_list.TO), last_week, strict=True)))[0] == {old}
+    assert found("kettle", **dict(zip((conversation_list.FROM, conversation_list.TO), last_week, strict=True)))[0] == {
+        old
+    }
 
 
 def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monkeypatch):

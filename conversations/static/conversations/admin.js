@@ -1,4 +1,4 @@
-/* What the library's pages lack for keyboards and screen readers: a main landmark, and a menu button that is one. */
+/* Accessibility that unfold lacks: a main landmark, and a menu button that works with a keyboard. */
 document.addEventListener("DOMContentLoaded", () => {
     document.getElementById("main")?.setAttribute("role", "main");
     for (const toggle of document.querySelectorAll("#main span.material-symbols-outlined[x-on\\:click*=sidebar]")) {

@@ -1,4 +1,4 @@
-// A job on many sessions: asks for one batch after the other while this page is open.
+// The progress page of a bulk action: runs one batch after the other while the page is open.
 (function () {
   "use strict";
 
@@ -30,7 +30,7 @@
       while (!(await batch()));
       said.textContent = "Finished.";
     } catch (error) {
-      said.textContent = "It stopped; what is done is done.";
+      said.textContent = "The job stopped. What is done stays done.";
       again.hidden = false;
     }
   }

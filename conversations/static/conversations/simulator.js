@@ -1,4 +1,4 @@
-// The channel simulator: shows what is new by itself, posts the forms, and lets the phone report what it does.
+// The channel simulator: polls for news, posts the forms, and reports deliveries as a phone does.
 (function () {
   "use strict";
 
@@ -9,7 +9,7 @@
   const said = page.querySelector(".cv-said");
   const auto = document.getElementById("sim-auto");
   const shown = new Map(); // section name -> the HTML it was last given
-  const reported = new Set(); // what this page has reported by itself
+  const reported = new Set(); // what this page has reported already
   let seen = "";
   let asking = null; // the poll under way
 
@@ -51,13 +51,13 @@
     const answer = await fetch(`${page.dataset.news}&seen=${seen}`, {
       headers: { Accept: "application/json" }, credentials: "same-origin",
     });
-    if (answer.redirected || answer.status === 403) throw new Error("You are signed out: load the page again.");
+    if (answer.redirected || answer.status === 403) throw new Error("You are signed out. Load the page again.");
     if (answer.status === 204) return;
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}; trying again.`);
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}. The page tries again.`);
     const news = await answer.json();
     Object.entries(news.sections).forEach(([name, html]) => showSection(name, html));
     seen = news.seen;
-    await actByItself();
+    await actAutomatically();
   }
 
   // One at a time: an answer that is overtaken by a newer one must not be shown after it.
@@ -71,20 +71,20 @@
 
   // --- what is done --------------------------------------------------------------------------------------------------
 
-  async function post(deed, fields) {
-    const answer = await fetch(page.dataset.do.replace("DEED", deed), {
+  async function post(action, fields) {
+    const answer = await fetch(page.dataset.do.replace("ACTION", action), {
       method: "POST",
       body: fields,
       headers: { Accept: "application/json", "X-CSRFToken": page.dataset.token },
       credentials: "same-origin",
     });
     const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
-    return { ok: answer.ok, said: body.said || `The server answered ${answer.status}: load the page again.` };
+    return { ok: answer.ok, said: body.said || `The server answered ${answer.status}. Load the page again.` };
   }
 
-  // A provider that echoes what it took does so whatever the phone does; a phone in somebody's hand tells its provider
-  // what arrived and was read; a call goes on where it was sent on.
-  async function actByItself() {
+  // A provider that echoes messages always does so. A phone reports what was delivered and read if the box is ticked. A
+  // call continues at the address to which Convo redirected it.
+  async function actAutomatically() {
     for (const line of page.querySelectorAll(".sim-in[data-can]")) {
       const told = line.dataset.reported.split(" ");
       if (told.includes("failed") || told.includes("read")) continue;
@@ -101,12 +101,12 @@
     }
   }
 
-  async function once(key, deed, values) {
+  async function once(key, action, values) {
     if (reported.has(key)) return;
     reported.add(key);
     const fields = new FormData();
     Object.entries(values).forEach(([name, value]) => fields.set(name, value));
-    await post(deed, fields).catch(() => reported.delete(key));
+    await post(action, fields).catch(() => reported.delete(key));
   }
 
   async function submit(form, button) {
@@ -117,11 +117,11 @@
     const typed = text ? text.value : "";
     if (text) text.value = "";
     try {
-      const outcome = await post(form.dataset.deed, fields);
+      const outcome = await post(form.dataset.action, fields);
       say(outcome.said, !outcome.ok);
       if (!outcome.ok && text && !text.value) text.value = typed;
     } catch (error) {
-      say("No answer came. See whether it shows here before you try again.", true);
+      say("There was no answer. Check whether the message appears here before you try again.", true);
       if (text && !text.value) text.value = typed;
     } finally {
       delete form.dataset.busy;
@@ -130,7 +130,7 @@
   }
 
   page.addEventListener("submit", (event) => {
-    if (!event.target.matches("form[data-deed]")) return;
+    if (!event.target.matches("form[data-action]")) return;
     event.preventDefault();
     submit(event.target, event.submitter);
   });
@@ -141,6 +141,6 @@
     }
   });
 
-  page.querySelectorAll(".sim-scroll, .sim-session .cv-list").forEach((box) => { box.scrollTop = box.scrollHeight; });
+  page.querySelectorAll(".sim-scroll, .sim-conversation .cv-list").forEach((box) => { box.scrollTop = box.scrollHeight; });
   ask();
 })();

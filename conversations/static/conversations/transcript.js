@@ -1,4 +1,4 @@
-// A session's page: loads older entries as one scrolls up, shows new ones by itself, and posts the forms.
+// The page of a conversation: loads older messages while the user scrolls up, polls for new ones, and posts the forms.
 (function () {
   "use strict";
 
@@ -19,7 +19,7 @@
   let seen = "";
   let asking = null; // the poll under way
   let loadingOlder = false;
-  let lookedFor = Number(page.dataset.at || 0); // the position that the address names, until it was shown and is left
+  let lookedFor = Number(page.dataset.at || 0); // the position in the address, until the user scrolls
   const shown = new Map(); // position or section name -> the HTML it was last given
 
   // --- small helpers -------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@
     say.timer = setTimeout(() => { said.hidden = true; }, failed ? 12000 : 4000);
   }
 
-  // Somebody is typing there, or has typed something that is not saved.
+  // Return whether the user is typing there, or has typed something that is not saved.
   function inUse(element) {
     const active = document.activeElement;
     if (element.contains(active) && active.matches("input, textarea, select")) return true;
@@ -55,7 +55,7 @@
       .some((field) => field.value !== field.defaultValue);
   }
 
-  // Which folds are open stays as it was.
+  // Keep the folds that are open.
   function keepFolds(from, to) {
     from.querySelectorAll("details[data-key]").forEach((old) => {
       const same = to.querySelector(`details[data-key="${old.dataset.key}"]`);
@@ -71,7 +71,7 @@
     button.remove();
   }
 
-  // --- entries and what stands beside them ---------------------------------------------------------------------------
+  // --- messages and the sections beside them ---------------------------------------------------------------------------
 
   function bubbleAt(position) {
     return list.querySelector(`[data-position="${position}"]`);
@@ -82,7 +82,7 @@
     const fresh = parse(html);
     const old = bubbleAt(position);
     if (!old) {
-      if (position <= last && list.firstElementChild) return; // an older one that is not loaded yet
+      if (position <= last && list.firstElementChild) return; // an older message that is not loaded yet
       list.append(fresh);
     } else if (inUse(old)) {
       return;
@@ -105,7 +105,7 @@
     const focused = section.contains(document.activeElement) ? document.activeElement : null;
     const at = Array.from(section.querySelectorAll(STOPS)).indexOf(focused);
     section.replaceChildren(...fresh.childNodes);
-    if (focused) { // on what is called the same, or else stands in its place
+    if (focused) { // move the focus to the same control, or to the one in its place
       const stops = section.querySelectorAll(STOPS);
       (section.querySelector(`[data-focus="${focused.dataset.focus}"]`) || stops[Math.min(Math.max(at, 0), stops.length - 1)])?.focus();
     }
@@ -126,7 +126,7 @@
     showLookedFor();
   }
 
-  // The entry that a link from elsewhere is about stays in the middle until somebody scrolls.
+  // The message that the address names stays in the middle until the user scrolls.
   function showLookedFor() {
     const bubble = lookedFor && bubbleAt(lookedFor);
     if (!bubble) return;
@@ -138,9 +138,9 @@
 
   async function get(url) {
     const answer = await fetch(url, { headers: { Accept: "application/json" }, credentials: "same-origin" });
-    if (answer.redirected || answer.status === 403) throw new Error("You are signed out: load the page again.");
+    if (answer.redirected || answer.status === 403) throw new Error("You are signed out. Load the page again.");
     if (answer.status === 204) return null;
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}; trying again.`);
+    if (!answer.ok) throw new Error(`The server answered ${answer.status}. The page tries again.`);
     return answer.json();
   }
 
@@ -179,7 +179,7 @@
       list.prepend(...fresh);
       more = older.more;
       olderNote.hidden = !more;
-      box.scrollTop = top + box.scrollHeight - height; // what one was reading stays where it was
+      box.scrollTop = top + box.scrollHeight - height; // keep what the user is reading in place
     } catch (error) {
       say(error.message, true);
     } finally {
@@ -197,25 +197,25 @@
   // --- what staff do -------------------------------------------------------------------------------------------------
 
   async function post(form, button) {
-    const deed = button?.dataset.deed || form.dataset.deed;
-    const sure = button?.dataset.sure || form.dataset.sure;
-    if (sure && !window.confirm(sure)) return;
+    const action = button?.dataset.action || form.dataset.action;
+    const question = button?.dataset.question || form.dataset.question;
+    if (question && !window.confirm(question)) return;
     const fields = new FormData(form);
     if (form.dataset.busy) return; // a second click while the first is on its way
     form.dataset.busy = "yes";
     try {
-      const answer = await fetch(page.dataset.do.replace("DEED", deed), {
+      const answer = await fetch(page.dataset.do.replace("ACTION", action), {
         method: "POST",
         body: fields,
         headers: { Accept: "application/json", "X-CSRFToken": page.dataset.token },
         credentials: "same-origin",
       });
       const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
-      say(body.said || `The server answered ${answer.status}: load the page again.`, !answer.ok);
+      say(body.said || `The server answered ${answer.status}. Load the page again.`, !answer.ok);
       if (answer.ok) {
         form.reset();
         const active = document.activeElement;
-        if (deed === "reply") toBottom();
+        if (action === "reply") toBottom();
         else if (form.contains(active) && active.matches("input, textarea")) active.blur();
         form.closest("dialog")?.close();
         const fold = form.closest("details[data-edit]");
@@ -224,8 +224,8 @@
         await ask();
       }
     } catch (error) {
-      // It may have been done all the same: the answer was lost, not necessarily the question.
-      say("No answer came. See whether it shows here before you try again; what you wrote is kept.", true);
+      // The action may have been run all the same: perhaps only the answer was lost.
+      say("There was no answer. Check whether it appears here before you try again. Your text is kept.", true);
     } finally {
       delete form.dataset.busy;
     }
@@ -244,14 +244,14 @@
     dialog.showModal();
   }
 
-  // What was quoted does not stay in the page: it may have been redacted.
+  // Remove the quoted text from the page: it may have been redacted.
   page.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("close", () => {
     dialog.querySelector("form").reset();
     dialog.querySelectorAll(".cv-quoted").forEach((quoted) => { quoted.textContent = ""; });
   }));
 
   page.addEventListener("submit", (event) => {
-    if (!event.target.matches("form[data-deed]")) return;
+    if (!event.target.matches("form[data-action]")) return;
     event.preventDefault();
     post(event.target, event.submitter);
   });
@@ -272,5 +272,5 @@
   toBottom();
   showLookedFor();
   ["wheel", "touchmove", "keydown", "pointerdown"].forEach((kind) => box.addEventListener(kind, () => { lookedFor = 0; }));
-  if (box.scrollTop < NEAR * 4) loadOlder(); // a tall window shows more than what is there
+  if (box.scrollTop < NEAR * 4) loadOlder(); // a tall window has room for more
 })();
