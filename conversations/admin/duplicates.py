@@ -17,6 +17,7 @@ from unfold.decorators import display
 from conversations.admin.access import Role, actor_of
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
+from conversations.admin.erasures import counts_in_words
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
 from conversations.models import Contact, ContactMatch
@@ -80,7 +81,7 @@ class ContactMatchAdmin(LongListAdmin):
         """Return who decided, when, and what was moved."""
         if match.decided_at is None:
             return "not yet"
-        moved = ", ".join(f"{count:,} {kind}" for kind, count in match.moved.items())
+        moved = counts_in_words(match.moved) if match.moved else ""
         return f"{match.decided_at:%Y-%m-%d %H:%M} by {match.decided_by_name}{': ' if moved else ''}{moved}"
 
     @admin.display(description="What merging would do")
@@ -139,7 +140,7 @@ def _lines(seen: merge_contacts.Preview) -> Iterable[tuple[str, Any]]:
     yield "Not possible:", seen.refused
     yield "Kept:", _named(seen.person)
     yield "Alias:", _named(seen.alias)
-    yield "Moved:", ", ".join(f"{count:,} {kind}" for kind, count in seen.rows.items() if count) or "nothing"
+    yield "Moved:", counts_in_words(seen.rows)
     for into, other in seen.joined:
         sizes = f"{into.last_position:,} and {other.last_position:,} messages"
         yield "Becomes one conversation:", f"{into.channel} ({sizes}); {into.pk} continues"

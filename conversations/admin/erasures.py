@@ -16,6 +16,7 @@ from conversations.services.retention import erasure as erasure_service
 
 # kind of row: (singular, plural)
 NOUNS = {
+    "sessions": ("conversation", "conversations"),
     "chunks": ("message", "messages"),
     "events": ("timeline event", "timeline events"),
     "messages": ("delivery", "deliveries"),

@@ -35,7 +35,7 @@ WAITING = {"waits": "person"}  # the filter of the list of conversations that ma
 
 # title of the group: (title, icon of Material Symbols, table)
 GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
-    "Conversations": [
+    "Messaging": [
         ("Conversations", "forum", Conversation),
         ("Contacts", "person", Contact),
         ("Duplicates", "merge", ContactMatch),
@@ -74,7 +74,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             for name, icon, model in pages
             if (page := admin.site._registry.get(model)) and page.has_module_permission(request)
         ]
-        if title == "Conversations" and items:
+        if title == "Messaging" and items:
             items[:1] = _inbox_and_all(items[0])
             items += _simulator(request)
         for item in items:

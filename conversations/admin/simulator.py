@@ -37,7 +37,7 @@ from conversations.services.simulator.simulator import Delivery
 Response = TypeVar("Response", bound=HttpResponse)
 
 TEMPLATES = "admin/simulator"
-SECTIONS = ("phone", "controls", "conversation", "wire")
+SECTIONS = ("phone", "controls", "session", "wire")
 LONGEST_TEXT = 10_000
 MOST_CLIENTS = 200  # on the page that sets accounts up
 MOST_ELSEWHERE = 8  # links to other clients' accounts

@@ -118,7 +118,7 @@ def test_a_connection_that_breaks_is_mended_by_itself(
         pass
     last_word.set()
     expect(replies(page)).to_have_text(LONG)
-    expect(page.locator(".deeds")).to_be_visible()
+    expect(page.locator(".actions")).to_be_visible()
     assert re.fullmatch(r"1\.[0-9]+", page.came_back[-1]), "it asks for the rest"  # type: ignore[attr-defined]
     sound(page)
 
@@ -133,7 +133,7 @@ def test_a_reply_that_is_long_in_coming_is_spoken_of(people: Any, model: FakeOpe
     slow = page.locator(".message.ai .mark")
     expect(slow).to_be_hidden()
     page.clock.fast_forward(21_000)
-    expect(slow).to_have_text("This takes longer than usual. Wait, or come back later: the answer will be here.")
+    expect(slow).to_have_text("This takes longer than usual. Wait, or come back later. The reply will appear here.")
     hold.set()
     expect(replies(page)).to_have_text("Here.")
     expect(slow).to_be_hidden()
@@ -152,7 +152,7 @@ def test_two_windows_and_two_people(people: Any, model: FakeOpenAI) -> None:
     for page in (ann, other):
         expect(replies(page)).to_have_text(LONG)
     bob.get_by_role("button", name="Recent conversations").click()
-    expect(bob.get_by_text("There are none yet.")).to_be_visible()
+    expect(bob.get_by_text("There is no conversation yet.")).to_be_visible()
     bob.reload()
     expect(bob.locator(".message")).to_have_count(0)
     sound(bob)
@@ -164,7 +164,7 @@ def test_stop_keeps_what_was_said_and_a_cut_is_tried_again(people: Any, model: F
     say(page, "Sing")
     expect(replies(page)).to_contain_text("la la")
     page.get_by_role("button", name="Stop", exact=True).click()
-    expect(page.get_by_text("You stopped this.")).to_be_visible()
+    expect(page.get_by_text("You stopped the reply.")).to_be_visible()
     expect(replies(page)).to_contain_text("la la")
     model.then("cut", text=LONG, after=4)
     say(page, "Count")
@@ -199,7 +199,7 @@ def test_markdown_is_shown_and_nothing_in_it_runs(people: Any, model: FakeOpenAI
     expect(page.locator(".message.user .text")).to_have_text("<script>window.evil = 4</script> & <b>hello</b>")
     expect(replies(page).locator("strong")).to_have_text("Bold")
     expect(replies(page).locator("pre code")).to_contain_text('print("hello")')
-    expect(page.locator(".deeds").last).to_be_visible()
+    expect(page.locator(".actions").last).to_be_visible()
     assert page.evaluate("window.evil") is None
     assert page.locator(".message img, .message script").count() == 0
     links = [link.get_attribute("href") for link in page.locator(".message a").all()]
@@ -221,7 +221,7 @@ def test_sessions_are_found_renamed_and_deleted_and_a_role_begins_a_new_one(peop
     say(page, "My second question")
     expect(replies(page)).to_contain_text("You said: My second question")
     page.get_by_role("button", name="Good reply").click()
-    page.get_by_label("What was wrong, or right?").fill("To the point")
+    page.get_by_label("What was good or bad about this reply?").fill("To the point")
     page.get_by_role("button", name="Send note").click()
     expect(page.locator(".note:visible")).to_have_count(0)
     page.get_by_role("button", name="Recent conversations").click()
@@ -285,7 +285,7 @@ def test_the_keyboard_is_enough(people: Any, model: FakeOpenAI) -> None:
     page.keyboard.type("there")
     page.keyboard.press("Enter")
     expect(page.locator(".message.user .text")).to_have_text("Hello\nthere")
-    expect(page.locator(".deeds").last).to_be_visible()
+    expect(page.locator(".actions").last).to_be_visible()
     expect(page.get_by_role("status")).to_have_text(re.compile("The assistant says: You said: Hello"))
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -303,7 +303,7 @@ def test_limits_are_told_in_friendly_words(people: Any, model: FakeOpenAI, setti
     settings.COPILOT_MESSAGES_PER_MINUTE = 1
     page = opened(people())
     say(page, "Hello")
-    expect(page.locator(".deeds").last).to_be_visible()
+    expect(page.locator(".actions").last).to_be_visible()
     say(page, "Hello again")
     expect(page.get_by_role("alert").get_by_text("That was 1 messages within a minute.")).to_be_visible()
     expect(page.get_by_role("textbox", name="Message")).to_have_value("Hello again")
@@ -334,7 +334,7 @@ def test_nothing_is_in_the_way_of_anybody(people: Any, model: FakeOpenAI, scheme
     )
     page = opened(people(viewport={"width": width, "height": height}, color_scheme=scheme))
     say(page, "How do I do it?")
-    expect(page.locator(".deeds").last).to_be_visible()
+    expect(page.locator(".actions").last).to_be_visible()
     model.then("cut", text=LONG, after=4)
     say(page, "And then?")
     expect(page.locator(".retry:visible")).to_be_visible()
@@ -363,7 +363,7 @@ def test_the_login_page_is_for_everybody(browser: Browser, live_server: Any, roo
     page.get_by_label("User name").fill("nobody")
     page.get_by_label("Password").fill("nothing")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_role("alert")).to_contain_text("do not fit together")
+    expect(page.get_by_role("alert")).to_contain_text("the password is wrong")
     assert page.url.startswith(live_server.url + "/copilot/login?next=/copilot/app")
     context.close()
 

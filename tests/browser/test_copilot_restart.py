@@ -51,7 +51,7 @@ def test_a_restart_in_the_middle_of_a_reply_is_a_pause(convo: Convo, page: Page,
     if dispatcher_too:
         dispatcher.kill()
         convo.openai.then("reply", text=LONG)
-    expect(page.get_by_role("alert")).to_contain_text("There is no connection. It is tried again by itself")
+    expect(page.get_by_role("alert")).to_contain_text("There is no connection. The page tries again automatically")
     page.get_by_role("textbox", name="Message").fill("Go on")
     go_on.set()
     if dispatcher_too:

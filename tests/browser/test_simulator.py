@@ -160,7 +160,7 @@ def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, co
     expect(forged.locator(".sim-answer")).to_contain_text("invalid_signature")
     expect(page.locator(".sim-conversation .cv-theirs")).to_have_count(1)
 
-    write(page, "First written", "Hold back (to deliver later, in any order)")
+    write(page, "First written", "Hold back (deliver later, in any order)")
     expect(page.locator(".sim-out").last).to_contain_text("held back")
     write(page, "Second written", "Deliver two hours late")
     expect(page.locator(".sim-conversation .cv-theirs .cv-text").last).to_have_text("Second written")
@@ -173,7 +173,7 @@ def test_doubled_late_held_and_badly_signed_deliveries_show_as_they_are(page, co
 
 def test_sends_that_go_wrong_are_tried_again(page, convo):
     open_simulator(page, "WhatsApp")
-    page.get_by_text("Make the provider go wrong").click()
+    page.get_by_text("Make the provider fail").click()
     for button in ("429, try again later", "500"):
         page.get_by_role("button", name=button, exact=True).click()
         expect(page.locator(".sim-faults summary")).to_contain_text(button)
@@ -190,8 +190,8 @@ def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, setting
     settings.PROVIDER_TIMEOUT_SECONDS = 1.5
     open_simulator(page, "WhatsApp")
     page.locator("#sim-auto").uncheck()
-    page.get_by_text("Make the provider go wrong").click()
-    page.get_by_role("button", name="take it, answer nothing").click()
+    page.get_by_text("Make the provider fail").click()
+    page.get_by_role("button", name="accept, but do not answer").click()
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)
@@ -206,8 +206,8 @@ def test_messenger_echoes_what_it_took_and_the_echo_is_no_message(page, convo, s
     settings.PROVIDER_TIMEOUT_SECONDS = 1.5
     open_simulator(page, "Messenger")
     page.locator("#sim-auto").uncheck()
-    page.get_by_text("Make the provider go wrong").click()
-    page.get_by_role("button", name="take it, answer nothing").click()
+    page.get_by_text("Make the provider fail").click()
+    page.get_by_role("button", name="accept, but do not answer").click()
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)

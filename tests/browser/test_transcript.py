@@ -129,7 +129,7 @@ def test_five_hundred_sessions_are_found_counted_and_closed_with_progress(page, 
     many(shop, 500)
     sign_in(page, shop=shop)
     page.goto("/admin/conversations/conversation/")
-    page.get_by_role("textbox", name="Session id").fill("+51999000042")
+    page.get_by_role("textbox", name="conversation id").fill("+51999000042")
     page.keyboard.press("Enter")
     expect(page.locator("#result_list tbody tr")).to_have_count(1)
     expect(page.locator("#result_list")).to_contain_text("user-042")

@@ -65,7 +65,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert b"health__exact=broken" in mona.get(reverse("admin:index")).content
 
     status, said = do(mona, session, "resume-account")
-    assert (status, said["said"]) == (200, "The account is tried again: 3 messages wait to be sent.")
+    assert (status, said["said"]) == (200, "The account is tried again. Messages that wait to be sent: 3.")
     assert StaffAction.objects.get().verb == "resumed"
     assert send_all() == 3
     assert states() == ["sent"] * 3

@@ -72,7 +72,7 @@ def test_the_three_forms_tell_the_same_as_it_should_be_read(server, session):
     page = fetch(server, session, "html")
     html = page.body.decode()
     assert "Where is my &lt;package&gt;?" in html
-    assert "Was said: Where is my parcel?" in html
+    assert "Original: Where is my parcel?" in html
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Content-Disposition"].startswith("inline")
     for form in ("json", "csv", "html"):

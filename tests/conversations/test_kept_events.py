@@ -273,7 +273,7 @@ def test_staff_see_filter_and_replay(meta, account, broken, shop):
 
     chosen = {"action": "replay_selected", "_selected_action": [e.pk for e in InboundEvent.objects.all()]}
     answer = agent.post(listing, chosen, follow=True)
-    assert "1 of 2 are settled" in answer.content.decode()
+    assert "1 of 2 events are settled" in answer.content.decode()
     assert user_chunks() == ["poison"]
 
 

@@ -365,8 +365,8 @@ def test_managers_see_the_evidence_and_decide(door, shop, neighbour):
         in manager.get(reverse("admin:conversations_contactmatch_changelist")).content.decode()
     )
     shown = manager.get(page).content.decode()
-    assert "Becomes one session:" in shown
-    assert "1 sessions" in shown
+    assert "Becomes one conversation:" in shown
+    assert "1 conversation" in shown
     agent = sign_in("agnes", shop, "agent")
     assert agent.get(page).status_code == 200
     for deed in ("merge", "dismiss"):
@@ -377,10 +377,10 @@ def test_managers_see_the_evidence_and_decide(door, shop, neighbour):
     assert match.state == "open"
 
     dismissed = manager.post(reverse("admin:conversations_contactmatch_dismiss", args=[match.pk]), follow=True)
-    assert "They stay two." in dismissed.content.decode()
+    assert "The contacts stay separate." in dismissed.content.decode()
     merged = manager.post(reverse("admin:conversations_contactmatch_merge_other_way", args=[match.pk]), follow=True)
-    assert "They are one contact now." in merged.content.decode()
-    assert "It is done." in merged.content.decode()
+    assert "The contacts are merged." in merged.content.decode()
+    assert "The contacts are merged already." in merged.content.decode()
     assert Contact.objects.get(user_id="ann").merged_into.user_id == "bea"
     assert set(StaffAction.objects.values_list("verb", "user_name")) == {("merged", "mona"), ("dismissed", "mona")}
     alias = reverse("admin:conversations_contact_change", args=[Contact.objects.get(user_id="ann").pk])

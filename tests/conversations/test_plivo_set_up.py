@@ -84,7 +84,7 @@ def test_the_back_office_asks_plivo_about_the_credentials(manager, shop):
             base_url=plivo.base_url,
         )
         path = reverse("admin:conversations_channelaccount_check_credentials", args=[account.pk])
-        assert "takes the credentials: The shop" in manager.post(path, follow=True).content.decode()
+        assert "accepts the credentials: The shop" in manager.post(path, follow=True).content.decode()
         plivo.auth_token = "another"
         assert "refuses the auth id or the auth token" in manager.post(path, follow=True).content.decode()
     account.refresh_from_db()

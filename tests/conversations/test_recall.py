@@ -118,7 +118,7 @@ def test_a_session_begins_with_facts_and_the_last_summaries_and_says_where_from(
     [told] = chunk.metadata["recalled"]
     assert told == {"session": str(old.pk), "on": today, "why": "last summaries", "store": "sessions"}
     page = viewer.get(page_of(Conversation.objects.latest("started_at"))).content.decode()
-    assert f'<a class="cv-link" href="{page_of(old)}">the session of {today}</a>: last summaries' in page
+    assert f'<a class="cv-link" href="{page_of(old)}">the conversation of {today}</a>: last summaries' in page
 
 
 def test_who_is_new_begins_with_nothing(door: Door) -> None:
@@ -161,8 +161,8 @@ def test_the_first_message_recalls_by_meaning_what_was_said_of_the_same(
     assert [(each["session"], each["why"], each["position"]) for each in found] == [(str(kettle.pk), "by meaning", 3)]
     assert 0.2 < found[0]["score"] <= 1
     page = viewer.get(page_of(session)).content.decode()
-    assert f'{page_of(kettle)}">the session of' in page
-    assert f"pinecone · score {found[0]['score']} · entry 3" in page
+    assert f'{page_of(kettle)}">the conversation of' in page
+    assert f"pinecone · score {found[0]['score']} · message 3" in page
     assert ConversationEvent.objects.filter(conversation=session, kind="recalled").count() == 1
 
     asked = len(index.requests)
@@ -209,7 +209,7 @@ def test_a_store_that_is_away_costs_the_reply_no_more_than_its_bound(
     assert time.monotonic() - began < 15
     assert Chunk.objects.get(conversation=session, role="ai").content == "Something was agreed."
     problem = memory_of(session).metadata["recall_problem"]
-    assert f"Nothing was recalled by meaning: {problem}" in viewer.get(page_of(session)).content.decode()
+    assert f"The search by meaning failed: {problem}" in viewer.get(page_of(session)).content.decode()
 
 
 def test_a_fault_of_ours_costs_no_reply(door: Door, recalling: Client, monkeypatch: pytest.MonkeyPatch) -> None:

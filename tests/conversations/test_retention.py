@@ -344,7 +344,7 @@ def test_a_manager_sees_what_would_be_deleted_before_it_is_saved(shop, neighbour
 
     seen = manager.post(path_of(shop), {**chosen, "preview": ""})
     text = seen.content.decode()
-    assert f"would delete 2 sessions, the oldest of {oldest.ended_at:%Y-%m-%d %H:%M}" in text
+    assert f"would delete 2 conversations, the oldest of {oldest.ended_at:%Y-%m-%d %H:%M}" in text
     assert "1 on hold stay" in text
     assert not RetentionPolicy.objects.exists(), "a preview saves nothing"
 
@@ -366,10 +366,10 @@ def test_a_manager_sees_what_would_be_deleted_before_it_is_saved(shop, neighbour
         ({"sessions": "soon"}, "Enter a whole number"),
         ({"sessions": "-1"}, "greater than or equal to 0"),
         ({"events": "99999999999999999999"}, "less than or equal to 36500"),
-        ({"form-0-rule": "web", "form-0-channel": "web"}, "After how many days?"),
-        ({"form-0-rule": "sessions", "form-0-days": "3"}, "Name a channel or a status"),
+        ({"form-0-rule": "web", "form-0-channel": "web"}, "Enter the number of days."),
+        ({"form-0-rule": "sessions", "form-0-days": "3"}, "Choose a channel or a status"),
         ({"form-0-rule": "events", "form-0-status": "closed", "form-0-days": "3"}, "does not depend on the status"),
-        ({"form-0-days": "3"}, "Of what?"),
+        ({"form-0-days": "3"}, "Choose what the days apply to."),
         (
             {f"form-{n}-{k}": v for n in (0, 1) for k, v in (("rule", "web"), ("channel", "web"), ("days", n))},
             "one number of days",

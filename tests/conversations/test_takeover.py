@@ -358,17 +358,17 @@ def test_after_so_many_failures_in_a_row_a_person_has_it(parrot, door, settings)
 
 # --- the back office -------------------------------------------------------------------------------------------------
 def test_an_agent_takes_it_writes_and_hands_it_back(parrot, door, shop, agent, viewer, conversation):
-    assert "The assistant answers here." in agent.get(page_of(conversation)).content.decode()
+    assert "The assistant replies here." in agent.get(page_of(conversation)).content.decode()
     assert do(viewer, conversation, "take-over")[0] == 403
     assert do(agent, conversation, "take-over", tell="yes") == (
         200,
-        {"said": "This session is yours; the assistant is silent.", "bubbles": []},
+        {"said": "You have this conversation now. The assistant is silent.", "bubbles": []},
     )
-    assert "You have this session." in news(agent, conversation).json()["sections"]["takeover"]
-    assert "<bdi>agnes</bdi> has this session." in news(viewer, conversation).json()["sections"]["takeover"]
+    assert "You have this conversation." in news(agent, conversation).json()["sections"]["takeover"]
+    assert "<bdi>agnes</bdi> has this conversation." in news(viewer, conversation).json()["sections"]["takeover"]
     other = sign_in("max", shop, "agent")
     assert do(other, conversation, "take-over")[0] == 409
-    assert do(agent, conversation, "hand-back")[1]["said"] == "The assistant has this session again."
+    assert do(agent, conversation, "hand-back")[1]["said"] == "The assistant has this conversation again."
     assert reply_to_all() == 1
 
 

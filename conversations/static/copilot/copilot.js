@@ -8,7 +8,7 @@
     if (!answer.ok) return;
     const host = document.createElement("convo-copilot");
     const root = host.attachShadow({ mode: "open" });
-    root.innerHTML = await answer.text(); // our own markup; what people and models wrote comes later, as text or cleaned
+    root.innerHTML = await answer.text(); // our own template; messages are inserted later, as text or as HTML that the server cleaned
     const style = Object.assign(document.createElement("link"), { rel: "stylesheet", href: new URL("copilot.css", script.src).href });
     const styled = new Promise((done) => { style.onload = style.onerror = done; });
     root.prepend(style);
@@ -27,7 +27,7 @@
     });
     const draft = kept(localStorage, "draft"), current = kept(sessionStorage, "session"), opened = kept(sessionStorage, "open");
     let session = null; // as the API shows it, or null for a new one
-    let view = 0; // counts what is shown: whatever belongs to an earlier one comes too late
+    let view = 0; // increases when another conversation is shown; answers for an earlier value are ignored
     let reading = null; // the stream being read: { stop(), turn }
     let loaded = false, earliest = null, watching = 0;
     let known = 0; // the newest message that is shown
@@ -42,7 +42,7 @@
             headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}), ...(method === "GET" ? {} : { "X-CSRFToken": token }) },
         });
         if (got.ok) return got;
-        const said = await got.json().catch(() => ({ error: "The server is not well. Try again in a minute.", code: "server_error" }));
+        const said = await got.json().catch(() => ({ error: "The server has a problem. Try again in a minute.", code: "server_error" }));
         throw new Refused(got.status, said, Number(got.headers.get("Retry-After")) || 2);
     }
     const data = async (...request) => (await (await call(...request)).json()).data;
@@ -65,7 +65,7 @@
         }
     }
 
-    // --- what is said to the person ----------------------------------------------------------------------------------
+    // --- notices to the user ----------------------------------------------------------------------------------
     function notice(text, link) {
         $(".notice").replaceChildren(text || "");
         if (link) $(".notice").append(" ", Object.assign(document.createElement("a"), link));
@@ -73,9 +73,9 @@
     const status = (text) => { $(".status").textContent = text; };
     function explain(error) {
         if (error.status === 401) notice("You were signed out.", { href: `/copilot/login?next=${encodeURIComponent(location.pathname)}`, textContent: "Sign in again" });
-        else if (error.status === 403) notice("This page is too old.", { href: location.href, textContent: "Load it again" });
+        else if (error.status === 403) notice("This page is out of date.", { href: location.href, textContent: "Load it again" });
         else if (error instanceof Refused) notice(error.message);
-        else notice("There is no connection. It is tried again by itself; your text is kept.");
+        else notice("There is no connection. The page tries again automatically. Your text is kept.");
     }
 
     // --- messages ----------------------------------------------------------------------------------------------------
@@ -112,8 +112,8 @@
         else article.classList.add("waiting");
         return article;
     }
-    const SLOW = "This takes longer than usual. Wait, or come back later: the answer will be here.";
-    const MARKS = { stopped: "You stopped this.", cut_off: "It broke off here.", timeout: "It broke off here." };
+    const SLOW = "This takes longer than usual. Wait, or come back later. The reply will appear here.";
+    const MARKS = { stopped: "You stopped the reply.", cut_off: "The reply was cut off here.", timeout: "The reply was cut off here." };
     function finish(article, message) {
         article.classList.remove("waiting");
         mark(article, "");
@@ -122,8 +122,8 @@
         $(".tail", article).textContent = "";
         withCopyButtons(article);
         if (message.by_colleague) mark(article, "Written by a colleague.");
-        if (message.partial) mark(article, message.superseded ? "It broke off; the next is another try." : MARKS[message.state] || "It broke off here.");
-        $(".deeds", article).hidden = false;
+        if (message.partial) mark(article, message.superseded ? "This reply was cut off. The next one is another attempt." : MARKS[message.state] || "The reply was cut off here.");
+        $(".actions", article).hidden = false;
         $(".retry", article).hidden = !message.partial || message.superseded;
         thumbs(article, message);
     }
@@ -131,7 +131,7 @@
     function failed(article, text, retryable) {
         article.classList.remove("waiting");
         mark(article, text);
-        $(".deeds", article).hidden = !retryable;
+        $(".actions", article).hidden = !retryable;
         $(".retry", article).hidden = !retryable;
         for (const thumb of article.querySelectorAll(".thumb")) thumb.hidden = true;
     }
@@ -147,7 +147,7 @@
             try {
                 await data("PUT", `/copilot/messages/${message.id}/feedback`, { rating, note });
                 given = { rating, note, sent };
-                status(rating ? "Thank you for your feedback." : "Your feedback is taken back.");
+                status(rating ? "Thank you for your feedback." : "Your feedback is removed.");
                 show();
             } catch (error) { explain(error); }
         };
@@ -158,7 +158,7 @@
         if (given.rating) form.hidden = true;
     }
 
-    // --- sessions ----------------------------------------------------------------------------------------------------
+    // --- conversations ----------------------------------------------------------------------------------------------------
     function clear(next) {
         view += 1;
         reading?.stop();
@@ -203,10 +203,10 @@
     }
     /** That a colleague takes the session, writes, or hands it back appears by itself: at once where one has it. */
     async function watch(mine, taken) {
-        if (taken) notice("A colleague has this conversation and will answer here.");
+        if (taken) notice("A colleague has this conversation and will reply here.");
         const turn = ++watching;
         for (let look = 1; mine === view && turn === watching; look += 1) {
-            await wait(taken ? 5000 : look < 40 ? 15000 : 120000); // a page that is left open is no burden
+            await wait(taken ? 5000 : look < 40 ? 15000 : 120000); // an open page polls less and less often
             if (mine !== view || turn !== watching || document.hidden || panel.hidden || !session || reading) continue;
             try {
                 const found = await data("GET", `/copilot?session_id=${session.id}&last=1`);
@@ -271,7 +271,7 @@
     const retry = (article) => {
         if (reading || !session) return;
         const mine = view, fresh = place();
-        if (article.querySelector(".settled").textContent) { article.classList.add("superseded"); mark(article, "It broke off; the next is another try."); $(".deeds", article).hidden = true; } else article.remove();
+        if (article.querySelector(".settled").textContent) { article.classList.add("superseded"); mark(article, "This reply was cut off. The next one is another attempt."); $(".actions", article).hidden = true; } else article.remove();
         read((headers, signal) => call("POST", `/copilot/sessions/${session.id}/retry`, undefined, headers, signal), mine, fresh, () => { fresh.remove(); show(session.id).catch(explain); });
     };
     const follow = (turn, mine, article) => read((headers, signal) => call("GET", `/copilot/stream/${turn}`, undefined, headers, signal), mine, article, () => article.remove());
@@ -315,7 +315,7 @@
     function refused(error, article, undo, mine) {
         undo();
         explain(error);
-        if (error.code === "busy" && mine === view) setTimeout(() => show(session.id).then(() => notice(error.message)), 0); // another window asked: read along
+        if (error.code === "busy" && mine === view) setTimeout(() => show(session.id).then(() => notice(error.message)), 0); // another window asked: show its reply
     }
     function write(article, piece) {
         keepingPlace(() => {
@@ -331,7 +331,7 @@
         keepingPlace(() => {
             if (said.message) finish(article, said.message);
             else if (name === "error") failed(article, said.error, said.retryable);
-            else if (said.finish_reason === "stopped") failed(article, "You stopped this before a word was said.", true);
+            else if (said.finish_reason === "stopped") failed(article, "You stopped the reply before it began.", true);
             else article.remove();
             if (name === "error" && said.message) { mark(article, said.error); $(".retry", article).hidden = !said.retryable; }
         });
@@ -340,7 +340,7 @@
         watch(mine, said.finish_reason === "taken_over");
     }
 
-    // --- speaking ----------------------------------------------------------------------------------------------------
+    // --- voice input ----------------------------------------------------------------------------------------------------
     const Recognition = window.SpeechRecognition || window.webkitSpeechRecognition, voice = $(".voice");
     const PROBLEMS = { "not-allowed": "The microphone is not allowed here. Allow it in the browser's address bar.", "no-speech": "Nothing was heard. Try again, closer to the microphone.", "audio-capture": "No microphone was found. Connect one, or type." };
     let listening = null;
@@ -418,7 +418,7 @@
     voice.onclick = listen;
     $(".stop").onclick = async () => { try { await data("POST", `/copilot/sessions/${session.id}/stop`); area.focus(); } catch (error) { explain(error); } };
     panel.onkeydown = keys;
-    document.addEventListener("visibilitychange", () => { // another window may have gone on
+    document.addEventListener("visibilitychange", () => { // another window may have continued the conversation
         if (!document.hidden && !panel.hidden && session && !reading && loaded) show(session.id).catch(() => {});
     });
     area.value = draft.value || "";
