@@ -131,7 +131,7 @@ class ClientAdmin(RetentionPage):
         (
             BURSTS,
             {
-                "fields": [tuple(QUIET), "longest_wait"],
+                "fields": [tuple(QUIET)[:3], tuple(QUIET)[3:], "longest_wait"],
                 "description": "The assistant replies after this many seconds without another message. 0: at once.",
             },
         ),

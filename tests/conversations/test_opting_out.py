@@ -204,7 +204,8 @@ def test_staff_opt_a_person_out_and_a_manager_lifts_it(door, session):
     assert agnes.post(opt_out_page(contact, "opt-in"), lifting).status_code == 403
     mona = sign_in("mona", door.shop, "manager")
     assert (
-        b"The contact gets messages on sms again." in mona.post(opt_out_page(contact, "opt-in"), lifting, follow=True).content
+        b"The contact gets messages on sms again."
+        in mona.post(opt_out_page(contact, "opt-in"), lifting, follow=True).content
     )
     assert Contact.objects.get().opted_out == {}
     assert session.events.get(kind="opted_in").cause == "wrote to us"
