@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,3 +60,17 @@ def the_database_role_is_no_superuser(databases: Sequence[str] | None = None, **
                     )
                 )
     return found
+
+
+@register()
+def settings_have_their_current_names(**_: Any) -> list[CheckMessage]:
+    """Warn of environment variables that have another name now."""
+    return [
+        Warning(
+            f"The environment variable {old} is now called {new}.",
+            hint=f"Set {new} instead. {old} is still read if {new} is not set.",
+            id="convo.W003",
+        )
+        for old, new in settings.OUTDATED_VARIABLES.items()
+        if os.environ.get(old, "").strip()
+    ]

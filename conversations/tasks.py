@@ -21,7 +21,7 @@ def sweep() -> None:
     """Age the sessions. Twice does no more than once; two at a time are one."""
     report = lifecycle.sweep(timezone.now())
     log.info("sweep: %s", {name: count for name, count in asdict(report).items() if count})
-    if remember.pending():
+    if remember.count_pending():
         enqueue("remember_ended")
     if summaries.pending():
         enqueue("summarise")
@@ -48,7 +48,7 @@ def remember_ended() -> None:
 
 def erase() -> None:
     """Clear global memory of people who are erased. Forgetting may be repeated."""
-    log.info("erased: %s", erasure.go_on(timezone.now()))
+    log.info("erased: %s", erasure.continue_erasures(timezone.now()))
 
 
 def archive() -> None:

@@ -59,8 +59,10 @@ def name(variable: str, default: str) -> str:
     return value
 
 
-def whole(name: str, default: int, *, least: int = 0, most: int = 1_000_000_000) -> int:
-    """Return the variable as a whole number within its bounds."""
+def whole(name: str, default: int, *, least: int = 0, most: int = 1_000_000_000, earlier: str = "") -> int:
+    """Return the variable as a whole number within its bounds. `earlier` is its old name, read if it is not set."""
+    if earlier and text(earlier) and not text(name):
+        name = earlier
     raw = text(name) or str(default)
     try:
         number = int(raw)

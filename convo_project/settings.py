@@ -282,7 +282,8 @@ GUEST_DAYS = env.whole("GUEST_DAYS", 0, most=_FOR_EVER)
 SESSION_DAYS = env.whole("SESSION_DAYS", _FOR_EVER, most=_FOR_EVER)
 MEMORY_DAYS = env.whole("MEMORY_DAYS", _FOR_EVER, most=_FOR_EVER)
 TURN_DAYS = env.whole("TURN_DAYS", _FOR_EVER, most=_FOR_EVER)
-RECEIPT_DAYS = env.whole("RECEIPT_DAYS", _FOR_EVER, most=_FOR_EVER)
+SEND_DAYS = env.whole("SEND_DAYS", _FOR_EVER, most=_FOR_EVER, earlier="RECEIPT_DAYS")
+OUTDATED_VARIABLES = {"RECEIPT_DAYS": "SEND_DAYS"}  # old name: new name; conversations/checks.py warns of them
 
 # --- logs: ids and codes, never message text, phone numbers or secrets -----------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"})

@@ -149,5 +149,5 @@ def send_all() -> int:
             sending = delivery.begin(message_id, token, timezone.now())
             assert sending is not None
             outcome = deliver(sending)
-            settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
+            settle = delivery.record_sent if isinstance(outcome, SendResult) else delivery.record_failed
             settle(sending, outcome, timezone.now())

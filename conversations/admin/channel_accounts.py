@@ -62,7 +62,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
         if any(typed.values()):
-            channel_accounts.mend(account)
+            channel_accounts.mark_healthy(account)
         if self.adapter:
             cleaned["address"] = self.adapter.normal_address(cleaned.get("address") or "")
         same = ChannelAccount.objects.filter(

@@ -166,7 +166,7 @@ class ClientAdmin(RetentionPage):
         if change:
             super().save_model(request, obj, form, change)
         else:
-            setup.open_for_business(obj)
+            setup.store_client(obj)
 
     @admin.display(description="Quiet windows (seconds)")
     def quiet(self, client: Client) -> str:

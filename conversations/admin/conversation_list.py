@@ -73,7 +73,7 @@ class ConversationChangeList(LongChangeList):
         self.request = request
         super().get_results(request)
         _add_steps_and_last_messages(self.result_list)
-        found = search.shown_of(self.result_list, self.query)
+        found = search.snippets_of(self.result_list, self.query)
         for conversation in self.result_list:
             conversation.found = found.get(conversation.pk)
 

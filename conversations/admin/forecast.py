@@ -49,7 +49,7 @@ class ForecastPage(LongListAdmin):
             "title": f"Forecast of {title_of(conversation)}",
             "object": Breadcrumb(conversation, title_of(conversation)),
             "conversation": conversation,
-            "hold": holds.reason_for(conversation),
+            "hold": holds.hold_reason(conversation),
             "now": now,
             "next": forecast.next_of(upcoming),
             "upcoming": upcoming,

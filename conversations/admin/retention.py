@@ -41,7 +41,7 @@ NOUNS = {
     RetentionRule.SESSIONS: "conversation",
     RetentionRule.MEMORY: "archived transcript",
     RetentionRule.TURNS: "conversation with turns",
-    RetentionRule.RECEIPTS: "conversation with deliveries",
+    RetentionRule.SENDS: "conversation with deliveries",
     RetentionRule.EVENTS: "raw payload",
 }
 PREVIEWED = "convo.retention.previewed"
@@ -125,7 +125,7 @@ class RetentionPage(ClientScopedAdmin):
             return self.row_not_found(request, object_id)
         if not self.has_change_permission(request, client):
             raise PermissionDenied
-        kept = policies.of(client)
+        kept = policies.policies_of(client)
         days = DaysForm(request.POST or None, initial=_for_all(kept))
         others = Exceptions(
             request.POST or None, initial=[asdict(each) for each in kept if each.channel or each.status]
@@ -219,7 +219,10 @@ class RetentionReportAdmin(ReadOnlyAdmin):
     @admin.display(description="Deleted")
     def deleted(self, report: RetentionReport) -> str:
         """Return the number of deleted rows by rule."""
-        return ", ".join(f"{line.deleted:,} {line.rule}" for line in lines_of(report) if line.deleted) or "nothing"
+        return (
+            ", ".join(f"{line.deleted:,} {RetentionRule(line.rule).shown}" for line in lines_of(report) if line.deleted)
+            or "nothing"
+        )
 
     @admin.display(description="On hold")
     def held_back(self, report: RetentionReport) -> str:
@@ -229,7 +232,10 @@ class RetentionReportAdmin(ReadOnlyAdmin):
     @admin.display(description="Errors")
     def trouble(self, report: RetentionReport) -> str:
         """Return the error codes by rule."""
-        return ", ".join(f"{line.rule}: {line.error}" for line in lines_of(report) if line.error) or "none"
+        return (
+            ", ".join(f"{RetentionRule(line.rule).shown}: {line.error}" for line in lines_of(report) if line.error)
+            or "none"
+        )
 
     @admin.display(description="By rule")
     def by_rule(self, report: RetentionReport) -> SafeString:

@@ -78,7 +78,7 @@ class SimulatorPages(ClientScopedAdmin):
     def start(self, request: HttpRequest) -> HttpResponse:
         """Redirect to the first simulated account. Without one, or with `?set_up`, show the page that sets them up."""
         clients = self._clients(request)
-        accounts = simulated_accounts.playable(clients)
+        accounts = simulated_accounts.playable_accounts(clients)
         if accounts and "set_up" not in request.GET:
             return redirect("admin:simulator_play", accounts[0].pk)
         context = {"title": "Simulator", "clients": clients[:MOST_CLIENTS]}
@@ -96,7 +96,7 @@ class SimulatorPages(ClientScopedAdmin):
             return redirect("admin:simulator")
         for account in made:
             self.record(request, "added", account)
-        accounts = simulated_accounts.playable([client])
+        accounts = simulated_accounts.playable_accounts([client])
         said = f"{client} has {len(accounts)} simulated accounts."
         self.message_user(request, said, messages.SUCCESS)
         return redirect("admin:simulator_play", accounts[0].pk) if accounts else redirect("admin:simulator")
@@ -105,7 +105,7 @@ class SimulatorPages(ClientScopedAdmin):
         """Return the page of one account and one simulated person."""
         account, person = self._account(request, pk), _person(request)
         clients = self._clients(request)
-        accounts = simulated_accounts.playable(clients)
+        accounts = simulated_accounts.playable_accounts(clients)
         titled = [(simulated_accounts.title(each), each) for each in accounts if each.client_id == account.client_id]
         context = {
             "title": "Simulator",
@@ -158,7 +158,7 @@ class SimulatorPages(ClientScopedAdmin):
 
     def _account(self, request: HttpRequest, pk: UUID) -> ChannelAccount:
         """Return the account if it can be simulated. Raises Http404 otherwise."""
-        for account in simulated_accounts.playable(self._clients(request).filter(channel_accounts=pk)):
+        for account in simulated_accounts.playable_accounts(self._clients(request).filter(channel_accounts=pk)):
             if account.pk == pk:
                 return account
         raise Http404
@@ -169,7 +169,7 @@ def _write(account: ChannelAccount, person: SimulatedPerson, text: str, delivery
     delivery = delivery or Delivery.ONCE
     if delivery not in DELIVERIES:
         raise InvalidError("There is no such way to deliver.", code="no_such_delivery")
-    return _outcome(simulator.write(account, person, text, delivery=Delivery(delivery), now=timezone.now()))
+    return _outcome(simulator.write_message(account, person, text, delivery=Delivery(delivery), now=timezone.now()))
 
 
 def _deliver(account: ChannelAccount, person: SimulatedPerson, exchange: int) -> str:
@@ -177,16 +177,16 @@ def _deliver(account: ChannelAccount, person: SimulatedPerson, exchange: int) ->
 
 
 def _report(account: ChannelAccount, person: SimulatedPerson, message: str, status: str) -> str:
-    return _outcome(simulator.receipt(account, message, status, timezone.now()))
+    return _outcome(simulator.report_receipt(account, message, status, timezone.now()))
 
 
 def _inject_fault(account: ChannelAccount, person: SimulatedPerson, misbehaviour: str) -> str:
-    simulator.misbehave(account, misbehaviour)
+    simulator.plan_faults(account, misbehaviour)
     return "The next send fails like that."
 
 
 def _clear_faults(account: ChannelAccount, person: SimulatedPerson) -> str:
-    simulator.behave(account)
+    simulator.clear_faults(account)
     return "The next sends succeed."
 
 
@@ -203,7 +203,7 @@ def _say_nothing(account: ChannelAccount, person: SimulatedPerson) -> str:
 
 
 def _go_on(account: ChannelAccount, person: SimulatedPerson, exchange: int) -> str:
-    return _outcome(calls.go_on(account, person, exchange))
+    return _outcome(calls.continue_call(account, person, exchange))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,15 +251,15 @@ def _outcome(exchange: Any) -> str:
 # --- what is shown ---------------------------------------------------------------------------------------------------
 def _context(account: ChannelAccount, person: SimulatedPerson) -> dict[str, Any]:
     played = simulated_accounts.simulator_of(account)
-    conversation = phone.session(account, person)
+    conversation = phone.newest_conversation(account, person)
     return {
         "account": account,
         "person": person,
         "simulator": played,
-        "lines": phone.lines(account, person),
-        "call": phone.call(account, person) if played.is_call else None,
-        "wire": [_shown(each) for each in phone.wire(account, person)],
-        "faults": [MISBEHAVIOURS[InjectedFault(each)] for each in phone.faults(account)],
+        "lines": phone.phone_messages(account, person),
+        "call": phone.current_call(account, person) if played.is_call else None,
+        "wire": [_shown(each) for each in phone.exchanges(account, person)],
+        "faults": [MISBEHAVIOURS[InjectedFault(each)] for each in phone.planned_faults(account)],
         "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.faults],
         "deliveries": [each for each in DELIVERIES.items() if not played.is_call or each[0] in IN_A_CALL],
         "conversation": conversation,

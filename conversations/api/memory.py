@@ -81,7 +81,7 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
             channel=wanted["channel"], ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
         )
         if user_id := wanted.get("user_id"):
-            contact = contacts.known_as(client_id, user_id)
+            contact = contacts.find_by_user_id(client_id, user_id)
             if contact is None:
                 return _answer(SearchResult())
             filters = Filters(contact.pk, filters.channel, filters.ended_from, filters.ended_before)

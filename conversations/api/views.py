@@ -81,7 +81,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         if channel := wanted.get("channel"):
             found = found.filter(channel=channel)
         if user_id := wanted.get("user_id"):
-            found = found.filter(contact=contacts.known_as(self._client(), user_id))
+            found = found.filter(contact=contacts.find_by_user_id(self._client(), user_id))
         if after := wanted.get("started_after"):
             found = found.filter(started_at__gte=after)
         if before := wanted.get("started_before"):

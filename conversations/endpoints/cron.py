@@ -34,10 +34,10 @@ def sweep(request: HttpRequest) -> HttpResponse:
         report.pop("examples")
         return {
             **report,
-            "remembered": remember.remember_ended() if remember.pending() else 0,
+            "remembered": remember.remember_ended() if remember.count_pending() else 0,
             "archived": archive.archive(now),
             "chats_settled": chat_endings.settle_due() if chat_endings.pending() else 0,
-            "erased": erasure.go_on(now) if erasure.pending() else 0,
+            "erased": erasure.continue_erasures(now) if erasure.pending() else 0,
         }
 
     return _by_the_clock(request, swept)

@@ -35,7 +35,7 @@ def provider_end(request: HttpRequest, pk: UUID, rest: str = "") -> HttpResponse
         query=request.GET.dict(),
         body=body,
     )
-    answer = simulator.answer(pk, arrived, timezone.now())
+    answer = simulator.answer_request(pk, arrived, timezone.now())
     if answer is None:
         return envelope.failure(404, "not_found", envelope.NOT_FOUND)
     if answer.silent:

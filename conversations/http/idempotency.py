@@ -52,7 +52,7 @@ class OncePerKey(APIView):
                 return self._answer(handler, request, *args, **kwargs)
 
             fingerprint = _fingerprint(request)
-            answer, again = idempotency.once(key_of(request).client, key, fingerprint, act, timezone.now())
+            answer, again = idempotency.run_once(key_of(request).client, key, fingerprint, act, timezone.now())
             response = Response(answer.data, status=answer.status)
             response.exception = answer.status >= 400  # wrapped as it is
             if again:

@@ -31,7 +31,7 @@ def limited(view: View) -> View:
             return view(request, *args, **kwargs)
         name, address = request.POST.get("username", ""), _address(request)
         try:
-            sign_in_limits.count(name, address, timezone.now())
+            sign_in_limits.count_attempt(name, address, timezone.now())
         except TooManyError as error:
             minutes = -(-error.retry_after // 60)
             answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
@@ -40,7 +40,7 @@ def limited(view: View) -> View:
         page = view(request, *args, **kwargs)
         # And not somebody who is signed in, and guesses the password of somebody else.
         if page.status_code == 302 and request.user.get_username() == unicodedata.normalize("NFKC", name).strip():
-            sign_in_limits.succeeded(name, address)
+            sign_in_limits.record_success(name, address)
         return page
 
     return answered

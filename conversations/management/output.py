@@ -36,7 +36,7 @@ def contact_of(options: Mapping[str, Any]) -> Contact:
 
     Raises CommandError, and what `setup.client_named` raises.
     """
-    client = setup.client_named(options["client"])
+    client = setup.get_client(options["client"])
     found = Contact.objects.select_related("client", "merged_into__client").filter(client=client)
     if options["contact"]:
         try:

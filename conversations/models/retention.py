@@ -22,14 +22,19 @@ class RetentionRule(models.TextChoices):
     SESSIONS = "sessions", "Ended sessions and what memory has of them, after their end"
     MEMORY = "memory", "What memory has of ended sessions (archived transcripts), after their end"
     TURNS = "turns", "What the model was given and wrote (turns), after the session's end"
-    RECEIPTS = "receipts", "Sends and their receipts, after the session's end"
+    SENDS = "receipts", "Sends and their receipts, after the session's end"  # the stored value keeps its old name
     EVENTS = "events", "Raw payloads that became no message, after they arrived"
+
+    @property
+    def shown(self) -> str:
+        """The rule's name for people and commands, such as "sends"."""
+        return self.name.lower()
 
 
 BY_STATUS = (
     RetentionRule.SESSIONS,
     RetentionRule.TURNS,
-    RetentionRule.RECEIPTS,
+    RetentionRule.SENDS,
 )  # rules whose days may differ by the status in which the conversation ended
 ENDED_STATUSES = ("closed", "expired", "archived")
 

@@ -42,7 +42,7 @@ def test_a_step_that_is_done_keeps_its_words(agent, session):
     step = seed_helpers.add_step(session.pk, "Ask")
     do(agent, session, "complete-step", step=step.pk)
     status, said = do(agent, session, "edit-step", step=step.pk, text="Something else")
-    assert (status, said["said"]) == (409, "This step is complete: only a pending one can be edited.")
+    assert (status, said["said"]) == (409, "This step is complete. Only a pending step can be edited.")
     assert descriptions(session) == ["Ask"]
 
 

@@ -47,7 +47,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     sendings = [delivery.begin(pk, token, timezone.now()) for pk in ids[:1]]
     from conversations.services.delivery.sending import deliver
 
-    delivery.failed(sendings[0], deliver(sendings[0]), timezone.now())
+    delivery.record_failed(sendings[0], deliver(sendings[0]), timezone.now())
     assert [delivery.begin(pk, token, timezone.now()) for pk in ids[1:]] == [None, None], "they were claimed already"
     assert states() == ["queued"] * 3
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
@@ -97,7 +97,7 @@ def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, orb
     )
     from channels_out.errors import SendError
 
-    delivery.failed(sending, SendError("Refused.", code="http_401", account_broken=True), timezone.now())
+    delivery.record_failed(sending, SendError("Refused.", code="http_401", account_broken=True), timezone.now())
     orb_account.refresh_from_db()
     assert (orb_account.health, states()) == ("ok", ["queued"])
 
@@ -164,7 +164,7 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
         from conversations.services.delivery.sending import deliver
 
         for sending in sendings:
-            delivery.failed(sending, deliver(sending), now)
+            delivery.record_failed(sending, deliver(sending), now)
         pause = SendPause.objects.get()
         waits.append(pause.until - now)
         assert pause.times == times

@@ -87,7 +87,7 @@ def dry_run(prospect: UpcomingEvent, now: datetime) -> int:
     if prospect.what in DRY_RUN:
         return int(getattr(sweep.preview(now), DRY_RUN[prospect.what]))
     if prospect.what == "archived":
-        return archive.due(now)[0]
+        return archive.count_due(now)[0]
     found = retention.preview(now)
     rules = [prospect.what.removesuffix("_deleted")] if prospect.what != "deleted" else [R.GUESTS, R.WEB, R.SESSIONS]
     return sum(found.deleted(rule) for rule in rules)
@@ -251,7 +251,7 @@ def test_a_message_is_sent_when_the_clock_says(door, shop):
     reply_to_all()
     token, [message_id] = delivery.claim(timezone.now(), 10)
     sending = delivery.begin(message_id, token, timezone.now())
-    delivery.failed(sending, SendError("busy", code="http_503", retryable=True), timezone.now())
+    delivery.record_failed(sending, SendError("busy", code="http_503", retryable=True), timezone.now())
     send = one(session, "send", timezone.now())
     assert "tried 1 times of" in send.rule
     assert delivery.claim(send.at - MOMENT, 10)[1] == []

@@ -102,7 +102,7 @@ def test_a_key_needs_a_client(db: Any) -> None:
 
 
 def test_a_key_s_name_has_a_length(shop: Client) -> None:
-    assert refused("create_api_key", "--client", "shop", "--name", "x" * 101) == "name: At most 100 characters."
+    assert refused("create_api_key", "--client", "shop", "--name", "x" * 101) == "name: Use at most 100 characters."
     made("create_api_key", "--client", "shop", "--name", "x" * 100)
 
 

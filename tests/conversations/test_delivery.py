@@ -157,7 +157,7 @@ def test_a_message_that_was_being_sent_when_its_dispatcher_died_is_unclear(door,
     sending = delivery.begin(message_id, token, timezone.now())
     delivery.recover(timezone.now() + timedelta(hours=1))
     assert states() == ["unknown"]
-    delivery.succeeded(sending, sending.send(), timezone.now())
+    delivery.record_sent(sending, sending.send(), timezone.now())
     assert states() == ["sent"], "late news is news"
 
 
@@ -181,7 +181,7 @@ def test_a_receipt_that_is_faster_than_our_commit_counts(door, session, meta, ac
     webhook = meta.status_webhook(meta.sent[0], "read")
     post_whatsapp(webhook)
     assert states() == ["read"], "found by the id that we gave along"
-    delivery.succeeded(sending, result, timezone.now())
+    delivery.record_sent(sending, result, timezone.now())
     assert states() == ["read"]
 
 
@@ -193,7 +193,7 @@ def test_an_early_receipt_without_our_id_is_kept_and_applied(door, session, meta
     meta.sent[0] = type(meta.sent[0])(**{**vars(meta.sent[0]), "our_message_id": ""})
     post_whatsapp(meta.status_webhook(meta.sent[0], "delivered"))
     assert InboundEvent.objects.get().reason == "receipt_unmatched"
-    delivery.succeeded(sending, result, timezone.now())
+    delivery.record_sent(sending, result, timezone.now())
     assert states() == ["delivered"]
     assert not InboundEvent.objects.exists()
 

@@ -97,7 +97,7 @@ def test_nothing_of_the_person_is_left_anywhere_and_the_certificate_says_how_muc
 
     counted = erasing.preview(contact)
     erasure = erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now(), client=contact.client)
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 1
 
     assert traces() == {}
     assert not Memory.objects.exists()
@@ -107,7 +107,7 @@ def test_nothing_of_the_person_is_left_anywhere_and_the_certificate_says_how_muc
     facts = erasing.verify(Erasure.objects.get().certificate)
     assert facts["removed"] == counted == erasure.removed
     assert (counted["sessions"], counted["remembered"], counted["inbound_events"]) == (2, 1, 1)
-    assert facts["contact"] == erasing.hash_of(contact.pk)
+    assert facts["contact"] == erasing.hash_id(contact.pk)
     assert str(contact.pk) not in json.dumps(facts)
 
 
@@ -117,9 +117,9 @@ def test_pinecone_is_asked_for_proof_and_finds_what_the_ledger_does_not_know(doo
     known = next(iter(index.vectors(namespace).values()))
     index.namespaces[namespace]["stray"] = known  # of the contact's, and nobody wrote it down
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
-    assert erasing.go_on(timezone.now()) == 0
+    assert erasing.continue_erasures(timezone.now()) == 0
     assert Erasure.objects.get().problem.startswith("still_there")
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 1
     assert index.vectors(namespace) == {}
     asked = [call.json()["filter"] for call in index.calls("/query")]
     assert asked
@@ -134,11 +134,11 @@ def test_a_delete_that_pinecone_only_claims_to_have_done_is_found_out(door, inde
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
     with monkeypatch.context() as lying:
         lying.setattr(FakePinecone, "_delete", lambda *_: Reply())
-        assert erasing.go_on(timezone.now()) == 0
+        assert erasing.continue_erasures(timezone.now()) == 0
         assert not MemoryVector.objects.exists(), "the ledger believed it"
         assert Erasure.objects.get().problem.startswith("still_there")
-    assert erasing.go_on(timezone.now()) == 0, "found, and deleted"
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 0, "found, and deleted"
+    assert erasing.continue_erasures(timezone.now()) == 1
     assert index.vectors(str(contact.client_id)) == {}
 
 
@@ -147,7 +147,7 @@ def test_memory_of_a_session_that_is_gone_already_is_erased_too(door, index):
     Conversation.objects.exclude(ended_at=None).delete()
     assert Memory.objects.filter(contact_id=contact.pk).exists()
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 1
     assert not Memory.objects.exists()
     assert index.vectors(str(contact.client_id)) == {}
 
@@ -169,14 +169,14 @@ def test_chats_at_retell_are_deleted_there_and_the_certificate_says_so(door, sho
 
     retell.fail_next(Fault(status=503))
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
-    assert erasing.go_on(timezone.now()) == 0
+    assert erasing.continue_erasures(timezone.now()) == 0
     assert "retell http_503" in Erasure.objects.get().problem
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 1
     assert list(retell.chats) == list(EngineChat.objects.filter(conversation=bob).values_list("chat_id", flat=True))
     facts = erasing.verify(Erasure.objects.get().certificate)
-    assert facts["chats"] == [erasing.hash_of(chat_id) for chat_id in theirs]
+    assert facts["chats"] == [erasing.hash_id(chat_id) for chat_id in theirs]
     assert facts["proof"]["chats"] == {"asked_for": 1, "found": 0, "asked_by": "id"}
-    erasing.go_on(timezone.now() + timedelta(hours=2))
+    erasing.continue_erasures(timezone.now() + timedelta(hours=2))
     assert not EngineChatRemoval.objects.exists()
 
 
@@ -226,7 +226,7 @@ def test_it_may_break_off_at_every_request_and_the_end_is_the_same(door, index, 
     index.fail_next(fault, times=4)
     retell.fail_next(fault, times=4)
     goes = 1
-    while not erasing.go_on(timezone.now()):
+    while not erasing.continue_erasures(timezone.now()):
         goes += 1
         assert goes < 20
     assert goes > 1
@@ -249,18 +249,18 @@ def test_it_goes_on_when_the_provider_is_there_again(door, index, settings):
     contact = a_life(door)
     settings.PINECONE_API_KEY = "wrong"
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
-    assert erasing.go_on(timezone.now()) == 0
+    assert erasing.continue_erasures(timezone.now()) == 0
     unfinished = Erasure.objects.get()
     assert unfinished.problem.startswith("unauthorized")
     assert not Memory.objects.exists(), "the text is gone at once"
     assert erasing.pending()
 
     settings.PINECONE_API_KEY = "pc"
-    assert erasing.go_on(timezone.now()) == 1
+    assert erasing.continue_erasures(timezone.now()) == 1
     assert index.vectors(str(contact.client_id)) == {}
     erasure = Erasure.objects.get()
     assert erasure.problem == ""
-    assert erasing.verify(erasure.certificate)["sessions"] == sorted(map(erasing.hash_of, unfinished.sessions))
+    assert erasing.verify(erasure.certificate)["sessions"] == sorted(map(erasing.hash_id, unfinished.sessions))
 
 
 def test_what_a_process_remembers_late_is_forgotten_too_and_then_the_ids_go(door):
@@ -268,11 +268,11 @@ def test_what_a_process_remembers_late_is_forgotten_too_and_then_the_ids_go(door
     session = Conversation.objects.exclude(ended_at=None).get()
     late = Memory.objects.get()
     erasing.begin(contact.pk, actor=SYSTEM, now=timezone.now())
-    erasing.go_on(timezone.now())
+    erasing.continue_erasures(timezone.now())
     late.save(force_insert=True)
-    assert erasing.go_on(timezone.now() + timedelta(minutes=30)) == 0
+    assert erasing.continue_erasures(timezone.now() + timedelta(minutes=30)) == 0
     assert not Memory.objects.filter(pk=session.pk).exists()
-    erasing.go_on(timezone.now() + timedelta(hours=2))
+    erasing.continue_erasures(timezone.now() + timedelta(hours=2))
     erasure = Erasure.objects.get()
     assert (erasure.contact, erasure.sessions) == (None, [])
     assert not erasing.pending()
@@ -287,7 +287,7 @@ def test_who_must_be_kept_is_neither_erased_nor_purged(door):
         erasing.begin(guest.pk, actor=SYSTEM, now=timezone.now())
     late = timezone.now() + timedelta(days=60)
     sweep.sweep(late)
-    assert retention.guests_due(late) == (0, [])
+    assert retention.count_guests_due(late) == (0, [])
     assert Conversation.objects.count() == Contact.objects.count() == 1
     Contact.objects.update(hold_reason="")
     assert retention.purge_guests(late) == 1
@@ -304,7 +304,7 @@ def test_another_clients_contact_is_not_there(door, neighbour):
 
 def test_a_certificate_that_was_changed_is_not_ours(door):
     erasing.begin(a_life(door).pk, actor=SYSTEM, now=timezone.now())
-    erasing.go_on(timezone.now())
+    erasing.continue_erasures(timezone.now())
     certificate = Erasure.objects.get().certificate
     for changed in (certificate[:-1] + ("A" if certificate[-1] != "A" else "B"), "", "nonsense", certificate[4:]):
         with pytest.raises(InvalidError):
@@ -358,7 +358,7 @@ def test_managers_erase_in_the_back_office(door, shop, role, may):
     answer = http.post(erase)
     assert Contact.objects.filter(pk=contact.pk).exists() is not may
     if may:
-        erasing.go_on(timezone.now())
+        erasing.continue_erasures(timezone.now())
         shown = http.get(answer["Location"]).content.decode()
         assert "finished" in shown
         assert Erasure.objects.get().certificate in shown

@@ -103,7 +103,7 @@ def test_a_status_that_is_faster_than_our_own_commit_counts_too(meta, account):
     result = sending.send()
     unnamed = replace(meta.sent[0], our_message_id="")
     post_whatsapp(meta.status_webhook(unnamed, "failed", error=LOCKED))
-    delivery.succeeded(sending, result, timezone.now())
+    delivery.record_sent(sending, result, timezone.now())
     assert not InboundEvent.objects.exists()
     assert (health(account), states()) == ("broken", [("queued", str(LOCKED))])
     channel_accounts.resume(account)

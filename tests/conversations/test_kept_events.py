@@ -127,7 +127,7 @@ def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account
     kept = InboundEvent.objects.get()
     assert (kept.reason, kept.kind) == ("malformed", "webhook")
     result = replay.replay(kept.pk, timezone.now())
-    assert (result.settled, result.sentence) == (False, "It still makes no sense to the adapter.")
+    assert (result.settled, result.sentence) == (False, "The adapter still cannot read the event.")
 
 
 # --- unknown accounts ------------------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def test_what_is_for_an_account_that_we_learn_of_later_is_replayed_into_it(meta,
         )
         kept = InboundEvent.objects.get()
         assert (kept.reason, kept.address, kept.client, kept.retry_at) == ("unknown_account", "999", None, None)
-        assert replay.replay(kept.pk, timezone.now()).sentence == "There is still no active account that it is for."
+        assert replay.replay(kept.pk, timezone.now()).sentence == "The event's address still has no active account."
 
         account_at(stray, account.client)
         assert replay.replay(kept.pk, timezone.now()).settled
     assert user_chunks() == ["one", "two"]
     assert Conversation.objects.get().channel_account.address == "999"
     again = replay.replay(kept.pk, timezone.now())
-    assert (again.settled, again.sentence) == (True, "It was replayed before: nothing was left to do.")
+    assert (again.settled, again.sentence) == (True, "The event was replayed before. Nothing is left to do.")
 
 
 def test_one_tenants_staff_do_not_see_what_anothers_customers_wrote(meta, account, broken):

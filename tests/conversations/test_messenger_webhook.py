@@ -159,7 +159,7 @@ def test_a_watermark_that_is_faster_than_our_own_commit_is_kept_and_applied(page
     post(page.webhook(composed.read(page.page, PERSON)), "messenger")
     assert statuses() == ["sending"]
 
-    sending.succeeded(send, result, timezone.now())
+    sending.record_sent(send, result, timezone.now())
     assert statuses() == ["read"]
     assert not InboundEvent.objects.exists()
 
@@ -172,7 +172,7 @@ def test_an_older_watermark_says_nothing_of_what_is_just_being_sent(page, accoun
     result = send.send()
     before = milliseconds(timezone.now() - timedelta(seconds=30))
     post(page.webhook(composed.read(page.page, PERSON, watermark=before)), "messenger")
-    sending.succeeded(send, result, timezone.now())
+    sending.record_sent(send, result, timezone.now())
     assert statuses() == ["sent"]
 
 

@@ -145,7 +145,7 @@ def test_a_send_that_failed_is_not_tried_again_after_a_stop(door, session):
     door.says("STOP")
     from channels_out.errors import SendError
 
-    delivery.failed(sending, SendError("Not now.", code="http_503", retryable=True), timezone.now())
+    delivery.record_failed(sending, SendError("Not now.", code="http_503", retryable=True), timezone.now())
     assert Message.objects.get(pk=message_id).code == "opted_out"
 
 

@@ -322,7 +322,7 @@ def test_case_20_a_request_that_makes_no_sense_gets_xml(phone, plivo, form):
 
 def test_our_own_fault_is_xml_and_the_call_goes_on(phone, account, monkeypatch):
     phone.dials()
-    monkeypatch.setattr(calls, "_hear", lambda *_: 1 / 0)
+    monkeypatch.setattr(calls, "_append_words", lambda *_: 1 / 0)
     assert phone.says("Hello") == ENGLISH[spoken.TROUBLE]
     assert phone.is_asked
     kept = InboundEvent.objects.get()

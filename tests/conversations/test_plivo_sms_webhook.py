@@ -142,7 +142,7 @@ def test_case_4_a_status_that_is_faster_than_our_own_commit_counts(plivo, accoun
     assert post(plivo.status(unnamed, "delivered", sequence=2)).status_code == 200
     assert InboundEvent.objects.get().reason == "receipt_unmatched"
 
-    delivery.succeeded(sending, result, timezone.now())
+    delivery.record_sent(sending, result, timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.receipt_sequence) == ("delivered", 2)
@@ -234,7 +234,7 @@ def test_a_stop_that_plivo_knows_of_before_our_own_commit_is_heeded(plivo, accou
     result = sending.send()
     unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone
     post(plivo.status(unnamed, "failed", sequence=1, error_code="200"))
-    delivery.succeeded(sending, result, timezone.now())
+    delivery.record_sent(sending, result, timezone.now())
     message = Message.objects.get()
     assert (message.status, message.code) == ("failed", "200")
     assert "sms" in Contact.objects.get().opted_out

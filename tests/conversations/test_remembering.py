@@ -38,7 +38,7 @@ def ended(door, **more):
 
 def test_a_closed_session_is_remembered_and_the_next_one_begins_with_it(door):
     pk = ended(door)
-    assert remember.pending() == 1
+    assert remember.count_pending() == 1
     assert remember.remember_ended() == 1
 
     conversation = Conversation.objects.get()

@@ -54,7 +54,7 @@ def test_after_a_day_text_fails_and_says_why(meta, account):
     assert send_all_or_none() == 0
     message = Message.objects.get()
     assert (message.status, message.code, meta.requests) == ("failed", "outside_window", [])
-    assert message.reason.startswith("More than 24 hours since the person last wrote")
+    assert message.reason.startswith("More than 24 hours have passed since the person last wrote")
     assert "no template" in message.reason
     assert Conversation.objects.get().events.filter(kind="message_failed", cause="outside_window").exists()
 
@@ -76,7 +76,7 @@ def send_all_or_none():
                 continue
             tried += 1
             outcome = deliver(held)
-            settle = sending.succeeded if isinstance(outcome, SendResult) else sending.failed
+            settle = sending.record_sent if isinstance(outcome, SendResult) else sending.record_failed
             settle(held, outcome, timezone.now())
 
 
@@ -100,7 +100,7 @@ def test_one_template_is_enough_until_they_answer(meta, account):
         say(text)
     send_all_or_none()
     assert messages() == [("sent", ""), ("failed", "outside_window")]
-    assert "went already" in Message.objects.order_by("chunk_id").last().reason
+    assert "have not answered the assistant's template" in Message.objects.order_by("chunk_id").last().reason
 
     writes(meta, "I am back")
     say("Three")

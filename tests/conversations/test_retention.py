@@ -51,7 +51,7 @@ def ended(client: Any, days: float, **more: Any) -> Conversation:
 
 
 def keep(client: Any, rule: str, days: int, channel: str = "", status: str = "") -> None:
-    policies.replace(client, [*policies.of(client), Policy(rule, channel, status, days)])
+    policies.replace(client, [*policies.policies_of(client), Policy(rule, channel, status, days)])
 
 
 def left() -> set[Any]:
@@ -136,7 +136,7 @@ def test_memory_goes_and_a_session_that_was_to_be_archived_never_is(door, shop):
     late = timezone.now() + 3 * DAY
     assert retention.clean_up(late).memories == 1
     assert not Memory.objects.exists()
-    assert archive.due(late + 90 * DAY) == (0, [])
+    assert archive.count_due(late + 90 * DAY) == (0, [])
     assert Conversation.objects.get().chunks.exists()
     assert ConversationEvent.objects.filter(kind="memory_deleted", actor_name="retention").count() == 1
 
@@ -146,7 +146,7 @@ def test_turns_and_sends_go_and_the_session_stays(door, shop):
     reply_to_all()
     send_all()
     keep(shop, R.TURNS, 2)
-    keep(shop, R.RECEIPTS, 4)
+    keep(shop, R.SENDS, 4)
     retention.clean_up(timezone.now() + 9 * DAY)
     assert Turn.objects.exists(), "of open sessions nothing is taken"
     close(session)
@@ -198,7 +198,7 @@ def test_raw_payloads_go_but_not_those_of_somebody_on_hold(shop, neighbour):
 
 def test_a_hold_on_a_session_or_its_contact_is_respected_by_every_deletion(door, shop, settings):
     """Each way of deleting, for a session on hold and for one whose contact is: not a row goes until it is lifted."""
-    settings.GUEST_DAYS = settings.SESSION_DAYS = settings.MEMORY_DAYS = settings.TURN_DAYS = settings.RECEIPT_DAYS = 0
+    settings.GUEST_DAYS = settings.SESSION_DAYS = settings.MEMORY_DAYS = settings.TURN_DAYS = settings.SEND_DAYS = 0
     shop.archive_after = timedelta(0)
     shop.save()
     for user, phone in (("one", "+51999000111"), ("two", "+51999000112")):
@@ -229,7 +229,7 @@ def test_a_hold_on_a_session_or_its_contact_is_respected_by_every_deletion(door,
     found = retention.run(late, by="test")
     assert all_rows() == before
     assert [found.held_back(rule) for rule in (R.GUESTS, R.WEB, R.SESSIONS, R.MEMORY)] == [2, 2, 2, 2]
-    assert (found.held_back(R.TURNS), found.held_back(R.RECEIPTS)) == (2, 2)
+    assert (found.held_back(R.TURNS), found.held_back(R.SENDS)) == (2, 2)
     for contact in Contact.objects.all():
         with pytest.raises(ConflictError, match="on hold: Case 471"):
             erasure.begin(contact.pk, actor=SYSTEM, now=late)
@@ -353,7 +353,7 @@ def test_a_manager_sees_what_would_be_deleted_before_it_is_saved(shop, neighbour
     assert not RetentionPolicy.objects.exists(), "what was not previewed is not saved"
 
     assert manager.post(path_of(shop), {**chosen, "save": "", "seen": seen.context["seen"]}).status_code == 302
-    assert policies.of(shop) == [Policy("sessions", "", "", 30), Policy("sessions", "sms", "", 10)]
+    assert policies.policies_of(shop) == [Policy("sessions", "", "", 30), Policy("sessions", "sms", "", 10)]
     done = StaffAction.objects.get(object_type="client", object_id=str(shop.pk))
     assert done.changes == {"retention": ["the settings'", "sessions 30, sessions sms 10"]}
     assert retention.clean_up(timezone.now()).sessions == 2
@@ -372,7 +372,7 @@ def test_a_manager_sees_what_would_be_deleted_before_it_is_saved(shop, neighbour
         ({"form-0-days": "3"}, "Choose what the days apply to."),
         (
             {f"form-{n}-{k}": v for n in (0, 1) for k, v in (("rule", "web"), ("channel", "web"), ("days", n))},
-            "one number of days",
+            "only one number of days",
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_by_meaning_sessions_are_found_where_that_is_configured(door, shop, sett
         index.fail_next(Fault(status=401))
         assert listed("boiler") == [], "and no error"
         index.fail_next(Fault(status=401))
-        assert "By meaning nothing was searched" in staff.get(LIST, {"q": "boiler"}).content.decode()
+        assert "The search by meaning failed" in staff.get(LIST, {"q": "boiler"}).content.decode()
 
         assert searched(door, q="boiler")["problem"] is None
         index.fail_next(Fault(status=401))
@@ -192,10 +192,10 @@ def test_what_the_list_is_narrowed_to_is_searched_and_not_only_shown(door, monke
     ended(door, "A kettle, a kettle, a kettle", channel="whatsapp")
     sessions, page = found("kettle", channel__exact="sms")
     assert sessions == {by_sms}
-    assert "More than 1 ended sessions say so" in page
+    assert "More than 1 ended conversations match" in page
     for kind in ("export", "close"):  # "all that match" are not all that say so
         asked = sign_in(f"boss {uuid4()}").get(f"{LIST}bulk/{kind}/", {"q": "kettle"}).content.decode()
-        assert "More than 1 ended sessions say so" in asked
+        assert "More than 1 ended conversations match" in asked
 
 
 def test_the_page_says_how_far_back_guests_are_looked_for(door, monkeypatch):

@@ -96,11 +96,11 @@ def test_the_proxy_s_word_counts_where_it_is_trusted_and_nobody_s_else(settings)
 def test_after_a_quarter_of_an_hour_one_may_try_again_and_the_sweep_tidies_up():
     now = timezone.now()
     for _ in range(3):
-        sign_in_limits.count("boss", "203.0.113.7", now)
+        sign_in_limits.count_attempt("boss", "203.0.113.7", now)
     with pytest.raises(TooManyError) as caught:
-        sign_in_limits.count("boss", "203.0.113.7", now + timedelta(minutes=14, seconds=30))
+        sign_in_limits.count_attempt("boss", "203.0.113.7", now + timedelta(minutes=14, seconds=30))
     assert caught.value.retry_after == 30
-    sign_in_limits.count("boss", "203.0.113.7", now + timedelta(minutes=16))
+    sign_in_limits.count_attempt("boss", "203.0.113.7", now + timedelta(minutes=16))
     sweep.sweep(now + timedelta(minutes=40))
     assert not SignInTries.objects.exists()
 

@@ -67,7 +67,7 @@ def test_one_click_makes_an_account_at_every_provider_once(shop):
     assert [each.name for each in made if not each.name.startswith("Simulated")] == []
     assert accounts.set_up(shop) == []
     assert ApiKey.objects.filter(client=shop, name="simulator").count() == 1
-    assert len(accounts.playable([shop])) == len(providers) + 1
+    assert len(accounts.playable_accounts([shop])) == len(providers) + 1
 
 
 def test_two_clients_have_addresses_and_secrets_of_their_own(shop, neighbour):
@@ -80,11 +80,11 @@ def test_two_clients_have_addresses_and_secrets_of_their_own(shop, neighbour):
 def test_the_demo_can_be_played_at_once_and_setting_it_up_again_changes_nothing(db):
     facts = demo.set_up({})
     client = Client.objects.get(pk=facts["client_id"])
-    before = [each.pk for each in accounts.playable([client])]
-    assert [each.provider for each in accounts.playable([client])].count("sandbox") == 1
-    assert {each.provider for each in SIMULATORS} == {each.provider for each in accounts.playable([client])}
+    before = [each.pk for each in accounts.playable_accounts([client])]
+    assert [each.provider for each in accounts.playable_accounts([client])].count("sandbox") == 1
+    assert {each.provider for each in SIMULATORS} == {each.provider for each in accounts.playable_accounts([client])}
     demo.set_up(facts)
-    assert [each.pk for each in accounts.playable([client])] == before
+    assert [each.pk for each in accounts.playable_accounts([client])] == before
 
 
 def test_a_sandbox_that_does_not_answer_for_its_channel_cannot_be_played(shop):
@@ -95,7 +95,7 @@ def test_a_sandbox_that_does_not_answer_for_its_channel_cannot_be_played(shop):
     )
     setup.create_channel_account(shop, channel="whatsapp", provider="sandbox", address="later", credentials={})
     accounts.set_up(shop)
-    assert [each.provider for each in accounts.playable([shop])].count("sandbox") == 0
+    assert [each.provider for each in accounts.playable_accounts([shop])].count("sandbox") == 0
 
 
 def test_a_simulated_account_never_answers_for_a_program_s_message(shop, key):
@@ -149,7 +149,7 @@ def test_what_is_no_simulated_account_answers_as_a_route_that_is_not_there(clien
 
 @pytest.mark.parametrize("token", ["", "wrong", "ü", "x" * 5000])
 def test_who_lacks_the_credentials_is_refused_and_leaves_no_trace(client, whatsapp, token):
-    simulator.misbehave(whatsapp, "error")
+    simulator.plan_faults(whatsapp, "error")
     assert send(client, whatsapp, token.encode().decode("latin-1")).status_code == 401
     assert not SimulatedExchange.objects.exists()
     assert SimulatedFault.objects.count() == 1, "a fault is for the next send of ours"

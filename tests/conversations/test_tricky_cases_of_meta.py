@@ -118,7 +118,7 @@ def test_case_04_failed_after_sent_says_why_and_the_rest_is_not_sent(meta, accou
     send.send(Conversation.objects.get().pk, "x" * 5000, actor=SYSTEM, now=timezone.now())
     token, [message_id] = sending.claim(timezone.now(), 1)
     held = sending.begin(message_id, token, timezone.now())
-    sending.succeeded(held, held.send(), timezone.now())
+    sending.record_sent(held, held.send(), timezone.now())
     post(meta.status_webhook(meta.sent[0], "failed", error=131026), "whatsapp")
     assert statuses() == ["failed", "cancelled"]
     assert send_all() == 0
@@ -135,7 +135,7 @@ def test_case_04_a_status_faster_than_our_commit_is_kept_and_applied(meta, accou
     ours = str(message_id) if with_our_id else ""
     status = whatsapp.status(result.provider_message_id, "delivered", our_message_id=ours)
     arrives(meta, statuses=[status])
-    sending.succeeded(held, result, timezone.now())
+    sending.record_sent(held, result, timezone.now())
     assert statuses() == ["delivered"]
 
 
@@ -354,7 +354,7 @@ def test_case_17_a_revoked_token_stops_the_account_and_costs_no_message_its_trie
     held = sending.begin(first, token, timezone.now())
     with pytest.raises(Exception, match="refuses the access token") as caught:
         held.send()
-    sending.failed(held, caught.value, timezone.now())
+    sending.record_failed(held, caught.value, timezone.now())
     all_due()
     assert send_all() == 0, "the others wait instead of being refused one by one"
     assert set(Message.objects.values_list("status", "attempts")) == {("queued", 0)}

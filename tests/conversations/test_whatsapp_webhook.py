@@ -291,7 +291,7 @@ def test_an_old_change_of_number_is_not_taken_for_whoever_has_the_number_now(met
 def test_a_change_of_number_that_we_failed_to_follow_is_followed_by_the_sweep(meta, account, monkeypatch):
     post_whatsapp(meta.text_webhook("Hello", sender="51999999999", name="Ana"))
     with monkeypatch.context() as broken:
-        broken.setattr(address_changes, "follow", lambda *_: 1 / 0)
+        broken.setattr(address_changes, "change_address", lambda *_: 1 / 0)
         assert changes_number(meta, "51999999999", "51977777777")[0] == 200
     assert ContactIdentity.objects.get().address == "51999999999"
     assert sweep.sweep(timezone.now() + timedelta(minutes=10)).replayed == 1

@@ -40,7 +40,7 @@ class Sender:
             if begun := sending.begin(pk, token, timezone.now()):
                 with self.guard:
                     self.left.append((begun.conversation_id, pk, asked_at))
-                sending.succeeded(begun, begun.send(), timezone.now())
+                sending.record_sent(begun, begun.send(), timezone.now())
 
     def sent_after(self, over: dict[UUID, float]) -> list[UUID]:
         """Sessions in which a turn's reply was sent though it was only asked for after the session was `over`."""

@@ -139,9 +139,9 @@ class Everything:
                 continue
             sending.renew(messages, timezone.now())
             if random.random() < 0.6:
-                sending.succeeded(held, SendResult(f"wamid.{pk}"), timezone.now())
+                sending.record_sent(held, SendResult(f"wamid.{pk}"), timezone.now())
             elif random.random() < 0.8:
-                sending.failed(held, random.choice(SEND_OUTCOMES), timezone.now())
+                sending.record_failed(held, random.choice(SEND_OUTCOMES), timezone.now())
 
     def receipts_come(self):
         going = Message.objects.filter(channel_account=self.account).exclude(status__in=["cancelled", "queued"])

@@ -76,7 +76,7 @@ def test_a_send_whose_outcome_was_written_unheard_is_written_once(claimed, answe
     answer_of_commit_is_lost.append("not yet")
     held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    with_retry(sending.succeeded, held, SendResult("wamid.1"), timezone.now())
+    with_retry(sending.record_sent, held, SendResult("wamid.1"), timezone.now())
 
     assert answer_of_commit_is_lost
     assert Message.objects.get().status == "sent"
@@ -87,7 +87,7 @@ def test_a_refusal_that_was_written_unheard_counts_once(claimed, answer_of_commi
     answer_of_commit_is_lost.append("not yet")
     held = sending.begin(*claimed, timezone.now())
     answer_of_commit_is_lost.clear()
-    with_retry(sending.failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
+    with_retry(sending.record_failed, held, SendError("Later.", code="http_503", retryable=True), timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.attempts, message.code) == ("queued", 1, "http_503")
@@ -140,7 +140,7 @@ def test_a_send_that_never_left_is_tried_again_though_its_lease_ended_meanwhile(
     held = sending.begin(*claimed, timezone.now())
     sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
     assert Message.objects.get().status == "unknown"
-    sending.failed(held, SendError("Nobody there.", code="connect", retryable=True), timezone.now())
+    sending.record_failed(held, SendError("Nobody there.", code="connect", retryable=True), timezone.now())
 
     assert (Message.objects.get().status, Message.objects.get().code) == ("queued", "connect")
 
@@ -148,7 +148,7 @@ def test_a_send_that_never_left_is_tried_again_though_its_lease_ended_meanwhile(
 def test_an_unclear_send_stays_unclear_though_its_lease_ended_meanwhile(claimed, settings):
     held = sending.begin(*claimed, timezone.now())
     sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
-    sending.failed(held, SendError("No answer.", code="timeout", ambiguous=True), timezone.now())
+    sending.record_failed(held, SendError("No answer.", code="timeout", ambiguous=True), timezone.now())
 
     assert Message.objects.get().status == "unknown"
 
@@ -156,7 +156,7 @@ def test_an_unclear_send_stays_unclear_though_its_lease_ended_meanwhile(claimed,
 def test_an_answer_that_comes_after_the_lease_ended_counts(claimed, settings):
     held = sending.begin(*claimed, timezone.now())
     sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
-    sending.succeeded(held, SendResult("wamid.1"), timezone.now())
+    sending.record_sent(held, SendResult("wamid.1"), timezone.now())
 
     assert Message.objects.get().status == "sent"
     assert_sound()

@@ -51,7 +51,7 @@ def being_sent(account):
 def arrives(request, account, monkeypatch):
     """What the webhook does with a receipt whose signature was verified."""
     if getattr(request, "param", "") == "one by one":
-        monkeypatch.setattr(receipts_bulk, "among", lambda said: [])
+        monkeypatch.setattr(receipts_bulk, "simple_receipts", lambda said: [])
 
     def settle(message, status, *, names_ours, code=""):
         receipt = Receipt(
@@ -69,7 +69,7 @@ def arrives(request, account, monkeypatch):
 
 def taken(message, held):
     """The provider's answer is written down."""
-    sending.succeeded(held, SendResult(f"wamid.{message.pk}"), timezone.now())
+    sending.record_sent(held, SendResult(f"wamid.{message.pk}"), timezone.now())
 
 
 def assert_read(message):
@@ -123,7 +123,7 @@ def test_receipts_that_come_at_the_same_moment_as_our_own_commit_all_count(being
 
 def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_commit(being_sent, arrives, monkeypatch):
     message, held = being_sent()
-    keep = unprocessed.keep_receipt
+    keep = unprocessed.store_receipt
     our_commit = threading.Thread(target=together, args=(partial(taken, message, held),), daemon=True)
 
     def slowly(*arguments):
@@ -131,7 +131,7 @@ def test_a_receipt_between_its_look_and_its_being_kept_is_not_overtaken_by_our_c
         our_commit.join(0.5)
         keep(*arguments)
 
-    monkeypatch.setattr(unprocessed, "keep_receipt", slowly)
+    monkeypatch.setattr(unprocessed, "store_receipt", slowly)
     arrives(message, "delivered", names_ours=False)
     our_commit.join(30)
 
@@ -177,7 +177,7 @@ def test_a_send_that_was_refused_as_its_session_was_closed_is_not_tried_again(be
         together(
             *shuffled(
                 [
-                    partial(sending.failed, held, REFUSED, timezone.now()),
+                    partial(sending.record_failed, held, REFUSED, timezone.now()),
                     partial(closing.close, message.conversation_id, ended_by="staff", actor=SYSTEM, now=timezone.now()),
                 ]
             )
@@ -192,7 +192,7 @@ def test_a_send_that_is_refused_after_its_session_expired_is_not_tried_again(bei
     long_ago = timezone.now() - timedelta(hours=25)
     Conversation.objects.update(is_guest=False, started_at=long_ago, last_message_at=long_ago)
     sweep.sweep(timezone.now())
-    sending.failed(held, REFUSED, timezone.now())
+    sending.record_failed(held, REFUSED, timezone.now())
 
     message = Message.objects.get()
     assert (message.status, message.code) == ("cancelled", "expired")

@@ -20,7 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         now = moment(options["now"])
         if options["dry_run"]:
-            count, examples = archive.due(now)
+            count, examples = archive.count_due(now)
             self.stdout.write(f"would be archived: {count:,} (such as: {', '.join(examples) or 'none'})")
             self.stdout.write("Dry run: nothing was changed.")
             return

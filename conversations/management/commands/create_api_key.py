@@ -19,6 +19,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         with refusals():
-            client = setup.client_named(options["client"])
+            client = setup.get_client(options["client"])
             row, key = api_keys.create_api_key(client, options["name"])
         print_json(self, client_id=client.pk, name=row.name, prefix=row.prefix, api_key=key)

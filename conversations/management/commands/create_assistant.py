@@ -47,7 +47,7 @@ class Command(BaseCommand):
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():
-            client = setup.client_named(options["client"])
+            client = setup.get_client(options["client"])
             assistant = setup.create_assistant(
                 client, options["key"], make_default=options["default"], **({"name": options["key"]} | fields)
             )

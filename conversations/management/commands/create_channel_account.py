@@ -45,7 +45,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         with refusals():
             account = setup.create_channel_account(
-                setup.client_named(options["client"]),
+                setup.get_client(options["client"]),
                 channel=options["channel"],
                 provider=options["provider"],
                 address=options["address"],

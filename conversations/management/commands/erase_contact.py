@@ -32,7 +32,7 @@ class Command(BaseCommand):
                 contact.pk, actor=Actor(Kind.SYSTEM, "erase_contact"), now=now, client=contact.client
             )
         self._count(erasure.removed)
-        erasing.go_on(now)
+        erasing.continue_erasures(now)
         erasure = Erasure.objects.get(pk=erasure.pk)
         if not erasure.finished_at:
             self.stderr.write(

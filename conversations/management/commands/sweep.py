@@ -47,7 +47,7 @@ class Command(BaseCommand):
 
     def _others(self, now: datetime) -> None:
         """Print what the other jobs would do at that time."""
-        count, examples = archive.due(now)
+        count, examples = archive.count_due(now)
         self.stdout.write(f"would be archived by archive: {count:,} (such as: {', '.join(examples) or 'none'})")
         rules = [rule for rule in RetentionRule.values if rule != RetentionRule.GUESTS]  # which the sweep purges itself
         found = retention.preview(now, rules=rules)

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         with refusals():
             facts = erasure.verify(sys.stdin.read(LONGEST))
         if (about := options["about"]) is not None:
-            what = erasure.named(facts, about)
+            what = erasure.kind_of_id(facts, about)
             if not what:
                 raise CommandError("The certificate is valid, but names nothing of this id.")
             self.stderr.write(f"It names the {what} of this id.")

@@ -175,7 +175,7 @@ def _sessions(client: Client) -> ConversationQuerySet:
 
 def _of_phone(client: Client, phone: str) -> ConversationQuerySet:
     return _sessions(client).filter(
-        Q(contact__phone=phone) | Q(contact__in=contacts.ids_of(phone)), contact__client=client
+        Q(contact__phone=phone) | Q(contact__in=contacts.ids_by_user_id(phone)), contact__client=client
     )
 
 

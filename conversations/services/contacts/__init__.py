@@ -1,1 +1,1 @@
-"""The people who write: contacts, possible duplicates, changed addresses."""
+"""Contacts: the people who write, their changed addresses, and pairs of contacts that may be one person."""

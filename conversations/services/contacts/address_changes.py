@@ -1,4 +1,4 @@
-"""A person has another address than before: their channel says so (a WhatsApp user took another number)."""
+"""Address changes that a channel reports, such as a WhatsApp user who takes another number."""
 
 from __future__ import annotations
 
@@ -15,22 +15,27 @@ from conversations.services.core.ledger import CONTACT, record
 TRIES = 5
 
 
-def follow(client: Client, channel: str, moved: AddressChange, message_id: str = "") -> None:
-    """Whoever we knew at the address before is reached at the one after, and whoever writes from the one before is
-    somebody else. Where we know somebody at the one after already, that both are one is noted, for staff to decide.
+def change_address(client: Client, channel: str, moved: AddressChange, message_id: str = "") -> None:
+    """Give the contact at `moved.before` the address `moved.after`.
 
-    Of an address that we do not know nothing is done. Raises IntegrityError where others always come first.
+    A contact who changes their WhatsApp number keeps their history. Whoever writes from the old address later becomes
+    a new contact. If another contact already has the new address, the pair is noted as possible duplicates, for staff
+    to decide. An unknown old address changes nothing.
+
+    message_id: the provider's id of the message that reports the change
+
+    Raises IntegrityError if other transactions came first at each of TRIES attempts.
     """
     for _ in range(TRIES - 1):
         try:
-            return _follow(client, channel, moved, message_id)
+            return _change_address(client, channel, moved, message_id)
         except IntegrityError:
             continue  # somebody began to write from the new address at this very moment: look again
-    return _follow(client, channel, moved, message_id)
+    return _change_address(client, channel, moved, message_id)
 
 
 @transaction.atomic
-def _follow(client: Client, channel: str, moved: AddressChange, message_id: str) -> None:
+def _change_address(client: Client, channel: str, moved: AddressChange, message_id: str) -> None:
     at = ContactIdentity.objects.select_related("contact").filter(client=client, channel=channel)
     known, taken = at.filter(address=moved.before).first(), at.filter(address=moved.after).first()
     person = known.contact if known else _by_phone(client, channel, moved)
@@ -41,7 +46,7 @@ def _follow(client: Client, channel: str, moved: AddressChange, message_id: str)
         return
     if known and taken:
         known.delete()
-    elif known:  # the sessions that it is written to in go on there
+    elif known:  # the row stays, so replies in the open conversations go to the new address
         ContactIdentity.objects.filter(pk=known.pk).update(address=moved.after)
     elif not taken:
         ContactIdentity.objects.create(
@@ -50,8 +55,8 @@ def _follow(client: Client, channel: str, moved: AddressChange, message_id: str)
     _remember_name(person, moved.before)
     if moved.kind == AddressKind.PHONE:
         _renumber(person, channel, moved, message_id)
-    for session in Conversation.objects.open().filter(contact=person, channel=channel):
-        record(session, "address_changed", CONTACT, cause=f"their {channel} says so")
+    for conversation in Conversation.objects.open().filter(contact=person, channel=channel):
+        record(conversation, "address_changed", CONTACT, cause=f"their {channel} says so")
 
 
 def _by_phone(client: Client, channel: str, moved: AddressChange) -> Contact | None:
@@ -60,7 +65,7 @@ def _by_phone(client: Client, channel: str, moved: AddressChange) -> Contact | N
 
 
 def _remember_name(person: Contact, before: str) -> None:
-    """The address before stays one of the person's names, by which an export and an erasure find what was kept."""
+    """Keep the old address as an alias of the contact, by which an export and an erasure find stored events."""
     if not Contact.objects.filter(client=person.client_id, user_id=before).exists():
         Contact.objects.create(client_id=person.client_id, user_id=before, merged_into=person, is_guest=False)
 
@@ -69,7 +74,7 @@ def _renumber(person: Contact, channel: str, moved: AddressChange, message_id: s
     before, after = from_whatsapp(moved.before), from_whatsapp(moved.after)
     if not (before and after and person.phone in ways_to_write(before)):
         return
-    duplicates.take_turns(person.client_id, after)
+    duplicates.lock_phone(person.client_id, after)
     if not Contact.objects.filter(pk=person.pk, merged_into=None).update(phone=after):
         raise IntegrityError("The contact was merged or deleted at this very moment.")
     person.phone = after

@@ -1,4 +1,4 @@
-"""Who a message is from."""
+"""Find or create the contact that a message is from."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from conversations.services.contacts import duplicates
 from conversations.services.core.person import Person
 
 
-def known_as(client: Client | UUID, user_id: str) -> Contact | None:
-    """The client's contact with the user id; where two contacts were merged, both ids are the one person's."""
+def find_by_user_id(client: Client | UUID, user_id: str) -> Contact | None:
+    """Return the client's contact with the user id, or None. A merged contact's id finds the one it was merged into."""
     found = Contact.objects.select_related("merged_into").filter(client=client, user_id=user_id).first()
     return (found.merged_into or found) if found else None
 
 
-def ids_of(user_id: str) -> QuerySet[Contact, UUID]:
-    """The ids of the contacts, of whichever clients, that go by the user id."""
+def ids_by_user_id(user_id: str) -> QuerySet[Contact, UUID]:
+    """Return the ids of all clients' contacts with the user id. A merged contact gives the id it was merged into."""
     named = Contact.objects.filter(user_id=user_id).order_by()
     return named.annotate(person=Coalesce("merged_into", "pk")).values_list("person", flat=True)
 
@@ -30,11 +30,13 @@ def ids_of(user_id: str) -> QuerySet[Contact, UUID]:
 def find_or_create(
     client: Client, channel: str, person: Person, message_id: str = ""
 ) -> tuple[Contact, ContactIdentity | None]:
-    """The contact, knowing what the message says of them, and the address on the channel that a reply goes to. What
-    says that two contacts are one person is noted, with the message's id.
+    """Return the sender's contact, with new phone and name stored, and the identity that a reply goes to.
 
-    Call it in a transaction. Raises IntegrityError where somebody else creates the same, or deletes it (a guest's last
-    session was purged), at the same moment.
+    The identity is None if the contact has no address on the channel. Signs that two contacts are one person are noted
+    with `message_id`, for staff to decide.
+
+    Call it in a transaction. Raises IntegrityError if another transaction creates the same contact, or deletes it (a
+    guest's last conversation was purged), at the same moment: start the transaction anew.
     """
     if person.address:
         contact = _by_address(client, channel, person)
@@ -49,13 +51,16 @@ def find_or_create(
 
 
 def _by_user_id(client: Client, user_id: str) -> Contact:
-    # Not get_or_create: its savepoints cost two round trips, and whoever loses the race starts anew anyway.
-    return known_as(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
+    # Not get_or_create: its savepoints cost two round trips, and a transaction that loses the race starts anew anyway.
+    return find_by_user_id(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
 
 
 def _by_address(client: Client, channel: str, person: Person) -> Contact:
-    """Whom we know by the phone number, else by any other of the addresses. Two whom we took for different people stay
-    two: then the phone decides. Numbers are compared as one subscriber may write them, and kept as they came."""
+    """Return the contact with the phone number, else with any other of the addresses, else a new one.
+
+    If the addresses belong to two contacts, the phone number decides and both contacts stay. Numbers are compared in
+    every way one subscriber may write them, and stored as they came.
+    """
     kinds = dict([(person.address, person.kind), *((address, kind) for kind, address in person.aliases)])
     known = (
         ContactIdentity.objects.select_related("contact")
@@ -69,7 +74,7 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
     if by_any := known.first():
         return by_any.contact
     own = _own_id(person)
-    same_user = known_as(client, own) if own else None
+    same_user = find_by_user_id(client, own) if own else None
     return same_user or _new_for_address(client, channel, person)
 
 
@@ -78,7 +83,10 @@ def _own_id(person: Person) -> str:
 
 
 def find_by_phone(client: Client, channel: str, phone: str) -> Contact | None:
-    """Who has the phone; where several do, whoever has the newest open session on the channel, else the oldest."""
+    """Return the client's contact with the phone number, or None.
+
+    Of several, it is the one with the newest open conversation on the channel, else the oldest contact.
+    """
     theirs = Q(conversations__channel=channel, conversations__status__in=OPEN)
     latest = Max("conversations__last_message_at", filter=theirs)
     found = Contact.objects.filter(client=client, phone__in=ways_to_write(phone)).annotate(latest=latest)
@@ -86,14 +94,16 @@ def find_by_phone(client: Client, channel: str, phone: str) -> Contact | None:
 
 
 def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
-    """A contact whose user id is the client's own, or else the channel's, unless the client uses that very word for
-    somebody else."""
+    """Create a contact whose user id is the person's own id, else their address.
+
+    If the client uses that id for another contact, the channel is put before it.
+    """
     named = _own_id(person) or person.address
     taken = Contact.objects.filter(client=client, user_id=named).exists()
     user_id = f"{channel}:{named}" if taken else named
     contact = Contact.objects.create(client=client, user_id=user_id, is_guest=person.kind not in NAMED_KINDS)
-    # Not looked for first: where another message of the same person was faster (`taken` may be its contact), this
-    # fails, and all of it starts anew. Otherwise one person became two contacts.
+    # Created without looking first: if another message of the same person was faster (`taken` may be its contact), this
+    # fails and the transaction starts anew. Otherwise one person would become two contacts.
     addresses = {person.address: person.kind} | {address: kind for kind, address in person.aliases}
     ContactIdentity.objects.bulk_create(
         ContactIdentity(contact=contact, client=client, channel=channel, kind=kind, address=address)
@@ -102,12 +112,12 @@ def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
     return contact
 
 
-# A business-scoped user id stands for an account that has a phone, though we are not told it: not a guest.
+# A business-scoped user id stands for an account with a phone number that we are not told, so its owner is no guest.
 NAMED_KINDS = {AddressKind.BSUID}
 
 
 def _identity(contact: Contact, channel: str, kind: str, address: str, message_id: str = "") -> ContactIdentity | None:
-    """The contact's identity at the address; None if it is another contact's, which may well be the same person."""
+    """Return the contact's identity at the address, or None if another contact has it; then the pair is noted."""
     key = {"client_id": contact.client_id, "channel": channel, "address": address}
     known = ContactIdentity.objects.filter(**key).first()
     identity = known or ContactIdentity.objects.create(contact=contact, kind=kind, **key)
@@ -120,19 +130,21 @@ def _identity(contact: Contact, channel: str, kind: str, address: str, message_i
 
 
 def _learn(contact: Contact, person: Person) -> bool:
-    """Keep the phone and name that the message brings: our own JSON's word counts, a provider's fills a gap. Returns
-    whether the phone is new."""
+    """Store the phone and name that the message brings, and return whether the phone is new.
+
+    Those of a client's own JSON replace the stored ones; those of a provider only fill gaps.
+    """
     overrules = not person.address
     changed = []
     if person.phone and person.phone != contact.phone and (overrules or not contact.phone):
-        duplicates.take_turns(contact.client_id, person.phone)
+        duplicates.lock_phone(contact.client_id, person.phone)
         contact.phone = person.phone
         contact.is_guest = False
         changed += ["phone", "is_guest"]
     if person.name and person.name != contact.name and (overrules or not contact.name):
         contact.name = person.name
         changed.append("name")
-    # Not save(), whose error for a row that is gone would be no IntegrityError, and the message lost.
+    # Not save(): its error for a row that is gone is no IntegrityError, and the message would be lost.
     if changed and not Contact.objects.filter(pk=contact.pk, merged_into=None).update(
         **{name: getattr(contact, name) for name in changed}
     ):

@@ -1,4 +1,4 @@
-"""What says that two contacts are one person is written down, for staff to decide (merging.py)."""
+"""Possible duplicates: pairs of contacts that may be one person. Staff decide (staff_actions/merge_contacts.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conversations.models import Contact, ContactMatch
 from conversations.services.core.sql import rows
 
 Evidence = ContactMatch.Evidence
-RECENT = timedelta(minutes=15)  # the sweep's five, and some more for clocks that differ
+RECENT = timedelta(minutes=15)  # the sweep's interval of five, and a margin for clocks that differ
 
 _NOTE = """
     INSERT INTO contact_matches (id, client_id, first_id, second_id, evidence, channel, message_id)
@@ -22,7 +22,7 @@ _NOTE = """
     RETURNING id"""
 
 
-# Sessions that began a short while ago, of somebody who has the phone of somebody else.
+# Conversations that began a short while ago, of a contact with the same phone as another contact.
 _NOTE_RECENT = """
     INSERT INTO contact_matches (id, client_id, first_id, second_id, evidence, channel, message_id)
     SELECT DISTINCT ON (LEAST(p.id, o.id), GREATEST(p.id, o.id))
@@ -36,25 +36,29 @@ _NOTE_RECENT = """
 
 
 def note(one: Contact, other: UUID, evidence: str, *, channel: str, message_id: str = "") -> None:
-    """The two contacts of one client are, it seems, one person. What is known of the pair already stays."""
+    """Note that the two contacts of one client may be one person. A pair that is noted already stays as it is."""
     if one.pk != other:
         rows(_NOTE, uuid4(), one.client_id, one.pk, other, evidence, channel, message_id[:500])
 
 
 def note_recent(now: datetime) -> int:
-    """Whoever began to write of late and has the phone of another contact is noted: of two who begin at the same
-    instant neither saw the other. Returns how many pairs there were."""
+    """Note the contacts who began to write in the last RECENT and share a phone with another. Returns how many pairs.
+
+    Two who begin at the same instant did not see each other when their messages came in.
+    """
     return len(rows(_NOTE_RECENT, now, RECENT))
 
 
-def take_turns(client_id: UUID, phone: str) -> None:
-    """In a transaction: of two who learn of the same phone at the same instant, the second waits here for the first,
-    and sees it."""
+def lock_phone(client_id: UUID, phone: str) -> None:
+    """Lock the phone number of the client until the transaction ends.
+
+    Of two transactions that store the same phone at the same instant, the second waits here and then sees the first.
+    """
     rows("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))::text", f"convo.phone {client_id} {phone}")
 
 
 def note_same_phone(contact: Contact, *, channel: str, message_id: str = "") -> None:
-    """Whoever else of the client has the contact's phone, however it is written, is noted."""
+    """Note the client's other contacts with the same phone, however it is written, as possible duplicates."""
     if not contact.phone:
         return
     others = Contact.objects.filter(client=contact.client_id, phone__in=ways_to_write(contact.phone))

@@ -1,4 +1,4 @@
-"""The audit trail: who of the staff did what, to which client's set-up."""
+"""The audit log: which member of the staff changed what in a client's set-up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models import Model
 from conversations.models import StaffAction
 
 LONGEST_VALUE = 200
-HIDDEN = "…"  # stands for what the trail must not say
+HIDDEN = "…"  # replaces secrets, which the log must not contain
 
 
 def record(
@@ -22,12 +22,11 @@ def record(
     client_id: UUID | None,
     changes: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> StaffAction:
-    """The trail says that the user did this to the row.
+    """Write into the audit log that the user did this to the row, and return the entry.
 
-    Arguments:
-        verb: in the past tense: "added", "changed", "revoked".
-        client_id: whose row it is; None for what is no client's.
-        changes: field name to its values before and after; what is secret must have been replaced by HIDDEN.
+    verb: in the past tense, such as "added", "changed" or "revoked"
+    client_id: the client whose row it is; None if it is no client's
+    changes: field name to its values before and after; replace secrets by HIDDEN
     """
     return StaffAction.objects.create(
         client_id=client_id,

@@ -1,4 +1,4 @@
-"""The one retry policy, for replies and for sends."""
+"""The retry policy of everything that is tried again in the background: replies, sends, remembering, deletions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from django.conf import settings
 
 
 def backoff(attempt: int, retry_after: float | None = None) -> timedelta:
-    """How long to wait after the `attempt`-th failure (1, 2 …).
+    """Return how long to wait before the next attempt.
 
-    Twice as long each time from RETRY_BASE_SECONDS to RETRY_MOST_SECONDS, less up to half at random so that what
-    failed together does not come back together; never sooner than the `retry_after` seconds that
-    the other side asked for.
+    The wait doubles from RETRY_BASE_SECONDS to RETRY_MOST_SECONDS, less up to half at random, so that attempts that
+    failed together are not repeated together.
+
+    attempt: how many attempts have failed (1, 2 …)
+    retry_after: seconds that the other side asked for; the wait is never shorter
     """
     longest = min(settings.RETRY_BASE_SECONDS * 2 ** max(attempt - 1, 0), settings.RETRY_MOST_SECONDS)
     jittered = longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing

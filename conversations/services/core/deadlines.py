@@ -1,6 +1,7 @@
-"""When what happens by itself: each rule once, in SQL, for the jobs that do it and for the clock that announces it.
+"""The deadlines of everything that happens by itself, each rule once, in SQL: for the jobs that apply it, and for the
+forecast that announces it.
 
-`s` is the session, `c` its client, `p` its contact; $1 is now.
+`s` is the conversation, `c` its client, `p` its contact; $1 is now.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from django.conf import settings
 from conversations.models import RetentionRule as R
 
 # --- ageing -----------------------------------------------------------------------------------------------------------
-# A takeover suspends ageing, which begins anew with the hand-back, and sessions on the web do not age at all.
+# A takeover suspends ageing, which begins anew with the hand-back. Conversations on the web do not age at all.
 AGE_SINCE = "GREATEST(s.last_message_at, s.handed_back_at)"
 STALE_AT = f"{AGE_SINCE} + c.stale_after"
 EXPIRES_AT = f"GREATEST({AGE_SINCE} + c.expire_after, s.extended_until)"
@@ -20,7 +21,7 @@ AGES = "s.taken_over_at IS NULL AND s.channel <> 'web'"
 
 HANDED_BACK_AT = "s.taken_over_until"
 OPEN = "FROM conversations s JOIN clients c ON c.id = s.client_id WHERE s.status IN ('active', 'stale')"
-# What the sweep does to an open session, and when. Each excludes the others.
+# What the sweep does to an open conversation, and when. The conditions exclude each other.
 SWEPT = {
     "handed_back": f"s.taken_over_at IS NOT NULL AND {HANDED_BACK_AT} <= $1",
     "expired": f"{AGES} AND {EXPIRES_AT} <= $1",
@@ -29,12 +30,15 @@ SWEPT = {
 
 
 def sweep_due(what: str) -> str:
-    """FROM … WHERE …: the open sessions to which that is done at $1."""
+    """Return the SQL "FROM … WHERE …" of the open conversations to which the sweep does this at $1.
+
+    what: a key of SWEPT
+    """
     return f"{OPEN} AND {SWEPT[what]}"
 
 
-# The same for all of them, without reading all that is open: of the active ones, and of each client's stale ones, those
-# that began long enough ago (nothing is silent since before it began); and those whose takeover is over.
+# The same for all three, without reading every open conversation: of the active ones, and of each client's stale ones,
+# those that began long enough ago (none is silent for longer than it exists); and those whose takeover is over.
 SWEEP_DUE = f"""
     SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
     FROM (SELECT max($1 - stale_after) AS silent_from FROM clients) longest, LATERAL (
@@ -52,10 +56,10 @@ SWEEP_DUE = f"""
     UNION ALL
     SELECT s.id, 'handed_back' {sweep_due("handed_back")}"""
 
-# A hold of either keeps everything of a session where it is.
+# A legal hold on the conversation or on its contact keeps everything of the conversation.
 FREE = "s.hold_reason = '' AND p.hold_reason = ''"
 
-# Only what memory holds: `remembered_at` says so. The index "to_be_archived" has nothing else.
+# Only remembered conversations are archived. The index "to_be_archived" has no others.
 ARCHIVES_AT = "({ended}) + c.archive_after"
 IS_REMEMBERED = "s.remembered_at IS NOT NULL AND s.remember_due_at IS NULL AND s.archived_at IS NULL"
 ARCHIVE_DUE = f"""
@@ -66,13 +70,13 @@ ARCHIVE_DUE = f"""
 # --- retention --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a rule of retention is about.
+    """The rows of a retention rule, in SQL.
 
-    setting     where the days come from that no policy of the client says otherwise
-    rows        FROM … WHERE …: the rows that it deletes one day
-    since       from when their age counts
-    free        the condition under which no hold keeps them
-    client, channel, status, id     of a row
+    setting     name of the setting with the days for clients without a policy
+    rows        "FROM … WHERE …" of the rows that the rule deletes one day
+    since       when their age begins
+    free        condition under which no legal hold keeps them
+    client, channel, status, id     columns of a row
     """
 
     setting: str
@@ -112,8 +116,8 @@ KEPT = {
         "s.ended_at",
         status="s.status",
     ),
-    R.RECEIPTS: Kept(
-        "RECEIPT_DAYS",
+    R.SENDS: Kept(
+        "SEND_DAYS",
         f"{_ENDED} AND EXISTS (SELECT FROM conversation_messages t"
         " WHERE t.conversation_id = s.id AND t.status NOT IN ('queued', 'claimed', 'sending'))",
         "s.ended_at",
@@ -123,7 +127,7 @@ KEPT = {
         "INBOUND_EVENT_DAYS",
         "FROM inbound_events e WHERE true",
         "e.received_at",
-        # $2 and $3: of people who must be kept, the client and what they are called in payloads.
+        # $2 and $3: client ids and patterns of contacts on hold (retention/mentions.py).
         free="""NOT EXISTS (
             SELECT FROM unnest($2::uuid[], $3::text[]) AS held(client_id, name)
             WHERE (e.client_id = held.client_id OR e.client_id IS NULL)
@@ -136,12 +140,15 @@ KEPT = {
 
 
 def default_days(rule: str) -> int:
-    """For how many days is kept what no policy is about."""
+    """Return the rule's days for clients without a policy."""
     return int(getattr(settings, KEPT[R(rule)].setting))
 
 
 def days(rule: str, status: str = "") -> str:
-    """SQL: for how many days a row is kept. `status` stands for the row's own, where it will be another by then."""
+    """Return the SQL of the number of days that a row is kept.
+
+    status: SQL to use in place of the row's status, if that will be another by then
+    """
     kept = KEPT[R(rule)]
     return f"""COALESCE((
         SELECT r.days FROM retention_policies r
@@ -151,14 +158,17 @@ def days(rule: str, status: str = "") -> str:
 
 
 def kept_until(rule: str, since: str = "", status: str = "") -> str:
-    """SQL: when a row goes. `since` stands for the row's own, where it is not known yet."""
+    """Return the SQL of the time at which a row is deleted.
+
+    since, status: SQL to use in place of the row's values, if those are not known yet
+    """
     return f"({since or KEPT[R(rule)].since}) + make_interval(days => {days(rule, status)})"
 
 
 def retention_due(rule: str) -> str:
-    """FROM … WHERE …: what is old enough at $1, held or not.
+    """Return the SQL "FROM … WHERE …" of the rows that are old enough at $1, on hold or not.
 
-    The first condition, which is the same for all rows, is what an index can be asked for.
+    The first condition on the age is the same for all rows, so that an index can be used.
     """
     kept = KEPT[R(rule)]
     least = f"LEAST({default_days(rule)}, (SELECT min(days) FROM retention_policies WHERE rule = '{R(rule)}'))"

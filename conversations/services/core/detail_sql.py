@@ -1,4 +1,4 @@
-"""Reading one session: a single prepared statement that builds the JSON, as long for 10 chunks as for 10,000."""
+"""Read one conversation as JSON with a single prepared statement, which takes as long for 10 chunks as for 10,000."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from conversations.services.core.sql import row
 
-# The chunks are found by position, whose index leads with the conversation: nobody else's are passed on the way.
+# The chunks are found by position. Its index leads with the conversation, so no other conversation's chunks are read.
 _DETAIL = """
 SELECT caller.key_id, json_build_object(
     'id', s.id, 'client_id', s.client_id, 'contact_id', s.contact_id, 'user_id', p.user_id,
@@ -55,19 +55,22 @@ BY_CLIENT = _BY_CLIENT + _DETAIL
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """A session with its steps and newest chunks, as JSON text. `key_id` is the key it was read with, where one was."""
+    """A conversation with its steps and newest chunks, as JSON text. `key_id`: the API key it was read with, if any."""
 
     key_id: int | None
     json: str
 
 
 def conversation_by_key(key_hash: bytes, conversation_id: UUID, chunks: int) -> Detail | None:
-    """The session of the key's client with its last `chunks` chunks; None if the key or the session is not known."""
+    """Return the conversation of the key's client with its last `chunks` chunks.
+
+    None if the key is unknown or revoked, its client inactive, or the conversation not the client's.
+    """
     found = row(BY_KEY, conversation_id, chunks, key_hash)
     return Detail(*found) if found else None
 
 
 def conversation_of(client_id: UUID, conversation_id: UUID, chunks: int) -> Detail | None:
-    """The client's session with its last `chunks` chunks, or None."""
+    """Return the client's conversation with its last `chunks` chunks, or None."""
     found = row(BY_CLIENT, conversation_id, chunks, client_id)
     return Detail(*found) if found else None

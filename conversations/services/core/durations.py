@@ -1,4 +1,4 @@
-"""Times to wait, in words that people read."""
+"""Durations in words, for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNITS = {
 
 
 def in_words(span: timedelta) -> str:
-    """The span in whole units, the large ones first."""
+    """Return the duration in whole units, the largest first, such as "1 day 2 hours"."""
     parts = []
     for name, unit in UNITS.items():
         number, span = divmod(span, unit)

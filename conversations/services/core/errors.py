@@ -1,4 +1,4 @@
-"""What services refuse, each with a sentence for people and a word for machines."""
+"""The errors of services, each with a sentence for people and a code for machines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class DomainError(Exception):
-    """Something that cannot be done. `code` is a machine word, `details` what a caller can act on."""
+    """Base of all errors of services. `details` are values that a caller can act on."""
 
     code = "error"
 
@@ -17,37 +17,37 @@ class DomainError(Exception):
 
 
 class NotFoundError(DomainError):
-    """There is no such thing, or it is another client's."""
+    """The object does not exist, or is another client's."""
 
     code = "not_found"
 
 
 class ConflictError(DomainError):
-    """It exists, but not in a state that allows this."""
+    """The object's state does not allow the action."""
 
     code = "conflict"
 
 
 class InvalidError(DomainError):
-    """The words make no sense."""
+    """The input is invalid."""
 
     code = "invalid"
 
 
 class UnavailableError(DomainError):
-    """Not now: the same request may succeed in a moment."""
+    """The action is impossible at the moment. The same request may succeed later."""
 
     code = "unavailable"
 
 
 class NotSignedError(DomainError):
-    """Nobody we know has sent this."""
+    """The request has no valid signature or key."""
 
     code = "not_authenticated"
 
 
 class TooManyError(DomainError):
-    """Too much at once, or too often. `retry_after` is in seconds."""
+    """The caller exceeds a limit of requests. `retry_after` is in seconds."""
 
     code = "rate_limited"
 

@@ -1,4 +1,4 @@
-"""The same POST again is answered as the first time, and done once."""
+"""Idempotency keys: a repeated POST is done once and gets the first answer again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conversations.services.core.sql import row, rows
 
 KEPT_FOR = timedelta(hours=24)
 
-# What is over by now ($4) is as good as gone, though it may not be trimmed yet.
+# A key that has expired by now ($4) counts as unused, though its row may not be deleted yet.
 _CLAIM = """
     INSERT INTO idempotency_keys AS k (client_id, key, fingerprint, status, answer, expires_at)
     VALUES ($1, $2, $3, 0, '', $5)
@@ -37,7 +37,7 @@ _TRIM = """
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What a POST is answered: an HTTP status and an object for JSON. `conversation_id`: the session it tells of."""
+    """The answer to a POST: an HTTP status, an object for JSON, and the conversation that it is about, if any."""
 
     status: int
     data: Any
@@ -45,22 +45,25 @@ class StoredResponse:
 
 
 class RefusedError(Exception):
-    """What was asked cannot be done, and will not be by asking again: nothing of it stays but this answer."""
+    """Raised by the work of a POST to undo what it did and keep `answer`, a refusal that a retry would not change."""
 
     def __init__(self, answer: StoredResponse) -> None:
         super().__init__(answer.status)
         self.answer = answer
 
 
-def once(
+def run_once(
     client: Client, key: str, fingerprint: bytes, act: Callable[[], StoredResponse], now: datetime
 ) -> tuple[StoredResponse, bool]:
-    """Do it and keep its answer for 24 hours; or, where the client has sent the key before, give that answer.
+    """Do the work and keep its answer for 24 hours, or return the answer that the client's key got before.
 
-    Returns the answer and whether it is the first one again. The key, what `act` does and its answer are committed
-    together: a crash leaves none of them. Of two requests at once the second waits for the first. `act` may raise
-    RefusedError, whose answer is kept too; whatever else it raises leaves the key free to be tried again.
-    Raises ConflictError (`idempotency_key_reused`) if the key came with something else before.
+    Returns the answer, and True if it is an earlier one. The key, the work and the answer are committed together, so a
+    crash leaves none of them. Of two simultaneous requests the second waits for the first.
+
+    fingerprint: hash of the request, by which a reused key is recognised
+    act: does the work; it may raise RefusedError, whose answer is kept too; any other error leaves the key unused
+
+    Raises ConflictError (`idempotency_key_reused`) if the key came with another request before.
     """
     with transaction.atomic():
         while not (claimed := row(_CLAIM, client.pk, key, fingerprint, now, now + KEPT_FOR)):
@@ -83,7 +86,7 @@ def once(
 def _again(kept: IdempotencyKey, fingerprint: bytes) -> StoredResponse:
     if bytes(kept.fingerprint) != fingerprint:
         raise ConflictError(
-            "This Idempotency-Key came with another request before: a new request needs a new key.",
+            "This Idempotency-Key was used for another request. Send a new request with a new key.",
             code="idempotency_key_reused",
         )
     return StoredResponse(kept.status, orjson.loads(kept.answer), kept.conversation_id)
@@ -95,14 +98,13 @@ def _conversation(client: Client, answer: StoredResponse) -> Conversation | None
     return Conversation.objects.of(client).filter(pk=answer.conversation_id).only("pk").first()
 
 
-def trim(now: datetime) -> int:
-    """Answers that are over are gone. Returns how many were."""
+def delete_expired(now: datetime) -> int:
+    """Delete the expired keys with their answers and return how many there were."""
     return len(rows(_TRIM, now))
 
 
 def change_text(conversation: Conversation, change: Callable[[str], str]) -> None:
-    """Every text in the answers that tell of the session is what `change` makes of it: what was redacted is not to
-    come back."""
+    """Apply `change` to every text in the stored answers about the conversation, so that no redacted text returns."""
     for kept in IdempotencyKey.objects.filter(conversation=conversation):
         changed = dumps(_changed(orjson.loads(kept.answer), change)).decode()
         if changed != kept.answer:

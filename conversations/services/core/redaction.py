@@ -1,7 +1,7 @@
-"""What is removed from a client's texts before they are kept: its rules, at hand wherever a text enters.
+"""A client's redaction rules, which say what is removed from its texts before they are stored.
 
-Whoever has the client's row takes the rules from it. The fast way of a message has no row: it cleans by the rules that
-this process last saw, and its statement (services/arriving/append.py) does nothing unless the client's are still these.
+Code that has the client's row takes the rules from it. The fast path of a message has no row: it cleans by the rules
+that this process last saw, and its statement (core/appending.py) does nothing unless the client still has these.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from conversations.engines.contract import Reply
 from conversations.models import Client
 from memory.redaction import CARDS_ONLY, RedactionRules
 
-MOST_KNOWN = 10_000  # clients whose rules are not the usual ones
+MOST_KNOWN = 10_000  # clients with other than the default rules
 
 _unusual: dict[UUID, RedactionRules] = {}
 
 
 def rules_of(client: Client | None) -> RedactionRules:
-    """The client's rules; of nobody's texts, card numbers are removed."""
+    """Return the client's rules; for None the default rules, which remove card numbers."""
     return RedactionRules(client.redact_cards, tuple(client.redaction_patterns)) if client else CARDS_ONLY
 
 
-def last_seen(client_id: UUID) -> RedactionRules:
-    """The rules that this client had when its row was last read here, if they were not the usual ones."""
+def last_known_rules(client_id: UUID) -> RedactionRules:
+    """Return the rules that the client had when this process last read its row; the default rules if it never did."""
     return _unusual.get(client_id, CARDS_ONLY)
 
 
-def note(client: Client) -> RedactionRules:
-    """The client's rules, to be known from now on."""
+def remember_rules(client: Client) -> RedactionRules:
+    """Remember the client's rules for `last_known_rules` and return them."""
     rules = rules_of(client)
     if rules == CARDS_ONLY:
         _unusual.pop(client.pk, None)
@@ -43,7 +43,7 @@ def note(client: Client) -> RedactionRules:
 
 
 def clean_reply(rules: RedactionRules, reply: Reply) -> Reply:
-    """What the model said and did, cleaned."""
+    """Return the model's reply with its text, tool calls and arguments cleaned by the rules."""
     return replace(
         reply,
         text=rules.clean(reply.text),

@@ -1,1 +1,1 @@
-"""Outgoing messages: the outbox, sending, receipts, reply windows, opt-outs."""
+"""Outgoing messages: the outbox, sending, receipts, reply windows, throttles, opt-outs, read marks."""

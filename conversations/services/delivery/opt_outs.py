@@ -1,8 +1,8 @@
 """Opt-outs: a person wants no more messages on a channel, or wants them again.
 
-The wish stands on the contact, by channel. The person says it in a message (then it counts in the same transaction),
-the provider reports it, or staff enter it. Nothing is queued or owed after that, and a message that was queued before
-is checked again just before it would leave (sending.py).
+An opt-out is stored on the contact, by channel. The person writes it in a message (then it counts in the same
+transaction), the provider reports it, or staff enter it. After that nothing is queued and no reply is due, and a
+message that was queued before is checked again just before it is sent (sending.py).
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ NOTICE = {"notice": "opt_out"}
 def apply(conversation_id: UUID, wish: ConsentChange, now: datetime) -> None:
     """Do what the contact has just asked for in this conversation, confirm it, and write it into the ledger.
 
-    Call it in the transaction in which the message is stored, with the contact locked before the conversation. A wish
-    that was done before changes nothing: START from somebody who gets messages is a message like any other.
+    Call it in the transaction in which the message is stored, with the contact locked before the conversation. A
+    request that is fulfilled already changes nothing: START from somebody who gets messages is a message like any
+    other.
     """
     with editing(conversation_id) as conversation:
         channel = conversation.channel
@@ -43,67 +44,67 @@ def apply(conversation_id: UUID, wish: ConsentChange, now: datetime) -> None:
                 note_answered(conversation)
             return
         if wish.stop:
-            _stop(conversation.contact, channel, conversation, CONTACT, wish.word, now)
+            _opt_out(conversation.contact, channel, conversation, CONTACT, wish.word, now)
         else:
-            _mark(conversation.contact, channel, None)
+            _store(conversation.contact, channel, None)
             record(conversation, "opted_in", CONTACT, cause=wish.word)
-        _answer(conversation, wish, now)
+        _confirm(conversation, wish, now)
 
 
 def apply_from_provider(conversation: Conversation, code: str, now: datetime) -> None:
-    """Opt the contact out because the provider reports that they told it so.
+    """Opt the contact out because the provider reports that they opted out there.
 
     Call it with the contact and then the conversation locked. A contact who is opted out stays so.
     """
     if conversation.channel not in conversation.contact.opted_out:
         with saving(conversation):
-            _stop(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
+            _opt_out(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
 
 
 def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: datetime) -> int:
-    """Opt the contact out of the channel, because they told staff so elsewhere; return how many messages that cancels.
+    """Opt the contact out of the channel, because they told staff so elsewhere. Returns how many messages it cancels.
 
-    It is as if they had written STOP, but nothing confirms it to them.
+    It has the effect of a STOP that they wrote, but no confirmation is sent.
 
     Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`opted_out`).
     """
     with transaction.atomic():
-        contact = _asked(contact_id, channel, reason)
+        contact = _lock_contact(contact_id, channel, reason)
         if channel in contact.opted_out:
-            raise ConflictError(f"They opted out of {channel} already.", code="opted_out")
-        conversation = _session(contact, channel)
+            raise ConflictError(f"This person has already opted out of {channel}.", code="opted_out")
+        conversation = _lock_newest_conversation(contact, channel)
         with saving(conversation) if conversation else nullcontext():
-            return _stop(contact, channel, conversation, actor, reason, now)
+            return _opt_out(contact, channel, conversation, actor, reason, now)
 
 
 def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None:
-    """Opt the contact in again, because they told staff so. No reply is owed for what they wrote meanwhile.
+    """Opt the contact in again, because they told staff so. No reply becomes due for what they wrote meanwhile.
 
     Raises InvalidError (`channel`, `blank`), NotFoundError, or ConflictError (`not_opted_out`).
     """
     with transaction.atomic():
-        contact = _asked(contact_id, channel, reason)
+        contact = _lock_contact(contact_id, channel, reason)
         if channel not in contact.opted_out:
-            raise ConflictError(f"They did not opt out of {channel}.", code="not_opted_out")
-        _mark(contact, channel, None)
-        if conversation := _session(contact, channel):
+            raise ConflictError(f"This person has not opted out of {channel}.", code="not_opted_out")
+        _store(contact, channel, None)
+        if conversation := _lock_newest_conversation(contact, channel):
             record(conversation, "opted_in", actor, cause=reason)
 
 
-def _asked(contact_id: UUID, channel: str, reason: str) -> Contact:
-    """The contact, locked, where staff may opt them out and in."""
+def _lock_contact(contact_id: UUID, channel: str, reason: str) -> Contact:
+    """Check the request of staff, lock the contact and return it."""
     if channel not in OPT_OUT_CHANNELS:
         raise InvalidError("Nobody can opt out of that channel.", code="channel")
     if not reason.strip():
-        raise InvalidError("Say why: the ledger and the audit trail keep it.", code="blank")
+        raise InvalidError("Enter a reason. The ledger and the audit trail keep it.", code="blank")
     contact = Contact.objects.select_for_update(no_key=True).filter(pk=contact_id).first()
     if contact is None:
-        raise NotFoundError("There is no such person any more.")
+        raise NotFoundError("This person no longer exists.")
     return contact
 
 
-def _session(contact: Contact, channel: str) -> Conversation | None:
-    """The contact's open conversation on the channel, locked; else their newest."""
+def _lock_newest_conversation(contact: Contact, channel: str) -> Conversation | None:
+    """Lock the contact's newest open conversation on the channel, else their newest, and return it."""
     theirs: ConversationQuerySet = Conversation.objects.filter(contact=contact, channel=channel)
     newest = theirs.open().order_by("-last_message_at").first() or theirs.order_by("-last_message_at").first()
     try:
@@ -112,24 +113,24 @@ def _session(contact: Contact, channel: str) -> Conversation | None:
         return None
 
 
-def _stop(
+def _opt_out(
     contact: Contact, channel: str, conversation: Conversation | None, actor: Actor, cause: str, now: datetime
 ) -> int:
-    """Opt the contact out, cancel what is queued for them and return how many messages that were."""
-    _mark(contact, channel, {"since": now.isoformat(), "word": cause, "by": actor.name or actor.kind})
-    cancelled = outbox.cancel_to(contact, channel)
+    """Opt the contact out, cancel the messages queued for them and return how many there were."""
+    _store(contact, channel, {"since": now.isoformat(), "word": cause, "by": actor.name or actor.kind})
+    cancelled = outbox.cancel_for_contact(contact, channel)
     if conversation:
         note_answered(conversation)
         record(conversation, "opted_out", actor, cause=cause, cancelled=cancelled)
     return cancelled
 
 
-def _mark(contact: Contact, channel: str, wish: dict[str, str] | None) -> None:
-    """Write the wish to get nothing on the channel to the contact's row; None deletes it."""
-    if wish is None:
+def _store(contact: Contact, channel: str, opt_out: dict[str, str] | None) -> None:
+    """Write the opt-out of the channel to the contact's row; None deletes it."""
+    if opt_out is None:
         changed: Any = RawSQL("opted_out - %s::text", [channel], output_field=JSONField())
     else:
-        added = orjson.dumps({channel: wish}).decode()
+        added = orjson.dumps({channel: opt_out}).decode()
         changed = RawSQL("opted_out || %s::jsonb", [added], output_field=JSONField())
     Contact.objects.filter(pk=contact.pk).update(opted_out=changed)
 
@@ -138,13 +139,13 @@ def check(conversation: Conversation) -> None:
     """Raise ConflictError (`opted_out`) if the contact has opted out of the conversation's channel."""
     if outbox.is_opted_out(conversation):
         raise ConflictError(
-            "This person opted out. Nothing is sent to them here until they write START, or staff opt them in.",
+            "This person has opted out. Nothing is sent to them here until they write START or staff opt them in.",
             code="opted_out",
         )
 
 
-def _answer(conversation: Conversation, wish: ConsentChange, now: datetime) -> None:
-    """The confirmation that the channel's rules ask for. Where they ask for none, START is a message to be answered."""
+def _confirm(conversation: Conversation, wish: ConsentChange, now: datetime) -> None:
+    """Queue the confirmation that the channel's rules ask for. If they ask for none, a reply to START becomes due."""
     client = conversation.client
     text = wish.confirmation(conversation.channel, client.name)
     if text:

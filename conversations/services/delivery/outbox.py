@@ -1,4 +1,4 @@
-"""The outbox: what is to be sent, and what is not any more. How it goes out is in delivery.py."""
+"""The outbox: queue messages for sending and cancel those that must not be sent any more. sending.py sends them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def queue(
     unconditional: bool = False,
     again: Message | None = None,
 ) -> list[Message]:
-    """The chunk is to be sent over the conversation's account, in as many parts as the channel needs.
+    """Queue the chunk for sending over the conversation's account, in as many parts as the channel needs.
 
-    `reply_to` is the provider's id of the message that it answers, to be quoted where the channel can.
-    `unconditional`: also where the session ends or goes to a person before that. `again`: the message of this chunk
-    that failed whole, whose row is the first part's.
-    On the web the person reads the transcript itself, and a call's provider collects what is said (voice/calls.py):
-    nothing is sent. Without an account the message fails visibly.
+    Returns the messages. There are none on the web, where the person reads the transcript itself, and none in a call,
+    whose provider fetches what is said (voice/calls.py). Without an account the message fails visibly.
+
+    reply_to: the provider's id of the message it answers, which is quoted if the channel can
+    unconditional: send it even if the conversation ends or is taken over before that
+    again: the failed Message to send again; its row is reused for part 1
     """
     if conversation.channel == Channel.WEB:
         return []
@@ -44,7 +45,7 @@ def queue(
         return []
     to, kind = destination(conversation)
     texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
-    lost = {} if adapter else _no_account(conversation, now)
+    failure = {} if adapter else _no_account(conversation, now)
     messages = [
         Message(
             conversation=conversation,
@@ -59,7 +60,7 @@ def queue(
             reply_to=reply_to if part == 1 else "",
             due_at=now,
             created_at=now,
-            **lost,
+            **failure,
         )
         for part, text in enumerate(texts, start=1)
     ]
@@ -77,11 +78,11 @@ def account_of(conversation: Conversation) -> ChannelAccount | None:
 
     A locked conversation without one gets the client's; call it within `locking.saving`.
     """
-    return follow(conversation, "channel_account") or _newly_made_account(conversation)
+    return follow(conversation, "channel_account") or _assign_account(conversation)
 
 
-def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
-    """The client's oldest active account on the channel, for a conversation that was opened before there was one."""
+def _assign_account(conversation: Conversation) -> ChannelAccount | None:
+    """Give a conversation that was opened before there was an account the client's oldest active one on the channel."""
     theirs = ChannelAccount.objects.filter(
         client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
     )
@@ -92,6 +93,7 @@ def _newly_made_account(conversation: Conversation) -> ChannelAccount | None:
 
 
 def adapter_or_none(account: ChannelAccount | None) -> Adapter | None:
+    """Return the account's adapter; None without an account or for a provider that is not known (any more)."""
     try:
         return registry.adapter_for(account.provider, account.channel) if account else None
     except LookupError:
@@ -104,12 +106,15 @@ def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
         "status": S.FAILED,
         "failed_at": now,
         "code": "no_account",
-        "reason": f"The client has no account on {conversation.channel}: create_channel_account makes one.",
+        "reason": f"The client has no account on {conversation.channel}. Create one with create_channel_account.",
     }
 
 
 def destination(conversation: Conversation) -> tuple[str, str]:
-    """Where a reply goes: the address the person wrote from, else their phone, else the id the client knows them by."""
+    """Return the address that replies go to, and its kind.
+
+    It is the address the person wrote from, else their phone, else the client's id of them.
+    """
     if device := follow(conversation, "device"):
         return device.address, device.kind
     contact = conversation.contact
@@ -125,9 +130,12 @@ def is_opted_out(conversation: Conversation) -> bool:
     return found is not None
 
 
-def held_back(message: Message, conversation: Conversation | None) -> str:
-    """Why the message may not leave any more: the person wants none, its session is over, or a person of ours has it
-    and the assistant said it. '' where it may."""
+def cancel_code(message: Message, conversation: Conversation | None) -> str:
+    """Return the code by which the message must be cancelled, '' if it may be sent.
+
+    The code is `opted_out`, `deleted`, the status of the ended conversation, or `taken_over` if the assistant wrote the
+    message and a colleague has the conversation.
+    """
     if conversation is None:
         return "deleted"
     if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
@@ -142,30 +150,30 @@ def held_back(message: Message, conversation: Conversation | None) -> str:
 
 
 def _is_notice(message: Message) -> bool:
-    """Whether it confirms that the person gets nothing more."""
+    """Return whether the message confirms an opt-out to the person."""
     return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
 
 
 def cancel_unsent(conversation: Conversation, code: str) -> int:
-    """What has not left yet will not, and what is leaving is not tried again. Returns how many had not left."""
+    """Cancel the conversation's unsent messages and return how many there were. One being sent is not tried again."""
     Message.objects.filter(conversation=conversation, status=S.SENDING, unconditional=True).update(unconditional=False)
     return _cancel(_unsent(conversation), code)
 
 
-def cancel_to(contact: Contact, channel: str) -> int:
-    """What has not left yet for the contact on the channel will not. Returns how many messages that were."""
+def cancel_for_contact(contact: Contact, channel: str) -> int:
+    """Cancel the unsent messages to the contact on the channel and return how many there were."""
     unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
     return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
 
 
 def silence(conversation: Conversation) -> int:
-    """What the assistant said and has not left yet will not. Returns how many messages that were."""
+    """Cancel the assistant's unsent messages in the conversation and return how many there were."""
     said = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
     return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
 
 
 def allow_sending(conversation: Conversation) -> None:
-    """What has not left yet goes out, although the session is about to end or to go to a person."""
+    """Let the unsent messages be sent although the conversation is about to end or to be taken over."""
     _unsent(conversation).update(unconditional=True)
 
 

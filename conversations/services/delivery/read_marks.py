@@ -1,4 +1,4 @@
-"""Showing a person that their message was read, and that a reply is being written."""
+"""Read marks: show a person that their message was read and that a reply is being written."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from conversations.services.tenants.channel_accounts import adapter_of, as_accou
 
 log = logging.getLogger(__name__)
 
-PATIENCE = (2.0, 3.0)  # seconds to connect and to wait: a mark that is late is worth nothing
+TIMEOUT = (2.0, 3.0)  # seconds to connect and to wait for the answer: a late mark is worth nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ReadMark:
-    """A mark that may go now: all that the network needs, nothing of the database."""
+    """A read mark to be sent: all that the network call needs, nothing of the database."""
 
     adapter: Adapter
     account: Account
     answered: InboundReference
 
     def show(self, *, typing: bool) -> None:
-        """Wait for the provider. Nothing follows from its refusal."""
+        """Send the mark to the provider, with the typing indicator if `typing`. A refusal is only logged."""
         try:
             self.adapter.mark_read(self.account, self.answered, typing=typing)
         except SendError as error:
@@ -47,8 +47,8 @@ _ACCOUNT = PreparedSelect(
 )
 
 
-def of_newest(conversation_id: UUID) -> ReadMark | None:
-    """The mark for the person's newest message, where its channel has such marks and brought the message itself."""
+def mark_for_newest(conversation_id: UUID) -> ReadMark | None:
+    """Return the mark for the person's newest message; None if its channel has no marks or did not deliver it."""
     found = _ACCOUNT.first(conversation_id)
     if found is None:
         return None
@@ -61,12 +61,12 @@ def of_newest(conversation_id: UUID) -> ReadMark | None:
         return None
     theirs = Chunk.objects.filter(conversation=conversation_id, role__in=SPOKEN_BY_PEOPLE)
     newest = theirs.order_by("-position").first()
-    if newest is None or not came_from(account, newest):
+    if newest is None or not was_delivered_by(account, newest):
         return None
     answered = InboundReference(newest.message_id, address)
-    return ReadMark(adapter, replace(as_account(account), timeout=PATIENCE), answered)
+    return ReadMark(adapter, replace(as_account(account), timeout=TIMEOUT), answered)
 
 
-def came_from(account: ChannelAccount, chunk: Chunk) -> bool:
-    """Whether the account's provider delivered the chunk, and so knows its message id."""
+def was_delivered_by(account: ChannelAccount, chunk: Chunk) -> bool:
+    """Return whether the account's provider delivered the chunk, and so knows its message id."""
     return chunk.dedupe_key is not None and chunk.dedupe_key == dedupe_key(str(account.pk), chunk.message_id)

@@ -1,4 +1,9 @@
-"""What providers say became of what we sent. Forward only, whatever the order it comes in."""
+"""Receipts: providers report what became of a message. A message's status only moves forward, in whatever order they
+come in.
+
+A receipt may be faster than our own commit of the send. Then it is stored as an unprocessed event, and the commit
+applies it (`apply_early`).
+"""
 
 from __future__ import annotations
 
@@ -24,19 +29,20 @@ from conversations.services.tenants import channel_accounts
 
 UNMATCHED = "receipt_unmatched"
 EARLIER_PART = "earlier_part_failed"
-QUEUED_AGAIN = ("message_resent", "message_waits")  # in the ledger, with the provider's id of the try before
+QUEUED_AGAIN = ("message_resent", "message_waits")  # in the ledger, with the provider's id of the earlier attempt
 S = Message.Status
-# How far along a message is; failed ends it where it has not arrived.
+# The order of the statuses; failed ends a message that has not arrived.
 RANK = {S.QUEUED: 0, S.CLAIMED: 0, S.SENDING: 0, S.UNKNOWN: 0, S.CANCELLED: 0, S.SENT: 1, S.DELIVERED: 2}
-FURTHEST = 3  # read; a failed message goes nowhere either
-REACHED = {
+FURTHEST = 3  # read, and failed: nothing follows either
+TIMES = {
     ReceiptStatus.SENT: ["sent_at"],
     ReceiptStatus.DELIVERED: ["sent_at", "delivered_at"],
     ReceiptStatus.READ: ["sent_at", "delivered_at", "read_at"],
 }
 
 
-# All that was sent to a person until then. Read by way of the person, not along all that the account ever sent.
+# The messages that were sent to a person until $5. The plan starts from the person's identity, not from the account,
+# which may have sent millions.
 _REACH = """
     WITH theirs AS (
         SELECT m.id
@@ -57,13 +63,14 @@ _REACH = """
 
 
 def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] = lambda: None) -> bool:
-    """The message is as far along as the receipt says, or further. False: we know of no such message yet; `keep` was
-    called to keep the receipt for `apply_early`.
+    """Move the message to the receipt's status, unless it is further already. Returns whether we know the message.
+
+    keep: called to store the receipt for `apply_early` if we do not know the message yet
     """
     if _apply(account, receipt):
         return True
     with transaction.atomic():
-        # Our own commit of the send may be just coming: either it finds what is kept, or we find its message now.
+        # Our own commit of the send may be just coming: either it finds the stored receipt, or we find its message now.
         lock_provider_message(receipt.provider_message_id)
         if _apply(account, receipt):
             return True
@@ -71,15 +78,15 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
     return False
 
 
-def reach(account: ChannelAccount, event: WatermarkReceipt, keep: Callable[[], object] = lambda: None) -> int:
-    """Every message that left for the person until then is delivered, or read. Returns how many moved.
+def apply_watermark(account: ChannelAccount, event: WatermarkReceipt, keep: Callable[[], object] = lambda: None) -> int:
+    """Mark every message sent to the person until the event's time as delivered or read. Returns how many changed.
 
-    A provider that tells the time and no ids means a message of which our own commit may be just coming: then `keep`
-    was called to keep the event for `apply_early`.
+    keep: called to store the event for `apply_early` if a message to the person is just being sent: the provider gives
+        a time and no ids, so the event may be about that message as well
     """
     before = [S.SENT.value] if event.status == ReceiptStatus.DELIVERED else [S.SENT.value, S.DELIVERED.value]
     with transaction.atomic():
-        lock_provider_message(about_person(event.sender))
+        lock_provider_message(watermark_key(event.sender))
         moved = rows(
             _REACH,
             *(account.client_id, account.channel, event.sender, account.pk),
@@ -91,15 +98,15 @@ def reach(account: ChannelAccount, event: WatermarkReceipt, keep: Callable[[], o
     return len(moved)
 
 
-def about_person(address: str) -> str:
-    """In the place of a message's id, where an event is about all messages to a person."""
+def watermark_key(address: str) -> str:
+    """Return the key that stands for a message id where an event is about all messages to the address."""
     return f"all to {address}"
 
 
 def lock_provider_message(provider_message_id: str) -> None:
-    """Until the transaction ends nobody else who lines up for this message goes on. To be called before it is locked.
+    """Lock the provider's message id until the transaction ends. Call it before the message's row is locked.
 
-    The commit of a send and the keeping of a receipt that is faster look for each other's rows: at the same moment
+    The commit of a send and the storing of a receipt that is faster look for each other's rows. At the same moment
     neither would see the other's, and the receipt would be lost.
     """
     row("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", provider_message_id)
@@ -115,54 +122,67 @@ _EARLY = PreparedSelect(
 )
 
 
-def early(channel_account_id: UUID, about: Sequence[str]) -> list[InboundEvent]:
-    """The receipts that are here before the send they are about is committed. Line up first."""
+def early_receipts(channel_account_id: UUID, about: Sequence[str]) -> list[InboundEvent]:
+    """Return the stored receipts that came before their send was committed.
+
+    about: provider message ids and watermark keys; call `lock_provider_message` for each first
+    """
     return [event for (event,) in _EARLY.all(channel_account_id, list(about), UNMATCHED)]
 
 
 def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
     messages = Message.objects.filter(channel_account=account)
     with transaction.atomic():
-        session = None
+        conversation = None
         if receipt.status == ReceiptStatus.FAILED and (found := _find(messages, receipt)):
-            session = _locked_session(found.conversation_id, opted_out=receipt.opted_out)
+            conversation = _lock_conversation(found.conversation_id, opted_out=receipt.opted_out)
         message = _find(messages.select_for_update(), receipt)
         if message is None:
             return False
         was_failed = message.status == S.FAILED
         advance(message, receipt)
-        if session and receipt.opted_out and message.status == S.FAILED and not was_failed:
-            opt_outs.apply_from_provider(session, receipt.code, timezone.now())
+        if conversation and receipt.opted_out and message.status == S.FAILED and not was_failed:
+            opt_outs.apply_from_provider(conversation, receipt.code, timezone.now())
     return True
 
 
-def _locked_session(conversation_id: UUID, *, opted_out: bool) -> Conversation | None:
-    """A failure is written into the ledger, which needs the session's row: it is locked before the message, as by those
-    who end and delete sessions, else each would wait for the other. And before it the contact, where that changes."""
+def _lock_conversation(conversation_id: UUID, *, opted_out: bool) -> Conversation | None:
+    """Lock the conversation, and before it the contact if they opted out. Returns None if it was deleted.
+
+    A failure is written into the ledger, which needs the conversation's row. It is locked before the message, as
+    closing and deleting do; otherwise each would wait for the other.
+    """
     if opted_out:
-        person = Conversation.objects.filter(pk=conversation_id).values("contact")
-        Contact.objects.select_for_update(no_key=True).filter(pk__in=person).first()
+        contact_id = Conversation.objects.filter(pk=conversation_id).values("contact")
+        Contact.objects.select_for_update(no_key=True).filter(pk__in=contact_id).first()
     try:
         return lock(conversation_id)
     except NotFoundError:
         return None
 
 
-def lock_for(conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conversation | None:
-    """The conversation, locked, where one of the kept receipts says that its message failed: to be called before the
-    message is locked."""
+def lock_if_failed(conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conversation | None:
+    """Lock the conversation if one of the stored receipts reports a failure, and return it; else return None.
+
+    Call it before the message is locked.
+    """
     failures = [event.raw for event in kept if event.raw["status"] == ReceiptStatus.FAILED]
     if not failures:
         return None
-    return _locked_session(conversation_id, opted_out=any(raw.get("opted_out") for raw in failures))
+    return _lock_conversation(conversation_id, opted_out=any(raw.get("opted_out") for raw in failures))
 
 
 def replay(account: ChannelAccount, event: InboundEvent) -> bool:
-    """What was kept is tried once more. Whether it found a message."""
+    """Apply a stored receipt once more. Returns whether it found a message."""
     raw = event.raw
     if "until" in raw:
         until = datetime.fromisoformat(raw["until"])
-        return reach(account, WatermarkReceipt(raw["account"], raw["sender"], ReceiptStatus(raw["status"]), until)) > 0
+        return (
+            apply_watermark(
+                account, WatermarkReceipt(raw["account"], raw["sender"], ReceiptStatus(raw["status"]), until)
+            )
+            > 0
+        )
     return apply(account, _receipt(raw))
 
 
@@ -182,18 +202,21 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
     )
 
 
-def apply_early(message: Message, kept: Iterable[InboundEvent], session: Conversation | None) -> None:
-    """What receipts said of the locked message before its send was committed counts now. `session` as from lock_for."""
+def apply_early(message: Message, kept: Iterable[InboundEvent], conversation: Conversation | None) -> None:
+    """Apply the receipts that came before the send was committed to the locked message, and delete their rows.
+
+    conversation: from `lock_if_failed`
+    """
     for event in kept:
-        if receipt := _kept_receipt(message, event.raw):
+        if receipt := _receipt_for(message, event.raw):
             advance(message, receipt)
-            if session and receipt.opted_out and message.status == S.FAILED:
-                opt_outs.apply_from_provider(session, receipt.code, timezone.now())
+            if conversation and receipt.opted_out and message.status == S.FAILED:
+                opt_outs.apply_from_provider(conversation, receipt.code, timezone.now())
         event.delete()
 
 
-def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
-    """What the kept event says of the message, None if it is about earlier ones alone."""
+def _receipt_for(message: Message, raw: dict[str, Any]) -> Receipt | None:
+    """Return the stored event as a receipt of the message; None if it is only about earlier messages."""
     receipt = _receipt(raw)
     if "until" not in raw:
         return receipt
@@ -204,12 +227,12 @@ def _kept_receipt(message: Message, raw: dict[str, Any]) -> Receipt | None:
 
 
 def advance(message: Message, receipt: Receipt) -> None:
-    """Move a locked message forward.
+    """Move a locked message forward to the receipt's status, and save it.
 
-    Where the provider counts its receipts, an older one says nothing after a newer one, and a newer one overrules a
-    failure: whatever the order they come in, the message ends where the newest says.
+    If the provider numbers its receipts, the one with the highest number wins, in whatever order they come in: an older
+    one is ignored after a newer one, and a newer one overrules a failure.
     """
-    if _is_past(message, receipt):
+    if _is_of_earlier_attempt(message, receipt):
         return
     overrules = False
     if receipt.sequence is not None and message.provider_message_id in ("", receipt.provider_message_id):
@@ -226,7 +249,7 @@ def advance(message: Message, receipt: Receipt) -> None:
         if overrules:
             message.failed_at, message.code, message.reason = None, "", ""
         message.status = receipt.status.value
-        for field in REACHED[receipt.status]:
+        for field in TIMES[receipt.status]:
             if getattr(message, field) is None:
                 setattr(message, field, at)
         message.lease_token = message.lease_until = None
@@ -242,7 +265,7 @@ def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
         return
     message.code, message.reason = receipt.code[:40], receipt.reason[:500]
     message.lease_token = message.lease_until = None
-    if receipt.account_broken and _waits_for_the_account(message, receipt):
+    if receipt.account_broken and _wait_for_account(message, receipt):
         return
     message.status = S.FAILED
     message.failed_at = at
@@ -250,9 +273,10 @@ def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 
-def _is_past(message: Message, receipt: Receipt) -> bool:
-    """Whether the receipt says of an earlier try of the message, which was queued again since, that it went or failed.
-    That it arrived after all would count."""
+def _is_of_earlier_attempt(message: Message, receipt: Receipt) -> bool:
+    """Return whether the receipt says that an earlier attempt was sent or failed, after which the message was queued
+    again. Delivered and read count for any attempt.
+    """
     if receipt.status not in (ReceiptStatus.SENT, ReceiptStatus.FAILED):
         return False
     if receipt.provider_message_id == message.provider_message_id:
@@ -260,18 +284,19 @@ def _is_past(message: Message, receipt: Receipt) -> bool:
     goes_again = bool(message.provider_message_id) or message.status in (S.QUEUED, S.CLAIMED)
     if goes_again and receipt.status == ReceiptStatus.FAILED:
         return True
-    tries = ConversationEvent.objects.filter(conversation=message.conversation_id, kind__in=QUEUED_AGAIN)
-    return tries.filter(data__contains=_try(message, receipt)).exists()
+    attempts = ConversationEvent.objects.filter(conversation=message.conversation_id, kind__in=QUEUED_AGAIN)
+    return attempts.filter(data__contains=_attempt_key(message, receipt)).exists()
 
 
-def _try(message: Message, receipt: Receipt) -> dict[str, str]:
-    """How the ledger names the try that the receipt is about."""
+def _attempt_key(message: Message, receipt: Receipt) -> dict[str, str]:
+    """Return the values by which the ledger identifies the attempt that the receipt is about."""
     return {"message_id": str(message.pk), "provider_message_id": receipt.provider_message_id}
 
 
-def _waits_for_the_account(message: Message, receipt: Receipt) -> bool:
-    """The account is refused, and not this message, which is queued again as if its send had been refused: it goes once
-    the account is mended. False: it failed for good, as its session ended meanwhile, or it was cancelled.
+def _wait_for_account(message: Message, receipt: Receipt) -> bool:
+    """Mark the refused account as broken and queue the message until it is repaired. Returns whether it is queued.
+
+    It is not queued, and fails, if it was cancelled or its conversation ended meanwhile.
     """
     conversation = message.conversation
     if message.status == S.CANCELLED or message.channel_account_id is None:
@@ -279,18 +304,18 @@ def _waits_for_the_account(message: Message, receipt: Receipt) -> bool:
     account = channel_accounts.lock_usable(message.channel_account_id)
     if account and not (account.mended_at and message.sending_at and message.sending_at <= account.mended_at):
         channel_accounts.mark_broken(account, conversation, message.code, message.reason)
-    if outbox.held_back(message, conversation):
+    if outbox.cancel_code(message, conversation):
         return False
     message.status, message.due_at = S.QUEUED, timezone.now()
     message.attempts = max(message.attempts - 1, 0)
     message.sending_at = message.sent_at = message.receipt_sequence = None
     message.provider_message_id = ""
-    record(conversation, "message_waits", SYSTEM, cause=message.code, **_try(message, receipt))
+    record(conversation, "message_waits", SYSTEM, cause=message.code, **_attempt_key(message, receipt))
     return True
 
 
 def cancel_rest(message: Message, code: str, reason: str = "") -> None:
-    """The parts after it are not sent."""
+    """Cancel the queued parts after this one."""
     rest = Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED)
     rest.update(status=S.CANCELLED, code=code, reason=reason)
 

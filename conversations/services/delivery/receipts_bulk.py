@@ -1,7 +1,6 @@
-"""Receipts that only move messages on, many at once: a provider sends several for each message, so they cost no more
-than a message does.
+"""Simple receipts in bulk: one statement applies many of them, because providers send several for each message.
 
-What a receipt can mean beside that is in receipts.py, which any receipt may be left to: both move forward only.
+A simple receipt only moves a message forward. receipts.py is the general form, which may apply any receipt.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from conversations.services.core.sql import column
 
 _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
 
-# Each message is as far along as the furthest of its receipts. Its row is locked before it is looked at, in the order
-# in which others lock several. It is found by a subquery of its own and not by a join: a plan that was kept since the
-# table was small may otherwise read all that the account ever sent.
+# Each message moves to the furthest of its receipts. Its row is locked before its status is read, in the order in which
+# other statements lock several messages. It is found by a subquery of its own and not by a join: a plan that was kept
+# since the table was small may otherwise read all messages that the account ever sent.
 _MOVE_ON = f"""
     WITH said AS (
         SELECT r.id, max(r.rank) AS rank, min(r.at) AS sent_at,
@@ -53,22 +52,26 @@ _MOVE_ON = f"""
     SELECT id FROM theirs"""
 
 
-def among(said: Sequence[Receipt]) -> list[Receipt]:
-    """Those that only move a message on, and are all that is said of it here. A failure says more, and where the
-    provider counts its receipts, their order decides."""
-    more = {each.provider_message_id for each in said if _says_more(each)}
-    return [each for each in said if each.provider_message_id not in more]
+def simple_receipts(said: Sequence[Receipt]) -> list[Receipt]:
+    """Return the receipts of messages that all receipts given here only move forward.
+
+    Failures are left to receipts.py, and so are receipts that the provider numbers, because their order decides.
+    """
+    others = {each.provider_message_id for each in said if _needs_general_form(each)}
+    return [each for each in said if each.provider_message_id not in others]
 
 
-def _says_more(receipt: Receipt) -> bool:
+def _needs_general_form(receipt: Receipt) -> bool:
     return receipt.status == ReceiptStatus.FAILED or receipt.sequence is not None
 
 
 def apply(account_id: UUID, said: Sequence[Receipt], version: str | None = None) -> set[str]:
-    """The account's messages are as far along as these receipts say, or further, if they are on their way and known by
-    the provider's id; with a version, only if the account and its client are still of it (see known_accounts).
+    """Move the account's messages forward to the status of these receipts, in one statement.
 
-    One statement, however many they are. Returns the provider's ids of these messages.
+    Returns the provider's ids of the messages that it found. It finds those that are on their way and known by the
+    provider's id.
+
+    version: do nothing unless the account and its client still have this version (see tenants/account_cache.py)
     """
     now = timezone.now()
     ids = [each.provider_message_id for each in said]

@@ -1,7 +1,7 @@
-"""How long after a person last wrote free text may be sent to them, and what may be sent after that.
+"""The reply window: how long free text may be sent after a person last wrote, and what may be sent after that.
 
-WhatsApp and Messenger take free text for 24 hours after a person's last message to the account, in whichever session
-that was. Later a template may go, on WhatsApp, and only one: the same words again say nothing new.
+WhatsApp and Messenger take free text for 24 hours after a person's last message to the account, in any of their
+conversations. After that WhatsApp takes a template. We send only one, because the same words again say nothing new.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from conversations.models import Assistant, Chunk, Conversation, Message
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.sql import row
 
-SENT_AT = "%Y-%m-%dT%H:%M:%SZ"  # in the metadata of a chunk that came late: when the person sent it
+SENT_AT = "%Y-%m-%dT%H:%M:%SZ"  # format of `sent_at` in the metadata of a chunk that came late
 CLOSED = "outside_window"
 REPLACED = "template_instead"
-TEMPLATE_WENT = "The assistant's template was sent in the place of this text."
+TEMPLATE_SENT = "The assistant's template was sent instead of this text."
 
-_TOO_LATE = "More than {hours} hours since the person last wrote: no free text is taken any more"
-_NO_TEMPLATES = _TOO_LATE + ", until they write again."
+_TOO_LATE = "More than {hours} hours have passed since the person last wrote, so the channel takes no free text"
+_NO_TEMPLATES = _TOO_LATE + " until they write again."
 _NO_TEMPLATE = _TOO_LATE + ", and the assistant has no template to send instead."
-_ONE_IS_ENOUGH = _TOO_LATE + ", and the assistant's template went already: they have not answered it."
+_TEMPLATE_UNANSWERED = _TOO_LATE + ", and they have not answered the assistant's template that was sent since."
 
-# $1 the conversation, $2 the account, $3 when the window began, $4 the same as SENT_AT. The person's newest words count
-# in each session that was alive since, over the same account; a few of them, as one may have come late.
+# $1 the conversation, $2 the account, $3 when the window began, $4 the same as SENT_AT. It looks at the person's newest
+# messages in each conversation over the same account that was active since; at five, because the newest may have come
+# late.
 _WROTE = """
 SELECT EXISTS (
     SELECT
@@ -40,7 +41,7 @@ SELECT EXISTS (
 
 
 def is_open(message: Message, adapter: Adapter, now: datetime) -> bool:
-    """Whether the message's text may be sent at `now`."""
+    """Return whether the message's free text may be sent at `now`."""
     if adapter.reply_window is None:
         return True
     since = now - adapter.reply_window
@@ -51,32 +52,32 @@ def is_open(message: Message, adapter: Adapter, now: datetime) -> bool:
 
 
 def template_for(conversation: Conversation, message: Message, adapter: Adapter) -> Template | str:
-    """What may be sent in the place of the message's text, or, in a sentence, why nothing may."""
+    """Return the template to send instead of the message's text, or the sentence that says why there is none."""
     hours = int(adapter.reply_window.total_seconds() // 3600) if adapter.reply_window else 24
     if not adapter.sends_templates:
         return _NO_TEMPLATES.format(hours=hours)
     assistant = conversation.assistant or Assistant.objects.filter(client=conversation.client, is_default=True).first()
     if assistant is None or not assistant.template_name:
         return _NO_TEMPLATE.format(hours=hours)
-    if _one_went(conversation, message):
-        return _ONE_IS_ENOUGH.format(hours=hours)
+    if _template_was_sent(conversation, message):
+        return _TEMPLATE_UNANSWERED.format(hours=hours)
     return Template(assistant.template_name, assistant.template_language)
 
 
-def _one_went(conversation: Conversation, message: Message) -> bool:
-    """Whether a template went to the person since they last wrote."""
-    last_word = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
-    went = Message.objects.filter(conversation=conversation).exclude(template="").exclude(pk=message.pk)
-    since = last_word.values_list("pk", flat=True).first() or 0
-    return went.filter(chunk__gt=since).exclude(status__in=[Message.Status.FAILED, Message.Status.CANCELLED]).exists()
+def _template_was_sent(conversation: Conversation, message: Message) -> bool:
+    """Return whether another template was sent to the person since they last wrote."""
+    newest = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
+    sent = Message.objects.filter(conversation=conversation).exclude(template="").exclude(pk=message.pk)
+    since = newest.values_list("pk", flat=True).first() or 0
+    return sent.filter(chunk__gt=since).exclude(status__in=[Message.Status.FAILED, Message.Status.CANCELLED]).exists()
 
 
-def written(template: Template) -> str:
-    """How a message remembers its template."""
+def template_to_text(template: Template) -> str:
+    """Return the template as `Message.template` stores it: name and language."""
     return f"{template.name} {template.language}"
 
 
-def read(remembered: str) -> Template | None:
-    """The template that a message remembers, if it does."""
-    name, _, language = remembered.partition(" ")
+def template_from_text(stored: str) -> Template | None:
+    """Return the template that `Message.template` stores; None for ''."""
+    name, _, language = stored.partition(" ")
     return Template(name, language) if name else None

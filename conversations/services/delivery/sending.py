@@ -1,8 +1,11 @@
-"""Sending what is in the outbox: claim (short transaction), mark, call, write the outcome (short transaction). Never a
-transaction across.
+"""Send the messages in the outbox.
 
-Oldest first within a conversation: a message is claimed only when none before it is unsettled. An `unknown` one holds
-the rest back for a minute at most.
+    claim ──► begin ──► deliver ──► record_sent | record_failed
+
+Claim, begin and the two last are short transactions; no transaction is open while the provider is called (deliver).
+
+Messages of a conversation go oldest first: one is claimed only if all before it are settled. An `unknown` one delays
+the rest by a minute at most.
 """
 
 from __future__ import annotations
@@ -32,13 +35,13 @@ from conversations.services.tenants.channel_accounts import adapter_of, as_accou
 log = logging.getLogger(__name__)
 
 S = Message.Status
-UNKNOWN_HOLDS_BACK = timedelta(minutes=1)
+UNKNOWN_DELAY = timedelta(minutes=1)
 INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A message whose bytes may go now: all that the network needs, nothing of the database."""
+    """A message to be sent now: all that the network call needs, nothing of the database."""
 
     message_id: UUID
     conversation_id: UUID
@@ -49,12 +52,12 @@ class Sending:
     outbound: OutboundMessage
 
     def send(self) -> SendResult:
-        """Wait for the provider. Raises SendError."""
+        """Send the message and return the provider's answer. Raises SendError."""
         return self.adapter.send(self.account, self.outbound)
 
 
 def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
-    """Up to `limit` messages that are due are ours while the lease lasts. Returns the lease's token and their ids."""
+    """Claim up to `limit` due messages for the duration of the lease. Returns the lease's token and their ids."""
     token = uuid4()
     claimed = column(
         f"""
@@ -81,33 +84,35 @@ def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
         """,
         now,
         limit,
-        now + lease(),
-        now - UNKNOWN_HOLDS_BACK,
+        now + lease_duration(),
+        now - UNKNOWN_DELAY,
         token,
     )
     return token, claimed
 
 
-def lease() -> timedelta:
-    """How long a claim lasts without being renewed."""
+def lease_duration() -> timedelta:
+    """Return how long a claim lasts unless it is renewed."""
     return timedelta(seconds=settings.LEASE_SECONDS)
 
 
 def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
-    """The message is `sending`: from here on a crash leaves it unclear whether it went. None: not ours any more; or not
-    to be sent any more: then it is cancelled, or it failed (see reply_window); or not now: then it is queued again, and
-    that was no try.
+    """Mark a claimed message as sending and return what the provider needs.
 
-    Harmless to repeat where the answer of the database was lost: only who holds the token begins.
+    From here on a crash leaves it unclear whether the message was sent. Returns None if the lease was lost, the message
+    was cancelled or failed (reply window), or its account is paused; in the last case the message is queued again and
+    the attempt is not counted.
+
+    It is safe to repeat if the database's answer was lost: the token decides.
     """
     with transaction.atomic():
-        message = _claimed(message_id, token)
+        message = _lock_claimed(message_id, token)
         if message is None or message.channel_account is None:
             return None
-        # The session is read after the message was locked: whoever ended or took it before has been here, and whoever
-        # does from now on waits for us, and finds the message gone.
-        session = _session(message)
-        if code := outbox.held_back(message, session):
+        # The conversation is read after the message is locked: a closing or takeover before that has cancelled the
+        # message already, and a later one waits for us and finds the message being sent.
+        conversation = _conversation_of(message)
+        if code := outbox.cancel_code(message, conversation):
             message.status, message.code = S.CANCELLED, code
             message.lease_until = message.lease_token = None
             update(message, ("status", "code", "lease_until", "lease_token"))
@@ -118,11 +123,11 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             update(message, ("status", "attempts", "lease_until", "lease_token"))
             return None
         adapter = adapter_of(message.channel_account)
-        may_go = bool(message.template) or reply_window.is_open(message, adapter, now)
-        if may_go:
+        may_send = bool(message.template) or reply_window.is_open(message, adapter, now)
+        if may_send:
             _mark_sending(message, now)
-    if not may_go:
-        message = _replace_text(message.conversation_id, message_id, token, now)
+    if not may_send:
+        message = _begin_with_template(message.conversation_id, message_id, token, now)
     if message is None or message.channel_account is None:
         return None
     return Sending(
@@ -138,7 +143,7 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             to_kind=AddressKind(message.to_kind),
             text=message.text,
             reply_to=message.reply_to,
-            template=reply_window.read(message.template),
+            template=reply_window.template_from_text(message.template),
         ),
     )
 
@@ -153,7 +158,7 @@ _CLAIMED = PreparedSelect(
     m=Message,
     a=ChannelAccount,
 )
-_SESSION = PreparedSelect(
+_CONVERSATION = PreparedSelect(
     "SELECT {s}, {k} FROM conversations s JOIN contacts k ON k.id = s.contact_id WHERE s.id = $1",
     s=Conversation,
     k=Contact,
@@ -168,7 +173,7 @@ _OURS = PreparedSelect(
 )
 
 
-def _claimed(message_id: UUID, token: UUID) -> Message | None:
+def _lock_claimed(message_id: UUID, token: UUID) -> Message | None:
     found = _CLAIMED.first(message_id, token)
     if found is None:
         return None
@@ -177,53 +182,53 @@ def _claimed(message_id: UUID, token: UUID) -> Message | None:
     return message
 
 
-def _session(message: Message) -> Conversation | None:
-    found = _SESSION.first(message.conversation_id)
+def _conversation_of(message: Message) -> Conversation | None:
+    found = _CONVERSATION.first(message.conversation_id)
     if found is None:
         return None
-    session: Conversation
-    session, session.contact = found
-    return session
+    conversation: Conversation
+    conversation, conversation.contact = found
+    return conversation
 
 
 def _mark_sending(message: Message, now: datetime) -> None:
     message.status = S.SENDING
     message.sending_at = now
-    message.lease_until = now + lease()
+    message.lease_until = now + lease_duration()
     update(message, ("status", "sending_at", "lease_until", "template"))
 
 
-def _replace_text(conversation_id: UUID, message_id: UUID, token: UUID, now: datetime) -> Message | None:
-    """Free text is not taken any more: the message is `sending` as a template, or it failed and says why (None)."""
+def _begin_with_template(conversation_id: UUID, message_id: UUID, token: UUID, now: datetime) -> Message | None:
+    """Mark the message as sending with a template in place of its text and return it. If there is none, it fails."""
     with transaction.atomic():
-        conversation = _conversation(conversation_id)
-        message = _claimed(message_id, token)
+        conversation = _lock_conversation(conversation_id)
+        message = _lock_claimed(message_id, token)
         if conversation is None or message is None or message.channel_account is None:
             return None
-        if _with_template(message, conversation, adapter_of(message.channel_account)):
+        if _set_template(message, conversation, adapter_of(message.channel_account)):
             _mark_sending(message, now)
             return message
         message.lease_until = message.lease_token = None
-        _give_up(message, now)
+        _fail(message, now)
         message.save()
     return None
 
 
-def _with_template(message: Message, conversation: Conversation, adapter: Adapter) -> bool:
-    """Whether the message has a template now, in the place of the whole text; if not, its reason says why."""
+def _set_template(message: Message, conversation: Conversation, adapter: Adapter) -> bool:
+    """Give the message a template in place of the whole text. Returns False, with a reason on it, if there is none."""
     found = reply_window.template_for(conversation, message, adapter)
     if isinstance(found, str):
         message.code, message.reason = reply_window.CLOSED, found
         return False
-    message.template, message.code, message.reason = reply_window.written(found), "", ""
-    receipts.cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_WENT)
+    message.template, message.code, message.reason = reply_window.template_to_text(found), "", ""
+    receipts.cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_SENT)
     return True
 
 
 def deliver(sending: Sending) -> SendResult | SendError:
-    """Wait for the provider and return its answer.
+    """Send the message and return the provider's answer or the error.
 
-    An adapter that raises anything but SendError leaves it unclear whether the bytes went.
+    If the adapter raises anything but SendError, it is unclear whether the message was sent.
     """
     try:
         return sending.send()
@@ -234,17 +239,19 @@ def deliver(sending: Sending) -> SendResult | SendError:
         return SendError(f"The adapter crashed: {type(error).__name__}.", code="adapter_crashed", ambiguous=True)
 
 
-def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
-    """The provider took it: sent, or further where a receipt was faster."""
+def record_sent(sending: Sending, result: SendResult, now: datetime) -> None:
+    """Record that the provider accepted the message: it is sent, or further if a receipt was faster."""
     with transaction.atomic():
         about = [result.provider_message_id]
         if sending.adapter.reports_watermarks:
-            about.append(receipts.about_person(sending.outbound.to))
+            about.append(receipts.watermark_key(sending.outbound.to))
         for each in about:
             receipts.lock_provider_message(each)
-        early = receipts.early(sending.channel_account_id, about)
-        session = receipts.lock_for(sending.conversation_id, early)  # before its message, as by everybody
-        message = _locked(sending)
+        early = receipts.early_receipts(sending.channel_account_id, about)
+        conversation = receipts.lock_if_failed(
+            sending.conversation_id, early
+        )  # before the message: see core/locking.py
+        message = _lock_message(sending)
         if message is None:
             return
         message.provider_message_id = message.provider_message_id or result.provider_message_id
@@ -254,30 +261,31 @@ def succeeded(sending: Sending, result: SendResult, now: datetime) -> None:
             message.delivered_at = now if message.status == S.DELIVERED else None
         message.lease_until = message.lease_token = None
         update(message, ("provider_message_id", "sent_at", "status", "delivered_at", "lease_until", "lease_token"))
-        receipts.apply_early(message, early, session)
+        receipts.apply_early(message, early, conversation)
 
 
-def failed(sending: Sending, error: SendError, now: datetime) -> None:
-    """The provider did not take it: again later (unless the session ended meanwhile), never, or unclear, as the error
-    says.
+def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
+    """Record that the provider did not accept the message.
+
+    As the error says, it is queued again (unless the conversation ended meanwhile), failed or unknown.
     """
     with transaction.atomic():
-        conversation = _conversation(sending.conversation_id)
-        message = _locked(sending)
-        if conversation is None or message is None or not _fails(message, sending, error):
+        conversation = _lock_conversation(sending.conversation_id)
+        message = _lock_message(sending)
+        if conversation is None or message is None or not _error_counts(message, sending, error):
             return
         message.lease_until = message.lease_token = None
         message.code, message.reason = error.code[:40], str(error)[:500]
-        if error.outside_window and not message.template and _with_template(message, conversation, sending.adapter):
+        if error.outside_window and not message.template and _set_template(message, conversation, sending.adapter):
             _queue_again(message, conversation, now)
         elif error.account_broken:
             message.attempts -= 1
             _mark_broken(sending, conversation, error)
             _queue_again(message, conversation, now)
         elif error.throttled:
-            message.attempts -= 1  # it says nothing of the message; its session's end ends the waiting
+            message.attempts -= 1  # it is not the message's fault; it waits at most until its conversation ends
             _queue_again(
-                message, conversation, throttles.begin(sending.channel_account_id, message.to_address, error, now)
+                message, conversation, throttles.pause(sending.channel_account_id, message.to_address, error, now)
             )
         elif error.ambiguous and not sending.adapter.sends_idempotently:
             message.status = S.UNKNOWN
@@ -285,68 +293,67 @@ def failed(sending: Sending, error: SendError, now: datetime) -> None:
         elif (error.retryable or error.ambiguous) and message.attempts < settings.SEND_ATTEMPTS:
             _queue_again(message, conversation, now + backoff(message.attempts, error.retry_after))
         else:
-            _give_up(message, now)
+            _fail(message, now)
         message.save()
 
 
-def _conversation(conversation_id: UUID) -> Conversation | None:
-    """The conversation, locked (before its message, as by those who end it); None if it was purged."""
+def _lock_conversation(conversation_id: UUID) -> Conversation | None:
+    """Lock the conversation (before its message: see core/locking.py) and return it; None if it was purged."""
     try:
         return lock(conversation_id)
     except NotFoundError:
         return None
 
 
-def _fails(message: Message, sending: Sending, error: SendError) -> bool:
-    """Whether the error is what became of the message."""
+def _error_counts(message: Message, sending: Sending, error: SendError) -> bool:
+    """Return whether the error decides what becomes of the message."""
     if message.status == S.SENDING:
         return message.lease_token == sending.token
-    # Its lease ended while the database was away. We know that it never left, and nobody else sends it.
+    # Its lease ended while the database was away. We know that it was never sent, and nobody else sends it.
     interrupted = message.status == S.UNKNOWN and message.code == INTERRUPTED
     return interrupted and not error.ambiguous and not sending.adapter.sends_idempotently
 
 
 def _queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
-    """The message waits for another try; where its session ended while it was being sent, there is none."""
-    if code := outbox.held_back(message, conversation):
+    """Queue the message for another attempt, or cancel it if it may not be sent any more."""
+    if code := outbox.cancel_code(message, conversation):
         message.status, message.code = S.CANCELLED, code
     else:
         message.status, message.due_at = S.QUEUED, due_at
 
 
 def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool:
-    """Whether its account was refused, switched off or throttled since the message was claimed."""
+    """Return whether the account was refused, switched off or throttled since the message was claimed."""
     usable = account.is_active and account.health == ChannelAccount.Health.OK
-    return not usable or throttles.in_force(account.pk, message.to_address, now)
+    return not usable or throttles.is_paused(account.pk, message.to_address, now)
 
 
 def _mark_broken(sending: Sending, conversation: Conversation, error: SendError) -> None:
-    """The account is refused: its messages wait for new credentials. Unless it has new ones already: what was refused
-    are the old."""
+    """Mark the refused account as broken, unless it has new credentials since: then the old ones were refused."""
     account = channel_accounts.lock_usable(sending.channel_account_id)
     if account and as_account(account) == sending.account:
         channel_accounts.mark_broken(account, conversation, error.code, str(error))
 
 
-def _give_up(message: Message, now: datetime) -> None:
-    """It failed, and the parts after it make no sense without it."""
+def _fail(message: Message, now: datetime) -> None:
+    """Mark the message as failed and cancel the parts after it, which make no sense without it."""
     message.status = S.FAILED
     message.failed_at = now
     receipts.cancel_rest(message, receipts.EARLIER_PART)
     record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 
-def _locked(sending: Sending) -> Message | None:
-    """The message, if it is still ours or was settled by a receipt meanwhile."""
+def _lock_message(sending: Sending) -> Message | None:
+    """Lock the message and return it, if our lease still holds or a receipt settled it meanwhile."""
     found = _OURS.first(sending.message_id, sending.token)
     return found[0] if found else None
 
 
 def renew(message_ids: Sequence[UUID], now: datetime) -> None:
-    """The messages are still being sent. One that somebody is just settling is left alone."""
+    """Renew the leases of the messages that are still being sent. One that is locked elsewhere is skipped."""
     with transaction.atomic():
         held = Message.objects.filter(pk__in=message_ids, status__in=[S.CLAIMED, S.SENDING])
-        unlocked(held).update(lease_until=now + lease())
+        unlocked(held).update(lease_until=now + lease_duration())
 
 
 _RELEASE = """
@@ -359,7 +366,11 @@ _LOST = "SELECT id, conversation_id FROM conversation_messages WHERE status = 's
 
 
 def recover(now: datetime) -> int:
-    """What a dead dispatcher held: claimed again where nothing left, else unclear. Returns how many."""
+    """Recover the messages whose lease has run out, as after a dispatcher's crash. Returns how many there were.
+
+    One that was only claimed is queued again. One that was being sent is queued again if its adapter sends
+    idempotently, else it is unknown.
+    """
     released = len(rows(_RELEASE, now))
     return released + sum(
         _recover(message_id, conversation_id, now) for message_id, conversation_id in rows(_LOST, now)
@@ -368,7 +379,7 @@ def recover(now: datetime) -> int:
 
 def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
     with transaction.atomic():
-        conversation = _conversation(conversation_id)
+        conversation = _lock_conversation(conversation_id)
         message = (
             Message.objects.select_for_update(of=("self",))
             .select_related("channel_account")
@@ -383,7 +394,7 @@ def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
             _queue_again(message, conversation, now)
         else:
             message.status, message.code = S.UNKNOWN, INTERRUPTED
-            message.reason = "Convo was stopped while it was being sent: the provider may have taken it."
+            message.reason = "Convo stopped while the message was being sent. The provider may have accepted it."
             record(conversation, "message_unknown", SYSTEM, cause=INTERRUPTED, message_id=str(message.pk))
         message.save()
     return True

@@ -1,5 +1,7 @@
-"""Who is sent nothing for a while: an account, or one address from an account, that its provider throttles. Nobody else
-waits for them."""
+"""Throttles: a pause for an account, or for one address from an account, that its provider throttles.
+
+Messages of other accounts and to other addresses do not wait.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from conversations.models import SendPause
 from conversations.services.core.backoff import backoff
 from conversations.services.core.sql import row, rows
 
-FORGOTTEN_AFTER = timedelta(hours=1)  # throttled again later than that is throttled for the first time
+FORGOTTEN_AFTER = timedelta(hours=1)  # a throttle that comes later than that counts as the first
 
 # In SQL: message m is not paused at $1.
 NOT_PAUSED = """NOT EXISTS (
@@ -20,18 +22,18 @@ NOT_PAUSED = """NOT EXISTS (
                   AND p.until > {now})"""
 
 
-def begin(account_id: UUID, to_address: str, error: SendError, now: datetime) -> datetime:
-    """Nothing is sent from the account (to the address, if only that is throttled) for as long as the provider asks, or
-    else longer each time. Returns until when.
+def pause(account_id: UUID, to_address: str, error: SendError, now: datetime) -> datetime:
+    """Pause sending from the account, or only to the address if that alone is throttled. Returns until when.
 
-    What was on its way when the pause began is throttled as well: that counts as the same time.
+    The pause lasts as long as the provider asks, or else longer each time. Messages that were being sent when it began
+    are throttled as well; they count as the same time.
     """
     to = to_address if error.throttled == "recipient" else ""
     known = SendPause.objects.filter(channel_account=account_id, to_address=to).first()
     times = 1
     if known and known.until > now - FORGOTTEN_AFTER:
         times = known.times if known.until > now else known.times + 1
-    # Throttling passes later than a hiccup, and providers rarely say when.
+    # Throttling lasts longer than a network error, and providers rarely say how long.
     wait = timedelta(seconds=error.retry_after) if error.retry_after else backoff(times + 2)
     found = row(
         """
@@ -47,12 +49,12 @@ def begin(account_id: UUID, to_address: str, error: SendError, now: datetime) ->
     return until
 
 
-def in_force(account_id: UUID, to_address: str, now: datetime) -> bool:
-    """Whether nothing is sent there now."""
+def is_paused(account_id: UUID, to_address: str, now: datetime) -> bool:
+    """Return whether sending from the account to the address is paused."""
     paused = "SELECT FROM send_pauses WHERE channel_account_id = $1 AND to_address IN ('', $2) AND until > $3"
     return bool(rows(paused, account_id, to_address, now))
 
 
-def forget(now: datetime) -> None:
-    """Pauses that are long over are gone."""
+def delete_expired(now: datetime) -> None:
+    """Delete the pauses that ended more than FORGOTTEN_AFTER ago."""
     rows("DELETE FROM send_pauses WHERE until < $1::timestamptz - $2::interval RETURNING id", now, FORGOTTEN_AFTER)

@@ -1,1 +1,1 @@
-"""Chats that an engine keeps on its own servers (Retell)."""
+"""Engine chats: chats that an engine keeps on its own servers (Retell)."""

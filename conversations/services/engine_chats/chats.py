@@ -1,7 +1,8 @@
-"""Chats that an engine keeps itself (Retell): what each has heard. How they end: chat_endings.py.
+"""Engine chats (Retell): record which chunks of a conversation each chat has received. They end in
+replies/chat_endings.py.
 
-What must survive a crash is written before the network is asked: a new chat before it is told anything, and what it is
-about to be told before it is.
+Whatever must survive a crash is stored before the network call: a new chat before it receives anything, and how far it
+is about to receive the conversation before it does.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from memory.context import PromptEntry
 from memory.text import one_line, shorten
 
 S = EngineChat.Status
-MOST_UNHEARD = 50  # entries that a chat is told at once
-CARRIED_ENTRIES = 12  # that a chat which begins in the middle is told of
+MOST_UNHEARD = 50  # entries that a chat receives at once
+CARRIED_ENTRIES = 12  # earlier entries that a chat receives which begins in the middle of a conversation
 CARRIED_TOKENS = 1_500
 LONGEST_VARIABLE = 2_000  # characters
 AGENT = Actor(ConversationEvent.Actor.ASSISTANT, "Retell")
@@ -47,41 +48,46 @@ AGENT = Actor(ConversationEvent.Actor.ASSISTANT, "Retell")
 
 # --- a reply ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Book:
-    """Writes down for the turn what its engine must not forget. `write` runs the work where rows may be written."""
+class TurnRecorder:
+    """Records the progress of an engine chat for a turn.
+
+    `write(work, *values)` runs the work on a thread that may use the database.
+    """
 
     turn_id: UUID
     agent_id: str
     write: Callable[..., Any]
 
     def record_opened(self, chat_id: str) -> None:
-        """The session goes on in this chat; one before it is replaced."""
-        self.write(opened, self.turn_id, chat_id, self.agent_id)
+        """Record that the conversation continues in this chat; an earlier one is replaced."""
+        self.write(record_opened, self.turn_id, chat_id, self.agent_id)
 
     def record_asking(self, chat_id: str, upto: int) -> None:
-        """The chat is about to hear all up to there."""
-        self.write(asking, self.turn_id, chat_id, upto)
+        """Record that the chat is about to receive all chunks up to this position."""
+        self.write(record_asking, self.turn_id, chat_id, upto)
 
 
-def writing_with(request: ReplyRequest, write: Callable[..., Any]) -> ReplyRequest:
-    """The request, whose book writes by `write(work, *values)`: on a thread that has a connection."""
-    if request.chat is None or not isinstance(request.chat.recorder, Book):
+def with_writer(request: ReplyRequest, write: Callable[..., Any]) -> ReplyRequest:
+    """Return the request with a recorder that writes by `write(work, *values)`, on a thread with a connection."""
+    if request.chat is None or not isinstance(request.chat.recorder, TurnRecorder):
         return request
     return replace(request, chat=replace(request.chat, recorder=replace(request.chat.recorder, write=write)))
 
 
-def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, steps: Iterable[str]) -> EngineChatState:
-    """The session's chat, and what it has not heard. The book writes on the thread that asks."""
+def chat_state(
+    conversation: Conversation, assistant: Assistant, turn_id: UUID, steps: Iterable[str]
+) -> EngineChatState:
+    """Return the conversation's chat and the chunks it has not received. Its recorder writes on the calling thread."""
     chat = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
     if chat and chat.status != S.ONGOING:
-        told, chat = chat.told, None  # the next message begins another
+        told, chat = chat.told, None  # the next message opens another chat
     else:
         told = chat.told if chat else _last_answered(conversation)
     unheard, carried = _said_after(conversation, told), _said_before(conversation, told)
     nothing_said = not unheard and not carried
     clean = redaction.rules_of(conversation.client).clean
     return EngineChatState(
-        recorder=Book(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
+        recorder=TurnRecorder(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
         agent_id=assistant.retell_agent_id,
         chat_id=chat.chat_id if chat else "",
         turns=chat.turns if chat else 0,
@@ -102,13 +108,13 @@ def so_far(conversation: Conversation, assistant: Assistant, turn_id: UUID, step
 
 
 def _last_answered(conversation: Conversation) -> int:
-    """The position of the newest thing that was said on our side: a chat that begins now is told what came after."""
+    """Return the position of our newest message: a chat that begins now receives what came after it."""
     ours = Chunk.objects.filter(conversation=conversation, role=Role.AI).order_by("-position")
     return ours.values_list("position", flat=True).first() or 0
 
 
 def _said_after(conversation: Conversation, told: int) -> list[PromptEntry]:
-    """What the agent has not heard: the person's messages, and what others said in its place; its own words it has."""
+    """Return the messages that the agent has not received: the person's, and those of staff, but not its own."""
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=told)
     own = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
     columns = said.exclude(role=Role.AI, pk__in=own).order_by("-position").annotate(words=corrected_text())
@@ -128,7 +134,10 @@ def _carried(conversation: Conversation, lines: list[str]) -> str:
 
 
 def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, str]:
-    """All as text, for Retell takes nothing else. What the session was opened with goes before what we know."""
+    """Return the chat's variables, all as text, because Retell takes nothing else.
+
+    The values that the conversation was opened with overrule ours.
+    """
     memory = Chunk.objects.filter(conversation=conversation, position__lte=2, role=Role.MEMORY)
     known = memory.annotate(words=corrected_text()).values_list("words", flat=True).first() or ""
     return {
@@ -140,17 +149,19 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
     }
 
 
-def opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
-    """The turn's session goes on in this chat, which has heard nothing yet. Raises EngineError (`lost`); then nobody
-    knows the chat, and it is deleted at Retell."""
+def record_opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
+    """Record that the turn's conversation continues in this chat, which has received nothing yet.
+
+    Raises EngineError (`lost`); then the chat is recorded nowhere else, so its deletion at Retell is requested.
+    """
     try:
-        _opened(turn_id, chat_id, agent_id)
+        _store_opened(turn_id, chat_id, agent_id)
     except (EngineError, NotFoundError):
-        removals.ask_for([chat_id])
+        removals.request_removal([chat_id])
         raise
 
 
-def _opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
+def _store_opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
     with _editing_of(turn_id) as conversation:
         before = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
         EngineChat.objects.filter(conversation=conversation, status=S.ONGOING).update(status=S.REPLACED, due_at=None)
@@ -160,15 +171,15 @@ def _opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
         record(conversation, "chat_replaced" if before else "chat_opened", AGENT, cause=chat_id)
 
 
-def asking(turn_id: UUID, chat_id: str, upto: int) -> None:
-    """The chat is about to hear all up to there. Raises EngineError (`lost`)."""
+def record_asking(turn_id: UUID, chat_id: str, upto: int) -> None:
+    """Record that the chat is about to receive all chunks up to this position. Raises EngineError (`lost`)."""
     with _editing_of(turn_id):
         EngineChat.objects.filter(pk=chat_id).update(asked=upto)
 
 
 @contextmanager
 def _editing_of(turn_id: UUID) -> Iterator[Conversation]:
-    """The turn's conversation, locked, if the turn still runs. Raises EngineError (`lost`)."""
+    """Lock the conversation of the turn while it runs. Raises EngineError (`lost`) if it does not."""
     running = Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING)
     conversation_id = running.values_list("conversation_id", flat=True).first()
     if conversation_id is None:
@@ -180,26 +191,26 @@ def _editing_of(turn_id: UUID) -> Iterator[Conversation]:
 
 
 def _lost() -> EngineError:
-    return EngineError("The turn is not ours any more.", code="lost", retryable=True)
+    return EngineError("This turn is no longer running.", code="lost", retryable=True)
 
 
-def note_told(told: ChatProgress) -> None:
-    """The chat has heard this much, and what it answered was said, or is not to be said any more."""
+def record_told(told: ChatProgress) -> None:
+    """Record how much the chat has received. Its answer was committed, or will not be any more."""
     chat = EngineChat.objects.filter(pk=told.chat_id)
     chat.update(told=told.upto, turns=told.turns, asked=None)
     if told.ended:
         chat.filter(status=S.ONGOING).update(status=S.ENDED, ended_by_agent=True, ended_at=timezone.now())
 
 
-# --- its end ---------------------------------------------------------------------------------------------------------
-def end_soon(conversation: Conversation, now: datetime) -> None:
-    """The session, whose row is locked, is over: its chat is ended at Retell as well, in the background."""
+# --- the end of a chat -----------------------------------------------------------------------------------------------
+def schedule_end(conversation: Conversation, now: datetime) -> None:
+    """Schedule the end of the ended conversation's chat at Retell, in the background. Call it with the row locked."""
     if not conversation.chat_id:
         return
     if EngineChat.objects.filter(conversation=conversation, status=S.ONGOING).update(due_at=now, attempts=0):
         enqueue("settle_chats")
 
 
-def forget_analysis(conversation: Conversation) -> None:
-    """Something was redacted: what Retell made of the session may say it."""
+def delete_analysis(conversation: Conversation) -> None:
+    """Delete Retell's analysis of the conversation, because it may quote a text that was redacted."""
     EngineChat.objects.filter(conversation=conversation).update(analysis=None)

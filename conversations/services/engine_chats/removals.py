@@ -1,6 +1,6 @@
-"""Chats at Retell whose session is deleted: they are ended and deleted there, and Retell is asked if they are gone.
+"""Removals: end and delete the chats at Retell whose conversation was deleted, and ask Retell whether they are gone.
 
-Which chats these are is written where their session is deleted, in its transaction.
+The transaction that deletes the conversation writes which chats these are.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _CLAIM = """
     RETURNING c.chat_id"""
 
 
-def ask_for(chat_ids: Iterable[str], erasure: Erasure | None = None) -> None:
-    """The chats are to be deleted at Retell."""
+def request_removal(chat_ids: Iterable[str], erasure: Erasure | None = None) -> None:
+    """Request the deletion of the chats at Retell. `erasure`: the erasure that waits for it."""
     EngineChatRemoval.objects.bulk_create(
         [EngineChatRemoval(chat_id=chat_id, erasure=erasure, due_at=timezone.now()) for chat_id in chat_ids],
         update_conflicts=True,
@@ -44,34 +44,37 @@ def ask_for(chat_ids: Iterable[str], erasure: Erasure | None = None) -> None:
     )
 
 
-def chats_of(conversation_ids: Iterable[UUID]) -> list[str]:
-    """The chats that the sessions ever had."""
+def chat_ids_of(conversation_ids: Iterable[UUID]) -> list[str]:
+    """Return the ids of all chats that the conversations ever had."""
     chats = EngineChat.objects.filter(conversation__in=list(conversation_ids))
     return list(chats.order_by("chat_id").values_list("chat_id", flat=True))
 
 
 def pending() -> bool:
-    """Whether any is due to be deleted by now."""
+    """Return whether the deletion of a chat is due."""
     return EngineChatRemoval.objects.filter(removed_at__isnull=True, due_at__lte=timezone.now()).exists()
 
 
 def remove_due(until: float) -> int:
-    """What is due is deleted at Retell, chat after chat, until then (of `time.monotonic`). Returns how many were."""
+    """Delete the due chats at Retell, one after the other, and return how many were deleted.
+
+    until: when to stop, in seconds of `time.monotonic`
+    """
     done = 0
     while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
         done += not _remove(claimed[0])
     return done
 
 
-def remove_of(erasure: Erasure) -> str:
-    """The chats of the erasure are deleted at Retell. Returns the code of why one is not, '' where all are."""
+def remove_chats_of(erasure: Erasure) -> str:
+    """Delete the erasure's chats at Retell. Returns the code of the first error, '' if all are deleted."""
     waiting = EngineChatRemoval.objects.filter(erasure=erasure, removed_at__isnull=True)
     codes = [_remove(chat_id) for chat_id in waiting.values_list("chat_id", flat=True)]
     return next((code for code in codes if code), "")
 
 
 def _remove(chat_id: str) -> str:
-    """Returns why it is not deleted yet, '' where it is. Deleting one that is gone does nothing."""
+    """Delete the chat at Retell. Returns the code of the error, '' if it is gone. It is safe to repeat."""
     removal = EngineChatRemoval.objects.filter(pk=chat_id).first()
     if removal is None:
         return ""
@@ -91,7 +94,7 @@ def _delete(chat_id: str) -> str:
     if access is None:
         return "not_configured"
     try:
-        retell.end_chat(access, chat_id)  # one that goes on could be written to
+        retell.end_chat(access, chat_id)  # an open chat could still receive messages
         retell.delete_chat(access, chat_id)
         return "still_there" if retell.get_chat(access, chat_id) else ""
     except SendError as error:

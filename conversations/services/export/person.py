@@ -47,7 +47,7 @@ from conversations.services.export import pages, transcripts
 from conversations.services.export.reading import BATCH, columns, in_order
 from conversations.services.export.sessions import note_taken
 from conversations.services.export.zipped import zipped
-from conversations.services.inbound.unprocessed import SEVERAL, WHOLE
+from conversations.services.inbound.unprocessed import SEVERAL, WHOLE_REQUEST
 from conversations.services.replies.prompt_records import REDACTED
 from memory.models import Memory, MemoryVector
 
@@ -236,7 +236,7 @@ def _inbound_events(contact: Contact) -> Iterator[Row]:
     last, names = 0, _names(contact)
     while ids := [pk for (pk,) in rows(_INBOUND, contact.client_id, names, last, BATCH)]:
         for row in InboundEvent.objects.filter(pk__in=ids).order_by("id").values(*columns(InboundEvent)):
-            if row["settled_at"] or row["kind"] in (SEVERAL, WHOLE):
+            if row["settled_at"] or row["kind"] in (SEVERAL, WHOLE_REQUEST):
                 row["raw"] = None
             yield row
         last = ids[-1]

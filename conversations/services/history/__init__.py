@@ -1,1 +1,1 @@
-"""Ended conversations: remembering, archiving, recall, search."""
+"""Ended conversations: remembering them, archiving, recall in later ones, search."""

@@ -1,6 +1,6 @@
-"""After `archive_after` a remembered session leaves the hot tables: its chunks go, and with them what hangs on them.
+"""Archiving: after `archive_after` a remembered conversation leaves the hot tables; its chunks are deleted.
 
-The session, its summary and its ledger stay; the transcript is read from memory.
+The conversation, its summary and its ledger stay. The transcript is read from memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LINES = events_sql(
 def _archive_sql(due: str) -> str:
     return f"""
     WITH due AS (
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due}
+        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {count_due}
         ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due WHERE s.id = due.id
@@ -49,9 +49,11 @@ def _archive_sql(due: str) -> str:
 
 
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
-    """Every session that is due at `now` is archived. Returns how many were.
+    """Archive every conversation that is due at `now` and return how many there were.
 
-    Harmless to repeat and to interrupt: each batch is one statement.
+    It is safe to repeat and to interrupt: each batch is one statement.
+
+    progress: called after each batch with "archived" and the number so far
     """
     total = 0
     by_time = ("system", "archive", "archive_after is over")
@@ -62,19 +64,21 @@ def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> i
 
 
 def archive_one(conversation_id: UUID, *, actor: Actor, now: datetime) -> None:
-    """The ended and remembered session is archived before its time.
+    """Archive the ended and remembered conversation before its time.
 
-    Raises ConflictError (`not_remembered`) if it is open, archived already, or memory does not hold it as it is;
-    `on_hold` if it must be kept as it is.
+    Raises ConflictError: `not_remembered` if it is open, archived already or not remembered in its current state;
+    `on_hold` if a legal hold keeps it.
     """
-    holds.refuse_for(conversation_id)
+    holds.refuse_if_held(conversation_id)
     by_hand = (actor.kind, actor.name, "by hand")
     if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, conversation_id):
-        raise ConflictError("Only a session that has ended and is remembered can be archived.", code="not_remembered")
+        raise ConflictError(
+            "Only a conversation that has ended and is remembered can be archived.", code="not_remembered"
+        )
 
 
-def due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
-    """How many sessions would be archived at `now`, and some of their ids."""
+def count_due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
+    """Return how many conversations would be archived at `now`, and at most `examples` of their ids."""
     counted = row(f"SELECT count(*) {ARCHIVE_DUE}", now)
     found = column(f"SELECT s.id {ARCHIVE_DUE} ORDER BY s.ended_at LIMIT $2", now, examples)
     return (int(counted[0]) if counted else 0), [str(pk) for pk in found]

@@ -1,10 +1,10 @@
-"""What a session is told of earlier ones, beside what it begins with (session/opening.py): once, with the person's
-first message, before the first reply, where the client wants that.
+"""Semantic recall: find earlier conversations that fit the person's first message, once, before the first reply.
 
-    dispatcher: claim ─► question_of (rows) ─► ask_network (waits, bounded) ─► keep (rows) ─► the reply
+    dispatcher: claim ─► recall_query (rows) ─► ask_network (waits, bounded) ─► store_recalled (rows) ─► the reply
 
-It goes into the session's memory chunk with where it came from. From then on global memory is left alone. What staff
-make of that chunk counts in this session and in later ones.
+It is done if the client has turned it on, and comes beside the summaries with which a conversation opens
+(core/opening.py). The result goes into the conversation's memory chunk, with its sources. After that global memory is
+not asked again. Staff may correct that chunk; the correction counts in this conversation and in later ones.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from memory.recall import NearestVectors, RecalledConversation
 from memory.text import one_line
 from memory.words import QUERY_CHARACTERS
 
-RECALLED = "recalled"  # in the chunk's metadata: what, why, from which store, how well it fits
+RECALLED = "recalled"  # in the chunk's metadata: the conversations, why, from which store, how well they fit
 PROBLEM = "recall_problem"
-ON_THE_SAME = "Earlier sessions that seem to be about what the person writes now:"
+RECALLED_HEADING = "Earlier sessions that seem to be about what the person writes now:"
 SUMMARY_CHARACTERS = 300
 
-# In SQL: whether session s is to be told of earlier ones now. Until somebody has answered what the person wrote, and
-# never again, it is being opened. A guest has no earlier sessions.
+# In SQL: whether earlier conversations are to be recalled for conversation s now. This is so once, before the person's
+# first message is answered. A guest has no earlier conversations.
 RECALLS = """CASE WHEN s.recalled_at IS NULL AND s.inbound_sequence > 0 AND NOT s.is_guest
         AND (SELECT c.semantic_recall FROM clients c WHERE c.id = s.client_id)
     THEN NOT EXISTS (
@@ -47,7 +47,7 @@ RECALLS = """CASE WHEN s.recalled_at IS NULL AND s.inbound_sequence > 0 AND NOT 
 
 @dataclass(frozen=True, slots=True)
 class RecallQuery:
-    """What is looked for: whatever the contact said about `text` in sessions that began at `since` or later."""
+    """A search for what the contact said about `text` in conversations that began at `since` or later."""
 
     conversation_id: UUID
     client_id: UUID
@@ -56,12 +56,12 @@ class RecallQuery:
     since: datetime | None
 
     def ask_network(self) -> NearestVectors | None:
-        """What is near in meaning, within RECALL_SECONDS. Touches no row, and never raises."""
+        """Return the passages nearest in meaning, within RECALL_SECONDS. Touches no row and never raises."""
         return recall.find_nearest(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS)
 
 
-def question_of(conversation_id: UUID) -> RecallQuery | None:
-    """What the person wants, in their own words; None where they said nothing yet."""
+def recall_query(conversation_id: UUID) -> RecallQuery | None:
+    """Return the search for what the person has written so far; None if they have written nothing."""
     conversation = Conversation.objects.select_related("client", "contact").filter(pk=conversation_id).first()
     if conversation is None:
         return None
@@ -74,9 +74,11 @@ def question_of(conversation_id: UUID) -> RecallQuery | None:
     return RecallQuery(conversation.pk, conversation.client_id, conversation.contact_id, text, since)
 
 
-def keep(question: RecallQuery, near: NearestVectors | None, now: datetime) -> int:
-    """What was found is in the session's memory chunk, once, unless staff said already what that should be. Returns how
-    many sessions were recalled."""
+def store_recalled(question: RecallQuery, near: NearestVectors | None, now: datetime) -> int:
+    """Add what was found to the conversation's memory chunk, once, and return how many conversations were recalled.
+
+    A chunk that staff have corrected stays as it is.
+    """
     # Before the lock: it reads global memory, and nobody needs to wait for that.
     found = recall.recall(question.client_id, question.contact_id, question.text, near, question.since)
     with editing_if_there(question.conversation_id) as conversation:
@@ -98,7 +100,7 @@ def _add(conversation: Conversation, chunk: Chunk, found: Sequence[RecalledConve
         known = {each["session"] for each in told}
         lines = [_line(each, already=str(each.conversation_id) in known) for each in found]
         before = "" if chunk.content == NOTHING_KNOWN else f"{chunk.content}\n\n"
-        text = "\n".join([f"{before}{ON_THE_SAME}", *lines])
+        text = "\n".join([f"{before}{RECALLED_HEADING}", *lines])
         chunk.content = redaction.rules_of(conversation.client).clean(text)
     chunk.metadata = {**chunk.metadata, RECALLED: [*told, *map(_reason, found)]}
     if problem:
@@ -123,9 +125,12 @@ def _reason(each: RecalledConversation) -> dict[str, Any]:
     }
 
 
-# --- what staff say ---------------------------------------------------------------------------------------------------
-def keep_correction(conversation: Conversation, text: str, actor: Actor, now: datetime) -> None:
-    """Later sessions begin with what staff made of this one's memory; a newer session's correction stands."""
+# --- corrections by staff ---------------------------------------------------------------------------------------------
+def store_correction(conversation: Conversation, text: str, actor: Actor, now: datetime) -> None:
+    """Store the staff's correction of this conversation's memory chunk, with which later conversations open.
+
+    A correction made in a newer conversation stays in force.
+    """
     theirs = Contact.objects.filter(pk=conversation.contact_id)
     not_older = Q(known_until=None) | Q(known_until__lte=conversation.started_at)
     theirs.filter(not_older).update(
@@ -137,8 +142,8 @@ def keep_correction(conversation: Conversation, text: str, actor: Actor, now: da
     )
 
 
-def forget_correction(conversation: Conversation) -> None:
-    """What staff made of this session's memory is gone, from later sessions too."""
+def delete_correction(conversation: Conversation) -> None:
+    """Delete the staff's correction of this conversation's memory chunk; later conversations do not open with it."""
     Contact.objects.filter(pk=conversation.contact_id, known_in=conversation.pk).update(
         known="", known_until=None, known_in=None, known_by="", known_at=None
     )

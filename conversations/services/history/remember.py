@@ -1,7 +1,7 @@
-"""What an ended session leaves: its final summary, and its transcript in global memory.
+"""Remembering: give an ended conversation its final summary and put its transcript into global memory.
 
-The end says that it is due (`remember_due_at`); whoever claims it does it, and tries again later where a model or a
-store is away. Every step may be repeated: memory keeps one record a session, under its id.
+Closing sets `remember_due_at`. A worker claims what is due, and tries again later if a model or a store is away. Every
+step may be repeated: memory keeps one record for each conversation, under its id.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
 
-# The lease is the due time itself: whoever dies with it leaves it to be claimed when that has passed.
-# Materialised: a sub-select that locks may be run again for each row it is joined to, and would claim several.
+# The lease is the due time itself: if a worker dies, its conversation is claimed again when that time has passed.
+# Materialised: a sub-select that locks may run again for each row it is joined to, and would claim several.
 _CLAIM = """
     WITH due AS MATERIALIZED (
         SELECT id FROM conversations WHERE remember_due_at <= $1
@@ -41,27 +41,30 @@ _CLAIM = """
 
 
 def remember_ended(seconds: float = 300) -> int:
-    """Whatever is due is remembered, one session after the other, for so long. Returns how many were."""
+    """Remember the due conversations, one after the other, for at most `seconds`. Returns how many were remembered."""
     done, until = 0, time.monotonic() + seconds
     while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
         done += remember(claimed[0])
     return done
 
 
-def pending() -> int:
-    """How many ended sessions are not remembered yet."""
+def count_pending() -> int:
+    """Return how many ended conversations are waiting to be remembered."""
     return Conversation.objects.filter(remember_due_at__isnull=False).count()
 
 
 def remember(conversation_id: UUID) -> bool:
-    """The ended session is in global memory and has its final summary; or says why not, and when it is tried again."""
+    """Put the due conversation into global memory and store its final summary. Returns whether that was done.
+
+    If a model or a store fails, the conversation gets the error and the time of the next attempt.
+    """
     due = Conversation.objects.select_related("client").filter(pk=conversation_id, remember_due_at__isnull=False)
     conversation = due.first()
     if conversation is None:
         return False
     try:
         if conversation.remembered_at and not conversation.summary:
-            memory.forget(conversation_id)  # what it was made from was redacted: no word of it may survive in the old
+            memory.forget(conversation_id)  # its texts were redacted: the old record must not survive
         remembered = memory.remember(_record(conversation))
     except Exception as error:
         log.warning("not remembered yet: conversation=%s error=%s", conversation_id, _word(error))
@@ -71,8 +74,8 @@ def remember(conversation_id: UUID) -> bool:
         memory.forget(conversation_id)  # the person was erased meanwhile
         return False
     with transaction.atomic():
-        # Only if it is still due: it may have been remembered by another after our lease. And only as the person's that
-        # it still is: after a merger it stays due, and is remembered as the other's.
+        # Only if it is still due: another worker may have remembered it after our lease. And only if it still is the
+        # same contact's: after a merger it stays due, and is remembered as the other's.
         still = Conversation.objects.filter(pk=conversation_id, contact=conversation.contact_id)
         changed = still.filter(remember_due_at__isnull=False).update(
             summary=remembered.summary, remembered_at=timezone.now(), remember_due_at=None, remember_error=""
@@ -83,7 +86,7 @@ def remember(conversation_id: UUID) -> bool:
 
 
 def _record(conversation: Conversation) -> ConversationRecord:
-    pending = conversation.steps.filter(status=Step.Status.PENDING)
+    open_steps = conversation.steps.filter(status=Step.Status.PENDING)
     return ConversationRecord(
         conversation_id=conversation.pk,
         client_id=conversation.client_id,
@@ -94,14 +97,14 @@ def _record(conversation: Conversation) -> ConversationRecord:
         entries=_entries(conversation),
         goal=conversation.goal,
         summary_so_far=conversation.summary,
-        open_points=list(pending.values_list("description", flat=True)),
-        summary=conversation.summary if conversation.remembered_at and summary_is_staffs(conversation) else "",
+        open_points=list(open_steps.values_list("description", flat=True)),
+        summary=conversation.summary if conversation.remembered_at and summary_is_by_staff(conversation) else "",
         rules=redaction.rules_of(conversation.client),
     )
 
 
 def _entries(conversation: Conversation) -> Sequence[TranscriptEntry]:
-    """The transcript as it is to be read; of an archived session, as memory has it already."""
+    """Return the transcript with corrections; of an archived conversation, the one that memory has already."""
     if conversation.archived_at:
         return memory.transcript(conversation.pk) or ()
     said = conversation.chunks.annotate(words=corrected_text()).order_by("position")
@@ -112,8 +115,8 @@ def _entries(conversation: Conversation) -> Sequence[TranscriptEntry]:
     ]
 
 
-def summary_is_staffs(conversation: Conversation) -> bool:
-    """Whether a person wrote the summary of the remembered session, or changed it since."""
+def summary_is_by_staff(conversation: Conversation) -> bool:
+    """Return whether staff wrote the summary of the remembered conversation, or changed it since."""
     kept = Memory.objects.filter(pk=conversation.pk).values_list("summary", "summary_kind").first()
     return kept is not None and (kept[1] == "staff" or kept[0] != conversation.summary)
 
@@ -126,5 +129,5 @@ def _postpone(conversation: Conversation, error: Exception) -> None:
 
 
 def _word(error: Exception) -> str:
-    """The error's code, or its class: its sentence may quote what somebody wrote."""
+    """Return the error's code, or its class. Its sentence is not stored: it may quote a message."""
     return str(getattr(error, "code", "") or type(error).__name__)

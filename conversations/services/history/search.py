@@ -1,4 +1,4 @@
-"""Finding sessions by what was said in them: in global memory, and in the entries of those that it does not hold."""
+"""Search conversations by their texts: those in global memory, and the chunks of those that are not in it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from memory import services as memory
 from memory.snippets import Snippet, best_snippet, snippet_sources
 from memory.words import WordQuery, fold, parse_query, words
 
-ENDED_LOOKED_AT = 5_000  # of the clients' sessions, the newest: among these are ended ones that are not remembered
+ENDED_LOOKED_AT = 5_000  # newest conversations of all clients: among these are ended ones that are not remembered
 FEWEST_ENDED = 200  # of each client
 LAST = UUID(int=2**128 - 1)
-CHUNKS_SEARCHED = 200  # of each session, the newest
+CHUNKS_SEARCHED = 200  # of each conversation, the newest
 CHARACTERS = 20_000  # of each chunk: somebody may have sent a book, over and over
-AT_ONCE = 2_000  # open sessions
-SECONDS = 1.0  # after which no more of them are searched
+AT_ONCE = 2_000  # open conversations that one statement reads
+SECONDS = 1.0  # after which no more open conversations are searched
 MOST_CLIENTS = 50  # searched at once
-MOST_BY_MEANING = 3  # clients: each is asked for over the network
+MOST_BY_MEANING = 3  # clients searched by meaning: each is a call over the network
 FOUND = 200
 _ACCENTED = range(0x00C0, 0x0530)  # Latin, Greek, Cyrillic: where letters have capitals and accents
 
 
 @dataclass(frozen=True, slots=True)
 class SearchScope:
-    """Where is looked: on a channel ('': on any), in sessions that began at a moment or later, and before another."""
+    """The scope of a search: a channel ('': all), and conversations that began in [began_from, began_before)."""
 
     channel: str = ""
     began_from: datetime | None = None
@@ -42,58 +42,55 @@ class SearchScope:
 
 @dataclass(slots=True)
 class FoundConversations:
-    """The sessions that were found, and in sentences where was not looked."""
+    """The ids of the conversations that were found, and sentences that say what was not searched."""
 
     sessions: list[UUID] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def sessions_that_say(client_ids: Sequence[UUID], query: str) -> list[UUID]:
-    """The clients' sessions in which somebody said what `query` asks for, at most a few hundred of each kind."""
-    return search(client_ids, query).sessions
+def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchScope()) -> FoundConversations:
+    """Find the clients' conversations that match the query: open, ended and archived.
 
-
-def search(client_ids: Sequence[UUID], query: str, place: SearchScope = SearchScope()) -> FoundConversations:
-    """The clients' sessions in which somebody said what `query` asks for, open, ended and archived.
-
-    Ended ones are searched as `memory` does, and of few clients by meaning too where that is possible. Those that
-    memory does not hold, which are open, a guest's, or not remembered yet, are read themselves, the newest first and
-    for about SECONDS: there a word is found inside longer words as well.
+    Remembered ones are searched in `memory`, by words, and for up to MOST_BY_MEANING clients by meaning as well if
+    possible. The others (open, a guest's or not remembered yet) are read themselves, the newest first, for about
+    SECONDS. There a word is also found inside longer words.
     """
-    said, searched, question = FoundConversations(), list(client_ids[:MOST_CLIENTS]), parse_query(query)
+    result, searched, question = FoundConversations(), list(client_ids[:MOST_CLIENTS]), parse_query(query)
     if not question.wanted or not searched:
-        return said
+        return result
     if len(client_ids) > len(searched):
-        said.left_out.append(f"Only {MOST_CLIENTS} of {len(client_ids)} clients were searched: choose one (Filters).")
-    _read_them(searched, question, place, said)
-    among = memory.Filters(channel=place.channel, ended_from=place.began_from)
+        result.left_out.append(f"Only {MOST_CLIENTS} of {len(client_ids)} clients were searched. Choose one (Filters).")
+    _search_chunks(searched, question, scope, result)
+    among = memory.Filters(channel=scope.channel, ended_from=scope.began_from)
     for client_id in searched:
         found = memory.search_by_words(client_id, query, FOUND, filters=among)
-        said.sessions += found
+        result.sessions += found
         if len(found) == FOUND:
-            said.left_out.append(f"More than {FOUND} ended sessions say so, and the best {FOUND} are here: add a word.")
+            result.left_out.append(
+                f"More than {FOUND} ended conversations match. The best {FOUND} are here: add a word."
+            )
     if len(searched) <= MOST_BY_MEANING and memory.can_search_by_meaning():
         for client_id in searched:
             release_connection()  # no connection waits for the network
             found, problem = memory.search_by_meaning(client_id, query, FOUND, filters=among)
-            said.sessions += found
+            result.sessions += found
             if problem:
-                said.left_out.append(f"By meaning nothing was searched just now ({problem}); by words all the same.")
-    said.sessions = list(dict.fromkeys(said.sessions))
-    said.left_out = list(dict.fromkeys(said.left_out))
-    return said
+                result.left_out.append(f"The search by meaning failed ({problem}). These are the results by words.")
+    result.sessions = list(dict.fromkeys(result.sessions))
+    result.left_out = list(dict.fromkeys(result.left_out))
+    return result
 
 
-# --- those that memory does not hold ----------------------------------------------------------------------------------
-# Whether a session s says all of $3 and nothing of $4, in its newest $5 entries.
+# --- conversations that memory does not hold --------------------------------------------------------------------------
+# Whether conversation s says all of $3 and nothing of $4, in its newest $5 chunks.
 _SAYS = f"""
     CROSS JOIN LATERAL (
         SELECT string_agg(left(c.content, {CHARACTERS}), chr(1)) AS said FROM conversation_chunks c
         WHERE c.conversation_id = s.id AND c.position > s.last_position - $5 AND c.role IN ('user', 'voice', 'ai')) t
     WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])"""
 
-# $1 clients, $2 channel; $6 and $7 began from and before; at most $8. Each says whether it is an answer; one that is
-# none is the end of what was looked at. Of those that are open, the ones that follow the session $9, which began at $7.
+# $1 clients, $2 channel; $6 and $7 began from and before; at most $8. The third column says whether the row matches; a
+# row that does not is the last one that was read. Of the open ones, those after the conversation $9, which began at $7.
 _OPEN = f"""
     WITH s AS MATERIALIZED (
         SELECT id, last_position, started_at FROM conversations
@@ -105,7 +102,7 @@ _OPEN = f"""
     UNION ALL
     (SELECT id, started_at, false FROM s ORDER BY started_at, id LIMIT 1)"""
 
-# Of each client's newest sessions, those that ended and that memory does not hold.
+# Of each client's newest conversations, those that ended and that memory does not hold.
 _ENDED = f"""
     WITH newest AS MATERIALIZED (
         SELECT s.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
@@ -123,67 +120,74 @@ _ENDED = f"""
     (SELECT id, started_at, false FROM newest WHERE place = $8 ORDER BY started_at DESC LIMIT 1)"""
 
 
-def _read_them(client_ids: Sequence[UUID], question: WordQuery, place: SearchScope, said: FoundConversations) -> None:
+def _search_chunks(
+    client_ids: Sequence[UUID], question: WordQuery, scope: SearchScope, result: FoundConversations
+) -> None:
     asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
-    values = (list(client_ids), place.channel, *asked, CHUNKS_SEARCHED, place.began_from)
-    _read_open(values, place.began_before, said)
+    values = (list(client_ids), scope.channel, *asked, CHUNKS_SEARCHED, scope.began_from)
+    _read_open(values, scope.began_before, result)
     looked_at = max(ENDED_LOOKED_AT // len(client_ids), FEWEST_ENDED)
-    if end := _take(rows(_ENDED, *values, place.began_before, looked_at), said):
-        said.left_out.append(_only("sessions of guests, and of those that are not remembered,", end[1]))
+    if end := _add_matches(rows(_ENDED, *values, scope.began_before, looked_at), result):
+        result.left_out.append(_only_newest("the guests' conversations and of those that are not remembered", end[1]))
 
 
-def _read_open(values: Sequence[Any], before: datetime | None, said: FoundConversations) -> None:
+def _read_open(values: Sequence[Any], before: datetime | None, result: FoundConversations) -> None:
     until = time.monotonic() + SECONDS
     end: tuple[UUID, datetime] | None = (UUID(int=0), before) if before else None
-    while end := _take(rows(_OPEN, *values, end and end[1], AT_ONCE, end[0] if end else LAST), said):
-        if len(said.sessions) >= FOUND:
-            said.left_out.append(f"The newest {FOUND} open sessions that say so are here: narrow it down.")
+    while end := _add_matches(rows(_OPEN, *values, end and end[1], AT_ONCE, end[0] if end else LAST), result):
+        if len(result.sessions) >= FOUND:
+            result.left_out.append(f"Only the newest {FOUND} open conversations that match are here. Add a word.")
             return
         if time.monotonic() > until:
-            said.left_out.append(_only("open sessions", end[1]))
+            result.left_out.append(_only_newest("the open conversations", end[1]))
             return
 
 
-def _take(found: Iterable[tuple[UUID, datetime, bool]], said: FoundConversations) -> tuple[UUID, datetime] | None:
-    """The answers are taken. Returns the end of what was looked at, if there is one."""
+def _add_matches(
+    found: Iterable[tuple[UUID, datetime, bool]], result: FoundConversations
+) -> tuple[UUID, datetime] | None:
+    """Add the rows that match to the result, and return the last row that was read if there are more."""
     end = None
-    for session, began, is_answer in found:
-        if is_answer:
-            said.sessions.append(session)
+    for conversation_id, began, matches in found:
+        if matches:
+            result.sessions.append(conversation_id)
         else:
-            end = session, began
+            end = conversation_id, began
     return end
 
 
-def _only(which: str, since: datetime) -> str:
+def _only_newest(which: str, since: datetime) -> str:
     back = f"{since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return f"Of {which} the newest were searched, back to {back}: narrow it down by date or channel."
+    return f"Of {which} only the newest were searched, back to {back}. Choose dates or a channel to see others."
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------------
-_GAP = "[^[:alnum:]\x01]"  # within an entry: \x01 stands between two
+_GAP = "[^[:alnum:]\x01]"  # within a chunk: \x01 separates two
 
 
 def _pattern(term: Sequence[str]) -> str:
-    """For PostgreSQL's ~: the words of the term in a row, in whatever case and with whatever accents. (To lower a text
-    first takes several times as long as to look for all ways to write a word, and does what the locale can.)"""
-    return "".join(_followed(word) for word in term[:-1]) + _written(term[-1])
+    """Return the regular expression for PostgreSQL's ~ that finds the term's words in a row, in any case and accents.
+
+    To lower a text first takes several times as long as a pattern with all ways to write a word, and depends on the
+    locale.
+    """
+    return "".join(_word_and_gap(word) for word in term[:-1]) + _letters_pattern(term[-1])
 
 
-def _followed(word: str) -> str:
-    unspaced = len(word) == 1 and not word.isascii()  # as Chinese is written: each character counts as a word
-    return _written(word) + _GAP + ("*" if unspaced else "+")
+def _word_and_gap(word: str) -> str:
+    unspaced = len(word) == 1 and not word.isascii()  # Chinese is written without spaces: each character is a word
+    return _letters_pattern(word) + _GAP + ("*" if unspaced else "+")
 
 
-def _written(word: str) -> str:
-    """A word is letters and digits alone, none of which means anything to a pattern."""
-    ways = _ways_to_write()
+def _letters_pattern(word: str) -> str:
+    # A word has only letters and digits, so nothing needs to be escaped.
+    ways = _letter_variants()
     return "".join(f"[{letter}{ways[letter]}]" if letter in ways else letter for letter in word)
 
 
 @cache
-def _ways_to_write() -> dict[str, str]:
-    """By letter as it is asked for, those that count as it."""
+def _letter_variants() -> dict[str, str]:
+    """Return for each plain letter the letters that fold to it."""
     ways: dict[str, str] = {}
     for letter in map(chr, (*range(ord("A"), ord("Z") + 1), *_ACCENTED)):
         plain = fold(letter)
@@ -193,41 +197,47 @@ def _ways_to_write() -> dict[str, str]:
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
-def shown_of(sessions: Iterable[Conversation], query: str) -> dict[UUID, Snippet]:
-    """What each of the sessions says of what `query` asks for: the entry that fits best, or the summary. Those that say
-    nothing of it are missing."""
+def snippets_of(sessions: Iterable[Conversation], query: str) -> dict[UUID, Snippet]:
+    """Return for each conversation the snippet that fits the query best, of a message or the summary.
+
+    Conversations without a match are missing.
+    """
     question = parse_query(query)
     if not question.wanted:
         return {}
     ids = [session.pk for session in sessions]
     found = {key: each for key, each in memory.snippets_for(ids, query).items() if each.highlights}
-    return {**found, **_shown_of_entries([key for key in ids if key not in found], question)}
+    return {**found, **_snippets_of_chunks([key for key in ids if key not in found], question)}
 
 
-_ENTRIES = """
+_MATCHING_CHUNKS = """
     SELECT c.id FROM unnest($1::uuid[]) AS s (id)
     CROSS JOIN LATERAL (
         SELECT k.id FROM conversation_chunks k
         WHERE k.conversation_id = s.id AND k.role IN ('user', 'voice', 'ai') AND k.content ~ ANY ($2::text[])
         ORDER BY k.position DESC LIMIT $3) c"""
-_ENTRIES_LOOKED_AT = 20  # of each session, the newest that hold any of the words
+_CHUNKS_LOOKED_AT = 20  # of each conversation, the newest chunks that hold any of the words
 
 
-def _shown_of_entries(ids: Sequence[UUID], question: WordQuery) -> dict[UUID, Snippet]:
-    """Of each session the entry that holds most of what is wanted; of several the newest."""
+def _snippets_of_chunks(ids: Sequence[UUID], question: WordQuery) -> dict[UUID, Snippet]:
+    """Return for each conversation a snippet of the chunk with most of the words; of several the newest."""
     wanted = {word for term in question.wanted for word in term}
-    entries = column(_ENTRIES, list(ids), [_written(word) for word in wanted], _ENTRIES_LOOKED_AT) if ids else ()
+    entries = (
+        column(_MATCHING_CHUNKS, list(ids), [_letters_pattern(word) for word in wanted], _CHUNKS_LOOKED_AT)
+        if ids
+        else ()
+    )
     said = (
         Chunk.objects.filter(pk__in=list(entries))
         .annotate(reads=Left(corrected_text(), CHARACTERS))
         .order_by("-position")
     )
     texts: dict[UUID, list[tuple[int | None, str]]] = {}
-    for session, position, text in said.values_list("conversation", "position", "reads"):
-        texts.setdefault(session, []).append((position, text))
+    for conversation_id, position, text in said.values_list("conversation", "position", "reads"):
+        texts.setdefault(conversation_id, []).append((position, text))
     shown = {}
-    for session, theirs in texts.items():
-        among = {word for _, text in theirs for word in words(text)}
+    for conversation_id, texts_of_one in texts.items():
+        among = {word for _, text in texts_of_one for word in words(text)}
         named = {word: part for word in among for part in wanted if part in word}
-        shown[session] = best_snippet(snippet_sources(theirs), named)
+        shown[conversation_id] = best_snippet(snippet_sources(texts_of_one), named)
     return shown

@@ -110,7 +110,7 @@ def settle_with_key(message: InboundText, key_hash: bytes, client_id: UUID) -> t
     """
     if message.wish:
         return None
-    person, rules = message.person, redaction.last_seen(client_id)
+    person, rules = message.person, redaction.last_known_rules(client_id)
     chunk = message.cleaned(rules).as_chunk()
     try:
         appended = append_by_key(chunk, key_hash, client_id, person.user_id, person.phone, person.name, rules)
@@ -144,7 +144,7 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
 
     Raises UnavailableError where other requests always come first.
     """
-    message = message.cleaned(redaction.note(client))
+    message = message.cleaned(redaction.remember_rules(client))
     wish = message.wish
     for _ in range(TRIES):
         try:

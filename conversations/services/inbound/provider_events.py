@@ -145,7 +145,7 @@ def _append_at_once(known: KnownAccount, message: InboundMessage) -> Outcome | _
 
 def _after_plain(reported: list[Receipt], account: ChannelAccount, version: str | None = None) -> list[Receipt]:
     """Apply the receipts that only move messages on, all at once, and return the others."""
-    plain = receipts_bulk.among(reported)
+    plain = receipts_bulk.simple_receipts(reported)
     try:
         applied = receipts_bulk.apply(account.pk, plain, version) if plain else set()
     except (OperationalError, InterfaceError):
@@ -167,7 +167,7 @@ def _receive(payload: _Payload, tried: _Tried | None) -> Outcome:
         events = payload.events()
     except Exception as error:
         only = next(iter(verified.values())) if len(payload.addresses) == len(verified) == 1 else None
-        unprocessed.keep_request(adapter, only, request, _unread(error))
+        unprocessed.store_request(adapter, only, request, _unread(error))
         return Outcome(recorded=1)
     if tried and [each.version for each in found] == [tried.version]:  # nothing changed since: it need not be repeated
         settled = len(events) - len(tried.events)
@@ -203,7 +203,7 @@ def _keep_unread(adapter: Adapter, request: InboundRequest, error: Exception) ->
     if not _signed_by_any(adapter, request):
         unprocessed.count_refused(adapter, None, timezone.now())
         raise error if isinstance(error, InboundError) else _not_signed()
-    unprocessed.keep_request(adapter, None, request, reason)
+    unprocessed.store_request(adapter, None, request, reason)
     return Outcome(recorded=1)
 
 
@@ -274,13 +274,13 @@ def _settle_all(
     for event in events if tried else _without_plain_receipts(events, accounts, outcome):
         account = accounts.get(event.account)
         if account is None and isinstance(event, Unhandled):
-            unprocessed.keep_unhandled(adapter, None, event, unprocessed.UNKNOWN_ACCOUNT)
+            unprocessed.store_unhandled(adapter, None, event, unprocessed.UNKNOWN_ACCOUNT)
             outcome.recorded += 1
         elif account is None or not settle(adapter, account, event, outcome, tried=tried):
             unsettled.setdefault(event.account, []).append(event)
     for address, those in unsettled.items():
         reason = unprocessed.PROCESSING_FAILED if address in accounts else unprocessed.UNKNOWN_ACCOUNT
-        unprocessed.keep_events(adapter, accounts.get(address), request, those, reason)
+        unprocessed.store_events(adapter, accounts.get(address), request, those, reason)
         outcome.recorded += len(those)
     return outcome
 
@@ -325,16 +325,16 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         messages.settle(account.client, _inbound_text(account, event), append_tried=tried)
         outcome.messages += 1
     elif isinstance(event, Receipt):
-        if receipts.apply(account, event, keep=lambda: unprocessed.keep_receipt(adapter, account, event)):
+        if receipts.apply(account, event, keep=lambda: unprocessed.store_receipt(adapter, account, event)):
             outcome.receipts += 1
         else:
             outcome.recorded += 1
     elif isinstance(event, WatermarkReceipt):
-        receipts.reach(account, event, keep=lambda: unprocessed.keep_reached(adapter, account, event))
+        receipts.apply_watermark(account, event, keep=lambda: unprocessed.store_watermark(adapter, account, event))
         outcome.receipts += 1
     else:
         _follow(account, event)
-        unprocessed.keep_unhandled(adapter, account, event, event.reason)
+        unprocessed.store_unhandled(adapter, account, event, event.reason)
         outcome.recorded += 1
 
 
@@ -345,7 +345,7 @@ def _follow(account: ChannelAccount, event: Unhandled) -> None:
         key = dedupe_key(f"{account.pk} {moved.before}", event.message_id)
         with transaction.atomic():
             if key is None or is_first_time(key, timezone.now()):
-                address_changes.follow(account.client, account.channel, moved, event.message_id)
+                address_changes.change_address(account.client, account.channel, moved, event.message_id)
 
 
 def _inbound_text(account: ChannelAccount, event: InboundMessage) -> messages.InboundText:

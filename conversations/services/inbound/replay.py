@@ -1,6 +1,7 @@
-"""What was kept because it did not become a chunk, given another try: by staff, and by the sweep where we had failed.
+"""Replay unprocessed events: by staff, and by the sweep for those that we failed to process.
 
-Replaying twice does no more than once: a message that is there already is a duplicate, a receipt moves forward only.
+It is safe to replay an event twice: a message that is there already is a duplicate, and a receipt moves a message only
+forward.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ RETRIES = 9
 FIRST_WAIT = timedelta(minutes=5)
 RETRIED_AT_ONCE = 200
 
-# The try is counted, and the next one set, before it begins: what takes its process down does not do so for ever.
+# The attempt is counted, and the next one scheduled, before it begins: an event that kills its process is not retried
+# forever.
 _CLAIM = """
     UPDATE inbound_events e
     SET attempts = e.attempts + 1,
@@ -43,23 +45,23 @@ _CLAIM = """
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """Whether all of it is where it belongs now, and in a sentence what became of it."""
+class ReplayResult:
+    """The result of a replay: whether all of the event is processed now, and a sentence about it."""
 
     settled: bool
     sentence: str
 
 
-def replay(event_id: int, now: datetime) -> Replayed:
-    """The event was tried once more, and says what came of it. One that is settled stays as it is.
+def replay(event_id: int, now: datetime) -> ReplayResult:
+    """Process the event again, store the outcome and return the result. A settled event stays as it is.
 
-    Raises NotFoundError, or UnavailableError where the database is away or too much happens at once.
+    Raises NotFoundError, or UnavailableError if the database is away or too much happens at once.
     """
     event = InboundEvent.objects.select_related("channel_account__client").filter(pk=event_id).first()
     if event is None:
-        raise NotFoundError("There is no such event any more.")
+        raise NotFoundError("This event no longer exists.")
     if event.settled_at:
-        return Replayed(settled=True, sentence="It was replayed before: nothing was left to do.")
+        return ReplayResult(settled=True, sentence="The event was replayed before. Nothing is left to do.")
     result = _replay(event)
     changes = {"settled_at": now, "retry_at": None} if result.settled else {}
     InboundEvent.objects.filter(pk=event.pk).update(outcome=result.sentence[:200], **changes)
@@ -67,7 +69,7 @@ def replay(event_id: int, now: datetime) -> Replayed:
 
 
 def retry_failed(now: datetime) -> int:
-    """What we failed to process and is due was tried once more. Returns how many of these are settled."""
+    """Replay the due events that we failed to process, and return how many are settled now."""
     settled = 0
     for event_id in column(_CLAIM, now, RETRIED_AT_ONCE, RETRIES, FIRST_WAIT):
         try:
@@ -79,28 +81,28 @@ def retry_failed(now: datetime) -> int:
     return settled
 
 
-def _replay(event: InboundEvent) -> Replayed:
+def _replay(event: InboundEvent) -> ReplayResult:
     try:
         adapter = _adapter(event)
     except LookupError:
-        return Replayed(
-            settled=False, sentence=f"There is no adapter for {event.provider} on {event.channel} any more."
+        return ReplayResult(
+            settled=False, sentence=f"There is no longer an adapter for {event.provider} on {event.channel}."
         )
     if event.reason == receipts.UNMATCHED:
         return _replay_receipt(event)
     try:
         events = adapter.parse(adapter.replayed(event.raw))
     except InboundError:
-        return Replayed(settled=False, sentence="It still makes no sense to the adapter.")
+        return ReplayResult(settled=False, sentence="The adapter still cannot read the event.")
     except Exception as error:
         log.exception("event not parsed: event=%s", event.pk)
-        return Replayed(settled=False, sentence=f"The adapter still fails: {type(error).__name__}.")
-    theirs = [each for each in events if event.kind == unprocessed.WHOLE or each.account == event.address]
+        return ReplayResult(settled=False, sentence=f"The adapter still fails: {type(error).__name__}.")
+    theirs = [each for each in events if event.kind == unprocessed.WHOLE_REQUEST or each.account == event.address]
     return _settle(adapter, event, theirs)
 
 
 def _adapter(event: InboundEvent) -> Adapter:
-    """Raises LookupError. An event that was kept before its channel was noted: the provider's first."""
+    """Return the event's adapter, or the provider's first if the event has no channel. Raises LookupError."""
     if event.channel:
         return registry.adapter_for(event.provider, event.channel)
     return next((each for each in registry.ADAPTERS if each.provider == event.provider), None) or registry.adapter_for(
@@ -108,23 +110,28 @@ def _adapter(event: InboundEvent) -> Adapter:
     )
 
 
-def _replay_receipt(event: InboundEvent) -> Replayed:
+def _replay_receipt(event: InboundEvent) -> ReplayResult:
     account = event.channel_account
     if account and receipts.replay(account, event):
-        return Replayed(settled=True, sentence="The receipt found its message.")
-    return Replayed(settled=False, sentence="It is about no message that we know of.")
+        return ReplayResult(settled=True, sentence="The receipt found its message.")
+    return ReplayResult(settled=False, sentence="The receipt is about a message that Convo does not know.")
 
 
-def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Replayed:
-    """Each of the events that is a turn, or says of an address what was not heeded yet. What else a request brought was
-    kept beside it, unless none of it was read."""
-    turns = [each for each in events if unprocessed.is_turn(each) or _says_who_moved(event, each)]
+def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> ReplayResult:
+    """Process the messages, receipts and unapplied address changes among the events.
+
+    Other events of the request were stored beside this one, unless the request could not be parsed at all; then they
+    are stored now.
+    """
+    turns = [each for each in events if unprocessed.is_message_or_receipt(each) or _is_unapplied_move(event, each)]
     others = [
-        each for each in events if isinstance(each, Unhandled) and event.kind == unprocessed.WHOLE and each not in turns
+        each
+        for each in events
+        if isinstance(each, Unhandled) and event.kind == unprocessed.WHOLE_REQUEST and each not in turns
     ]
     if not turns and not others:
         kinds = ", ".join(dict.fromkeys(each.kind for each in events if isinstance(each, Unhandled)))
-        return Replayed(settled=False, sentence=f"It is still no turn of a conversation ({kinds or 'nothing'}).")
+        return ReplayResult(settled=False, sentence=f"The event is no message and no receipt ({kinds or 'nothing'}).")
     accounts = _accounts(adapter, event, [*turns, *others])
     outcome, left = Outcome(), 0
     for each in turns:
@@ -132,21 +139,24 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
         left += account is None or not provider_events.settle(adapter, account, each, outcome)
     if not left:
         for each in others:
-            unprocessed.keep_unhandled(adapter, accounts.get(each.account), each, each.reason)
+            unprocessed.store_unhandled(adapter, accounts.get(each.account), each, each.reason)
             outcome.recorded += 1
-        return Replayed(settled=True, sentence=_what_came(outcome))
+        return ReplayResult(settled=True, sentence=_sentence(outcome))
     if not accounts:
-        return Replayed(settled=False, sentence="There is still no active account that it is for.")
-    return Replayed(settled=False, sentence=f"{left} of {len(turns)} still fail.")
+        return ReplayResult(settled=False, sentence="The event's address still has no active account.")
+    return ReplayResult(settled=False, sentence=f"{left} of {len(turns)} still fail.")
 
 
-def _says_who_moved(event: InboundEvent, each: Event) -> bool:
-    """Not where it was kept for what it is: then it was heeded, and by now somebody else may have that address."""
+def _is_unapplied_move(event: InboundEvent, each: Event) -> bool:
+    """Return whether the event reports an address change that was not applied yet.
+
+    If it was stored for its own reason, it was applied then, and by now somebody else may have that address.
+    """
     return isinstance(each, Unhandled) and bool(each.moved) and event.reason != each.reason
 
 
 def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) -> dict[str, ChannelAccount]:
-    """The active accounts that the events are for; only the event's own where it had one."""
+    """Return the active accounts of the events by address; only the stored event's own account if it has one."""
     named = {each.account for each in events}
     found = provider_events.active_accounts(adapter).filter(address__in=named)
     if event.channel_account_id:
@@ -154,7 +164,7 @@ def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) ->
     return {account.address: account for account in found}
 
 
-def _what_came(outcome: Outcome) -> str:
+def _sentence(outcome: Outcome) -> str:
     counts = {"message": outcome.messages, "receipt": outcome.receipts, "other event": outcome.recorded}
     said = [f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
     return f"Settled: {', '.join(said)}."

@@ -1,4 +1,7 @@
-"""What arrived and did not become a chunk is kept; what nobody signed is counted. Both for a set time."""
+"""Unprocessed events: store what arrived and did not become a chunk, and count webhooks without a valid signature.
+
+Both are kept for INBOUND_EVENT_DAYS (retention). inbound/replay.py processes stored events again.
+"""
 
 from __future__ import annotations
 
@@ -24,34 +27,38 @@ from memory.redaction import RedactionRules
 PROCESSING_FAILED = "processing_failed"
 UNKNOWN_ACCOUNT = "unknown_account"
 MALFORMED = "malformed"
-WHOLE = "webhook"  # the kind of a request that could not even be parsed into events
-SEVERAL = "several"  # the kind of several events of one request that failed alike
+WHOLE_REQUEST = "webhook"  # kind of a request that could not be parsed into events
+SEVERAL = "several"  # kind of several events of one request that failed in the same way
 
 
-def keep_unhandled(adapter: Adapter, account: ChannelAccount | None, event: Unhandled, reason: str) -> None:
-    """The event is kept as the adapter narrowed it."""
+def store_unhandled(adapter: Adapter, account: ChannelAccount | None, event: Unhandled, reason: str) -> None:
+    """Store an event of a type that is not processed, with the part of the payload that the adapter gave it."""
     _keep(adapter, account, reason, event.raw, address=event.account, kind=event.kind, message_id=event.message_id)
 
 
-def keep_receipt(adapter: Adapter, account: ChannelAccount, receipt: Receipt) -> None:
-    """The receipt waits for the commit of the send it is about."""
+def store_receipt(adapter: Adapter, account: ChannelAccount, receipt: Receipt) -> None:
+    """Store a receipt that came before the commit of its send."""
     raw = orjson.loads(orjson.dumps(asdict(receipt)))
     names = {"address": receipt.account, "kind": "receipt", "message_id": receipt.provider_message_id}
     _keep(adapter, account, receipts.UNMATCHED, raw, **names)
 
 
-def keep_reached(adapter: Adapter, account: ChannelAccount, event: WatermarkReceipt) -> None:
-    """The event waits for the commit of a send that it may be about."""
+def store_watermark(adapter: Adapter, account: ChannelAccount, event: WatermarkReceipt) -> None:
+    """Store an event about all messages to a person, because the commit of one of them may be just coming."""
     kind, about = _names(event)
     raw = orjson.loads(orjson.dumps(asdict(event)))
     _keep(adapter, account, receipts.UNMATCHED, raw, address=event.account, kind=kind, message_id=about)
 
 
-def keep_events(
+def store_events(
     adapter: Adapter, account: ChannelAccount | None, request: InboundRequest, events: Sequence[Event], reason: str
 ) -> None:
-    """These events of the request, all of one address, are kept together: as the part of the request that is the
-    address's. Where the adapter cannot tell the parts apart, nobody's staff may see it but superusers."""
+    """Store events of the request together, as the part of the request that is about their address.
+
+    If the adapter cannot separate that part, the event belongs to no account, so that only superusers see it.
+
+    events: at least one, all of the same address
+    """
     address = events[0].account
     raw = adapter.keep(request, address)
     if account and _addresses(adapter, raw) != [address]:
@@ -61,17 +68,17 @@ def keep_events(
     _keep(adapter, account, reason, raw, address=address, kind=kind, message_id=message_id)
 
 
-def keep_request(adapter: Adapter, account: ChannelAccount | None, request: InboundRequest, reason: str) -> None:
-    """The request is kept whole."""
+def store_request(adapter: Adapter, account: ChannelAccount | None, request: InboundRequest, reason: str) -> None:
+    """Store the whole request."""
     address = account.address if account else ""
-    _keep(adapter, account, reason, adapter.keep(request), address=address, kind=WHOLE)
+    _keep(adapter, account, reason, adapter.keep(request), address=address, kind=WHOLE_REQUEST)
 
 
 def _names(event: Event) -> tuple[str, str]:
     if isinstance(event, Receipt):
         return "receipt", event.provider_message_id
     if isinstance(event, WatermarkReceipt):
-        return "receipt", receipts.about_person(event.sender)
+        return "receipt", receipts.watermark_key(event.sender)
     return event.kind, event.message_id
 
 
@@ -108,7 +115,7 @@ def _keep(
 
 
 def _cleaned(rules: RedactionRules, raw: Any) -> Any:
-    """What is kept, without what the client has removed; it can be processed as before."""
+    """Return the payload cleaned by the client's redaction rules. It can be processed as before."""
     cleaned = rules.clean_json(raw)
     if isinstance(raw, dict) and isinstance(raw.get(BODY), str):
         cleaned[BODY] = rules.clean_body(raw[BODY])
@@ -116,7 +123,10 @@ def _cleaned(rules: RedactionRules, raw: Any) -> Any:
 
 
 def count_refused(adapter: Adapter, account: ChannelAccount | None, now: datetime) -> None:
-    """One more webhook that was not signed as it should be. A crash may forget a few: no flood waits for the disk."""
+    """Count a webhook without a valid signature.
+
+    A crash of the database may lose a few counts, so that a flood of webhooks does not wait for the disk.
+    """
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit TO off")
@@ -132,12 +142,12 @@ def count_refused(adapter: Adapter, account: ChannelAccount | None, now: datetim
         )
 
 
-def trim_refused(now: datetime) -> None:
-    """What was counted longer ago than INBOUND_EVENT_DAYS is gone."""
+def delete_old_refused(now: datetime) -> None:
+    """Delete the counts that are older than INBOUND_EVENT_DAYS."""
     before = now - timedelta(days=settings.INBOUND_EVENT_DAYS)
     RefusedWebhooks.objects.filter(day__lt=before.date()).delete()
 
 
-def is_turn(event: Event) -> bool:
-    """Whether it can be settled: something was said, or something became of what we said."""
+def is_message_or_receipt(event: Event) -> bool:
+    """Return whether the event can be processed: it is a message or a receipt."""
     return not isinstance(event, Unhandled)

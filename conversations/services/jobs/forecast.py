@@ -28,7 +28,7 @@ from conversations.services.core.deadlines import (
 )
 from conversations.services.core.durations import in_words
 from conversations.services.core.sql import row
-from conversations.services.delivery.sending import UNKNOWN_HOLDS_BACK
+from conversations.services.delivery.sending import UNKNOWN_DELAY
 from conversations.services.retention import holds
 
 DISPATCHER = "dispatcher"
@@ -117,7 +117,7 @@ def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]
         prospect = _send(message, before, now)
         if prospect:
             yield prospect
-        if message.status != S.UNKNOWN or (message.sending_at and message.sending_at >= now - UNKNOWN_HOLDS_BACK):
+        if message.status != S.UNKNOWN or (message.sending_at and message.sending_at >= now - UNKNOWN_DELAY):
             before = before or "the message before it"
 
 
@@ -125,7 +125,7 @@ def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
     part = f"message {message.chunk_id}, part {message.part} of {message.parts}"
     lease = f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s"
     if message.status == S.UNKNOWN:
-        until = message.sending_at + UNKNOWN_HOLDS_BACK if message.sending_at else None
+        until = message.sending_at + UNKNOWN_DELAY if message.sending_at else None
         if until is None or until < now:
             return None
         says = f"It is unclear whether {part} arrived: those after it wait no longer"
@@ -184,7 +184,7 @@ def _chat(conversation: Conversation) -> Iterator[UpcomingEvent]:
 
 # --- its life ---------------------------------------------------------------------------------------------------------
 _ENDS = f"COALESCE(s.ended_at, {EXPIRES_AT})"
-_RULES = (R.GUESTS, R.SESSIONS, R.TURNS, R.RECEIPTS)
+_RULES = (R.GUESTS, R.SESSIONS, R.TURNS, R.SENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ def _times(conversation: Conversation) -> _Times:
     return _Times(stale, expires, handed_back, archives, kept, dict(zip(_BELOW, rest, strict=True)))
 
 
-_BELOW = {R.TURNS.value: "conversation_turns", R.RECEIPTS.value: "conversation_messages"}
+_BELOW = {R.TURNS.value: "conversation_turns", R.SENDS.value: "conversation_messages"}
 
 
 def _life(conversation: Conversation) -> Iterator[UpcomingEvent]:
@@ -271,7 +271,7 @@ def _ended(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]
         yield from _archive(conversation, times, after)
     if not guest:
         yield from _deletion(conversation, times, R.SESSIONS, "deleted", "The session is deleted", after)
-    for rule, says in ((R.TURNS, "What the model was given is deleted"), (R.RECEIPTS, "Its sends are deleted")):
+    for rule, says in ((R.TURNS, "What the model was given is deleted"), (R.SENDS, "Its sends are deleted")):
         if times.has[rule.value]:
             yield from _deletion(conversation, times, rule, f"{rule.value}_deleted", says, after)
     if times.kept[R.MEMORY.value][1]:
@@ -281,7 +281,7 @@ def _ended(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]
 def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[UpcomingEvent]:
     if not conversation.is_open and not conversation.remembered_at and not conversation.remember_due_at:
         return  # its memory is deleted already, or it never had any
-    held = holds.reason_for(conversation)
+    held = holds.hold_reason(conversation)
     is_due = conversation.remembered_at and not conversation.remember_due_at
     setting = f"A session is archived after: {in_words(conversation.client.archive_after)}"
     says = "The session is archived: its entries are in memory alone"
@@ -300,7 +300,7 @@ def _deletion(
         at, after = max(until, times.archives), "archived"
     if number >= FOR_EVER:
         return
-    held = holds.reason_for(conversation)
+    held = holds.hold_reason(conversation)
     default = number == int(getattr(settings, KEPT[rule].setting))
     setting = (
         f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
@@ -311,7 +311,7 @@ def _deletion(
 
 def _archived_before(conversation: Conversation, times: _Times, at: datetime, number: int) -> bool:
     """Whether it will be archived by then, so that the days of archived sessions count."""
-    if conversation.archived_at or conversation.is_guest or holds.reason_for(conversation):
+    if conversation.archived_at or conversation.is_guest or holds.hold_reason(conversation):
         return False
     will_be = conversation.is_open or conversation.remembered_at or conversation.remember_due_at
     return bool(will_be) and times.archives <= at

@@ -108,9 +108,9 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.purged = purge_guests(now, progress)
         duplicates.note_recent(now)
         report.recovered = leases.recover(now) + sending.recover(now)
-        idempotency.trim(now)
-        throttles.forget(now)
-        sign_in_limits.forget(now)
+        idempotency.delete_expired(now)
+        throttles.delete_expired(now)
+        sign_in_limits.delete_expired(now)
         report.tombstones = trim_tombstones(now)
         report.replayed = replay.retry_failed(now)
     return report

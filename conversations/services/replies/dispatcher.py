@@ -113,7 +113,7 @@ class Dispatcher:
         if turn.exhausted:
             with_retry(pipeline.fail, turn, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
-        if turn.recalls and (question := with_retry(recall.question_of, turn.conversation_id)):
+        if turn.recalls and (question := with_retry(recall.recall_query, turn.conversation_id)):
             self._mark_read(turn)
             return self._engines.submit(self._recall, turn, question)
         return self._prepare(turn, mark=True)
@@ -138,7 +138,7 @@ class Dispatcher:
 
     def _mark_read(self, turn: leases.OwedTurn) -> None:
         """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
-        mark = with_retry(read_marks.of_newest, turn.conversation_id)
+        mark = with_retry(read_marks.mark_for_newest, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
             self._marks.submit(self._show, mark, turn.turn_id)
 
@@ -152,7 +152,7 @@ class Dispatcher:
             self._marks_free.release()
 
     def _ask(self, turn: leases.OwedTurn, request: ReplyRequest, engine: str) -> Future[Any]:
-        outcome = registry.ask(engine, chats.writing_with(request, self._write))
+        outcome = registry.ask(engine, chats.with_writer(request, self._write))
         settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
         return self._rows.submit(with_retry, settle, turn, outcome, timezone.now())
 
@@ -168,7 +168,7 @@ class Dispatcher:
 
     def _deliver(self, sending: delivery.Sending) -> Future[Any]:
         outcome = delivery.deliver(sending)
-        settle = delivery.succeeded if isinstance(outcome, SendResult) else delivery.failed
+        settle = delivery.record_sent if isinstance(outcome, SendResult) else delivery.record_failed
         return self._rows.submit(with_retry, settle, sending, outcome, timezone.now())
 
     # --- what is held -------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class Dispatcher:
 def recalled(question: recall.RecallQuery, near: NearestVectors | None) -> None:
     """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
     try:
-        with_retry(recall.keep, question, near, timezone.now())
+        with_retry(recall.store_recalled, question, near, timezone.now())
     except (OperationalError, InterfaceError):
         raise
     except Exception:

@@ -39,7 +39,7 @@ from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import PreparedSelect, row, update
 from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
-from conversations.services.delivery.read_marks import came_from
+from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
 from conversations.services.replies import phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
@@ -116,7 +116,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         tools=assistant is not None and assistant.uses_tools,
         rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
-        chat=chats.so_far(conversation, assistant, claim.turn_id, [step.description for step in steps])
+        chat=chats.chat_state(conversation, assistant, claim.turn_id, [step.description for step in steps])
         if assistant and _keeps_chats(assistant)
         else None,
     )
@@ -154,7 +154,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
         else:
             _end(turn, TurnStatus.DROPPED, now, code=code)
         if reply.progress and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
-            chats.note_told(reply.progress)
+            chats.record_told(reply.progress)
     return turn.status
 
 
@@ -312,7 +312,7 @@ def _newest_seen(conversation: Conversation, turn: Turn) -> str:
     account = conversation.channel_account
     theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
     seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
-    return seen.message_id if account and seen and came_from(account, seen) else ""
+    return seen.message_id if account and seen and was_delivered_by(account, seen) else ""
 
 
 def _note_silence(conversation: Conversation, now: datetime) -> None:

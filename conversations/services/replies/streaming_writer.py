@@ -182,7 +182,7 @@ class CopilotWriter:
             if job.turn.attempt > TAKEN_AT_MOST:
                 with_retry(pipeline.fail, job.turn, EXHAUSTED, timezone.now())
                 self._jobs.pop(job.turn.turn_id, None)
-            elif job.turn.recalls and (question := with_retry(recall.question_of, job.turn.conversation_id)):
+            elif job.turn.recalls and (question := with_retry(recall.recall_query, job.turn.conversation_id)):
                 self._recalls.submit(self._recall, job, question)
             else:
                 self._prepare(job)

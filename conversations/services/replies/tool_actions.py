@@ -49,9 +49,9 @@ def do(conversation: Conversation, wanted: Iterable[ToolAction], actor: Actor) -
 
 def _do(conversation: Conversation, deed: ToolAction, actor: Actor) -> None:
     if status := STATUS_BY_TOOL.get(deed.name):
-        steps.move(conversation, deed.arguments["step_id"], status, actor)
+        steps.set_status(conversation, deed.arguments["step_id"], status, actor)
     elif deed.name == "add_step":
-        steps.append(conversation, deed.arguments["description"], actor, by_assistant=True)
+        steps.append_step(conversation, deed.arguments["description"], actor, by_assistant=True)
     elif deed.name == "set_topic":
         details.change(conversation, actor, topic=deed.arguments["topic"])
     elif deed.name == "set_current_goal":

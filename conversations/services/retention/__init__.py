@@ -1,1 +1,1 @@
-"""Deletion: policies, holds, erasure of a person, deletions at providers."""
+"""Deletion: retention policies and runs, legal holds, erasure of a person."""

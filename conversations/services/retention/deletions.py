@@ -1,4 +1,4 @@
-"""What each rule of retention deletes, in batches of one short transaction each, and what is told of it."""
+"""The deletions of each retention rule, in batches of one short transaction each, and their results."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from conversations.services.core.sql import column, rows
 from conversations.services.retention import mentions
 from memory import services as memory
 
-BATCH = 200  # sessions in one transaction, with all that hangs on them: nobody waits for it for long
-SESSIONS_AT_ONCE = 200  # of which turns or sends are deleted: there are many to each
+BATCH = 200  # conversations deleted in one transaction, with all below them: short enough that nobody waits for long
+BATCH_BELOW = 200  # conversations whose turns or sends are deleted in one transaction: each has many
 Progress = Callable[[str, int], None]
 
 
 @dataclass(slots=True)
 class RuleResult:
-    """What one rule did to one client's rows: how many are gone, since when the oldest of them counted, how many a hold
-    kept, and the code of what went wrong."""
+    """The result of one rule for one client.
+
+    `oldest` is when the age of the oldest deleted row began, `held_back` how many rows a legal hold kept, `error` the
+    code of an error.
+    """
 
     rule: str
     deleted: int = 0
@@ -37,47 +40,47 @@ class RuleResult:
     error: str = ""
 
     def add(self, since: datetime, count: int = 1) -> None:
-        """So many more are gone."""
+        """Add `count` deleted rows whose age began at `since`."""
         self.deleted += count
         self.oldest = min(self.oldest, since) if self.oldest else since
 
 
 @dataclass(slots=True)
 class RetentionRun:
-    """What a run did, or would do: a line for each client (None: no client's) and rule with anything to say."""
+    """The results of a run or of its preview: a line for each client (None: rows of no client) and rule with any."""
 
     lines: dict[tuple[UUID | None, str], RuleResult] = field(default_factory=dict)
     skipped: bool = False
 
     def line(self, client_id: UUID | None, rule: str) -> RuleResult:
-        """The line, made where there is none."""
+        """Return the line of the client and rule; it is made if there is none."""
         return self.lines.setdefault((client_id, rule), RuleResult(rule))
 
     def of(self, rule: str) -> list[RuleResult]:
-        """The lines of the rule."""
+        """Return the lines of the rule."""
         return [line for (_, name), line in self.lines.items() if name == rule]
 
     def deleted(self, rule: str) -> int:
-        """How many of all clients."""
+        """Return how many rows of all clients the rule deleted."""
         return sum(line.deleted for line in self.of(rule))
 
     def held_back(self, rule: str) -> int:
-        """How many of all clients."""
+        """Return how many rows of all clients a hold kept from the rule."""
         return sum(line.held_back for line in self.of(rule))
 
     def errors(self) -> list[str]:
-        """What went wrong, once each."""
-        return sorted({f"{line.rule}: {line.error}" for line in self.lines.values() if line.error})
+        """Return the errors as "rule: code", each once."""
+        return sorted({f"{R(line.rule).shown}: {line.error}" for line in self.lines.values() if line.error})
 
 
 def is_on(rule: str) -> bool:
-    """Whether anything is ever deleted by the rule; looking for it costs a walk along the table."""
+    """Return whether the rule ever deletes anything. If not, its walk along the table is saved."""
     decided = RetentionPolicy.objects.filter(rule=rule, days__lt=FOR_EVER)
     return default_days(rule) < FOR_EVER or decided.exists()
 
 
-# The tombstones are written, and which chats are to be deleted at Retell, and the sessions go; or nothing of it. Chunks
-# and the rest cascade. The contact's row is held meanwhile, so that no hold comes between.
+# One statement writes the tombstones, queues the deletion of chats at Retell and deletes the conversations. Chunks and
+# the rest cascade. The contact's row is locked meanwhile, so that no legal hold comes between.
 _DELETE_SESSIONS = """
     WITH due AS (
         SELECT s.id, s.client_id, s.contact_id, {since} AS since {due} {further}
@@ -95,7 +98,7 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
     if not is_on(rule):
         return
     kept = KEPT[rule]
-    walk = rule == R.SESSIONS  # there is no index that holds only what is due: along the primary key
+    walk = rule == R.SESSIONS  # no index holds only what is due, so it walks along the primary key
     statement = _DELETE_SESSIONS.format(
         since=kept.since,
         tombstones=tombstones_sql("due"),
@@ -108,23 +111,24 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
         for _, client_id, _, since in gone:
             done.line(client_id, rule).add(since)
         _delete_guests(list({contact_id for _, _, contact_id, _ in gone}))
-        last = [max(session for session, *_ in gone)] if walk else []
+        last = [max(conversation_id for conversation_id, *_ in gone)] if walk else []
         total += len(gone)
-        progress(rule.value, total)
+        progress(rule.shown, total)
 
 
 def _delete_batch(statement: str, now: datetime, *last: UUID) -> list[tuple[Any, ...]]:
     with transaction.atomic():
         gone = rows(statement, now, BATCH, TOMBSTONES_LAST, *last)
-        memory.forget_texts([session for session, *_ in gone])
+        memory.forget_texts([conversation_id for conversation_id, *_ in gone])
     return gone
 
 
 def _delete_guests(contact_ids: list[UUID]) -> None:
-    """Guests of those who have no session left are gone.
+    """Delete those of the contacts that are guests without a conversation.
 
-    Their rows are locked first: whoever is opening a session for one of them holds a lock of its own (we skip that
-    contact), or waits for ours and then starts anew. The second statement sees every session committed before.
+    Their rows are locked first. A transaction that opens a conversation for one of them holds a lock itself (we skip
+    that contact), or waits for ours and then starts anew. The second statement sees every conversation committed
+    before.
     """
     with transaction.atomic():
         locked = column(
@@ -144,7 +148,7 @@ def _delete_guests(contact_ids: list[UUID]) -> None:
 
 _BY_RETENTION = {"cause": "'kept long enough'", "actor": "'system'", "actor_name": "'retention'"}
 
-# What hangs on ended sessions, which stay: their ledger says what went. A table below is named by the rule.
+# Deletes rows of one table below ended conversations, which stay; their ledger says what was deleted.
 _DELETE_BELOW = """
     WITH due AS (
         SELECT s.id, s.client_id, {since} AS since {due} AND s.id > $3
@@ -157,7 +161,7 @@ _DELETE_BELOW = """
     FROM due LEFT JOIN counted ON counted.id = due.id"""
 _BELOW = {
     R.TURNS: ("conversation_turns", "t.status <> 'running'"),
-    R.RECEIPTS: ("conversation_messages", "t.status NOT IN ('queued', 'claimed', 'sending')"),
+    R.SENDS: ("conversation_messages", "t.status NOT IN ('queued', 'claimed', 'sending')"),
 }
 
 
@@ -178,16 +182,16 @@ def _delete_below(rule: R, now: datetime, done: RetentionRun, progress: Progress
         ),
     )
     last, total = UUID(int=0), 0
-    while gone := rows(statement, now, SESSIONS_AT_ONCE, last):
+    while gone := rows(statement, now, BATCH_BELOW, last):
         for _, client_id, since, count in gone:
             if count:
                 done.line(client_id, rule).add(since, count)
             total += count
-        last = max(session for session, *_ in gone)
-        progress(rule.value, total)
+        last = max(conversation_id for conversation_id, *_ in gone)
+        progress(rule.shown, total)
 
 
-# A session that is not archived yet never is: nobody would have its transcript.
+# A conversation that is not archived yet never will be: nobody would have its transcript.
 _DELETE_MEMORY = """
     WITH due AS (
         SELECT m.conversation_id AS id, m.client_id, {since} AS since {due} AND m.conversation_id > $3
@@ -213,12 +217,12 @@ def _delete_memory(rule: R, now: datetime, done: RetentionRun, progress: Progres
         ),
     )
     last, total = UUID(int=0), 0
-    while gone := rows(statement, now, SESSIONS_AT_ONCE, last):
+    while gone := rows(statement, now, BATCH_BELOW, last):
         for _, client_id, since in gone:
             done.line(client_id, rule).add(since)
-        last = max(session for session, *_ in gone)
+        last = max(conversation_id for conversation_id, *_ in gone)
         total += len(gone)
-        progress(rule.value, total)
+        progress(rule.shown, total)
 
 
 _DELETE_EVENTS = """
@@ -229,12 +233,12 @@ _DELETE_EVENTS = """
 
 def _delete_events(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     statement = _DELETE_EVENTS.format(due=f"{retention_due(rule)} AND {KEPT[rule].free}")
-    held, total = mentions.of_held_people(), 0
+    held, total = mentions.patterns_of_held_contacts(), 0
     while gone := rows(statement, now, *held, BATCH):
         for client_id, since in gone:
             done.line(client_id, rule).add(since)
         total += len(gone)
-        progress(rule.value, total)
+        progress(rule.shown, total)
 
 
 DELETE: dict[R, Callable[[R, datetime, RetentionRun, Progress], None]] = {
@@ -243,6 +247,6 @@ DELETE: dict[R, Callable[[R, datetime, RetentionRun, Progress], None]] = {
     R.SESSIONS: _delete_sessions,
     R.MEMORY: _delete_memory,
     R.TURNS: _delete_below,
-    R.RECEIPTS: _delete_below,
+    R.SENDS: _delete_below,
     R.EVENTS: _delete_events,
 }

@@ -1,8 +1,9 @@
-"""Erasing a person: whatever Convo holds of them is gone, and a certificate says what was removed.
+"""Erasure of a person: delete all that Convo holds of them, and issue a certificate of what was removed.
 
-The rows go in one transaction, so that nobody is half erased and whoever writes again begins as somebody new. What has
-to be reached over the network, vectors and chats at Retell, follows: it is tried until stores and providers, asked for
-what they had, know nothing of it (`go_on`, by the sweep).
+    begin (rows, one transaction) ─► continue_erasures (sweep: vectors, chats at Retell) ─► certificate
+
+The rows go in one transaction, so that nobody is half erased, and a person who writes again is a new contact. Deletions
+at Pinecone and Retell follow in the background. They are repeated until these services, asked for the data, find none.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ from conversations.services.retention import holds, mentions
 from memory import services as memory
 from memory.stores.contract import StoreError
 
-# So long after the rows are gone a process that was remembering one of the sessions may still write.
+# For this long after the rows are deleted, a process that was remembering a conversation may still write to memory.
 WATCHED = timedelta(hours=1)
 SALT = "convo.erasure"
 ERASED = "(erased)"
 BELOW = {"chunks": Chunk, "steps": Step, "events": ConversationEvent, "messages": Message, "turns": Turn}
 
 
-# --- what it would be -------------------------------------------------------------------------------------------------
+# --- preview ----------------------------------------------------------------------------------------------------------
 def preview(contact: Contact) -> dict[str, int]:
-    """How many rows of which kind an erasure would remove now. Changes nothing."""
+    """Return how many rows of each kind an erasure would remove now. Changes nothing."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
     remembered, vectors = memory.count_remembered(_remembered(contact, sessions))
     return {
@@ -61,35 +62,36 @@ def preview(contact: Contact) -> dict[str, int]:
         "corrections": Correction.objects.filter(chunk__conversation__in=sessions).count(),
         "remembered": remembered,
         "vectors": vectors,
-        "chats": len(removals.chats_of(sessions)),
+        "chats": len(removals.chat_ids_of(sessions)),
         "addresses": ContactIdentity.objects.filter(contact=contact).count(),
         **_mentions(contact, "SELECT 1 {}"),
     }
 
 
 def _remembered(contact: Contact, sessions: Sequence[UUID]) -> list[UUID]:
-    """The sessions, and those of which memory alone still knows."""
+    """Return the conversations, and those of the contact that only memory still has."""
     return sorted({*sessions, *memory.conversations_of_contact(contact.client_id, contact.pk)})
 
 
-# --- doing it ---------------------------------------------------------------------------------------------------------
+# --- erasure ----------------------------------------------------------------------------------------------------------
 def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | None = None) -> Erasure:
-    """No row of the person is left; their sessions' global memory and chats follow in the background.
+    """Delete every row of the person and return the Erasure, which goes on in the background with memory and chats.
 
-    Raises NotFoundError, or ConflictError (`on_hold`) where the person or a session must be kept.
+    Raises NotFoundError, or ConflictError: `is_alias` for a merged contact; `on_hold` if a legal hold keeps the person
+    or one of their conversations.
     """
     with transaction.atomic():
         found = Contact.objects.select_for_update().filter(pk=contact_id)
         contact = (found.filter(client=client) if client else found).first()
         if contact is None:
-            raise NotFoundError("There is no such contact.")
+            raise NotFoundError("This contact does not exist.")
         if contact.merged_into_id:
-            raise ConflictError("This contact is an alias of another: erase that one.", code="is_alias")
-        holds.refuse_for_contact(contact)
+            raise ConflictError("This contact is an alias of another. Erase that one.", code="is_alias")
+        holds.refuse_if_contact_held(contact)
         removed = preview(contact)
         sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
         remembered = _remembered(contact, sessions)
-        chats = removals.chats_of(sessions)
+        chats = removals.chat_ids_of(sessions)
         write_tombstones(sessions, now)
         _mentions(contact, "DELETE {} RETURNING 1")
         _forget_names(contact)
@@ -107,13 +109,13 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
             removed=removed,
             begun_at=now,
         )
-        removals.ask_for(chats, erasure)
+        removals.request_removal(chats, erasure)
         enqueue("erase")
     return erasure
 
 
-# What hangs on no session and may name the person: $1 the client, $2 what they are called. Payloads of an unknown
-# account are nobody's.
+# Rows that belong to no conversation and may name the person: $1 the client, $2 patterns of their addresses and ids.
+# Payloads of an unknown account belong to no client.
 _MENTIONS = {
     "inbound_events": """
         FROM inbound_events WHERE (client_id = $1 OR client_id IS NULL)
@@ -131,7 +133,10 @@ _MENTIONS = {
 
 
 def _mentions(contact: Contact, verb: str) -> dict[str, int]:
-    """How many rows of each kind name the person. `verb`: "SELECT 1 {}", or one that deletes them."""
+    """Return how many rows of each kind name the person.
+
+    verb: "SELECT 1 {}", or a DELETE that returns a row for each
+    """
     values = (contact.client_id, mentions.patterns(contact))
     counted = {
         name: row(f"WITH found AS ({verb.format(which)}) SELECT count(*) FROM found", *values)
@@ -141,7 +146,7 @@ def _mentions(contact: Contact, verb: str) -> dict[str, int]:
 
 
 def _forget_names(contact: Contact) -> None:
-    """The trails keep that something was done, and not to whom."""
+    """Remove the person's name from the audit logs, which keep that something was done."""
     ids = [str(pk) for pk in (contact.pk, *contact.aliases.values_list("pk", flat=True))]
     StaffAction.objects.filter(object_type="contact", object_id__in=ids).update(object_name=ERASED, changes={})
     LogEntry.objects.filter(content_type__model="contact", object_id__in=ids).update(
@@ -150,18 +155,20 @@ def _forget_names(contact: Contact) -> None:
 
 
 def pending() -> bool:
-    """Whether an erasure is not over, or still watched."""
+    """Return whether an erasure is unfinished or still watched."""
     return Erasure.objects.exclude(sessions=[]).exists()
 
 
-def go_on(now: datetime) -> int:
-    """Erasures that are not over go on. Returns how many have been finished."""
-    return sum(_go_on(erasure, now) for erasure in Erasure.objects.exclude(sessions=[]).order_by("begun_at"))
+def continue_erasures(now: datetime) -> int:
+    """Continue the unfinished and watched erasures and return how many this finished."""
+    return sum(_continue(erasure, now) for erasure in Erasure.objects.exclude(sessions=[]).order_by("begun_at"))
 
 
-def _go_on(erasure: Erasure, now: datetime) -> bool:
-    """Global memory has nothing of the sessions, nor has Retell; harmless to repeat. Returns whether that finished the
-    erasure. What one of the two cannot do now does not keep the other from it."""
+def _continue(erasure: Erasure, now: datetime) -> bool:
+    """Delete the conversations in global memory and the chats at Retell. Returns whether that finished the erasure.
+
+    It is safe to repeat. If one of the two fails, the other is done all the same.
+    """
     problems = [problem for problem in (_clear_memory(erasure), _clear_chats(erasure)) if problem]
     if problems:
         Erasure.objects.filter(pk=erasure.pk).update(problem="; ".join(problems)[:200])
@@ -180,7 +187,7 @@ def _go_on(erasure: Erasure, now: datetime) -> bool:
 
 
 def _clear_memory(erasure: Erasure) -> str:
-    """By the ledger; then the store is asked. Returns what went wrong, '' for nothing."""
+    """Delete what the erasure's row lists, then ask the store for more. Returns the error, '' for none."""
     try:
         for session in erasure.sessions:
             memory.forget(session)
@@ -193,20 +200,22 @@ def _clear_memory(erasure: Erasure) -> str:
 
 
 def _clear_chats(erasure: Erasure) -> str:
-    code = removals.remove_of(erasure)
+    code = removals.remove_chats_of(erasure)
     return f"retell {code}: a chat is not deleted there yet." if code else ""
 
 
 # --- the certificate --------------------------------------------------------------------------------------------------
 def _certificate(erasure: Erasure, now: datetime) -> str:
-    """What was removed, when and by whom, and that whoever had it elsewhere was asked and found nothing, signed; whose
-    it was only as a keyed hash of the id."""
+    """Return the signed certificate: what was removed, when, by whom, and that other services found nothing left.
+
+    It identifies the person, conversations and chats only by a keyed hash of the id.
+    """
     facts = {
         "erasure": str(erasure.pk),
         "client": str(erasure.client_id),
-        "contact": hash_of(erasure.contact),
-        "sessions": sorted(hash_of(session) for session in erasure.sessions),
-        "chats": sorted(hash_of(chat.chat_id) for chat in erasure.chats.all()),
+        "contact": hash_id(erasure.contact),
+        "sessions": sorted(hash_id(session) for session in erasure.sessions),
+        "chats": sorted(hash_id(chat.chat_id) for chat in erasure.chats.all()),
         "removed": erasure.removed,
         "proof": {
             "vectors": {"asked_for": len(erasure.vectors), "found": 0, "asked_by": "id, and by contact"},
@@ -220,26 +229,29 @@ def _certificate(erasure: Erasure, now: datetime) -> str:
 
 
 def verify(certificate: str) -> dict[str, Any]:
-    """What a certificate of ours says. Raises InvalidError for one that we did not sign as it stands."""
+    """Check a certificate's signature and return its facts. Raises InvalidError (`not_ours`)."""
     try:
         facts: dict[str, Any] = signing.Signer(salt=SALT).unsign_object(certificate.strip())
     except (signing.BadSignature, ValueError):
         raise InvalidError(
-            "This is no certificate of ours, or it was changed, or the SECRET_KEY was since: add the earlier one to "
-            "SECRET_KEY_FALLBACKS.",
+            "The signature does not fit: this is no certificate of ours, or it was changed. If the SECRET_KEY has "
+            "changed since, add the earlier one to SECRET_KEY_FALLBACKS.",
             code="not_ours",
         ) from None
     return facts
 
 
-def named(facts: dict[str, Any], id_: str) -> str:
-    """As what a certificate that says `facts` names the id: contact, session or chat; '' where it does not."""
+def kind_of_id(facts: dict[str, Any], id_: str) -> str:
+    """Return as what the certificate's facts name the id: "contact", "session" or "chat"; '' if they do not."""
     id_ = id_.strip()
-    hashes = {hash_of(id_, key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)}
+    hashes = {hash_id(id_, key) for key in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)}
     named = {"contact": [facts["contact"]], "session": facts["sessions"], "chat": facts["chats"]}
     return next((what for what, those in named.items() if hashes.intersection(those)), "")
 
 
-def hash_of(id_: UUID | str | None, key: str = "") -> str:
-    """By which somebody who knows an id finds it in a certificate, and nobody else."""
+def hash_id(id_: UUID | str | None, key: str = "") -> str:
+    """Return the HMAC-SHA-256 of the id, by which only somebody who knows the id finds it in a certificate.
+
+    key: '' for the SECRET_KEY
+    """
     return hmac.new((key or settings.SECRET_KEY).encode(), str(id_).encode(), hashlib.sha256).hexdigest()

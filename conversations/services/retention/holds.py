@@ -1,4 +1,4 @@
-"""Legal holds: of what is on hold nothing is deleted, by nobody. A contact's hold is set on the contact's own page."""
+"""Legal holds: nothing that is on hold can be deleted. A contact's hold is set on the contact's own page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ LONGEST_REASON = 200
 
 
 def hold(conversation_id: UUID | str, *, reason: str, actor: Actor, client: Client | None = None) -> Conversation:
-    """The session is kept as it is, whatever its age, until the hold is lifted. Another reason replaces the one before.
+    """Put the conversation on hold: it is kept as it is, whatever its age, until the hold is lifted.
 
-    Raises NotFoundError, or InvalidError for no reason or one that is too long.
+    Another reason replaces the earlier one. Raises NotFoundError, or InvalidError (`no_reason`) if the reason is empty
+    or longer than LONGEST_REASON.
     """
     reason = reason.strip()
     if not reason or len(reason) > LONGEST_REASON:
@@ -24,8 +25,7 @@ def hold(conversation_id: UUID | str, *, reason: str, actor: Actor, client: Clie
 
 
 def lift(conversation_id: UUID | str, *, actor: Actor, client: Client | None = None) -> Conversation:
-    """The session is on hold no more: from now on what is due happens to it. Where it is not, nothing changes. Raises
-    NotFoundError."""
+    """Lift the conversation's hold, if it has one. Deletions that are due happen from now on. Raises NotFoundError."""
     return _set(conversation_id, "", actor, client)
 
 
@@ -37,22 +37,22 @@ def _set(conversation_id: UUID | str, reason: str, actor: Actor, client: Client 
     return conversation
 
 
-def reason_for(conversation: Conversation) -> str:
-    """Why the session must be kept: its own hold, or its contact's; '' where it need not."""
+def hold_reason(conversation: Conversation) -> str:
+    """Return the reason of the conversation's hold or else its contact's; '' if neither is on hold."""
     return conversation.hold_reason or conversation.contact.hold_reason
 
 
-def refuse_for(conversation_id: UUID) -> None:
-    """Raise ConflictError (`on_hold`) where the session must be kept as it is."""
+def refuse_if_held(conversation_id: UUID) -> None:
+    """Raise ConflictError (`on_hold`) if the conversation or its contact is on hold."""
     conversation = Conversation.objects.select_related("contact").filter(pk=conversation_id).first()
-    if conversation and (reason := reason_for(conversation)):
-        raise ConflictError(f"This session is on hold: {reason}", code="on_hold")
+    if conversation and (reason := hold_reason(conversation)):
+        raise ConflictError(f"This conversation is on hold: {reason}", code="on_hold")
 
 
-def refuse_for_contact(contact: Contact) -> None:
-    """Raise ConflictError (`on_hold`) where the person, or one of their sessions, must be kept."""
+def refuse_if_contact_held(contact: Contact) -> None:
+    """Raise ConflictError (`on_hold`) if the contact or one of their conversations is on hold."""
     if contact.hold_reason:
         raise ConflictError(f"This contact is on hold: {contact.hold_reason}", code="on_hold")
     held = Conversation.objects.filter(contact=contact).exclude(hold_reason="").order_by("started_at").first()
     if held:
-        raise ConflictError(f"A session of this contact is on hold: {held.hold_reason}", code="on_hold")
+        raise ConflictError(f"A conversation of this contact is on hold: {held.hold_reason}", code="on_hold")

@@ -1,4 +1,4 @@
-"""What a person is called in payloads that are kept as they came."""
+"""Patterns that find a person's addresses and ids in payloads that are stored as they came."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from django.db.models import Exists, OuterRef, Q
 
 from conversations.models import Contact, ContactIdentity, Conversation
 
-SHORTEST = 4  # characters: what is shorter is in any payload
+SHORTEST = 4  # characters: anything shorter occurs in every payload
 
 
 def patterns(contact: Contact) -> list[str]:
-    """For LIKE: every address and user id, with and without the plus of a phone, as JSON writes it."""
+    """Return LIKE patterns for the contact's addresses and user ids, as JSON writes them.
+
+    Phone numbers are there with and without the plus.
+    """
     identities = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
     aliases = contact.aliases.values_list("user_id", flat=True)
     names = {contact.user_id, contact.phone or "", *identities, *aliases}
@@ -22,8 +25,8 @@ def patterns(contact: Contact) -> list[str]:
     return [f"%{name}%" for name in sorted(escaped) if len(name) >= SHORTEST]
 
 
-def of_held_people() -> tuple[list[UUID], list[str]]:
-    """Of everybody who is on hold, or a session of whom is: the client, and what they are called, in pairs."""
+def patterns_of_held_contacts() -> tuple[list[UUID], list[str]]:
+    """Return the client ids and the patterns, in pairs, of contacts on hold or with a conversation on hold."""
     held = Exists(Conversation.objects.filter(contact=OuterRef("pk")).exclude(hold_reason=""))
     found = [
         (contact.client_id, pattern)

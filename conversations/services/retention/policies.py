@@ -1,4 +1,4 @@
-"""For how long a client keeps what: read, previewed and saved as a whole."""
+"""A client's retention policies: read and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNELS = {value for value, _ in RetentionPolicy._meta.get_field("channel").cho
 
 @dataclass(frozen=True, slots=True, order=True)
 class Policy:
-    """How many days is kept what `rule` is about; on a channel, for a status, or everywhere ('')."""
+    """The number of days that the rule's data is kept; on a channel and for a status, or for all ('')."""
 
     rule: str
     channel: str
@@ -25,22 +25,25 @@ class Policy:
     days: int
 
 
-def of(client: Client | UUID) -> list[Policy]:
-    """What the client has decided; the rest is as the settings say."""
+def policies_of(client: Client | UUID) -> list[Policy]:
+    """Return the client's policies, sorted. For everything else the settings count."""
     rows = RetentionPolicy.objects.filter(client=client).values_list("rule", "channel", "status", "days")
     return sorted(Policy(*row) for row in rows)
 
 
 def replace(client: Client, policies: Iterable[Policy]) -> None:
-    """The client's policies are these and no others. Raises InvalidError for one that makes no sense."""
+    """Replace the client's policies with these.
+
+    Raises InvalidError: `doubled`, `unknown_rule`, `unknown_channel`, `unknown_status` or `impossible_days`.
+    """
     wanted = sorted(set(policies))
     for policy in wanted:
         _check(policy)
     places = [(policy.rule, policy.channel, policy.status) for policy in wanted]
     if len(set(places)) < len(places):
-        raise InvalidError("Each rule has one number of days for a channel and status.", code="doubled")
+        raise InvalidError("A rule can have only one number of days for a channel and status.", code="doubled")
     with transaction.atomic():
-        Client.objects.select_for_update(no_key=True).get(pk=client.pk)  # two who save at once do it one by one
+        Client.objects.select_for_update(no_key=True).get(pk=client.pk)  # simultaneous saves wait here
         RetentionPolicy.objects.filter(client=client).delete()
         RetentionPolicy.objects.bulk_create(
             RetentionPolicy(
@@ -52,19 +55,20 @@ def replace(client: Client, policies: Iterable[Policy]) -> None:
 
 def _check(policy: Policy) -> None:
     if policy.rule not in RetentionRule.values:
-        raise InvalidError(f"There is no rule {policy.rule!r}.", code="unknown_rule")
+        raise InvalidError(f"There is no retention rule {policy.rule!r}.", code="unknown_rule")
     if policy.channel and policy.channel not in CHANNELS:
         raise InvalidError(f"There is no channel {policy.channel!r}.", code="unknown_channel")
     if policy.status and (policy.status not in ENDED_STATUSES or policy.rule not in BY_STATUS):
-        raise InvalidError(f"{policy.rule} cannot differ by the status {policy.status!r}.", code="unknown_status")
+        rule = RetentionRule(policy.rule).shown
+        raise InvalidError(f"The rule {rule} cannot have days for the status {policy.status!r}.", code="unknown_status")
     if not 0 <= policy.days <= FOR_EVER:
-        raise InvalidError(f"Days are 0 to {FOR_EVER:,}.", code="impossible_days")
+        raise InvalidError(f"Enter a number of days from 0 to {FOR_EVER:,}.", code="impossible_days")
 
 
 def in_words(policies: Iterable[Policy]) -> str:
-    """For the audit trail."""
+    """Return the policies as one line for the audit log, such as "sessions sms 30, turns 10"."""
     said = []
     for policy in policies:
         where = " ".join(word for word in (policy.channel, policy.status) if word)
-        said.append(f"{policy.rule}{f' {where}' if where else ''} {policy.days}")
+        said.append(f"{RetentionRule(policy.rule).shown}{f' {where}' if where else ''} {policy.days}")
     return ", ".join(said) or "the settings'"

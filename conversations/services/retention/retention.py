@@ -1,8 +1,8 @@
-"""What is deleted because it was kept long enough: rule by rule, in batches of one short transaction each.
+"""Retention runs: delete what is older than its rule allows, rule by rule, in short transactions.
 
-Every run leaves a report, for each client of which it deleted something. It may be cut off anywhere and repeated: what
-is gone is gone, what is not is still due. What somebody else holds at the moment is left for the next run, and what a
-legal hold keeps is counted.
+Every run leaves a report for each client of which it deleted something. It may be interrupted anywhere and repeated:
+what is not deleted yet is still due. Rows that another transaction has locked are left for the next run. Rows that a
+legal hold keeps are counted.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ LONGEST_BY = 150
 
 @dataclass(slots=True)
 class CleanupReport:
-    """How much a cleanup deleted."""
+    """The numbers of rows that a clean-up deleted by each rule; `skipped` if another run was under way."""
 
     guest_sessions: int = 0
     web_sessions: int = 0
     sessions: int = 0
     memories: int = 0
     turns: int = 0
-    receipts: int = 0
+    sends: int = 0
     inbound_events: int = 0
     held_back: int = 0
     skipped: bool = False
@@ -50,7 +50,7 @@ class CleanupReport:
 
 # --- running ----------------------------------------------------------------------------------------------------------
 def clean_up(now: datetime, by: str = "clean_up") -> CleanupReport:
-    """What is older than it may become is gone; while one runs another returns at once, `skipped`."""
+    """Run all rules at `now` and return how many rows each deleted; `skipped` if another run is under way."""
     done = run(now, by=by)
     return CleanupReport(
         guest_sessions=done.deleted(R.GUESTS),
@@ -58,7 +58,7 @@ def clean_up(now: datetime, by: str = "clean_up") -> CleanupReport:
         sessions=done.deleted(R.SESSIONS),
         memories=done.deleted(R.MEMORY),
         turns=done.deleted(R.TURNS),
-        receipts=done.deleted(R.RECEIPTS),
+        sends=done.deleted(R.SENDS),
         inbound_events=done.deleted(R.EVENTS),
         held_back=sum(line.held_back for line in done.lines.values()),
         skipped=done.skipped,
@@ -68,8 +68,13 @@ def clean_up(now: datetime, by: str = "clean_up") -> CleanupReport:
 def run(
     now: datetime, *, by: str, rules: Sequence[str] = R.values, progress: Progress = lambda _what, _count: None
 ) -> RetentionRun:
-    """What the rules are about and is old enough at `now` is gone, and a report says so. `by`: the job, command or
-    person. A rule that fails is in the report with its error, and the others go on."""
+    """Delete what is due at `now` by the rules, leave reports, and return the results.
+
+    A rule that fails is in the report with its error, and the others go on.
+
+    by: the job, command or person, for the report
+    progress: called after each batch with the rule's name and the number so far
+    """
     done, begun = RetentionRun(), timezone.now()
     with exclusively("convo.clean_up") as only_one:
         if not only_one:
@@ -77,7 +82,7 @@ def run(
             return done
         for rule in rules:
             _attempt(rule, now, done, progress)
-        unprocessed.trim_refused(now)
+        unprocessed.delete_old_refused(now)
         _clear_vectors(done)
         RetentionReport.objects.filter(started_at__lt=now - REPORTS_KEPT).delete()
         _report(done, by, begun)
@@ -85,13 +90,13 @@ def run(
 
 
 def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None, by: str = "sweep") -> int:
-    """Expired sessions of guests are gone with everything below them, and guests without sessions too.
+    """Delete expired conversations of guests with everything below them, and guests without conversations.
 
-    The ids of their messages stay as tombstones for 8 days. Returns how many sessions there were. A report is left only
-    where there were any: this runs every few minutes.
+    Returns how many conversations there were. The ids of their messages stay as tombstones for 8 days. It leaves a
+    report only if there were any, because it runs every few minutes.
     """
     if not row("SELECT 1 FROM conversations WHERE status = 'expired' AND is_guest LIMIT 1"):
-        return 0  # nearly always, and at a tenth of what looking for those that are due costs
+        return 0  # nearly always, at a tenth of the cost of the full search
     done, begun = RetentionRun(), timezone.now()
     _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)
     if done.lines:
@@ -99,8 +104,8 @@ def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None,
     return done.deleted(R.GUESTS)
 
 
-def guests_due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
-    """How many sessions a purge would delete now, and some of their ids."""
+def count_guests_due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
+    """Return how many conversations a purge would delete at `now`, and at most `examples` of their ids."""
     due = guests_due_sql()
     counted = row(f"SELECT count(*) {due}", now)
     found = column(f"SELECT s.id {due} LIMIT $2", now, examples)
@@ -108,12 +113,12 @@ def guests_due(now: datetime, examples: int = 3) -> tuple[int, list[str]]:
 
 
 def guests_due_sql() -> str:
-    """FROM … WHERE …: the guests' sessions that a purge at $1 deletes."""
+    """Return the SQL "FROM … WHERE …" of the guests' conversations that a purge at $1 deletes."""
     return f"{retention_due(R.GUESTS)} AND {KEPT[R.GUESTS].free}"
 
 
 def preview(now: datetime, client: Client | None = None, rules: Sequence[str] = R.values) -> RetentionRun:
-    """What a run at `now` would do, to this client's rows alone if one is given. Nothing changes."""
+    """Return what a run at `now` would delete, of this client alone if one is given. Changes nothing."""
     found = RetentionRun()
     for rule in rules:
         _count(rule, now, found, client)
@@ -134,9 +139,9 @@ def _attempt(rule: str, now: datetime, done: RetentionRun, progress: Progress, *
 
 # --- counting ---------------------------------------------------------------------------------------------------------
 def _grouped(rule: str, condition: str, now: datetime, client: Client | None = None) -> list[tuple[Any, ...]]:
-    """(client, how many rows, since when the oldest counts) of what is due and fulfils the condition."""
+    """Return (client id, number of rows, when the age of the oldest began) of what is due and fulfils the condition."""
     kept = KEPT[R(rule)]
-    values: list[Any] = [now, *(mentions.of_held_people() if rule == R.EVENTS else ())]
+    values: list[Any] = [now, *(mentions.patterns_of_held_contacts() if rule == R.EVENTS else ())]
     if client:
         values.append(client.pk)
         condition += f" AND {kept.client} = ${len(values)}"
@@ -154,7 +159,7 @@ def _count_held(rule: str, now: datetime, done: RetentionRun, client: Client | N
 
 
 def _count(rule: str, now: datetime, found: RetentionRun, client: Client | None) -> None:
-    """Of turns and sends, the sessions that have any are counted."""
+    """Count what is due. Of turns and sends it counts the conversations that have any."""
     if not is_on(rule):
         return
     for client_id, count, oldest in _grouped(rule, KEPT[R(rule)].free, now, client):
@@ -164,8 +169,9 @@ def _count(rule: str, now: datetime, found: RetentionRun, client: Client | None)
 
 # --- afterwards -------------------------------------------------------------------------------------------------------
 def _clear_vectors(done: RetentionRun) -> None:
-    """The vectors of what memory does not know any more are gone, or the report says why not: the next run tries
-    again."""
+    """Delete the vectors that memory no longer knows. If that fails, the report has the error, and the next run tries
+    again.
+    """
     try:
         memory.delete_orphaned_vectors(LOST_VECTORS_SECONDS)
     except memory.StoreError as error:

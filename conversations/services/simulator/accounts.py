@@ -1,4 +1,4 @@
-"""Accounts whose provider is the channel simulator: one click makes them, and no provider knows of them."""
+"""Simulated accounts: channel accounts whose provider is the channel simulator. No real provider knows of them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ NAMES = {
 
 
 def set_up(client: Client) -> list[ChannelAccount]:
-    """The client has a simulated account at every provider, and its sandbox can be played. Returns what was made.
+    """Create a simulated account at every provider where the client has none, and make its sandbox playable.
 
-    Raises ConflictError if the client is switched off.
+    Returns the created accounts. Raises ConflictError (`client_inactive`) if the client is switched off.
     """
     if not client.is_active:
-        raise ConflictError(f"{client} is switched off: nothing it is sent is taken.", code="client_inactive")
+        raise ConflictError(f"{client} is switched off. Switch it on to receive messages.", code="client_inactive")
     with transaction.atomic():
         Client.objects.select_for_update().get(pk=client.pk)  # of two at once, the second finds everything made
         made = [_new(client, each) for each in SIMULATORS if each.provider != SANDBOX and not _has(client, each)]
@@ -43,8 +43,8 @@ def set_up(client: Client) -> list[ChannelAccount]:
     return made
 
 
-def playable(clients: Iterable[Client]) -> list[ChannelAccount]:
-    """The accounts on which one can play a customer of these clients, by client and in the order of the channels."""
+def playable_accounts(clients: Iterable[Client]) -> list[ChannelAccount]:
+    """Return the accounts on which staff can play a customer of these clients, by client and order of channels."""
     candidates = Q(is_simulated=True) | Q(provider=SANDBOX)
     found = ChannelAccount.objects.filter(candidates, client__in=clients, is_active=True)
     rows = [account for account in found.select_related("client", "assistant") if _is_playable(account)]
@@ -54,14 +54,14 @@ def playable(clients: Iterable[Client]) -> list[ChannelAccount]:
 
 
 def title(account: ChannelAccount) -> str:
-    """What the account is called where one chooses among them."""
+    """Return the account's name in the list from which staff choose one to play."""
     if account.provider == SANDBOX:
         return f"Sandbox ({account.channel})"
     return NAMES.get((account.provider, account.channel), f"{account.provider} on {account.channel}")
 
 
 def simulator_of(account: ChannelAccount) -> Simulator:
-    """The provider's end of the account. Raises UnknownAdapterError where there is none."""
+    """Return the simulator of the account's provider. Raises UnknownAdapterError if there is none."""
     return simulator_for(account.provider, account.channel)
 
 
@@ -89,18 +89,21 @@ def _new(client: Client, simulator: Simulator) -> ChannelAccount:
             provider=simulator.provider,
             address=address,
             credentials=credentials,
-            base_url=settings.INTERNAL_BASE_URL,  # nobody reads it: as_account() knows where we are now
+            base_url=settings.INTERNAL_BASE_URL,  # never used: as_account() takes the current address
             name=f"Simulated {NAMES.get((simulator.provider, simulator.channel.value), simulator.provider)}",
         )
         account.is_simulated = True
         account.save(update_fields=["is_simulated"])
         return account
-    raise UnavailableError(f"No free address was found for {simulator.provider}; try again.")
+    raise UnavailableError(f"No free address was found for {simulator.provider}. Try again.")
 
 
 def _give_key(client: Client) -> None:
-    """The sandbox over which the client's own JSON is answered can be played; where a real account answers, none can:
-    what is played would go out over it."""
+    """Give an API key to each sandbox account that answers the client's own JSON, so that it can be played.
+
+    On a channel where a real account answers, the sandbox gets none: replies to a played message would be sent over the
+    real account.
+    """
     for channel in (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB):
         ours = ChannelAccount.objects.filter(client=client, channel=channel, is_active=True, is_simulated=False)
         account = ours.order_by("created_at").first()

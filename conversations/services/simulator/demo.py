@@ -1,4 +1,4 @@
-"""What a new user tries Convo with: a client, a key, sandboxes and simulated accounts, a staff user."""
+"""The demo client for trying Convo: with an API key, sandboxes, simulated accounts, assistants and a staff user."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAFF = "admin"
 
 
 ROLES = {
-    # key: name and what it is told
+    # key: name and system prompt
     "field": (
         "Field technician",
         "You help technicians on site: inspections, safety on roofs, materials and how to fit them. Answer briefly and"
@@ -40,7 +40,10 @@ ROLES = {
 
 @transaction.atomic
 def set_up(known: Mapping[str, str]) -> dict[str, Any]:
-    """Everything exists once. A key and a password that are not known (any more) are made anew."""
+    """Create what the demo client does not have yet. Returns its ids, API key, user name and password.
+
+    known: an earlier answer; its `api_key` and `admin_password` are kept if they still work, else they are made anew
+    """
     client = Client.objects.filter(sub_domain=SUB_DOMAIN).first() or setup.create_client("Demo", SUB_DOMAIN)
     for channel in Channel:
         ChannelAccount.objects.get_or_create(

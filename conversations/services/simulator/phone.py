@@ -1,4 +1,4 @@
-"""What the simulator shows: the person's phone, the session that Convo keeps, and the wire between them."""
+"""The reads of the simulator's page: the person's phone, their conversation, and the exchanges between the two."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ Kind = SimulatedExchange.Kind
 
 @dataclass(slots=True)
 class PhoneMessage:
-    """One bubble on the phone. `mark` says how far it got; `reported` is what the provider told Convo of it."""
+    """One message on the person's phone.
+
+    `mark` says how far it got, `reported` which receipts the provider sent, `can_report` which it could send.
+    """
 
     text: str
     at: datetime
-    is_ours: bool  # the business's, and not the person's
+    is_ours: bool  # from the business, not from the person
     message_id: str = ""
     mark: str = ""
     is_grave: bool = False
@@ -39,8 +42,8 @@ class PhoneMessage:
 class SimulatedCall:
     """The call that the person is in.
 
-    `path` is where their next words are posted, `silence` where it is posted that they said nothing. Where the
-    provider goes on by itself, `goes_on` is the exchange after which it does so, in `wait` seconds.
+    Their next words are posted to `path`, their silence to `silence`. If the provider continues by itself, it does so
+    `wait` seconds after the exchange with the id `goes_on`.
     """
 
     is_on: bool = False
@@ -51,8 +54,8 @@ class SimulatedCall:
     wait: float = 0.0
 
 
-def lines(account: ChannelAccount, person: SimulatedPerson) -> list[PhoneMessage]:
-    """What stands on the person's phone, oldest first."""
+def phone_messages(account: ChannelAccount, person: SimulatedPerson) -> list[PhoneMessage]:
+    """Return the messages on the person's phone, oldest first."""
     exchanges = _exchanges(account).filter(person=person.number).exclude(kind=Kind.QUESTION)[:SHOWN_ON_PHONE]
     can_report = [status.value for status in simulator_of(account).receipts]
     found: dict[str, PhoneMessage] = {}
@@ -69,37 +72,37 @@ def lines(account: ChannelAccount, person: SimulatedPerson) -> list[PhoneMessage
                 key, PhoneMessage(exchange.text, exchange.created_at, True, exchange.message_id, can_report=can_report)
             )
         elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
-            said = "You called." if exchange.kind == Kind.CALL else "You hung up."
+            text = "You called." if exchange.kind == Kind.CALL else "You hung up."
             found.setdefault(
-                f"{exchange.kind} {key}", PhoneMessage(said, exchange.created_at, is_ours=False, is_note=True)
+                f"{exchange.kind} {key}", PhoneMessage(text, exchange.created_at, is_ours=False, is_note=True)
             )
-        for line in _heard(exchange):
-            found.setdefault(f"heard {exchange.message_id} {line.is_note}", line)
+        for message in _heard(exchange):
+            found.setdefault(f"heard {exchange.message_id} {message.is_note}", message)
     for report in reports:
-        told = found.get(f"True {report.message_id}")
-        if told and report.status == 200:
-            told.reported.append(report.details.get("status", ""))
+        reported = found.get(f"True {report.message_id}")
+        if reported and report.status == 200:
+            reported.reported.append(report.details.get("status", ""))
     if account.provider == SANDBOX:
         found |= _delivered_in_the_sandbox(account, person)
-    return sorted(found.values(), key=lambda line: line.at)
+    return sorted(found.values(), key=lambda message: message.at)
 
 
-def _mark(line: PhoneMessage, exchange: SimulatedExchange) -> None:
-    """How far what the person said got, the furthest of several deliveries."""
-    if line.mark == "taken":
+def _mark(message: PhoneMessage, exchange: SimulatedExchange) -> None:
+    """Set how far the person's message got; of several deliveries the furthest counts."""
+    if message.mark == "taken":
         return
     if exchange.is_held:
-        line.mark, line.is_grave = "held back", False
+        message.mark, message.is_grave = "held back", False
     elif exchange.status == 200:
-        line.mark, line.is_grave = "taken", False
+        message.mark, message.is_grave = "taken", False
     elif exchange.answered_at is None:
-        line.mark, line.is_grave = "on its way", False
+        message.mark, message.is_grave = "on its way", False
     else:
-        line.mark, line.is_grave = f"not taken ({exchange.status or 'no answer'})", True
+        message.mark, message.is_grave = f"not taken ({exchange.status or 'no answer'})", True
 
 
 def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
-    """What the answer to a webhook said into the phone."""
+    """Return what the caller heard in our answer to a webhook."""
     heard = exchange.details.get("heard") or {}
     at = exchange.answered_at or exchange.created_at
     spoken = [PhoneMessage(heard["text"], at, is_ours=True)] if heard.get("text") else []
@@ -108,7 +111,7 @@ def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
 
 
 def _delivered_in_the_sandbox(account: ChannelAccount, person: SimulatedPerson) -> dict[str, PhoneMessage]:
-    conversation = session(account, person)
+    conversation = newest_conversation(account, person)
     if conversation is None:
         return {}
     messages = Message.objects.filter(conversation=conversation, status=Message.Status.DELIVERED)
@@ -119,8 +122,8 @@ def _delivered_in_the_sandbox(account: ChannelAccount, person: SimulatedPerson) 
     }
 
 
-def call(account: ChannelAccount, person: SimulatedPerson) -> SimulatedCall:
-    """The person's call, as our last answer left it."""
+def current_call(account: ChannelAccount, person: SimulatedPerson) -> SimulatedCall:
+    """Return the person's call as our last answer left it; not `is_on` if there is none."""
     of_calls = _exchanges(account).filter(person=person.number, details__has_key="call")[:CALL_LOOKED_AT]
     under_way = False
     for exchange in of_calls:
@@ -138,12 +141,12 @@ def call(account: ChannelAccount, person: SimulatedPerson) -> SimulatedCall:
     return SimulatedCall(is_on=under_way)
 
 
-def session(account: ChannelAccount, person: SimulatedPerson) -> Conversation | None:
-    """The newest session that Convo keeps of the person over the account."""
+def newest_conversation(account: ChannelAccount, person: SimulatedPerson) -> Conversation | None:
+    """Return the person's newest conversation over the account, or None."""
     address = simulator_of(account).address_of(person)
     found = Conversation.objects.filter(client=account.client_id, channel=account.channel, channel_account=account)
     if account.provider == SANDBOX:
-        found = found.filter(contact__in=contacts.ids_of(address))
+        found = found.filter(contact__in=contacts.ids_by_user_id(address))
     else:
         found = found.filter(
             contact__identities__client=account.client_id,
@@ -154,13 +157,13 @@ def session(account: ChannelAccount, person: SimulatedPerson) -> Conversation | 
     return found.select_related(*related).order_by("-started_at", "-id").first()
 
 
-def wire(account: ChannelAccount, person: SimulatedPerson) -> list[SimulatedExchange]:
-    """The newest exchanges about the person, newest first; and those that are about nobody."""
+def exchanges(account: ChannelAccount, person: SimulatedPerson) -> list[SimulatedExchange]:
+    """Return the exchanges about the person and those about nobody, newest first, at most SHOWN_ON_WIRE."""
     return list(_exchanges(account).filter(person__in=[person.number, 0])[:SHOWN_ON_WIRE])
 
 
-def faults(account: ChannelAccount) -> list[str]:
-    """How the next sends will go wrong, in order."""
+def planned_faults(account: ChannelAccount) -> list[str]:
+    """Return the faults of the account's next sends, in order."""
     return list(SimulatedFault.objects.filter(account=account).values_list("misbehaviour", flat=True))
 
 

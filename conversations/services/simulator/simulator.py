@@ -1,7 +1,8 @@
-"""Playing a provider: its webhooks are posted over HTTP to our own door, and its answers given to our own sends.
+"""The channel simulator: play a provider that posts webhooks to Convo over HTTP and answers its sends.
 
-Nothing is taken a short cut: what arrives has passed the network, the signature and the adapter, and what is sent
-comes from the dispatcher. Row first, then the wire, then the outcome; no transaction or connection is held meanwhile.
+There is no short cut: a played message passes the network, the signature and the adapter, and a reply comes from the
+dispatcher. The row is written first, then the request is sent, then the outcome is written; no transaction and no
+connection is held meanwhile.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ MOST_KEPT = 300  # exchanges of an account
 MOST_FAULTS = 20
 LONGEST_KEPT = 20_000  # characters of a body
 LATE = timedelta(hours=2)
-PATIENCE = (5.0, 30.0)  # seconds to connect to our own door, and for its answer
+TIMEOUT = (5.0, 30.0)  # seconds to connect to our own server, and to wait for its answer
 MASK = "••••"
-FORWARDED = "/webhooks/"  # what a provider posts to, and nothing else
+WEBHOOKS = "/webhooks/"  # the only paths that a provider posts to
 
 Kind = SimulatedExchange.Kind
 
 
 class Delivery(StrEnum):
-    """How the provider delivers a message."""
+    """Ways in which the provider delivers a message."""
 
     ONCE = "once"
     TWICE = "twice"
@@ -61,26 +62,28 @@ class Delivery(StrEnum):
 
 
 # --- what the provider posts -----------------------------------------------------------------------------------------
-def write(
+def write_message(
     account: ChannelAccount, person: SimulatedPerson, text: str, *, delivery: Delivery = Delivery.ONCE, now: datetime
 ) -> SimulatedExchange:
-    """The person has said it, and the provider has delivered it as told. Returns the (first) exchange.
+    """Let the person write (or say) the text, and the provider deliver it. Returns the (first) exchange.
 
-    Raises ConflictError where nothing can be said: on voice, without a call.
+    Raises ConflictError (`no_call`) if it is a voice account and nobody listens just now.
     """
     simulator = simulator_of(account)
     at = now - LATE if delivery is Delivery.LATE else now
     said, details = SimulatedMessage(text, simulator.new_message_id(), at), {}
     if simulator.is_call:
-        line = phone.call(account, person)
-        if not line.path:
-            raise ConflictError(f"{person.name} cannot say anything now: let them call, or wait.", code="no_call")
+        call = phone.current_call(account, person)
+        if not call.path:
+            raise ConflictError(f"{person.name} cannot speak now. Let them call, or wait.", code="no_call")
         said, details = (
-            SimulatedMessage(text, turn_id(line.call_id, line.path), at, line.call_id, line.path),
-            {"call": line.call_id},
+            SimulatedMessage(text, turn_id(call.call_id, call.path), at, call.call_id, call.path),
+            {"call": call.call_id},
         )
     webhook = simulator.message(as_account(account), person, said)
-    exchange = new(account, person, Kind.MESSAGE, webhook, message_id=said.message_id, text=text, details=details)
+    exchange = new_webhook(
+        account, person, Kind.MESSAGE, webhook, message_id=said.message_id, text=text, details=details
+    )
     if delivery is Delivery.HELD:
         return exchange
     post(exchange, badly_signed=delivery is Delivery.BADLY_SIGNED, note=NOTES.get(delivery, ""))
@@ -96,17 +99,20 @@ NOTES = {
 
 
 def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
-    """The provider has delivered it (again): the same body, signed anew. Raises NotFoundError."""
+    """Let the provider deliver the exchange (again): the same body, signed anew. Returns the exchange.
+
+    Raises NotFoundError, or ConflictError (`being_delivered`).
+    """
     exchange = _webhooks(account).filter(pk=exchange_id).first()
     if exchange is None:
-        raise NotFoundError("It is not in the log any more.")
+        raise NotFoundError("This webhook is no longer in the log.")
     if exchange.is_held:
         taken = SimulatedExchange.objects.filter(pk=exchange.pk, sent_at=None).update(sent_at=timezone.now())
         if not taken:
-            raise ConflictError("Somebody else is delivering it just now.", code="being_delivered")
+            raise ConflictError("Somebody else is delivering this webhook just now.", code="being_delivered")
         post(exchange, note="held back until now")
         return exchange
-    again = new(
+    again = new_webhook(
         account,
         exchange.person,
         exchange.kind,
@@ -119,14 +125,19 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
     return again
 
 
-def receipt(account: ChannelAccount, message_id: str, status: str, now: datetime) -> SimulatedExchange:
-    """The provider has reported what became of a message that it took. Raises NotFoundError or InvalidError."""
+def report_receipt(account: ChannelAccount, message_id: str, status: str, now: datetime) -> SimulatedExchange:
+    """Let the provider report the status of a message that it accepted. Returns the exchange.
+
+    status: a value of ReceiptStatus
+
+    Raises NotFoundError, or InvalidError (`no_such_receipt`) for a status that this provider never reports.
+    """
     simulator = simulator_of(account)
-    sent = _of(account).filter(kind=Kind.SEND, message_id=message_id).exclude(message_id="").first()
+    sent = _exchanges_of(account).filter(kind=Kind.SEND, message_id=message_id).exclude(message_id="").first()
     if sent is None:
-        raise NotFoundError("The provider knows of no such message.")
+        raise NotFoundError("The provider does not know this message.")
     if status not in simulator.receipts:
-        raise InvalidError("This provider reports no such thing.", code="no_such_receipt")
+        raise InvalidError(f"This provider never reports the status {status!r}.", code="no_such_receipt")
     taken = AcceptedMessage(
         message_id=message_id,
         to=sent.details.get("to", ""),
@@ -134,16 +145,22 @@ def receipt(account: ChannelAccount, message_id: str, status: str, now: datetime
         our_message_id=sent.details.get("our_message_id", ""),
         reply_to=sent.details.get("reply_to", ""),
         report_to=sent.details.get("report_to", ""),
-        sequence=_of(account).filter(kind=Kind.RECEIPT, message_id=message_id).count(),
+        sequence=_exchanges_of(account).filter(kind=Kind.RECEIPT, message_id=message_id).count(),
     )
     webhook = simulator.receipt(as_account(account), taken, ReceiptStatus(status), now)
-    exchange = new(account, sent.person, Kind.RECEIPT, webhook, message_id=message_id, details={"status": status})
+    exchange = new_webhook(
+        account, sent.person, Kind.RECEIPT, webhook, message_id=message_id, details={"status": status}
+    )
     post(exchange, note=status)
     return exchange
 
 
 def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str = "") -> None:
-    """Sign it as of now, post it to our own door, and keep what was answered."""
+    """Sign the exchange's webhook, post it to our own server, and store the answer.
+
+    badly_signed: sign it with a wrong secret
+    note: shown beside the exchange
+    """
     account = exchange.account
     simulator, plain = simulator_of(account), as_account(account)
     exchange.sent_at = timezone.now()
@@ -160,7 +177,7 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
     release_connection()
     try:
         answer = http.post_bytes(
-            settings.INTERNAL_BASE_URL + webhook.path, webhook.body, headers=headers, timeout=PATIENCE
+            settings.INTERNAL_BASE_URL + webhook.path, webhook.body, headers=headers, timeout=TIMEOUT
         )
     except SendError as error:
         exchange.problem = str(error)[:200]
@@ -168,22 +185,22 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
         exchange.status = answer.status
         exchange.answer_headers = dict(answer.headers)
         exchange.answer = _kept(answer.body)
-        if simulator.is_call and not badly_signed:  # what somebody else posts does not reach the caller's ear
+        if simulator.is_call and not badly_signed:  # the caller does not hear the answer to a forged request
             exchange.details |= {"heard": asdict(simulator.heard(answer))}
     exchange.answered_at = timezone.now()
     exchange.save()
 
 
 def turn_id(call_id: str, path: str) -> str:
-    """What one turn of a call is known by: where it is posted tells it from others."""
+    """Return the id of one turn of a call: the path to which it is posted tells it from others."""
     return f"{call_id} {path}"
 
 
 # --- what the provider answers ---------------------------------------------------------------------------------------
-def answer(account_id: UUID, request: InboundRequest, now: datetime) -> SimulatedResponse | None:
-    """What the provider's end says to a request of ours; None where the account is no simulated one.
+def answer_request(account_id: UUID, request: InboundRequest, now: datetime) -> SimulatedResponse | None:
+    """Return the simulated provider's answer to a request of ours; None if there is no such simulated account.
 
-    Who lacks the account's credentials is refused, and nothing is kept of it.
+    A request without the account's credentials is refused, and not stored.
     """
     account = ChannelAccount.objects.filter(
         pk=account_id, is_simulated=True, is_active=True, client__is_active=True
@@ -218,7 +235,7 @@ def answer(account_id: UUID, request: InboundRequest, now: datetime) -> Simulate
         answered_at=now,
     )
     if answered.silent:
-        exchange.problem = "The provider took it and never answered."
+        exchange.problem = "The provider accepted the request and never answered."
     else:
         exchange.status, exchange.answer = answered.status, answered.body
         exchange.answer_headers = {"content-type": answered.content_type, **answered.headers}
@@ -227,22 +244,27 @@ def answer(account_id: UUID, request: InboundRequest, now: datetime) -> Simulate
     return answered
 
 
-def misbehave(account: ChannelAccount, misbehaviour: str, times: int = 1) -> None:
-    """The next sends go wrong like that, after those that were laid out before. Raises InvalidError."""
-    if account.provider == SANDBOX or misbehaviour not in simulator_of(account).faults:
-        raise InvalidError("The provider cannot go wrong like that.", code="no_such_misbehaviour")
-    laid_out = SimulatedFault.objects.filter(account=account).count()
-    times = max(0, min(times, MOST_FAULTS - laid_out))
-    SimulatedFault.objects.bulk_create(SimulatedFault(account=account, misbehaviour=misbehaviour) for _ in range(times))
+def plan_faults(account: ChannelAccount, fault: str, times: int = 1) -> None:
+    """Let the account's next `times` sends fail in this way, after the faults that are planned already.
+
+    fault: a value of InjectedFault
+
+    At most MOST_FAULTS are planned. Raises InvalidError (`no_such_misbehaviour`).
+    """
+    if account.provider == SANDBOX or fault not in simulator_of(account).faults:
+        raise InvalidError("This provider cannot fail in this way.", code="no_such_misbehaviour")
+    planned = SimulatedFault.objects.filter(account=account).count()
+    times = max(0, min(times, MOST_FAULTS - planned))
+    SimulatedFault.objects.bulk_create(SimulatedFault(account=account, misbehaviour=fault) for _ in range(times))
 
 
-def behave(account: ChannelAccount) -> None:
-    """The next sends go well."""
+def clear_faults(account: ChannelAccount) -> None:
+    """Delete the planned faults, so that the next sends succeed."""
     SimulatedFault.objects.filter(account=account).delete()
 
 
 def _next_fault(account: ChannelAccount) -> InjectedFault | None:
-    """The oldest that is laid out, which is used up by it; each goes to one send alone."""
+    """Take the oldest planned fault and return it, or None. Each counts for one send."""
     with transaction.atomic():
         waiting = SimulatedFault.objects.select_for_update(skip_locked=True).filter(account=account)
         fault = waiting.order_by("id").first()
@@ -253,20 +275,20 @@ def _next_fault(account: ChannelAccount) -> InjectedFault | None:
 
 
 def _facts(taken: AcceptedMessage) -> dict[str, str]:
-    """What a later receipt must know."""
+    """Return what a later receipt needs of the message."""
     return {name: getattr(taken, name) for name in ("to", "our_message_id", "reply_to", "report_to")}
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------
-def _of(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
+def _exchanges_of(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
     return SimulatedExchange.objects.filter(account=account).order_by("-id")
 
 
 def _webhooks(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
-    return _of(account).select_related("account").exclude(kind__in=[Kind.SEND, Kind.QUESTION])
+    return _exchanges_of(account).select_related("account").exclude(kind__in=[Kind.SEND, Kind.QUESTION])
 
 
-def new(
+def new_webhook(
     account: ChannelAccount,
     person: SimulatedPerson | int,
     kind: str,
@@ -276,9 +298,12 @@ def new(
     text: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> SimulatedExchange:
-    """A webhook that is yet to be posted."""
-    if not webhook.path.startswith(FORWARDED):
-        raise InvalidError("A provider posts to webhooks alone.", code="no_webhook")
+    """Store a webhook that is to be posted, and return its row.
+
+    Raises InvalidError (`no_webhook`) if its path is none of our webhooks.
+    """
+    if not webhook.path.startswith(WEBHOOKS):
+        raise InvalidError(f"A provider posts only to paths below {WEBHOOKS}.", code="no_webhook")
     exchange = SimulatedExchange.objects.create(
         account=account,
         kind=kind,
@@ -296,8 +321,8 @@ def new(
 
 
 def _trim(account: ChannelAccount) -> None:
-    """The newest stay."""
-    oldest = _of(account).values_list("pk", flat=True)[MOST_KEPT : MOST_KEPT + 1]
+    """Delete all but the account's newest MOST_KEPT exchanges."""
+    oldest = _exchanges_of(account).values_list("pk", flat=True)[MOST_KEPT : MOST_KEPT + 1]
     for pk in oldest:
         SimulatedExchange.objects.filter(account=account, pk__lte=pk).delete()
 
@@ -308,7 +333,7 @@ def _number_of(account: ChannelAccount, address: str) -> int:
 
 
 def _masked(headers: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
-    """The headers without what must not be shown: authorisations whole, and the account's secrets wherever they are."""
+    """Return the headers with authorisations and the account's secrets masked."""
     shown = {}
     for name, value in headers.items():
         scheme, _, rest = value.partition(" ")

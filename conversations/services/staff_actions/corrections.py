@@ -18,7 +18,7 @@ from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import editing, lock_contact_of
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.history.remember import summary_is_staffs
+from conversations.services.history.remember import summary_is_by_staff
 from conversations.services.replies.prompt_records import REDACTED, prompt_without, without
 from conversations.services.replies.summaries import start_over
 from conversations.services.retention import holds
@@ -51,7 +51,7 @@ def correct(
             return None
         correction = _keep(chunk, Correction.Kind.CORRECTION, text, "", actor, now)
         if chunk.role == Role.MEMORY:
-            recall.keep_correction(conversation, text, actor, now)
+            recall.store_correction(conversation, text, actor, now)
         _note(conversation, "chunk_corrected", actor, now, position)
     return correction
 
@@ -73,7 +73,7 @@ def redact(
     must be kept as it is.
     """
     with _editing(conversation_id, position, client) as (conversation, chunk):
-        holds.refuse_for(conversation.pk)
+        holds.refuse_if_held(conversation.pk)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
         if redacted:
@@ -84,7 +84,7 @@ def redact(
         Correction.objects.filter(chunk=chunk).update(text=REDACTED)
         redaction = _keep(chunk, Correction.Kind.REDACTION, "", reason, actor, now)
         _redact_messages(chunk)
-        chats.forget_analysis(conversation)
+        chats.delete_analysis(conversation)
         _redact_turns(conversation, texts, position, now)
         for name in DETAILS:
             setattr(conversation, name, without(getattr(conversation, name), texts))
@@ -112,7 +112,7 @@ def _redact_what_the_model_noted(conversation: Conversation, texts: list[str]) -
 def _redact_what_is_recalled(conversation: Conversation, chunk: Chunk, texts: list[str]) -> None:
     """What other sessions of the contact were told of it, and what staff made of that."""
     if chunk.role == Role.MEMORY:
-        recall.forget_correction(conversation)
+        recall.delete_correction(conversation)
     contact = Contact.objects.get(pk=conversation.contact_id)
     if (known := without(contact.known, texts)) != contact.known:
         Contact.objects.filter(pk=contact.pk).update(known=known)
@@ -167,7 +167,7 @@ def _note(conversation: Conversation, kind: str, actor: Actor, now: datetime, po
 
     So is a summary that was made of it: it may say the same in other words. One that staff wrote stands.
     """
-    if remember_anew(conversation, now) and not summary_is_staffs(conversation):
+    if remember_anew(conversation, now) and not summary_is_by_staff(conversation):
         conversation.summary = ""
     start_over(conversation, position)
     record(conversation, kind, actor, cause=cause or f"entry {position}", position=position)

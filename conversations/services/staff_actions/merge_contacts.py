@@ -236,7 +236,7 @@ def _hold(person: Contact, alias: Contact) -> str:
 def _heed_wishes(person: Contact) -> None:
     """Nothing is queued or owed on a channel on which one of the two wanted nothing."""
     for channel in person.opted_out:
-        outbox.cancel_to(person, channel)
+        outbox.cancel_for_contact(person, channel)
     owing = Conversation.objects.open().filter(contact=person, channel__in=list(person.opted_out), reply_owed=True)
     for session in owing:
         with saving(session):

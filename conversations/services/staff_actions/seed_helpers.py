@@ -31,7 +31,7 @@ def get_active_conversation(user_id: str, channel: str, client_id: UUID | str | 
 
     Raises ConflictError (`ambiguous`) if several clients know the user id, or the channel has several threads open.
     """
-    found = Conversation.objects.open().filter(contact__in=contacts.ids_of(user_id), channel=channel)
+    found = Conversation.objects.open().filter(contact__in=contacts.ids_by_user_id(user_id), channel=channel)
     if client_id:
         found = found.filter(client_id=client_id)
     first_two = list(found.select_related("contact")[:2])
@@ -59,13 +59,15 @@ def create_conversation(
     for _ in range(TRIES):
         try:
             with transaction.atomic():
-                contact = contacts.known_as(client, user_id) or Contact.objects.create(client=client, user_id=user_id)
+                contact = contacts.find_by_user_id(client, user_id) or Contact.objects.create(
+                    client=client, user_id=user_id
+                )
                 opened = open_conversation(client.pk, contact.pk, said, goal=goal, summary=summary or "", actor=SYSTEM)
             return Conversation.objects.get(pk=opened.conversation_id)
         except IntegrityError:
             # Either a session is open, or the contact was a guest whom a purge deleted meanwhile: then once more.
             open_ones = Conversation.objects.of(client).open().filter(channel=channel, thread="")
-            if open_ones.filter(contact__in=contacts.ids_of(user_id)).exists():
+            if open_ones.filter(contact__in=contacts.ids_by_user_id(user_id)).exists():
                 break
     raise ConflictError("This user has an open session on this channel already.", code="already_open")
 

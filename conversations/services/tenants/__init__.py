@@ -1,1 +1,1 @@
-"""Clients and what belongs to their set-up: API keys, channel accounts, staff, sign-in limits."""
+"""Clients and their set-up: API keys, channel accounts, staff, sign-in limits."""

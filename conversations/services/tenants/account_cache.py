@@ -45,5 +45,5 @@ def remember(accounts: Iterable[Any]) -> None:
 
 
 def find(adapter: Adapter, address: str) -> KnownAccount | None:
-    """Return the account with this address at the adapter's provider, as it was last read; None if it is not cached."""
+    """Return the cached account with this address at the adapter's provider, or None."""
     return _known.get((adapter.provider, adapter.channel, address))

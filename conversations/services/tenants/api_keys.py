@@ -1,4 +1,4 @@
-"""The keys with which programs speak for a client."""
+"""API keys, with which programs act for a client."""
 
 from __future__ import annotations
 
@@ -26,29 +26,32 @@ _BY_HASH = PreparedSelect(
 
 
 def create_api_key(client: Client, name: str = "key") -> tuple[ApiKey, str]:
-    """The client has one more key. Returns its row and the key itself, which is kept nowhere and not shown again.
+    """Create an API key of the client. Returns its row and the key, which is not stored: show it now, once.
 
-    Raises InvalidError for a name that is too long.
+    Raises InvalidError if the name is longer than LONGEST_NAME.
     """
     if len(name) > LONGEST_NAME:
-        raise InvalidError(f"name: At most {LONGEST_NAME} characters.")
+        raise InvalidError(f"name: Use at most {LONGEST_NAME} characters.")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     row = ApiKey.objects.create(client=client, name=name, prefix=key[:12], key_hash=key_hash(key))
     return row, key
 
 
 def revoke(key_id: int) -> bool:
-    """The key opens nothing any more. Returns whether it did until now."""
+    """Revoke the key and return whether it was valid until now."""
     return bool(ApiKey.objects.filter(pk=key_id, revoked_at__isnull=True).update(revoked_at=timezone.now()))
 
 
 def key_hash(key: str) -> bytes:
-    """What is stored of a key. No salt and one round: a key has 256 random bits, nobody guesses it from its hash."""
+    """Return the SHA-256 of the key, which is all that is stored of it.
+
+    No salt and one round suffice: a key has 256 random bits, so nobody guesses it from its hash.
+    """
     return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
 def find_api_key(key: str) -> ApiKey | None:
-    """The key's row with its client, unless it is revoked or its client switched off."""
+    """Return the key's row with its client, or None if the key is unknown or revoked, or its client is inactive."""
     found = _BY_HASH.first(key_hash(key))
     if not found:
         return None
@@ -59,7 +62,7 @@ def find_api_key(key: str) -> ApiKey | None:
 
 
 def note_use(key_id: int) -> None:
-    """`last_used_at` is right to the minute: written at most once a minute and process."""
+    """Set the key's `last_used_at`, at most once a minute in each process."""
     now = time.monotonic()
     if now - _touched.get(key_id, -_TOUCH_EVERY_SECONDS) >= _TOUCH_EVERY_SECONDS:
         _touched[key_id] = now

@@ -1,4 +1,4 @@
-"""A client's accounts at providers, as the outside world knows them."""
+"""Channel accounts: a client's accounts at providers, and whether the provider accepts their credentials."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ BASE_URL_SETTINGS = {
 
 
 def adapter_of(account: ChannelAccount) -> Adapter:
-    """The adapter that speaks for the account. Raises LookupError for a provider that is not known (any more)."""
+    """Return the adapter of the account's provider and channel. Raises LookupError if there is none (any more)."""
     return registry.adapter_for(account.provider, account.channel)
 
 
 def as_account(account: ChannelAccount) -> Account:
-    """The account as a plain value, with the base URL of its own or else the provider's; a simulated account's is our
-    own provider end, whatever stands in its row, and answers soon or never."""
+    """Return the account as the plain value that adapters take.
+
+    Its base URL is the row's own, else the provider's. A simulated account's is our own simulator, whatever its row
+    says, with a short timeout.
+    """
     if account.is_simulated:
         return Account(
             address=account.address,
@@ -57,11 +60,12 @@ def as_account(account: ChannelAccount) -> Account:
 
 
 def check(account: ChannelAccount) -> str:
-    """The provider was asked whether it takes the account's credentials, and the account's health says what it said.
+    """Ask the provider whether it accepts the account's credentials, and set the account's health accordingly.
 
-    Returns what the provider calls the account. Raises InvalidError for a provider that is not known (any more) or
-    cannot be asked, ConflictError (`credentials_refused`, or `no_answer` where nothing is known now).
-    Not to be called within a transaction: it waits for the provider.
+    Do not call it within a transaction: it waits for the provider.
+
+    Returns the provider's name for the account. Raises InvalidError for a provider that is not known (any more) or
+    cannot be asked, ConflictError `credentials_refused`, or `no_answer` if nothing was learned (the health stays).
     """
     try:
         name = adapter_of(account).check(as_account(account))
@@ -72,43 +76,48 @@ def check(account: ChannelAccount) -> str:
             raise ConflictError(str(error), code="no_answer") from None
         ChannelAccount.objects.filter(pk=account.pk).update(health=BROKEN, health_reason=str(error)[:300])
         raise ConflictError(str(error), code="credentials_refused") from None
-    _mended(account)
+    _save_healthy(account)
     return name
 
 
 def resume(account: ChannelAccount) -> int:
-    """The account is tried again, as it is: after new credentials, or once the provider lets it in again. Returns how
-    many of its messages were waiting."""
-    _mended(account)
+    """Send from the account again and return how many messages are queued for it.
+
+    Call it after its credentials changed, or when the provider accepts the account again.
+    """
+    _save_healthy(account)
     SendPause.objects.filter(channel_account=account).delete()
-    return waiting_for(account)
+    return count_queued(account)
 
 
-def waiting_for(account: ChannelAccount) -> int:
-    """How many messages are still to be sent from the account."""
+def count_queued(account: ChannelAccount) -> int:
+    """Return how many messages are queued for sending from the account."""
     return Message.objects.filter(channel_account=account, status=Message.Status.QUEUED).count()
 
 
-def mend(account: ChannelAccount) -> None:
-    """The account, which is yet to be saved, is tried again from now on."""
+def mark_healthy(account: ChannelAccount) -> None:
+    """Set the account's health to OK, so that its messages are tried again. The account is not saved."""
     account.health, account.health_reason, account.mended_at = ChannelAccount.Health.OK, "", timezone.now()
 
 
-def _mended(account: ChannelAccount) -> None:
-    mend(account)
+def _save_healthy(account: ChannelAccount) -> None:
+    mark_healthy(account)
     changes = {name: getattr(account, name) for name in ("health", "health_reason", "mended_at")}
     ChannelAccount.objects.filter(pk=account.pk).update(**changes)
 
 
 def lock_usable(account_id: UUID) -> ChannelAccount | None:
-    """The account, locked; None where it is gone, or known to be broken."""
+    """Lock the account and return it; None if it is deleted or broken."""
     found = ChannelAccount.objects.select_for_update(no_key=True).filter(pk=account_id).first()
     return found if found and found.health != BROKEN else None
 
 
 def mark_broken(account: ChannelAccount, conversation: Conversation, code: str, sentence: str) -> None:
-    """The locked account is refused: its messages wait until somebody mends it. The ledger of the session where that
-    came to light says so."""
+    """Mark the locked account as broken: its messages wait until staff repair it.
+
+    conversation: where it came to light; its ledger gets the event
+    code, sentence: the provider's refusal
+    """
     account.health, account.health_reason = BROKEN, f"{code}: {sentence}"[:300]
     account.save(update_fields=["health", "health_reason"])
     record(conversation, "account_broken", SYSTEM, cause=code, channel_account_id=str(account.pk))

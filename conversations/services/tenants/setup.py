@@ -1,4 +1,4 @@
-"""What a client needs before the first message: itself, keys, assistants, accounts."""
+"""The set-up of a client before its first message: the client, its assistants and its channel accounts."""
 
 from __future__ import annotations
 
@@ -16,30 +16,34 @@ from conversations.services.tenants import channel_accounts
 
 
 def create_client(name: str, sub_domain: str) -> Client:
-    """A client with a default assistant. Raises InvalidError, or ConflictError (`sub_domain_taken`)."""
+    """Create a client with a default assistant. Raises InvalidError, or ConflictError `sub_domain_taken`."""
     client = Client(name=name, sub_domain=sub_domain)
     _clean(client, taken="sub_domain_taken")
-    open_for_business(client)
+    store_client(client)
     return client
 
 
-def open_for_business(client: Client) -> None:
-    """The new client, whose fields are valid, is stored and has a default assistant."""
+def store_client(client: Client) -> None:
+    """Store the new client, whose fields are validated already, and create its default assistant."""
     with transaction.atomic():
         client.save(force_insert=True)
         Assistant.objects.create(client=client, key="assistant", name="Assistant", is_default=True)
 
 
-def client_named(sub_domain: str) -> Client:
-    """The client with the sub-domain. Raises NotFoundError."""
+def get_client(sub_domain: str) -> Client:
+    """Return the client with the sub-domain. Raises NotFoundError."""
     client = Client.objects.filter(sub_domain=sub_domain).first()
     if client is None:
-        raise NotFoundError(f"There is no client with the sub-domain {sub_domain!r}: create_client makes one.")
+        raise NotFoundError(f"There is no client with the sub-domain {sub_domain!r}. Create one with create_client.")
     return client
 
 
 def create_assistant(client: Client, key: str, *, make_default: bool = False, **fields: Any) -> Assistant:
-    """One more assistant of the client, its default where asked. Raises InvalidError or ConflictError (`key_taken`)."""
+    """Create an assistant of the client. Raises InvalidError, or ConflictError `key_taken`.
+
+    make_default: make it the client's default assistant
+    fields: values for other fields of Assistant
+    """
     assistant = Assistant(client=client, key=key, is_default=make_default, **fields)
     _clean(assistant, taken="key_taken", exclude=["is_default"], validate_constraints=False)
     with transaction.atomic():
@@ -53,7 +57,7 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
 
 
 def make_default(assistant: Assistant) -> None:
-    """The assistant is the one who answers for its client where an account names none."""
+    """Make the assistant its client's default, which answers where a channel account names no assistant."""
     with transaction.atomic():
         Client.objects.select_for_update().get(pk=assistant.client_id)  # two at once would break the constraint
         others = Assistant.objects.filter(client=assistant.client_id, is_default=True).exclude(pk=assistant.pk)
@@ -72,11 +76,16 @@ def create_channel_account(
     assistant: str = "",
     name: str = "",
 ) -> ChannelAccount:
-    """The client's account at the provider; an account of the same client and address gets the new credentials, and is
-    tried again where it was broken.
+    """Create the client's account at the provider, or update the one with the same address, and return it.
 
-    Raises InvalidError for an unknown provider or missing credentials, ConflictError (`address_taken`) if the address
-    is another client's, NotFoundError for an unknown assistant.
+    An updated account gets the new credentials, and is tried again if it was broken.
+
+    address: the account's number or id at the provider
+    base_url: where its provider is reached, if not at the usual place
+    assistant: the key of the assistant that answers; '' for the client's default
+
+    Raises InvalidError for an unknown provider or wrong credentials, ConflictError `address_taken` if the address is
+    another client's, NotFoundError for an unknown assistant.
     """
     check_credentials(channel, provider, credentials)
     address = registry.adapter_for(provider, channel).normal_address(address)
@@ -87,19 +96,19 @@ def create_channel_account(
     check_base_url(channel, provider, account.base_url)
     account.assistant = _assistant(client, assistant) if assistant else account.assistant
     account.name = name or account.name
-    channel_accounts.mend(account)
+    channel_accounts.mark_healthy(account)
     _clean(account, taken="address_taken", validate_constraints=False)
     try:
         with transaction.atomic():
             account.save()
     except IntegrityError:
-        taken = f"{provider} {address} is another client's account already."
+        taken = f"{provider} {address} is already another client's account."
         raise ConflictError(taken, code="address_taken") from None
     return account
 
 
 def check_credentials(channel: str, provider: str, credentials: Mapping[str, str]) -> None:
-    """They are all that the provider's adapter needs, and no others. Raises InvalidError."""
+    """Check that the credentials are exactly those the provider's adapter needs. Raises InvalidError."""
     try:
         adapter = registry.adapter_for(provider, channel)
     except UnknownAdapterError as error:
@@ -113,20 +122,20 @@ def check_credentials(channel: str, provider: str, credentials: Mapping[str, str
 
 
 def check_base_url(channel: str, provider: str, base_url: str) -> None:
-    """It is there, where the provider's end is a server of the client's own. Raises InvalidError."""
+    """Check that a base URL is given if the provider runs on the client's own server. Raises InvalidError."""
     if registry.adapter_for(provider, channel).needs_base_url and not base_url:
-        raise InvalidError(f"{provider} needs a base URL: where its messages are posted to.", code="missing_base_url")
+        raise InvalidError(f"{provider} needs a base URL, to which messages are posted.", code="missing_base_url")
 
 
 def _assistant(client: Client, key: str) -> Assistant:
     assistant = Assistant.objects.filter(client=client, key=key).first()
     if assistant is None:
-        raise NotFoundError(f"{client} has no assistant {key!r}: create_assistant makes one.")
+        raise NotFoundError(f"{client} has no assistant {key!r}. Create it with create_assistant.")
     return assistant
 
 
 def _clean(row: Any, *, taken: str, **how: Any) -> None:
-    """Raise what a form would say, as a sentence."""
+    """Validate the row as a form would. Raises the first error as a sentence."""
     try:
         row.full_clean(**how)
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""How often one may try to sign in: counted on rows, for all processes and both pages together.
+"""Limits of sign-in attempts, counted in rows for all processes and for both sign-in pages together.
 
-A try is counted before the password is looked at, so that many at the same moment are counted too; one that succeeds is
-taken back. Whether there is such a user plays no part: who guesses learns nothing from being stopped.
+An attempt is counted before the password is checked, so that simultaneous attempts count as well; a successful one is
+taken back. Unknown user names are counted like known ones, so that a refusal does not tell whether a user exists.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from django.conf import settings
 from conversations.services.core.errors import TooManyError
 from conversations.services.core.sql import rows
 
-STRETCH = timedelta(minutes=15)
-# SIGN_IN_TRIES are those of one user name from one address; an office shares an address, and a user name is guessed at
-# from many. The last is high: who reaches it keeps the user out as well.
-FROM_AN_ADDRESS = 10
-OF_A_NAME = 20
+PERIOD = timedelta(minutes=15)
+# SIGN_IN_TRIES limits the attempts of one user name from one address. An office shares an address, and attackers guess
+# one user name from many addresses, so these limits are multiples of it. The second is high, because an attacker who
+# reaches it locks the user out as well.
+ADDRESS_FACTOR = 10
+NAME_FACTOR = 20
 
 _COUNT = """
     INSERT INTO sign_in_tries (who, count, until) VALUES ($1, 1, $3)
@@ -34,42 +35,44 @@ _TAKE_BACK = """
     WHERE who = ANY($2) RETURNING who"""
 
 
-def count(name: str, address: str, now: datetime) -> None:
-    """One more try for the user name from the address. Raises TooManyError where that is more than there may be."""
+def count_attempt(name: str, address: str, now: datetime) -> None:
+    """Count one attempt for the user name from the IP address. Raises TooManyError above a limit."""
     for who, most in _limits(name, address):
         if not most:
             return
-        [(tries, until)] = rows(_COUNT, who, now, now + STRETCH)
+        [(tries, until)] = rows(_COUNT, who, now, now + PERIOD)
         if tries > most:
             seconds = max(1, math.ceil((until - now).total_seconds()))
-            raise TooManyError("Too many tries to sign in.", retry_after=seconds, code="too_many_sign_ins")
+            raise TooManyError("Too many attempts to sign in.", retry_after=seconds, code="too_many_sign_ins")
 
 
-def succeeded(name: str, address: str) -> None:
-    """The try was none of a stranger's: what the user mistyped before is forgotten."""
+def record_success(name: str, address: str) -> None:
+    """Take the successful attempt back, and forget the failed ones of this user name from this address."""
     whos = [who for who, _ in _limits(name, address)]
     rows(_TAKE_BACK, whos[-1], whos)
 
 
-def forget(now: datetime) -> None:
-    """What says nothing any more is gone."""
+def delete_expired(now: datetime) -> None:
+    """Delete the counts whose period is over."""
     rows("DELETE FROM sign_in_tries WHERE until <= $1 RETURNING who", now)
 
 
 def _limits(name: str, address: str) -> list[tuple[bytes, int]]:
-    """Who is counted, and how often they may try; the address first, so that one that is over its limit fills no more
-    rows with names."""
+    """Return the counters of the attempt with their limits.
+
+    The address comes first, so that an address above its limit creates no more rows for names.
+    """
     name = unicodedata.normalize("NFKC", name).casefold().strip()[:150]
-    place, tries = _place(address), settings.SIGN_IN_TRIES
+    network, tries = _network(address), settings.SIGN_IN_TRIES
     return [
-        (_hash("address", place), tries * FROM_AN_ADDRESS),
-        (_hash("name", name), tries * OF_A_NAME),
-        (_hash("pair", name, place), tries),
+        (_hash("address", network), tries * ADDRESS_FACTOR),
+        (_hash("name", name), tries * NAME_FACTOR),
+        (_hash("pair", name, network), tries),
     ]
 
 
-def _place(address: str) -> str:
-    """The address; of IPv6 the network, of which one customer has all addresses (RFC 6177)."""
+def _network(address: str) -> str:
+    """Return the address; of IPv6 the /64 network, because one customer has all its addresses (RFC 6177)."""
     try:
         found = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The staff of a client."""
+"""Staff users of a client."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from conversations.services.core.errors import ConflictError
 
 
 def create_staff(user_name: str, client: Client, role: str) -> tuple[Membership, str]:
-    """There is a new user who may sign in to the back office and has the role in the client.
+    """Create a user who may sign in to the back office and has the role in the client.
 
-    Returns the membership and the password, which is kept nowhere and not shown again.
-    Raises ConflictError (`user_name_taken`).
+    Returns the membership and the password, which is not stored: show it now, once.
+    Raises ConflictError `user_name_taken`.
     """
     password = secrets.token_urlsafe(12)
     try:
@@ -24,11 +24,11 @@ def create_staff(user_name: str, client: Client, role: str) -> tuple[Membership,
             user = get_user_model().objects.create_user(user_name, password=password, is_staff=True)
             return Membership.objects.create(user=user, client=client, role=role), password
     except IntegrityError:
-        raise ConflictError(f"There is a user {user_name!r} already.", code="user_name_taken") from None
+        raise ConflictError(f"The user name {user_name!r} is taken. Choose another.", code="user_name_taken") from None
 
 
 def renew_password(user: Any) -> str:
-    """The user has a new password, which is kept nowhere and not shown again. Returns it."""
+    """Set a new password for the user and return it. It is not stored: show it now, once."""
     password = secrets.token_urlsafe(12)
     user.set_password(password)
     user.save(update_fields=["password"])

@@ -58,6 +58,6 @@ def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetim
     conversation.remember_due_at = None if conversation.is_guest else now
     takeover.release(conversation)
     record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
-    chats.end_soon(conversation, now)
+    chats.schedule_end(conversation, now)
     if conversation.remember_due_at:
         enqueue("remember_ended")

@@ -1,4 +1,8 @@
-"""A session's mini-goals."""
+"""Steps: the mini-goals of a conversation.
+
+pending ──► complete
+   └──────► cancelled
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,14 @@ FINAL = (Step.Status.COMPLETE, Step.Status.CANCELLED)
 
 
 def add_step(conversation_id: UUID | str, description: str, actor: Actor, client: Client | None = None) -> Step:
-    """The open session has one more pending step. Raises NotFoundError or ConflictError (`ended`)."""
+    """Add a pending step to the open conversation. Raises NotFoundError or ConflictError (`ended`)."""
     with transaction.atomic():
-        return append(lock_open(conversation_id, client), description, actor)
+        return append_step(lock_open(conversation_id, client), description, actor)
 
 
-def append(conversation: Conversation, description: str, actor: Actor, *, by_assistant: bool = False) -> Step:
-    """The locked open session has one more pending step."""
-    # The rank of the last one, not the next: of the same rank the newer one comes later.
+def append_step(conversation: Conversation, description: str, actor: Actor, *, by_assistant: bool = False) -> Step:
+    """Add a pending step to the locked open conversation. `by_assistant`: the model added it."""
+    # The new step gets the rank of the last one: of steps with the same rank the newer one comes later.
     last = conversation.steps.aggregate(last=Max("rank"))["last"]
     description = redaction.rules_of(conversation.client).clean(description)
     step = Step.objects.create(
@@ -43,42 +47,47 @@ def update_step(
     client: Client | None = None,
     conversation_id: UUID | str | None = None,
 ) -> Step:
-    """The step has the status; the same status again changes nothing, also after its session has ended.
+    """Set the step's status to `complete` or `cancelled`, and return the step.
 
-    Raises NotFoundError, InvalidError (`unknown_status`), ConflictError (`step_is_final`) if the step is complete or
-    cancelled already, or (`ended`) if its session is over.
+    The same status again changes nothing, also after the conversation has ended.
+
+    Raises NotFoundError, InvalidError (`unknown_status`), or ConflictError: `step_is_final` if the step has the other
+    status already, `ended` if its conversation has ended.
     """
     if status not in FINAL:
         raise InvalidError(f"A step can become complete or cancelled, not {status!r}.", code="unknown_status")
     with transaction.atomic():
-        step = _locked(step_id, client, conversation_id)
+        step = _lock_step(step_id, client, conversation_id)
         if step.status != status:
             _refuse_if_final(step)
-            _move(lock_open(step.conversation_id), step, status, actor)
+            _set_status(lock_open(step.conversation_id), step, status, actor)
     return step
 
 
-def move(conversation: Conversation, step_id: int, status: str, actor: Actor) -> Step:
-    """The same for a step of a session that is locked and open. Raises NotFoundError or ConflictError."""
+def set_status(conversation: Conversation, step_id: int, status: str, actor: Actor) -> Step:
+    """Set the status of a step of the locked open conversation, and return the step.
+
+    Raises NotFoundError, or ConflictError (`step_is_final`).
+    """
     step = conversation.steps.select_for_update().filter(pk=step_id).first()
     if step is None:
         raise NotFoundError(NO_STEP)
     if step.status != status:
         _refuse_if_final(step)
-        _move(conversation, step, status, actor)
+        _set_status(conversation, step, status, actor)
     return step
 
 
 def _refuse_if_final(step: Step) -> None:
     if step.status in FINAL:
         raise ConflictError(
-            f"This step is {step.status}, and that is final: only a pending step can become complete or cancelled.",
+            f"This step is {step.status}. Only a pending step can become complete or cancelled.",
             code="step_is_final",
             details={"status": step.status, "possible": [step.status]},
         )
 
 
-def _move(conversation: Conversation, step: Step, status: str, actor: Actor) -> None:
+def _set_status(conversation: Conversation, step: Step, status: str, actor: Actor) -> None:
     step.status = status
     step.updated_at = timezone.now()
     step.save(update_fields=["status", "updated_at"])
@@ -92,11 +101,11 @@ def edit_step(
     client: Client | None = None,
     conversation_id: UUID | str | None = None,
 ) -> Step:
-    """The pending step says something else. Raises NotFoundError or ConflictError (`step_is_final`, `ended`)."""
+    """Change the pending step's description. Raises NotFoundError or ConflictError (`step_is_final`, `ended`)."""
     with transaction.atomic():
-        step = _locked(step_id, client, conversation_id)
+        step = _lock_step(step_id, client, conversation_id)
         if step.status in FINAL:
-            raise ConflictError(f"This step is {step.status}: only a pending one can be edited.", code="step_is_final")
+            raise ConflictError(f"This step is {step.status}. Only a pending step can be edited.", code="step_is_final")
         conversation = lock_open(step.conversation_id)
         description = redaction.rules_of(conversation.client).clean(description)
         if step.description != description:
@@ -114,12 +123,12 @@ def move_step(
     client: Client | None = None,
     conversation_id: UUID | str | None = None,
 ) -> list[Step]:
-    """The step is `places` further down (up, if negative), or first or last where that is too far.
+    """Move the step down by `places` (up, if negative), at most to the end. Returns all steps in their new order.
 
-    Returns all steps in their new order. Raises NotFoundError or ConflictError (`ended`).
+    Raises NotFoundError or ConflictError (`ended`).
     """
     with transaction.atomic():
-        step = _locked(step_id, client, conversation_id)
+        step = _lock_step(step_id, client, conversation_id)
         conversation = lock_open(step.conversation_id)
         steps = list(conversation.steps.all())
         place = next(index for index, other in enumerate(steps) if other.pk == step.pk)
@@ -133,8 +142,8 @@ def move_step(
     return steps
 
 
-def _locked(step_id: int, client: Client | None, conversation_id: UUID | str | None) -> Step:
-    """The step, with its conversation locked before it: a purge takes them in that order too."""
+def _lock_step(step_id: int, client: Client | None, conversation_id: UUID | str | None) -> Step:
+    """Lock the step's conversation and then the step, in the order in which a purge takes them. Returns the step."""
     found = Step.objects.filter(pk=step_id)
     if conversation_id:
         found = found.filter(conversation_id=conversation_id)

@@ -1,8 +1,11 @@
-"""Phone calls: a call is a session, and every request of the provider is answered with what to do next.
+"""Phone calls: a call is a conversation, and each request of the provider is answered with an instruction.
 
-The reply is written by the dispatcher as on every channel. The request waits for it, a few seconds at most, and looks
-at the rows: between two looks it holds neither transaction nor connection. What takes longer is asked for again. An
-answer is a row (CallAnswer), so that a request that comes twice is answered the same.
+    provider's request ─► append what was said ─► wait for the reply (VOICE_REPLY_SECONDS) ─► CallAnswer ─► instruction
+                                                       └─ takes longer: the provider is told to ask again
+
+The dispatcher writes the reply as on every channel. The request polls the rows for it; between two polls it holds
+neither transaction nor connection. Each answer is stored as a CallAnswer, so that a request that comes twice gets the
+same answer.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ from conversations.services.voice import spoken
 TRIES = 5
 ASKED_AGAIN_AT_MOST = 2
 LEAST_CONFIDENCE = 0.4
-LOOK_AGAIN_SECONDS = (0.1, 0.4)  # at first, and at the slowest
+POLL_SECONDS = (0.1, 0.4)  # the first pause, and the longest
 WAITS_AT_MOST = timedelta(seconds=60)
 OVER = "call_over"
 
@@ -63,7 +66,7 @@ def _waiters() -> threading.BoundedSemaphore:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do; where `speaks`, what the caller has not heard of the session is said as well."""
+    """The next step of a call. If `speaks`, all replies that the caller has not heard are said as well."""
 
     then: NextAction
     phrase: str = ""
@@ -79,9 +82,9 @@ Decide = Callable[[Unheard], Decision]
 
 
 def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
-    """What the provider does next in this call of the account. May wait for VOICE_REPLY_SECONDS.
+    """Return the instruction for the provider's request in a call of the account. Waits up to VOICE_REPLY_SECONDS.
 
-    Not to be called within a transaction. Raises UnavailableError where requests of a new call get in each other's way.
+    Do not call it within a transaction. Raises UnavailableError if simultaneous requests of a new call collide.
     """
     conversation_id = _find(account, call)
     if call.event == CallEvent.ENDED:
@@ -97,10 +100,10 @@ def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruc
     return _reply(conversation_id, account, call, now)
 
 
-def trouble(call: CallRequest | None) -> Instruction:
-    """What to do where nothing better can be done: ask again where the call is under way, else apologise and hang up.
+def error_instruction(call: CallRequest | None) -> Instruction:
+    """Return the instruction after an error: ask again if the call is under way, else apologise and hang up.
 
-    Needs no database.
+    It needs no database. call: None if the request makes no sense or no account is known
     """
     if call and call.turn and call.event != CallEvent.ENDED and call.again < ASKED_AGAIN_AT_MOST:
         sorry = spoken.phrase(spoken.TROUBLE, "en")
@@ -108,9 +111,9 @@ def trouble(call: CallRequest | None) -> Instruction:
     return Instruction(NextAction.HANG_UP, (spoken.phrase(spoken.SORRY, "en"),))
 
 
-# --- the session of a call --------------------------------------------------------------------------------------------
+# --- the conversation of a call ---------------------------------------------------------------------------------------
 def _find(account: ChannelAccount, call: CallRequest) -> UUID | None:
-    """The call's session, open or ended."""
+    """Return the id of the call's conversation, open or ended, or None."""
     found = row(
         """
         SELECT s.id FROM contact_identities i
@@ -126,7 +129,7 @@ def _find(account: ChannelAccount, call: CallRequest) -> UUID | None:
 
 
 def _open(account: ChannelAccount, call: CallRequest, now: datetime) -> UUID:
-    """The call has an open session, which begins with the assistant's greeting. Raises UnavailableError."""
+    """Open the call's conversation with the assistant's greeting and return its id. Raises UnavailableError."""
     person = Person(address=call.caller.address, kind=call.caller.kind, phone=call.caller.phone)
     said = NewChunk(
         channel=account.channel,
@@ -136,11 +139,11 @@ def _open(account: ChannelAccount, call: CallRequest, now: datetime) -> UUID:
         channel_account_id=account.pk,
     )
     for _ in range(TRIES):
-        with suppress(IntegrityError):  # somebody else was first
+        with suppress(IntegrityError):  # another request was first
             return _open_once(account, person, said)
         if known := _find(account, call):
             return known
-    raise UnavailableError("Too much happens in this call at once.")
+    raise UnavailableError("Too many requests of this call came at once. Try again.")
 
 
 @transaction.atomic
@@ -158,9 +161,9 @@ def _assistant_of(conversation: Conversation) -> Assistant:
 
 
 def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
-    """The session is closed by who hung up, and what they have not heard is not said any more."""
+    """Close the conversation because the caller hung up, and cancel the replies that they have not heard."""
     if conversation_id is None:
-        _keep(account, call, "not_a_turn")
+        _store_unprocessed(account, call, "not_a_turn")
         return Instruction(NextAction.HANG_UP)
     with suppress(ConflictError):  # it had expired
         closing.close(
@@ -169,26 +172,26 @@ def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequ
     with transaction.atomic():
         conversation = lock(conversation_id)
         unheard = _unheard(conversation)
-        _record(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
+        _record_messages(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
     return Instruction(NextAction.HANG_UP)
 
 
 # --- what the caller says ---------------------------------------------------------------------------------------------
 def _is_unclear(call: CallRequest) -> bool:
-    """Whether the provider is not sure of the words, and the caller can be asked once more."""
+    """Return whether the provider is unsure of the words and the caller can be asked once more."""
     unsure = call.confidence is not None and call.confidence < LEAST_CONFIDENCE
     return unsure and call.again < ASKED_AGAIN_AT_MOST
 
 
 def _ask_again(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     again = Decision(NextAction.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
-    if _answered(conversation_id, call) is None:
-        _keep(account, call, "not_a_turn")
+    if _previous_answer(conversation_id, call) is None:
+        _store_unprocessed(account, call, "not_a_turn")
     return _answer(conversation_id, call, now, lambda _: again)
 
 
 def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
-    """Ask again, a few times; with something new to say, it is a new question."""
+    """Say a reply that has come meanwhile, else ask again, and hang up after ASKED_AGAIN_AT_MOST times."""
     if unheard.exists():
         return Decision(NextAction.LISTEN, turn=call.turn + 1)
     if call.again < ASKED_AGAIN_AT_MOST:
@@ -197,18 +200,18 @@ def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
 
 
 def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
-    """What the caller said is a chunk, and the answer to it is said, or waited for."""
-    if known := _answered(conversation_id, call):
+    """Append what the caller said, and say the reply to it or wait for it."""
+    if known := _previous_answer(conversation_id, call):
         return known
-    chunk = _hear(conversation_id, account, call, now) if call.event == CallEvent.HEARD else None
+    chunk = _append_words(conversation_id, account, call, now) if call.event == CallEvent.HEARD else None
     chunk = chunk or Chunk.objects.filter(dedupe_key=_turn(account, call, now).dedupe_key).first()
-    if chunk is None:  # the session was over, or has never heard of what the caller waits for
+    if chunk is None:  # the conversation had ended, or does not know the words to which the caller awaits a reply
         if call.event == CallEvent.HEARD:
-            _keep(account, call, OVER)
+            _store_unprocessed(account, call, OVER)
         return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
     waited = _wait(conversation_id, chunk.position)
 
-    def decide(unheard: Unheard) -> Decision:  # `now` is when we began to wait
+    def decide(unheard: Unheard) -> Decision:  # not by `now`, which is when the wait began
         if unheard.filter(position__gt=chunk.position).exists():
             return Decision(NextAction.LISTEN, turn=call.turn + 1)
         if timezone.now() - chunk.created_at > WAITS_AT_MOST:
@@ -220,7 +223,7 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, no
 
 
 def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundText:
-    """What was said in this turn of the call, as a message that can come twice."""
+    """Return what was said in this turn as an inbound message, whose dedupe key finds a repeated request."""
     return InboundText(
         channel=account.channel,
         person=Person(address=call.caller.address),
@@ -233,8 +236,8 @@ def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundT
     )
 
 
-def _hear(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Chunk | None:
-    """The words are a voice chunk of this session, once; None if it has ended: nothing opens another for one call."""
+def _append_words(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Chunk | None:
+    """Append the words once and return their chunk; None if the conversation ended. A call never opens a second one."""
     turn = _turn(account, call, now)
     with editing(conversation_id) as conversation:
         if known := Chunk.objects.filter(dedupe_key=turn.dedupe_key).first():
@@ -246,9 +249,9 @@ def _hear(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now
 
 
 def _wait(conversation_id: UUID, position: int) -> bool:
-    """Wait until something is said after this position, the session is over, or VOICE_REPLY_SECONDS have passed.
+    """Wait for a reply after this position, the conversation's end, or VOICE_REPLY_SECONDS. Returns whether it waited.
 
-    Only so many of a process's threads may wait, lest none be left for other webhooks. Returns whether this one did.
+    Only VOICE_WAITERS threads of a process may wait, so that others are left for other webhooks.
     """
     if _said_after(conversation_id, position):
         return True
@@ -256,20 +259,20 @@ def _wait(conversation_id: UUID, position: int) -> bool:
         return False
     try:
         until = time.monotonic() + settings.VOICE_REPLY_SECONDS
-        pause, slowest = LOOK_AGAIN_SECONDS
+        pause, longest = POLL_SECONDS
         while (left := until - time.monotonic()) > 0:
             release_connection()
             time.sleep(min(pause, left))
             if _said_after(conversation_id, position):
                 break
-            pause = min(pause * 1.3, slowest)
+            pause = min(pause * 1.3, longest)
     finally:
         _waiters().release()
     return True
 
 
 def _said_after(conversation_id: UUID, position: int) -> bool:
-    """Whether there is an answer, or none will come since the session is over."""
+    """Return whether there is a reply, or none will come because the conversation ended."""
     found = row(
         """
         SELECT s.status NOT IN ('active', 'stale') OR EXISTS (
@@ -283,31 +286,34 @@ def _said_after(conversation_id: UUID, position: int) -> bool:
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
-def _key(call: CallRequest) -> str:
+def _request_key(call: CallRequest) -> str:
     return f"{call.event}.{call.turn}.{call.again}.{call.waited}"
 
 
-def _answered(conversation_id: UUID, call: CallRequest) -> Instruction | None:
-    """The answer to the same request before."""
-    given = CallAnswer.objects.filter(conversation=conversation_id, key=_key(call)).first()
+def _previous_answer(conversation_id: UUID, call: CallRequest) -> Instruction | None:
+    """Return the instruction that the same request got before, or None."""
+    given = CallAnswer.objects.filter(conversation=conversation_id, key=_request_key(call)).first()
     return _instruction(given) if given else None
 
 
 def _answer(conversation_id: UUID, call: CallRequest, now: datetime, decide: Decide) -> Instruction:
-    """What is decided now, or was decided when the same request came before. The session's row puts them in line."""
+    """Decide, store the answer and return its instruction; a repeated request gets the stored answer.
+
+    The lock of the conversation puts simultaneous requests in line.
+    """
     with transaction.atomic():
         conversation = lock(conversation_id)
-        known = CallAnswer.objects.filter(conversation=conversation, key=_key(call)).first()
+        known = CallAnswer.objects.filter(conversation=conversation, key=_request_key(call)).first()
         if known:
             return _instruction(known)
         unheard = _unheard(conversation)
         decision = decide(unheard) if conversation.is_open else HANG_UP
         said = [chunk.position for chunk in unheard] if decision.speaks else []
         if said:
-            _record(conversation, unheard, call, now, status=Message.Status.SENT)
+            _record_messages(conversation, unheard, call, now, status=Message.Status.SENT)
         given = CallAnswer.objects.create(
             conversation=conversation,
-            key=_key(call),
+            key=_request_key(call),
             then=decision.then,
             phrase=decision.phrase,
             first_position=said[0] if said else 0,
@@ -322,16 +328,16 @@ def _answer(conversation_id: UUID, call: CallRequest, now: datetime, decide: Dec
 
 
 def _unheard(conversation: Conversation) -> Unheard:
-    """What was said to the caller and not yet heard, in order."""
+    """Return the replies that the caller has not heard yet, in order."""
     heard = CallAnswer.objects.filter(conversation=conversation).aggregate(last=Max("last_position"))["last"] or 0
     said = Chunk.objects.filter(conversation=conversation, role=Role.AI, position__gt=heard)
     return said.order_by("position")
 
 
-def _record(
+def _record_messages(
     conversation: Conversation, chunks: Unheard, call: CallRequest, now: datetime, *, status: str, code: str = ""
 ) -> None:
-    """Each chunk has a message that says what became of it, as on the channels to which we send."""
+    """Create a message for each chunk that says whether it was said, as on the channels to which we send."""
     to, kind = outbox.destination(conversation)
     sent_at = now if status == Message.Status.SENT else None
     Message.objects.bulk_create(
@@ -376,7 +382,6 @@ def _instruction(given: CallAnswer) -> Instruction:
     )
 
 
-def _keep(account: ChannelAccount, call: CallRequest, reason: str) -> None:
-    """What does not become a chunk is there to be looked at."""
+def _store_unprocessed(account: ChannelAccount, call: CallRequest, reason: str) -> None:
     event = Unhandled(account.address, call.event, reason, call.raw, call.call_id)
-    unprocessed.keep_unhandled(channel_accounts.adapter_of(account), account, event, reason)
+    unprocessed.store_unhandled(channel_accounts.adapter_of(account), account, event, reason)

@@ -1,7 +1,7 @@
-"""What a provider of phone calls asks: whose call it is, whether it is signed, and an answer whatever goes wrong.
+"""Requests of a provider of phone calls: find the account, check the signature, and answer whatever goes wrong.
 
-Anything but an instruction makes the provider drop the call; so our faults, a database that is away, a number that is
-nobody's and a request that makes no sense are told to the caller in words. Only who cannot sign is refused.
+Anything but an instruction makes the provider drop the call. So the caller is told in words of an error of ours, a
+database that is away, an unknown number and a request that makes no sense. Only a wrong signature is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
-    """What the provider is to do next. Raises InboundError (`invalid_signature`), and nothing else."""
+    """Return the instruction for the provider. Raises only InboundError (`invalid_signature`)."""
     call = _call(request, adapter)
     account = None
     try:
@@ -30,8 +30,8 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
         if call and account:
             return calls.answer(account, call, timezone.now())
         reason = unprocessed.UNKNOWN_ACCOUNT if call else unprocessed.MALFORMED
-        unprocessed.keep_request(adapter, account, request, reason)
-        return calls.trouble(None)
+        unprocessed.store_request(adapter, account, request, reason)
+        return calls.error_instruction(None)
     except InboundError:
         raise
     except (OperationalError, InterfaceError):
@@ -40,8 +40,8 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
     except Exception:
         log.exception("call not answered")
         with suppress(Exception):
-            unprocessed.keep_request(adapter, account, request, unprocessed.PROCESSING_FAILED)
-    return calls.trouble(call)
+            unprocessed.store_request(adapter, account, request, unprocessed.PROCESSING_FAILED)
+    return calls.error_instruction(call)
 
 
 def _call(request: InboundRequest, adapter: VoiceAdapter) -> CallRequest | None:

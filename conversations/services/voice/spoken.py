@@ -1,4 +1,4 @@
-"""What a caller hears that no assistant wrote, in the languages that we have words for."""
+"""Phrases that callers hear and that no assistant wrote, in five languages."""
 
 from __future__ import annotations
 
@@ -60,5 +60,5 @@ PHRASES = {
 
 
 def phrase(name: str, language: str) -> str:
-    """The phrase in the language of a tag such as "es-MX", else in English; '' for ''."""
+    """Return the phrase in the language of a tag such as "es-MX", else in English; '' for the name ''."""
     return PHRASES.get(language.partition("-")[0].lower(), PHRASES["en"])[name] if name else ""

@@ -221,7 +221,7 @@ class Measured:
         searches.measure(
             "by staff, open and ended",
             self.asked,
-            lambda question: searching.sessions_that_say([client], question),
+            lambda question: searching.search([client], question).sessions,
             say,
         )
         browser = Client(headers={"host": "localhost"})
@@ -280,7 +280,7 @@ class Measured:
 
         self.meanwhile("erasure, rows", erase, lambda: who)
         begun = time.perf_counter()
-        erasing.go_on(self.plan.at)
+        erasing.continue_erasures(self.plan.at)
         say(f"  the rest, and the certificate: {time.perf_counter() - begun:.2f} s\n")
         erasing.verify(Erasure.objects.get().certificate)
         assert not Chunk.objects.filter(conversation__contact=contact.pk).exists()
