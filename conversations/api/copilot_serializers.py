@@ -1,4 +1,4 @@
-"""What the copilot takes and gives."""
+"""Bodies and answers of the copilot's routes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MESSAGES = 50
 
 
 class QuestionSerializer(serializers.Serializer[Any]):
-    """What a user sends."""
+    """A user's message."""
 
     message = Text(max_length=500_000, trim_whitespace=False)
     session_id = serializers.UUIDField(required=False, allow_null=True, default=None)
@@ -26,27 +26,27 @@ class QuestionSerializer(serializers.Serializer[Any]):
 
 
 class NewSessionSerializer(serializers.Serializer[Any]):
-    """Whom to talk to."""
+    """A new session with an assistant."""
 
     role = Text(max_length=63, required=False, allow_blank=True, default="")
     client = Text(max_length=63, required=False, allow_blank=True, default="")
 
 
 class TitleSerializer(serializers.Serializer[Any]):
-    """What a session is called."""
+    """A session's title."""
 
     title = Text(max_length=200)
 
 
 class FeedbackSerializer(serializers.Serializer[Any]):
-    """Thumbs and a note; null takes them back."""
+    """A rating with a note; null removes both."""
 
     rating = Choice(choices=Feedback.Rating.choices, allow_null=True)
     note = Text(max_length=2_000, required=False, allow_blank=True, default="")
 
 
 class ReadSerializer(serializers.Serializer[Any]):
-    """What is asked for by `GET /copilot`."""
+    """The query of `GET /copilot`."""
 
     session_id = serializers.UUIDField(required=False)
     limit = serializers.IntegerField(required=False, min_value=1, max_value=200)
@@ -56,13 +56,13 @@ class ReadSerializer(serializers.Serializer[Any]):
 
 
 def role_shown(assistant: Assistant) -> dict[str, Any]:
-    """An assistant that the user may talk to."""
+    """Return an assistant that the user may talk to."""
     client = assistant.client
     return {"role": assistant.key, "name": assistant.name, "client": client.sub_domain, "client_name": client.name}
 
 
 def session_shown(session: Conversation) -> dict[str, Any]:
-    """A session; `turn_id` is the reply that is being written."""
+    """Return a session; `turn_id` is the reply that is being written."""
     assistant = session.assistant
     running = getattr(session, "running_turn", None)
     return {
@@ -80,8 +80,11 @@ def session_shown(session: Conversation) -> dict[str, Any]:
 
 
 def message_shown(chunk: Chunk) -> dict[str, Any]:
-    """A message. `state` is `whole`, or why a reply is not: `stopped`, or the code of what went wrong (`partial` is
-    true then); `html` is the reply's Markdown as harmless HTML."""
+    """Return a message.
+
+    `state` is `whole`; for a partial reply it is `stopped` or the code of the error, and `partial` is true. `html` is
+    the reply's Markdown as sanitised HTML.
+    """
     text: str = getattr(chunk, "words", chunk.content)
     feedback = getattr(chunk, "feedback", None)
     return {

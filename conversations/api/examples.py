@@ -1,4 +1,4 @@
-"""What `/docs/` shows of each route: its group, a summary and an example, in the order in which people meet them.
+"""The group, summary and example of each route in `/docs/`, in the order in which people meet them.
 
 A new route needs a line in `ROUTES`. `tests/conversations/test_examples.py` fails without one, and for an example that
 does not fit the route's schema.

@@ -1,4 +1,4 @@
-"""Lists in pages: an opaque cursor names the last item of the page before; nothing is counted or skipped over."""
+"""Pages of lists. An opaque cursor names the last item of the previous page; no rows are counted or skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from conversations.models.conversation import ConversationQuerySet
 def page_of_conversations(
     found: ConversationQuerySet, cursor: str | None, limit: int
 ) -> tuple[list[Conversation], str | None]:
-    """Up to `limit` sessions, the newest first, and the cursor of the next page, if there is one."""
+    """Return up to `limit` conversations, newest first, and the cursor of the next page, or None."""
     if cursor:
         started_at, pk = _read(cursor)
         found = found.filter(started_at__lte=started_at).filter(Q(started_at__lt=started_at) | Q(pk__lt=pk))

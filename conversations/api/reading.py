@@ -1,4 +1,4 @@
-"""What a request says, checked."""
+"""Validation of bodies and query strings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rest_framework.exceptions import ParseError
 
 
 def read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
-    """The values of a body or a query string. Raises ParseError or ValidationError, which name what is wrong."""
+    """Return the valid values of a body or query string. Raises ParseError or ValidationError, which name the field."""
     if not isinstance(data, dict):
         raise ParseError("The body must be a JSON object.")
     serializer = kind(data=data)

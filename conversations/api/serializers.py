@@ -1,4 +1,4 @@
-"""What the API takes and returns, with the names of the tables' columns."""
+"""Bodies and answers of the API, with the names of the tables' columns."""
 
 from __future__ import annotations
 

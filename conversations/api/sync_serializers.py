@@ -1,4 +1,4 @@
-"""What the sync protocol takes and returns, in camelCase. Unknown fields are ignored; null means absent."""
+"""Bodies and answers of the sync protocol, in camelCase. Unknown fields are ignored; null means absent."""
 
 from __future__ import annotations
 
