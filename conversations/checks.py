@@ -1,4 +1,4 @@
-"""System checks: what is misconfigured is said before it hurts (`manage.py check`, and at every start)."""
+"""System checks that report a wrong configuration (`manage.py check`, and at every start)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from django.db import connections
 
 @register(Tags.security)
 def credentials_keys_are_keys(**_: Any) -> list[CheckMessage]:
-    """Each of CREDENTIALS_KEYS can encrypt."""
+    """Return an error if one of CREDENTIALS_KEYS cannot encrypt."""
     try:
         for key in settings.CREDENTIALS_KEYS:
             Fernet(key.encode())
     except ValueError:
         return [
             Error(
-                "CREDENTIALS_KEYS holds something that is no key.",
-                hint="Each must be 32 bytes in url-safe base64: python -c 'from cryptography.fernet import Fernet; "
+                "CREDENTIALS_KEYS contains a value that is not a key.",
+                hint="Each key must be 32 bytes in url-safe base64: python -c 'from cryptography.fernet import Fernet; "
                 "print(Fernet.generate_key().decode())'",
                 id="convo.E001",
             )
@@ -32,12 +32,12 @@ def credentials_keys_are_keys(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def providers_reach_us_by_https(**_: Any) -> list[CheckMessage]:
-    """PUBLIC_BASE_URL is https where people use it."""
+    """Return a warning if PUBLIC_BASE_URL is not https."""
     if settings.IS_HTTPS:
         return []
     return [
         Warning(
-            f"PUBLIC_BASE_URL is {settings.PUBLIC_BASE_URL}: cookies are not secure, and no provider posts there.",
+            f"PUBLIC_BASE_URL is {settings.PUBLIC_BASE_URL}. Cookies are not secure, and providers post to https only.",
             hint="Set it to the https address that providers and staff use.",
             id="convo.W001",
         )
@@ -46,7 +46,7 @@ def providers_reach_us_by_https(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def the_database_role_is_no_superuser(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
-    """What the application may do in the database is limited to its own tables."""
+    """Return a warning if Convo's database role is a superuser, which may do more than Convo needs."""
     found: list[CheckMessage] = []
     for alias in databases or []:
         with connections[alias].cursor() as cursor:
@@ -54,8 +54,8 @@ def the_database_role_is_no_superuser(databases: Sequence[str] | None = None, **
             if cursor.fetchone() == (True,):
                 found.append(
                     Warning(
-                        f"Convo speaks to the database {alias!r} as a superuser.",
-                        hint="Give it a role of its own: CREATE ROLE convo LOGIN; it must own its database.",
+                        f"Convo connects to the database {alias!r} as a superuser.",
+                        hint="Use a role of its own that owns the database: CREATE ROLE convo LOGIN.",
                         id="convo.W002",
                     )
                 )

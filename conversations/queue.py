@@ -1,4 +1,4 @@
-"""The only way to the tasks: by name. What runs by the clock is scheduled here."""
+"""The task queue: tasks are enqueued by name, and the recurring ones are scheduled here."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ SCHEDULES = {
     "clean_up": 1440,
 }
 
-LATE = timedelta(minutes=5)  # a task that takes its time keeps the next one waiting
+LATE = timedelta(minutes=5)  # a long task delays the next one
 
 
 def enqueue(task: str) -> None:
-    """The task of conversations/tasks.py runs soon; in a transaction, once that is committed.
+    """Run a task of conversations/tasks.py soon; in a transaction, after its commit.
 
-    A task that is lost is no harm: what it would do is due on rows, and the sweep asks for it again.
+    A lost task does no harm: its work is due on rows, and the sweep enqueues it again.
     """
     async_task(f"{TASKS}.{task}")
 
 
 def set_up_schedules() -> list[str]:
-    """Every schedule exists once and says what SCHEDULES says; when it runs next is left alone. Returns their names."""
+    """Store each schedule of SCHEDULES once, without changing when it runs next, and return their names."""
     for name, minutes in SCHEDULES.items():
-        doubled = Schedule.objects.filter(name=name).order_by("id").values_list("id", flat=True)[1:]
-        Schedule.objects.filter(id__in=list(doubled)).delete()
+        duplicates = Schedule.objects.filter(name=name).order_by("id").values_list("id", flat=True)[1:]
+        Schedule.objects.filter(id__in=list(duplicates)).delete()
         Schedule.objects.update_or_create(
             name=name,
             defaults={
@@ -44,7 +44,7 @@ def set_up_schedules() -> list[str]:
 
 
 def late_since(now: datetime) -> datetime | None:
-    """Since when a scheduled task is due that nobody runs; None where the clock is kept, or nothing is scheduled."""
+    """Return since when a scheduled task is overdue by more than LATE; None if none is, or nothing is scheduled."""
     due = Schedule.objects.filter(name__in=SCHEDULES, next_run__lt=now - LATE).order_by("next_run")
     since: datetime | None = due.values_list("next_run", flat=True).first()
     return since

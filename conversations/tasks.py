@@ -1,4 +1,4 @@
-"""What django-q2 runs. Each task may run twice, and says why that is harmless."""
+"""The tasks that django-q2 runs. Each may run twice, and says why that is harmless."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ log = logging.getLogger(__name__)
 
 
 def sweep() -> None:
-    """Age the sessions. Twice does no more than once; two at a time are one."""
+    """Run the sweep and enqueue the tasks that have work. Twice does no more than once; of two at a time one works."""
     report = lifecycle.sweep(timezone.now())
     log.info("sweep: %s", {name: count for name, count in asdict(report).items() if count})
     if remember.count_pending():
         enqueue("remember_ended")
-    if summaries.pending():
+    if summaries.is_pending():
         enqueue("summarise")
-    if chat_endings.pending():
+    if chat_endings.is_pending():
         enqueue("settle_chats")
     if erasure.pending():
         enqueue("erase")
 
 
 def settle_chats() -> None:
-    """End chats at Retell. Each is claimed by a lease on its row, and ending one that is over does nothing."""
+    """End chats at Retell. Each is claimed by a lease on its row, and ending an ended chat does nothing."""
     log.info("chats settled: %s", chat_endings.settle_due())
 
 
 def summarise() -> None:
-    """Absorb what fell out of prompts. Each session is claimed by a lease on its row, so two share the work."""
+    """Summarise messages that have left prompts. Each summary is claimed by a lease, so two tasks share the work."""
     log.info("summarised: %s", summaries.summarise_due())
 
 
 def remember_ended() -> None:
-    """Put what has ended into global memory. Each session is claimed by a lease on its row, so two share the work."""
+    """Put ended conversations into memory. Each is claimed by a lease on its row, so two tasks share the work."""
     log.info("remembered: %s", remember.remember_ended())
 
 
@@ -52,10 +52,10 @@ def erase() -> None:
 
 
 def archive() -> None:
-    """Archive what is due. Each batch is a statement of its own: twice does no more than once."""
+    """Archive the conversations that are due. Each batch is a statement of its own: twice does no more than once."""
     log.info("archived: %s", archiving.archive(timezone.now()))
 
 
 def clean_up() -> None:
-    """Delete what was kept long enough. Each batch is a statement of its own: twice does no more than once."""
+    """Delete what the retention rules no longer keep. Each batch is a statement: twice does no more than once."""
     log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))

@@ -3,10 +3,10 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations.http.sign_in import limited
+from conversations.http.sign_in import limit_sign_ins
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("admin/login/", limited(admin.site.login)),
+    path("admin/login/", limit_sign_ins(admin.site.login)),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
 ]

@@ -9,8 +9,8 @@ django_application = get_wsgi_application()
 
 # These need the models, which are ready only now.
 from conversations.endpoints.fast_path import in_front_of  # noqa: E402
-from conversations.http.request_slots import Places  # noqa: E402
+from conversations.http.request_slots import RequestSlots  # noqa: E402
 from convo_project.capacity import web_threads  # noqa: E402
 
 application = in_front_of(django_application)
-served = Places(application, web_threads())  # for a server that has more threads than there are to be connections
+served = RequestSlots(application, web_threads())  # for a server that has more threads than there are to be connections

@@ -25,7 +25,7 @@ from conversations.admin.conversation_actions import BULK_ACTIONS, LONGEST_REASO
 from conversations.admin.conversation_list import LEFT_OUT, ConversationList
 from conversations.models import Assistant, BulkJob
 from conversations.services.core.errors import NotFoundError
-from conversations.services.export.sessions import lines
+from conversations.services.export.sessions import json_lines
 from conversations.services.staff_actions import bulk
 
 MOST_SELECTED = 100
@@ -62,11 +62,16 @@ class BulkActionPages(ConversationList):
         if kind not in BULK_ACTIONS or not self._may_run(request, kind):
             raise Http404
         action, rules = BULK_ACTIONS[kind], _rules(kind)
-        ids = list(self._matching(request, rules.role).values_list("pk", flat=True)[: bulk.MOST + 1])
+        ids = list(self._matching(request, rules.role).values_list("pk", flat=True)[: bulk.MOST_CONVERSATIONS + 1])
         assistants = Assistant.objects.filter(client__in=access.clients_of(request.user, rules.role))
         if request.method == "POST" and ids:
-            return self._begin(request, kind, ids[: bulk.MOST], assistants)
-        counted = self.get_queryset(request).filter(pk__in=ids[: bulk.MOST]).order_by().values("status", "client")
+            return self._begin(request, kind, ids[: bulk.MOST_CONVERSATIONS], assistants)
+        counted = (
+            self.get_queryset(request)
+            .filter(pk__in=ids[: bulk.MOST_CONVERSATIONS])
+            .order_by()
+            .values("status", "client")
+        )
         counts: dict[str, int] = {}
         for each in counted.annotate(number=Count("pk")):
             counts[each["status"]] = counts.get(each["status"], 0) + each["number"]
@@ -79,7 +84,7 @@ class BulkActionPages(ConversationList):
             total=sum(counts.values()),
             left_out=getattr(request, LEFT_OUT, []),
             affected=sum(counts.get(status, 0) for status in rules.statuses),
-            too_many=bulk.MOST if len(ids) > bulk.MOST else 0,
+            too_many=bulk.MOST_CONVERSATIONS if len(ids) > bulk.MOST_CONVERSATIONS else 0,
             assistants=_choices(assistants) if rules.asks_assistant else [],
         )
 
@@ -97,7 +102,7 @@ class BulkActionPages(ConversationList):
             return set(self._permitted(request, role).filter(pk__in=ids).values_list("pk", flat=True))
 
         try:
-            job = bulk.go_on(pk, actor=access.actor_of(request), now=timezone.now(), allowed=allowed)
+            job = bulk.continue_job(pk, actor=access.actor_of(request), now=timezone.now(), allowed=allowed)
         except NotFoundError:
             raise Http404 from None
         return JsonResponse(
@@ -112,7 +117,7 @@ class BulkActionPages(ConversationList):
             return _download(request, ids)
         assistant = _chosen(request, assistants) if rules.asks_assistant else None
         reason = request.POST.get("reason", "").replace("\x00", "").strip()[:LONGEST_REASON]
-        job = bulk.start(kind, ids, actor=actor, reason=reason, assistant=assistant)
+        job = bulk.start_job(kind, ids, actor=actor, reason=reason, assistant=assistant)
         return redirect("admin:conversations_conversation_bulk_job", pk=job.pk)
 
     def _may_run(self, request: HttpRequest, kind: str) -> bool:
@@ -173,7 +178,7 @@ def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
 
 
 def _download(request: HttpRequest, ids: Sequence[UUID]) -> StreamingHttpResponse:
-    answer = StreamingHttpResponse(lines(ids, actor=access.actor_of(request)), content_type="application/x-ndjson")
+    answer = StreamingHttpResponse(json_lines(ids, actor=access.actor_of(request)), content_type="application/x-ndjson")
     answer["Content-Disposition"] = f'attachment; filename="sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"'
     answer["Cache-Control"] = "no-store"
     return answer

@@ -18,7 +18,7 @@ from conversations.admin import access
 from conversations.admin.navigation import WAITING, address_of
 from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
 from conversations.services.jobs import metrics, overdue
-from conversations.services.jobs.metrics import ClientIds, Day, OpenSessions, Queue
+from conversations.services.jobs.metrics import ClientIds, DayMetrics, OpenSessions, WorkQueue
 
 admin.site.index_template = "admin/dashboard/dashboard.html"
 
@@ -51,7 +51,7 @@ def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         return {**context, "title": "Dashboard"}
     client_ids = None if user.is_superuser else access.client_ids_of(user)
     now = timezone.now()
-    conversations, day = metrics.open_sessions(client_ids), metrics.day(client_ids, now)
+    conversations, day = metrics.open_sessions(client_ids), metrics.last_day(client_ids, now)
     return {
         **context,
         "title": "Dashboard",
@@ -69,7 +69,7 @@ def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
 
 def _missing(now: datetime) -> list[str]:
     """Return a sentence for each process that does not seem to run."""
-    found = [overdue.look().late]
+    found = [overdue.oldest_overdue().late]
     if since := queue.late_since(now):
         found.append(
             f"The scheduled tasks have not run since {since:%Y-%m-%d %H:%M} UTC. Conversations do not expire, and"
@@ -95,7 +95,7 @@ def _waiting(client_ids: ClientIds, now: datetime) -> list[Number]:
     ]
 
 
-def _queue(name: str, queue: Queue, now: datetime, address: str, patience: timedelta) -> Number:
+def _queue(name: str, queue: WorkQueue, now: datetime, address: str, patience: timedelta) -> Number:
     if not queue.since:
         return Number(name, "0", address, "nothing waits")
     waits = f"the first for {timesince(queue.since, now, depth=1)}"
@@ -115,7 +115,7 @@ def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
     return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]
 
 
-def _times(day: Day) -> list[Number]:
+def _times(day: DayMetrics) -> list[Number]:
     replies = link(Chunk, role__exact="ai", created_at__gte=day.hours[0].start.isoformat())
     return [
         Number("Half within", _seconds(day.median_seconds), replies, "median (p50)"),
@@ -166,7 +166,7 @@ def _channels(conversations: list[OpenSessions]) -> list[dict[str, Any]]:
     ]
 
 
-def _hours(day: Day) -> list[dict[str, Any]]:
+def _hours(day: DayMetrics) -> list[dict[str, Any]]:
     """Return a column per hour with bars for messages and replies."""
     highest = max((max(hour.messages, hour.replies) for hour in day.hours), default=0)
     columns = []

@@ -136,7 +136,7 @@ def _contact(contact: Contact) -> SafeString:
     return format_html('<a href="{}"><bdi>{}</bdi></a> {}', address, plain_text(str(contact)), contact.phone or "")
 
 
-def _lines(seen: merge_contacts.Preview) -> Iterable[tuple[str, Any]]:
+def _lines(seen: merge_contacts.MergePreview) -> Iterable[tuple[str, Any]]:
     yield "Not possible:", seen.refused
     yield "Kept:", _named(seen.person)
     yield "Alias:", _named(seen.alias)

@@ -41,7 +41,7 @@ class ForecastPage(LongListAdmin):
         if conversation is None:
             raise Http404
         now = timezone.now()
-        upcoming = forecast.of(conversation, now)
+        upcoming = forecast.upcoming_events(conversation, now)
         past = conversation.events.order_by("-id")[:TIMELINE_EVENTS]
         context = {
             **self.admin_site.each_context(request),
@@ -51,9 +51,9 @@ class ForecastPage(LongListAdmin):
             "conversation": conversation,
             "hold": holds.hold_reason(conversation),
             "now": now,
-            "next": forecast.next_of(upcoming),
+            "next": forecast.next_event(upcoming),
             "upcoming": upcoming,
-            "past": [PastEvent(timeline_event(event), forecast.why(event.data)) for event in past],
+            "past": [PastEvent(timeline_event(event), forecast.rule_of_event(event.data)) for event in past],
         }
         response = TemplateResponse(request, "admin/forecast/forecast.html", context)
         response["Cache-Control"] = "no-store"

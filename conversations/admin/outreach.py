@@ -113,7 +113,7 @@ class OutreachPage(LongListAdmin):
             try:
                 client = form.cleaned_data["client"]
                 actor = access.actor_of(request)
-                conversation = outreach.begin(client, form.wanted(), actor=actor, now=timezone.now())
+                conversation = outreach.start_outreach(client, form.wanted(), actor=actor, now=timezone.now())
                 return redirect(reverse("admin:conversations_conversation_change", args=[conversation.pk]))
             except DomainError as error:
                 form.add_error(None, str(error))

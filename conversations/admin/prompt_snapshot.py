@@ -112,8 +112,8 @@ class PromptSnapshotPages(LongListAdmin):
 
 def _facts(turn: Turn) -> dict[str, Any]:
     """Return what the page shows of the turn and its prompt."""
-    parts = prompt_records.parts_of(turn)
-    tries = prompt_records.tries_of(turn)
+    parts = prompt_records.parts_shown(turn)
+    tries = prompt_records.attempts_of_reply(turn)
     prompt = turn.prompt or {}
     return {
         "turn": turn,

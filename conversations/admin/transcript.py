@@ -25,7 +25,7 @@ from conversations.admin.transcript_view import Bubble, Page
 from conversations.http.downloads import Download
 from conversations.models import Conversation
 from conversations.services.core.errors import DomainError, NotFoundError
-from conversations.services.export.sessions import note_taken
+from conversations.services.export.sessions import record_exported
 from conversations.services.export.transcripts import FORMATS
 
 TEMPLATES = "admin/transcript"
@@ -132,7 +132,7 @@ class TranscriptPages(LongListAdmin):
             raise Http404
         if not may_run(ACTIONS["export"], request.user, conversation):
             raise PermissionDenied
-        note_taken([conversation.pk], actor=access.actor_of(request), cause=form)
+        record_exported([conversation.pk], actor=access.actor_of(request), cause=form)
         return Download(**FORMATS[form].file_of(conversation))
 
     def _conversations(self, request: HttpRequest) -> QuerySet[Conversation]:

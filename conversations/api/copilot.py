@@ -30,14 +30,14 @@ from conversations.api.copilot_serializers import (
 )
 from conversations.api.reading import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
-from conversations.http.markdown import Growing
-from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, room
+from conversations.http.markdown import StreamedMarkdown
+from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, stream_limit
 from conversations.models import Conversation, Turn
 from conversations.services.copilot import sessions as copilot
 from conversations.services.copilot import turns
 from conversations.services.copilot.feed import Reader, ReadPosition, ReplyEnd, ReplyPart, feed
 from conversations.services.copilot.sessions import User
-from conversations.services.copilot.turns import Asked, UserMessage
+from conversations.services.copilot.turns import RequestedReply, UserMessage
 from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE
 
 HEARTBEAT_SECONDS = 15.0
@@ -157,7 +157,7 @@ class FeedbackAPI(CopilotView):
         wanted = read(FeedbackSerializer, request.data)
         user = user_of(request)
         if wanted["rating"] is None:
-            copilot.take_feedback_back(user, pk)
+            copilot.withdraw_feedback(user, pk)
         else:
             copilot.give_feedback(user, pk, wanted["rating"], wanted["note"], timezone.now())
         return Response({"id": pk, "rating": wanted["rating"], "note": wanted["note"] if wanted["rating"] else ""})
@@ -170,9 +170,9 @@ class StreamAPI(CopilotView):
     def get(self, request: Request, turn_id: UUID) -> HttpResponseBase:
         """Stream the rest of a reply after `Last-Event-ID`, or all of it without that header."""
         user = user_of(request)
-        turn = turns.turn_of(user, turn_id)
+        turn = turns.get_turn(user, turn_id)
         place = _place(request.headers.get("Last-Event-ID", ""), turn)
-        return _answer(user, lambda: Asked(turn.conversation, None, turn), place)
+        return _answer(user, lambda: RequestedReply(turn.conversation, None, turn), place)
 
 
 def _messages(user: User, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -197,42 +197,42 @@ def _place(last_event_id: str, turn: Turn) -> ReadPosition:
 
 
 # --- the stream -------------------------------------------------------------------------------------------------------
-def _answer(user: User, ask: Callable[[], Asked], place: ReadPosition | None = None) -> HttpResponseBase:
-    """Return the stream of a turn. Without room for another one it ends after the first event, and the reader returns.
+def _answer(user: User, ask: Callable[[], RequestedReply], place: ReadPosition | None = None) -> HttpResponseBase:
+    """What was asked for, as events. Where the process has no room the stream ends at once, and the reader comes back.
 
     Raises what `ask` raises, and TooManyError.
     """
-    entered = room.enter(user.id)
+    entered = stream_limit.enter(user.id)
     try:
         asked = ask()
         reader = feed.read(asked.turn.pk, user.id, place or ReadPosition()) if entered and asked.turn else None
     except BaseException:
         if entered:
-            room.leave(user.id)
+            stream_limit.leave(user.id)
         raise
 
     def closed() -> None:
         if reader:
             feed.leave(reader)
         if entered:
-            room.leave(user.id)
+            stream_limit.leave(user.id)
 
     return EventStream(_events(asked, reader), closed)
 
 
-def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
+def _events(asked: RequestedReply, reader: Reader | None) -> Iterator[bytes]:
     yield f"retry: {RETRY_SECONDS * 1000}\n".encode() + event("session", _session_event(asked))
     if asked.turn is None:
         yield event("done", _done(asked.session, None, None, TAKEN_OVER))
     if reader is None:
         return
-    growing: Growing | None = None  # for whoever reads from the start; who comes back has seen what came before
+    growing: StreamedMarkdown | None = None  # for a reader from the start; one who comes back has seen the blocks
     until = monotonic() + LONGEST_SECONDS
     while monotonic() < until:
         news = reader.wait(HEARTBEAT_SECONDS)
         if isinstance(news, ReplyPart):
             if news.start == 0:
-                growing = Growing()
+                growing = StreamedMarkdown()
             yield event("delta", _delta(news, growing), f"{news.end.attempt}.{news.end.characters}")
         elif isinstance(news, ReplyEnd):
             yield _end(asked.session, news)
@@ -241,8 +241,8 @@ def _events(asked: Asked, reader: Reader | None) -> Iterator[bytes]:
             yield HEARTBEAT
 
 
-def _delta(piece: ReplyPart, growing: Growing | None) -> dict[str, Any]:
-    """Return the delta. For a reader from the start, `html` is the finished Markdown and `tail` the text behind it."""
+def _delta(piece: ReplyPart, growing: StreamedMarkdown | None) -> dict[str, Any]:
+    """The piece; `html` is what it has made whole, `tail` the text behind that, for whoever has read from the start."""
     delta: dict[str, Any] = {"text": piece.text, "start": piece.start}
     if growing:
         delta["html"] = growing.add(piece.text)
@@ -250,7 +250,7 @@ def _delta(piece: ReplyPart, growing: Growing | None) -> dict[str, Any]:
     return delta
 
 
-def _session_event(asked: Asked) -> dict[str, Any]:
+def _session_event(asked: RequestedReply) -> dict[str, Any]:
     return {
         "session_id": str(asked.session.pk),
         "turn_id": str(asked.turn.pk) if asked.turn else None,

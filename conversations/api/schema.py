@@ -15,7 +15,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from conversations.api.serializers import NOT_BLANK
-from conversations.http.envelope import JSON, only_get
+from conversations.http.envelope import JSON, get_only
 from conversations.http.idempotency import HEADER, PATTERN, OncePerKey
 
 FAILURE = {
@@ -324,7 +324,7 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     return result
 
 
-@only_get
+@get_only
 def openapi(request: HttpRequest) -> HttpResponse:
     """Return the description as JSON. No key is needed."""
     return HttpResponse(_description(), content_type=JSON)

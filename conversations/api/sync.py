@@ -100,7 +100,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
     def retrieve(self, request: Request, pk: UUID) -> Response:
         """Return a session's state, also after its end."""
         said = read(WhoseSerializer, request.query_params.dict())
-        return _shown(sync_state.read(self._client(said), pk, said.get("localId", "")))
+        return _shown(sync_state.session_state(self._client(said), pk, said.get("localId", "")))
 
     @extend_schema(parameters=[FindSerializer], responses=StateSerializer)
     def of_user(self, request: Request, phone: str) -> Response:
@@ -154,7 +154,7 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
     def orders(self, request: Request, pk: UUID) -> Response:
         """List the session's orders in the order in which they were linked."""
         said = read(WhoseSerializer, request.query_params.dict())
-        state = as_json(sync_state.read(self._client(said), pk, said.get("localId", "")))
+        state = as_json(sync_state.session_state(self._client(said), pk, said.get("localId", "")))
         return Response({name: state[name] for name in ("currentOrderId", "orderHistory")})
 
     @extend_schema(request=PlainSerializer, responses=StateSerializer)

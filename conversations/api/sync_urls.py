@@ -1,4 +1,4 @@
-"""The sync protocol's routes."""
+"""Routes of the state-sync protocol."""
 
 from django.urls import URLPattern, path
 

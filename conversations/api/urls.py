@@ -10,7 +10,7 @@ from conversations.api import copilot
 from conversations.api.memory import MemoryViewSet
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
-from conversations.http.envelope import only_get
+from conversations.http.envelope import get_only
 
 OPEN_TO_ALL: dict[str, list[Any]] = {"authentication_classes": [], "permission_classes": [], "throttle_classes": []}
 
@@ -34,7 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("schema/", openapi, name="schema"),
     path(
         "docs/",
-        only_get(
+        get_only(
             SpectacularSwaggerSplitView.as_view(
                 renderer_classes=[TemplateHTMLRenderer], url_name="schema", **OPEN_TO_ALL
             )

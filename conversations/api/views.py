@@ -39,7 +39,7 @@ from conversations.api.transcript_serializers import TranscriptFormatSerializer,
 from conversations.http.auth import actor, key_of, service_key
 from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
-from conversations.http.throttling import count
+from conversations.http.throttling import count_request
 from conversations.models import OPEN, Chunk, Client, Conversation
 from conversations.services.contacts import contacts
 from conversations.services.core import detail_sql
@@ -93,7 +93,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     def create(self, request: Request) -> Response:
         """Open a conversation from our side. The assistant sends the first message, unless `greet` is false."""
         wanted = Outreach(**read(OpenSerializer, request.data))
-        conversation = outreach.begin(self._client(), wanted, actor=actor(request), now=timezone.now())
+        conversation = outreach.start_outreach(self._client(), wanted, actor=actor(request), now=timezone.now())
         return Response(ConversationSerializer(conversation).data, status=201)
 
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
@@ -206,7 +206,7 @@ def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     key = service_key(request)
     if request.method == "GET" and key and not request.GET:
         detail = detail_sql.conversation_by_key(api_keys.key_hash(key), pk, DEFAULT_CHUNKS)
-        if detail and detail.key_id and count(detail.key_id):
+        if detail and detail.key_id and count_request(detail.key_id):
             api_keys.note_use(detail.key_id)
             return HttpResponse('{"success":true,"data":' + detail.json + "}", content_type="application/json")
     return _retrieve(request, pk=pk)

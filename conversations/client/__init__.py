@@ -1,4 +1,5 @@
-"""Keeps an agent's conversations in Convo. It needs httpx and nothing else; `blocking` has the same without async."""
+"""Client library that stores an agent's conversations in Convo. It needs httpx alone; `blocking` is the same API
+without async."""
 
 from . import blocking
 from .courier import Receipt

@@ -1,4 +1,4 @@
-"""The same for programs that are not async: one definition, called from a plain function.
+"""The client library for programs that are not async: the same functions and methods, called without `await`.
 
 from conversations.client import blocking
 
@@ -25,7 +25,7 @@ status = helpers.status
 
 
 class ConversationStateService:
-    """Speaks to Convo; see the async class of this name for its methods."""
+    """Call Convo's API; the async class of the same name documents the methods."""
 
     def __init__(self, settings: Settings | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._wrapped = _Service(settings, transport=transport)

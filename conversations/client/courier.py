@@ -1,4 +1,4 @@
-"""Delivers what is in the outbox: at once where the server is there, later where it is not, in order, once each."""
+"""Delivery of the outbox's entries: at once, or later if the server is unreachable; in order, and once each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RENEW = 1.5
 POLL = 0.25
 LANES_AT_ONCE = 16
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
-NOT_ALLOWED_PAUSE = 30.0  # until somebody mends the key
+NOT_ALLOWED_PAUSE = 30.0  # until the key is corrected
 TRIM_EVERY = 3600.0
 ATTEMPTS = 2
 CATCHING_UP = 3  # entries before one in its lane: more than these are not waited for
@@ -54,8 +54,12 @@ POST_ROUTES = {"message": "messages", "order": "orders", "reset": "reset", "exte
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a change. `accepted`: it is on the server or safe in the outbox; `state`: the server's answer,
-    where it came in time; `error`: why not."""
+    """The outcome of a change.
+
+    accepted    the change is on the server or safe in the outbox
+    state       the server's answer, if it came in time
+    error       why the change was not accepted, or is delivered later
+    """
 
     accepted: bool
     state: ConversationState | None = None
@@ -66,7 +70,7 @@ QUEUED = Receipt(accepted=True)
 
 
 class Courier:
-    """One for each process and outbox; everything but `deliver` and `call` runs on the background loop."""
+    """The courier of one outbox in this process. Its private methods run on the background loop."""
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.settings = settings
@@ -81,7 +85,13 @@ class Courier:
         self._poller: asyncio.Task[None] | None = None
 
     async def deliver(self, handle: str, kind: str, body: Mapping[str, Any], *, lane: str = "") -> Receipt:
-        """The change is on the server, or in the outbox; within the timeout. Never raises."""
+        """Deliver the change to the server, or store it in the outbox, within the timeout, and return the receipt.
+
+        handle: the conversation's session id, or the handle that stands for it
+        lane: for `start`, the name of the person's lane
+
+        Never raises.
+        """
         stored = threading.Event()
         work = asyncio.run_coroutine_threadsafe(self._accept(handle, kind, body, lane, stored), background())
         try:
@@ -98,25 +108,25 @@ class Courier:
             return Receipt(accepted=stored.is_set(), error=error)
 
     def status(self) -> OutboxStatus:
-        """What the outbox holds."""
+        """Return the outbox's status."""
         return wait_for(self.look(Outbox.status))
 
     def refused(self) -> list[tuple[str, dict[str, Any], str]]:
-        """What the server has refused for good: kind, body and reason of each."""
+        """Return the entries that the server has refused for good: kind, body and reason of each."""
         return wait_for(self.look(Outbox.refused))
 
     def drop_refused(self) -> int:
-        """Forget what the server has refused. Returns how many entries there were."""
+        """Delete the entries that the server has refused, and return how many there were."""
         return wait_for(self.look(Outbox.drop_refused))
 
     async def look(self, question: Callable[[Outbox], Answer]) -> Answer:
-        """Ask the outbox, on the background loop."""
+        """Return the answer of `question` about the outbox. Call it on the background loop."""
         self.begin()
         return question(self.box)
 
     @property
     def box(self) -> Outbox:
-        """The outbox, opened at its first use."""
+        """Return the outbox, which is opened at its first use."""
         if self._box is None:
             self._box = Outbox(self.settings.outbox_path, self.settings.base_url, self.settings.outbox_limit)
         return self._box
@@ -132,7 +142,7 @@ class Courier:
         else:
             lane = self.box.lane_of(handle)
         if kind == "message" and not body.get("messageId"):
-            body = {**body, "messageId": key}  # it is known again after the key's 24 hours, too
+            body = {**body, "messageId": key}  # so that it is known also after the key's 24 hours
         seq = self.box.add(lane, kind, body, key)
         stored.set()
         if time.monotonic() < self._down_until:
@@ -149,7 +159,7 @@ class Courier:
         return receipt
 
     def begin(self) -> None:
-        """Deliver what waits, also what other processes left; until the process ends."""
+        """Start delivering what waits in the outbox, also entries of other processes, until the process ends."""
         if self._poller is None or self._poller.done():
             self._poller = asyncio.get_running_loop().create_task(self._poll())
 
@@ -162,7 +172,7 @@ class Courier:
                     self.box.renew(self._owner, LEASE)
                     renewed = now
                 if now >= self._down_until:
-                    # After an outage one lane tries whether it is over.
+                    # After an outage one lane tries whether the server is back.
                     for lane in self.box.due(1 if self._failures else LANES_AT_ONCE - len(self._lanes)):
                         self._set_off(lane)
                 if now - trimmed >= TRIM_EVERY:
@@ -173,7 +183,7 @@ class Courier:
             await asyncio.sleep(POLL)
 
     def _set_off(self, lane: str) -> None:
-        """Somebody is delivering the lane, and will see what was just added to it."""
+        """Start delivering the lane, or have the running delivery look for new entries once more."""
         self._again[lane] = True
         if lane not in self._lanes:
             task = self._lanes[lane] = asyncio.get_running_loop().create_task(self._deliver_lane(lane))
@@ -189,12 +199,12 @@ class Courier:
             self._set_off(lane)
 
     async def _deliver_lane(self, lane: str) -> None:
-        """Entry after entry, until the lane is empty or something is in the way."""
+        """Deliver the lane's entries in order until it is empty or a delivery fails."""
         tried: list[int] = []
         try:
             while self._again.pop(lane, False):
                 if not self.box.lease(lane, self._owner, LEASE):
-                    return  # another process is at it, and finds ours too
+                    return  # another process delivers the lane, and finds this entry too
                 while entry := self.box.first(lane):
                     tried.append(entry.seq)
                     if not await self._deliver(entry):
@@ -206,7 +216,7 @@ class Courier:
             self._settle_waiting(lane)
 
     def _settle_waiting(self, lane: str) -> None:
-        """Whoever waits for an entry of the lane that is still there is told that it is safe, and delivered later."""
+        """Answer the callers that wait for entries which are still in the lane: accepted, and delivered later."""
         for seq in list(self._waiting):
             if self._lane_waits(lane, seq):
                 self._answer(seq, QUEUED)
@@ -217,7 +227,7 @@ class Courier:
         return True
 
     async def _deliver(self, entry: Entry) -> bool:
-        """Whether the lane can go on."""
+        """Deliver the entry and return whether the lane can go on."""
         try:
             state = await self._send(entry)
         except NotAllowedError as error:
@@ -238,7 +248,7 @@ class Courier:
         return True
 
     def _hold_back(self, entry: Entry, error: ConversationError) -> None:
-        """The lane waits; where the server is away, all lanes do."""
+        """Let the lane wait; if the server is unreachable, let all lanes wait."""
         self._failures += 1
         pause = min(FIRST_PAUSE * 2 ** min(self._failures - 1, 20), LONGEST_PAUSE) * random.uniform(0.75, 1.25)  # noqa: S311
         pause = max(pause, getattr(error, "retry_after", None) or 0.0)
@@ -265,7 +275,7 @@ class Courier:
         except (ConflictError, NotFoundError) as error:
             if not _is_over(error) or start is None or entry.kind == "end":
                 raise
-        # The conversation ended meanwhile. As with any message, a new one is opened; it has an answer of its own.
+        # The conversation ended meanwhile. As with any message, a new one is opened, under keys of its own.
         again = f"{entry.key}.{session_id[:8]}"
         session_id = (await self._start(entry.lane, start, f"{again}.start")).session_id
         return await self._change(session_id, entry, again)
@@ -291,17 +301,17 @@ def _is_over(error: ApiError) -> bool:
 
 
 def _word(error: Exception) -> str:
-    """The error's code, or its class: its sentence may quote what somebody wrote."""
+    """Return the error's code or its class, never its sentence, which may quote a message."""
     return str(getattr(error, "code", "") or type(error).__name__)
 
 
-# --- one a process ----------------------------------------------------------------------------------------------------
+# --- one courier a process --------------------------------------------------------------------------------------------
 _couriers: dict[tuple[int, Settings], Courier] = {}
 _guard = threading.Lock()
 
 
 def courier_for(settings: Settings) -> Courier:
-    """The process's own for these settings."""
+    """Return this process's courier for the settings, made at the first call."""
     with _guard:
         key = (os.getpid(), settings)
         if key not in _couriers:

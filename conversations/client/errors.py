@@ -1,4 +1,4 @@
-"""What can go wrong, as a small tree. `retryable`: the same request may succeed later."""
+"""The errors of the client library, all of them ConversationError. `retryable`: the same request may succeed later."""
 
 from __future__ import annotations
 
@@ -7,37 +7,42 @@ from typing import Any
 
 
 class ConversationError(Exception):
-    """Any of them."""
+    """Base of all errors of this library."""
 
     retryable = False
 
 
 class ConfigurationError(ConversationError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or has no valid value."""
 
 
 class OutboxFullError(ConversationError):
-    """The outbox has reached its bound, and takes nothing more until something is delivered."""
+    """The outbox has reached its limit and takes nothing more until something is delivered."""
 
 
 class UnreachableError(ConversationError):
-    """No answer: the server is down, or the connection broke."""
+    """The server gave no answer: it is down, or the connection broke."""
 
     retryable = True
 
 
 class TimedOutError(UnreachableError):
-    """No whole answer in time."""
+    """The server gave no complete answer in time."""
 
 
 class GarbledError(ConversationError):
-    """An answer, but not one of this protocol: something else than the server may be there."""
+    """The answer is not one of this protocol; the address may be another server's."""
 
     retryable = True
 
 
 class ApiError(ConversationError):
-    """The server refused. `code` is its machine word, `details` what to mend; `retry_after` is in seconds."""
+    """The server refused the request.
+
+    code         the server's machine code
+    details      what to correct, by field
+    retry_after  seconds after which to try again; None if the server named none
+    """
 
     def __init__(
         self,
@@ -56,29 +61,29 @@ class ApiError(ConversationError):
 
 
 class InvalidError(ApiError):
-    """400, 413, 415 and the like: the request makes no sense."""
+    """The request is invalid (400, 413, 415 and similar)."""
 
 
 class NotAllowedError(ApiError):
-    """401 or 403: the key, or the sub-domain that is named with it."""
+    """The API key is wrong, or does not belong to the sub-domain (401, 403)."""
 
 
 class NotFoundError(ApiError):
-    """404: there is no such conversation."""
+    """There is no such conversation (404)."""
 
 
 class ConflictError(ApiError):
-    """409: the conversation has ended (`ended`), or its state changed meanwhile (`version_conflict`)."""
+    """The conversation has ended (`ended`), or its state changed meanwhile (`version_conflict`) (409)."""
 
 
 class RateLimitedError(ApiError):
-    """429."""
+    """There were too many requests (429)."""
 
     retryable = True
 
 
 class ServerError(ApiError):
-    """5xx: the server's own fault, or it is not ready."""
+    """The server has a fault or is not ready (5xx)."""
 
     retryable = True
 
@@ -93,5 +98,5 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 
 
 def error_for(status: int) -> type[ApiError]:
-    """The class of an HTTP status."""
+    """Return the error class for an HTTP status."""
     return _BY_STATUS.get(status, ServerError if status >= 500 else InvalidError)

@@ -1,4 +1,4 @@
-"""One event loop a process, on a thread of its own: deliveries go on there, and blocking calls wait for it."""
+"""The event loop of the client library, on a thread of its own: it runs deliveries, and blocking calls wait for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def background() -> asyncio.AbstractEventLoop:
-    """The loop, which is started with the first call."""
+    """Return the loop, which is started with the first call."""
     global _loop
     with _guard:
         if _loop is None:
@@ -27,7 +27,7 @@ def background() -> asyncio.AbstractEventLoop:
 
 
 def _forget() -> None:
-    """A forked child has no threads: it starts its own."""
+    """Let a forked child, which has no threads, start its own loop."""
     global _guard, _loop
     _guard, _loop = threading.Lock(), None
 
@@ -37,7 +37,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
-    """What the coroutine returns, or raises; it runs on the loop of our own."""
+    """Run the coroutine on the background loop and return its result. Raises what it raises."""
     if asyncio._get_running_loop() is background():
         work.close()
         raise RuntimeError("This would wait for itself: use the async method here.")
@@ -47,7 +47,7 @@ def wait_for(work: Coroutine[Any, Any, Result]) -> Result:
 def blocking_function(
     function: Callable[Arguments, Coroutine[Any, Any, Result]],
 ) -> Callable[Arguments, Result]:
-    """The same function for programs that are not async."""
+    """Return the function for programs that are not async."""
 
     @functools.wraps(function)
     def blocking(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -57,7 +57,7 @@ def blocking_function(
 
 
 class blocking_method(Generic[Arguments, Result]):  # noqa: N801 - it is used like a function
-    """The same method for programs that are not async, in a class whose `_wrapped` is the async object."""
+    """Descriptor that makes an async method blocking, in a class whose `_wrapped` is the async object."""
 
     def __init__(self, method: Callable[Concatenate[Any, Arguments], Coroutine[Any, Any, Result]]) -> None:
         self._method = method
@@ -70,7 +70,7 @@ class blocking_method(Generic[Arguments, Result]):  # noqa: N801 - it is used li
     def __get__(self, instance: object, owner: type) -> Callable[Arguments, Result]: ...
 
     def __get__(self, instance: object | None, owner: type) -> Any:
-        """The bound method."""
+        """Return the bound method."""
         if instance is None:
             return self
         wrapped = cast(Any, instance)._wrapped

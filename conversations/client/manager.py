@@ -1,4 +1,4 @@
-"""A graph's state and a conversation's: what stands for what, both ways."""
+"""Conversion between a graph's state and a conversation's, both ways."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .tracking import ConversationSync, default_sync
 
 log = logging.getLogger(__name__)
 
-# What of a graph's state is what of the context; dots lead deeper. Give a manager more of them in `mapping`.
+# Paths in the graph's state, and the paths in the context that they become. A manager takes more of them as `mapping`.
 MAPPING: dict[str, str] = {
     "cart.items": "selectedItems",
     "cart.total": "orderTotal",
@@ -30,7 +30,7 @@ MAPPING: dict[str, str] = {
     "user_location.name": "deliveryAddress.city",
     "user_location.latitude": "deliveryAddress.latitude",
     "user_location.longitude": "deliveryAddress.longitude",
-    # The graph's own words for where it is, from which intent and step are made.
+    # The graph's own names for its place, from which intent and step are made.
     "order_stage": "graph.orderStage",
     "workflow": "graph.workflow",
     "current_step": "graph.currentStep",
@@ -48,12 +48,12 @@ HUMAN, ASSISTANT = ("human", "user", "HumanMessage"), ("ai", "bot", "assistant",
 
 
 class ConversationStateManager:
-    """Carries a graph's state to Convo and back.
+    """Carry a graph's state to Convo and back.
 
     Arguments:
-        mapping: more pairs of graph key and context key (dots lead deeper), or other ones than in MAPPING; a graph key
-            with the value "" is left out.
-        sync: how to speak to Convo (the default is what the environment says).
+        mapping: pairs of graph path and context path (names joined by dots), added to MAPPING or in the place of its
+            own; a graph path with the value "" is left out.
+        sync: the connection to Convo; by default the one that the environment describes.
     """
 
     def __init__(self, mapping: Mapping[str, str] | None = None, sync: ConversationSync | None = None) -> None:
@@ -62,11 +62,11 @@ class ConversationStateManager:
 
     @property
     def sync(self) -> ConversationSync:
-        """How to speak to Convo."""
+        """Return the connection to Convo."""
         return self._sync or default_sync()
 
     async def push(self, session_id: str | None, sub_domain: str, graph_state: Any) -> Receipt:
-        """The conversation's state is what the graph's says. Never raises."""
+        """Set the conversation's state from the graph's and return the receipt. Never raises."""
         try:
             said = self.to_api(graph_state)
         except Exception as error:  # a graph's state may be of any kind
@@ -75,12 +75,12 @@ class ConversationStateManager:
         return await self.sync.sync(session_id, sub_domain, **said)
 
     async def pull(self, session_id: str | None, sub_domain: str) -> dict[str, Any]:
-        """The conversation's state as a graph's; {} where there is none, or no answer."""
+        """Return the conversation's state as a graph's; {} if there is none, or no answer."""
         state = await self.sync.get(session_id, sub_domain)
         return self.to_graph(state) if state else {}
 
     def to_api(self, graph_state: Any) -> dict[str, Any]:
-        """`intent`, `step` and `context` of a graph's state (a dict, or an object with attributes)."""
+        """Return `intent`, `step` and `context` of a graph's state (a dict, or an object with attributes)."""
         context: dict[str, Any] = {}
         for ours, theirs in self.mapping.items():
             value = _look(graph_state, ours)
@@ -98,7 +98,7 @@ class ConversationStateManager:
         return {"intent": self.intent_of(graph_state), "step": self.step_of(graph_state), "context": context}
 
     def to_graph(self, state: ConversationState) -> dict[str, Any]:
-        """What the mapping names, as a graph's state; and `messages`, `last_user_message` and `current_order_id`."""
+        """Return the graph's state: what the mapping names, `messages`, `last_user_message` and `current_order_id`."""
         graph: dict[str, Any] = {}
         for ours, theirs in self.mapping.items():
             value = _look(state.context, theirs)
@@ -113,7 +113,7 @@ class ConversationStateManager:
         return graph
 
     def _locate(self, graph: dict[str, Any], state: ConversationState) -> None:
-        """The coordinates, where only the notes have them: other servers keep no more of an address."""
+        """Set the coordinates from the address's notes if they are only there: some servers keep no more."""
         notes = _look(state.context, "deliveryAddress.notes")
         match = _COORDINATES.match(notes) if isinstance(notes, str) else None
         if match and _look(graph, "user_location.latitude") is None:
@@ -121,7 +121,7 @@ class ConversationStateManager:
             _put(graph, "user_location.longitude", float(match[2]))
 
     def _place(self, graph: dict[str, Any], state: ConversationState) -> None:
-        """Where the graph is, in words that give the same intent and step again; of a state of another agent's too."""
+        """Set the graph's place such that it gives the same intent and step again, also for another agent's state."""
         if self.step_of(graph) != state.current_step:
             graph.pop("current_step", None)
             graph.pop("order_stage", None)
@@ -132,7 +132,7 @@ class ConversationStateManager:
             graph["current_intent"] = state.current_intent
 
     def intent_of(self, graph_state: Any) -> str:
-        """What the person is about: as it is said; else by the order's stage, the workflow, or what is in the cart."""
+        """Return the graph's intent: the current intent, or else by the order's stage, the workflow, or the cart."""
         said = str(_look(graph_state, "current_intent") or "").lower()
         if said in INTENTS:
             return said
@@ -141,26 +141,26 @@ class ConversationStateManager:
         return stage or workflow or ("order" if _look(graph_state, "cart.items") else "idle")
 
     def step_of(self, graph_state: Any) -> str:
-        """How far they are: the order's stage, else the current step."""
+        """Return the graph's step: the order's stage, or else the current step."""
         return str(_look(graph_state, "order_stage") or _look(graph_state, "current_step") or FIRST_STEP)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 def last_human_message(graph_state: Any) -> str | None:
-    """The text of the newest message of a person in the graph's `messages`."""
+    """Return the text of the person's newest message in the graph's `messages`; None if there is none."""
     messages = _look(graph_state, "messages") or []
     return next((text_of(each) for each in reversed(list(messages)) if kind_of(each) in HUMAN), None)
 
 
 def kind_of(message: Any) -> str:
-    """Who wrote it, in the words of LangChain (`human`, `ai`) or chat APIs (`user`, `assistant`)."""
+    """Return the message's author, as LangChain (`human`, `ai`) or chat APIs (`user`, `assistant`) name it."""
     if isinstance(message, tuple | list) and len(message) == 2:
         return str(message[0])
     return str(_look(message, "type") or _look(message, "role") or "")
 
 
 def text_of(message: Any) -> str:
-    """Its text; of a message of several parts, the texts among them."""
+    """Return the message's text; of a message of several parts, the texts among them."""
     if isinstance(message, str):
         return message
     content = message[1] if isinstance(message, tuple | list) else _look(message, "content")
@@ -170,14 +170,14 @@ def text_of(message: Any) -> str:
 
 
 def id_of(message: Any) -> str | None:
-    """Its own id, where it has one."""
+    """Return the message's id; None if it has none."""
     found = None if isinstance(message, tuple | list | str) else _look(message, "id")
     return str(found) if found else None
 
 
 # --- any kind of object -----------------------------------------------------------------------------------------------
 def _look(holder: Any, path: str) -> Any:
-    """What is at the end of the path, in dicts and objects alike; None where it leads nowhere."""
+    """Return the value at the path, in dicts and objects alike; None if there is none."""
     for name in path.split("."):
         holder = holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
         if holder is None:
@@ -193,7 +193,7 @@ def _put(holder: dict[str, Any], path: str, value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: objects as what they hold, sets as lists, no NaN."""
+    """Return the value as JSON types: objects as dicts of their fields, sets as lists, NaN as None."""
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int | str):

@@ -1,4 +1,4 @@
-"""A conversation as a context manager, and decorators that keep it around a graph's node."""
+"""A context manager for a conversation, and decorators that store a conversation around a graph's node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SESSION_KEY, SUB_DOMAIN_KEY = "conversation_session_id", "sub_domain"
 
 
 class ConversationMiddleware:
-    """A person's conversation, opened at the beginning of the block, in async and plain programs alike:
+    """Context manager that opens a person's conversation, in async and plain programs alike:
 
         async with ConversationMiddleware(phone, sub_domain) as conv:
             await conv.add_user_message("Hello")
@@ -30,8 +30,8 @@ class ConversationMiddleware:
         with ConversationMiddleware(phone, sub_domain) as conv:
             conv.add_user_message("Hello")
 
-    Nothing in it raises; an exception of the block passes through. Every method returns whether what it was given is on
-    the server or safe in the outbox.
+    It never raises; an exception of the block passes through. Every method that changes something returns whether the
+    change is on the server or safe in the outbox.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class ConversationMiddleware:
         return None
 
     async def add_user_message(self, content: str, *, message_id: str | None = None) -> bool:
-        """The person said this."""
+        """Record a message of the person."""
         return await self._add("user", content, message_id)
 
     async def add_bot_message(self, content: str, *, message_id: str | None = None) -> bool:
-        """The agent said this."""
+        """Record a message of the agent."""
         return await self._add("bot", content, message_id)
 
     async def _add(self, role: str, content: str, message_id: str | None) -> bool:
@@ -86,46 +86,46 @@ class ConversationMiddleware:
         return receipt.accepted
 
     async def sync_state(self, graph_state: Any) -> bool:
-        """The graph's state is this."""
+        """Set the conversation's state from the graph's."""
         receipt = await self._manager.push(self.session_id, self.sub_domain, graph_state)
         self.state = receipt.state or self.state
         return receipt.accepted
 
     async def graph_state(self) -> dict[str, Any]:
-        """The conversation's state as a graph's; {} where there is none, or no answer."""
+        """Return the conversation's state as a graph's; {} if there is none, or no answer."""
         return await self._manager.pull(self.session_id, self.sub_domain)
 
     async def link_order(self, order_id: str) -> bool:
-        """An order came of it."""
+        """Link an order to the conversation."""
         return (await self._sync.link_order(self.session_id, self.sub_domain, order_id)).accepted
 
     async def reset(self, *, keep_history: bool = False) -> bool:
-        """Begin anew."""
+        """Reset the state, and hide the messages so far unless `keep_history`."""
         return (await self._sync.reset(self.session_id, self.sub_domain, keep_history=keep_history)).accepted
 
     async def extend(self, hours: int = 24) -> bool:
-        """Let it live on."""
+        """Let the conversation expire no earlier than so many hours from now."""
         return (await self._sync.extend(self.session_id, self.sub_domain, hours)).accepted
 
     async def end(self) -> bool:
-        """It is over."""
+        """End the conversation."""
         return (await self._sync.end(self.session_id, self.sub_domain)).accepted
 
 
 class BlockingConversation:
-    """The same in a plain `with`."""
+    """The conversation of a plain `with`; ConversationMiddleware documents the methods."""
 
     def __init__(self, wrapped: ConversationMiddleware) -> None:
         self._wrapped = wrapped
 
     @property
     def session_id(self) -> str | None:
-        """The session's id, or a handle."""
+        """Return the session id, or a handle that stands for it."""
         return self._wrapped.session_id
 
     @property
     def state(self) -> ConversationState | None:
-        """The conversation as the server last told."""
+        """Return the state from the server's last answer; None if there was none."""
         return self._wrapped.state
 
     add_user_message = blocking_method(ConversationMiddleware.add_user_message)
@@ -145,10 +145,11 @@ def sync_conversation_state(
     sub_domain_key: str = SUB_DOMAIN_KEY,
     manager: ConversationStateManager | None = None,
 ) -> Callable[[Node], Node]:
-    """After the node, the conversation's state is what the graph's is then: its state with what the node returned.
+    """Return a decorator that sets the conversation's state after the node: the graph's state with the node's result.
 
-    The graph's state holds the session's id and the sub-domain under these keys. The node, async or not, behaves as
-    without the decorator.
+    session_key, sub_domain_key: the keys of the graph's state with the session id and the sub-domain
+
+    The node, async or not, behaves as without the decorator.
     """
 
     async def after(state: Any, returned: Any) -> None:
@@ -161,7 +162,7 @@ def sync_conversation_state(
 def track_conversation_messages(
     *, session_key: str = SESSION_KEY, sub_domain_key: str = SUB_DOMAIN_KEY
 ) -> Callable[[Node], Node]:
-    """Before the node, the person's newest message is recorded; after it, what the node has the agent say.
+    """Return a decorator that records the person's newest message before the node, and the agent's messages after it.
 
     The same message in several nodes is recorded once.
     """
@@ -206,7 +207,7 @@ def _merged(state: Any, returned: Any) -> dict[str, Any]:
 def _around(
     before: Callable[[Any], Awaitable[None]], after: Callable[[Any, Any], Awaitable[None]]
 ) -> Callable[[Node], Node]:
-    """A node that is the same but for what happens before and after it, whose failures are its own."""
+    """Return a decorator that runs `before` and `after` around a node; their failures are logged and not raised."""
 
     def decorate(node: Node) -> Node:
         if inspect.iscoroutinefunction(node):

@@ -1,8 +1,8 @@
-"""What is to be delivered, in a SQLite file of the agent's: in order per lane, shared by its processes, bounded.
+"""The outbox: a SQLite file with the changes to deliver, in order per lane, shared by processes, limited in size.
 
-A lane is a person's conversation (or one that the caller knows by its id alone). Every change is an entry before it is
-sent, with its idempotency key, and leaves when the server has confirmed it; so whoever dies, the next one sends the
-same again, and the server does it once. Of several processes one at a time holds a lane, by a lease.
+A lane is a person's conversation (or one that the caller knows by its id alone). Every change is stored as an entry,
+with its idempotency key, before it is sent, and is deleted when the server has confirmed it. So if a process dies, the
+next one sends the same again, and the server does it once. One process at a time holds a lane, by a lease.
 """
 
 from __future__ import annotations
@@ -71,8 +71,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class OutboxStatus:
-    """What waits to be delivered, since when (seconds), what the server has refused, how many calls found no room, and
-    how many entries there is room for. `durable` is False where the file could not be opened."""
+    """The status of the outbox.
+
+    waiting         number of entries to deliver
+    oldest_seconds  age of the oldest of them
+    refused         number of entries that the server has refused
+    turned_away     number of changes that found the outbox full
+    limit           number of entries that it takes
+    durable         False if the file could not be opened, and entries are lost with the process
+    """
 
     waiting: int
     oldest_seconds: float
@@ -83,7 +90,7 @@ class OutboxStatus:
 
 
 class Outbox:
-    """The file; use it on one thread."""
+    """The outbox file. Use it on one thread."""
 
     def __init__(self, path: Path, target: str, limit: int) -> None:
         self.target, self.limit, self.path = target, limit, path
@@ -101,7 +108,7 @@ class Outbox:
 
     # --- entries ------------------------------------------------------------------------------------------------------
     def add(self, lane: str, kind: str, body: Mapping[str, Any], key: str) -> int:
-        """One more entry at the end of the lane. Returns its number. Raises OutboxFullError."""
+        """Add an entry at the end of the lane and return its number. Raises OutboxFullError."""
         text = json.dumps(body, default=str)
         with _Transaction(self._db):
             [(count,)] = self._db.execute("SELECT count(*) FROM entries")
@@ -121,7 +128,7 @@ class Outbox:
         return seq
 
     def first(self, lane: str) -> Entry | None:
-        """The oldest entry of the lane."""
+        """Return the oldest entry of the lane; None if it is empty."""
         found = self._db.execute(
             "SELECT seq, lane, kind, body, key, attempts FROM entries"
             " WHERE target = ? AND lane = ? AND refused IS NULL ORDER BY seq LIMIT 1",
@@ -133,16 +140,16 @@ class Outbox:
         return Entry(seq, lane, kind, json.loads(body), key, attempts)
 
     def done(self, seq: int) -> None:
-        """The server has it."""
+        """Delete an entry that the server has confirmed."""
         self._db.execute("DELETE FROM entries WHERE seq = ?", (seq,))
 
     def refuse(self, seq: int, reason: str) -> None:
-        """The server will never take it: it is kept to be looked at, and the lane goes on."""
+        """Mark an entry as refused by the server. It stays in the file for inspection, and the lane goes on."""
         self._db.execute("UPDATE entries SET refused = ? WHERE seq = ?", (reason[:500], seq))
 
     # --- lanes --------------------------------------------------------------------------------------------------------
     def lease(self, lane: str, owner: str, seconds: float) -> bool:
-        """Whether the lane is the owner's for so long."""
+        """Take or extend the owner's lease of the lane, and return whether the owner has it."""
         now = time.time()
         with _Transaction(self._db):
             self._db.execute(
@@ -156,12 +163,14 @@ class Outbox:
         return held.rowcount == 1
 
     def renew(self, owner: str, seconds: float) -> None:
-        """What the owner holds stays the owner's for so long."""
+        """Extend all leases of the owner."""
         self._db.execute("UPDATE lanes SET lease_until = ? WHERE owner = ?", (time.time() + seconds, owner))
 
     def release(self, lane: str, owner: str, *, pause: float | None = None) -> bool:
-        """The lane is nobody's any more, and due after `pause` seconds. Without a pause only if nothing waits in it:
-        returns whether it is released."""
+        """Release the owner's lease of the lane and return whether it is released.
+
+        pause: seconds after which the lane is due again; None releases only an empty lane
+        """
         empty = "AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.target = lanes.target AND e.lane = lanes.lane"
         changed = self._db.execute(
             "UPDATE lanes SET owner = NULL, lease_until = 0, due_at = ? WHERE target = ? AND lane = ? AND owner = ?"
@@ -171,7 +180,7 @@ class Outbox:
         return changed.rowcount == 1
 
     def due(self, limit: int) -> list[str]:
-        """Lanes in which something waits that nobody is delivering, the longest waiting first."""
+        """Return the lanes with entries that no process is delivering, the longest waiting first."""
         now = time.time()
         found = self._db.execute(
             "SELECT e.lane FROM entries e JOIN lanes l ON l.target = e.target AND l.lane = e.lane"
@@ -182,7 +191,7 @@ class Outbox:
         return [lane for (lane,) in found]
 
     def ahead_of(self, lane: str, seq: int) -> int:
-        """How many entries of the lane are to be delivered before this one; counted up to ten."""
+        """Return how many entries of the lane are delivered before this one, at most ten."""
         found = self._db.execute(
             "SELECT count(*) FROM (SELECT 1 FROM entries"
             " WHERE target = ? AND lane = ? AND refused IS NULL AND seq < ? LIMIT 10)",
@@ -191,7 +200,7 @@ class Outbox:
         return int(found.fetchone()[0])
 
     def holds(self, lane: str, seq: int) -> bool:
-        """Whether the entry waits in the lane."""
+        """Return whether the entry waits in the lane."""
         found = self._db.execute(
             "SELECT 1 FROM entries WHERE seq = ? AND target = ? AND lane = ? AND refused IS NULL",
             (seq, self.target, lane),
@@ -200,7 +209,7 @@ class Outbox:
 
     # --- sessions -----------------------------------------------------------------------------------------------------
     def begin(self, lane: str, start: Mapping[str, Any], handle: str) -> None:
-        """The lane is a person's, whose session is opened by `start`; the caller knows it by the handle."""
+        """Store the request `start` that opens the lane's conversation, and the handle by which the caller knows it."""
         now = time.time()
         with _Transaction(self._db):
             self._db.execute(
@@ -211,7 +220,7 @@ class Outbox:
             self._name(handle, lane, now)
 
     def opened(self, lane: str, session_id: str) -> None:
-        """The lane's session is this one."""
+        """Store the session id of the lane's conversation."""
         with _Transaction(self._db):
             self._db.execute(
                 "UPDATE lanes SET session_id = ? WHERE target = ? AND lane = ?", (session_id, self.target, lane)
@@ -219,14 +228,14 @@ class Outbox:
             self._name(session_id, lane, time.time())
 
     def lane_of(self, handle: str) -> str:
-        """The lane that a session's id, or a handle of ours, stands for; one of its own, if it is not known."""
+        """Return the lane of a session id or a handle; an unknown one gets a lane of its own."""
         found = self._db.execute(
             "SELECT lane FROM handles WHERE target = ? AND handle = ?", (self.target, handle)
         ).fetchone()
         return str(found[0]) if found else f"session/{handle}"
 
     def session_of(self, lane: str) -> tuple[str | None, dict[str, Any] | None]:
-        """The lane's session, if it is known, and how to open one, if it is a person's."""
+        """Return the lane's session id, if it is known, and the request that opens one, if the lane is a person's."""
         if lane.startswith("session/"):
             return lane.removeprefix("session/"), None
         found = self._db.execute(
@@ -242,9 +251,9 @@ class Outbox:
             (self.target, handle, lane, now),
         )
 
-    # --- looking after it ---------------------------------------------------------------------------------------------
+    # --- maintenance --------------------------------------------------------------------------------------------------
     def trim(self) -> None:
-        """Forget the ids of conversations that nobody has spoken of for long."""
+        """Delete the ids of conversations that were not used for FORGOTTEN_AFTER seconds."""
         long_ago = time.time() - FORGOTTEN_AFTER
         with _Transaction(self._db):
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (long_ago,))
@@ -255,7 +264,7 @@ class Outbox:
             )
 
     def status(self) -> OutboxStatus:
-        """What is in it."""
+        """Return the status of the outbox."""
         [(waiting, oldest, refused)] = self._db.execute(
             "SELECT count(*) FILTER (WHERE refused IS NULL), min(created_at) FILTER (WHERE refused IS NULL),"
             " count(*) FILTER (WHERE refused IS NOT NULL) FROM entries"
@@ -271,12 +280,12 @@ class Outbox:
         )
 
     def refused(self) -> list[tuple[str, dict[str, Any], str]]:
-        """What the server has refused: kind, body and reason of each, the oldest first."""
+        """Return the entries that the server has refused: kind, body and reason of each, the oldest first."""
         found = self._db.execute("SELECT kind, body, refused FROM entries WHERE refused IS NOT NULL ORDER BY seq")
         return [(kind, json.loads(body), reason) for kind, body, reason in found]
 
     def drop_refused(self) -> int:
-        """What the server has refused is gone. Returns how many entries there were."""
+        """Delete the entries that the server has refused, and return how many there were."""
         return self._db.execute("DELETE FROM entries WHERE refused IS NOT NULL").rowcount
 
     def _size(self) -> int:
@@ -305,7 +314,7 @@ class _Transaction:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The file, for its owner's eyes only. One that is no database is put aside."""
+    """Open the file, readable by its owner alone. A file that is not a database is renamed and replaced."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(2):
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

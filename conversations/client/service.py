@@ -1,4 +1,4 @@
-"""The protocol over HTTP: one method a route, with typed answers and errors."""
+"""The state-sync protocol over HTTP: one method for each route, with typed answers and errors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ ERROR_TYPE = "3"  # how some servers of the protocol mark an error
 
 
 class ConversationStateService:
-    """Speaks to Convo. Every method raises ConversationError: see errors.py.
+    """Call Convo's API. Every method raises ConversationError (errors.py).
 
-    A call takes `settings.timeout` seconds at most, with all its attempts. Another attempt is only made where it can do
-    no harm: a POST carries an idempotency key, a change with `if_version` is tried once. Connections are pooled, and
-    kept for the event loop that opened them.
+    A call takes `settings.timeout` seconds at most, with all its attempts. A further attempt is only made where it does
+    no harm: a POST carries an idempotency key, and a change with `if_version` is tried once. Connections are pooled,
+    for each event loop its own.
     """
 
     def __init__(self, settings: Settings | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
@@ -63,7 +63,7 @@ class ConversationStateService:
         metadata: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """The open conversation of the person with this phone, which is opened if there is none."""
+        """Return the open conversation of the person with this phone, which is opened if there is none."""
         body = {"userId": user_id, "subDomain": sub_domain, "localId": local_id, "botId": bot_id, "metadata": metadata}
         return await self._state("POST", "/conversations", body, key=idempotency_key)
 
@@ -77,7 +77,7 @@ class ConversationStateService:
         limit: int = 50,
         offset: int = 0,
     ) -> tuple[list[ConversationState], int]:
-        """A page of the open conversations, the newest first, and how many there are in all."""
+        """Return a page of the open conversations, the newest first, and how many there are in all."""
         query = {"subDomain": sub_domain, "localId": local_id, "botId": bot_id, "intent": intent}
         data = await self.request("GET", "/conversations", query={**query, "limit": limit, "offset": offset})
         try:
@@ -88,14 +88,14 @@ class ConversationStateService:
     async def get_conversation(
         self, session_id: str, sub_domain: str, *, local_id: str | None = None
     ) -> ConversationState | None:
-        """The conversation, also one that is over; None if there is none."""
+        """Return the conversation, also one that has ended; None if there is none."""
         query = {"subDomain": sub_domain, "localId": local_id}
         return await self._found(f"/conversations/{_part(session_id)}", query)
 
     async def get_conversation_by_user(
         self, phone: str, sub_domain: str, *, local_id: str | None = None
     ) -> ConversationState | None:
-        """The open conversation of a person, or None."""
+        """Return the open conversation of a person, or None."""
         query = {"subDomain": sub_domain, "localId": local_id}
         return await self._found(f"/conversations/user/{_part(phone)}", query)
 
@@ -109,7 +109,7 @@ class ConversationStateService:
         local_id: str | None = None,
         if_version: int | None = None,
     ) -> ConversationState:
-        """Say what the person is about. Raises ConflictError where `if_version` is not the state's any more."""
+        """Set the intent and step. Raises ConflictError if the state's version is not `if_version` any more."""
         body = {"subDomain": sub_domain, "intent": intent, "step": step, "localId": local_id}
         return await self._state("PATCH", f"/conversations/{_part(session_id)}/intent", body, if_version=if_version)
 
@@ -123,7 +123,7 @@ class ConversationStateService:
         local_id: str | None = None,
         if_version: int | None = None,
     ) -> ConversationState:
-        """Remember something: objects are merged deeply; `merge=False` replaces the whole context."""
+        """Merge values into the context, objects deeply; `merge=False` replaces the whole context."""
         body = {"subDomain": sub_domain, "context": context, "merge": merge, "localId": local_id}
         return await self._state("PATCH", f"/conversations/{_part(session_id)}/context", body, if_version=if_version)
 
@@ -138,7 +138,7 @@ class ConversationStateService:
         local_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """Record what the person (`user`) or the agent (`bot`) said. The same `message_id` again changes nothing."""
+        """Record a message of the person (`user`) or the agent (`bot`). The same `message_id` again changes nothing."""
         body = {"subDomain": sub_domain, "role": role, "content": content, "messageId": message_id}
         path = f"/conversations/{_part(session_id)}/messages"
         return await self._state("POST", path, {**body, "localId": local_id}, key=idempotency_key)
@@ -152,7 +152,7 @@ class ConversationStateService:
         local_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """Clear the context, and hide what was said before, unless it is kept."""
+        """Reset the state, and hide the messages so far unless `keep_history`."""
         body = {"subDomain": sub_domain, "keepHistory": keep_history, "localId": local_id}
         return await self._state("POST", f"/conversations/{_part(session_id)}/reset", body, key=idempotency_key)
 
@@ -165,7 +165,7 @@ class ConversationStateService:
         local_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """The conversation does not expire before so many hours from now are over."""
+        """Let the conversation expire no earlier than so many hours from now."""
         body = {"subDomain": sub_domain, "hours": hours, "localId": local_id}
         return await self._state("POST", f"/conversations/{_part(session_id)}/extend", body, key=idempotency_key)
 
@@ -178,12 +178,12 @@ class ConversationStateService:
         local_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """The order is the conversation's current one, and in its history, once."""
+        """Make the order the conversation's current one, and add it to the history once."""
         body = {"subDomain": sub_domain, "orderId": order_id, "localId": local_id}
         return await self._state("POST", f"/conversations/{_part(session_id)}/orders", body, key=idempotency_key)
 
     async def get_orders(self, session_id: str, sub_domain: str, *, local_id: str | None = None) -> Orders:
-        """The conversation's orders."""
+        """Return the conversation's orders."""
         query = {"subDomain": sub_domain, "localId": local_id}
         data = await self.request("GET", f"/conversations/{_part(session_id)}/orders", query=query)
         return Orders(data.get("currentOrderId"), list(data.get("orderHistory") or []))
@@ -196,13 +196,13 @@ class ConversationStateService:
         local_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """The conversation is over."""
+        """End the conversation."""
         body = {"subDomain": sub_domain, "localId": local_id}
         return await self._state("POST", f"/conversations/{_part(session_id)}/end", body, key=idempotency_key)
 
     # --- the agent's own routes ---------------------------------------------------------------------------------------
     async def lookup_tenant(self, phone: str) -> Tenant | None:
-        """Whom a phone talks to, or None."""
+        """Return the client that the phone's open conversation belongs to, or None."""
         try:
             data = await self.request("GET", f"/whatsapp/lookup/tenant/{_part(phone)}")
         except NotFoundError:
@@ -210,7 +210,7 @@ class ConversationStateService:
         return Tenant(str(data["subDomain"]), data.get("botId"), str(data["sessionId"]), bool(data["isActive"]))
 
     async def lookup_conversation(self, phone: str, *, bot_id: str | None = None) -> ConversationState | None:
-        """The open conversation of a person, or None."""
+        """Return the open conversation of a person, or None."""
         return await self._found(f"/whatsapp/lookup/conversation/{_part(phone)}", {"botId": bot_id})
 
     async def sync_state(
@@ -224,7 +224,7 @@ class ConversationStateService:
         is_active: bool | None = None,
         if_version: int | None = None,
     ) -> ConversationState:
-        """Hand over the agent's whole state at once; what is None stays as it is, `is_active=False` ends it."""
+        """Set the agent's whole state at once. Values of None stay as they are; `is_active=False` ends it."""
         body = {"intent": intent, "step": step, "context": context, "metadata": metadata, "isActive": is_active}
         path = f"/whatsapp/agent/conversations/{_part(session_id)}/sync"
         return await self._state("PUT", path, body, if_version=if_version)
@@ -238,12 +238,12 @@ class ConversationStateService:
         message_id: str | None = None,
         idempotency_key: str | None = None,
     ) -> ConversationState:
-        """Record what was said, without naming the sub-domain."""
+        """Record a message of the person (`user`) or the agent (`bot`), without naming the sub-domain."""
         body = {"role": role, "content": content, "messageId": message_id}
         path = f"/whatsapp/agent/conversations/{_part(session_id)}/messages"
         return await self._state("POST", path, body, key=idempotency_key)
 
-    # --- how ----------------------------------------------------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------------------------------
     async def request(
         self,
         method: str,
@@ -255,11 +255,11 @@ class ConversationStateService:
         if_version: int | None = None,
         attempts: int = ATTEMPTS,
     ) -> Any:
-        """The `data` of the answer to one request, within the timeout. `key` is its idempotency key."""
+        """Send a request and return the `data` of its answer, within the timeout. `key`: the idempotency key."""
         headers = {"Idempotency-Key": key or str(uuid.uuid4())} if method == "POST" else {}
         if if_version is not None:
             headers["If-Match"] = f'"{if_version}"'
-            attempts = 1  # a second one would meet what the first has changed
+            attempts = 1  # a second attempt would conflict with what the first has changed
         said = {name: value for name, value in (body or {}).items() if value is not None}
         asked = {name: str(value) for name, value in (query or {}).items() if value is not None}
         content = None
@@ -340,7 +340,7 @@ def _part(value: str) -> str:
 
 
 def _read(answer: httpx.Response, body: bytes) -> Any:
-    """The `data` of an envelope. Raises ApiError for a failure, GarbledError for what is no envelope."""
+    """Return the `data` of an envelope. Raises ApiError for a failure, GarbledError for another answer."""
     try:
         envelope = json.loads(body)
     except ValueError:
@@ -373,10 +373,10 @@ def _seconds(said: str | None) -> float | None:
     try:
         return max(float(said), 0.0) if said else None
     except ValueError:
-        return None  # a date: nobody of this protocol sends one
+        return None  # a date, which servers of this protocol do not send
 
 
 def _pause(attempt: int, error: ConversationError) -> float:
-    """Seconds to wait before the next attempt."""
+    """Return the seconds to wait before the next attempt."""
     named = getattr(error, "retry_after", None)
     return float(named) if named else PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - no secret

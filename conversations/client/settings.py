@@ -1,4 +1,4 @@
-"""Settings from the environment: Convo's own names go before those of the seed's agents."""
+"""Settings from the environment. Convo's own variable names go before those of the agents that it came from."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ YES, NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 @dataclass(frozen=True)
 class Settings:
-    """Where Convo is and how to speak to it.
+    """The settings of the client library.
 
     Arguments:
         api_url: Convo's address, with or without `/api/v1`.
         api_key: an API key of the client.
         timeout: seconds that a call takes at most, with all its attempts.
         enabled: False makes every tracking call do nothing.
-        outbox_path: the SQLite file that keeps what could not be delivered yet.
-        outbox_limit: how many entries it holds at most.
+        outbox_path: the SQLite file with the changes that are not delivered yet.
+        outbox_limit: the number of entries that it takes.
     """
 
     api_url: str
@@ -47,15 +47,18 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        """The API's address, ending in `/api/v1`."""
+        """Return the API's address, ending in `/api/v1`."""
         url = self.api_url.rstrip("/")
         return url if url.endswith(API_PATH) else url + API_PATH
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """What the environment says: `CONVO_API_URL` (or `CARTAAI_API_BASE_URL`), `CONVO_API_KEY`
-        (`CARTAAI_API_KEY`), `CONVO_API_TIMEOUT` (`CONVERSATION_API_TIMEOUT`), `ENABLE_CONVERSATION_SYNC`,
-        `CONVO_OUTBOX_PATH`, `CONVO_OUTBOX_LIMIT`. Raises ConfigurationError, which names the variable."""
+        """Return the settings from the environment.
+
+        The variables are `CONVO_API_URL` (or `CARTAAI_API_BASE_URL`), `CONVO_API_KEY` (or `CARTAAI_API_KEY`),
+        `CONVO_API_TIMEOUT` in seconds (or `CONVERSATION_API_TIMEOUT`), `ENABLE_CONVERSATION_SYNC`, `CONVO_OUTBOX_PATH`
+        and `CONVO_OUTBOX_LIMIT`. Raises ConfigurationError, which names the variable.
+        """
         return cls(
             api_url=_first(environ, "CONVO_API_URL", "CARTAAI_API_BASE_URL"),
             api_key=_first(environ, "CONVO_API_KEY", "CARTAAI_API_KEY"),

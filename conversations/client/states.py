@@ -1,4 +1,4 @@
-"""What the server tells of a conversation."""
+"""Typed answers of the server about conversations."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ INTENTS = ("menu", "order", "support", "info", "payment", "delivery", "idle")
 
 @dataclass(frozen=True)
 class ConversationState:
-    """A conversation's state. `context` and `metadata` are open: whatever agents keep. `version` is for `if_version`;
-    `raw` is all that the server said."""
+    """A conversation's state.
+
+    context, metadata   objects with any keys, as agents store them
+    version             the state's version, for `if_version`
+    raw                 the server's whole answer
+    """
 
     session_id: str
     user_id: str
@@ -40,12 +44,12 @@ class ConversationState:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The newest messages, oldest first: `role` (user or bot), `content`, `timestamp`."""
+        """Return the newest messages, oldest first: `role` (user or bot), `content`, `timestamp`."""
         return list(self.context.get("previousMessages") or [])
 
     @classmethod
     def read(cls, data: Any) -> ConversationState:
-        """The state that the server sent. Raises GarbledError for what is none."""
+        """Return the state from the server's JSON. Raises GarbledError if it is none."""
         try:
             return cls(
                 session_id=str(data["sessionId"]),
@@ -75,7 +79,7 @@ class ConversationState:
 
 @dataclass(frozen=True)
 class Tenant:
-    """Whom a phone talks to."""
+    """The client that a phone's open conversation belongs to."""
 
     sub_domain: str
     bot_id: str | None

@@ -1,4 +1,4 @@
-"""Keeping a conversation in Convo without ever getting into the agent's way: nothing raises, nothing waits for long."""
+"""Storing a conversation in Convo without disturbing the agent: nothing raises, and nothing waits for long."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OFF = Receipt(accepted=False)
 
 
 class ConversationSync:
-    """Fail-safe: a change is on the server when its call returns, or it is in the outbox and delivered later, in order
-    and once. A call takes `settings.timeout` seconds at most, and raises nothing; its receipt says what became of it.
+    """Store changes of conversations, on the server or in the outbox, from which they are delivered in order and once.
 
-    With `ENABLE_CONVERSATION_SYNC=false`, or where nothing is configured, every call does nothing.
+    A call takes `settings.timeout` seconds at most and raises nothing; its receipt tells the outcome. With
+    `ENABLE_CONVERSATION_SYNC=false`, or without configuration, every call does nothing.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -35,7 +35,7 @@ class ConversationSync:
 
     @property
     def settings(self) -> Settings | None:
-        """The settings; None where they make no sense, which is logged once."""
+        """Return the settings; None if they are invalid, which is logged once."""
         if self._settings is None:
             try:
                 self._settings = Settings.from_env()
@@ -47,7 +47,7 @@ class ConversationSync:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is kept."""
+        """Return whether changes are stored."""
         settings = self.settings
         return settings is not None and settings.enabled
 
@@ -64,8 +64,11 @@ class ConversationSync:
         local_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> tuple[str | None, ConversationState | None]:
-        """The person's conversation: its session id, and its state. Where the server cannot be reached it is a handle,
-        which does as well; the state is None then. (None, None) where nothing is kept."""
+        """Return the session id and the state of the person's open conversation, which is opened if there is none.
+
+        If the server cannot be reached, the id is a handle, which the other methods take as well, and the state is
+        None. Returns (None, None) if nothing is stored.
+        """
         courier = self._courier()
         if courier is None:
             return None, None
@@ -89,7 +92,7 @@ class ConversationSync:
     async def add_message(
         self, session_id: str | None, sub_domain: str, role: str, content: str, *, message_id: str | None = None
     ) -> Receipt:
-        """What the person (`user`) or the agent (`bot`) said. The same `message_id` again changes nothing."""
+        """Record a message of the person (`user`) or the agent (`bot`). The same `message_id` again changes nothing."""
         body = {"role": role, "content": content.replace("\0", "\ufffd"), "messageId": message_id}
         return await self._change(session_id, sub_domain, "message", body, f"Added {role} message to conversation")
 
@@ -103,29 +106,29 @@ class ConversationSync:
         context: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Receipt:
-        """The agent's state; what is None stays as it is."""
+        """Set the agent's state. Values of None stay as they are."""
         body = {"intent": intent, "step": step, "context": context, "metadata": metadata}
         return await self._change(session_id, sub_domain, "sync", body, "Synced graph state to API for")
 
     async def link_order(self, session_id: str | None, sub_domain: str, order_id: str) -> Receipt:
-        """An order came of the conversation."""
+        """Link an order to the conversation."""
         done = f"Linked order {order_id} to conversation"
         return await self._change(session_id, sub_domain, "order", {"orderId": order_id}, done)
 
     async def reset(self, session_id: str | None, sub_domain: str, *, keep_history: bool = False) -> Receipt:
-        """Begin anew."""
+        """Reset the state, and hide the messages so far unless `keep_history`."""
         return await self._change(session_id, sub_domain, "reset", {"keepHistory": keep_history}, "Reset conversation")
 
     async def extend(self, session_id: str | None, sub_domain: str, hours: int = 24) -> Receipt:
-        """Let it live on."""
+        """Let the conversation expire no earlier than so many hours from now."""
         return await self._change(session_id, sub_domain, "extend", {"hours": hours}, "Extended conversation")
 
     async def end(self, session_id: str | None, sub_domain: str) -> Receipt:
-        """It is over."""
+        """End the conversation."""
         return await self._change(session_id, sub_domain, "end", {}, "Ended conversation")
 
     async def get(self, session_id: str | None, sub_domain: str) -> ConversationState | None:
-        """The conversation as the server has it now; None where there is none, or no answer."""
+        """Return the conversation's present state from the server; None if there is none, or no answer."""
         courier = self._courier()
         if courier is None or not session_id:
             return None
@@ -137,12 +140,12 @@ class ConversationSync:
             return None
 
     def status(self) -> OutboxStatus | None:
-        """What waits in the outbox; None where nothing is kept."""
+        """Return the outbox's status; None if nothing is stored."""
         courier = self._courier()
         return courier.status() if courier else None
 
     async def flush(self, timeout: float = 30.0) -> bool:
-        """Wait until nothing waits any more, so many seconds at most. Returns whether the outbox is empty."""
+        """Wait until the outbox is empty, `timeout` seconds at most, and return whether it is."""
         courier = self._courier()
         deadline = time.monotonic() + timeout
         while courier is not None and (await _status(courier)).waiting:
@@ -179,7 +182,7 @@ _default: ConversationSync | None = None
 
 
 def default_sync() -> ConversationSync:
-    """The one that the environment describes; `use` sets another."""
+    """Return the connection that the environment describes, or the one that `use` has set."""
     global _default
     if _default is None:
         _default = ConversationSync()
@@ -187,6 +190,6 @@ def default_sync() -> ConversationSync:
 
 
 def use(sync: ConversationSync | None) -> None:
-    """The helpers, the middleware and the decorators use this from now on; None: what the environment says then."""
+    """Let helpers, middleware and decorators use this connection from now on; None for the environment's."""
     global _default
     _default = sync

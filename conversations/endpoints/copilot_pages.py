@@ -17,7 +17,7 @@ from django.views.decorators.http import require_safe
 
 from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
-from conversations.http.sign_in import limited
+from conversations.http.sign_in import limit_sign_ins
 from conversations.services.copilot import sessions
 
 LOGIN = "/copilot/login"
@@ -69,6 +69,8 @@ def app(request: HttpRequest) -> HttpResponse:
 
 
 login = guarded(
-    limited(auth.LoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP))
+    limit_sign_ins(
+        auth.LoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP)
+    )
 )
 logout = guarded(auth.LogoutView.as_view(next_page=LOGIN))

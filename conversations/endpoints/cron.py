@@ -36,7 +36,7 @@ def sweep(request: HttpRequest) -> HttpResponse:
             **report,
             "remembered": remember.remember_ended() if remember.count_pending() else 0,
             "archived": archive.archive(now),
-            "chats_settled": chat_endings.settle_due() if chat_endings.pending() else 0,
+            "chats_settled": chat_endings.settle_due() if chat_endings.is_pending() else 0,
             "erased": erasure.continue_erasures(now) if erasure.pending() else 0,
         }
 

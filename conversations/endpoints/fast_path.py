@@ -24,8 +24,8 @@ from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
 from conversations.endpoints.webhooks import REFUSAL
 from conversations.http import own_webhook
-from conversations.http.envelope import DATABASE_AWAY, is_json, our_fault
-from conversations.http.throttling import count
+from conversations.http.envelope import DATABASE_AWAY, is_json, server_fault
+from conversations.http.throttling import count_request
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import DomainError
 from conversations.services.inbound import provider_events
@@ -57,7 +57,7 @@ def in_front_of(application: Application) -> Application:
             return _send(start_response, "503 Service Unavailable", AWAY, ("Retry-After", "1"))
         except Exception:
             log.exception("fast path failed")  # and not left to Django: the message may be stored
-            return _send(start_response, "500 Internal Server Error", our_fault().content)
+            return _send(start_response, "500 Internal Server Error", server_fault().content)
         return application(environ, start_response) if body is None else _send(start_response, "200 OK", body)
 
     return fast_path
@@ -135,7 +135,7 @@ def _body(environ: Environ) -> bytes | None:
 def _detail(key: str, conversation_id: UUID) -> bytes | None:
     _begin()
     detail = detail_sql.conversation_by_key(api_keys.key_hash(key), conversation_id, DEFAULT_CHUNKS)
-    if detail is None or detail.key_id is None or not count(detail.key_id):
+    if detail is None or detail.key_id is None or not count_request(detail.key_id):
         return None
     api_keys.note_use(detail.key_id)
     return b'{"success":true,"data":%b}' % detail.json.encode()

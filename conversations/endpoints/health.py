@@ -9,17 +9,17 @@ from conversations.http import envelope
 from conversations.services.jobs import overdue
 
 
-@envelope.only_get
+@envelope.get_only
 def healthz(request: HttpRequest) -> HttpResponse:
     """The process lives."""
     return envelope.success({"status": "ok"})
 
 
-@envelope.only_get
+@envelope.get_only
 def readyz(request: HttpRequest) -> HttpResponse:
     """The database answers and nothing that is due waits longer than it should."""
     try:
-        report = overdue.look()
+        report = overdue.oldest_overdue()
     except (OperationalError, InterfaceError):
         return envelope.failure(503, "database_away", "The database does not answer: does DATABASE_URL name it?")
     if report.late:

@@ -129,7 +129,7 @@ def retell_webhook(request: HttpRequest) -> HttpResponse:
         now = timezone.now()
         signature = request.headers.get(retell.SIGNATURE, "")
         retell.verify(request.body, signature, settings.RETELL_API_KEYS, now.timestamp())
-        return envelope.success({"known": chat_endings.receive(retell.parse(request.body), now)})
+        return envelope.success({"known": chat_endings.apply_chat_event(retell.parse(request.body), now)})
     except InboundError as error:
         return _refused_by_adapter(error)
     except DomainError as error:

@@ -1,4 +1,4 @@
-"""Who is calling: `X-Service-API-Key: <key>` or `Authorization: Bearer <key>`; a key belongs to one client."""
+"""Authentication by API key: `X-Service-API-Key: <key>` or `Authorization: Bearer <key>`; a key has one client."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from conversations.services.tenants import api_keys
 WRONG_KEY = (
     "This API key is unknown or revoked, or its client is switched off. `manage.py create_api_key` makes a new key."
 )
-NO_KEY = "An API key is needed, in the header X-Service-API-Key or Authorization: Bearer."
+NO_KEY = "Send an API key in the header X-Service-API-Key or Authorization: Bearer."
 
 
 def service_key(request: HttpRequest) -> str:
-    """The key that the request carries, or ''."""
+    """Return the API key that the request carries, or ''."""
     key = request.META.get("HTTP_X_SERVICE_API_KEY", "")
     if key:
         return str(key).strip()
@@ -31,10 +31,10 @@ def service_key(request: HttpRequest) -> str:
 
 
 class ServiceKeyAuthentication(BaseAuthentication):
-    """Puts the ApiKey, with its client, into `request.auth`."""
+    """DRF's authentication that puts the ApiKey, with its client, into `request.auth`."""
 
     def authenticate(self, request: Request) -> tuple[Any, ApiKey] | None:
-        """Raises AuthenticationFailed for a key that is unknown or revoked."""
+        """Return (None, the request's ApiKey), or None without a key. Raises AuthenticationFailed for a wrong key."""
         key = service_key(request)
         if not key:
             return None
@@ -44,27 +44,27 @@ class ServiceKeyAuthentication(BaseAuthentication):
         return None, found
 
     def authenticate_header(self, request: Request) -> str:
-        """What makes it a 401."""
+        """Return the WWW-Authenticate header, with which DRF answers 401 and not 403."""
         return CHALLENGE
 
 
 class HasServiceKey(BasePermission):
-    """Only with a key."""
+    """DRF's permission for requests with an API key."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """True. Raises NotAuthenticated if the request carried none (a wrong one was refused before)."""
+        """Return True. Raises NotAuthenticated if the request carried no key (a wrong one was refused before)."""
         if not isinstance(request.auth, ApiKey):
             raise NotAuthenticated(NO_KEY)
         return True
 
 
 def actor(request: Request) -> Actor:
-    """The caller, as staff and ledger name it: what the key is called, and its beginning, since names may be alike."""
+    """Return the caller for the ledger: the key's name and prefix, since several keys may have one name."""
     key = key_of(request)
     return Actor(Kind.API, f"{key.name} ({key.prefix})" if key.name else key.prefix)
 
 
 def key_of(request: Request) -> ApiKey:
-    """The key that HasServiceKey has seen."""
+    """Return the request's API key. Call it where HasServiceKey has let the request in."""
     assert isinstance(request.auth, ApiKey)  # noqa: S101 - for the type checker; the permission guarantees it
     return request.auth

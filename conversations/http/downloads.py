@@ -1,4 +1,4 @@
-"""Files that are made for whoever asks: as a whole before the first byte goes, on disk and not in memory."""
+"""Downloads: files that are made as a whole before the first byte is sent, on disk and not in memory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from django.utils.http import content_disposition_header
 
 from conversations.services.export.pages import POLICY
 
-IN_MEMORY = 1_000_000  # bytes; what is larger is on disk, in a file without a name
+IN_MEMORY = 1_000_000  # bytes; a larger file is on disk, without a name
 BLOCK = 64 * 1024
 
 
 class _Blocks:
-    """The file, a block at a time; it goes when the response is closed."""
+    """The file in blocks; it is deleted when the response is closed."""
 
     def __init__(self, file: SpooledTemporaryFile[bytes]) -> None:
         self._file = file
@@ -24,15 +24,20 @@ class _Blocks:
         return iter(lambda: self._file.read(BLOCK), b"")
 
     def close(self) -> None:
-        """What Django calls, however the response ends."""
+        """Delete the file. Django calls this however the response ends."""
         self._file.close()
 
 
 class Download(StreamingHttpResponse):
-    """A response with a file. What goes wrong while it is made is an error, and no file that ends in its middle; who
-    reads it slowly holds neither a database connection nor a place (places.py)."""
+    """A response with a file, made of `pieces` before it is sent.
 
-    waits = True
+    An error while the file is made is an error response, not a file that ends in its middle. A slow reader holds
+    neither a database connection nor a request slot (request_slots.py).
+
+    shown: the browser shows the file instead of saving it
+    """
+
+    waits = True  # frees its request slot
 
     def __init__(self, pieces: Iterable[bytes], *, name: str, content_type: str, shown: bool = False) -> None:
         file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with the response

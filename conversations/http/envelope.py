@@ -1,4 +1,4 @@
-"""Every answer is an envelope, whatever went right or wrong, whoever noticed.
+"""The JSON envelope of every response of the API, made by views, by DRF or by Django.
 
 Success: `{"success": true, "data": …}`. Failure: `{"success": false, "error": sentence, "code": word, "details"?: …}`.
 """
@@ -33,11 +33,11 @@ from conversations.services.core.errors import (
 from conversations.services.core.json import dumps
 
 JSON = "application/json"
-DEEPEST = 100  # levels of nesting in a body; orjson writes at most 254
+MOST_LEVELS = 100  # levels of nesting in a body; orjson writes at most 254
 CHALLENGE = 'Bearer realm="convo"'
 NOT_FOUND = "There is no such route. /docs/ lists them."
 NOT_JSON = "Send the body as JSON, with the header Content-Type: application/json."
-OUR_FAULT = "Something went wrong on our side; it has been logged."
+SERVER_FAULT = "Something went wrong in Convo. The error has been logged."
 
 STATUS_OF: dict[type[DomainError], int] = {
     InvalidError: 400,
@@ -51,53 +51,53 @@ HEADERS_OF: dict[int, dict[str, str]] = {401: {"WWW-Authenticate": CHALLENGE}, 5
 
 
 def failure_body(code: str, error: str, details: Any = None) -> dict[str, Any]:
-    """A failure as an object."""
+    """Return the envelope of a failure as an object."""
     body = {"success": False, "error": error, "code": code}
     return {**body, "details": details} if details else body
 
 
 DATABASE_AWAY = failure_body(
-    "unavailable", "The database is away for a moment; send it again, with the same message id."
+    "unavailable", "The database is unavailable for a moment. Send the request again with the same message id."
 )
 
 
 def database_away() -> HttpResponse:
-    """503: what was sent may be stored or not, which a message id settles when it is sent again."""
+    """Return a 503. The message may be stored or not: sent again with the same message id, it is stored once."""
     return HttpResponse(orjson.dumps(DATABASE_AWAY), status=503, content_type=JSON, headers={"Retry-After": "1"})
 
 
 def success(data: Any, status: int = 200) -> HttpResponse:
-    """A success as an HTTP response."""
+    """Return a success as an HTTP response."""
     return HttpResponse(orjson.dumps({"success": True, "data": data}, default=str), status=status, content_type=JSON)
 
 
 def failure(
     status: int, code: str, error: str, details: Any = None, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    """A failure as an HTTP response."""
+    """Return a failure as an HTTP response."""
     body = orjson.dumps(failure_body(code, error, details), default=str)
     return HttpResponse(body, status=status, content_type=JSON, headers=dict(headers or {}))
 
 
 def refusal(error: DomainError) -> HttpResponse:
-    """What a service refused, as an HTTP response."""
+    """Return the HTTP response for a service's error."""
     return failure(status_of(error), error.code, str(error), error.details, headers_of(error))
 
 
 def headers_of(error: DomainError) -> Mapping[str, str] | None:
-    """What goes with the status of what a service refused."""
+    """Return the headers that belong to a service's error: Retry-After or WWW-Authenticate; None for none."""
     if isinstance(error, TooManyError):
         return {"Retry-After": str(error.retry_after)}
     return HEADERS_OF.get(status_of(error))
 
 
 def status_of(error: DomainError) -> int:
-    """The HTTP status of what a service refused."""
+    """Return the HTTP status of a service's error."""
     return next((status for kind, status in STATUS_OF.items() if isinstance(error, kind)), 400)
 
 
 def too_large(limit: int) -> HttpResponse:
-    """413."""
+    """Return a 413 for a body of more than `limit` bytes."""
     return failure(413, "too_large", _larger_than(limit))
 
 
@@ -106,24 +106,27 @@ def _larger_than(limit: int) -> str:
 
 
 def wrong_method(method: str | None, *allowed: str) -> HttpResponse:
-    """405."""
+    """Return a 405 that names the allowed methods."""
     names = ", ".join(allowed)
-    error = f"This route does not take {method}, but {names}."
-    return failure(405, "method_not_allowed", error, headers={"Allow": names})
+    return failure(405, "method_not_allowed", _wrong_method(method, names), headers={"Allow": names})
+
+
+def _wrong_method(method: str | None, allowed: str) -> str:
+    return f"This route does not take {method}. It takes {allowed}."
 
 
 def not_json() -> HttpResponse:
-    """415."""
+    """Return a 415 that asks for JSON."""
     return failure(415, "unsupported_media_type", NOT_JSON)
 
 
 def is_json(content_type: str | None) -> bool:
-    """Whether a Content-Type says that the body is JSON."""
+    """Return whether the Content-Type is JSON."""
     return (content_type or "").partition(";")[0].strip().lower() == JSON
 
 
-def only_get(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """The view for GET and HEAD, and a 405 for the rest."""
+def get_only(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Return the view for GET and HEAD; other methods get a 405."""
 
     @wraps(view)
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -135,7 +138,7 @@ def only_get(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRespons
 
 
 class EnvelopeRenderer(renderers.BaseRenderer):
-    """Wraps what a view returns; failures come wrapped from the exception handler."""
+    """DRF's renderer that puts what a view returns into the envelope; the exception handler does so with failures."""
 
     media_type = JSON
     format = "json"
@@ -147,7 +150,7 @@ class EnvelopeRenderer(renderers.BaseRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """The body."""
+        """Return the body of the response."""
         response: Response | None = (renderer_context or {}).get("response")
         if response is None or not response.exception:
             data = {"success": True, "data": data}
@@ -155,31 +158,31 @@ class EnvelopeRenderer(renderers.BaseRenderer):
 
 
 class JSONOnly(negotiation.BaseContentNegotiation):
-    """JSON, whatever the client says it accepts."""
+    """DRF's content negotiation that answers in JSON whatever the request accepts."""
 
     def select_parser(self, request: Request, parsers: Any) -> Any:
-        """The first that takes the body's type."""
+        """Return the first parser that takes the body's type."""
         return negotiation.DefaultContentNegotiation().select_parser(request, parsers)
 
     def select_renderer(self, request: Request, renderers: Any, format_suffix: str | None = None) -> Any:
-        """The first."""
+        """Return the first renderer."""
         return renderers[0], renderers[0].media_type
 
 
 class TooLargeError(exceptions.APIException):
-    """413."""
+    """The body is too large (413)."""
 
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "too_large"
 
 
 class StrictJSONParser(parsers.BaseParser):
-    """JSON as RFC 8259 has it: UTF-8, no NaN, no lone surrogates; nor NUL, which PostgreSQL cannot keep."""
+    """DRF's parser for JSON by RFC 8259: UTF-8, no NaN, no lone surrogates; nor NUL, which PostgreSQL cannot store."""
 
     media_type = JSON
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> Any:
-        """The body as an object. Raises ParseError, or TooLargeError over MAX_API_BYTES."""
+        """Return the body's value. Raises ParseError, or TooLargeError over MAX_API_BYTES."""
         limit = settings.MAX_API_BYTES
         try:
             body = parser_context["request"]._request.body
@@ -194,16 +197,16 @@ class StrictJSONParser(parsers.BaseParser):
 
 
 def loads(body: bytes) -> Any:
-    """Our own JSON, strictly. Raises ValueError with a sentence."""
+    """Return the value of a JSON body. Raises ValueError with a sentence for the caller of the API."""
     if not body:
-        raise ValueError("The body is empty: send a JSON object.")
+        raise ValueError("The body is empty. Send a JSON object.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"The body is not valid JSON: {error}.") from None
-    # It cannot nest deeper than it has brackets: most bodies need no walk.
-    if body.count(b"[") + body.count(b"{") > DEEPEST and _nests_deeper(value, DEEPEST):
-        raise ValueError(f"The body nests more than {DEEPEST} levels deep.")
+    # A value cannot nest deeper than it has brackets, so most bodies need no walk.
+    if body.count(b"[") + body.count(b"{") > MOST_LEVELS and _nests_deeper(value, MOST_LEVELS):
+        raise ValueError(f"The body nests more than {MOST_LEVELS} levels deep.")
     if b"\\u0000" in body and _has_nul(value):
         raise ValueError("The body contains the character NUL (\\u0000), which cannot be stored.")
     return value
@@ -231,12 +234,12 @@ def _has_nul(value: Any) -> bool:
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """What DRF answers when a view raises. None for our own faults: Django logs them and answers 500."""
+    """Return DRF's response to an error of a view. None for a fault of Convo: Django logs it and answers 500."""
     if isinstance(error, DomainError):
         status = status_of(error)
         answer = Response(failure_body(error.code, str(error), error.details), status=status, headers=headers_of(error))
     elif isinstance(error, Http404):
-        answer = Response(failure_body("not_found", "There is no such thing here."), status=404)
+        answer = Response(failure_body("not_found", "There is no such object."), status=404)
     elif isinstance(error, exceptions.ValidationError):
         answer = Response(failure_body("invalid", _first_sentence(error.detail), error.detail), status=400)
     elif isinstance(error, OperationalError | InterfaceError):
@@ -257,9 +260,7 @@ def _sentence(error: exceptions.APIException, context: Mapping[str, Any]) -> str
     if isinstance(error, exceptions.UnsupportedMediaType):
         return NOT_JSON
     if isinstance(error, exceptions.MethodNotAllowed):
-        return (
-            f"This route does not take {context['request'].method}, but {', '.join(context['view'].allowed_methods)}."
-        )
+        return _wrong_method(context["request"].method, ", ".join(context["view"].allowed_methods))
     return str(error.detail)
 
 
@@ -284,37 +285,37 @@ def _is_page(request: HttpRequest) -> bool:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's own 400."""
+    """Return the 400 that Django asks for: a page in the back office, an envelope elsewhere."""
     if _is_page(request):
         return defaults.bad_request(request, exception)
     if isinstance(exception, RequestDataTooBig):
         return too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     if isinstance(exception, DisallowedHost):
-        return failure(400, "unknown_host", "Convo is not known by this host name: ALLOWED_HOSTS must name it.")
+        return failure(400, "unknown_host", "Convo does not serve this host name. Add it to ALLOWED_HOSTS.")
     return failure(400, "malformed", "The request cannot be read.")
 
 
 def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's own 403."""
+    """Return the 403 that Django asks for: a page in the back office, an envelope elsewhere."""
     if _is_page(request):
         return defaults.permission_denied(request, exception)
-    return failure(403, "permission_denied", "You may not do this.")
+    return failure(403, "permission_denied", "You do not have permission to do this.")
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's own 404."""
+    """Return the 404 that Django asks for: a page in the back office, an envelope elsewhere."""
     if _is_page(request):
         return defaults.page_not_found(request, exception)
     return failure(404, "not_found", NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's own 500."""
+    """Return the 500 that Django asks for: a page in the back office, an envelope elsewhere."""
     if _is_page(request):
         return defaults.server_error(request)
-    return our_fault()
+    return server_fault()
 
 
-def our_fault() -> HttpResponse:
-    """500."""
-    return failure(500, "server_error", OUR_FAULT)
+def server_fault() -> HttpResponse:
+    """Return a 500 for a fault of Convo."""
+    return failure(500, "server_error", SERVER_FAULT)

@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: who is not sure whether a POST arrived sends it again, and it is done once."""
+"""The header `Idempotency-Key`: a POST that is sent again, because it is unclear whether it arrived, is done once."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 PATTERN = r"^[!-~]([ -~]{0,253}[!-~])?$"  # printable ASCII; no blank at its ends, which HTTP strips
 _WELL_FORMED = re.compile(PATTERN.replace("$", r"\Z"))
-NOT_BEGUN = {400, 429}
+RETRYABLE = {400, 429}  # nothing was begun
 
 Handler = Callable[..., Response]
 
 
 class OncePerKey(APIView):
-    """For a DRF view: a POST that carries an Idempotency-Key is done once, and answered alike for 24 hours.
+    """Base of DRF views whose POST is done once for an Idempotency-Key and answered alike for 24 hours.
 
-    Kept are answers that are final: successes, and refusals of what was asked. The same key may try again where nothing
-    was begun, since it made no sense (400, as when a proxy cut its body off) or came too soon (429), and after a fault
-    (5xx).
+    Final responses are stored: successes and refusals. The same key may try again where nothing was begun, because the
+    request was invalid (400, as when a proxy cut its body off) or came too soon (429), and after a fault (5xx).
     """
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Raises ValidationError for a key that is none."""
+        """Let a POST with a key be done once. Raises ValidationError for a malformed key."""
         super().initial(request, *args, **kwargs)
         key = request.headers.get(HEADER)
         handler: Handler | None = getattr(self, "post", None)
@@ -54,7 +53,7 @@ class OncePerKey(APIView):
             fingerprint = _fingerprint(request)
             answer, again = idempotency.run_once(key_of(request).client, key, fingerprint, act, timezone.now())
             response = Response(answer.data, status=answer.status)
-            response.exception = answer.status >= 400  # wrapped as it is
+            response.exception = answer.status >= 400  # a failure is in its envelope already
             if again:
                 response[REPLAYED] = "true"
             return response
@@ -66,20 +65,20 @@ class OncePerKey(APIView):
             response = handler(request, *args, **kwargs)
         except Exception as error:
             failed = self.handle_exception(error)
-            if failed.status_code in NOT_BEGUN or failed.status_code >= 500:
+            if failed.status_code in RETRYABLE or failed.status_code >= 500:
                 raise
             raise RefusedError(StoredResponse(failed.status_code, failed.data)) from error
-        return StoredResponse(response.status_code, response.data, _session(response.data, **kwargs))
+        return StoredResponse(response.status_code, response.data, _conversation_id(response.data, **kwargs))
 
 
 def _fingerprint(request: Request) -> bytes:
-    """The request's method, path and body; a body of the same JSON is the same body. Raises what the parser raises."""
+    """Return a hash of the method, path and body; equal JSON is an equal body. Raises what the parser raises."""
     body = orjson.dumps(request.data, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\0".join([b"POST", request.get_full_path().encode(), body])).digest()
 
 
-def _session(data: Any, pk: UUID | None = None, **_: Any) -> UUID | None:
-    """The session that an answer tells of: the path's, or the one that was opened."""
+def _conversation_id(data: Any, pk: UUID | None = None, **_: Any) -> UUID | None:
+    """Return the conversation that a response is about: the path's, or the one that was opened."""
     if pk is not None or not isinstance(data, dict):
         return pk
     try:

@@ -1,4 +1,4 @@
-"""Who is signed in: Django's session, for the copilot's users."""
+"""Authentication of the copilot's users by Django's session."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from rest_framework.request import Request
 
 from conversations.services.copilot.sessions import User
 
-NOT_SIGNED_IN = "Sign in first: /copilot/login."
+NOT_SIGNED_IN = "Sign in first at /copilot/login."
 
 
 class SessionLogin(SessionAuthentication):
-    """The session's user; what changes something needs the CSRF token as well, in the header X-CSRFToken."""
+    """DRF's session authentication. Requests that change something need the CSRF token in the header X-CSRFToken."""
 
     def authenticate_header(self, request: Request) -> str:
-        """What makes it a 401."""
+        """Return the WWW-Authenticate header, with which DRF answers 401 and not 403."""
         return 'Session realm="copilot"'
 
 
 class IsSignedIn(BasePermission):
-    """Only for somebody."""
+    """DRF's permission for signed-in users."""
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """True. Raises NotAuthenticated where nobody is signed in."""
+        """Return True. Raises NotAuthenticated if nobody is signed in."""
         if request.user is None or not request.user.is_authenticated:
             raise NotAuthenticated(NOT_SIGNED_IN)
         return True
 
 
 def user_of(request: Any) -> User:
-    """Who asks; IsSignedIn, or Django's login_required, has seen to it that there is somebody."""
+    """Return the signed-in user. Call it where IsSignedIn, or Django's login_required, has let the request in."""
     return User(request.user.pk, request.user.get_full_name() or request.user.get_username())

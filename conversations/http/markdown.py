@@ -1,4 +1,4 @@
-"""Markdown that a model wrote, as HTML that can do no harm."""
+"""Rendering of Markdown that a model wrote to safe HTML."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SCHEMES = {"http", "https", "mailto"}
 
 @lru_cache(maxsize=1)
 def _markdown() -> MarkdownIt:
-    """CommonMark with tables and strikethrough. HTML in it is text, and so are images: nothing is fetched."""
+    """Return CommonMark with tables and strikethrough. HTML and images are shown as text: nothing is fetched."""
     markdown = MarkdownIt("commonmark", {"html": False, "breaks": True})
     return markdown.enable(["table", "strikethrough"]).disable(["image", "html_block", "html_inline"])
 
 
 def render(text: str) -> str:
-    """The text as HTML of a few harmless tags; its links are http, https or mailto, and tell nobody whence they came.
+    """Return the text as HTML with TAGS alone. Links are http, https or mailto and send no referrer.
 
-    nh3 cleans what the Markdown library made, and does not rely on it.
+    nh3 cleans the Markdown library's output and does not rely on it.
     """
     markdown = _markdown()
     tokens = markdown.parse(text)
@@ -43,14 +43,14 @@ def render(text: str) -> str:
     )
 
 
-class Growing:
-    """Markdown that comes piece by piece: its blocks are rendered as soon as they are whole, each once."""
+class StreamedMarkdown:
+    """Markdown that comes in pieces. Each block is rendered once, as soon as it is whole."""
 
     def __init__(self) -> None:
-        self.tail = ""  # what may still become something else
+        self.tail = ""  # the last block, which may still change
 
     def add(self, text: str) -> str:
-        """The blocks that the piece has made whole, as HTML; '' if none."""
+        """Add a piece and return the blocks that are whole now as HTML; '' if none."""
         self.tail += text
         end = _end_of_blocks(self.tail)
         whole, self.tail = self.tail[:end], self.tail[end:]
@@ -58,7 +58,7 @@ class Growing:
 
 
 def _end_of_blocks(text: str) -> int:
-    """Behind the last blank line that is not inside of a fence; 0 if there is none."""
+    """Return the index after the last blank line that is not inside a fence; 0 if there is none."""
     end, at, fence = 0, 0, ""
     for line in text.splitlines(keepends=True):
         at += len(line)

@@ -1,4 +1,4 @@
-"""Messages in our own JSON: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
+"""Messages in Convo's own JSON: `client_id, user_id, message, phone?, name?, message_id?, thread?, metadata?`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from conversations.services.tenants import api_keys
 
 LONGEST_ID = 200
 LONGEST_MESSAGE = 500_000
-NO_CLIENT = "This API key belongs to no client with this client_id."
+NO_CLIENT = "This API key does not belong to the client with this client_id."
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookBody:
-    """A message in our own JSON. `thread` is a call's id on voice and '' elsewhere; `phone` is E.164."""
+    """The fields of a message. `thread`: the call's id on voice, '' elsewhere; `phone`: E.164."""
 
     client_id: UUID
     user_id: str
@@ -40,31 +40,31 @@ class WebhookBody:
 
     @classmethod
     def read(cls, body: bytes, channel: str) -> Self:
-        """Return what the body says.
+        """Return the fields of the JSON body.
 
-        Raises InvalidError, whose sentence names the field, or NotFoundError for an impossible client id.
+        Raises InvalidError, whose sentence names the field, or NotFoundError for a client id that is no UUID.
         """
         try:
-            said = loads(body)
+            fields = loads(body)
         except ValueError as error:
             raise InvalidError(str(error), code="malformed") from None
-        if not isinstance(said, dict):
+        if not isinstance(fields, dict):
             raise InvalidError("The body must be a JSON object.", code="malformed")
-        client_id = _text(said, "client_id")
+        client_id = _text(fields, "client_id")
         try:
             client = UUID(client_id)
         except ValueError:
             raise NotFoundError(NO_CLIENT, code="client_not_found") from None
-        thread = _text(said, "thread", needed=False)
+        thread = _text(fields, "thread", needed=False)
         return cls(
             client_id=client,
-            user_id=_text(said, "user_id"),
-            message=_text(said, "message", longest=LONGEST_MESSAGE),
-            phone=_phone(said),
-            name=_text(said, "name", needed=False),
-            message_id=_text(said, "message_id", needed=False),
+            user_id=_text(fields, "user_id"),
+            message=_text(fields, "message", longest=LONGEST_MESSAGE),
+            phone=_phone(fields),
+            name=_text(fields, "name", needed=False),
+            message_id=_text(fields, "message_id", needed=False),
             thread=thread if channel == Channel.VOICE else "",
-            metadata=_object(said, "metadata"),
+            metadata=_object(fields, "metadata"),
         )
 
 
@@ -88,9 +88,9 @@ def read_message(body: bytes, channel: str, now: datetime) -> tuple[InboundText,
 
 
 def receive(body: bytes, channel: str, key: str) -> InboundResult:
-    """Store the message that a program passes on in our own JSON, and return its place.
+    """Store the message that a program passes on in Convo's own JSON, and return its conversation and position.
 
-    Raises NotSignedError for a wrong API key, before anything that is wrong with the body; then what read_message and
+    Raises NotSignedError for a wrong API key, also if the body is wrong as well; then what read_message and
     messages.settle raise, or NotFoundError where the key is another client's.
     """
     try:
@@ -116,8 +116,8 @@ def client_of(key: str) -> Client:
     return found.client
 
 
-def _text(said: dict[str, Any], field: str, *, needed: bool = True, longest: int = LONGEST_ID) -> str:
-    value = said.get(field)
+def _text(fields: dict[str, Any], field: str, *, needed: bool = True, longest: int = LONGEST_ID) -> str:
+    value = fields.get(field)
     if value is None and not needed:
         return ""
     if not isinstance(value, str):
@@ -131,8 +131,8 @@ def _text(said: dict[str, Any], field: str, *, needed: bool = True, longest: int
     return value
 
 
-def _phone(said: dict[str, Any]) -> str | None:
-    raw = _text(said, "phone", needed=False)
+def _phone(fields: dict[str, Any]) -> str | None:
+    raw = _text(fields, "phone", needed=False)
     if not raw:
         return None
     phone = e164(raw)
@@ -142,8 +142,8 @@ def _phone(said: dict[str, Any]) -> str | None:
     return phone
 
 
-def _object(said: dict[str, Any], field: str) -> dict[str, Any]:
-    value = said.get(field)
+def _object(fields: dict[str, Any], field: str) -> dict[str, Any]:
+    value = fields.get(field)
     if value is None:
         return {}
     if not isinstance(value, dict):

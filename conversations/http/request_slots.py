@@ -1,8 +1,8 @@
-"""Requests are worked on at so many places, each with a database connection; streams wait without one.
+"""Request slots: so many requests are handled at once, each with a database connection; streams wait without one.
 
-A server has a thread for each request, and for each stream. Django keeps a connection for each thread, which would be
-hundreds. Here connections stay with the places: whoever works has one, and a response that waits for others (`waits`)
-goes on without.
+A server has a thread for each request and for each stream. Django keeps a connection for each thread, which would be
+hundreds. Here the connections belong to the slots: a request in a slot has one, and a response that only waits (its
+attribute `waits` is True) goes on without slot and connection.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class Places:
-    """A WSGI application in which `count` requests are worked on at the same time; others wait for a place."""
+class RequestSlots:
+    """A WSGI application that handles `count` requests at the same time; further requests wait for a slot."""
 
     def __init__(self, application: Application, count: int) -> None:
         self._application = application
         self._free = threading.Semaphore(count)
-        self._kept: list[BaseDatabaseWrapper] = []  # the one that was used last is used next
+        self._connections: list[BaseDatabaseWrapper] = []  # the one that was used last is used next
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         self._take()
@@ -42,14 +42,14 @@ class Places:
     def _take(self) -> None:
         self._free.acquire()
         with suppress(IndexError):
-            connections[DEFAULT_DB_ALIAS] = self._kept.pop()
+            connections[DEFAULT_DB_ALIAS] = self._connections.pop()
 
     def _give_back(self) -> None:
-        kept = connections[DEFAULT_DB_ALIAS]
-        if not kept.allow_thread_sharing:
-            kept.inc_thread_sharing()  # by one thread after the other
+        connection = connections[DEFAULT_DB_ALIAS]
+        if not connection.allow_thread_sharing:
+            connection.inc_thread_sharing()  # used by one thread after the other, never by two at once
         del connections[DEFAULT_DB_ALIAS]
-        self._kept.append(kept)
+        self._connections.append(connection)
         self._free.release()
 
 
@@ -61,7 +61,7 @@ def _whole(answer: Any) -> list[bytes]:
 
 
 class _Held:
-    """A response that reads from the database while it is sent, such as an export: the place is kept until its end."""
+    """A response that reads from the database while it is sent, such as an export. It keeps its slot until its end."""
 
     def __init__(self, answer: Any, give_back: Callable[[], None]) -> None:
         self._answer, self._pieces, self._give_back = answer, iter(answer), give_back
@@ -75,7 +75,7 @@ class _Held:
         return piece
 
     def close(self) -> None:
-        """What the server calls, however it ends."""
+        """Close the response and give its slot back. The server calls this however the response ends."""
         if not self._closed:
             self._closed = True
             try:

@@ -1,4 +1,4 @@
-"""The limit on both sign-in pages: the copilot's and the back office's."""
+"""The limit on sign-in attempts for both sign-in pages, the copilot's and the back office's."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from conversations.services.tenants import sign_in_limits
 View = Callable[..., HttpResponseBase]
 
 
-def limited(view: View) -> View:
-    """The sign-in page, which is tried so often and no more: then the answer is a 429 with Retry-After, the same
-    whoever it is for and whatever the password."""
+def limit_sign_ins(view: View) -> View:
+    """Return the sign-in view with a limit on attempts (services/tenants/sign_in_limits.py).
+
+    Over the limit the response is a 429 with Retry-After, the same for every user name and password.
+    """
 
     @never_cache
     @wraps(view)
-    def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST":
             return view(request, *args, **kwargs)
         name, address = request.POST.get("username", ""), _address(request)
@@ -38,16 +40,16 @@ def limited(view: View) -> View:
             answer["Retry-After"] = str(error.retry_after)
             return answer
         page = view(request, *args, **kwargs)
-        # And not somebody who is signed in, and guesses the password of somebody else.
+        # Only for the name that signed in: a signed-in user may be guessing somebody else's password.
         if page.status_code == 302 and request.user.get_username() == unicodedata.normalize("NFKC", name).strip():
             sign_in_limits.record_success(name, address)
         return page
 
-    return answered
+    return checked
 
 
 def _address(request: HttpRequest) -> str:
-    """Where the request is from: as the proxy in front of us says, whose word is the last of the header, or else who
-    speaks to us."""
+    """Return the address of the request: with TRUST_PROXY the last one in X-Forwarded-For, which the proxy in front of
+    Convo writes; else the peer's."""
     named = request.headers.get("X-Forwarded-For", "").split(",")[-1].strip() if settings.TRUST_PROXY else ""
     return named or request.META.get("REMOTE_ADDR", "")

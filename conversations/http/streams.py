@@ -1,8 +1,7 @@
-"""Replies as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html), and how many at once.
+"""Streams of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) and their limit.
 
-A stream takes a thread of its process for as long as it lasts, but no database connection, and none of the places that
-requests are worked on at (places.py). Of its threads a process gives WEB_STREAMS to streams, and a user
-COPILOT_STREAMS_PER_USER of them.
+A stream takes a thread of its process for as long as it lasts, but no database connection and no request slot
+(request_slots.py). A process has at most WEB_STREAMS streams, and of these COPILOT_STREAMS_PER_USER for one user.
 """
 
 from __future__ import annotations
@@ -25,24 +24,27 @@ RETRY_SECONDS = 2
 
 
 def event(name: str, data: Any, event_id: str = "") -> bytes:
-    """One event: JSON knows no line breaks, so that what is in it cannot begin a line of its own."""
+    """Return one event as bytes. Its data is JSON, which has no line breaks, so that data cannot begin a new field."""
     head = f"id: {event_id}\n" if event_id else ""
     return f"{head}event: {name}\ndata: ".encode() + orjson.dumps(data, default=str) + b"\n\n"
 
 
-class Room:
-    """How many streams this process has open, in all and for each user."""
+class StreamLimit:
+    """The number of streams that this process has open, in all and for each user."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._open: Counter[int] = Counter()
 
     def enter(self, user_id: int) -> bool:
-        """Whether there is room for one more; then it is taken, until `leave`. Raises TooManyError for this user's."""
+        """Count one more stream of the user until `leave`, and return False if the process has no more.
+
+        Raises TooManyError if the user has no more.
+        """
         with self._guard:
             if self._open[user_id] >= settings.COPILOT_STREAMS_PER_USER:
                 raise TooManyError(
-                    "You read along in too many windows at once. Close one of them.",
+                    "You have this page open in too many windows. Close one of them.",
                     code="too_many_streams",
                     retry_after=RETRY_SECONDS,
                 )
@@ -52,7 +54,7 @@ class Room:
             return True
 
     def leave(self, user_id: int) -> None:
-        """One less."""
+        """Count one stream of the user less."""
         with self._guard:
             self._open[user_id] -= 1
             if not self._open[user_id]:
@@ -60,15 +62,15 @@ class Room:
 
     @property
     def count(self) -> int:
-        """How many are open."""
+        """Return the number of open streams."""
         return self._open.total()
 
 
-room = Room()
+stream_limit = StreamLimit()
 
 
 class Stream:
-    """Events for a response, and what is to be done once it has ended, however it ends, be it before it began."""
+    """The events of a response. `closed` is called once when it ends, also if it ends before its first event."""
 
     def __init__(self, events: Iterator[bytes], closed: Callable[[], None]) -> None:
         self._events, self._closed = events, closed
@@ -85,7 +87,7 @@ class Stream:
         return next(self._events)
 
     def close(self) -> None:
-        """What the server calls."""
+        """End the stream. The server calls this however the response ends."""
         if not self._ended:
             self._ended = True
             getattr(self._events, "close", lambda: None)()
@@ -93,9 +95,9 @@ class Stream:
 
 
 class EventStream(StreamingHttpResponse):
-    """A response of server-sent events, which nobody may keep back to pass it on in one piece."""
+    """A response of server-sent events, which proxies must not buffer."""
 
-    waits = True  # for others, without anything of the process's but its thread (places.py)
+    waits = True  # frees its request slot (request_slots.py)
 
     def __init__(self, events: Iterator[bytes], closed: Callable[[], None] = lambda: None) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

@@ -1,4 +1,4 @@
-"""Rates: so many requests a minute and key; over it a 429 that says when to come back."""
+"""The rate limit of each API key: API_REQUESTS_PER_MINUTE, over which the response is a 429 with Retry-After."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conversations.models import ApiKey
 MINUTE = 60
 
 
-def count(key_id: int) -> bool:
-    """Count a request of the key; whether it is within API_REQUESTS_PER_MINUTE.
+def count_request(key_id: int) -> bool:
+    """Count a request of the key and return whether it is within API_REQUESTS_PER_MINUTE.
 
-    A fixed window, one counter a key: cheap enough for every request. Each process counts for itself, unless CACHE_URL
-    names a cache that they share.
+    The window is a fixed minute with one counter a key, which is cheap enough for every request. Each process counts
+    for itself, unless CACHE_URL names a cache that they share.
     """
     limit = settings.API_REQUESTS_PER_MINUTE
     if not limit:
@@ -33,12 +33,12 @@ def count(key_id: int) -> bool:
 
 
 class KeyThrottle(BaseThrottle):
-    """The same for DRF's views."""
+    """DRF's throttle by the rate limit of API keys."""
 
     def allow_request(self, request: Request, view: Any) -> bool:
-        """Count the request."""
-        return not isinstance(request.auth, ApiKey) or count(request.auth.pk)
+        """Count the request and return whether it is within the limit; a request without a key always is."""
+        return not isinstance(request.auth, ApiKey) or count_request(request.auth.pk)
 
     def wait(self) -> float:
-        """Seconds to the next window."""
+        """Return the seconds until the next window."""
         return MINUTE - time.time() % MINUTE

@@ -305,7 +305,7 @@ def test_limits_are_told_in_friendly_words(people: Any, model: FakeOpenAI, setti
     say(page, "Hello")
     expect(page.locator(".actions").last).to_be_visible()
     say(page, "Hello again")
-    expect(page.get_by_role("alert").get_by_text("That was 1 messages within a minute.")).to_be_visible()
+    expect(page.get_by_role("alert").get_by_text("You have sent 1 messages within a minute.")).to_be_visible()
     expect(page.get_by_role("textbox", name="Message")).to_have_value("Hello again")
     page.context.clear_cookies()
     say(page, "Hello?")

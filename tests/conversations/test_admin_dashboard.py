@@ -111,12 +111,12 @@ def test_hours_and_reply_times_are_those_of_the_last_day(shop):
     say(5, "ai", timedelta(hours=1))  # a second word is no reply
     say(6, "user", timedelta(minutes=10))
     say(7, "ai", timedelta(minutes=9), author=superuser())  # a person's reply is not the assistant's
-    day = metrics.day([shop.pk], now)
+    day = metrics.last_day([shop.pk], now)
     assert len(day.hours) == 24
     assert [(hour.messages, hour.replies) for hour in day.hours[-3:]] == [(1, 1), (0, 1), (1, 1)]
     assert sum(hour.messages for hour in day.hours) == 2
     assert day.median_seconds == day.slow_seconds == 4.0
-    assert metrics.day([], now).median_seconds is None
+    assert metrics.last_day([], now).median_seconds is None
 
 
 def test_an_empty_house_has_a_first_page(shop):
@@ -150,7 +150,7 @@ def test_the_looks_are_as_many_however_much_there_is(door, neighbour, neighbours
 
 USED = {
     "open_sessions": {"open_conversations_of_client", "one_open_conversation", "conversations_by_status"},
-    "day": {"said_of_late"},
+    "last_day": {"said_of_late"},
     "waiting_for_staff": {"needs_staff"},
     "due_replies": {"reply_owed"},
     "unsent_messages": {"messages_unsettled"},

@@ -100,7 +100,7 @@ def test_what_was_redacted_stays_so(manager, session):
     assert do(manager, session, "redact", position=3)[0] == 200
     assert Correction.objects.count() == 1
     status, said = do(manager, session, "correct", position=3, text="Again")
-    assert (status, said["said"]) == (409, "This was redacted: there is nothing left to correct.")
+    assert (status, said["said"]) == (409, "This message is redacted. It cannot be corrected.")
     shown = [bubble for position, bubble in news(manager, session).json()["bubbles"] if position == 3]
     assert 'data-open="correct"' not in shown[0]
 

@@ -193,7 +193,7 @@ def test_it_is_not_ready_without_its_database(error: Exception, monkeypatch: pyt
     def away() -> None:
         raise error
 
-    monkeypatch.setattr(overdue, "look", away)
+    monkeypatch.setattr(overdue, "oldest_overdue", away)
     answer = WebServer().call("GET", "/readyz")
     assert_failure(answer, 503, code="database_away")
     assert "10.0.0.5" not in answer.json["error"]

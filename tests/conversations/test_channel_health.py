@@ -52,7 +52,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert states() == ["queued"] * 3
     assert set(Message.objects.values_list("attempts", flat=True)) == {0}
     assert send_all() == 0
-    assert overdue.look().late == ""
+    assert overdue.oldest_overdue().late == ""
     orb_account.refresh_from_db()
     assert orb_account.health == "broken"
     session = Conversation.objects.get(chunks__messages=ids[0])
@@ -127,7 +127,7 @@ def test_a_throttled_account_waits_as_long_as_it_is_told_and_holds_up_no_other(g
     assert timedelta(seconds=120) <= pause.until - before < timedelta(seconds=140)
     first.refresh_from_db()
     assert (first.attempts, first.code) == (0, "http_429")
-    assert overdue.look().late == ""
+    assert overdue.oldest_overdue().late == ""
     over()
     send_all()
     assert states() == ["sent"] * 3

@@ -79,7 +79,7 @@ def all_jobs(now: datetime) -> None:
 
 def announced(pk: Any, now: datetime) -> list[UpcomingEvent]:
     conversation = Conversation.objects.select_related("contact", "client").filter(pk=pk).first()
-    return forecast.of(conversation, now) if conversation else []
+    return forecast.upcoming_events(conversation, now) if conversation else []
 
 
 def dry_run(prospect: UpcomingEvent, now: datetime) -> int:
@@ -98,7 +98,7 @@ def live(pk: Any) -> list[str]:
     each thing at its announced time, and nothing a moment before."""
     lived: list[str] = []
     now = timezone.now()
-    while upcoming := forecast.next_of(announced(pk, now)):
+    while upcoming := forecast.next_event(announced(pk, now)):
         assert upcoming.at is not None
         before = state(pk)
         if upcoming.what == "remembered":
@@ -149,7 +149,7 @@ def test_one_that_was_taken_over_does(door, shop):
     session = answered(door, phone="+51999999999")
     takeover.take_over(session, actor=SYSTEM, now=timezone.now(), name="Mona")
     held = {each.what: each for each in announced(session, timezone.now())}
-    assert "Mona has the session" in held["expired"].held_by
+    assert "Mona has the conversation" in held["expired"].held_by
     assert held["expired"].at is None
     assert live(session)[:5] == ["handed_back", "stale", "expired", "remembered", "archived"]
 
@@ -242,7 +242,7 @@ def test_who_has_the_session_holds_the_reply(door, shop):
     session = door.says("Hello")["conversation_id"]
     takeover.take_over(session, actor=SYSTEM, now=timezone.now(), name="Mona")
     held = one(session, "reply", timezone.now())
-    assert held.held_by == "Mona has the session and owes the answer"
+    assert held.held_by == "Mona has the conversation and owes the answer"
     assert leases.claim(timezone.now() + DAY, 10) == []
 
 
@@ -283,9 +283,9 @@ def test_the_page_says_what_comes_and_why_what_came_did(door, shop, neighbour, v
     session = answered(door, phone="+51999999999", name="Ann")
     stale = one(session, "stale", timezone.now())
     shown = viewer.get(page_of(session)).content.decode()
-    assert "The session becomes stale" in shown
+    assert "The conversation becomes stale" in shown
     assert stale.at.strftime("%H:%M:%S") in shown
-    assert "A session becomes stale after: 10 minutes" in shown
+    assert "A conversation becomes stale after: 10 minutes" in shown
     assert "by sweep, every 5 minutes" in shown
     sweep.sweep(stale.at)
     holds.hold(session, reason="Case <1>", actor=SYSTEM)
@@ -315,5 +315,5 @@ def test_a_dry_run_of_the_future_names_what_all_jobs_would_do(door, shop):
 
 def test_what_waits_for_something_is_never_the_next():
     prospect = UpcomingEvent("x", "X", timezone.now(), "", "", "sweep")
-    assert forecast.next_of([replace(prospect, held_by="hold"), replace(prospect, after="expired")]) is None
-    assert forecast.next_of([replace(prospect, at=None), prospect]) == prospect
+    assert forecast.next_event([replace(prospect, held_by="hold"), replace(prospect, after="expired")]) is None
+    assert forecast.next_event([replace(prospect, at=None), prospect]) == prospect

@@ -186,7 +186,7 @@ def test_chats_of_deleted_guests_go_at_retell_as_well(door, retell):
     sweep.sweep(timezone.now() + timedelta(days=2))
     assert not Conversation.objects.exists()
     EngineChatRemoval.objects.update(due_at=timezone.now())  # the sweep was that of a later day
-    assert chat_endings.pending()
+    assert chat_endings.is_pending()
     assert chat_endings.settle_due() == 1
     assert (retell.chats, EngineChatRemoval.objects.count()) == ({}, 0)
 

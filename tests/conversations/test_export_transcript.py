@@ -65,9 +65,9 @@ def test_the_three_forms_tell_the_same_as_it_should_be_read(server, session):
     assert (chunks[2]["content"], chunks[2]["original"]) == ("Where is my <package>?", "Where is my parcel?")
     assert chunks[3]["delivery"] == ["delivered"]
 
-    lines = csv_of(fetch(server, session, "csv").body)
-    assert [line["text"] for line in lines] == [chunk["content"] for chunk in chunks]
-    assert (lines[2]["original"], lines[3]["delivery"]) == ("Where is my parcel?", "delivered")
+    json_lines = csv_of(fetch(server, session, "csv").body)
+    assert [line["text"] for line in json_lines] == [chunk["content"] for chunk in chunks]
+    assert (json_lines[2]["original"], json_lines[3]["delivery"]) == ("Where is my parcel?", "delivered")
 
     page = fetch(server, session, "html")
     html = page.body.decode()
@@ -82,9 +82,9 @@ def test_the_three_forms_tell_the_same_as_it_should_be_read(server, session):
 def test_what_people_write_is_a_formula_nowhere_and_markup_nowhere(server, session):
     for words in HOSTILE:
         seed_helpers.append_chunk(session.pk, "user", words)
-    lines = csv_of(fetch(server, session, "csv").body)
-    assert [line["text"].removeprefix("'") for line in lines[4:]] == HOSTILE
-    assert [line["text"].startswith("'") for line in lines[4:]] == [True] * 9 + [False] * 3
+    json_lines = csv_of(fetch(server, session, "csv").body)
+    assert [line["text"].removeprefix("'") for line in json_lines[4:]] == HOSTILE
+    assert [line["text"].startswith("'") for line in json_lines[4:]] == [True] * 9 + [False] * 3
     page = fetch(server, session, "html")
     html = page.body.decode()
     assert "<script" not in html
@@ -166,7 +166,7 @@ def test_nobody_else_does(agent, manager, session, neighbour):
 
 
 def test_json_lines_and_the_transcript_are_the_same_object(server, session):
-    from conversations.services.export.sessions import lines
+    from conversations.services.export.sessions import json_lines
 
-    [line] = b"".join(lines([session.pk], actor=SYSTEM)).splitlines()
+    [line] = b"".join(json_lines([session.pk], actor=SYSTEM)).splitlines()
     assert json.loads(line) == fetch(server, session).json["data"]

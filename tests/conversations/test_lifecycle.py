@@ -189,7 +189,7 @@ def test_the_sweep_finds_what_each_rule_finds_and_nothing_else():
         )
         for number, (client, status, channel, age, longer, taken_over, handed_back, extended) in enumerate(ways)
     )
-    found = {what: set(ids) for what, ids in rows(sweep.LOOK, now)}
+    found = {what: set(ids) for what, ids in rows(sweep.DUE_BY_KIND, now)}
 
     assert found == {what: set(column(f"SELECT s.id {deadlines.sweep_due(what)}", now)) for what in deadlines.SWEPT}
     assert {what: len(ids) for what, ids in found.items() if len(ids) <= 20} == {}
@@ -209,7 +209,7 @@ def test_an_idle_sweep_does_not_read_ended_sessions():
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE conversations")
     due = [f"SELECT s.id {due}" for due in (*map(deadlines.sweep_due, deadlines.SWEPT), retention.guests_due_sql())]
-    for statement in (sweep.LOOK, *due):
+    for statement in (sweep.DUE_BY_KIND, *due):
         plan = "\n".join(line for (line,) in rows(f"EXPLAIN {statement}", timezone.now()))
         assert "Seq Scan on conversations" not in plan, plan
     assert Client.objects.count() == 1

@@ -145,7 +145,7 @@ def test_notes_that_were_overtaken_are_dropped(door: Door, fake: FakeOpenAI, mon
     reply_to_all()
     conversation = Conversation.objects.get()
     talked(conversation, 60)
-    summaries.ask_for(conversation, 40)
+    summaries.request_summary(conversation, 40)
 
     def interrupted(messages: Any) -> str:
         if "Wants the RED one." in messages[1]["content"]:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from conversations.http.markdown import Growing, render
+from conversations.http.markdown import StreamedMarkdown, render
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_nothing_runs_and_nothing_is_fetched(text: str) -> None:
 
 
 def _grown(text: str) -> str:
-    growing = Growing()
+    growing = StreamedMarkdown()
     return "".join(growing.add(character) for character in text)
 
 
 def test_blocks_are_rendered_as_soon_as_they_are_whole() -> None:
-    growing = Growing()
+    growing = StreamedMarkdown()
     assert growing.add("# Title\n\nOne ") == "<h4>Title</h4>\n"
     assert growing.tail == "One "
     assert growing.add("two\n\n```\na\n\nb") == "<p>One two</p>\n"

@@ -277,7 +277,7 @@ def test_twice_is_once_and_a_dismissed_pair_stays_two(door):
     events = ConversationEvent.objects.count()
     assert merge(match).decided_at == first.decided_at
     assert ConversationEvent.objects.count() == events
-    with pytest.raises(ConflictError, match="one already"):
+    with pytest.raises(ConflictError, match="merged already"):
         merge_contacts.dismiss(match.pk, actor=STAFF, now=timezone.now())
 
 
@@ -352,7 +352,7 @@ def test_every_table_with_a_contact_is_known_to_merging():
         model for model in apps.get_models() for field in model._meta.concrete_fields if field.related_model is Contact
     }
     known = {Conversation, ContactIdentity, Contact, ContactMatch}
-    assert of_contacts == known, "services/people/merging.py must move what a new table holds"
+    assert of_contacts == known, "services/staff_actions/merge_contacts.py must move what a new table holds"
 
 
 # --- in the back office ----------------------------------------------------------------------------------------------

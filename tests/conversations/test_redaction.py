@@ -217,7 +217,7 @@ def test_notes_that_are_kept_on_the_way_are_clean(door: Door, strict: Client, mo
     for number in range(5):
         seed_helpers.append_chunk(session.pk, "user", f"Message {number}")
     Chunk.objects.filter(content="Message 3").update(content=SAID)
-    summaries.ask_for(Conversation.objects.get(), 8)
+    summaries.request_summary(Conversation.objects.get(), 8)
     assert summaries.summarise_due() == 1
     assert RollingSummary.objects.get().upto == 8
     assert Conversation.objects.get().summary == f"You said {CARD_REMOVED} and {REDACTED}."

@@ -311,7 +311,7 @@ def test_closing_a_session_ends_its_chat(door: Door, retell: FakeRetell) -> None
     EngineChat.objects.update(due_at=timezone.now())
     assert chat_endings.settle_due() == 1
     assert retell.chats["chat_1"].status == "ended"
-    assert (EngineChat.objects.get().status, chat_endings.pending()) == ("ended", False)
+    assert (EngineChat.objects.get().status, chat_endings.is_pending()) == ("ended", False)
 
 
 def test_an_agent_that_ends_the_chat_ends_the_session_after_its_last_words(door: Door, retell: FakeRetell) -> None:

@@ -63,7 +63,7 @@ def test_one_that_is_being_written_or_just_came_does_not(viewer: HttpClient, wai
 def test_one_whose_dispatcher_died_at_it_does(viewer: HttpClient, waits: Conversation) -> None:
     leases.claim(timezone.now(), 1)
     Turn.objects.update(lease_until=ago(minutes=4))
-    assert "dispatcher" in overdue.look().late
+    assert "dispatcher" in overdue.oldest_overdue().late
     assert MISSING in viewer.get(page_of(waits)).content.decode()
 
 

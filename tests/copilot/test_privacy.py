@@ -23,7 +23,7 @@ from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import UserMessage
 from conversations.services.replies.leases import StreamedTurn, claim_streamed
 from conversations.services.replies.pipeline import commit
-from conversations.services.replies.streaming_writer import NewText, keep_deltas
+from conversations.services.replies.streaming_writer import NewText, store_deltas
 from tests import factories
 from tests.copilot.reading import user
 from tests.routes import COPILOT
@@ -49,7 +49,7 @@ def as_user(who: Any) -> User:
     return User(who.pk, who.username)
 
 
-def answered(who: Any, message: str = "Hello") -> turns.Asked:
+def answered(who: Any, message: str = "Hello") -> turns.RequestedReply:
     """A session of theirs with a whole reply."""
     asked = turns.ask(as_user(who), UserMessage(message), timezone.now())
     [mine] = claim_streamed(timezone.now(), 10)
@@ -253,7 +253,7 @@ def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any
         answered(who)
     running = turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
     [mine] = claim_streamed(timezone.now(), 10)
-    keep_deltas([NewText(mine, 0, "Hel")])
+    store_deltas([NewText(mine, 0, "Hel")])
     reply = Chunk.objects.filter(role="ai", conversation__contact__login=ann).get()
     Feedback.objects.create(chunk=reply, conversation_id=reply.conversation_id, rating="up")
     assert set(counts(raw).values()) == {0}, "nobody is signed in"
@@ -329,11 +329,11 @@ def test_an_attempt_whose_time_is_over_writes_nothing_into_the_next(ann: Any, se
     turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
     now = timezone.now()
     [slow] = claim_streamed(now, 10)
-    keep_deltas([NewText(slow, 0, "From the first")])
+    store_deltas([NewText(slow, 0, "From the first")])
     assert claim_streamed(now, 10) == []
     [quick] = claim_streamed(now + timezone.timedelta(seconds=2), 10)
     assert (quick.turn_id, quick.attempt) == (slow.turn_id, 2)
-    keep_deltas([NewText(slow, 14, " again"), NewText(quick, 0, "From the second")])
+    store_deltas([NewText(slow, 14, " again"), NewText(quick, 0, "From the second")])
     assert list(quick_pieces(quick)) == [(2, 0, "From the second")]
     assert commit(slow, Reply(text="First", engine="offline"), now) == "abandoned"
     assert commit(quick, Reply(text="Second", engine="offline"), now) == "committed"

@@ -1,1 +1,1 @@
-"""The state-sync protocol that other agents speak."""
+"""The state-sync protocol for agents that run elsewhere; it calls a conversation a session."""

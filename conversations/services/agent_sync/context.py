@@ -1,4 +1,4 @@
-"""The context of an agent's state: open for any key, of known form where the protocol names one, bounded in size."""
+"""The context of an agent's state: any key is allowed, the protocol's keys have a form, and its size is limited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.json import dumps
 
-LARGEST = 65_536  # bytes of JSON
+LARGEST_CONTEXT = 65_536  # bytes of JSON
 LARGEST_METADATA = 16_384
 LONGEST_ORDER_ID = 200
 MOST_ORDERS = 1_000
@@ -21,9 +21,12 @@ TEXTS = ("paymentMethod", "customerName", "customerEmail", "customerPhone")
 Object = dict[str, Any]
 
 
-def cleaned(context: Mapping[str, Any]) -> Object:
-    """The context as it is kept: known keys in their form, without those that are null (which says: absent) and those
-    that are derived from the chunks and orders. Raises InvalidError, which names the key."""
+def clean_context(context: Mapping[str, Any]) -> Object:
+    """Return the context as it is stored: the protocol's keys in their form.
+
+    Keys that are null, which means absent, and keys that are derived from chunks and orders are left out. Raises
+    InvalidError, which names the key.
+    """
     kept: Object = {}
     for name, value in context.items():
         if name in DERIVED or (value is None and name in _FORMS):
@@ -33,7 +36,7 @@ def cleaned(context: Mapping[str, Any]) -> Object:
 
 
 def orders_in(context: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The order ids that the context names: its history, and the current one, if any. Raises InvalidError."""
+    """Return the order ids of the context: its history, and the current one as a list. Raises InvalidError."""
     history = context.get("orderHistory") or []
     if not isinstance(history, list) or len(history) > MOST_ORDERS:
         raise _wrong("orderHistory", f"must be a list of at most {MOST_ORDERS:,} order ids")
@@ -41,20 +44,20 @@ def orders_in(context: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return [_order_id(each) for each in history], [] if current in (None, "") else [_order_id(current)]
 
 
-def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
-    """`new` laid over `old`: objects deeply, everything else in the place of what was there."""
+def merge_objects(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
+    """Return `old` updated by `new`: objects are merged deeply, other values are replaced."""
     result = dict(old)
     for name, value in new.items():
         before = result.get(name)
-        result[name] = merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        result[name] = merge_objects(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return result
 
 
-def bounded(field: str, value: Object, largest: int) -> Object:
-    """The object itself. Raises InvalidError (`too_large`) with a sentence if it takes too much room."""
+def check_size(field: str, value: Object, largest: int) -> Object:
+    """Return the object. Raises InvalidError (`too_large`) if it is larger than `largest` bytes of JSON."""
     size = len(dumps(value))
     if size > largest:
-        problem = f"would be {size:,} bytes of JSON; at most {largest:,} are kept"
+        problem = f"would be {size:,} bytes of JSON; at most {largest:,} are stored"
         raise InvalidError(f"{field} {problem}.", code="too_large", details={field: [problem]})
     return value
 
@@ -67,7 +70,7 @@ def _text(name: str, value: Any) -> str:
 
 
 def _number(name: str, value: Any) -> Any:
-    """A number, also where it comes as a string."""
+    """Return the number, also from a string."""
     if isinstance(value, str):
         try:
             value = orjson.loads(value.strip())
@@ -81,7 +84,7 @@ def _number(name: str, value: Any) -> Any:
 def _address(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
         raise _wrong(name, "must be an object")
-    return {part: said for part, said in value.items() if said is not None}
+    return {part: given for part, given in value.items() if given is not None}
 
 
 def _items(name: str, value: Any) -> Any:
@@ -92,9 +95,9 @@ def _items(name: str, value: Any) -> Any:
 
 def _item(name: str, item: Object) -> Object:
     return {
-        part: _number(f"{name}.{part}", said) if part in ("quantity", "price") else said
-        for part, said in item.items()
-        if said is not None
+        part: _number(f"{name}.{part}", given) if part in ("quantity", "price") else given
+        for part, given in item.items()
+        if given is not None
     }
 
 

@@ -1,4 +1,4 @@
-"""Reading a session as the sync protocol shows it: its row, the agent's state, the orders and what was said."""
+"""Reading a conversation as the sync protocol shows it: its row, the agent's state, the orders and the messages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ NO_SESSION = "There is no such conversation."
 
 @dataclass(frozen=True, slots=True)
 class SessionState:
-    """What the protocol's state object is made of. `messages` are (role, content, time), the oldest first; `orders`
-    are in the order in which they were linked."""
+    """The parts of the protocol's state object.
+
+    messages    (role, content, time), the oldest first
+    orders      the order ids in the order in which they were linked
+    """
 
     conversation: Conversation
     state: AgentState
@@ -32,111 +35,117 @@ class SessionState:
 
     @property
     def user_id(self) -> str:
-        """The phone, where we know it."""
+        """Return the person's phone, or else the user id."""
         return self.conversation.contact.phone or self.conversation.contact.user_id
 
     @property
     def bot_id(self) -> str | None:
-        """The agent's own name for the bot, else our assistant's key."""
+        """Return the agent's own name for the bot, or else the assistant's key; None without either."""
         assistant = self.conversation.assistant
         return self.state.bot_id or (assistant.key if assistant else None)
 
     @property
     def expires_at(self) -> datetime:
-        """When the sweep ends the session, unless a message comes before."""
-        return expiry(self.conversation)
+        """Return when the conversation expires unless a message comes before."""
+        return expires_at(self.conversation)
 
     @property
     def updated_at(self) -> datetime:
-        """When something of it changed last."""
+        """Return when the state or the conversation changed last."""
         return max(self.state.updated_at, self.conversation.last_message_at)
 
 
-def expiry(conversation: Conversation) -> datetime:
-    """When the session's time is over: after its last message, or where it was extended to, if that is later."""
+def expires_at(conversation: Conversation) -> datetime:
+    """Return when the conversation expires: so long after its last message, or at its extension, if that is later."""
     usual = conversation.last_message_at + conversation.client.expire_after
     return max(usual, conversation.extended_until or usual)
 
 
 def phone_of(raw: str) -> str | None:
-    """A phone as `+51999999999`, or None. As with WhatsApp ids, digits of the right number are believed."""
+    """Return the phone as `+51999999999`, or None if it is none.
+
+    Digits without a plus are accepted as in WhatsApp's ids, which begin with the country code.
+    """
     digits = raw.strip().removeprefix("+")
     return e164(raw) or (from_whatsapp(digits) if digits.isascii() and digits.isdigit() else None)
 
 
-def read(client: Client, conversation_id: UUID, local_id: str = "") -> SessionState:
-    """The client's session. Raises NotFoundError, also for one of another branch (`local_id`)."""
+def session_state(client: Client, conversation_id: UUID, local_id: str = "") -> SessionState:
+    """Return the state of the client's conversation. Raises NotFoundError, also for another branch's (`local_id`)."""
     found = _sessions(client).filter(pk=conversation_id).first()
-    if found is None or not same_branch(found, local_id):
+    if found is None or not is_of_branch(found, local_id):
         raise NotFoundError(NO_SESSION)
-    return show(found)
+    return state_with_messages(found)
 
 
 def open_session_of(client: Client, phone: str, *, local_id: str = "", bot_id: str = "") -> SessionState:
-    """The open session of whoever has the phone, the newest if they have several. Raises NotFoundError."""
+    """Return the state of the newest open conversation of the person with the phone. Raises NotFoundError."""
     found = _of_bot(_of_phone(client, phone).open(), bot_id)
     if local_id:
         found = found.filter(Q(agent_state__local_id=local_id) | Q(agent_state__local_id="") | Q(agent_state=None))
     newest = found.order_by("-last_message_at").first()
     if newest is None:
         raise NotFoundError("This phone has no open conversation.")
-    return show(newest)
+    return state_with_messages(newest)
 
 
 def newest_session_of(client: Client, phone: str) -> SessionState:
-    """The newest session of whoever has the phone, an open one before those that are over. Raises NotFoundError."""
+    """Return the state of the newest conversation of the person with the phone, an open one before ended ones.
+
+    Raises NotFoundError.
+    """
     found = _of_phone(client, phone)
     newest = found.open().order_by("-last_message_at").first() or found.order_by("-started_at").first()
     if newest is None:
         raise NotFoundError("This phone has no conversation.")
-    return show(newest)
+    return state_with_messages(newest)
 
 
 def open_sessions(
     client: Client, *, local_id: str = "", bot_id: str = "", intent: str = "", limit: int, offset: int
 ) -> tuple[list[SessionState], int]:
-    """A page of the client's open sessions, the newest first, and how many there are in all."""
+    """Return a page of the client's open conversations, the newest first, and how many there are in all."""
     found = _of_bot(_sessions(client).open(), bot_id)
     if local_id:
         found = found.filter(agent_state__local_id=local_id)
     if intent:
-        without = Q(agent_state=None) if intent == "idle" else Q()
-        found = found.filter(Q(agent_state__intent=intent) | without if without else Q(agent_state__intent=intent))
+        has_intent = Q(agent_state__intent=intent)
+        found = found.filter(has_intent | Q(agent_state=None) if intent == "idle" else has_intent)
     page = found.order_by("-started_at", "-pk")[offset : offset + limit]
-    return [show(each) for each in page], found.count()
+    return [state_with_messages(each) for each in page], found.count()
 
 
-def show(conversation: Conversation) -> SessionState:
-    """The session with its newest messages and its orders. What a reset has hidden is left out."""
-    said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
-    newest = said.annotate(words=corrected_text()).order_by("-position")
+def state_with_messages(conversation: Conversation) -> SessionState:
+    """Return the conversation's state with its newest messages and its orders, without what a reset has hidden."""
+    shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
+    newest = shown.annotate(words=corrected_text()).order_by("-position")
     messages = list(newest.values_list("role", "words", "created_at")[:MESSAGES_SHOWN])
     last = next((words for role, words, _ in messages if role != Role.AI), None)
     if last is None and len(messages) == MESSAGES_SHOWN:
         last = newest.exclude(role=Role.AI).values_list("words", flat=True).first()
     return SessionState(
         conversation=conversation,
-        state=state_of(conversation),
+        state=agent_state_of(conversation),
         messages=messages[::-1],
         last_user_message=last,
         orders=list(OrderLink.objects.filter(conversation=conversation).values_list("order_id", flat=True)),
     )
 
 
-def state_of(conversation: Conversation) -> AgentState:
-    """Its row, or a new one with the defaults."""
+def agent_state_of(conversation: Conversation) -> AgentState:
+    """Return the conversation's agent state, or a new one with the defaults, which is not stored."""
     kept: AgentState | None = getattr(conversation, "agent_state", None)
     return kept or AgentState(conversation=conversation, updated_at=conversation.started_at)
 
 
-def same_branch(conversation: Conversation, local_id: str) -> bool:
-    """Whether the session is the branch's, or nobody has said whose it is."""
-    of_session = state_of(conversation).local_id
-    return not local_id or not of_session or local_id == of_session
+def is_of_branch(conversation: Conversation, local_id: str) -> bool:
+    """Return whether the conversation is the branch's; True also if either branch is unknown."""
+    branch = agent_state_of(conversation).local_id
+    return not local_id or not branch or local_id == branch
 
 
 def as_json(shown: SessionState) -> dict[str, Any]:
-    """The protocol's state object."""
+    """Return the protocol's state object."""
     conversation, state = shown.conversation, shown.state
     current_order = state.current_order_id or None
     messages = [

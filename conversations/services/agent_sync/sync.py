@@ -1,4 +1,4 @@
-"""What agents elsewhere do with a session by the sync protocol: on the same rows as everybody, one lock at a time."""
+"""The sync protocol's changes: agents that run elsewhere change the same rows as Convo, under the same locks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from channels_out.phones import phone_address
 from conversations.models import AgentState, Assistant, Chunk, Client, Contact, Conversation, OrderLink, Role, Status
 from conversations.models.agent_state import FIRST_STEP, Intent
 from conversations.services.agent_sync.context import (
-    LARGEST,
+    LARGEST_CONTEXT,
     LARGEST_METADATA,
     MOST_ORDERS,
-    bounded,
-    cleaned,
-    merged,
+    check_size,
+    clean_context,
+    merge_objects,
     orders_in,
 )
-from conversations.services.agent_sync.state import NO_SESSION, SessionState, expiry, same_branch, show, state_of
+from conversations.services.agent_sync.state import (
+    NO_SESSION,
+    SessionState,
+    agent_state_of,
+    expires_at,
+    is_of_branch,
+    state_with_messages,
+)
 from conversations.services.contacts import contacts
 from conversations.services.core import redaction
 from conversations.services.core.appending import NewChunk, note_answered, note_inbound, write_chunks
@@ -42,7 +49,11 @@ TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An agent that speaks for a client: `local_id` is the branch it names, `version` the state it has seen."""
+    """An agent that calls for a client.
+
+    local_id    the client's branch that the agent names; '' for none
+    version     the version of the state that the agent has seen; None if it does not say
+    """
 
     client: Client
     actor: Actor
@@ -54,10 +65,10 @@ class Caller:
 def start(
     caller: Caller, phone: str, *, bot_id: str = "", metadata: dict[str, Any] | None = None
 ) -> tuple[SessionState, bool]:
-    """The person with the phone has an open session: the one that was open, or a new one. Returns it and whether it is
-    new.
+    """Return the open conversation of the person with the phone, opened if needed, and whether it is new.
 
-    It is on the channel that `metadata.platform` names, else on WhatsApp. Raises UnavailableError in a crowd.
+    It is on the channel that `metadata.platform` names, or else on WhatsApp. Raises InvalidError, or UnavailableError
+    if other processes change the person's data all the time.
     """
     metadata = redaction.rules_of(caller.client).clean_json(_without_nulls(metadata))
     channel = _channel(metadata)
@@ -66,11 +77,11 @@ def start(
             with transaction.atomic():
                 conversation, new = _open(caller, phone, channel, bot_id)
                 with saving(conversation):
-                    _describe(caller, conversation, bot_id, metadata)
-                return show(conversation), new
+                    _keep_description(caller, conversation, bot_id, metadata)
+                return state_with_messages(conversation), new
         except IntegrityError:
-            continue  # somebody else opens the same, or a purge took the guest: look again
-    raise UnavailableError("Too much happens in this session at once; send it again.")
+            continue  # another process opened the same, or a purge deleted the guest: look again
+    raise UnavailableError("This conversation changes too often at the moment. Send the request again.")
 
 
 def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conversation, bool]:
@@ -79,11 +90,11 @@ def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conver
     if found:
         return lock_open(found.pk, caller.client), False
     assistant = _assistant(caller.client, bot_id)
-    nothing = NewChunk(channel=channel, thread="", at=caller.now, text="")
+    first = NewChunk(channel=channel, thread="", at=caller.now, text="")
     opened = open_conversation(
         caller.client.pk,
         contact.pk,
-        nothing,
+        first,
         actor=caller.actor,
         device_id=device_id,
         assistant_id=assistant.pk if assistant else None,
@@ -92,7 +103,7 @@ def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conver
 
 
 def _contact(client: Client, channel: str, phone: str) -> tuple[Contact, int | None]:
-    """Whoever has the phone, as their messages over the channel would find them."""
+    """Return the contact that a message from the phone over the channel would find, and the device's id."""
     address = phone_address(channel, phone)
     if address:
         person = Person(address=address, kind=AddressKind.PHONE, phone=phone)
@@ -112,34 +123,40 @@ def _assistant(client: Client, bot_id: str) -> Assistant | None:
     return Assistant.objects.filter(client=client, key=bot_id).first() if bot_id else None
 
 
-def _describe(caller: Caller, conversation: Conversation, bot_id: str, metadata: dict[str, Any]) -> None:
-    """Keep what the beginning says: the branch, the bot, the metadata."""
-    state = state_of(conversation)
+def _keep_description(caller: Caller, conversation: Conversation, bot_id: str, metadata: dict[str, Any]) -> None:
+    """Store the branch, the bot and the metadata that `start` gives."""
+    state = agent_state_of(conversation)
     assistant = _assistant(caller.client, bot_id)
     before = (state.local_id, state.bot_id, conversation.assistant_id, conversation.metadata)
     state.local_id = caller.local_id or state.local_id
     if bot_id:
         state.bot_id = "" if assistant else bot_id
         conversation.assistant = assistant or conversation.assistant
-    conversation.metadata = bounded("metadata", merged(conversation.metadata, metadata), LARGEST_METADATA)
+    conversation.metadata = check_size("metadata", merge_objects(conversation.metadata, metadata), LARGEST_METADATA)
     after = (state.local_id, state.bot_id, conversation.assistant_id, conversation.metadata)
     if state._state.adding or before != after:
-        _save(state, caller.now)
+        _save_state(state, caller.now)
 
 
 # --- the state --------------------------------------------------------------------------------------------------------
 def set_intent(caller: Caller, conversation_id: UUID, intent: str, step: str = "") -> SessionState:
-    """The session has this intent and step; the pair before is kept. Raises NotFoundError or ConflictError."""
-    with _changing(caller, conversation_id) as (conversation, state):
+    """Set the intent and step, keep the former ones as previous, and return the state.
+
+    Raises NotFoundError or ConflictError.
+    """
+    with _editing_state(caller, conversation_id) as (conversation, state):
         _set_intent(caller, conversation, state, intent, step)
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 def set_context(caller: Caller, conversation_id: UUID, context: dict[str, Any], *, merge: bool = True) -> SessionState:
-    """The context is laid over the session's, or takes its place. Raises NotFoundError, InvalidError, ConflictError."""
-    with _changing(caller, conversation_id) as (conversation, state):
+    """Merge the context into the state's, or replace it, and return the state.
+
+    Raises NotFoundError, InvalidError or ConflictError.
+    """
+    with _editing_state(caller, conversation_id) as (conversation, state):
         _set_context(conversation, state, context, merge=merge)
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 def sync(
@@ -152,59 +169,69 @@ def sync(
     metadata: dict[str, Any] | None = None,
     is_active: bool = True,
 ) -> SessionState:
-    """All that is given is taken over at once; `is_active` False ends the session.
+    """Set all that is given in one transaction and return the state; `is_active` False ends the conversation.
 
-    Raises NotFoundError, InvalidError, ConflictError.
+    Raises NotFoundError, InvalidError or ConflictError.
     """
     with transaction.atomic():
-        with _changing(caller, conversation_id) as (conversation, state):
+        with _editing_state(caller, conversation_id) as (conversation, state):
             if intent or step:
                 _set_intent(caller, conversation, state, intent or state.intent, step)
             if context:
                 _set_context(conversation, state, context, merge=True)
             if metadata := _without_nulls(metadata):
-                both = merged(conversation.metadata, redaction.rules_of(caller.client).clean_json(metadata))
-                conversation.metadata = bounded("metadata", both, LARGEST_METADATA)
-        return show(conversation) if is_active else end(caller, conversation_id)
+                both = merge_objects(conversation.metadata, redaction.rules_of(caller.client).clean_json(metadata))
+                conversation.metadata = check_size("metadata", both, LARGEST_METADATA)
+        return state_with_messages(conversation) if is_active else end(caller, conversation_id)
 
 
 def reset(caller: Caller, conversation_id: UUID, *, keep_history: bool = False) -> SessionState:
-    """The state is as at the beginning. Unless it is kept, what was said before is hidden from state and prompt: no
-    chunk is deleted, and global memory will have all of it. Orders stay. Raises NotFoundError or ConflictError."""
-    with _changing(caller, conversation_id) as (conversation, state):
+    """Reset the state to its defaults and return it. Orders stay.
+
+    keep_history: False hides the messages so far from state and prompt; no chunk is deleted, and memory gets all
+
+    Raises NotFoundError or ConflictError.
+    """
+    with _editing_state(caller, conversation_id) as (conversation, state):
         state.intent, state.step, state.previous_intent, state.previous_step = Intent.IDLE, FIRST_STEP, "", ""
         state.context, state.current_order_id = {}, ""
         if not keep_history:
             conversation.history_from = conversation.last_position
             conversation.summary = ""
-            summaries.note_edited(conversation)
+            summaries.note_summary_edited(conversation)
         cause = "history kept" if keep_history else "history hidden"
         record(conversation, "reset", caller.actor, cause=cause, position=conversation.last_position)
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 def link_order(caller: Caller, conversation_id: UUID, order_id: str) -> SessionState:
-    """The order is the session's current one, and in its history, once. Raises NotFoundError or ConflictError."""
-    with _changing(caller, conversation_id) as (conversation, state):
+    """Make the order the current one, add it to the history once, and return the state.
+
+    Raises NotFoundError or ConflictError.
+    """
+    with _editing_state(caller, conversation_id) as (conversation, state):
         if state.current_order_id != order_id:
             _link(conversation, [order_id])
             state.current_order_id = order_id
             record(conversation, "order_linked", caller.actor, order_id=order_id)
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 def extend(caller: Caller, conversation_id: UUID, hours: int) -> SessionState:
-    """The session does not expire before so many hours from now are over. Raises NotFoundError or ConflictError."""
+    """Let the conversation expire no earlier than so many hours from now, and return its state.
+
+    Raises NotFoundError or ConflictError.
+    """
     with transaction.atomic(), saving(conversation := _lock_open(caller, conversation_id)):
         until = caller.now + timedelta(hours=hours)
-        if until > expiry(conversation):
+        if until > expires_at(conversation):
             conversation.extended_until = until
             record(conversation, "extended", caller.actor, until=until.isoformat())
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 def end(caller: Caller, conversation_id: UUID) -> SessionState:
-    """The session is over, if it was not already. Raises NotFoundError."""
+    """Close the conversation, if it is open, and return its state. Raises NotFoundError."""
     with transaction.atomic():
         conversation = _locked(caller, conversation_id)
         if conversation.is_open:
@@ -217,13 +244,15 @@ def end(caller: Caller, conversation_id: UUID) -> SessionState:
                 client=caller.client,
             )
             conversation = _locked(caller, ended.pk)
-    return show(conversation)
+    return state_with_messages(conversation)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 def add_message(caller: Caller, conversation_id: UUID, role: str, content: str, message_id: str = "") -> SessionState:
-    """What the person (`user`) or the agent (`bot`) said is in the transcript; a message id seen before in the session
-    changes nothing. It is only recorded: the agent answers by itself, unless the client has Convo answer.
+    """Append a message of the person (`user`) or the agent (`bot`) and return the state.
+
+    A message id that the conversation has already changes nothing. The message is only recorded: the agent answers
+    itself, unless the client has Convo answer (`answers_synced`).
 
     Raises NotFoundError or ConflictError (`ended`).
     """
@@ -231,21 +260,21 @@ def add_message(caller: Caller, conversation_id: UUID, role: str, content: str, 
         conversation = _locked(caller, conversation_id)
         key = dedupe_key(f"{conversation.pk}\0sync", message_id)
         if key and Chunk.objects.filter(dedupe_key=key).exists():
-            return show(conversation)
+            return state_with_messages(conversation)
         conversation = _lock_open(caller, conversation_id)
         with saving(conversation):
             if role == "user":
                 note_inbound(conversation, caller.now, answer=caller.client.answers_synced)
             else:
-                _note_said(caller, conversation)
+                _note_agent_spoke(caller, conversation)
             spoken = Role.VOICE if conversation.channel == Channel.VOICE else Role.USER
-            said = (spoken if role == "user" else Role.AI, content)
-            write_chunks(conversation, [said], caller.now, message_id=message_id, dedupe_key=key)
-    return show(conversation)
+            message = (spoken if role == "user" else Role.AI, content)
+            write_chunks(conversation, [message], caller.now, message_id=message_id, dedupe_key=key)
+    return state_with_messages(conversation)
 
 
-def _note_said(caller: Caller, conversation: Conversation) -> None:
-    """The agent spoke: that is activity, and settles a reply that was owed."""
+def _note_agent_spoke(caller: Caller, conversation: Conversation) -> None:
+    """Note that the agent answered: no reply is owed, and a stale conversation becomes active."""
     note_answered(conversation)
     if conversation.status == Status.STALE:
         conversation.status = Status.ACTIVE
@@ -261,14 +290,17 @@ def _note_said(caller: Caller, conversation: Conversation) -> None:
 
 # --- shared -----------------------------------------------------------------------------------------------------------
 @contextmanager
-def _changing(caller: Caller, conversation_id: UUID) -> Iterator[tuple[Conversation, AgentState]]:
-    """The open session, locked, and its state, which is saved at the end if it changed."""
+def _editing_state(caller: Caller, conversation_id: UUID) -> Iterator[tuple[Conversation, AgentState]]:
+    """Lock the open conversation, yield it and its agent state, and save what changed.
+
+    Raises NotFoundError, or ConflictError (`ended`, `version_conflict`).
+    """
     with transaction.atomic():
         conversation = _lock_open(caller, conversation_id)
-        state = state_of(conversation)
+        state = agent_state_of(conversation)
         if caller.version is not None and caller.version != state.version:
             raise ConflictError(
-                f"The state is of version {state.version} by now: read it again.",
+                f"The state has version {state.version} now. Read it again.",
                 code="version_conflict",
                 details={"version": state.version},
             )
@@ -276,7 +308,7 @@ def _changing(caller: Caller, conversation_id: UUID) -> Iterator[tuple[Conversat
         with saving(conversation):
             yield conversation, state
         if _content(conversation, state) != before:
-            _save(state, caller.now)
+            _save_state(state, caller.now)
 
 
 def _content(conversation: Conversation, state: AgentState) -> tuple[Any, ...]:
@@ -284,7 +316,7 @@ def _content(conversation: Conversation, state: AgentState) -> tuple[Any, ...]:
     return (*pairs, state.context, state.current_order_id, conversation.metadata, conversation.history_from)
 
 
-def _save(state: AgentState, now: datetime) -> None:
+def _save_state(state: AgentState, now: datetime) -> None:
     state.version += 1
     state.updated_at = now
     state.save()
@@ -299,7 +331,7 @@ def _lock_open(caller: Caller, conversation_id: UUID) -> Conversation:
 
 
 def _of_branch(caller: Caller, conversation: Conversation) -> Conversation:
-    if not same_branch(conversation, caller.local_id):
+    if not is_of_branch(conversation, caller.local_id):
         raise NotFoundError(NO_SESSION)
     return conversation
 
@@ -315,24 +347,24 @@ def _set_intent(caller: Caller, conversation: Conversation, state: AgentState, i
 
 
 def _set_context(conversation: Conversation, state: AgentState, context: dict[str, Any], *, merge: bool) -> None:
-    new = redaction.rules_of(conversation.client).clean_json(cleaned(context))
-    state.context = bounded("context", merged(state.context, new) if merge else new, LARGEST)
+    new = redaction.rules_of(conversation.client).clean_json(clean_context(context))
+    state.context = check_size("context", merge_objects(state.context, new) if merge else new, LARGEST_CONTEXT)
     history, current = orders_in(context)
     _link(conversation, [*history, *current])
     state.current_order_id = current[0] if current else state.current_order_id
 
 
 def _link(conversation: Conversation, order_ids: Sequence[str]) -> None:
-    """The orders are in the session's history, once each. Raises InvalidError where they are too many."""
+    """Add the orders to the conversation's history, once each. Raises InvalidError if there are too many."""
     if not order_ids:
         return
     known = set(OrderLink.objects.filter(conversation=conversation).values_list("order_id", flat=True))
     new = [order_id for order_id in dict.fromkeys(order_ids) if order_id not in known]
     if len(known) + len(new) > MOST_ORDERS:
-        raise InvalidError(f"A session has at most {MOST_ORDERS:,} orders.", code="too_many_orders")
+        raise InvalidError(f"A conversation has at most {MOST_ORDERS:,} orders.", code="too_many_orders")
     OrderLink.objects.bulk_create(OrderLink(conversation=conversation, order_id=order_id) for order_id in new)
 
 
 def _without_nulls(metadata: dict[str, Any] | None) -> dict[str, Any]:
-    """null says: absent."""
+    """Return the metadata without null values, which mean absent."""
     return {name: value for name, value in (metadata or {}).items() if value is not None}

@@ -1,1 +1,1 @@
-"""Conversations of signed-in users in the copilot."""
+"""The copilot: conversations of signed-in users, which its protocol calls sessions."""

@@ -1,7 +1,8 @@
-"""Reading along: what the pieces and the end of streamed turns are, for every reader of this process.
+"""The feed of streamed replies: hands the text and the end of turns to the readers of this process.
 
-One thread asks for all of them, a few times a second while there are any, with one connection. Whoever reads waits for
-that thread, and for the network, with none. Any process can do this for any turn: it keeps nothing but who waits.
+One thread asks the database for all readers, a few times a second while there are any, with one connection. The readers
+wait for that thread, and for the network, without a connection. Any process can do this for any turn: it keeps nothing
+but its readers.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from uuid import UUID
 from django.db import InterfaceError, OperationalError, connection
 
 from conversations.models import Chunk, Turn
-from conversations.services.copilot.sessions import with_words
+from conversations.services.copilot.sessions import with_text_and_feedback
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.1
-IDLE_SECONDS = 2.0  # without readers, after which the thread and its connection go
+IDLE_SECONDS = 2.0  # without readers, after which the thread and its connection end
 AWAY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPosition:
-    """How far somebody has read: so many characters of an attempt."""
+    """How far a reader has read: the number of characters of an attempt."""
 
     attempt: int = 0
     characters: int = 0
@@ -37,7 +38,7 @@ class ReadPosition:
 
 @dataclass(frozen=True, slots=True)
 class ReplyPart:
-    """What comes next in the reply. `start` 0 begins it, anew if there was something before."""
+    """The next text of a reply. `start`: the number of characters before it; 0 begins the reply, also again."""
 
     attempt: int
     start: int
@@ -45,57 +46,60 @@ class ReplyPart:
 
     @property
     def end(self) -> ReadPosition:
-        """Where it leaves its reader."""
+        """Return the reader's position after this part."""
         return ReadPosition(self.attempt, self.start + len(self.text))
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyEnd:
-    """The turn is over; `chunk` is the reply, or the part of it that was said, None where nothing was. No turn: it was
-    deleted with its session."""
+    """The end of a turn.
+
+    turn    None if it was deleted with its conversation
+    chunk   the reply, or as much of it as was written; None if nothing was
+    """
 
     turn: Turn | None
     chunk: Chunk | None
 
 
-News = ReplyPart | ReplyEnd
+FeedUpdate = ReplyPart | ReplyEnd
 
 
 @dataclass(eq=False)
 class Reader:
-    """Somebody who reads along. `place` moves on with what they are given."""
+    """A reader of a turn. `position` advances with the text that the reader was given."""
 
     turn_id: UUID
     user_id: int
-    place: ReadPosition
-    _news: SimpleQueue[News] = field(default_factory=SimpleQueue)
+    position: ReadPosition
+    _updates: SimpleQueue[FeedUpdate] = field(default_factory=SimpleQueue)
 
-    def wait(self, seconds: float) -> News | None:
-        """What is new, None if nothing is within `seconds`."""
+    def wait(self, seconds: float) -> FeedUpdate | None:
+        """Return the next update; None if there is none within `seconds`."""
         try:
-            return self._news.get(timeout=seconds)
+            return self._updates.get(timeout=seconds)
         except Empty:
             return None
 
-    def give(self, piece: ReplyPart) -> None:
-        """The piece, or what of it they have not read."""
-        known = self.place.characters if piece.attempt == self.place.attempt else 0
-        if piece.attempt < self.place.attempt or piece.start > known:
-            return  # of an attempt that is no more, or behind a piece that was not seen yet
-        if text := piece.text[known - piece.start :]:
-            new = ReplyPart(piece.attempt, known, text)
-            self.place = new.end
-            self._news.put(new)
+    def give(self, part: ReplyPart) -> None:
+        """Hand the reader the part, as far as it has not read it."""
+        known = self.position.characters if part.attempt == self.position.attempt else 0
+        if part.attempt < self.position.attempt or part.start > known:
+            return  # of an earlier attempt, or after a part that is not there yet
+        if text := part.text[known - part.start :]:
+            new = ReplyPart(part.attempt, known, text)
+            self.position = new.end
+            self._updates.put(new)
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
-        """The rest of the reply, and that it is over."""
+        """Hand the reader the rest of the reply and the end of the turn."""
         if turn and chunk:
             self.give(ReplyPart(turn.attempt, 0, chunk.content))
-        self._news.put(ReplyEnd(turn, chunk))
+        self._updates.put(ReplyEnd(turn, chunk))
 
 
 class Feed:
-    """The readers of this process, and the thread that looks for them."""
+    """The readers of this process, and the thread that asks the database for them."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
@@ -103,9 +107,9 @@ class Feed:
         self._readers: set[Reader] = set()
         self._thread: threading.Thread | None = None
 
-    def read(self, turn_id: UUID, user_id: int, place: ReadPosition) -> Reader:
-        """Somebody reads the turn from there on, whom the caller has found to be allowed to; until `leave`."""
-        reader = Reader(turn_id, user_id, place)
+    def read(self, turn_id: UUID, user_id: int, position: ReadPosition) -> Reader:
+        """Return a reader of the turn from the position on, until `leave`. The caller has checked that the user may."""
+        reader = Reader(turn_id, user_id, position)
         with self._guard:
             self._readers.add(reader)
             if self._thread is None:
@@ -115,29 +119,29 @@ class Feed:
         return reader
 
     def leave(self, reader: Reader) -> None:
-        """They read no more."""
+        """Remove the reader."""
         with self._guard:
             self._readers.discard(reader)
 
     def _run(self) -> None:
-        while self._somebody_reads():
+        while self._has_readers():
             try:
                 connection.close_if_unusable_or_obsolete()
-                self._look()
+                self._give_updates()
                 pause = POLL_SECONDS
             except (OperationalError, InterfaceError):
                 connection.close()
                 pause = AWAY_SECONDS
             except Exception:
-                log.exception("the copilot's feed stumbled")
+                log.exception("the copilot feed failed; it tries again")
                 connection.close()
                 pause = AWAY_SECONDS
             self._wake.clear()
             self._wake.wait(pause)
         connection.close()
 
-    def _somebody_reads(self) -> bool:
-        """Whether there are readers, or come some in a while. If not, the thread ends; the next reader begins one."""
+    def _has_readers(self) -> bool:
+        """Wait for readers and return whether there are any. If not, the thread ends; the next reader starts one."""
         for _ in range(int(IDLE_SECONDS / POLL_SECONDS)):
             with self._guard:
                 if self._readers:
@@ -150,39 +154,39 @@ class Feed:
             self._thread = None
             return False
 
-    def _look(self) -> None:
+    def _give_updates(self) -> None:
         with self._guard:
             readers = list(self._readers)
         if not readers:
             return
         with confined_to(*{reader.user_id for reader in readers}):
-            # What has ended first: as long as it has not, its pieces are there.
-            over = _ended({reader.turn_id for reader in readers})
-            pieces = _pieces([reader for reader in readers if reader.turn_id not in over])
+            # The ended turns first: the deltas of a turn are deleted when it ends.
+            ended = _ended({reader.turn_id for reader in readers})
+            parts = _new_parts([reader for reader in readers if reader.turn_id not in ended])
         for reader in readers:
-            for piece in pieces.get(reader.turn_id, ()):
-                reader.give(piece)
-            if reader.turn_id in over:
-                reader.end(*over[reader.turn_id])
+            for part in parts.get(reader.turn_id, ()):
+                reader.give(part)
+            if reader.turn_id in ended:
+                reader.end(*ended[reader.turn_id])
                 self.leave(reader)
 
 
 def _ended(turn_ids: set[UUID]) -> dict[UUID, tuple[Turn | None, Chunk | None]]:
-    """Those of the turns that run no more, or are gone, with their chunks."""
+    """Return the turns that have ended or were deleted, with their chunks, by id."""
     turns = {turn.pk: turn for turn in Turn.objects.filter(pk__in=turn_ids).defer("prompt", "draft")}
     over = {pk: turn for pk, turn in turns.items() if turn.status != Turn.Status.RUNNING}
     written = Chunk.objects.filter(pk__in=[turn.chunk_id for turn in over.values() if turn.chunk_id])
-    chunks = {chunk.pk: chunk for chunk in with_words(written)} if over else {}
+    chunks = {chunk.pk: chunk for chunk in with_text_and_feedback(written)} if over else {}
     ended: dict[UUID, tuple[Turn | None, Chunk | None]] = dict.fromkeys(turn_ids - set(turns), (None, None))
     return ended | {pk: (turn, chunks.get(turn.chunk_id or 0)) for pk, turn in over.items()}
 
 
-def _pieces(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
-    """What was written since the slowest reader of each turn looked, in order."""
+def _new_parts(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
+    """Return the text after the position of the slowest reader of each turn, in order, by turn."""
     slowest: dict[UUID, ReadPosition] = {}
     for reader in readers:
-        place = slowest.get(reader.turn_id, reader.place)
-        slowest[reader.turn_id] = min(place, reader.place, key=lambda each: (each.attempt, each.characters))
+        known = slowest.get(reader.turn_id, reader.position)
+        slowest[reader.turn_id] = min(known, reader.position, key=lambda each: (each.attempt, each.characters))
     found: dict[UUID, list[ReplyPart]] = {}
     for turn_id, attempt, start, text in rows(
         """
@@ -194,8 +198,8 @@ def _pieces(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
         ORDER BY d.turn_id, d.attempt, d.start
         """,
         list(slowest),
-        [place.attempt for place in slowest.values()],
-        [place.characters for place in slowest.values()],
+        [position.attempt for position in slowest.values()],
+        [position.characters for position in slowest.values()],
     ):
         found.setdefault(turn_id, []).append(ReplyPart(attempt, start, text))
     return found

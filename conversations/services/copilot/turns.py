@@ -1,7 +1,7 @@
-"""What a signed-in user asks of a session: a reply, that it stops, that it is tried again.
+"""Requests of a signed-in user for replies: ask for one, stop it, try it again.
 
-One reply is written at a time in a session. Whoever asks makes the turn; the dispatcher writes it (copilot_writing.py),
-and any process reads along (copilot_feed.py).
+One reply is written at a time in a session. The request makes the turn; the writer of streamed replies writes it
+(replies/streaming_writer.py), and any process hands it to the reader (feed.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.db import IntegrityError
 
 from channels_out.kinds import Channel
 from conversations.models import SAID, Chunk, Conversation, Role, Turn
-from conversations.services.copilot.sessions import TRIES, User, locked, open_session, title_of
+from conversations.services.copilot.sessions import TRIES, User, lock_session, open_session, title_of
 from conversations.services.core.appending import write_chunks
 from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import (
@@ -36,8 +36,12 @@ TurnStatus = Turn.Status
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A reply that was asked for. No turn: a colleague has the session, and will answer."""
+class RequestedReply:
+    """A requested reply.
+
+    chunk   the user's message; None where no message was sent with the request
+    turn    None if a colleague has the session and will answer
+    """
 
     session: Conversation
     chunk: Chunk | None
@@ -46,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """What a user sends: a message to a session of theirs, or to a new one with the assistant of a role."""
+    """A user's message to one of the user's sessions, or to a new one with the assistant of a role."""
 
     message: str
     session_id: UUID | None = None
@@ -55,11 +59,11 @@ class UserMessage:
     message_id: str = ""
 
 
-def ask(user: User, question: UserMessage, now: datetime) -> Asked:
-    """The message is in the session, and a reply to it has begun. The same `message_id` again changes nothing.
+def ask(user: User, question: UserMessage, now: datetime) -> RequestedReply:
+    """Append the message to the session and begin a reply. The same `message_id` again changes nothing.
 
     Raises NotFoundError, InvalidError (`message_too_long`), TooManyError, or ConflictError (`ended`, `busy` while
-    another reply is being written, `no_assistant` where the session's assistant is there no more).
+    another reply is being written, `no_assistant` if the session's assistant was deleted).
     """
     most = settings.COPILOT_MESSAGE_CHARACTERS
     if len(question.message) > most:
@@ -70,16 +74,16 @@ def ask(user: User, question: UserMessage, now: datetime) -> Asked:
         try:
             with confined_to(user.id):
                 return _asked_before(user, question) or _ask(user, question, now)
-        except IntegrityError:  # the same at the same moment: the message, or the user's first session
+        except IntegrityError:  # another request stored the same message, or the user's contact, at the same moment
             continue
-    raise UnavailableError("Somebody is doing the same at this very moment. Try it again.")
+    raise UnavailableError("The same request is running at this moment. Send it again.")
 
 
-def _ask(user: User, question: UserMessage, now: datetime) -> Asked:
-    _keep_within_limits(user, now)
+def _ask(user: User, question: UserMessage, now: datetime) -> RequestedReply:
+    _check_limits(user, now)
     if question.session_id:
-        conversation = locked(user, question.session_id)
-        _ready(conversation)
+        conversation = lock_session(user, question.session_id)
+        _check_ready(conversation)
     else:
         conversation = open_session(user, question.role, question.client, now)
     with saving(conversation):
@@ -93,11 +97,11 @@ def _ask(user: User, question: UserMessage, now: datetime) -> Asked:
         conversation.inbound_sequence += 1
         conversation.topic = conversation.topic or title_of(chunk.content)
     turn = None if conversation.taken_over_at else _begin(conversation, now)
-    return Asked(conversation, chunk, turn)
+    return RequestedReply(conversation, chunk, turn)
 
 
 def _begin(conversation: Conversation, now: datetime) -> Turn:
-    """A turn that nobody writes yet."""
+    """Store a turn that the writer can claim, and return it."""
     turn = Turn(
         conversation=conversation,
         streamed=True,
@@ -114,18 +118,18 @@ def _dedupe_key(user: User, message_id: str) -> UUID | None:
     return dedupe_key(f"copilot:{user.id}", message_id)
 
 
-def _asked_before(user: User, question: UserMessage) -> Asked | None:
+def _asked_before(user: User, question: UserMessage) -> RequestedReply | None:
     key = _dedupe_key(user, question.message_id)
     related = ("conversation__assistant", "conversation__client")
     chunk = Chunk.objects.select_related(*related).filter(dedupe_key=key).first() if key else None
     if chunk is None:
         return None
     turns = Turn.objects.filter(conversation=chunk.conversation_id, started_at__gte=chunk.created_at)
-    return Asked(chunk.conversation, chunk, turns.order_by("started_at").first())
+    return RequestedReply(chunk.conversation, chunk, turns.order_by("started_at").first())
 
 
-def _ready(conversation: Conversation) -> None:
-    """Raises ConflictError where no reply can begin."""
+def _check_ready(conversation: Conversation) -> None:
+    """Raise ConflictError if no reply can begin."""
     if not conversation.is_open:
         raise ConflictError(
             "This conversation has ended. Start a new one.", code="ended", details={"status": conversation.status}
@@ -136,11 +140,11 @@ def _ready(conversation: Conversation) -> None:
             "A reply is being written. Wait for it, or stop it.", code="busy", details={"turn_id": str(turn_id)}
         )
     if conversation.assistant_id is None:
-        raise ConflictError("This assistant is there no more. Start a new conversation.", code="no_assistant")
+        raise ConflictError("This assistant no longer exists. Start a new conversation.", code="no_assistant")
 
 
-# How many replies are being written for the person who signs in as $1, and when those since $2 were begun.
-_OF_LATE = """
+# The number of replies that are being written for the user $1, and the times at which those since $2 were begun.
+_RECENT = """
     SELECT
         (SELECT count(*)
          FROM conversation_turns t
@@ -156,9 +160,9 @@ _OF_LATE = """
             ORDER BY t.started_at)"""
 
 
-def _keep_within_limits(user: User, now: datetime) -> None:
-    """Counted on rows, so that it holds for all processes together. Raises TooManyError."""
-    [(running, times)] = rows(_OF_LATE, user.id, now - MINUTE)
+def _check_limits(user: User, now: datetime) -> None:
+    """Raise TooManyError over the user's limits. They are counted on rows, so they hold for all processes together."""
+    [(running, times)] = rows(_RECENT, user.id, now - MINUTE)
     if running >= settings.COPILOT_STREAMS_PER_USER:
         raise TooManyError(
             f"{running} replies are being written for you. Wait until one is done.",
@@ -170,43 +174,40 @@ def _keep_within_limits(user: User, now: datetime) -> None:
         wait = times[len(times) - most] + MINUTE - now
         seconds = max(1, round(wait.total_seconds()))
         raise TooManyError(
-            f"That was {most} messages within a minute. Go on in {seconds} seconds.", retry_after=seconds
+            f"You have sent {most} messages within a minute. Go on in {seconds} seconds.", retry_after=seconds
         )
 
 
 def stop(user: User, session_id: UUID, now: datetime) -> bool:
-    """The reply that is being written in the session is to end where it is. Returns whether there was one.
-
-    Raises NotFoundError.
-    """
+    """Ask for the running reply of the session to stop, and return whether there is one. Raises NotFoundError."""
     with confined_to(user.id):
-        conversation = locked(user, session_id)
+        conversation = lock_session(user, session_id)
         running = Turn.objects.filter(conversation=conversation, status=TurnStatus.RUNNING, streamed=True)
         return running.filter(stop_asked_at=None).update(stop_asked_at=now) > 0 or running.exists()
 
 
-def retry(user: User, session_id: UUID, now: datetime) -> Asked:
-    """Another reply to the last message has begun; what there was of one is superseded.
+def retry(user: User, session_id: UUID, now: datetime) -> RequestedReply:
+    """Begin another reply to the last message, and mark an incomplete one as superseded.
 
     Raises NotFoundError, TooManyError, or ConflictError (`ended`, `busy`, `nothing_to_retry`: the last reply is whole).
     """
     with confined_to(user.id):
-        _keep_within_limits(user, now)
-        conversation = locked(user, session_id)
-        _ready(conversation)
+        _check_limits(user, now)
+        conversation = lock_session(user, session_id)
+        _check_ready(conversation)
         last = Chunk.objects.filter(conversation=conversation, role__in=SAID).order_by("-position").first()
         if last is None or conversation.taken_over_at or (last.role == Role.AI and ENDED not in last.metadata):
-            raise ConflictError("The last reply is whole: there is nothing to try again.", code="nothing_to_retry")
+            raise ConflictError("The last reply is complete. It cannot be tried again.", code="nothing_to_retry")
         if last.role == Role.AI:
             last.metadata = {**last.metadata, SUPERSEDED: True}
             last.save(update_fields=["metadata"])
         with saving(conversation):
             conversation.last_message_at = max(conversation.last_message_at, now)
-        return Asked(conversation, None, _begin(conversation, now))
+        return RequestedReply(conversation, None, _begin(conversation, now))
 
 
-def turn_of(user: User, turn_id: UUID) -> Turn:
-    """The turn, in a session of the user's. Raises NotFoundError."""
+def get_turn(user: User, turn_id: UUID) -> Turn:
+    """Return the turn of a reply in one of the user's sessions. Raises NotFoundError."""
     with confined_to(user.id):
         theirs = Turn.objects.select_related("conversation__assistant", "conversation__client").filter(
             conversation__contact__login=user.id, conversation__channel=Channel.WEB, streamed=True

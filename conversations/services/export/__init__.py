@@ -1,5 +1,5 @@
-"""Taking things elsewhere: a session's transcript, many sessions, all that is known of a person.
+"""Exports: the transcript of a conversation, many conversations, and all that is known of a person.
 
-Everything is read a few rows at a time, by key and not by a cursor, and comes as pieces of a file: memory holds one
-batch, and no transaction is open while somebody reads slowly.
+Rows are read in batches, by key and not by a cursor, and files come in pieces. So memory holds one batch, and no
+transaction is open while a client reads slowly.
 """

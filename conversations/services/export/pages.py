@@ -1,4 +1,4 @@
-"""The page of an export: one file with its own style, which asks for nothing and runs nothing."""
+"""The HTML page of an export: one file with its own style, which loads nothing and runs nothing."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from django.template.loader import render_to_string
 from conversations.models import Conversation
 from conversations.services.export.reading import ExportedMessage
 
-# For whoever serves the page; it says the same of itself.
+# The Content-Security-Policy for responses with the page; the page's own <meta> says the same.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
-# These turn the reading direction of what follows around, which serves nothing but deceit.
+# These characters reverse the direction of the text that follows, which can disguise it.
 _OVERRIDES = {code: f"⟨U+{code:04X}⟩" for code in (0x202D, 0x202E)}
 
 
-def begin(title: str, **context: Any) -> bytes:
-    """The beginning of the page, up to its first session."""
+def begin_page(title: str, **context: Any) -> bytes:
+    """Return the beginning of the page, up to its first conversation."""
     return _part("begin", title=title, **context)
 
 
-def person(facts: Mapping[str, Any], addresses: Sequence[Mapping[str, Any]]) -> bytes:
-    """Who the page is about. `facts`: what they are called by what it says."""
+def person_section(facts: Mapping[str, Any], addresses: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the section about the person. `facts`: texts by their labels."""
     return _part("person", facts=facts, addresses=addresses)
 
 
-def session(conversation: Conversation) -> bytes:
-    """The beginning of a session."""
+def begin_conversation(conversation: Conversation) -> bytes:
+    """Return the beginning of a conversation's section."""
     return _part("session", session=conversation, steps=list(conversation.steps.all()))
 
 
-def entries(batch: Sequence[ExportedMessage]) -> bytes:
-    """Entries of the session."""
+def message_list(batch: Sequence[ExportedMessage]) -> bytes:
+    """Return messages of the conversation."""
     return _part("entries", entries=batch)
 
 
-def end_of_session() -> bytes:
-    """The end of a session."""
+def end_conversation() -> bytes:
+    """Return the end of a conversation's section."""
     return b"</section>\n"
 
 
-def end() -> bytes:
-    """The end of the page."""
+def end_page() -> bytes:
+    """Return the end of the page."""
     return b"</main>\n</body>\n</html>\n"
 
 

@@ -1,7 +1,7 @@
-"""All that is known of a person: a zip with JSON lines, one file a kind, and a page to read.
+"""The export of all that is known of a person: a zip with JSON lines, one file for each kind of row, and a page.
 
-What was redacted is in none of them: most of it is nowhere any more, and what global memory holds of a session until it
-is remembered anew is left out here.
+Redacted text is not in it: most of it is stored nowhere any more, and what memory holds of a conversation until it is
+remembered again is left out here.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from conversations.services.core.json import dumps
 from conversations.services.core.ledger import Actor
 from conversations.services.core.sql import rows
 from conversations.services.export import pages, transcripts
-from conversations.services.export.reading import BATCH, columns, in_order
-from conversations.services.export.sessions import note_taken
-from conversations.services.export.zipped import zipped
+from conversations.services.export.reading import BATCH, column_names, read_in_batches
+from conversations.services.export.sessions import record_exported
+from conversations.services.export.zipped import zip_pieces
 from conversations.services.inbound.unprocessed import SEVERAL, WHOLE_REQUEST
 from conversations.services.replies.prompt_records import REDACTED
 from memory.models import Memory, MemoryVector
@@ -54,10 +54,10 @@ from memory.models import Memory, MemoryVector
 Row = Mapping[str, Any]
 Progress = Callable[[str, int], None]
 
-# Of no use to anybody outside: hashes by which we find a row.
+# Hashes by which Convo finds a row; they say nothing outside it.
 LEFT_OUT = ("fingerprint", "dedupe_key", "document")
-# What hangs on a session, by file. A table that is added belongs here: test_export_contact.py asks for it.
-BELOW: Mapping[str, type[Model]] = {
+# The tables below a conversation, by file name. A new table belongs here: test_export_contact.py checks it.
+OF_CONVERSATION: Mapping[str, type[Model]] = {
     "chunks": Chunk,
     "steps": Step,
     "messages": Message,
@@ -71,14 +71,18 @@ BELOW: Mapping[str, type[Model]] = {
     "feedback": Feedback,
     "answers": IdempotencyKey,
 }
-LARGE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # of rows that can be large, so many at a time
-TOGETHER = 1_000  # entries of sessions that are looked at at once
+ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
+CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together
 PAGE = "index.html"
 
 
 @dataclass(slots=True)
-class Export:
-    """The export of a person: `pieces` of a zip, and how many rows of which kind have been written so far."""
+class PersonExport:
+    """The export of a person.
+
+    progress    called with a kind of row and how many were written so far
+    counts      the rows that were written so far, by kind
+    """
 
     contact: Contact
     at: datetime
@@ -87,13 +91,13 @@ class Export:
 
     @property
     def name(self) -> str:
-        """What the file is called. It says nothing of the person."""
+        """Return the name of the file, which says nothing about the person."""
         return f"contact-{self.contact.pk}-{self.at:%Y%m%d-%H%M%S}.zip"
 
     def pieces(self) -> Iterator[bytes]:
-        """The zip, as it comes."""
+        """Return the pieces of the zip; rows are read as the pieces are taken."""
         at = self.at.astimezone(UTC)
-        return zipped(self._files(), (at.year, at.month, at.day, at.hour, at.minute, at.second))
+        return zip_pieces(self._files(), (at.year, at.month, at.day, at.hour, at.minute, at.second))
 
     def _files(self) -> Iterator[tuple[str, Iterable[bytes]]]:
         for kind, found in KINDS.items():
@@ -107,20 +111,20 @@ class Export:
         for row in found:
             yield dumps(row) + b"\n"
             self.counts[kind] += 1
-            if self.counts[kind] % TOGETHER == 0:
+            if self.counts[kind] % CHUNKS_AT_ONCE == 0:
                 self.progress(kind, self.counts[kind])
         self.progress(kind, self.counts[kind])
 
     def _page(self) -> Iterator[bytes]:
         contact = self.contact
-        yield pages.begin(str(contact))
-        yield pages.person(_facts(contact, self.at), list(_addresses(contact)))
+        yield pages.begin_page(str(contact))
+        yield pages.person_section(_facts(contact, self.at), list(_addresses(contact)))
         related = ("contact", "client", "assistant")
         for row in _sessions(contact):
-            session = Conversation.objects.select_related(*related).filter(pk=row["id"]).first()
-            if session:
-                yield from transcripts.section(session)
-        yield pages.end()
+            conversation = Conversation.objects.select_related(*related).filter(pk=row["id"]).first()
+            if conversation:
+                yield from transcripts.page_section(conversation)
+        yield pages.end_page()
 
 
 def export(
@@ -130,99 +134,109 @@ def export(
     now: datetime,
     client: Client | None = None,
     progress: Progress = lambda _kind, _count: None,
-) -> Export:
-    """All that is known of the client's (any client's, if None) contact, ready to be written. The ledger of each of
-    their sessions says who took it. Raises NotFoundError."""
+) -> PersonExport:
+    """Return the export of the contact and record in the ledger of each of their conversations who took it.
+
+    client: the client whose contact it must be; None for any
+
+    Raises NotFoundError.
+    """
     found = Contact.objects.select_related("client", "merged_into__client").filter(pk=contact_id)
     contact = (found.filter(client=client) if client else found).first()
     if contact is None:
         raise NotFoundError("There is no such contact.")
     contact = contact.merged_into or contact
-    for sessions in _together(contact):
-        note_taken(sessions, actor=actor, cause="with all that is known of the contact")
-    return Export(contact, now, progress)
+    for conversation_ids in _conversation_batches(contact):
+        record_exported(conversation_ids, actor=actor, cause="with all that is known of the contact")
+    return PersonExport(contact, now, progress)
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
+# --- kinds of rows ---------------------------------------------------------------------------------------------------
 def _contact(contact: Contact) -> Iterable[Row]:
-    """The person first, then the aliases."""
+    """Return the contact's row, then those of its aliases."""
     theirs = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact))
     first = theirs.order_by(F("merged_into_id").asc(nulls_first=True), "created_at")
-    yield from first.values(*columns(Contact), client_sub_domain=F("client__sub_domain"))
+    yield from first.values(*column_names(Contact), client_sub_domain=F("client__sub_domain"))
 
 
 def _addresses(contact: Contact) -> Iterable[Row]:
-    return in_order(ContactIdentity.objects.filter(contact=contact).values(*columns(ContactIdentity)), "id")
+    return read_in_batches(ContactIdentity.objects.filter(contact=contact).values(*column_names(ContactIdentity)), "id")
 
 
 def _sessions(contact: Contact) -> Iterable[Row]:
-    return in_order(Conversation.objects.filter(contact=contact).values(*columns(Conversation)), "started_at", "id")
+    return read_in_batches(
+        Conversation.objects.filter(contact=contact).values(*column_names(Conversation)), "started_at", "id"
+    )
 
 
-def _together(contact: Contact) -> Iterator[list[UUID]]:
-    """The sessions' ids, as many at once as have about TOGETHER entries: many short ones, or one long one."""
-    some: list[UUID] = []
-    entries = 0
-    for row in in_order(Conversation.objects.filter(contact=contact).values("id", "last_position"), "id"):
-        some.append(row["id"])
-        entries += row["last_position"] + 1
-        if entries >= TOGETHER:
-            yield some
-            some, entries = [], 0
-    if some:
-        yield some
+def _conversation_batches(contact: Contact) -> Iterator[list[UUID]]:
+    """Yield the conversations' ids in batches of about CHUNKS_AT_ONCE chunks: many short ones, or one long one."""
+    batch: list[UUID] = []
+    chunks = 0
+    for row in read_in_batches(Conversation.objects.filter(contact=contact).values("id", "last_position"), "id"):
+        batch.append(row["id"])
+        chunks += row["last_position"] + 1
+        if chunks >= CHUNKS_AT_ONCE:
+            yield batch
+            batch, chunks = [], 0
+    if batch:
+        yield batch
 
 
 def _below(model: type[Model]) -> Callable[[Contact], Iterator[Row]]:
-    """The rows of the table that hang on the person's sessions."""
+    """Return a function that reads the table's rows of a contact's conversations."""
     key = "position" if model is Chunk else model._meta.pk.attname
     order = ["conversation_id", *([key] if key != "conversation_id" else [])]
 
     def found(contact: Contact) -> Iterator[Row]:
-        every: QuerySet[Any, Any] = model._default_manager.values(*columns(model, *LEFT_OUT))
+        every: QuerySet[Any, Any] = model._default_manager.values(*column_names(model, *LEFT_OUT))
         if model is Chunk:
             every = every.annotate(reads=corrected_text())
-        for sessions in _together(contact):
-            yield from in_order(every.filter(conversation__in=sessions), *order, batch=LARGE.get(model, BATCH))
+        for conversation_ids in _conversation_batches(contact):
+            yield from read_in_batches(
+                every.filter(conversation__in=conversation_ids), *order, batch=ROWS_AT_ONCE.get(model, BATCH)
+            )
 
     return found
 
 
 def _corrections(contact: Contact) -> Iterator[Row]:
-    every = Correction.objects.values(*columns(Correction), session=F("chunk__conversation_id"))
-    for sessions in _together(contact):
-        yield from in_order(every.filter(chunk__conversation__in=sessions), "id")
+    every = Correction.objects.values(*column_names(Correction), session=F("chunk__conversation_id"))
+    for conversation_ids in _conversation_batches(contact):
+        yield from read_in_batches(every.filter(chunk__conversation__in=conversation_ids), "id")
 
 
 def _memories(contact: Contact) -> Iterator[Row]:
-    """What global memory holds of the person's sessions, without what was redacted since it was written."""
+    """Yield memory's records of the person's conversations, without what was redacted since they were written."""
     known = Memory.objects.of(contact.client_id).filter(contact_id=contact.pk)
-    for row in in_order(known.values(*columns(Memory, *LEFT_OUT)), "conversation_id", batch=LARGE[Memory]):
+    for row in read_in_batches(
+        known.values(*column_names(Memory, *LEFT_OUT)), "conversation_id", batch=ROWS_AT_ONCE[Memory]
+    ):
         yield _without_redacted(row)
 
 
 def _without_redacted(row: dict[str, Any]) -> Row:
-    session = row["conversation_id"]
-    redacted = Correction.objects.filter(chunk__conversation=session, kind=Correction.Kind.REDACTION)
+    conversation_id = row["conversation_id"]
+    redacted = Correction.objects.filter(chunk__conversation=conversation_id, kind=Correction.Kind.REDACTION)
     positions = set(redacted.values_list("chunk__position", flat=True))
     if not positions:
         return row
     for entry in row["transcript"]:
         if entry["position"] in positions:
             entry["content"] = REDACTED
-    if Conversation.objects.filter(pk=session, remember_due_at__isnull=False).exists():
-        row["summary"] = REDACTED  # of before: it is being made anew
+    if Conversation.objects.filter(pk=conversation_id, remember_due_at__isnull=False).exists():
+        row["summary"] = REDACTED  # made before the redaction; it is being made again
     return row
 
 
 def _vectors(contact: Contact) -> Iterator[Row]:
-    for sessions in _together(contact):
-        known = MemoryVector.objects.filter(conversation_id__in=sessions)
-        yield from in_order(known.values(*columns(MemoryVector)), "vector_id")
+    for conversation_ids in _conversation_batches(contact):
+        known = MemoryVector.objects.filter(conversation_id__in=conversation_ids)
+        yield from read_in_batches(known.values(*column_names(MemoryVector)), "vector_id")
 
 
-# $1 the client, $2 what the person is called, $3 the last row, $4 how many. A name must be a whole value: one number
-# may be a part of somebody else's.
+# $1 the client, $2 the person's names, $3 the last row, $4 how many. A name must be a whole value in the payload: one
+# number may be a part of another person's.
 _INBOUND = """
     SELECT id FROM inbound_events
     WHERE client_id = $1 AND id > $3
@@ -231,11 +245,14 @@ _INBOUND = """
 
 
 def _inbound_events(contact: Contact) -> Iterator[Row]:
-    """Events that name the person. What brought a message is in the chunks, and of what tells of several people the
-    words may be anybody's: of those the raw payload is left out."""
+    """Yield the provider events that name the person.
+
+    The raw payload is left out of events whose message is in the chunks, and of events about several people, since the
+    text may be another person's.
+    """
     last, names = 0, _names(contact)
     while ids := [pk for (pk,) in rows(_INBOUND, contact.client_id, names, last, BATCH)]:
-        for row in InboundEvent.objects.filter(pk__in=ids).order_by("id").values(*columns(InboundEvent)):
+        for row in InboundEvent.objects.filter(pk__in=ids).order_by("id").values(*column_names(InboundEvent)):
             if row["settled_at"] or row["kind"] in (SEVERAL, WHOLE_REQUEST):
                 row["raw"] = None
             yield row
@@ -243,7 +260,7 @@ def _inbound_events(contact: Contact) -> Iterator[Row]:
 
 
 def _names(contact: Contact) -> list[str]:
-    """What the person is called in payloads, with and without the plus of a phone."""
+    """Return the names and addresses of the person in payloads, phones with and without their plus."""
     addresses = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
     aliases = contact.aliases.values_list("user_id", flat=True)
     names = {contact.user_id, contact.phone or "", *addresses, *aliases} - {""}
@@ -253,23 +270,23 @@ def _names(contact: Contact) -> list[str]:
 def _staff_actions(contact: Contact) -> Iterable[Row]:
     ids = [str(pk) for pk in (contact.pk, *contact.aliases.values_list("pk", flat=True))]
     about = StaffAction.objects.filter(object_type="contact", object_id__in=ids)
-    return in_order(about.values(*columns(StaffAction)), "id")
+    return read_in_batches(about.values(*column_names(StaffAction)), "id")
 
 
 def _erasures(contact: Contact) -> Iterable[Row]:
-    return in_order(Erasure.objects.filter(contact=contact.pk).values(*columns(Erasure)), "begun_at", "id")
+    return read_in_batches(Erasure.objects.filter(contact=contact.pk).values(*column_names(Erasure)), "begun_at", "id")
 
 
 def _matches(contact: Contact) -> Iterable[Row]:
     about = ContactMatch.objects.filter(Q(first=contact) | Q(second=contact))
-    return in_order(about.values(*columns(ContactMatch)), "id")
+    return read_in_batches(about.values(*column_names(ContactMatch)), "id")
 
 
 KINDS: Mapping[str, Callable[[Contact], Iterable[Row]]] = {
     "contact": _contact,
     "identities": _addresses,
     "sessions": _sessions,
-    **{kind: _below(model) for kind, model in BELOW.items()},
+    **{kind: _below(model) for kind, model in OF_CONVERSATION.items()},
     "corrections": _corrections,
     "memories": _memories,
     "vectors": _vectors,
@@ -281,7 +298,7 @@ KINDS: Mapping[str, Callable[[Contact], Iterable[Row]]] = {
 
 
 def _facts(contact: Contact, at: datetime) -> dict[str, str]:
-    """What the page says of the person."""
+    """Return the page's facts about the person, by label."""
     opted_out = ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
     facts = {
         "Name": contact.name,

@@ -1,4 +1,4 @@
-"""Reading rows a batch at a time, each batch a query of its own that begins after the last row of the one before."""
+"""Reading rows in batches: each batch is a query of its own that begins after the last row of the one before."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class ExportedMessage:
-    """One entry as it should be read. `original` is what was said, where that was corrected; `delivery` the statuses of
-    its parts, where it was sent."""
+    """A message as it should be read.
+
+    original    the original text, if it was corrected; None if not
+    delivery    the delivery statuses of its parts, if it was sent
+    """
 
     position: int
     role: str
@@ -27,28 +30,30 @@ class ExportedMessage:
 
     @property
     def when(self) -> str:
-        """For people."""
+        """Return the time for people to read, in UTC."""
         return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def in_order(found: QuerySet[Any, Any], *keys: str, batch: int = BATCH) -> Iterator[dict[str, Any]]:
-    """The rows of a `values()` query in the order of these columns, which together are unique, and among them; `batch`
-    of them at a time."""
+def read_in_batches(found: QuerySet[Any, Any], *keys: str, batch: int = BATCH) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a `values()` query in the order of the columns `keys`, in queries of `batch` rows.
+
+    keys: columns that the query selects and that are unique together
+    """
     last: Mapping[str, Any] | None = None
-    while some := list((found.filter(_after(keys, last)) if last else found).order_by(*keys)[:batch]):
-        yield from some
-        last = some[-1]
-        if len(some) < batch:
+    while rows := list((found.filter(_after(keys, last)) if last else found).order_by(*keys)[:batch]):
+        yield from rows
+        last = rows[-1]
+        if len(rows) < batch:
             return
 
 
 def _after(keys: Sequence[str], row: Mapping[str, Any]) -> Q:
-    """Behind the row: (a, b) > (row.a, row.b), as a condition that an index on (a, b) serves."""
+    """Return the condition (a, b) > (row.a, row.b) in a form that an index on (a, b) serves."""
     first, *others = keys
-    behind = Q(**{f"{first}__gt": row[first]})
-    return behind | Q(**{first: row[first]}) & _after(others, row) if others else behind
+    after = Q(**{f"{first}__gt": row[first]})
+    return after | Q(**{first: row[first]}) & _after(others, row) if others else after
 
 
-def columns(model: type[Model], *left_out: str) -> list[str]:
-    """The names of the table's columns, but for some: a column that is added later is exported as well."""
+def column_names(model: type[Model], *left_out: str) -> list[str]:
+    """Return the names of the table's columns except `left_out`, so that a column that is added later is exported."""
     return [field.attname for field in model._meta.concrete_fields if field.attname not in left_out]

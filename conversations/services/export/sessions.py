@@ -1,4 +1,4 @@
-"""Sessions as JSON lines, for whoever takes them elsewhere."""
+"""Conversations as JSON lines, for other programs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from conversations.services.export import transcripts
 BATCH = 20
 
 
-def lines(sessions: Sequence[UUID], *, actor: Actor) -> Iterator[bytes]:
-    """One line of JSON for each session, with its contact, steps and chunks as they should be read. The ledger of each
-    says who took it. Reads a few entries at a time, whatever their number."""
-    for start in range(0, len(sessions), BATCH):
-        batch = sessions[start : start + BATCH]
+def json_lines(conversation_ids: Sequence[UUID], *, actor: Actor) -> Iterator[bytes]:
+    """Yield a line of JSON for each conversation, in pieces, with contact, steps and corrected chunks.
+
+    The ledger of each conversation records who took it. Rows are read in batches, whatever their number.
+    """
+    for start in range(0, len(conversation_ids), BATCH):
+        batch = conversation_ids[start : start + BATCH]
         found = Conversation.objects.filter(pk__in=batch).select_related("contact", "client", "assistant")
-        read = {each.pk: each for each in found.prefetch_related("steps")}
-        note_taken(list(read), actor=actor)
+        conversations = {each.pk: each for each in found.prefetch_related("steps")}
+        record_exported(list(conversations), actor=actor)
         for pk in batch:
-            if pk in read:
-                yield from transcripts.as_json(read[pk])
+            if pk in conversations:
+                yield from transcripts.as_json(conversations[pk])
                 yield b"\n"
 
 
-def note_taken(sessions: Sequence[UUID], *, actor: Actor, cause: str = "") -> None:
-    """The ledger of each session says who took it."""
+def record_exported(conversation_ids: Sequence[UUID], *, actor: Actor, cause: str = "") -> None:
+    """Record in the ledger of each conversation who exported it."""
     ConversationEvent.objects.bulk_create(
         ConversationEvent(conversation_id=pk, kind="exported", cause=cause, actor=actor.kind, actor_name=actor.name)
-        for pk in sessions
+        for pk in conversation_ids
     )

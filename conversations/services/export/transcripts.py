@@ -1,4 +1,4 @@
-"""A session's transcript as a document: JSON for programs, CSV for spreadsheets, a page for people and paper."""
+"""The transcript of a conversation as a document: JSON for programs, CSV for spreadsheets, a page to read or print."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from conversations.services.export import pages
 from conversations.services.export.reading import BATCH, ExportedMessage
 from memory import services as memory
 
-BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets take UTF-8 for something else
+BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read the file as UTF-8
 CSV_COLUMNS = ("position", "at", "role", "by_staff", "text", "original", "delivery")
-# What a spreadsheet takes for a formula, also in the wide forms that it reads like them (OWASP, "CSV injection").
+# A cell that begins with one of these is a formula to a spreadsheet, also in the full-width forms (OWASP, "CSV
+# injection").
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
-def entries(session: Conversation) -> Iterator[list[ExportedMessage]]:
-    """The session's entries in their order, in batches; of an archived session, as global memory has them."""
-    if session.archived_at:
-        kept = memory.transcript(session.pk) or ()
+def message_batches(conversation: Conversation) -> Iterator[list[ExportedMessage]]:
+    """Yield the conversation's messages in their order, in batches; an archived conversation's come from memory."""
+    if conversation.archived_at:
+        kept = memory.transcript(conversation.pk) or ()
         for start in range(0, len(kept), BATCH):
             yield [
                 ExportedMessage(e.position, e.role, e.content, e.at, e.by_staff) for e in kept[start : start + BATCH]
             ]
         return
-    chunks = Chunk.objects.filter(conversation=session).annotate(words=corrected_text()).order_by("position")
+    chunks = Chunk.objects.filter(conversation=conversation).annotate(words=corrected_text()).order_by("position")
     names = ("pk", "position", "role", "words", "created_at", "author_id", "content")
     last = 0
     while batch := list(chunks.filter(position__gt=last).values_list(*names)[:BATCH]):
         deliveries = _deliveries([pk for pk, _, role, *_ in batch if role == Role.AI])
         yield [
             ExportedMessage(
-                position, role, words, at, author is not None, None if words == said else said, deliveries.get(pk, ())
+                position, role, words, at, author is not None, None if words == text else text, deliveries.get(pk, ())
             )
-            for pk, position, role, words, at, author, said in batch
+            for pk, position, role, words, at, author, text in batch
         ]
         last = batch[-1][1]
 
@@ -53,46 +54,46 @@ def _deliveries(chunk_ids: Sequence[int]) -> Mapping[int, tuple[str, ...]]:
 
 
 # --- as JSON ---------------------------------------------------------------------------------------------------------
-def as_json(session: Conversation) -> Iterator[bytes]:
-    """The pieces of one JSON object: the session with its contact, steps, and `chunks` as they should be read."""
-    yield dumps(_facts(session))[:-1] + b',"chunks":['
+def as_json(conversation: Conversation) -> Iterator[bytes]:
+    """Yield the pieces of one JSON object: the conversation with its contact, steps and corrected `chunks`."""
+    yield dumps(_facts(conversation))[:-1] + b',"chunks":['
     separator = b""
-    for batch in entries(session):
+    for batch in message_batches(conversation):
         yield separator + b",".join(dumps(_chunk(entry)) for entry in batch)
         separator = b","
     yield b"]}"
 
 
-def in_envelope(session: Conversation) -> Iterator[bytes]:
-    """The same, as the API answers."""
+def as_api_response(conversation: Conversation) -> Iterator[bytes]:
+    """Yield the same JSON in the API's envelope."""
     yield b'{"success":true,"data":'
-    yield from as_json(session)
+    yield from as_json(conversation)
     yield b"}"
 
 
-def _facts(session: Conversation) -> dict[str, Any]:
-    contact = session.contact
+def _facts(conversation: Conversation) -> dict[str, Any]:
+    contact = conversation.contact
     return {
-        "id": session.pk,
-        "client": session.client.sub_domain,
-        "channel": session.channel,
-        "status": session.status,
+        "id": conversation.pk,
+        "client": conversation.client.sub_domain,
+        "channel": conversation.channel,
+        "status": conversation.status,
         "contact": {"user_id": contact.user_id, "name": contact.name, "phone": contact.phone},
-        "assistant": session.assistant.key if session.assistant else None,
-        "goal": session.goal,
-        "topic": session.topic,
-        "summary": session.summary,
-        "started_at": session.started_at,
-        "last_message_at": session.last_message_at,
-        "ended_at": session.ended_at,
-        "ended_by": session.ended_by,
-        "end_reason": session.end_reason,
-        "steps": [{"description": step.description, "status": step.status} for step in session.steps.all()],
+        "assistant": conversation.assistant.key if conversation.assistant else None,
+        "goal": conversation.goal,
+        "topic": conversation.topic,
+        "summary": conversation.summary,
+        "started_at": conversation.started_at,
+        "last_message_at": conversation.last_message_at,
+        "ended_at": conversation.ended_at,
+        "ended_by": conversation.ended_by,
+        "end_reason": conversation.end_reason,
+        "steps": [{"description": step.description, "status": step.status} for step in conversation.steps.all()],
     }
 
 
 def _chunk(entry: ExportedMessage) -> dict[str, Any]:
-    said: dict[str, Any] = {
+    chunk: dict[str, Any] = {
         "position": entry.position,
         "role": entry.role,
         "content": entry.text,
@@ -100,15 +101,15 @@ def _chunk(entry: ExportedMessage) -> dict[str, Any]:
         "created_at": entry.at,
     }
     if entry.original is not None:
-        said["original"] = entry.original
-    return said | {"delivery": list(entry.delivery)} if entry.delivery else said
+        chunk["original"] = entry.original
+    return chunk | {"delivery": list(entry.delivery)} if entry.delivery else chunk
 
 
 # --- as CSV ----------------------------------------------------------------------------------------------------------
-def as_csv(session: Conversation) -> Iterator[bytes]:
-    """A line for each entry, for a spreadsheet: UTF-8 with its mark, and nothing that is taken for a formula."""
+def as_csv(conversation: Conversation) -> Iterator[bytes]:
+    """Yield the transcript as CSV, a line for each message: UTF-8 with a byte order mark, without formulas."""
     yield (BYTE_ORDER_MARK + _csv_lines([CSV_COLUMNS])).encode()
-    for batch in entries(session):
+    for batch in message_batches(conversation):
         yield _csv_lines(_cells(entry) for entry in batch).encode()
 
 
@@ -118,14 +119,14 @@ def _cells(entry: ExportedMessage) -> tuple[str, ...]:
         entry.at.isoformat(timespec="seconds"),
         entry.role,
         "yes" if entry.by_staff else "",
-        harmless(entry.text),
-        harmless(entry.original or ""),
+        without_formula(entry.text),
+        without_formula(entry.original or ""),
         " ".join(entry.delivery),
     )
 
 
-def harmless(text: str) -> str:
-    """The text, with an apostrophe before what a spreadsheet would take for a formula."""
+def without_formula(text: str) -> str:
+    """Return the text, with an apostrophe before it if a spreadsheet would take it for a formula."""
     return f"'{text}" if text.lstrip(" \u00a0\u200b\ufeff").startswith(FORMULA) else text
 
 
@@ -136,43 +137,43 @@ def _csv_lines(lines: Any) -> str:
 
 
 # --- as a page -------------------------------------------------------------------------------------------------------
-def as_page(session: Conversation) -> Iterator[bytes]:
-    """A page of its own, which asks for nothing else, to be read on a screen or printed."""
-    yield pages.begin(f"{session.contact} on {session.channel}")
-    yield from section(session)
-    yield pages.end()
+def as_page(conversation: Conversation) -> Iterator[bytes]:
+    """Yield the transcript as an HTML page to read or print, which loads nothing else."""
+    yield pages.begin_page(f"{conversation.contact} on {conversation.channel}")
+    yield from page_section(conversation)
+    yield pages.end_page()
 
 
-def section(session: Conversation) -> Iterator[bytes]:
-    """The session as a part of a page."""
-    yield pages.session(session)
-    for batch in entries(session):
-        yield pages.entries(batch)
-    yield pages.end_of_session()
+def page_section(conversation: Conversation) -> Iterator[bytes]:
+    """Yield the conversation as a section of a page."""
+    yield pages.begin_conversation(conversation)
+    for batch in message_batches(conversation):
+        yield pages.message_list(batch)
+    yield pages.end_conversation()
 
 
-# --- what there is ---------------------------------------------------------------------------------------------------
+# --- formats ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way to write a transcript down. `is_shown`: a browser shows it, rather than keeping a file."""
+    """A format of transcripts. `is_shown`: a browser shows the file instead of saving it."""
 
     pieces: Callable[[Conversation], Iterator[bytes]]
     ending: str
     content_type: str
     is_shown: bool = False
 
-    def file_of(self, session: Conversation) -> dict[str, Any]:
-        """The session's transcript, for http/downloads.py."""
+    def file_of(self, conversation: Conversation) -> dict[str, Any]:
+        """Return the arguments of `http.downloads.Download` for the conversation's transcript."""
         return {
-            "pieces": self.pieces(session),
-            "name": f"transcript-{session.pk}.{self.ending}",
+            "pieces": self.pieces(conversation),
+            "name": f"transcript-{conversation.pk}.{self.ending}",
             "content_type": self.content_type,
             "shown": self.is_shown,
         }
 
 
 FORMATS = {
-    "json": Format(in_envelope, "json", "application/json"),
+    "json": Format(as_api_response, "json", "application/json"),
     "csv": Format(as_csv, "csv", "text/csv; charset=utf-8"),
     "html": Format(as_page, "html", "text/html; charset=utf-8", is_shown=True),
 }

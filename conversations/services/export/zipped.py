@@ -1,4 +1,4 @@
-"""A zip that is written while it is read."""
+"""Zip files that are written while they are read."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ BLOCK = 64 * 1024
 
 
 class _Sink(io.RawIOBase):
-    """Takes what the zip writes, until somebody takes it on. Nobody can go back in it, which zipfile knows."""
+    """The file that zipfile writes to. It keeps what was written until `taken` and cannot seek, as zipfile allows."""
 
     def __init__(self) -> None:
         super().__init__()
         self._written = bytearray()
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def write(self, data: Any) -> int:
-        """More of the zip."""
+        """Append to what was written and return the number of bytes."""
         self._written += data
         return len(data)
 
     def taken(self, at_least: int = 0) -> bytes:
-        """What was written since, if it is that much."""
+        """Return what was written since the last call, if it is at least so many bytes, else b''."""
         if len(self._written) < max(at_least, 1):
             return b""
         piece = bytes(self._written)
@@ -35,8 +35,13 @@ class _Sink(io.RawIOBase):
         return piece
 
 
-def zipped(files: Iterable[tuple[str, Iterable[bytes]]], at: tuple[int, int, int, int, int, int]) -> Iterator[bytes]:
-    """The pieces of a zip of these files (name, pieces), each dated `at`: year, month, day, hour, minute, second."""
+def zip_pieces(
+    files: Iterable[tuple[str, Iterable[bytes]]], at: tuple[int, int, int, int, int, int]
+) -> Iterator[bytes]:
+    """Yield the pieces of a zip of the files (name, pieces of content).
+
+    at: the date of each file, as year, month, day, hour, minute and second
+    """
     sink = _Sink()
     with ZipFile(sink, "w", ZIP_DEFLATED) as archive:
         for name, pieces in files:

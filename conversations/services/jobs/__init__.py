@@ -1,1 +1,1 @@
-"""Scheduled and reporting work: the sweep, the forecast, overdue work, metrics."""
+"""The sweep, which ages conversations, and reports about them: forecast, overdue work, metrics."""

@@ -1,7 +1,7 @@
-"""The clock of a session: what happens to it next by itself, when, by which rule, and what holds it up.
+"""The forecast of a conversation: what happens to it next, when, by which rule, and what prevents it.
 
-Where a time is decided by a statement of SQL, it is asked for by the same expressions (deadlines.py) by which
-the jobs find what is due, so that clock and jobs cannot disagree.
+Where SQL decides when a job is due, the forecast asks by the same expressions (core/deadlines.py), so that forecast and
+jobs cannot disagree.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ S = Message.Status
 
 @dataclass(frozen=True, slots=True)
 class UpcomingEvent:
-    """One thing that will happen.
+    """One event that will happen to a conversation.
 
     what     a word: reply, send, stale, expired, handed_back, remembered, archived, deleted …
-    says     the same in a sentence
-    at       when it is due; None: not by itself
-    rule     why then
-    setting  where that is set, and what it says
-    job      who does it
-    held_by  what keeps it from happening although its time comes; '' for nothing
-    after    what must have happened before; '' for nothing
+    says     the same as a sentence for staff
+    at       when it is due; None if no time is set
+    rule     the rule that sets the time
+    setting  the setting that the rule reads, with its value
+    job      the job that does it
+    held_by  what prevents it although its time comes; '' for nothing
+    after    the `what` of the event that must happen before; '' for none
     """
 
     what: str
@@ -62,8 +62,8 @@ class UpcomingEvent:
     after: str = ""
 
 
-def of(conversation: Conversation, now: datetime) -> list[UpcomingEvent]:
-    """What will happen to the session as it is now, the earliest first; what waits for something else last."""
+def upcoming_events(conversation: Conversation, now: datetime) -> list[UpcomingEvent]:
+    """Return what will happen to the conversation as it is now, the earliest first; events that are held come last."""
     found = [
         *_reply(conversation),
         *_sends(conversation, now),
@@ -74,9 +74,9 @@ def of(conversation: Conversation, now: datetime) -> list[UpcomingEvent]:
     return sorted(found, key=lambda each: (bool(each.held_by) or each.at is None, each.at or now))
 
 
-def next_of(prospects: Iterable[UpcomingEvent]) -> UpcomingEvent | None:
-    """The first that nothing holds up."""
-    return next((each for each in prospects if each.at and not each.held_by and not each.after), None)
+def next_event(upcoming: Iterable[UpcomingEvent]) -> UpcomingEvent | None:
+    """Return the first event that is held by nothing and needs no other event before; None if there is none."""
+    return next((each for each in upcoming if each.at and not each.held_by and not each.after), None)
 
 
 # --- replies and sends ------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
     if turn:
         yield UpcomingEvent(
             "freed",
-            "A reply is being written; if its process dies, the session is free for another",
+            "A reply is being written; if its process dies, another process may write it",
             turn.lease_until,
             "the lease of the turn is renewed while it runs",
             f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s",
@@ -95,28 +95,32 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
         return
     held = "a reply is being written" if turn else ""
     if conversation.taken_over_at:
-        held = f"{conversation.taken_over_name or 'nobody yet'} has the session and owes the answer"
+        held = f"{_colleague(conversation)} has the conversation and owes the answer"
     client, channel = conversation.client, conversation.channel
     quiet = client.quiet_window(channel).total_seconds()
     rule = "the quiet window after the last message, at most the longest wait after the first"
-    said = f"Quiet window on {channel}: {quiet:g} s; longest wait: {in_words(client.longest_wait)}"
+    setting = f"Quiet window on {channel}: {quiet:g} s; longest wait: {in_words(client.longest_wait)}"
     if conversation.reply_attempts:
         rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
-        said = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
+        setting = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
     yield UpcomingEvent(
-        "reply", "The assistant writes a reply", conversation.reply_due_at, rule, said, DISPATCHER, held
+        "reply", "The assistant writes a reply", conversation.reply_due_at, rule, setting, DISPATCHER, held
     )
 
 
+def _colleague(conversation: Conversation) -> str:
+    return conversation.taken_over_name or "nobody yet"
+
+
 def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
-    """Oldest first: one that is not settled holds back those after it."""
+    """Yield the sends, oldest first. One whose outcome is not known yet holds back those after it."""
     unsettled = [S.QUEUED, S.CLAIMED, S.SENDING, S.UNKNOWN]
     found = Message.objects.filter(conversation=conversation, status__in=unsettled).select_related("channel_account")
     before = ""
     for message in found.order_by("chunk_id", "part"):
-        prospect = _send(message, before, now)
-        if prospect:
-            yield prospect
+        event = _send(message, before, now)
+        if event:
+            yield event
         if message.status != S.UNKNOWN or (message.sending_at and message.sending_at >= now - UNKNOWN_DELAY):
             before = before or "the message before it"
 
@@ -128,17 +132,18 @@ def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
         until = message.sending_at + UNKNOWN_DELAY if message.sending_at else None
         if until is None or until < now:
             return None
-        says = f"It is unclear whether {part} arrived: those after it wait no longer"
-        return UpcomingEvent("unheld", says, until, "what is unclear holds the rest back for a minute", "", DISPATCHER)
+        says = f"It is unclear whether {part} arrived; the messages after it stop waiting"
+        rule = "an unclear message holds back the messages after it for a minute"
+        return UpcomingEvent("unheld", says, until, rule, "", DISPATCHER)
     if message.status in (S.CLAIMED, S.SENDING):
         says = f"{part.capitalize()} is being sent; if its process dies, "
-        says += "it is sent by another" if message.status == S.CLAIMED else "it is unclear whether it arrived"
+        says += "another process sends it" if message.status == S.CLAIMED else "it is unclear whether it arrived"
         return UpcomingEvent("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
     pause = SendPause.objects.filter(
         channel_account=message.channel_account_id, to_address__in=["", message.to_address], until__gt=message.due_at
     )
     paused = pause.order_by("-until").values_list("until", flat=True).first()
-    rule = "as soon as it is said"
+    rule = "as soon as it is written"
     if message.attempts:
         rule = f"tried {message.attempts} times of {settings.SEND_ATTEMPTS}: longer each time"
     if paused:
@@ -158,38 +163,41 @@ def _account_trouble(account: ChannelAccount | None) -> str:
     return "the account is refused by its provider" if account.health != ChannelAccount.Health.OK else ""
 
 
-# --- what is done beside ----------------------------------------------------------------------------------------------
+# --- summaries, memory, chats -----------------------------------------------------------------------------------------
 def _summary(conversation: Conversation) -> Iterator[UpcomingEvent]:
     rolling = RollingSummary.objects.filter(conversation=conversation, due_at__isnull=False).first()
     if rolling and conversation.is_open:
-        rule = f"tried {rolling.attempts} times, last: {rolling.error}" if rolling.error else "what left the prompt"
-        says = "What fell out of the prompt is absorbed by the summary"
+        rule = "messages have left the prompt"
+        if rolling.error:
+            rule = f"tried {rolling.attempts} times, last: {rolling.error}"
+        says = "Messages that have left the prompt are summarised"
         yield UpcomingEvent("summarised", says, rolling.due_at, rule, "", "summarise, asked for by the sweep")
     if conversation.remember_due_at:
-        rule = "at the end of a session"
+        rule = "at the end of a conversation"
         if conversation.remember_error:
             rule = f"tried {conversation.remember_attempts} times, last: {conversation.remember_error}"
-        says = "The session is remembered: final summary, transcript in memory"
+        says = "The conversation is remembered: its final summary and transcript go into memory"
         job = "remember_ended, asked for by the sweep"
         yield UpcomingEvent("remembered", says, conversation.remember_due_at, rule, "", job)
 
 
 def _chat(conversation: Conversation) -> Iterator[UpcomingEvent]:
     for chat in EngineChat.objects.filter(conversation=conversation, due_at__isnull=False):
-        says = (
-            "The session is closed: its agent ended the chat" if conversation.is_open else "Its chat at Retell is ended"
-        )
-        yield UpcomingEvent("chat_settled", says, chat.due_at, "one ends with the other", "", "settle_chats")
+        says = "The chat at Retell is ended"
+        if conversation.is_open:
+            says = "The conversation is closed because the Retell agent ended the chat"
+        rule = "the conversation and its chat end together"
+        yield UpcomingEvent("chat_settled", says, chat.due_at, rule, "", "settle_chats")
 
 
-# --- its life ---------------------------------------------------------------------------------------------------------
+# --- ageing, archive, deletion ----------------------------------------------------------------------------------------
 _ENDS = f"COALESCE(s.ended_at, {EXPIRES_AT})"
 _RULES = (R.GUESTS, R.SESSIONS, R.TURNS, R.SENDS)
 
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """What the statement says: `kept` is, for each rule, its days and when they are over."""
+    """The times that SQL computed. `kept`: for each retention rule, its days and when they are over."""
 
     stale: datetime
     expires: datetime
@@ -200,7 +208,7 @@ class _Times:
 
 
 def _times(conversation: Conversation) -> _Times:
-    """As long as a session is open, what counts from its end counts from when it will expire."""
+    """Compute the times. What counts from the end of an open conversation counts from when it will expire."""
     status = "'expired'" if conversation.is_open else "s.status"
     asked = [(rule.value, days(rule, status), kept_until(rule, _ENDS, status)) for rule in _RULES]
     asked += [("archived", days(R.SESSIONS, "'archived'"), kept_until(R.SESSIONS, _ENDS, "'archived'"))]
@@ -217,7 +225,7 @@ def _times(conversation: Conversation) -> _Times:
         """,
         conversation.pk,
     )
-    assert found is not None  # noqa: S101 - the caller has just read the session
+    assert found is not None  # noqa: S101 - the caller has just read the conversation
     kept = {name: (found[4 + 2 * n], found[5 + 2 * n]) for n, (name, *_) in enumerate(asked)}
     rest = found[4 + 2 * len(asked) :]
     stale, expires, handed_back, archives = found[:4]
@@ -238,44 +246,42 @@ def _life(conversation: Conversation) -> Iterator[UpcomingEvent]:
 def _open(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     client = conversation.client
     if conversation.channel == "web":
-        yield from _deletion(conversation, times, R.WEB, "deleted", "The session is deleted")
-        held = "sessions on the web do not age"
+        yield from _deletion(conversation, times, R.WEB, "deleted", "The conversation is deleted")
+        held = "conversations on the web do not age"
     else:
-        held = f"{conversation.taken_over_name or 'nobody yet'} has the session: it does not age"
-        held = held if conversation.taken_over_at else ""
+        held = f"{_colleague(conversation)} has the conversation: it does not age" if conversation.taken_over_at else ""
     if conversation.taken_over_at:
         yield UpcomingEvent(
             "handed_back",
-            f"The assistant has it again, if {conversation.taken_over_name or 'nobody'} does nothing",
+            f"The conversation goes back to the assistant if {conversation.taken_over_name or 'nobody'} does nothing",
             times.handed_back,
-            "nobody did anything for so long",
+            "no action of the colleague for so long",
             f"A takeover ends after: {in_words(client.hand_back_after)}",
             SWEEP,
         )
     if conversation.status == "active" and times.stale < times.expires:
-        setting = f"A session becomes stale after: {in_words(client.stale_after)}"
-        yield UpcomingEvent(
-            "stale", "The session becomes stale", None if held else times.stale, "no message", setting, SWEEP, held
-        )
+        at, setting = times.stale, f"A conversation becomes stale after: {in_words(client.stale_after)}"
+        says = "The conversation becomes stale"
+        yield UpcomingEvent("stale", says, None if held else at, "no message", setting, SWEEP, held)
     rule = "no message; extended by its agent" if times.expires == conversation.extended_until else "no message"
-    setting = f"A session expires after: {in_words(client.expire_after)}"
-    yield UpcomingEvent("expired", "The session expires", None if held else times.expires, rule, setting, SWEEP, held)
+    at, setting = times.expires, f"A conversation expires after: {in_words(client.expire_after)}"
+    yield UpcomingEvent("expired", "The conversation expires", None if held else at, rule, setting, SWEEP, held)
 
 
 def _ended(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     after = "expired" if conversation.is_open else ""
     guest = conversation.is_guest and conversation.status not in ("closed", "archived")
     if guest:
-        yield from _deletion(conversation, times, R.GUESTS, "deleted", "The guest's session is deleted", after)
+        yield from _deletion(conversation, times, R.GUESTS, "deleted", "The guest's conversation is deleted", after)
     elif not (conversation.is_guest or conversation.archived_at):
         yield from _archive(conversation, times, after)
     if not guest:
-        yield from _deletion(conversation, times, R.SESSIONS, "deleted", "The session is deleted", after)
+        yield from _deletion(conversation, times, R.SESSIONS, "deleted", "The conversation is deleted", after)
     for rule, says in ((R.TURNS, "What the model was given is deleted"), (R.SENDS, "Its sends are deleted")):
         if times.has[rule.value]:
             yield from _deletion(conversation, times, rule, f"{rule.value}_deleted", says, after)
     if times.kept[R.MEMORY.value][1]:
-        yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", "What memory has of it is deleted", after)
+        yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", "It is deleted from memory", after)
 
 
 def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[UpcomingEvent]:
@@ -283,8 +289,8 @@ def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[
         return  # its memory is deleted already, or it never had any
     held = holds.hold_reason(conversation)
     is_due = conversation.remembered_at and not conversation.remember_due_at
-    setting = f"A session is archived after: {in_words(conversation.client.archive_after)}"
-    says = "The session is archived: its entries are in memory alone"
+    setting = f"A conversation is archived after: {in_words(conversation.client.archive_after)}"
+    says = "The conversation is archived: its messages stay in memory alone"
     after = after or ("" if is_due else "remembered")
     yield UpcomingEvent(
         "archived", says, times.archives, "so long after its end", setting, ARCHIVE, held and f"hold: {held}", after
@@ -310,16 +316,16 @@ def _deletion(
 
 
 def _archived_before(conversation: Conversation, times: _Times, at: datetime, number: int) -> bool:
-    """Whether it will be archived by then, so that the days of archived sessions count."""
+    """Return whether it will be archived by then, so that the days of archived conversations count."""
     if conversation.archived_at or conversation.is_guest or holds.hold_reason(conversation):
         return False
     will_be = conversation.is_open or conversation.remembered_at or conversation.remember_due_at
     return bool(will_be) and times.archives <= at
 
 
-# --- why it happened --------------------------------------------------------------------------------------------------
-def why(data: dict[str, Any]) -> str:
-    """The rule by which a line of the ledger came about, where it notes one."""
+# --- past events ------------------------------------------------------------------------------------------------------
+def rule_of_event(data: dict[str, Any]) -> str:
+    """Return the rule that the data of a ledger event names, with its length; '' if it names none."""
     if not (rule := data.get("rule")):
         return ""
     seconds, since = data.get("seconds"), str(data.get("since") or "")

@@ -1,8 +1,8 @@
-"""The figures of the first page: what is going on now and what went on in the last day.
+"""Metrics for the dashboard: open conversations, queues of work, and the messages of the last 24 hours.
 
-Each question reads what is open, due or young through an index that holds only that, never a table as a whole, so that
-a million ended sessions cost nothing. The index is named with each. OFFSET 0 keeps a plan from beginning with all the
-sessions of a client instead. `client_ids` None means every client.
+Each query reads what is open, due or recent through an index that holds only that, never a whole table, so that a
+million ended conversations cost nothing. Each docstring names its index. OFFSET 0 keeps a plan from beginning with all
+the conversations of a client instead. `client_ids` None means every client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ClientIds = Sequence[UUID] | None
 
 @dataclass(frozen=True, slots=True)
 class OpenSessions:
-    """How many sessions of a channel and status are open, and how many of these are guests'."""
+    """The number of open conversations of a channel and status, and how many of these are guests'."""
 
     channel: str
     status: str
@@ -31,8 +31,8 @@ class OpenSessions:
 
 
 @dataclass(frozen=True, slots=True)
-class Hour:
-    """What was said in an hour of the clock, by people and to them. The last of a day is not over yet."""
+class HourCounts:
+    """The number of messages from and to people in an hour of the clock. The last hour is not over yet."""
 
     start: datetime
     messages: int
@@ -40,25 +40,31 @@ class Hour:
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """The last 24 hours of the clock. Reply times: seconds from a message to the assistant's next word; None: none."""
+class DayMetrics:
+    """The last 24 hours of the clock.
 
-    hours: list[Hour]
+    Reply times are in seconds from a person's message to the assistant's reply that follows it; None without replies.
+    """
+
+    hours: list[HourCounts]
     median_seconds: float | None
     slow_seconds: float | None  # 95 of 100 were faster
 
 
 @dataclass(frozen=True, slots=True)
-class Queue:
-    """How many wait for something, and since when the first of them."""
+class WorkQueue:
+    """Work that waits: how much, and since when its oldest."""
 
     count: int
     since: datetime | None
-    first: UUID | None  # the conversation
+    first: UUID | None  # the conversation of the oldest
 
 
 def open_sessions(client_ids: ClientIds) -> list[OpenSessions]:
-    """Index: open_conversations_of_client, or conversations_by_status for every client."""
+    """Return the numbers of open conversations by channel and status.
+
+    Index: open_conversations_of_client, or conversations_by_status for every client.
+    """
     found = _rows(
         """
         SELECT s.channel, s.status, count(*), count(*) FILTER (WHERE s.is_guest)
@@ -70,8 +76,8 @@ def open_sessions(client_ids: ClientIds) -> list[OpenSessions]:
     return [OpenSessions(*row) for row in found]
 
 
-def day(client_ids: ClientIds, now: datetime) -> Day:
-    """Index: said_of_late."""
+def last_day(client_ids: ClientIds, now: datetime) -> DayMetrics:
+    """Return the messages and the reply times of the last 24 hours. Index: said_of_late."""
     first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
     found = _rows(
         """
@@ -96,14 +102,16 @@ def day(client_ids: ClientIds, now: datetime) -> Day:
         join="JOIN conversations s ON s.id = c.conversation_id" if client_ids is not None else "",
     )
     median, slow = next((row[3] for row in found if row[0] is None and row[3]), (None, None))
-    said = {row[0]: row[1:3] for row in found}
+    counts = {row[0]: row[1:3] for row in found}
     starts = [first + timedelta(hours=number) for number in range(HOURS)]
-    return Day([Hour(start, *said.get(start, (0, 0))) for start in starts], median, slow)
+    return DayMetrics([HourCounts(start, *counts.get(start, (0, 0))) for start in starts], median, slow)
 
 
-def waiting_for_staff(client_ids: ClientIds) -> Queue:
-    """Those that were left to a person, and those in which whoever has them owes an answer. Indexes: needs_staff and
-    reply_owed."""
+def waiting_for_staff(client_ids: ClientIds) -> WorkQueue:
+    """Return the conversations that wait for a person, or whose colleague owes an answer.
+
+    Indexes: needs_staff and reply_owed.
+    """
     return _queue(
         """
         SELECT count(*), min(s.since), (array_agg(s.id ORDER BY s.since))[1]
@@ -118,8 +126,8 @@ def waiting_for_staff(client_ids: ClientIds) -> Queue:
     )
 
 
-def due_replies(client_ids: ClientIds, now: datetime) -> Queue:
-    """Index: reply_owed."""
+def due_replies(client_ids: ClientIds, now: datetime) -> WorkQueue:
+    """Return the conversations whose reply is due and not written. Index: reply_owed."""
     return _queue(
         """
         SELECT count(*), min(s.reply_due_at), (array_agg(s.id ORDER BY s.reply_due_at))[1]
@@ -131,24 +139,24 @@ def due_replies(client_ids: ClientIds, now: datetime) -> Queue:
     )
 
 
-def unsent_messages(client_ids: ClientIds, now: datetime) -> Queue:
-    """Index: messages_unsettled."""
+def unsent_messages(client_ids: ClientIds, now: datetime) -> WorkQueue:
+    """Return the messages that are due and not sent. Index: messages_unsettled."""
     return _messages("status = 'queued' AND due_at < $1", "due_at", client_ids, now)
 
 
-def unclear_messages(client_ids: ClientIds) -> Queue:
-    """Those of which nobody knows whether they arrived. Index: messages_unsettled."""
+def unclear_messages(client_ids: ClientIds) -> WorkQueue:
+    """Return the messages of which it is unknown whether they arrived. Index: messages_unsettled."""
     return _messages("status = 'unknown'", "created_at", client_ids)
 
 
-def failed_messages(client_ids: ClientIds, now: datetime) -> Queue:
-    """Those of the last 24 hours. Index: messages_failed."""
+def failed_messages(client_ids: ClientIds, now: datetime) -> WorkQueue:
+    """Return the messages that failed in the last 24 hours. Index: messages_failed."""
     since = now - timedelta(hours=HOURS)
     return _messages("status = 'failed' AND failed_at >= $1", "failed_at", client_ids, since)
 
 
-def failed_replies(client_ids: ClientIds, now: datetime) -> Queue:
-    """Attempts of the last 24 hours. Index: turns_failed."""
+def failed_replies(client_ids: ClientIds, now: datetime) -> WorkQueue:
+    """Return the attempts at replies that failed in the last 24 hours. Index: turns_failed."""
     return _queue(
         """
         SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
@@ -163,14 +171,14 @@ def failed_replies(client_ids: ClientIds, now: datetime) -> Queue:
 
 
 def broken_accounts(client_ids: ClientIds) -> int:
-    """Accounts that their providers refuse. The table is small."""
+    """Return the number of active accounts that their providers refuse. The table is small and needs no index."""
     return _queue(
         "SELECT count(*), NULL, NULL FROM channel_accounts s WHERE s.health = 'broken' AND s.is_active {of_clients}",
         client_ids,
     ).count
 
 
-def _messages(which: str, since: str, client_ids: ClientIds, *values: Any) -> Queue:
+def _messages(which: str, since: str, client_ids: ClientIds, *values: Any) -> WorkQueue:
     return _queue(
         f"""
         SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
@@ -183,12 +191,12 @@ def _messages(which: str, since: str, client_ids: ClientIds, *values: Any) -> Qu
     )
 
 
-def _queue(statement: str, client_ids: ClientIds, *values: Any) -> Queue:
-    return Queue(*_rows(statement, client_ids, *values)[0])
+def _queue(statement: str, client_ids: ClientIds, *values: Any) -> WorkQueue:
+    return WorkQueue(*_rows(statement, client_ids, *values)[0])
 
 
 def _rows(statement: str, client_ids: ClientIds, *values: Any, join: str = "") -> list[tuple[Any, ...]]:
-    """The rows of the statement, in which {of_clients} narrows `s` down to the clients: their ids come last."""
+    """Run the statement and return its rows; {of_clients} in it limits `s` to the clients, whose ids come last."""
     if client_ids is None:
         return rows(statement.format(of_clients="", join=join), *values)
     of_clients = f"AND s.client_id = ANY(${len(values) + 1}::uuid[])"

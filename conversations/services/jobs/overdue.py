@@ -1,4 +1,4 @@
-"""What is due and not begun: how it shows that a worker is missing, whatever the workers say of themselves."""
+"""Overdue work: replies and messages that are due and not begun, which shows that no worker runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNATTENDED_AFTER = timedelta(seconds=20)  # a dispatcher looks several times a s
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class OverdueWork:
     """The age in seconds of the oldest due reply that nobody has claimed and of the oldest due unsent message."""
 
     oldest_reply_seconds: float
@@ -24,18 +24,18 @@ class Waiting:
 
     @property
     def late(self) -> str:
-        """What waits too long, in a sentence; '' if nothing does."""
+        """Return a sentence for staff if something waits for more than LATE_SECONDS, '' if not."""
         if max(self.oldest_reply_seconds, self.oldest_message_seconds) < LATE_SECONDS:
             return ""
-        return "Due replies or messages wait for more than a minute: is the dispatcher running (manage.py dispatch)?"
+        return "Replies or messages are overdue by a minute. Check that the dispatcher runs (manage.py dispatch)."
 
     def as_dict(self) -> dict[str, Any]:
-        """For the API."""
+        """Return both ages by name, for the API."""
         return asdict(self)
 
 
-def look() -> Waiting:
-    """How long the oldest have been waiting now."""
+def oldest_overdue() -> OverdueWork:
+    """Return how long the oldest overdue reply and message have been waiting; 0 for none."""
     found = row(
         f"""
         SELECT
@@ -51,13 +51,15 @@ def look() -> Waiting:
              WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()")})
         """
     )
-    return Waiting(*found) if found else Waiting(0, 0)
+    return OverdueWork(*found) if found else OverdueWork(0, 0)
 
 
 def unattended_since(conversation: Conversation, turns: Iterable[Turn], now: datetime) -> datetime | None:
-    """Since when a reply in the session is due that nobody writes, where that is longer than a dispatcher takes.
+    """Return since when the conversation's due reply has been waiting, if that is longer than UNATTENDED_AFTER.
 
-    turns: the session's newest
+    turns: the conversation's newest turns, newest first
+
+    Returns None if no reply is due, or a dispatcher is still expected to take it.
     """
     running = next((turn for turn in turns if turn.status == Turn.Status.RUNNING), None)
     if running:

@@ -1,6 +1,7 @@
-"""How sessions age: set by set, in batches that skip what somebody else holds, so that no sweep stops a message.
+"""The sweep: ages conversations, deletes expired guests, and frees what dead processes held.
 
-Ended sessions are not looked at: every statement starts from the index of the open ones, or of the expired guests.
+It works in batches that skip locked rows, so that no sweep delays a message. Ended conversations are not read: every
+statement starts from the index of the open conversations, or of the expired guests.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Progress = Callable[[str, int], None]
 
 
 def _by_sweep(status: str, rule: str, before: str) -> str:
-    """The lines in the ledger for conversations that a rule has aged: its name, its length and when that began."""
+    """Return the SQL that writes ledger events for conversations that a rule has aged: its name, length and start."""
     return events_sql(
         status,
         "moved",
@@ -43,8 +44,8 @@ def _by_sweep(status: str, rule: str, before: str) -> str:
     )
 
 
-# One look says what is to be done; each batch looks again at its own.
-LOOK = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
+# One query finds what is due; each batch checks its own conversations again.
+DUE_BY_KIND = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
 
 _MARK_STALE = f"""
     WITH due AS (
@@ -76,7 +77,7 @@ _EXPIRE = f"""
 
 @dataclass(slots=True)
 class SweepReport:
-    """What a sweep did, or would do (then `examples` names some of the sessions)."""
+    """The counts of what a sweep did, or would do; `examples` has some conversation ids by count in a preview."""
 
     stale: int = 0
     expired: int = 0
@@ -90,18 +91,19 @@ class SweepReport:
 
 
 def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> SweepReport:
-    """Every session is as old as it should be at `now`, expired guests are gone, what dead processes held is free, and
-    what we failed to process was tried again.
+    """Age conversations as of `now`, delete expired guests, free what dead processes held, and retry failed events.
 
-    Harmless to repeat and to interrupt: each batch is a statement of its own. While one sweep runs another returns at
-    once, `skipped`.
+    progress: called with the name of a count and its value after each batch
+
+    Returns the counts; `skipped` is True if another sweep is running, and nothing was done. It is harmless to repeat
+    and to interrupt a sweep: each batch is a statement of its own.
     """
     report = SweepReport()
     with exclusively("convo.sweep") as only_one:
         if not only_one:
             report.skipped = True
             return report
-        due: dict[str, list[UUID]] = dict(rows(LOOK, now))
+        due: dict[str, list[UUID]] = dict(rows(DUE_BY_KIND, now))
         report.handed_back = takeover.hand_back_abandoned(due.get("handed_back", []), now)
         report.expired = _in_batches(_EXPIRE, due.get("expired", []), now, partial(progress, "expired"))
         report.stale = _in_batches(_MARK_STALE, due.get("stale", []), now, partial(progress, "stale"))
@@ -117,8 +119,10 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
 
 
 def preview(now: datetime, examples: int = 3) -> SweepReport:
-    """What a sweep at `now` would do. Nothing changes. Guests that would expire are counted as purged
-    too, where the purge would not leave them for later."""
+    """Return the counts of what a sweep at `now` would do, with examples. Nothing changes.
+
+    Guests that would expire are also counted as purged, unless the purge would leave them for later.
+    """
     report = SweepReport()
     gone_at = kept_until(RetentionRule.GUESTS, since="$1")
     free = f"EXISTS (SELECT FROM contacts p WHERE p.id = s.contact_id AND {FREE})"

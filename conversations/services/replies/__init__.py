@@ -1,1 +1,1 @@
-"""Replies of the assistant: claim, prompt, engine, commit; sent or streamed."""
+"""Replies of the assistant: claimed, prompted for, written by an engine and committed; sent or streamed."""

@@ -1,4 +1,7 @@
-"""How chats at Retell end: by us with their session, by their agent, by silence; and what Retell tells us of it."""
+"""The end of chats at Retell: ended by Convo with their conversation, by their Retell agent, or by silence.
+
+`settle_due` does what is due (a background task); `apply_chat_event` notes what Retell's webhook reports.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ LEASE = timedelta(minutes=5)
 ATTEMPTS = 8
 
 
-def pending() -> bool:
-    """Whether there is anything to do about a chat's end, or its deletion, by now."""
+def is_pending() -> bool:
+    """Return whether the end or the deletion of a chat is due."""
     return EngineChat.objects.filter(due_at__lte=timezone.now()).exists() or removals.pending()
 
 
@@ -45,16 +48,19 @@ _CLAIM = """
 
 
 def settle_due(seconds: float = 120) -> int:
-    """Chats of closed sessions are ended, sessions whose agent ended the chat are closed. Returns how many."""
+    """End the chats of closed conversations, close conversations whose agent ended the chat, and return how many.
+
+    seconds: how long to go on at most
+    """
     done, until = 0, time.monotonic() + seconds
     while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
         chat = EngineChat.objects.select_related("conversation").get(pk=claimed[0])
-        done += _close_session(chat) if chat.conversation.is_open else _end(chat)
+        done += _close_conversation(chat) if chat.conversation.is_open else _end_chat(chat)
     return done + removals.remove_due(until)
 
 
-def _end(chat: EngineChat) -> bool:
-    """Tell Retell; what it cannot be told for long ends there by silence."""
+def _end_chat(chat: EngineChat) -> bool:
+    """End the chat at Retell. After ATTEMPTS failures it is left to end there by silence."""
     access = access_to_retell()
     try:
         if access and chat.status == S.ONGOING:
@@ -70,29 +76,32 @@ def _end(chat: EngineChat) -> bool:
     return True
 
 
-def _close_session(chat: EngineChat) -> bool:
-    """The agent ended the chat: so the session ends, once its last words are out and unless the person went on."""
+def _close_conversation(chat: EngineChat) -> bool:
+    """Close the conversation whose agent ended the chat, unless it goes on; later if messages are still to be sent."""
     conversation = chat.conversation
-    went_on = conversation.chat_id != chat.chat_id or conversation.reply_owed or conversation.taken_over_at
-    on_the_way = [Message.Status.QUEUED, Message.Status.CLAIMED, Message.Status.SENDING]
-    if not went_on and Message.objects.filter(conversation=conversation, status__in=on_the_way).exists():
+    goes_on = conversation.chat_id != chat.chat_id or conversation.reply_owed or conversation.taken_over_at
+    unsent = [Message.Status.QUEUED, Message.Status.CLAIMED, Message.Status.SENDING]
+    if not goes_on and Message.objects.filter(conversation=conversation, status__in=unsent).exists():
         EngineChat.objects.filter(pk=chat.pk).update(due_at=timezone.now() + backoff(chat.attempts))
         return False
     EngineChat.objects.filter(pk=chat.pk).update(due_at=None)
-    if not went_on:
+    if not goes_on:
         now, reason = timezone.now(), "the Retell agent ended the chat"
         closing.close(conversation.pk, ended_by=EndedBy.SYSTEM, actor=AGENT, now=now, reason=reason)
-    return not went_on
+    return not goes_on
 
 
-# --- what Retell tells us --------------------------------------------------------------------------------------------
-def receive(event: ChatEvent, now: datetime) -> bool:
-    """What a signed webhook says is noted, once. Returns whether the chat is one of ours."""
-    found = EngineChat.objects.filter(pk=event.chat.chat_id).values_list("conversation_id", flat=True).first()
-    if found is None:
+# --- Retell's webhook ------------------------------------------------------------------------------------------------
+def apply_chat_event(event: ChatEvent, now: datetime) -> bool:
+    """Note on the chat what Retell's signed webhook says, and return whether the chat is one of ours.
+
+    The same event may come several times: it is noted once.
+    """
+    conversation_id = EngineChat.objects.filter(pk=event.chat.chat_id).values_list("conversation_id", flat=True).first()
+    if conversation_id is None:
         return False
     with transaction.atomic():
-        conversation = lock(found)
+        conversation = lock(conversation_id)
         chat = EngineChat.objects.select_for_update().get(pk=event.chat.chat_id)
         if event.event == "chat_ended":
             _note_ended(conversation, chat, event, now)
@@ -102,8 +111,10 @@ def receive(event: ChatEvent, now: datetime) -> bool:
 
 
 def _note_ended(conversation: Conversation, chat: EngineChat, event: ChatEvent, now: datetime) -> None:
-    """Its agent ended it: the session ends with it. Silence or an error ended it: the session goes on, in another chat
-    when the person writes again."""
+    """Note the chat's end. Where its agent ended it, the conversation ends as well.
+
+    Where silence or an error ended it, the conversation goes on in another chat when the person writes again.
+    """
     by_agent = chat.ended_by_agent or any(message.ends for message in event.chat.messages)
     if chat.ended_at is None:
         why = "by its agent" if by_agent else event.chat.status or "ended"

@@ -1,12 +1,13 @@
-"""The dispatcher: claims what the rows say is due, and waits for models and providers on many threads at once.
+"""The dispatcher: claims replies and messages that are due, and waits for models and providers on many threads.
 
-Two kinds of threads, so that nobody holds a database connection while waiting for the network: a few write rows, each
-with a connection of its own; many wait, and know plain values only. A piece of work goes from one kind to the other:
+There are two kinds of threads, so that no database connection is held while one waits for the network. A few threads
+read and write rows, each with a connection of its own. Many threads wait for the network and use plain values only.
+Each reply and each send moves between the two kinds:
 
     reply   claim ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or fail (rows)
     send    claim ─► begin   (rows) ─► provider (waits) ─► succeeded or failed (rows)
 
-Any number of dispatchers share the work. What one holds when it is killed comes free when its leases run out.
+Any number of dispatchers share the work. If one is killed, others take its work when its leases run out.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ ROW_THREADS = 6
 MARK_THREADS = 4
 TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
-EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
-CRASHED = EngineError("Its process died each time it was tried.", code=sinks.CRASHED, retryable=False)
+EXHAUSTED = EngineError("The reply was tried too often.", code="exhausted", retryable=False)
+CRASHED = EngineError("The process died each time the reply was tried.", code=sinks.CRASHED, retryable=False)
 
 
 class Dispatcher:
-    """One resident process. `run` returns once `stop` was called and what was begun has ended, or after `patience`."""
+    """Run one dispatcher process: `run` works until `stop` is called.
+
+    patience: how many seconds `run` waits after `stop` for what was begun
+    """
 
     def __init__(self, patience: float = 25.0) -> None:
         self.patience = patience
@@ -59,12 +63,12 @@ class Dispatcher:
         self._marks_free = threading.BoundedSemaphore(MARK_THREADS)
         self._guard = threading.Lock()
         self._turns: set[UUID] = set()
-        self._suspects: set[UUID] = set()  # one at a time: whose turn it is that takes processes down comes out so
+        self._suspects: set[UUID] = set()  # at most one runs at a time, which shows whose turn crashes processes
         self._messages: set[UUID] = set()
         self._renewed = self._recovered = 0.0
 
     def run(self) -> int:
-        """Claim until stopped. Returns how much was given back unfinished, whose threads still wait."""
+        """Claim and work until stopped, and return how many replies and sends were given back unfinished."""
         log.info("dispatcher started: replies=%s sends=%s", settings.DISPATCH_REPLIES, settings.DISPATCH_SENDS)
         away = 0.0
         while not self.stopping.is_set():
@@ -84,26 +88,26 @@ class Dispatcher:
         return self._finish()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Stop claiming; `run` returns once what was begun has ended."""
         self.stopping.set()
         self._wake.set()
 
     def tick(self) -> bool:
-        """One look at the rows. Returns whether anything was claimed."""
-        self._keep_leases()
+        """Claim what is due, as far as there are free threads, and return whether anything was claimed."""
+        self._renew_and_recover_leases()
         claimed = 0
         if room := settings.DISPATCH_REPLIES - len(self._turns):
             for turn in leases.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
                 self._hold(self._turns, turn.turn_id)
                 if turn.suspect:
                     self._suspects = {turn.turn_id}
-                self._after(self._rows.submit(self._reply, turn), self._turns, turn.turn_id)
+                self._let_go_after(self._rows.submit(self._reply, turn), self._turns, turn.turn_id)
                 claimed += 1
         if room := settings.DISPATCH_SENDS - len(self._messages):
             token, messages = delivery.claim(timezone.now(), room)
             for message_id in messages:
                 self._hold(self._messages, message_id)
-                self._after(self._rows.submit(self._send, message_id, token), self._messages, message_id)
+                self._let_go_after(self._rows.submit(self._send, message_id, token), self._messages, message_id)
                 claimed += 1
         return claimed > 0
 
@@ -113,19 +117,19 @@ class Dispatcher:
         if turn.exhausted:
             with_retry(pipeline.fail, turn, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
-        if turn.recalls and (question := with_retry(recall.recall_query, turn.conversation_id)):
+        if turn.recalls and (query := with_retry(recall.recall_query, turn.conversation_id)):
             self._mark_read(turn)
-            return self._engines.submit(self._recall, turn, question)
+            return self._engines.submit(self._recall, turn, query)
         return self._prepare(turn, mark=True)
 
-    def _recall(self, turn: leases.OwedTurn, question: recall.RecallQuery) -> Future[Any]:
-        near = question.ask_network()
-        return self._rows.submit(self._told, turn, question, near)
+    def _recall(self, turn: leases.OwedTurn, query: recall.RecallQuery) -> Future[Any]:
+        near = query.ask_network()
+        return self._rows.submit(self._keep_and_prepare, turn, query, near)
 
-    def _told(
-        self, turn: leases.OwedTurn, question: recall.RecallQuery, near: NearestVectors | None
+    def _keep_and_prepare(
+        self, turn: leases.OwedTurn, query: recall.RecallQuery, near: NearestVectors | None
     ) -> Future[Any] | None:
-        recalled(question, near)
+        keep_recalled(query, near)
         return self._prepare(turn, mark=False)
 
     def _prepare(self, turn: leases.OwedTurn, *, mark: bool) -> Future[Any] | None:
@@ -137,12 +141,12 @@ class Dispatcher:
         return self._engines.submit(self._ask, turn, *prepared)
 
     def _mark_read(self, turn: leases.OwedTurn) -> None:
-        """The person sees that it was read. Left out where others wait for slow providers: no reply waits for it."""
+        """Show the person that the message was read. Skipped while all mark threads wait: no reply waits for it."""
         mark = with_retry(read_marks.mark_for_newest, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
-            self._marks.submit(self._show, mark, turn.turn_id)
+            self._marks.submit(self._show_mark, mark, turn.turn_id)
 
-    def _show(self, mark: read_marks.ReadMark, turn_id: UUID) -> None:
+    def _show_mark(self, mark: read_marks.ReadMark, turn_id: UUID) -> None:
         try:
             self.stopping.wait(TYPING_AFTER_SECONDS)
             with self._guard:
@@ -152,12 +156,12 @@ class Dispatcher:
             self._marks_free.release()
 
     def _ask(self, turn: leases.OwedTurn, request: ReplyRequest, engine: str) -> Future[Any]:
-        outcome = registry.ask(engine, chats.with_writer(request, self._write))
+        outcome = registry.ask(engine, chats.with_writer(request, self._run_on_rows))
         settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
         return self._rows.submit(with_retry, settle, turn, outcome, timezone.now())
 
-    def _write(self, work: Callable[..., Any], *values: Any) -> Any:
-        """The result of work on rows, asked for by a thread that has no connection."""
+    def _run_on_rows(self, work: Callable[..., Any], *values: Any) -> Any:
+        """Run work on a thread that has a database connection and return its result."""
         return self._rows.submit(with_retry, work, *values).result()
 
     # --- a send -------------------------------------------------------------------------------------------------------
@@ -177,8 +181,8 @@ class Dispatcher:
         with self._guard:
             held.add(pk)
 
-    def _after(self, step: Future[Any], held: set[UUID], pk: UUID) -> None:
-        """Let go of `pk` when the step has ended, or whatever step it handed on to."""
+    def _let_go_after(self, step: Future[Any], held: set[UUID], pk: UUID) -> None:
+        """Remove `pk` from what is held when the step, and each further step that it returned, has ended."""
 
         def ended(done: Future[Any]) -> None:
             error = done.exception()
@@ -186,7 +190,7 @@ class Dispatcher:
             if error:
                 log.error("a step failed, its lease will run out: %s", pk, exc_info=error)
             if isinstance(following, Future):
-                self._after(following, held, pk)
+                self._let_go_after(following, held, pk)
                 return
             with self._guard:
                 held.discard(pk)
@@ -194,7 +198,7 @@ class Dispatcher:
 
         step.add_done_callback(ended)
 
-    def _keep_leases(self) -> None:
+    def _renew_and_recover_leases(self) -> None:
         now = time.monotonic()
         if now - self._renewed >= settings.LEASE_SECONDS / 3:
             self._renewed = now
@@ -205,20 +209,20 @@ class Dispatcher:
         if now - self._recovered >= RECOVER_EVERY_SECONDS:
             self._recovered = now
             if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
-                log.warning("freed what a dead dispatcher held: %s", freed)
+                log.warning("freed claims of a dead dispatcher: %s", freed)
 
     def _finish(self) -> int:
-        """Wait for what was begun, then give back what is left."""
+        """Wait for what was begun, then give back what is left and return how many that is."""
         deadline = time.monotonic() + self.patience
         while (self._turns or self._messages) and time.monotonic() < deadline:
             try:
-                self._keep_leases()
+                self._renew_and_recover_leases()
             except (OperationalError, InterfaceError):
                 connection.close()
             time.sleep(0.05)
         with self._guard:
             turns, messages = list(self._turns), list(self._messages)
-        with_retry(release, turns, messages)
+        with_retry(release_claims, turns, messages)
         close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._marks, self._providers, self._engines, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
@@ -226,18 +230,25 @@ class Dispatcher:
         return len(turns) + len(messages)
 
 
-def recalled(question: recall.RecallQuery, near: NearestVectors | None) -> None:
-    """What was recalled is in the session's memory; whatever goes wrong, the reply goes without."""
+def keep_recalled(query: recall.RecallQuery, near: NearestVectors | None) -> None:
+    """Store in the conversation's memory what was recalled of earlier conversations.
+
+    A failure is logged and the reply is written without it. Raises OperationalError or InterfaceError where the
+    database is away.
+    """
     try:
-        with_retry(recall.store_recalled, question, near, timezone.now())
+        with_retry(recall.store_recalled, query, near, timezone.now())
     except (OperationalError, InterfaceError):
         raise
     except Exception:
-        log.exception("nothing is recalled: conversation=%s", question.conversation_id)
+        log.exception("nothing is recalled: conversation=%s", query.conversation_id)
 
 
-def release(turns: list[UUID], messages: list[UUID]) -> None:
-    """What we began and did not end is free at once; what was being sent stays as it is until its lease runs out."""
+def release_claims(turns: list[UUID], messages: list[UUID]) -> None:
+    """Free the turns and messages that were claimed and not finished, so that another dispatcher takes them at once.
+
+    A message that is being sent stays as it is until its lease runs out: it may have left already.
+    """
     now = timezone.now()
     leases.give_back(turns, now)
     Message.objects.filter(pk__in=messages, status=Message.Status.CLAIMED).update(

@@ -44,7 +44,7 @@ from conversations.services.engine_chats import chats
 from conversations.services.replies import phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost
-from conversations.services.replies.prompt_context import as_kept
+from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, Sink, sink_of
 from conversations.services.transitions import closing, takeover
 
@@ -94,15 +94,15 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         return None
     conversation = turn.conversation
     assistant = conversation.assistant
-    turn.rule = phrases.met(conversation) if assistant and assistant.has_phrases else ""
+    turn.rule = phrases.matching_rule(conversation) if assistant and assistant.has_phrases else ""
     if turn.rule == phrases.HUMAN:
         hand_over(claim, "a person was asked for", now or timezone.now())
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
-    prompt = prompt_context.prompt_of(conversation, steps)
+    prompt = prompt_context.prompt_for(conversation, steps)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
-    kept = dumps(as_kept(conversation, assistant, prompt)).decode()
+    kept = dumps(prompt_record(conversation, assistant, prompt)).decode()
     row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
@@ -269,7 +269,7 @@ def _noted(turn: Turn, reply: Reply) -> Reply:
         turn.cost = cost(reply.model, reply.tokens_in, reply.tokens_out)
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
     if reply.progress:  # its engine keeps the conversation: what it was told is all that it was given
-        turn.prompt = as_kept(turn.conversation, turn.conversation.assistant, reply.progress.prompt)
+        turn.prompt = prompt_record(turn.conversation, turn.conversation.assistant, reply.progress.prompt)
     turn.confidence = reply.confidence
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
     return reply
@@ -291,9 +291,9 @@ def _say(
     conversation.reply_owed = overtaken
     conversation.fallback_sent = False
     conversation.replies_failed = 0
-    requested = tool_actions.NOTHING
+    requested = tool_actions.NOTHING_REQUESTED
     if reply.tool_actions:
-        requested = tool_actions.do(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
+        requested = tool_actions.apply(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
     _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human else code)
     if requested.human:
         outbox.allow_sending(conversation)

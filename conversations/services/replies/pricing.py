@@ -11,9 +11,9 @@ MILLION = Decimal(1_000_000)
 
 
 def cost(model: str, tokens_in: int, tokens_out: int) -> Decimal | None:
-    """Return the US dollars for the tokens by MODEL_PRICES; None where that has no price, or nothing was counted.
+    """Return the price of the tokens in US dollars by MODEL_PRICES; None without a price or without tokens.
 
-    A price goes for the models whose name begins like it, the longest first: `gpt-4o` for `gpt-4o-2024-08-06`.
+    The longest name in MODEL_PRICES that the model's name begins with counts: `gpt-4o` for `gpt-4o-2024-08-06`.
     """
     prices: Mapping[str, tuple[str, str]] = settings.MODEL_PRICES
     name = max((name for name in prices if model.startswith(name)), key=len, default="")

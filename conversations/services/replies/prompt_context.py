@@ -1,4 +1,4 @@
-"""What the model is given of a session: its own rows alone, never global memory, within the assistant's budget."""
+"""The prompt of a conversation: made of its own rows, never of global memory, within the assistant's token budget."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from memory import languages
 from memory.context import ConversationView, Prompt, PromptEntry, build_prompt
 
 HISTORY_LENGTH = 10
-# On a chunk of the copilot: why the reply is not whole (the turn's code), and that it was tried again.
+# Keys in the metadata of a copilot's chunk: why the reply is not whole (the turn's code), and that it was tried again.
 ENDED = "ended"
 SUPERSEDED = "superseded"
-LONGEST_BURST = 100  # messages; the budget holds as well
+MOST_UNANSWERED = 100  # messages; the budget holds as well
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
-LANGUAGE_SAMPLE = 400  # characters of each entry
+LANGUAGE_SAMPLE = 400  # characters of each message
 
-# A chunk's text as it should be read: the newest correction, else what was said.
+# A chunk's text as it should be read: the newest correction, or else the original text.
 _WORDS = """COALESCE((
         SELECT x.text FROM chunk_corrections x
         WHERE x.chunk_id = k.id AND x.kind = 'correction' ORDER BY x.id DESC LIMIT 1), k.content)"""
@@ -36,20 +36,20 @@ _NEWEST = f"""
     ORDER BY k.position DESC LIMIT $3"""
 
 
-def prompt_of(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
-    """The prompt for the session's next reply. What has no room in it is asked to be summarised, in the background.
+def prompt_for(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
+    """Return the prompt for the conversation's next reply, and request a summary of messages that have no room in it.
 
     Read the conversation with its assistant, contact and rolling summary.
     """
     view = _view(conversation, conversation.assistant, pending_steps)
     prompt = build_prompt(view)
     if fell_out := _fell_out(conversation, conversation.assistant, view, prompt):
-        summaries.ask_for(conversation, fell_out)
+        summaries.request_summary(conversation, fell_out)
     return prompt
 
 
-def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Prompt) -> dict[str, Any]:
-    """Return the prompt as its turn keeps it: see prompt_records."""
+def prompt_record(conversation: Conversation, assistant: Assistant | None, prompt: Prompt) -> dict[str, Any]:
+    """Return the prompt as its turn keeps it; `prompt_records.py` says in which form."""
     rolling = conversation.rolling
     return {
         "messages": list(prompt.messages),
@@ -66,11 +66,10 @@ def as_kept(conversation: Conversation, assistant: Assistant | None, prompt: Pro
 
 
 def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> ConversationView:
-    """The session for the prompt."""
     opening = dict(rows(_OPENING, conversation.pk))
     entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
-    clean = redaction.rules_of(conversation.client).clean  # what was kept under other rules is not shown under these
+    clean = redaction.rules_of(conversation.client).clean  # the rules may have changed since the texts were stored
     return ConversationView(
         system_prompt=opening.get(Role.SYSTEM, ""),
         memory=clean(opening.get(Role.MEMORY, "")),
@@ -78,10 +77,10 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
         summary=clean(conversation.summary),
         pending_steps=[clean(_step(step, assistant)) for step in steps if not step.by_assistant],
         own_steps=[clean(_step(step, assistant)) for step in steps if step.by_assistant],
-        notes=[(what, clean(value)) for what, value in _noted(conversation)],
+        notes=[(label, clean(value)) for label, value in _topic_and_goal(conversation)],
         entries=[replace(entry, content=clean(entry.content)) for entry in entries],
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
-        contact=_known_of(conversation, entries),
+        contact=_contact_facts(conversation, entries),
         variables=[(name, clean(value)) for name, value in conversation.variables.items()],
         begins=not entries,
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
@@ -89,33 +88,37 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
 
 
 def _step(step: Step, assistant: Assistant | None) -> str:
-    """The step, with its number where the model can move it by that."""
+    """Return the step's text, with its number if the model may complete or cancel it by a tool."""
     return f"{step.description} [step {step.pk}]" if assistant and assistant.uses_tools else step.description
 
 
-def _noted(conversation: Conversation) -> list[tuple[str, str]]:
-    """The topic and the current goal, whoever set them."""
+def _topic_and_goal(conversation: Conversation) -> list[tuple[str, str]]:
     goal = conversation.current_goal
     wanted = goal.get("description", "") if isinstance(goal, dict) else goal
     return [("Topic", conversation.topic), ("What the person wants now", wanted if isinstance(wanted, str) else "")]
 
 
 def _window(conversation: Conversation, assistant: Assistant | None) -> list[PromptEntry]:
-    """The newest entries, oldest first: the assistant's history length, all that is not answered yet, and what came
-    before and is not in the summary yet, so that nothing is lost between the two."""
+    """Return the newest messages, oldest first.
+
+    These are the assistant's history length, all messages that are not answered yet, and the older messages that are
+    not in the summary yet, so that none is missing from both.
+    """
     length = _history_length(assistant)
-    reach = max(length + summaries.MOST_OVERHANGING, LONGEST_BURST)
-    said = [PromptEntry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
+    reach = max(length + summaries.MOST_UNSUMMARISED, MOST_UNANSWERED)
+    newest = [PromptEntry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
     absorbed = _summarised(conversation)
-    unanswered = next((number for number, entry in enumerate(said) if entry.role == Role.AI), len(said))
-    waiting = summaries.MOST_OVERHANGING if len(said) > length and summaries.are_possible() else 0
-    overhanging = [entry for entry in said[length : length + waiting] if entry.position > absorbed]
-    return max(said[:unanswered], said[:length] + overhanging, key=len)[::-1]
+    unanswered = next((number for number, entry in enumerate(newest) if entry.role == Role.AI), len(newest))
+    most = summaries.MOST_UNSUMMARISED if len(newest) > length and summaries.can_summarise() else 0
+    unsummarised = [entry for entry in newest[length : length + most] if entry.position > absorbed]
+    return max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
 
 
 def _fell_out(conversation: Conversation, assistant: Assistant | None, view: ConversationView, prompt: Prompt) -> int:
-    """The position up to which entries should be in the summary by now: those that the budget has no room for, and
-    those before the history, once there are some. 0 if there is nothing to do."""
+    """Return the position up to which messages should be summarised by now; 0 if there is nothing to summarise.
+
+    These are the messages that have no room in the budget, and those before the history once there are ABSORB_FROM.
+    """
     shown = min((part.position for part in prompt.parts if part.position), default=0)
     before = [entry.position for entry in view.entries[: -_history_length(assistant)]]
     waiting = view.older + len([position for position in before if position > _summarised(conversation)])
@@ -124,17 +127,17 @@ def _fell_out(conversation: Conversation, assistant: Assistant | None, view: Con
     elif waiting < summaries.ABSORB_FROM:
         return 0
     wanted = max(before, default=0)
-    return wanted if wanted > _summarised(conversation) and summaries.are_possible() else 0
+    return wanted if wanted > _summarised(conversation) and summaries.can_summarise() else 0
 
 
 def _summarised(conversation: Conversation) -> int:
-    """The position up to which the summary has absorbed what was said, or what was said is hidden."""
+    """Return the position up to which messages are in the summary, or are hidden from the assistant."""
     rolling = conversation.rolling
     return max(rolling.upto if rolling else 0, conversation.history_from or 0)
 
 
-def _known_of(conversation: Conversation, entries: Sequence[PromptEntry]) -> list[tuple[str, str]]:
-    """What is known of the person that an answer may depend on. The phone's number is not among it."""
+def _contact_facts(conversation: Conversation, entries: Sequence[PromptEntry]) -> list[tuple[str, str]]:
+    """Return what is known of the person, as (label, text); never the phone number itself."""
     contact = conversation.contact
     words = " ".join(entry.content[:LANGUAGE_SAMPLE] for entry in entries if entry.role != Role.AI)
     language = languages.guess(words)

@@ -1,4 +1,6 @@
-"""What a turn keeps of its prompt: the messages as the model got them, and an account of their parts.
+"""The prompt that a turn keeps: the messages that the model got, and the list of their parts.
+
+Here it is redacted, shown to staff, and run again.
 
 {"messages": [{"role", "content"}…],
  "parts": [{"name", "tokens", "note", "message", "start", "end", "position"}…],     as memory.context.Part
@@ -21,27 +23,26 @@ from memory.context import STAFF_MARK, STAFF_RULE, Prompt
 from memory.redaction import REDACTED as REDACTED
 
 # A shorter text is only removed where it stands alone: "ok" is part of many words.
-TELLING = 4
-# A prompt shortens long entries in their middle: this much of the beginning or end gives one away.
+SHORTEST_INSIDE = 4
+# A prompt shortens long messages in their middle: so many characters of the beginning or the end identify one.
 ENDS = 40
-TRIES_SHOWN = 20
-STEP_SHOWN = re.compile(r"^- (.*) \[step (\d{1,18})\]$", re.MULTILINE)  # as services/answering/context.py writes it
+ATTEMPTS_SHOWN = 20
+STEP_SHOWN = re.compile(r"^- (.*) \[step (\d{1,18})\]$", re.MULTILINE)  # as prompt_context.py writes it
 
 
 # --- redaction -------------------------------------------------------------------------------------------------------
-def without(text: str, gone: Iterable[str]) -> str:
-    """The text with what is gone replaced, wherever it occurs."""
-    for each in sorted(gone, key=len, reverse=True):
+def redact_text(text: str, removed: Iterable[str]) -> str:
+    """Return the text with every occurrence of the removed texts replaced by REDACTED."""
+    for each in sorted(removed, key=len, reverse=True):
         if text == each:
             return REDACTED
-        if len(each) >= TELLING:
+        if len(each) >= SHORTEST_INSIDE:
             text = text.replace(each, REDACTED)
     return text
 
 
-def prompt_without(prompt: Any, texts: Iterable[str], position: int) -> Any:
-    """A kept prompt without the entry at `position`, without a summary that was made of it, and without its `texts`
-    wherever else they occur."""
+def redact_prompt(prompt: Any, texts: Iterable[str], position: int) -> Any:
+    """Return a kept prompt without the message at `position`, a summary that includes it, and its `texts` elsewhere."""
     if not isinstance(prompt, dict):
         return prompt
     texts = list(texts)
@@ -53,7 +54,7 @@ def prompt_without(prompt: Any, texts: Iterable[str], position: int) -> Any:
         inside = sorted((part for part in parts if part.get("message", -1) == index), key=lambda part: part["start"])
         clean, read = "", 0
         for part in inside:
-            clean += without(content[read : part["start"]], texts)
+            clean += redact_text(content[read : part["start"]], texts)
             text, read = content[part["start"] : part["end"]], part["end"]
             of_it = part["position"] == position or (part["name"] == "summary" and position <= upto)
             part["start"] = len(clean)
@@ -64,19 +65,23 @@ def prompt_without(prompt: Any, texts: Iterable[str], position: int) -> Any:
 
 
 def _entry_without(content: str, texts: Iterable[str]) -> str:
-    """One part of a prompt: an entry, perhaps shortened, or something that quotes it."""
-    said = content.removeprefix(STAFF_MARK)
+    """Return a part of a prompt without the texts. The part is a message, perhaps shortened, or quotes one."""
+    message = content.removeprefix(STAFF_MARK)
     for text in texts:
-        shortened = len(text) > 2 * ENDS and (said.startswith(text[:ENDS]) or said.endswith(text[-ENDS:]))
-        if said and (said == text or (shortened and text not in content)):
+        shortened = len(text) > 2 * ENDS and (message.startswith(text[:ENDS]) or message.endswith(text[-ENDS:]))
+        if message and (message == text or (shortened and text not in content)):
             return REDACTED
-    return without(content, texts)
+    return redact_text(content, texts)
 
 
-# --- looking at it ---------------------------------------------------------------------------------------------------
+# --- for staff -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class ShownPart:
-    """One part of a kept prompt, with its text. `role` is the message's; `position` that of the entry, 0 for others."""
+    """One part of a kept prompt, with its text.
+
+    role        the role of the prompt's message that has the part
+    position    the position of the conversation's message that the part shows; 0 for other parts
+    """
 
     name: str
     role: str
@@ -86,8 +91,8 @@ class ShownPart:
     position: int
 
 
-def parts_of(turn: Turn) -> list[ShownPart]:
-    """What the model was given for the turn, part by part in its order, and what was left out, with no text."""
+def parts_shown(turn: Turn) -> list[ShownPart]:
+    """Return the parts of the turn's prompt in their order; parts that were left out of it have no text."""
     prompt = turn.prompt or {}
     messages = prompt.get("messages", [])
     shown = []
@@ -103,38 +108,38 @@ def parts_of(turn: Turn) -> list[ShownPart]:
     return shown
 
 
-def tries_of(turn: Turn) -> list[Turn]:
-    """All the turns that it took to write this reply, oldest first, this one last."""
+def attempts_of_reply(turn: Turn) -> list[Turn]:
+    """Return all the turns that it took to write this reply, oldest first, this one last."""
     before = Turn.objects.filter(conversation=turn.conversation_id, started_at__lt=turn.started_at)
     last = before.filter(status=Turn.Status.COMMITTED).order_by("-started_at").values_list("started_at", flat=True)
     since = last.first()
     tries = before.filter(started_at__gt=since) if since else before
-    return [*tries.defer("prompt", "draft").order_by("-started_at")[:TRIES_SHOWN][::-1], turn]
+    return [*tries.defer("prompt", "draft").order_by("-started_at")[:ATTEMPTS_SHOWN][::-1], turn]
 
 
-# --- running it again ------------------------------------------------------------------------------------------------
+# --- running a prompt again ------------------------------------------------------------------------------------------
 RETELL = Assistant.EngineName.RETELL
 
 
 def can_run_again(turn: Turn) -> bool:
-    """Whether its engine was given all there was: Retell has a conversation and a prompt of its own."""
+    """Return whether the turn's prompt can be run again. Retell's cannot: it keeps a conversation and prompt itself."""
     return turn.engine != RETELL
 
 
 def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
-    """What the model says to the turn's prompt today. Nothing is sent, and nothing is kept.
+    """Return what the model replies to the turn's prompt now. Nothing is sent or stored, and no tool action is done.
 
-    current_prompt: with the assistant's system prompt as it is now, in the place of the one of then
-    model: '' for the one that was asked then
+    current_prompt: use the assistant's present system prompt instead of the kept one
+    model: '' for the model that was asked then
 
-    What it would do with tools is in the reply, and is not done. Raises ConflictError: `kept_elsewhere` (see
-    can_run_again), or the engine's word, where nothing came of it. Not to be called in a transaction.
+    Raises ConflictError: `kept_elsewhere` (see can_run_again), or the engine's code if it gave no reply. Do not call
+    it in a transaction: it waits for the network.
     """
     if not can_run_again(turn):
         raise ConflictError("Retell keeps this conversation: it cannot be run again here.", code="kept_elsewhere")
     kept = turn.prompt or {}
     asked = kept.get("request", {})
-    messages = _with_current(turn) if current_prompt else list(kept.get("messages", []))
+    messages = _with_current_system_prompt(turn) if current_prompt else list(kept.get("messages", []))
     request = ReplyRequest(
         conversation_id=str(turn.conversation_id),
         prompt=Prompt(tuple(messages), ()),
@@ -152,23 +157,22 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
 
 
 def _steps_shown(turn: Turn) -> Iterator[PendingStep]:
-    """The steps that the model could move, by the numbers that its prompt gave them."""
-    for part in parts_of(turn):
+    """Yield the steps that the model could complete or cancel, by the numbers in its prompt."""
+    for part in parts_shown(turn):
         if part.name in ("steps", "own_steps"):
             for words, number in STEP_SHOWN.findall(part.text):
                 yield PendingStep(int(number), words)
 
 
-def _with_current(turn: Turn) -> list[dict[str, str]]:
-    """The kept messages, with the assistant's system prompt as it is now."""
+def _with_current_system_prompt(turn: Turn) -> list[dict[str, str]]:
     kept = turn.prompt or {}
     messages = [{**message} for message in kept.get("messages", [])]
     assistant = turn.conversation.assistant
     for part in kept.get("parts", []):
         if assistant and part["name"] == "system" and 0 <= part.get("message", -1) < len(messages):
             content = messages[part["message"]]["content"]
-            told_then = content[part["start"] : part["end"]]
-            rule = f"\n\n{STAFF_RULE}" if told_then.endswith(STAFF_RULE) else ""
+            kept_then = content[part["start"] : part["end"]]
+            rule = f"\n\n{STAFF_RULE}" if kept_then.endswith(STAFF_RULE) else ""
             messages[part["message"]]["content"] = (
                 content[: part["start"]] + assistant.system_prompt + rule + content[part["end"] :]
             )

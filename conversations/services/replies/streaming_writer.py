@@ -1,4 +1,4 @@
-"""The resident part of the writing of streamed turns: one thread that looks after all of them.
+"""The writer of streamed replies: one thread that claims their turns, stores their text as it comes and ends them.
 
 Engines write on the process's event loop, so that hundreds of replies need neither a thread nor a connection each.
 """
@@ -25,7 +25,7 @@ from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.services.core.sql import close_connections, column, with_retry
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline
-from conversations.services.replies.dispatcher import recalled
+from conversations.services.replies.dispatcher import keep_recalled
 from conversations.services.replies.leases import StreamedTurn
 from memory import event_loop
 from memory.recall import NearestVectors
@@ -34,24 +34,24 @@ from memory.redaction import CARDS_ONLY
 log = logging.getLogger(__name__)
 
 ROW_THREADS = 2
-RECALL_THREADS = 32  # they wait for RECALL_SECONDS at most
+RECALL_THREADS = 32  # each waits for RECALL_SECONDS at most
 FLUSH_SECONDS = 0.1
-TAKEN_AT_MOST = 8  # times; a turn that takes its dispatcher down cannot do so for ever
+MOST_ATTEMPTS = 8  # a turn that crashes its process cannot do so for ever
 STOPPED = "stopped"
-EXHAUSTED = EngineError("It was tried too often.", code="exhausted", retryable=False)
+EXHAUSTED = EngineError("The reply was tried too often.", code="exhausted", retryable=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NewText:
-    """The text that was written since the last look. `start` counts the characters before it."""
+    """Text of a turn that is not stored yet. `start`: the number of characters before it."""
 
     turn: StreamedTurn
     start: int
     text: str
 
 
-class Job:
-    """A turn that is being written: what came, and how much of it is kept already."""
+class StreamedReply:
+    """A reply that is being written: its turn, its text so far, and how much of that is stored."""
 
     def __init__(self, turn: StreamedTurn) -> None:
         self.turn = turn
@@ -60,67 +60,70 @@ class Job:
         self.writing: Future[Reply] | None = None
         self.stopped = self.settling = False
         self._guard = threading.Lock()
-        self._said: list[str] = []
-        self._kept = 0
+        self._pieces: list[str] = []
+        self._stored = 0
 
-    def say(self, text: str) -> None:
-        """The engine has written more."""
+    def append(self, text: str) -> None:
+        """Add text that the engine has written."""
         with self._guard:
-            self._said.append(text)
+            self._pieces.append(text)
 
     @property
-    def said(self) -> str:
-        """All that came."""
+    def text(self) -> str:
+        """Return all that the engine has written so far."""
         with self._guard:
-            self._said = ["".join(self._said)]
-            return self._said[0]
+            self._pieces = ["".join(self._pieces)]
+            return self._pieces[0]
 
     @property
-    def seen(self) -> str:
-        """The text that a reader may have seen."""
-        return "" if self.is_held_back else self.said
+    def visible_text(self) -> str:
+        """Return the text that a reader may have seen."""
+        return "" if self.is_held_back else self.text
 
-    def news(self) -> NewText | None:
-        """What came since the last time, as far as it is certain that it may be shown."""
+    def take_new_text(self) -> NewText | None:
+        """Return the text since the last call that may be shown after redaction, and count it as stored."""
         if self.is_held_back:
             return None
-        said = self.rules.clean_beginning(self.said)
-        piece = NewText(self.turn, self._kept, said[self._kept :])
-        self._kept = len(said)
+        clean = self.rules.clean_beginning(self.text)
+        piece = NewText(self.turn, self._stored, clean[self._stored :])
+        self._stored = len(clean)
         return piece if piece.text else None
 
 
 class CopilotWriter:
-    """One resident thread. `stop` ends it once what was begun has ended, or after `patience` seconds."""
+    """Write streamed replies on one thread of this process.
+
+    patience: how many seconds to wait after `stop` for what was begun
+    """
 
     def __init__(self, patience: float = 25.0) -> None:
         self.patience = patience
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._jobs: dict[UUID, Job] = {}
-        self._ended: SimpleQueue[Job] = SimpleQueue()
+        self._replies: dict[UUID, StreamedReply] = {}
+        self._ended: SimpleQueue[StreamedReply] = SimpleQueue()
         self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="copilot-rows")
         self._recalls = ThreadPoolExecutor(RECALL_THREADS, thread_name_prefix="copilot-recalls")
         self._thread = threading.Thread(target=self._run, name="copilot", daemon=True)
         self._renewed = 0.0
 
     def start(self) -> None:
-        """Begin to claim."""
+        """Start claiming turns."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Stop claiming turns; the thread ends once what was begun has ended."""
         self._stopping.set()
         self._wake.set()
 
     def join(self) -> None:
-        """Return once what was begun has ended or is given back."""
+        """Wait until what was begun has ended or is given back."""
         self._thread.join(self.patience + 10)
 
     def _run(self) -> None:
         away = 0.0
         deadline = float("inf")
-        while not self._stopping.is_set() or (self._jobs and time.monotonic() < deadline):
+        while not self._stopping.is_set() or (self._replies and time.monotonic() < deadline):
             if self._stopping.is_set():
                 deadline = min(deadline, time.monotonic() + self.patience)
             try:
@@ -133,135 +136,135 @@ class CopilotWriter:
                 log.warning("the database is away: trying again in %.1f s", away)
                 self._stopping.wait(away)
             except Exception:
-                log.exception("the copilot's writer stumbled")
+                log.exception("the streaming writer failed; it tries again")
                 self._stopping.wait(1.0)
-            self._wake.wait(FLUSH_SECONDS if self._jobs else settings.DISPATCH_POLL_SECONDS)
+            self._wake.wait(FLUSH_SECONDS if self._replies else settings.DISPATCH_POLL_SECONDS)
             self._wake.clear()
         self._finish()
 
     def tick(self) -> None:
-        """One look: what was written is kept, what is to stop stops, what ended is settled, what is free is claimed."""
-        jobs = [job for job in list(self._jobs.values()) if not job.settling]
-        if pieces := [piece for job in jobs if (piece := job.news())]:
-            keep_deltas(pieces)
-        self._heed(jobs)
-        for job in self._have_ended():
-            job.settling = True  # no further piece is kept: the whole is
-            self._after(self._rows.submit(self._settle, job), job)
-        room = settings.DISPATCH_STREAMS - len(self._jobs)
+        """Store what was written, stop what is to stop, settle what has ended, and claim what is free."""
+        replies = [reply for reply in list(self._replies.values()) if not reply.settling]
+        if pieces := [piece for reply in replies if (piece := reply.take_new_text())]:
+            store_deltas(pieces)
+        self._renew_and_stop(replies)
+        for reply in self._take_ended():
+            reply.settling = True  # no further piece is kept: the whole is
+            self._remove_after(self._rows.submit(self._settle, reply), reply)
+        room = settings.DISPATCH_STREAMS - len(self._replies)
         if room and not self._stopping.is_set():
             for turn in leases.claim_streamed(timezone.now(), room):
-                job = self._jobs[turn.turn_id] = Job(turn)
-                self._rows.submit(self._begin, job)
+                reply = self._replies[turn.turn_id] = StreamedReply(turn)
+                self._rows.submit(self._begin, reply)
 
-    def _have_ended(self) -> Iterator[Job]:
+    def _take_ended(self) -> Iterator[StreamedReply]:
         with suppress(Empty):
             while True:
                 yield self._ended.get_nowait()
 
-    def _heed(self, jobs: list[Job]) -> None:
-        """Leases are renewed, and whoever asked for a stop, or took a turn over, is obeyed."""
-        if not jobs:
+    def _renew_and_stop(self, replies: list[StreamedReply]) -> None:
+        """Renew the leases, and cancel replies that are to stop or whose turn is not ours any more."""
+        if not replies:
             return
-        turns = [job.turn for job in jobs]
+        turns = [reply.turn for reply in replies]
         now = time.monotonic()
         if now - self._renewed >= settings.LEASE_SECONDS / 3:
             self._renewed = now
             leases.renew_streamed(turns, timezone.now())
         stopped, lost = leases.stopped_or_lost(turns)
-        for job in jobs:
-            if job.turn.turn_id in stopped | lost and job.writing and not job.writing.done():
-                job.stopped = job.turn.turn_id in stopped
-                job.writing.cancel()
+        for reply in replies:
+            if reply.turn.turn_id in stopped | lost and reply.writing and not reply.writing.done():
+                reply.stopped = reply.turn.turn_id in stopped
+                reply.writing.cancel()
 
     # --- a turn -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, job: Job) -> None:
-        """The engine writes, where it is to be after a look at earlier sessions; or the job has ended already."""
-        with self._or_given_up(job):
-            if job.turn.attempt > TAKEN_AT_MOST:
-                with_retry(pipeline.fail, job.turn, EXHAUSTED, timezone.now())
-                self._jobs.pop(job.turn.turn_id, None)
-            elif job.turn.recalls and (question := with_retry(recall.recall_query, job.turn.conversation_id)):
-                self._recalls.submit(self._recall, job, question)
+    def _begin(self, reply: StreamedReply) -> None:
+        """Prepare the turn and let the engine write, after recalling earlier conversations where that is asked for."""
+        with self._dropped_on_failure(reply):
+            if reply.turn.attempt > MOST_ATTEMPTS:
+                with_retry(pipeline.fail, reply.turn, EXHAUSTED, timezone.now())
+                self._replies.pop(reply.turn.turn_id, None)
+            elif reply.turn.recalls and (query := with_retry(recall.recall_query, reply.turn.conversation_id)):
+                self._recalls.submit(self._recall, reply, query)
             else:
-                self._prepare(job)
+                self._prepare(reply)
 
-    def _recall(self, job: Job, question: recall.RecallQuery) -> None:
-        near = question.ask_network()
-        self._rows.submit(self._told, job, question, near)
+    def _recall(self, reply: StreamedReply, query: recall.RecallQuery) -> None:
+        near = query.ask_network()
+        self._rows.submit(self._keep_and_prepare, reply, query, near)
 
-    def _told(self, job: Job, question: recall.RecallQuery, near: NearestVectors | None) -> None:
-        with self._or_given_up(job):
-            recalled(question, near)
-            self._prepare(job)
+    def _keep_and_prepare(self, reply: StreamedReply, query: recall.RecallQuery, near: NearestVectors | None) -> None:
+        with self._dropped_on_failure(reply):
+            keep_recalled(query, near)
+            self._prepare(reply)
 
-    def _prepare(self, job: Job) -> None:
-        prepared = None if job.turn.stopped else with_retry(pipeline.prepare, job.turn)
+    def _prepare(self, reply: StreamedReply) -> None:
+        prepared = None if reply.turn.stopped else with_retry(pipeline.prepare, reply.turn)
         if prepared is None:
-            job.stopped = True
-            self._ended.put(job)
+            reply.stopped = True
+            self._ended.put(reply)
             self._wake.set()
             return
         request, engine = prepared
-        job.rules, job.is_held_back = request.rules, request.confidence
-        job.writing = event_loop.start(self._write(job, request, engine))
-        job.writing.add_done_callback(lambda _: self._note(job))
+        reply.rules, reply.is_held_back = request.rules, request.confidence
+        reply.writing = event_loop.start(self._write(reply, request, engine))
+        reply.writing.add_done_callback(lambda _: self._put_ended(reply))
 
     @contextmanager
-    def _or_given_up(self, job: Job) -> Iterator[None]:
+    def _dropped_on_failure(self, reply: StreamedReply) -> Iterator[None]:
         try:
             yield
         except Exception:
-            log.exception("a turn could not be prepared, its lease will run out: %s", job.turn.turn_id)
-            self._jobs.pop(job.turn.turn_id, None)
+            log.exception("a turn could not be prepared, its lease will run out: %s", reply.turn.turn_id)
+            self._replies.pop(reply.turn.turn_id, None)
 
-    async def _write(self, job: Job, request: ReplyRequest, engine: str) -> Reply:
-        """The whole reply, whose pieces the job was told as they came. Raises EngineError."""
+    async def _write(self, reply: StreamedReply, request: ReplyRequest, engine: str) -> Reply:
+        """Return the whole reply, after adding each piece as it came. Raises EngineError."""
         begun, first = time.monotonic(), None
         async for piece in registry.stream(engine, request):
             passed = round((time.monotonic() - begun) * 1000)
             if isinstance(piece, Reply):
                 return replace(piece, first_token_ms=first, last_token_ms=passed)
-            job.say(piece)
+            reply.append(piece)
             if first is None:
                 first = passed
                 self._wake.set()
         raise EngineError("The engine ended without a reply.", code="bad_answer", retryable=True)
 
-    def _note(self, job: Job) -> None:
-        self._ended.put(job)
+    def _put_ended(self, reply: StreamedReply) -> None:
+        self._ended.put(reply)
         self._wake.set()
 
-    def _settle(self, job: Job) -> None:
-        """What became of the turn is on its row."""
+    def _settle(self, reply: StreamedReply) -> None:
+        """Write the outcome to the turn's row."""
         now = timezone.now()
-        if job.stopped:
-            with_retry(partial(pipeline.commit, code=STOPPED), job.turn, _stopped(job.seen), now)
+        if reply.stopped:
+            with_retry(partial(pipeline.commit, code=STOPPED), reply.turn, _stopped(reply.visible_text), now)
             return
-        outcome = _outcome(job)
+        outcome = _outcome(reply)
         if isinstance(outcome, Reply):
-            with_retry(pipeline.commit, job.turn, outcome, now)
+            with_retry(pipeline.commit, reply.turn, outcome, now)
         elif outcome is not None:
-            with_retry(partial(pipeline.fail, written=job.seen), job.turn, outcome, now)
+            with_retry(partial(pipeline.fail, written=reply.visible_text), reply.turn, outcome, now)
 
-    def _after(self, step: Future[None], job: Job) -> None:
+    def _remove_after(self, step: Future[None], reply: StreamedReply) -> None:
         def ended(done: Future[None]) -> None:
             if error := done.exception():
-                log.error("a step failed, its lease will run out: %s", job.turn.turn_id, exc_info=error)
-            self._jobs.pop(job.turn.turn_id, None)
+                log.error("a step failed, its lease will run out: %s", reply.turn.turn_id, exc_info=error)
+            self._replies.pop(reply.turn.turn_id, None)
             self._wake.set()
 
         step.add_done_callback(ended)
 
     def _finish(self) -> None:
-        """Give back what is left."""
-        left = list(self._jobs.values())
-        for job in left:
-            if job.writing:
-                job.writing.cancel()
+        """Give back the turns that are left."""
+        left = list(self._replies.values())
+        for reply in left:
+            if reply.writing:
+                reply.writing.cancel()
         if left:
-            with_retry(leases.free_streamed, [job.turn for job in left], timezone.now())
+            with_retry(leases.free_streamed, [reply.turn for reply in left], timezone.now())
             log.info("the copilot's writer stopped: given back %s replies", len(left))
         close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._recalls, self._rows):
@@ -269,25 +272,25 @@ class CopilotWriter:
 
 
 def _stopped(written: str) -> Reply:
-    """What was written until it was stopped, as a reply."""
+    """Return what was written until the stop as a reply."""
     return Reply(text=written.rstrip(), engine="", finish_reason=STOPPED)
 
 
-def _outcome(job: Job) -> Reply | EngineError | None:
-    """What the engine gave; None where the turn is not ours any more."""
-    if job.writing is None or job.writing.cancelled():
+def _outcome(reply: StreamedReply) -> Reply | EngineError | None:
+    """Return the engine's reply or error; None where the turn is not ours any more."""
+    if reply.writing is None or reply.writing.cancelled():
         return None
-    error = job.writing.exception()
+    error = reply.writing.exception()
     if error is None:
-        return job.writing.result()
+        return reply.writing.result()
     if isinstance(error, EngineError):
         return error
-    log.error("engine crashed: conversation=%s", job.turn.conversation_id, exc_info=error)
+    log.error("engine crashed: conversation=%s", reply.turn.conversation_id, exc_info=error)
     return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
 
 
-def keep_deltas(texts: Sequence[NewText]) -> None:
-    """Store the texts as deltas, where readers find them; those of a turn that is not ours any more are dropped."""
+def store_deltas(texts: Sequence[NewText]) -> None:
+    """Store the texts as deltas for readers. Texts of a turn that is not ours any more are dropped."""
     column(
         """
         INSERT INTO copilot_deltas (turn_id, attempt, start, text, login_id)

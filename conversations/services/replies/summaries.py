@@ -1,6 +1,6 @@
-"""The rolling summary: what falls out of the prompt's window is absorbed in the background, and no reply waits for it.
+"""The rolling summary: a background task summarises messages that have left the prompt; no reply waits for it.
 
-reply: entries fell out ─► the row is due ─► task: claim ─► the model (no transaction) ─► written, if still true
+reply: messages left the prompt ─► the row is due ─► task: claim ─► model (no transaction) ─► write, unless changed
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from memory.records import TranscriptEntry
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
-ABSORB_FROM = 10  # entries outside of the window; until then they stay in the prompt
-MOST_OVERHANGING = 40  # entries outside of the window that a prompt shows at most while they wait
-BATCH = 50  # entries that one call to the model absorbs at most
+ABSORB_FROM = 10  # messages older than the history; fewer stay in the prompt
+MOST_UNSUMMARISED = 40  # messages older than the history that a prompt shows at most until they are summarised
+BATCH = 50  # messages that one call to the model absorbs at most
 
 _CLAIM = """
     WITH due AS MATERIALIZED (
@@ -49,13 +49,16 @@ _ASK = """
     RETURNING conversation_id"""
 
 
-def are_possible() -> bool:
-    """Whether there is a model to write them. Without one the prompt has the newest entries, and says what it lacks."""
+def can_summarise() -> bool:
+    """Return whether a model is configured that writes summaries.
+
+    Without one the prompt has the newest messages and says how many it leaves out.
+    """
     return llm.is_configured()
 
 
-def ask_for(conversation: Conversation, wanted: int) -> None:
-    """What was said up to position `wanted` is absorbed soon. Asking twice does no more than once."""
+def request_summary(conversation: Conversation, wanted: int) -> None:
+    """Have the messages up to the position `wanted` summarised soon. Asking twice does no more than once."""
     rolling = conversation.rolling
     if rolling and rolling.due_at and rolling.wanted >= wanted:
         return
@@ -64,13 +67,16 @@ def ask_for(conversation: Conversation, wanted: int) -> None:
             enqueue("summarise")
 
 
-def pending() -> bool:
-    """Whether any session waits for its summary."""
+def is_pending() -> bool:
+    """Return whether any conversation waits for its summary."""
     return RollingSummary.objects.filter(due_at__isnull=False).exists()
 
 
 def summarise_due(seconds: float = 300) -> int:
-    """What is due is absorbed, session after session, for so long. Returns how many batches were."""
+    """Summarise what is due, one conversation after another, and return the number of batches.
+
+    seconds: how long to go on at most
+    """
     done, until = 0, time.monotonic() + seconds
     while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
         done += summarise(claimed[0], until)
@@ -78,7 +84,10 @@ def summarise_due(seconds: float = 300) -> int:
 
 
 def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
-    """All that fell out of the session's window is in its summary. Returns how many batches that took."""
+    """Summarise all that was requested of the conversation and return the number of batches.
+
+    until: the value of `time.monotonic()` at which to stop; the rest stays due
+    """
     done = 0
     while time.monotonic() < until:
         conversation = (
@@ -104,10 +113,10 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
 
 
 def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence[TranscriptEntry]:
-    """The oldest entries that are wanted and not in yet, as many as the model is shown at once; at least one."""
+    """Return the oldest messages that are requested and not summarised yet, as many as one call to the model takes."""
     after = max(rolling.upto, conversation.history_from or 0)
-    said = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
-    columns = said.annotate(words=corrected_text()).order_by("position")
+    chunks = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
+    columns = chunks.annotate(words=corrected_text()).order_by("position")
     found = columns.values_list("position", "role", "words", "created_at", "author_id")[:BATCH]
     clean = redaction.rules_of(conversation.client).clean
     entries = [
@@ -118,15 +127,15 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
 
 
 def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto: int) -> int:
-    """The summary is what the model made, unless somebody changed it meanwhile, or what it was made from."""
-    with editing_if_there(conversation.pk) as now:
-        if now is None:
+    """Store the model's summary, unless the old one or its messages changed meanwhile; return 1 if it is stored."""
+    with editing_if_there(conversation.pk) as locked:
+        if locked is None:
             return 0
         current = RollingSummary.objects.select_for_update().get(pk=conversation.pk)
-        changed = (now.summary, current.version) != (conversation.summary, rolling.version)
-        if changed or not now.is_open:
+        changed = (locked.summary, current.version) != (conversation.summary, rolling.version)
+        if changed or not locked.is_open:
             return 0
-        now.summary = redaction.rules_of(now.client).clean(text)
+        locked.summary = redaction.rules_of(locked.client).clean(text)
         current.upto, current.version = upto, current.version + 1
         current.attempts, current.error = 0, ""
         current.save(update_fields=["upto", "version", "attempts", "error"])
@@ -134,17 +143,17 @@ def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto:
 
 
 def _settle(rolling: RollingSummary) -> None:
-    """Nothing is due, unless more fell out meanwhile."""
+    """Mark the summary as done, unless more was requested meanwhile."""
     RollingSummary.objects.filter(pk=rolling.pk, wanted=rolling.wanted, version=rolling.version).update(due_at=None)
 
 
-# --- what makes it out of date ---------------------------------------------------------------------------------------
-def note_edited(conversation: Conversation) -> None:
-    """Staff wrote the summary of the session, whose row is locked: what the model is writing now is out of date."""
+# --- changes that make it out of date --------------------------------------------------------------------------------
+def note_summary_edited(conversation: Conversation) -> None:
+    """Discard what the model is writing now, because staff wrote the summary of the locked conversation."""
     RollingSummary.objects.filter(pk=conversation.pk).update(version=F("version") + 1)
 
 
-def start_over(conversation: Conversation, position: int) -> None:
+def restart_summary(conversation: Conversation, position: int) -> None:
     """Have the summary made anew from the start, because the message at the position has changed.
 
     Call it within `locking.saving`. Nothing is done where the summary has not got that far.
@@ -152,7 +161,7 @@ def start_over(conversation: Conversation, position: int) -> None:
     rolling = RollingSummary.objects.select_for_update().filter(pk=conversation.pk).first()
     if rolling is None or conversation.remembered_at is not None:
         return
-    rolling.version += 1  # also what is being written now may say it
+    rolling.version += 1  # the text that is being written now may contain the old message
     if position <= rolling.upto:
         conversation.summary = ""
         rolling.upto, rolling.attempts = 0, 0

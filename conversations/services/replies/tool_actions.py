@@ -1,7 +1,7 @@
-"""What the model did beside speaking, done: in the transaction that commits its reply, with the session locked.
+"""Tool actions of the model, applied in the transaction that commits its reply, with the conversation locked.
 
-The engine has checked each deed against the session as it was when the prompt was made. What is no longer possible
-(a colleague completed the step meanwhile) is left alone: whoever was first is right.
+The engine has checked each action against the conversation as it was when the prompt was made. An action that is no
+longer possible (a colleague completed the step meanwhile) is skipped: the first change stands.
 """
 
 from __future__ import annotations
@@ -20,39 +20,41 @@ STATUS_BY_TOOL = {"complete_step": Step.Status.COMPLETE, "cancel_step": Step.Sta
 
 @dataclass(slots=True)
 class RequestedTransitions:
-    """What the model wants to become of the session: a person for it, and why; its end."""
+    """The transitions that the model asked for: hand the conversation to a person (and why), or end it."""
 
     human: bool = False
     why: str = ""
     end: bool = False
 
 
-NOTHING = RequestedTransitions()
+NOTHING_REQUESTED = RequestedTransitions()
 
 
-def do(conversation: Conversation, wanted: Iterable[ToolAction], actor: Actor) -> RequestedTransitions:
-    """The steps, topic and current goal of the locked session are as the model wants them. Returns what else it wants,
-    which is the caller's affair."""
-    wishes = RequestedTransitions()
-    for deed in wanted:
-        if deed.name == ASK_FOR_HUMAN:
-            wishes.human, wishes.why = True, str(deed.arguments.get("reason", ""))
-        elif deed.name == END_CONVERSATION:
-            wishes.end = True
+def apply(conversation: Conversation, actions: Iterable[ToolAction], actor: Actor) -> RequestedTransitions:
+    """Apply the actions to the steps, topic and current goal of the locked conversation.
+
+    Return the transitions that the model asked for; the caller makes them. Call it within `locking.saving`.
+    """
+    requested = RequestedTransitions()
+    for action in actions:
+        if action.name == ASK_FOR_HUMAN:
+            requested.human, requested.why = True, str(action.arguments.get("reason", ""))
+        elif action.name == END_CONVERSATION:
+            requested.end = True
         else:
             try:
-                _do(conversation, deed, actor)
+                _apply_one(conversation, action, actor)
             except DomainError:
                 continue
-    return wishes
+    return requested
 
 
-def _do(conversation: Conversation, deed: ToolAction, actor: Actor) -> None:
-    if status := STATUS_BY_TOOL.get(deed.name):
-        steps.set_status(conversation, deed.arguments["step_id"], status, actor)
-    elif deed.name == "add_step":
-        steps.append_step(conversation, deed.arguments["description"], actor, by_assistant=True)
-    elif deed.name == "set_topic":
-        details.change(conversation, actor, topic=deed.arguments["topic"])
-    elif deed.name == "set_current_goal":
-        details.change(conversation, actor, current_goal={"description": deed.arguments["description"]})
+def _apply_one(conversation: Conversation, action: ToolAction, actor: Actor) -> None:
+    if status := STATUS_BY_TOOL.get(action.name):
+        steps.set_status(conversation, action.arguments["step_id"], status, actor)
+    elif action.name == "add_step":
+        steps.append_step(conversation, action.arguments["description"], actor, by_assistant=True)
+    elif action.name == "set_topic":
+        details.change(conversation, actor, topic=action.arguments["topic"])
+    elif action.name == "set_current_goal":
+        details.change(conversation, actor, current_goal={"description": action.arguments["description"]})

@@ -1,1 +1,1 @@
-"""Actions of staff: send, resend, correct, bulk, outreach, merge."""
+"""Actions of staff: send, resend, correct, redact, edit, reach out, merge, and bulk jobs."""

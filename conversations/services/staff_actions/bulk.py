@@ -1,4 +1,4 @@
-"""Doing one thing to many sessions: a batch at a time, so that nothing is held for long and progress can be seen."""
+"""Bulk jobs: one action on many conversations, in batches, so that locks are short and progress can be seen."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ from conversations.services.core.ledger import Actor
 from conversations.services.history import archive
 from conversations.services.transitions import assigning, closing
 
-MOST = 10_000
+MOST_CONVERSATIONS = 10_000
 BATCH = 25
 Allowed = Callable[[Sequence[UUID]], Collection[UUID]]
 
 
-def start(
+def start_job(
     kind: str, sessions: Sequence[UUID], *, actor: Actor, reason: str = "", assistant: Assistant | None = None
 ) -> BulkJob:
-    """What is to be done is written down; nothing is done yet. The sessions are taken in the order of their ids, so
-    that two jobs never wait for each other."""
+    """Store a job for the conversations, MOST_CONVERSATIONS at most, and return it; `continue_job` does it.
+
+    The conversations are sorted by id, so that two jobs never wait for each other's locks in a circle.
+    """
     return BulkJob.objects.create(
-        kind=kind, sessions=sorted(sessions)[:MOST], user_id=actor.user_id, reason=reason, assistant=assistant
+        kind=kind,
+        sessions=sorted(sessions)[:MOST_CONVERSATIONS],
+        user_id=actor.user_id,
+        reason=reason,
+        assistant=assistant,
     )
 
 
-def go_on(job_id: UUID | str, *, actor: Actor, now: datetime, allowed: Allowed) -> BulkJob:
-    """The next batch is done. Calling it twice at once does two batches, one after the other; after the end, nothing.
+def continue_job(job_id: UUID | str, *, actor: Actor, now: datetime, allowed: Allowed) -> BulkJob:
+    """Do the job's next batch and return the job. After the last batch nothing is done.
 
-    `allowed` says which of some sessions the actor may (still) change; the others count as refused.
-    Raises NotFoundError where the actor has no such job.
+    allowed: returns those of the conversation ids that the actor may change now; the others count as refused
+
+    Two calls at once do two batches, one after the other. Raises NotFoundError where the actor has no such job.
     """
     with transaction.atomic():
         job = BulkJob.objects.select_for_update(of=("self",)).filter(pk=job_id, user_id=actor.user_id or 0).first()
@@ -41,8 +48,8 @@ def go_on(job_id: UUID | str, *, actor: Actor, now: datetime, allowed: Allowed) 
             raise NotFoundError("There is no such job.")
         batch = job.sessions[job.handled : job.handled + BATCH]
         may = set(allowed(batch))
-        for session in batch:
-            job.changed += 1 if session in may and _done(job, session, actor, now) else 0
+        for conversation_id in batch:
+            job.changed += 1 if conversation_id in may and _apply(job, conversation_id, actor, now) else 0
         job.handled += len(batch)
         job.refused = job.handled - job.changed
         job.ended_at = job.ended_at or (now if job.handled == len(job.sessions) else None)
@@ -50,16 +57,16 @@ def go_on(job_id: UUID | str, *, actor: Actor, now: datetime, allowed: Allowed) 
     return job
 
 
-def _done(job: BulkJob, session: UUID, actor: Actor, now: datetime) -> bool:
-    """Whether the session is what the job makes of it; a session that refuses stops nothing."""
+def _apply(job: BulkJob, conversation_id: UUID, actor: Actor, now: datetime) -> bool:
+    """Apply the job's action and return whether the conversation took it; a refusal does not stop the job."""
     try:
         with transaction.atomic():
             if job.assistant:
-                assigning.assign(session, job.assistant, actor=actor)
+                assigning.assign(conversation_id, job.assistant, actor=actor)
             elif job.kind == BulkJob.Kind.ARCHIVE:
-                archive.archive_one(session, actor=actor, now=now)
+                archive.archive_one(conversation_id, actor=actor, now=now)
             else:
-                closing.close(session, ended_by=EndedBy.STAFF, actor=actor, now=now, reason=job.reason)
+                closing.close(conversation_id, ended_by=EndedBy.STAFF, actor=actor, now=now, reason=job.reason)
     except DomainError:
         return False
     return True

@@ -9,7 +9,7 @@ from conversations.models import Client, Conversation
 from conversations.services.core import redaction
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
-from conversations.services.replies.summaries import note_edited
+from conversations.services.replies.summaries import note_summary_edited
 from conversations.services.transitions.details import remember_anew
 
 DETAILS = ("goal", "topic", "summary")
@@ -29,7 +29,7 @@ def edit_details(
         for name in changed:
             setattr(conversation, name, details[name])
         if "summary" in changed:
-            note_edited(conversation)
+            note_summary_edited(conversation)
         if changed:
             remember_anew(conversation, now)
             record(conversation, "details_edited", actor, cause=", ".join(changed), fields=changed)

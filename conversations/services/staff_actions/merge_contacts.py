@@ -1,4 +1,4 @@
-"""Two contacts turn out to be one person: what is one's becomes the other's, and the first stays as an alias."""
+"""Merging two contacts that are one person: one gets all that the other has, and the other stays as an alias."""
 
 from __future__ import annotations
 
@@ -27,19 +27,24 @@ from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor
 from conversations.services.core.locking import saving
 from conversations.services.delivery import outbox
-from conversations.services.staff_actions.merge_sessions import join
+from conversations.services.staff_actions.merge_sessions import merge_conversations
 from memory import services as memory
 
 State = ContactMatch.State
 LONGEST_REASON = 200
 NEVER = datetime.min.replace(tzinfo=UTC)
-CORRECTED = ["known", "known_until", "known_in", "known_by", "known_at"]  # what staff made of a memory chunk
+KNOWN_FIELDS = ["known", "known_until", "known_in", "known_by", "known_at"]  # staff's correction of a memory chunk
 
 
 @dataclass(slots=True)
-class Preview:
-    """What merging would do: `alias` becomes one of `person`'s names. `joined`: pairs of open sessions that would
-    become one, the one that goes on first. `refused` says why it cannot be done."""
+class MergePreview:
+    """The effect of a merge before it is done: `alias` becomes an alias of `person`.
+
+    rows        how many conversations, addresses and memory records move
+    joined      pairs of open conversations that would become one, the one that goes on first
+    opted_out   the channels on which either has opted out
+    refused     a sentence if the merge is refused, '' if not
+    """
 
     person: Contact
     alias: Contact
@@ -50,16 +55,19 @@ class Preview:
     refused: str = ""
 
 
-def preview(match: ContactMatch, keep: UUID | None = None) -> Preview:
-    """What merging now would do. Changes nothing. Without `keep`, who signs in is kept, else who was there first."""
+def preview(match: ContactMatch, keep: UUID | None = None) -> MergePreview:
+    """Return what merging now would do. Nothing changes.
+
+    keep: the contact to keep; None for the one who signs in, or else the older one
+    """
     pair = [match.first, match.second]
     person, alias = _ordered(pair, keep)
-    sessions = list(Conversation.objects.open().filter(contact__in=pair))
-    return Preview(
+    conversations = list(Conversation.objects.open().filter(contact__in=pair))
+    return MergePreview(
         person,
         alias,
         rows=_counts(alias),
-        joined=_doubles(sessions),
+        joined=_on_one_channel(conversations),
         opted_out=sorted({*person.opted_out, *alias.opted_out}),
         hold_reason=_hold(person, alias),
         refused=_refusal(person, alias),
@@ -69,9 +77,11 @@ def preview(match: ContactMatch, keep: UUID | None = None) -> Preview:
 def merge(
     match_id: UUID, *, actor: Actor, now: datetime, keep: UUID | None = None, client: Client | None = None
 ) -> ContactMatch:
-    """The two contacts are one: addresses, sessions and memory are `keep`'s (see preview), and the other's user id and
-    id are aliases. Two open sessions on one channel and thread are one. Who opted out, or is on hold, stays so. What is
-    merged already stays as it is.
+    """Merge the two contacts of the match and return it.
+
+    Addresses, conversations and memory go to the contact that is kept (`keep`, as in `preview`); the other's user id
+    and id become aliases. Two open conversations on one channel and thread become one. Opt-outs and holds of either
+    stay. A match that is merged already stays as it is.
 
     Raises NotFoundError, or ConflictError (`both_sign_in`, `being_erased`).
     """
@@ -79,25 +89,26 @@ def merge(
         match = _locked(match_id, client)
         if match.state == State.MERGED:
             return match
-        # Contacts before sessions, as everywhere, and each in the order of ids. Whoever opens a session or learns
-        # something of one of the contacts waits here, and then finds an alias and begins anew. Not for their keys:
-        # whoever adds an address must not wait for us while we wait for the session that they hold.
+        # Contacts before conversations, as everywhere (core/locking.py), and each in the order of ids. A process that
+        # opens a conversation of one of the contacts, or changes it, waits here, then finds an alias and begins again.
+        # The contacts' keys are not locked: a process that adds an address must not wait for this one while this one
+        # waits for the conversation that it has locked.
         pair = list(Contact.objects.select_for_update(no_key=True).filter(pk__in=_pair(match)).order_by("pk"))
         if len(pair) < 2:
-            raise NotFoundError("One of the two is not there any more.")
+            raise NotFoundError("One of the two contacts does not exist any more.")
         person, alias = _ordered(pair, keep)
         if refused := _refusal(person, alias):
             raise ConflictError(refused, code="both_sign_in" if alias.login_id and person.login_id else "being_erased")
         found = Conversation.objects.open().select_for_update(of=("self",), no_key=True).select_related("client")
-        sessions = list(found.filter(contact__in=pair).order_by("pk"))
+        conversations = list(found.filter(contact__in=pair).order_by("pk"))
         match.moved = _counts(alias)
-        for into, other in _doubles(sessions):
-            join(into, other, actor=actor, now=now)
-        _move_sessions(person, alias, actor, now)
+        for into, other in _on_one_channel(conversations):
+            merge_conversations(into, other, actor=actor, now=now)
+        _move_conversations(person, alias, actor, now)
         ContactIdentity.objects.filter(contact=alias).update(contact=person)
         Contact.objects.filter(merged_into=alias).update(merged_into=person)
-        _unite(person, alias)
-        _heed_wishes(person)
+        _merge_fields(person, alias)
+        _apply_opt_outs(person)
         _move_memory(person, alias, now)
         _move_matches(match, person, alias)
         _decide(match, State.MERGED, actor, now)
@@ -105,12 +116,14 @@ def merge(
 
 
 def dismiss(match_id: UUID, *, actor: Actor, now: datetime, client: Client | None = None) -> ContactMatch:
-    """Staff say that they are two; the same evidence is not shown again. Raises NotFoundError, or ConflictError
-    (`merged`)."""
+    """Dismiss the match, so that the same evidence is not shown again, and return it.
+
+    Raises NotFoundError, or ConflictError (`merged`).
+    """
     with transaction.atomic():
         match = _locked(match_id, client)
         if match.state == State.MERGED:
-            raise ConflictError("They are one already; there is no way back.", code="merged")
+            raise ConflictError("These contacts are merged already. A merge cannot be undone.", code="merged")
         if match.state != State.DISMISSED:
             _decide(match, State.DISMISSED, actor, now)
     return match
@@ -135,42 +148,41 @@ def _pair(match: ContactMatch) -> list[UUID]:
 
 
 def _ordered(pair: Sequence[Contact], keep: UUID | None) -> tuple[Contact, Contact]:
-    """Who is kept, and who becomes an alias."""
-    by_worth = sorted(pair, key=lambda each: (each.pk != keep, each.login_id is None, each.created_at, each.pk))
-    return by_worth[0], by_worth[1]
+    """Return the contact to keep and the one that becomes an alias."""
+    first, second = sorted(pair, key=lambda each: (each.pk != keep, each.login_id is None, each.created_at, each.pk))
+    return first, second
 
 
 def _refusal(person: Contact, alias: Contact) -> str:
-    """Why they cannot be merged, '' if they can."""
+    """Return a sentence if the contacts cannot be merged, '' if they can."""
     if person.login_id and alias.login_id:
-        return "Both sign in, as two users: merge these first."
+        return "Both contacts sign in, as two users. Merge the users first."
     if Erasure.objects.filter(contact__in=[person.pk, alias.pk], finished_at=None).exists():
-        return "One of them is being erased."
+        return "One of the contacts is being erased."
     return ""
 
 
 def _counts(alias: Contact) -> dict[str, int]:
-    sessions = Conversation.objects.filter(contact=alias)
     return {
-        "sessions": sessions.count(),
+        "sessions": Conversation.objects.filter(contact=alias).count(),
         "addresses": ContactIdentity.objects.filter(contact=alias).count(),
         "remembered": memory.count_of_contact(alias.client_id, alias.pk),
     }
 
 
-def _doubles(sessions: Sequence[Conversation]) -> list[tuple[Conversation, Conversation]]:
-    """Open sessions on one channel and thread, the older first: it goes on."""
+def _on_one_channel(conversations: Sequence[Conversation]) -> list[tuple[Conversation, Conversation]]:
+    """Return the pairs of open conversations on one channel and thread, the older first: it goes on."""
     first: dict[tuple[str, str], Conversation] = {}
-    doubles = []
-    for session in sorted(sessions, key=lambda each: (each.started_at, each.pk)):
-        key = (session.channel, session.thread)
+    pairs = []
+    for conversation in sorted(conversations, key=lambda each: (each.started_at, each.pk)):
+        key = (conversation.channel, conversation.thread)
         if key in first:
-            doubles.append((first[key], session))
-        first.setdefault(key, session)
-    return doubles
+            pairs.append((first[key], conversation))
+        first.setdefault(key, conversation)
+    return pairs
 
 
-def _move_sessions(person: Contact, alias: Contact, actor: Actor, now: datetime) -> None:
+def _move_conversations(person: Contact, alias: Contact, actor: Actor, now: datetime) -> None:
     theirs = list(Conversation.objects.filter(contact=alias).values_list("pk", flat=True))
     ConversationEvent.objects.bulk_create(
         ConversationEvent(
@@ -186,11 +198,11 @@ def _move_sessions(person: Contact, alias: Contact, actor: Actor, now: datetime)
     )
     Conversation.objects.filter(pk__in=theirs).update(contact=person)
     if not (person.is_guest and alias.is_guest):
-        _no_guests(person, now)
+        _no_longer_guest(person, now)
 
 
-def _no_guests(person: Contact, now: datetime) -> None:
-    """The sessions are nobody's whom we do not know: they are remembered instead of deleted."""
+def _no_longer_guest(person: Contact, now: datetime) -> None:
+    """Have the guest conversations of the person, who is known now, remembered instead of deleted."""
     theirs = Conversation.objects.filter(contact=person)
     theirs.filter(is_guest=True).update(is_guest=False)
     ended = theirs.filter(status__in=[Status.EXPIRED, Status.CLOSED], last_position__gt=0)
@@ -198,32 +210,32 @@ def _no_guests(person: Contact, now: datetime) -> None:
         enqueue("remember_ended")
 
 
-def _unite(person: Contact, alias: Contact) -> None:
-    """What is known of either is known of the person, and nothing of the alias."""
+def _merge_fields(person: Contact, alias: Contact) -> None:
+    """Move what is known of the alias to the person and empty the alias."""
     person.phone = person.phone or alias.phone
     person.name = person.name or alias.name
     person.login_id = person.login_id or alias.login_id
     person.is_guest = person.is_guest and alias.is_guest
     person.opted_out = {**alias.opted_out, **person.opted_out}
     person.hold_reason = _hold(person, alias)
-    _join_corrections(person, alias)
+    _merge_known(person, alias)
     alias.merged_into = person
     alias.phone = alias.login = alias.known_until = alias.known_in = alias.known_at = None
     alias.name = alias.hold_reason = alias.known = alias.known_by = ""
     alias.opted_out, alias.is_guest = {}, False
-    fields = ["phone", "name", "login", "is_guest", "opted_out", "hold_reason", *CORRECTED]
-    alias.save(update_fields=[*fields, "merged_into"])  # first: of a login there is one contact
+    fields = ["phone", "name", "login", "is_guest", "opted_out", "hold_reason", *KNOWN_FIELDS]
+    alias.save(update_fields=[*fields, "merged_into"])  # before the person: a login has one contact of a client
     person.save(update_fields=fields)
 
 
-def _join_corrections(person: Contact, alias: Contact) -> None:
-    """What staff say is known of either, the newer first; it stands from the newer one's session on."""
-    said = sorted(
+def _merge_known(person: Contact, alias: Contact) -> None:
+    """Put together what staff wrote of either, the newer first; it counts from the newer one's conversation on."""
+    corrected = sorted(
         (each for each in (person, alias) if each.known), key=lambda each: each.known_until or NEVER, reverse=True
     )
-    if said:
-        newest, text = said[0], "\n".join(each.known for each in said)
-        for field in CORRECTED:
+    if corrected:
+        newest, text = corrected[0], "\n".join(each.known for each in corrected)
+        for field in KNOWN_FIELDS:
             setattr(person, field, getattr(newest, field))
         person.known = text
 
@@ -233,18 +245,18 @@ def _hold(person: Contact, alias: Contact) -> str:
     return "; ".join(reasons)[:LONGEST_REASON]
 
 
-def _heed_wishes(person: Contact) -> None:
-    """Nothing is queued or owed on a channel on which one of the two wanted nothing."""
+def _apply_opt_outs(person: Contact) -> None:
+    """Cancel what is queued or owed on the channels on which either of the two has opted out."""
     for channel in person.opted_out:
         outbox.cancel_for_contact(person, channel)
     owing = Conversation.objects.open().filter(contact=person, channel__in=list(person.opted_out), reply_owed=True)
-    for session in owing:
-        with saving(session):
-            note_answered(session)
+    for conversation in owing:
+        with saving(conversation):
+            note_answered(conversation)
 
 
 def _move_memory(person: Contact, alias: Contact, now: datetime) -> None:
-    """Memory's records are the person's; what is at Pinecone as well is written there anew, in the background."""
+    """Move memory's records to the person. Records at Pinecone are written again in the background."""
     elsewhere = memory.move(person.client_id, alias.pk, person.pk)
     due = Conversation.objects.filter(pk__in=elsewhere, contact=person, remembered_at__isnull=False)
     if due.update(remember_due_at=now, remember_attempts=0):
@@ -252,7 +264,7 @@ def _move_memory(person: Contact, alias: Contact, now: datetime) -> None:
 
 
 def _move_matches(done: ContactMatch, person: Contact, alias: Contact) -> None:
-    """What says that the alias is somebody else as well, says so of the person."""
+    """Let the alias's other matches be the person's, unless the person has the same match already."""
     others = ContactMatch.objects.filter(Q(first=alias) | Q(second=alias)).exclude(pk=done.pk)
     for match in others.exclude(state=State.MERGED).select_for_update():
         third = match.second_id if match.first_id == alias.pk else match.first_id

@@ -1,4 +1,4 @@
-"""Two open sessions of one person on one channel become one: what was said in both, in the order of time."""
+"""Merging two open conversations of one person on one channel: one gets the messages of both in the order of time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from conversations.services.core.locking import saving
 from conversations.services.core.sql import rows
 from conversations.services.transitions import closing
 
-# The order of time, and of each session's own positions where its clock ran backwards. In two steps, since no two
-# entries may have the same position at any moment: first beyond all that there are ($3), then to where they belong.
+# The chunks of both in the order of time, but each conversation's in the order of its positions where its clock ran
+# backwards. In two steps, since no two chunks may have the same position at any moment: first to positions beyond all
+# ($3), then to where they belong.
 _TOGETHER = """
     WITH reached AS (
         SELECT k.id, k.conversation_id, k.position, s.started_at,
@@ -42,64 +43,66 @@ _TOGETHER = """
     RETURNING k.id"""
 _IN_PLACE = "UPDATE conversation_chunks SET position = position - $2 WHERE conversation_id = $1 RETURNING id"
 
-# What follows the entries. Agent states and orders follow where the session that goes on has none of its own.
+# Rows that move with the chunks. Agent states and orders move where the conversation that goes on has none of its own.
 FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey)
 
 
-def join(into: Conversation, other: Conversation, *, actor: Actor, now: datetime) -> None:
-    """What was said in `other` was said in `into`, which goes on; `other` is closed, without entries, and its ledger
-    stays. Replies that are being written are given up, and owed.
+def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor, now: datetime) -> None:
+    """Move the messages of `other` into `into`, which goes on, and close `other`, whose ledger stays.
 
-    Both are open, and locked; call it in a transaction, before the contact changes.
+    Replies that are being written are abandoned and stay owed. Both conversations are open and locked; call it in a
+    transaction, before the contact changes.
     """
     Turn.objects.filter(conversation__in=[into.pk, other.pk], status=Turn.Status.RUNNING).update(
         status=Turn.Status.ABANDONED, ended_at=now, code="merged"
     )
-    marks = _marks(into, other)
+    hidden = _last_hidden(into, other)
     beyond = into.last_position + other.last_position
     moved = len(rows(_TOGETHER, into.pk, other.pk, beyond))
     rows(_IN_PLACE, into.pk, beyond)
     for model in FOLLOWING:
         model._default_manager.filter(conversation=other).update(conversation=into)
-    _follow_the_agent(into, other)
+    _move_agent_state(into, other)
     before = other.last_position
     with saving(into), saving(other):
-        _begin_anew(into)
-        _take_on(into, other, _placed(marks))
+        _restart_summary_and_chat(into)
+        _merge_fields(into, other, _highest_position(hidden))
         into.last_position = moved
-        _empty(other)
+        _clear(other)
         ended_by = EndedBy.STAFF if actor.kind == Kind.STAFF else EndedBy.SYSTEM
         closing.end(other, ended_by=ended_by, actor=actor, now=now, reason=f"Goes on in {into.pk}")
         other.remember_due_at = None  # there is nothing to remember
     record(into, "joined", actor, cause=f"with {other.pk}", other=str(other.pk), entries=before)
 
 
-def _marks(*sessions: Conversation) -> list[int]:
-    """The entries up to which assistants are not shown what was said."""
+def _last_hidden(*conversations: Conversation) -> list[int]:
+    """Return the ids of the last chunks that a reset has hidden from assistants."""
     return [
         chunk.pk
-        for session in sessions
-        if session.history_from
-        and (chunk := session.chunks.filter(position__lte=session.history_from).order_by("-position").first())
+        for each in conversations
+        if each.history_from
+        and (chunk := each.chunks.filter(position__lte=each.history_from).order_by("-position").first())
     ]
 
 
-def _placed(marks: list[int]) -> int | None:
-    """Where the last of them is now: nothing that was hidden is shown again."""
-    places = Chunk.objects.filter(pk__in=marks).order_by("-position").values_list("position", flat=True)
-    return places.first() if marks else None
+def _highest_position(chunk_ids: list[int]) -> int | None:
+    """Return the highest position of the chunks now, so that no hidden message is shown again; None for no chunks."""
+    positions = Chunk.objects.filter(pk__in=chunk_ids).order_by("-position").values_list("position", flat=True)
+    return positions.first() if chunk_ids else None
 
 
-def _follow_the_agent(into: Conversation, other: Conversation) -> None:
+def _move_agent_state(into: Conversation, other: Conversation) -> None:
     if not AgentState.objects.filter(conversation=into).exists():
         AgentState.objects.filter(conversation=other).update(conversation=into)
     known = OrderLink.objects.filter(conversation=into).values("order_id")
     OrderLink.objects.filter(conversation=other).exclude(order_id__in=known).update(conversation=into)
 
 
-def _begin_anew(into: Conversation) -> None:
-    """What was made of the entries at their old positions: the summary so far is made again when a prompt needs it, and
-    the next reply begins another chat at an engine that keeps the conversation itself."""
+def _restart_summary_and_chat(into: Conversation) -> None:
+    """Clear what was made of the chunks at their old positions.
+
+    The summary is made again when a prompt needs it. The next reply begins another chat at an engine that keeps chats.
+    """
     rolling = RollingSummary.objects.select_for_update().filter(conversation=into).first()
     if rolling:
         if rolling.upto:
@@ -113,9 +116,9 @@ def _begin_anew(into: Conversation) -> None:
     into.chat_id = ""
 
 
-def _take_on(into: Conversation, other: Conversation, hidden_upto: int | None) -> None:
-    """What `other` was about, owed, and was held by, where `into` has nothing to say about it."""
-    newest = max(into, other, key=lambda session: session.last_message_at)
+def _merge_fields(into: Conversation, other: Conversation, hidden_upto: int | None) -> None:
+    """Set the fields of `into` from both: its own topic, summary, takeover and so on, or else those of `other`."""
+    newest = max(into, other, key=lambda each: each.last_message_at)
     into.channel_account_id = newest.channel_account_id or into.channel_account_id
     into.device_id = newest.device_id or into.device_id
     into.status = Status.ACTIVE if Status.ACTIVE in (into.status, other.status) else Status.STALE
@@ -124,7 +127,7 @@ def _take_on(into: Conversation, other: Conversation, hidden_upto: int | None) -
     into.history_from = hidden_upto
     into.topic = into.topic or other.topic
     into.current_goal = into.current_goal or other.current_goal
-    into.summary = into.summary or (other.summary if not _absorbed(other.pk) else "")
+    into.summary = into.summary or (other.summary if not _is_rolling(other.pk) else "")
     into.metadata = _both(into.metadata, other.metadata)
     into.variables = _both(into.variables, other.variables)
     into.extended_until = _latest(into.extended_until, other.extended_until)
@@ -139,9 +142,9 @@ def _take_on(into: Conversation, other: Conversation, hidden_upto: int | None) -
         into.taken_over_at, into.taken_over_until = other.taken_over_at, other.taken_over_until
 
 
-def _absorbed(session: UUID) -> bool:
-    """Whether the session's summary was made of its entries, which are another's now."""
-    return RollingSummary.objects.filter(conversation=session, upto__gt=0).exists()
+def _is_rolling(conversation_id: UUID) -> bool:
+    """Return whether the summary was made of the conversation's chunks, which another conversation has now."""
+    return RollingSummary.objects.filter(conversation=conversation_id, upto__gt=0).exists()
 
 
 def _both(ours: Any, others: Any) -> Any:
@@ -156,7 +159,7 @@ def _latest(*times: datetime | None) -> datetime | None:
     return max((each for each in times if each), default=None)
 
 
-def _empty(other: Conversation) -> None:
+def _clear(other: Conversation) -> None:
     other.last_position = other.inbound_sequence = 0
     other.history_from = None
     other.summary = ""

@@ -1,4 +1,4 @@
-"""Sessions that begin on our side: whom we write to, what about, and the assistant's first words."""
+"""Outreach: conversations that the client begins, in which the assistant writes first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from conversations.services.core.opening import open_conversation
 from conversations.services.core.person import Person
 
 TRIES = 5
-CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # calls and web sessions begin elsewhere
+CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # not calls and the web
 MOST_VARIABLES = 50
 LONGEST_NAME = 100  # characters of a variable's name
 LONGEST_VALUE = 2_000
@@ -29,11 +29,13 @@ LONGEST_VALUE = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Outreach:
-    """Whom to write to, by `phone` or by `user_id` (the client's own id of the person), and what about.
+    """A person to write to, and the subject.
 
-    variables   what the assistant is to know, by name; numbers and booleans become text
-    assistant   the key of the one who writes; '' for the client's usual one on the channel
-    greet       whether the assistant speaks first; without it the session waits for a `send`
+    phone, user_id  the person: a phone number in E.164, or the client's own id of the person
+    goal            what the conversation is for
+    variables       values that the assistant knows, by name; numbers and booleans become text
+    assistant       the key of the assistant that writes; '' for the client's default on the channel
+    greet           whether the assistant writes first; if not, the conversation waits for `send`
     """
 
     channel: str
@@ -47,19 +49,18 @@ class Outreach:
     greet: bool = True
 
 
-def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> Conversation:
-    """The person has a new open session on the channel, and, where wanted, the assistant owes it its first words: they
-    are written and sent like any reply.
+def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> Conversation:
+    """Open a conversation with the person and return it; the assistant's first message is written like any reply.
 
-    Raises InvalidError, ConflictError (`already_open`, whose details name the session) where the person has one on the
-    channel, UnavailableError.
+    Raises InvalidError, ConflictError (`already_open`, with the conversation's id in the details) if the person has an
+    open conversation on the channel, or UnavailableError.
     """
     if wanted.channel not in CHANNELS:
-        raise InvalidError(f"A session can be opened on {', '.join(CHANNELS)}.", code="unknown_channel")
+        raise InvalidError(f"A conversation can be opened on {', '.join(CHANNELS)}.", code="unknown_channel")
     rules = redaction.rules_of(client)
-    person, variables = _person(wanted), rules.clean_json(as_text(wanted.variables))
+    person, variables = _person(wanted), rules.clean_json(variables_as_text(wanted.variables))
     assistant = _assistant(client, wanted.assistant) if wanted.assistant else None
-    said = NewChunk(channel=wanted.channel, thread="", at=now, text="")
+    first = NewChunk(channel=wanted.channel, thread="", at=now, text="")
     for _ in range(TRIES):
         try:
             with transaction.atomic():
@@ -70,7 +71,7 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
                 opened = open_conversation(
                     client.pk,
                     contact.pk,
-                    said,
+                    first,
                     goal=rules.clean(wanted.goal),
                     device_id=device.pk if device else None,
                     assistant_id=assistant.pk if assistant else None,
@@ -84,12 +85,12 @@ def begin(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> C
                 )
             return Conversation.objects.select_related("contact").get(pk=opened.conversation_id)
         except IntegrityError:
-            continue  # somebody else was first: the same new contact, or a session. Look again.
-    raise UnavailableError("Too much happens with this person at once; send it again.")
+            continue  # another process made the same contact or opened a conversation meanwhile: look again
+    raise UnavailableError("This person's data changes too often at the moment. Send the request again.")
 
 
-def as_text(variables: Mapping[str, Any]) -> dict[str, str]:
-    """The variables as Retell takes them: all of them text. Raises InvalidError."""
+def variables_as_text(variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables with all values as text, which is what Retell takes. Raises InvalidError."""
     if len(variables) > MOST_VARIABLES:
         raise InvalidError(f"There can be {MOST_VARIABLES} variables.", details={"variables": ["too many"]})
     return {_name(name): _text(name, value) for name, value in variables.items()}
@@ -136,8 +137,8 @@ def _assistant(client: Client, key: str) -> Assistant:
 
 
 def _refuse_second(contact: Contact, channel: str) -> None:
-    """Raises ConflictError where the person has an open session there."""
+    """Raise ConflictError if the person has an open conversation on the channel."""
     there = Conversation.objects.open().filter(contact=contact, channel=channel, thread="")
     if found := there.values_list("pk", flat=True).first():
-        sentence = "This person has an open session on this channel already."
+        sentence = "This person has an open conversation on this channel already."
         raise ConflictError(sentence, code="already_open", details={"conversation_id": [str(found)]})

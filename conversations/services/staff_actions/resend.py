@@ -1,7 +1,7 @@
-"""Sending once more what did not arrive, where staff say so.
+"""Sending a failed message again when staff ask for it.
 
-The message's row is used again and never deleted, for it may be one that a legal hold keeps. What it said of the try
-before is in the ledger.
+The message's row is used again and never deleted, because a legal hold may keep it. What it said of the earlier attempt
+goes into the ledger.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def resend(
     client: Client | None = None,
     although_unclear: bool = False,
 ) -> None:
-    """The failed message is queued again, and with it the later parts that were held back for it.
+    """Queue the failed message again, and with it the later parts that were cancelled because of it.
 
-    One whose fate is unclear may have arrived: it is sent again only `although_unclear`. Everything else either arrived
-    or is on its way.
+    although_unclear: send also a message of which it is unknown whether it arrived
 
-    Raises NotFoundError, or ConflictError: `ended`, `unclear`, `not_failed`, or `no_account` where there is still none.
+    Raises NotFoundError, or ConflictError: `ended`, `unclear`, `not_failed`, or `no_account` if the client still has no
+    account on the channel.
     """
     with editing(conversation_id, client, if_open=True) as conversation:
         message = Message.objects.select_for_update().filter(pk=message_id, conversation=conversation).first()
         if message is None:
             raise NotFoundError("There is no such message in this conversation.")
         if message.status == S.UNKNOWN and not although_unclear:
-            raise ConflictError("It may have arrived: confirm that it is to be sent again.", code="unclear")
+            raise ConflictError("This message may have arrived. Confirm that it is to be sent again.", code="unclear")
         if message.status not in (S.FAILED, S.UNKNOWN):
             raise ConflictError(f"This message is {message.status}, not failed.", code="not_failed")
         record(
@@ -54,11 +54,11 @@ def resend(
 
 
 def _before(message: Message) -> dict[str, str]:
-    """What the row says of the try before, by which the provider's own records can be found."""
-    told = {"account": message.channel_account_id} | {
+    """Return what the row says of the earlier attempt, by which the provider's own records can be found."""
+    attempt = {"account": message.channel_account_id} | {
         name: getattr(message, name) for name in ("provider_message_id", "sending_at", "sent_at", "failed_at")
     }
-    return {name: str(value) for name, value in told.items() if value}
+    return {name: str(value) for name, value in attempt.items() if value}
 
 
 def _queue_again(message: Message, now: datetime) -> None:
@@ -72,7 +72,7 @@ def _queue_again(message: Message, now: datetime) -> None:
 
 
 def _queue_over_an_account(conversation: Conversation, message: Message, now: datetime) -> None:
-    """There was no account when it was to be sent; where there is one now, the chunk is split anew for it."""
+    """Split the chunk again for the account that the client has now; there was none when it was to be sent."""
     if outbox.account_of(conversation) is None:
         raise ConflictError(f"The client still has no account on {conversation.channel}.", code=NO_ACCOUNT)
     outbox.queue(conversation, message.chunk, now, unconditional=True, again=message)

@@ -1,4 +1,4 @@
-"""The helpers that seed 1 names: find, open, append, steps, purge."""
+"""The helper functions that the seed's specification names: find, open, append, steps and purge."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRIES = 5
 
 
 def get_active_conversation(user_id: str, channel: str, client_id: UUID | str | None = None) -> Conversation | None:
-    """The open session of a user on a channel, or None.
+    """Return the open conversation of a user on a channel, or None.
 
     Raises ConflictError (`ambiguous`) if several clients know the user id, or the channel has several threads open.
     """
@@ -37,7 +37,8 @@ def get_active_conversation(user_id: str, channel: str, client_id: UUID | str | 
     first_two = list(found.select_related("contact")[:2])
     if len(first_two) > 1:
         raise ConflictError(
-            "Several open sessions fit: name the client, and on voice and web the session itself.", code="ambiguous"
+            "Several open conversations match. Name the client, and on voice and web the conversation itself.",
+            code="ambiguous",
         )
     return first_two[0] if first_two else None
 
@@ -45,37 +46,37 @@ def get_active_conversation(user_id: str, channel: str, client_id: UUID | str | 
 def create_conversation(
     client_id: UUID | str, user_id: str, channel: str, goal: str, summary: str | None = None
 ) -> Conversation:
-    """The user has a new open session on the channel, with its system and memory chunks.
+    """Open a conversation of the user on the channel, with its system and memory chunks, and return it.
 
     Raises NotFoundError for an unknown client, InvalidError for an unknown channel, ConflictError (`already_open`) if
-    the user has an open session there.
+    the user has an open conversation there.
     """
     if channel not in set(Channel):
         raise InvalidError(f"There is no channel {channel!r}.", code="unknown_channel")
     client = Client.objects.filter(pk=client_id).first()
     if client is None:
         raise NotFoundError("There is no such client.")
-    said = NewChunk(channel=channel, thread="", at=timezone.now(), text="")
+    first = NewChunk(channel=channel, thread="", at=timezone.now(), text="")
     for _ in range(TRIES):
         try:
             with transaction.atomic():
                 contact = contacts.find_by_user_id(client, user_id) or Contact.objects.create(
                     client=client, user_id=user_id
                 )
-                opened = open_conversation(client.pk, contact.pk, said, goal=goal, summary=summary or "", actor=SYSTEM)
+                opened = open_conversation(client.pk, contact.pk, first, goal=goal, summary=summary or "", actor=SYSTEM)
             return Conversation.objects.get(pk=opened.conversation_id)
         except IntegrityError:
-            # Either a session is open, or the contact was a guest whom a purge deleted meanwhile: then once more.
+            # Either a conversation is open, or the contact was a guest whom a purge deleted meanwhile: then try again.
             open_ones = Conversation.objects.of(client).open().filter(channel=channel, thread="")
             if open_ones.filter(contact__in=contacts.ids_by_user_id(user_id)).exists():
                 break
-    raise ConflictError("This user has an open session on this channel already.", code="already_open")
+    raise ConflictError("This user has an open conversation on this channel already.", code="already_open")
 
 
 def append_chunk(conversation_id: UUID | str, role: str, content: str) -> Chunk:
-    """The open session has one more chunk, at its next position. What a person says also makes a reply due.
+    """Append a chunk to the open conversation at its next position and return it; a person's chunk makes a reply due.
 
-    Raises InvalidError for an unknown role, NotFoundError, or ConflictError (`ended`) if the session takes no more.
+    Raises InvalidError for an unknown role, NotFoundError, or ConflictError (`ended`).
     """
     if role not in Role.values:
         raise InvalidError(f"A role is one of {', '.join(Role.values)}, not {role!r}.")
@@ -88,15 +89,18 @@ def append_chunk(conversation_id: UUID | str, role: str, content: str) -> Chunk:
 
 
 def add_step(conversation_id: UUID | str, description: str) -> Step:
-    """The open session has one more pending step. Raises NotFoundError or ConflictError (`ended`)."""
+    """Add a pending step to the open conversation and return it. Raises NotFoundError or ConflictError (`ended`)."""
     return steps.add_step(conversation_id, description, SYSTEM)
 
 
 def update_step(step_id: int, status: str) -> Step:
-    """The step is complete or cancelled. Raises NotFoundError, InvalidError or ConflictError (`step_is_final`)."""
+    """Complete or cancel the step and return it.
+
+    Raises NotFoundError, InvalidError, or ConflictError (`step_is_final`).
+    """
     return steps.update_step(step_id, status, SYSTEM)
 
 
 def delete_guest_expired() -> int:
-    """Expired sessions of guests are gone, with everything below them. Returns how many there were."""
+    """Delete the expired conversations of guests with everything below them, and return how many there were."""
     return purge_guests(timezone.now())

@@ -18,7 +18,7 @@ def send(
 ) -> tuple[Chunk, list[Message]]:
     """Append an ai chunk to the open conversation and queue it for sending; return the chunk and its messages.
 
-    It settles a reply that was owed. Where staff wrote it, the conversation waits for them no more.
+    A reply that was owed is owed no more. If staff wrote the message, the conversation no longer waits for a person.
 
     Raises NotFoundError or ConflictError (`ended`, `opted_out`).
     """

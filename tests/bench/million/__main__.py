@@ -192,7 +192,7 @@ class Measured:
         with rows.connection() as database:
             database.execute("SET enable_seqscan = off")
             plan = database.execute(
-                f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {lifecycle.LOOK.replace('$1', '$1::timestamptz')}",
+                f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {lifecycle.DUE_BY_KIND.replace('$1', '$1::timestamptz')}",
                 [self.plan.at],
             ).fetchall()
         say("".join(f"      {line}\n" for (line,) in plan))
