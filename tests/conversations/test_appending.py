@@ -12,6 +12,7 @@ from django.db import transaction
 
 from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Chunk, Client, Contact, ContactIdentity, Conversation
+from conversations.services.core import redaction
 from conversations.services.core.person import Person
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundText
@@ -104,7 +105,7 @@ def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
 def test_our_own_json_is_appended_alike(case: Case, shop: Client, key: str) -> None:
     phone = Contact.objects.get().phone
     message = message_of(case, Person(user_id="ann", phone=phone, name="Ann"))
-    messages.redaction.note(shop)
+    redaction.remember_rules(shop)
 
     by_sql = left_by(lambda: messages.settle_with_key(message, api_keys.key_hash(key), shop.pk))
     in_general = left_by(lambda: messages.settle(shop, message, is_new=True))

@@ -39,13 +39,13 @@ def broken(monkeypatch) -> Any:
     """A fault of ours: what says "poison" cannot be settled until `mend` is called."""
     real = inbound.settle
 
-    def settle(client, arrival):
+    def settle(client, arrival, **_):
         if arrival.text == "poison":
             raise ZeroDivisionError
         return real(client, arrival)
 
-    monkeypatch.setattr(provider_events.inbound, "settle", settle)
-    return lambda: monkeypatch.setattr(provider_events.inbound, "settle", real)
+    monkeypatch.setattr(inbound, "settle", settle)
+    return lambda: monkeypatch.setattr(inbound, "settle", real)
 
 
 # --- a fault of ours -------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def rounds(says: Says, sender: Sender, sessions: int, *events: Event) -> Iterato
         yield [result for result in outcomes(jobs, threads=THREADS) if isinstance(result, Exception)]
 
 
-def reply(turn: leases.Claim) -> str:
+def reply(turn: leases.ClaimedTurn) -> str:
     """The turn's engine has written. Returns how the turn ended."""
     return pipeline.commit(turn, Reply("red!", "offline"), timezone.now())
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from django.utils import timezone
 
-from conversations.http.own_webhook import arrival_of
+from conversations.http.own_webhook import read_message
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent
 from conversations.services.inbound import messages
 from tests.races.invariants import assert_sound
@@ -73,7 +73,7 @@ def test_deliveries_of_a_first_message_that_take_different_ways_do_not_wait_in_c
     """By one statement, and by the longer way (as after a race that was lost): both make the contact, then the rest."""
     for round_ in range(ROUNDS):
         said = {"client_id": str(shop.pk), "user_id": f"ann {round_}", "message": "Hello", "message_id": "m1"}
-        arrival, _ = arrival_of(json.dumps(said).encode(), "sms", timezone.now())
+        arrival, _ = read_message(json.dumps(said).encode(), "sms", timezone.now())
         together(
             *[partial(own_json, "Hello", user_id=said["user_id"], message_id="m1")] * 3,
             *[partial(messages.settle, shop, arrival)] * 3,
