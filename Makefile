@@ -22,13 +22,13 @@ down: ## stop a running `make up`, or what a killed one left behind; keeps the d
 	@if [ -x $(PY) ]; then $(LAUNCH) down; else echo "Convo was never started here."; fi
 
 test: dev-venv ## run the tests on a separate database: make test ARGS="-k sweep"
-	@$(LAUNCH) test -- $(ARGS)
+	@$(LAUNCH) test -- --ignore tests/browser $(ARGS)
 
 test-long: dev-venv ## run the long races and random inputs (about an hour)
-	@LONG_TESTS=1 $(LAUNCH) test -- -m "long or hypothesis" --timeout 3600 $(ARGS)
+	@LONG_TESTS=1 $(LAUNCH) test -- --ignore tests/browser -m "long or hypothesis" --timeout 3600 $(ARGS)
 
 test-browser: dev-venv ## run the browser tests (needs Chromium)
-	@$(LAUNCH) test -- -m browser tests/browser $(ARGS)
+	@$(LAUNCH) test -- -n 2 -m browser tests/browser $(ARGS)
 
 lint: style types floors ## check format, style, types, import layers, migrations and deployment settings
 

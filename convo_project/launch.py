@@ -87,7 +87,8 @@ def test(arguments: list[str]) -> int:
     with one_test_run(home), database():
         if not env.text("DATABASE_URL"):
             embedded_postgres.hurry(home)
-        defaults = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
+        # More workers than the cores of a small machine: tests wait for the database and for other processes.
+        defaults = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
         return run([sys.executable, "-m", "pytest", *defaults, *arguments])
 
 
