@@ -34,10 +34,10 @@ _LINES = events_sql(
 )
 
 
-def _archive_sql(due: str) -> str:
+def _archive_sql(due_sql: str) -> str:
     return f"""
     WITH due AS (
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {count_due}
+        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due_sql}
         ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due WHERE s.id = due.id
