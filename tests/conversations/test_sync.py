@@ -241,7 +241,7 @@ def test_a_context_is_bounded(call: Call, ask: Callable[..., Answer], at: str) -
     call("PATCH", f"{at}/context", {"context": {"a": "x" * 40_000}})
     answer = ask("PATCH", f"{at}/context", {"context": {"b": "x" * 40_000}})
     assert_failure(answer, 400, code="too_large")
-    assert answer.json["error"].startswith("context would be 80,015 bytes of JSON; at most 65,536 are kept")
+    assert answer.json["error"].startswith("context would be 80,015 bytes of JSON; at most 65,536 are stored")
     assert "b" not in call("GET", at)["context"]
     assert_failure(ask("PUT", f"whatsapp/agent/{at}/sync", {"metadata": {"a": "x" * 20_000}}), 400, code="too_large")
 
