@@ -34,7 +34,7 @@ def ask_for_contact(parser: CommandParser) -> None:
 def contact_of(options: Mapping[str, Any]) -> Contact:
     """Return the contact that the arguments of `ask_for_contact` name; for an alias, the contact it was merged into.
 
-    Raises CommandError, and what `setup.client_named` raises.
+    Raises CommandError, and what `setup.get_client` raises.
     """
     client = setup.get_client(options["client"])
     found = Contact.objects.select_related("client", "merged_into__client").filter(client=client)

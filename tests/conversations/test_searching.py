@@ -174,7 +174,7 @@ def test_every_open_session_is_searched_and_the_page_says_where_that_took_too_lo
     assert found("kettle")[0] == {old}
     monkeypatch.setattr(search, "SECONDS", 0)
     sessions, page = found("kettle")
-    assert (sessions, "Of open sessions the newest were searched, back to" in page) == (
+    assert (sessions, "Of the open conversations only the newest were searched, back to" in page) == (
         set(),
         True,
     )
@@ -206,4 +206,4 @@ def test_the_page_says_how_far_back_guests_are_looked_for(door, monkeypatch):
         closing.close(session, ended_by="system", actor=SYSTEM, now=timezone.now())
     sessions, page = found("kettle")
     assert sessions == set()
-    assert "Of sessions of guests, and of those that are not remembered, the newest were searched" in page
+    assert "conversations and of those that are not remembered only the newest were searched" in page
