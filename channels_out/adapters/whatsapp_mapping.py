@@ -227,7 +227,7 @@ def _plain(value: Any) -> str:
 
 
 class MessageType(NamedTuple):
-    """How a type of message becomes text and metadata."""
+    """The mapping of one type of message to text and metadata."""
 
     read: Callable[[str, Any], str | None]
     describe: Callable[[Any], dict[str, Any]] = _describe_nothing

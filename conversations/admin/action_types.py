@@ -30,7 +30,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """What the preview page of a bulk action says.
+    """The texts of a bulk action's preview page.
 
     verb            on the button: "Close 12 conversations"
     outcome         completes the sentence "12 of 20 conversations will be ..."

@@ -1,4 +1,4 @@
-"""What all admin pages share: a user sees the rows of their own clients and no others."""
+"""The base of all admin pages: a user sees the rows of their own clients and no others."""
 
 from __future__ import annotations
 

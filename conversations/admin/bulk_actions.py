@@ -33,7 +33,7 @@ MOST_ASSISTANTS = 500  # in the list to choose from
 
 
 class BulkActionPages(ConversationList):
-    """What managers can do with the selected conversations, or with all that match the list's filters."""
+    """Actions of managers on the selected conversations, or on all that match the list's filters."""
 
     def get_urls(self) -> list[URLPattern]:
         """Return the addresses of the preview page and of the progress page before Django's."""

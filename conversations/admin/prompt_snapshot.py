@@ -1,4 +1,4 @@
-"""What the model was given for one reply: each part, what was left out, what it cost, and a way to run it again."""
+"""The page "What the model was given": a reply's prompt part by part, its cost, and a way to run it again."""
 
 from __future__ import annotations
 

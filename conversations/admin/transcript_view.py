@@ -1,4 +1,4 @@
-"""What the transcript page shows of a conversation, as plain values.
+"""The content of the transcript page, as plain values.
 
 It is read in a fixed number of queries, however long the conversation is.
 """

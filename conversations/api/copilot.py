@@ -198,7 +198,7 @@ def _place(last_event_id: str, turn: Turn) -> ReadPosition:
 
 # --- the stream -------------------------------------------------------------------------------------------------------
 def _answer(user: User, ask: Callable[[], RequestedReply], place: ReadPosition | None = None) -> HttpResponseBase:
-    """What was asked for, as events. Where the process has no room the stream ends at once, and the reader comes back.
+    """Return the stream of a turn. Without room for another one it ends after the first event, and the reader returns.
 
     Raises what `ask` raises, and TooManyError.
     """
@@ -242,7 +242,7 @@ def _events(asked: RequestedReply, reader: Reader | None) -> Iterator[bytes]:
 
 
 def _delta(piece: ReplyPart, growing: StreamedMarkdown | None) -> dict[str, Any]:
-    """The piece; `html` is what it has made whole, `tail` the text behind that, for whoever has read from the start."""
+    """Return the delta. For a reader from the start, `html` is the finished Markdown and `tail` the text behind it."""
     delta: dict[str, Any] = {"text": piece.text, "start": piece.start}
     if growing:
         delta["html"] = growing.add(piece.text)

@@ -31,7 +31,7 @@ POLICY = (
 
 
 def guarded(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """The view with a Content-Security-Policy, never kept by a cache."""
+    """Return the view with a Content-Security-Policy and headers that forbid caching."""
 
     @wraps(view)
     def answered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

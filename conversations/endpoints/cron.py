@@ -1,5 +1,7 @@
-"""What goes by the clock, asked for over HTTP: for hosts that run no queue. With `Authorization: Bearer <CRON_SECRET>`;
-where no secret is set there is no such route."""
+"""Scheduled work over HTTP, for hosts that run no queue: `/cron/sweep` and `/cron/cleanup`.
+
+Callers send `Authorization: Bearer <CRON_SECRET>`. Where no secret is set the routes are 404.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
 from conversations.services.history import archive, remember
-from conversations.services.jobs import sweep as lifecycle
+from conversations.services.jobs.sweep import sweep as run_sweep
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure, retention
 
@@ -25,12 +27,11 @@ METHODS = ("GET", "POST")
 
 @csrf_exempt
 def sweep(request: HttpRequest) -> HttpResponse:
-    """Age the sessions, and do what the sweep asks the queue for: remember what has ended, archive what is due, end
-    chats, and go on with erasures."""
+    """Run the sweep, and the work that it would enqueue: remembering, archiving, ending chats, continuing erasures."""
 
     def swept() -> dict[str, Any]:
         now = timezone.now()
-        report = asdict(lifecycle.sweep(now))
+        report = asdict(run_sweep(now))
         report.pop("examples")
         return {
             **report,
@@ -40,20 +41,20 @@ def sweep(request: HttpRequest) -> HttpResponse:
             "erased": erasure.continue_erasures(now) if erasure.pending() else 0,
         }
 
-    return _by_the_clock(request, swept)
+    return _answer_cron(request, swept)
 
 
 @csrf_exempt
 def cleanup(request: HttpRequest) -> HttpResponse:
-    """Delete what was kept long enough."""
-    return _by_the_clock(request, lambda: asdict(retention.clean_up(timezone.now(), by="/cron/cleanup")))
+    """Delete what the retention policies no longer keep."""
+    return _answer_cron(request, lambda: asdict(retention.clean_up(timezone.now(), by="/cron/cleanup")))
 
 
-def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:
+def _answer_cron(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> HttpResponse:
     secret = settings.CRON_SECRET
     if not secret:
         return envelope.failure(404, "not_found", envelope.NOT_FOUND)
-    if not constant_time_compare(_shown(request), secret):
+    if not constant_time_compare(_bearer_token(request), secret):
         challenge = {"WWW-Authenticate": envelope.CHALLENGE}
         return envelope.failure(
             401, "not_authenticated", "CRON_SECRET is needed, as a bearer token.", headers=challenge
@@ -66,6 +67,6 @@ def _by_the_clock(request: HttpRequest, work: Callable[[], dict[str, Any]]) -> H
         return envelope.database_away()
 
 
-def _shown(request: HttpRequest) -> str:
+def _bearer_token(request: HttpRequest) -> str:
     scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     return str(token).strip() if scheme.lower() == "bearer" else ""

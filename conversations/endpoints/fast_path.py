@@ -49,7 +49,7 @@ def in_front_of(application: Application) -> Application:
     def fast_path(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if "HTTP_TRANSFER_ENCODING" in environ:
             _measure(environ)
-        key = environ.get("HTTP_X_SERVICE_API_KEY", "")
+        key = environ.get("HTTP_X_SERVICE_API_KEY", "").strip()
         try:
             body = _answer(environ, key)
         except (OperationalError, InterfaceError):
@@ -97,7 +97,7 @@ def _own_message(environ: Environ, key: str, channel: str) -> bytes | None:
     if body is None:
         return None
     _begin()
-    return orjson.dumps({"success": True, "data": own_webhook.receive(body, channel, key.strip())})
+    return orjson.dumps({"success": True, "data": own_webhook.receive(body, channel, key)})
 
 
 def _provider_payload(environ: Environ, channel: str) -> bytes | None:

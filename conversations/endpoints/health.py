@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether the work gets done."""
+"""Health checks: `/healthz` for the process, `/readyz` for the database and the workers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from conversations.services.jobs import overdue
 
 @envelope.get_only
 def healthz(request: HttpRequest) -> HttpResponse:
-    """The process lives."""
+    """Answer 200 while the process lives."""
     return envelope.success({"status": "ok"})
 
 
 @envelope.get_only
 def readyz(request: HttpRequest) -> HttpResponse:
-    """The database answers and nothing that is due waits longer than it should."""
+    """Answer 200 if the database answers and no due work is overdue, else 503 with the reason."""
     try:
         report = overdue.oldest_overdue()
     except (OperationalError, InterfaceError):

@@ -30,7 +30,7 @@ AWAY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ReadPosition:
-    """How far a reader has read: the number of characters of an attempt."""
+    """A reader's position: the number of characters read of an attempt."""
 
     attempt: int = 0
     characters: int = 0

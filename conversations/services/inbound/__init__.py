@@ -1,1 +1,1 @@
-"""What channels deliver: messages, provider events, unprocessed events and their replay."""
+"""Messages and events that channels deliver, unprocessed events and their replay."""

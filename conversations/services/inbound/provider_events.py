@@ -29,15 +29,15 @@ from conversations.services.tenants.channel_accounts import as_account
 
 log = logging.getLogger(__name__)
 
-# What names no account of ours is held against all secrets, as far as a stranger may keep us busy.
+# A payload that names no account of ours is checked against all secrets, within these limits: a stranger may send it.
 MOST_SECRETS_TRIED = 500
 MOST_BYTES_HASHED = 50_000_000
-LATE = timedelta(minutes=1)  # a message that took longer to come says so
+LATE = timedelta(minutes=1)  # a message that took longer gets its time of sending in the metadata
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a batch: messages settled, receipts applied, and events kept to be looked at."""
+    """Counts for a batch: messages settled, receipts applied, and events stored for staff to look at."""
 
     messages: int = 0
     receipts: int = 0
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def handshake(request: InboundRequest, channel: str) -> WebhookResponse:
-    """The answer to a provider's GET that asks whether the address is ours."""
+    """Return the answer to a provider's GET that checks who owns the webhook address; 403 if no account matches."""
     for adapter in registry.adapters_of(channel):
         if answer := adapter.handshake(request, _plain_accounts(adapter)):
             return answer
@@ -53,14 +53,14 @@ def handshake(request: InboundRequest, channel: str) -> WebhookResponse:
 
 
 def _plain_accounts(adapter: Adapter) -> Iterator[Account]:
-    """The adapter's accounts, read once somebody wants the first."""
+    """The adapter's accounts as plain values, read lazily."""
     for account in active_accounts(adapter):
         yield as_account(account)
 
 
 # --- a webhook --------------------------------------------------------------------------------------------------------
 class _Payload:
-    """A webhook with what was read of it: its events are parsed once, whichever way it takes."""
+    """A webhook and its events, which are parsed once, whichever way it takes."""
 
     def __init__(self, request: InboundRequest, adapter: Adapter, addresses: list[str]) -> None:
         self.request, self.adapter, self.addresses = request, adapter, addresses
@@ -82,7 +82,7 @@ class _Payload:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """What the fast way tried in vain: with the account of this version, and the events that are left of it."""
+    """A try of the fast way that left events over: the version of the account, and these events."""
 
     version: str
     events: list[Event]
@@ -178,7 +178,7 @@ def _receive(payload: _Payload, tried: _Tried | None) -> Outcome:
 
 
 def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
-    """The account that a request names which is about one thing alone; None: nobody's here, but the provider's own.
+    """Return the account that signed a request about a single account; None if the request names none of ours.
 
     Raises InboundError (`invalid_signature`).
     """
@@ -191,14 +191,14 @@ def signer(adapter: Adapter, request: InboundRequest) -> ChannelAccount | None:
 
 
 def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:
-    """The accounts that the adapter speaks for now."""
+    """Return the active accounts of the adapter's provider and channel."""
     return ChannelAccount.objects.select_related("client", "assistant").filter(
         provider=adapter.provider, channel=adapter.channel, is_active=True, client__is_active=True
     )
 
 
 def _keep_unread(adapter: Adapter, request: InboundRequest, error: Exception) -> Outcome:
-    """What names no account is kept if one of ours signed it. Raises InboundError if none did."""
+    """Store a payload that names no account, if an account of ours signed it. Raises InboundError if none did."""
     reason = _unread(error)
     if not _signed_by_any(adapter, request):
         unprocessed.count_refused(adapter, None, timezone.now())
@@ -208,7 +208,7 @@ def _keep_unread(adapter: Adapter, request: InboundRequest, error: Exception) ->
 
 
 def _unread(error: Exception) -> str:
-    """Why a request could not be read: its fault, or ours."""
+    """The reason for which an unreadable request is stored: malformed, or a fault of ours."""
     if isinstance(error, InboundError):
         return unprocessed.MALFORMED
     log.error("webhook not read", exc_info=error)
@@ -218,9 +218,10 @@ def _unread(error: Exception) -> str:
 def _verified(
     adapter: Adapter, request: InboundRequest, accounts: Mapping[str, ChannelAccount]
 ) -> dict[str, ChannelAccount]:
-    """Those of the named accounts whose secret signed the request; all events of the others are refused.
+    """The named accounts whose secret signed the request; all events of the others are refused.
 
-    A payload that names no account of ours may still be a provider's own: then any account's secret shows that.
+    A payload that names no account of ours may still be the provider's own, which any account's secret shows. Raises
+    InboundError (`invalid_signature`).
     """
     verified = {
         address: account for address, account in accounts.items() if _signed(adapter, request, as_account(account))
@@ -241,7 +242,7 @@ def _not_signed() -> InboundError:
 
 
 def _signed_by_any(adapter: Adapter, request: InboundRequest) -> bool:
-    """Whether one of our accounts signed it: what Meta says of an app or a business names no number."""
+    """Return whether any account of ours signed the request: some events of Meta's name no number."""
     most = min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(request.body), 1))
     for account in active_accounts(adapter).select_related(None)[:most]:
         if _signed(adapter, request, as_account(account)):
@@ -288,7 +289,7 @@ def _settle_all(
 def _without_plain_receipts(
     events: Iterable[Event], accounts: Mapping[str, ChannelAccount], outcome: Outcome
 ) -> list[Event]:
-    """The other events. What only moves messages on is applied, and counted."""
+    """Apply and count the receipts that only move messages on, and return the other events."""
     left: list[Event] = []
     said: dict[str, list[Receipt]] = {}
     for event in events:
@@ -370,7 +371,7 @@ def _inbound_text(account: ChannelAccount, event: InboundMessage) -> messages.In
 
 
 def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
-    """What it was if it was no text, and when it was sent if it comes late."""
+    """Metadata: the kind of a message that is no text, and the time of sending of a late one."""
     manner = {"kind": event.kind} if event.kind != "text" else {}
     if event.occurred_at and now - event.occurred_at > LATE:
         manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)

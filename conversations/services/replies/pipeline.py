@@ -254,7 +254,7 @@ def _too_unsure(conversation: Conversation, reply: Reply) -> bool:
 
 
 def _keeps_chats(assistant: Assistant) -> bool:
-    """Whether its engine keeps the conversation itself."""
+    """Return whether the assistant's engine keeps the conversation itself."""
     return assistant.engine == Assistant.EngineName.RETELL
 
 
@@ -323,7 +323,7 @@ def _note_silence(conversation: Conversation, now: datetime) -> None:
 
 
 def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half: str, now: datetime) -> None:
-    """Nothing more is tried: the sink says what is to be said, and after so many failures a person has to answer."""
+    """Give the reply up: the sink says what is left to say, and after too many failures a person answers."""
     sink.give_up(conversation, turn, code, half, now)
     note_answered(conversation)
     conversation.replies_failed += 1

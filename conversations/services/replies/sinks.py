@@ -84,7 +84,7 @@ class SendSink:
         record(conversation, "needs_staff", SYSTEM, cause=code)
 
     def ended(self, turn: Turn) -> None:
-        """Nothing is left behind."""
+        """Leave everything as it is."""
 
 
 class StreamSink:
