@@ -301,6 +301,14 @@ def test_up_with_a_database_of_ones_own_starts_none_and_ctrl_c_stops_it(up, tmp_
     assert embedded_postgres.is_running(up.home), "which is not its to stop"
 
 
+def test_ctrl_c_stops_everything_and_the_embedded_postgresql_too(up):
+    family = processes.supervised(up.home)
+    assert up.stop(signal.SIGINT) == 0
+    assert up.says("Stopped.")
+    assert [pid for pid in family if not is_gone(pid)] == []
+    assert not embedded_postgres.is_running(up.home)
+
+
 def test_what_a_killed_one_left_is_ended_by_down(up):
     home, family = up.home, processes.supervised(up.home)
     up.process.kill()
