@@ -28,7 +28,7 @@ from conversations.api.copilot_serializers import (
     role_shown,
     session_shown,
 )
-from conversations.api.reading import read
+from conversations.api.serializers import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import StreamedMarkdown
 from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, stream_limit

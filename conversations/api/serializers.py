@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.validators import RegexValidator
 from rest_framework import serializers
+from rest_framework.exceptions import ParseError
 
 from channels_out.kinds import Channel
 from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
@@ -15,6 +16,15 @@ from conversations.services.transitions.steps import FINAL
 
 LONGEST_TEXT = 100_000
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers whose \s is narrower
+
+
+def read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
+    """Return the valid values of a body or query string. Raises ParseError or ValidationError, which name the field."""
+    if not isinstance(data, dict):
+        raise ParseError("The body must be a JSON object.")
+    serializer = kind(data=data)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
 
 
 class Text(serializers.CharField):

@@ -16,7 +16,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.paging import page_of_conversations
-from conversations.api.reading import read
 from conversations.api.serializers import (
     ChunkSerializer,
     ChunksShownSerializer,
@@ -34,6 +33,7 @@ from conversations.api.serializers import (
     StepSerializer,
     StepStatusSerializer,
     TakeoverSerializer,
+    read,
 )
 from conversations.api.transcript_serializers import TranscriptFormatSerializer, TranscriptSerializer
 from conversations.http.auth import actor, key_of, service_key

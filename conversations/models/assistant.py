@@ -165,8 +165,3 @@ class Assistant(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def has_phrases(self) -> bool:
-        """Return whether the assistant has phrases that hand the conversation to staff or end it."""
-        return bool(self.human_phrases.strip() or self.goodbye_phrases.strip())

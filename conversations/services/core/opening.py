@@ -233,7 +233,7 @@ def _open(
         statement,
         *(client_id, chunk.channel, chunk.channel_account_id, found_by, person.user_id, chunk.dedupe_key, chunk.thread),
         *(person.phone, person.name, conversation_id or uuid4(), uuid4()),
-        *(phone_address(chunk.channel, person.phone), device_id, goal, summary),
+        *(phone_address(chunk.channel, person.phone) if person.phone else None, device_id, goal, summary),
         *(chunk.at, chunk.role.value, chunk.text, chunk.message_id, chunk.metadata, actor.kind, actor.name),
         assistant_id,
         ways_to_write(person.phone) if person.phone else [],

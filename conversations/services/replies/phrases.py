@@ -17,14 +17,6 @@ MOST_MESSAGES = 50  # of more unanswered messages, the newest are read
 _WORDS = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")  # noqa: RUF001 - as people type it
 
 
-def matching_rule(conversation: Conversation) -> str:
-    """Return the rule that the unanswered messages meet: HUMAN, GOODBYE, or ''."""
-    assistant = conversation.assistant
-    if not assistant or not assistant.has_phrases:
-        return ""
-    return rule_for(assistant, unanswered(conversation))
-
-
 def rule_for(assistant: Assistant, messages: Sequence[str]) -> str:
     """Return the rule that these messages, oldest first, meet: HUMAN, GOODBYE, or ''.
 

@@ -94,7 +94,9 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         return None
     conversation = turn.conversation
     assistant = conversation.assistant
-    turn.rule = phrases.matching_rule(conversation) if assistant and assistant.has_phrases else ""
+    turn.rule = ""
+    if assistant and (assistant.human_phrases or assistant.goodbye_phrases):
+        turn.rule = phrases.rule_for(assistant, phrases.unanswered(conversation))
     if turn.rule == phrases.HUMAN:
         hand_over(claim, "a person was asked for", now or timezone.now())
         return None
