@@ -58,7 +58,7 @@ def test_the_account_is_broken_and_what_failed_for_it_waits_for_one_click(meta, 
     assert f"{code}: " in page
     assert "It failed." not in page, "Meta's own sentence may quote a token"
     status, said = do(mona, session, "resume-account")
-    assert (status, said["said"]) == (200, "The account is tried again: 2 messages wait to be sent.")
+    assert (status, said["said"]) == (200, "The account is tried again. Messages that wait to be sent: 2.")
     assert send_all() == 2
     assert sorted(sent.to for sent in meta.sent) == ["51999999991", "51999999991", "51999999992"]
     again = next(sent for sent in meta.sent[1:] if sent.to == "51999999991")
