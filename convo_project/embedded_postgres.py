@@ -309,12 +309,12 @@ def _make_copilot_role(place: Place) -> None:
 
 
 def hurry(home: Path) -> None:
-    """Make the running server of `home` wait for no disk, also after a restart.
+    """Make the running server of `home` wait for no disk and tidy nothing by itself, also after a restart.
 
-    For data that may be lost: a crash of the machine may destroy all of them.
+    For short-lived data that may be lost: a crash of the machine may destroy all of them.
     """
     with _superuser(place_of(home)) as connection:
-        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+        for name in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
             connection.execute(f"ALTER SYSTEM SET {name} = off")
         connection.execute("SELECT pg_reload_conf()")
 

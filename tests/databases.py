@@ -16,7 +16,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connection, transaction
+from django.db import ProgrammingError, connection, transaction
 
 from convo_project.postgres_place import EDITION, PACKAGE
 
@@ -39,7 +39,7 @@ def make(name: str, *, keep: bool = False) -> None:
         if keep and _copied_from(cursor, name) == template:
             return
         _migrate_once(cursor, template)
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        _drop(cursor, name)
         cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE {template}')
         for setting, value in QUICK.items():
             cursor.execute(f'ALTER DATABASE "{name}" SET {setting} = {value}')
@@ -71,7 +71,15 @@ def _run(program: str, *arguments: str, database: Mapping[str, Any], given: byte
 def drop(name: str) -> None:
     """There is no database of that name, and nobody is connected to it."""
     with connection._nodb_cursor() as cursor:
+        _drop(cursor, name)
+
+
+def _drop(cursor: Any, name: str) -> None:
+    """FORCE ends whoever is connected, but may not end an autovacuum worker; without FORCE PostgreSQL itself does."""
+    try:
         cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    except ProgrammingError:
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
 
 
 @contextmanager
@@ -108,7 +116,7 @@ def _migrate_once(cursor: Any, template: str) -> None:
     if template in there:
         return
     for old in there:
-        cursor.execute(f"DROP DATABASE {old} WITH (FORCE)")
+        _drop(cursor, old)
     unfinished = f"{template}_unfinished"
     cursor.execute(f"CREATE DATABASE {unfinished}")
     with read({**connection.settings_dict, "NAME": unfinished}):

@@ -21,7 +21,7 @@ from conversations.models import Assistant, Client, Conversation, Membership
 from convo_project.wsgi import application
 from tests.copilot.reading import cookies_of
 from tests.routes import SCHEMA, in_a_transaction
-from tests.sizes import times
+from tests.sizes import LONG, times
 
 pytestmark = [pytest.mark.django_db, pytest.mark.long, pytest.mark.timeout(3_600)]
 
@@ -34,8 +34,13 @@ def web(environ: Any, start_response: Any) -> Any:
         return application(environ, start_response)
 
 
-# NUL is refused everywhere, and what can be read in our source is not to decide what is tried.
-CONFIG: dict[str, Any] = {"generation": {"allow-x00": False}, "analysis": {"constants": {"enabled": False}}}
+# NUL is refused everywhere, and what can be read in our source is not to decide what is tried. The boundary values of
+# each field are for `make test-long`: test_bad_input.py sends every route what is malformed.
+CONFIG: dict[str, Any] = {
+    "phases": {"coverage": {"enabled": LONG}},
+    "generation": {"allow-x00": False},
+    "analysis": {"constants": {"enabled": False}},
+}
 # Tried out in the test: what is collected is collected by every worker.
 promises = schemathesis.pytest.from_fixture("schema")
 
@@ -51,7 +56,7 @@ def schema(request: pytest.FixtureRequest) -> schemathesis.BaseSchema:
 
 @promises.exclude(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=times(3, 40),
+    max_examples=times(6, 40),
     derandomize=True,
     database=None,
     deadline=None,
@@ -63,7 +68,7 @@ def test_promises_are_kept(case: Any, key: str, known: dict[str, Any]) -> None:
 
 @promises.include(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=times(3, 25),
+    max_examples=times(6, 25),
     derandomize=True,
     database=None,
     deadline=None,
