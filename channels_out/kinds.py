@@ -14,6 +14,10 @@ class Channel(StrEnum):
     WEB = "web"
 
 
+# Channels with a webhook; people on the web are signed in and use the copilot.
+WEBHOOK_CHANNELS = tuple(channel for channel in Channel if channel != Channel.WEB)
+
+
 class AddressKind(StrEnum):
     """The kinds of addresses that people have on channels."""
 

@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
+from channels_out.kinds import WEBHOOK_CHANNELS
 from conversations.api.serializers import NOT_BLANK
 from conversations.http.envelope import JSON, get_only
 from conversations.http.idempotency import HEADER, PATTERN, OncePerKey
@@ -180,7 +181,7 @@ CHANNEL = {
     "in": "path",
     "name": "channel",
     "required": True,
-    "schema": {"type": "string", "enum": ["messenger", "whatsapp", "sms", "orb", "voice"]},
+    "schema": {"type": "string", "enum": [channel.value for channel in WEBHOOK_CHANNELS]},
 }
 INBOUND = {
     "operationId": "webhooks_inbound",

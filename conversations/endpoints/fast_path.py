@@ -22,6 +22,7 @@ from django.db import InterfaceError, OperationalError, connection, reset_querie
 from channels_out import registry
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
+from channels_out.kinds import WEBHOOK_CHANNELS
 from conversations.endpoints.webhooks import REFUSAL
 from conversations.http import own_webhook
 from conversations.http.envelope import DATABASE_AWAY, is_json, server_fault
@@ -37,7 +38,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-WEBHOOK = re.compile(r"/webhooks/(messenger|whatsapp|sms|orb|voice)/inbound\Z")
+WEBHOOK = re.compile(rf"/webhooks/({'|'.join(WEBHOOK_CHANNELS)})/inbound\Z")
 DETAIL = re.compile(r"/conversations/([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\Z")
 DEFAULT_CHUNKS = 10
 AWAY = orjson.dumps(DATABASE_AWAY)

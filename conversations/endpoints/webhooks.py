@@ -14,7 +14,7 @@ from channels_out import registry, retell
 from channels_out.calls import VoiceAdapter
 from channels_out.contract import InboundRequest, WebhookResponse
 from channels_out.errors import InboundError
-from channels_out.kinds import Channel
+from channels_out.kinds import WEBHOOK_CHANNELS
 from conversations.http import envelope, own_webhook
 from conversations.http.auth import NO_KEY, service_key
 from conversations.services.core.errors import DomainError, NotSignedError
@@ -24,7 +24,6 @@ from conversations.services.voice import provider_calls
 
 NO_HANDSHAKE = "No account on this channel has this verify token. `manage.py create_channel_account` sets it."
 REFUSAL = "convo.refusal"  # in the WSGI environment: the DomainError or InboundError that the fast path met
-CHANNELS = frozenset(Channel) - {Channel.WEB}
 
 
 @csrf_exempt
@@ -40,8 +39,8 @@ def status_webhook(request: HttpRequest, channel: str) -> HttpResponse:
 
 
 def _guarded(request: HttpRequest, channel: str, take: Callable[[HttpRequest, str], HttpResponse]) -> HttpResponse:
-    if channel not in CHANNELS:
-        names = sorted(CHANNELS)
+    if channel not in WEBHOOK_CHANNELS:
+        names = sorted(WEBHOOK_CHANNELS)
         error = f"There is no such channel here; there are {', '.join(names)}."
         return envelope.failure(404, "unknown_channel", error, {"channels": names})
     if request.method not in ("GET", "POST"):

@@ -48,6 +48,8 @@ def test_web_sessions_are_deleted_after_thirty_idle_days(secret: dict[str, str])
     ]
     answer = WebServer().call("GET", "/cron/cleanup", headers=secret)
     assert answer.json["data"]["web_sessions"] == 1
+    kept_words = {"guest_sessions", "web_sessions", "sessions", "memories", "turns", "receipts", "inbound_events"}
+    assert kept_words <= answer.json["data"].keys(), "what monitors read"
     assert set(Conversation.objects.values_list("pk", flat=True)) == {each.pk for each in kept}
     assert not Chunk.objects.exists()
     assert retention.clean_up(timezone.now()).web_sessions == 0

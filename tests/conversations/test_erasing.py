@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from channels_out import retell as retell_api
 from conversations.models import (
+    Chunk,
     Contact,
     Conversation,
     EngineChat,
@@ -233,6 +234,15 @@ def test_it_may_break_off_at_every_request_and_the_end_is_the_same(door, index, 
     assert (index.vectors(client), retell.chats, traces()) == ({}, {}, {})
     facts = erasing.verify(Erasure.objects.get().certificate)
     assert (facts["removed"]["vectors"], facts["removed"]["chats"]) == (2, 1)
+
+
+def test_an_old_message_that_comes_again_opens_nothing_either(door):
+    door.says("Hello", message_id="m1")
+    Chunk.objects.update(created_at=timezone.now() - timedelta(days=9))
+    erasing.begin(Contact.objects.get().pk, actor=SYSTEM, now=timezone.now())
+    again = door.says("Hello", message_id="m1")
+    assert (again["status"], again["duplicate"]) == ("deleted", True)
+    assert not Conversation.objects.exists()
 
 
 def test_what_is_delivered_again_opens_nothing_and_who_writes_again_is_somebody_new(door):

@@ -46,6 +46,13 @@ def test_an_object_that_was_changed_in_place_is_saved(conversation: Conversation
     assert conversation.metadata == {"a": 1, "b": [2]}
 
 
+def test_a_value_of_another_type_is_saved(conversation: Conversation) -> None:
+    with editing(conversation.pk) as found:
+        found.metadata = {"a": True}
+    conversation.refresh_from_db()
+    assert conversation.metadata["a"] is True
+
+
 def test_where_nothing_changed_nothing_is_written(conversation: Conversation) -> None:
     with CaptureQueriesContext(connection) as captured, editing(conversation.pk) as found:
         found.topic = "Parcels"

@@ -62,6 +62,17 @@ def test_a_goodbye_ends_the_conversation_after_the_last_words(ann: Browser, mode
     assert (status, refused["code"]) == (409, "ended")
 
 
+def test_a_goodbye_whose_answer_was_stopped_ends_nothing(ann: Browser, model: FakeOpenAI) -> None:
+    Assistant.objects.update(goodbye_phrases="bye")
+    model.then("endless", text="bye ", every=0.002)
+    with ann.stream("POST", "/copilot", {"message": "Bye"}) as events:
+        session_id = events.next("session").data["session_id"]
+        events.next("delta")
+        assert ann.call("POST", f"/copilot/sessions/{session_id}/stop")[0] == 200
+        assert events.rest()[-1].data["finish_reason"] == "stopped"
+    assert Conversation.objects.get().status == "active"
+
+
 def test_after_so_many_failures_a_colleague_has_the_conversation(ann: Browser, model: FakeOpenAI) -> None:
     Assistant.objects.update(human_after_failures=2)
     model.then("status", times=2, status=400)

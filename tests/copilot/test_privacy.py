@@ -21,6 +21,7 @@ from conversations.models import Chunk, Client, Contact, Conversation, Delta, Fe
 from conversations.services.copilot import sessions, turns
 from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import UserMessage
+from conversations.services.core.row_level_security import confined_to, unconfined
 from conversations.services.replies.leases import StreamedTurn, claim_streamed
 from conversations.services.replies.pipeline import commit
 from conversations.services.replies.streaming_writer import NewText, store_deltas
@@ -242,6 +243,15 @@ def counts(raw: psycopg.Connection[Any], who: Any = None) -> dict[str, int]:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_an_error_outside_the_role_gives_it_back(ann: Any) -> None:
+    with confined_to(ann.pk):
+        with pytest.raises(ZeroDivisionError), unconfined():
+            raise ZeroDivisionError
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('role'), current_setting('convo.logins')")
+            assert cursor.fetchall() == [(django_settings.COPILOT_ROLE, str(ann.pk))]
+
+
 def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any]) -> None:
     firm = factories.ClientFactory(sub_domain="firm")
     factories.AssistantFactory(client=firm, key="field", in_copilot=True)

@@ -34,26 +34,28 @@ def dedupe_key(scope: str, message_id: str) -> UUID | None:
     return UUID(bytes=hashlib.blake2b(f"{scope}\0{message_id}".encode(), digest_size=16).digest())
 
 
-def tombstones_sql(conversations: str, now: str = "$1", lifetime: str = "$3") -> str:
-    """Return the INSERT that writes a tombstone for every chunk of `conversations` that providers may deliver again.
+def tombstones_sql(conversations: str, expires_at: str = "k.created_at + $3") -> str:
+    """Return the INSERT that writes tombstones for the messages of `conversations`, at $1, with TOMBSTONES_LAST as $3.
 
     conversations: a table or common table expression with a column `id`
-    now, lifetime: placeholders of the current time and of TOMBSTONES_LAST
+    expires_at: SQL over the chunk `k`; what has expired by $1 gets no tombstone
     """
     return f"""
         INSERT INTO message_tombstones (dedupe_key, expires_at)
-        SELECT k.dedupe_key, k.created_at + {lifetime} FROM conversation_chunks k
+        SELECT k.dedupe_key, {expires_at} FROM conversation_chunks k
         JOIN {conversations} ON {conversations}.id = k.conversation_id
-        WHERE k.dedupe_key IS NOT NULL AND k.created_at + {lifetime} > {now}
+        WHERE k.dedupe_key IS NOT NULL AND {expires_at} > $1
         ON CONFLICT DO NOTHING"""
 
 
-_WRITE = f"WITH gone AS (SELECT unnest($2::uuid[]) AS id) {tombstones_sql('gone')} RETURNING dedupe_key"
+_WRITE_ALL = f"""
+    WITH gone AS (SELECT unnest($2::uuid[]) AS id)
+    {tombstones_sql("gone", "$1::timestamptz + $3::interval")} RETURNING dedupe_key"""
 
 
 def write_tombstones(conversation_ids: Sequence[UUID], now: datetime) -> None:
-    """Write a tombstone for every chunk of these conversations that providers may deliver again."""
-    rows(_WRITE, now, list(conversation_ids), TOMBSTONES_LAST)
+    """Write a tombstone for every message of these conversations, however old: none of them may come back."""
+    rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST)
 
 
 def is_first_time(key: UUID, now: datetime) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from django.db import transaction
 
 from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, NotFoundError
+from conversations.services.core.json import dumps
 from conversations.services.core.sql import PreparedSelect, update
 
 # The conversation's own row alone is locked, and not its key: chunks may refer to it meanwhile.
@@ -122,9 +122,9 @@ def lock_contact_of(conversation_id: UUID | str) -> None:
 
 
 def _values(conversation: Conversation) -> dict[str, Any]:
-    """The fields of the conversation by name, as they are now."""
+    """The fields of the conversation by name, as they are now; JSON as its text, in which true is not 1."""
     return {
-        field.name: deepcopy(value) if isinstance(value, dict | list) else value
+        field.name: dumps(value) if isinstance(value, dict | list) else value
         for field in conversation._meta.concrete_fields
         if (value := conversation.__dict__.get(field.attname, field)) is not field
     }

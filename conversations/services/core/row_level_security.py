@@ -31,9 +31,10 @@ def unconfined() -> Iterator[None]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('role'), current_setting('convo.logins', true)")
         [(role, logins)] = cursor.fetchall()
-    _take_on(NOBODY, "")
-    yield
-    _take_on(role, logins or "")
+    with transaction.atomic():  # an error that is caught further out gives the role back with its savepoint
+        _take_on(NOBODY, "")
+        yield
+        _take_on(role, logins or "")
 
 
 def _take_on(role: str, logins: str) -> None:

@@ -170,9 +170,12 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
             return TurnStatus.ABANDONED
         turn, conversation, sink = found
         half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20])
-        half = _noted(turn, half) if half.text else half
-        if reason := _silenced(conversation, awaited=sink.is_awaited):
-            _drop(turn, conversation, reason, now)
+        half = _noted(turn, half) if sink.is_awaited else half
+        if silenced := _silenced(conversation, awaited=sink.is_awaited):
+            if sink.is_awaited:
+                _end(turn, TurnStatus.FAILED, now, code=silenced, reason=str(error))
+            else:
+                _drop(turn, conversation, silenced, now)
             return turn.status
         retry_at = sink.retry_at(turn, error, now, written=half.text)
         if retry_at and sink.is_awaited:  # the reader waits for this turn, and not for another
@@ -291,17 +294,18 @@ def _say(
         _note_silence(conversation, now)
     note_answered(conversation)
     conversation.reply_owed = overtaken
-    conversation.fallback_sent = False
-    conversation.replies_failed = 0
+    if not code:
+        conversation.fallback_sent = False
+        conversation.replies_failed = 0
     requested = tool_actions.NOTHING_REQUESTED
     if reply.tool_actions:
         requested = tool_actions.apply(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
-    _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human else code)
+    _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human and sink.is_awaited else code)
     if requested.human:
         outbox.allow_sending(conversation)
         actor = assistant_actor(conversation.assistant)
         takeover.take(conversation, actor, now, reason=requested.why or "the assistant asks for a person")
-    elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken:
+    elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
         outbox.allow_sending(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
 
