@@ -393,8 +393,7 @@ def _record(place: Place) -> dict[str, str]:
 
 
 def _write_record(place: Place, passwords: dict[str, str]) -> None:
-    record = {**passwords, "home": str(place.home), "base": str(place.base)}
-    write_private(_record_path(place), json.dumps(record))
+    write_private(_record_path(place), json.dumps({**passwords, "home": str(place.home), "base": str(place.base)}))
 
 
 def _log_path(place: Place) -> Path:

@@ -1,4 +1,4 @@
-"""How often the tests that try random things try them: seldom in `make test`, often in `make test-long`."""
+"""The number of random examples that a test tries: few in `make test`, many in `make test-long`."""
 
 from __future__ import annotations
 

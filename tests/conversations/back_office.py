@@ -1,4 +1,4 @@
-"""How tests use the admin: sign in, open the page of a conversation, post its forms."""
+"""Sign in to the admin, open the page of a conversation, post its forms."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def schema(request: pytest.FixtureRequest) -> schemathesis.BaseSchema:
 
 @promises.exclude(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=times(6, 40),
+    max_examples=times(4, 40),
     derandomize=True,
     database=None,
     deadline=None,
@@ -68,7 +68,7 @@ def test_promises_are_kept(case: Any, key: str, known: dict[str, Any]) -> None:
 
 @promises.include(path_regex="^/copilot").parametrize()
 @hypothesis.settings(
-    max_examples=times(6, 25),
+    max_examples=times(4, 25),
     derandomize=True,
     database=None,
     deadline=None,

@@ -1,4 +1,4 @@
-"""Whatever an assistant's policy says, it says for replies that are streamed as for those that are sent."""
+"""An assistant's policy holds for replies that are streamed as for those that are sent."""
 
 from __future__ import annotations
 
