@@ -230,6 +230,7 @@ def test_sessions_are_found_renamed_and_deleted_and_a_role_begins_a_new_one(peop
     page.get_by_role("button", name="Rename: My first question").click()
     page.locator(".retitle:visible input").fill("Roofs")
     page.get_by_role("button", name="Save").click()
+    expect(page.locator(".sessions .title")).to_have_text(["My second question", "Roofs"])
     page.get_by_role("button", name="Delete: My second question").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.locator(".sessions .title")).to_have_text(["Roofs"])
@@ -240,6 +241,30 @@ def test_sessions_are_found_renamed_and_deleted_and_a_role_begins_a_new_one(peop
     assert Conversation.objects.get().topic == "Roofs"
     assert not Feedback.objects.exists(), "it went with its session"
     sound(page)
+
+
+def test_a_list_that_arrives_late_does_not_bring_back_what_was_deleted(people: Any, model: FakeOpenAI) -> None:
+    page = opened(people())
+    say(page, "How steep is it")
+    expect(replies(page)).to_contain_text("You said: How steep is it")
+    page.get_by_role("button", name="Recent conversations").click()
+    expect(page.locator(".sessions .title")).to_have_text(["How steep is it"])
+    late: list[tuple[Any, Any]] = []
+    page.route(re.compile(r"/copilot\?limit=20$"), lambda route: late.append((route, route.fetch())), times=1)
+    page.get_by_role("button", name="Rename: How steep is it").click()
+    page.locator(".retitle:visible input").fill("Roofs")
+    page.get_by_role("button", name="Save").click()
+    while not late:
+        page.wait_for_timeout(10)
+    page.get_by_role("button", name="Delete: How steep is it").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.locator(".sessions .title")).to_have_count(0)
+    route, answer = late[0]
+    assert "Roofs" in answer.text(), "it was read before the conversation was deleted"
+    with page.expect_event("requestfinished"):
+        route.fulfill(response=answer)
+    page.wait_for_timeout(100)
+    expect(page.locator(".sessions .title")).to_have_count(0)
 
 
 FAKE_SPEECH = """

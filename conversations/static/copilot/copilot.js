@@ -219,8 +219,11 @@
         const { items } = await data("GET", `/copilot?limit=${limit}`);
         return items;
     }
+    let lists = 0;
     async function listSessions() {
+        const mine = ++lists;
         const items = await recent(20);
+        if (mine !== lists) return; // a newer list was asked for meanwhile
         $(".sessions .none").hidden = items.length > 0;
         $(".sessions ul").replaceChildren(...items.map(row));
     }
