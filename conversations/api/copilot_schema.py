@@ -49,7 +49,7 @@ class SessionShownSerializer(serializers.Serializer[Any]):
     client = serializers.CharField()
     status = serializers.ChoiceField(choices=[str(status) for status in Status])
     taken_over = serializers.BooleanField(
-        help_text="True while a colleague has taken the session over and the assistant is silent."
+        help_text="True while a colleague has taken the conversation over and the assistant is silent."
     )
     turn_id = serializers.UUIDField(allow_null=True, help_text="The reply that is being written, or null.")
     started_at = serializers.DateTimeField()

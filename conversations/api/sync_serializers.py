@@ -165,7 +165,7 @@ class SyncSerializer(serializers.Serializer[Any]):
     step = _id("The step of the flow.")
     context = Object(required=False, allow_null=True)  # type: ignore[assignment]
     metadata = Object(required=False, allow_null=True)
-    isActive = YesOrNo(required=False, allow_null=True, help_text="false ends the session.")  # noqa: N815
+    isActive = YesOrNo(required=False, allow_null=True, help_text="false ends the conversation.")  # noqa: N815
 
 
 # --- answers; services/agent_sync/state.py builds them ----------------------------------------------------------

@@ -72,14 +72,14 @@ class Assistant(models.Model):
     uses_tools = models.BooleanField(
         default=True,
         db_default=True,
-        help_text="The model may move steps, set the topic and the current goal, ask for a person, and end a session"
-        " that the customer has ended. Off for servers that know no tools.",
+        help_text="The model may move steps, set the topic and the current goal, ask for a person, and end a"
+        " conversation that the customer has ended. Off for servers that know no tools.",
     )
     takeover_sentence = models.TextField(
         blank=True,
         default="A colleague will take it from here.",
         db_default="A colleague will take it from here.",
-        help_text="Said when a session goes to a person. Empty: nothing is said.",
+        help_text="Said when a conversation goes to a person. Empty: nothing is said.",
     )
     human_phrases = models.TextField(
         blank=True,
@@ -90,20 +90,21 @@ class Assistant(models.Model):
     human_after_failures = models.PositiveSmallIntegerField(
         default=3,
         db_default=3,
-        help_text="After so many replies in a row that could not be written, a person has the session. 0: never.",
+        help_text="After so many replies in a row that could not be written, the conversation goes to a person."
+        " 0: never.",
     )
     human_below_confidence = models.FloatField(
         null=True,
         blank=True,
         validators=[MinValueValidator(0), MaxValueValidator(1)],
-        help_text="From 0 to 1: a reply of which the model is less sure is not sent, and a person has the session."
-        " Only for models that give the probabilities of their words. Empty: not asked.",
+        help_text="From 0 to 1: a reply of which the model is less sure is not sent, and the conversation goes to a"
+        " person. Only for models that give the probabilities of their words. Empty: not asked.",
     )
     goodbye_phrases = models.TextField(
         blank=True,
         default="",
         db_default="",
-        help_text="One a line. A message that says no more than one of them ends the session, after a last reply.",
+        help_text="One a line. A message that says no more than one of them ends the conversation, after a last reply.",
     )
     # Phone calls.
     greeting = models.TextField(

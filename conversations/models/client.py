@@ -86,7 +86,7 @@ class Client(models.Model):
     semantic_recall = models.BooleanField(
         default=False,
         db_default=False,
-        help_text="Whether the assistant is told, with the first message of a session, of earlier ones about the same.",
+        help_text="With the first message of a conversation, tell the assistant of earlier ones on the same subject.",
     )
     # The redaction of every text before it is stored or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
@@ -100,7 +100,8 @@ class Client(models.Model):
             models.CheckConstraint(
                 name="client_ages_in_order",
                 condition=models.Q(stale_after__gt=timedelta(0), expire_after__gte=models.F("stale_after")),
-                violation_error_message="A session must become stale after some time, and expire no sooner than that.",
+                violation_error_message="A conversation must become stale after some time,"
+                " and expire no sooner than that.",
             ),
             models.CheckConstraint(name="client_archives_later", condition=models.Q(archive_after__gte=timedelta(0))),
             models.CheckConstraint(
@@ -164,10 +165,10 @@ class Membership(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role, default=Role.VIEWER)
     sees_receipts = models.BooleanField(
-        "sees context receipts",
+        "sees what the model was given",
         default=False,
         db_default=False,
-        help_text="What the model was given for each reply, system prompt and all. Managers always see it.",
+        help_text="The messages and the system prompt that each reply was written from. Managers always see them.",
     )
 
     class Meta:

@@ -108,7 +108,7 @@ class Conversation(models.Model):
         null=True,
         blank=True,
         editable=False,
-        help_text="Earlier sessions were looked up by what the first message says.",
+        help_text="When earlier conversations on the subject of the first message were looked up.",
     )
     chat_id = models.CharField(max_length=100, blank=True, default="", db_default="", help_text="At Retell.")
 

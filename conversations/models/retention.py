@@ -17,12 +17,12 @@ FOR_EVER = 36_500  # days: a hundred years
 class RetentionRule(models.TextChoices):
     """The kinds of data with a retention period, and the start of their age."""
 
-    GUESTS = "guests", "Expired sessions of guests, after their end"
-    WEB = "web", "Open sessions on the web, after the last message"
-    SESSIONS = "sessions", "Ended sessions and what memory has of them, after their end"
-    MEMORY = "memory", "What memory has of ended sessions (archived transcripts), after their end"
-    TURNS = "turns", "What the model was given and wrote (turns), after the session's end"
-    SENDS = "receipts", "Sends and their receipts, after the session's end"  # the stored value keeps its old name
+    GUESTS = "guests", "Expired conversations of guests, after their end"
+    WEB = "web", "Open conversations on the web, after the last message"
+    SESSIONS = "sessions", "Ended conversations and what memory has of them, after their end"
+    MEMORY = "memory", "What memory has of ended conversations (archived transcripts), after their end"
+    TURNS = "turns", "What the model was given and wrote (turns), after the conversation's end"
+    SENDS = "receipts", "Sends and their receipts, after the conversation's end"  # the stored value keeps its old name
     EVENTS = "events", "Raw payloads that became no message, after they arrived"
 
     @property
