@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from datetime import timedelta
@@ -447,8 +446,7 @@ def test_who_waits_holds_no_connection_and_no_transaction(phone, settings):
             seen += cursor.fetchone()
         time.sleep(0.02)
     assert phone.heard == ENGLISH[spoken.MOMENT]
-    given_back = [before and not after for before, after in itertools.pairwise(seen)]
-    assert given_back.count(True) >= 2, "not only at the end"
+    assert seen.count(0) > len(seen) / 2, "a connection is held while the reply is waited for"
 
 
 @pytest.mark.django_db(transaction=True)
