@@ -27,6 +27,7 @@ from conversations.models.erasure import Erasure
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
+from conversations.models.model_provider import ModelProvider, ProviderModel
 from conversations.models.retention import RetentionPolicy, RetentionReport, RetentionRule
 from conversations.models.rolling_summary import RollingSummary
 from conversations.models.send_pause import SendPause
@@ -65,7 +66,9 @@ __all__ = [
     "Membership",
     "Message",
     "MessageTombstone",
+    "ModelProvider",
     "OrderLink",
+    "ProviderModel",
     "RefusedWebhooks",
     "RetentionPolicy",
     "RetentionReport",

@@ -18,11 +18,16 @@ class Assistant(models.Model):
     """A persona of a client: its system prompt, the engine of its replies, and its fallback when that fails."""
 
     class EngineName(models.TextChoices):
-        """The engine that writes the replies. `auto` is decided for each reply: openai if configured, else offline."""
+        """The engine that writes the replies.
+
+        `auto` is decided for each reply: the assistant's model provider if one is configured, else offline. `openai`
+        always means the assistant's model provider, of whatever kind. `agent` is the client's own agent.
+        """
 
         AUTO = "auto"
         OPENAI = "openai"
         RETELL = "retell"
+        AGENT = "agent"
         OFFLINE = "offline"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -32,7 +37,42 @@ class Assistant(models.Model):
     is_default = models.BooleanField(default=False)
     system_prompt = models.TextField(default=DEFAULT_SYSTEM_PROMPT)
     engine = models.CharField(max_length=20, choices=EngineName, default=EngineName.AUTO)
-    model = models.CharField(max_length=100, blank=True, default="", help_text="Empty: OPENAI_MODEL.")
+    model_provider = models.ForeignKey(
+        "conversations.ModelProvider",
+        on_delete=models.RESTRICT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Empty: the installation's provider.",
+    )
+    model = models.CharField(
+        max_length=100, blank=True, default="", help_text="Empty: OPENAI_MODEL, at the installation's provider."
+    )
+    reasoning_effort = models.CharField(
+        max_length=20,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[RegexValidator(r"^[a-z]+\Z", "Write one word, such as none, low, medium or high.")],
+        help_text="How long a reasoning model thinks before it answers: none, low, medium, high. Empty: its default.",
+    )
+    fallback_provider = models.ForeignKey(
+        "conversations.ModelProvider",
+        on_delete=models.RESTRICT,
+        null=True,
+        blank=True,
+        related_name="+",
+        verbose_name="second provider",
+        help_text="Asked when the first is down or refuses. Empty: the same provider.",
+    )
+    fallback_model = models.CharField(
+        "second model",
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Asked when the first is down or refuses. Empty: no second model.",
+    )
     retell_agent_id = models.CharField(
         "Retell agent",
         max_length=100,
@@ -155,7 +195,18 @@ class Assistant(models.Model):
                 name="one_default_assistant_per_client", fields=["client"], condition=models.Q(is_default=True)
             ),
             models.CheckConstraint(
-                name="assistant_engine_known", condition=models.Q(engine__in=["auto", "openai", "retell", "offline"])
+                name="assistant_engine_known",
+                condition=models.Q(engine__in=["auto", "openai", "retell", "agent", "offline"]),
+            ),
+            models.CheckConstraint(
+                name="assistant_names_its_second_model",
+                condition=models.Q(fallback_provider__isnull=True) | ~models.Q(fallback_model=""),
+                violation_error_message="A second provider needs a second model.",
+            ),
+            models.CheckConstraint(
+                name="assistant_names_its_model",
+                condition=models.Q(model_provider__isnull=True) | ~models.Q(model=""),
+                violation_error_message="A model provider needs a model.",
             ),
             models.CheckConstraint(
                 name="assistant_names_its_retell_agent",

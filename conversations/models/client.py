@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+import zoneinfo
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -60,6 +62,18 @@ class _AreSeconds(models.Func):
     output_field = models.BooleanField()
 
 
+def validate_time_zone(name: str) -> None:
+    """Raise ValidationError unless the IANA database has a time zone of the name."""
+    if name not in available_time_zones():
+        raise ValidationError("Write the name of a time zone, such as Europe/Madrid or America/Bogota.")
+
+
+@cache
+def available_time_zones() -> frozenset[str]:
+    """Return the names of the time zones in the IANA database."""
+    return frozenset(zoneinfo.available_timezones())
+
+
 class Client(models.Model):
     """A tenant: a business whose assistants talk to people. Its policies set how conversations age and who answers."""
 
@@ -88,6 +102,17 @@ class Client(models.Model):
         db_default=False,
         help_text="With the first message of a conversation, tell the assistant of earlier ones on the same subject.",
     )
+    time_zone = models.CharField(
+        max_length=64, default="UTC", db_default="UTC", validators=[validate_time_zone]
+    )  # the name of the IANA database; assistants are told its date and time
+    # Who writes summaries and makes the vectors of global memory. Null: the installation's provider.
+    summary_provider = models.ForeignKey(
+        "conversations.ModelProvider", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
+    )
+    summary_model = models.CharField(max_length=100, blank=True, default="", db_default="")
+    embedding_provider = models.ForeignKey(
+        "conversations.ModelProvider", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
+    )
     # The redaction of every text before it is stored or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
     redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])
@@ -108,6 +133,11 @@ class Client(models.Model):
                 name="client_waits_for_bursts_a_while",
                 condition=models.Q(longest_wait__gte=timedelta(0), longest_wait__lte=timedelta(minutes=10)),
                 violation_error_message="A burst is answered within 10 minutes.",
+            ),
+            models.CheckConstraint(
+                name="client_names_its_summary_model",
+                condition=models.Q(summary_provider__isnull=True) | ~models.Q(summary_model=""),
+                violation_error_message="A provider of summaries needs a model.",
             ),
             models.CheckConstraint(
                 name="client_hands_back_later",

@@ -57,8 +57,10 @@ class Turn(models.Model):
     finish_reason = models.CharField(max_length=20, blank=True, default="")
     tokens_in = models.PositiveIntegerField(default=0)
     tokens_out = models.PositiveIntegerField(default=0)
+    tokens_cached = models.PositiveIntegerField(default=0, db_default=0, help_text="Of tokens_in: read from a cache.")
+    calls = models.PositiveSmallIntegerField(default=0, db_default=0, help_text="Calls to models.")
     cost = models.DecimalField(
-        max_digits=14, decimal_places=8, null=True, help_text="US dollars, by MODEL_PRICES at the time."
+        max_digits=14, decimal_places=8, null=True, help_text="US dollars, by the prices at the time. Null: unknown."
     )
     first_token_ms = models.PositiveIntegerField(null=True, help_text="Null: the reply came as a whole.")
     last_token_ms = models.PositiveIntegerField(null=True)

@@ -1,0 +1,1 @@
+"""Language models: the providers' dialects behind one way to ask for an answer."""
