@@ -36,7 +36,7 @@ class ModelProvider(models.Model):
     """
 
     class Health(models.TextChoices):
-        """Broken: the provider refused the key, or the account has to be paid. The next reply that succeeds mends it."""
+        """Broken: the provider refused the key, or the account must be paid. The next answer that succeeds mends it."""
 
         OK = "ok"
         BROKEN = "broken"
