@@ -10,5 +10,9 @@ class ConversationsConfig(AppConfig):
     verbose_name = "Convo"
 
     def ready(self) -> None:
-        """Load the system checks; there are no signals."""
+        """Load the system checks, and let memory ask which model serves a client; there are no signals."""
         from conversations import checks  # noqa: F401
+        from conversations.services.tenants import model_providers
+        from memory.language_models import choosing
+
+        choosing.register(model_providers.access_for, model_providers.learn)

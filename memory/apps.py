@@ -8,7 +8,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Warning, register
 
-from memory import llm
+from memory.language_models import choosing
 
 
 class MemoryConfig(AppConfig):
@@ -24,7 +24,7 @@ def check_pinecone_settings(**_: Any) -> list[CheckMessage]:
     needed = {
         "PINECONE_API_KEY": bool(settings.PINECONE_API_KEY),
         "PINECONE_HOST": bool(settings.PINECONE_HOST),
-        "OPENAI_API_KEY or OPENAI_BASE_URL": llm.is_configured(),
+        "OPENAI_API_KEY or OPENAI_BASE_URL": choosing.is_configured(),
     }
     missing = [name for name, is_set in needed.items() if not is_set]
     if not missing or not (settings.PINECONE_API_KEY or settings.PINECONE_HOST):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from memory import words
+from memory.language_models.contract import ModelAccess
 from memory.models import Memory
 from memory.records import EXTRACTIVE, Filters, StoreHit
 from memory.services import snippets_of
@@ -58,16 +59,22 @@ class RecalledConversation:
     score: float
 
 
-def find_nearest(client_id: UUID, contact_id: UUID, text: str, seconds: float) -> NearestVectors | None:
+def find_nearest(
+    client_id: UUID, contact_id: UUID, text: str, seconds: float, embedder: ModelAccess | None
+) -> NearestVectors | None:
     """Return the contact's vectors that are nearest to `text`, within `seconds`; None if Pinecone is not configured.
 
     Uses the network only, and no database. Never raises.
+
+    embedder: who makes the text's vector
     """
     if not pinecone.is_configured():
         return None
     try:
         filters = Filters(contact_id=contact_id)
-        return NearestVectors(PineconeStore().nearest(client_id, text, MAX_NEAREST, filters, seconds=seconds))
+        return NearestVectors(
+            PineconeStore().nearest(client_id, text, MAX_NEAREST, filters, seconds=seconds, embedder=embedder)
+        )
     except StoreError as error:
         log.warning("Recall by meaning failed (%s).", error.code)
         return NearestVectors(problem=error.code)

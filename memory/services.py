@@ -14,6 +14,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from memory import snippets, words
+from memory.language_models import choosing
+from memory.language_models.choosing import Purpose
 from memory.models import Memory, MemoryVector
 from memory.records import (
     EXTRACTIVE,
@@ -73,7 +75,7 @@ RANK_OFFSET = 60
 
 
 # --- remembering and forgetting --------------------------------------------------------------------------------------
-def remember(record: ConversationRecord) -> RememberedConversation:
+def remember(record: ConversationRecord, *, is_last_try: bool = False) -> RememberedConversation:
     """Remember the conversation: transcript and final summary in PostgreSQL, and vectors at Pinecone if configured.
 
     It may be interrupted anywhere and repeated with the same record: finished work is skipped, and the result is the
@@ -81,11 +83,13 @@ def remember(record: ConversationRecord) -> RememberedConversation:
     correction, a redaction) replaces what was remembered. Must not be called in a transaction: it waits for the
     network. Raises LLMError (always retryable) or StoreError; code `forgotten` if the conversation is forgotten
     meanwhile.
+
+    is_last_try: a summary that the model does not write now, in an answer that is paid for, becomes an extract
     """
     record = record.normalised()
     database = DatabaseStore()
     database.remember(record)  # first the transcript, which depends on no other system
-    record = _with_summary(record)
+    record = _with_summary(record, is_last_try=is_last_try)
     vectors = 0
     if pinecone.is_configured():
         PineconeStore().remember(record)
@@ -167,14 +171,19 @@ def move(client_id: UUID, from_contact: UUID, to_contact: UUID) -> list[UUID]:
     return list(vectors.values_list("conversation_id", flat=True).distinct())
 
 
-def _with_summary(record: ConversationRecord) -> ConversationRecord:
+def _with_summary(record: ConversationRecord, *, is_last_try: bool) -> ConversationRecord:
     """Return the record with the summary that memory has; if it has none, one is made now."""
     kept = Memory.objects.plain().filter(pk=record.conversation_id).first()
     if kept is None:
         raise _forgotten()
     if not kept.summary:
         made = summarise(
-            record.entries, goal=record.goal, previous=record.summary_so_far, open_points=record.open_points
+            choosing.access_for(record.client_id, Purpose.SUMMARIES),
+            record.entries,
+            goal=record.goal,
+            previous=record.summary_so_far,
+            open_points=record.open_points,
+            is_last_try=is_last_try,
         )
         # Another process may have made one meanwhile, or forgotten the conversation. `durable` refuses to run inside a
         # transaction, which would have been held while the model was writing.

@@ -6,13 +6,14 @@ The LLM writes them. Without an LLM the final summary is an extract of the trans
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from memory import llm
-from memory.llm import LLMError
+from memory.language_models import capabilities, choosing
+from memory.language_models.asking import complete
+from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess
 from memory.records import EXTRACTIVE, TranscriptEntry
-from memory.text import estimate_tokens, one_line, shorten
+from memory.text import estimate_tokens, one_line, shorten, to_last_sentence
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ LINE_TOKENS = 15  # around one entry: its speaker and its line break
 NOTES_TOKENS = 1_000  # of the previous summary
 BACKGROUND_TOKENS = 400  # each of goal, notes and open points
 ANSWER_TOKENS = 400
+TEMPERATURE = 0.2
 QUOTE = 220  # characters of one quotation in an extract
 OPEN_POINTS = 5  # in an extract
 
@@ -46,6 +48,17 @@ UPDATE_INSTRUCTIONS = (
     " material does not say. Write in the language that the person writes in."
 )
 EXTRACT = "Extract of the conversation, not written by a person or a model."
+WHY = {
+    "no_room": "it spent the whole cap of its answer on reasoning",
+    "refused": "it refused",
+    "context_too_long": "the conversation is too long for it",
+    "model_not_found": "its provider does not know the model",
+    "unauthorized": "its provider refused the key",
+    "insufficient_quota": "the account at its provider has no budget left",
+    "bad_answer": "its answers were empty or malformed",
+}
+PAID = {"bad_answer", "provider_error", "cut_off"}  # failures that cost as much as an answer
+LESS = 0.4  # of the transcript, where the whole was too long for the model
 NOTHING_SAID = f"{EXTRACT} Nothing was said."
 
 
@@ -58,60 +71,57 @@ class Summary:
 
 
 def summarise(
+    access: ModelAccess | None,
     entries: Sequence[TranscriptEntry],
     *,
     goal: str = "",
     previous: str = "",
     open_points: Sequence[str] = (),
+    is_last_try: bool = False,
 ) -> Summary:
     """Return the final summary of a conversation, in at most LONGEST characters.
 
+    access       the model that writes it; None if none is configured
     entries      the transcript
     goal         the conversation's goal
     previous     the summary from the time when it was open
     open_points  the steps that were still to do
+    is_last_try  do not try again after a failure that was paid for
 
-    The LLM writes it. The summary is an extract if no LLM is configured, if nothing was said, and if the LLM refuses
-    for good. Raises LLMError, always a retryable one.
+    The summary is an extract if no model is configured, if nothing was said, and if the model refuses for good; then
+    its first sentence says why. Raises LLMError, always a retryable one.
     """
     spoken = [entry for entry in entries if entry.is_spoken]
-    if not spoken or not llm.is_configured():
+    if not spoken or access is None:
         return _extract(spoken, goal, previous, open_points)
     try:
-        answer = llm.complete(_prompt(spoken, goal, previous, open_points), temperature=0.2, max_tokens=ANSWER_TOKENS)
+        answer = _ask(access, lambda share: _prompt(spoken, goal, previous, open_points, share))
     except LLMError as error:
-        if error.retryable:
+        if error.retryable and not (is_last_try and error.code in PAID):
             raise
-        log.warning("The LLM refuses to summarise (%s). The summary is an extract.", error.code)
-        return _extract(spoken, goal, previous, open_points)
-    text = _to_last_sentence(answer.text) if answer.finish_reason == "length" else answer.text
-    return Summary(text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…", LLM)
+        log.warning("The model refuses to summarise (%s). The summary is an extract.", error.code)
+        return _extract(spoken, goal, previous, open_points, why=error.code)
+    return Summary(_whole(answer), LLM)
 
 
-def update_summary(previous: str, entries: Sequence[TranscriptEntry], *, goal: str = "") -> str:
+def update_summary(access: ModelAccess, previous: str, entries: Sequence[TranscriptEntry], *, goal: str = "") -> str:
     """Return the summary of an open conversation, which covers `previous` and `entries`, in at most LONGEST characters.
 
-    The LLM writes it. If the LLM refuses for good, it is the previous summary and the beginnings of the entries. Raises
+    The model writes it. If it refuses for good, it is the previous summary and the beginnings of the entries. Raises
     LLMError, always a retryable one.
     """
     spoken = [entry for entry in entries if entry.is_spoken]
     if not spoken:
         return previous
-    sections = [("Goal of the conversation", goal), ("Notes so far", previous)]
-    known = [f"# {heading}\n{shorten(text, NOTES_TOKENS)}" for heading, text in sections if text.strip()]
-    lines = "\n".join(_line(entry) for entry in spoken)
-    known.append(f"# What was said after them\n{shorten(lines, CONVERSATION_TOKENS)}")
-    messages = [{"role": "system", "content": UPDATE_INSTRUCTIONS}, {"role": "user", "content": "\n\n".join(known)}]
     try:
-        answer = llm.complete(messages, temperature=0.2, max_tokens=ANSWER_TOKENS)
+        answer = _ask(access, lambda share: _update_prompt(spoken, goal, previous, share))
     except LLMError as error:
         if error.retryable:
             raise
-        log.warning("The LLM refuses to update a summary (%s). The summary is an extract.", error.code)
+        log.warning("The model refuses to update a summary (%s). The summary is an extract.", error.code)
         quoted = " ".join(f"{_speaker(entry)} {_quote(entry)}." for entry in spoken)
         return one_line(f"{one_line(previous, LONGEST // 2)} {quoted}", LONGEST)
-    text = _to_last_sentence(answer.text) if answer.finish_reason == "length" else answer.text
-    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+    return _whole(answer)
 
 
 def count_that_fits(entries: Sequence[TranscriptEntry]) -> int:
@@ -125,8 +135,35 @@ def count_that_fits(entries: Sequence[TranscriptEntry]) -> int:
 
 
 # --- by the LLM ------------------------------------------------------------------------------------------------------
+def _ask(access: ModelAccess, prompt: Callable[[float], list[dict[str, str]]]) -> Completion:
+    """Return the model's answer, and keep what it taught of the model.
+
+    prompt: returns the prompt with this share of the transcript; of a prompt that is too long, a smaller one is tried
+    once. Raises LLMError.
+    """
+    share = 1 / max(float(access.known.get(capabilities.TOKEN_RATIO, 1.0)), 1.0)
+    for is_last in (False, True):
+        request = CompletionRequest(prompt(share), temperature=TEMPERATURE, max_tokens=ANSWER_TOKENS)
+        try:
+            answer = complete(access, request)
+        except LLMError as error:
+            choosing.learn(access, error.learned)
+            if error.code != "context_too_long" or is_last:
+                raise
+            share *= LESS
+        else:
+            choosing.learn(access, answer.learned)
+            return answer
+    raise AssertionError("the last try returns or raises")
+
+
+def _whole(answer: Completion) -> str:
+    text = to_last_sentence(answer.text) if answer.finish_reason == "length" else answer.text
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+
+
 def _prompt(
-    spoken: Sequence[TranscriptEntry], goal: str, previous: str, open_points: Sequence[str]
+    spoken: Sequence[TranscriptEntry], goal: str, previous: str, open_points: Sequence[str], share: float
 ) -> list[dict[str, str]]:
     """Return the chat messages. People's words, and texts derived from them, are in the user role only."""
     sections = [
@@ -134,10 +171,23 @@ def _prompt(
         ("Notes made while it went on", previous),
         ("Steps not done", "\n".join(f"- {one_line(point, 500)}" for point in open_points)),
     ]
-    known = [f"# {heading}\n{shorten(text, BACKGROUND_TOKENS)}" for heading, text in sections if text.strip()]
-    lines = "\n".join(_line(entry) for entry in spoken)
-    known.append(f"# The conversation\n{shorten(lines, CONVERSATION_TOKENS)}")
+    known = _sections(sections, int(BACKGROUND_TOKENS * share))
+    known.append(f"# The conversation\n{_transcript(spoken, share)}")
     return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "\n\n".join(known)}]
+
+
+def _update_prompt(spoken: Sequence[TranscriptEntry], goal: str, previous: str, share: float) -> list[dict[str, str]]:
+    known = _sections([("Goal of the conversation", goal), ("Notes so far", previous)], int(NOTES_TOKENS * share))
+    known.append(f"# What was said after them\n{_transcript(spoken, share)}")
+    return [{"role": "system", "content": UPDATE_INSTRUCTIONS}, {"role": "user", "content": "\n\n".join(known)}]
+
+
+def _sections(sections: Sequence[tuple[str, str]], most: int) -> list[str]:
+    return [f"# {heading}\n{shorten(text, most)}" for heading, text in sections if text.strip()]
+
+
+def _transcript(spoken: Sequence[TranscriptEntry], share: float) -> str:
+    return shorten("\n".join(_line(entry) for entry in spoken), int(CONVERSATION_TOKENS * share))
 
 
 def _line(entry: TranscriptEntry) -> str:
@@ -151,18 +201,17 @@ def _speaker(entry: TranscriptEntry) -> str:
     return "colleague" if entry.by_staff else "assistant"
 
 
-def _to_last_sentence(text: str) -> str:
-    """Return a cut-off text up to the end of its last whole sentence, if that is in its second half."""
-    end = max(text.rfind(mark) for mark in ".!?。")
-    return text[: end + 1] if end > len(text) // 2 else f"{text}…"
-
-
 # --- without an LLM --------------------------------------------------------------------------------------------------
-def _extract(spoken: Sequence[TranscriptEntry], goal: str, previous: str, open_points: Sequence[str]) -> Summary:
-    """Return an extract: the first request, the last exchange, the open points. Equal entries give equal texts."""
+def _extract(
+    spoken: Sequence[TranscriptEntry], goal: str, previous: str, open_points: Sequence[str], why: str = ""
+) -> Summary:
+    """Return an extract: the first request, the last exchange, the open points. Equal entries give equal texts.
+
+    why: the code of the model's failure
+    """
     if not spoken:
         return Summary(NOTHING_SAID, EXTRACTIVE)
-    sentences = [EXTRACT]
+    sentences = [f"{EXTRACT} The model wrote none: {WHY.get(why, why)}." if why else EXTRACT]
     if goal:
         sentences.append(f"Goal: {_ended(one_line(goal, QUOTE))}")
     if previous:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 import re
 
+SENTENCE_ENDS = ".!?。！？।؟…"  # noqa: RUF001 - of other scripts
+
 
 def storable(text: str) -> str:
     """Return `text` with everything that PostgreSQL cannot store replaced by U+FFFD.
@@ -27,6 +29,12 @@ def one_line(text: str, most: int) -> str:
         return line
     cut = line[: most - 1]
     return (cut.rsplit(" ", 1)[0] if " " in cut[most // 2 :] else cut).rstrip() + "…"
+
+
+def to_last_sentence(text: str) -> str:
+    """Return a cut-off text up to the end of its last whole sentence, if that is in its second half."""
+    end = max(text.rfind(mark) for mark in SENTENCE_ENDS)
+    return text[: end + 1] if end > len(text) // 2 else f"{text}…"
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

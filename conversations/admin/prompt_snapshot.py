@@ -21,7 +21,7 @@ from conversations.admin.transcript_view import plain_text, title_of
 from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
-from conversations.services.replies.pricing import cost
+from conversations.services.replies.pricing import cost_of
 
 
 class RunAgainForm(forms.Form):
@@ -105,7 +105,7 @@ class PromptSnapshotPages(LongListAdmin):
             "text": plain_text(reply.text),
             "reply": reply,
             "calls": _tool_calls([asdict(call) for call in reply.tool_calls]),
-            "cost": cost(reply.model, reply.tokens_in, reply.tokens_out),
+            "cost": cost_of(reply.usage),
             "prompt": dict(form.fields["prompt"].choices)[wanted["prompt"]],  # type: ignore[attr-defined]
         }
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from memory.context import Prompt, PromptEntry
+from memory.context import ConversationView, Prompt, PromptEntry
+from memory.language_models.contract import Fact, ModelAccess
 from memory.redaction import CARDS_ONLY, RedactionRules
 
 
@@ -71,6 +72,8 @@ class ChatProgress:
     ended: bool = False
 
 
+MOST_CALLS = 10  # of models, for the messages that one reply answers: rounds of tools and tries together
+
 # Actions of an assistant beside its reply. They are applied in the transaction that commits the reply, if it is said.
 ASK_FOR_HUMAN = "ask_for_human"
 END_CONVERSATION = "end_conversation"
@@ -88,7 +91,10 @@ class PendingStep:
 class ReplyRequest:
     """The input of an engine.
 
-    model, temperature, max_tokens  the assistant's settings; '' and None mean the engine's defaults
+    models          the models that may write the reply, in the order in which they are asked
+    temperature, max_tokens, reasoning_effort   the assistant's settings; None and '' mean the model's defaults
+    view            what the prompt was built of, for an engine that has to build a smaller one; None if it cannot
+    calls_left      how often models may be called yet for the messages that this reply answers
     goal, pending_steps             in the prompt too; here for engines that take no prompt
     steps           the pending steps with their ids, for an engine whose model may change them
     tools           the model may call tools: see conversations/engines/tools.py
@@ -101,9 +107,12 @@ class ReplyRequest:
     prompt: Prompt
     goal: str = ""
     pending_steps: tuple[str, ...] = ()
-    model: str = ""
+    models: tuple[ModelAccess, ...] = ()
     temperature: float | None = None
     max_tokens: int | None = None
+    reasoning_effort: str = ""
+    view: ConversationView | None = None
+    calls_left: int = MOST_CALLS
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
     confidence: bool = False
@@ -129,11 +138,37 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of one call to a model.
+
+    tokens_cached   the part of `tokens_in` that the provider read from its cache
+    """
+
+    model: str
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcome:
+    """How a model that was asked did: what that taught, and the code of its failure ('' if it answered)."""
+
+    access: ModelAccess
+    learned: tuple[Fact, ...] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The output of an engine.
 
-    tokens_in, tokens_out           of all calls to the model for this reply
-    finish_reason                   `stop`, or `length` if the reply was cut off at `max_tokens`
+    usage                           each call to a model for this reply
+    finish_reason                   `stop`, `length` if the reply was cut off at `max_tokens`, or `refused`: the text is
+                                    the model's refusal
+    outcomes                        how each model that was asked did
+    calls                           how often models were called
+    prompt                          the prompt that was used, if it is not the request's
     first_token_ms, last_token_ms   milliseconds from the request to the model's first and last token; the first is None
                                     if the reply came as a whole. The dispatcher measures them if the engine does not
     tool_actions                    the actions to apply with the reply
@@ -145,9 +180,11 @@ class Reply:
     text: str
     engine: str
     model: str = ""
-    tokens_in: int = 0
-    tokens_out: int = 0
+    usage: tuple[Usage, ...] = ()
     finish_reason: str = "stop"
+    outcomes: tuple[ModelOutcome, ...] = ()
+    calls: int = 0
+    prompt: Prompt | None = None
     first_token_ms: int | None = None
     last_token_ms: int | None = None
     tool_actions: tuple[ToolAction, ...] = ()
@@ -155,21 +192,47 @@ class Reply:
     confidence: float | None = None
     progress: ChatProgress | None = None
 
+    @property
+    def tokens_in(self) -> int:
+        """Return the tokens of all prompts for this reply."""
+        return sum(each.tokens_in for each in self.usage)
+
+    @property
+    def tokens_out(self) -> int:
+        """Return the tokens of all answers for this reply."""
+        return sum(each.tokens_out for each in self.usage)
+
 
 class EngineError(Exception):
     """An engine failed to reply. The message contains no message text, phone number or key.
 
-    code         `timeout`, `rate_limited`, `http_503`, `bad_answer`, `cut_off`, `unauthorized` …; memory/llm.py lists
-                 the LLM's codes
+    code         `timeout`, `rate_limited`, `http_503`, `bad_answer`, `cut_off`, `unauthorized` …;
+                 memory/language_models/contract.py lists the models' codes
     retryable    True if another attempt can succeed
     retry_after  seconds to wait, if the provider named them
+    detail       the provider's own code or parameter, for staff
+    outcomes     how each model that was asked did
+    calls        how often models were called
     """
 
-    def __init__(self, message: str, *, code: str, retryable: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retryable: bool,
+        retry_after: float | None = None,
+        detail: str = "",
+        outcomes: tuple[ModelOutcome, ...] = (),
+        calls: int = 0,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.retryable = retryable
         self.retry_after = retry_after
+        self.detail = detail
+        self.outcomes = outcomes
+        self.calls = calls
 
 
 class Engine(Protocol):

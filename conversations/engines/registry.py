@@ -8,11 +8,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from django.conf import settings
-
 from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest, StreamingEngine
+from conversations.engines.language_model import LanguageModel
 from conversations.engines.offline import Offline
-from conversations.engines.openai_chat import OpenAIChat
 from conversations.engines.retell import Retell
 
 log = logging.getLogger(__name__)
@@ -21,16 +19,16 @@ AUTO = "auto"
 
 # Engines have no state, so one of each serves all threads. A test replaces one with its own:
 #     monkeypatch.setitem(registry.ENGINES, "offline", MyEngine())
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (OpenAIChat(), Retell(), Offline())}
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LanguageModel(), Retell(), Offline())}
 
 
-def engine_for(name: str) -> Engine:
-    """Return the engine of that name; for `auto`, openai if a key or a base URL is set at this moment, else offline.
+def engine_for(name: str, request: ReplyRequest) -> Engine:
+    """Return the engine of that name; for `auto`, the language model if the request names one, else offline.
 
     Raises EngineError (`unknown_engine`), which is not retryable.
     """
     if name == AUTO:
-        name = "openai" if settings.OPENAI_API_KEY or settings.OPENAI_BASE_URL else "offline"
+        name = LanguageModel.name if request.models else Offline.name
     try:
         return ENGINES[name]
     except KeyError:
@@ -41,7 +39,7 @@ def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
     """Return the reply of the engine of that name, or the error; any exception of the engine becomes an EngineError."""
     began = time.monotonic()
     try:
-        reply = engine_for(engine).reply(request)
+        reply = engine_for(engine, request).reply(request)
         if reply.last_token_ms is None:
             reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
         return reply  # noqa: TRY300 - the two ways out stand together
@@ -57,7 +55,7 @@ async def stream(name: str, request: ReplyRequest) -> AsyncIterator[str | Reply]
 
     An engine that cannot stream runs on a thread and yields its reply in one piece. Raises EngineError.
     """
-    engine = engine_for(name)
+    engine = engine_for(name, request)
     if isinstance(engine, StreamingEngine):
         async for piece in engine.stream(request):
             yield piece

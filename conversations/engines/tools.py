@@ -11,7 +11,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, PendingStep, ToolAction, ToolCall
+from conversations.engines.contract import (
+    ASK_FOR_HUMAN,
+    END_CONVERSATION,
+    PendingStep,
+    ReplyRequest,
+    ToolAction,
+    ToolCall,
+)
 from memory.text import storable
 
 LONGEST_DESCRIPTION = 2_000  # characters, as the API's
@@ -74,10 +81,20 @@ _USERS_OWN = {"set_topic", END_CONVERSATION}
 STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
 
 
+def toolbox_of(request: ReplyRequest, *, streamed: bool) -> Toolbox:
+    """Return the tools that the model may call for this reply."""
+    if not request.tools:
+        return Toolbox(request.steps, ())
+    return Toolbox(request.steps, STREAMED_TOOLS if streamed else TOOLS)
+
+
 class Toolbox:
     """Answers the model's tool calls for one reply, and collects its tool actions."""
 
+    blocks = False  # whether a call may wait for the network
+
     def __init__(self, steps: Sequence[PendingStep], tools: Sequence[Mapping[str, Any]] = TOOLS) -> None:
+        self.tools = tools
         self._pending = {step.id: step for step in steps}
         self._moved: dict[int, str] = {}
         self.tool_actions: list[ToolAction] = []

@@ -23,8 +23,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from memory import llm, words
-from memory.llm import LLMError
+from memory import words
+from memory.language_models import choosing, embeddings
+from memory.language_models.choosing import Purpose
+from memory.language_models.contract import LLMError, ModelAccess
 from memory.models import Memory, MemoryVector
 from memory.records import NO_FILTERS, ConversationRecord, Filters, StoreHit
 from memory.stores.contract import StoreError
@@ -45,7 +47,7 @@ LATE_ARRIVAL = timedelta(seconds=60)  # after its deadline a request that we gav
 
 def is_configured() -> bool:
     """Return whether an index and a model for embeddings are configured."""
-    return bool(settings.PINECONE_API_KEY and settings.PINECONE_HOST and llm.is_configured())
+    return bool(settings.PINECONE_API_KEY and settings.PINECONE_HOST and choosing.is_configured())
 
 
 class PineconeStore:
@@ -67,9 +69,10 @@ class PineconeStore:
             for vector_id, (passage, digest) in wanted.items()
             if not ((row := known.get(vector_id)) and _is_stored(row, digest))
         ]
+        embedder = choosing.access_for(record.client_id, Purpose.EMBEDDINGS) if missing else None
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
-            vectors = _embeddings([passage.text for passage in batch])
+            vectors = _embeddings(embedder, [passage.text for passage in batch])
             size = max(REQUEST_BYTES // (len(vectors[0]) * NUMBER_BYTES + 500), 1)
             for first in range(0, len(batch), size):
                 _upsert(record, batch[first : first + size], vectors[first : first + size])
@@ -111,11 +114,20 @@ class PineconeStore:
 
     def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[StoreHit]:
         """Return the conversations with a passage near to `query` in meaning, within `MEMORY_SEARCH_SECONDS`."""
-        scores = self.nearest(client_id, query, limit, filters, seconds=settings.MEMORY_SEARCH_SECONDS)
+        embedder = choosing.access_for(client_id, Purpose.EMBEDDINGS)
+        seconds = settings.MEMORY_SEARCH_SECONDS
+        scores = self.nearest(client_id, query, limit, filters, seconds=seconds, embedder=embedder)
         return self.hits(client_id, scores)[:limit]
 
     def nearest(
-        self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS, *, seconds: float
+        self,
+        client_id: UUID,
+        query: str,
+        limit: int,
+        filters: Filters = NO_FILTERS,
+        *,
+        seconds: float,
+        embedder: ModelAccess | None,
     ) -> dict[str, float]:
         """Return the similarity of the vectors nearest to `query`, by their ids, within `seconds` in all.
 
@@ -125,7 +137,7 @@ class PineconeStore:
         if not words.parse_query(query).wanted:
             return {}
         deadline = timezone.now() + timedelta(seconds=seconds)
-        [vector] = _embeddings([query[: words.QUERY_CHARACTERS]], seconds=seconds)
+        [vector] = _embeddings(embedder, [query[: words.QUERY_CHARACTERS]], seconds=seconds)
         asked: dict[str, Any] = {
             "vector": vector,
             "top_k": min(limit * VECTORS_PER_HIT, MAX_VECTORS),
@@ -311,9 +323,11 @@ def _least_score() -> float:
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
-def _embeddings(texts: Sequence[str], seconds: float | None = None) -> list[list[float]]:
+def _embeddings(access: ModelAccess | None, texts: Sequence[str], seconds: float | None = None) -> list[list[float]]:
+    if access is None:
+        raise StoreError("No provider of embeddings is configured.", code="not_configured", retryable=False)
     try:
-        return llm.embed(texts, seconds=seconds)
+        return embeddings.embed(access, texts, seconds=seconds)
     except LLMError as error:
         code, retryable, wait = f"embedding_{error.code}", error.retryable, error.retry_after
     raise StoreError("The embeddings failed.", code=code, retryable=retryable, retry_after=wait)

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.replies.streaming_writer import CopilotWriter
-from memory import llm
+from memory.language_models import choosing, transport
 
 
 class Command(BaseCommand):
@@ -34,7 +34,8 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        llm.warm_up()
+        if access := choosing.from_settings():
+            transport.warm_up(access)
         copilot.start()
         given_back = dispatcher.run()
         copilot.join()

@@ -25,6 +25,9 @@ from conversations.services.core.ledger import SYSTEM, Actor, record
 from conversations.services.core.locking import editing_if_there
 from conversations.services.core.opening import NOTHING_KNOWN
 from memory import recall
+from memory.language_models import choosing
+from memory.language_models.choosing import Purpose
+from memory.language_models.contract import ModelAccess
 from memory.recall import NearestVectors, RecalledConversation
 from memory.text import one_line
 from memory.words import QUERY_CHARACTERS
@@ -54,10 +57,11 @@ class RecallQuery:
     contact_id: UUID
     text: str
     since: datetime | None
+    embedder: ModelAccess | None = None
 
     def ask_network(self) -> NearestVectors | None:
         """Return the passages nearest in meaning, within RECALL_SECONDS. Touches no row and never raises."""
-        return recall.find_nearest(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS)
+        return recall.find_nearest(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS, self.embedder)
 
 
 def recall_query(conversation_id: UUID) -> RecallQuery | None:
@@ -71,7 +75,8 @@ def recall_query(conversation_id: UUID) -> RecallQuery | None:
     if not text.strip():
         return None
     since = conversation.contact.known_until
-    return RecallQuery(conversation.pk, conversation.client_id, conversation.contact_id, text, since)
+    embedder = choosing.access_for(conversation.client_id, Purpose.EMBEDDINGS)
+    return RecallQuery(conversation.pk, conversation.client_id, conversation.contact_id, text, since, embedder)
 
 
 def store_recalled(question: RecallQuery, near: NearestVectors | None, now: datetime) -> int:

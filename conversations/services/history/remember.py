@@ -27,6 +27,7 @@ from memory.records import ConversationRecord, TranscriptEntry
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
+SUMMARY_ATTEMPTS = 5  # after which a summary is an extract, if the model's answers are paid for and of no use
 
 # The lease is the due time itself: if a worker dies, its conversation is claimed again when that time has passed.
 # Materialised: a sub-select that locks may run again for each row it is joined to, and would claim several.
@@ -65,7 +66,8 @@ def remember(conversation_id: UUID) -> bool:
     try:
         if conversation.remembered_at and not conversation.summary:
             memory.forget(conversation_id)  # its texts were redacted: the old record must not survive
-        remembered = memory.remember(_record(conversation))
+        is_last_try = conversation.remember_attempts >= SUMMARY_ATTEMPTS
+        remembered = memory.remember(_record(conversation), is_last_try=is_last_try)
     except Exception as error:
         log.warning("not remembered yet: conversation=%s error=%s", conversation_id, _word(error))
         _postpone(conversation, error)

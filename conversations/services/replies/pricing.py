@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from django.conf import settings
+
+from conversations.engines.contract import Usage
 
 MILLION = Decimal(1_000_000)
 
@@ -21,3 +23,10 @@ def cost(model: str, tokens_in: int, tokens_out: int) -> Decimal | None:
         return None
     a_million_in, a_million_out = prices[name]
     return (Decimal(a_million_in) * tokens_in + Decimal(a_million_out) * tokens_out) / MILLION
+
+
+def cost_of(usage: Iterable[Usage]) -> Decimal | None:
+    """Return the price of all the calls together; None if that of any is unknown, or if there are none."""
+    prices = [cost(each.model, each.tokens_in, each.tokens_out) for each in usage if each.tokens_in or each.tokens_out]
+    known = [price for price in prices if price is not None]
+    return sum(known, Decimal(0)) if known and len(known) == len(prices) else None

@@ -109,7 +109,9 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Pro
     newest = [PromptEntry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(newest) if entry.role == Role.AI), len(newest))
-    most = summaries.MOST_UNSUMMARISED if len(newest) > length and summaries.can_summarise() else 0
+    most = (
+        summaries.MOST_UNSUMMARISED if len(newest) > length and summaries.can_summarise(conversation, assistant) else 0
+    )
     unsummarised = [entry for entry in newest[length : length + most] if entry.position > absorbed]
     return max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
 
@@ -127,7 +129,7 @@ def _fell_out(conversation: Conversation, assistant: Assistant | None, view: Con
     elif waiting < summaries.ABSORB_FROM:
         return 0
     wanted = max(before, default=0)
-    return wanted if wanted > _summarised(conversation) and summaries.can_summarise() else 0
+    return wanted if wanted > _summarised(conversation) and summaries.can_summarise(conversation, assistant) else 0
 
 
 def _summarised(conversation: Conversation) -> int:

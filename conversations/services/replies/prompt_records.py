@@ -19,6 +19,7 @@ from conversations.engines.registry import ask
 from conversations.models import Assistant, Turn
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError
+from conversations.services.tenants import model_providers
 from memory.context import STAFF_MARK, STAFF_RULE, Prompt
 from memory.redaction import REDACTED as REDACTED
 
@@ -144,7 +145,7 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
         conversation_id=str(turn.conversation_id),
         prompt=Prompt(tuple(messages), ()),
         goal=turn.conversation.goal,
-        model=model or asked.get("model", ""),
+        models=model_providers.accesses_of(turn.conversation.assistant, model=model or asked.get("model", "")),
         temperature=asked.get("temperature"),
         max_tokens=asked.get("max_tokens"),
         steps=tuple(_steps_shown(turn)),

@@ -16,6 +16,8 @@ from conversations.services.core.sql import update
 from conversations.services.delivery import outbox
 from conversations.services.replies.prompt_context import ENDED
 
+REASONING_SHOWN = "reasoning_shown"  # the code of a stream that turned out to be the model's reasoning
+LONGEST_WAIT = 120.0  # seconds that a person waits for a provider that names a time; after more, the reply is given up
 CRASHED = "crashed"  # the code of a turn whose process died each time it was tried
 HUMAN_WANTED = "human_wanted"  # the code of a turn that gave its conversation to a person
 LOW_CONFIDENCE = "low_confidence"  # the code of a turn whose draft the model was too unsure of
@@ -68,7 +70,8 @@ class SendSink:
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when another turn is due, by the backoff and at most REPLY_ATTEMPTS times."""
-        if error.retryable and turn.attempt < settings.REPLY_ATTEMPTS:
+        may_wait = (error.retry_after or 0) <= LONGEST_WAIT
+        if error.retryable and may_wait and turn.attempt < settings.REPLY_ATTEMPTS:
             return now + backoff(turn.attempt, error.retry_after)
         return None
 
@@ -103,7 +106,7 @@ class StreamSink:
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when the same turn is free for another attempt: soon, a few times, and only while nothing was seen."""
         pause = max(error.retry_after or 0, STREAM_PAUSE_SECONDS * turn.attempt)
-        may = error.retryable and not written and turn.attempt < STREAM_ATTEMPTS
+        may = error.retryable and not written and turn.attempt < STREAM_ATTEMPTS  # readers begin again with an attempt
         return now + timedelta(seconds=pause) if may and pause <= LONGEST_STREAM_PAUSE_SECONDS else None
 
     def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:

@@ -15,13 +15,17 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from conversations.models import SAID, Conversation, RollingSummary, corrected_text
+from conversations.models import SAID, Assistant, Conversation, RollingSummary, corrected_text
 from conversations.queue import enqueue
 from conversations.services.core import redaction
 from conversations.services.core.backoff import backoff
 from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import column, row
-from memory import llm, summaries
+from conversations.services.tenants import model_providers
+from memory import summaries
+from memory.language_models import choosing
+from memory.language_models.choosing import Purpose
+from memory.language_models.contract import LLMError
 from memory.records import TranscriptEntry
 
 log = logging.getLogger(__name__)
@@ -49,12 +53,12 @@ _ASK = """
     RETURNING conversation_id"""
 
 
-def can_summarise() -> bool:
-    """Return whether a model is configured that writes summaries.
+def can_summarise(conversation: Conversation, assistant: Assistant | None) -> bool:
+    """Return whether a model is configured that writes the conversation's summary.
 
     Without one the prompt has the newest messages and says how many it leaves out.
     """
-    return llm.is_configured()
+    return model_providers.can_summarise(conversation.client, assistant)
 
 
 def request_summary(conversation: Conversation, wanted: int) -> None:
@@ -100,9 +104,13 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
         if not entries:
             _settle(rolling)
             return done
+        access = choosing.access_for(conversation.client_id, Purpose.SUMMARIES)
+        if access is None:
+            _settle(rolling)
+            return done
         try:
-            made = summaries.update_summary(conversation.summary, entries, goal=conversation.goal)
-        except llm.LLMError as error:
+            made = summaries.update_summary(access, conversation.summary, entries, goal=conversation.goal)
+        except LLMError as error:
             log.warning("not summarised yet: conversation=%s code=%s", conversation_id, error.code)
             due_at = timezone.now() + backoff(rolling.attempts, error.retry_after)
             RollingSummary.objects.filter(pk=conversation_id).update(due_at=due_at, error=error.code[:40])

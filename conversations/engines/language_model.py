@@ -1,0 +1,269 @@
+"""Writes replies by a language model, whichever provider it is at (memory/language_models).
+
+for each model of the assistant, until one replies:
+    ask ─► tool calls ─► their answers ─► ask … ─► text         a tool round ends where the model writes text
+     └── the prompt is too long: once more with a smaller one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+from conversations.engines.contract import EngineError, ModelOutcome, Reply, ReplyRequest, Usage
+from conversations.engines.tools import Toolbox, toolbox_of
+from memory.context import STAFF_MARK, build_prompt
+from memory.language_models import capabilities
+from memory.language_models.asking import complete, stream
+from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
+from memory.text import to_last_sentence
+
+MARK = STAFF_MARK.strip()
+MAX_ROUNDS = 4  # calls of one model for one reply, in which it may call tools in all but the last
+PARAGRAPH = "\n\n"  # between the texts of two rounds
+SMALLER = 0.5  # of the budget, where a prompt is too long and nothing says by how much
+LARGEST_SHARE = 0.9  # of the context window; what a server adds to a prompt is not known
+REFUSED = "refused"
+TOO_MANY_CALLS = "too_many_calls"
+
+
+class LanguageModel:
+    """The engine of all language models. Its name is that of the first one that Convo knew."""
+
+    name = "openai"
+
+    def reply(self, request: ReplyRequest) -> Reply:
+        """Return the first of the assistant's models' answers, after its tool calls. Raises EngineError."""
+        writing = _Writing(request)
+        for access in writing.models():
+            try:
+                return writing.reply_of(_run_rounds(writing, access))
+            except LLMError as error:
+                writing.failed(access, error)
+        return writing.refusal_or_failure()
+
+    async def stream(self, request: ReplyRequest) -> AsyncIterator[str | Reply]:
+        """Yield the model's answer piece by piece, then the Reply with its tool calls.
+
+        The second model is asked only while nothing was yielded. Text that came before an invalid tool call stays in
+        the reply. Raises EngineError.
+        """
+        writing = _Writing(request, streamed=True)
+        for access in writing.models():
+            try:
+                async for piece in _stream_rounds(writing, access):
+                    yield piece
+                reply = writing.reply_of(writing.said)
+            except LLMError as error:
+                writing.failed(access, error)
+                if writing.said:
+                    break
+            else:
+                yield reply
+                return
+        yield writing.refusal_or_failure()
+
+
+class _Writing:
+    """A reply that is being written: its prompt, its tool rounds, and how the models did."""
+
+    def __init__(self, request: ReplyRequest, *, streamed: bool = False) -> None:
+        self.request, self.streamed = request, streamed
+        self.prompt = request.prompt
+        self.box: Toolbox = toolbox_of(request, streamed=streamed)
+        self.rounds: list[ToolRound] = []
+        self.said = ""  # what was yielded
+        self.last: Completion | None = None
+        self._refusal: Reply | None = None
+        self._usage: list[Usage] = []
+        self._calls = 0
+        self._outcomes: list[ModelOutcome] = []
+        self._failures: list[LLMError] = []
+
+    def models(self) -> Iterator[ModelAccess]:
+        """Yield the models to ask. Raises EngineError if there are none."""
+        if not self.request.models:
+            sentence = "No model provider is configured for this assistant."
+            raise EngineError(sentence, code="not_configured", retryable=False)
+        for access in self.request.models:
+            self._begin()
+            yield access
+
+    def failed(self, access: ModelAccess, error: LLMError) -> None:
+        """Note the model's failure; the next one may be asked."""
+        self._failures.append(error)
+        self._outcomes.append(ModelOutcome(access, error.learned, error.code))
+
+    def completed(self, access: ModelAccess, completion: Completion) -> None:
+        """Note one answer of the model."""
+        self.last = completion
+        self._usage.append(
+            Usage(completion.model, completion.tokens_in, completion.tokens_out, completion.tokens_cached)
+        )
+        self._outcomes.append(ModelOutcome(access, completion.learned))
+
+    def count_call(self) -> None:
+        """Count a call of a model. Raises LLMError if there are too many for the messages that are answered."""
+        if self._calls >= self.request.calls_left:
+            sentence = "The models were called too often for one message."
+            raise LLMError(sentence, code=TOO_MANY_CALLS, retryable=False)
+        self._calls += 1
+
+    def may_call_tools(self) -> bool:
+        """Return whether the model may call tools now: not in the last round."""
+        return len(self.rounds) + 1 < MAX_ROUNDS and self._calls + 1 < self.request.calls_left
+
+    def ask_for(self) -> CompletionRequest:
+        """Return the request for the next round."""
+        request = self.request
+        return CompletionRequest(
+            messages=self.prompt.messages,
+            rounds=tuple(self.rounds),
+            tools=tuple(self.box.tools),
+            may_call=self.may_call_tools(),
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            reasoning_effort=request.reasoning_effort,
+            confidence=request.confidence,
+        )
+
+    def shrink(self, access: ModelAccess, error: LLMError) -> bool:
+        """Build a smaller prompt after the error that says that this one is too long; return whether there is one."""
+        view = self.request.view
+        if error.code != "context_too_long" or view is None or self.prompt is not self.request.prompt or self.said:
+            return False
+        window = next((fact.value for fact in error.learned if fact.name == capabilities.CONTEXT_WINDOW), 0)
+        budget = int(view.budget * SMALLER)
+        if window:
+            budget = min(int((window - (self.request.max_tokens or 0)) * LARGEST_SHARE), budget)
+        self._outcomes.append(ModelOutcome(access, error.learned, error.code))
+        self.prompt = build_prompt(replace(view, budget=budget))
+        self._begin()
+        return True
+
+    def _begin(self) -> None:
+        self.rounds, self.last = [], None
+        self.box = toolbox_of(self.request, streamed=self.streamed)
+
+    def answer_calls(self, completion: Completion) -> bool:
+        """Answer the tool calls of the completion; return whether the reply may end after them."""
+        may_end = [self.box.call(call.name, call.arguments) for call in completion.tool_calls]
+        answers = tuple(call.answer for call in self.box.calls[len(self.box.calls) - len(may_end) :])
+        self.rounds.append(ToolRound(completion, answers))
+        return all(may_end)
+
+    def reply_of(self, text: str) -> Reply:
+        """Return the reply with this text.
+
+        Raises LLMError if the text is empty, or is a refusal and another model is left.
+        """
+        last = self.last
+        if last is None or not text:
+            raise LLMError("The model's answer is empty.", code="bad_answer", retryable=True)
+        reply = Reply(
+            text=text,
+            engine=LanguageModel.name,
+            model=last.model,
+            usage=tuple(self._usage),
+            finish_reason=last.finish_reason,
+            tool_actions=tuple(self.box.tool_actions),
+            tool_calls=tuple(self.box.calls),
+            confidence=last.confidence,
+            outcomes=tuple(self._outcomes),
+            calls=self._calls,
+            prompt=self.prompt if self.prompt is not self.request.prompt else None,
+        )
+        if last.finish_reason == REFUSED and not self.said and len(self._failures) + 1 < len(self.request.models):
+            self._refusal = reply
+            raise LLMError("The model refused.", code=REFUSED, retryable=False)
+        return reply
+
+    def refusal_or_failure(self) -> Reply:
+        """Return the refusal of a model where no other one replied. Raises EngineError, the first model's."""
+        if self._refusal is not None and not self.said:
+            return replace(self._refusal, outcomes=tuple(self._outcomes), calls=self._calls, usage=tuple(self._usage))
+        first = self._failures[0]
+        raise EngineError(
+            str(first),
+            code=first.code,
+            retryable=any(error.retryable for error in self._failures),
+            retry_after=first.retry_after,
+            detail=first.detail,
+            outcomes=tuple(self._outcomes),
+            calls=self._calls,
+        ) from None
+
+
+def _run_rounds(writing: _Writing, access: ModelAccess) -> str:
+    """Return the model's text, after rounds in which it called tools, within the provider's time. Raises LLMError."""
+    until = time.monotonic() + access.seconds
+    while True:
+        completion = _complete(writing, access, until)
+        access = access.learning(completion.learned)
+        writing.completed(access, completion)
+        if not completion.tool_calls:
+            break
+        if writing.answer_calls(completion) and completion.text:
+            break
+    # The model may copy the mark of a colleague's messages: its reply must not look like a colleague's.
+    text = completion.text.removeprefix(MARK).lstrip()
+    return to_last_sentence(text) if completion.finish_reason == "length" else text
+
+
+def _complete(writing: _Writing, access: ModelAccess, until: float) -> Completion:
+    while True:
+        writing.count_call()
+        try:
+            return complete(access, writing.ask_for(), seconds=max(until - time.monotonic(), 0.001))
+        except LLMError as error:
+            if not writing.shrink(access, error):
+                raise
+
+
+async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterator[str]:
+    """Yield the pieces of the model's text, round after round. Raises LLMError."""
+    while True:
+        between = PARAGRAPH if writing.said else ""
+        try:
+            writing.count_call()
+            async for piece in _without_mark(stream(access, writing.ask_for())):
+                if isinstance(piece, Completion):
+                    access = access.learning(piece.learned)
+                    writing.completed(access, piece)
+                    continue
+                piece, between = between + piece, ""
+                writing.said += piece
+                yield piece
+        except LLMError as error:
+            if writing.shrink(access, error):
+                continue
+            raise
+        completion = writing.last
+        if completion is None or not completion.tool_calls:
+            break
+        if writing.box.blocks:
+            may_end = await asyncio.to_thread(writing.answer_calls, completion)
+        else:
+            may_end = writing.answer_calls(completion)
+        if may_end and writing.said:
+            break
+
+
+async def _without_mark(pieces: AsyncIterator[str | Completion]) -> AsyncIterator[str | Completion]:
+    """Yield the pieces without a colleague's mark at the beginning, held back while the text may be the mark."""
+    held: str | None = ""
+    async for piece in pieces:
+        if isinstance(piece, Completion):
+            if held and held != MARK:
+                yield held
+            yield piece
+            continue
+        if held is not None:
+            held += piece
+            if MARK.startswith(held):
+                continue
+            piece, held = held.removeprefix(MARK).lstrip(), None
+        if piece:
+            yield piece

@@ -1,0 +1,232 @@
+"""Sends requests to model providers through their SDKs, and reads answers and streams.
+
+`openai`, `anthropic` and `httpx2` are imported inside the functions: they take half a second and 40 MB that the web
+process, which imports this module on its way to the models, never needs. The typed layers of the SDKs are not used:
+they take 2.6 ms of CPU for twenty messages, the rest of a call takes 0.7 ms, and they drop what a server adds.
+`memory/event_loop.py` keeps each call to its deadline.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from memory import event_loop
+from memory.language_models import errors
+from memory.language_models.contract import Kind, LLMError, ModelAccess
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
+
+    Client = AsyncOpenAI | AsyncAnthropic
+
+OWN_ADDRESS = {
+    Kind.OPENAI: "https://api.openai.com/v1",
+    Kind.COMPATIBLE: "https://api.openai.com/v1",
+    Kind.ANTHROPIC: "https://api.anthropic.com",
+}
+NO_KEY = "none"  # the SDKs refuse an empty one; the header is left out instead
+
+
+def warm_up(access: ModelAccess) -> None:
+    """Load the SDK, which takes seconds, so that the first reply does not wait for it."""
+    _client_and_options(access)
+
+
+def post(access: ModelAccess, path: str, body: Mapping[str, Any], seconds: float) -> bytes:
+    """Return the body of the server's answer of status 2xx, within `seconds`. Raises LLMError."""
+
+    async def call() -> bytes:
+        client, options = _client_and_options(access)
+        answer: bytes = await client.post(path, body=body, cast_to=bytes, options=options)
+        return answer
+
+    try:
+        return event_loop.run(call(), seconds)
+    except TimeoutError:
+        failure = LLMError(f"The model gave no answer within {seconds:g} s.", code="timeout", retryable=True)
+    except UnicodeError:
+        failure = _cannot_be_encoded()
+    except LLMError:
+        raise
+    except Exception as error:
+        failure = _as_llm_error(error, body, access)
+    # Raised here and not in the handler, so that no traceback shows the SDK's error: that quotes the server, which may
+    # quote the request or the key.
+    raise failure
+
+
+class Stream:
+    """An answer that is read while it is written. Iterate over `next` and close it at the end."""
+
+    def __init__(self, access: ModelAccess, path: str, body: Mapping[str, Any]) -> None:
+        self._access, self._path, self._body = access, path, body
+        self._opened: Any = None
+
+    async def open(self) -> None:
+        """Send the request and read the answer's head. Raises LLMError."""
+        if self._access.kind is Kind.ANTHROPIC:
+            from anthropic import AsyncStream
+        else:
+            from openai import AsyncStream  # type: ignore[assignment]
+        client, options = _client_and_options(self._access)
+        try:
+            self._opened = await client.post(
+                self._path,
+                body=self._body,
+                cast_to=object,
+                options=options,
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+        except UnicodeError:
+            failure = _cannot_be_encoded()
+        except Exception as error:
+            failure = _as_llm_error(error, self._body, self._access)
+        else:
+            return
+        raise failure  # here, so that no traceback shows the SDK's error, which quotes the server
+
+    async def next(self) -> object | None:
+        """Return the next event; None after the last. Raises LLMError."""
+        try:
+            return await anext(self._opened, None)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            failure = LLMError("The stream is not one of a model's answer.", code="bad_answer", retryable=True)
+        except Exception as error:
+            failure = _broken_stream(error)
+        raise failure
+
+    async def close(self) -> None:
+        """Close the connection, or give it back if all was read."""
+        close = getattr(self._opened, "aclose", None) or getattr(self._opened, "close", None)
+        if close is not None:
+            await close()
+
+
+def _broken_stream(error: Exception) -> LLMError:
+    """Return the error for what an SDK raised in mid-stream: the provider's own, or the end of the connection."""
+    body = getattr(error, "body", None)
+    if _is_of_sdk(error) and body:
+        return errors.in_answer(body)
+    if _is_of_sdk(error) or type(error).__module__.startswith(("httpx", "httpcore", "h11")):
+        return LLMError("The model's stream broke off.", code="cut_off", retryable=True)
+    raise error
+
+
+def _is_of_sdk(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("openai", "anthropic")
+
+
+def _cannot_be_encoded() -> LLMError:
+    return LLMError("The request holds what cannot be encoded.", code="bad_request", retryable=False)
+
+
+def _as_llm_error(error: Exception, sent: Mapping[str, Any], access: ModelAccess) -> LLMError:
+    """Return the LLMError that stands for the SDK's error. Both SDKs name their errors alike."""
+    import httpx2
+
+    if not _is_of_sdk(error):
+        raise error
+    response = getattr(error, "response", None)
+    names = {each.__name__ for each in type(error).__mro__}
+    if "APIStatusError" in names and response is not None:
+        return errors.of_status(response.status_code, _body_of(error), response.headers, sent, access)
+    if "APITimeoutError" in names:
+        return LLMError("The model gave no answer in time.", code="timeout", retryable=True)
+    if isinstance(error.__cause__, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+        return LLMError("The request cannot be sent as it is.", code="bad_request", retryable=False)
+    if "APIConnectionError" in names and not isinstance(error.__cause__, httpx2.ConnectError):
+        return LLMError("The connection to the model provider broke off.", code="cut_off", retryable=True)
+    return LLMError("No connection to the model provider.", code="connect", retryable=True)
+
+
+def _body_of(error: Exception) -> object:
+    """Return the JSON of a refused request's answer; the SDK gives OpenAI's error object, or the text."""
+    body = getattr(error, "body", None)
+    if body is not None:
+        return body
+    response = getattr(error, "response", None)
+    try:
+        return response.text if response is not None else ""
+    except Exception:  # the body was not read
+        return ""
+
+
+# --- the SDKs' clients -----------------------------------------------------------------------------------------------
+def _client_and_options(access: ModelAccess) -> tuple[Any, Any]:
+    """Return the SDK's client for the provider, and the options for each of its requests."""
+    if access.key:
+        return _clients.client(access), {}
+    from openai import Omit
+
+    if access.kind is Kind.ANTHROPIC:
+        from anthropic import Omit  # type: ignore[assignment]
+    return _clients.client(access), {"headers": {"Authorization": Omit(), "X-Api-Key": Omit()}}
+
+
+def address_and_query(access: ModelAccess) -> tuple[str, dict[str, str]]:
+    """Return the provider's address without a query, and the query parameters of every request to it."""
+    parts = urlsplit(access.base_url or OWN_ADDRESS[access.kind])
+    address = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+    return address, {**dict(parse_qsl(parts.query, keep_blank_values=True)), **access.query}
+
+
+class _ClientCache:
+    """One client for each key, address and set of headers. It keeps a few: a provider's key changes rarely."""
+
+    MOST = 200
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: dict[tuple[Any, ...], Client] = {}
+
+    def client(self, access: ModelAccess) -> Client:
+        """Return the client, with its pool of connections. It never retries: our rows hold the retry policy."""
+        address, query = address_and_query(access)
+        headers = dict(access.headers)
+        key = (access.kind, access.key, address, access.seconds, *query.items(), "", *headers.items())
+        with self._lock:
+            if key not in self._clients:
+                while len(self._clients) >= self.MOST:
+                    del self._clients[next(iter(self._clients))]
+                self._clients[key] = _new_client(access, address, query, headers)
+            return self._clients[key]
+
+
+def _new_client(access: ModelAccess, address: str, query: dict[str, str], headers: dict[str, str]) -> Client:
+    if access.kind is Kind.ANTHROPIC:
+        from anthropic import AsyncAnthropic
+
+        return AsyncAnthropic(
+            api_key=access.key or NO_KEY,
+            base_url=address,
+            timeout=access.seconds,
+            max_retries=0,
+            default_query=dict(query),
+            default_headers=headers,
+        )
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(
+        api_key=access.key or NO_KEY,
+        base_url=address,
+        timeout=access.seconds,
+        max_retries=0,
+        default_query=dict(query),
+        default_headers=headers,
+    )
+
+
+_clients = _ClientCache()
+
+
+def _reset() -> None:
+    global _clients
+    _clients = _ClientCache()
+
+
+event_loop.after_fork(_reset)
