@@ -27,6 +27,7 @@ from conversations.models import (
 )
 from conversations.services.history import recall
 from conversations.services.jobs import overdue
+from conversations.services.replies.sinks import FINISH
 from memory import services as memory
 
 PAGE_SIZE = 50
@@ -53,6 +54,7 @@ DELIVERY = {
 }
 
 
+FINISHES = {"length": "cut off at the longest answer", "refused": "the model refused"}
 WAITS_FOR_ACCOUNT = ("waits: the account is refused by its provider", "grave")
 
 # Unicode's direction overrides. They can make a text read as another one ("exe.png" for "gnp.exe").
@@ -113,6 +115,11 @@ class Bubble:
     def recall_problem(self) -> str:
         """Return why the search by meaning failed, or an empty string."""
         return str(self.chunk.metadata.get(recall.PROBLEM, "")) if self.chunk.role == Role.MEMORY else ""
+
+    @property
+    def finish(self) -> str:
+        """Return why the model did not end its reply as it should, or an empty string."""
+        return FINISHES.get(str(self.chunk.metadata.get(FINISH, "")), "")
 
     @property
     def text(self) -> str:

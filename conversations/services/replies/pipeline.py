@@ -48,7 +48,7 @@ from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
-from conversations.services.replies import phrases, prompt_context, tool_actions
+from conversations.services.replies import failures, phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
@@ -208,7 +208,8 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
             turn.lease_until = retry_at
             update(turn, ("lease_until",))
             return turn.status
-        _end(turn, TurnStatus.FAILED, now, code=error.code, reason=str(error))
+        reason = failures.explain_with_detail(error.code, error.detail)
+        _end(turn, TurnStatus.FAILED, now, code=error.code, reason=reason)
         if retry_at:
             conversation.reply_due_at = retry_at
         else:
@@ -381,7 +382,7 @@ def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half
     most = conversation.assistant.human_after_failures if conversation.assistant else 0
     if code == CRASHED or (most and conversation.replies_failed >= most):
         outbox.allow_sending(conversation)
-        reason = f"{conversation.replies_failed} replies in a row failed: {code}"
+        reason = f"{conversation.replies_failed} replies in a row failed. {failures.explain(code)}"
         takeover.take(conversation, SYSTEM, now, reason=reason)
 
 

@@ -14,6 +14,7 @@ from conversations.services.core.backoff import backoff
 from conversations.services.core.ledger import ASSISTANT, SYSTEM, record
 from conversations.services.core.sql import update
 from conversations.services.delivery import outbox
+from conversations.services.replies import failures
 from conversations.services.replies.prompt_context import ENDED
 
 REASONING_SHOWN = "reasoning_shown"  # the code of a stream that turned out to be the model's reasoning
@@ -23,9 +24,17 @@ HUMAN_WANTED = "human_wanted"  # the code of a turn that gave its conversation t
 LOW_CONFIDENCE = "low_confidence"  # the code of a turn whose draft the model was too unsure of
 FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 
+FINISH = "finish"  # in a chunk's metadata: why the model stopped, if that was not at the end of its answer
+MARKED = {"length", "refused"}
+
 STREAM_ATTEMPTS = 3  # without being asked, as long as nothing was written; then the user may try again
 STREAM_PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before the third
 LONGEST_STREAM_PAUSE_SECONDS = 5.0  # nobody watches an empty bubble for longer
+
+
+def _finish(turn: Turn) -> dict[str, str]:
+    """Return the metadata of a reply that the model did not end as it should; staff see it in the transcript."""
+    return {FINISH: turn.finish_reason} if turn.finish_reason in MARKED else {}
 
 
 class Sink(Protocol):
@@ -41,8 +50,11 @@ class Sink(Protocol):
     def say(
         self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
     ) -> None:
-        """Append the text as the turn's chunk. `code`: why it is not whole; `reply_to`: the provider's id of the
-        message that it answers."""
+        """Append the text as the turn's chunk, marked if the model was cut off or refused.
+
+        code: why it is not whole
+        reply_to: the provider's id of the message that it answers
+        """
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when the reply is tried again, None if it is not. `written`: the text that a reader has seen."""
@@ -65,7 +77,7 @@ class SendSink:
         self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
     ) -> None:
         """Append the text as the turn's chunk and queue it for sending."""
-        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now)
+        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=_finish(turn))
         outbox.queue(conversation, turn.chunk, now, reply_to=reply_to)
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
@@ -83,7 +95,7 @@ class SendSink:
             conversation.fallback_sent = True
             record(conversation, "fallback_said", ASSISTANT, cause=code)
         conversation.needs_staff_since = conversation.needs_staff_since or now
-        conversation.needs_staff_reason = f"The assistant could not reply: {code}"
+        conversation.needs_staff_reason = failures.explain(code)[:200]
         record(conversation, "needs_staff", SYSTEM, cause=code)
 
     def ended(self, turn: Turn) -> None:
@@ -101,7 +113,10 @@ class StreamSink:
         self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
     ) -> None:
         """Append the text as the turn's chunk, with the code in its metadata if it is not whole."""
-        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata={ENDED: code} if code else {})
+        metadata = _finish(turn)
+        if ended := code or ("length" if metadata.get(FINISH) == "length" else ""):
+            metadata[ENDED] = ended
+        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=metadata)
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when the same turn is free for another attempt: soon, a few times, and only while nothing was seen."""

@@ -94,7 +94,7 @@ def create_channel_account(
     account.credentials = dict(credentials)
     account.base_url = base_url or account.base_url
     check_base_url(channel, provider, account.base_url)
-    account.assistant = _assistant(client, assistant) if assistant else account.assistant
+    account.assistant = get_assistant(client, assistant) if assistant else account.assistant
     account.name = name or account.name
     channel_accounts.mark_healthy(account)
     _clean(account, taken="address_taken", validate_constraints=False)
@@ -127,7 +127,8 @@ def check_base_url(channel: str, provider: str, base_url: str) -> None:
         raise InvalidError(f"{provider} needs a base URL, to which messages are posted.", code="missing_base_url")
 
 
-def _assistant(client: Client, key: str) -> Assistant:
+def get_assistant(client: Client, key: str) -> Assistant:
+    """Return the client's assistant with the key. Raises NotFoundError."""
     assistant = Assistant.objects.filter(client=client, key=key).first()
     if assistant is None:
         raise NotFoundError(f"{client} has no assistant {key!r}. Create it with create_assistant.")
