@@ -7,14 +7,15 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
+from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
+from conversations.admin.try_assistant import TryAssistantPage
 from conversations.models import Assistant
 from conversations.services.tenants import setup
 
 
 @admin.register(Assistant)
-class AssistantAdmin(ClientScopedAdmin):
+class AssistantAdmin(TryAssistantPage):
     """The assistants of a client. The default assistant answers for accounts that name no other."""
 
     client_path = "client"
@@ -23,7 +24,7 @@ class AssistantAdmin(ClientScopedAdmin):
     list_filter = ["engine", "is_default", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name", "key"]
-    actions_detail = ["answer_by_default"]
+    actions_detail = ["open_try", "answer_by_default"]
     fieldsets = [
         (None, {"fields": ["client", ("name", "key"), ("is_default", "in_copilot"), "system_prompt", "fallback"]}),
         (
