@@ -15,141 +15,175 @@ For another process (it prints its base URL on the first line):
     curl -d '{"kind": "hang", "times": 3}' http://127.0.0.1:9009/_then
     curl http://127.0.0.1:9009/_requests
 
-`then(kind, times=1, **options)` says what happens to the next calls; after them it answers again as always.
+`then` says what happens to the next calls; after them it answers again as always. The kinds are in
+tests/fakes/model_server.py, with `no_choices` and `no_content` (a 200 with that) and `blank` (only blanks). Options of
+`reply`: text (else what `reply` makes of the messages), finish_reason ("stop", or "tool_calls" if there are any), model,
+usage, tool_calls ([(name, arguments)]; without text unless that is given), refusal, confidence (0.9; if asked for),
+reasoning_tokens (of a reasoning model, 64).
 
-    reply       a completion. text (else what `reply` makes of the messages), finish_reason ("stop"), model, usage,
-                tool_calls ([(name, arguments)]; without text unless that is given), confidence (0.9; if asked for)
-    status      an error. status, headers, code and message (of OpenAI's error body), or body (text) instead
-    hang        the request is taken, and no answer comes. seconds (else until the fake is closed)
-    drip        a good answer, byte by byte. every (0.02 seconds), where: "body" or "head"
-    cut         the connection breaks in the middle of the body
-    reset       the connection breaks before any answer
-    raw         a 200 with body (text) and content_type ("application/json") as they are given
-    nonsense, html, no_choices, no_content: a 200 with that
-    blank       a completion that holds only blanks
-
-A request for a stream gets one (tests/fakes/openai_stream.py: more kinds and options).
-Every kind takes `delay` (seconds before the answer). Embeddings (tests/fakes/embeddings.py) go the same way, except
-that `reply` and `blank` mean vectors. Requests are checked as OpenAI checks them: what is wrong is
-answered with its 400, 401 or 404 before any of the above is used up, and noted in `problem`.
+A request for a stream gets one (tests/fakes/openai_stream.py). Embeddings (tests/fakes/embeddings.py) go the same way,
+except that `reply` and `blank` mean vectors. Requests are checked as OpenAI checks them. Any name of a model is taken
+for a plain model unless `models` names them (tests/fakes/openai_models.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from tests.fakes import embeddings, openai_stream, tools
-from tests.fakes.server import end
+from tests.fakes.model_server import BODIES, KINDS, Exchange, LoggedRequest, ModelServer, Refusal, text_of
+from tests.fakes.openai_models import Model, chat_refusal
 
-EMBEDDINGS = "/v1/embeddings"
+CHAT, EMBEDDINGS, MODELS = "/v1/chat/completions", "/v1/embeddings", "/v1/models"
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 FIELDS = {"model", "messages", "temperature", "max_tokens", "max_completion_tokens", "stream", "stream_options"}
-FIELDS |= {"tools", "tool_choice", "logprobs"}
-HTML = "<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
-# Kinds that are a body of their own: (body, content type).
-BODIES = {
-    "nonsense": ('{"id": "chatcmpl-1", "choices": [{"mess', "application/json"),
-    "html": (HTML, "text/html"),
-    "no_choices": ('{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}', "application/json"),
-    "no_content": ('{"choices": [{"message": {"role": "assistant", "content": null}}]}', "application/json"),
-}
-KINDS = {"reply", "status", "hang", "drip", "cut", "reset", "raw", "blank", *BODIES, *openai_stream.KINDS}
-
-Messages = list[dict[str, str]]
+FIELDS |= {"tools", "tool_choice", "parallel_tool_calls", "logprobs", "top_logprobs", "top_p", "reasoning_effort"}
+FIELDS |= {"stop", "seed", "user", "store", "metadata", "response_format", "service_tier", "prompt_cache_key"}
+REASONING_TOKENS = 64
 
 
-@dataclass(frozen=True)
-class LoggedRequest:
-    """A request as it arrived. Header names are in lower case; `body` is {} where it was no JSON object; `at` is Unix
-    time; `problem` says what was wrong with it."""
+class FakeOpenAI(ModelServer):
+    """The server. `models`: those that it has, by name; empty: it takes every name for a plain model."""
 
-    path: str
-    headers: Mapping[str, str]
-    body: Mapping[str, Any]
-    at: float
-    problem: str = ""
+    kinds: ClassVar[frozenset[str]] = KINDS | {"blank", "no_choices", "no_content"}
+    bodies: ClassVar[Mapping[str, tuple[str, str]]] = {
+        **BODIES,
+        "no_choices": ('{"id": "chatcmpl-1", "object": "chat.completion", "choices": []}', "application/json"),
+        "no_content": ('{"choices": [{"message": {"role": "assistant", "content": null}}]}', "application/json"),
+    }
+
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        api_key: str = "",
+        delay: float = 0.0,
+        models: Mapping[str, Model] | None = None,
+    ) -> None:
+        super().__init__(port=port, api_key=api_key, delay=delay)
+        self.models = dict(models or {})
+        self.routes = {CHAT: self.chat_refusal, EMBEDDINGS: self.embeddings_refusal}
+
+    def model_named(self, name: str) -> Model | None:
+        """Return the model; None if there is none."""
+        return self.models.get(name) if self.models else Model()
+
+    def refusal(self, request: LoggedRequest) -> Refusal | None:
+        known = request.path in self.routes if request.method == "POST" else request.path.startswith(MODELS)
+        if not known:
+            return Refusal(f"Invalid URL ({request.method} {request.path})", 404)
+        given = request.headers.get("authorization")
+        if self.api_key and given != f"Bearer {self.api_key}":
+            return Refusal(f"Incorrect API key provided: {given}", 401, "invalid_api_key")
+        if request.method == "GET":
+            name = request.path.removeprefix(MODELS).strip("/")
+            return None if not name or name in self.models else unknown_model(name)
+        if not request.headers.get("content-type", "").startswith("application/json") or not request.body:
+            return Refusal("We could not parse the JSON body of your request.")
+        return self.routes[request.path](request.body)
+
+    def chat_refusal(self, body: Mapping[str, Any]) -> Refusal | None:
+        """Return what chat completions refuse."""
+        if problem := problem_with(body):
+            return Refusal(problem)
+        model = self.model_named(body["model"])
+        return chat_refusal(body["model"], model, body) if model else unknown_model(body["model"])
+
+    def embeddings_refusal(self, body: Mapping[str, Any]) -> Refusal | None:
+        """Return what embeddings refuse."""
+        problem = embeddings.problem_with(body)
+        return Refusal(problem) if problem else None
+
+    def answer(self, exchange: Exchange, kind: str, options: dict[str, Any]) -> None:
+        path, body = exchange.request_read.path, exchange.body
+        if exchange.request_read.method == "GET":
+            exchange.whole(kind, self.listed(path), options)
+        elif path == EMBEDDINGS:
+            exchange.whole(kind, embeddings.answer(body), options)
+        else:
+            self.answer_chat(exchange, kind, options)
+
+    def answer_chat(self, exchange: Exchange, kind: str, options: dict[str, Any]) -> None:
+        """Answer with a completion, whole or streamed."""
+        answer = self.completion(exchange.body, kind, options)
+        if exchange.body.get("stream"):
+            openai_stream.stream(exchange, kind, answer, options)
+        else:
+            exchange.whole(kind, answer, options)
+
+    def listed(self, path: str) -> dict[str, Any]:
+        """Return the list of models, or the one that the path names."""
+        if name := path.removeprefix(MODELS).strip("/"):
+            return self.models[name].listed(name)
+        return {"object": "list", "data": [model.listed(name) for name, model in self.models.items()]}
+
+    def text_for(self, kind: str, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+        """Return the text of the answer: the order's, else the reply to the messages."""
+        if kind == "blank":
+            return " \n"
+        if options.get("text") is not None:
+            return str(options["text"])
+        return "" if options.get("tool_calls") or options.get("refusal") else self.reply(messages)
+
+    def completion(self, body: Mapping[str, Any], kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer as the server gives it whole."""
+        text = self.text_for(kind, body["messages"], options)
+        called = tools.calls(options.get("tool_calls", ()), len(body["messages"]))
+        message = {"role": "assistant", "content": text or None, "refusal": options.get("refusal"), **called}
+        choice = {
+            "index": 0,
+            "message": message,
+            "logprobs": tools.probabilities(text, options.get("confidence", 0.9), body),
+            "finish_reason": options.get("finish_reason", "tool_calls" if called else "stop"),
+        }
+        answer = {
+            "id": "chatcmpl-fake",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": options.get("model", body["model"]),
+            "choices": [choice],
+            "usage": options.get("usage", self.usage(body, text)),
+        }
+        model = self.model_named(body["model"])
+        thinks = model and model.reasons and body.get("reasoning_effort") != "none"
+        if thinks and "usage" not in options:
+            reason(answer, options.get("reasoning_tokens", REASONING_TOKENS), body.get("max_completion_tokens"))
+        return answer
+
+    def usage(self, body: Mapping[str, Any], text: str) -> dict[str, Any]:
+        """Return the tokens of a request and its answer: four characters each."""
+        asked, said = sum(len(text_of(message.get("content"))) for message in body["messages"]) // 4, len(text) // 4
+        return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+
+    def error_body(self, refusal: Refusal) -> dict[str, Any]:
+        kind = refusal.code if refusal.code == "insufficient_quota" else refusal.type
+        return {
+            "error": {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code},
+        }
 
 
-@dataclass
-class Behaviour:
-    """What happens to one call: see `then` above."""
-
-    kind: str = "reply"
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-class FakeOpenAI:
-    """The server. `api_key` set: every other key is refused. `delay`: seconds before every answer."""
-
-    def __init__(self, *, port: int = 0, api_key: str = "", delay: float = 0.0) -> None:
-        self.api_key = api_key
-        self.delay = delay
-        self.reply: Callable[[Messages], str] = echo
-        self.requests: list[LoggedRequest] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.closing = threading.Event()
-        self._changed = threading.Condition()
-        self._next: deque[Behaviour] = deque()
-        self._server = _Server(("127.0.0.1", port), _Handler)
-        self._server.fake = self
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    def __enter__(self) -> FakeOpenAI:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.closing.set()
-        end(self._server)
-
-    @property
-    def base_url(self) -> str:
-        """What OPENAI_BASE_URL is set to."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-
-    def then(self, kind: str, times: int = 1, **options: Any) -> None:
-        """The next `times` calls, after those already told, are treated so."""
-        if kind not in KINDS:
-            raise ValueError(f"{kind!r} is none of {', '.join(sorted(KINDS))}.")
-        with self._changed:
-            self._next.extend(Behaviour(kind, options) for _ in range(times))
-
-    def wait_for_requests(self, count: int, seconds: float = 10.0) -> None:
-        """Return when `count` requests have arrived in all. Raises AssertionError if they have not within `seconds`."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.requests) >= count, seconds), (
-                f"{len(self.requests)} requests instead of {count} within {seconds:g} s"
-            )
-
-    def take(self, request: LoggedRequest) -> Behaviour:
-        """Log the request and say what happens to it."""
-        with self._changed:
-            self.requests.append(request)
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-            self._changed.notify_all()
-            return self._next.popleft() if self._next and not request.problem else Behaviour()
-
-    def done(self) -> None:
-        """The request that was taken has been answered, or not."""
-        with self._changed:
-            self.in_flight -= 1
+def reason(answer: dict[str, Any], spent: int, cap: int | None) -> None:
+    """Spend tokens on reasoning; where that uses up the cap, nothing is left of the text."""
+    usage, choice = answer["usage"], answer["choices"][0]
+    if cap is not None and spent >= cap:
+        spent = cap
+        usage["completion_tokens"] = 0
+        choice["message"] = {"role": "assistant", "content": "", "refusal": None}
+        choice["finish_reason"], choice["logprobs"] = "length", None
+    usage["completion_tokens"] += spent
+    usage["completion_tokens_details"] = {"reasoning_tokens": spent}
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
 
 
-def echo(messages: Messages) -> str:
-    """The default reply: repeats the last message of the person."""
-    said = [message["content"] for message in messages if message["role"] == "user"]
-    return f"You said: {said[-1]}" if said else "Hello."
+def unknown_model(name: str) -> Refusal:
+    """Return the refusal of a model that there is not."""
+    sentence = f"The model `{name}` does not exist or you do not have access to it."
+    return Refusal(sentence, 404, "model_not_found")
 
 
 def problem_with(body: Mapping[str, Any]) -> str:
@@ -178,197 +212,9 @@ def _problem_with_numbers(body: Mapping[str, Any]) -> str:
         limit = body.get(name, 1)
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             return f"Invalid '{name}'"
+    if body.get("stream_options") is not None and not body.get("stream"):
+        return "The 'stream_options' parameter is only allowed when 'stream' is enabled."
     return ""
-
-
-PROBLEMS = {"/v1/chat/completions": problem_with, EMBEDDINGS: embeddings.problem_with}
-
-
-# --- the server ------------------------------------------------------------------------------------------------------
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 1024
-    fake: FakeOpenAI
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is what some tests are about: nothing to print."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = -1
-    server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        if self.path == "/_requests":
-            self._json(200, [asdict(request) for request in self.server.fake.requests])
-        else:
-            self._error(404, "Unknown request URL", "unknown_url")
-
-    def do_POST(self) -> None:
-        fake = self.server.fake
-        body = self._body()
-        if self.path == "/_then":
-            self._then(body)
-            return
-        status, problem = self._refusal(body)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        behaviour = fake.take(LoggedRequest(self.path, headers, body, time.time(), problem))
-        try:
-            if problem:
-                self._error(status, problem, "invalid_api_key" if status == 401 else None)
-            else:
-                self._behave(behaviour, body)
-        except OSError:
-            self.close_connection = True  # the client went away
-        finally:
-            fake.done()
-
-    def _then(self, order: dict[str, Any]) -> None:
-        try:
-            self.server.fake.then(order.pop("kind", ""), **order)
-        except (TypeError, ValueError) as error:
-            self._error(400, str(error), None)
-        else:
-            self._json(200, {})
-
-    def _body(self) -> dict[str, Any]:
-        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        with contextlib.suppress(ValueError):
-            body = json.loads(raw)
-            if isinstance(body, dict):
-                return body
-        return {}
-
-    def _refusal(self, body: Mapping[str, Any]) -> tuple[int, str]:
-        """The status and sentence that OpenAI refuses the request with; (200, '') if it takes it."""
-        if self.path not in PROBLEMS:
-            return 404, f"Invalid URL (POST {self.path})"
-        key = self.server.fake.api_key
-        if key and self.headers.get("Authorization") != f"Bearer {key}":
-            return 401, f"Incorrect API key provided: {self.headers.get('Authorization')}"
-        if self.headers.get_content_type() != "application/json" or not body:
-            return 400, "We could not parse the JSON body of your request."
-        problem = PROBLEMS[self.path](body)
-        return (400, problem) if problem else (200, "")
-
-    def _behave(self, behaviour: Behaviour, body: Mapping[str, Any]) -> None:
-        kind, options, fake = behaviour.kind, dict(behaviour.options), self.server.fake
-        fake.closing.wait(options.pop("delay", fake.delay))
-        if kind in BODIES:
-            text, content_type = BODIES[kind]
-            self._answer(200, text.encode(), content_type)
-        elif kind == "raw":
-            self._answer(200, options["body"].encode(), options.get("content_type", "application/json"))
-        elif kind == "status":
-            self._status(**options)
-        elif kind == "hang":
-            fake.closing.wait(options.get("seconds"))
-            self.close_connection = True
-        elif kind == "reset":
-            self.close_connection = True
-        elif self.path == EMBEDDINGS:
-            self._send(kind, embeddings.answer(body), options)
-        else:
-            text = " \n" if kind == "blank" else options.pop("text", None)
-            if text is None and options.get("tool_calls"):
-                text = ""
-            if text is None:
-                text = fake.reply(body["messages"])
-            if body.get("stream"):
-                openai_stream.stream(self, kind, text, body, options)
-            else:
-                self._complete(kind, text, body, options)
-
-    def _status(
-        self,
-        status: int,
-        headers: Mapping[str, str] | None = None,
-        code: str | None = None,
-        message: str = "Something went wrong.",
-        body: str | None = None,
-    ) -> None:
-        if body is None:
-            self._error(status, message, code, headers)
-        else:
-            self._answer(status, body.encode(), "application/json", headers)
-
-    def _complete(self, kind: str, text: str, body: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-        asked = sum(len(message["content"] or "") for message in body["messages"])
-        called = tools.calls(options.get("tool_calls", ()), len(body["messages"]))
-        answer = {
-            "id": "chatcmpl-fake",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": options.get("model", body["model"]),
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text or None, "refusal": None, **called},
-                    "logprobs": tools.probabilities(text, options.get("confidence", 0.9), body),
-                    "finish_reason": options.get("finish_reason", "stop"),
-                }
-            ],
-            "usage": options.get(
-                "usage",
-                {
-                    "prompt_tokens": asked // 4,
-                    "completion_tokens": len(text) // 4,
-                    "total_tokens": asked // 4 + len(text) // 4,
-                },
-            ),
-        }
-        self._send(kind, answer, options)
-
-    def _send(self, kind: str, answer: dict[str, Any], options: Mapping[str, Any]) -> None:
-        content = json.dumps(answer).encode()
-        if kind == "cut":
-            self._head(200, len(content), "application/json")
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-        elif kind == "drip":
-            self._drip(content, options.get("every", 0.02), options.get("where", "body"))
-        else:
-            self._answer(200, content, "application/json")
-
-    def _drip(self, content: bytes, every: float, where: str) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
-        slow = head + content
-        if where == "body":
-            self.wfile.write(head)
-            slow = content
-        for byte in slow:
-            self.wfile.write(bytes([byte]))
-            self.wfile.flush()
-            if self.server.fake.closing.wait(every):
-                break
-        self.close_connection = True
-
-    def _error(self, status: int, message: str, code: str | None, headers: Mapping[str, str] | None = None) -> None:
-        kind = code if code == "insufficient_quota" else "invalid_request_error"
-        error = {"message": message, "type": kind, "param": None, "code": code}
-        self._json(status, {"error": error}, headers)
-
-    def _json(self, status: int, data: Any, headers: Mapping[str, str] | None = None) -> None:
-        self._answer(status, json.dumps(data).encode(), "application/json", headers)
-
-    def _answer(self, status: int, content: bytes, content_type: str, headers: Mapping[str, str] | None = None) -> None:
-        self._head(status, len(content), content_type, headers)
-        self.wfile.write(content)
-        self.wfile.flush()
-
-    def _head(self, status: int, length: int, content_type: str, headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(length))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
 
 
 def main() -> None:

@@ -1,94 +1,128 @@
-"""How the fake of OpenAI streams: words as server-sent events, in chunks of HTTP, as OpenAI does.
+"""How the fakes stream a chat completion: words as server-sent events, in chunks of HTTP, as OpenAI does.
 
-reply       tool_calls (after the words), every (seconds between two words, 0), finish_reason ("stop"), usage, hold (a
-            threading.Event to wait for before the last word)
-cut         the connection breaks after half of the words, or `after` so many
-error       OpenAI's error in the stream after `after` words (half of them)
-silent      after `after` words (half of them) nothing more comes. seconds (else until the fake is closed)
-endless     the words again and again, until the reader goes away
+Kinds of their own are in tests/fakes/model_server.py. Options of every kind: every (seconds between two words, 0), hold
+(a threading.Event to wait for before the last word), after (how many words before a stream breaks; half of them).
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tests.fakes import tools
+from tests.fakes.model_server import STREAM_KINDS, pieces_of, words_of
 
-KINDS = {"error", "silent", "endless"}
-
-
-def words_of(text: str) -> list[str]:
-    """The text in pieces of a word and what follows it."""
-    return re.findall(r"\S+\s*|\s+", text)
+# The parts of a message that arrive in pieces, in this order.
+SPOKEN = ("reasoning_content", "reasoning", "content", "refusal")
 
 
-def stream(handler: Any, kind: str, text: str, body: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Answer the request of the handler, whose server is the fake's."""
-    handler.send_response(200)
-    handler.send_header("Content-Type", "text/event-stream")
-    handler.send_header("Transfer-Encoding", "chunked")
-    handler.end_headers()
-    closing, every = handler.server.fake.closing, options.get("every", 0)
-    words = words_of(text)
-    until = options.get("after", len(words) // 2) if kind in {"cut", "error", "silent"} else len(words)
+@dataclass(frozen=True)
+class Shape:
+    """How a server cuts its answer into pieces.
+
+    split       cuts text
+    one_index   all tool calls have index 0
+    whole_calls each tool call is one piece, as it stands in the message
+    """
+
+    split: Callable[[str], list[str]] = words_of
+    one_index: bool = False
+    whole_calls: bool = False
+
+
+def stream(
+    exchange: Any,
+    kind: str,
+    answer: Mapping[str, Any],
+    options: Mapping[str, Any],
+    shape: Shape = Shape(),  # noqa: B008 - it cannot change
+) -> None:
+    """Answer the request of the exchange with a completion, in pieces."""
+    exchange.start_events()
+    closing, every = exchange.fake.closing, options.get("every", 0)
+    words = list(_words(answer, shape, options.get("confidence", 0.9), exchange.body))
+    until = options.get("after", len(words) // 2) if kind in STREAM_KINDS - {"endless"} | {"cut"} else len(words)
+    exchange.event(_chunk(answer, {"role": "assistant", "content": "", "refusal": None}))
     said = itertools.cycle(words) if kind == "endless" else iter(words[:until])
     for number, word in enumerate(said, start=1):
         if number == len(words) and "hold" in options:
             options["hold"].wait(30)
-        sure = tools.probabilities(word, options.get("confidence", 0.9), body)
-        _event(handler, _chunk(body, {"content": word}, logprobs=sure))
+        exchange.event(word)
         if every and closing.wait(every):
             break
     if kind == "silent":
         closing.wait(options.get("seconds"))
-    elif kind == "error":
-        _event(handler, {"error": {"message": "The server had an error.", "type": "server_error", "code": None}})
-    if kind == "reply":
-        for delta in _calls(body, options.get("tool_calls", ())):
-            _event(handler, _chunk(body, delta))
-        for event in _end(body, text, options):
-            _event(handler, event)
-        _send(handler, b"data: [DONE]\n\n")
-        handler.wfile.write(b"0\r\n\r\n")
+    if kind == "error":
+        exchange.event({"error": options.get("error", _error(options))})
+    if kind == "early":
+        exchange.end_events()
+    elif kind == "reply":
+        for chunk in itertools.chain(_calls(answer, shape), _end(answer, exchange.body)):
+            exchange.event(chunk)
+        exchange.event("[DONE]")
+        exchange.end_events()
     else:
-        handler.close_connection = True
+        exchange.break_off(rst=options.get("rst", False))
 
 
-def _end(body: Mapping[str, Any], text: str, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield _chunk(body, {}, options.get("finish_reason", "stop"))
-    asked = sum(len(message["content"] or "") for message in body["messages"]) // 4
-    usage = {"prompt_tokens": asked, "completion_tokens": len(text) // 4, "total_tokens": asked + len(text) // 4}
-    yield {**_chunk(body, {}), "choices": [], "usage": options.get("usage", usage)}
+def _error(options: Mapping[str, Any]) -> dict[str, Any]:
+    sentence = options.get("message", "The server had an error.")
+    return {"message": sentence, "type": "server_error", "param": None, "code": options.get("code")}
 
 
-def _calls(body: Mapping[str, Any], wanted: Any) -> Iterator[dict[str, Any]]:
-    """Each call's id and name first, then its arguments in pieces, those of all calls interleaved."""
-    called = tools.calls(wanted, len(body["messages"])).get("tool_calls", [])
+def _words(
+    answer: Mapping[str, Any], shape: Shape, confidence: float, body: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    message = answer["choices"][0]["message"]
+    for name in SPOKEN:
+        said = message.get(name)
+        for word in said if isinstance(said, list) else shape.split(said or ""):
+            sure = tools.probabilities(word, confidence, body) if isinstance(word, str) else None
+            yield _chunk(answer, {name: [word] if isinstance(said, list) else word}, logprobs=sure)
+
+
+def _end(answer: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    choice = answer["choices"][0]
+    extra = {name: choice[name] for name in choice if name not in {"index", "message", "logprobs", "finish_reason"}}
+    last = _chunk(answer, {}, choice["finish_reason"])
+    last["choices"][0].update(extra)
+    yield last
+    if (body.get("stream_options") or {}).get("include_usage") and answer.get("usage") is not None:
+        yield {**_chunk(answer, {}), "choices": [], "usage": answer["usage"]}
+
+
+def _calls(answer: Mapping[str, Any], shape: Shape) -> Iterator[dict[str, Any]]:
+    """Each call's id and name first, then its arguments in pieces, those of all calls interleaved; where all are at one
+    index, one call after the other."""
+    called = answer["choices"][0]["message"].get("tool_calls") or []
+    if shape.whole_calls:
+        for number, call in enumerate(called):
+            yield _chunk(answer, {"tool_calls": [{"index": 0 if shape.one_index else number, **call}]})
+        return
     pieces = []
-    for index, call in enumerate(called):
-        function = {"name": call["function"]["name"], "arguments": ""}
-        yield {"tool_calls": [{"index": index, "id": call["id"], "type": "function", "function": function}]}
-        text = call["function"]["arguments"]
-        pieces += [(at, index, text[at : at + 7]) for at in range(0, len(text), 7)]
-    for _, index, text in sorted(pieces):
-        yield {"tool_calls": [{"index": index, "function": {"arguments": text}}]}
+    for number, call in enumerate(called):
+        index = 0 if shape.one_index else number
+        first = {**call, "index": index, "function": {**call["function"], "arguments": ""}}
+        starts = _chunk(answer, {"tool_calls": [first]})
+        rest = [(at, index, text) for at, text in enumerate(pieces_of(call["function"]["arguments"]))]
+        if shape.one_index:
+            yield starts
+            yield from (_arguments(answer, index, text) for _, index, text in rest)
+        else:
+            yield starts
+            pieces += rest
+    yield from (_arguments(answer, index, text) for _, index, text in sorted(pieces))
+
+
+def _arguments(answer: Mapping[str, Any], index: int, text: str) -> dict[str, Any]:
+    return _chunk(answer, {"tool_calls": [{"index": index, "function": {"arguments": text}}]})
 
 
 def _chunk(
-    body: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None
+    answer: Mapping[str, Any], delta: dict[str, Any], finish_reason: str | None = None, logprobs: Any = None
 ) -> dict[str, Any]:
     choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-    return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": body["model"], "choices": [choice]}
-
-
-def _event(handler: Any, data: dict[str, Any]) -> None:
-    _send(handler, b"data: " + json.dumps(data).encode() + b"\n\n")
-
-
-def _send(handler: Any, content: bytes) -> None:
-    handler.wfile.write(b"%x\r\n%b\r\n" % (len(content), content))
-    handler.wfile.flush()
+    head = {name: answer[name] for name in ("id", "created", "model")}
+    return {**head, "object": "chat.completion.chunk", "choices": [choice]}

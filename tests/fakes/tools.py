@@ -8,6 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 CHOICES = {"auto", "none", "required"}
+# What a message may have, by role. An assistant's message may be given back as it came.
+ALLOWED = {
+    "system": {"role", "content", "name"},
+    "developer": {"role", "content", "name"},
+    "user": {"role", "content", "name"},
+    "tool": {"role", "content", "tool_call_id"},
+    "assistant": {"role", "content", "name", "refusal", "tool_calls", "annotations", "audio", "function_call"},
+}
+PARTS = {"text", "image_url", "refusal"}
 
 
 def problem_with(body: Mapping[str, Any]) -> str:
@@ -28,22 +37,28 @@ def problem_with(body: Mapping[str, Any]) -> str:
 def problem_with_message(messages: Sequence[Mapping[str, Any]], index: int) -> str:
     """What OpenAI would refuse in a message, which must fit those before it."""
     message = messages[index]
-    called = {call["id"] for each in messages[:index] for call in each.get("tool_calls", [])}
+    called = {call.get("id") for each in messages[:index] for call in each.get("tool_calls") or ()}
     answered = {each.get("tool_call_id") for each in messages}
-    if message["role"] == "tool":
-        if message.get("tool_call_id") not in called:
-            return "messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
-        allowed = {"role", "content", "tool_call_id"}
-    elif message.get("tool_calls"):
-        if message["role"] != "assistant":
-            return f"Invalid 'messages[{index}].tool_calls'"
-        if any(call["id"] not in answered for call in message["tool_calls"]):
+    unknown = sorted(set(message) - ALLOWED[message["role"]])
+    if unknown:
+        return f"Additional properties are not allowed ('{unknown[0]}' was unexpected) - 'messages.{index}'"
+    if message["role"] == "tool" and message.get("tool_call_id") not in called:
+        return "messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
+    if message.get("tool_calls"):
+        if any(call.get("id") not in answered for call in message["tool_calls"]):
             return "An assistant message with 'tool_calls' must be followed by tool messages for each of them."
-        return "" if not set(message) - {"role", "content", "tool_calls"} else f"Invalid 'messages[{index}]'"
-    else:
-        allowed = {"role", "content"}
-    if not isinstance(message.get("content"), str) or set(message) - allowed:
+        return ""
+    return problem_with_content(message.get("content"), index)
+
+
+def problem_with_content(content: Any, index: int) -> str:
+    """What OpenAI would refuse in a message's content, which is text or a list of parts."""
+    if isinstance(content, str):
+        return ""
+    if not isinstance(content, list) or not content:
         return f"Invalid type for 'messages[{index}].content'"
+    if any(not isinstance(part, dict) or part.get("type") not in PARTS for part in content):
+        return f"Invalid value for 'messages[{index}].content'"
     return ""
 
 
