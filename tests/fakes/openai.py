@@ -17,7 +17,7 @@ For another process (it prints its base URL on the first line):
 
 `then` says what happens to the next calls; after them it answers again as always. The kinds are in
 tests/fakes/model_server.py, with `no_choices` and `no_content` (a 200 with that) and `blank` (only blanks). Options of
-`reply`: text (else what `reply` makes of the messages), finish_reason ("stop", or "tool_calls" if there are any), model,
+`reply`: text (else what `reply` makes of the messages), finish_reason ("stop", or "tool_calls" with any), model,
 usage, tool_calls ([(name, arguments)]; without text unless that is given), refusal, confidence (0.9; if asked for),
 reasoning_tokens (of a reasoning model, 64).
 

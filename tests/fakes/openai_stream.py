@@ -37,7 +37,7 @@ def stream(
     kind: str,
     answer: Mapping[str, Any],
     options: Mapping[str, Any],
-    shape: Shape = Shape(),  # noqa: B008 - it cannot change
+    shape: Shape = Shape(),
 ) -> None:
     """Answer the request of the exchange with a completion, in pieces."""
     exchange.start_events()
