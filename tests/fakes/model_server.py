@@ -117,6 +117,10 @@ class ModelServer:
         """Return the error's JSON in the server's form."""
         raise NotImplementedError
 
+    def headers(self) -> Mapping[str, str]:
+        """Return the headers that every answer has."""
+        return {}
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -263,6 +267,8 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
+        for name, value in self.fake.headers().items():
+            self.send_header(name, value)
         self.end_headers()
 
     def event(self, data: Any, name: str = "") -> None:
@@ -362,6 +368,6 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(length))
-        for name, value in (headers or {}).items():
+        for name, value in {**self.fake.headers(), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
