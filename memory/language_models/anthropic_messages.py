@@ -40,7 +40,7 @@ class AnthropicMessages:
         system = "\n\n".join(message["content"] for message in request.messages if message["role"] == "system")
         body: dict[str, Any] = {
             "model": access.model,
-            "max_tokens": most if most is not None else LONGEST_ANSWER,
+            "max_tokens": most if most is not None else int(access.known.get(capabilities.MOST_OUTPUT, LONGEST_ANSWER)),
             "messages": _messages(request),
         }
         if system:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from memory.language_models.contract import Fact
+from memory.language_models.contract import Fact, Kind, ModelAccess
 
 OMITS = "omits."
 MAX_TOKENS_NAME = "max_tokens_name"
@@ -26,6 +26,7 @@ EFFORT_WITH_TOOLS = "effort_with_tools"
 TOOLS = "tools"
 SYSTEM_ROLE = "system_role"
 PICTURES = "pictures"
+MOST_OUTPUT = "most_output"
 OUTPUT_FACTOR = "output_factor"
 TOKEN_RATIO = "token_ratio"  # noqa: S105 - no password
 CONTEXT_WINDOW = "context_window"
@@ -37,6 +38,8 @@ WORTH_LEARNING = 1.1  # a ratio that differs by less is noise
 FEWEST_TOKENS = 200  # of a prompt: with fewer, what the server adds to each prompt counts too much
 
 _SAFE = re.compile(r"[A-Za-z0-9_.\[\]]{1,60}")
+_CAPS = {"max_tokens", "max_completion_tokens", "max_output_tokens"}
+_EFFORTS = ("reasoning_effort", "output_config", "reasoning")
 _RENAMED = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 # Parameters without which a request still asks the same.
 _OPTIONAL = {
@@ -54,6 +57,7 @@ _OPTIONAL = {
     "include",
     "store",
     "output_config",
+    "thinking",
     "cache_control",
 }
 
@@ -63,34 +67,41 @@ def safe(word: object) -> str:
     return word if isinstance(word, str) and _SAFE.fullmatch(word) else ""
 
 
-def lesson(parameter: str, sentence: str, sent: Mapping[str, Any], own: Mapping[str, Any]) -> Fact | None:
+def lesson(parameter: str, sentence: str, sent: Mapping[str, Any], access: ModelAccess) -> Fact | None:
     """Return what a refused request teaches: how the next one must differ. None if it teaches nothing.
 
     parameter   the parameter that the provider names; '' if it names none
     sentence    the provider's sentence, in which the names of the parameters that were sent are looked for
     sent        the refused request's body
-    own         the parameters of it that the provider's row adds, which are never left out
+    access      its model; the parameters that the provider's row adds are never left out
     """
     for name in (_top(parameter), *(found for found in _named_in(sentence, sent) if not parameter)):
-        if fact := _about(name, sent, own, why=safe(parameter) or name):
+        if name and name not in access.body and (fact := _about(name, sentence, sent, access.kind, safe(parameter))):
             return fact
     if "system" in parameter.lower() or re.search(r"\bsystem (role|message|prompt)\b", sentence, re.IGNORECASE):
         return Fact(SYSTEM_ROLE, False, "system_role") if _has_system(sent) else None
     return None
 
 
-def _about(name: str, sent: Mapping[str, Any], own: Mapping[str, Any], *, why: str) -> Fact | None:
-    if not name or name in own:
-        return None
+def _about(name: str, sentence: str, sent: Mapping[str, Any], kind: Kind, why: str) -> Fact | None:
+    why = why or name
     if name == "reasoning_effort" and sent.get("tools") and sent.get(name) != "none":
         return Fact(EFFORT_WITH_TOOLS, "none", why)
     if name not in sent:
         return None
     if name == "tools":
         return Fact(TOOLS, False, why)
+    if name in _CAPS and (most := _smaller_number(sentence, sent[name])):
+        return Fact(MOST_OUTPUT, most, why)
     if name in _RENAMED:
-        return Fact(MAX_TOKENS_NAME, _RENAMED[name], why)
+        return Fact(MAX_TOKENS_NAME, _RENAMED[name], why) if kind is Kind.COMPATIBLE else None
     return Fact(OMITS + name, True, why) if name in _OPTIONAL else None
+
+
+def _smaller_number(sentence: str, sent: Any) -> int:
+    """Return the largest number in the sentence that is smaller than the cap that was sent; 0 if there is none."""
+    numbers = (int(number) for number in re.findall(r"\d{2,9}", sentence))
+    return max((number for number in numbers if isinstance(sent, int) and number < sent), default=0)
 
 
 def _top(parameter: str) -> str:
@@ -103,11 +114,9 @@ def _named_in(sentence: str, sent: Mapping[str, Any]) -> list[str]:
     words = set(re.findall(r"[a-z_]{4,40}", sentence.lower()))
     if words & {"tool", "function", "functions", "tool_calls"}:
         words.add("tools")
-    if "effort" in words or "reasoning_effort" in words:
-        words.add("reasoning_effort")
     named = [name for name in sent if name in words]
-    if "reasoning_effort" in words and "reasoning_effort" not in named:
-        named.insert(0, "reasoning_effort")
+    if words & {"effort", "reasoning_effort"}:
+        named = [next((name for name in _EFFORTS if name in sent), "reasoning_effort"), *named]
     return sorted(named, key=lambda name: name == "tools")
 
 
@@ -133,7 +142,10 @@ def adapted(body: Mapping[str, Any], known: Mapping[str, Any], own: Mapping[str,
 
 def cap(max_tokens: int | None, known: Mapping[str, Any]) -> int | None:
     """Return the most tokens of an answer, with room for the reasoning that the model is known to spend."""
-    return max_tokens * int(known.get(OUTPUT_FACTOR, 1)) if max_tokens is not None else None
+    if max_tokens is None:
+        return None
+    wanted = max_tokens * int(known.get(OUTPUT_FACTOR, 1))
+    return min(wanted, int(known.get(MOST_OUTPUT, wanted)))
 
 
 def ratio_learned(counted: int, estimated: int, known: Mapping[str, Any]) -> tuple[Fact, ...]:
@@ -154,6 +166,7 @@ def describe(name: str, value: Any) -> str:
         TOOLS: "It has no tools: it cannot move steps, ask for a person or look anything up.",
         SYSTEM_ROLE: "It takes no system message. The instructions are sent before the person's first words.",
         PICTURES: "It takes no pictures.",
+        MOST_OUTPUT: f"An answer has at most {value} tokens.",
         OUTPUT_FACTOR: f"It spends tokens on reasoning: the cap of an answer is multiplied by {value}.",
         TOKEN_RATIO: f"It counts {value} tokens for each token that Convo estimates.",
         CONTEXT_WINDOW: f"A prompt and its answer have at most {value} tokens together.",

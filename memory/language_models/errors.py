@@ -53,7 +53,7 @@ def of_status(
     if code == "context_too_long":
         learned = _window(error, sentence)
     elif not code and (status in (400, 422) or any(each.startswith("unsupported") for each in codes)):
-        fact = capabilities.lesson(parameter, sentence, sent, access.body)
+        fact = capabilities.lesson(parameter, sentence, sent, access)
         learned = (fact,) if fact else ()
         code = "no_tools" if fact and fact.name == capabilities.TOOLS else "parameter_refused" if fact else ""
     if not code:
