@@ -1,7 +1,8 @@
 """How the fakes stream a chat completion: words as server-sent events, in chunks of HTTP, as OpenAI does.
 
 Kinds of their own are in tests/fakes/model_server.py. Options of every kind: every (seconds between two words, 0), hold
-(a threading.Event to wait for before the last word), after (how many words before a stream breaks; half of them).
+(a threading.Event to wait for before the last word), after (how many words before a stream breaks; half of them),
+event (the whole event of `error`).
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def stream(
     if kind == "silent":
         closing.wait(options.get("seconds"))
     if kind == "error":
-        exchange.event({"error": options.get("error", _error(options))})
-    if kind == "early":
+        exchange.event(options.get("event") or {"error": _error(options)})
+    if kind in {"early", "error"}:
         exchange.end_events()
     elif kind == "reply":
         for chunk in itertools.chain(_calls(answer, shape), _end(answer, exchange.body)):
@@ -77,10 +78,21 @@ def _words(
 ) -> Iterator[dict[str, Any]]:
     message = answer["choices"][0]["message"]
     for name in SPOKEN:
-        said = message.get(name)
-        for word in said if isinstance(said, list) else shape.split(said or ""):
-            sure = tools.probabilities(word, confidence, body) if isinstance(word, str) else None
-            yield _chunk(answer, {name: [word] if isinstance(said, list) else word}, logprobs=sure)
+        for piece in _pieces(message.get(name), shape):
+            sure = tools.probabilities(piece, confidence, body) if isinstance(piece, str) else None
+            yield _chunk(answer, {name: piece}, logprobs=sure)
+
+
+def _pieces(said: Any, shape: Shape) -> Iterator[Any]:
+    """Give the pieces of a text, or of each text part of a list; other parts are one piece."""
+    if not isinstance(said, list):
+        yield from shape.split(said or "")
+        return
+    for part in said:
+        if part.get("type") == "text":
+            yield from ([{**part, "text": piece}] for piece in shape.split(part["text"]))
+        else:
+            yield [part]
 
 
 def _end(answer: Mapping[str, Any], body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
