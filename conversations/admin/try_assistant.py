@@ -39,7 +39,7 @@ class TryAssistantPage(ClientScopedAdmin):
         ]
         return [*own, *super().get_urls()]
 
-    @action(description="Try this assistant", url_path="open-try", permissions=["change"], icon="science")
+    @action(description="Try this assistant", url_path="open-try", permissions=["change"], icon="science")  # type: ignore[untyped-decorator]
     def open_try(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Redirect to the page."""
         return redirect(reverse("admin:conversations_assistant_try", args=[unquote(object_id)]))

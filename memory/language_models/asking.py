@@ -86,7 +86,8 @@ def _adapted(error: LLMError, learned: tuple[Fact, ...]) -> tuple[Fact, ...]:
 
 
 def _body(access: ModelAccess, request: CompletionRequest, *, stream: bool) -> tuple[Dialect, dict[str, Any]]:
-    dialect = _DIALECTS[access.kind]
+    by_responses = access.known.get(capabilities.API) == capabilities.RESPONSES
+    dialect = _DIALECTS[Kind.OPENAI if by_responses else access.kind]
     return dialect, capabilities.adapted(dialect.body(request, access, stream=stream), access.known, access.body)
 
 

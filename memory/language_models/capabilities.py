@@ -20,6 +20,7 @@ from typing import Any
 
 from memory.language_models.contract import Fact, Kind, ModelAccess
 
+API, RESPONSES = "api", "responses"
 OMITS = "omits."
 MAX_TOKENS_NAME = "max_tokens_name"
 EFFORT_WITH_TOOLS = "effort_with_tools"
@@ -161,6 +162,7 @@ def describe(name: str, value: Any) -> str:
     if name.startswith(OMITS):
         return f"It does not take the parameter {name.removeprefix(OMITS)}."
     sentences = {
+        API: "It is asked by the Responses API.",
         MAX_TOKENS_NAME: f"The longest answer is named {value}.",
         EFFORT_WITH_TOOLS: f"With tools it wants the reasoning effort {value}.",
         TOOLS: "It has no tools: it cannot move steps, ask for a person or look anything up.",

@@ -30,6 +30,7 @@ _TOO_LONG_IN_WORDS = re.compile(
     r"context (length|window|size)|prompt is too long|maximum context|too many (input )?tokens", re.IGNORECASE
 )
 _NO_MODEL_IN_WORDS = re.compile(r"\bmodel\b.{0,200}\b(not found|does not exist|not exist)", re.IGNORECASE | re.DOTALL)
+_ELSEWHERE = "v1/responses"  # OpenAI, of a model that chat completions do not have
 _WINDOW = re.compile(r"(?:maximum|context (?:length|window|size)|limit|max|>)\D{0,40}?(\d{3,9})", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{3,9}")
 
@@ -52,8 +53,10 @@ def of_status(
     code = code or _lasting(status, codes, sentence)
     if code == "context_too_long":
         learned = _window(error, sentence)
-    elif not code and (status in (400, 422) or any(each.startswith("unsupported") for each in codes)):
+    elif not code and (status in (400, 403, 404, 422) or any(each.startswith("unsupported") for each in codes)):
         fact = capabilities.lesson(parameter, sentence, sent, access)
+        if fact is None and _ELSEWHERE in sentence and capabilities.API not in access.known:
+            fact = Fact(capabilities.API, capabilities.RESPONSES, _ELSEWHERE)
         learned = (fact,) if fact else ()
         code = "no_tools" if fact and fact.name == capabilities.TOOLS else "parameter_refused" if fact else ""
     if not code:
@@ -87,6 +90,8 @@ def _lasting(status: int, codes: set[str], sentence: str) -> str:
         return "insufficient_quota"
     if codes & _REFUSED:
         return "refused"
+    if _ELSEWHERE in sentence:
+        return ""
     if status == 413 or codes & _TOO_LONG or _TOO_LONG_IN_WORDS.search(sentence):
         return "context_too_long"
     if status == 404 or codes & _NO_MODEL or (status == 400 and _NO_MODEL_IN_WORDS.search(sentence)):
@@ -100,7 +105,7 @@ def _error_object(body: object) -> Mapping[str, Any]:
         try:
             body = json.loads(body)
         except (ValueError, RecursionError):
-            return {}
+            return {"message": body if isinstance(body, str) else ""}
     if isinstance(body, list):  # Gemini puts its error into a list
         body = body[0] if body else {}
     if not isinstance(body, dict):

@@ -7,7 +7,7 @@ Servers that do not parse a model's format hand it on as text. These forms are k
     <|channel|>analysis<|message|>…         reasoning of gpt-oss ("harmony"); `final` is the answer, and `commentary
                                             to=functions.name` a tool call
     <tool_call>{…}</tool_call>, <function=name>…</function>, [TOOL_CALLS]…, <|python_tag|>{…}
-    {"name": …, "arguments": {…}}           a tool call, if it is the whole text, in a fence or not
+    {"name": …, "arguments": {…}}           a tool call that was offered, as the whole text or in a fence of its own
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ _MARK = re.compile(
     rf"|(?P<stray></(?:{_WORDS})>)"
     r"|(?P<channel><\|channel\|>[^<]{0,200}(?:<\|constrain\|>[^<]{0,40})?<\|message\|>)"
     r"|(?P<call><tool_call>|<function_call>|<function=[\w.-]{1,64}>|\[TOOL_CALLS\]|<\|python_tag\|>)"
+    r"|(?P<fence>```[a-z_]{0,20}[ \t]*\n)"
     r"|(?P<start><\|start\|>)"
     r"|(?P<noise><\|(?!channel\||constrain\|)[a-z_]{2,20}\|>)",
     re.IGNORECASE,
 )
 _LONGEST_MARK = 300  # characters
-_MARK_BEGINS = re.compile(r"(?:<[^<>\n]{0,290}|<\|channel\|>[^\n]{0,280}|\[[A-Z_]{0,11})\Z", re.IGNORECASE)
+_MARK_BEGINS = re.compile(
+    r"(?:<[^<>\n]{0,290}|<\|channel\|>[^\n]{0,280}|\[[A-Z_]{0,11}|`{1,3}[a-z_]{0,20}[ \t]*)\Z", re.IGNORECASE
+)
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start)\|>|(?=<\|channel\|>)", re.IGNORECASE)
 _ROLE_ENDS = re.compile(r"<\|message\|>|(?=<\|channel\|>)", re.IGNORECASE)
 _RECIPIENT = re.compile(r"to=(?:functions\.)?([\w.-]{1,64})")
 _CALL_ENDS = {"<tool_call>": "</tool_call>", "<function_call>": "</function_call>", "<function=": "</function>"}
-_IN_LINE = {"reasoning", "call"}  # marks that count only where nothing stands before them on their line
-_FENCE = re.compile(r"```[a-z_]*\s*\n?(.*?)\n?```", re.IGNORECASE | re.DOTALL)
+_IN_LINE = {"reasoning", "call", "fence"}  # marks that count only where nothing stands before them on their line
+_FENCE = "```"
+_FENCE_ENDS = re.compile(r"\n[ \t]*```")
 _XML_CALL = re.compile(r"<function=([\w.-]{1,64})>(.*?)(?:</function>|\Z)", re.DOTALL)
 _XML_ARGUMENT = re.compile(r"<parameter=([\w.-]{1,64})>(.*?)</parameter>", re.DOTALL)
 _NAMED_CALL = re.compile(r"\s*([\w.-]{1,64})\s*(?:\[ARGS\])?\s*(\{.*\})\s*\Z", re.DOTALL)
@@ -71,7 +75,8 @@ class VisibleText:
         self._ended = True
         rest = "".join(self._steps())
         if self._until is not None and self._call:
-            self._take_call(self._held)
+            if not self._take_call(self._held) and self._call.startswith(_FENCE):
+                rest += self._seen(self._call + self._held)
         elif self._until is not None and self._unmarked and not cut:
             self._until = None  # no reasoning this time
             rest += "".join(self._steps())
@@ -80,8 +85,11 @@ class VisibleText:
     def _steps(self) -> Iterator[str]:
         while True:
             if self._until is not None:
-                if not self._skip():
+                found = self._until.search(self._held)
+                if not found:
+                    self._drop()
                     return
+                yield self._leave(found)
             elif not self._shown and self._may_be_call():
                 return
             else:
@@ -90,33 +98,29 @@ class VisibleText:
                 if not goes_on:
                     return
 
-    def _skip(self) -> bool:
-        """Drop the hidden part up to its end; return whether its end has come."""
-        found = self._until.search(self._held) if self._until else None
-        if not found:
-            if not self._call and not self._unmarked:
-                self._held = self._held[-_LONGEST_MARK:]
-            return False
-        if self._call:
-            self._take_call(self._held[: found.start()])
-        self._held = self._held[found.end() :]
+    def _drop(self) -> None:
+        """Forget reasoning that has come, but for what its end may yet begin with."""
+        if not self._call and not self._unmarked:
+            self._held = self._held[-_LONGEST_MARK:]
+
+    def _leave(self, end: re.Match[str]) -> str:
+        """Leave the hidden part at its end; return what of it is shown after all: a fence that holds no call."""
+        inside, mark = self._held[: end.start()], self._call
+        is_call = bool(mark) and self._take_call(inside)
+        self._held = self._held[end.end() :]
         self._until, self._call, self._unmarked = None, "", False
-        return True
+        if mark.startswith(_FENCE) and not is_call:
+            return self._seen(mark + inside + end[0])
+        return ""
 
     def _may_be_call(self) -> bool:
         """Return whether the whole text may yet be a tool call, which is held back until its end."""
         text = self._held.lstrip()
-        begins = any(text.startswith(mark) or (text and mark.startswith(text)) for mark in ("{", "[{", "```"))
-        if not self._tools or not begins:
+        if not self._tools or not text.startswith(("{", "[{")) and text != "[":
             return False
-        if not self._ended:
-            return True
-        fence = _FENCE.fullmatch(text.strip())
-        before = len(self.calls)
-        self._take_call(fence[1] if fence else text)
-        if len(self.calls) > before:
+        if self._ended and self._take_call(text):
             self._held = ""
-        return False
+        return not self._ended
 
     def _show(self) -> tuple[str, bool]:
         """Return what comes before the next mark, and whether there is one."""
@@ -141,6 +145,8 @@ class VisibleText:
     def _counts(self, found: re.Match[str]) -> bool:
         """Return whether the mark is one, and not a word about marks."""
         before = (self._line + self._held[: found.start()]).rpartition("\n")[2]
+        if found.lastgroup == "fence" and not self._tools:
+            return False
         if found.lastgroup in _IN_LINE:
             return not before.strip()
         if found.lastgroup == "stray":
@@ -160,6 +166,8 @@ class VisibleText:
                 self._until, self._call = _CHANNEL_ENDS, f"to={recipient[1]}"
             elif not mark.lower().startswith("<|channel|>final"):
                 self._until = _CHANNEL_ENDS
+        elif found.lastgroup == "fence":
+            self._until, self._call = _FENCE_ENDS, mark
         elif found.lastgroup == "call":
             name = mark.lower() if not mark.startswith("<function=") else "<function="
             self._until = re.compile(re.escape(_CALL_ENDS[name])) if name in _CALL_ENDS else re.compile(r"(?!)")
@@ -173,49 +181,64 @@ class VisibleText:
             self._line = (self._line + text).rpartition("\n")[2][-_LONGEST_MARK:]
         return text
 
-    def _take_call(self, content: str) -> None:
-        mark = self._call
+    def _take_call(self, content: str) -> bool:
+        """Take the calls of offered tools in the text of a call; return whether there are any."""
+        mark, before = self._call, len(self.calls)
+        if mark.startswith("<|"):
+            content = content.replace(mark, " ")
         if mark.startswith("<function="):
             content = mark + content
         elif mark.startswith("to="):
-            content = json.dumps({"name": mark[3:], "arguments": _json_or_none(content) or {}})
-        for name, arguments in _calls_in(content):
-            if name in self._tools:
-                self.calls.append((name, arguments))
+            content = json.dumps({"name": mark[3:], "arguments": next(_json_values(content), {})})
+        self.calls += [(name, arguments) for name, arguments in _calls_in(content) if name in self._tools]
+        return len(self.calls) > before
 
 
 def _calls_in(content: str) -> Iterator[tuple[str, str]]:
     """Yield the calls in the text of a call, by name and arguments."""
-    given = _json_or_none(content)
-    if given is None:
-        named = _NAMED_CALL.match(content)
-        arguments = _json_or_none(named[2]) if named else None
-        if named and arguments is not None:
+    if named := _NAMED_CALL.match(content):
+        for arguments in _json_values(named[2]):
             yield named[1], json.dumps(arguments)
-            return
-        for name, inside in _XML_CALL.findall(content):
-            whole = _json_or_none(inside)
-            found = {key: _json_or_text(value.strip("\n")) for key, value in _XML_ARGUMENT.findall(inside)}
-            yield name, json.dumps(whole if isinstance(whole, dict) else found)
         return
-    for call in given if isinstance(given, list) else [given]:
-        if isinstance(call, dict):
-            call = call["function"] if isinstance(call.get("function"), dict) else call
-            arguments = call.get("arguments", call.get("parameters"))
-            if isinstance(call.get("name"), str) and arguments is not None:
-                yield call["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)
+    for name, inside in _XML_CALL.findall(content):
+        found: Any = next(_json_values(inside), None)
+        if not isinstance(found, dict):
+            found = {key: _value(text.strip("\n")) for key, text in _XML_ARGUMENT.findall(inside)}
+        yield name, json.dumps(found)
+    for given in _json_values(content):
+        for call in given if isinstance(given, list) else [given]:
+            yield from _call_of(call)
 
 
-def _json_or_none(text: str) -> Any:
+def _call_of(call: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(call, dict):
+        return
+    call = call["function"] if isinstance(call.get("function"), dict) else call
+    arguments = call.get("arguments", call.get("parameters"))
+    if isinstance(call.get("name"), str) and arguments is not None:
+        yield call["name"], arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def _json_values(text: str) -> Iterator[Any]:
+    """Yield the JSON values that a text consists of, with blanks, commas or semicolons between them."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(text):
+        if text[at] in " \t\r\n,;":
+            at += 1
+            continue
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return
+        yield value
+
+
+def _value(text: str) -> Any:
+    """Return the JSON value that the text is, or else the text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return None
-
-
-def _json_or_text(text: str) -> Any:
-    found = _json_or_none(text)
-    return text if found is None else found
+        return text
 
 
 @dataclass(frozen=True, slots=True)
