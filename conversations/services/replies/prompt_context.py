@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from conversations.models import Assistant, Conversation, Role, Step
+from django.utils import timezone
+
+from conversations.models import Assistant, Client, Conversation, Message, Role, Step
 from conversations.services.core import redaction
 from conversations.services.core.sql import rows
 from conversations.services.replies import summaries
-from memory import languages
+from memory import languages, marks
 from memory.context import ConversationView, Prompt, PromptEntry, build_prompt
 
 HISTORY_LENGTH = 10
@@ -21,6 +26,8 @@ MOST_UNANSWERED = 100  # messages; the budget holds as well
 CONTEXT_BUDGET = 8_000
 OPENING_CHUNKS = 2  # system and memory: the prompt has them anyway
 LANGUAGE_SAMPLE = 400  # characters of each message
+S = Message.Status
+TEMPLATE = "template "
 
 # A chunk's text as it should be read: the newest correction, or else the original text.
 _WORDS = """COALESCE((
@@ -29,19 +36,33 @@ _WORDS = """COALESCE((
 _OPENING = f"""
     SELECT k.role, {_WORDS} FROM conversation_chunks k
     WHERE k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS} AND k.role IN ('system', 'memory')"""
+# With the statuses of our messages: of each part in turn, or the name of the template that was sent in its place.
 _NEWEST = f"""
-    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL, k.position FROM conversation_chunks k
+    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL, k.position, concat_ws(' ', u.first_name, u.last_name),
+      CASE WHEN k.role = 'ai' THEN (
+        SELECT array_agg(CASE WHEN m.template <> '' AND m.status IN ('sent', 'delivered', 'read')
+                              THEN '{TEMPLATE}' || split_part(m.template, ' ', 1) ELSE m.status END ORDER BY m.part)
+        FROM conversation_messages m WHERE m.chunk_id = k.id) END
+    FROM conversation_chunks k LEFT JOIN auth_user u ON u.id = k.author_id
     WHERE k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
       AND NOT k.metadata ? '{SUPERSEDED}'
     ORDER BY k.position DESC LIMIT $3"""
 
 
-def prompt_for(conversation: Conversation, pending_steps: Sequence[Step]) -> Prompt:
+def prompt_for(
+    conversation: Conversation,
+    pending_steps: Sequence[Step],
+    *,
+    now: datetime | None = None,
+    ratio: float = 1.0,
+    window: int = 0,
+    reserve: int = 0,
+) -> Prompt:
     """Return the prompt for the conversation's next reply, and request a summary of messages that have no room in it.
 
-    Read the conversation with its assistant, contact and rolling summary.
+    Read the conversation with its assistant, client, contact and rolling summary. The keywords are those of `view_of`.
     """
-    view = _view(conversation, conversation.assistant, pending_steps)
+    view = view_of(conversation, pending_steps, now=now, ratio=ratio, window=window, reserve=reserve)
     prompt = build_prompt(view)
     if fell_out := _fell_out(conversation, conversation.assistant, view, prompt):
         summaries.request_summary(conversation, fell_out)
@@ -65,7 +86,21 @@ def prompt_record(conversation: Conversation, assistant: Assistant | None, promp
     }
 
 
-def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequence[Step]) -> ConversationView:
+def view_of(
+    conversation: Conversation,
+    steps: Sequence[Step],
+    *,
+    now: datetime | None = None,
+    ratio: float = 1.0,
+    window: int = 0,
+    reserve: int = 0,
+) -> ConversationView:
+    """Return all that a prompt can say of the conversation, from which `build_prompt` can make smaller ones as well.
+
+    now: the present time, if not the clock's
+    ratio, window, reserve: see ConversationView
+    """
+    assistant = conversation.assistant
     opening = dict(rows(_OPENING, conversation.pk))
     entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
@@ -84,7 +119,19 @@ def _view(conversation: Conversation, assistant: Assistant | None, steps: Sequen
         variables=[(name, clean(value)) for name, value in conversation.variables.items()],
         begins=not entries,
         older=max(first - 1 - max(_summarised(conversation), OPENING_CHUNKS), 0),
+        ratio=ratio,
+        window=window,
+        reserve=reserve,
+        now=(now or timezone.now()).astimezone(_time_zone(conversation.client)),
     )
+
+
+def _time_zone(client: Client) -> tzinfo:
+    """Return the client's time zone; UTC where this machine's database has none of that name (any more)."""
+    try:
+        return ZoneInfo(client.time_zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        return UTC
 
 
 def _step(step: Step, assistant: Assistant | None) -> str:
@@ -106,7 +153,11 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Pro
     """
     length = _history_length(assistant)
     reach = max(length + summaries.MOST_UNSUMMARISED, MOST_UNANSWERED)
-    newest = [PromptEntry(*each) for each in rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)]
+    found = rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)
+    newest = [
+        PromptEntry(role, words, by_staff, position, author, _delivery(statuses or ()))
+        for role, words, by_staff, position, author, statuses in found
+    ]
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(newest) if entry.role == Role.AI), len(newest))
     most = (
@@ -114,6 +165,21 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> list[Pro
     )
     unsummarised = [entry for entry in newest[length : length + most] if entry.position > absorbed]
     return max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
+
+
+def _delivery(statuses: Sequence[str]) -> str:
+    """Return what became of a message by the statuses of its parts; '' if it was delivered, or may still be."""
+    if statuses and statuses[0].startswith(TEMPLATE):
+        return marks.template_instead(statuses[0].removeprefix(TEMPLATE))
+    parts = Counter(statuses)
+    waiting = parts[S.QUEUED] + parts[S.CLAIMED] + parts[S.SENDING]
+    if arrived := parts[S.SENT] + parts[S.DELIVERED] + parts[S.READ]:
+        return marks.partly_delivered(arrived, len(statuses)) if arrived + waiting < len(statuses) else ""
+    if parts[S.UNKNOWN]:
+        return marks.DELIVERY_UNKNOWN
+    if parts[S.FAILED]:
+        return marks.SENDING_FAILED
+    return marks.CANCELLED if parts[S.CANCELLED] else ""
 
 
 def _fell_out(conversation: Conversation, assistant: Assistant | None, view: ConversationView, prompt: Prompt) -> int:

@@ -3,7 +3,7 @@
 Here it is redacted, shown to staff, and run again.
 
 {"messages": [{"role", "content"}…],
- "parts": [{"name", "tokens", "note", "message", "start", "end", "position"}…],     as memory.context.Part
+ "parts": [{"name", "tokens", "note", "message", "start", "end", "position", "mark"}…],     as memory.prompt.PromptPart
  "summary": {"version", "upto"}, "request": {"model", "temperature", "max_tokens", "tools", "budget"}}
 """
 
@@ -20,7 +20,7 @@ from conversations.models import Assistant, Turn
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import model_providers
-from memory.context import STAFF_MARK, STAFF_RULE, Prompt
+from memory.context import STAFF_RULE, Prompt, without_marks
 from memory.redaction import REDACTED as REDACTED
 
 # A shorter text is only removed where it stands alone: "ok" is part of many words.
@@ -67,7 +67,7 @@ def redact_prompt(prompt: Any, texts: Iterable[str], position: int) -> Any:
 
 def _entry_without(content: str, texts: Iterable[str]) -> str:
     """Return a part of a prompt without the texts. The part is a message, perhaps shortened, or quotes one."""
-    message = content.removeprefix(STAFF_MARK)
+    message = without_marks(content)
     for text in texts:
         shortened = len(text) > 2 * ENDS and (message.startswith(text[:ENDS]) or message.endswith(text[-ENDS:]))
         if message and (message == text or (shortened and text not in content)):
@@ -82,6 +82,7 @@ class ShownPart:
 
     role        the role of the prompt's message that has the part
     position    the position of the conversation's message that the part shows; 0 for other parts
+    mark        what stood before the text: who wrote it, what became of it; '' in prompts of before
     """
 
     name: str
@@ -90,6 +91,7 @@ class ShownPart:
     note: str
     text: str
     position: int
+    mark: str
 
 
 def parts_shown(turn: Turn) -> list[ShownPart]:
@@ -103,7 +105,13 @@ def parts_shown(turn: Turn) -> list[ShownPart]:
         text = str(message.get("content", ""))[part.get("start", 0) : part.get("end", 0)]
         shown.append(
             ShownPart(
-                part["name"], message.get("role", ""), part["tokens"], part["note"], text, part.get("position", 0)
+                name=part["name"],
+                role=message.get("role", ""),
+                tokens=part["tokens"],
+                note=part["note"],
+                text=text,
+                position=part.get("position", 0),
+                mark=part.get("mark", "").strip(),
             )
         )
     return shown
@@ -173,6 +181,7 @@ def _with_current_system_prompt(turn: Turn) -> list[dict[str, str]]:
         if assistant and part["name"] == "system" and 0 <= part.get("message", -1) < len(messages):
             content = messages[part["message"]]["content"]
             kept_then = content[part["start"] : part["end"]]
+            # In prompts of before, the rule is the end of this part.
             rule = f"\n\n{STAFF_RULE}" if kept_then.endswith(STAFF_RULE) else ""
             messages[part["message"]]["content"] = (
                 content[: part["start"]] + assistant.system_prompt + rule + content[part["end"] :]
