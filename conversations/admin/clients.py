@@ -75,6 +75,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "auto_reply": "The assistant replies automatically",
             "answers_synced": "The assistant also replies in conversations of the sync protocol",
             "default_goal": "Goal of a new conversation",
+            "time_zone": "Time zone",
             "longest_wait": "Longest wait",
             "hand_back_after": "A takeover ends after",
             "stale_after": "A conversation becomes stale after",
@@ -89,6 +90,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "auto_reply": "Off: messages wait for a reply of the staff.",
             "answers_synced": "Off: the agent that records a conversation by the sync protocol replies itself.",
             "default_goal": "What the assistant is to achieve, if whoever opens the conversation names no other goal.",
+            "time_zone": "Such as Europe/Madrid or America/Bogota. The assistant is told the date and time there.",
             "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
             "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
             "stale_after": "Time without a message. The next message makes the conversation active again.",
@@ -127,7 +129,7 @@ class ClientAdmin(RetentionPage):
     }
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "semantic_recall"]}),
+        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "time_zone", "semantic_recall"]}),
         (
             BURSTS,
             {

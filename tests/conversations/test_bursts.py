@@ -17,6 +17,7 @@ from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import setup
 from tests.conftest import reply_to_all
+from tests.prompts import heard
 
 pytestmark = pytest.mark.django_db
 
@@ -84,8 +85,7 @@ def test_each_message_extends_the_wait_up_to_the_longest(says):
 
     [turn] = leases.claim(T0 + 6 * SECOND, 10)
     request, _ = pipeline.prepare(turn)
-    heard = [message["content"] for message in request.prompt.messages if message["role"] == "user"]
-    assert heard[-7:] == ["one", "two", "more", "more", "more", "more", "late"]
+    assert heard(request.prompt.messages) == ["one", "two", "more", "more", "more", "more", "late"]
 
 
 def test_an_answer_ends_the_burst(says):
@@ -107,7 +107,7 @@ def test_ten_messages_in_a_second_get_one_reply_that_saw_all_ten(door, patient):
     Conversation.objects.update(reply_due_at=timezone.now())
     assert reply_to_all() == 1
     prompt = Conversation.objects.get().turns.get().prompt["messages"]
-    assert [message["content"] for message in prompt[-10:]] == [f"word {number}" for number in range(10)]
+    assert heard(prompt) == [f"word {number}" for number in range(10)]
     assert Chunk.objects.filter(role="ai").count() == 1
 
 
@@ -118,7 +118,7 @@ def test_of_a_burst_longer_than_the_history_all_is_seen(door):
         door.says(f"word {number}")
     assert reply_to_all() == 1
     prompt = Conversation.objects.get().turns.order_by("started_at").last().prompt["messages"]
-    assert [message["content"] for message in prompt[-25:]] == [f"word {number}" for number in range(25)]
+    assert heard(prompt) == [f"word {number}" for number in range(25)]
 
 
 def test_a_call_and_a_page_wait_for_nothing(patient):

@@ -15,14 +15,13 @@ from django.utils import timezone
 
 from conversations.models import Assistant, Chunk, Client, Contact, Conversation, ConversationEvent, Turn
 from conversations.services.core.ledger import Actor
-from conversations.services.core.opening import NOTHING_KNOWN, RECALL_TOKENS
+from conversations.services.core.opening import NOTHING_KNOWN, RECALL_BYTES
 from conversations.services.history import recall, remember
 from conversations.services.replies import leases
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.staff_actions import corrections
 from conversations.services.staff_actions.edit_details import edit_details
 from memory import services as memory
-from memory.context import estimate_tokens
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import page_of
 from tests.conversations.conftest import close
@@ -137,7 +136,7 @@ def test_summaries_stay_within_their_budget_the_newest_first(door: Door, letter:
         conversation = begins(door, phone=PHONE)
         close(conversation.pk, summary=f"{number} " + f"{letter * 5} " * 400)
     text = memory_of(begins(door)).content
-    assert estimate_tokens(text) <= RECALL_TOKENS + 60
+    assert len(text.encode()) <= RECALL_BYTES + 240
     assert f": 6 {letter}" in text
     assert text.count("\n- 20") == len(memory_of(Conversation.objects.latest("started_at")).metadata["recalled"]) < 4
 

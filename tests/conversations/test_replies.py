@@ -16,6 +16,7 @@ from conversations.services.tenants import setup
 from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
 from tests.fakes.openai import FakeOpenAI
+from tests.prompts import heard
 
 pytestmark = pytest.mark.django_db
 
@@ -62,7 +63,8 @@ def test_a_reply_is_a_chunk_and_a_message_and_a_turn_that_says_what_it_cost(door
     assert (conversation.reply_owed, conversation.reply_attempts) == (False, 0)
     turn = Turn.objects.get()
     assert (turn.status, turn.chunk, turn.tokens_in, turn.tokens_out) == ("committed", chunk, 3, 5)
-    assert turn.prompt["messages"][-1] == {"role": "user", "content": "Hello"}
+    assert turn.prompt["messages"][-1]["role"] == "user"
+    assert heard(turn.prompt["messages"]) == ["Hello"]
     assert door.get(f"/conversations/{conversation_id}")["reply_owed"] is False
     assert send_all() == 1
 
@@ -144,7 +146,7 @@ def test_a_message_during_the_reply_drops_the_draft(door, engine):
     assert [c.content for c in Chunk.objects.filter(role="ai")] == ["red and blue!"]
     assert [t.status for t in Turn.objects.order_by("started_at")] == ["overtaken", "committed"]
     assert Turn.objects.get(status="overtaken").draft == "red!"
-    assert [m["content"] for m in double.asked[1].prompt.messages[-2:]] == ["red?", "and blue?"]
+    assert heard(double.asked[1].prompt.messages) == ["red?", "and blue?"]
 
 
 def test_who_never_stops_writing_is_answered_on_the_third_draft(door, engine):
@@ -282,7 +284,7 @@ def test_a_turn_that_kills_its_process_is_stopped_by_its_own_count(door, engine,
 def test_openai_writes_the_reply_over_http(door, settings):
     with FakeOpenAI() as fake:
         settings.OPENAI_BASE_URL = fake.base_url
-        fake.reply = lambda messages: f"You said: {messages[-1]['content']}"
+        fake.reply = lambda messages: f"You said: {heard(messages)[-1]}"
         setup.create_assistant(
             door.shop, "gpt", make_default=True, name="GPT", engine="openai", model="tiny", temperature=0.2
         )

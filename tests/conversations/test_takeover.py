@@ -18,6 +18,7 @@ from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import takeover
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
+from tests.prompts import heard, spoken
 
 pytestmark = pytest.mark.django_db
 
@@ -112,10 +113,10 @@ def test_what_staff_say_meanwhile_goes_out_and_is_in_the_context_after_the_hand_
     takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
     assert reply_to_all() == 1, "what is unanswered is answered by the assistant"
 
-    contents = [message["content"] for message in parrot.asked[-1].prompt.messages]
-    assert contents[-4:-2] == ["Hello", "I want my money back"]
-    assert contents[-2].endswith("You get it on Monday.")
-    assert contents[-1] == "And when exactly?"
+    given = parrot.asked[-1].prompt.messages
+    assert heard(given) == ["Hello", "I want my money back", "And when exactly?"]
+    assert spoken(given)[-1].endswith("You get it on Monday.")
+    assert [message["role"] for message in given[-3:]] == ["user", "assistant", "user"]
     assert kinds() == ["opened", "taken_over", "sent", "handed_back"]
 
 

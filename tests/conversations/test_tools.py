@@ -139,7 +139,7 @@ def test_words_that_the_model_took_from_a_person_never_reach_the_system_role(doo
     messages = model.requests[-1].body["messages"]
     assert [each["content"] for each in messages if each["role"] == "system" and evil in each["content"]] == []
     assert messages[1]["role"] == "user"
-    assert messages[1]["content"].count(evil) == 3
+    assert messages[1]["content"].count(evil) == 4, "in the background, and as the person said it"
 
 
 def test_the_model_asks_for_a_person_with_its_last_words(door, model, step):

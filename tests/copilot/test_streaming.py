@@ -10,6 +10,7 @@ import pytest
 from conversations.models import Chunk, Conversation, Delta, Turn
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
+from tests.prompts import heard, spoken
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("writer")]
 
@@ -36,8 +37,7 @@ def test_a_reply_comes_word_by_word_and_is_kept(ann: Browser, model: FakeOpenAI)
     assert [(each["role"], each["content"]) for each in said] == [("user", "Count, please"), ("ai", LONG)]
     assert Delta.objects.count() == 0
     [sent] = model.requests
-    assert [message["content"] for message in sent.body["messages"]][-1] == "Count, please"
-    assert sum(message["content"] == "Count, please" for message in sent.body["messages"]) == 1
+    assert heard(sent.body["messages"]) == ["Count, please"]
     assert "You help as Project manager." in sent.body["messages"][0]["content"]
 
 
@@ -45,10 +45,8 @@ def test_a_session_goes_on_where_it_was(ann: Browser, model: FakeOpenAI) -> None
     session_id = ann.ask("My roof is red.")[0].data["session_id"]
     for number in range(6):
         ann.ask(f"Message {number}", session_id=session_id)
-    prompt = [message["content"] for message in model.requests[-1].body["messages"]]
     said = ["My roof is red.", *(f"Message {number}" for number in range(6))]
-    assert [words for words in prompt if words in said] == said, "each once, the newest last"
-    assert prompt[-1] == said[-1]
+    assert heard(model.requests[-1].body["messages"]) == said, "each once, the newest last"
     [session] = ann.get("/copilot")["items"]
     assert (session["title"], session["role"]) == ("My roof is red.", "field")
     conversation = Conversation.objects.get()
@@ -101,9 +99,9 @@ def test_a_reply_that_breaks_off_is_kept_marked_and_tried_again(ann: Browser, mo
         again = retried.rest()
     assert again[-1].name == "done"
     assert text_of(again) == LONG
-    asked = [message["content"] for message in model.requests[-1].body["messages"]]
-    assert asked[-1] == "Count"
-    assert "One two three four five" not in asked
+    asked = model.requests[-1].body["messages"]
+    assert heard(asked) == ["Count"]
+    assert "One two three four five" not in spoken(asked)
     items = ann.get(f"/copilot?session_id={session_id}")["items"]
     assert [(each["content"], each["superseded"]) for each in items][1:] == [
         ("One two three four five", True),

@@ -40,6 +40,7 @@ from typing import Any, ClassVar, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.fakes.server import end
+from tests.prompts import heard
 
 HTML = "<!doctype html><html><body><h1>502 Bad Gateway</h1></body></html>"
 # Kinds that are a body of their own: (body, content type).
@@ -170,7 +171,7 @@ class ModelServer:
 
 def echo(messages: Messages) -> str:
     """The default reply: repeats the last message of the person."""
-    said = [text_of(message["content"]) for message in messages if message["role"] == "user"]
+    said = heard(messages)
     return f"You said: {said[-1]}" if said else "Hello."
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Turn
+from tests.prompts import heard, spoken
 from tests.races.threads import SECONDS, eventually
 
 
@@ -20,16 +21,12 @@ class Call:
     @property
     def heard(self):
         """What the prompt says the person said."""
-        return self._in_prompt("user")
+        return heard(self.request.prompt.messages)
 
     @property
     def said(self):
         """What the prompt says the assistant said."""
-        return self._in_prompt("assistant")
-
-    def _in_prompt(self, role):
-        contents = [message["content"] for message in self.request.prompt.messages if message["role"] == role]
-        return [content for content in contents if not content.startswith("[")]  # background for the model
+        return spoken(self.request.prompt.messages)
 
     def answer(self, text):
         self.outcome.put(Reply(text, "offline"))

@@ -25,6 +25,7 @@ from conversations.services.jobs import sweep
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import closing
+from tests.prompts import heard
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, outcomes, shuffled, together
 from tests.sizes import times
@@ -55,8 +56,8 @@ class Engine:
             self.running[request.conversation_id] -= 1
         if random.random() < 0.2:
             raise EngineError("Not now.", code="http_503", retryable=True)
-        heard = request.prompt.messages[-1]["content"]
-        return Reply(text=f"{heard}: " + "words " * 840, engine=self.name)
+        [*_, last] = heard(request.prompt.messages)
+        return Reply(text=f"{last}: " + "words " * 840, engine=self.name)
 
 
 @pytest.fixture

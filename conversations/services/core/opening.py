@@ -27,7 +27,7 @@ CORRECTED_BY_STAFF = "What staff say is known of this contact"
 SUMMARIES_RECALLED = 5
 SUMMARY_CHARACTERS = 2_000
 RECALL_TOKENS = 1_000  # of summaries at the beginning of a conversation, the newest first
-# A token for four bytes of UTF-8 is about what memory/text.py estimates of prose, in every script.
+# English has a token for four to five bytes; where other scripts have more, the prompt shortens the whole to its share.
 RECALL_BYTES = RECALL_TOKENS * 4
 
 # What the conversation begins with: $1 the client, $2 the channel, $3 the account if one is named, $23 the assistant if

@@ -15,9 +15,12 @@ from conversations.services.core.errors import ConflictError, InvalidError, NotF
 from conversations.services.tenants import channel_accounts
 
 
-def create_client(name: str, sub_domain: str) -> Client:
-    """Create a client with a default assistant. Raises InvalidError, or ConflictError `sub_domain_taken`."""
-    client = Client(name=name, sub_domain=sub_domain)
+def create_client(name: str, sub_domain: str, *, time_zone: str = "UTC") -> Client:
+    """Create a client with a default assistant. Raises InvalidError, or ConflictError `sub_domain_taken`.
+
+    time_zone: the name that the IANA database has for it
+    """
+    client = Client(name=name, sub_domain=sub_domain, time_zone=time_zone)
     _clean(client, taken="sub_domain_taken")
     store_client(client)
     return client
