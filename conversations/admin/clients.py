@@ -110,7 +110,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean_time_zone(self) -> str:
         """Return the time zone; the present one if the field is empty."""
-        return self.cleaned_data["time_zone"] or self.instance.time_zone
+        return str(self.cleaned_data["time_zone"] or self.instance.time_zone)
 
     def clean(self) -> dict[str, Any]:
         """Return the cleaned values, with the quiet windows set on the client."""

@@ -14,13 +14,13 @@ from dataclasses import replace
 
 from conversations.engines.contract import EngineError, ModelOutcome, Reply, ReplyRequest, Usage
 from conversations.engines.tools import Toolbox, toolbox_of
-from memory.context import STAFF_MARK, build_prompt
+from memory.context import build_prompt
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
 from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
+from memory.marks import may_become_mark, without_marks
 from memory.text import to_last_sentence
 
-MARK = STAFF_MARK.strip()
 MAX_ROUNDS = 4  # calls of one model for one reply, in which it may call tools in all but the last
 PARAGRAPH = "\n\n"  # between the texts of two rounds
 SMALLER = 0.5  # of the budget, where a prompt is too long and nothing says by how much
@@ -207,8 +207,8 @@ def _run_rounds(writing: _Writing, access: ModelAccess) -> str:
             break
         if writing.answer_calls(completion) and completion.text:
             break
-    # The model may copy the mark of a colleague's messages: its reply must not look like a colleague's.
-    text = completion.text.removeprefix(MARK).lstrip()
+    # The model may copy a mark of our own: its reply must not look like a colleague's.
+    text = without_marks(completion.text).lstrip()
     return to_last_sentence(text) if completion.finish_reason == "length" else text
 
 
@@ -228,7 +228,7 @@ async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterato
         between = PARAGRAPH if writing.said else ""
         try:
             writing.count_call()
-            async for piece in _without_mark(stream(access, writing.ask_for())):
+            async for piece in _without_marks(stream(access, writing.ask_for())):
                 if isinstance(piece, Completion):
                     access = access.learning(piece.learned)
                     writing.completed(access, piece)
@@ -251,19 +251,19 @@ async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterato
             break
 
 
-async def _without_mark(pieces: AsyncIterator[str | Completion]) -> AsyncIterator[str | Completion]:
-    """Yield the pieces without a colleague's mark at the beginning, held back while the text may be the mark."""
+async def _without_marks(pieces: AsyncIterator[str | Completion]) -> AsyncIterator[str | Completion]:
+    """Yield the pieces without our own marks at the beginning, held back while the text may be one."""
     held: str | None = ""
     async for piece in pieces:
         if isinstance(piece, Completion):
-            if held and held != MARK:
-                yield held
+            if held and (rest := without_marks(held)):
+                yield rest
             yield piece
             continue
         if held is not None:
             held += piece
-            if MARK.startswith(held):
+            if may_become_mark(held):
                 continue
-            piece, held = held.removeprefix(MARK).lstrip(), None
+            piece, held = without_marks(held).lstrip(), None
         if piece:
             yield piece

@@ -149,6 +149,11 @@ def cap(max_tokens: int | None, known: Mapping[str, Any]) -> int | None:
     return min(wanted, int(known.get(MOST_OUTPUT, wanted)))
 
 
+def window(access: ModelAccess) -> int:
+    """Return the most tokens of a prompt and its answer; 0 if that is not known."""
+    return int(access.known.get(CONTEXT_WINDOW, 0))
+
+
 def ratio_learned(counted: int, estimated: int, known: Mapping[str, Any]) -> tuple[Fact, ...]:
     """Return the fact that the server counts more tokens than we estimate, if that is new and worth knowing."""
     if estimated < FEWEST_TOKENS or counted <= estimated * float(known.get(TOKEN_RATIO, 1.0)) * WORTH_LEARNING:

@@ -55,6 +55,7 @@ class ModelAccess:
     query, headers, body    added to every request; `body` takes precedence over what Convo sends
     seconds         for a whole answer, or between two pieces of a stream
     known           the facts that were learned of the model before, by name
+    is_broken       the provider refused us the last time, for a reason that a person must mend
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class ModelAccess:
     body: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = SECONDS
     known: Mapping[str, Any] = field(default_factory=dict)
+    is_broken: bool = False
 
     def learning(self, facts: Sequence[Fact]) -> ModelAccess:
         """Return this access with more known of its model."""
@@ -155,7 +157,7 @@ class LLMError(Exception):
                  no_embeddings, not_configured;
                  retryable: rate_limited, overloaded, http_503 (and other 5xx), timeout, connect (the request was not
                  sent), cut_off (the connection broke afterwards), provider_error (an error within an answer),
-                 bad_answer (malformed or empty)
+                 bad_answer (malformed or empty), reasoning_shown (a stream turned out to be reasoning)
     retryable    True if another attempt can succeed
     retry_after  seconds to wait, if the server named them
     detail       the provider's own code or parameter, for staff

@@ -116,7 +116,7 @@ class VisibleText:
     def _may_be_call(self) -> bool:
         """Return whether the whole text may yet be a tool call, which is held back until its end."""
         text = self._held.lstrip()
-        if not self._tools or not text.startswith(("{", "[{")) and text != "[":
+        if not self._tools or (not text.startswith(("{", "[{")) and text != "["):
             return False
         if self._ended and self._take_call(text):
             self._held = ""

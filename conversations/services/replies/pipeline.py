@@ -12,7 +12,7 @@ and the turn is the claim on it. No step holds a transaction, or a connection, w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -22,7 +22,6 @@ from django.utils import timezone
 from conversations.engines.contract import (
     MOST_CALLS,
     EngineError,
-    ModelOutcome,
     PendingStep,
     Reply,
     ReplyRequest,
@@ -48,12 +47,11 @@ from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
-from conversations.services.replies import failures, phrases, prompt_context, tool_actions
+from conversations.services.replies import failures, model_use, phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
-from conversations.services.tenants import model_providers
 from conversations.services.transitions import closing, takeover
 
 log = logging.getLogger(__name__)
@@ -86,9 +84,6 @@ _STEPS = PreparedSelect(
     """,
     p=Step,
 )
-_CALLS = """
-    SELECT COALESCE(sum(calls), 0) FROM conversation_turns
-    WHERE conversation_id = $1 AND inbound_sequence = $2 AND status IN ('failed', 'abandoned')"""
 _KEEP = """
     UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5
     WHERE id = $1 AND status = 'running'
@@ -113,8 +108,9 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
-    models = model_providers.accesses_of(assistant) if _asks_models(assistant) else ()
-    prompt = prompt_context.prompt_for(conversation, steps)
+    models = model_use.models_of(assistant)
+    view = model_use.view_for(models, conversation, steps)
+    prompt = prompt_context.prompt_for(conversation, view)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     kept = dumps(prompt_record(conversation, assistant, prompt)).decode()
     row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
@@ -124,10 +120,11 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         goal=conversation.goal,
         pending_steps=tuple(step.description for step in steps),
         models=models,
+        view=view,
         temperature=assistant.temperature if assistant else None,
         max_tokens=assistant.max_tokens if assistant else None,
         reasoning_effort=assistant.reasoning_effort if assistant else "",
-        calls_left=MOST_CALLS - _calls_before(turn),
+        calls_left=MOST_CALLS - model_use.calls_before(turn),
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
         rules=redaction.rules_of(conversation.client),
@@ -139,13 +136,6 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     return request, turn.engine
 
 
-def _note_models(outcomes: Iterable[ModelOutcome]) -> None:
-    """Keep what was learned of the models, outside of the transaction that locks the conversation."""
-    for outcome in outcomes:
-        model_providers.learn(outcome.access, outcome.learned)
-        model_providers.note_outcome(outcome.access, outcome.code)
-
-
 def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -> str:
     """Store the reply as a chunk if the turn may still speak, and return the turn's status.
 
@@ -155,7 +145,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
 
     code: why the reply is not whole ('stopped'), '' where it is
     """
-    _note_models(reply.outcomes)
+    model_use.note_outcomes(reply.outcomes)
     with _ending(claim) as found:
         if found is None:
             return TurnStatus.ABANDONED
@@ -187,7 +177,7 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
 
     written: the text that a reader has seen before the failure
     """
-    _note_models(error.outcomes)
+    model_use.note_outcomes(error.outcomes)
     if error.code == REASONING_SHOWN:
         written = ""  # the reader saw the model's reasoning, which nobody keeps
     with _ending(claim) as found:
@@ -283,22 +273,6 @@ def _silenced(conversation: Conversation, *, awaited: bool) -> str:
 def _too_unsure(conversation: Conversation, reply: Reply) -> bool:
     least = conversation.assistant.human_below_confidence if conversation.assistant else None
     return least is not None and reply.confidence is not None and reply.confidence < least
-
-
-def _asks_models(assistant: Assistant | None) -> bool:
-    """Return whether the assistant's engine may be a language model."""
-    return assistant is None or assistant.engine in (Assistant.EngineName.AUTO, Assistant.EngineName.OPENAI)
-
-
-def _calls_before(turn: Turn) -> int:
-    """Return how often models were called already for the messages that this turn answers, in attempts that failed.
-
-    Attempts at a streamed reply are one turn; each at an owed reply is a turn of its own.
-    """
-    if turn.streamed or turn.attempt == 1:
-        return turn.calls
-    found = row(_CALLS, turn.conversation_id, turn.inbound_sequence)
-    return int(found[0]) if found else 0
 
 
 def _keeps_chats(assistant: Assistant) -> bool:

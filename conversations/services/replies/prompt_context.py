@@ -49,20 +49,8 @@ _NEWEST = f"""
     ORDER BY k.position DESC LIMIT $3"""
 
 
-def prompt_for(
-    conversation: Conversation,
-    pending_steps: Sequence[Step],
-    *,
-    now: datetime | None = None,
-    ratio: float = 1.0,
-    window: int = 0,
-    reserve: int = 0,
-) -> Prompt:
-    """Return the prompt for the conversation's next reply, and request a summary of messages that have no room in it.
-
-    Read the conversation with its assistant, client, contact and rolling summary. The keywords are those of `view_of`.
-    """
-    view = view_of(conversation, pending_steps, now=now, ratio=ratio, window=window, reserve=reserve)
+def prompt_for(conversation: Conversation, view: ConversationView) -> Prompt:
+    """Return the prompt of the view, and request a summary of messages that have no room in it."""
     prompt = build_prompt(view)
     if fell_out := _fell_out(conversation, conversation.assistant, view, prompt):
         summaries.request_summary(conversation, fell_out)

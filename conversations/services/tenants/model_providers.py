@@ -69,9 +69,10 @@ def access_of(provider: ModelProvider, model: str) -> ModelAccess | None:
     """Return the access to a model at the provider; None if the provider is switched off or not configured."""
     if not provider.is_active:
         return None
+    is_broken = provider.health == ModelProvider.Health.BROKEN
     if provider.from_environment:
         access = choosing.from_settings(model)
-        return replace(access, provider_id=provider.pk, name=provider.name) if access else None
+        return replace(access, provider_id=provider.pk, name=provider.name, is_broken=is_broken) if access else None
     return ModelAccess(
         kind=Kind(provider.kind),
         model=model,
@@ -83,6 +84,7 @@ def access_of(provider: ModelProvider, model: str) -> ModelAccess | None:
         headers=provider.headers,
         body=provider.body,
         seconds=provider.timeout_seconds or settings.OPENAI_TIMEOUT_SECONDS,
+        is_broken=is_broken,
     )
 
 
@@ -162,7 +164,7 @@ def note_outcome(access: ModelAccess, code: str) -> None:
     code: of the failure; '' if it answered
     """
     reason = REFUSALS.get(code, "")
-    if access.provider_id is None or (code and not reason):
+    if access.provider_id is None or not (reason or (access.is_broken and not code)):
         return
     health = ModelProvider.Health.BROKEN if reason else ModelProvider.Health.OK
     values: dict[str, Any] = {"health": health, "health_reason": reason}
