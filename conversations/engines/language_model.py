@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from conversations.engines.contract import EngineError, ModelOutcome, Reply, ReplyRequest, Usage
-from conversations.engines.tools import Toolbox, toolbox_of
+from conversations.engines.tools import Toolbox, tokens_of, toolbox_of
 from memory.context import build_prompt
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
@@ -23,7 +23,7 @@ from memory.text import to_last_sentence
 
 MAX_ROUNDS = 4  # calls of one model for one reply, in which it may call tools in all but the last
 PARAGRAPH = "\n\n"  # between the texts of two rounds
-SMALLER = 0.5  # of the budget, where a prompt is too long and nothing says by how much
+SMALLER = 0.5  # of the budget, where a prompt is too long
 LARGEST_SHARE = 0.9  # of the context window; what a server adds to a prompt is not known
 REFUSED = "refused"
 TOO_MANY_CALLS = "too_many_calls"
@@ -134,12 +134,11 @@ class _Writing:
         view = self.request.view
         if error.code != "context_too_long" or view is None or self.prompt is not self.request.prompt or self.said:
             return False
-        window = next((fact.value for fact in error.learned if fact.name == capabilities.CONTEXT_WINDOW), 0)
-        budget = int(view.budget * SMALLER)
-        if window:
-            budget = min(int((window - (self.request.max_tokens or 0)) * LARGEST_SHARE), budget)
+        window = next((fact.value for fact in error.learned if fact.name == capabilities.CONTEXT_WINDOW), view.window)
+        reserve = (self.request.max_tokens or 0) + tokens_of(self.box.tools)
+        smaller = replace(view, budget=int(view.budget * SMALLER), window=int(window * LARGEST_SHARE), reserve=reserve)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
-        self.prompt = build_prompt(replace(view, budget=budget))
+        self.prompt = build_prompt(smaller)
         self._begin()
         return True
 

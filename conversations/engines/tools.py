@@ -19,7 +19,7 @@ from conversations.engines.contract import (
     ToolAction,
     ToolCall,
 )
-from memory.text import storable
+from memory.text import estimate_tokens, storable
 
 LONGEST_DESCRIPTION = 2_000  # characters, as the API's
 LONGEST_TOPIC = 200
@@ -79,6 +79,11 @@ TOOLS: Sequence[Mapping[str, Any]] = (
 # A copilot conversation belongs to its user: only the user names it, and only the user ends it.
 _USERS_OWN = {"set_topic", END_CONVERSATION}
 STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
+
+
+def tokens_of(tools: Sequence[Mapping[str, Any]]) -> int:
+    """Return the estimated tokens of the tools' descriptions, which a prompt has beside its messages."""
+    return estimate_tokens(json.dumps(list(tools))) if tools else 0
 
 
 def toolbox_of(request: ReplyRequest, *, streamed: bool) -> Toolbox:

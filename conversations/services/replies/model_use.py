@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from conversations.engines.contract import ModelOutcome
+from conversations.engines.tools import TOOLS, tokens_of
 from conversations.models import Assistant, Conversation, Step, Turn
 from conversations.services.core.sql import row
 from conversations.services.replies import prompt_context
@@ -12,6 +13,8 @@ from conversations.services.tenants import model_providers
 from memory.context import ConversationView
 from memory.language_models import capabilities
 from memory.language_models.contract import ModelAccess
+
+TOKENS_OF_TOOLS = tokens_of(TOOLS)
 
 _CALLS = """
     SELECT COALESCE(sum(calls), 0) FROM conversation_turns
@@ -29,12 +32,13 @@ def view_for(models: Sequence[ModelAccess], conversation: Conversation, steps: S
     """Return what the prompt can say, within what is known of the first model."""
     assistant, known = conversation.assistant, models[0].known if models else {}
     most = capabilities.cap(assistant.max_tokens, known) if assistant else None
+    tools = TOKENS_OF_TOOLS if assistant and assistant.uses_tools else 0
     return prompt_context.view_of(
         conversation,
         steps,
         ratio=float(known.get(capabilities.TOKEN_RATIO, 1.0)),
         window=capabilities.window(models[0]) if models else 0,
-        reserve=most or 0,
+        reserve=(most or 0) + tools,
     )
 
 
