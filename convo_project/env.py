@@ -98,19 +98,22 @@ def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
-def prices(name: str) -> dict[str, tuple[str, str]]:
-    """Return the variable as prices for tokens in and out: `gpt-4o-mini=0.15/0.60, llama=0/0`."""
+def prices(name: str) -> dict[str, tuple[str, ...]]:
+    """Return the variable as prices by model: for tokens in, out and, if given, in from a cache.
+
+    It is written such as `gpt-6-luna=0.10/0.50/0.01, llama=0/0`.
+    """
     found = {}
     for word in words(name):
         model, _, price = word.partition("=")
-        tokens_in, _, tokens_out = price.partition("/")
+        figures = tuple(figure.strip() for figure in price.split("/"))
         try:
-            fine = model.strip() and all(0 <= Decimal(each) < 1_000_000 for each in (tokens_in, tokens_out))
+            fine = model.strip() and len(figures) in (2, 3) and all(0 <= Decimal(each) < 1_000_000 for each in figures)
         except ArithmeticError:
             fine = False
         if not fine:
-            raise ImproperlyConfigured(f"{name} must be like gpt-4o-mini=0.15/0.60, not {word!r}.")
-        found[model.strip()] = tokens_in.strip(), tokens_out.strip()
+            raise ImproperlyConfigured(f"{name} must be like gpt-6-luna=0.10/0.50/0.01, not {word!r}.")
+        found[model.strip()] = figures
     return found
 
 

@@ -255,17 +255,7 @@ OPENAI_TIMEOUT_SECONDS = env.seconds("OPENAI_TIMEOUT_SECONDS", 60, least=0.1, mo
 RETELL_API_KEYS = env.words("RETELL_API_KEY")  # the first one calls; all verify webhooks
 RETELL_BASE_URL = env.url("RETELL_BASE_URL", "https://api.retellai.com")
 RETELL_TIMEOUT_SECONDS = env.seconds("RETELL_TIMEOUT_SECONDS", 60, least=0.1, most=600)
-# US dollars for a million tokens in and out, by the beginning of the model's name, for the displayed costs.
-MODEL_PRICES = {
-    "gpt-4o": ("2.50", "10"),
-    "gpt-4o-mini": ("0.15", "0.60"),
-    "gpt-4.1": ("2", "8"),
-    "gpt-4.1-mini": ("0.40", "1.60"),
-    "gpt-4.1-nano": ("0.10", "0.40"),
-    "gpt-5": ("1.25", "10"),
-    "gpt-5-mini": ("0.25", "2"),
-    "gpt-5-nano": ("0.05", "0.40"),
-} | env.prices("MODEL_PRICES")
+MODEL_PRICES = env.prices("MODEL_PRICES")  # before those of memory/language_models/catalogue.json
 
 # --- global memory ---------------------------------------------------------------------------------------------------
 OPENAI_EMBEDDING_MODEL = env.text("OPENAI_EMBEDDING_MODEL", "text-embedding-3-small")

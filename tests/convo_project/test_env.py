@@ -22,6 +22,8 @@ REFUSED = [
     (lambda: env.url("V"), "ftp://example.org"),
     (lambda: env.url("V"), "https://"),
     (lambda: env.choice("V", "INFO", {"INFO", "DEBUG"}), "loud"),
+    *((lambda: env.prices("V"), nonsense) for nonsense in ("llama", "llama=1", "=1/2", "llama=1/2/3/4", "llama=1/-2")),
+    *((lambda: env.prices("V"), nonsense) for nonsense in ("llama=1/two", "llama=nan/1", "llama=1/2/", "llama=1e9/1")),
 ]
 
 
@@ -41,6 +43,8 @@ def test_it_reads_what_makes_sense(monkeypatch):
     assert env.words("V") == ["a", "b", "c"]
     monkeypatch.setenv("V", "https://example.org/base/")
     assert env.url("V") == "https://example.org/base"
+    monkeypatch.setenv("V", "llama = 0/0, gpt-6-luna=0.10/0.50/0.01")
+    assert env.prices("V") == {"llama": ("0", "0"), "gpt-6-luna": ("0.10", "0.50", "0.01")}
     monkeypatch.setenv("V", "debug")
     assert env.choice("V", "INFO", {"INFO", "DEBUG"}) == "DEBUG"
 
