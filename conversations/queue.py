@@ -13,6 +13,7 @@ SCHEDULES = {
     "sweep": 5,
     "archive": 60,
     "clean_up": 1440,
+    "refresh_models": 1440,
 }
 
 LATE = timedelta(minutes=5)  # a long task delays the next one

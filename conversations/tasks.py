@@ -13,6 +13,7 @@ from conversations.services.history import remember
 from conversations.services.jobs import sweep as lifecycle
 from conversations.services.replies import chat_endings, summaries
 from conversations.services.retention import erasure, retention
+from conversations.services.tenants import model_listing
 
 log = logging.getLogger(__name__)
 
@@ -59,3 +60,9 @@ def archive() -> None:
 def clean_up() -> None:
     """Delete what the retention rules no longer keep. Each batch is a statement: twice does no more than once."""
     log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))
+
+
+def refresh_models() -> None:
+    """Read the model providers' lists of models. Reading a list again stores what it says again."""
+    listings = model_listing.refresh_all(timezone.now())
+    log.info("model lists: read=%d failed=%d", len(listings), sum(bool(each.error) for each in listings))

@@ -11,6 +11,7 @@ from conversations.models import (
     Client,
     Contact,
     Conversation,
+    ModelProvider,
     Step,
 )
 
@@ -45,6 +46,17 @@ class SandboxFactory(factory.django.DjangoModelFactory):
     channel = "sms"
     provider = "sandbox"
     address = "sandbox"
+
+
+class ModelProviderFactory(factory.django.DjangoModelFactory):
+    """A provider of the installation; `client` makes it a client's."""
+
+    class Meta:
+        model = ModelProvider
+
+    name = factory.Sequence(lambda n: f"Provider {n}")
+    kind = "openai"
+    credentials = factory.LazyFunction(lambda: {"api_key": "sk-list"})
 
 
 class ContactFactory(factory.django.DjangoModelFactory):

@@ -16,6 +16,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     erasures,
     feedback,
     inbound_events,
+    model_providers,
     related_tables,
     staff,
     system,

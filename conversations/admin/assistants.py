@@ -4,21 +4,47 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
-from django.http import HttpRequest
+from django import forms
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.html import format_html_join
 
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
+from conversations.admin.provider_choice import NamesProviders, check_own, narrow_to
 from conversations.admin.try_assistant import TryAssistantPage
 from conversations.models import Assistant
-from conversations.services.tenants import setup
+from conversations.services.tenants import model_endings, model_overview, setup
+
+PROVIDERS = ("model_provider", "fallback_provider")
+
+
+class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The form of an assistant, which may name its client's model providers and the installation's."""
+
+    class Meta:
+        model = Assistant
+        fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.client_id:
+            narrow_to(self.instance.client, self, PROVIDERS)
+
+    def clean(self) -> dict[str, Any]:
+        """Return the cleaned values. Refuse another client's model provider."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        check_own(cleaned.get("client") or getattr(self.instance, "client", None), self, PROVIDERS)
+        return cleaned
 
 
 @admin.register(Assistant)
-class AssistantAdmin(TryAssistantPage):
+class AssistantAdmin(TryAssistantPage, NamesProviders):
     """The assistants of a client. The default assistant answers for accounts that name no other."""
 
     client_path = "client"
+    form = AssistantForm
     empty_message = "There is no assistant yet. Nobody answers until you add one."
     list_display = ["name", "key", "client", "engine", "model", "is_default", "in_copilot"]
     list_filter = ["engine", "is_default", ("client", VisibleRowsFilter)]
@@ -29,7 +55,17 @@ class AssistantAdmin(TryAssistantPage):
         (None, {"fields": ["client", ("name", "key"), ("is_default", "in_copilot"), "system_prompt", "fallback"]}),
         (
             "Engine",
-            {"fields": [("engine", "model"), ("temperature", "max_tokens"), ("history_length", "context_budget")]},
+            {
+                "fields": [
+                    "engine",
+                    ("model_provider", "model"),
+                    "reasoning_effort",
+                    ("fallback_provider", "fallback_model"),
+                    ("temperature", "max_tokens"),
+                    ("history_length", "context_budget"),
+                    "learned",
+                ]
+            },
         ),
         ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
         ("Outside the reply window", {"fields": [("template_name", "template_language")]}),
@@ -53,7 +89,28 @@ class AssistantAdmin(TryAssistantPage):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that cannot be changed. The client is fixed, and `is_default` is set by an action."""
-        return ["id", "created_at", "is_default", *(["client"] if obj else [])]
+        return ["id", "created_at", "is_default", "learned", *(["client"] if obj else [])]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: Any,
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
+    ) -> HttpResponse:
+        """Return the page. It says first which of the assistant's models ends soon, or has ended."""
+        if obj and request.method == "GET":
+            for ending in model_endings.endings_of(obj, timezone.now().date()):
+                messages.warning(request, ending.sentence)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    @admin.display(description="Learned of the model")
+    def learned(self, assistant: Assistant) -> str:
+        """Return what the model's answers taught of it."""
+        facts = model_overview.learned_by(assistant) if assistant.pk and assistant.client_id else ()
+        return format_html_join("", "{}<br>", ((fact.sentence,) for fact in facts)) or "nothing yet"
 
     @confirmed(
         "Make default",

@@ -12,15 +12,18 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.access import SUPERUSER
 from conversations.admin.durations import DurationInWordsField
+from conversations.admin.provider_choice import NamesProviders, check_own, narrow_to
 from conversations.admin.retention import RetentionPage
 from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services.core.durations import in_words
-from conversations.services.tenants import setup
+from conversations.services.core.errors import InvalidError
+from conversations.services.tenants import provider_rules, setup
 from memory.redaction import CARD_REMOVED, REDACTED
 
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]
 BURSTS = "Bursts"
+PROVIDERS = ("summary_provider", "embedding_provider")
 QUIET = {f"quiet_{channel}": channel for channel in ("whatsapp", "messenger", "sms", "orb", "voice", "web")}
 
 
@@ -82,6 +85,9 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "expire_after": "A conversation expires after",
             "archive_after": "A conversation is archived after",
             "redact_cards": "Remove card numbers",
+            "summary_provider": "Provider of summaries",
+            "summary_model": "Model of summaries",
+            "embedding_provider": "Provider of embeddings",
             "semantic_recall": "The assistant recalls earlier conversations on the same topic",
         }
         help_texts = {
@@ -98,6 +104,9 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "semantic_recall": "The first message of a conversation is searched in the contact's earlier ones: by"
             " meaning if Pinecone is configured, otherwise by words. The first reply waits for the search.",
             "redact_cards": f"13 to 19 digits with a valid check digit are replaced by {CARD_REMOVED}.",
+            "summary_provider": "Empty: the installation's provider.",
+            "summary_model": "Empty: OPENAI_MODEL, at the installation's provider.",
+            "embedding_provider": "Makes the vectors of memory. Empty: the installation's provider.",
             "archive_after": "Time after its end. The transcript is then kept in memory alone.",
         }
 
@@ -107,21 +116,27 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial[name] = self.instance.quiet_windows.get(QUIET[name], 0)
         if "time_zone" in self.fields:
             self.fields["time_zone"].required = False
+        narrow_to(None if self.instance._state.adding else self.instance, self, PROVIDERS)
 
     def clean_time_zone(self) -> str:
         """Return the time zone; the present one if the field is empty."""
         return str(self.cleaned_data["time_zone"] or self.instance.time_zone)
 
     def clean(self) -> dict[str, Any]:
-        """Return the cleaned values, with the quiet windows set on the client."""
+        """Return the cleaned values, with the quiet windows set on the client. Refuse providers that it cannot use."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
         windows = {channel: given.get(name) or 0 for name, channel in QUIET.items() if name in self.fields}
         self.instance.quiet_windows = {**self.instance.quiet_windows, **windows}
+        check_own(self.instance, self, PROVIDERS)
+        try:
+            provider_rules.check_embeds(given.get("embedding_provider"))
+        except InvalidError as error:
+            self.add_error("embedding_provider", str(error))
         return given
 
 
 @admin.register(Client)
-class ClientAdmin(RetentionPage):
+class ClientAdmin(RetentionPage, NamesProviders):
     """Clients. Managers set the policies; only superusers set the name, the sub-domain and whether it is active."""
 
     client_path = "pk"
@@ -136,6 +151,7 @@ class ClientAdmin(RetentionPage):
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
         ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "time_zone", "semantic_recall"]}),
+        ("Models", {"fields": [("summary_provider", "summary_model"), "embedding_provider"]}),
         (
             BURSTS,
             {

@@ -19,6 +19,7 @@ from conversations.admin.navigation import WAITING, address_of
 from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
 from conversations.services.jobs import metrics, overdue
 from conversations.services.jobs.metrics import ClientIds, DayMetrics, OpenSessions, WorkQueue
+from conversations.services.tenants import model_endings
 
 admin.site.index_template = "admin/dashboard/dashboard.html"
 
@@ -56,6 +57,7 @@ def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         **context,
         "title": "Dashboard",
         "missing": _missing(now),
+        "endings": model_endings.endings(client_ids, now.date()),
         "waiting": _waiting(client_ids, now),
         "failures": _failures(client_ids, now),
         "times": _times(day),

@@ -26,6 +26,7 @@ from conversations.models import (
     InboundEvent,
     Membership,
     Message,
+    ModelProvider,
     RetentionReport,
     StaffAction,
     Turn,
@@ -42,6 +43,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     ],
     "Settings": [
         ("Assistants", "smart_toy", Assistant),
+        ("Model providers", "memory", ModelProvider),
         ("Channels", "cable", ChannelAccount),
         ("API keys", "key", ApiKey),
         ("Clients", "storefront", Client),

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, URLValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
 from conversations.models.fields import EncryptedJSONField
 from memory.language_models.contract import Kind
+
+
+def validate_base_url(value: str) -> None:
+    """Raise ValidationError unless the value is an http or https address without password and without #.
+
+    Its host may be one that only this network knows, such as `http://ollama:11434/v1`.
+    """
+    try:
+        parts = urlsplit(value)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValidationError("Write an address such as https://llm.example.com/v1.")
+    if parts.username is not None:
+        raise ValidationError("Write the address without user and password. Use a header for them.")
+    if parts.fragment:
+        raise ValidationError("Write the address without its # part.")
 
 
 def validate_texts(value: Any) -> None:
@@ -53,7 +73,7 @@ class ModelProvider(models.Model):
         blank=True,
         default="",
         db_default="",
-        validators=[URLValidator(schemes=["http", "https"])],
+        validators=[validate_base_url],
         help_text="Empty: the provider's own. It may have query parameters, such as ?api-version=2026-10-01.",
     )
     credentials = EncryptedJSONField(default=dict, blank=True, editable=False)  # {"api_key"}

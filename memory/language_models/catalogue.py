@@ -49,8 +49,8 @@ class CatalogueModel:
 def find(model: str) -> CatalogueModel | None:
     """Return what is known of the model; None if it is not in the catalogue.
 
-    A model is found by its name or as a dated snapshot of it (`gpt-4o-2024-08-06`, `claude-haiku-4-5-20251001`), with or
-    without its maker before a slash. The beginning of a name is not enough: `gpt-5-mini` is another model than `gpt-5`.
+    A model is found by its name or as a dated snapshot of it (`gpt-4o-2024-08-06`, `claude-haiku-4-5-20251001`), with
+    or without its maker before a slash. The beginning of a name is not enough: `gpt-5-mini` is not `gpt-5`.
     """
     models = _models()
     return next((models[name] for name in names_of(model) if name in models), None)

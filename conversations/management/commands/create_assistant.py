@@ -23,7 +23,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--engine", choices=Assistant.EngineName.values, help="The engine that writes replies. Default: auto."
         )
+        parser.add_argument("--provider", help="Name of the model provider. Default: the installation's.")
         parser.add_argument("--model", help="The language model. Default: OPENAI_MODEL.")
+        parser.add_argument("--reasoning-effort", help="How long the model thinks: none, low, medium, high.")
+        parser.add_argument("--fallback-provider", help="Name of the second model's provider. Default: the first's.")
+        parser.add_argument("--fallback-model", help="Second model, asked if the first is down or refuses.")
         parser.add_argument("--retell-agent-id", help="Id of the chat agent at Retell, for the engine retell.")
         parser.add_argument("--opener", help="Text that makes a Retell agent greet. Default: Hola.")
         parser.add_argument("--temperature", type=number, help="Temperature of the model, 0 to 2.")
@@ -43,11 +47,14 @@ class Command(BaseCommand):
         names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
         names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
         names += ["template_name", "template_language"]
-        names += ["retell_agent_id", "opener"]
+        names += ["retell_agent_id", "opener", "reasoning_effort", "fallback_model"]
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():
             client = setup.get_client(options["client"])
+            for option, field in (("provider", "model_provider"), ("fallback_provider", "fallback_provider")):
+                if options[option]:
+                    fields[field] = setup.get_model_provider(client, options[option])
             assistant = setup.create_assistant(
                 client, options["key"], make_default=options["default"], **({"name": options["key"]} | fields)
             )

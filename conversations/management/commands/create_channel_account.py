@@ -1,7 +1,5 @@
 """The command `manage.py create_channel_account`."""
 
-import sys
-from getpass import getpass
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -9,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from channels_out import registry
 from channels_out.kinds import Channel
 from conversations.management.output import print_json, refusals
+from conversations.management.secrets import secret
 from conversations.services.tenants import setup
 
 
@@ -69,14 +68,4 @@ def _credential(text: str) -> tuple[str, str]:
     if not equals or not name:
         # The argument is not repeated: it may be the secret itself.
         raise CommandError("--credential must be NAME=VALUE, such as access_token=EAAG…")
-    return name, _from_standard_input(name) if value == "-" else value
-
-
-def _from_standard_input(name: str) -> str:
-    """Return the next line of standard input, without an echo if a person types it."""
-    if sys.stdin.isatty():
-        return getpass(f"{name}: ")
-    value = sys.stdin.readline().strip()
-    if not value:
-        raise CommandError(f"--credential {name}=- reads the value from standard input, which was empty.")
-    return value
+    return name, secret(value, f"--credential {name}=-")

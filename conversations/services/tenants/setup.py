@@ -1,4 +1,4 @@
-"""The set-up of a client before its first message: the client, its assistants and its channel accounts."""
+"""The set-up of a client before its first message: the client, its assistants, its providers and channel accounts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import F
 
 from channels_out import registry
 from channels_out.errors import UnknownAdapterError
-from conversations.models import Assistant, ChannelAccount, Client
+from conversations.models import Assistant, ChannelAccount, Client, ModelProvider
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
-from conversations.services.tenants import channel_accounts
+from conversations.services.tenants import channel_accounts, provider_rules
 
 
 def create_client(name: str, sub_domain: str, *, time_zone: str = "UTC") -> Client:
@@ -48,7 +49,9 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
     fields: values for other fields of Assistant
     """
     assistant = Assistant(client=client, key=key, is_default=make_default, **fields)
-    _clean(assistant, taken="key_taken", exclude=["is_default"], validate_constraints=False)
+    _clean(assistant, taken="key_taken", exclude=["is_default"])
+    provider_rules.check_usable(assistant.model_provider, client)
+    provider_rules.check_usable(assistant.fallback_provider, client)
     with transaction.atomic():
         if make_default:
             Assistant.objects.filter(client=client, is_default=True).update(is_default=False)
@@ -57,6 +60,53 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
         except IntegrityError:
             raise ConflictError(f"{client} has an assistant {key!r} already.", code="key_taken") from None
     return assistant
+
+
+def get_model_provider(client: Client, name: str) -> ModelProvider:
+    """Return the client's provider of the name, else the installation's. Raises NotFoundError."""
+    found = provider_rules.usable_by(client).filter(name=name)
+    provider = found.order_by(F("client").asc(nulls_last=True)).first()
+    if provider is None:
+        raise NotFoundError(f"There is no model provider {name!r} for {client}. Create it with create_model_provider.")
+    return provider
+
+
+def create_model_provider(
+    client: Client | None,
+    *,
+    kind: str,
+    name: str,
+    api_key: str = "",
+    base_url: str = "",
+    headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
+    body: Mapping[str, Any] | None = None,
+    timeout_seconds: float | None = None,
+) -> ModelProvider:
+    """Create the model provider, or give the one of the same name these settings, and return it.
+
+    An updated provider loses the settings that are not given, and is tried again if it was broken.
+
+    client: None for a provider of the installation, which every client's assistants may use
+
+    Raises InvalidError for settings that cannot work, ConflictError if the name stands for a provider of another kind.
+    """
+    same = ModelProvider.objects.filter(client=client, name=name).first()
+    if same and (same.from_environment or same.kind != kind):
+        raise ConflictError(f"There is a model provider {name!r} of another kind already.", code="name_taken")
+    provider = same or ModelProvider(client=client, name=name, kind=kind)
+    provider.credentials = {"api_key": api_key} if api_key else {}
+    provider.base_url, provider.timeout_seconds = base_url, timeout_seconds
+    provider.headers, provider.query, provider.body = dict(headers or {}), dict(query or {}), dict(body or {})
+    provider.health, provider.health_reason = ModelProvider.Health.OK, ""
+    _clean(provider, taken="name_taken", exclude=["credentials", "headers"])
+    provider_rules.check_settings(provider)
+    try:
+        with transaction.atomic():
+            provider.save()
+    except IntegrityError:
+        raise ConflictError(f"There is a model provider {name!r} already.", code="name_taken") from None
+    return provider
 
 
 def make_default(assistant: Assistant) -> None:
