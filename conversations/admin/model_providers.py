@@ -24,6 +24,7 @@ from conversations.services.core import audit_log
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.tenants import model_listing, model_overview, provider_rules
 from memory.language_models.contract import Kind
+from memory.text import storable
 
 FROM_ENVIRONMENT = "Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_TIMEOUT_SECONDS."
 STATE = ["health", "health_reason", "created_at", "updated_at", "id"]
@@ -36,6 +37,22 @@ class SecretTextarea(UnfoldAdminTextareaWidget):  # type: ignore[misc]
     def format_value(self, value: Any) -> str:
         """Return nothing."""
         return ""
+
+
+class JSONObjectField(forms.JSONField):
+    """A JSON object of parameters. What cannot be encoded is shown in JSON's own escapes."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"spellcheck": "false"}), **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the value as text."""
+        text = super().prepare_value(value)
+        return text if storable(text) == text else json.dumps(value)
+
+    def clean(self, value: Any) -> Any:
+        """Return the parameters; none if the field is blank."""
+        return super().clean(value) or {}
 
 
 class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -53,6 +70,15 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         widget=SecretTextarea(attrs={"autocomplete": "off", "spellcheck": "false", "rows": 3}),
     )
 
+    query = JSONObjectField(
+        label="Query parameters", help_text='A JSON object of texts, such as {"api-version": "2026-10-01"}.'
+    )
+    body = JSONObjectField(
+        label="Body parameters",
+        help_text='A JSON object, such as {"service_tier": "flex"}. It is added to every request for an answer, and'
+        " takes precedence over what Convo would send.",
+    )
+
     class Meta:
         model = ModelProvider
         fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
@@ -65,14 +91,6 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
             stored = ", ".join(sorted(self.instance.headers))
             keep = f"Stored: {stored}. Blank keeps them; {{}} removes them." if stored else 'Such as {"X-Team": "a"}.'
             self.fields["new_headers"].help_text = f"A JSON object. {keep} Values are never shown."
-
-    def clean_query(self) -> Any:
-        """Return the query parameters; none if the field is blank."""
-        return self.cleaned_data.get("query") or {}
-
-    def clean_body(self) -> Any:
-        """Return the body parameters; none if the field is blank."""
-        return self.cleaned_data.get("body") or {}
 
     def clean_new_headers(self) -> Any:
         """Return the headers that were entered; None if the field is blank."""
@@ -184,6 +202,8 @@ class ModelProviderAdmin(ClientScopedAdmin):
             made.base_fields["client"].help_text = (
                 "Empty: the assistants of every client may use it." if request.user.is_superuser else ""
             )
+        if not request.user.is_superuser:
+            del made.base_fields["new_headers"]
         if "kind" in made.base_fields and not request.user.is_superuser:
             kind = made.base_fields["kind"]
             kind.choices = [each for each in kind.choices if each[0] != Kind.COMPATIBLE]

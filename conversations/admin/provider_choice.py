@@ -30,8 +30,11 @@ class NamesProviders(ClientScopedAdmin):
 
 
 def _offered(user: Any) -> QuerySet[ModelProvider]:
+    """Return the installation's providers, and those of the clients that the user manages."""
     rows = ModelProvider.objects.select_related("client").order_by("client__name", "name")
-    return rows if user.is_superuser else rows.filter(Q(client=None) | Q(client__in=access.client_ids_of(user)))
+    if user.is_superuser:
+        return rows
+    return rows.filter(Q(client=None) | Q(client__in=access.client_ids_of(user, access.Role.MANAGER)))
 
 
 def _label(provider: Any) -> str:

@@ -1,8 +1,9 @@
-"""Shared by the commands: JSON on standard output, refusals as sentences, contacts and times as arguments."""
+"""Shared by the commands: JSON on standard output, refusals as sentences, contacts, times and numbers."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -70,3 +71,11 @@ def moment(text: str | None) -> datetime:
     if at is None or at.tzinfo is None:
         raise CommandError(f"--now must be a time such as 2026-01-31T12:00:00+00:00, not {text!r}.")
     return at
+
+
+def number(text: str) -> float:
+    """Return a finite number. Raises ValueError for NaN, which would pass every bound."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

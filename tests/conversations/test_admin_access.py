@@ -37,6 +37,7 @@ from conversations.models import (
     Feedback,
     InboundEvent,
     Membership,
+    ModelProvider,
     RefusedWebhooks,
     RetentionReport,
     Turn,
@@ -78,6 +79,7 @@ def full_house(client: Client, word: str) -> None:
     )
     Erasure.objects.create(client=client, asked_by_name=word)
     RetentionReport.objects.create(client=client, by=word)
+    ModelProvider.objects.create(client=client, name=word, kind="openai", credentials={"api_key": "sk-1"})
     door = Door(client, key)
     session = door.says(word, user_id=word, name=word)["conversation_id"]
     seed_helpers.add_step(session, word)

@@ -1,11 +1,10 @@
 """The command `manage.py create_assistant`."""
 
-import math
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from conversations.management.output import print_json, refusals
+from conversations.management.output import number, print_json, refusals
 from conversations.models import Assistant
 from conversations.services.tenants import setup
 
@@ -66,11 +65,3 @@ class Command(BaseCommand):
             engine=assistant.engine,
             is_default=assistant.is_default,
         )
-
-
-def number(text: str) -> float:
-    """Return a finite number. Raises ValueError for NaN, which would pass every bound."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(text)
-    return value

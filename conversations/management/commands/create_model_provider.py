@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from conversations.management.output import print_json, refusals
+from conversations.management.output import number, print_json, refusals
 from conversations.management.secrets import secret
 from conversations.services.tenants import setup
 from memory.language_models.contract import Kind
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             help="A query parameter of every request; repeat it for each one.",
         )
         parser.add_argument("--body", default="{}", help="Body parameters of every request, as a JSON object.")
-        parser.add_argument("--timeout", type=float, help="Seconds for an answer. Default: OPENAI_TIMEOUT_SECONDS.")
+        parser.add_argument("--timeout", type=number, help="Seconds for an answer. Default: OPENAI_TIMEOUT_SECONDS.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         headers = dict(_pair(each, "--header") for each in options["header"])

@@ -49,7 +49,11 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
     fields: values for other fields of Assistant
     """
     assistant = Assistant(client=client, key=key, is_default=make_default, **fields)
-    _clean(assistant, taken="key_taken", exclude=["is_default"])
+    taken = ConflictError(f"{client} has an assistant {key!r} already.", code="key_taken")
+    try:
+        _clean(assistant, taken="key_taken", exclude=["is_default"])
+    except ConflictError:
+        raise taken from None
     provider_rules.check_usable(assistant.model_provider, client)
     provider_rules.check_usable(assistant.fallback_provider, client)
     with transaction.atomic():
@@ -58,7 +62,7 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
         try:
             assistant.save(force_insert=True)
         except IntegrityError:
-            raise ConflictError(f"{client} has an assistant {key!r} already.", code="key_taken") from None
+            raise taken from None
     return assistant
 
 
@@ -97,7 +101,8 @@ def create_model_provider(
     provider = same or ModelProvider(client=client, name=name, kind=kind)
     provider.credentials = {"api_key": api_key} if api_key else {}
     provider.base_url, provider.timeout_seconds = base_url, timeout_seconds
-    provider.headers, provider.query, provider.body = dict(headers or {}), dict(query or {}), dict(body or {})
+    provider.headers, provider.query = dict(headers or {}), dict(query or {})
+    provider.body = {} if body is None else body
     provider.health, provider.health_reason = ModelProvider.Health.OK, ""
     _clean(provider, taken="name_taken", exclude=["credentials", "headers"])
     provider_rules.check_settings(provider)
