@@ -43,10 +43,13 @@ class JSONObjectField(forms.JSONField):
     """A JSON object of parameters. What cannot be encoded is shown in JSON's own escapes."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(required=False, widget=UnfoldAdminTextareaWidget(attrs={"spellcheck": "false"}), **kwargs)
+        widget = UnfoldAdminTextareaWidget(attrs={"spellcheck": "false", "rows": 3})
+        super().__init__(required=False, widget=widget, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
-        """Return the value as text."""
+        """Return the value as text; nothing for no parameters."""
+        if not value:
+            return ""
         text = super().prepare_value(value)
         return text if storable(text) == text else json.dumps(value)
 
@@ -82,6 +85,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = ModelProvider
         fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
+        labels = {"timeout_seconds": "Time-out in seconds", "is_active": "Active"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -237,6 +241,10 @@ class ModelProviderAdmin(ClientScopedAdmin):
                 self.message_user(request, str(error), messages.ERROR)
                 return redirect(reverse("admin:conversations_modelprovider_change", args=[provider.pk]))
         return super().delete_view(request, object_id, extra_context)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what the question names: the provider, and not each of hundreds of models that it lists."""
+        return [str(provider) for provider in objs], {"model providers": len(objs)}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: ModelProvider) -> None:
         """Delete the provider, unless somebody has chosen it since the page was shown."""

@@ -7,12 +7,22 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from conversations.admin.access import Role
-from conversations.models import Chunk, Client, Conversation, Membership
+from conversations.models import (
+    Assistant,
+    Chunk,
+    Client,
+    Conversation,
+    Membership,
+    ModelProvider,
+    ProviderModel,
+)
 from conversations.services.simulator import accounts
 from conversations.services.staff_actions import seed_helpers
+from tests import factories
 from tests.browser.test_back_office import sign_in
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import page_of
@@ -40,6 +50,7 @@ def pages(shop: Client, session: Conversation) -> list[str]:
     """The pages that are ours, rather than the library's."""
     reply = Chunk.objects.filter(conversation=session, role="ai").first()
     playable = accounts.set_up(shop)[0]
+    provider = model_provider(shop)
     return [
         reverse("admin:index"),
         "/admin/conversations/conversation/?waits=person",
@@ -52,7 +63,24 @@ def pages(shop: Client, session: Conversation) -> list[str]:
         reverse("admin:conversations_contact_change", args=[session.contact_id]),
         reverse("admin:simulator_play", args=[playable.pk]),
         reverse("admin:conversations_client_retention", args=[shop.pk]),
+        reverse("admin:conversations_modelprovider_change", args=[provider.pk]),
+        reverse("admin:conversations_modelprovider_add"),
+        reverse(
+            "admin:conversations_assistant_change",
+            args=[Assistant.objects.get(client=shop, model_provider=provider).pk],
+        ),
     ]
+
+
+def model_provider(shop: Client) -> ModelProvider:
+    """A provider of the shop whose models end, were learned of, or are only listed; its assistant uses one."""
+    provider = factories.ModelProviderFactory(client=shop, name="House")
+    learned = {"tools": {"value": False, "at": "2026-11-29T10:00:00Z", "why": "unsupported_parameter"}}
+    for name, facts in (("gpt-4.1-nano", learned), ("gpt-6-luna", {}), ("gpt-4o", {})):
+        of = {"provider": provider, "client": shop, "last_listed_at": timezone.now()}
+        ProviderModel.objects.create(model=name, learned=facts, **of)
+    Assistant.objects.create(client=shop, key="nano", name="Nano", model_provider=provider, model="gpt-4.1-nano")
+    return provider
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1400), ("dark", 390)])

@@ -50,6 +50,11 @@ class ModelOverview:
         return bool(self.users.assistants or self.users.clients or self.facts)
 
     @property
+    def window(self) -> str:
+        """Return the context window in words."""
+        return f"{self.known.context_window:,} tokens" if self.known and self.known.context_window else "unknown"
+
+    @property
     def prices(self) -> str:
         """Return the published prices in words."""
         if self.known is None or self.known.price_in is None or self.known.price_out is None:
