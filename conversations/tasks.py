@@ -65,4 +65,4 @@ def clean_up() -> None:
 def refresh_models() -> None:
     """Read the model providers' lists of models. Reading a list again stores what it says again."""
     listings = model_listing.refresh_all(timezone.now())
-    log.info("model lists: read=%d failed=%d", len(listings), sum(bool(each.error) for each in listings))
+    log.info("model lists: asked=%d failed=%d", len(listings), sum(bool(each.error) for each in listings))

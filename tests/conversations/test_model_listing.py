@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 from conversations import tasks
@@ -205,6 +207,33 @@ def test_endless_lists_end(db: Any) -> None:
         provider = factories.ModelProviderFactory(kind="anthropic", base_url=fake.url)
         assert model_listing.refresh(provider, timezone.now()).count == 1
         assert len(fake.requests) == 2, "a page that leads to itself is not read for ever"
+
+
+def test_it_says_whose_provider_it_was(fake: FakeModelList, shop: Client) -> None:
+    compatible(fake, name="House", client=shop)
+    compatible(fake, name="House")
+    assert {line for line in printed("--provider", "House").splitlines() if "models." in line} == {
+        "House: 2 models.",
+        "House (shop): 2 models.",
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_refreshes_at_once_store_each_model_once(fake: FakeModelList, db: Any) -> None:
+    fake.models |= {f"model-{n}": None for n in range(50)}
+    provider = compatible(fake)
+
+    def refresh(_: int) -> Any:
+        try:
+            return model_listing.refresh(provider, timezone.now())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(refresh, range(12)))
+    assert sorted(len(report.new) for report in reports) == [0] * 11 + [52]
+    assert len(rows()) == 52
+    assert not any(report.gone for report in reports)
 
 
 def test_a_provider_that_is_deleted_meanwhile_is_reported(fake: FakeModelList, db: Any) -> None:

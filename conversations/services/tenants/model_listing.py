@@ -52,7 +52,7 @@ class ModelListError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A provider's list of models, and all that it takes to read it."""
+    """A provider's list of models, and all that it takes to read it. `name` also says whose provider it is."""
 
     provider_id: UUID
     name: str
@@ -87,7 +87,7 @@ def refresh_all(now: datetime, name: str = "", *, dry_run: bool = False) -> list
 
     Raises NotFoundError if there is no such provider.
     """
-    found = ModelProvider.objects.filter(is_active=True)
+    found = ModelProvider.objects.filter(is_active=True).select_related("client").order_by("name", "pk")
     asked = sources(found.filter(name=name) if name else found)
     if name and not asked:
         raise NotFoundError(f"There is no active model provider {name!r}.")
@@ -124,7 +124,7 @@ def _source(provider: ModelProvider) -> Source:
     scheme, host, path, query, _ = urlsplit(base_url)
     return Source(
         provider_id=provider.pk,
-        name=provider.name,
+        name=f"{provider.name} ({provider.client.sub_domain})" if provider.client else provider.name,
         kind=Kind(provider.kind),
         base_url=urlunsplit((scheme, host, path.rstrip("/"), "", "")),
         key=settings.OPENAI_API_KEY if mine else provider.credentials.get("api_key", ""),
@@ -273,19 +273,19 @@ def store_list(source: Source, listed: Mapping[str, date | None], now: datetime,
         provider = ModelProvider.objects.select_for_update(no_key=True).filter(pk=source.provider_id).first()
         if provider is None:
             raise NotFoundError("it was deleted meanwhile")
-        report = _compare(provider, listed)
+        report = _compare(provider, source.name, listed)
         if not dry_run:
             _write(provider, listed, now)
     return report
 
 
-def _compare(provider: ModelProvider, listed: Mapping[str, date | None]) -> Listing:
+def _compare(provider: ModelProvider, name: str, listed: Mapping[str, date | None]) -> Listing:
     known = provider.models.filter(last_listed_at__isnull=False)
     last = known.aggregate(last=Max("last_listed_at"))["last"]
     before = set(known.values_list("model", flat=True))
     lately = set(known.filter(last_listed_at=last).values_list("model", flat=True))
     return Listing(
-        provider=provider.name,
+        provider=name,
         count=len(listed),
         new=tuple(sorted(listed.keys() - before)),
         gone=tuple(sorted(lately - listed.keys())),

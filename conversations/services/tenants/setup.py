@@ -67,8 +67,8 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
 
 
 def get_model_provider(client: Client, name: str) -> ModelProvider:
-    """Return the client's provider of the name, else the installation's. Raises NotFoundError."""
-    found = provider_rules.usable_by(client).filter(name=name)
+    """Return the client's active provider of the name, else the installation's. Raises NotFoundError."""
+    found = provider_rules.usable_by(client).filter(name=name, is_active=True)
     provider = found.order_by(F("client").asc(nulls_last=True)).first()
     if provider is None:
         raise NotFoundError(f"There is no model provider {name!r} for {client}. Create it with create_model_provider.")
