@@ -66,9 +66,17 @@ def of_status(
         code=code,
         retryable=retryable,
         retry_after=retry_after(headers, now=time.time()) if retryable else None,
-        detail=capabilities.safe(error.get("code")) or capabilities.safe(parameter),
+        detail=_detail(code, error.get("code"), parameter),
         learned=learned,
     )
+
+
+def _detail(code: str, providers_code: object, parameter: str) -> str:
+    """Return what tells staff most: the parameter that was refused, else the provider's own code."""
+    words = [capabilities.safe(providers_code), capabilities.safe(parameter)]
+    if code == "parameter_refused":
+        words.reverse()
+    return words[0] or words[1]
 
 
 def _passing(status: int, codes: set[str]) -> str:
