@@ -28,8 +28,11 @@ def _do(verb: str, argument: Any, told: dict[str, Any], database: dict[str, Any]
     from django.db import connection
 
     from memory import services
+    from memory.language_models import choosing
+    from tests.memory.conftest import by_settings
 
     for name, value in told.items():
         setattr(settings, name, value)
+    choosing.register(by_settings, lambda _access, _facts: None)
     connection.settings_dict.update(database)
     getattr(services, verb)(argument)

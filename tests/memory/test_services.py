@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 
 from memory import services
-from memory.llm import LLMError
+from memory.language_models.contract import LLMError
 from memory.models import Memory, MemoryVector
 from memory.records import ConversationRecord, Filters
 from memory.services import SearchResult, StoreError, forget, latest_summaries, remember, search, transcript
