@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from conversations.engines import registry
-from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest
+from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest, Usage
+from conversations.engines.language_model import LanguageModel
 from conversations.engines.offline import Offline
-from conversations.engines.openai_chat import OpenAIChat
 from conversations.engines.registry import engine_for
 from memory.context import STAFF_MARK, ConversationView, PromptEntry, build_prompt
+from memory.language_models import choosing
+from memory.language_models.contract import Kind, ModelAccess
 from tests.fakes.openai import FakeOpenAI
 
 VIEW = ConversationView(
@@ -27,13 +30,14 @@ REQUEST = ReplyRequest(
 
 
 @pytest.fixture
-def fake(settings: Any) -> Iterator[FakeOpenAI]:
+def fake() -> Iterator[FakeOpenAI]:
     with FakeOpenAI() as server:
-        settings.OPENAI_API_KEY = ""
-        settings.OPENAI_BASE_URL = server.base_url
-        settings.OPENAI_MODEL = "default-model"
-        settings.OPENAI_TIMEOUT_SECONDS = 5.0
         yield server
+
+
+def request_to(fake: FakeOpenAI, model: str = "default-model", **more: Any) -> ReplyRequest:
+    """Return the request, to be answered by a model of the fake."""
+    return replace(REQUEST, models=(ModelAccess(Kind.COMPATIBLE, model, fake.base_url, seconds=5.0),), **more)
 
 
 # --- which one -------------------------------------------------------------------------------------------------------
@@ -43,17 +47,19 @@ def fake(settings: Any) -> Iterator[FakeOpenAI]:
 )
 def test_auto_is_decided_at_call_time(settings: Any, key: str, base_url: str, name: str) -> None:
     settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = key, base_url
-    assert engine_for("auto").name == name
+    access = choosing.from_settings()
+    request = replace(REQUEST, models=(access,) if access else ())
+    assert engine_for("auto", request).name == name
 
 
 @pytest.mark.parametrize("name", ["openai", "offline"])
 def test_an_engine_is_found_by_its_name(name: str) -> None:
-    assert engine_for(name).name == name
+    assert engine_for(name, REQUEST).name == name
 
 
 def test_an_unknown_engine_is_a_permanent_error() -> None:
     with pytest.raises(EngineError) as caught:
-        engine_for("retail")
+        engine_for("retail", REQUEST)
     assert (caught.value.code, caught.value.retryable) == ("unknown_engine", False)
 
 
@@ -65,15 +71,16 @@ def test_a_test_can_put_its_own_in_place(monkeypatch: pytest.MonkeyPatch) -> Non
             return Reply(text=request.prompt.messages[-1]["content"], engine=self.name)
 
     monkeypatch.setitem(registry.ENGINES, "offline", Parrot())
-    assert engine_for("offline").reply(REQUEST).text == "Where is my parcel?"
+    assert engine_for("offline", REQUEST).reply(REQUEST).text == "Where is my parcel?"
 
 
 # --- openai ----------------------------------------------------------------------------------------------------------
 def test_the_model_is_given_the_prompt_and_its_answer_is_the_reply(fake: FakeOpenAI) -> None:
     fake.then("reply", text="On its way.", model="m-2024", usage={"prompt_tokens": 30, "completion_tokens": 4})
-    request = ReplyRequest("c-1", REQUEST.prompt, model="m", temperature=0.2, max_tokens=99)
-    reply = OpenAIChat().reply(request)
-    assert reply == Reply("On its way.", engine="openai", model="m-2024", tokens_in=30, tokens_out=4)
+    reply = LanguageModel().reply(request_to(fake, "m", temperature=0.2, max_tokens=99))
+    assert (reply.text, reply.engine, reply.model, reply.calls) == ("On its way.", "openai", "m-2024", 1)
+    assert reply.usage == (Usage("m-2024", 30, 4),)
+    assert (reply.tokens_in, reply.tokens_out) == (30, 4)
     assert fake.requests[0].body == {
         "model": "m",
         "messages": list(REQUEST.prompt.messages),
@@ -82,10 +89,22 @@ def test_the_model_is_given_the_prompt_and_its_answer_is_the_reply(fake: FakeOpe
     }
 
 
-def test_a_reply_cut_at_max_tokens_says_so(fake: FakeOpenAI) -> None:
-    fake.then("reply", text="On its", finish_reason="length")
-    reply = OpenAIChat().reply(REQUEST)
-    assert (reply.text, reply.finish_reason) == ("On its", "length")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("On its", "On its…"), ("It is on its way. It comes o", "It is on its way."), ("Yes. " + "x" * 9, None)],
+)
+def test_a_reply_cut_at_max_tokens_ends_at_a_sentence_and_says_so(
+    fake: FakeOpenAI, text: str, shown: str | None
+) -> None:
+    fake.then("reply", text=text, finish_reason="length")
+    reply = LanguageModel().reply(request_to(fake))
+    assert (reply.text, reply.finish_reason) == (shown or f"{text}…", "length")
+
+
+def test_without_a_provider_the_error_says_so() -> None:
+    with pytest.raises(EngineError) as caught:
+        LanguageModel().reply(REQUEST)
+    assert (caught.value.code, caught.value.retryable) == ("not_configured", False)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +121,7 @@ def test_a_failure_keeps_its_code(
 ) -> None:
     fake.then(kind, **options)
     with pytest.raises(EngineError) as caught:
-        OpenAIChat().reply(REQUEST)
+        LanguageModel().reply(request_to(fake))
     assert (caught.value.code, caught.value.retryable, caught.value.retry_after) == expected
 
 
@@ -111,13 +130,13 @@ def test_a_failure_keeps_its_code(
 )
 def test_the_model_cannot_pass_for_a_colleague(fake: FakeOpenAI, answer: str, text: str) -> None:
     fake.reply = lambda _: answer
-    assert OpenAIChat().reply(REQUEST).text == text
+    assert LanguageModel().reply(request_to(fake)).text == text
 
 
 def test_a_reply_of_nothing_but_the_mark_is_no_reply(fake: FakeOpenAI) -> None:
     fake.reply = lambda _: STAFF_MARK
     with pytest.raises(EngineError) as caught:
-        OpenAIChat().reply(REQUEST)
+        LanguageModel().reply(request_to(fake))
     assert (caught.value.code, caught.value.retryable) == ("bad_answer", True)
 
 
@@ -158,9 +177,11 @@ def test_offline_ends_its_sentences_once(goal: str) -> None:
 
 
 # --- what every engine promises --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("engine", [OpenAIChat(), Offline()], ids=lambda engine: engine.name)  # retell: test_retell.py
+@pytest.mark.parametrize(
+    "engine", [LanguageModel(), Offline()], ids=lambda engine: engine.name
+)  # retell: test_retell.py
 def test_an_engine_gives_a_reply_that_is_not_blank_under_its_own_name(fake: FakeOpenAI, engine: Engine) -> None:
-    reply = engine.reply(REQUEST)
+    reply = engine.reply(request_to(fake))
     assert reply.text.strip()
     assert reply.engine == engine.name
     assert reply.finish_reason == "stop"

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from conversations.engines import registry
-from conversations.engines.contract import EngineError, Reply
+from conversations.engines.contract import EngineError, Reply, Usage
 from conversations.models import Chunk, Conversation, ConversationEvent, Message, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies import leases, pipeline
@@ -35,7 +35,7 @@ class Double:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return Reply(text=answer, engine=self.name, model="m", tokens_in=3, tokens_out=5)
+        return Reply(text=answer, engine=self.name, model="m", usage=(Usage("m", 3, 5),))
 
 
 @pytest.fixture
