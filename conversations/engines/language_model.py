@@ -180,16 +180,21 @@ class _Writing:
         return reply
 
     def refusal_or_failure(self) -> Reply:
-        """Return the refusal of a model where no other one replied. Raises EngineError, the first model's."""
+        """Return the refusal of a model where no other one replied.
+
+        Raises EngineError: the first model's, or that of the model whose beginning was read. It can be retried where
+        one of the models can, and as soon as the first of them can.
+        """
         if self._refusal is not None and not self.said:
             return replace(self._refusal, outcomes=tuple(self._outcomes), calls=self._calls, usage=tuple(self._usage))
-        first = self._failures[0]
+        told = self._failures[-1 if self.said else 0]
+        waits = [error.retry_after or 0.0 for error in self._failures if error.retryable]
         raise EngineError(
-            str(first),
-            code=first.code,
-            retryable=any(error.retryable for error in self._failures),
-            retry_after=first.retry_after,
-            detail=first.detail,
+            str(told),
+            code=told.code,
+            retryable=bool(waits),
+            retry_after=min(waits, default=0.0) or None,
+            detail=told.detail,
             outcomes=tuple(self._outcomes),
             calls=self._calls,
         ) from None
