@@ -45,16 +45,30 @@ LONGEST_SECONDS = 900.0  # then the reader comes back
 LAST_EVENT_ID = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})")
 
 # What a user is told where a reply fails. None but these say more than that it failed.
+_NOT_SET_UP = "The assistant is not set up properly. Tell whoever looks after it."
+_TOO_LONG = "This conversation is too long for the assistant. Start a new one, or ask for less at once."
+_BUSY = "The assistant has too much to do. Try again in a minute."
 SENTENCES = {
     "cut_off": "The answer broke off. What arrived is kept; try again for the whole.",
+    "provider_error": "The assistant ran into an error while it wrote. Try again.",
+    "reasoning_shown": "The assistant wrote its notes instead of an answer. Try again.",
     "timeout": "The assistant fell silent. Try again.",
     "connect": "The assistant cannot be reached. Try again in a minute.",
-    "rate_limited": "The assistant has too much to do. Try again in a minute.",
+    "rate_limited": _BUSY,
+    "overloaded": _BUSY,
     "refused": "The assistant may not answer this. Ask in other words.",
-    "unauthorized": "The assistant is not set up properly. Tell whoever looks after it.",
-    "insufficient_quota": "The assistant is not set up properly. Tell whoever looks after it.",
+    "context_too_long": _TOO_LONG,
+    "no_room": "The assistant thought for too long and wrote nothing. Ask a simpler question.",
+    "too_many_calls": "The assistant found no answer to this message. Ask in other words.",
     "bad_request": "The assistant cannot answer this. Start a new conversation, or ask for less at once.",
+    "unauthorized": _NOT_SET_UP,
+    "insufficient_quota": _NOT_SET_UP,
+    "model_not_found": _NOT_SET_UP,
+    "parameter_refused": _NOT_SET_UP,
+    "no_tools": _NOT_SET_UP,
+    "not_configured": _NOT_SET_UP,
 }
+_FINAL = {_NOT_SET_UP, _TOO_LONG}  # trying again gives the same
 TAKEN_OVER = "taken_over"  # how a reply ends where a colleague has the session, or will have it
 FAILED = "The assistant could not answer. Try again."
 
@@ -271,7 +285,7 @@ def _end(session: Conversation, ended: ReplyEnd) -> bytes:
         {
             "error": SENTENCES.get(turn.code, FAILED),
             "code": turn.code,
-            "retryable": turn.code not in {"unauthorized", "insufficient_quota"},
+            "retryable": SENTENCES.get(turn.code) not in _FINAL,
             "session_id": str(session.pk),
             "turn_id": str(turn.pk),
             "message": message_shown(ended.chunk) if ended.chunk else None,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
 import pytest
 
+from conversations.api.copilot import SENTENCES
 from conversations.models import Chunk, Conversation, Delta, Turn
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
@@ -113,10 +115,12 @@ def test_a_reply_that_breaks_off_is_kept_marked_and_tried_again(ann: Browser, mo
 @pytest.mark.parametrize(
     ("kind", "options", "code"),
     [
-        ("error", {"after": 3}, "cut_off"),
+        ("error", {"after": 3}, "provider_error"),
         ("silent", {"after": 3}, "timeout"),
         ("status", {"status": 401}, "unauthorized"),
         ("status", {"status": 400}, "bad_request"),
+        ("status", {"status": 404, "code": "model_not_found"}, "model_not_found"),
+        ("status", {"status": 400, "code": "context_length_exceeded"}, "context_too_long"),
     ],
 )
 def test_errors_of_the_model_are_told_in_a_sentence(
@@ -194,3 +198,16 @@ def test_no_card_number_is_streamed_or_kept(ann: Browser, roofers: Any, model: F
     assert len(shown) > 200
     assert [chunk.content[:14] for chunk in Chunk.objects.filter(role="user")] == ["My card is [ca"]
     assert ann.get("/copilot")["items"][0]["title"] == "My card is [card number removed]"
+
+
+def test_each_failure_of_a_model_has_a_sentence_of_its_own(roofers: Any) -> None:
+    """The codes of memory/language_models/contract.py and of the engine; others say only that it failed."""
+    codes = {
+        *("bad_request", "unauthorized", "model_not_found", "parameter_refused", "no_tools", "context_too_long"),
+        *("insufficient_quota", "refused", "no_room", "not_configured", "rate_limited", "overloaded", "timeout"),
+        *("connect", "cut_off", "provider_error", "reasoning_shown", "too_many_calls"),
+    }
+    assert codes <= set(SENTENCES)
+    for sentence in SENTENCES.values():
+        assert sentence.endswith(".")
+        assert not re.search(r"[_{}]|\bmodel\b|\bparameter\b|\btoken", sentence), "said to people who know none of it"
