@@ -31,7 +31,10 @@ _MODEL = """
     SELECT {p}, {m} FROM model_providers p
     LEFT JOIN provider_models m ON m.provider_id = p.id AND m.model = $1
     WHERE """
-_NAMED = PreparedSelect(_MODEL + "p.id = $2", p=ModelProvider, m=ProviderModel)
+# Of the client's own, or of the installation's: whatever a row names, the key is its client's.
+_NAMED = PreparedSelect(
+    _MODEL + "p.id = $2 AND (p.client_id IS NULL OR p.client_id = $3)", p=ModelProvider, m=ProviderModel
+)
 _FROM_ENVIRONMENT = PreparedSelect(_MODEL + "p.from_environment", p=ModelProvider, m=ProviderModel)
 # The name is only for staff: a shared provider that has it already makes this one's longer.
 _MAKE_ENVIRONMENT = """
@@ -56,13 +59,14 @@ def accesses_of(assistant: Assistant | None, *, model: str = "") -> tuple[ModelA
     model: ask this one instead, at the provider of the assistant's first
     """
     if assistant is None:
-        wanted: list[tuple[UUID | None, str]] = [(None, model)]
-    else:
-        wanted = [(assistant.model_provider_id, model or assistant.model)]
-    if assistant and assistant.fallback_model and not model:
+        access = _access(None, None, model)
+        return (access,) if access else ()
+    wanted = [(assistant.model_provider_id, model or assistant.model)]
+    if assistant.fallback_model and not model:
         second = assistant.fallback_provider_id or assistant.model_provider_id
         wanted.append((second, assistant.fallback_model))
-    return tuple(access for provider_id, model in wanted if (access := _access(provider_id, model)))
+    accesses = [_access(assistant.client_id, *each) for each in wanted]
+    return tuple(access for access in accesses if access)
 
 
 def access_of(provider: ModelProvider, model: str) -> ModelAccess | None:
@@ -100,11 +104,11 @@ def access_for(client_id: UUID, purpose: Purpose) -> ModelAccess | None:
     if client is None:
         return None
     if purpose is Purpose.EMBEDDINGS:
-        return _access(client.embedding_provider_id, settings.OPENAI_EMBEDDING_MODEL)
+        return _access(client_id, client.embedding_provider_id, settings.OPENAI_EMBEDDING_MODEL)
     if client.summary_provider_id or client.summary_model or choosing.is_configured():
-        return _access(client.summary_provider_id, client.summary_model)
+        return _access(client_id, client.summary_provider_id, client.summary_model)
     assistant = Assistant.objects.filter(client=client_id, is_default=True).first()
-    return _access(assistant.model_provider_id, assistant.model) if assistant else None
+    return _access(client_id, assistant.model_provider_id, assistant.model) if assistant else None
 
 
 def environment_provider() -> ModelProvider:
@@ -119,13 +123,16 @@ def environment_provider() -> ModelProvider:
     return found
 
 
-def _access(provider_id: UUID | None, model: str) -> ModelAccess | None:
-    """Return the access with what is known of the model; None if the provider is not configured or switched off."""
+def _access(client_id: UUID | None, provider_id: UUID | None, model: str) -> ModelAccess | None:
+    """Return the access with what is known of the model.
+
+    None if the provider is not configured, switched off, or of another client.
+    """
     if provider_id is None and not choosing.is_configured():
         return None
     model = model or settings.OPENAI_MODEL
     key = model[:LONGEST_MODEL]
-    found = _FROM_ENVIRONMENT.first(key) if provider_id is None else _NAMED.first(key, provider_id)
+    found = _FROM_ENVIRONMENT.first(key) if provider_id is None else _NAMED.first(key, provider_id, client_id)
     if found is None:
         return access_of(environment_provider(), model) if provider_id is None else None
     access = access_of(found[0], model)
