@@ -196,7 +196,7 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
         retry_at = sink.retry_at(turn, error, now, written=half.text)
         if retry_at and sink.is_awaited:  # the reader waits for this turn, and not for another
             turn.lease_until = retry_at
-            update(turn, ("lease_until",))
+            update(turn, ("lease_until", "calls"))
             return turn.status
         reason = failures.explain_with_detail(error.code, error.detail)
         _end(turn, TurnStatus.FAILED, now, code=error.code, reason=reason)
