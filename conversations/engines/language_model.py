@@ -112,8 +112,8 @@ class _Writing:
         self._calls += 1
 
     def may_call_tools(self) -> bool:
-        """Return whether the model may call tools now: not in the last round."""
-        return len(self.rounds) + 1 < MAX_ROUNDS and self._calls + 1 < self.request.calls_left
+        """Return whether the model may call tools in the call that was just counted: not in the last one."""
+        return len(self.rounds) + 1 < MAX_ROUNDS and self._calls < self.request.calls_left
 
     def ask_for(self) -> CompletionRequest:
         """Return the request for the next round."""
