@@ -77,7 +77,7 @@ def test_what_fails_is_visible_and_tried_again(door, monkeypatch):
     ended(door)
     real = memory.remember
 
-    def away(record):
+    def away(record, **_):
         raise memory.StoreError("away: I want a red roof", code="unavailable", retryable=True)
 
     monkeypatch.setattr(remember.memory, "remember", away)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from conversations.models import Assistant, Chunk, Conversation, Turn
+from conversations.services.replies.failures import explain
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 
@@ -84,7 +85,7 @@ def test_after_so_many_failures_a_colleague_has_the_conversation(ann: Browser, m
         assert events.rest()[-1].name == "error"
     conversation = Conversation.objects.get()
     assert conversation.replies_failed == 2
-    assert conversation.needs_staff_reason == "2 replies in a row failed: bad_request"
+    assert conversation.needs_staff_reason == f"2 replies in a row failed. {explain('bad_request')}"
     assert conversation.taken_over_at is not None
     assert ann.ask("And now?", session_id=session_id)[-1].data["finish_reason"] == "taken_over"
 

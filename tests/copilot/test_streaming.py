@@ -120,7 +120,7 @@ def test_a_reply_that_breaks_off_is_kept_marked_and_tried_again(ann: Browser, mo
         ("status", {"status": 401}, "unauthorized"),
         ("status", {"status": 400}, "bad_request"),
         ("status", {"status": 404, "code": "model_not_found"}, "model_not_found"),
-        ("status", {"status": 400, "code": "context_length_exceeded"}, "context_too_long"),
+        ("status", {"status": 400, "code": "context_length_exceeded", "times": 2}, "context_too_long"),
     ],
 )
 def test_errors_of_the_model_are_told_in_a_sentence(
