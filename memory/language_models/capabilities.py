@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from memory.language_models import catalogue
 from memory.language_models.contract import Fact, Kind, ModelAccess
 
 API, RESPONSES = "api", "responses"
@@ -150,8 +151,8 @@ def cap(max_tokens: int | None, known: Mapping[str, Any]) -> int | None:
 
 
 def window(access: ModelAccess) -> int:
-    """Return the most tokens of a prompt and its answer; 0 if that is not known."""
-    return int(access.known.get(CONTEXT_WINDOW, 0))
+    """Return the most tokens of a prompt and its answer, as learned or published; 0 if that is not known."""
+    return int(access.known.get(CONTEXT_WINDOW) or catalogue.context_window(access.model) or 0)
 
 
 def ratio_learned(counted: int, estimated: int, known: Mapping[str, Any]) -> tuple[Fact, ...]:
