@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.test import Client as HttpClient
 from django.urls import reverse
 from django.utils import timezone
 
 from conversations.engines.registry import ask
 from conversations.models import Assistant, Chunk, Conversation, Membership, Message, StaffAction, Turn
-from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.replies import leases, pipeline
-from conversations.services.staff_actions import corrections, seed_helpers
+from conversations.services.staff_actions import corrections, seed_helpers, send
+from memory.context import DELIVERY_RULE, STAFF_RULE
 from tests.conftest import Door, reply_to_all
 from tests.conversations.back_office import sign_in
 from tests.fakes.openai import FakeOpenAI
@@ -95,6 +97,39 @@ def test_it_is_run_again_with_another_model_and_prompt_and_nothing_is_sent(
     assert "gave no reply" in manager.post(receipt(answered), {"prompt": "then"}).content.decode()
     assert (Message.objects.count(), Chunk.objects.count(), Turn.objects.count()) == before
     assert StaffAction.objects.filter(verb__startswith="ran again").count() == 3
+
+
+def test_it_shows_who_wrote_and_keeps_the_rules_of_marks_with_another_prompt(
+    manager: HttpClient, answered: Conversation, door: Door, fake: FakeOpenAI
+) -> None:
+    mona = get_user_model().objects.get(username="mona")
+    get_user_model().objects.filter(pk=mona.pk).update(first_name="Mona", last_name="<Lisa>")
+    send.send(answered.pk, "It left yesterday.", actor=Actor("staff", "mona", mona.pk), now=timezone.now())
+    Message.objects.filter(chunk__author=mona).update(status="failed")
+    door.says("Really?")
+    reply_to_all()
+    turn = Turn.objects.filter(status="committed").latest("started_at")
+    page = manager.get(attempt(turn))
+    marked = "[Written by a human colleague, Mona <Lisa>] [Not delivered: it could not be sent]"
+    assert [part.mark for part in page.context["parts"] if part.text == "It left yesterday."] == [marked]
+    assert marked.replace("<Lisa>", "&lt;Lisa&gt;") in page.content.decode()
+
+    Assistant.objects.update(system_prompt="You are Bea, and brief.")
+    manager.post(attempt(turn), {"prompt": "now", "model": ""})
+    system = fake.requests[-1].body["messages"][0]["content"]
+    assert system.startswith("You are Bea, and brief.\n")
+    assert STAFF_RULE in system
+    assert DELIVERY_RULE in system
+    Turn.objects.filter(pk=turn.pk).update(prompt=of_before(turn.prompt))
+    manager.post(attempt(turn), {"prompt": "now", "model": ""})
+    assert fake.requests[-1].body["messages"][0]["content"] == f"You are Bea, and brief.\n\n{STAFF_RULE}"
+
+
+def of_before(prompt: Any) -> Any:
+    """Return a prompt as it was kept when its rule was the end of the assistant's part and no part had a mark."""
+    system = f"You are Ada.\n\n{STAFF_RULE}"
+    part = {"name": "system", "tokens": 9, "note": "", "message": 0, "start": 0, "end": len(system), "position": 0}
+    return {**prompt, "messages": [{"role": "system", "content": system}, *prompt["messages"][1:]], "parts": [part]}
 
 
 def attempt(turn: Turn) -> str:

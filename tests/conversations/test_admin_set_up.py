@@ -71,6 +71,19 @@ def test_a_manager_changes_the_policies_but_not_what_the_client_is(ann, shop):
     assert done.changes["stale_after"] == ["0:10:00", "1:30:00"]
 
 
+def test_a_manager_sets_the_time_zone_that_assistants_are_told(ann, shop):
+    saved(ann.post(address("client", "change", shop.pk), policies(time_zone="America/Lima")))
+    shop.refresh_from_db()
+    assert shop.time_zone == "America/Lima"
+    for kept in ({"time_zone": ""}, {}):
+        saved(ann.post(address("client", "change", shop.pk), policies(**kept)))
+        shop.refresh_from_db()
+        assert shop.time_zone == "America/Lima"
+    answer = ann.post(address("client", "change", shop.pk), policies(time_zone="Lima"))
+    assert answer.status_code == 200
+    assert "such as Europe/Madrid" in answer.content.decode()
+
+
 @pytest.mark.parametrize(
     "changes", [{"stale_after": "soon"}, {"stale_after": "2 days"}, {"expire_after": ""}, {"archive_after": "-1 days"}]
 )

@@ -81,6 +81,16 @@ def test_a_client_has_a_default_assistant(db: Any) -> None:
     assert Assistant.objects.get(client=client).is_default is True
 
 
+def test_a_client_has_the_time_zone_it_is_told(db: Any) -> None:
+    made("create_client", "--name", "Hat Shop", "--sub-domain", "hats")
+    made("create_client", "--name", "Lima Hats", "--sub-domain", "lima", "--time-zone", "America/Lima")
+    zones = dict(Client.objects.values_list("sub_domain", "time_zone"))
+    assert zones == {"hats": "UTC", "lima": "America/Lima"}
+    for zone in ("Lima", "America/Nowhere", "../etc/passwd", "", "UTC+5"):
+        sentence = refused("create_client", "--name", "Other", "--sub-domain", "other", f"--time-zone={zone}")
+        assert sentence.startswith("time_zone: ")
+
+
 def test_a_client_needs_a_sub_domain_of_its_own(shop: Client) -> None:
     assert "already exists" in refused("create_client", "--name", "Other", "--sub-domain", "shop")
     for sub_domain in ("", "Hats", "hats.example", "-hats", "hats-", "x" * 64, "hüte", "hats\n"):
