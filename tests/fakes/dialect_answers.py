@@ -131,10 +131,9 @@ def brackets_text(calls: Calls) -> str:
 
 
 def python_tag_text(calls: Calls) -> str:
-    """Return the form of Llama 3.1's built-in tools."""
-    return "; ".join(
-        f"<|python_tag|>{json.dumps({'name': call['name'], 'parameters': call['arguments']})}" for call in calls
-    )
+    """Return the form of Llama 3.1's built-in tools: one mark before all calls."""
+    texts = [json.dumps({"name": call["name"], "parameters": call["arguments"]}) for call in calls]
+    return f"<|python_tag|>{'; '.join(texts)}"
 
 
 def written(text_of_calls: Callable[[Calls], str]) -> Callable[[FakeDialects, Body, Answer], None]:
