@@ -27,7 +27,7 @@ from uuid import uuid4
 
 from tests.fakes import anthropic_rules, anthropic_stream
 from tests.fakes.anthropic_rules import Model, blocks_of, breakable
-from tests.fakes.model_server import Exchange, LoggedRequest, ModelServer, Refusal, text_of
+from tests.fakes.model_server import Exchange, LoggedRequest, ModelServer, Refusal, serve, text_of
 
 MESSAGES, COUNT, LIST = "/v1/messages", "/v1/messages/count_tokens", "/v1/models"
 MODELS = {
@@ -259,3 +259,7 @@ def call_block(name: str, given: Any) -> dict[str, Any]:
     arguments = json.loads(given) if isinstance(given, str) else given
     call = {"type": "tool_use", "id": f"toolu_{uuid4().hex[:24]}", "name": name, "input": arguments}
     return {**call, "caller": {"type": "direct"}}
+
+
+if __name__ == "__main__":
+    serve(FakeAnthropic)

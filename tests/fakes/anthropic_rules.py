@@ -70,7 +70,7 @@ class Memory:
 
 
 def problem_with(body: Mapping[str, Any], model: Model, memory: Memory) -> str:
-    """What Anthropic would refuse in the request's JSON; '' if nothing."""
+    """Return what Anthropic would refuse in the request's JSON; '' if nothing."""
     return (
         _problem_with_numbers(body, model)
         or _problem_with_system(body)
@@ -84,7 +84,7 @@ def problem_with(body: Mapping[str, Any], model: Model, memory: Memory) -> str:
 
 
 def problem_with_fields(body: Mapping[str, Any]) -> str:
-    """What is missing or unknown; '' if nothing."""
+    """Return what is missing or unknown; '' if nothing."""
     for name in ("model", "max_tokens", "messages"):
         if name not in body:
             return f"{name}: Field required"

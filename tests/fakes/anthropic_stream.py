@@ -1,4 +1,4 @@
-"""How the fake of Anthropic streams: a message as the events of which Anthropic makes it.
+"""The stream of the fake of Anthropic: a message as the events of which Anthropic makes it.
 
 Options of every kind: every (seconds between two pieces, 0), hold (a threading.Event to wait for before the last
 piece), after (how many pieces before a stream breaks; half of them). A piece is a delta of any block.

@@ -1,4 +1,4 @@
-"""How each dialect changes an answer. A change is given the fake, the request and the completion, which it changes."""
+"""The changes that dialects make to an answer: each is given the fake, the request and the completion to change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each dialect refuses. A check is given the fake and the request, and returns the refusal or None."""
+"""The checks of each dialect. A check is given the fake and the request, and returns the refusal or None."""
 
 from __future__ import annotations
 

@@ -30,11 +30,12 @@ from enum import StrEnum
 from typing import Any, Self
 
 from tests.fakes import dialect_answers, dialect_refusals, openai_stream
-from tests.fakes.model_server import Exchange, LoggedRequest, Refusal, pieces_of, text_of
+from tests.fakes.model_server import Exchange, LoggedRequest, Refusal, pieces_of, serve, text_of
 from tests.fakes.openai import FakeOpenAI, reason
 
-# What an assistant's message may have besides OpenAI's fields: what these servers put there themselves.
+# The fields that these servers add to an assistant's message, or to its tool calls, and take back.
 OWN_FIELDS = {"reasoning_content", "reasoning"}
+OWN_FIELDS_OF_CALLS = {"extra_content", "index"}
 # Tokens of one character of a script, as tokenizers that know little of it count; ASCII has a quarter.
 SCRIPTS = {"TELUGU": 1.25, "ETHIOPIC": 1.25, "TAMIL": 0.8, "DEVANAGARI": 0.7, "THAI": 0.7, "ARABIC": 0.6}
 SCRIPTS |= {"CJK": 1.0, "HANGUL": 0.8, "HIRAGANA": 0.8, "CYRILLIC": 0.4}
@@ -109,7 +110,7 @@ class Dialect(StrEnum):
 
 
 def tokens_of(text: str) -> int:
-    """The tokens of a text for a model that knows English well, other scripts badly, and base64 not at all."""
+    """Return the tokens of a text for a model that knows English well, other scripts badly, and base64 not at all."""
     unbroken = sum(len(run) for run in UNBROKEN.findall(text))
     plain = UNBROKEN.sub("", text)
     return round(unbroken / 1.5 + sum(_tokens_of_character(character) for character in plain))
@@ -187,7 +188,7 @@ class FakeDialects(FakeOpenAI):
         """Return the request without what only such servers take."""
         messages = body.get("messages")
         if isinstance(messages, list) and all(isinstance(message, dict) for message in messages):
-            messages = [{name: each[name] for name in each if name not in OWN_FIELDS} for each in messages]
+            messages = [without_own_fields(message) for message in messages]
         kept = {name: value for name, value in body.items() if name not in self.also_takes}
         if self.speaks(Dialect.TOOLS_NEED_NO_EFFORT, Dialect.REASONING_PARAMETERS):
             kept.pop("reasoning_effort", None)
@@ -270,11 +271,24 @@ class FakeDialects(FakeOpenAI):
         openai_stream.stream(exchange, "error", answer, {**options, "event": {**chunk, "error": error}}, self.shape())
 
 
+def without_own_fields(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message as OpenAI would have it."""
+    kept = {name: value for name, value in message.items() if name not in OWN_FIELDS}
+    if isinstance(kept.get("tool_calls"), list):
+        calls = kept["tool_calls"]
+        kept["tool_calls"] = [{name: call[name] for name in call if name not in OWN_FIELDS_OF_CALLS} for call in calls]
+    return kept
+
+
 def small_pieces(text: str) -> list[str]:
-    """The text in pieces of three characters."""
+    """Return the text in pieces of three characters."""
     return pieces_of(text, TEXT_SIZE)
 
 
 def with_bearer(headers: Mapping[str, str], key: str) -> dict[str, str]:
     """Return the headers with Azure's header of the key as OpenAI's."""
     return {**headers, "authorization": f"Bearer {key}"}
+
+
+if __name__ == "__main__":
+    serve(FakeDialects)

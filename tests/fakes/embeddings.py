@@ -43,7 +43,7 @@ def embed(text: str, dimensions: int = DIMENSIONS) -> list[float]:
 
 
 def problem_with(body: Mapping[str, Any]) -> str:
-    """What OpenAI would refuse in the request's JSON; '' if nothing."""
+    """Return what OpenAI would refuse in the request's JSON; '' if nothing."""
     unknown = sorted(set(body) - FIELDS)
     if unknown:
         return f"Unrecognized request argument supplied: {unknown[0]}"

@@ -21,10 +21,17 @@ and for streams only:
 
 Every kind takes `delay` (seconds before the answer). Requests that the server would refuse are refused before any of
 the above is used up, and noted in `problem`.
+
+Each fake also serves other processes; it prints its address on the first line, takes orders and shows its requests:
+
+    python -m tests.fakes.responses_api --port 9009 --delay 2
+    curl -d '{"kind": "hang", "times": 3}' http://127.0.0.1:9009/_then
+    curl http://127.0.0.1:9009/_requests
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import re
@@ -80,7 +87,7 @@ class Refusal:
 
 @dataclass
 class Behaviour:
-    """What happens to one call: see `then` above."""
+    """The order for one call: see `then` above."""
 
     kind: str = "reply"
     options: dict[str, Any] = field(default_factory=dict)
@@ -141,7 +148,7 @@ class ModelServer:
         return f"{self.url}/v1"
 
     def then(self, kind: str, times: int = 1, **options: Any) -> None:
-        """The next `times` calls, after those already told, are treated so."""
+        """Order the kind for the next `times` calls, after those that were ordered before."""
         if kind not in self.kinds:
             raise ValueError(f"{kind!r} is none of {', '.join(sorted(self.kinds))}.")
         with self._changed:
@@ -176,20 +183,33 @@ def echo(messages: Messages) -> str:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content, which is text, a list of parts, or null."""
+    """Return the text of a message's content, which is text, a list of parts, or null."""
     if isinstance(content, list):
         return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
 def words_of(text: str) -> list[str]:
-    """The text in pieces of a word and what follows it."""
+    """Return the text in pieces of a word and what follows it."""
     return re.findall(r"\S+\s*|\s+", text)
 
 
 def pieces_of(text: str, size: int = 7) -> list[str]:
-    """The text in pieces of so many characters."""
+    """Return the text in pieces of so many characters."""
     return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def serve(fake_class: type[ModelServer]) -> None:
+    """Serve until killed, for other processes; the first line that is printed is the address."""
+    parser = argparse.ArgumentParser(description=(fake_class.__doc__ or "").split(".")[0])
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--api-key", default="", help="refuse every other key")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
+    options = parser.parse_args()
+    with fake_class(port=options.port, api_key=options.api_key, delay=options.delay) as fake:
+        print(fake.base_url, flush=True)  # noqa: T201
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
 
 
 # --- the server ------------------------------------------------------------------------------------------------------

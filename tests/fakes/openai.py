@@ -9,12 +9,6 @@ In a test:
         …
         assert fake.requests[-1].body["messages"] == …
 
-For another process (it prints its base URL on the first line):
-
-    python -m tests.fakes.openai --port 9009 --delay 2
-    curl -d '{"kind": "hang", "times": 3}' http://127.0.0.1:9009/_then
-    curl http://127.0.0.1:9009/_requests
-
 `then` says what happens to the next calls; after them it answers again as always. The kinds are in
 tests/fakes/model_server.py, with `no_choices` and `no_content` (a 200 with that) and `blank` (only blanks). Options of
 `reply`: text (else what `reply` makes of the messages), finish_reason ("stop", or "tool_calls" with any), model,
@@ -28,15 +22,12 @@ for a plain model unless `models` names them (tests/fakes/openai_models.py).
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tests.fakes import embeddings, openai_stream, tools
-from tests.fakes.model_server import BODIES, KINDS, Exchange, LoggedRequest, ModelServer, Refusal, text_of
+from tests.fakes.model_server import BODIES, KINDS, Exchange, LoggedRequest, ModelServer, Refusal, serve, text_of
 from tests.fakes.openai_models import Model, chat_refusal
 
 CHAT, EMBEDDINGS, MODELS = "/v1/chat/completions", "/v1/embeddings", "/v1/models"
@@ -187,7 +178,7 @@ def unknown_model(name: str) -> Refusal:
 
 
 def problem_with(body: Mapping[str, Any]) -> str:
-    """What OpenAI would refuse in the request's JSON; '' if nothing."""
+    """Return what OpenAI would refuse in the request's JSON; '' if nothing."""
     unknown = sorted(set(body) - FIELDS)
     if unknown:
         return f"Unrecognized request argument supplied: {unknown[0]}"
@@ -217,18 +208,5 @@ def _problem_with_numbers(body: Mapping[str, Any]) -> str:
     return ""
 
 
-def main() -> None:
-    """Serve until killed."""
-    parser = argparse.ArgumentParser(description="A fake of OpenAI's chat completions and embeddings.")
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--api-key", default="", help="refuse every other key")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
-    options = parser.parse_args()
-    with FakeOpenAI(port=options.port, api_key=options.api_key, delay=options.delay) as fake:
-        print(fake.base_url, flush=True)  # noqa: T201
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-
-
 if __name__ == "__main__":
-    main()
+    serve(FakeOpenAI)

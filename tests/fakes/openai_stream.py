@@ -1,4 +1,4 @@
-"""How the fakes stream a chat completion: words as server-sent events, in chunks of HTTP, as OpenAI does.
+"""The stream of a chat completion, as the fakes send it: words as server-sent events, in chunks of HTTP.
 
 Kinds of their own are in tests/fakes/model_server.py. Options of every kind: every (seconds between two words, 0), hold
 (a threading.Event to wait for before the last word), after (how many words before a stream breaks; half of them),
@@ -21,7 +21,7 @@ SPOKEN = ("reasoning_content", "reasoning", "content", "refusal")
 
 @dataclass(frozen=True)
 class Shape:
-    """How a server cuts its answer into pieces.
+    """The way in which a server cuts its answer into pieces.
 
     split       cuts text
     one_index   all tool calls have index 0

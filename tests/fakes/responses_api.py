@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from tests.fakes import responses_rules, responses_stream, tools
-from tests.fakes.model_server import Exchange, Refusal, text_of
+from tests.fakes.model_server import Exchange, Refusal, serve, text_of
 from tests.fakes.openai import REASONING_TOKENS, FakeOpenAI
 from tests.fakes.openai_models import MODELS, Model
 
@@ -256,3 +256,7 @@ def call_items(wanted: Any) -> list[dict[str, Any]]:
         }
         for name, given in wanted
     ]
+
+
+if __name__ == "__main__":
+    serve(FakeResponses)

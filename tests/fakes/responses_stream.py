@@ -1,4 +1,4 @@
-"""How the fake of the Responses API streams: a response as the events of which OpenAI makes it.
+"""The stream of the fake of the Responses API: a response as the events of which OpenAI makes it.
 
 Options of every kind: every (seconds between two pieces, 0), hold (a threading.Event to wait for before the last
 piece), after (how many pieces before a stream breaks; half of them). A piece is a delta of any kind. `error` takes

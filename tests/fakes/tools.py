@@ -16,11 +16,12 @@ ALLOWED = {
     "tool": {"role", "content", "tool_call_id"},
     "assistant": {"role", "content", "name", "refusal", "tool_calls", "annotations", "audio", "function_call"},
 }
+CALL = {"id", "type", "function"}
 PARTS = {"text", "image_url", "refusal"}
 
 
 def problem_with(body: Mapping[str, Any]) -> str:
-    """What OpenAI would refuse in `tools` and `tool_choice`; '' if nothing."""
+    """Return what OpenAI would refuse in `tools` and `tool_choice`; '' if nothing."""
     for index, tool in enumerate(body.get("tools", [])):
         function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
         if not isinstance(function, dict) or not function.get("name"):
@@ -35,7 +36,7 @@ def problem_with(body: Mapping[str, Any]) -> str:
 
 
 def problem_with_message(messages: Sequence[Mapping[str, Any]], index: int) -> str:
-    """What OpenAI would refuse in a message, which must fit those before it."""
+    """Return what OpenAI would refuse in a message, which must fit those before it."""
     message = messages[index]
     called = {call.get("id") for each in messages[:index] for call in each.get("tool_calls") or ()}
     answered = {each.get("tool_call_id") for each in messages}
@@ -45,6 +46,8 @@ def problem_with_message(messages: Sequence[Mapping[str, Any]], index: int) -> s
     if message["role"] == "tool" and message.get("tool_call_id") not in called:
         return "messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
     if message.get("tool_calls"):
+        if unknown := sorted({name for call in message["tool_calls"] for name in call} - CALL):
+            return f"Unknown parameter: 'messages[{index}].tool_calls[0].{unknown[0]}'."
         if any(call.get("id") not in answered for call in message["tool_calls"]):
             return "An assistant message with 'tool_calls' must be followed by tool messages for each of them."
         return ""
@@ -52,7 +55,7 @@ def problem_with_message(messages: Sequence[Mapping[str, Any]], index: int) -> s
 
 
 def problem_with_content(content: Any, index: int) -> str:
-    """What OpenAI would refuse in a message's content, which is text or a list of parts."""
+    """Return what OpenAI would refuse in a message's content, which is text or a list of parts."""
     if isinstance(content, str):
         return ""
     if not isinstance(content, list) or not content:

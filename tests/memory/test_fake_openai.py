@@ -40,6 +40,7 @@ def ask(base_url: str, body: Any, path: str = "/chat/completions", **headers: st
         {**GOOD, "temperature": None},
         {**GOOD, "max_tokens": 0},
         {**GOOD, "goal": "sell"},
+        {**GOOD, "stream_options": {"include_usage": True}},
     ],
 )
 def test_a_request_of_another_shape_is_refused(fake: FakeOpenAI, body: Any) -> None:
@@ -85,3 +86,30 @@ def test_it_serves_and_obeys_other_processes() -> None:
             assert [request["body"] for request in seen] == [GOOD, GOOD]
         finally:
             process.terminate()
+
+
+@pytest.mark.parametrize("module", ["responses_api", "anthropic", "dialects"])
+def test_the_other_fakes_of_model_servers_serve_other_processes_too(module: str) -> None:
+    command = [sys.executable, "-m", f"tests.fakes.{module}", "--api-key", "k"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            root = process.stdout.readline().strip().removesuffix("/v1")
+            headers = {"Authorization": "Bearer k", "anthropic-version": "2023-06-01"}
+            assert requests.get(f"{root}/v1/models", headers=headers, timeout=10).status_code == 200
+            assert requests.get(f"{root}/v1/models", timeout=10).status_code == 401
+        finally:
+            process.terminate()
+
+
+def test_fields_that_another_server_gave_are_refused(fake: FakeOpenAI) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "Added."}
+    for message, status in (
+        ({"tool_calls": [call]}, 200),
+        ({"tool_calls": [call], "refusal": None, "annotations": []}, 200),
+        ({"tool_calls": [call], "reasoning_content": "Hm."}, 400),
+        ({"tool_calls": [{**call, "extra_content": {}}]}, 400),
+    ):
+        given = [*GOOD["messages"], {"role": "assistant", "content": None, **message}, result]
+        assert ask(fake.base_url, {**GOOD, "messages": given}).status_code == status
