@@ -19,10 +19,6 @@ def tools_need_no_effort(fake: FakeDialects, body: Body) -> Refusal | None:
     return chat_refusal(body["model"], Model(reasons=True, chat_tools=False), kept)
 
 
-def responses_only(fake: FakeDialects, body: Body) -> Refusal | None:
-    return chat_refusal(body["model"], Model(reasons=True, chat=False), body)
-
-
 def reasoning_parameters(fake: FakeDialects, body: Body) -> Refusal | None:
     return chat_refusal(body["model"], Model(reasons=True), body)
 
@@ -135,7 +131,6 @@ def error_of_vllm(sentence: str) -> dict[str, Any]:
 
 CHECKS: dict[str, Callable[[FakeDialects, Body], Refusal | None]] = {
     "tools_need_no_effort": tools_need_no_effort,
-    "responses_only": responses_only,
     "reasoning_parameters": reasoning_parameters,
     "logprobs_forbidden": logprobs_forbidden,
     "strict_template": strict_template,

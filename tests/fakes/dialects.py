@@ -6,9 +6,9 @@
         fake.window = 4_000                             # of the dialects that have a small one
 
 Each dialect refuses, mangles or adds what its server does, whole and streamed; what is not its own is answered as
-FakeOpenAI answers it. `reasoning` is what a model thinks, `reasoning_tokens` what that costs, `retry_after` the seconds
-of LONG_RETRY_AFTER, `window` the most tokens of a prompt, `count` the tokens of a text, `also_takes` names of
-parameters that are taken besides OpenAI's.
+FakeOpenAI answers it, and the Responses API is there with RESPONSES_ONLY alone. `reasoning` is what a model thinks,
+`reasoning_tokens` what that costs, `retry_after` the seconds of LONG_RETRY_AFTER, `window` the most tokens of a prompt,
+`count` the tokens of a text, `also_takes` names of parameters that are taken besides OpenAI's.
 
 The last six were found in public issues: NO_SYSTEM_ROLE in huggingface/chat-ui#1386 and vllm-project/vllm#2964,
 TOOL_USE_FAILED in groq/groq-typescript#28 and (streamed) anomalyco/opencode#1018, OLLAMA in ollama/ollama#14795 and
@@ -31,7 +31,9 @@ from typing import Any, Self
 
 from tests.fakes import dialect_answers, dialect_refusals, openai_stream
 from tests.fakes.model_server import Exchange, LoggedRequest, Refusal, pieces_of, serve, text_of
-from tests.fakes.openai import FakeOpenAI, reason
+from tests.fakes.openai import reason
+from tests.fakes.openai_models import Model
+from tests.fakes.responses_api import RESPONSES, FakeResponses
 
 # The fields that these servers add to an assistant's message, or to its tool calls, and take back.
 OWN_FIELDS = {"reasoning_content", "reasoning"}
@@ -122,7 +124,7 @@ def _tokens_of_character(character: str) -> float:
     return SCRIPTS.get(unicodedata.name(character, "").split(" ")[0].split("-")[0], 0.5)
 
 
-class FakeDialects(FakeOpenAI):
+class FakeDialects(FakeResponses):
     """The server. `dialects`: those that it speaks from the beginning."""
 
     def __init__(
@@ -131,9 +133,9 @@ class FakeDialects(FakeOpenAI):
         port: int = 0,
         api_key: str = "",
         delay: float = 0.0,
-        models: Mapping[str, Any] | None = None,
+        models: Mapping[str, Model] | None = None,
     ) -> None:
-        super().__init__(port=port, api_key=api_key, delay=delay, models=models)
+        super().__init__(port=port, api_key=api_key, delay=delay, models=models or {})
         self._dialects = frozenset(map(Dialect, dialects))
         self.count: Callable[[str], int] = tokens_of
         self.window = 8_000
@@ -164,7 +166,12 @@ class FakeDialects(FakeOpenAI):
         """Return whether it speaks one of them."""
         return not self._dialects.isdisjoint(dialects)
 
+    def model_named(self, name: str) -> Model | None:
+        return Model(reasons=True, chat=False) if self.speaks(Dialect.RESPONSES_ONLY) else super().model_named(name)
+
     def refusal(self, request: LoggedRequest) -> Refusal | None:
+        if request.path == RESPONSES and not self.speaks(Dialect.RESPONSES_ONLY):
+            return Refusal(f"Invalid URL (POST {RESPONSES})", 404)
         if self.speaks(Dialect.API_VERSION):
             if not request.query.get("api-version"):
                 return Refusal(

@@ -61,7 +61,7 @@ class FakeResponses(FakeOpenAI):
         """Return what the Responses API refuses."""
         if wrong := responses_rules.request_refusal(body):
             return wrong
-        model = self.models.get(body["model"])
+        model = self.model_named(body["model"])
         if model is None:
             sentence = f"The requested model '{body['model']}' does not exist."
             return Refusal(sentence, 400, "model_not_found", "model")
@@ -88,7 +88,8 @@ class FakeResponses(FakeOpenAI):
             return
         body = exchange.body
         prompt = prompt_of(body, self.items(body))
-        if self.count(prompt) > self.models[body["model"]].window:  # a stream says so in its first event
+        model = self.model_named(body["model"])
+        if model and self.count(prompt) > model.window:  # a stream says so in its first event
             too_long = {"code": "context_length_exceeded", "message": TOO_LONG, "param": "input", "nested": True}
             response = self.response(body, "reply", {"text": ""}, prompt)
             responses_stream.stream(exchange, "error", {**response, "output": []}, too_long)
@@ -102,7 +103,8 @@ class FakeResponses(FakeOpenAI):
 
     def response(self, body: Mapping[str, Any], kind: str, options: Mapping[str, Any], prompt: str) -> dict[str, Any]:
         """Return the response, and keep what a later request may give back."""
-        thinks = self.models[body["model"]].reasons and (body.get("reasoning") or {}).get("effort") != "none"
+        model = self.model_named(body["model"])
+        thinks = bool(model and model.reasons and (body.get("reasoning") or {}).get("effort") != "none")
         spent = options.get("reasoning_tokens", REASONING_TOKENS) if thinks else 0
         cap = body.get("max_output_tokens") or 1_000_000
         text = self.text_for(kind, messages_of(body, self.items(body)), options)

@@ -124,6 +124,13 @@ def test_tools_are_taken_without_effort(fake: FakeDialects, client: Asking) -> N
     assert client.ask(streamed=False)["content"]
 
 
+def test_a_model_of_the_responses_api_alone_is_there(fake: FakeDialects, client: Asking) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.sdk.responses.create(model="m", input="Hi")
+    fake.dialect = Dialect.RESPONSES_ONLY
+    assert client.sdk.responses.create(model="m", input="Hi").output_text == "You said: Hi"
+
+
 def test_what_a_reasoning_model_has_is_taken(fake: FakeDialects, client: Asking) -> None:
     fake.dialect = Dialect.REASONING_PARAMETERS
     assert client.ask(streamed=False, temperature=1, max_completion_tokens=100)["content"]
