@@ -22,11 +22,11 @@ from conversations.admin.confirmation import confirmed
 from conversations.models import ModelProvider
 from conversations.services.core import audit_log
 from conversations.services.core.errors import ConflictError, InvalidError
-from conversations.services.tenants import model_listing, model_overview, provider_rules
+from conversations.services.tenants import model_listing, model_overview, model_providers, provider_rules
 from memory.language_models.contract import Kind
 from memory.text import storable
 
-FROM_ENVIRONMENT = "Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_TIMEOUT_SECONDS."
+FROM_ENVIRONMENT = "Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_API, OPENAI_TIMEOUT_SECONDS."
 STATE = ["health", "health_reason", "created_at", "updated_at", "id"]
 FIELDS_OF_CODES = {"missing_key": "api_key", "invalid_key": "api_key", "missing_base_url": "base_url"}
 
@@ -273,7 +273,7 @@ class ModelProviderAdmin(ClientScopedAdmin):
     )
     def forget_learned(self, request: HttpRequest, provider: ModelProvider) -> str:
         """Forget what was learned of the provider's models."""
-        count = model_listing.forget_learned(provider)
+        count = model_providers.forget(provider)
         self.record(request, "forgot what was learned of", provider)
         return f"What was learned is forgotten, of {count} model{'' if count == 1 else 's'}."
 

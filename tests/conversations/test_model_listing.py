@@ -116,10 +116,17 @@ def test_it_sends_the_providers_own_headers_and_parameters(fake: FakeModelList, 
     assert "authorization" not in request.headers
 
 
-def test_the_environments_provider_takes_key_and_address_from_there(fake: FakeModelList, settings: Any) -> None:
+def test_the_environments_provider_takes_key_and_address_from_there(
+    fake: FakeModelList, db: Any, settings: Any
+) -> None:
     settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = KEY, fake.base_url
-    factories.ModelProviderFactory(name="Environment", credentials={}, from_environment=True)
-    assert printed().startswith("Environment: 2 models.")
+    assert printed().startswith("Environment: 2 models."), "its row is made where nothing has needed it yet"
+    row = ModelProvider.objects.get()
+    assert row.from_environment
+    settings.OPENAI_API_KEY = settings.OPENAI_BASE_URL = ""
+    assert "create_model_provider" in printed(), "who is not configured is not asked"
+    with pytest.raises(ConflictError, match="switched off or not configured"):
+        model_listing.refresh(row, timezone.now())
 
 
 def test_one_that_fails_does_not_stop_the_others(fake: FakeModelList, db: Any) -> None:
@@ -238,7 +245,7 @@ def test_two_refreshes_at_once_store_each_model_once(fake: FakeModelList, db: An
 
 def test_a_provider_that_is_deleted_meanwhile_is_reported(fake: FakeModelList, db: Any) -> None:
     provider = compatible(fake, name="House")
-    [source] = model_listing.sources([provider])
+    [source] = model_listing.sources("House")
     provider.delete()
     report = model_listing._stored(source, {"gpt-7": None}, timezone.now(), dry_run=False)
     assert report.error == "it was deleted meanwhile"

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db.models import Count, Q, QuerySet, Value
 
 from conversations.models import Assistant, Client, ModelProvider, ProviderModel
-from memory.language_models import catalogue
+from memory.language_models import catalogue, choosing
 
 NOTICE = timedelta(days=60)
 
@@ -142,8 +142,7 @@ def _count(rows: QuerySet[Any], provider: str, model: str, who: str) -> QuerySet
 
 
 def _ending(used: Mapping[Use, Users], today: date) -> list[Ending]:
-    has_environment = settings.OPENAI_API_KEY or settings.OPENAI_BASE_URL
-    asked = {use: users for use, users in used.items() if use.provider_id or has_environment}
+    asked = {use: users for use, users in used.items() if use.provider_id or choosing.is_configured()}
     dates = _dates(asked) if asked else {}
     found = []
     for use, users in asked.items():

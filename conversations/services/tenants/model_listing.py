@@ -12,15 +12,12 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from http.client import HTTPException
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
-from uuid import UUID
 
 import requests
-from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 from requests.auth import AuthBase
@@ -29,13 +26,14 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from conversations.models import ModelProvider, ProviderModel
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.sql import release_connection
-from memory.language_models.contract import Kind
+from conversations.services.tenants import model_providers
+from memory.language_models import choosing
+from memory.language_models.contract import Kind, ModelAccess
+from memory.language_models.transport import address_and_query
 from memory.text import storable
 
 log = logging.getLogger(__name__)
 
-OPENAI_URL = "https://api.openai.com/v1"
-ANTHROPIC_URL = "https://api.anthropic.com"
 ANTHROPIC_VERSION = "2023-06-01"
 CONNECT_SECONDS, SECONDS = 5.0, 20.0  # to connect; for the whole list
 MOST_BYTES = 4 * 1024 * 1024
@@ -48,19 +46,6 @@ TOO_SLOW = f"it gave no list of models within {SECONDS:g} s"
 
 class ModelListError(Exception):
     """A provider's list of models could not be read. The message contains nothing of the key or the answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A provider's list of models, and all that it takes to read it. `name` also says whose provider it is."""
-
-    provider_id: UUID
-    name: str
-    kind: Kind
-    base_url: str
-    key: str = field(repr=False)
-    query: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +72,15 @@ def refresh_all(now: datetime, name: str = "", *, dry_run: bool = False) -> list
 
     Raises NotFoundError if there is no such provider.
     """
-    found = ModelProvider.objects.filter(is_active=True).select_related("client").order_by("name", "pk")
-    asked = sources(found.filter(name=name) if name else found)
+    asked = sources(name)
     if name and not asked:
         raise NotFoundError(f"There is no active model provider {name!r}.")
     release_connection()
     with ThreadPoolExecutor(max_workers=AT_A_TIME, thread_name_prefix="model-list") as pool:
         answers = list(pool.map(_try_to_read, asked))
     return [
-        Listing(source.name, error=answer) if isinstance(answer, str) else _stored(source, answer, now, dry_run)
-        for source, answer in zip(asked, answers, strict=True)
+        Listing(access.name, error=answer) if isinstance(answer, str) else _stored(access, answer, now, dry_run)
+        for access, answer in zip(asked, answers, strict=True)
     ]
 
 
@@ -105,45 +89,43 @@ def refresh(provider: ModelProvider, now: datetime) -> Listing:
 
     Do not call it within a transaction: it waits for the provider.
     """
-    [source] = sources([provider])
+    access = model_providers.access_of(provider, "")
+    if access is None:
+        raise ConflictError(f"{provider.name} is switched off or not configured.", code="no_list")
     release_connection()
-    answer = _try_to_read(source)
+    answer = _try_to_read(access)
     if isinstance(answer, str):
         raise ConflictError(f"The list of {provider.name} could not be read: {answer}.", code="no_list")
-    return _stored(source, answer, now, dry_run=False)
+    return _stored(access, answer, now, dry_run=False)
 
 
-def sources(providers: Any) -> list[Source]:
-    """Return what it takes to read the list of each of the providers."""
-    return [_source(provider) for provider in providers]
+def sources(name: str = "") -> list[ModelAccess]:
+    """Return the access to each provider that can be asked, under a name that also says whose it is.
 
-
-def _source(provider: ModelProvider) -> Source:
-    mine = provider.from_environment
-    base_url = settings.OPENAI_BASE_URL if mine else provider.base_url
-    scheme, host, path, query, _ = urlsplit(base_url)
-    return Source(
-        provider_id=provider.pk,
-        name=f"{provider.name} ({provider.client.sub_domain})" if provider.client else provider.name,
-        kind=Kind(provider.kind),
-        base_url=urlunsplit((scheme, host, path.rstrip("/"), "", "")),
-        key=settings.OPENAI_API_KEY if mine else provider.credentials.get("api_key", ""),
-        query={**dict(parse_qsl(query, keep_blank_values=True)), **provider.query},
-        headers=provider.headers,
-    )
+    name: only the providers of this name
+    """
+    if choosing.is_configured():
+        model_providers.environment_provider()  # makes its row, if nothing has needed it yet
+    providers = ModelProvider.objects.filter(is_active=True).select_related("client").order_by("name", "pk")
+    found = []
+    for provider in providers.filter(name=name) if name else providers:
+        if access := model_providers.access_of(provider, ""):
+            whose = f"{provider.name} ({provider.client.sub_domain})" if provider.client else provider.name
+            found.append(replace(access, name=whose))
+    return found
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
-def _try_to_read(source: Source) -> dict[str, date | None] | str:
+def _try_to_read(access: ModelAccess) -> dict[str, date | None] | str:
     """Return the list, or why it could not be read."""
     try:
-        return read_list(source)
+        return read_list(access)
     except ModelListError as error:
-        log.warning("list of models not read: provider=%s reason=%s", source.provider_id, error)
+        log.warning("list of models not read: provider=%s reason=%s", access.provider_id, error)
         return str(error)
 
 
-def read_list(source: Source) -> dict[str, date | None]:
+def read_list(access: ModelAccess) -> dict[str, date | None]:
     """Return the models that the provider lists, each with its shutdown date if there is one. Raises ModelListError.
 
     It touches no database: it runs in threads.
@@ -152,7 +134,7 @@ def read_list(source: Source) -> dict[str, date | None]:
     found: dict[str, date | None] = {}
     with requests.Session() as session:
         session.auth = _NoOtherKey()
-        for page in _pages(session, source, until):
+        for page in _pages(session, access, until):
             for entry in page:
                 name = entry.get("id") if isinstance(entry, dict) else None
                 if isinstance(name, str) and 0 < len(name) <= 100 and storable(name) == name and name.isprintable():
@@ -162,22 +144,22 @@ def read_list(source: Source) -> dict[str, date | None]:
     return found
 
 
-def _pages(session: requests.Session, source: Source, until: float) -> Iterator[list[Any]]:
+def _pages(session: requests.Session, access: ModelAccess, until: float) -> Iterator[list[Any]]:
     """Yield the pages of the list: one, or several from Anthropic."""
-    if source.kind is not Kind.ANTHROPIC:
-        bearer = {"Authorization": f"Bearer {source.key}"} if source.key else {}
-        answer = _get(session, f"{source.base_url or OPENAI_URL}/models", source, bearer, {}, until)
-        yield _entries(answer)
+    address, query = address_and_query(access)
+    if access.kind is not Kind.ANTHROPIC:
+        bearer = {"Authorization": f"Bearer {access.key}"} if access.key else {}
+        yield _entries(_get(session, f"{address}/models", query, {**bearer, **access.headers}, until))
         return
-    address = f"{(source.base_url or ANTHROPIC_URL).removesuffix('/v1')}/v1/models"
-    keys, after = {"x-api-key": source.key, "anthropic-version": ANTHROPIC_VERSION}, {"limit": "1000"}
+    headers = {"x-api-key": access.key, "anthropic-version": ANTHROPIC_VERSION, **access.headers}
+    page = {"limit": "1000"}
     for _ in range(MOST_PAGES):
-        answer = _get(session, address, source, keys, after, until)
+        answer = _get(session, f"{address}/v1/models", {**query, **page}, headers, until)
         yield _entries(answer)
         last = answer.get("last_id")
-        if answer.get("has_more") is not True or not isinstance(last, str) or last == after.get("after_id"):
+        if answer.get("has_more") is not True or not isinstance(last, str) or last == page.get("after_id"):
             return
-        after = {"limit": "1000", "after_id": last}
+        page = {"limit": "1000", "after_id": last}
 
 
 def _entries(answer: Mapping[str, Any]) -> list[Any]:
@@ -188,12 +170,7 @@ def _entries(answer: Mapping[str, Any]) -> list[Any]:
 
 
 def _get(
-    session: requests.Session,
-    address: str,
-    source: Source,
-    keys: Mapping[str, str],
-    page: Mapping[str, str],
-    until: float,
+    session: requests.Session, address: str, query: Mapping[str, str], headers: Mapping[str, str], until: float
 ) -> dict[str, Any]:
     """Return the JSON object at the address. Redirects are not followed: the key is for this server alone."""
     seconds = until - time.monotonic()
@@ -202,8 +179,8 @@ def _get(
     try:
         with session.get(
             address,
-            params={**source.query, **page},
-            headers={"Accept": "application/json", **keys, **source.headers},
+            params=dict(query),
+            headers={"Accept": "application/json", **headers},
             timeout=(min(CONNECT_SECONDS, seconds), seconds),
             allow_redirects=False,
             stream=True,
@@ -256,24 +233,27 @@ class _NoOtherKey(AuthBase):
 
 
 # --- storing ----------------------------------------------------------------------------------------------------------
-def _stored(source: Source, listed: Mapping[str, date | None], now: datetime, dry_run: bool) -> Listing:
+def _stored(access: ModelAccess, listed: Mapping[str, date | None], now: datetime, dry_run: bool) -> Listing:
     try:
-        return store_list(source, listed, now, dry_run=dry_run)
+        return store_list(access, listed, now, dry_run=dry_run)
     except NotFoundError as error:
-        return Listing(source.name, error=str(error))
+        return Listing(access.name, error=str(error))
 
 
-def store_list(source: Source, listed: Mapping[str, date | None], now: datetime, *, dry_run: bool = False) -> Listing:
+def store_list(
+    access: ModelAccess, listed: Mapping[str, date | None], now: datetime, *, dry_run: bool = False
+) -> Listing:
     """Store the list that the provider gave now, and return what has changed. dry_run: only return it.
 
     What was learned of a model stays, whether it is listed or not. Raises NotFoundError if the provider is deleted.
     """
     with transaction.atomic():
         # Two refreshes of one provider store one after the other.
-        provider = ModelProvider.objects.select_for_update(no_key=True).filter(pk=source.provider_id).first()
+        rows = ModelProvider.objects.select_for_update(no_key=True)
+        provider = rows.filter(pk=access.provider_id).first() if access.provider_id else None
         if provider is None:
             raise NotFoundError("it was deleted meanwhile")
-        report = _compare(provider, source.name, listed)
+        report = _compare(provider, access.name, listed)
         if not dry_run:
             _write(provider, listed, now)
     return report
@@ -314,8 +294,3 @@ def _write(provider: ModelProvider, listed: Mapping[str, date | None], now: date
     of_provider = provider.models.all()
     of_provider.filter(model__in=names, first_listed_at=None).update(first_listed_at=now)
     of_provider.filter(last_listed_at__lt=now - KEPT_UNLISTED, learned={}).delete()
-
-
-def forget_learned(provider: ModelProvider) -> int:
-    """Forget what was learned of the provider's models, so that it is learned anew. Return of how many it was."""
-    return provider.models.exclude(learned={}).update(learned={})

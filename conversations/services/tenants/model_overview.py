@@ -13,7 +13,7 @@ from django.utils.dateparse import parse_datetime
 from conversations.models import Assistant, ModelProvider, ProviderModel
 from conversations.services.tenants import model_endings
 from conversations.services.tenants.model_endings import NOTICE, Users
-from memory.language_models import catalogue
+from memory.language_models import capabilities, catalogue
 from memory.language_models.catalogue import CatalogueModel
 
 MOST_OTHERS = 300
@@ -94,15 +94,14 @@ def overview(provider: ModelProvider, today: date) -> ProviderOverview:
 def facts_of(learned: Mapping[str, Any]) -> tuple[LearnedFact, ...]:
     """Return what was learned of a model in words."""
     return tuple(
-        LearnedFact(describe(name, fact.get("value")), parse_datetime(str(fact.get("at"))), str(fact.get("why", "")))
+        LearnedFact(
+            capabilities.describe(name, fact.get("value")),
+            parse_datetime(str(fact.get("at"))),
+            str(fact.get("why", "")),
+        )
         for name, fact in sorted(learned.items())
         if isinstance(fact, Mapping)
     )
-
-
-def describe(name: str, value: Any) -> str:
-    """Return a learned fact in words."""
-    return f"{name.replace('_', ' ')}: {value}"
 
 
 def learned_by(assistant: Assistant) -> tuple[LearnedFact, ...]:
