@@ -42,7 +42,10 @@ class TryAssistantPage(ClientScopedAdmin):
     @action(description="Try this assistant", url_path="open-try", permissions=["change"], icon="science")  # type: ignore[untyped-decorator]
     def open_try(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Redirect to the page."""
-        return redirect(reverse("admin:conversations_assistant_try", args=[unquote(object_id)]))
+        assistant = self.get_object(request, unquote(object_id))
+        if assistant is None:
+            return self.row_not_found(request, object_id)
+        return redirect(reverse("admin:conversations_assistant_try", args=[assistant.pk]))
 
     def try_page(self, request: HttpRequest, pk: Any) -> HttpResponse:
         """Return the page with the checks, none of which has run."""
@@ -50,7 +53,7 @@ class TryAssistantPage(ClientScopedAdmin):
         checks = [(check, trying.TITLES[check], check in trying.USUAL) for check in Check]
         context = {
             "title": f"Try {assistant}",
-            "object": Breadcrumb(assistant, str(assistant)),
+            "object": Breadcrumb(assistant, f"Try {assistant}"),
             "opts": self.opts,
             "assistant": assistant,
             "checks": checks,

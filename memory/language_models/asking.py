@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from memory.language_models import answers, capabilities, errors
+from memory.language_models import answers, capabilities, errors, transport
 from memory.language_models.answers import Answer, Dialect
 from memory.language_models.anthropic_messages import AnthropicMessages
 from memory.language_models.chat_completions import ChatCompletions
@@ -39,6 +39,7 @@ def complete(access: ModelAccess, request: CompletionRequest, *, seconds: float 
 
     seconds: the time for everything; None means the provider's time
     """
+    transport.warm_up(access)
     until = time.monotonic() + (access.seconds if seconds is None else seconds)
     learned: tuple[Fact, ...] = ()
     while True:
@@ -58,6 +59,7 @@ async def stream(access: ModelAccess, request: CompletionRequest) -> AsyncIterat
     saying that it is complete, `reasoning_shown` if what was yielded turned out to be reasoning.
     """
     learned: tuple[Fact, ...] = ()
+    await asyncio.to_thread(transport.warm_up, access)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             while True:

@@ -23,6 +23,7 @@ from memory.language_models.contract import Fact, Kind, ModelAccess
 
 API, RESPONSES = "api", "responses"
 OMITS = "omits."
+PROBABILITIES = "message.output_text.logprobs"  # as the Responses API names them in `include`
 MAX_TOKENS_NAME = "max_tokens_name"
 EFFORT_WITH_TOOLS = "effort_with_tools"
 TOOLS = "tools"
@@ -91,6 +92,8 @@ def _about(name: str, sentence: str, sent: Mapping[str, Any], kind: Kind, why: s
         return Fact(EFFORT_WITH_TOOLS, "none", why)
     if name not in sent:
         return None
+    if name == "include" and PROBABILITIES in sent[name]:
+        return Fact(OMITS + "logprobs", True, why)
     if name == "tools":
         return Fact(TOOLS, False, why)
     if name in _CAPS and (most := _smaller_number(sentence, sent[name])):

@@ -50,7 +50,7 @@ def of_status(
     learned: tuple[Fact, ...] = ()
     code = _passing(status, codes)
     retryable = bool(code)
-    code = code or _lasting(status, codes, sentence)
+    code = code or _lasting(status, codes, sentence, parameter)
     if code == "context_too_long":
         learned = _window(error, sentence)
     elif not code and (status in (400, 403, 404, 422) or any(each.startswith("unsupported") for each in codes)):
@@ -92,7 +92,7 @@ def _passing(status: int, codes: set[str]) -> str:
     return "bad_answer" if codes & _BAD_CALL else ""
 
 
-def _lasting(status: int, codes: set[str], sentence: str) -> str:
+def _lasting(status: int, codes: set[str], sentence: str, parameter: str) -> str:
     """Return the code of a failure that the status and the provider's codes explain; '' for another one."""
     if status == 402 or codes & _OUT_OF_QUOTA:
         return "insufficient_quota"
@@ -102,6 +102,8 @@ def _lasting(status: int, codes: set[str], sentence: str) -> str:
         return ""
     if status == 413 or codes & _TOO_LONG or _TOO_LONG_IN_WORDS.search(sentence):
         return "context_too_long"
+    if status == 404 and parameter not in ("", "model"):  # OpenAI, of an item that was not stored
+        return "bad_request"
     if status == 404 or codes & _NO_MODEL or (status == 400 and _NO_MODEL_IN_WORDS.search(sentence)):
         return "model_not_found"
     return ""

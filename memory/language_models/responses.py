@@ -15,7 +15,6 @@ from memory.language_models.answers import Answer
 from memory.language_models.contract import CompletionRequest, ModelAccess, ToolRound
 
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
-PROBABILITIES = "message.output_text.logprobs"
 _ENDS = {"response.completed", "response.incomplete", "response.failed", "response.done"}
 
 
@@ -31,7 +30,7 @@ class Responses:
             "model": access.model,
             "input": _input(request),
             "store": False,
-            "include": [ENCRYPTED_REASONING, *([PROBABILITIES] if request.confidence else [])],
+            "include": _include(request, access),
         }
         if system:
             body["instructions"] = "\n\n".join(system)
@@ -55,6 +54,12 @@ class Responses:
     def reader(self) -> StreamReader:
         """Return a reader for one stream."""
         return StreamReader()
+
+
+def _include(request: CompletionRequest, access: ModelAccess) -> list[str]:
+    gives_probabilities = not access.known.get(f"{capabilities.OMITS}logprobs")
+    wanted = [capabilities.PROBABILITIES] if request.confidence and gives_probabilities else []
+    return [ENCRYPTED_REASONING, *wanted]
 
 
 # --- the request -----------------------------------------------------------------------------------------------------

@@ -32,8 +32,9 @@ NO_KEY = "none"  # the SDKs refuse an empty one; the header is left out instead
 
 
 def warm_up(access: ModelAccess) -> None:
-    """Load the SDK, which takes seconds, so that the first reply does not wait for it."""
-    _client_and_options(access)
+    """Load the provider's SDK, which takes seconds, so that no call's time runs meanwhile, and no other call waits."""
+    if not _clients.has(access.kind):
+        _client_and_options(access)
 
 
 def post(access: ModelAccess, path: str, body: Mapping[str, Any], seconds: float) -> bytes:
@@ -183,6 +184,11 @@ class _ClientCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Client] = {}
+
+    def has(self, kind: Kind) -> bool:
+        """Return whether there is a client for the kind of providers, so that its SDK is loaded."""
+        with self._lock:
+            return any(key[0] is kind for key in self._clients)
 
     def client(self, access: ModelAccess) -> Client:
         """Return the client, with its pool of connections. It never retries: our rows hold the retry policy."""

@@ -200,6 +200,7 @@ def test_no_address_of_the_back_office_tells_another_client_s_id_from_one_that_n
     user = get_user_model().objects.get(username=f"user-{SECRET_WORD}")
     job = BulkJob.objects.create(kind="close", user=user, sessions=[session.pk])
     words = {"action": [*ACTIONS, *SIMULATOR_ACTIONS], "form": FORMATS, "kind": BulkJob.Kind.values, "position": [3]}
+    words["check"] = ["text"]
     http, routes = signed_in(staff("ann", shop=Role.MANAGER)), routes_of_sessions()
     assert len(routes) >= 12
     for route in routes:

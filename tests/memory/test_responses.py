@@ -162,3 +162,13 @@ def test_a_picture_is_shown_with_the_last_message(how: str, fake: FakeResponses,
     parts = fake.requests[-1].body["input"][-1]["content"]
     assert [part["type"] for part in parts] == ["input_text", "input_image"]
     assert parts[1]["image_url"] == "data:image/png;base64,iVBORw=="
+
+
+def test_refused_probabilities_cost_no_tool_round(how: str, fake: FakeResponses, access: ModelAccess) -> None:
+    fake.then("reply", tool_calls=[("find_article", {"name": "kettle"})])
+    fake.then("reply", text="It is K-17.")
+
+    answer = ask_rounds(how, access, ["K-17"], confidence=True)
+
+    assert answer.text == "It is K-17."
+    assert len([request for request in fake.requests if request.problem]) == 1
