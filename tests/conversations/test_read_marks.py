@@ -36,7 +36,7 @@ class SlowEngine:
 def running(monkeypatch):
     """A dispatcher on its own thread, and the engine that writes for it."""
     engine = SlowEngine()
-    monkeypatch.setattr(registry, "engine_for", lambda _name: engine)
+    monkeypatch.setattr(registry, "engine_for", lambda _name, _request: engine)
     monkeypatch.setattr(dispatcher, "TYPING_AFTER_SECONDS", 0.05)
     one = dispatcher.Dispatcher(patience=20)
 

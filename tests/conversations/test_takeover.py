@@ -13,7 +13,7 @@ from conversations.models import Assistant, Chunk, Conversation, ConversationEve
 from conversations.services.core.ledger import Actor
 from conversations.services.delivery import sending
 from conversations.services.jobs import sweep
-from conversations.services.replies import leases, phrases, pipeline, sinks
+from conversations.services.replies import failures, leases, phrases, pipeline, sinks
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import takeover
 from tests.conftest import reply_to_all, send_all
@@ -352,7 +352,7 @@ def test_after_so_many_failures_in_a_row_a_person_has_it(parrot, door, settings)
         reply_to_all()
     conversation = Conversation.objects.get()
     assert conversation.taken_over_at is not None
-    assert conversation.needs_staff_reason == "3 replies in a row failed: http_500"
+    assert conversation.needs_staff_reason == f"3 replies in a row failed. {failures.explain('http_500')}"
     assert len(said()) == 1, "the fallback is said once"
     assert send_all() == 1
 
@@ -411,7 +411,7 @@ def test_a_turn_that_takes_processes_down_exhausts_nobody_but_itself(parrot, doo
     assert Chunk.objects.filter(role="ai", content="Hi").count() == 7
     stopped = Conversation.objects.get(pk=poison)
     assert stopped.taken_over_at is not None
-    assert "crashed" in stopped.needs_staff_reason
+    assert stopped.needs_staff_reason.endswith(failures.explain("crashed"))
     assert not Turn.objects.exclude(conversation=poison).filter(status="failed").exists()
 
 
