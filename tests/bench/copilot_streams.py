@@ -34,7 +34,7 @@ def chunk(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
 
 async def model(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, words: int, every: float) -> None:
     """Answer one request after the other, a word at a time."""
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
+    with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
         while head := await reader.readuntil(b"\r\n\r\n"):
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
             await reader.readexactly(length)
