@@ -40,7 +40,7 @@ _FROM_ENVIRONMENT = PreparedSelect(_MODEL + "p.from_environment", p=ModelProvide
 _MAKE_ENVIRONMENT = """
     INSERT INTO model_providers (id, name, kind, credentials, headers, from_environment, updated_at)
     SELECT $1, CASE WHEN EXISTS (SELECT FROM model_providers WHERE client_id IS NULL AND name = $2)
-        THEN $2::text || ' (settings)' ELSE $2 END, $3, '', '', true, now()
+        THEN $2::text || ' ' || left($1::text, 8) ELSE $2 END, $3, '', '', true, now()
     ON CONFLICT DO NOTHING
     RETURNING id"""
 _LEARN = """
