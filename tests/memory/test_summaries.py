@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from memory.language_models import choosing
 from memory.language_models.contract import LLMError
-from memory.summaries import EXTRACT, INSTRUCTIONS, LONGEST, NOTHING_SAID, Summary, summarise
+from memory.summaries import EXTRACT, INSTRUCTIONS, LONGEST, NOTHING_SAID, Summary, summarise, update_summary
 from memory.text import estimate_tokens
 from tests.fakes.openai import FakeOpenAI
 from tests.memory.conftest import access_to
@@ -116,6 +117,56 @@ def test_where_the_model_refuses_for_good_there_is_an_extract(
     assert (summary.kind, summary.text[: len(EXTRACT)]) == ("extractive", EXTRACT)
     assert "kettle" not in caplog.text
     assert "extract" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "order", [{"kind": "blank"}, {"kind": "cut"}, {"kind": "raw", "body": '{"error": {"code": 502}}'}]
+)
+def test_a_model_that_is_paid_for_nothing_is_left_in_the_end(model: FakeOpenAI, order: dict[str, Any]) -> None:
+    model.then(**order)
+    summary = summarise(access_to(model), entries(*KETTLE), is_last_try=True)
+    assert summary.kind == "extractive"
+    assert "The model wrote none" in summary.text
+
+
+def test_what_costs_nothing_is_tried_until_it_passes(model: FakeOpenAI) -> None:
+    model.then("status", status=503)
+    with pytest.raises(LLMError):
+        summarise(access_to(model), entries(*KETTLE), is_last_try=True)
+
+
+def test_a_conversation_that_is_too_long_for_the_model_is_shown_in_part(model: FakeOpenAI) -> None:
+    model.then("status", status=400, code="context_length_exceeded")
+    said = entries(*["Something else entirely. " * 40] * 400)
+    assert summarise(access_to(model), said).kind == "llm"
+    first, second = [estimate_tokens(request.body["messages"][1]["content"]) for request in model.requests]
+    assert second < first * 0.6
+
+    model.then("status", times=2, status=400, code="context_length_exceeded")
+    summary = summarise(access_to(model), said)
+    assert (summary.kind, len(model.requests)) == ("extractive", 4)
+    assert "too long for it" in summary.text
+
+
+def test_what_a_summary_taught_is_kept(model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[str] = []
+    monkeypatch.setattr(choosing, "_learn", lambda _access, facts: learned.extend(fact.name for fact in facts))
+    model.then("status", status=400, message="Unsupported value: 'temperature' does not support 0.2.")
+    assert summarise(access_to(model), entries(*KETTLE)).kind == "llm"
+    assert learned == ["omits.temperature"]
+
+
+def test_notes_are_updated_by_the_model_or_quoted_where_it_refuses(model: FakeOpenAI) -> None:
+    model.then("reply", text="Knows Ada; the kettle is broken.")
+    assert update_summary(access_to(model), "Knows Ada.", entries(*KETTLE)) == "Knows Ada; the kettle is broken."
+    assert "Knows Ada." in asked(model)[1]["content"]
+    model.then("status", status=404, code="model_not_found")
+    notes = update_summary(access_to(model), "Knows Ada.", entries(*KETTLE))
+    assert notes.startswith("Knows Ada. person “Hello, my kettle is broken”.")
+    model.then("status", status=503)
+    with pytest.raises(LLMError):
+        update_summary(access_to(model), "Knows Ada.", entries(*KETTLE))
+    assert update_summary(access_to(model), "Knows Ada.", entries(" ")) == "Knows Ada."
 
 
 def test_what_ran_into_the_limit_ends_with_a_whole_sentence(model: FakeOpenAI) -> None:
