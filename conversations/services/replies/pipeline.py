@@ -356,7 +356,9 @@ def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half
     most = conversation.assistant.human_after_failures if conversation.assistant else 0
     if code == CRASHED or (most and conversation.replies_failed >= most):
         outbox.allow_sending(conversation)
-        reason = f"{conversation.replies_failed} replies in a row failed. {failures.explain(code)}"
+        failed = conversation.replies_failed
+        times = "A reply failed." if failed == 1 else f"{failed} replies in a row failed."
+        reason = f"{times} {failures.explain(code)}"
         takeover.take(conversation, SYSTEM, now, reason=reason)
 
 
