@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
 from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
+from conversations.models.fields import EncryptedJSONField
 from memory.context import DEFAULT_SYSTEM_PROMPT, MINIMUM_BUDGET
 
 GREETING = "Hello, how can I help you?"
@@ -86,6 +87,31 @@ class Assistant(models.Model):
         default="Hola",
         db_default="Hola",
         help_text="What a Retell agent is told to make it greet a person whom we write to first.",
+    )
+    # The client's own agent (docs/own-agent.md).
+    agent_url = models.CharField(
+        "agent's URL",
+        max_length=500,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[URLValidator(schemes=["http", "https"])],
+        help_text="Where the engine is agent: Convo posts there what was said, and the answer is the reply.",
+    )
+    agent_secrets = EncryptedJSONField(default=dict, db_default="", blank=True, editable=False)  # {"current", "before"}
+    agent_timeout_seconds = models.FloatField(
+        "agent's time-out",
+        default=30.0,
+        db_default=30.0,
+        validators=[MinValueValidator(0.1), MaxValueValidator(120)],
+        help_text="Seconds for the whole answer; of a stream, between two pieces.",
+    )
+    agent_deadline_seconds = models.PositiveIntegerField(
+        "agent's deadline",
+        default=600,
+        db_default=600,
+        validators=[MinValueValidator(1), MaxValueValidator(86_400)],
+        help_text="Seconds until which an agent that answers later must have called back.",
     )
     temperature = models.FloatField(null=True, blank=True, validators=[MinValueValidator(0), MaxValueValidator(2)])
     max_tokens = models.PositiveIntegerField(null=True, blank=True)
@@ -212,6 +238,11 @@ class Assistant(models.Model):
                 name="assistant_names_its_retell_agent",
                 condition=~models.Q(engine="retell") | ~models.Q(retell_agent_id=""),
                 violation_error_message="The engine retell needs the id of a Retell agent.",
+            ),
+            models.CheckConstraint(
+                name="assistant_names_its_agent",
+                condition=~models.Q(engine="agent") | ~models.Q(agent_url=""),
+                violation_error_message="The engine agent needs the URL of the agent.",
             ),
         ]
 

@@ -27,8 +27,11 @@ class EncryptedJSONField(models.TextField):  # type: ignore[type-arg]
         return value if isinstance(value, dict) else json.loads(value or "{}")
 
     def get_prep_value(self, value: Any) -> str:
-        """Return the object as an encrypted token."""
-        plain = json.dumps(self.to_python(value), sort_keys=True).encode()
+        """Return the object as an encrypted token, '' for an empty one: rows without secrets need no decryption."""
+        given = self.to_python(value)
+        if not given:
+            return ""
+        plain = json.dumps(given, sort_keys=True).encode()
         return _vault(tuple(settings.CREDENTIALS_KEYS)).encrypt(plain).decode()
 
 
