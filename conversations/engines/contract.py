@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from memory.context import ConversationView, Prompt, PromptEntry
@@ -88,6 +89,25 @@ class PendingStep:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentCall:
+    """The request to a client's own agent.
+
+    url, secrets    where it is posted, and the secrets that sign it
+    seconds         for the whole answer; of a stream, between two pieces
+    deadline        until when the agent may answer later, by a callback
+    request_id      unique for each request
+    body            plain values for JSON: docs/own-agent.md lists them
+    """
+
+    url: str
+    secrets: tuple[str, ...] = field(repr=False)
+    seconds: float
+    deadline: datetime
+    request_id: str
+    body: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyRequest:
     """The input of an engine.
 
@@ -101,6 +121,7 @@ class ReplyRequest:
     confidence      the engine should return its confidence, if it can
     rules           the redaction of the reply
     chat            the conversation's chat, for an engine that keeps chats itself
+    agent           the request to the client's own agent, for the engine that asks it
     """
 
     conversation_id: str
@@ -118,6 +139,7 @@ class ReplyRequest:
     confidence: bool = False
     rules: RedactionRules = CARDS_ONLY
     chat: EngineChatState | None = None
+    agent: AgentCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +197,8 @@ class Reply:
     tool_calls                      every tool call that the model made, for the record
     confidence                      from 0 to 1, if it was requested and the model gives it
     progress                        of the chat, from an engine that keeps chats itself
+    later_until                     there is no reply yet: the client's own agent calls back with it, until this time
+    called_back                     the reply came by such a callback
     """
 
     text: str
@@ -191,6 +215,8 @@ class Reply:
     tool_calls: tuple[ToolCall, ...] = ()
     confidence: float | None = None
     progress: ChatProgress | None = None
+    later_until: datetime | None = None
+    called_back: bool = False
 
     @property
     def tokens_in(self) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+from conversations.engines.agent import OwnAgent
 from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest, StreamingEngine
 from conversations.engines.language_model import LanguageModel
 from conversations.engines.offline import Offline
@@ -19,7 +20,9 @@ AUTO = "auto"
 
 # Engines have no state, so one of each serves all threads. A test replaces one with its own:
 #     monkeypatch.setitem(registry.ENGINES, "offline", MyEngine())
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LanguageModel(), Retell(), Offline())}
+ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (LanguageModel(), Retell(), OwnAgent(), Offline())
+}
 
 
 def engine_for(name: str, request: ReplyRequest) -> Engine:

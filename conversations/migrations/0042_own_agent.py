@@ -1,4 +1,4 @@
-"""An assistant's own agent, and turns that wait for its call back."""
+"""An assistant's own agent, and turns that wait for its callback."""
 
 import conversations.models.fields
 import django.core.validators
@@ -35,12 +35,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='turn',
             name='callback_hash',
-            field=models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the token with which it calls back.', max_length=64),
+            field=models.CharField(blank=True, db_default='', default='', help_text='SHA-256 of the token for a callback.', max_length=64),
         ),
         migrations.AddField(
             model_name='turn',
             name='called_back',
-            field=models.BooleanField(db_default=False, default=False, help_text='The reply came by a call back.'),
+            field=models.BooleanField(db_default=False, default=False, help_text='The reply came by a callback.'),
         ),
         migrations.AddField(
             model_name='turn',

@@ -22,8 +22,8 @@ class Turn(models.Model):
     At most one turn of a conversation runs, by constraint. Its lease is renewed while it runs; after the lease another
     turn may begin.
 
-    A turn whose agent has said that it answers later is still `running` and has `waiting_until`: no process holds it, no
-    lease ends it, and it ends by the agent's call back or at that time (services/replies/late_replies.py).
+    A turn whose agent has said that it answers later is still `running` and has `waiting_until`. No process holds it
+    and no lease ends it: the agent's callback does, or that time (services/replies/late_replies.py).
 
     A `streamed` turn is created by the copilot's endpoint without an owner: its lease is over from the start. The
     writer that finds it writes it, as a further attempt of the same turn, so that readers keep their position.
@@ -52,9 +52,9 @@ class Turn(models.Model):
     stop_asked_at = models.DateTimeField(null=True)
     waiting_until = models.DateTimeField(null=True, help_text="The client's own agent answers later, until then.")
     callback_hash = models.CharField(
-        max_length=64, blank=True, default="", db_default="", help_text="SHA-256 of the token with which it calls back."
+        max_length=64, blank=True, default="", db_default="", help_text="SHA-256 of the token for a callback."
     )
-    called_back = models.BooleanField(default=False, db_default=False, help_text="The reply came by a call back.")
+    called_back = models.BooleanField(default=False, db_default=False, help_text="The reply came by a callback.")
     started_at = models.DateTimeField(db_default=Now())
     ended_at = models.DateTimeField(null=True)
 
@@ -99,7 +99,7 @@ class Turn(models.Model):
                 fields=["lease_until"],
                 condition=models.Q(status="running", streamed=True),
             ),
-            # Used by the dispatcher's look at the turns that wait for a call back.
+            # Used by the dispatcher's look at the turns that wait for a callback.
             models.Index(
                 name="turns_waiting",
                 fields=["waiting_until"],

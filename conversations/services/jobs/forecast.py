@@ -82,7 +82,16 @@ def next_event(upcoming: Iterable[UpcomingEvent]) -> UpcomingEvent | None:
 # --- replies and sends ------------------------------------------------------------------------------------------------
 def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
     turn = Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).first()
-    if turn:
+    if turn and turn.waiting_until:
+        yield UpcomingEvent(
+            "freed",
+            "The client's own agent answers later; if it does not call back, the reply is tried again or given up",
+            turn.waiting_until,
+            "the deadline of the agent",
+            "The assistant's agent's deadline",
+            DISPATCHER,
+        )
+    elif turn:
         yield UpcomingEvent(
             "freed",
             "A reply is being written; if its process dies, another process may write it",
@@ -93,7 +102,7 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
         )
     if not conversation.is_open or not conversation.reply_owed:
         return
-    held = "a reply is being written" if turn else ""
+    held = ("the agent answers later" if turn.waiting_until else "a reply is being written") if turn else ""
     if conversation.taken_over_at:
         held = f"{_colleague(conversation)} has the conversation and owes the answer"
     client, channel = conversation.client, conversation.channel

@@ -33,7 +33,7 @@ from conversations.services.delivery import read_marks
 from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.replies import leases, pipeline, sinks
+from conversations.services.replies import late_replies, leases, pipeline, sinks
 from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
@@ -210,6 +210,7 @@ class Dispatcher:
             self._recovered = now
             if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
                 log.warning("freed claims of a dead dispatcher: %s", freed)
+            late_replies.end_waiting(timezone.now())
 
     def _finish(self) -> int:
         """Wait for what was begun, then give back what is left and return how many that is."""

@@ -108,16 +108,18 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[OwedTurn]:
 def renew(turn_ids: Sequence[UUID], now: datetime) -> None:
     """Extend the leases of turns that are still being worked on; one that is just being ended is left alone."""
     with transaction.atomic():
-        unlocked(Turn.objects.filter(pk__in=turn_ids, status=Turn.Status.RUNNING)).update(lease_until=now + lease())
+        ours = Turn.objects.filter(pk__in=turn_ids, status=Turn.Status.RUNNING, waiting_until=None)
+        unlocked(ours).update(lease_until=now + lease())
 
 
 # A turn that went down with its process is no attempt of its conversation's, which may have been there by chance: it is
-# counted as a crash. A turn that was given back is neither. The conversation's row is locked first (core/locking.py).
+# counted as a crash. A turn that was given back is neither. One that waits for a callback has no process. The
+# conversation's row is locked first (core/locking.py).
 _ABANDON = """
     WITH lost AS (
         SELECT t.id, t.conversation_id
         FROM conversation_turns t JOIN conversations s ON s.id = t.conversation_id
-        WHERE t.status = 'running' AND {which}
+        WHERE t.status = 'running' AND t.waiting_until IS NULL AND {which}
         FOR NO KEY UPDATE OF s, t SKIP LOCKED
     ), ended AS (
         UPDATE conversation_turns t SET status = 'abandoned', ended_at = $1, code = '{code}'
@@ -153,7 +155,7 @@ def claim_streamed(now: datetime, limit: int) -> list[StreamedTurn]:
         f"""
         WITH free AS (
             SELECT id FROM conversation_turns
-            WHERE status = 'running' AND streamed AND lease_until <= $1
+            WHERE status = 'running' AND streamed AND waiting_until IS NULL AND lease_until <= $1
             ORDER BY lease_until
             LIMIT $2
             FOR NO KEY UPDATE SKIP LOCKED

@@ -47,7 +47,7 @@ from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
-from conversations.services.replies import failures, model_use, phrases, prompt_context, tool_actions
+from conversations.services.replies import agent_requests, failures, model_use, phrases, prompt_context, tool_actions
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
@@ -85,7 +85,8 @@ _STEPS = PreparedSelect(
     p=Step,
 )
 _KEEP = """
-    UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5
+    UPDATE conversation_turns
+    SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5, callback_hash = $6
     WHERE id = $1 AND status = 'running'
     RETURNING id"""
 
@@ -112,8 +113,12 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     view = model_use.view_for(models, conversation, steps)
     prompt = prompt_context.prompt_for(conversation, view)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
-    kept = dumps(prompt_record(conversation, assistant, prompt)).decode()
-    row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule)
+    agent = None
+    if assistant and assistant.engine == Assistant.EngineName.AGENT:
+        agent = agent_requests.prepare_call(turn, assistant, steps, now or timezone.now())
+    kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
+    token_hash = agent.token_hash if agent else ""
+    row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule, token_hash)
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
         prompt=prompt,
@@ -132,12 +137,15 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         chat=chats.chat_state(conversation, assistant, claim.turn_id, [step.description for step in steps])
         if assistant and _keeps_chats(assistant)
         else None,
+        agent=agent.call if agent else None,
     )
     return request, turn.engine
 
 
 def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -> str:
     """Store the reply as a chunk if the turn may still speak, and return the turn's status.
+
+    Where the client's own agent answers later, the turn waits for its callback (late_replies.py).
 
     The fence: the lease is still ours, the conversation is open, the assistant has it, a reply is still wanted, and no
     message came that the draft has not seen. An overtaken draft is dropped and the reply stays owed; after two such the
@@ -155,9 +163,10 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
         if reason := _silenced(conversation, awaited=sink.is_awaited):
             _drop(turn, conversation, reason, now)
         elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
-            conversation.drafts_overtaken += 1
-            conversation.reply_attempts = conversation.reply_crashes = 0
-            _end(turn, TurnStatus.OVERTAKEN, now)
+            _overtake(conversation, turn, now)
+        elif reply.later_until:
+            turn.waiting_until = turn.lease_until = reply.later_until
+            update(turn)
         elif _too_unsure(conversation, reply):
             _end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
@@ -195,8 +204,8 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
             return turn.status
         retry_at = sink.retry_at(turn, error, now, written=half.text)
         if retry_at and sink.is_awaited:  # the reader waits for this turn, and not for another
-            turn.lease_until = retry_at
-            update(turn, ("lease_until", "calls"))
+            turn.lease_until, turn.waiting_until = retry_at, None
+            update(turn, ("lease_until", "waiting_until", "calls"))
             return turn.status
         reason = failures.explain_with_detail(error.code, error.detail)
         _end(turn, TurnStatus.FAILED, now, code=error.code, reason=reason)
@@ -207,6 +216,20 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
         conversation.reply_crashes = 0  # it came back
     log.warning("turn failed: conversation=%s attempt=%s code=%s", conversation.pk, turn.attempt, error.code)
     return turn.status
+
+
+def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
+    """End a turn that waits for its agent's callback, if that would not be said any more."""
+    with _ending(claim) as found:
+        if found is None:
+            return
+        turn, conversation, sink = found
+        if reason := _silenced(conversation, awaited=sink.is_awaited):
+            _drop(turn, conversation, reason, now)
+        elif turn.stop_asked_at:
+            _end(turn, TurnStatus.DROPPED, now, code="stopped")
+        elif sink.can_be_overtaken and conversation.inbound_sequence != turn.inbound_sequence:
+            _overtake(conversation, turn, now)
 
 
 def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
@@ -295,7 +318,7 @@ def _noted(turn: Turn, reply: Reply) -> Reply:
         turn.prompt = prompt_record(turn.conversation, turn.conversation.assistant, reply.prompt)
     if reply.progress:  # its engine keeps the conversation: what it was told is all that it was given
         turn.prompt = prompt_record(turn.conversation, turn.conversation.assistant, reply.progress.prompt)
-    turn.confidence = reply.confidence
+    turn.confidence, turn.called_back = reply.confidence, reply.called_back
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
     return reply
 
@@ -310,7 +333,7 @@ def _say(
     if reply.text:
         answers = _newest_seen(conversation, turn) if overtaken else ""
         sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers)
-    else:
+    elif not reply.tool_actions:
         _note_silence(conversation, now)
     note_answered(conversation)
     conversation.reply_owed = overtaken
@@ -324,7 +347,8 @@ def _say(
     if requested.human:
         outbox.allow_sending(conversation)
         actor = assistant_actor(conversation.assistant)
-        takeover.take(conversation, actor, now, reason=requested.why or "the assistant asks for a person")
+        why = requested.why or "the assistant asks for a person"
+        takeover.take(conversation, actor, now, reason=why, tell=not reply.text)
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
         outbox.allow_sending(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
@@ -360,6 +384,13 @@ def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half
         times = "A reply failed." if failed == 1 else f"{failed} replies in a row failed."
         reason = f"{times} {failures.explain(code)}"
         takeover.take(conversation, SYSTEM, now, reason=reason)
+
+
+def _overtake(conversation: Conversation, turn: Turn, now: datetime) -> None:
+    """End the turn because the person has written again; the reply stays owed."""
+    conversation.drafts_overtaken += 1
+    conversation.reply_attempts = conversation.reply_crashes = 0
+    _end(turn, TurnStatus.OVERTAKEN, now)
 
 
 def _drop(turn: Turn, conversation: Conversation, reason: str, now: datetime) -> None:

@@ -127,12 +127,12 @@ def attempts_of_reply(turn: Turn) -> list[Turn]:
 
 
 # --- running a prompt again ------------------------------------------------------------------------------------------
-RETELL = Assistant.EngineName.RETELL
+KEPT_ELSEWHERE = (Assistant.EngineName.RETELL, Assistant.EngineName.AGENT)
 
 
 def can_run_again(turn: Turn) -> bool:
-    """Return whether the turn's prompt can be run again. Retell's cannot: it keeps a conversation and prompt itself."""
-    return turn.engine != RETELL
+    """Return whether the turn's prompt can be run again. Retell and a client's own agent have prompts of their own."""
+    return turn.engine not in KEPT_ELSEWHERE
 
 
 def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
@@ -145,7 +145,9 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     it in a transaction: it waits for the network.
     """
     if not can_run_again(turn):
-        raise ConflictError("Retell keeps this conversation: it cannot be run again here.", code="kept_elsewhere")
+        raise ConflictError(
+            "The prompt of this reply is kept elsewhere: it cannot be run again here.", code="kept_elsewhere"
+        )
     kept = turn.prompt or {}
     asked = kept.get("request", {})
     messages = _with_current_system_prompt(turn) if current_prompt else list(kept.get("messages", []))
