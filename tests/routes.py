@@ -129,6 +129,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /webhooks/retell": {"event": "chat_ended", "chat": {"chat_id": "none of ours"}},
     "POST /conversations": {"channel": "sms", "phone": "+51999999997", "variables": {"due_date": "Friday"}},
     "POST /conversations/<uuid:pk>/send": {"role": "ai", "content": "Hello"},
+    "POST /conversations/<uuid:pk>/replies": {"turn_token": "a-token-of-the-tests", "messages": ["On its way."]},
     "POST /conversations/<uuid:pk>/close": {"ended_by": "user", "reason": "said goodbye"},
     "POST /conversations/<uuid:pk>/takeover": {"name": "Maria", "tell": True, "from_colleague": False},
     "POST /conversations/<uuid:pk>/handback": {"reason": "settled"},

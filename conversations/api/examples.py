@@ -248,6 +248,16 @@ ROUTES = {
             ],
         },
     ),
+    "conversations_replies": Example(
+        "conversations",
+        "Give a reply that was announced as later",
+        {
+            "turn_token": "kx2mVYyqJ0m3c7yQbE5oXH0bqk1vQn4T8wz6uRr9sDg",
+            "messages": ["It arrives tomorrow between 9 and 12."],
+            "steps": {"complete": [12]},
+        },
+        {"turn_id": TURN, "status": "committed", "chunk": REPLY},
+    ),
     "conversations_create": Example(
         "conversations",
         "Open a conversation from our side",

@@ -10,6 +10,7 @@ from rest_framework import serializers
 from rest_framework.exceptions import ParseError
 
 from channels_out.kinds import Channel
+from conversations.engines.agent_answers import MOST_MESSAGES
 from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
 from conversations.services.staff_actions.outreach import CHANNELS
 from conversations.services.transitions.steps import FINAL
@@ -189,6 +190,48 @@ class SentSerializer(serializers.Serializer[Any]):
 
     chunk = ChunkSerializer(read_only=True)
     messages = MessageSerializer(many=True, read_only=True)
+
+
+class AgentStepsSerializer(serializers.Serializer[Any]):
+    """The steps that an agent adds, and those that it completes or cancels, by their ids."""
+
+    add = serializers.ListField(child=Text(max_length=2_000), required=False, allow_null=True)
+    complete = serializers.ListField(child=serializers.IntegerField(), required=False, allow_null=True)
+    cancel = serializers.ListField(child=serializers.IntegerField(), required=False, allow_null=True)
+
+
+class HandOverSerializer(serializers.Serializer[Any]):
+    """The reason why a person should answer."""
+
+    reason = Text(max_length=200, required=False, allow_blank=True, allow_null=True)
+
+
+class AgentReplySerializer(serializers.Serializer[Any]):
+    """An agent's reply to a request that it answered with `later`."""
+
+    turn_token = Text(max_length=200, help_text="The `turn_token` of the request.")
+    messages = serializers.ListField(
+        child=Text(max_length=LONGEST_TEXT, allow_blank=True),
+        max_length=MOST_MESSAGES,
+        required=False,
+        allow_null=True,
+        help_text="The texts to say, as paragraphs of one message. Empty: nothing is said.",
+    )
+    steps = AgentStepsSerializer(required=False, allow_null=True)
+    topic = Text(max_length=200, required=False, allow_null=True)
+    current_goal = Text(max_length=2_000, required=False, allow_null=True)
+    hand_over = HandOverSerializer(
+        required=False, allow_null=True, help_text="Present if a person should take the conversation over."
+    )
+    end = Flag(required=False, allow_null=True, help_text="True if the conversation ends after this reply.")
+
+
+class AcceptedReplySerializer(serializers.Serializer[Any]):
+    """The turn of an accepted reply, and its chunk; null if nothing was said."""
+
+    turn_id = serializers.UUIDField(source="pk", read_only=True)
+    status = serializers.CharField(read_only=True, help_text="`committed`.")
+    chunk = ChunkSerializer(read_only=True, allow_null=True)
 
 
 class CloseSerializer(serializers.Serializer[Any]):

@@ -17,6 +17,8 @@ from rest_framework.response import Response
 
 from conversations.api.paging import page_of_conversations
 from conversations.api.serializers import (
+    AcceptedReplySerializer,
+    AgentReplySerializer,
     ChunkSerializer,
     ChunksShownSerializer,
     CloseSerializer,
@@ -45,6 +47,7 @@ from conversations.services.contacts import contacts
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import NotFoundError
 from conversations.services.export.transcripts import FORMATS
+from conversations.services.replies import late_replies
 from conversations.services.staff_actions import outreach
 from conversations.services.staff_actions import send as sending
 from conversations.services.staff_actions.outreach import Outreach
@@ -139,6 +142,16 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         )
         data = {"chunk": ChunkSerializer(chunk).data, "messages": MessageSerializer(messages, many=True).data}
         return Response(data, status=201)
+
+    @extend_schema(request=AgentReplySerializer, responses=AcceptedReplySerializer)
+    def replies(self, request: Request, pk: UUID) -> Response:
+        """Give the reply that the client's own agent announced with `later`. The same call again changes nothing and
+        gets the same answer. A 409 says why a reply is not said: the person has written again, say."""
+        wanted = read(AgentReplySerializer, request.data)
+        turn = late_replies.accept_reply(
+            pk, wanted.pop("turn_token"), wanted, client=self._client(), now=timezone.now()
+        )
+        return Response(AcceptedReplySerializer(turn).data)
 
     @extend_schema(request=CloseSerializer, responses=ConversationSerializer)
     def close(self, request: Request, pk: UUID) -> Response:

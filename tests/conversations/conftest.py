@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.test import Client as HttpClient
 from django.utils import timezone
 
-from conversations.models import ChannelAccount, Client, Contact, Conversation
+from conversations.models import ChannelAccount, Client, Contact, Conversation, Turn
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies.agent_requests import hash_of
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import api_keys, setup
 from conversations.services.transitions import closing
@@ -20,7 +22,7 @@ from tests.conversations.back_office import sign_in
 from tests.conversations.meta_doors import account_at
 from tests.fakes.meta import FakeMeta
 from tests.fakes.orb import FakeGateway
-from tests.routes import WebServer
+from tests.routes import BODIES, WebServer
 
 PHONE = "+51999999999"
 
@@ -31,7 +33,23 @@ def in_business(client: Client) -> dict[str, Any]:
     seed_helpers.append_chunk(conversation.pk, "user", "Where is it?")
     step = seed_helpers.add_step(conversation.pk, "Ask the number")
     Contact.objects.filter(pk=conversation.contact_id).update(phone=PHONE, is_guest=False)
+    wait_for_agent(conversation.pk, BODIES["POST /conversations/<uuid:pk>/replies"]["turn_token"])
     return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "phone": PHONE}
+
+
+def wait_for_agent(conversation_id: Any, token: str) -> Turn:
+    """The session's own agent has said that it answers later, to a request with this token."""
+    now = timezone.now()
+    Conversation.objects.filter(pk=conversation_id).update(reply_owed=True, reply_due_at=now)
+    return Turn.objects.create(
+        conversation_id=conversation_id,
+        attempt=1,
+        inbound_sequence=Conversation.objects.get(pk=conversation_id).inbound_sequence,
+        engine="agent",
+        callback_hash=hash_of(token),
+        waiting_until=now + timedelta(hours=1),
+        lease_until=now + timedelta(hours=1),
+    )
 
 
 def close(conversation_id: Any, summary: str = "") -> None:
