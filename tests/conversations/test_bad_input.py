@@ -141,11 +141,9 @@ def test_what_is_not_said_to_be_json_is_refused(
 def bad_values(schema: dict[str, Any]) -> list[Any]:
     """Values of every other type, and of the right one but outside its bounds."""
     schema = resolved(schema)
-    wrong: list[Any] = [0, 1.5, 10**30, True, False, ["x"], [[["x"]]]]
+    wrong: list[Any] = [0, 1.5, 10**30, True, False, [[["x"]]], *([["x"]] if schema["type"] != "array" else [])]
     if not schema.get("nullable"):
         wrong.append(None)
-    if schema["type"] == "array":
-        wrong = [each for each in wrong if each != ["x"]]
     if schema["type"] != "object":
         wrong += [{}, {"x": "y"}]
     if schema["type"] == "boolean":
