@@ -17,13 +17,14 @@ from channels_out.phones import REACHED_BY_PHONE
 from conversations.engines.contract import AgentCall
 from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, Turn, corrected_text
 from conversations.services.core import redaction
+from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.opening import NOTHING_KNOWN
 from conversations.services.replies.prompt_context import SUPERSEDED
 from memory.context import Prompt, PromptPart
 from memory.text import estimate_tokens
 
-MOST_MESSAGES = 100  # since the agent's last answer
-MOST_CHARACTERS = 200_000  # of all messages and the history; the newest message is whole in any case
+MOST_MESSAGES = 100  # that are not answered yet
+MOST_CHARACTERS = 200_000  # of the messages, and of the history; the newest of each is whole in any case
 GAP = "\n\n"
 
 
@@ -72,7 +73,9 @@ def prepare_call(turn: Turn, assistant: Assistant, steps: Sequence[Step], now: d
         request_id=f"turn_{turn.pk.hex}_{turn.attempt}",
         body=body,
     )
-    return PreparedCall(call, _as_prompt(known, [*history, *messages], clean), hash_of(token))
+    return PreparedCall(
+        call, _as_prompt(known, sorted([*history, *messages], key=lambda chunk: chunk.position), clean), hash_of(token)
+    )
 
 
 def hash_of(token: str) -> str:
@@ -112,18 +115,22 @@ def _known(conversation: Conversation, steps: Sequence[Step], clean: Callable[[s
 
 
 def _said(conversation: Conversation, assistant: Assistant) -> tuple[list[Chunk], list[Chunk]]:
-    """Return what was said since the agent's last answer, and the newest of what was said before; oldest first."""
+    """Return what the agent has not answered yet, and the newest of what was said beside that; oldest first.
+
+    A message that came while the last answer was written, and was not seen by it, is not answered by it.
+    """
     own = Turn.objects.filter(conversation=conversation, status=Turn.Status.COMMITTED, chunk__isnull=False)
-    answered = own.order_by("-started_at").values_list("chunk__position", flat=True).first() or 0
+    last = own.order_by("-started_at").values_list("inbound_sequence", flat=True).first()
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
     newest = said.exclude(metadata__has_key=SUPERSEDED).annotate(words=corrected_text()).order_by("-position")
-    messages = list(newest.filter(position__gt=answered)[:MOST_MESSAGES])
-    history = list(newest.filter(position__lte=answered)[: assistant.history_length])
-    fitting = list(_fitting([*messages, *history]))[::-1]
-    return (
-        [chunk for chunk in fitting if chunk.position > answered],
-        [chunk for chunk in fitting if chunk.position <= answered],
-    )
+    unanswered = newest.exclude(pk__in=own.values("chunk"))
+    if last is not None:
+        seen = newest.filter(role__in=SPOKEN_BY_PEOPLE)[max(conversation.inbound_sequence - last, 0) :]
+        unanswered = unanswered.filter(position__gt=seen.values_list("position", flat=True).first() or 0)
+    messages = list(unanswered[:MOST_MESSAGES])
+    history = list(newest.exclude(pk__in=[chunk.pk for chunk in messages])[: assistant.history_length])
+    fitting = list(_fitting(messages)), list(_fitting(history))
+    return fitting[0][::-1], fitting[1][::-1]
 
 
 def _fitting(newest: Sequence[Any]) -> Iterator[Any]:
