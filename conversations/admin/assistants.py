@@ -12,6 +12,7 @@ from django.utils.html import format_html_join
 
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
+from conversations.admin.own_agents import OwnAgentForm, OwnAgentPages
 from conversations.admin.provider_choice import NamesProviders, check_own, narrow_to
 from conversations.admin.try_assistant import TryAssistantPage
 from conversations.models import Assistant
@@ -20,7 +21,7 @@ from conversations.services.tenants import model_endings, model_overview, setup
 PROVIDERS = ("model_provider", "fallback_provider")
 
 
-class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
+class AssistantForm(OwnAgentForm):
     """The form of an assistant, which may name its client's model providers and the installation's."""
 
     class Meta:
@@ -40,7 +41,7 @@ class AssistantForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 @admin.register(Assistant)
-class AssistantAdmin(TryAssistantPage, NamesProviders):
+class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
     """The assistants of a client. The default assistant answers for accounts that name no other."""
 
     client_path = "client"
@@ -50,7 +51,7 @@ class AssistantAdmin(TryAssistantPage, NamesProviders):
     list_filter = ["engine", "is_default", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name", "key"]
-    actions_detail = ["open_try", "answer_by_default"]
+    actions_detail = ["open_try", "answer_by_default", "new_agent_secret"]
     fieldsets = [
         (None, {"fields": ["client", ("name", "key"), ("is_default", "in_copilot"), "system_prompt", "fallback"]}),
         (

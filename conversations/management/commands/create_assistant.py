@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from conversations.management.output import number, print_json, refusals
 from conversations.models import Assistant
-from conversations.services.tenants import setup
+from conversations.services.tenants import agent_secrets, setup
 
 
 class Command(BaseCommand):
@@ -28,6 +28,15 @@ class Command(BaseCommand):
         parser.add_argument("--fallback-provider", help="Name of the second model's provider. Default: the first's.")
         parser.add_argument("--fallback-model", help="Second model, asked if the first is down or refuses.")
         parser.add_argument("--retell-agent-id", help="Id of the chat agent at Retell, for the engine retell.")
+        parser.add_argument("--agent-url", help="URL of the client's own agent, for the engine agent.")
+        parser.add_argument(
+            "--agent-secret",
+            help="Secret that signs requests to it: whsec_ and base64. Default: made and printed once.",
+        )
+        parser.add_argument("--agent-timeout-seconds", type=number, help="Longest wait for its answer. Default: 30.")
+        parser.add_argument(
+            "--agent-deadline-seconds", type=int, help="Longest wait for a reply that it gives later. Default: 600."
+        )
         parser.add_argument("--opener", help="Text that makes a Retell agent greet. Default: Hola.")
         parser.add_argument("--temperature", type=number, help="Temperature of the model, 0 to 2.")
         parser.add_argument("--max-tokens", type=int, help="Longest reply, in tokens.")
@@ -47,6 +56,7 @@ class Command(BaseCommand):
         names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
         names += ["template_name", "template_language"]
         names += ["retell_agent_id", "opener", "reasoning_effort", "fallback_model"]
+        names += ["agent_url", "agent_timeout_seconds", "agent_deadline_seconds"]
         fields = {name: options[name] for name in names if options[name] is not None}
         fields["in_copilot"] = options["copilot"]
         with refusals():
@@ -54,6 +64,7 @@ class Command(BaseCommand):
             for option, field in (("provider", "model_provider"), ("fallback_provider", "fallback_provider")):
                 if options[option]:
                     fields[field] = setup.get_model_provider(client, options[option])
+            fields["agent_secrets"], secret = agent_secrets.first_secrets(options["engine"], options["agent_secret"])
             assistant = setup.create_assistant(
                 client, options["key"], make_default=options["default"], **({"name": options["key"]} | fields)
             )
@@ -64,4 +75,5 @@ class Command(BaseCommand):
             key=assistant.key,
             engine=assistant.engine,
             is_default=assistant.is_default,
+            **({"agent_secret": secret} if secret else {}),
         )
