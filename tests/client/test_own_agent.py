@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 import requests
+from django.utils import timezone
 
+from channels_out.simulators.people import PEOPLE
 from conversations.engines.agent_answers import parse
 from conversations.engines.contract import PendingStep
-from conversations.models import Assistant, Chunk, Conversation, Step, Turn
+from conversations.models import Assistant, ChannelAccount, Chunk, Client, Conversation, Message, Step, Turn
+from conversations.services.simulator import accounts, simulator
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import agent_secrets
 from convo_project.address import free_port
@@ -108,6 +111,19 @@ def test_the_program_with_langgraph_remembers_and_completes_a_step(
     convo.becomes_quiet()
     assert said_to("dora") == ["1 messages so far. Thank you!", "2 messages so far. Thank you!"]
     assert Step.objects.get(conversation=conversation).status == "complete"
+
+
+def test_it_is_played_in_the_simulator_like_any_assistant(convo: stage.Convo, settings: Any) -> None:
+    settings.INTERNAL_BASE_URL = convo.base_url
+    client = Client.objects.get(pk=convo.client_id)
+    accounts.set_up(client)
+    account = ChannelAccount.objects.get(client=client, provider="whatsapp", is_simulated=True)
+    with FakeAgent() as agent:
+        answers_by(convo, agent.url, agent.secret)
+        simulator.write_message(account, PEOPLE[0], "Hello", now=timezone.now())
+        convo.becomes_quiet()
+    [message] = Message.objects.filter(channel_account=account)
+    assert (message.text, message.status) == ("You said: Hello", "sent")
 
 
 def test_the_examples_are_what_is_sent_and_taken(convo: stage.Convo) -> None:
