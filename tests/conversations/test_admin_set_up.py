@@ -119,6 +119,7 @@ PHONE = {"greeting": "Hello.", "spoken_language": "en-US", "template_language": 
 def assistant_form(**changes: str) -> dict[str, str]:
     usual = {"name": "Bob", "key": "bob", "system_prompt": "You are Bob.", "fallback": "Sorry."}
     usual |= {"opener": "Hola", **PHONE, **PEOPLE}
+    usual |= {"agent_timeout_seconds": "30", "agent_deadline_seconds": "600"}
     return {**usual, "engine": "offline", "history_length": "10", "context_budget": "8000", **changes}
 
 

@@ -15,6 +15,7 @@ from conversations.models import (
     ConversationEvent,
     Message,
     Step,
+    Turn,
 )
 from conversations.services.jobs import overdue, sweep
 from tests import factories
@@ -178,6 +179,8 @@ def test_it_is_not_ready_while_replies_or_messages_wait(door: Door, ids: dict[st
     Conversation.objects.filter(pk=ids["pk"]).update(
         reply_owed=True, reply_due_at=timezone.now() - timedelta(minutes=5)
     )
+    assert WebServer().call("GET", "/readyz").status == 200, "its own agent answers later"
+    Turn.objects.update(status="abandoned")
     answer = WebServer().call("GET", "/readyz")
     assert_failure(answer, 503, code="workers_late")
     assert "manage.py dispatch" in answer.json["error"]
