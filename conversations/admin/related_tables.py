@@ -137,7 +137,7 @@ class TurnAdmin(ConversationRowsAdmin):
     """Turns: attempts at replies. Prompts are shown only on the page for users who may see them."""
 
     empty_message = "No assistant has tried to reply yet."
-    exclude = ["prompt", "draft"]
+    exclude = ["prompt", "draft", "callback_hash"]
     list_display = ["in_conversation", "state", "code", "attempt", "engine", "model", "started_at", "ended_at", "id"]
     list_filter = ["status", "engine"]
     list_select_related = ["conversation__contact", "chunk"]

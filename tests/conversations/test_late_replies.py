@@ -17,6 +17,7 @@ from conversations.services.staff_actions import corrections, seed_helpers
 from conversations.services.transitions import closing, steps, takeover
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.agent_shop import answers_by_agent, call_back, deadlines_pass, due_now
+from tests.conversations.back_office import page_of, sign_in
 from tests.fakes.agent import LATER, Answer, FakeAgent, Stream
 from tests.races.threads import together
 
@@ -101,6 +102,8 @@ def test_it_is_neither_overdue_nor_without_explanation(waits: Any) -> None:
     assert overdue.unattended_since(conversation, Turn.objects.all(), timezone.now()) is None
     says = [event.says for event in forecast.upcoming_events(conversation, timezone.now())]
     assert any("answers later" in each for each in says)
+    page = sign_in("vera", conversation.client, "viewer").get(page_of(conversation)).content.decode()
+    assert "The agent answers later, until" in page
 
 
 def test_a_deadline_that_nobody_looks_at_is_overdue(waits: Any) -> None:

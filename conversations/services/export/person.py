@@ -55,7 +55,7 @@ Row = Mapping[str, Any]
 Progress = Callable[[str, int], None]
 
 # Hashes by which Convo finds a row; they say nothing outside it.
-LEFT_OUT = ("fingerprint", "dedupe_key", "document")
+LEFT_OUT = ("fingerprint", "dedupe_key", "document", "callback_hash")
 # The tables below a conversation, by file name. A new table belongs here: test_export_contact.py checks it.
 OF_CONVERSATION: Mapping[str, type[Model]] = {
     "chunks": Chunk,

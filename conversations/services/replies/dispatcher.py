@@ -66,6 +66,7 @@ class Dispatcher:
         self._suspects: set[UUID] = set()  # at most one runs at a time, which shows whose turn crashes processes
         self._messages: set[UUID] = set()
         self._renewed = self._recovered = 0.0
+        self._waiting: Future[int] | None = None  # the look at the turns that wait for a callback
 
     def run(self) -> int:
         """Claim and work until stopped, and return how many replies and sends were given back unfinished."""
@@ -210,7 +211,8 @@ class Dispatcher:
             self._recovered = now
             if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
                 log.warning("freed claims of a dead dispatcher: %s", freed)
-            late_replies.end_waiting(timezone.now())
+            if self._waiting is None or self._waiting.done():
+                self._waiting = self._rows.submit(with_retry, late_replies.end_waiting, timezone.now())
 
     def _finish(self) -> int:
         """Wait for what was begun, then give back what is left and return how many that is."""

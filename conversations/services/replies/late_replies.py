@@ -12,10 +12,13 @@ for it. The dispatchers look at these rows every second.
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
+
+from django.db import InterfaceError, OperationalError
 
 from conversations.engines.agent_answers import AgentAnswer, InvalidAnswerError, parse
 from conversations.engines.contract import EngineError, PendingStep, Reply
@@ -25,6 +28,8 @@ from conversations.services.core.sql import rows
 from conversations.services.replies import pipeline
 from conversations.services.replies.agent_requests import hash_of
 from conversations.services.replies.leases import ClaimedTurn
+
+log = logging.getLogger(__name__)
 
 NEWEST = 100  # turns of a conversation whose tokens are still known
 MOST_AT_ONCE = 200
@@ -122,13 +127,18 @@ _OVER = f"""
 def end_waiting(now: datetime) -> int:
     """End the turns whose agent has not called back in time, or could not be heard any more. Returns how many.
 
-    Several processes may do this at once: the turn's row decides.
+    Several processes may do this at once: the turn's row decides. A turn that cannot be ended does not keep the others.
     """
     found = rows(_OVER, now)
     for is_late, turn_id, conversation_id, attempt in found:
         claim = ClaimedTurn(turn_id, conversation_id, attempt, recalls=False)
-        if is_late:
-            pipeline.fail(claim, TIMED_OUT, now)
-        else:
-            pipeline.stop_waiting(claim, now)
+        try:
+            if is_late:
+                pipeline.fail(claim, TIMED_OUT, now)
+            else:
+                pipeline.stop_waiting(claim, now)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception:
+            log.exception("a turn that waits could not be ended: %s", turn_id)
     return len(found)
