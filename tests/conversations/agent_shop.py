@@ -13,7 +13,7 @@ from tests.fakes.agent import FakeAgent
 
 
 def answers_by_agent(shop: Client, settings: Any, agent: FakeAgent) -> None:
-    """The shop's assistant is the fake agent."""
+    """Make the fake agent the shop's assistant."""
     settings.ORB_PRIVATE_NETWORKS = ["127.0.0.0/8"]
     assistant = Assistant.objects.get(client=shop, is_default=True)
     assistant.engine, assistant.agent_url = "agent", agent.url
@@ -23,17 +23,17 @@ def answers_by_agent(shop: Client, settings: Any, agent: FakeAgent) -> None:
 
 
 def call_back(door: Door, request: Any, *messages: str, **more: Any) -> tuple[int, Any]:
-    """What the agent gets when it calls back with the reply to a request."""
+    """Call back with the reply to a request, and return the status and the envelope."""
     body = {"turn_token": request["turn_token"], "messages": list(messages), **more}
     return door.call("POST", f"/conversations/{request['conversation_id']}/replies", body)
 
 
 def due_now() -> None:
-    """What is to be tried again is tried now."""
+    """Let all replies that are owed be due now."""
     Conversation.objects.filter(reply_owed=True).update(reply_due_at=timezone.now())
 
 
 def deadlines_pass() -> None:
-    """The deadlines of all agents are over, and a dispatcher looks."""
+    """Let the deadlines of all agents pass, and look as a dispatcher does."""
     Turn.objects.exclude(waiting_until=None).update(waiting_until=timezone.now(), lease_until=timezone.now())
     late_replies.end_waiting(timezone.now())

@@ -1,4 +1,4 @@
-"""How a client's own agent is connected: on the assistant's page, or by a command. Its secret is shown once."""
+"""The set-up of a client's own agent: on the assistant's page, or by a command. Its secret is shown once."""
 
 from __future__ import annotations
 

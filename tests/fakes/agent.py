@@ -84,11 +84,11 @@ class FakeAgent:
         return f"http://127.0.0.1:{self._server.server_address[1]}/agent"
 
     def then(self, *answers: Answer | Stream) -> None:
-        """The next requests are answered so."""
+        """Answer the next requests so."""
         self._next.extend(answers)
 
     def says(self, *messages: str, **more: Any) -> None:
-        """The next request is answered with these messages."""
+        """Answer the next request with these messages."""
         self.then(Answer({"messages": list(messages), **more}))
 
     def wait_for(self, count: int, seconds: float = 20.0) -> None:
@@ -113,7 +113,7 @@ class FakeAgent:
 
 
 def echo(request: Mapping[str, Any]) -> str:
-    """What the agent says when it was told nothing else."""
+    """Return the words of an agent that was told nothing else."""
     heard = [each["content"] for each in request["messages"] if each["role"] in ("user", "voice")]
     return f"You said: {' / '.join(heard)}"
 

@@ -36,7 +36,7 @@ MOST_AT_ONCE = 200
 TIMED_OUT = EngineError("The agent did not call back in time.", code="timeout", retryable=True)
 
 _S = Turn.Status
-# What an agent is told whose reply is not said any more, by the turn's code or else by its status.
+# Sentences for an agent whose reply is not said, by the turn's code or else by its status.
 _REFUSALS = {
     "ended": "This conversation has ended.",
     "taken_over": "A colleague has this conversation.",
