@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -26,7 +25,7 @@ class AssistantForm(OwnAgentForm):
 
     class Meta:
         model = Assistant
-        fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
+        fields = "__all__"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -48,12 +48,15 @@ LAST_EVENT_ID = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})")
 _NOT_SET_UP = "The assistant is not set up properly. Tell whoever looks after it."
 _TOO_LONG = "This conversation is too long for the assistant. Start a new one, or ask for less at once."
 _BUSY = "The assistant has too much to do. Try again in a minute."
+_CUT_OFF = "The answer broke off. What arrived is kept; try again for the whole."
+_SILENT = "The assistant fell silent. Try again."
+_AWAY = "The assistant cannot be reached. Try again in a minute."
 SENTENCES = {
-    "cut_off": "The answer broke off. What arrived is kept; try again for the whole.",
+    "cut_off": _CUT_OFF,
     "provider_error": "The assistant ran into an error while it wrote. Try again.",
     "reasoning_shown": "The assistant wrote its notes instead of an answer. Try again.",
-    "timeout": "The assistant fell silent. Try again.",
-    "connect": "The assistant cannot be reached. Try again in a minute.",
+    "timeout": _SILENT,
+    "connect": _AWAY,
     "rate_limited": _BUSY,
     "overloaded": _BUSY,
     "refused": "The assistant may not answer this. Ask in other words.",
@@ -67,6 +70,17 @@ SENTENCES = {
     "parameter_refused": _NOT_SET_UP,
     "no_tools": _NOT_SET_UP,
     "not_configured": _NOT_SET_UP,
+    "agent_cut_off": _CUT_OFF,
+    "agent_timeout": _SILENT,
+    "agent_late": _SILENT,
+    "agent_unreachable": _AWAY,
+    "agent_busy": _BUSY,
+    "agent_unauthorized": _NOT_SET_UP,
+    "agent_not_found": _NOT_SET_UP,
+    "agent_redirects": _NOT_SET_UP,
+    "agent_private_address": _NOT_SET_UP,
+    "agent_invalid_url": _NOT_SET_UP,
+    "agent_no_secret": _NOT_SET_UP,
 }
 _FINAL = {_NOT_SET_UP, _TOO_LONG}  # trying again gives the same
 TAKEN_OVER = "taken_over"  # how a reply ends where a colleague has the session, or will have it

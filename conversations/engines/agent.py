@@ -36,6 +36,20 @@ _Result = TypeVar("_Result")
 MOST_BYTES = 1024 * 1024  # of an answer, streams included
 LONGEST_SECONDS = 300.0  # of a whole stream
 RETRYABLE = {408, 425, 429}
+# What became of the request, and of the answer: the codes that staff see (services/replies/failures.py).
+CODES = {
+    "connect": "agent_unreachable",
+    "connection_lost": "agent_cut_off",
+    "private_address": "agent_private_address",
+    "invalid_request": "agent_invalid_url",
+}
+STATUSES = {
+    401: "agent_unauthorized",
+    403: "agent_unauthorized",
+    404: "agent_not_found",
+    410: "agent_not_found",
+    429: "agent_busy",
+}
 EVENT_STREAM = "text/event-stream"
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -53,7 +67,7 @@ class OwnAgent:
         """Yield the agent's words as they come, then the Reply. Raises EngineError; an answer without words is one."""
         async for piece in _ask(request, in_copilot=True):
             if isinstance(piece, Reply) and not piece.text and not piece.later_until:
-                raise EngineError("The agent's answer has no text.", code="bad_answer", retryable=True)
+                raise _bad_answer("An answer in the copilot needs a text.")
             yield piece
 
 
@@ -70,12 +84,12 @@ async def _ask(request: ReplyRequest, *, in_copilot: bool) -> AsyncIterator[str 
 
     call = request.agent
     if call is None:
-        raise EngineError("The assistant has no agent.", code="no_agent", retryable=False)
+        raise EngineError("The assistant has no agent.", code="agent_invalid_url", retryable=False)
     body = orjson.dumps(clean(dict(call.body)))
     headers = {"Content-Type": "application/json", "Accept": f"application/json, {EVENT_STREAM}", **_signed(call, body)}
     opened = post(call.url, body, headers=headers, private=tuple(settings.ORB_PRIVATE_NETWORKS))
     ends_at = asyncio.get_running_loop().time() + call.seconds
-    reply, streams = Reply("", OwnAgent.name), False
+    reply = Reply("", OwnAgent.name)
     try:
         async with AsyncExitStack() as stack:
             answer = await _until(ends_at, stack.enter_async_context(opened))
@@ -95,19 +109,17 @@ async def _ask(request: ReplyRequest, *, in_copilot: bool) -> AsyncIterator[str 
                 if read.text:
                     yield read.text
     except TimeoutError:
-        raise EngineError("The agent did not answer in time.", code="timeout", retryable=True) from None
+        raise EngineError("The agent did not answer in time.", code="agent_timeout", retryable=True) from None
     except SendError as error:
-        if streams:
-            raise _cut_off() from None
-        raise EngineError(str(error), code=error.code, retryable=error.retryable or error.ambiguous) from None
+        retryable = error.retryable or error.ambiguous
+        raise EngineError(str(error), code=CODES[error.code], retryable=retryable) from None
     yield reply
 
 
 def _signed(call: AgentCall, body: bytes) -> dict[str, str]:
     secrets = [secret for secret in call.secrets if standard_webhooks.is_secret(secret)]
     if not secrets:
-        sentence = "The assistant has no secret to sign requests with. Make one on the assistant's page."
-        raise EngineError(sentence, code="no_secret", retryable=False)
+        raise EngineError("The assistant has no signing secret.", code="agent_no_secret", retryable=False)
     return standard_webhooks.headers(secrets, call.request_id, body)
 
 
@@ -116,18 +128,12 @@ def _check_status(answer: StreamedAnswer) -> None:
     status = answer.status
     if 200 <= status < 300:
         return
-    if 300 <= status < 400:
-        sentence = "The agent's URL redirects, which Convo does not follow. Enter the URL that it leads to."
-        raise EngineError(sentence, code="redirected", retryable=False)
-    if status in (401, 403):
-        raise EngineError("The agent refuses the signature.", code="unauthorized", retryable=False)
-    if status in (404, 410):
-        raise EngineError("There is nothing at the agent's URL.", code=f"http_{status}", retryable=False)
     raise EngineError(
-        f"The agent answered with an error ({status}).",
-        code="rate_limited" if status == 429 else f"http_{status}",
+        f"The agent answered with status {status}.",
+        code="agent_redirects" if status < 400 else STATUSES.get(status, "agent_error"),
         retryable=status >= 500 or status in RETRYABLE,
         retry_after=parse_retry_after(answer.headers.get("retry-after", "")),
+        detail=f"http_{status}",
     )
 
 
@@ -137,7 +143,7 @@ async def _read(answer: StreamedAnswer) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise EngineError("The agent's answer is not JSON.", code="bad_answer", retryable=True) from None
+        raise _bad_answer("It is not JSON.") from None
 
 
 async def _bounded(answer: StreamedAnswer) -> AsyncIterator[bytes]:
@@ -176,28 +182,32 @@ async def _streamed(
 def _delta(event: AgentEvent) -> str:
     words = _object(event).get("text")
     if not isinstance(words, str):
-        raise EngineError("delta: text must be a string.", code="bad_answer", retryable=True)
+        raise _bad_answer("delta: text must be a string.")
     return storable(words)
 
 
 def _object(event: AgentEvent) -> dict[str, Any]:
     if not isinstance(event.data, dict):
-        raise EngineError(f"{event.name}: the data must be a JSON object.", code="bad_answer", retryable=True)
+        raise _bad_answer(f"{event.name}: The data must be a JSON object.")
     return event.data
 
 
 def _reported(data: dict[str, Any]) -> EngineError:
-    """Return the error that the agent reported; its own sentence is not taken over."""
-    code = data.get("code")
-    code = code if isinstance(code, str) and _CODE.fullmatch(code) else "agent_error"
-    return EngineError("The agent reported an error.", code=code, retryable=data.get("retryable") is not False)
+    """Return the error that the agent reported, with its code for staff; its sentence is not taken over."""
+    given = data.get("code")
+    return EngineError(
+        "The agent reported an error.",
+        code="agent_error",
+        retryable=data.get("retryable") is not False,
+        detail=given if isinstance(given, str) and _CODE.fullmatch(given) else "",
+    )
 
 
 def _parsed(answer: Any, request: ReplyRequest, *, in_copilot: bool) -> AgentAnswer:
     try:
         return parse(answer, request.steps, in_copilot=in_copilot)
     except InvalidAnswerError as error:
-        raise EngineError(f"The agent's answer is invalid. {error}", code="bad_answer", retryable=True) from None
+        raise _bad_answer(str(error)) from None
 
 
 def _reply(answer: AgentAnswer, call: AgentCall, said: str | None = None) -> Reply:
@@ -212,11 +222,16 @@ def _reply(answer: AgentAnswer, call: AgentCall, said: str | None = None) -> Rep
 
 
 def _too_long() -> EngineError:
-    return EngineError("The agent's answer is too long.", code="too_long", retryable=True)
+    return EngineError("The agent's answer is too long.", code="agent_too_long", retryable=True)
 
 
 def _cut_off() -> EngineError:
-    return EngineError("The agent's stream ended before its end.", code="cut_off", retryable=True)
+    return EngineError("The agent's stream ended before its end.", code="agent_cut_off", retryable=True)
+
+
+def _bad_answer(detail: str) -> EngineError:
+    """Return the error for an answer that is not valid. detail: which field, without its value."""
+    return EngineError("The agent's answer is not valid.", code="agent_bad_answer", retryable=True, detail=detail)
 
 
 async def _until(ends_at: float, step: Awaitable[_Result]) -> _Result:

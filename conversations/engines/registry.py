@@ -20,9 +20,7 @@ AUTO = "auto"
 
 # Engines have no state, so one of each serves all threads. A test replaces one with its own:
 #     monkeypatch.setitem(registry.ENGINES, "offline", MyEngine())
-ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (LanguageModel(), Retell(), OwnAgent(), Offline())
-}
+ENGINES: dict[str, Engine] = {engine.name: engine for engine in (LanguageModel(), Retell(), OwnAgent(), Offline())}
 
 
 def engine_for(name: str, request: ReplyRequest) -> Engine:

@@ -312,7 +312,7 @@ def test_somebody_who_never_stops_is_answered_by_the_third(door: Door, agent: Fa
 def test_after_its_deadline_it_is_asked_again_with_the_same_key(door: Door, agent: FakeAgent, waits: Any) -> None:
     deadlines_pass()
     turn = Turn.objects.get()
-    assert (turn.status, turn.code) == ("failed", "timeout")
+    assert (turn.status, turn.code) == ("failed", "agent_late")
     refused(call_back(door, waits, "Hi"), "too_late")
     due_now()
     reply_to_all()
@@ -337,7 +337,7 @@ def test_who_never_calls_back_is_given_up(door: Door, agent: FakeAgent, settings
         deadlines_pass()
     assert turns() == ["failed"] * 3
     assert said() == ["Sorry, I cannot answer right now. A colleague will get back to you."]
-    assert "timeout" in Conversation.objects.get().needs_staff_reason
+    assert "did not call back" in Conversation.objects.get().needs_staff_reason
     for request in agent.requests:
         refused(call_back(door, request, "Hi"), "too_late")
 

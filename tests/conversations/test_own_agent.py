@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from conversations.models import Assistant, Chunk, Client, Conversation, ConversationEvent, Message, Step, Turn
 from conversations.services.core.ledger import Actor
+from conversations.services.replies import failures
 from conversations.services.staff_actions import corrections, seed_helpers
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.agent_shop import answers_by_agent, due_now
@@ -225,31 +226,32 @@ def outcome() -> tuple[str, bool]:
     """The turn's code, and whether the reply is tried again."""
     turn = Turn.objects.get()
     assert turn.status == "failed", (turn.status, turn.code)
-    assert turn.reason.endswith((".", ").")), turn.reason
+    assert turn.reason.startswith(failures.explain(turn.code))
+    assert turn.code in failures._EXPLANATIONS
     return turn.code, Conversation.objects.get().reply_owed
 
 
 WRONG: dict[str, tuple[Answer | Stream, str, bool]] = {
-    "fault": (Answer(status=500), "http_500", True),
-    "busy": (Answer(status=429, headers={"Retry-After": "7"}), "rate_limited", True),
-    "refused": (Answer(status=401), "unauthorized", False),
-    "nothing there": (Answer(status=404), "http_404", False),
-    "not taken": (Answer(status=422), "http_422", False),
-    "redirects": (Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}), "redirected", False),
-    "huge": (Answer(b'{"messages": ["' + b"x" * 2_000_000 + b'"]}'), "too_long", True),
-    "endless": (Answer(b"x" * 2_000_000, headers={"Content-Length": "99999999999"}), "too_long", True),
-    "no JSON": (Answer(b"<html>"), "bad_answer", True),
-    "deep": (Answer(b"[" * 100_000), "bad_answer", True),
-    "no answer": (Answer(b""), "bad_answer", True),
-    "cut": (Answer(b'{"messages"', headers={"Content-Length": "400"}), "connection_lost", True),
-    "no HTTP": (Answer(headers={"Content-Length": "nonsense"}), "connection_lost", True),
-    "stream without end": (Stream([("delta", {"text": "Half a"})]), "cut_off", True),
-    "stream of nonsense": (Stream([("delta", "{")]), "bad_answer", True),
-    "stream of numbers": (Stream([("delta", {"text": 7})]), "bad_answer", True),
-    "stream with an error": (Stream([("error", {"code": "model_down", "message": "of Ann"})]), "model_down", True),
+    "fault": (Answer(status=500), "agent_error", True),
+    "busy": (Answer(status=429, headers={"Retry-After": "7"}), "agent_busy", True),
+    "refused": (Answer(status=401), "agent_unauthorized", False),
+    "nothing there": (Answer(status=404), "agent_not_found", False),
+    "not taken": (Answer(status=422), "agent_error", False),
+    "redirects": (Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}), "agent_redirects", False),
+    "huge": (Answer(b'{"messages": ["' + b"x" * 2_000_000 + b'"]}'), "agent_too_long", True),
+    "endless": (Answer(b"x" * 2_000_000, headers={"Content-Length": "99999999999"}), "agent_too_long", True),
+    "no JSON": (Answer(b"<html>"), "agent_bad_answer", True),
+    "deep": (Answer(b"[" * 100_000), "agent_bad_answer", True),
+    "no answer": (Answer(b""), "agent_bad_answer", True),
+    "cut": (Answer(b'{"messages"', headers={"Content-Length": "400"}), "agent_cut_off", True),
+    "no HTTP": (Answer(headers={"Content-Length": "nonsense"}), "agent_cut_off", True),
+    "stream without end": (Stream([("delta", {"text": "Half a"})]), "agent_cut_off", True),
+    "stream of nonsense": (Stream([("delta", "{")]), "agent_bad_answer", True),
+    "stream of numbers": (Stream([("delta", {"text": 7})]), "agent_bad_answer", True),
+    "stream with an error": (Stream([("error", {"code": "model_down", "message": "of Ann"})]), "agent_error", True),
     "stream that gives up": (Stream([("error", {"retryable": False})]), "agent_error", False),
-    "endless stream": (Stream([("delta", {"text": "x" * 60_000})] * 3), "too_long", True),
-    "later after words": (Stream([("delta", {"text": "Hm"}), ("done", {"later": True})]), "bad_answer", True),
+    "endless stream": (Stream([("delta", {"text": "x" * 60_000})] * 3), "agent_too_long", True),
+    "later after words": (Stream([("delta", {"text": "Hm"}), ("done", {"later": True})]), "agent_bad_answer", True),
 }
 
 
@@ -300,7 +302,7 @@ def test_an_invalid_answer_is_refused_as_a_whole(door: Door, agent: FakeAgent, a
     agent.then(Answer(answer))
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("bad_answer", True)
+    assert outcome() == ("agent_bad_answer", True)
     assert (said(), Step.objects.count()) == ([], 0)
 
 
@@ -310,7 +312,7 @@ def test_nothing_listens_there(door: Door, agent: FakeAgent) -> None:
         Assistant.objects.update(agent_url=f"http://127.0.0.1:{free.getsockname()[1]}/")
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("connect", True)
+    assert outcome() == ("agent_unreachable", True)
 
 
 SLOW = {
@@ -326,7 +328,7 @@ def test_it_is_not_waited_for_longer_than_its_time_out(door: Door, agent: FakeAg
     agent.then(slow)
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("timeout", True)
+    assert outcome() == ("agent_timeout", True)
     assert (Turn.objects.get().last_token_ms or 0) < 3_000
 
 
@@ -336,7 +338,7 @@ def test_a_private_address_is_never_called(door: Door, agent: FakeAgent, setting
     Assistant.objects.update(agent_url=url.format(port=agent.url.split(":")[2].split("/")[0]))
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("private_address", False)
+    assert outcome() == ("agent_private_address", False)
     assert agent.requests == []
 
 
@@ -350,7 +352,7 @@ def test_it_is_not_followed_to_a_private_address(door: Door, agent: FakeAgent) -
         door.says("Hello")
         reply_to_all()
         assert inside.requests == []
-    assert outcome() == ("redirected", False)
+    assert outcome() == ("agent_redirects", False)
 
 
 @pytest.mark.parametrize("kept", [{}, {"current": "no base64!"}])
@@ -358,7 +360,7 @@ def test_without_a_secret_nothing_is_posted(door: Door, agent: FakeAgent, kept: 
     Assistant.objects.update(agent_secrets=kept)
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("no_secret", False)
+    assert outcome() == ("agent_no_secret", False)
     assert agent.requests == []
 
 
@@ -367,7 +369,7 @@ def test_a_url_that_cannot_be_called_is_an_error_for_staff(door: Door, agent: Fa
     Assistant.objects.update(agent_url=url)
     door.says("Hello")
     reply_to_all()
-    assert outcome() == ("invalid_request", False)
+    assert outcome() == ("agent_invalid_url", False)
 
 
 def test_a_stream_is_taken_whole_where_nobody_reads_along(door: Door, agent: FakeAgent) -> None:

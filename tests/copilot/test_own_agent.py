@@ -75,14 +75,14 @@ def test_a_whole_answer_is_read_at_once(ann: Browser, agent: FakeAgent) -> None:
 def test_a_stream_that_is_cut_keeps_what_was_read(ann: Browser, agent: FakeAgent) -> None:
     agent.then(Stream([("delta", {"text": "Use a "}), ("delta", {"text": "pri"})]))
     error = ann.ask("Which primer?")[-1]
-    assert (error.name, error.data["code"]) == ("error", "cut_off")
+    assert (error.name, error.data["code"]) == ("error", "agent_cut_off")
     assert (error.data["message"]["content"], error.data["message"]["partial"]) == ("Use a pri", True)
 
 
 def test_an_agent_that_says_nothing_here_is_an_error(ann: Browser, agent: FakeAgent) -> None:
     agent.then(*[Answer({"messages": []})] * 3)
     error = ann.ask("Which primer?")[-1]
-    assert (error.name, error.data["code"]) == ("error", "bad_answer")
+    assert (error.name, error.data["code"]) == ("error", "agent_bad_answer")
 
 
 def test_what_it_says_later_comes_later(ann: Browser, agent: FakeAgent, roofers: Client, live_server: Any) -> None:

@@ -37,12 +37,16 @@ class PreparedCall:
     token_hash: str
 
 
-def prepare_call(turn: Turn, assistant: Assistant, steps: Sequence[Step], now: datetime) -> PreparedCall:
-    """Return the request for the turn's reply. Read the turn with its conversation, contact and client.
+def prepare_call(turn: Turn, steps: Sequence[Step], now: datetime) -> PreparedCall | None:
+    """Return the request for the turn's reply; None if the assistant's engine is another one.
 
-    Each request has a token of its own, of which only the hash is kept.
+    Read the turn with its conversation, assistant, contact and client. Each request has a token of its own, of which
+    only the hash is kept.
     """
     conversation = turn.conversation
+    assistant = conversation.assistant
+    if assistant is None or assistant.engine != Assistant.EngineName.AGENT:
+        return None
     token = secrets.token_urlsafe(32)
     deadline = now + timedelta(seconds=assistant.agent_deadline_seconds)
     messages, history = _said(conversation, assistant)

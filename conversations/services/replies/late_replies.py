@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 NEWEST = 100  # turns of a conversation whose tokens are still known
 MOST_AT_ONCE = 200
-TIMED_OUT = EngineError("The agent did not call back in time.", code="timeout", retryable=True)
+TIMED_OUT = EngineError("The agent did not call back in time.", code="agent_late", retryable=True)
 
 _S = Turn.Status
 # Sentences for an agent whose reply is not said, by the turn's code or else by its status.

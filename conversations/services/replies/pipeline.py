@@ -85,8 +85,7 @@ _STEPS = PreparedSelect(
     p=Step,
 )
 _KEEP = """
-    UPDATE conversation_turns
-    SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5, callback_hash = $6
+    UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5, callback_hash = $6
     WHERE id = $1 AND status = 'running'
     RETURNING id"""
 
@@ -113,9 +112,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     view = model_use.view_for(models, conversation, steps)
     prompt = prompt_context.prompt_for(conversation, view)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
-    agent = None
-    if assistant and assistant.engine == Assistant.EngineName.AGENT:
-        agent = agent_requests.prepare_call(turn, assistant, steps, now or timezone.now())
+    agent = agent_requests.prepare_call(turn, steps, now or timezone.now())
     kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
     token_hash = agent.token_hash if agent else ""
     row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule, token_hash)
@@ -143,9 +140,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
 
 
 def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -> str:
-    """Store the reply as a chunk if the turn may still speak, and return the turn's status.
-
-    Where the client's own agent answers later, the turn waits for its callback (late_replies.py).
+    """Store the reply as a chunk if the turn may still speak, and return the turn's status. It may wait for a callback.
 
     The fence: the lease is still ours, the conversation is open, the assistant has it, a reply is still wanted, and no
     message came that the draft has not seen. An overtaken draft is dropped and the reply stays owed; after two such the
