@@ -17,7 +17,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -131,6 +132,19 @@ def delete(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float]
 def get(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
     """GET a URL and return the answer, whatever its status. Arguments and errors are those of `post_json`."""
     return _exchange("GET", url, None, headers, timeout or TIMEOUT)
+
+
+def exchange(
+    method: str,
+    url: str,
+    body: bytes | None,
+    *,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float],
+    private: Networks,
+) -> HttpAnswer:
+    """Send a request of any method to a URL that somebody else chose. Arguments and errors are those of `post_bytes`."""
+    return _exchange(method, url, body, headers, timeout, private)
 
 
 def _exchange(
@@ -285,14 +299,41 @@ class _WatchedHTTPConnection(HTTPConnection):
         super().send(data)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # as urllib3 does
-        response = super().getresponse()
+        with self._bounded_wait():
+            response = super().getresponse()
         self._used_at = monotonic()
         return response
+
+    @contextmanager
+    def _bounded_wait(self) -> Iterator[None]:
+        """Break the connection of a server that somebody else chose once its headers take longer than the timeout.
+
+        The socket's own timeout begins anew with each byte, so that a server could hold a thread with slow headers.
+        """
+        if _thread.private is None or self.sock is None or not isinstance(self.timeout, int | float):
+            yield
+            return
+        over = threading.Event()
+        timer = threading.Timer(self.timeout, _break, [self.sock, over])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if over.is_set():  # else the headers that came so far would pass for all
+            raise TimeoutError("The server's headers took too long.")
 
     @property
     def is_connected(self) -> bool:
         """False makes the pool connect anew instead of using the connection again."""
         return monotonic() - self._used_at < MAX_IDLE and super().is_connected
+
+
+def _break(connected: socket.socket, over: threading.Event) -> None:
+    over.set()
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
 
 class _WatchedHTTPSConnection(_WatchedHTTPConnection, HTTPSConnection):

@@ -108,6 +108,25 @@ class AgentCall:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool of the client's own that the model may call. `parameters` is the JSON Schema of its arguments."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+class ToolRunner(Protocol):
+    """Makes calls of the client's own tools, each once."""
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Make the call, unless it was made before, and return the answer for the model. Waits for the network.
+
+        Raises EngineError (`lost`) if the turn is no longer ours.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class ReplyRequest:
     """The input of an engine.
 
@@ -117,7 +136,9 @@ class ReplyRequest:
     calls_left      how often models may be called yet for the messages that this reply answers
     goal, pending_steps             in the prompt too; here for engines that take no prompt
     steps           the pending steps with their ids, for an engine whose model may change them
-    tools           the model may call tools: see conversations/engines/tools.py
+    tools           the model may call the built-in tools: see conversations/engines/tools.py
+    offered_tools   the client's own tools, which the model may call as well
+    runner          makes the calls of these
     confidence      the engine should return its confidence, if it can
     rules           the redaction of the reply
     chat            the conversation's chat, for an engine that keeps chats itself
@@ -136,6 +157,8 @@ class ReplyRequest:
     calls_left: int = MOST_CALLS
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
+    offered_tools: tuple[OfferedTool, ...] = ()
+    runner: ToolRunner | None = None
     confidence: bool = False
     rules: RedactionRules = CARDS_ONLY
     chat: EngineChatState | None = None

@@ -1,8 +1,11 @@
 """The tools that a model may call beside its reply, in the format of OpenAI's chat completions.
 
-Each call is checked against the conversation at the time of the prompt, as strictly as the API checks its callers. An
-invalid call is answered with a sentence for the model. A valid one becomes a ToolAction, which is applied when the
-reply is committed, or never.
+    built-in tools      become ToolActions, which are applied when the reply is committed, or never
+    the client's own    are called at once, by the request's runner, and the model is asked again with their answers
+
+Each call is checked first: built-in ones against the conversation at the time of the prompt, as strictly as the API
+checks its callers, and the client's against the schema of their arguments. An invalid call is answered with a sentence
+for the model.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from typing import Any
 from conversations.engines.contract import (
     ASK_FOR_HUMAN,
     END_CONVERSATION,
+    OfferedTool,
     PendingStep,
     ReplyRequest,
     ToolAction,
     ToolCall,
+    ToolRunner,
 )
+from conversations.engines.tool_schemas import problem_with, read_arguments
 from memory.text import estimate_tokens, storable
 
 LONGEST_DESCRIPTION = 2_000  # characters, as the API's
@@ -81,25 +87,49 @@ _USERS_OWN = {"set_topic", END_CONVERSATION}
 STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
 
 
+BUILT_IN = frozenset(str(tool["function"]["name"]) for tool in TOOLS)  # no client's tool may have these names
+
+
 def tokens_of(tools: Sequence[Mapping[str, Any]]) -> int:
     """Return the estimated tokens of the tools' descriptions, which a prompt has beside its messages."""
     return estimate_tokens(json.dumps(list(tools))) if tools else 0
 
 
 def toolbox_of(request: ReplyRequest, *, streamed: bool) -> Toolbox:
-    """Return the tools that the model may call for this reply."""
-    if not request.tools:
-        return Toolbox(request.steps, ())
-    return Toolbox(request.steps, STREAMED_TOOLS if streamed else TOOLS)
+    """Return the toolbox for one reply: the built-in tools, if the request has them, then the client's own.
+
+    streamed: the reply is read while it is written, in a conversation that belongs to its user
+    """
+    built_in = (STREAMED_TOOLS if streamed else TOOLS) if request.tools else ()
+    return Toolbox(request.steps, built_in, request.offered_tools, request.runner)
+
+
+def as_specification(tool: OfferedTool) -> dict[str, Any]:
+    """Return a client's tool in the format of chat completions."""
+    function = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": function}
 
 
 class Toolbox:
-    """Answers the model's tool calls for one reply, and collects its tool actions."""
+    """Answers the model's tool calls for one reply, and collects its tool actions.
 
-    blocks = False  # whether a call may wait for the network
+    tools           what the model is offered, in the format of chat completions
+    blocks          a call may wait for the network: on an event loop, `call` belongs on a thread
+    tool_actions    the valid calls of built-in tools, to apply with the reply
+    calls           every call with its answer, in their order
+    """
 
-    def __init__(self, steps: Sequence[PendingStep], tools: Sequence[Mapping[str, Any]] = TOOLS) -> None:
-        self.tools = tools
+    def __init__(
+        self,
+        steps: Sequence[PendingStep],
+        tools: Sequence[Mapping[str, Any]] = TOOLS,
+        offered: Sequence[OfferedTool] = (),
+        runner: ToolRunner | None = None,
+    ) -> None:
+        self._runner = runner
+        self._own = {tool.name: tool for tool in offered} if runner else {}
+        self.tools: tuple[Mapping[str, Any], ...] = (*tools, *map(as_specification, self._own.values()))
+        self.blocks = bool(self._own)
         self._pending = {step.id: step for step in steps}
         self._moved: dict[int, str] = {}
         self.tool_actions: list[ToolAction] = []
@@ -113,23 +143,36 @@ class Toolbox:
             ASK_FOR_HUMAN: lambda given: self._once(given, ASK_FOR_HUMAN, "A colleague takes over after your reply."),
             END_CONVERSATION: lambda given: self._once(given, END_CONVERSATION, "It ends after your reply."),
         }
-        self._offered = [tool["function"]["name"] for tool in tools]
+        self._offered = [tool["function"]["name"] for tool in self.tools]
 
     def call(self, name: str, arguments: str) -> bool:
-        """Check one call, add it with its answer to `calls`, and return whether it was valid. Never raises."""
+        """Check one call, add it with its answer to `calls`, and return whether the reply may end after it.
+
+        It may end after a valid call of a built-in tool. Otherwise the model is asked again with the answer: the call
+        was invalid, or the tool is the client's own. Such a call is made here, and waits for the network.
+
+        Raises EngineError (`lost`) if the turn is no longer ours.
+        """
         try:
-            answer, valid = self._checked(name, arguments), True
+            answer, may_end = self._checked(name, arguments), name not in self._own
         except InvalidToolCallError as error:
-            answer, valid = str(error), False
+            answer, may_end = str(error), False
         self.calls.append(ToolCall(storable(name)[:100], storable(arguments)[:LONGEST_ARGUMENTS], answer))
-        return valid
+        return may_end
 
     def _checked(self, name: str, arguments: str) -> str:
         if len(self.calls) >= MAX_CALLS:
             raise InvalidToolCallError(f"At most {MAX_CALLS} calls are possible in a reply. Write your reply now.")
         if name not in self._offered:
             raise InvalidToolCallError(f"There is no such tool; there are {', '.join(self._offered)}.")
-        return self._checks[name](_object(arguments))
+        given = _object(arguments)
+        return self._call_own(self._own[name], given) if name in self._own else self._checks[name](given)
+
+    def _call_own(self, tool: OfferedTool, given: dict[str, Any]) -> str:
+        if problem := problem_with(given, tool.parameters):
+            raise InvalidToolCallError(problem)
+        assert self._runner is not None  # noqa: S101 - for the type checker: without a runner no tool is the client's
+        return self._runner.call(tool.name, given)
 
     def _move(self, given: dict[str, Any], tool: str, status: str) -> str:
         _only(given, "step_id")
@@ -174,11 +217,8 @@ class Toolbox:
 def _object(arguments: str) -> dict[str, Any]:
     if len(arguments) > LONGEST_ARGUMENTS:
         raise InvalidToolCallError("The arguments are too long.")
-    try:
-        given = json.loads(arguments or "{}")
-    except (ValueError, RecursionError):
-        raise InvalidToolCallError("The arguments must be a JSON object.") from None
-    if not isinstance(given, dict):
+    given = read_arguments(arguments, LONGEST_ARGUMENTS)
+    if given is None:
         raise InvalidToolCallError("The arguments must be a JSON object.")
     return given
 

@@ -34,6 +34,7 @@ from conversations.models.send_pause import SendPause
 from conversations.models.sign_in_tries import SignInTries
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
+from conversations.models.tool import McpServer, Tool, ToolCall
 from conversations.models.turn import Turn
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "Feedback",
     "IdempotencyKey",
     "InboundEvent",
+    "McpServer",
     "Membership",
     "Message",
     "MessageTombstone",
@@ -82,6 +84,8 @@ __all__ = [
     "StaffAction",
     "Status",
     "Step",
+    "Tool",
+    "ToolCall",
     "Turn",
     "corrected_text",
 ]

@@ -1,0 +1,128 @@
+"""Calls of a client's own tools: one signed POST to a URL, and what became of it.
+
+    POST <url>     {"tool", "arguments", "conversation_id", "contact", "idempotency_key"}
+                   signed as Standard Webhooks; the key is also in the header Idempotency-Key, and is the webhook-id
+
+What counts is whether the tool may have done it: a request that never left is `not_sent`, an answer of the tool is
+`answered` or `failed`, and everything between the two is `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from channels_out import http, standard_webhooks
+from channels_out.errors import SendError
+from channels_out.http import HttpAnswer
+from channels_out.public_addresses import Networks
+from channels_out.shapes import clean, clean_text
+
+LONGEST_ANSWER = 20_000  # characters that a model is given
+LONGEST_EXCERPT = 1_000  # of the body of a refusal
+CONNECT_SECONDS = 5.0
+CUT = " [… cut off]"
+
+
+class Outcome(StrEnum):
+    """The outcome of a call."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What became of a call. `text` is for the model; `code` for staff."""
+
+    outcome: Outcome
+    text: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRequest:
+    """One call of a tool.
+
+    name        the tool's name: ours where it is posted, the server's own at an MCP server
+    secret      signs the request; '' at an MCP server
+    headers     for an MCP server
+    key         the idempotency key
+    seconds     for the whole call
+    private     networks that may be reached although they are not public
+    """
+
+    name: str
+    url: str
+    arguments: Mapping[str, Any]
+    key: str
+    seconds: float
+    conversation_id: str = ""
+    contact: Mapping[str, Any] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private: Networks = ()
+
+
+def call(request: ToolRequest) -> ToolResult:
+    """Post the call to the tool and return what became of it. Never raises; redirects are not followed."""
+    body = orjson.dumps(
+        clean(
+            {
+                "tool": request.name,
+                "arguments": dict(request.arguments),
+                "conversation_id": request.conversation_id,
+                "contact": dict(request.contact),
+                "idempotency_key": request.key,
+            }
+        )
+    )
+    headers = {
+        "Content-Type": "application/json",
+        "Idempotency-Key": request.key,
+        **standard_webhooks.headers([request.secret], request.key, body),
+    }
+    timeout = (min(CONNECT_SECONDS, request.seconds), request.seconds)
+    try:
+        answer = http.post_bytes(request.url, body, headers=headers, timeout=timeout, private=request.private)
+    except SendError as error:
+        return transport_failure(error)
+    return _result(answer)
+
+
+def transport_failure(error: SendError) -> ToolResult:
+    """Return the result of a call that got no whole answer."""
+    if not error.ambiguous:
+        outcome = Outcome.NOT_SENT if error.retryable else Outcome.FAILED
+        return ToolResult(outcome, "The tool could not be reached. Nothing was done.", error.code[:40])
+    if error.code == "bad_answer":  # a 2xx that is far too long: it was done
+        return ToolResult(Outcome.ANSWERED, "The tool's answer was too long to be read.", error.code)
+    return ToolResult(Outcome.UNKNOWN, code=error.code[:40])
+
+
+def _result(answer: HttpAnswer) -> ToolResult:
+    if answer.ok:
+        return ToolResult(Outcome.ANSWERED, bounded(_text(answer)))
+    code = f"http_{answer.status}"
+    if answer.is_from_gateway:
+        return ToolResult(Outcome.UNKNOWN, code=code)
+    failed = f"The tool failed with status {answer.status}."
+    if 400 <= answer.status < 500 and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
+        failed = f"{failed} It said: {excerpt}"
+    return ToolResult(Outcome.FAILED, failed, code)
+
+
+def bounded(text: str, most: int = LONGEST_ANSWER) -> str:
+    """Return the text in at most `most` characters, fit to be stored."""
+    text = clean_text(text).strip()
+    return text if len(text) <= most else text[: most - len(CUT)] + CUT
+
+
+def _text(answer: HttpAnswer) -> str:
+    return answer.body.decode("utf-8", "replace")
