@@ -143,7 +143,7 @@ def exchange(
     timeout: tuple[float, float],
     private: Networks,
 ) -> HttpAnswer:
-    """Send a request of any method to a URL that somebody else chose. Arguments and errors are those of `post_bytes`."""
+    """Send a request of any method to a URL that somebody else chose, as `post_bytes` does, and return the answer."""
     return _exchange(method, url, body, headers, timeout, private)
 
 

@@ -244,6 +244,7 @@ GRAPH_BASE_URL = env.url("GRAPH_BASE_URL", "https://graph.facebook.com/v25.0")
 DIALOG360_BASE_URL = env.url("DIALOG360_BASE_URL", "https://waba-v2.360dialog.io")
 INBOUND_EVENT_DAYS = env.whole("INBOUND_EVENT_DAYS", 30, least=1, most=3650)
 ORB_PRIVATE_NETWORKS = env.networks("ORB_PRIVATE_NETWORKS")
+TOOL_PRIVATE_NETWORKS = env.networks("TOOL_PRIVATE_NETWORKS")
 PLIVO_BASE_URL = env.url("PLIVO_BASE_URL", "https://api.plivo.com/v1")
 PROVIDER_TIMEOUT_SECONDS = env.seconds("PROVIDER_TIMEOUT_SECONDS", 20, least=0.1, most=120)
 OPENAI_API_KEY = env.text("OPENAI_API_KEY")
@@ -296,6 +297,7 @@ LOGGING = {
         "httpcore2": {"level": "WARNING"},
         "httpx": {"level": "WARNING"},
         "httpx2": {"level": "WARNING"},
+        "mcp": {"level": "CRITICAL"},  # its errors quote what servers answered
         "openai": {"level": "WARNING"},
         "pinecone": {"level": "WARNING"},
         "urllib3": {"level": "WARNING"},

@@ -20,7 +20,7 @@ from conversations.engines.registry import ask
 from conversations.models import ChannelAccount, Client
 from conversations.services.delivery import sending as delivery
 from conversations.services.delivery.sending import deliver
-from conversations.services.replies import leases, pipeline
+from conversations.services.replies import leases, pipeline, tool_runner
 from conversations.services.tenants import api_keys
 from tests import databases, factories
 
@@ -127,6 +127,8 @@ def reply_to_all() -> int:
     while claims := leases.claim(timezone.now(), 100):
         for claim in claims:
             taken += 1
+            if claim.calls:
+                tool_runner.make_waiting(claim, lambda work, *values: work(*values))
             prepared = pipeline.prepare(claim)
             if prepared is None:
                 continue  # a rule gave the session to a person

@@ -71,7 +71,10 @@ def read_arguments(text: str, longest: int) -> dict[str, Any] | None:
 
 
 def canonical(arguments: Mapping[str, Any]) -> str:
-    """Return the arguments as JSON in which equal ones are the same text: sorted keys, no blanks, 1.0 as 1 (RFC 8785)."""
+    """Return the arguments as JSON in which equal ones are the same text: keys sorted, no blanks, 1.0 as 1.
+
+    Source: RFC 8785, as far as our arguments need it.
+    """
     return json.dumps(_normal(arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

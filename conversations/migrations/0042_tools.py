@@ -78,6 +78,8 @@ class Migration(migrations.Migration):
                 ('turn_id', models.UUIDField(null=True)),
                 ('attempt', models.PositiveSmallIntegerField(db_default=0, default=0)),
                 ('given_to', models.UUIDField(help_text='The turn that was given the outcome last.', null=True)),
+                ('changes_something', models.BooleanField(db_default=True, default=True, help_text='As the tool was then.')),
+                ('may_repeat', models.BooleanField(db_default=False, default=False, help_text='As the tool was then.')),
                 ('tries', models.PositiveSmallIntegerField(db_default=0, default=0)),
                 ('lease_until', models.DateTimeField(null=True)),
                 ('answer', models.TextField(blank=True, db_default='', default='')),

@@ -184,6 +184,8 @@ class ToolCall(models.Model):
     attempt = models.PositiveSmallIntegerField(default=0, db_default=0)
     given_to = models.UUIDField(null=True, help_text="The turn that was given the outcome last.")
     tries = models.PositiveSmallIntegerField(default=0, db_default=0)
+    changes_something = models.BooleanField(default=True, db_default=True, help_text="As the tool was then.")
+    may_repeat = models.BooleanField(default=False, db_default=False, help_text="As the tool was then.")
     lease_until = models.DateTimeField(null=True)
     answer = models.TextField(blank=True, default="", db_default="")
     code = models.CharField(max_length=40, blank=True, default="", db_default="")

@@ -36,6 +36,7 @@ from conversations.models import (
     RollingSummary,
     StaffAction,
     Step,
+    ToolCall,
     Turn,
     corrected_text,
 )
@@ -70,6 +71,7 @@ OF_CONVERSATION: Mapping[str, type[Model]] = {
     "call_answers": CallAnswer,
     "feedback": Feedback,
     "answers": IdempotencyKey,
+    "tool_calls": ToolCall,
 }
 ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
 CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together

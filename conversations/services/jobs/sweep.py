@@ -19,9 +19,10 @@ from conversations.services.core.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SW
 from conversations.services.core.dedupe import trim_tombstones
 from conversations.services.core.ledger import events_sql
 from conversations.services.core.sql import column, exclusively, row, rows
+from conversations.services.core.tool_requests import EXPIRE_SQL
 from conversations.services.delivery import sending, throttles
 from conversations.services.inbound import replay
-from conversations.services.replies import leases
+from conversations.services.replies import leases, tool_calls
 from conversations.services.retention.retention import guests_due_sql, purge_guests
 from conversations.services.tenants import sign_in_limits
 from conversations.services.transitions import takeover
@@ -70,7 +71,8 @@ _EXPIRE = f"""
     unsent AS (
         UPDATE conversation_messages m
         SET status = 'cancelled', code = 'expired', lease_until = NULL, lease_token = NULL
-        FROM moved WHERE m.conversation_id = moved.id AND m.status IN ('queued', 'claimed'))
+        FROM moved WHERE m.conversation_id = moved.id AND m.status IN ('queued', 'claimed')),
+    unmade AS ({EXPIRE_SQL})
     {_by_sweep("expired", "expire_after", "before")}
     RETURNING conversation_id"""
 
@@ -109,7 +111,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.stale = _in_batches(_MARK_STALE, due.get("stale", []), now, partial(progress, "stale"))
         report.purged = purge_guests(now, progress)
         duplicates.note_recent(now)
-        report.recovered = leases.recover(now) + sending.recover(now)
+        report.recovered = leases.recover(now) + sending.recover(now) + tool_calls.recover(now)
         idempotency.delete_expired(now)
         throttles.delete_expired(now)
         sign_in_limits.delete_expired(now)

@@ -4,7 +4,8 @@ There are two kinds of threads, so that no database connection is held while one
 read and write rows, each with a connection of its own. Many threads wait for the network and use plain values only.
 Each reply and each send moves between the two kinds:
 
-    reply   claim ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or fail (rows)
+    reply   claim ─► [tools (waits)] ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or
+            fail (rows)
     send    claim ─► begin   (rows) ─► provider (waits) ─► succeeded or failed (rows)
 
 Any number of dispatchers share the work. If one is killed, others take its work when its leases run out.
@@ -33,7 +34,7 @@ from conversations.services.delivery import read_marks
 from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.replies import late_replies, leases, pipeline, sinks
+from conversations.services.replies import late_replies, leases, pipeline, sinks, tool_calls, tool_runner
 from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,13 @@ class Dispatcher:
         if turn.exhausted:
             with_retry(pipeline.fail, turn, CRASHED if turn.suspect else EXHAUSTED, timezone.now())
             return None
+        return self._engines.submit(self._call_tools, turn) if turn.calls else self._recall_or_prepare(turn)
+
+    def _call_tools(self, turn: leases.OwedTurn) -> Future[Any]:
+        tool_runner.make_waiting(turn, self._run_on_rows)
+        return self._rows.submit(self._recall_or_prepare, turn)
+
+    def _recall_or_prepare(self, turn: leases.OwedTurn) -> Future[Any] | None:
         if turn.recalls and (query := with_retry(recall.recall_query, turn.conversation_id)):
             self._mark_read(turn)
             return self._engines.submit(self._recall, turn, query)
@@ -157,7 +165,8 @@ class Dispatcher:
             self._marks_free.release()
 
     def _ask(self, turn: leases.OwedTurn, request: ReplyRequest, engine: str) -> Future[Any]:
-        outcome = registry.ask(engine, chats.with_writer(request, self._run_on_rows))
+        request = tool_runner.with_rows(chats.with_writer(request, self._run_on_rows), self._run_on_rows)
+        outcome = registry.ask(engine, request)
         settle = pipeline.commit if isinstance(outcome, Reply) else pipeline.fail
         return self._rows.submit(with_retry, settle, turn, outcome, timezone.now())
 
@@ -209,7 +218,8 @@ class Dispatcher:
             delivery.renew(messages, timezone.now())
         if now - self._recovered >= RECOVER_EVERY_SECONDS:
             self._recovered = now
-            if freed := leases.recover(timezone.now()) + delivery.recover(timezone.now()):
+            at = timezone.now()
+            if freed := leases.recover(at) + delivery.recover(at) + tool_calls.recover(at):
                 log.warning("freed claims of a dead dispatcher: %s", freed)
             if self._waiting is None or self._waiting.done():
                 self._waiting = self._rows.submit(with_retry, late_replies.end_waiting, timezone.now())

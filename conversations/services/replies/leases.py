@@ -25,13 +25,17 @@ SUSPECT_AFTER_CRASHES = 2  # the conversation may have been there by chance once
 
 @dataclass(frozen=True, slots=True)
 class ClaimedTurn:
-    """An attempt at a turn that is ours while its lease lasts. `recalls`: earlier conversations are to be looked up
-    before (history/recall.py)."""
+    """An attempt at a turn that is ours while its lease lasts.
+
+    recalls     earlier conversations are to be looked up before (history/recall.py)
+    calls       tools are to be called before (tool_calls.begin_waiting)
+    """
 
     turn_id: UUID
     conversation_id: UUID
     attempt: int
     recalls: bool
+    calls: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,15 @@ def lease() -> timedelta:
     return timedelta(seconds=settings.LEASE_SECONDS)
 
 
+# Calls that a colleague approved, or that a process was making when it died.
+CALLS = """EXISTS (
+        SELECT FROM tool_calls u
+        WHERE u.conversation_id = s.id AND u.is_open AND u.status IN ('approved', 'calling'))"""
+
+
 # --- owed replies -----------------------------------------------------------------------------------------------------
 _DUE = f"""
-    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls
+    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls, {CALLS} AS calls
     FROM conversations s
     WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {{crashes}}
       AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
@@ -91,7 +101,7 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[OwedTurn]:
         ), counted AS (
             UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
         )
-        SELECT begun.id, begun.conversation_id, begun.attempt, due.recalls,
+        SELECT begun.id, begun.conversation_id, begun.attempt, due.recalls, due.calls,
             begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4
         FROM begun JOIN due ON due.id = begun.conversation_id
         """,
@@ -165,7 +175,7 @@ def claim_streamed(now: datetime, limit: int) -> list[StreamedTurn]:
         ), gone AS (
             DELETE FROM copilot_deltas d USING free WHERE d.turn_id = free.id
         )
-        SELECT o.id, o.conversation_id, o.attempt, {RECALLS}, p.login_id,
+        SELECT o.id, o.conversation_id, o.attempt, {RECALLS}, {CALLS}, p.login_id,
                o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL
         FROM ours o JOIN conversations s ON s.id = o.conversation_id JOIN contacts p ON p.id = s.contact_id
         """,

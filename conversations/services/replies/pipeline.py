@@ -47,11 +47,20 @@ from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
-from conversations.services.replies import agent_requests, failures, model_use, phrases, prompt_context, tool_actions
+from conversations.services.replies import (
+    agent_requests,
+    failures,
+    model_use,
+    phrases,
+    prompt_context,
+    tool_actions,
+    tool_outcomes,
+)
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
+from conversations.services.replies.tool_runner import with_tools
 from conversations.services.transitions import closing, takeover
 
 log = logging.getLogger(__name__)
@@ -62,7 +71,9 @@ TurnStatus = Turn.Status
 
 _TURN = PreparedSelect(
     """
-    SELECT {t}, {s}, {k}, {c}, {a}, {r}
+    SELECT {t}, {s}, {k}, {c}, {a}, {r},
+        EXISTS (SELECT FROM tool_calls o WHERE o.conversation_id = s.id AND o.is_open),
+        a.uses_tools AND EXISTS (SELECT FROM tools o WHERE o.client_id = c.id AND o.is_active)
     FROM conversation_turns t
     JOIN conversations s ON s.id = t.conversation_id
     JOIN contacts k ON k.id = s.contact_id
@@ -95,9 +106,10 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
 
     Returns None if the turn is not ours any more, or a rule of the assistant gave the conversation to a person.
     """
-    turn = _running(claim)
-    if turn is None:
+    found = _running(claim)
+    if found is None:
         return None
+    turn, has_calls, has_tools = found
     conversation = turn.conversation
     assistant = conversation.assistant
     turn.rule = ""
@@ -111,6 +123,8 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     models = model_use.models_of(assistant)
     view = model_use.view_for(models, conversation, steps)
     prompt = prompt_context.prompt_for(conversation, view)
+    if has_calls:
+        prompt = tool_outcomes.with_calls(prompt, conversation.pk, claim.turn_id)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     agent = agent_requests.prepare_call(turn, steps, now or timezone.now())
     kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
@@ -136,6 +150,8 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         else None,
         agent=agent.call if agent else None,
     )
+    if has_tools:
+        request = with_tools(request, claim, tool_outcomes.usable_tools(conversation))
     return request, turn.engine
 
 
@@ -249,16 +265,18 @@ _RUNNING = PreparedSelect(
 )
 
 
-def _running(claim: ClaimedTurn) -> Turn | None:
-    """The turn, if it is still ours, with its conversation and all that the prompt says of it."""
+def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool] | None:
+    """The turn, if it is still ours, with its conversation and all that the prompt says of it; and whether there are
+    tool calls to tell the model of, and tools of the client's own to offer."""
     found = _TURN.first(claim.turn_id, claim.attempt)
     if found is None:
         return None
     turn: Turn
-    turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling = found
+    turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling, *has = found
     conversation.rolling = rolling
     turn.conversation = conversation
-    return turn
+    has_calls, has_tools = map(bool, has)
+    return turn, has_calls, has_tools
 
 
 @contextmanager
@@ -333,6 +351,8 @@ def _say(
     note_answered(conversation)
     conversation.reply_owed = overtaken
     if not code:
+        if tool_outcomes.settle(conversation, turn, reply, now):
+            conversation.reply_owed, conversation.reply_due_at = True, now
         conversation.fallback_sent = False
         conversation.replies_failed = 0
     requested = tool_actions.NOTHING_REQUESTED

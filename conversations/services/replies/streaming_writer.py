@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.services.core.sql import close_connections, column, with_retry
 from conversations.services.history import recall
-from conversations.services.replies import leases, pipeline
+from conversations.services.replies import leases, pipeline, tool_runner
 from conversations.services.replies.dispatcher import keep_recalled
 from conversations.services.replies.leases import StreamedTurn
 from memory import event_loop
@@ -180,12 +181,28 @@ class CopilotWriter:
     # --- a turn -------------------------------------------------------------------------------------------------------
 
     def _begin(self, reply: StreamedReply) -> None:
-        """Prepare the turn and let the engine write, after recalling earlier conversations where that is asked for."""
+        """Prepare the turn and let the engine write, after the tools and the recall that are to come first."""
         with self._dropped_on_failure(reply):
             if reply.turn.attempt > MOST_ATTEMPTS:
                 with_retry(pipeline.fail, reply.turn, EXHAUSTED, timezone.now())
                 self._replies.pop(reply.turn.turn_id, None)
-            elif reply.turn.recalls and (query := with_retry(recall.recall_query, reply.turn.conversation_id)):
+            elif reply.turn.calls:
+                self._recalls.submit(self._call_tools, reply)
+            else:
+                self._recall_or_prepare(reply)
+
+    def _call_tools(self, reply: StreamedReply) -> None:
+        with self._dropped_on_failure(reply):
+            tool_runner.make_waiting(reply.turn, self._run_on_rows)
+            self._rows.submit(self._recall_or_prepare, reply)
+
+    def _run_on_rows(self, work: Callable[..., Any], *values: Any) -> Any:
+        """Run work on a thread that has a database connection and return its result."""
+        return self._rows.submit(with_retry, work, *values).result()
+
+    def _recall_or_prepare(self, reply: StreamedReply) -> None:
+        with self._dropped_on_failure(reply):
+            if reply.turn.recalls and (query := with_retry(recall.recall_query, reply.turn.conversation_id)):
                 self._recalls.submit(self._recall, reply, query)
             else:
                 self._prepare(reply)
@@ -207,6 +224,7 @@ class CopilotWriter:
             self._wake.set()
             return
         request, engine = prepared
+        request = tool_runner.with_rows(request, self._run_on_rows)
         reply.rules, reply.is_held_back = request.rules, request.confidence
         reply.writing = event_loop.start(self._write(reply, request, engine))
         reply.writing.add_done_callback(lambda _: self._put_ended(reply))

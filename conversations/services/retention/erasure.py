@@ -32,6 +32,7 @@ from conversations.models import (
     Message,
     StaffAction,
     Step,
+    ToolCall,
     Turn,
 )
 from conversations.queue import enqueue
@@ -48,7 +49,14 @@ from memory.stores.contract import StoreError
 WATCHED = timedelta(hours=1)
 SALT = "convo.erasure"
 ERASED = "(erased)"
-BELOW = {"chunks": Chunk, "steps": Step, "events": ConversationEvent, "messages": Message, "turns": Turn}
+BELOW = {
+    "chunks": Chunk,
+    "steps": Step,
+    "events": ConversationEvent,
+    "messages": Message,
+    "turns": Turn,
+    "tool_calls": ToolCall,
+}
 
 
 # --- preview ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, Turn
+from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, ToolCall, Turn
 from conversations.services.core import idempotency, redaction
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, Kind, record
@@ -139,6 +139,10 @@ def _redact_in_turns(conversation_id: UUID, texts: Iterable[str], position: int 
         calls = _redact_calls(turn.tool_calls, texts)
         if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
             Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
+    for call in ToolCall.objects.filter(conversation=conversation_id):
+        call.arguments = _redact_values(call.arguments, texts)
+        call.answer, call.reason = redact_text(call.answer, texts), redact_text(call.reason, texts)[:200]
+        call.save(update_fields=["arguments", "answer", "reason"])
 
 
 @contextmanager
@@ -196,6 +200,17 @@ def _redact_turns(conversation: Conversation, texts: Iterable[str], position: in
 def _redact_calls(calls: Any, texts: Iterable[str]) -> Any:
     """Return the tool calls with their arguments redacted, however the model escaped their JSON."""
     return calls and [{**call, "arguments": _redact_json(call["arguments"], texts)} for call in calls]
+
+
+def _redact_values(value: Any, texts: list[str]) -> Any:
+    """Return the JSON value with its texts redacted, and its numbers that are one of the texts."""
+    if isinstance(value, dict):
+        return {name: _redact_values(each, texts) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_redact_values(each, texts) for each in value]
+    if isinstance(value, str):
+        return redact_text(value, texts)
+    return REDACTED if str(value) in texts else value
 
 
 def _redact_json(arguments: str, texts: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from conversations.models import (
     RollingSummary,
     Status,
     Step,
+    ToolCall,
     Turn,
 )
 from conversations.services.core.ledger import Actor, Kind, record
@@ -44,7 +45,7 @@ _TOGETHER = """
 _IN_PLACE = "UPDATE conversation_chunks SET position = position - $2 WHERE conversation_id = $1 RETURNING id"
 
 # Rows that move with the chunks. Agent states and orders move where the conversation that goes on has none of its own.
-FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey)
+FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey, ToolCall)
 
 
 def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor, now: datetime) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
+from conversations.services.core import tool_requests
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
@@ -57,6 +58,7 @@ def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetim
     conversation.needs_staff_since = None
     conversation.remember_due_at = None if conversation.is_guest else now
     takeover.release(conversation)
+    tool_requests.expire(conversation, now)
     record(conversation, "closed", actor, cause=reason, from_status=before, to_status=Status.CLOSED)
     chats.schedule_end(conversation, now)
     if conversation.remember_due_at:

@@ -1,0 +1,325 @@
+"""The rows of tool calls: each call is a row before it is made, so that it is made once (models/tool.py).
+
+    begin ─► the tool is called, without a transaction (tool_runner.py) ─► record_result
+
+Only one turn of a conversation runs, and it makes one call after another. So whoever begins a call and finds the same
+one `calling` knows that the process that was making it has died. Every write here has the conversation's row locked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from channels_out.tools import Outcome, ToolRequest, ToolResult
+from conversations.engines.contract import EngineError
+from conversations.engines.tool_schemas import canonical
+from conversations.models import Conversation, Tool, ToolCall, Turn
+from conversations.services.core import redaction
+from conversations.services.core.json import dumps
+from conversations.services.core.ledger import SYSTEM, assistant_actor, record
+from conversations.services.core.locking import editing_if_there
+from conversations.services.delivery.outbox import is_opted_out
+from conversations.services.replies.leases import ClaimedTurn
+
+S = ToolCall.Status
+
+MOST_CALLS = 20  # for the messages that are not answered yet, over all drafts and tries
+MOST_TRIES = 5  # of one call
+LEASE_GRACE = timedelta(seconds=60)
+DRAFTS_DROPPED_AT_MOST = 2  # as the pipeline's fence
+
+APPROVAL_WANTED = "Approve or refuse a call of the tool "
+OUTCOME_WANTED = "Find out whether this tool was carried out: "
+WAITS = "A colleague must approve this first. Nothing is done yet. Say so, and go on without it."
+STILL_APPROVED = "A colleague has approved this. It is about to be done."
+TOO_MANY = f"At most {MOST_CALLS} calls are possible here. Write your reply now."
+NOT_KNOWN = (
+    "It is not known whether this was done: the tool did not answer. Do not call it again. A colleague will find out."
+)
+NO_ANSWER = "The tool did not answer. Nothing is known."
+GONE = "The tool is no longer available. Nothing was done."
+SILENCED = "Nothing was done: the assistant no longer has this conversation."
+OVERTAKEN = "Nothing was done: a newer message has just come."
+
+
+@dataclass(frozen=True, slots=True)
+class CallToMake:
+    """A call that is ours to make now."""
+
+    call_id: UUID
+    conversation_id: UUID
+    turn_id: UUID
+    attempt: int
+    tries: int
+    is_mcp: bool
+    request: ToolRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the model is told of a call that was made; `again`: it is to be made once more with the same key."""
+
+    answer: str
+    again: bool = False
+
+
+# --- a call of the model ----------------------------------------------------------------------------------------------
+def begin(turn: ClaimedTurn, tool_id: UUID, arguments: Mapping[str, Any]) -> CallToMake | str:
+    """Note that the model calls the tool, and return the call if it is to be made now, else what the model is told.
+
+    The same call that was noted before is found again: its answer is returned, or it waits for approval, or it is made
+    again where its outcome is unknown and the tool allows that.
+
+    Raises EngineError (`lost`) if the turn is no longer ours.
+    """
+    now = timezone.now()
+    with editing_if_there(turn.conversation_id) as conversation:
+        running = _running(conversation, turn)
+        if conversation is None or running is None:
+            raise EngineError("This turn is no longer running.", code="lost", retryable=True)
+        tool = _tool(conversation, tool_id)
+        if tool is None:
+            return GONE
+        if refusal := _refusal(conversation, running):
+            return refusal
+        given = redaction.rules_of(conversation.client).clean_json(dict(arguments))
+        call = _same_call(conversation, tool, given)
+        if call is None and open_calls(conversation).count() >= MOST_CALLS:
+            return TOO_MANY
+        call = call or _new_call(conversation, tool, given, now)
+        if call.status == S.CALLING:
+            _give_up_dead(conversation, call, now)
+        if may_be_made(call):
+            return _start(conversation, call, tool, turn, now)
+        call.given_to = turn.turn_id
+        call.save(update_fields=["given_to"])
+        return told_of(call)
+
+
+def begin_waiting(turn: ClaimedTurn) -> list[CallToMake]:
+    """Return the calls to make before the model is asked: those that a colleague has approved since, and those that a
+    process was making when it died, as far as their tools allow that."""
+    now = timezone.now()
+    with editing_if_there(turn.conversation_id) as conversation:
+        running = _running(conversation, turn)
+        if conversation is None or running is None or _is_silenced(conversation):
+            return []
+        found = []
+        for call in open_calls(conversation).filter(status__in=[S.APPROVED, S.CALLING]).select_for_update():
+            if call.status == S.CALLING:
+                _give_up_dead(conversation, call, now)
+            tool = _tool(conversation, call.tool_id)
+            if not may_be_made(call):
+                continue
+            if tool is None:
+                _end(call, S.FAILED, GONE, "tool_gone", now)
+            else:
+                found.append(_start(conversation, call, tool, turn, now))
+        return found
+
+
+def record_result(made: CallToMake, result: ToolResult) -> Recorded:
+    """Keep what became of the call, and return what the model is told.
+
+    A call of unknown outcome is made again once at once, if its tool allows that; else staff are told. An answer counts
+    also if the call was given up meanwhile.
+    """
+    now = timezone.now()
+    with editing_if_there(made.conversation_id) as conversation:
+        if conversation is None:
+            return Recorded(result.text or NO_ANSWER)
+        call = ToolCall.objects.select_for_update().filter(pk=made.call_id, conversation=conversation).first()
+        if call is None:
+            return Recorded(result.text or NO_ANSWER)
+        is_ours = (call.turn_id, call.attempt, call.tries) == (made.turn_id, made.attempt, made.tries)
+        if call.status in (S.CALLING, S.UNKNOWN) and (is_ours or result.outcome == Outcome.ANSWERED):
+            _apply(conversation, call, result, now)
+        if not is_ours:
+            return Recorded(told_of(call))
+        again = call.status == S.UNKNOWN and call.may_repeat and call.tries == 1
+        if call.status == S.UNKNOWN and not again:
+            _show_unknown(conversation, call, now)
+        call.given_to = made.turn_id
+        call.save()
+        return Recorded(told_of(call), again)
+
+
+def may_be_made(call: ToolCall) -> bool:
+    """Return whether the call may be made now: it never left, was approved, or may be repeated."""
+    if call.tries >= MOST_TRIES:
+        return False
+    return call.status in (S.REQUESTED, S.APPROVED) or (call.status == S.UNKNOWN and call.may_repeat)
+
+
+def told_of(call: ToolCall) -> str:
+    """Return what a model is told of the call."""
+    if call.status == S.REFUSED:
+        return f"A colleague refused this. Nothing was done.{f' The reason: {call.reason}' if call.reason else ''}"
+    known = {S.WAITING: WAITS, S.APPROVED: STILL_APPROVED, S.UNKNOWN: NOT_KNOWN, S.CALLING: NOT_KNOWN}
+    return known.get(S(call.status)) or call.answer or "Done."
+
+
+def idempotency_key(conversation_id: UUID, round_: UUID | None, tool_id: UUID, arguments: Mapping[str, Any]) -> str:
+    """Return the key of a call, which stays the same until a reply is committed.
+
+    round_: the committed turn before the messages that are not answered yet, None if there is none
+    """
+    named = "\n".join(map(str, (conversation_id, round_ or "", tool_id, canonical(arguments))))
+    return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# --- the steps of a call ----------------------------------------------------------------------------------------------
+def _running(conversation: Conversation | None, turn: ClaimedTurn) -> Turn | None:
+    if conversation is None:
+        return None
+    ours = Turn.objects.filter(pk=turn.turn_id, attempt=turn.attempt, status=Turn.Status.RUNNING)
+    return ours.only("inbound_sequence", "streamed").first()
+
+
+def _is_silenced(conversation: Conversation) -> bool:
+    return not conversation.is_open or conversation.taken_over_at is not None or is_opted_out(conversation)
+
+
+def _refusal(conversation: Conversation, turn: Turn) -> str:
+    """Return why nothing is called for a draft that will not be said anyway, '' if it may be said."""
+    if _is_silenced(conversation):
+        return SILENCED
+    overtaken = not turn.streamed and conversation.inbound_sequence != turn.inbound_sequence
+    return OVERTAKEN if overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST else ""
+
+
+def _tool(conversation: Conversation, tool_id: UUID | None) -> Tool | None:
+    found = Tool.objects.select_related("server").filter(client=conversation.client_id, pk=tool_id, is_active=True)
+    return found.exclude(server__is_active=False).first()
+
+
+def open_calls(conversation: Conversation) -> QuerySet[ToolCall]:
+    """Return the calls of the client's tools whose outcome no committed reply was given, oldest first."""
+    return ToolCall.objects.filter(conversation=conversation, is_open=True, key__isnull=False).order_by("created_at")
+
+
+def _same_call(conversation: Conversation, tool: Tool, arguments: Mapping[str, Any]) -> ToolCall | None:
+    """Return the open call of the tool with the same arguments; JSON in the database compares as its canonical form."""
+    wanted = dumps(arguments).decode()
+    found = open_calls(conversation).filter(tool=tool).extra(where=["arguments = %s::jsonb"], params=[wanted])
+    return found.select_for_update().first()
+
+
+def _new_call(conversation: Conversation, tool: Tool, arguments: dict[str, Any], now: datetime) -> ToolCall:
+    replied = Turn.objects.filter(conversation=conversation, status=Turn.Status.COMMITTED).exclude(code="stopped")
+    round_ = replied.order_by("-started_at").values_list("pk", flat=True).first()
+    call = ToolCall(
+        client_id=conversation.client_id,
+        conversation=conversation,
+        tool=tool,
+        name=tool.name,
+        arguments=arguments,
+        key=idempotency_key(conversation.pk, round_, tool.pk, arguments),
+        round=round_,
+        status=S.WAITING if tool.needs_approval else S.REQUESTED,
+        changes_something=tool.changes_something,
+        may_repeat=tool.may_repeat or not tool.changes_something,
+        created_at=now,
+    )
+    known = ToolCall.objects.select_for_update().filter(conversation=conversation, key=call.key).first()
+    if known is not None:  # a reply was committed with it, and no other since: the answer still counts
+        return known
+    call.save(force_insert=True)
+    if tool.needs_approval:
+        conversation.needs_staff_since = conversation.needs_staff_since or now
+        conversation.needs_staff_reason = f"{APPROVAL_WANTED}{call.name}."
+        _note(conversation, "tool_approval_asked", call)
+    return call
+
+
+def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: ClaimedTurn, now: datetime) -> CallToMake:
+    server = tool.server
+    seconds = server.timeout_seconds if server else tool.timeout_seconds
+    call.status, call.turn_id, call.attempt, call.tries = S.CALLING, turn.turn_id, turn.attempt, call.tries + 1
+    call.lease_until = now + timedelta(seconds=seconds) + LEASE_GRACE
+    call.save()
+    contact = conversation.contact
+    request = ToolRequest(
+        name=tool.remote_name if server else tool.name,
+        url=server.url if server else tool.url,
+        arguments=call.arguments,
+        key=call.key or "",
+        seconds=seconds,
+        conversation_id=str(conversation.pk),
+        contact={
+            "id": str(contact.pk),
+            "user_id": contact.user_id,
+            "name": contact.name,
+            "phone": contact.phone or "",
+        },
+        secret=tool.credentials.get("secret", ""),
+        headers=server.headers if server else {},
+        private=tuple(settings.TOOL_PRIVATE_NETWORKS),
+    )
+    return CallToMake(call.pk, conversation.pk, turn.turn_id, turn.attempt, call.tries, server is not None, request)
+
+
+def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, now: datetime) -> None:
+    answer = redaction.rules_of(conversation.client).clean(result.text)
+    call.lease_until = None
+    if result.outcome == Outcome.NOT_SENT:
+        call.status, call.answer, call.code = S.REQUESTED, answer, result.code
+    elif result.outcome == Outcome.UNKNOWN and not call.changes_something:
+        _end(call, S.FAILED, NO_ANSWER, result.code, now)
+    else:
+        _end(call, S(result.outcome.value), answer, result.code, now)
+    if call.status in (S.ANSWERED, S.FAILED):
+        _note(conversation, f"tool_{call.status}", call)
+
+
+def _end(call: ToolCall, status: str, answer: str, code: str, now: datetime) -> None:
+    call.status, call.answer, call.code, call.ended_at, call.lease_until = status, answer, code[:40], now, None
+    call.save()
+
+
+def _give_up_dead(conversation: Conversation, call: ToolCall, now: datetime) -> None:
+    """Note that the process that was making the call has died. Staff are told where it cannot be made again."""
+    _end(call, S.UNKNOWN, "", "interrupted", now)
+    if may_be_made(call):
+        return
+    if call.changes_something:
+        _show_unknown(conversation, call, now)
+    else:
+        _end(call, S.FAILED, NO_ANSWER, "interrupted", now)
+
+
+def _show_unknown(conversation: Conversation, call: ToolCall, now: datetime) -> None:
+    conversation.needs_staff_since = conversation.needs_staff_since or now
+    conversation.needs_staff_reason = f"{OUTCOME_WANTED}{call.name}."
+    _note(conversation, "tool_unknown", call)
+
+
+def _note(conversation: Conversation, kind: str, call: ToolCall) -> None:
+    actor = SYSTEM if call.status == S.UNKNOWN else assistant_actor(conversation.assistant)
+    record(conversation, kind, actor, cause=call.name, tool_call_id=str(call.pk), code=call.code)
+
+
+def recover(now: datetime) -> int:
+    """Give up the calls of dead processes that no later turn has found, and return how many there were."""
+    over = ToolCall.objects.filter(status=S.CALLING, lease_until__lt=now).values_list("pk", "conversation_id")
+    return sum(_recover(call_id, conversation_id, now) for call_id, conversation_id in over[:100])
+
+
+def _recover(call_id: UUID, conversation_id: UUID, now: datetime) -> bool:
+    with editing_if_there(conversation_id) as conversation:
+        dead = ToolCall.objects.select_for_update().filter(pk=call_id, status=S.CALLING, lease_until__lt=now)
+        call = dead.first()
+        if conversation is None or call is None:
+            return False
+        call.tries = max(call.tries, MOST_TRIES)  # nobody will make it again
+        _give_up_dead(conversation, call, now)
+    return True

@@ -1,0 +1,86 @@
+"""Makes tool calls: on threads that may wait for the network, with their rows written on threads with a connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+from channels_out import mcp_tools, tools
+from channels_out.tools import ToolResult
+from conversations.engines.contract import OfferedTool, ReplyRequest
+from conversations.models import Tool
+from conversations.services.replies import tool_calls
+from conversations.services.replies.leases import ClaimedTurn
+from conversations.services.replies.tool_calls import CallToMake, Recorded
+
+TOTAL_SECONDS = 90.0  # for all calls of one try at a reply
+TOO_LONG = "There is no time for more calls. Write your reply now."
+
+RunOnRows = Callable[..., Any]
+
+
+@dataclass(slots=True)
+class TurnToolRunner:
+    """Makes the tool calls of one turn. `run_on_rows(work, *values)` runs work where the database may be used."""
+
+    turn: ClaimedTurn
+    ids: Mapping[str, UUID]
+    run_on_rows: RunOnRows
+    began: float = field(default_factory=time.monotonic)
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Make the call, unless it was made before, and return the answer for the model.
+
+        Raises EngineError (`lost`) if the turn is no longer ours.
+        """
+        while True:
+            if self.left <= 0:
+                return TOO_LONG
+            begun: CallToMake | str = self.run_on_rows(tool_calls.begin, self.turn, self.ids[name], arguments)
+            if isinstance(begun, str):
+                return begun
+            recorded: Recorded = self.run_on_rows(tool_calls.record_result, begun, make(begun, self.left))
+            if not recorded.again:
+                return recorded.answer
+
+    @property
+    def left(self) -> float:
+        """Return the seconds that are left for this turn's calls."""
+        return self.began + TOTAL_SECONDS - time.monotonic()
+
+
+def make_waiting(turn: ClaimedTurn, run_on_rows: RunOnRows) -> None:
+    """Make the calls that are to be made before the model is asked: see tool_calls.begin_waiting."""
+    deadline = time.monotonic() + TOTAL_SECONDS
+    for call in run_on_rows(tool_calls.begin_waiting, turn):
+        run_on_rows(tool_calls.record_result, call, make(call, max(deadline - time.monotonic(), 1.0)))
+
+
+def make(call: CallToMake, seconds: float) -> ToolResult:
+    """Call the tool within these seconds and return what became of it. Never raises."""
+    request = replace(call.request, seconds=min(call.request.seconds, max(seconds, 1.0)))
+    return mcp_tools.call(request) if call.is_mcp else tools.call(request)
+
+
+def with_tools(request: ReplyRequest, turn: ClaimedTurn, found: Iterable[Tool]) -> ReplyRequest:
+    """Return the request with the client's tools, whose runner uses the database on the calling thread."""
+    usable = list(found)
+    if not usable:
+        return request
+    offered = tuple(OfferedTool(tool.name, tool.description, tool.parameters) for tool in usable)
+    ids = {tool.name: tool.pk for tool in usable}
+    return replace(request, offered_tools=offered, runner=TurnToolRunner(turn, ids, _run_here))
+
+
+def with_rows(request: ReplyRequest, run_on_rows: RunOnRows) -> ReplyRequest:
+    """Return the request with a runner that uses the database by `run_on_rows(work, *values)`."""
+    if not isinstance(request.runner, TurnToolRunner):
+        return request
+    return replace(request, runner=replace(request.runner, run_on_rows=run_on_rows, began=time.monotonic()))
+
+
+def _run_here(work: Callable[..., Any], *values: Any) -> Any:
+    return work(*values)
