@@ -122,8 +122,8 @@ def _failure(watch: _Watch, error: Exception) -> ToolResult:
         return transport_failure(watch.failure)
     if watch.status in (502, 504) or not watch.called:
         return ToolResult(Outcome.UNKNOWN, code=f"http_{watch.status}" if watch.called else "no_answer")
-    code = getattr(error, "code", None)
-    return ToolResult(Outcome.FAILED, "The tool failed.", f"mcp_{code}"[:40] if isinstance(code, int) else "mcp_error")
+    number: Any = getattr(error, "code", None)  # of JSON-RPC
+    return ToolResult(Outcome.FAILED, "The tool failed.", f"mcp_{number}" if type(number) is int else "mcp_error")
 
 
 def _listed(tool: Any) -> ListedTool:

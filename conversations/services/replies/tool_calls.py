@@ -198,6 +198,8 @@ def _refusal(conversation: Conversation, turn: Turn) -> str:
 
 
 def _tool(conversation: Conversation, tool_id: UUID | None) -> Tool | None:
+    if tool_id is None:  # it was deleted
+        return None
     found = Tool.objects.select_related("server").filter(client=conversation.client_id, pk=tool_id, is_active=True)
     return found.exclude(server__is_active=False).first()
 

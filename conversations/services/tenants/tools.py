@@ -59,10 +59,10 @@ def create_tool(
         url=url,
         description=description,
         parameters=dict(NOTHING_TAKEN if parameters is None else parameters),
-        credentials={"secret": secret},
         assistant_ids=[_assistant_id(client, key) for key in assistants],
         **fields,
     )
+    tool.credentials = {"secret": secret}
     check(tool)
     _save(tool, "tool")
     return tool, secret
@@ -93,7 +93,8 @@ def create_mcp_server(client: Client, name: str, *, url: str, bearer: str = "", 
 
     bearer: sent as `Authorization: Bearer …`; '' for none
     """
-    server = McpServer(client=client, name=name, url=url, headers=bearer_header(bearer), **fields)
+    server = McpServer(client=client, name=name, url=url, **fields)
+    server.headers = bearer_header(bearer)
     _save(server, "MCP server")
     return server
 
