@@ -198,8 +198,11 @@ def _redact_turns(conversation: Conversation, texts: Iterable[str], position: in
 
 
 def _redact_calls(calls: Any, texts: Iterable[str]) -> Any:
-    """Return the tool calls with their arguments redacted, however the model escaped their JSON."""
-    return calls and [{**call, "arguments": _redact_json(call["arguments"], texts)} for call in calls]
+    """Return the tool calls with arguments and answers redacted, however the model escaped the JSON of the first."""
+    return calls and [
+        {**call, "arguments": _redact_json(call["arguments"], texts), "answer": redact_text(call["answer"], texts)}
+        for call in calls
+    ]
 
 
 def _redact_values(value: Any, texts: list[str]) -> Any:
