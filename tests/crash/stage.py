@@ -162,18 +162,23 @@ class Process:
 
 
 class Hold:
-    """Called, it holds its caller until `go_on`; `reached` when somebody is held. A second call is not held."""
+    """Called, it holds its callers until `go_on`; `reached` when `count` are held. Further calls are not held."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = 1) -> None:
+        self._left, self._guard = count, threading.Lock()
         self._reached, self._go_on = threading.Event(), threading.Event()
 
     def __call__(self) -> None:
-        if not self._reached.is_set():
-            self._reached.set()
-            self._go_on.wait(SECONDS)
+        with self._guard:
+            if not self._left:
+                return
+            self._left -= 1
+            if not self._left:
+                self._reached.set()
+        self._go_on.wait(SECONDS)
 
     def reached(self) -> None:
-        """Return when somebody is held."""
+        """Return when they are held."""
         assert self._reached.wait(SECONDS), "nobody came to where this test holds"
 
     def go_on(self) -> None:
@@ -311,10 +316,10 @@ class Convo:
         return False
 
     @contextmanager
-    def held(self, table: str, when: str) -> Iterator[Callable[[], None]]:
+    def held(self, table: str, when: str, count: int = 1) -> Iterator[Callable[[], None]]:
         """Whoever writes a row of the table where `when` is true of NEW stands still inside the block, just before.
 
-        Gives a function that returns once somebody stands there. After the block they go on, if they live.
+        Gives a function that returns once `count` of them stand there. After the block they go on, if they live.
         """
         parameters = connection.get_connection_params() | {"cursor_factory": None}
         with psycopg.connect(self._conninfo(parameters), autocommit=True) as own:
@@ -330,7 +335,9 @@ class Convo:
             here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"  # others test beside
             waiting = f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK} AND NOT granted AND {here}"
             try:
-                yield lambda: eventually(lambda: own.execute(waiting).fetchall(), "somebody comes to where this holds")
+                yield lambda: eventually(
+                    lambda: len(own.execute(waiting).fetchall()) >= count, "somebody comes to where this holds"
+                )
             finally:
                 own.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
                 own.execute(f"DROP TRIGGER {STOP} ON {table}")
