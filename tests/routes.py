@@ -121,7 +121,7 @@ WITH_KEY = [each for each in OPERATIONS if each.needs_key]
 SIGNED = {"/webhooks/retell"}  # takes nothing but what its provider signed: it has tests of its own
 WITH_BODY = [each for each in OPERATIONS if each.body is not None and str(each.route) not in SIGNED]
 ONCE = [each for each in WITH_KEY if each.method == "POST" and not each.route.pattern.startswith("/webhooks")]
-WITH_ID = [each for each in OPERATIONS if {"pk", "step_id"} & set(each.route.parameters)]
+WITH_ID = [each for each in OPERATIONS if {"pk", "step_id", "call_id"} & set(each.route.parameters)]
 
 # A body that each operation takes; {client_id} is filled in.
 BODIES: dict[str, dict[str, Any]] = {
@@ -135,6 +135,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /conversations/<uuid:pk>/handback": {"reason": "settled"},
     "POST /conversations/<uuid:pk>/steps": {"description": "Ask the name"},
     "PATCH /conversations/<uuid:pk>/steps/<int:step_id>": {"status": "complete"},
+    "POST /conversations/<uuid:pk>/tool-calls/<uuid:call_id>/approve": {"reason": "within the rules"},
+    "POST /conversations/<uuid:pk>/tool-calls/<uuid:call_id>/refuse": {"reason": "too much"},
     "POST /api/v1/conversations": {"userId": "+51999999999", "subDomain": "shop"},
     "PATCH /api/v1/conversations/<uuid:pk>/intent": {"intent": "order", "step": "cart"},
     "PATCH /api/v1/conversations/<uuid:pk>/context": {"context": {"orderTotal": 20}, "merge": True},

@@ -20,4 +20,5 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     related_tables,
     staff,
     system,
+    tools,
 )

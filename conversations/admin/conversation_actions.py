@@ -21,7 +21,7 @@ from conversations.models import OPEN, Conversation, EndedBy, Status, Step
 from conversations.services.core import audit_log
 from conversations.services.core.errors import NotFoundError
 from conversations.services.retention import holds
-from conversations.services.staff_actions import corrections, resend, send
+from conversations.services.staff_actions import corrections, resend, send, tool_decisions
 from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing, steps, takeover
@@ -153,6 +153,24 @@ def _move_step(places: int, said: str) -> Callable[..., str]:
     return run
 
 
+def _approve_call(context: Context, call: UUID, reason: str) -> str:
+    tool_decisions.approve(context.conversation.pk, call, reason=reason, **context.by)
+    return "The call is approved. The assistant makes it and replies."
+
+
+def _refuse_call(context: Context, call: UUID, reason: str) -> str:
+    tool_decisions.refuse(context.conversation.pk, call, reason=reason, **context.by)
+    return "The call is refused. The assistant is told so and replies."
+
+
+def _settle_call(*, done: bool) -> Callable[..., str]:
+    def run(context: Context, call: UUID) -> str:
+        tool_decisions.settle(context.conversation.pk, call, done=done, **context.by)
+        return "It is noted, and the assistant is told with its next reply."
+
+    return run
+
+
 # --- the registry ----------------------------------------------------------------------------------------------------
 def _is_open(conversation: Conversation) -> bool:
     return conversation.is_open
@@ -163,6 +181,8 @@ def _is_not_archived(conversation: Conversation) -> bool:
 
 
 _POSITION = Number("position")
+_CALL = RowId("call")
+_DECISION = (_CALL, Text("reason", "Reason", required=False, placeholder="Reason, which the assistant is told"))
 _STEP = Number("step")
 _STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
 
@@ -294,6 +314,24 @@ _REGISTERED = (
     ),
     ConversationAction(
         "lower-step", "Move down", Role.AGENT, _move_step(1, "The step is moved down."), (_STEP,), is_offered=_is_open
+    ),
+    ConversationAction("approve-call", "Approve", Role.AGENT, _approve_call, _DECISION, is_offered=_is_open),
+    ConversationAction("refuse-call", "Refuse", Role.AGENT, _refuse_call, _DECISION, is_offered=_is_open),
+    ConversationAction(
+        "call-was-done",
+        "It was done",
+        Role.AGENT,
+        _settle_call(done=True),
+        (_CALL,),
+        question="Have you found out that the tool did it? The assistant is told so.",
+    ),
+    ConversationAction(
+        "call-was-not-done",
+        "It was not done",
+        Role.AGENT,
+        _settle_call(done=False),
+        (_CALL,),
+        question="Have you found out that the tool did not do it? The assistant is told so.",
     ),
     ConversationAction(
         "assign",

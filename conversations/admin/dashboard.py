@@ -16,7 +16,7 @@ from django.utils.timesince import timesince
 from conversations import queue
 from conversations.admin import access
 from conversations.admin.navigation import WAITING, address_of
-from conversations.models import ChannelAccount, Chunk, Conversation, Message, Turn
+from conversations.models import ChannelAccount, Chunk, Conversation, Message, ToolCall, Turn
 from conversations.services.jobs import metrics, overdue
 from conversations.services.jobs.metrics import ClientIds, DayMetrics, OpenSessions, WorkQueue
 from conversations.services.tenants import model_endings
@@ -107,11 +107,13 @@ def _queue(name: str, queue: WorkQueue, now: datetime, address: str, patience: t
 def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
     since = (now - timedelta(hours=metrics.HOURS)).isoformat()
     messages, replies = metrics.failed_messages(client_ids, now), metrics.failed_replies(client_ids, now)
+    calls = metrics.unclear_tool_calls(client_ids)
     unclear, broken = metrics.unclear_messages(client_ids), metrics.broken_accounts(client_ids)
     found = [
         ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
         ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed turns, 24 hours"),
         ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, may have arrived"),
+        ("Tool calls", calls, link(ToolCall, status__exact="unknown"), "perhaps carried out: find out"),
         ("Accounts", broken, link(ChannelAccount, health__exact="broken", is_active__exact=1), "refused by providers"),
     ]
     return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]

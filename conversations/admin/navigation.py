@@ -24,11 +24,14 @@ from conversations.models import (
     Erasure,
     Feedback,
     InboundEvent,
+    McpServer,
     Membership,
     Message,
     ModelProvider,
     RetentionReport,
     StaffAction,
+    Tool,
+    ToolCall,
     Turn,
 )
 
@@ -44,6 +47,8 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     "Settings": [
         ("Assistants", "smart_toy", Assistant),
         ("Model providers", "memory", ModelProvider),
+        ("Tools", "build", Tool),
+        ("MCP servers", "hub", McpServer),
         ("Channels", "cable", ChannelAccount),
         ("API keys", "key", ApiKey),
         ("Clients", "storefront", Client),
@@ -52,6 +57,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
     "Activity": [
         ("Messages", "outgoing_mail", Message),
         ("Replies", "psychology", Turn),
+        ("Tool calls", "function", ToolCall),
         ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
         ("Erasures", "person_remove", Erasure),

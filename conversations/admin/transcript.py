@@ -29,7 +29,7 @@ from conversations.services.export.sessions import record_exported
 from conversations.services.export.transcripts import FORMATS
 
 TEMPLATES = "admin/transcript"
-SECTIONS = ("head", "takeover", "reply", "steps", "close", "hold", "timeline", "turns")
+SECTIONS = ("head", "requests", "takeover", "reply", "steps", "calls", "close", "hold", "timeline", "turns")
 
 Response = TypeVar("Response", bound=HttpResponse)
 

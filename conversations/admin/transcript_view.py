@@ -5,6 +5,7 @@ It is read in a fixed number of queries, however long the conversation is.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from conversations.models import (
     Message,
     Role,
     Step,
+    ToolCall,
     Turn,
 )
 from conversations.services.history import recall
@@ -35,6 +37,7 @@ SHOWN_AFTER = 5  # messages that are shown after one that was looked for
 MOST_NEW = 200  # messages that one poll returns at most
 TIMELINE_EVENTS = 200
 TURNS = 50
+TOOL_CALLS = 50
 LONG_CHARACTERS = 1_200
 LONG_LINES = 18
 FOLDED = (Role.SYSTEM, Role.MEMORY)
@@ -55,6 +58,19 @@ DELIVERY = {
 
 
 FINISHES = {"length": "cut off at the longest answer", "refused": "the model refused"}
+C = ToolCall.Status
+OUTCOMES = {
+    # status of a tool call: (label for staff, severity)
+    C.WAITING: ("waits for approval", "waiting"),
+    C.APPROVED: ("approved, about to be made", "waiting"),
+    C.REFUSED: ("refused", "fine"),
+    C.EXPIRED: ("expired with the conversation", "fine"),
+    C.REQUESTED: ("could not be reached yet", "waiting"),
+    C.CALLING: ("being made", "waiting"),
+    C.ANSWERED: ("answered", "fine"),
+    C.FAILED: ("failed", "grave"),
+    C.UNKNOWN: ("unclear whether it was done", "grave"),
+}
 WAITS_FOR_ACCOUNT = ("waits: the account is refused by its provider", "grave")
 
 # Unicode's direction overrides. They can make a text read as another one ("exe.png" for "gnp.exe").
@@ -275,6 +291,41 @@ def turns_of(conversation: Conversation) -> list[Turn]:
     return list(found.order_by("-started_at")[:TURNS])
 
 
+@dataclass(frozen=True, slots=True)
+class ShownCall:
+    """One tool call as the page shows it. `arguments` is its JSON on several lines."""
+
+    call: ToolCall
+    label: str
+    gravity: str
+    arguments: str
+    answer: str
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a colleague must approve or refuse it."""
+        return self.call.status == C.WAITING
+
+    @property
+    def is_unclear(self) -> bool:
+        """Return whether nobody knows if it was done."""
+        return self.call.status == C.UNKNOWN
+
+
+def calls_of(conversation: Conversation) -> list[ShownCall]:
+    """Return the newest tool calls, newest first."""
+    found = ToolCall.objects.filter(conversation=conversation).order_by("-created_at")[:TOOL_CALLS]
+    return [
+        ShownCall(
+            call,
+            *OUTCOMES[C(call.status)],
+            arguments=plain_text(json.dumps(call.arguments, indent=2, ensure_ascii=False)),
+            answer=plain_text(call.answer),
+        )
+        for call in found
+    ]
+
+
 def waits_for(conversation: Conversation) -> str:
     """Return what the conversation waits for: "a person" (of the staff), "a reply" (of the assistant), or ""."""
     if conversation.waits_for_staff_since:
@@ -286,7 +337,7 @@ def waits_for(conversation: Conversation) -> str:
 
 def side_panel(conversation: Conversation) -> dict[str, Any]:
     """Return the template values of the panel beside the transcript."""
-    turns = turns_of(conversation)
+    turns, calls = turns_of(conversation), calls_of(conversation)
     steps: list[Step] = list(conversation.steps.all())
     events = conversation.events.order_by("-id")[:TIMELINE_EVENTS]
     return {
@@ -294,6 +345,8 @@ def side_panel(conversation: Conversation) -> dict[str, Any]:
         "steps": steps,
         "timeline": [timeline_event(event) for event in events],
         "turns": turns,
+        "calls": calls,
+        "requests": [each for each in calls if each.waits or each.is_unclear],
         "unattended_since": overdue.unattended_since(conversation, turns, timezone.now()),
         "waits_for": waits_for(conversation),
         "opted_out": conversation.contact.opted_out.get(conversation.channel),

@@ -16,6 +16,7 @@ TAGS = {
     "webhooks": "Messages and receipts arrive here: from your own program with an API key, or from a provider, signed.",
     "conversations": "Read conversations, send in the assistant's place, open, close, take over and hand back.",
     "steps": "The steps of a conversation's goal.",
+    "tools": "Calls of the client's own tools, and the decisions on those that wait for approval.",
     "memory": "Search what ended conversations left.",
     "copilot": "Conversations of a signed-in user, with replies that stream.",
     "sync": "The state-sync protocol for agents that run elsewhere. It uses camelCase and says session.",
@@ -102,6 +103,22 @@ LISTED = {
     "needs_staff_reason": "",
 }
 DETAIL = {**LISTED, "device": "51999999999", "assistant": "ada", "steps": [STEP], "chunks": [QUESTION, REPLY]}
+TOOL_CALL = {
+    "id": "0197a1c4-4c21-7f08-9b36-7d5e2a81c4f0",
+    "tool": "refund",
+    "arguments": {"order": "4711", "amount": 20},
+    "status": "waiting",
+    "answer": "",
+    "code": "",
+    "idempotency_key": "5d41402abc4b2a76b9719d911017c592ae2f3b8d0c7f4e61a8d23c9b7e05f164",
+    "tries": 0,
+    "created_at": AT,
+    "ended_at": None,
+    "decided_at": None,
+    "decided_by_name": "",
+    "reason": "",
+}
+DECIDED = {**TOOL_CALL, "decided_at": LATER, "decided_by_name": "back office (convo_3f9a1c)"}
 TRANSCRIPT = {
     "id": CONVERSATION,
     "client": "shop",
@@ -288,6 +305,14 @@ ROUTES = {
     "conversations_add_step": Example("steps", "Add a step", {"description": "Ask for the order number"}, STEP),
     "conversations_update_step": Example(
         "steps", "Complete or cancel a step", {"status": "complete"}, {**STEP, "status": "complete"}
+    ),
+    "conversations_tool_calls": Example("tools", "List tool calls", None, _page(TOOL_CALL)),
+    "conversations_approve_tool_call": Example("tools", "Approve a tool call", {}, {**DECIDED, "status": "approved"}),
+    "conversations_refuse_tool_call": Example(
+        "tools",
+        "Refuse a tool call",
+        {"reason": "The order is older than a year"},
+        {**DECIDED, "status": "refused", "reason": "The order is older than a year", "ended_at": LATER},
     ),
     "conversations_search": Example("memory", "Search ended conversations", None, {**_page(FOUND), "problem": None}),
     "copilot_roles": Example("copilot", "List the assistants one may talk to", None, _page(ROLE)),

@@ -11,7 +11,7 @@ from rest_framework.exceptions import ParseError
 
 from channels_out.kinds import Channel
 from conversations.engines.agent_answers import MOST_MESSAGES
-from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step
+from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step, ToolCall
 from conversations.services.staff_actions.outreach import CHANNELS
 from conversations.services.transitions.steps import FINAL
 
@@ -258,6 +258,30 @@ class TakeoverSerializer(serializers.Serializer[Any]):
 
 class HandbackSerializer(serializers.Serializer[Any]):
     """The reason for the hand-back."""
+
+    reason = Text(max_length=200, default="", allow_blank=True)
+
+
+class ToolCallSerializer(serializers.ModelSerializer[ToolCall]):
+    """One call of a tool, and what became of it."""
+
+    tool = serializers.CharField(source="name", read_only=True, help_text="The tool's name.")
+    arguments = serializers.DictField(child=serializers.JSONField(allow_null=True), read_only=True)
+    idempotency_key = serializers.CharField(
+        source="key", read_only=True, allow_null=True, help_text="Null: a built-in tool."
+    )
+
+    class Meta:
+        model = ToolCall
+        fields = [
+            *("id", "tool", "arguments", "status", "answer", "code", "idempotency_key", "tries"),
+            *("created_at", "ended_at", "decided_at", "decided_by_name", "reason"),
+        ]
+        read_only_fields = fields
+
+
+class DecisionSerializer(serializers.Serializer[Any]):
+    """The reason for approving or refusing a call. The assistant is told why it was refused."""
 
     reason = Text(max_length=200, default="", allow_blank=True)
 

@@ -29,6 +29,15 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "conversations/<uuid:pk>/steps/<int:step_id>",
         ConversationViewSet.as_view({"patch": "update_step"}),
     ),
+    path("conversations/<uuid:pk>/tool-calls", ConversationViewSet.as_view({"get": "tool_calls"})),
+    path(
+        "conversations/<uuid:pk>/tool-calls/<uuid:call_id>/approve",
+        ConversationViewSet.as_view({"post": "approve_tool_call"}),
+    ),
+    path(
+        "conversations/<uuid:pk>/tool-calls/<uuid:call_id>/refuse",
+        ConversationViewSet.as_view({"post": "refuse_tool_call"}),
+    ),
     path("memory/search", MemoryViewSet.as_view({"get": "search"})),
     path("api/v1/", include("conversations.api.sync_urls")),
     *(path(route, view.as_view()) for route, view in copilot.routes.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from uuid import UUID
 
@@ -25,6 +26,7 @@ from conversations.api.serializers import (
     ConversationDetailSerializer,
     ConversationFilterSerializer,
     ConversationSerializer,
+    DecisionSerializer,
     HandbackSerializer,
     MessageSerializer,
     NewStepSerializer,
@@ -35,6 +37,7 @@ from conversations.api.serializers import (
     StepSerializer,
     StepStatusSerializer,
     TakeoverSerializer,
+    ToolCallSerializer,
     read,
 )
 from conversations.api.transcript_serializers import TranscriptFormatSerializer, TranscriptSerializer
@@ -42,13 +45,13 @@ from conversations.http.auth import actor, key_of, service_key
 from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.throttling import count_request
-from conversations.models import OPEN, Chunk, Client, Conversation
+from conversations.models import OPEN, Chunk, Client, Conversation, ToolCall
 from conversations.services.contacts import contacts
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import NotFoundError
 from conversations.services.export.transcripts import FORMATS
 from conversations.services.replies import late_replies
-from conversations.services.staff_actions import outreach
+from conversations.services.staff_actions import outreach, tool_decisions
 from conversations.services.staff_actions import send as sending
 from conversations.services.staff_actions.outreach import Outreach
 from conversations.services.tenants import api_keys
@@ -197,6 +200,34 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         wanted = read(StepStatusSerializer, request.data)
         step = steps.update_step(step_id, wanted["status"], actor(request), self._client(), pk)
         return Response(StepSerializer(step).data)
+
+    @extend_schema(parameters=[PageSerializer], responses=ToolCallSerializer(many=True))
+    def tool_calls(self, request: Request, pk: UUID) -> Response:
+        """List a conversation's tool calls, oldest first. Those with the status `waiting` wait for approval."""
+        wanted = read(PageSerializer, request.query_params.dict())
+        start = _position(wanted.get("cursor"))
+        found = ToolCall.objects.filter(conversation=self._conversation(pk)).order_by("created_at", "id")
+        items = list(found[start : start + wanted["limit"] + 1])
+        page = items[: wanted["limit"]]
+        following = str(start + len(page)) if len(items) > len(page) else None
+        return Response({"items": ToolCallSerializer(page, many=True).data, "next": following})
+
+    @extend_schema(request=DecisionSerializer, responses=ToolCallSerializer)
+    def approve_tool_call(self, request: Request, pk: UUID, call_id: UUID) -> Response:
+        """Approve a tool call that waits. The assistant makes it and replies at once. Repeating it changes nothing."""
+        return self._decide(request, pk, call_id, tool_decisions.approve)
+
+    @extend_schema(request=DecisionSerializer, responses=ToolCallSerializer)
+    def refuse_tool_call(self, request: Request, pk: UUID, call_id: UUID) -> Response:
+        """Refuse a tool call that waits. The assistant is told so and replies at once. Repeating it changes nothing."""
+        return self._decide(request, pk, call_id, tool_decisions.refuse)
+
+    def _decide(self, request: Request, pk: UUID, call_id: UUID, decide: Callable[..., ToolCall]) -> Response:
+        wanted = read(DecisionSerializer, request.data)
+        call = decide(
+            pk, call_id, reason=wanted["reason"], actor=actor(request), now=timezone.now(), client=self._client()
+        )
+        return Response(ToolCallSerializer(call).data)
 
 
 def _position(cursor: str | None) -> int:

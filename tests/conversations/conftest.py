@@ -10,7 +10,7 @@ import pytest
 from django.test import Client as HttpClient
 from django.utils import timezone
 
-from conversations.models import ChannelAccount, Client, Contact, Conversation, Turn
+from conversations.models import ChannelAccount, Client, Contact, Conversation, ToolCall, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies.agent_requests import hash_of
 from conversations.services.staff_actions import seed_helpers
@@ -28,13 +28,19 @@ PHONE = "+51999999999"
 
 
 def in_business(client: Client) -> dict[str, Any]:
-    """The client has an open session with a pending step. Returns what a path that names them needs."""
+    """The client has an open session with a pending step and a tool call that waits for approval.
+
+    Returns what a path that names them needs.
+    """
     conversation = seed_helpers.create_conversation(client.pk, "ann", "sms", goal="Find the parcel")
     seed_helpers.append_chunk(conversation.pk, "user", "Where is it?")
     step = seed_helpers.add_step(conversation.pk, "Ask the number")
+    call = ToolCall.objects.create(
+        client=client, conversation=conversation, name="refund", key=f"key of {conversation.pk}"[:64], status="waiting"
+    )
     Contact.objects.filter(pk=conversation.contact_id).update(phone=PHONE, is_guest=False)
     wait_for_agent(conversation.pk, BODIES["POST /conversations/<uuid:pk>/replies"]["turn_token"])
-    return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "phone": PHONE}
+    return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "call_id": call.pk, "phone": PHONE}
 
 
 def wait_for_agent(conversation_id: Any, token: str) -> Turn:

@@ -40,13 +40,14 @@ from conversations.models import (
     ModelProvider,
     RefusedWebhooks,
     RetentionReport,
+    ToolCall,
     Turn,
 )
 from conversations.services.contacts import duplicates
 from conversations.services.core import audit_log
 from conversations.services.export.transcripts import FORMATS
 from conversations.services.staff_actions import seed_helpers
-from conversations.services.tenants import api_keys
+from conversations.services.tenants import api_keys, tools
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.staff import signed_in, staff, superuser
 from tests.routes import ALL_ROUTES, Route
@@ -96,6 +97,9 @@ def full_house(client: Client, word: str) -> None:
     send_all()
     reply = Chunk.objects.filter(conversation=session, role="ai").first()
     Feedback.objects.create(chunk=reply, conversation_id=session, rating="up", note=word)
+    tool, _ = tools.create_tool(client, f"tool-{word}", url=f"https://{word}.example/", description=word)
+    tools.create_mcp_server(client, word[:20], url=f"https://{word}.example/mcp")
+    ToolCall.objects.create(client=client, conversation_id=session, tool=tool, name=tool.name, status="unknown")
 
 
 @pytest.fixture

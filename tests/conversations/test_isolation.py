@@ -17,7 +17,11 @@ from tests.routes import OPERATIONS, WITH_ID, Answer, Operation, WebServer, asse
 
 pytestmark = pytest.mark.django_db
 
-NEVER: dict[str, Any] = {"pk": "5f0c7a52-0000-4000-8000-000000000000", "step_id": 987_654_321}
+NEVER: dict[str, Any] = {
+    "pk": "5f0c7a52-0000-4000-8000-000000000000",
+    "step_id": 987_654_321,
+    "call_id": "5f0c7a52-0000-4000-8000-000000000001",
+}
 
 
 @pytest.fixture

@@ -170,6 +170,13 @@ def failed_replies(client_ids: ClientIds, now: datetime) -> WorkQueue:
     )
 
 
+def unclear_tool_calls(client_ids: ClientIds) -> int:
+    """Return the tool calls of which it is unknown whether they were carried out. Index: tool_calls_unsettled."""
+    return _queue(
+        "SELECT count(*), NULL, NULL FROM tool_calls s WHERE s.status = 'unknown' {of_clients}", client_ids
+    ).count
+
+
 def broken_accounts(client_ids: ClientIds) -> int:
     """Return the number of active accounts that their providers refuse. The table is small and needs no index."""
     return _queue(
