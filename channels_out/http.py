@@ -44,6 +44,7 @@ TIMEOUT = (5.0, 20.0)  # seconds to connect; and of silence, also for the body o
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_IDLE = 4.0
 MAX_RETRY_AFTER = 3600.0
+HEADERS_GRACE = 0.5  # after the timeout, so that mere silence is a timeout
 
 _CHUNK = 64 * 1024
 
@@ -314,7 +315,7 @@ class _WatchedHTTPConnection(HTTPConnection):
             yield
             return
         over = threading.Event()
-        timer = threading.Timer(self.timeout, _break, [self.sock, over])
+        timer = threading.Timer(self.timeout + HEADERS_GRACE, _break, [self.sock, over])
         timer.daemon = True
         timer.start()
         try:

@@ -28,6 +28,13 @@ GRAVITY = {
 USE = ["changes_something", "may_repeat", "needs_approval", "is_active"]
 
 
+def refuse_used_name(form: Any, client: Any) -> None:
+    """Add an error to the form if another row of the client has the name. The form of a change has no client."""
+    others = form._meta.model.objects.filter(client=client, name=form.cleaned_data.get("name"))
+    if others.exclude(pk=form.instance.pk).exists():
+        form.add_error("name", "This name is taken.")
+
+
 class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of a tool, with the assistants of its client to choose from."""
 
@@ -62,11 +69,12 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
         if client and Assistant.objects.filter(client=client, pk__in=chosen).count() != len(set(chosen)):
             self.add_error("assistant_ids", "Choose assistants of the tool's own client.")
         cleaned["assistant_ids"] = chosen
+        refuse_used_name(self, client)
         if not self.errors:
-            names = {name: cleaned.get(name, getattr(self.instance, name)) for name in ("name", "description")}
-            parameters = cleaned.get("parameters", self.instance.parameters)
+            checked = ("name", "description", "parameters", "url")
+            values = {name: cleaned.get(name, getattr(self.instance, name)) for name in checked}
             try:
-                tools.check(Tool(parameters=parameters, **names))
+                tools.check(Tool(server_id=self.instance.server_id, **values))
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
         return cleaned
@@ -152,6 +160,12 @@ class McpServerForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = McpServer
         fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
+
+    def clean(self) -> dict[str, Any]:
+        """Return the cleaned values. Refuse a name that another server of the client has."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        refuse_used_name(self, cleaned.get("client") or getattr(self.instance, "client", None))
+        return cleaned
 
     def clean_token(self) -> str:
         """Return the token, and put it into the server's headers. Refuse one that fits in no header."""

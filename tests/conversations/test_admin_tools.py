@@ -56,7 +56,7 @@ def test_a_manager_adds_a_tool_and_sees_its_secret_once(manager, shop):
     secret = tool.credentials["secret"]
     assert standard_webhooks.is_secret(secret)
     assert secret in answer.content.decode().replace("&#x2B;", "+")
-    assert answer.headers["Cache-Control"] == "no-store"
+    assert "no-store" in answer.headers["Cache-Control"]
     assert (tool.parameters, tool.assistant_ids, tool.may_repeat) == (SCHEMA, [ada.pk], False)
     page = manager.get(address("tool", "change", tool.pk)).content.decode()
     assert secret not in page
@@ -79,7 +79,7 @@ def test_a_secret_is_replaced_and_the_old_one_is_gone(manager, shop):
     [
         ({"name": "add_step"}, "add_step is a built-in tool."),
         ({"name": "charge card"}, "Write up to 64 letters"),
-        ({"parameters": "[]"}, "Write a JSON Schema of an object"),
+        ({"parameters": "[1]"}, "Write a JSON Schema of an object"),
         ({"parameters": '{"type": "object", "properties": 5}'}, "This is no JSON Schema"),
         ({"parameters": '{"type": "object", "$ref": "https://evil.example/"}'}, "A $ref may only refer to a part"),
         ({"url": "ftp://shop.example/"}, "Enter a valid URL"),
@@ -91,6 +91,16 @@ def test_what_cannot_be_a_tool_is_refused_with_a_sentence(manager, shop, wrong, 
     answer = manager.post(address("tool", "add"), {**NEW, **wrong, "client": shop.pk})
     assert sentence in answer.content.decode().replace("&#x27;", "'").replace("&quot;", '"')
     assert not Tool.objects.exists()
+
+
+def test_a_name_is_taken_once_also_where_a_tool_is_renamed(manager, shop):
+    tools.create_tool(shop, "charge_card", url="https://shop.example/")
+    other, _ = tools.create_tool(shop, "refund", url="https://shop.example/")
+    for path in (address("tool", "add"), address("tool", "change", other.pk)):
+        answer = manager.post(path, {**NEW, "client": shop.pk})
+        assert answer.status_code == 200
+        assert "This name is taken." in answer.content.decode()
+    assert set(Tool.objects.values_list("name", flat=True)) == {"charge_card", "refund"}
 
 
 def test_another_client_s_assistant_cannot_be_chosen(manager, shop, neighbour):

@@ -72,6 +72,8 @@ def check(tool: Tool) -> None:
     """Check everything about the tool that no single field can say. Raises InvalidError."""
     if tool.name in BUILT_IN:
         raise InvalidError(f"{tool.name} is a built-in tool. Choose another name.", code="name_is_built_in")
+    if not (tool.url or tool.server_id):
+        raise InvalidError("A tool needs a URL.", code="missing_url")
     if len(tool.description) > LONGEST_DESCRIPTION:
         raise InvalidError(f"A description has at most {LONGEST_DESCRIPTION:,} characters.", code="too_long")
     try:

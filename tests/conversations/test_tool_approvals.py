@@ -1,0 +1,105 @@
+"""Tools that need approval: a colleague decides, the call is made once, and the reply goes on."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from conversations.models import Chunk, Conversation, ToolCall
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.replies import pipeline, tool_calls
+from conversations.services.staff_actions import tool_decisions
+from conversations.services.transitions import closing
+from tests.conftest import reply_to_all
+from tests.conversations import tool_shop
+from tests.conversations.tool_shop import CHARGE, STAFF, answers, background, change, draft
+from tests.fakes.server import Fault
+
+pytestmark = pytest.mark.django_db
+
+model, server, tool = tool_shop.model, tool_shop.server, tool_shop.tool
+
+
+def asked_for_approval(door, model, tool) -> ToolCall:
+    """The call that waits, after the model was told so and went on."""
+    change(tool, needs_approval=True)
+    door.says("Charge me")
+    model.then("reply", tool_calls=[CHARGE])
+    model.then("reply", text="A colleague will look at it.")
+    reply_to_all()
+    assert answers(model) == [tool_calls.WAITS]
+    return ToolCall.objects.get()
+
+
+def test_an_approved_call_is_made_before_the_model_is_asked_again(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    conversation = Conversation.objects.get()
+    assert (call.status, server.requests) == ("waiting", [])
+    assert conversation.needs_staff_reason == "Approve or refuse a call of the tool charge_card."
+    assert reply_to_all() == 0
+
+    tool_decisions.approve(conversation.pk, call.pk, actor=STAFF, now=timezone.now())
+    model.then("reply", text="It is charged.")
+    assert reply_to_all() == 1
+    assert server.charges == {"order-1": 1}
+    assert "R-order-1" in background(model)
+    assert [chunk.content for chunk in Chunk.objects.filter(role="ai")] == [
+        "A colleague will look at it.",
+        "It is charged.",
+    ]
+    assert Conversation.objects.get().needs_staff_since is None
+    assert reply_to_all() == 0, "and that is that"
+    assert (ToolCall.objects.get().status, ToolCall.objects.get().decided_by_name) == ("answered", "grace")
+
+
+def test_a_refusal_is_told_with_its_reason(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    tool_decisions.refuse(call.conversation_id, call.pk, reason="too much", actor=STAFF, now=timezone.now())
+    model.then("reply", text="I may not.")
+    assert reply_to_all() == 1
+    assert "A colleague refused this. Nothing was done. The reason: too much" in background(model)
+    assert server.requests == []
+    assert reply_to_all() == 0
+
+
+def test_a_decision_that_comes_while_a_draft_is_written_is_told_by_the_next(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    door.says("Hello?")
+    model.then("reply", text="Still waiting.")
+    claim, outcome = draft()
+    tool_decisions.refuse(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    assert pipeline.commit(claim, outcome, timezone.now()) == "committed"
+    assert reply_to_all() == 1
+    assert "A colleague refused this" in background(model)
+
+
+def test_a_decision_is_final_and_the_same_one_again_changes_nothing(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    for _ in range(2):
+        tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    with pytest.raises(Exception, match="does not wait for approval: it is approved"):
+        tool_decisions.refuse(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    reply_to_all()
+    assert server.charges == {"order-1": 1}
+
+
+def test_a_request_expires_with_its_conversation(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    closing.close(call.conversation_id, ended_by="system", actor=SYSTEM, now=timezone.now())
+    assert ToolCall.objects.get().status == "expired"
+    with pytest.raises(Exception, match="This conversation is closed"):
+        tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+
+
+def test_what_a_colleague_finds_out_of_an_unknown_call_is_told(door, model, server, tool):
+    door.says("Charge me")
+    server.fail_next(Fault(cut="after"))
+    model.then("reply", tool_calls=[CHARGE])
+    reply_to_all()
+    call = ToolCall.objects.get()
+    tool_decisions.settle(call.conversation_id, call.pk, done=True, actor=STAFF, now=timezone.now())
+    assert Conversation.objects.get().needs_staff_since is None
+    assert reply_to_all() == 0
+    door.says("And?")
+    reply_to_all()
+    assert tool_decisions.DONE in background(model)
