@@ -138,7 +138,8 @@ class _Writing:
         reserve = (self.request.max_tokens or 0) + tokens_of(self.box.tools)
         smaller = replace(view, budget=int(view.budget * SMALLER), window=int(window * LARGEST_SHARE), reserve=reserve)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
-        self.prompt = build_prompt(smaller)
+        prompt = build_prompt(smaller)
+        self.prompt = replace(prompt, messages=(*prompt.messages, *map(dict, self.request.background)))
         self._begin()
         return True
 

@@ -28,8 +28,13 @@ def models_of(assistant: Assistant | None) -> tuple[ModelAccess, ...]:
     return model_providers.accesses_of(assistant)
 
 
-def view_for(models: Sequence[ModelAccess], conversation: Conversation, steps: Sequence[Step]) -> ConversationView:
-    """Return what the prompt can say, within what is known of the first model."""
+def view_for(
+    models: Sequence[ModelAccess], conversation: Conversation, steps: Sequence[Step], beside: int = 0
+) -> ConversationView:
+    """Return what the prompt can say, within what is known of the first model.
+
+    beside: tokens of what the model is given beside it: the client's own tools, and what became of their calls
+    """
     assistant, known = conversation.assistant, models[0].known if models else {}
     most = capabilities.cap(assistant.max_tokens, known) if assistant else None
     tools = TOKENS_OF_TOOLS if assistant and assistant.uses_tools else 0
@@ -38,7 +43,7 @@ def view_for(models: Sequence[ModelAccess], conversation: Conversation, steps: S
         steps,
         ratio=float(known.get(capabilities.TOKEN_RATIO, 1.0)),
         window=capabilities.window(models[0]) if models else 0,
-        reserve=(most or 0) + tools,
+        reserve=(most or 0) + tools + beside,
     )
 
 

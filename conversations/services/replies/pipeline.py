@@ -60,8 +60,9 @@ from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
-from conversations.services.replies.tool_runner import with_tools
+from conversations.services.replies.tool_runner import tokens_of_tools, with_tools
 from conversations.services.transitions import closing, takeover
+from memory.text import estimate_tokens
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +122,11 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
     steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
     models = model_use.models_of(assistant)
-    view = model_use.view_for(models, conversation, steps)
-    prompt = prompt_context.prompt_for(conversation, view)
-    if has_calls:
-        prompt = tool_outcomes.with_calls(prompt, conversation.pk, claim.turn_id)
+    own_tools = tool_outcomes.usable_tools(conversation) if has_tools else []
+    background = tool_outcomes.background_of(conversation.pk, claim.turn_id) if has_calls else ""
+    beside = tokens_of_tools(own_tools) + estimate_tokens(background)
+    view = model_use.view_for(models, conversation, steps, beside)
+    prompt = tool_outcomes.with_background(prompt_context.prompt_for(conversation, view), background)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     agent = agent_requests.prepare_call(turn, steps, now or timezone.now())
     kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
@@ -143,6 +145,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         calls_left=MOST_CALLS - model_use.calls_before(turn),
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
+        background=prompt.messages[-1:] if background else (),
         rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
         chat=chats.chat_state(conversation, assistant, claim.turn_id, [step.description for step in steps])
@@ -150,9 +153,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         else None,
         agent=agent.call if agent else None,
     )
-    if has_tools:
-        request = with_tools(request, claim, tool_outcomes.usable_tools(conversation))
-    return request, turn.engine
+    return with_tools(request, claim, own_tools), turn.engine
 
 
 def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -> str:

@@ -58,19 +58,25 @@ def usable_tools(conversation: Conversation) -> list[Tool]:
     return [tool for tool, _ in _USABLE.all(conversation.client_id, conversation.assistant_id)]
 
 
-def with_calls(prompt: Prompt, conversation_id: UUID, turn_id: UUID) -> Prompt:
-    """Return the prompt with the calls that earlier drafts made, or that staff have decided on, as background.
+def background_of(conversation_id: UUID, turn_id: UUID) -> str:
+    """Return what became of the calls that earlier drafts made, or that staff have decided on; '' if there are none.
 
-    It is a message in the user's role: what tools answer never reaches the system role.
+    The turn counts as told.
     """
     calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id)]
     if not calls:
-        return prompt
+        return ""
     column(_GIVE, [call.pk for call in calls], turn_id)
-    text = BACKGROUND + "".join(f"\n- {line}" for line in _lines(calls))
-    part = PromptPart(
-        "tool_calls", estimate_tokens(text) + MESSAGE_OVERHEAD, "", message=len(prompt.messages), start=0, end=len(text)
-    )
+    return BACKGROUND + "".join(f"\n- {line}" for line in _lines(calls))
+
+
+def with_background(prompt: Prompt, text: str) -> Prompt:
+    """Return the prompt with the background as its last message, in the user's role: what tools answer never reaches
+    the system role."""
+    if not text:
+        return prompt
+    tokens = estimate_tokens(text) + MESSAGE_OVERHEAD
+    part = PromptPart("tool_calls", tokens, "", message=len(prompt.messages), start=0, end=len(text))
     messages = (*prompt.messages, {"role": "user", "content": text})
     return replace(prompt, messages=messages, parts=(*prompt.parts, part))
 

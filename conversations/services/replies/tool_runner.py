@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from uuid import UUID
 from channels_out import mcp_tools, tools
 from channels_out.tools import ToolResult
 from conversations.engines.contract import OfferedTool, ReplyRequest
+from conversations.engines.tools import as_specification, tokens_of
 from conversations.models import Tool
 from conversations.services.replies import tool_calls
 from conversations.services.replies.leases import ClaimedTurn
@@ -65,14 +66,21 @@ def make(call: CallToMake, seconds: float) -> ToolResult:
     return mcp_tools.call(request) if call.is_mcp else tools.call(request)
 
 
-def with_tools(request: ReplyRequest, turn: ClaimedTurn, found: Iterable[Tool]) -> ReplyRequest:
+def with_tools(request: ReplyRequest, turn: ClaimedTurn, usable: Sequence[Tool]) -> ReplyRequest:
     """Return the request with the client's tools, whose runner uses the database on the calling thread."""
-    usable = list(found)
     if not usable:
         return request
-    offered = tuple(OfferedTool(tool.name, tool.description, tool.parameters) for tool in usable)
     ids = {tool.name: tool.pk for tool in usable}
-    return replace(request, offered_tools=offered, runner=TurnToolRunner(turn, ids, _run_here))
+    return replace(request, offered_tools=_offered(usable), runner=TurnToolRunner(turn, ids, _run_here))
+
+
+def tokens_of_tools(usable: Sequence[Tool]) -> int:
+    """Return the estimated tokens of the tools' descriptions."""
+    return tokens_of([as_specification(tool) for tool in _offered(usable)])
+
+
+def _offered(usable: Sequence[Tool]) -> tuple[OfferedTool, ...]:
+    return tuple(OfferedTool(tool.name, tool.description, tool.parameters) for tool in usable)
 
 
 def with_rows(request: ReplyRequest, run_on_rows: RunOnRows) -> ReplyRequest:

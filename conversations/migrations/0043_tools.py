@@ -14,7 +14,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0041_model_providers'),
+        ('conversations', '0042_model_provider_addresses'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
