@@ -61,6 +61,7 @@ def test_it_counts_what_is_the_users_clients(door, neighbour, neighbours_key):
         "Messages": "1",
         "Replies": "1",
         "Unclear": "1",
+        "Tool calls": "0",
         "Accounts": "1",
         "Open": "3",
         "Active": "3",
@@ -145,9 +146,9 @@ def test_the_looks_are_as_many_however_much_there_is(door, neighbour, neighbours
             http.get(reverse("admin:index"))
         looks.append(len(seen))
         busy(door)
-    assert looks[0] == looks[1] == 15, (
+    assert looks[0] == looks[1] == 16, (
         seen.captured_queries
-    )  # session, user, roles, nine figures, what is missing, models
+    )  # session, user, roles, ten figures, what is missing, models
 
 
 USED = {

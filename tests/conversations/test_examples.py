@@ -39,7 +39,7 @@ def test_every_route_has_a_line_and_no_line_is_left_over() -> None:
 
 def test_routes_stand_in_the_order_in_which_people_meet_them() -> None:
     assert [tag["name"] for tag in SCHEMA["tags"]] == list(TAGS)
-    assert list(TAGS)[:6] == ["webhooks", "conversations", "steps", "memory", "copilot", "sync"]
+    assert list(TAGS)[:7] == ["webhooks", "conversations", "steps", "tools", "memory", "copilot", "sync"]
     order = [one["tags"][0] for one in NAMED.values()]
     assert order == sorted(order, key=list(TAGS).index)
     assert next(iter(SCHEMA["paths"])) == "/webhooks/{channel}/inbound"

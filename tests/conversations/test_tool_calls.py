@@ -141,6 +141,19 @@ def test_a_turn_that_fails_after_the_call_leaves_it_to_the_next_try(door, model,
     assert "R-order-1" in background(model)
 
 
+def test_a_prompt_that_had_to_be_made_smaller_still_tells_of_the_calls(door, model, server, tool):
+    door.says("Charge me")
+    model.then("reply", tool_calls=[CHARGE])
+    model.then("status", status=500)
+    reply_to_all()
+    Conversation.objects.update(reply_due_at=timezone.now())
+    model.then("status", status=400, code="context_length_exceeded", message="This prompt is too long.")
+    model.then("reply", text="Done.")
+    reply_to_all()
+    assert "R-order-1" in background(model)
+    assert "R-order-1" in background(model, -2)
+
+
 def test_nothing_is_called_for_a_draft_that_a_newer_message_has_overtaken(door, model, server, tool):
     door.says("Charge me")
     model.then("reply", tool_calls=[CHARGE])
