@@ -21,7 +21,7 @@ from memory.language_models.contract import Completion, CompletionRequest, LLMEr
 from memory.marks import may_become_mark, without_marks
 from memory.text import to_last_sentence
 
-MAX_ROUNDS = 4  # calls of one model for one reply, in which it may call tools in all but the last
+MAX_ROUNDS = 6  # calls of one model for one reply, in which it may call tools in all but the last
 PARAGRAPH = "\n\n"  # between the texts of two rounds
 SMALLER = 0.5  # of the budget, where a prompt is too long
 LARGEST_SHARE = 0.9  # of the context window; what a server adds to a prompt is not known

@@ -43,7 +43,7 @@ def say(conversation: Conversation, text: str, actor: Actor = SYSTEM) -> Chunk:
 def prompt_of(conversation: Conversation, **more: Any) -> Prompt:
     related = ("assistant", "contact", "client", "rolling_summary")
     found = Conversation.objects.select_related(*related).get(pk=conversation.pk)
-    return prompt_for(found, [], **more)
+    return prompt_for(found, view_of(found, [], **more))
 
 
 def states(chunk: Chunk, *statuses: str) -> None:

@@ -67,7 +67,7 @@ def accept_reply(
     reply = _checked(conversation, turn, answer)
     if turn.status == _S.RUNNING and not _is_over(turn, now):
         spent = round((now - turn.started_at).total_seconds() * 1000)
-        claim = ClaimedTurn(turn.pk, conversation.pk, turn.attempt, recalls=False)
+        claim = ClaimedTurn(turn.pk, conversation.pk, turn.attempt, recalls=False, calls=False)
         said = Reply(
             text=reply.text,
             engine=turn.engine,
@@ -131,7 +131,7 @@ def end_waiting(now: datetime) -> int:
     """
     found = rows(_OVER, now)
     for is_late, turn_id, conversation_id, attempt in found:
-        claim = ClaimedTurn(turn_id, conversation_id, attempt, recalls=False)
+        claim = ClaimedTurn(turn_id, conversation_id, attempt, recalls=False, calls=False)
         try:
             if is_late:
                 pipeline.fail(claim, TIMED_OUT, now)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import datetime
 
 from django.utils import timezone
@@ -28,40 +27,35 @@ from conversations.engines.contract import (
 )
 from conversations.models import (
     Assistant,
-    Chunk,
     Client,
     Contact,
     Conversation,
-    EndedBy,
     RollingSummary,
     Step,
     Turn,
 )
 from conversations.services.core import redaction
-from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
 from conversations.services.core.json import dumps
-from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
+from conversations.services.core.ledger import SYSTEM, assistant_actor
 from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import PreparedSelect, row, update
 from conversations.services.delivery import outbox
 from conversations.services.delivery.outbox import is_opted_out
-from conversations.services.delivery.read_marks import was_delivered_by
 from conversations.services.engine_chats import chats
 from conversations.services.replies import (
     agent_requests,
+    drafts,
     failures,
     model_use,
     phrases,
     prompt_context,
-    tool_actions,
     tool_outcomes,
 )
 from conversations.services.replies.leases import ClaimedTurn
-from conversations.services.replies.pricing import cost_of
 from conversations.services.replies.prompt_context import prompt_record
-from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
+from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
 from conversations.services.replies.tool_runner import tokens_of_tools, with_tools
-from conversations.services.transitions import closing, takeover
+from conversations.services.transitions import takeover
 from memory.text import estimate_tokens
 
 log = logging.getLogger(__name__)
@@ -170,24 +164,24 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation, sink = found
-        reply = _noted(turn, reply)
+        reply = drafts.noted(turn, reply)
         overtaken = sink.can_be_overtaken and conversation.inbound_sequence != turn.inbound_sequence
         if reason := _silenced(conversation, awaited=sink.is_awaited):
-            _drop(turn, conversation, reason, now)
+            drafts.drop(turn, conversation, reason, now)
         elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
-            _overtake(conversation, turn, now)
+            drafts.overtake(conversation, turn, now)
         elif reply.later_until:
             turn.waiting_until = turn.lease_until = reply.later_until
             update(turn)
         elif _too_unsure(conversation, reply):
-            _end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
+            drafts.end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
             actor = assistant_actor(conversation.assistant)
             takeover.take(conversation, actor, now, reason="low confidence", tell=True)
         elif reply.text or not sink.is_awaited:
-            _say(conversation, turn, sink, reply, now, code=code, overtaken=overtaken)
+            drafts.say(conversation, turn, sink, reply, now, code=code, overtaken=overtaken)
         else:
-            _end(turn, TurnStatus.DROPPED, now, code=code)
+            drafts.end(turn, TurnStatus.DROPPED, now, code=code)
         if reply.progress and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
             chats.record_told(reply.progress)
     return turn.status
@@ -207,12 +201,12 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
         turn, conversation, sink = found
         turn.calls += error.calls
         half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20])
-        half = _noted(turn, half) if sink.is_awaited else half
+        half = drafts.noted(turn, half) if sink.is_awaited else half
         if silenced := _silenced(conversation, awaited=sink.is_awaited):
             if sink.is_awaited:
-                _end(turn, TurnStatus.FAILED, now, code=silenced, reason=str(error))
+                drafts.end(turn, TurnStatus.FAILED, now, code=silenced, reason=str(error))
             else:
-                _drop(turn, conversation, silenced, now)
+                drafts.drop(turn, conversation, silenced, now)
             return turn.status
         retry_at = sink.retry_at(turn, error, now, written=half.text)
         if retry_at and sink.is_awaited:  # the reader waits for this turn, and not for another
@@ -220,11 +214,11 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
             update(turn, ("lease_until", "waiting_until", "calls"))
             return turn.status
         reason = failures.explain_with_detail(error.code, error.detail)
-        _end(turn, TurnStatus.FAILED, now, code=error.code, reason=reason)
+        drafts.end(turn, TurnStatus.FAILED, now, code=error.code, reason=reason)
         if retry_at:
             conversation.reply_due_at = retry_at
         else:
-            _give_up(conversation, turn, sink, error.code, half.text, now)
+            drafts.give_up(conversation, turn, sink, error.code, half.text, now)
         conversation.reply_crashes = 0  # it came back
     log.warning("turn failed: conversation=%s attempt=%s code=%s", conversation.pk, turn.attempt, error.code)
     return turn.status
@@ -237,11 +231,11 @@ def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
             return
         turn, conversation, sink = found
         if reason := _silenced(conversation, awaited=sink.is_awaited):
-            _drop(turn, conversation, reason, now)
+            drafts.drop(turn, conversation, reason, now)
         elif turn.stop_asked_at:
-            _end(turn, TurnStatus.DROPPED, now, code="stopped")
+            drafts.end(turn, TurnStatus.DROPPED, now, code="stopped")
         elif sink.can_be_overtaken and conversation.inbound_sequence != turn.inbound_sequence:
-            _overtake(conversation, turn, now)
+            drafts.overtake(conversation, turn, now)
 
 
 def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
@@ -251,7 +245,7 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
             return
         turn, conversation, sink = found
         silenced = _silenced(conversation, awaited=sink.is_awaited)
-        _end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
+        drafts.end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.allow_sending(conversation)
             takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
@@ -315,108 +309,3 @@ def _too_unsure(conversation: Conversation, reply: Reply) -> bool:
 def _keeps_chats(assistant: Assistant) -> bool:
     """Return whether the assistant's engine keeps the conversation itself."""
     return assistant.engine == Assistant.EngineName.RETELL
-
-
-# --- what becomes of a draft ------------------------------------------------------------------------------------------
-def _noted(turn: Turn, reply: Reply) -> Reply:
-    """The reply, cleaned by the client's rules, with all that is known of it noted on the turn."""
-    reply = redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
-    turn.draft, turn.finish_reason = reply.text, reply.finish_reason
-    turn.engine, turn.model = reply.engine or turn.engine, reply.model or turn.model
-    turn.tokens_in, turn.tokens_out = reply.tokens_in, reply.tokens_out
-    turn.tokens_cached = sum(each.tokens_cached for each in reply.usage)
-    turn.cost = cost_of(reply.usage)
-    turn.calls += reply.calls
-    turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
-    if reply.prompt:
-        turn.prompt = prompt_record(turn.conversation, turn.conversation.assistant, reply.prompt)
-    if reply.progress:  # its engine keeps the conversation: what it was told is all that it was given
-        turn.prompt = prompt_record(turn.conversation, turn.conversation.assistant, reply.progress.prompt)
-    turn.confidence, turn.called_back = reply.confidence, reply.called_back
-    turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
-    return reply
-
-
-def _say(
-    conversation: Conversation, turn: Turn, sink: Sink, reply: Reply, now: datetime, *, code: str, overtaken: bool
-) -> None:
-    """Say the reply and do what the model asked for beside it.
-
-    Where it wants a person, or the person said goodbye and nothing since, these are the assistant's last words.
-    """
-    if reply.text:
-        answers = _newest_seen(conversation, turn) if overtaken else ""
-        sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers)
-    elif not reply.tool_actions:
-        _note_silence(conversation, now)
-    note_answered(conversation)
-    conversation.reply_owed = overtaken
-    if not code:
-        if tool_outcomes.settle(conversation, turn, reply, now):
-            conversation.reply_owed, conversation.reply_due_at = True, now
-        conversation.fallback_sent = False
-        conversation.replies_failed = 0
-    requested = tool_actions.NOTHING_REQUESTED
-    if reply.tool_actions:
-        requested = tool_actions.apply(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
-    _end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human and sink.is_awaited else code)
-    if requested.human:
-        outbox.allow_sending(conversation)
-        actor = assistant_actor(conversation.assistant)
-        why = requested.why or "the assistant asks for a person"
-        takeover.take(conversation, actor, now, reason=why, tell=not reply.text)
-    elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
-        outbox.allow_sending(conversation)
-        closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
-
-
-def _newest_seen(conversation: Conversation, turn: Turn) -> str:
-    """The provider's id of the newest message that the draft has seen, '' where the provider does not know it.
-
-    Newer messages came since: quoting it shows the person what is answered.
-    """
-    account = conversation.channel_account
-    theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
-    seen = theirs[conversation.inbound_sequence - turn.inbound_sequence :].first()
-    return seen.message_id if account and seen and was_delivered_by(account, seen) else ""
-
-
-def _note_silence(conversation: Conversation, now: datetime) -> None:
-    """Note for staff that the engine chose to say nothing; the person hears nothing."""
-    conversation.needs_staff_since = conversation.needs_staff_since or now
-    conversation.needs_staff_reason = "The assistant said nothing to the last message."
-    record(conversation, "nothing_said", ASSISTANT)
-
-
-def _give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half: str, now: datetime) -> None:
-    """Give the reply up: the sink says what is left to say, and after too many failures a person answers."""
-    sink.give_up(conversation, turn, code, half, now)
-    note_answered(conversation)
-    conversation.replies_failed += 1
-    most = conversation.assistant.human_after_failures if conversation.assistant else 0
-    if code == CRASHED or (most and conversation.replies_failed >= most):
-        outbox.allow_sending(conversation)
-        failed = conversation.replies_failed
-        times = "A reply failed." if failed == 1 else f"{failed} replies in a row failed."
-        reason = f"{times} {failures.explain(code)}"
-        takeover.take(conversation, SYSTEM, now, reason=reason)
-
-
-def _overtake(conversation: Conversation, turn: Turn, now: datetime) -> None:
-    """End the turn because the person has written again; the reply stays owed."""
-    conversation.drafts_overtaken += 1
-    conversation.reply_attempts = conversation.reply_crashes = 0
-    _end(turn, TurnStatus.OVERTAKEN, now)
-
-
-def _drop(turn: Turn, conversation: Conversation, reason: str, now: datetime) -> None:
-    """End the turn without a word; to a person who opted out nothing is owed either."""
-    _end(turn, TurnStatus.DROPPED, now, code=reason)
-    if reason == outbox.OPTED_OUT:
-        note_answered(conversation)
-
-
-def _end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = "") -> None:
-    turn.status, turn.ended_at = status, now
-    turn.code, turn.reason = code[:40], reason[:500]
-    update(turn)

@@ -14,7 +14,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('conversations', '0042_model_provider_addresses'),
+        ('conversations', '0043_own_agent'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
