@@ -91,7 +91,7 @@ TABLE = [
     Row(D.CALL_IN_BRACKETS, DONE, tools=True),
     Row(D.CALL_IN_PYTHON_TAG, DONE, tools=True),
     Row(D.API_VERSION, ECHO),
-    Row(D.IGNORES_TOOL_CHOICE, None, "bad_answer"),
+    Row(D.IGNORES_TOOL_CHOICE, None, "too_many_calls"),
     Row(D.NO_SYSTEM_ROLE, ECHO, learned={"system_role": False}),
     Row(D.TOOL_USE_FAILED, ECHO),
 ]
