@@ -82,12 +82,14 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Tool)
 class ToolAdmin(ClientScopedAdmin):
-    """Tools that models may call. A tool at a URL is added here; those of an MCP server are listed there."""
+    """Tools that models may call. A tool at a URL is added here; those of an MCP server are listed there.
+
+    A tool is switched off, not deleted: its calls need it.
+    """
 
     form = ToolForm
     client_path = "client"
     empty_message = "No tool yet. Add one at a URL of your own, or add an MCP server and list its tools."
-    delete_role = "manager"
     list_display = ["name", "client", "server", *USE, "problem"]
     list_filter = ["is_active", "changes_something", "needs_approval", ("client", VisibleRowsFilter)]
     list_select_related = ["client", "server"]
@@ -184,7 +186,6 @@ class McpServerAdmin(ClientScopedAdmin):
     form = McpServerForm
     client_path = "client"
     empty_message = "No MCP server yet."
-    delete_role = "manager"
     list_display = ["name", "client", "url", "is_active", "listed_at"]
     list_filter = ["is_active", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]

@@ -22,6 +22,7 @@ from conversations.models import (
     RetentionPolicy,
     RetentionReport,
     StaffAction,
+    ToolCall,
     Turn,
 )
 from conversations.models import RetentionRule as R
@@ -145,6 +146,7 @@ def test_turns_and_sends_go_and_the_session_stays(door, shop):
     session = door.says("Hello", phone="+51999999999")["conversation_id"]
     reply_to_all()
     send_all()
+    ToolCall.objects.create(client=shop, conversation_id=session, name="find_order", status="answered", is_open=False)
     keep(shop, R.TURNS, 2)
     keep(shop, R.SENDS, 4)
     retention.clean_up(timezone.now() + 9 * DAY)
@@ -152,6 +154,7 @@ def test_turns_and_sends_go_and_the_session_stays(door, shop):
     close(session)
     retention.clean_up(timezone.now() + 3 * DAY)
     assert (Turn.objects.exists(), Message.objects.exists()) == (False, True)
+    assert not ToolCall.objects.exists(), "what a turn called goes with it"
     retention.clean_up(timezone.now() + 5 * DAY)
     assert not Message.objects.exists()
     assert Conversation.objects.get().chunks.count() == 4

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
-from conversations.models import Client, ToolCall, Turn
+from conversations.models import Client, Tool, ToolCall, Turn
+from conversations.services.core.ledger import Actor
+from conversations.services.staff_actions import tool_decisions
 from conversations.services.tenants import tools
+from tests.conftest import reply_to_all
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.paid_tool import SCHEMA, PaidTool
@@ -83,3 +87,21 @@ def test_a_reply_that_was_stopped_and_is_tried_again_charges_once(
     with ann.stream("POST", f"/copilot/sessions/{session_id}/retry", {}) as again:
         assert text_of(again.rest()) == "Charged."
     assert server.charges == {"order-1": 1}
+
+
+def test_a_call_that_a_colleague_approves_is_made_and_its_reply_appears_in_the_session(
+    ann: Browser, model: FakeOpenAI, server: PaidTool
+) -> None:
+    Tool.objects.update(needs_approval=True)
+    model.then("reply", tool_calls=[CHARGE])
+    model.then("reply", text="A colleague must approve it.")
+    assert text_of(ann.ask("Charge me")) == "A colleague must approve it."
+    call = ToolCall.objects.get()
+    assert (call.status, server.requests) == ("waiting", [])
+
+    tool_decisions.approve(call.conversation_id, call.pk, actor=Actor("staff", "grace"), now=timezone.now())
+    model.then("reply", text="It is charged.")
+    assert reply_to_all() == 1
+    assert server.charges == {"order-1": 1}
+    said = ann.get(f"/copilot?session_id={call.conversation_id}")["items"]
+    assert "It is charged." in [each["content"] for each in said]

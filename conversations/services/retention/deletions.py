@@ -155,10 +155,15 @@ _DELETE_BELOW = """
         ORDER BY s.id LIMIT $2 FOR NO KEY UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED),
     gone AS (
         DELETE FROM {table} t USING due WHERE t.conversation_id = due.id AND {settled} RETURNING t.conversation_id),
+    {also}
     counted AS (SELECT conversation_id AS id, count(*) AS number FROM gone GROUP BY conversation_id),
     noted AS ({lines})
     SELECT due.id, due.client_id, due.since, COALESCE(counted.number, 0)
     FROM due LEFT JOIN counted ON counted.id = due.id"""
+# With the turns go the calls that they made, whose arguments and answers are of the same kind as their prompts.
+_ALSO = {
+    R.TURNS: "calls AS (DELETE FROM tool_calls o USING due WHERE o.conversation_id = due.id AND o.status <> 'calling'),"
+}
 _BELOW = {
     R.TURNS: ("conversation_turns", "t.status <> 'running'"),
     R.SENDS: ("conversation_messages", "t.status NOT IN ('queued', 'claimed', 'sending')"),
@@ -174,6 +179,7 @@ def _delete_below(rule: R, now: datetime, done: RetentionRun, progress: Progress
         due=f"{retention_due(rule)} AND {kept.free}",
         table=table,
         settled=settled,
+        also=_ALSO.get(rule, ""),
         lines=events_sql(
             f"{rule.value}_deleted",
             "counted",
