@@ -182,7 +182,10 @@ def _is_not_archived(conversation: Conversation) -> bool:
 
 _POSITION = Number("position")
 _CALL = RowId("call")
-_DECISION = (_CALL, Text("reason", "Reason", required=False, placeholder="Reason, which the assistant is told"))
+_DECISION = (
+    _CALL,
+    Text("reason", "Reason", required=False, placeholder="Reason; the assistant is told why you refuse"),
+)
 _STEP = Number("step")
 _STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
 
