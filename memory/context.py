@@ -70,6 +70,7 @@ UNANSWERED = (
     "[Not from the person, who has written nothing since your last message. Reply to what is still unanswered.]"
 )
 NOTHING_SAID = "[Not from the person, who has not written anything yet.]"
+TOOL_CALLS = "tool_calls"  # the part that says what became of tool calls
 GAP = "\n\n"  # between the entries of one message
 NO_ROOM = "[…]"  # for a message of which not even the ends fit
 
@@ -81,6 +82,17 @@ class _Section:
     name: str
     heading: str
     text: str
+
+
+def with_part(prompt: Prompt, name: str, text: str) -> Prompt:
+    """Return the prompt with one more part at the end of its last message, which is the user's; '' adds none."""
+    if not text:
+        return prompt
+    *others, last = prompt.messages
+    start = len(last["content"]) + len(GAP)
+    part = PromptPart(name, estimate_tokens(text), message=len(others), start=start, end=start + len(text))
+    message = {**last, "content": f"{last['content']}{GAP}{text}"}
+    return replace(prompt, messages=(*others, message), parts=(*prompt.parts, part))
 
 
 def build_prompt(view: ConversationView) -> Prompt:

@@ -139,7 +139,7 @@ class ReplyRequest:
     tools           the model may call the built-in tools: see conversations/engines/tools.py
     offered_tools   the client's own tools, which the model may call as well
     runner          makes the calls of these
-    background      messages at the end of the prompt that are not in the view: what became of earlier tool calls
+    background      the end of the prompt that is not in the view: what became of earlier tool calls; '' if nothing
     confidence      the engine should return its confidence, if it can
     rules           the redaction of the reply
     chat            the conversation's chat, for an engine that keeps chats itself
@@ -160,7 +160,7 @@ class ReplyRequest:
     tools: bool = False
     offered_tools: tuple[OfferedTool, ...] = ()
     runner: ToolRunner | None = None
-    background: tuple[Mapping[str, str], ...] = ()
+    background: str = ""
     confidence: bool = False
     rules: RedactionRules = CARDS_ONLY
     chat: EngineChatState | None = None

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from conversations.engines.contract import EngineError, ModelOutcome, Reply, ReplyRequest, Usage
 from conversations.engines.tools import Toolbox, tokens_of, toolbox_of
-from memory.context import build_prompt
+from memory.context import TOOL_CALLS, build_prompt, with_part
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
 from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
@@ -139,7 +139,7 @@ class _Writing:
         smaller = replace(view, budget=int(view.budget * SMALLER), window=int(window * LARGEST_SHARE), reserve=reserve)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
         prompt = build_prompt(smaller)
-        self.prompt = replace(prompt, messages=(*prompt.messages, *map(dict, self.request.background)))
+        self.prompt = with_part(prompt, TOOL_CALLS, self.request.background)
         self._begin()
         return True
 

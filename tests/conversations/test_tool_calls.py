@@ -126,6 +126,10 @@ def test_a_draft_that_is_dropped_leaves_its_calls_to_the_next(door, model, serve
     assert 'charge_card {"amount":5,"order":"order-1"}: {"charged": 5' in background(model)
     assert json.loads(answers(model)[0])["receipt"] == "R-order-1", "and if it is called all the same"
     assert ToolCall.objects.get().is_open is False
+    for request in model.requests:
+        roles = [message["role"] for message in request.body["messages"] if not message.get("tool_calls")]
+        assert roles[:3] == ["system", "user", *roles[2:3]]
+        assert roles[2:3] != ["user"], "the calls stand in the person's message"
 
 
 def test_a_turn_that_fails_after_the_call_leaves_it_to_the_next_try(door, model, server, tool):

@@ -56,6 +56,7 @@ from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
 from conversations.services.replies.tool_runner import tokens_of_tools, with_tools
 from conversations.services.transitions import takeover
+from memory.context import TOOL_CALLS, with_part
 from memory.text import estimate_tokens
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     background = tool_outcomes.background_of(conversation.pk, claim.turn_id) if has_calls else ""
     beside = tokens_of_tools(own_tools) + estimate_tokens(background)
     view = model_use.view_for(models, conversation, steps, beside)
-    prompt = tool_outcomes.with_background(prompt_context.prompt_for(conversation, view), background)
+    prompt = with_part(prompt_context.prompt_for(conversation, view), TOOL_CALLS, background)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     agent = agent_requests.prepare_call(turn, steps, now or timezone.now())
     kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
@@ -139,7 +140,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         calls_left=MOST_CALLS - model_use.calls_before(turn),
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
-        background=prompt.messages[-1:] if background else (),
+        background=background,
         rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
         chat=chats.chat_state(conversation, assistant, claim.turn_id, [step.description for step in steps])

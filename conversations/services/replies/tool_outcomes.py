@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -12,8 +11,6 @@ from conversations.engines.tool_schemas import canonical
 from conversations.models import Conversation, McpServer, Tool, ToolCall, Turn
 from conversations.services.core.sql import PreparedSelect, column, row
 from conversations.services.replies.tool_calls import MOST_CALLS, told_of
-from memory.context import MESSAGE_OVERHEAD, Prompt, PromptPart
-from memory.text import estimate_tokens
 
 S = ToolCall.Status
 
@@ -61,24 +58,13 @@ def usable_tools(conversation: Conversation) -> list[Tool]:
 def background_of(conversation_id: UUID, turn_id: UUID) -> str:
     """Return what became of the calls that earlier drafts made, or that staff have decided on; '' if there are none.
 
-    The turn counts as told.
+    The turn counts as told. The text belongs into the user's role: what tools answer never reaches the system role.
     """
     calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id)]
     if not calls:
         return ""
     column(_GIVE, [call.pk for call in calls], turn_id)
     return BACKGROUND + "".join(f"\n- {line}" for line in _lines(calls))
-
-
-def with_background(prompt: Prompt, text: str) -> Prompt:
-    """Return the prompt with the background as its last message, in the user's role: what tools answer never reaches
-    the system role."""
-    if not text:
-        return prompt
-    tokens = estimate_tokens(text) + MESSAGE_OVERHEAD
-    part = PromptPart("tool_calls", tokens, "", message=len(prompt.messages), start=0, end=len(text))
-    messages = (*prompt.messages, {"role": "user", "content": text})
-    return replace(prompt, messages=messages, parts=(*prompt.parts, part))
 
 
 def _lines(calls: Sequence[ToolCall]) -> list[str]:
