@@ -18,6 +18,7 @@ from conversations.admin import access
 from conversations.admin.base import Breadcrumb
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text, title_of
+from conversations.engines.contract import MOST_CALLS
 from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
@@ -120,6 +121,8 @@ def _facts(turn: Turn) -> dict[str, Any]:
         "chunk": turn.chunk,
         "said": plain_text(turn.chunk.content if turn.chunk else turn.draft),
         "tries": tries,
+        "model_calls": sum(each.calls for each in tries),
+        "most_calls": MOST_CALLS,
         "times_tried": max(len(tries), turn.attempt if turn.streamed else 0),
         "parts": [part for part in parts if part.text],
         "left_out": [part for part in parts if part.note],
