@@ -44,7 +44,7 @@ class ListedTool:
 
 @dataclass(slots=True)
 class _Watch:
-    """What is known of the requests of one session.
+    """The state of one session's requests, from which the outcome of its call is told.
 
     failure     of the last request that got no whole answer
     called      the request that calls the tool has been answered

@@ -39,7 +39,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What became of a call. `text` is for the model; `code` for staff."""
+    """The outcome of a call with its text, which is for the model, and its code, which is for staff."""
 
     outcome: Outcome
     text: str = ""

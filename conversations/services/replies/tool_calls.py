@@ -66,7 +66,7 @@ class CallToMake:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the model is told of a call that was made; `again`: it is to be made once more with the same key."""
+    """The answer for the model, after a call was made. `again`: make it once more with the same key."""
 
     answer: str
     again: bool = False

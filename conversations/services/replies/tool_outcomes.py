@@ -1,4 +1,4 @@
-"""What drafts are given of tool calls, and what the commit of a reply settles: see models/tool.py for the states."""
+"""The outcomes of tool calls: given to drafts as background, and settled when a reply is committed (models/tool.py)."""
 
 from __future__ import annotations
 
