@@ -32,7 +32,8 @@ def check_pinecone_settings(**_: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"Pinecone is not used. Set {' and '.join(missing)} as well.",
-            hint="Until then conversations are remembered in PostgreSQL and searched by text only.",
+            hint="Until then conversations are remembered in PostgreSQL and searched by text only, but for those of"
+            " clients that name a provider of embeddings.",
             id="memory.W001",
         )
     ]

@@ -20,7 +20,7 @@ from django.utils import timezone
 from memory.models import Memory, MemoryRebuild, MemoryVector
 from memory.stores.contract import StoreError
 from memory.stores.database import DatabaseStore
-from memory.stores.pinecone import PineconeStore, is_configured
+from memory.stores.pinecone import PineconeStore, is_configured, serves
 
 Kind = MemoryRebuild.Kind
 BATCH = 100  # ids read at a time
@@ -143,7 +143,7 @@ def _to_pinecone(conversation_id: UUID) -> None:
     """Write the conversation's vectors to Pinecone, again if it changed meanwhile."""
     for _ in range(MAX_CHANGES):
         before = Memory.objects.plain().filter(pk=conversation_id).first()
-        if before is None:
+        if before is None or not serves(before.client_id):
             return
         try:
             PineconeStore().remember(before.as_record().normalised())

@@ -68,7 +68,7 @@ def find_nearest(
 
     embedder: who makes the text's vector
     """
-    if not pinecone.is_configured():
+    if not pinecone.is_configured() or embedder is None:
         return None
     try:
         filters = Filters(contact_id=contact_id)

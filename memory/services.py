@@ -91,7 +91,7 @@ def remember(record: ConversationRecord, *, is_last_try: bool = False) -> Rememb
     database.remember(record)  # first the transcript, which depends on no other system
     record = _with_summary(record, is_last_try=is_last_try)
     vectors = 0
-    if pinecone.is_configured():
+    if pinecone.serves(record.client_id):
         PineconeStore().remember(record)
         vectors = MemoryVector.objects.of_conversation(record.conversation_id).count()
     memory = Memory.objects.filter(pk=record.conversation_id)
@@ -227,7 +227,7 @@ def search(client_id: UUID, query: str, limit: int = 20, *, filters: Filters = N
     by_text = DatabaseStore().search(client_id, query, limit, filters)
     by_meaning: list[StoreHit] = []
     problem = ""
-    if parsed.wanted and pinecone.is_configured():
+    if parsed.wanted and pinecone.serves(client_id):
         try:
             by_meaning = PineconeStore().search(client_id, query, limit, filters)
         except StoreError as error:
@@ -241,9 +241,9 @@ def search_by_words(client_id: UUID, query: str, limit: int, *, filters: Filters
     return [hit.conversation_id for hit in DatabaseStore().search(client_id, query, limit, filters)]
 
 
-def can_search_by_meaning() -> bool:
-    """Return whether Pinecone is configured, so that conversations can be found by meaning."""
-    return pinecone.is_configured()
+def can_search_by_meaning(client_id: UUID) -> bool:
+    """Return whether the client's conversations can be found by meaning: Pinecone serves the client."""
+    return pinecone.serves(client_id)
 
 
 def search_by_meaning(

@@ -57,7 +57,7 @@ WHY = {
     "insufficient_quota": "the account at its provider has no budget left",
     "bad_answer": "its answers were empty or malformed",
 }
-PAID = {"bad_answer", "provider_error", "cut_off"}  # failures that cost as much as an answer
+PAID = {"bad_answer", "provider_error", "cut_off", "timeout"}  # failures that cost as much as an answer
 LESS = 0.4  # of the transcript, where the whole was too long for the model
 NOTHING_SAID = f"{EXTRACT} Nothing was said."
 
@@ -104,11 +104,18 @@ def summarise(
     return Summary(_whole(answer), LLM)
 
 
-def update_summary(access: ModelAccess, previous: str, entries: Sequence[TranscriptEntry], *, goal: str = "") -> str:
+def update_summary(
+    access: ModelAccess,
+    previous: str,
+    entries: Sequence[TranscriptEntry],
+    *,
+    goal: str = "",
+    is_last_try: bool = False,
+) -> str:
     """Return the summary of an open conversation, which covers `previous` and `entries`, in at most LONGEST characters.
 
-    The model writes it. If it refuses for good, it is the previous summary and the beginnings of the entries. Raises
-    LLMError, always a retryable one.
+    The model writes it. If it refuses for good, or `is_last_try` fails in a way that was paid for, it is the previous
+    summary and the beginnings of the entries. Raises LLMError, always a retryable one.
     """
     spoken = [entry for entry in entries if entry.is_spoken]
     if not spoken:
@@ -116,7 +123,7 @@ def update_summary(access: ModelAccess, previous: str, entries: Sequence[Transcr
     try:
         answer = _ask(access, lambda share: _update_prompt(spoken, goal, previous, share))
     except LLMError as error:
-        if error.retryable:
+        if error.retryable and not (is_last_try and error.code in PAID):
             raise
         log.warning("The model refuses to update a summary (%s). The summary is an extract.", error.code)
         quoted = " ".join(f"{_speaker(entry)} {_quote(entry)}." for entry in spoken)
@@ -153,6 +160,8 @@ def _ask(access: ModelAccess, prompt: Callable[[float], list[dict[str, str]]]) -
             share *= LESS
         else:
             choosing.learn(access, answer.learned)
+            if answer.finish_reason == "refused":
+                raise LLMError("The model refused to summarise.", code="refused", retryable=False)
             return answer
     raise AssertionError("the last try returns or raises")
 

@@ -10,7 +10,8 @@ import re
 from bisect import bisect_right
 from collections import Counter
 
-SENTENCE_ENDS = ".!?。！？।؟…"  # noqa: RUF001 - of other scripts
+# Western marks end a sentence only before a blank: 41.70 and shop.example are one word.
+_SENTENCE_END = re.compile(r"[.!?…](?=\s|\Z)|[。！？।؟]")  # noqa: RUF001 - of other scripts
 
 
 def storable(text: str) -> str:
@@ -35,8 +36,8 @@ def one_line(text: str, most: int) -> str:
 
 def to_last_sentence(text: str) -> str:
     """Return a cut-off text up to the end of its last whole sentence, if that is in its second half."""
-    end = max(text.rfind(mark) for mark in SENTENCE_ENDS)
-    return text[: end + 1] if end > len(text) // 2 else f"{text}…"
+    end = max((found.end() for found in _SENTENCE_END.finditer(text)), default=0)
+    return text[:end] if end > len(text) // 2 else f"{text}…"
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

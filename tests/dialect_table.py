@@ -60,7 +60,7 @@ TABLE = [
     Row(D.STRICT_TEMPLATE, ECHO),
     Row(D.THINK_TAGS, ECHO),
     Row(D.THOUGHT_TAGS, ECHO),
-    Row(D.STRAY_THINK_END, ECHO, learned={"reasons_unmarked": True}),
+    Row(D.STRAY_THINK_END, ECHO, learned={"reasons_unmarked": 3}),
     Row(D.THINK_ONLY, None, "no_room", learned={"output_factor": 4}),
     Row(D.HARMONY, ECHO),
     Row(D.REASONING_BACK, DONE, tools=True),

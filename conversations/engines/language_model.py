@@ -12,17 +12,28 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
-from conversations.engines.contract import EngineError, ModelOutcome, Reply, ReplyRequest, Usage
+from conversations.engines.contract import (
+    CALLED_ALREADY,
+    EngineError,
+    ModelOutcome,
+    Reply,
+    ReplyRequest,
+    ToolCall,
+    Usage,
+)
 from conversations.engines.tools import Toolbox, tokens_of, toolbox_of
-from memory.context import TOOL_CALLS, build_prompt, with_part
+from memory.context import TOOL_CALLS, ConversationView, build_prompt, with_part
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
 from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
 from memory.marks import may_become_mark, without_marks
-from memory.text import to_last_sentence
+from memory.text import estimate_tokens, shorten, to_last_sentence
 
 MAX_ROUNDS = 6  # calls of one model for one reply, in which it may call tools in all but the last
 PARAGRAPH = "\n\n"  # between the texts of two rounds
+MOST_OF_ANSWERS = 12_000  # tokens of the answers of tools in one round
+LEAST_ANSWER = 100  # tokens
+LONGEST_SHOWN = 500  # characters of a call's arguments
 SMALLER = 0.5  # of the budget, where a prompt is too long
 LARGEST_SHARE = 0.9  # of the context window; what a server adds to a prompt is not known
 REFUSED = "refused"
@@ -72,11 +83,14 @@ class _Writing:
     def __init__(self, request: ReplyRequest, *, streamed: bool = False) -> None:
         self.request, self.streamed = request, streamed
         self.prompt = request.prompt
+        self._view: ConversationView | None = None  # of a smaller prompt
+        self._asked: ModelAccess | None = None
         self.box: Toolbox = toolbox_of(request, streamed=streamed)
         self.rounds: list[ToolRound] = []
         self.said = ""  # what was yielded
         self.last: Completion | None = None
         self._refusal: Reply | None = None
+        self._made: list[ToolCall] = []  # calls of the client's own tools for a model or prompt that was given up
         self._usage: list[Usage] = []
         self._calls = 0
         self._outcomes: list[ModelOutcome] = []
@@ -88,6 +102,7 @@ class _Writing:
             sentence = "No model provider is configured for this assistant."
             raise EngineError(sentence, code="not_configured", retryable=False)
         for access in self.request.models:
+            self._asked = access
             self._begin()
             yield access
 
@@ -132,27 +147,52 @@ class _Writing:
     def shrink(self, access: ModelAccess, error: LLMError) -> bool:
         """Build a smaller prompt after the error that says that this one is too long; return whether there is one."""
         view = self.request.view
-        if error.code != "context_too_long" or view is None or self.prompt is not self.request.prompt or self.said:
+        if error.code != "context_too_long" or view is None or self._view is not None or self.said:
             return False
         window = next((fact.value for fact in error.learned if fact.name == capabilities.CONTEXT_WINDOW), view.window)
-        reserve = (self.request.max_tokens or 0) + tokens_of(self.box.tools)
+        reserve = (self.request.max_tokens or 0) + tokens_of(self.box.tools) + estimate_tokens(self.request.background)
         smaller = replace(view, budget=int(view.budget * SMALLER), window=int(window * LARGEST_SHARE), reserve=reserve)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
-        prompt = build_prompt(smaller)
-        self.prompt = with_part(prompt, TOOL_CALLS, self.request.background)
+        self._view = smaller
         self._begin()
         return True
 
     def _begin(self) -> None:
+        """Begin anew, for another model or with a smaller prompt, which is told of the calls that were made already."""
+        own = {tool.name for tool in self.request.offered_tools}
+        self._made += [call for call in self.box.calls if call.name in own]
         self.rounds, self.last = [], None
         self.box = toolbox_of(self.request, streamed=self.streamed)
+        prompt = self.request.prompt if self._view is None else build_prompt(self._view)
+        background = self.request.background if self._view is not None else ""
+        made = "".join(f"\n- {call.name} {call.arguments[:LONGEST_SHOWN]}: {call.answer}" for call in self._made)
+        if made and not self.request.background:
+            made = f"{CALLED_ALREADY}{made}"
+        if background or made:
+            text = f"{background}{made}".strip()
+            prompt = with_part(prompt, TOOL_CALLS, shorten(text, self._room_for_answers()))
+        self.prompt = prompt
 
     def answer_calls(self, completion: Completion) -> bool:
         """Answer the tool calls of the completion; return whether the reply may end after them."""
         may_end = [self.box.call(call.name, call.arguments) for call in completion.tool_calls]
-        answers = tuple(call.answer for call in self.box.calls[len(self.box.calls) - len(may_end) :])
+        room = self._room_for_answers() // max(len(may_end), 1)
+        answers = tuple(
+            shorten(call.answer, max(room, LEAST_ANSWER))
+            for call in self.box.calls[len(self.box.calls) - len(may_end) :]
+        )
         self.rounds.append(ToolRound(completion, answers))
         return all(may_end)
+
+    def _room_for_answers(self) -> int:
+        """Return the tokens that answers of tools may have beside the prompt and what was answered before."""
+        window = capabilities.window(self._asked) if self._asked else 0
+        if not window:
+            return MOST_OF_ANSWERS
+        answered = sum(estimate_tokens(answer) for each in self.rounds for answer in each.answers)
+        given = sum(estimate_tokens(message["content"]) for message in self.prompt.messages)
+        beside = (self.request.max_tokens or 0) + tokens_of(self.box.tools)
+        return min(max(int(window * LARGEST_SHARE) - given - answered - beside, LEAST_ANSWER), MOST_OF_ANSWERS)
 
     def reply_of(self, text: str) -> Reply:
         """Return the reply with this text.
@@ -169,7 +209,7 @@ class _Writing:
             usage=tuple(self._usage),
             finish_reason=last.finish_reason,
             tool_actions=tuple(self.box.tool_actions),
-            tool_calls=tuple(self.box.calls),
+            tool_calls=(*self._made, *self.box.calls),
             confidence=last.confidence,
             outcomes=tuple(self._outcomes),
             calls=self._calls,
@@ -198,6 +238,7 @@ class _Writing:
             detail=told.detail,
             outcomes=tuple(self._outcomes),
             calls=self._calls,
+            usage=tuple(self._usage),
         ) from None
 
 
@@ -210,7 +251,10 @@ def _run_rounds(writing: _Writing, access: ModelAccess) -> str:
         writing.completed(access, completion)
         if not completion.tool_calls:
             break
-        if writing.answer_calls(completion) and completion.text:
+        began = time.monotonic()
+        may_end = writing.answer_calls(completion)
+        until += time.monotonic() - began  # the tools' time is not the model's
+        if may_end and completion.text:
             break
     # The model may copy a mark of our own: its reply must not look like a colleague's.
     text = without_marks(completion.text).lstrip()

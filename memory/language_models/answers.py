@@ -24,7 +24,6 @@ LONGEST_TEXT = 200_000  # characters of a streamed answer; the rest is not read
 MOST_CALLS = 100  # of tools, in one answer
 MESSAGE_OVERHEAD = 4  # tokens
 LONGEST_MODEL = 100
-REASONS_UNMARKED = Fact(capabilities.REASONS_UNMARKED, True, "an end of reasoning without a beginning")
 
 STOP, LENGTH, REFUSED, FILTERED, ERROR = "stop", "length", "refused", "filtered", "error"
 
@@ -80,8 +79,8 @@ class Dialect(Protocol):
 def whole(answer: Answer, request: CompletionRequest, access: ModelAccess) -> Completion:
     """Return the completion of an answer that came as a whole. Raises LLMError."""
     found = visible(storable(answer.text), names_of_tools(request), cut=answer.finish == LENGTH)
-    is_news = found.unmarked and not access.known.get(REASONS_UNMARKED.name)
-    return _completion(answer, found.text, found.calls, request, access, (REASONS_UNMARKED,) if is_news else ())
+    learned = capabilities.unmarked_reasoning(access.known, seen=found.unmarked)
+    return _completion(answer, found.text, found.calls, request, access, learned)
 
 
 def streamed(
@@ -90,7 +89,7 @@ def streamed(
     """Return the completion of a streamed answer of which `text` was shown. Raises LLMError."""
     if not answer.finish:
         raise LLMError("The model's stream ended before its end.", code="cut_off", retryable=True)
-    learned = (REASONS_UNMARKED,) if found.is_stray else ()
+    learned = capabilities.unmarked_reasoning(access.known, seen=found.is_stray or found.is_unmarked)
     return _completion(answer, text, found.calls, request, access, learned)
 
 
@@ -157,6 +156,15 @@ def _estimated(request: CompletionRequest) -> int:
         return 0
     tools = estimate_tokens(json.dumps(list(request.tools))) if request.tools else 0
     return tools + sum(estimate_tokens(message["content"]) + MESSAGE_OVERHEAD for message in request.messages)
+
+
+def holds_calls(completion: Completion, name: str) -> bool:
+    """Return whether the answer in the provider's form has all of its tool calls, by the key `name` of their ids.
+
+    It has not where another provider gave it, or where the model wrote its calls as text.
+    """
+    given = completion.given if isinstance(completion.given, list) else []
+    return {call.id for call in completion.tool_calls} <= {item.get(name) for item in given}
 
 
 # --- parts of answers ------------------------------------------------------------------------------------------------

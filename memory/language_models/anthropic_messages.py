@@ -96,7 +96,7 @@ def _messages(request: CompletionRequest) -> list[dict[str, Any]]:
 def _round(round_: ToolRound) -> list[dict[str, Any]]:
     """Return the answer's blocks as they came, and the answers to its calls in one message of the user."""
     completion = round_.completion
-    if isinstance(completion.given, list):
+    if answers.holds_calls(completion, "id"):
         blocks = list(completion.given)
     else:  # another provider's round
         blocks = [{"type": "text", "text": completion.text}] if completion.text else []

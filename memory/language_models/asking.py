@@ -59,7 +59,8 @@ async def stream(access: ModelAccess, request: CompletionRequest) -> AsyncIterat
     saying that it is complete, `reasoning_shown` if what was yielded turned out to be reasoning.
     """
     learned: tuple[Fact, ...] = ()
-    await asyncio.to_thread(transport.warm_up, access)
+    if not transport.is_warm(access):
+        await asyncio.to_thread(transport.warm_up, access)
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             while True:
@@ -99,7 +100,7 @@ def _complete_once(access: ModelAccess, request: CompletionRequest, seconds: flo
     answer: Answer | None = None
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         data = json.loads(content)
-        if isinstance(data, dict) and data.get("error") and not data.get("choices"):
+        if isinstance(data, dict) and _is_error(data):
             raise errors.in_answer(data)
         answer = dialect.parse(data)
     if answer is None:
@@ -129,7 +130,7 @@ async def _stream_once(access: ModelAccess, request: CompletionRequest) -> Async
             if piece := visible.feed(text):
                 shown += piece
                 yield piece
-            _no_reasoning_shown(visible, shown)
+            _no_reasoning_shown(visible, shown, access)
             if length >= answers.LONGEST_TEXT:
                 is_cut = True
                 break
@@ -139,7 +140,7 @@ async def _stream_once(access: ModelAccess, request: CompletionRequest) -> Async
     if is_cut:
         answer.finish = answers.LENGTH
     rest = visible.end(cut=answer.finish == answers.LENGTH)
-    _no_reasoning_shown(visible, shown)
+    _no_reasoning_shown(visible, shown, access)
     if rest:
         shown += rest
         yield rest
@@ -148,17 +149,25 @@ async def _stream_once(access: ModelAccess, request: CompletionRequest) -> Async
     yield answers.streamed(answer, shown, visible, request, access)
 
 
-def _no_reasoning_shown(visible: VisibleText, shown: str) -> None:
+def _no_reasoning_shown(visible: VisibleText, shown: str, access: ModelAccess) -> None:
     """Raise LLMError if what was shown turned out to be reasoning: the next attempt holds it back."""
     if visible.is_stray and shown:
         sentence = "The model's text began with reasoning that was not marked."
-        raise LLMError(sentence, code="reasoning_shown", retryable=True, learned=(answers.REASONS_UNMARKED,))
+        learned = capabilities.unmarked_reasoning(access.known, seen=True)
+        raise LLMError(sentence, code="reasoning_shown", retryable=True, learned=learned)
+
+
+def _is_error(data: Mapping[str, Any]) -> bool:
+    """Return whether an answer or an event holds an error; some servers put half a text beside it."""
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    return bool(data.get("error")) and choice.get("finish_reason") != "stop"
 
 
 def _read(reader: Any, event: object) -> str:
     if not isinstance(event, dict):
         return ""
-    if event.get("error") and not event.get("choices"):
+    if _is_error(event):
         raise errors.in_answer(event)
     try:
         text: str = reader.read(event)

@@ -241,7 +241,7 @@ class StreamReader:
 
 def _begins_another(piece: Mapping[str, Any], function: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
     identifier = piece.get("id")
-    if identifier and newest["id"] and identifier != newest["id"]:
-        return True
+    if identifier and newest["id"]:
+        return bool(identifier != newest["id"])
     named = newest["function"]
     return bool(function.get("name") and named["name"] and (named["arguments"] or function["name"] != named["name"]))

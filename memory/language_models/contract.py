@@ -37,12 +37,14 @@ class Kind(str, Enum):  # noqa: UP042 - a StrEnum takes no second value
 class Fact:
     """What a provider's answer taught of one of its models; `capabilities.py` lists the names.
 
-    why: the code, the parameter or the number that taught it, never a sentence of the provider's
+    why     the code, the parameter or the number that taught it, never a sentence of the provider's
+    keep    it holds for the model, and not for one request alone
     """
 
     name: str
     value: Any
     why: str
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from memory.language_models import capabilities
 from memory.language_models.contract import Fact, LLMError, ModelAccess
+from memory.language_models.lessons import lesson
 
 LONGEST_WAIT = 86_400.0  # seconds; a Retry-After beyond a day is a mistake
 LONGEST_SENTENCE = 2_000  # characters of a provider's sentence that are read; none are kept
@@ -23,16 +24,21 @@ _OUT_OF_QUOTA = {"insufficient_quota", "billing_hard_limit_reached", "billing_er
 # A 400 with one of these codes comes from the provider's content filter (Azure), not from a malformed request.
 _REFUSED = {"content_filter", "content_policy_violation"}
 _NO_MODEL = {"model_not_found", "not_found_error", "deploymentnotfound", "model_not_available"}
-_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"}
+_TOO_LONG = {"context_length_exceeded", "exceed_context_size_error"}
 # Groq, issue tracker of groq-python: the model wrote a tool call that its server could not read. Another try may do.
 _BAD_CALL = {"tool_use_failed"}
 _TOO_LONG_IN_WORDS = re.compile(
     r"context (length|window|size)|prompt is too long|maximum context|too many (input )?tokens", re.IGNORECASE
 )
+_NO_BUDGET = re.compile(r"credit balance", re.IGNORECASE)  # Anthropic says it with a 400 and no code of its own
 _NO_MODEL_IN_WORDS = re.compile(r"\bmodel\b.{0,200}\b(not found|does not exist|not exist)", re.IGNORECASE | re.DOTALL)
 _ELSEWHERE = "v1/responses"  # OpenAI, of a model that chat completions do not have
-_WINDOW = re.compile(r"(?:maximum|context (?:length|window|size)|limit|max|>)\D{0,40}?(\d{3,9})", re.IGNORECASE)
-_NUMBER = re.compile(r"\d{3,9}")
+_WINDOWS = (
+    re.compile(r"maximum context length\D{0,30}?(\d{3,9})", re.IGNORECASE),
+    re.compile(r"context (?:length|window|size)(?: limit)?\D{0,40}?(\d{3,9})", re.IGNORECASE),
+    re.compile(r">\s*(\d{3,9}) maximum", re.IGNORECASE),
+)
+SMALLEST_WINDOW = 256  # tokens; a smaller number in a refusal is another one
 
 
 def of_status(
@@ -54,7 +60,7 @@ def of_status(
     if code == "context_too_long":
         learned = _window(error, sentence)
     elif not code and (status in (400, 403, 404, 422) or any(each.startswith("unsupported") for each in codes)):
-        fact = capabilities.lesson(parameter, sentence, sent, access)
+        fact = lesson(parameter, codes, sentence, sent, access)
         if fact is None and _ELSEWHERE in sentence and capabilities.API not in access.known:
             fact = Fact(capabilities.API, capabilities.RESPONSES, _ELSEWHERE)
         learned = (fact,) if fact else ()
@@ -96,10 +102,14 @@ def _lasting(status: int, codes: set[str], sentence: str, parameter: str) -> str
     """Return the code of a failure that the status and the provider's codes explain; '' for another one."""
     if status == 402 or codes & _OUT_OF_QUOTA:
         return "insufficient_quota"
+    if _NO_BUDGET.search(sentence):
+        return "insufficient_quota"
     if codes & _REFUSED:
         return "refused"
     if _ELSEWHERE in sentence:
         return ""
+    if "string_above_max_length" in codes and parameter.startswith(("messages", "input")):
+        return "context_too_long"
     if status == 413 or codes & _TOO_LONG or _TOO_LONG_IN_WORDS.search(sentence):
         return "context_too_long"
     if status == 404 and parameter not in ("", "model"):  # OpenAI, of an item that was not stored
@@ -129,14 +139,10 @@ def _error_object(body: object) -> Mapping[str, Any]:
 def _window(error: Mapping[str, Any], sentence: str) -> tuple[Fact, ...]:
     """Return the model's context window as the refusal of a long prompt names it, in fields (llama.cpp) or in words."""
     window = error.get("n_ctx")
-    asked = error.get("n_prompt_tokens")
     if not isinstance(window, int) or isinstance(window, bool):
-        found = _WINDOW.search(sentence)
+        found = next((match for pattern in _WINDOWS if (match := pattern.search(sentence))), None)
         window = int(found[1]) if found else 0
-        asked = max(map(int, _NUMBER.findall(sentence)), default=0)
-    if not isinstance(asked, int) or not 256 <= window < max(asked, window + 1):
-        return ()
-    return (Fact(capabilities.CONTEXT_WINDOW, window, "context_too_long"),)
+    return (Fact(capabilities.CONTEXT_WINDOW, window, "context_too_long"),) if window >= SMALLEST_WINDOW else ()
 
 
 def in_answer(error: object) -> LLMError:

@@ -79,7 +79,7 @@ def _input(request: CompletionRequest) -> list[dict[str, Any]]:
 def _round(round_: ToolRound) -> list[dict[str, Any]]:
     """Return the items of the answer as they came, and the answers to its calls."""
     completion = round_.completion
-    if isinstance(completion.given, list):
+    if answers.holds_calls(completion, "call_id"):
         items = list(completion.given)
     else:  # another provider's round
         items = [{"role": "assistant", "content": completion.text}] if completion.text else []

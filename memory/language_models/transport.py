@@ -33,8 +33,13 @@ NO_KEY = "none"  # the SDKs refuse an empty one; the header is left out instead
 
 def warm_up(access: ModelAccess) -> None:
     """Load the provider's SDK, which takes seconds, so that no call's time runs meanwhile, and no other call waits."""
-    if not _clients.has(access.kind):
+    if not is_warm(access):
         _client_and_options(access)
+
+
+def is_warm(access: ModelAccess) -> bool:
+    """Return whether the provider's SDK is loaded."""
+    return _clients.has(access.kind)
 
 
 def post(access: ModelAccess, path: str, body: Mapping[str, Any], seconds: float) -> bytes:
@@ -166,7 +171,9 @@ def _client_and_options(access: ModelAccess) -> tuple[Any, Any]:
 
     if access.kind is Kind.ANTHROPIC:
         from anthropic import Omit  # type: ignore[assignment]
-    return _clients.client(access), {"headers": {"Authorization": Omit(), "X-Api-Key": Omit()}}
+    given = {name.lower() for name in access.headers}
+    omitted = [name for name in ("Authorization", "X-Api-Key") if name.lower() not in given]
+    return _clients.client(access), {"headers": {name: Omit() for name in omitted}}
 
 
 def address_and_query(access: ModelAccess) -> tuple[str, dict[str, str]]:

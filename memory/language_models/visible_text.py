@@ -56,6 +56,7 @@ class VisibleText:
     def __init__(self, tools: Collection[str] = (), *, unmarked: bool = False) -> None:
         self.calls: list[tuple[str, str]] = []  # name, arguments as JSON
         self.is_stray = False  # what was shown so far turned out to be reasoning
+        self.is_unmarked = False  # the text did begin with reasoning that had no mark
         self._tools = set(tools)
         self._held = ""
         self._until: re.Pattern[str] | None = _CLOSER if unmarked else None
@@ -108,6 +109,7 @@ class VisibleText:
         inside, mark = self._held[: end.start()], self._call
         is_call = bool(mark) and self._take_call(inside)
         self._held = self._held[end.end() :]
+        self.is_unmarked = self.is_unmarked or self._unmarked
         self._until, self._call, self._unmarked = None, "", False
         if mark.startswith(_FENCE) and not is_call:
             return self._seen(mark + inside + end[0])

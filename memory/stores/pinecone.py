@@ -46,8 +46,13 @@ LATE_ARRIVAL = timedelta(seconds=60)  # after its deadline a request that we gav
 
 
 def is_configured() -> bool:
-    """Return whether an index and a model for embeddings are configured."""
-    return bool(settings.PINECONE_API_KEY and settings.PINECONE_HOST and choosing.is_configured())
+    """Return whether an index is configured."""
+    return bool(settings.PINECONE_API_KEY and settings.PINECONE_HOST)
+
+
+def serves(client_id: UUID) -> bool:
+    """Return whether an index is configured, and a provider that makes the vectors of the client's texts."""
+    return is_configured() and choosing.access_for(client_id, Purpose.EMBEDDINGS) is not None
 
 
 class PineconeStore:
@@ -335,5 +340,5 @@ def _embeddings(access: ModelAccess | None, texts: Sequence[str], seconds: float
 
 def _must_be_configured() -> None:
     if not is_configured():
-        sentence = "Pinecone is not configured. Set PINECONE_API_KEY, PINECONE_HOST and a language model."
+        sentence = "Pinecone is not configured. Set PINECONE_API_KEY and PINECONE_HOST."
         raise StoreError(sentence, code="not_configured", retryable=False)

@@ -149,11 +149,12 @@ def test_a_search_keeps_its_deadline(index: FakePinecone, settings: Any) -> None
 # --- settings, secrets, weight ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("missing", ["PINECONE_API_KEY", "PINECONE_HOST", "OPENAI"])
 def test_half_a_configuration_is_none_and_said_so(index: FakePinecone, settings: Any, missing: str) -> None:
-    assert pinecone.is_configured()
+    client_id = session(*KETTLE).client_id
+    assert pinecone.serves(client_id)
     assert not [check for check in run_checks() if check.id == "memory.W001"]
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL") if missing == "OPENAI" else (missing,):
         setattr(settings, name, "")
-    assert not pinecone.is_configured()
+    assert not pinecone.serves(client_id)
     [warning] = [check for check in run_checks() if check.id == "memory.W001"]
     assert missing in warning.msg
     assert failure(session(*KETTLE)).code == "not_configured"

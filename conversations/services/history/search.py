@@ -69,8 +69,8 @@ def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchSc
             result.left_out.append(
                 f"More than {FOUND} ended conversations match. The best {FOUND} are here: add a word."
             )
-    if len(searched) <= MOST_BY_MEANING and memory.can_search_by_meaning():
-        for client_id in searched:
+    if len(searched) <= MOST_BY_MEANING:
+        for client_id in filter(memory.can_search_by_meaning, searched):
             release_connection()  # no connection waits for the network
             found, problem = memory.search_by_meaning(client_id, query, FOUND, filters=among)
             result.sessions += found

@@ -5,10 +5,11 @@ Every function takes the conversation locked, within the transaction that ends t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from conversations.engines.contract import Reply
+from conversations.engines.contract import Reply, Usage
 from conversations.models import Chunk, Conversation, EndedBy, Turn
 from conversations.services.core import redaction
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
@@ -30,9 +31,7 @@ def noted(turn: Turn, reply: Reply) -> Reply:
     reply = redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
     turn.draft, turn.finish_reason = reply.text, reply.finish_reason
     turn.engine, turn.model = reply.engine or turn.engine, reply.model or turn.model
-    turn.tokens_in, turn.tokens_out = reply.tokens_in, reply.tokens_out
-    turn.tokens_cached = sum(each.tokens_cached for each in reply.usage)
-    turn.cost = cost_of(reply.usage)
+    note_usage(turn, reply.usage)
     turn.calls += reply.calls
     turn.first_token_ms, turn.last_token_ms = reply.first_token_ms, reply.last_token_ms
     if reply.prompt:
@@ -42,6 +41,14 @@ def noted(turn: Turn, reply: Reply) -> Reply:
     turn.confidence, turn.called_back = reply.confidence, reply.called_back
     turn.tool_calls = [asdict(call) for call in reply.tool_calls] or None
     return reply
+
+
+def note_usage(turn: Turn, usage: Sequence[Usage]) -> None:
+    """Note what the turn's calls to models took, and what they cost."""
+    turn.tokens_in = sum(each.tokens_in for each in usage)
+    turn.tokens_out = sum(each.tokens_out for each in usage)
+    turn.tokens_cached = sum(each.tokens_cached for each in usage)
+    turn.cost = cost_of(usage)
 
 
 def say(

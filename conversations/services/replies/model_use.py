@@ -14,6 +14,7 @@ from memory.context import ConversationView
 from memory.language_models import capabilities
 from memory.language_models.contract import ModelAccess
 
+ROOM_FOR_ANSWERS = 1_500  # tokens that the answers of a client's own tools may have beside the prompt
 TOKENS_OF_TOOLS = tokens_of(TOOLS)
 
 _CALLS = """
@@ -38,6 +39,7 @@ def view_for(
     assistant, known = conversation.assistant, models[0].known if models else {}
     most = capabilities.cap(assistant.max_tokens, known) if assistant else None
     tools = TOKENS_OF_TOOLS if assistant and assistant.uses_tools else 0
+    tools += ROOM_FOR_ANSWERS if beside else 0
     return prompt_context.view_of(
         conversation,
         steps,

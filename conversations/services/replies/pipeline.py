@@ -201,7 +201,8 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
             return TurnStatus.ABANDONED
         turn, conversation, sink = found
         turn.calls += error.calls
-        half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20])
+        drafts.note_usage(turn, error.usage)
+        half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20], usage=error.usage)
         half = drafts.noted(turn, half) if sink.is_awaited else half
         if silenced := _silenced(conversation, awaited=sink.is_awaited):
             if sink.is_awaited:

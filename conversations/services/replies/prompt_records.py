@@ -10,7 +10,7 @@ Here it is redacted, shown to staff, and run again.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from conversations.models import Assistant, Turn
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import model_providers
-from memory.context import STAFF_RULE, Prompt, without_marks
+from memory.context import GAP, STAFF_RULE, Prompt, without_marks
 from memory.redaction import REDACTED as REDACTED
 
 # A shorter text is only removed where it stands alone: "ok" is part of many words.
@@ -153,7 +153,7 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     messages = _with_current_system_prompt(turn) if current_prompt else list(kept.get("messages", []))
     request = ReplyRequest(
         conversation_id=str(turn.conversation_id),
-        prompt=Prompt(tuple(messages), ()),
+        prompt=Prompt(tuple(_joined(messages)), ()),
         goal=turn.conversation.goal,
         models=model_providers.accesses_of(turn.conversation.assistant, model=model or asked.get("model", "")),
         temperature=asked.get("temperature"),
@@ -165,6 +165,17 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     if isinstance(reply, EngineError):
         raise ConflictError(f"The model gave no reply: {reply}", code=reply.code)
     return redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
+
+
+def _joined(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the messages with adjacent ones of one role joined, as prompts that were kept long ago have them."""
+    joined: list[dict[str, str]] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}{GAP}{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
 
 
 def _steps_shown(turn: Turn) -> Iterator[PendingStep]:

@@ -31,6 +31,7 @@ from memory.records import TranscriptEntry
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
+ATTEMPTS = 5  # after which notes are made of quotations, if the model's answers are paid for and of no use
 ABSORB_FROM = 10  # messages older than the history; fewer stay in the prompt
 MOST_UNSUMMARISED = 40  # messages older than the history that a prompt shows at most until they are summarised
 BATCH = 50  # messages that one call to the model absorbs at most
@@ -109,7 +110,13 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
             _settle(rolling)
             return done
         try:
-            made = summaries.update_summary(access, conversation.summary, entries, goal=conversation.goal)
+            made = summaries.update_summary(
+                access,
+                conversation.summary,
+                entries,
+                goal=conversation.goal,
+                is_last_try=rolling.attempts >= ATTEMPTS,
+            )
         except LLMError as error:
             log.warning("not summarised yet: conversation=%s code=%s", conversation_id, error.code)
             due_at = timezone.now() + backoff(rolling.attempts, error.retry_after)

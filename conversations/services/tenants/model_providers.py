@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -25,6 +26,7 @@ REFUSALS = {
     "unauthorized": "The provider refuses the key.",
     "insufficient_quota": "The account at the provider has no budget left.",
 }
+FACTS_LAST = timedelta(days=30)  # after which a fact is learned again
 LONGEST_MODEL = 100  # characters, as ProviderModel's
 
 _MODEL = """
@@ -146,17 +148,20 @@ def with_known(access: ModelAccess) -> ModelAccess:
 
 
 def _with_known(access: ModelAccess, known: ProviderModel | None) -> ModelAccess:
+    """Return the access with the facts that are not too old: a model changes, and what was a mistake goes by itself."""
+    oldest = (timezone.now() - FACTS_LAST).isoformat()
     learned = known.learned if known else {}
-    return replace(access, known={name: fact.get("value") for name, fact in learned.items()})
+    fresh = {name: fact.get("value") for name, fact in learned.items() if str(fact.get("at", "")) >= oldest}
+    return replace(access, known=fresh)
 
 
 # --- what is learned -------------------------------------------------------------------------------------------------
 def learn(access: ModelAccess, facts: Sequence[Fact]) -> None:
-    """Keep what was learned of the model, with when and why."""
-    if not facts or access.provider_id is None:
-        return
+    """Keep what was learned of the model, with when and why. Facts about one request alone are not kept."""
     at = timezone.now().isoformat(timespec="seconds")
-    learned = {fact.name: {"value": fact.value, "at": at, "why": fact.why[:200]} for fact in facts}
+    learned = {fact.name: {"value": fact.value, "at": at, "why": fact.why[:200]} for fact in facts if fact.keep}
+    if not learned or access.provider_id is None:
+        return
     row(_LEARN, access.provider_id, access.model[:LONGEST_MODEL], dumps(learned).decode())
 
 
