@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from django.utils import timezone
 
+from conversations.engines.registry import ask
 from conversations.models import Chunk, Conversation, ToolCall
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import pipeline, tool_calls
+from conversations.services.replies import leases, pipeline, tool_calls, tool_runner
 from conversations.services.staff_actions import tool_decisions
 from conversations.services.transitions import closing
 from tests.conftest import reply_to_all
@@ -50,6 +51,49 @@ def test_an_approved_call_is_made_before_the_model_is_asked_again(door, model, s
     assert Conversation.objects.get().needs_staff_since is None
     assert reply_to_all() == 0, "and that is that"
     assert (ToolCall.objects.get().status, ToolCall.objects.get().decided_by_name) == ("answered", "grace")
+
+
+def test_approved_calls_are_begun_one_at_a_time_and_the_unsent_one_survives_a_crash(door, model, server, tool):
+    change(tool, needs_approval=True)
+    door.says("Charge both")
+    model.then("reply", tool_calls=[CHARGE, ("charge_card", {"order": "order-2", "amount": 5})])
+    reply_to_all()
+    for call in ToolCall.objects.all():
+        tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    [claim] = leases.claim(timezone.now(), 10)
+    assert tool_calls.begin_waiting(claim).request.arguments["order"] == "order-1"
+    assert [call.status for call in ToolCall.objects.all()] == ["calling", "approved"]
+
+    leases.give_back([claim.turn_id], timezone.now())  # as a dispatcher that dies
+    reply_to_all()
+    assert server.charges == {"order-2": 1}
+    assert [call.status for call in ToolCall.objects.all()] == ["unknown", "answered"]
+
+
+def test_an_approved_call_for_which_there_is_no_time_stays_approved(door, model, server, tool, monkeypatch):
+    call = asked_for_approval(door, model, tool)
+    tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    [claim] = leases.claim(timezone.now(), 10)
+    with monkeypatch.context() as short:
+        short.setattr(tool_runner, "TOTAL_SECONDS", 1.5)
+        tool_runner.make_waiting(claim, lambda work, *values: work(*values))
+    assert (server.requests, ToolCall.objects.get().status) == ([], "approved")
+
+    request, engine = pipeline.prepare(claim)
+    pipeline.commit(claim, ask(engine, request), timezone.now())
+    assert tool_calls.STILL_APPROVED in background(model)
+    assert reply_to_all() == 1, "it is still owed"
+    assert server.charges == {"order-1": 1}
+
+
+def test_an_approved_call_that_may_be_repeated_is_made_again_at_once(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    ToolCall.objects.update(may_repeat=True)
+    tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    server.fail_next(Fault(cut="after"))
+    reply_to_all()
+    assert server.charges == {"order-1": 1}
+    assert (len(server.requests), ToolCall.objects.get().status) == (2, "answered")
 
 
 def test_a_refusal_is_told_with_its_reason(door, model, server, tool):

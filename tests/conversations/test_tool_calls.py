@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 
 import pytest
@@ -11,16 +12,16 @@ from django.utils import timezone
 from conversations.engines.registry import ask
 from conversations.models import Assistant, Chunk, Conversation, ToolCall, Turn
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, pipeline, tool_calls
+from conversations.services.replies import leases, pipeline, tool_calls, tool_runner
 from conversations.services.replies.tool_runner import make
 from conversations.services.staff_actions import corrections
 from conversations.services.tenants import tools
 from conversations.services.transitions import closing, takeover
 from tests.conftest import reply_to_all
 from tests.conversations import tool_shop
-from tests.conversations.tool_shop import CHARGE, STAFF, answers, background, draft
+from tests.conversations.tool_shop import CHARGE, STAFF, answers, background, change, draft
 from tests.fakes.paid_tool import SCHEMA
-from tests.fakes.server import Reply
+from tests.fakes.server import Fault, Reply
 
 pytestmark = pytest.mark.django_db
 
@@ -208,6 +209,33 @@ def test_so_many_calls_are_made_for_one_message_over_all_drafts(door, model, ser
     assert answers(model)[-1] == tool_calls.TOO_MANY
 
 
+def test_a_call_is_not_sent_with_less_time_than_its_tool_may_take(door, model, server, tool, monkeypatch):
+    monkeypatch.setattr(tool_runner, "TOTAL_SECONDS", 1.5)
+    door.says("Charge me")
+    model.then("reply", tool_calls=[CHARGE])
+    model.then("reply", text="I could not.")
+    reply_to_all()
+    assert server.requests == []
+    assert answers(model) == [tool_calls.NO_TIME]
+    call = ToolCall.objects.get()
+    assert (call.status, call.code, call.tries, call.is_open) == ("failed", "no_time", 0, False)
+
+
+def test_a_call_of_unknown_outcome_that_there_is_no_time_to_repeat_is_shown_to_staff(
+    door, model, server, tool, monkeypatch
+):
+    change(tool, may_repeat=True)
+    server.fail_next(Fault(cut="after"))
+    server.after = lambda: time.sleep(0.3)
+    monkeypatch.setattr(tool_runner, "TOTAL_SECONDS", 2.2)
+    door.says("Charge me")
+    model.then("reply", tool_calls=[CHARGE])
+    reply_to_all()
+    assert len(server.requests) == 1
+    assert answers(model) == [tool_calls.NOT_KNOWN]
+    assert Conversation.objects.get().needs_staff_reason.startswith(tool_calls.OUTCOME_WANTED)
+
+
 def test_a_call_of_a_dead_process_that_no_turn_finds_is_given_up_and_shown(door, model, server, tool):
     door.says("Charge me")
     [claim] = leases.claim(timezone.now(), 10)
@@ -226,7 +254,7 @@ def test_an_answer_that_comes_after_all_still_counts(door, model, server, tool):
     leases.give_back([claim.turn_id], timezone.now())
     [again] = leases.claim(timezone.now(), 10)
     assert tool_calls.begin(again, tool.pk, CHARGE[1]) == tool_calls.NOT_KNOWN
-    tool_calls.record_result(made, make(made, 5))
+    tool_calls.record_result(made, make(made))
     assert tool_calls.begin(again, tool.pk, CHARGE[1]).startswith('{"charged": 5')
     assert server.charges == {"order-1": 1}
 

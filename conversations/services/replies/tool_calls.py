@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from channels_out.tools import Outcome, ToolRequest, ToolResult
@@ -34,6 +34,7 @@ S = ToolCall.Status
 
 MOST_CALLS = 20  # for the messages that are not answered yet, over all drafts and tries
 MOST_TRIES = 5  # of one call
+TOTAL_SECONDS = 90.0  # for all calls of one try at a reply
 LEASE_GRACE = timedelta(seconds=60)
 DRAFTS_DROPPED_AT_MOST = 2  # as the pipeline's fence
 
@@ -49,6 +50,7 @@ NO_ANSWER = "The tool did not answer. Nothing is known."
 GONE = "The tool is no longer available. Nothing was done."
 SILENCED = "Nothing was done: the assistant no longer has this conversation."
 OVERTAKEN = "Nothing was done: a newer message has just come."
+NO_TIME = "There is no time for this call. Nothing was done. Write your reply now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,14 @@ class Recorded:
 
 
 # --- a call of the model ----------------------------------------------------------------------------------------------
-def begin(turn: ClaimedTurn, tool_id: UUID, arguments: Mapping[str, Any]) -> CallToMake | str:
+def begin(
+    turn: ClaimedTurn, tool_id: UUID, arguments: Mapping[str, Any], seconds_left: float = TOTAL_SECONDS
+) -> CallToMake | str:
     """Note that the model calls the tool, and return the call if it is to be made now, else what the model is told.
 
     The same call that was noted before is found again: its answer is returned, or it waits for approval, or it is made
-    again where its outcome is unknown and the tool allows that.
+    again where its outcome is unknown and the tool allows that. A call whose whole time-out does not fit into
+    `seconds_left` is not made: cut short, it would be of unknown outcome.
 
     Raises EngineError (`lost`) if the turn is no longer ours.
     """
@@ -98,33 +103,40 @@ def begin(turn: ClaimedTurn, tool_id: UUID, arguments: Mapping[str, Any]) -> Cal
         call = call or _new_call(conversation, tool, given, now)
         if call.status == S.CALLING:
             _give_up_dead(conversation, call, now)
+        told = told_of(call)
         if may_be_made(call):
-            return _start(conversation, call, tool, turn, now)
+            if _seconds_of(tool) <= seconds_left:
+                return _start(conversation, call, tool, turn, now)
+            told = _note_no_time(conversation, call, now)
         call.given_to = turn.turn_id
         call.save(update_fields=["given_to"])
-        return told_of(call)
+        return told
 
 
-def begin_waiting(turn: ClaimedTurn) -> list[CallToMake]:
-    """Return the calls to make before the model is asked: those that a colleague has approved since, and those that a
-    process was making when it died, as far as their tools allow that."""
+def begin_waiting(turn: ClaimedTurn, seconds_left: float = TOTAL_SECONDS) -> CallToMake | None:
+    """Return the next call to make before the model is asked, None if there is none, or no time for it.
+
+    That is one that a colleague has approved since, or that a process was making when it died, as far as its tool
+    allows that. Only this one counts as being made: the others stay as they are if this process dies.
+    """
     now = timezone.now()
     with editing_if_there(turn.conversation_id) as conversation:
         running = _running(conversation, turn)
         if conversation is None or running is None or _is_silenced(conversation):
-            return []
-        found = []
-        for call in open_calls(conversation).filter(status__in=[S.APPROVED, S.CALLING]).select_for_update():
+            return None
+        for call in _waiting_calls(conversation):
             if call.status == S.CALLING:
                 _give_up_dead(conversation, call, now)
-            tool = _tool(conversation, call.tool_id)
             if not may_be_made(call):
                 continue
+            tool = _tool(conversation, call.tool_id)
             if tool is None:
                 _end(call, S.FAILED, GONE, "tool_gone", now)
+            elif _seconds_of(tool) <= seconds_left:
+                return _start(conversation, call, tool, turn, now)
             else:
-                found.append(_start(conversation, call, tool, turn, now))
-        return found
+                return None
+        return None
 
 
 def record_result(made: CallToMake, result: ToolResult) -> Recorded:
@@ -209,6 +221,12 @@ def open_calls(conversation: Conversation) -> QuerySet[ToolCall]:
     return ToolCall.objects.filter(conversation=conversation, is_open=True, key__isnull=False).order_by("created_at")
 
 
+def _waiting_calls(conversation: Conversation) -> QuerySet[ToolCall]:
+    """Return the locked calls that may have to be made before the model is asked, oldest first."""
+    once_unknown = Q(status=S.UNKNOWN, may_repeat=True, tries=1)
+    return open_calls(conversation).filter(Q(status__in=[S.APPROVED, S.CALLING]) | once_unknown).select_for_update()
+
+
 def _same_call(conversation: Conversation, tool: Tool, arguments: Mapping[str, Any]) -> ToolCall | None:
     """Return the open call of the tool with the same arguments; JSON in the database compares as its canonical form."""
     wanted = dumps(arguments).decode()
@@ -243,9 +261,25 @@ def _new_call(conversation: Conversation, tool: Tool, arguments: dict[str, Any],
     return call
 
 
+def _seconds_of(tool: Tool) -> float:
+    """Return the time-out of the tool's calls."""
+    return tool.server.timeout_seconds if tool.server else tool.timeout_seconds
+
+
+def _note_no_time(conversation: Conversation, call: ToolCall, now: datetime) -> str:
+    """Note that there is no time to make the call, and return what the model is told."""
+    if call.status == S.UNKNOWN and call.changes_something:
+        _show_unknown(conversation, call, now)
+    elif call.status == S.UNKNOWN:
+        _end(call, S.FAILED, NO_ANSWER, call.code, now)
+    elif call.status == S.REQUESTED:
+        call.answer, call.code = NO_TIME, "no_time"
+        call.save(update_fields=["answer", "code"])
+    return told_of(call)
+
+
 def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: ClaimedTurn, now: datetime) -> CallToMake:
-    server = tool.server
-    seconds = server.timeout_seconds if server else tool.timeout_seconds
+    server, seconds = tool.server, _seconds_of(tool)
     call.status, call.turn_id, call.attempt, call.tries = S.CALLING, turn.turn_id, turn.attempt, call.tries + 1
     call.lease_until = now + timedelta(seconds=seconds) + LEASE_GRACE
     call.save()

@@ -15,10 +15,7 @@ from conversations.engines.tools import as_specification, tokens_of
 from conversations.models import Tool
 from conversations.services.replies import tool_calls
 from conversations.services.replies.leases import ClaimedTurn
-from conversations.services.replies.tool_calls import CallToMake, Recorded
-
-TOTAL_SECONDS = 90.0  # for all calls of one try at a reply
-TOO_LONG = "There is no time for more calls. Write your reply now."
+from conversations.services.replies.tool_calls import TOTAL_SECONDS, CallToMake, Recorded
 
 RunOnRows = Callable[..., Any]
 
@@ -38,32 +35,31 @@ class TurnToolRunner:
         Raises EngineError (`lost`) if the turn is no longer ours.
         """
         while True:
-            if self.left <= 0:
-                return TOO_LONG
-            begun: CallToMake | str = self.run_on_rows(tool_calls.begin, self.turn, self.ids[name], arguments)
+            begun: CallToMake | str = self.run_on_rows(
+                tool_calls.begin, self.turn, self.ids[name], arguments, _seconds_left(self.began)
+            )
             if isinstance(begun, str):
                 return begun
-            recorded: Recorded = self.run_on_rows(tool_calls.record_result, begun, make(begun, self.left))
+            recorded: Recorded = self.run_on_rows(tool_calls.record_result, begun, make(begun))
             if not recorded.again:
                 return recorded.answer
 
-    @property
-    def left(self) -> float:
-        """Return the seconds that are left for this turn's calls."""
-        return self.began + TOTAL_SECONDS - time.monotonic()
-
 
 def make_waiting(turn: ClaimedTurn, run_on_rows: RunOnRows) -> None:
-    """Make the calls that are to be made before the model is asked: see tool_calls.begin_waiting."""
-    deadline = time.monotonic() + TOTAL_SECONDS
-    for call in run_on_rows(tool_calls.begin_waiting, turn):
-        run_on_rows(tool_calls.record_result, call, make(call, max(deadline - time.monotonic(), 1.0)))
+    """Make the calls that are to be made before the model is asked, one after another: see tool_calls.begin_waiting."""
+    began = time.monotonic()
+    while call := run_on_rows(tool_calls.begin_waiting, turn, _seconds_left(began)):
+        run_on_rows(tool_calls.record_result, call, make(call))
 
 
-def make(call: CallToMake, seconds: float) -> ToolResult:
-    """Call the tool within these seconds and return what became of it. Never raises."""
-    request = replace(call.request, seconds=min(call.request.seconds, max(seconds, 1.0)))
-    return mcp_tools.call(request) if call.is_mcp else tools.call(request)
+def make(call: CallToMake) -> ToolResult:
+    """Call the tool within its time-out and return what became of it. Never raises."""
+    return mcp_tools.call(call.request) if call.is_mcp else tools.call(call.request)
+
+
+def _seconds_left(began: float) -> float:
+    """Return the seconds that are left for the calls of a try at a reply."""
+    return began + TOTAL_SECONDS - time.monotonic()
 
 
 def with_tools(request: ReplyRequest, turn: ClaimedTurn, usable: Sequence[Tool]) -> ReplyRequest:
