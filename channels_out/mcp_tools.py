@@ -17,11 +17,20 @@ import orjson
 
 from channels_out import http
 from channels_out.errors import SendError
-from channels_out.tools import CONNECT_SECONDS, Outcome, ToolRequest, ToolResult, bounded, transport_failure
+from channels_out.tools import (
+    CONNECT_SECONDS,
+    Outcome,
+    ToolRequest,
+    ToolResult,
+    bounded,
+    is_unclear,
+    transport_failure,
+)
 
 MOST_TOOLS = 200
 NOT_INSTALLED = "The package for MCP servers is not installed. Install it with: pip install 'convo[mcp]'."
 _CALL = "tools/call"
+_NOT_BEGUN = {-32700, -32600, -32601, -32602}  # of JSON-RPC 2.0, section 5.1: the request was refused as it is
 _HOP_HEADERS = {"connection", "content-length", "content-encoding", "transfer-encoding", "host", "accept-encoding"}
 
 T = TypeVar("T")
@@ -120,10 +129,23 @@ def _failure(watch: _Watch, error: Exception) -> ToolResult:
         return ToolResult(Outcome.NOT_SENT, "The tool could not be reached. Nothing was done.", code[:40])
     if watch.failure is not None and not watch.called:
         return transport_failure(watch.failure)
-    if watch.status in (502, 504) or not watch.called:
-        return ToolResult(Outcome.UNKNOWN, code=f"http_{watch.status}" if watch.called else "no_answer")
-    number: Any = getattr(error, "code", None)  # of JSON-RPC
-    return ToolResult(Outcome.FAILED, "The tool failed.", f"mcp_{number}" if type(number) is int else "mcp_error")
+    if not watch.called:
+        return ToolResult(Outcome.UNKNOWN, code="no_answer")
+    if is_unclear(watch.status):
+        return ToolResult(Outcome.UNKNOWN, code=f"http_{watch.status}")
+    number = _number_of(error)
+    code = f"mcp_{number}" if number is not None else "mcp_error"
+    if watch.status >= 300 or number in _NOT_BEGUN:
+        return ToolResult(Outcome.FAILED, "The tool failed.", code)
+    return ToolResult(Outcome.UNKNOWN, code=code)
+
+
+def _number_of(error: BaseException) -> int | None:
+    """Return the number of JSON-RPC's error, which the SDK's task groups wrap; None if the server sent none."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    number: Any = getattr(error, "code", None)
+    return number if type(number) is int else None
 
 
 def _listed(tool: Any) -> ListedTool:
@@ -183,6 +205,9 @@ def _exchange(watch: _Watch, method: str, url: str, body: bytes, headers: Any) -
     is_call = method == "POST" and _method_of(body) == _CALL
     sent = {name: value for name, value in headers.items() if name.lower() not in _HOP_HEADERS}
     if is_call:
+        if watch.left < watch.request.seconds / 2:  # cut short, the call would be of unknown outcome
+            watch.failure = SendError("The server took too long before the call.", code="timeout", retryable=True)
+            raise watch.failure
         sent["Idempotency-Key"] = watch.request.key
         watch.calling = True
     seconds = max(watch.left, 0.1)

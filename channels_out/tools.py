@@ -4,7 +4,8 @@
                    signed as Standard Webhooks; the key is also in the header Idempotency-Key, and is the webhook-id
 
 What counts is whether the tool may have done it: a request that never left is `not_sent`, an answer of the tool is
-`answered` or `failed`, and everything between the two is `unknown`.
+`answered` or `failed`, and everything between the two is `unknown`: also an answer that says that something broke on
+the way (5xx), or that was too much or too slow (408, 429), for the tool may have done its work before that.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LONGEST_ANSWER = 20_000  # characters that a model is given
 LONGEST_EXCERPT = 1_000  # of the body of a refusal
 CONNECT_SECONDS = 5.0
 CUT = " [… cut off]"
+_UNCLEAR = {408, 429}  # beside 5xx
 
 
 class Outcome(StrEnum):
@@ -110,12 +112,17 @@ def _result(answer: HttpAnswer) -> ToolResult:
     if answer.ok:
         return ToolResult(Outcome.ANSWERED, bounded(_text(answer)))
     code = f"http_{answer.status}"
-    if answer.is_from_gateway:
-        return ToolResult(Outcome.UNKNOWN, code=code)
     failed = f"The tool failed with status {answer.status}."
-    if 400 <= answer.status < 500 and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
+    if is_unclear(answer.status):
+        return ToolResult(Outcome.UNKNOWN, failed, code)
+    if 400 <= answer.status and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
         failed = f"{failed} It said: {excerpt}"
     return ToolResult(Outcome.FAILED, failed, code)
+
+
+def is_unclear(status: int) -> bool:
+    """Return whether a tool that answers with this status may have done what it was asked."""
+    return status >= 500 or status in _UNCLEAR
 
 
 def bounded(text: str, most: int = LONGEST_ANSWER) -> str:

@@ -31,7 +31,12 @@ model, server, tool = tool_shop.model, tool_shop.server, tool_shop.tool
             "failed",
             'The tool failed with status 404. It said: {"error": "no such',
         ),
-        (Fault(500, {"trace": "secret"}), "failed", "The tool failed with status 500."),
+        (Fault(409, {"error": "already paid"}), "failed", "The tool failed with status 409. It said:"),
+        (Fault(500, {"trace": "secret"}), "unknown", tool_calls.NOT_KNOWN),
+        (Fault(503, headers={"Retry-After": "1"}), "unknown", tool_calls.NOT_KNOWN),
+        (Fault(524), "unknown", tool_calls.NOT_KNOWN),
+        (Fault(429, headers={"Retry-After": "1"}), "unknown", tool_calls.NOT_KNOWN),
+        (Fault(408), "unknown", tool_calls.NOT_KNOWN),
         (Fault(302, headers={"Location": "http://127.0.0.1:1/"}), "failed", "The tool failed with status 302."),
         (Fault(502), "unknown", tool_calls.NOT_KNOWN),
         (Fault(cut="before"), "unknown", tool_calls.NOT_KNOWN),
@@ -68,6 +73,18 @@ def test_a_tool_that_honours_the_key_is_asked_again_at_once(door, model, server,
     assert len(set(server.keys)) == 1
     assert ToolCall.objects.get().status == "answered"
     assert Conversation.objects.get().needs_staff_since is None
+
+
+def test_a_key_that_is_still_being_worked_on_has_not_failed(door, model, server, tool):
+    change(tool, may_repeat=True)
+    door.says("Charge me")
+    server.fail_next(Fault(cut="after"))
+    server.fail_next(Fault(409, {"error": "a request with this key is in progress"}))
+    model.then("reply", tool_calls=[CHARGE])
+    reply_to_all()
+    assert len(server.requests) == 2
+    assert (ToolCall.objects.get().status, answers(model)) == ("unknown", [tool_calls.NOT_KNOWN])
+    assert Conversation.objects.get().needs_staff_since is not None
 
 
 def test_a_look_up_of_unknown_outcome_has_just_failed(door, model, server, tool):

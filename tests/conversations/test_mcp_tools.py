@@ -104,6 +104,40 @@ def test_a_call_that_takes_too_long_is_of_unknown_outcome(door, model, crm, list
     assert len(crm.calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [
+        (500, "unknown"),
+        (503, "unknown"),
+        (524, "unknown"),
+        (429, "unknown"),
+        (400, "failed"),
+        ({"code": -32603, "message": "Internal error"}, "unknown"),
+        ({"code": -32602, "message": "Invalid params"}, "failed"),
+    ],
+    ids=str,
+)
+def test_a_call_that_broke_inside_the_server_is_of_unknown_outcome(door, model, crm, listed, broken, status):
+    switch_on("cancel_order")
+    change(Tool.objects.get(name="cancel_order"), may_repeat=False)
+    crm.broken = broken
+    door.says("Cancel it")
+    model.then("reply", tool_calls=[CANCEL])
+    model.then("reply", tool_calls=[CANCEL])
+    reply_to_all()
+    assert (ToolCall.objects.get().status, len(crm.calls)) == (status, 1)
+
+
+def test_a_server_that_uses_up_the_time_before_the_call_is_not_called(door, model, crm, listed, monkeypatch):
+    switch_on("cancel_order")
+    monkeypatch.setattr(mcp_tools._Watch, "left", property(lambda watch: watch.request.seconds * 0.4))
+    door.says("Cancel it")
+    model.then("reply", tool_calls=[CANCEL])
+    reply_to_all()
+    assert crm.calls == []
+    assert answers(model) == ["The tool could not be reached. Nothing was done."]
+
+
 def test_a_server_that_is_away_was_not_asked(door, model, crm, listed):
     switch_on("cancel_order")
     McpServer.objects.update(url="http://127.0.0.1:9/mcp")

@@ -28,10 +28,11 @@ class Part(BaseModel):
 
 
 class FakeMcp:
-    """The server. `slow`: seconds that each call takes; `unlisted`: names of tools that it has no more."""
+    """The server. `slow`: seconds that each call takes; `broken`: the status, or the error, that answers each call."""
 
     def __init__(self, token: str = "", *, legacy: bool = False) -> None:
         self.token, self.legacy, self.slow = token, legacy, 0.0
+        self.broken: int | dict[str, Any] | None = None
         self.calls: list[tuple[str, dict[str, Any], str]] = []
         self._mcp = self._tools()
         self._app = self._mcp.streamable_http_app()
@@ -114,6 +115,14 @@ class FakeMcp:
         if self.legacy and b'"server/discover"' in body:
             error = {"code": -32601, "message": "Method not found"}
             await _answer(send, 200, {"jsonrpc": "2.0", "id": json.loads(body)["id"], "error": error})
+            return
+        if self.broken and b'"tools/call"' in body:
+            asked = json.loads(body)
+            self.calls.append((asked["params"]["name"], asked["params"]["arguments"], headers["idempotency-key"]))
+            if isinstance(self.broken, int):
+                await _answer(send, self.broken, {"error": "broken"})
+            else:
+                await _answer(send, 200, {"jsonrpc": "2.0", "id": asked["id"], "error": self.broken})
             return
         given = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -36,6 +36,8 @@ MOST_CALLS = 20  # for the messages that are not answered yet, over all drafts a
 MOST_TRIES = 5  # of one call
 TOTAL_SECONDS = 90.0  # for all calls of one try at a reply
 LEASE_GRACE = timedelta(seconds=60)
+# The answer to a repeated key while the first request is still being done: draft-ietf-httpapi-idempotency-key-header.
+IN_PROGRESS = "http_409"
 DRAFTS_DROPPED_AT_MOST = 2  # as the pipeline's fence
 
 APPROVAL_WANTED = "Approve or refuse a call of the tool "
@@ -44,7 +46,7 @@ WAITS = "A colleague must approve this first. Nothing is done yet. Say so, and g
 STILL_APPROVED = "A colleague has approved this. It is about to be done."
 TOO_MANY = f"At most {MOST_CALLS} calls are possible here. Write your reply now."
 NOT_KNOWN = (
-    "It is not known whether this was done: the tool did not answer. Do not call it again. A colleague will find out."
+    "It is not known whether this was done: the tool did not say. Do not call it again. A colleague will find out."
 )
 NO_ANSWER = "The tool did not answer. Nothing is known."
 GONE = "The tool is no longer available. Nothing was done."
@@ -306,13 +308,16 @@ def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: Claimed
 
 def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, now: datetime) -> None:
     answer = redaction.rules_of(conversation.client).clean(result.text)
+    outcome = result.outcome
+    if call.tries > 1 and result.code == IN_PROGRESS:
+        outcome = Outcome.UNKNOWN
     call.lease_until = None
-    if result.outcome == Outcome.NOT_SENT:
+    if outcome == Outcome.NOT_SENT:
         call.status, call.answer, call.code = S.REQUESTED, answer, result.code
-    elif result.outcome == Outcome.UNKNOWN and not call.changes_something:
-        _end(call, S.FAILED, NO_ANSWER, result.code, now)
+    elif outcome == Outcome.UNKNOWN and not call.changes_something:
+        _end(call, S.FAILED, answer or NO_ANSWER, result.code, now)
     else:
-        _end(call, S(result.outcome.value), answer, result.code, now)
+        _end(call, S(outcome.value), answer, result.code, now)
     if call.status in (S.ANSWERED, S.FAILED):
         _note(conversation, f"tool_{call.status}", call)
 
