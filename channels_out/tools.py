@@ -115,7 +115,7 @@ def _result(answer: HttpAnswer) -> ToolResult:
     failed = f"The tool failed with status {answer.status}."
     if is_unclear(answer.status):
         return ToolResult(Outcome.UNKNOWN, failed, code)
-    if 400 <= answer.status and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
+    if answer.status >= 400 and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
         failed = f"{failed} It said: {excerpt}"
     return ToolResult(Outcome.FAILED, failed, code)
 

@@ -18,6 +18,7 @@ from jsonschema.validators import extend
 
 LONGEST_SCHEMA = 20_000  # characters of JSON
 MOST_PARTS = 5_000  # of a schema in which every reference is replaced by what it refers to
+DEEPEST_ARGUMENTS = 50  # objects and lists within each other
 LONGEST_PROBLEM = 300
 _REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 _REFUSED = ("patternProperties", "$dynamicRef", "$recursiveRef", "$id", "$anchor", "$dynamicAnchor")
@@ -60,14 +61,14 @@ def problem_with(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> str
 
 
 def read_arguments(text: str, longest: int) -> dict[str, Any] | None:
-    """Return the object that the JSON text holds; None if it is no object, too long, or has NaN or Infinity."""
+    """Return the object that the JSON text holds; None if it is none, too long, too deep, or has NaN or Infinity."""
     if len(text) > longest:
         return None
     try:
         given = json.loads(text or "{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
-    return given if isinstance(given, dict) and _is_finite(given) else None
+    return given if isinstance(given, dict) and _is_plain(given) else None
 
 
 def canonical(arguments: Mapping[str, Any]) -> str:
@@ -92,12 +93,11 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(name)
 
 
-def _is_finite(value: Any) -> bool:
-    """Return whether all numbers are finite: 1e999 is read as infinity."""
-    if isinstance(value, dict):
-        return all(_is_finite(each) for each in value.values())
-    if isinstance(value, list):
-        return all(_is_finite(each) for each in value)
+def _is_plain(value: Any, depth: int = 1) -> bool:
+    """Return whether all numbers are finite (1e999 is read as infinity) and nothing is nested too deeply."""
+    if isinstance(value, dict | list):
+        parts = value.values() if isinstance(value, dict) else value
+        return depth <= DEEPEST_ARGUMENTS and all(_is_plain(each, depth + 1) for each in parts)
     return not isinstance(value, float) or math.isfinite(value)
 
 

@@ -220,7 +220,19 @@ def _object(arguments: str) -> dict[str, Any]:
     given = read_arguments(arguments, LONGEST_ARGUMENTS)
     if given is None:
         raise InvalidToolCallError("The arguments must be a JSON object.")
-    return given
+    cleaned: dict[str, Any] = _storable_json(given)
+    return cleaned
+
+
+def _storable_json(value: Any) -> Any:
+    """Return the JSON value with all strings and names as the database can store them."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list):
+        return [_storable_json(each) for each in value]
+    if isinstance(value, dict):
+        return {storable(name): _storable_json(each) for name, each in value.items()}
+    return value
 
 
 def _only(given: dict[str, Any], *names: str) -> None:

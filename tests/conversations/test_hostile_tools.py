@@ -8,8 +8,9 @@ import time
 import pytest
 from django.utils import timezone
 
-from conversations.models import Conversation, ToolCall
+from conversations.models import Chunk, Conversation, ToolCall
 from conversations.services.replies import tool_calls
+from conversations.services.tenants import tools
 from tests.conftest import reply_to_all
 from tests.conversations import tool_shop
 from tests.conversations.tool_shop import CHARGE, answers, background, change
@@ -107,6 +108,30 @@ def test_a_refused_connection_never_left_and_is_tried_again_by_the_next_call(doo
     assert answers(model) == ["The tool could not be reached. Nothing was done."] * 2
     call = ToolCall.objects.get()
     assert (call.status, call.code, call.tries) == ("failed", "connect", 2)
+
+
+# --- hostile arguments ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bad", ["\\u0000", "\\ud83d", "\\udc00x"])
+def test_characters_that_no_database_stores_do_not_keep_a_call_from_being_made(door, model, server, tool, bad):
+    tools.create_tool(tool.client, "note", url=server.url, parameters={"type": "object"})
+    door.says("Note it")
+    model.then("reply", tool_calls=[("note", f'{{"a{bad}": ["b{bad}", {{"c": "{bad}"}}]}}')])
+    model.then("reply", text="Noted.")
+    reply_to_all()
+    kept = ToolCall.objects.get().arguments
+    assert next(iter(kept)).startswith("a\ufffd")
+    assert kept[next(iter(kept))][1]["c"].startswith("\ufffd")
+    assert Chunk.objects.get(role="ai").content == "Noted."
+
+
+def test_arguments_that_are_nested_too_deeply_are_a_sentence_and_no_crash(door, model, server, tool):
+    tools.create_tool(tool.client, "note", url=server.url, parameters={"type": "object"})
+    door.says("Note it")
+    model.then("reply", tool_calls=[("note", f'{{"a": {"[" * depth}{"]" * depth}}}') for depth in (60, 300, 450, 900)])
+    model.then("reply", text="Hm.")
+    reply_to_all()
+    assert set(answers(model)) == {"The arguments must be a JSON object."}
+    assert Chunk.objects.get(role="ai").content == "Hm."
 
 
 # --- hostile tools ----------------------------------------------------------------------------------------------------
