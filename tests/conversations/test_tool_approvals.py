@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from conversations.engines.registry import ask
 from conversations.models import Chunk, Conversation, ToolCall
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.replies import leases, pipeline, tool_calls, tool_runner
+from conversations.services.replies import leases, pipeline, tool_calls, tool_outcomes, tool_runner
 from conversations.services.staff_actions import tool_decisions
 from conversations.services.transitions import closing
 from tests.conftest import reply_to_all
@@ -115,6 +118,37 @@ def test_a_decision_that_comes_while_a_draft_is_written_is_told_by_the_next(door
     assert pipeline.commit(claim, outcome, timezone.now()) == "committed"
     assert reply_to_all() == 1
     assert "A colleague refused this" in background(model)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_refusal_that_comes_while_the_prompt_is_made_is_told_by_the_next_draft(
+    door, model, server, tool, monkeypatch
+):
+    call = asked_for_approval(door, model, tool)
+    refusing = threading.Thread(target=refuse_elsewhere, args=[call])
+    give = tool_outcomes.column
+
+    def slow(*values):
+        if not refusing.ident:
+            refusing.start()
+            refusing.join(0.5)  # it waits until the draft was given the calls
+        return give(*values)
+
+    monkeypatch.setattr(tool_outcomes, "column", slow)
+    door.says("Hello?")
+    model.then("reply", text="Still waiting.")
+    reply_to_all()
+    refusing.join()
+    reply_to_all()
+    assert "A colleague refused this" in background(model)
+
+
+def refuse_elsewhere(call: ToolCall) -> None:
+    """Refuse the call as another process does."""
+    try:
+        tool_decisions.refuse(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    finally:
+        connection.close()
 
 
 def test_a_decision_is_final_and_the_same_one_again_changes_nothing(door, model, server, tool):

@@ -9,6 +9,7 @@ from uuid import UUID
 from conversations.engines.contract import Reply
 from conversations.engines.tool_schemas import canonical
 from conversations.models import Conversation, McpServer, Tool, ToolCall, Turn
+from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import PreparedSelect, column, row
 from conversations.services.replies.tool_calls import MOST_CALLS, told_of
 
@@ -28,7 +29,7 @@ _OPEN = PreparedSelect(
     """,
     c=ToolCall,
 )
-_GIVE = "UPDATE tool_calls SET given_to = $2 WHERE id = ANY($1) RETURNING id"
+_GIVE = "UPDATE tool_calls SET given_to = $2 WHERE id = ANY($1) RETURNING id"  # with the conversation locked
 _GIVEN = "u.given_to = $2 AND u.status IN ('refused', 'answered', 'failed', 'unknown', 'requested')"
 _SETTLE = f"""
     WITH closed AS (
@@ -60,10 +61,11 @@ def background_of(conversation_id: UUID, turn_id: UUID) -> str:
 
     The turn counts as told. The text belongs into the user's role: what tools answer never reaches the system role.
     """
-    calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id)]
-    if not calls:
-        return ""
-    column(_GIVE, [call.pk for call in calls], turn_id)
+    with editing_if_there(conversation_id):  # a colleague's decision comes before, or is told by the next draft
+        calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id)]
+        if not calls:
+            return ""
+        column(_GIVE, [call.pk for call in calls], turn_id)
     return BACKGROUND + "".join(f"\n- {line}" for line in _lines(calls))
 
 
