@@ -64,7 +64,7 @@ OUTCOMES = {
     C.WAITING: ("waits for approval", "waiting"),
     C.APPROVED: ("approved, about to be made", "waiting"),
     C.REFUSED: ("refused", "fine"),
-    C.EXPIRED: ("expired with the conversation", "fine"),
+    C.EXPIRED: ("expired, and not made", "fine"),
     C.REQUESTED: ("could not be reached yet", "waiting"),
     C.CALLING: ("being made", "waiting"),
     C.ANSWERED: ("answered", "fine"),

@@ -139,7 +139,7 @@ class ToolCall(models.Model):
 
                  ┌──► refused                    by a colleague
     waiting ─────┼──► expired                    the conversation ended first
-       (approval)└──► approved ──┐
+       (approval)└──► approved ──┐               it expires too where the assistant no longer owes a reply
                                  ▼        ┌──► answered    the tool has answered; the answer is kept and used again
     requested ────────────────► calling ──┼──► failed      it was not done: the tool said so, or could not be asked
        ▲                          │   ▲   └──► unknown     the time or the connection ran out, or our process died

@@ -10,10 +10,11 @@ from django.utils import timezone
 
 from conversations.engines.registry import ask
 from conversations.models import Chunk, Conversation, ToolCall
-from conversations.services.core.ledger import SYSTEM
+from conversations.services.core import tool_requests
+from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.replies import leases, pipeline, tool_calls, tool_outcomes, tool_runner
-from conversations.services.staff_actions import tool_decisions
-from conversations.services.transitions import closing
+from conversations.services.staff_actions import send, tool_decisions
+from conversations.services.transitions import closing, takeover
 from tests.conftest import reply_to_all
 from tests.conversations import tool_shop
 from tests.conversations.tool_shop import CHARGE, STAFF, answers, background, change, draft
@@ -167,6 +168,35 @@ def test_a_request_expires_with_its_conversation(door, model, server, tool):
     assert ToolCall.objects.get().status == "expired"
     with pytest.raises(Exception, match="This conversation is closed"):
         tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+
+
+@pytest.mark.parametrize("by", ["a colleague", "a program", "the person's STOP"])
+def test_an_approved_call_expires_where_the_assistant_no_longer_replies(door, model, server, tool, by):
+    call = asked_for_approval(door, model, tool)
+    takeover.take_over(call.conversation_id, actor=STAFF, now=timezone.now())
+    tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    assert reply_to_all() == 0
+    if by == "the person's STOP":
+        door.says("STOP")
+    else:
+        actor = STAFF if by == "a colleague" else Actor("api", "crm")
+        send.send(call.conversation_id, "I did it for you.", actor=actor, now=timezone.now())
+    expired = ToolCall.objects.get()
+    assert (expired.status, expired.answer) == ("expired", tool_requests.ANSWERED_OTHERWISE)
+
+    takeover.hand_back(call.conversation_id, actor=STAFF, now=timezone.now())
+    door.says("START" if by == "the person's STOP" else "Thank you")
+    reply_to_all()
+    assert server.requests == []
+
+
+def test_a_call_that_was_approved_during_a_takeover_is_made_after_the_hand_back(door, model, server, tool):
+    call = asked_for_approval(door, model, tool)
+    takeover.take_over(call.conversation_id, actor=STAFF, now=timezone.now())
+    tool_decisions.approve(call.conversation_id, call.pk, actor=STAFF, now=timezone.now())
+    takeover.hand_back(call.conversation_id, actor=STAFF, now=timezone.now())
+    reply_to_all()
+    assert server.charges == {"order-1": 1}
 
 
 def test_what_a_colleague_finds_out_of_an_unknown_call_is_told(door, model, server, tool):

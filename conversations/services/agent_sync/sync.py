@@ -33,7 +33,7 @@ from conversations.services.agent_sync.state import (
     state_with_messages,
 )
 from conversations.services.contacts import contacts
-from conversations.services.core import redaction
+from conversations.services.core import redaction, tool_requests
 from conversations.services.core.appending import NewChunk, note_answered, note_inbound, write_chunks
 from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
@@ -276,6 +276,7 @@ def add_message(caller: Caller, conversation_id: UUID, role: str, content: str, 
 def _note_agent_spoke(caller: Caller, conversation: Conversation) -> None:
     """Note that the agent answered: no reply is owed, and a stale conversation becomes active."""
     note_answered(conversation)
+    tool_requests.expire_approved(conversation, caller.now)
     if conversation.status == Status.STALE:
         conversation.status = Status.ACTIVE
         record(

@@ -1,12 +1,15 @@
-"""Requests for approval of tool calls, which end with their conversation."""
+"""Requests for approval of tool calls, which end with their conversation, or when a colleague answers instead."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from conversations.models import Conversation, ToolCall
 
 S = ToolCall.Status
+ANSWERED_OTHERWISE = "Nothing was done: the conversation went on without the assistant before the call was made."
 
 # The same for the conversations of `moved`, at $1: part of the statement that expires them (jobs/sweep.py).
 EXPIRE_SQL = """
@@ -16,5 +19,17 @@ EXPIRE_SQL = """
 
 def expire(conversation: Conversation, now: datetime) -> None:
     """Expire the locked conversation's calls that were not made: those that wait for approval, or have just got it."""
-    unmade = ToolCall.objects.filter(conversation=conversation, is_open=True, status__in=[S.WAITING, S.APPROVED])
-    unmade.update(status=S.EXPIRED, is_open=False, ended_at=now)
+    _expire(conversation, [S.WAITING, S.APPROVED], now)
+
+
+def expire_approved(conversation: Conversation, now: datetime) -> None:
+    """Expire the locked conversation's approved calls, where no reply of the assistant is owed any more.
+
+    They would be made with its next reply, which may be days later.
+    """
+    _expire(conversation, [S.APPROVED], now, answer=ANSWERED_OTHERWISE)
+
+
+def _expire(conversation: Conversation, statuses: Sequence[S], now: datetime, **fields: Any) -> None:
+    unmade = ToolCall.objects.filter(conversation=conversation, is_open=True, status__in=statuses)
+    unmade.update(status=S.EXPIRED, is_open=False, ended_at=now, **fields)

@@ -20,6 +20,7 @@ from django.db.models.expressions import RawSQL
 from channels_out.opt_out import OPT_OUT_CHANNELS, ConsentChange
 from conversations.models import Contact, Conversation, Role
 from conversations.models.conversation import ConversationQuerySet
+from conversations.services.core import tool_requests
 from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import CONTACT, SYSTEM, Actor, record
@@ -121,6 +122,7 @@ def _opt_out(
     cancelled = outbox.cancel_for_contact(contact, channel)
     if conversation:
         note_answered(conversation)
+        tool_requests.expire_approved(conversation, now)
         record(conversation, "opted_out", actor, cause=cause, cancelled=cancelled)
     return cancelled
 

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from conversations.engines.contract import Reply, Usage
 from conversations.models import Chunk, Conversation, EndedBy, Turn
-from conversations.services.core import redaction
+from conversations.services.core import redaction, tool_requests
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
 from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
 from conversations.services.core.sql import update
@@ -106,6 +106,7 @@ def give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half:
     """Give the reply up: the sink says what is left to say, and after too many failures a person answers."""
     sink.give_up(conversation, turn, code, half, now)
     note_answered(conversation)
+    tool_requests.expire_approved(conversation, now)
     conversation.replies_failed += 1
     most = conversation.assistant.human_after_failures if conversation.assistant else 0
     if code == CRASHED or (most and conversation.replies_failed >= most):

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from conversations.models import Chunk, Client, Message, Role
+from conversations.services.core import tool_requests
 from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
@@ -18,7 +19,8 @@ def send(
 ) -> tuple[Chunk, list[Message]]:
     """Append an ai chunk to the open conversation and queue it for sending; return the chunk and its messages.
 
-    A reply that was owed is owed no more. If staff wrote the message, the conversation no longer waits for a person.
+    A reply that was owed is owed no more, and approved tool calls that were not made yet expire. If staff wrote the
+    message, the conversation no longer waits for a person.
 
     Raises NotFoundError or ConflictError (`ended`, `opted_out`).
     """
@@ -27,6 +29,7 @@ def send(
         [chunk] = write_chunks(conversation, [(Role.AI, content)], now, author_id=actor.user_id)
         messages = outbox.queue(conversation, chunk, now)
         note_answered(conversation)
+        tool_requests.expire_approved(conversation, now)
         takeover.note_written(conversation, actor, now)
         record(conversation, "sent", actor, chunk_id=chunk.pk)
     return chunk, messages
