@@ -22,6 +22,7 @@ from conversations.models import (
     Erasure,
     Message,
     StaffAction,
+    ToolCall,
     Turn,
 )
 from conversations.services.core.errors import ConflictError, NotFoundError
@@ -30,13 +31,15 @@ from conversations.services.core.person import Person
 from conversations.services.delivery import opt_outs
 from conversations.services.history import remember
 from conversations.services.inbound import messages
-from conversations.services.replies import leases, pipeline
+from conversations.services.replies import leases, pipeline, tool_calls, tool_runner
 from conversations.services.retention import erasure
 from conversations.services.staff_actions import corrections, merge_contacts, seed_helpers
 from conversations.services.transitions import closing
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
+from tests.conversations import tool_shop
 from tests.conversations.back_office import sign_in
+from tests.conversations.tool_shop import CHARGE
 from tests.factories import ContactFactory, SandboxFactory
 from tests.prompts import heard
 from tests.races.invariants import assert_sound
@@ -46,6 +49,9 @@ pytestmark = pytest.mark.django_db
 PHONE = "+51999000077"
 DIGITS = PHONE.removeprefix("+")
 STAFF = Actor("staff", "mona")
+
+
+model, server, tool = tool_shop.model, tool_shop.server, tool_shop.tool
 
 
 def arrives(shop: Any, channel: str, text: str, address: str, kind: str, **who: Any) -> None:
@@ -137,6 +143,20 @@ def test_phones_of_other_clients_say_nothing(door, neighbour):
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------
+def test_a_tool_call_that_is_being_made_meanwhile_keeps_its_answer(door, model, server, tool):
+    door.says("1", user_id="ann", phone=PHONE)
+    reply_to_all()
+    door.says("2", user_id="bea")
+    [claim] = leases.claim(timezone.now(), 10)
+    made = tool_calls.begin(claim, tool.pk, CHARGE[1])
+    door.says("3", user_id="bea", phone=PHONE)
+    merge(ContactMatch.objects.get())
+    recorded = tool_calls.record_result(made, tool_runner.make(made))
+    call = ToolCall.objects.get()
+    assert (call.status, call.conversation.status) == ("answered", "active")
+    assert "R-order-1" in recorded.answer
+
+
 def test_two_open_sessions_become_one_in_the_order_of_time(door, shop):
     door.says("1", user_id="ann", phone=PHONE)
     door.says("2", user_id="bea")

@@ -2,12 +2,13 @@
 
 Whoever locks several rows takes them in this order. Two who took them in different orders would wait for each other.
 
-    client ─► contact ─► conversation ─► turn, step, rolling summary, engine chat ─► message
+    client ─► contact ─► conversation ─► turn, step, rolling summary, engine chat, tool call ─► message
 
 - `contact`: before the conversation wherever a change of the contact decides (opt-out, merging, corrections of what is
   known, receipts about a person), with `lock_contact_of`.
 - `conversation`: always, with `editing`; `FOR NO KEY UPDATE`, so that chunks may refer to it meanwhile.
-- `turn`, `message`: after their conversation.
+- `turn`, `tool call`, `message`: after their conversation. A redaction rewrites the calls of the contact's other
+  conversations with these calls alone locked.
 - An append to an active conversation takes no lock beforehand: its UPDATE locks the row (`appending.py`).
 - Sets of rows are locked with SKIP LOCKED (`sql.unlocked`), in batches, and wait for nobody.
 """

@@ -60,7 +60,6 @@ class CallToMake:
     """A call that is ours to make now."""
 
     call_id: UUID
-    conversation_id: UUID
     turn_id: UUID
     attempt: int
     tries: int
@@ -145,15 +144,23 @@ def record_result(made: CallToMake, result: ToolResult) -> Recorded:
     """Keep what became of the call, and return what the model is told.
 
     A call of unknown outcome is made again once at once, if its tool allows that; else staff are told. An answer counts
-    also if the call was given up meanwhile.
+    also if the call was given up meanwhile, or if its conversation was merged into another one.
     """
+    at = ToolCall.objects.filter(pk=made.call_id).values_list("conversation_id", flat=True)
+    while (conversation_id := at.first()) is not None:
+        if (recorded := _record_at(conversation_id, made, result)) is not None:
+            return recorded
+    return Recorded(result.text or NO_ANSWER)
+
+
+def _record_at(conversation_id: UUID, made: CallToMake, result: ToolResult) -> Recorded | None:
+    """Keep what became of the call; None if it is not in this conversation any more."""
     now = timezone.now()
-    with editing_if_there(made.conversation_id) as conversation:
-        if conversation is None:
-            return Recorded(result.text or NO_ANSWER)
-        call = ToolCall.objects.select_for_update().filter(pk=made.call_id, conversation=conversation).first()
-        if call is None:
-            return Recorded(result.text or NO_ANSWER)
+    with editing_if_there(conversation_id) as conversation:
+        found = ToolCall.objects.select_for_update().filter(pk=made.call_id, conversation=conversation_id)
+        call = found.first() if conversation else None
+        if conversation is None or call is None:
+            return None
         is_ours = (call.turn_id, call.attempt, call.tries) == (made.turn_id, made.attempt, made.tries)
         if call.status in (S.CALLING, S.UNKNOWN) and (is_ours or result.outcome == Outcome.ANSWERED):
             _apply(conversation, call, result, now)
@@ -303,7 +310,7 @@ def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: Claimed
         headers=server.headers if server else {},
         private=tuple(settings.TOOL_PRIVATE_NETWORKS),
     )
-    return CallToMake(call.pk, conversation.pk, turn.turn_id, turn.attempt, call.tries, server is not None, request)
+    return CallToMake(call.pk, turn.turn_id, turn.attempt, call.tries, server is not None, request)
 
 
 def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, now: datetime) -> None:

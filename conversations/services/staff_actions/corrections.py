@@ -139,10 +139,22 @@ def _redact_in_turns(conversation_id: UUID, texts: Iterable[str], position: int 
         calls = _redact_calls(turn.tool_calls, texts)
         if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
             Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
-    for call in ToolCall.objects.filter(conversation=conversation_id):
-        call.arguments = _redact_values(call.arguments, texts)
-        call.answer, call.reason = redact_text(call.answer, texts), redact_text(call.reason, texts)[:200]
-        call.save(update_fields=["arguments", "answer", "reason"])
+    for call in ToolCall.objects.select_for_update().filter(conversation=conversation_id):
+        _redact_call(call, texts)
+
+
+def _redact_call(call: ToolCall, texts: list[str]) -> None:
+    """Redact the locked call, whose answer may be written by a reply at the same time."""
+    redacted = {
+        "arguments": _redact_values(call.arguments, texts),
+        "answer": redact_text(call.answer, texts),
+        "reason": redact_text(call.reason, texts)[:200],
+    }
+    changed = [name for name, value in redacted.items() if value != getattr(call, name)]
+    for name in changed:
+        setattr(call, name, redacted[name])
+    if changed:
+        call.save(update_fields=changed)
 
 
 @contextmanager
