@@ -47,10 +47,6 @@ class Migration(migrations.Migration):
             name='waiting_until',
             field=models.DateTimeField(help_text="The client's own agent answers later, until then.", null=True),
         ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(condition=models.Q(('status', 'running'), ('waiting_until__isnull', False)), fields=['waiting_until'], name='turns_waiting'),
-        ),
         migrations.AddConstraint(
             model_name='assistant',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('engine', 'agent'), _negated=True), models.Q(('agent_url', ''), _negated=True), _connector='OR'), name='assistant_names_its_agent', violation_error_message='The engine agent needs the URL of the agent.'),
