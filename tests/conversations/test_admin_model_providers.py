@@ -261,6 +261,7 @@ def assistant_form(assistant: Assistant, **changes: Any) -> dict[str, str]:
     usual = {"name": "Ada", "key": "ada", "system_prompt": "You are Ada.", "engine": "openai", "fallback": "Sorry."}
     usual |= {"history_length": "10", "context_budget": "8000", "human_after_failures": "3", "greeting": "Hello."}
     usual |= {"spoken_language": "en-US", "template_language": "en", "opener": "Hola", "uses_tools": "on"}
+    usual |= {"agent_timeout_seconds": "30", "agent_deadline_seconds": "600"}
     return {name: str(value) for name, value in {**usual, **changes}.items()}
 
 

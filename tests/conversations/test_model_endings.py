@@ -86,10 +86,9 @@ def test_the_default_model_counts_for_who_uses_it_and_for_superusers(shop: Clien
 
 def test_assistants_that_ask_no_model_do_not_count(shop: Client, neighbour: Client) -> None:
     uses(shop, "gpt-4o-mini").delete()
+    places = {"retell_agent_id": "agent_1", "agent_url": "https://agent.example/"}
     for engine in ("offline", "retell", "agent"):
-        factories.AssistantFactory(
-            client=shop, is_default=False, engine=engine, model="gpt-4o-mini", retell_agent_id="agent_1"
-        )
+        factories.AssistantFactory(client=shop, is_default=False, engine=engine, model="gpt-4o-mini", **places)
     uses(neighbour, "gpt-4o-mini")
     Client.objects.filter(pk=neighbour.pk).update(is_active=False)
     assert said(None, date(2027, 1, 2)) == []

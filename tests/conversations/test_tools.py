@@ -90,12 +90,12 @@ def test_what_is_wrong_is_answered_to_the_model_which_may_try_again(door, model,
     assert Step.objects.get().status == "complete"
 
 
-def test_a_model_that_only_calls_is_made_to_speak_in_the_fourth_round(door, model, step):
-    model.then("reply", times=3, tool_calls=[("set_topic", {"topic": "x"})])
+def test_a_model_that_only_calls_is_made_to_speak_in_the_sixth_round(door, model, step):
+    model.then("reply", times=5, tool_calls=[("set_topic", {"topic": "x"})])
     model.then("reply", text="At last.")
     reply_to_all()
 
-    assert [request.body["tool_choice"] for request in model.requests] == ["auto", "auto", "auto", "none"]
+    assert [request.body["tool_choice"] for request in model.requests] == [*["auto"] * 5, "none"]
     assert Chunk.objects.get(role="ai").content == "At last."
     assert ConversationEvent.objects.filter(kind="details_edited").count() == 1, "the same topic again is no change"
 

@@ -83,11 +83,11 @@ def test_what_was_said_with_a_wrong_call_stays_and_the_model_may_try_again(
 
 
 def test_a_model_that_only_calls_is_made_to_speak(ann: Browser, model: FakeOpenAI, step: Step) -> None:
-    model.then("reply", times=3, tool_calls=[("add_step", {"description": "x"})])
+    model.then("reply", times=5, tool_calls=[("add_step", {"description": "x"})])
     model.then("reply", text="At last.")
     assert text_of(ask(ann, step)) == "At last."
-    assert [request.body["tool_choice"] for request in model.requests] == ["auto", "auto", "auto", "none"]
-    assert Step.objects.count() == 4
+    assert [request.body["tool_choice"] for request in model.requests] == [*["auto"] * 5, "none"]
+    assert Step.objects.count() == 6
 
 
 def test_nothing_is_done_with_a_reply_that_was_stopped_or_broke_off(
