@@ -72,7 +72,7 @@ class OwnAgent:
 
 
 async def _whole(request: ReplyRequest) -> Reply:
-    async for piece in _ask(request, in_copilot=False):
+    async for piece in _ask(request, in_copilot=request.in_copilot):
         if isinstance(piece, Reply):
             return replace(piece, text=piece.text.strip())
     raise _cut_off()

@@ -141,6 +141,7 @@ class ReplyRequest:
     goal, pending_steps             in the prompt too; here for engines that take no prompt
     steps           the pending steps with their ids, for an engine whose model may change them
     tools           the model may call the built-in tools: see conversations/engines/tools.py
+    in_copilot      the conversation is its user's own: nobody else names it or ends it
     offered_tools   the client's own tools, which the model may call as well
     runner          makes the calls of these
     background      the end of the prompt that is not in the view: what became of earlier tool calls; '' if nothing
@@ -162,6 +163,7 @@ class ReplyRequest:
     calls_left: int = MOST_CALLS
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
+    in_copilot: bool = False
     offered_tools: tuple[OfferedTool, ...] = ()
     runner: ToolRunner | None = None
     background: str = ""

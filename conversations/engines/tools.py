@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 from conversations.engines.contract import (
@@ -32,6 +34,7 @@ LONGEST_TOPIC = 200
 LONGEST_REASON = 200
 LONGEST_ARGUMENTS = 10_000
 MAX_CALLS = 20  # in a reply
+TOOL_THREADS = 16  # of a process, for streamed replies
 
 
 class InvalidToolCallError(Exception):
@@ -98,10 +101,16 @@ def tokens_of(tools: Sequence[Mapping[str, Any]]) -> int:
 def toolbox_of(request: ReplyRequest, *, streamed: bool) -> Toolbox:
     """Return the toolbox for one reply: the built-in tools, if the request has them, then the client's own.
 
-    streamed: the reply is read while it is written, in a conversation that belongs to its user
+    streamed: the reply is read while it is written, which is so in the copilot alone
     """
-    built_in = (STREAMED_TOOLS if streamed else TOOLS) if request.tools else ()
+    built_in = (STREAMED_TOOLS if streamed or request.in_copilot else TOOLS) if request.tools else ()
     return Toolbox(request.steps, built_in, request.offered_tools, request.runner)
+
+
+@cache
+def tool_threads() -> ThreadPoolExecutor:
+    """Return the process's threads on which streamed replies call tools: slow tools keep nothing but each other."""
+    return ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tools")
 
 
 def as_specification(tool: OfferedTool) -> dict[str, Any]:
@@ -114,7 +123,7 @@ class Toolbox:
     """Answers the model's tool calls for one reply, and collects its tool actions.
 
     tools           what the model is offered, in the format of chat completions
-    blocks          a call may wait for the network: on an event loop, `call` belongs on a thread
+    blocks          a call may wait for the network: on an event loop, `call` belongs on one of `executor`'s threads
     tool_actions    the valid calls of built-in tools, to apply with the reply
     calls           every call with its answer, in their order
     """
@@ -144,6 +153,11 @@ class Toolbox:
             END_CONVERSATION: lambda given: self._once(given, END_CONVERSATION, "It ends after your reply."),
         }
         self._offered = [tool["function"]["name"] for tool in self.tools]
+
+    @property
+    def executor(self) -> ThreadPoolExecutor:
+        """Return the threads for calls that may wait for the network."""
+        return tool_threads()
 
     def call(self, name: str, arguments: str) -> bool:
         """Check one call, add it with its answer to `calls`, and return whether the reply may end after it.

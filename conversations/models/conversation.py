@@ -273,6 +273,11 @@ class Conversation(models.Model):
         return self.status in OPEN
 
     @property
+    def in_copilot(self) -> bool:
+        """Return whether the conversation is a signed-in user's own session with the copilot."""
+        return self.channel == Channel.WEB and self.contact.login_id is not None
+
+    @property
     def waits_for_staff_since(self) -> datetime | None:
         """Return since when the conversation waits for staff (requested, or owed a reply after a takeover); or None."""
         if self.needs_staff_since or not (self.is_open and self.taken_over_at and self.reply_owed):

@@ -103,5 +103,7 @@ def test_a_call_that_a_colleague_approves_is_made_and_its_reply_appears_in_the_s
     model.then("reply", text="It is charged.")
     assert reply_to_all() == 1
     assert server.charges == {"order-1": 1}
+    offered = [each["function"]["name"] for each in model.requests[-1].body["tools"]]
+    assert {"set_topic", "end_conversation"}.isdisjoint(offered), "the session is its user's own"
     said = ann.get(f"/copilot?session_id={call.conversation_id}")["items"]
     assert "It is charged." in [each["content"] for each in said]

@@ -97,7 +97,7 @@ def _checked(conversation: Conversation, turn: Turn, answer: Mapping[str, Any]) 
     """Return the answer in its parts. A step that has been settled meanwhile is known, and stays as it is."""
     known = Step.objects.filter(conversation=conversation).values_list("pk", "description")
     try:
-        parsed = parse(answer, [PendingStep(*step) for step in known], in_copilot=turn.streamed)
+        parsed = parse(answer, [PendingStep(*step) for step in known], in_copilot=conversation.in_copilot)
     except InvalidAnswerError as error:
         raise InvalidError(str(error)) from None
     if parsed.later:

@@ -140,6 +140,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         calls_left=MOST_CALLS - model_use.calls_before(turn),
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
+        in_copilot=conversation.in_copilot,
         background=background,
         rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
