@@ -10,11 +10,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST
 from unfold.decorators import action
 
 from conversations.admin.base import Breadcrumb, ClientScopedAdmin
 from conversations.models import Assistant
+from conversations.services.core.errors import TooManyError
 from conversations.services.replies import trying
 from conversations.services.replies.trying import Check
 
@@ -66,7 +68,12 @@ class TryAssistantPage(ClientScopedAdmin):
         assistant = self._assistant(request, pk)
         if check not in set(Check):
             raise Http404
-        trials = trying.run_check(assistant, Check(check))
+        try:
+            with trying.within_limits(int(request.user.pk), timezone.now()):
+                trials = trying.run_check(assistant, Check(check))
+        except TooManyError as refusal:
+            headers = {"Retry-After": str(refusal.retry_after)}
+            return HttpResponse(str(refusal), content_type="text/plain", status=429, headers=headers)
         self.record(request, f"tried ({check})", assistant)
         response = TemplateResponse(request, f"{TEMPLATES}/_trials.html", {"trials": trials})
         response["Cache-Control"] = "no-store"

@@ -7,18 +7,22 @@ Nothing of a conversation is read or written, and the provider is paid for the a
 from __future__ import annotations
 
 import json
+import math
 import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from conversations.models import Assistant
+from conversations.services.core.errors import TooManyError
+from conversations.services.core.sql import release_connection
 from conversations.services.replies.failures import explain_with_detail
-from conversations.services.tenants import model_providers
+from conversations.services.tenants import model_providers, sign_in_limits
 from memory import event_loop, summaries
 from memory.context import MINIMUM_BUDGET
 from memory.language_models import asking, capabilities, choosing
@@ -35,6 +39,8 @@ from memory.language_models.contract import (
 from memory.records import TranscriptEntry
 from memory.text import estimate_tokens, one_line
 
+CHECKS_AN_HOUR = 60  # of a user
+LONGEST_CHECK = timedelta(minutes=5)
 STREAM_SECONDS = 120.0
 SHOWN = 120  # characters of an answer
 MOST_ROUNDS = 4
@@ -110,8 +116,29 @@ def try_assistant(assistant: Assistant, checks: Sequence[Check] = USUAL) -> Iter
                 return
 
 
+@contextmanager
+def within_limits(user_id: int, now: datetime) -> Iterator[None]:
+    """Let the user run one check in the block. Raises TooManyError while another one runs, or after too many.
+
+    A check whose process dies counts as running for LONGEST_CHECK.
+    """
+    running = sign_in_limits.counter("check", str(user_id))
+    if seconds := sign_in_limits.count(running, 1, LONGEST_CHECK, now):
+        sentence = "Another check of yours is running. Wait until it is done."
+        raise TooManyError(sentence, retry_after=seconds, code="busy")
+    try:
+        checks = sign_in_limits.counter("checks", str(user_id))
+        if seconds := sign_in_limits.count(checks, CHECKS_AN_HOUR, timedelta(hours=1), now):
+            minutes = math.ceil(seconds / 60)
+            sentence = f"You have run {CHECKS_AN_HOUR} checks within an hour. Go on in {minutes} minutes."
+            raise TooManyError(sentence, retry_after=seconds)
+        yield
+    finally:
+        sign_in_limits.forget(running)
+
+
 def run_check(assistant: Assistant, check: Check) -> list[Trial]:
-    """Return the results of one check: one for each of the assistant's models."""
+    """Return the results of one check: one for each of the assistant's models. Do not call it in a transaction."""
     if assistant.engine not in (Assistant.EngineName.AUTO, Assistant.EngineName.OPENAI):
         seen = f"The engine {assistant.engine} writes the replies, and no language model."
         return [Trial(check, "", passed=False, seen=seen, change=_NOT_A_MODEL)]
@@ -131,6 +158,7 @@ _NOT_A_MODEL = "Choose the engine auto or openai to let a language model reply."
 
 def _tried(check: Check, access: ModelAccess, assistant: Assistant) -> Trial:
     began = time.monotonic()
+    release_connection()
     try:
         seen = _CHECKS[check](access, assistant)
         code = ""

@@ -1,5 +1,7 @@
 """Limits of sign-in attempts, counted in rows for all processes and for both sign-in pages together.
 
+Other attempts that cost something are counted in the same rows (`count`).
+
 An attempt is counted before the password is checked, so that simultaneous attempts count as well; a successful one is
 taken back. Unknown user names are counted like known ones, so that a refusal does not tell whether a user exists.
 """
@@ -40,10 +42,28 @@ def count_attempt(name: str, address: str, now: datetime) -> None:
     for who, most in _limits(name, address):
         if not most:
             return
-        [(tries, until)] = rows(_COUNT, who, now, now + PERIOD)
-        if tries > most:
-            seconds = max(1, math.ceil((until - now).total_seconds()))
+        if seconds := count(who, most, PERIOD, now):
             raise TooManyError("Too many attempts to sign in.", retry_after=seconds, code="too_many_sign_ins")
+
+
+def count(who: bytes, most: int, period: timedelta, now: datetime) -> int:
+    """Count one attempt at anything, and return the seconds to wait where there were more than `most`, else 0.
+
+    who: see `counter`; the period begins with its first attempt
+    """
+    [(tries, until)] = rows(_COUNT, who, now, now + period)
+    return max(1, math.ceil((until - now).total_seconds())) if tries > most else 0
+
+
+def forget(who: bytes) -> None:
+    """Delete the attempts that were counted for `who`."""
+    rows("DELETE FROM sign_in_tries WHERE who = $1 RETURNING who", who)
+
+
+def counter(*parts: str) -> bytes:
+    """Return the `who` of these parts, the first of which names what is counted."""
+    key = hashlib.sha256(settings.SECRET_KEY.encode()).digest()
+    return hashlib.blake2b("\0".join(parts).encode(errors="replace"), key=key, digest_size=16).digest()
 
 
 def record_success(name: str, address: str) -> None:
@@ -65,9 +85,9 @@ def _limits(name: str, address: str) -> list[tuple[bytes, int]]:
     name = unicodedata.normalize("NFKC", name).casefold().strip()[:150]
     network, tries = _network(address), settings.SIGN_IN_TRIES
     return [
-        (_hash("address", network), tries * ADDRESS_FACTOR),
-        (_hash("name", name), tries * NAME_FACTOR),
-        (_hash("pair", name, network), tries),
+        (counter("address", network), tries * ADDRESS_FACTOR),
+        (counter("name", name), tries * NAME_FACTOR),
+        (counter("pair", name, network), tries),
     ]
 
 
@@ -80,8 +100,3 @@ def _network(address: str) -> str:
     if isinstance(found, IPv6Address):
         return str(found.ipv4_mapped) if found.ipv4_mapped else str(IPv6Address(int(found) >> 64 << 64))
     return str(found)
-
-
-def _hash(*parts: str) -> bytes:
-    key = hashlib.sha256(settings.SECRET_KEY.encode()).digest()
-    return hashlib.blake2b("\0".join(parts).encode(errors="replace"), key=key, digest_size=16).digest()

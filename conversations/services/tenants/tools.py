@@ -21,6 +21,7 @@ from conversations.engines.tools import BUILT_IN
 from conversations.models import Assistant, Client, McpServer, Tool
 from conversations.models.tool import LONGEST_NAME
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.sql import release_connection
 
 LONGEST_DESCRIPTION = 4_000
 NOTHING_TAKEN: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -127,6 +128,7 @@ def list_tools(server: McpServer, now: datetime) -> list[Tool]:
         headers=server.headers,
         private=tuple(settings.TOOL_PRIVATE_NETWORKS),
     )
+    release_connection()
     try:
         listed = mcp_tools.list_tools(request)
     except McpError as error:

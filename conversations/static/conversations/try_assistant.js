@@ -15,6 +15,10 @@
       headers: { "X-CSRFToken": page.dataset.token },
       credentials: "same-origin",
     });
+    if (answer.status === 429) {
+      result.textContent = await answer.text();
+      return false;
+    }
     if (!answer.ok) {
       result.textContent = `The check could not run (${answer.status}). Reload the page and try again.`;
       return false;
