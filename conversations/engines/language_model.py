@@ -21,7 +21,7 @@ from conversations.engines.contract import (
     ToolCall,
     Usage,
 )
-from conversations.engines.tools import Toolbox, tokens_of, toolbox_of
+from conversations.engines.tools import Toolbox, tokens_of, tool_threads, toolbox_of
 from memory.context import TOOL_CALLS, ConversationView, build_prompt, with_part
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
@@ -293,7 +293,8 @@ async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterato
         if completion is None or not completion.tool_calls:
             break
         if writing.box.blocks:
-            may_end = await asyncio.to_thread(writing.answer_calls, completion)
+            loop = asyncio.get_running_loop()
+            may_end = await loop.run_in_executor(tool_threads(), writing.answer_calls, completion)
         else:
             may_end = writing.answer_calls(completion)
         if may_end and writing.said:
