@@ -68,8 +68,9 @@ class TryAssistantPage(ClientScopedAdmin):
         assistant = self._assistant(request, pk)
         if check not in set(Check):
             raise Http404
+        user: Any = request.user
         try:
-            with trying.within_limits(int(request.user.pk), timezone.now()):
+            with trying.within_limits(user.pk, timezone.now()):
                 trials = trying.run_check(assistant, Check(check))
         except TooManyError as refusal:
             headers = {"Retry-After": str(refusal.retry_after)}

@@ -136,6 +136,7 @@ def begin_waiting(turn: ClaimedTurn, seconds_left: float = TOTAL_SECONDS) -> Cal
             elif _seconds_of(tool) <= seconds_left:
                 return _start(conversation, call, tool, turn, now)
             else:
+                _note_no_time(conversation, call, now)
                 return None
         return None
 
