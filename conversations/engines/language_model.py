@@ -8,6 +8,7 @@ for each model of the assistant, until one replies:
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -28,6 +29,8 @@ from memory.language_models.asking import complete, stream
 from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
 from memory.marks import may_become_mark, without_marks
 from memory.text import estimate_tokens, shorten, to_last_sentence
+
+log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 6  # calls of one model for one reply, in which it may call tools in all but the last
 PARAGRAPH = "\n\n"  # between the texts of two rounds
@@ -53,6 +56,10 @@ class LanguageModel:
                 return writing.reply_of(_run_rounds(writing, access))
             except LLMError as error:
                 writing.failed(access, error)
+            except EngineError:
+                raise
+            except Exception as error:
+                raise writing.crashed(error) from error
         return writing.refusal_or_failure()
 
     async def stream(self, request: ReplyRequest) -> AsyncIterator[str | Reply]:
@@ -71,6 +78,10 @@ class LanguageModel:
                 writing.failed(access, error)
                 if writing.said:
                     break
+            except EngineError:
+                raise
+            except Exception as error:
+                raise writing.crashed(error) from error
             else:
                 yield reply
                 return
@@ -110,6 +121,15 @@ class _Writing:
         """Note the model's failure; the next one may be asked."""
         self._failures.append(error)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
+
+    def crashed(self, error: Exception) -> EngineError:
+        """Return the error for a fault of our own, with the calls that were made before it."""
+        log.error("engine crashed: conversation=%s", self.request.conversation_id, exc_info=error)
+        sentence = f"The engine crashed: {type(error).__name__}."
+        outcomes, usage = tuple(self._outcomes), tuple(self._usage)
+        return EngineError(
+            sentence, code="engine_crashed", retryable=True, outcomes=outcomes, calls=self._calls, usage=usage
+        )
 
     def completed(self, access: ModelAccess, completion: Completion) -> None:
         """Note one answer of the model."""
