@@ -28,7 +28,7 @@ from channels_out.tools import (
 )
 
 MOST_TOOLS = 200
-NOT_INSTALLED = "The package for MCP servers is not installed. Install it with: pip install 'convo[mcp]'."
+NOT_INSTALLED = "MCP's package is not installed. Install it beside Convo: python -m pip install 'mcp>=2.0'."
 _CALL = "tools/call"
 _NOT_BEGUN = {-32700, -32600, -32601, -32602}  # of JSON-RPC 2.0, section 5.1: the request was refused as it is
 _HOP_HEADERS = {"connection", "content-length", "content-encoding", "transfer-encoding", "host", "accept-encoding"}

@@ -52,6 +52,13 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "parameters" in self.fields:
+            self.fields["parameters"].required = False
+            self.fields["parameters"].help_text = (
+                "A JSON Schema of an object, such as"
+                ' {"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]}.'
+                " Empty: it takes no arguments."
+            )
         if "assistant_ids" not in self.fields:
             return
         theirs = self.visible_assistants
@@ -70,6 +77,8 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
             self.add_error("assistant_ids", "Choose assistants of the tool's own client.")
         cleaned["assistant_ids"] = chosen
         refuse_used_name(self, client)
+        if "parameters" in cleaned:
+            cleaned["parameters"] = cleaned["parameters"] or dict(tools.NOTHING_TAKEN)
         if not self.errors:
             checked = ("name", "description", "parameters", "url")
             values = {name: cleaned.get(name, getattr(self.instance, name)) for name in checked}

@@ -57,6 +57,11 @@ DELIVERY = {
 }
 
 
+CALL_HINTS = {
+    "private_address": "Its address is not public. If it is a network of your own, list it in TOOL_PRIVATE_NETWORKS.",
+    "http_401": "The tool refuses the signature. Enter the tool's secret there, or replace it.",
+    "http_404": "There is nothing at the tool's URL. Check the URL.",
+}
 FINISHES = {"length": "cut off at the longest answer", "refused": "the model refused"}
 C = ToolCall.Status
 OUTCOMES = {
@@ -300,6 +305,11 @@ class ShownCall:
     gravity: str
     arguments: str
     answer: str
+
+    @property
+    def hint(self) -> str:
+        """Return what to do about the call's code, or an empty string."""
+        return CALL_HINTS.get(self.call.code, "")
 
     @property
     def waits(self) -> bool:

@@ -58,7 +58,7 @@ class TryAssistantPage(ClientScopedAdmin):
             "object": Breadcrumb(assistant, f"Try {assistant}"),
             "opts": self.opts,
             "assistant": assistant,
-            "checks": checks,
+            "checks": checks if trying.is_by_model(assistant) else [],
             **self.admin_site.each_context(request),
         }
         return TemplateResponse(request, f"{TEMPLATES}/try_assistant.html", context)

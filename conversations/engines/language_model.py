@@ -122,6 +122,11 @@ class _Writing:
         self._failures.append(error)
         self._outcomes.append(ModelOutcome(access, error.learned, error.code))
 
+    def _all_failures(self) -> str:
+        """Return how each model failed, by the models' names and the codes."""
+        failed = [outcome for outcome in self._outcomes if outcome.code]
+        return "; ".join(f"{outcome.access.model}: {outcome.code}" for outcome in failed)
+
     def crashed(self, error: Exception) -> EngineError:
         """Return the error for a fault of our own, with the calls that were made before it."""
         log.error("engine crashed: conversation=%s", self.request.conversation_id, exc_info=error)
@@ -255,7 +260,7 @@ class _Writing:
             code=told.code,
             retryable=bool(waits),
             retry_after=min(waits, default=0.0) or None,
-            detail=told.detail,
+            detail=told.detail if len(self._failures) == 1 else self._all_failures(),
             outcomes=tuple(self._outcomes),
             calls=self._calls,
             usage=tuple(self._usage),

@@ -179,7 +179,10 @@ def _client_and_options(access: ModelAccess) -> tuple[Any, Any]:
 def address_and_query(access: ModelAccess) -> tuple[str, dict[str, str]]:
     """Return the provider's address without a query, and the query parameters of every request to it."""
     parts = urlsplit(access.base_url or OWN_ADDRESS[access.kind])
-    address = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+    path = parts.path.rstrip("/")
+    if access.kind is Kind.ANTHROPIC:
+        path = path.removesuffix("/v1")  # the SDK adds it
+    address = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
     return address, {**dict(parse_qsl(parts.query, keep_blank_values=True)), **access.query}
 
 

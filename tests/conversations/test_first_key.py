@@ -69,7 +69,8 @@ def test_no_key_is_shown_logged_or_stored(
     provider = ModelProvider.objects.get()
     assert (provider.from_environment, provider.health) == (True, "broken")
     conversation = Conversation.objects.get()
-    assert conversation.needs_staff_reason == ("The provider refuses the key. Enter a valid key at the model provider.")
+    told = "The provider refuses the key. Enter a valid key at the model provider. (invalid_api_key)"
+    assert conversation.needs_staff_reason == told
     openai.api_key = KEY
     door.says("Hello?")
     reply_to_all()
@@ -102,7 +103,7 @@ def test_a_trial_says_what_to_change(shop: Client, openai: FakeResponses, capsys
         call_command("try_assistant", client="shop", assistant="ada")
     said = capsys.readouterr().out
     assert "The provider does not know the model." in said
-    assert "To do: Check its name; refresh_models lists what there is." in said
+    assert "To do: Check its name against the list on the provider's page." in said
 
     Assistant.objects.filter(client=shop).update(engine="offline")
     with pytest.raises(CommandError, match="1 of the checks failed"):

@@ -176,7 +176,7 @@ def test_what_keeps_a_server_from_being_listed_is_said(shop, crm, settings):
 def test_without_the_package_there_is_a_sentence_that_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mcp", None)
     request = mcp_tools.ToolRequest(name="x", url="http://127.0.0.1:9/", arguments={}, key="k", seconds=1)
-    with pytest.raises(mcp_tools.McpError, match=r"pip install 'convo\[mcp\]'"):
+    with pytest.raises(mcp_tools.McpError, match=r"pip install 'mcp>=2.0'"):
         mcp_tools.list_tools(request)
     result = mcp_tools.call(request)
     assert (result.outcome, result.code) == ("not_sent", "not_installed")

@@ -55,6 +55,10 @@ def test_an_approved_call_is_made_before_the_model_is_asked_again(door, model, s
     assert Conversation.objects.get().needs_staff_since is None
     assert reply_to_all() == 0, "and that is that"
     assert (ToolCall.objects.get().status, ToolCall.objects.get().decided_by_name) == ("answered", "grace")
+    again = tool_decisions.approve(conversation.pk, call.pk, actor=STAFF, now=timezone.now())
+    assert again.status == "answered", "the same decision again changes nothing, also after the call was made"
+    assert reply_to_all() == 0
+    assert server.charges == {"order-1": 1}
 
 
 def test_approved_calls_are_begun_one_at_a_time_and_the_unsent_one_survives_a_crash(door, model, server, tool):

@@ -75,3 +75,17 @@ def test_a_long_answer_of_a_tool_leaves_room_for_the_reply(
     assert is_shortened
     assert estimate_tokens(answer) < 4_700
     assert server.charges == {"order-1": 1}
+
+
+def test_staff_are_told_of_a_call_whose_reply_failed(
+    door: Door, settings: Any, model: FakeOpenAI, server: PaidTool, tool: Any
+) -> None:
+    settings.REPLY_ATTEMPTS = 1
+    model.then("reply", tool_calls=[CHARGE])
+    model.then("status", status=500)
+    conversation_id = door.says("Charge me")["conversation_id"]
+    reply_to_all()
+
+    assert server.charges == {"order-1": 1}
+    reason = door.get(f"/conversations/{conversation_id}")["needs_staff_reason"]
+    assert reason.startswith("A tool was called, and the person does not know: see Tool calls.")

@@ -24,6 +24,7 @@ from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink
 from conversations.services.transitions import closing, takeover
 
 TurnStatus = Turn.Status
+TOOL_CALLED = "A tool was called, and the person does not know: see Tool calls."
 
 
 def noted(turn: Turn, reply: Reply) -> Reply:
@@ -105,6 +106,8 @@ def _note_silence(conversation: Conversation, now: datetime) -> None:
 def give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half: str, now: datetime) -> None:
     """Give the reply up: the sink says what is left to say, and after too many failures a person answers."""
     sink.give_up(conversation, turn, code, half, now)
+    if conversation.needs_staff_since and tool_outcomes.has_made_calls(conversation):
+        conversation.needs_staff_reason = f"{TOOL_CALLED} {conversation.needs_staff_reason}"[:200]
     note_answered(conversation)
     tool_requests.expire_approved(conversation, now)
     conversation.replies_failed += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # By the code of a failure: what is wrong, and what to do. Both together are shown in 200 characters.
 _EXPLANATIONS = {
-    "model_not_found": "The provider does not know the model. Check its name; refresh_models lists what there is.",
+    "model_not_found": "The provider does not know the model. Check its name against the list on the provider's page.",
     "unauthorized": "The provider refuses the key. Enter a valid key at the model provider.",
     "insufficient_quota": "The budget at the provider is spent. Pay there or raise its limit; then reply again.",
     "context_too_long": "The prompt is too long for the model. Shorten the instructions or the history.",
@@ -18,7 +18,7 @@ _EXPLANATIONS = {
     "rate_limited": "The provider asks us to wait. Raise the account's limit there, or add a second model.",
     "overloaded": "The provider is overloaded. Add a second model for such times.",
     "timeout": "The model gave no answer in time. Raise the provider's time-out or add a second model.",
-    "connect": "The provider cannot be reached. Check its address; a second model helps meanwhile.",
+    "connect": "The provider cannot be reached. Check its address, and that the server there runs.",
     "cut_off": "The connection to the model broke off. Reply yourself; add a second model if it recurs.",
     "provider_error": "The provider reported an error of its own. Reply yourself; add a second model if it recurs.",
     "bad_answer": "The model's answers were empty or malformed. Try this assistant to see why.",

@@ -95,7 +95,7 @@ class SendSink:
             conversation.fallback_sent = True
             record(conversation, "fallback_said", ASSISTANT, cause=code)
         conversation.needs_staff_since = conversation.needs_staff_since or now
-        conversation.needs_staff_reason = failures.explain(code)[:200]
+        conversation.needs_staff_reason = (turn.reason or failures.explain(code))[:200]
         record(conversation, "needs_staff", SYSTEM, cause=code)
 
     def ended(self, turn: Turn) -> None:

@@ -64,6 +64,12 @@ def background_of(conversation_id: UUID, turn_id: UUID) -> str:
     return CALLED_ALREADY + "".join(f"\n- {line}" for line in _lines(calls))
 
 
+def has_made_calls(conversation: Conversation) -> bool:
+    """Return whether a tool that changes something was called for messages that have no reply yet."""
+    made = ToolCall.objects.filter(conversation=conversation, is_open=True, key__isnull=False, changes_something=True)
+    return made.filter(status__in=[S.ANSWERED, S.UNKNOWN]).exists()
+
+
 def _lines(calls: Sequence[ToolCall]) -> list[str]:
     most = min(LONGEST_SHOWN, MOST_SHOWN // len(calls))
     return [f"{call.name} {canonical(call.arguments)[:500]}: {_shown(told_of(call), most)}" for call in calls]

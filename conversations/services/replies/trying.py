@@ -137,9 +137,14 @@ def within_limits(user_id: int, now: datetime) -> Iterator[None]:
         sign_in_limits.forget(running)
 
 
+def is_by_model(assistant: Assistant) -> bool:
+    """Return whether a language model writes the assistant's replies."""
+    return assistant.engine in (Assistant.EngineName.AUTO, Assistant.EngineName.OPENAI)
+
+
 def run_check(assistant: Assistant, check: Check) -> list[Trial]:
     """Return the results of one check: one for each of the assistant's models. Do not call it in a transaction."""
-    if assistant.engine not in (Assistant.EngineName.AUTO, Assistant.EngineName.OPENAI):
+    if not is_by_model(assistant):
         seen = f"The engine {assistant.engine} writes the replies, and no language model."
         return [Trial(check, "", passed=False, seen=seen, change=_NOT_A_MODEL)]
     if check is Check.SUMMARY:
@@ -153,7 +158,7 @@ def run_check(assistant: Assistant, check: Check) -> list[Trial]:
     return [_tried(check, access, assistant) for access in accesses]
 
 
-_NOT_A_MODEL = "Choose the engine auto or openai to let a language model reply."
+_NOT_A_MODEL = "Try such an assistant in the channel simulator."
 
 
 def _tried(check: Check, access: ModelAccess, assistant: Assistant) -> Trial:

@@ -86,7 +86,7 @@ def _decide(
     client: Client | None,
 ) -> ToolCall:
     with _editing(conversation_id, call_id, client, if_open=True) as (conversation, call):
-        if call.status == status:
+        if _decided(call) == status:
             return call
         if call.status != S.WAITING:
             raise ConflictError(
@@ -102,6 +102,12 @@ def _decide(
         conversation.reply_owed, conversation.reply_due_at = True, now
         _note_attended(conversation)
     return call
+
+
+def _decided(call: ToolCall) -> str:
+    """Return the decision on the call, whatever became of it since; its status where nobody has decided."""
+    undecided = (S.WAITING, S.REFUSED, S.EXPIRED)
+    return S.APPROVED if call.decided_at and call.status not in undecided else call.status
 
 
 def _stamp(call: ToolCall, actor: Actor, now: datetime, reason: str) -> None:
