@@ -252,6 +252,7 @@ OPENAI_BASE_URL = env.url("OPENAI_BASE_URL")
 # Its protocol: the Responses API or chat completions; unset: the first without a base URL, the second with one.
 OPENAI_API = env.choice("OPENAI_API", "", {"", "RESPONSES", "CHAT_COMPLETIONS"}).lower()
 OPENAI_MODEL = env.text("OPENAI_MODEL", "gpt-6-luna")
+OPENAI_TRANSCRIPTION_MODEL = env.text("OPENAI_TRANSCRIPTION_MODEL", "gpt-transcribe")
 OPENAI_TIMEOUT_SECONDS = env.seconds("OPENAI_TIMEOUT_SECONDS", 60, least=0.1, most=600)
 RETELL_API_KEYS = env.words("RETELL_API_KEY")  # the first one calls; all verify webhooks
 RETELL_BASE_URL = env.url("RETELL_BASE_URL", "https://api.retellai.com")

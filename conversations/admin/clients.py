@@ -23,7 +23,7 @@ from memory.redaction import CARD_REMOVED, REDACTED
 
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]
 BURSTS = "Bursts"
-PROVIDERS = ("summary_provider", "embedding_provider")
+PROVIDERS = ("summary_provider", "embedding_provider", "transcription_provider")
 QUIET = {f"quiet_{channel}": channel for channel in ("whatsapp", "messenger", "sms", "orb", "voice", "web")}
 
 
@@ -88,6 +88,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "summary_provider": "Provider of summaries",
             "summary_model": "Model of summaries",
             "embedding_provider": "Provider of embeddings",
+            "transcription_provider": "Provider of transcriptions",
+            "transcription_model": "Model of transcriptions",
             "semantic_recall": "The assistant recalls earlier conversations on the same topic",
         }
         help_texts = {
@@ -107,6 +109,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "summary_provider": "Empty: the installation's provider.",
             "summary_model": "Empty: OPENAI_MODEL, at the installation's provider.",
             "embedding_provider": "Makes the vectors of memory. Empty: the installation's provider.",
+            "transcription_provider": "Writes down recordings. Empty: the installation's provider.",
+            "transcription_model": "Empty: OPENAI_TRANSCRIPTION_MODEL.",
             "archive_after": "Time after its end. The transcript is then kept in memory alone.",
         }
 
@@ -128,10 +132,15 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
         windows = {channel: given.get(name) or 0 for name, channel in QUIET.items() if name in self.fields}
         self.instance.quiet_windows = {**self.instance.quiet_windows, **windows}
         check_own(self.instance, self, PROVIDERS)
-        try:
-            provider_rules.check_embeds(given.get("embedding_provider"))
-        except InvalidError as error:
-            self.add_error("embedding_provider", str(error))
+        checks = {
+            "embedding_provider": provider_rules.check_embeds,
+            "transcription_provider": provider_rules.check_transcribes,
+        }
+        for name, check in checks.items():
+            try:
+                check(given.get(name))
+            except InvalidError as error:
+                self.add_error(name, str(error))
         return given
 
 
@@ -151,7 +160,16 @@ class ClientAdmin(RetentionPage, NamesProviders):
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
         ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "time_zone", "semantic_recall"]}),
-        ("Models", {"fields": [("summary_provider", "summary_model"), "embedding_provider"]}),
+        (
+            "Models",
+            {
+                "fields": [
+                    ("summary_provider", "summary_model"),
+                    ("transcription_provider", "transcription_model"),
+                    "embedding_provider",
+                ]
+            },
+        ),
         (
             BURSTS,
             {

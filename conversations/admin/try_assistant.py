@@ -52,7 +52,7 @@ class TryAssistantPage(ClientScopedAdmin):
     def try_page(self, request: HttpRequest, pk: Any) -> HttpResponse:
         """Return the page with the checks, none of which has run."""
         assistant = self._assistant(request, pk)
-        checks = [(check, trying.TITLES[check], check in trying.USUAL) for check in Check]
+        checks = [(check, trying.TITLES[check], check in trying.USUAL) for check in trying.OF_ASSISTANTS]
         context = {
             "title": f"Try {assistant}",
             "object": Breadcrumb(assistant, f"Try {assistant}"),
@@ -66,7 +66,7 @@ class TryAssistantPage(ClientScopedAdmin):
     def try_check(self, request: HttpRequest, pk: Any, check: str) -> HttpResponse:
         """Run one check and return its results as a part of the page."""
         assistant = self._assistant(request, pk)
-        if check not in set(Check):
+        if check not in trying.OF_ASSISTANTS:
             raise Http404
         user: Any = request.user
         try:

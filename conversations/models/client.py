@@ -113,6 +113,11 @@ class Client(models.Model):
     embedding_provider = models.ForeignKey(
         "conversations.ModelProvider", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
     )
+    # Who writes down recordings. Null: the installation's provider; no model: OPENAI_TRANSCRIPTION_MODEL.
+    transcription_provider = models.ForeignKey(
+        "conversations.ModelProvider", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
+    )
+    transcription_model = models.CharField(max_length=100, blank=True, default="", db_default="")
     # The redaction of every text before it is stored or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
     redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])

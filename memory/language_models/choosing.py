@@ -22,6 +22,7 @@ class Purpose(StrEnum):
 
     SUMMARIES = "summaries"
     EMBEDDINGS = "embeddings"
+    TRANSCRIPTION = "transcription"
 
 
 Chooser = Callable[[UUID, Purpose], ModelAccess | None]

@@ -32,6 +32,11 @@ class Kind(str, Enum):  # noqa: UP042 - a StrEnum takes no second value
         """Return whether providers of this kind make the vectors of texts."""
         return self is not Kind.ANTHROPIC
 
+    @property
+    def has_transcription(self) -> bool:
+        """Return whether providers of this kind write down what is said in recordings."""
+        return self is not Kind.ANTHROPIC
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -156,7 +161,7 @@ class LLMError(Exception):
 
     code         permanent: bad_request, unauthorized, model_not_found, parameter_refused, no_tools, context_too_long,
                  insufficient_quota, refused (content filter), no_room (the cap was spent on reasoning),
-                 no_embeddings, not_configured;
+                 no_embeddings, no_transcription, too_large, not_configured;
                  retryable: rate_limited, overloaded, http_503 (and other 5xx), timeout, connect (the request was not
                  sent), cut_off (the connection broke afterwards), provider_error (an error within an answer),
                  bad_answer (malformed or empty), reasoning_shown (a stream turned out to be reasoning)

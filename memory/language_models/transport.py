@@ -42,12 +42,26 @@ def is_warm(access: ModelAccess) -> bool:
     return _clients.has(access.kind)
 
 
-def post(access: ModelAccess, path: str, body: Mapping[str, Any], seconds: float) -> bytes:
-    """Return the body of the server's answer of status 2xx, within `seconds`. Raises LLMError."""
+def post(
+    access: ModelAccess,
+    path: str,
+    body: Mapping[str, Any],
+    seconds: float,
+    *,
+    files: Mapping[str, tuple[str, bytes]] | None = None,
+) -> bytes:
+    """Return the body of the server's answer of status 2xx, within `seconds`. Raises LLMError.
+
+    files: by field, as name and content; then `body` is sent as the fields of a form beside them
+    """
 
     async def call() -> bytes:
         client, options = _client_and_options(access)
-        answer: bytes = await client.post(path, body=body, cast_to=bytes, options=options)
+        more: dict[str, Any] = {}
+        if files:
+            options = {"headers": {**options.get("headers", {}), "Content-Type": "multipart/form-data"}}
+            more = {"files": [(field, file) for field, file in files.items()]}
+        answer: bytes = await client.post(path, body=body, cast_to=bytes, options=options, **more)
         return answer
 
     try:

@@ -13,6 +13,8 @@ _EXPLANATIONS = {
     "no_tools": "The model has no tools. Turn the assistant's tools off, or choose another model.",
     "no_room": "The model spends its whole answer on reasoning. Raise the most tokens or lower the effort.",
     "refused": "The provider's content filter refused. Reply yourself, or change the instructions.",
+    "no_transcription": "Providers of this kind transcribe nothing. Name another one on the client's page.",
+    "too_large": "The recording is larger than the provider takes. Send a shorter one.",
     "not_configured": "No model provider is configured. Add one, or set OPENAI_API_KEY.",
     "too_many_calls": "The model called tools again and again and wrote nothing. Reply yourself.",
     "rate_limited": "The provider asks us to wait. Raise the account's limit there, or add a second model.",

@@ -16,16 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
-from conversations.models import Assistant
+from conversations.models import Assistant, Client
 from conversations.services.core.errors import TooManyError
 from conversations.services.core.sql import release_connection
 from conversations.services.replies.failures import explain_with_detail
 from conversations.services.tenants import model_providers, sign_in_limits
 from memory import event_loop, summaries
 from memory.context import MINIMUM_BUDGET
-from memory.language_models import asking, capabilities, choosing
+from memory.language_models import asking, capabilities, choosing, transcription
 from memory.language_models.choosing import Purpose
 from memory.language_models.contract import (
     Completion,
@@ -58,6 +59,7 @@ class Check(StrEnum):
     SUMMARY = "summary"
     LONG_PROMPT = "long_prompt"
     PICTURE = "picture"
+    VOICE = "voice"
 
 
 TITLES = {
@@ -67,8 +69,10 @@ TITLES = {
     Check.SUMMARY: "A summary",
     Check.LONG_PROMPT: "A long prompt",
     Check.PICTURE: "A picture",
+    Check.VOICE: "A recording",
 }
-USUAL = tuple(check for check in Check if check is not Check.PICTURE)
+OF_ASSISTANTS = tuple(check for check in Check if check is not Check.VOICE)
+USUAL = tuple(check for check in OF_ASSISTANTS if check is not Check.PICTURE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +159,17 @@ def run_check(assistant: Assistant, check: Check) -> list[Trial]:
     if not accesses:
         seen, change = "No model provider is configured.", "Add a model provider, or set OPENAI_API_KEY."
         return [Trial(check, assistant.model, passed=False, seen=seen, change=change)]
-    return [_tried(check, access, assistant) for access in accesses]
+    return [_tried(check, access, partial(_CHECKS[check], access, assistant)) for access in accesses]
 
 
 _NOT_A_MODEL = "Try such an assistant in the channel simulator."
 
 
-def _tried(check: Check, access: ModelAccess, assistant: Assistant) -> Trial:
+def _tried(check: Check, access: ModelAccess, ask: Callable[[], _Seen]) -> Trial:
     began = time.monotonic()
     release_connection()
     try:
-        seen = _CHECKS[check](access, assistant)
+        seen = ask()
         code = ""
     except LLMError as error:
         code = error.code
@@ -340,6 +344,22 @@ _CHECKS: Mapping[Check, Callable[[ModelAccess, Assistant], _Seen]] = {
     Check.LONG_PROMPT: _long_prompt,
     Check.PICTURE: _picture,
 }
+
+
+def try_transcription(client: Client, audio: bytes, name: str) -> Trial:
+    """Return how the client's provider of transcriptions writes down the recording. Do not call it in a transaction."""
+    access = model_providers.access_for(client.pk, Purpose.TRANSCRIPTION)
+    if access is None:
+        seen, change = "No model provider is configured.", "Add a model provider, or set OPENAI_API_KEY."
+        return Trial(Check.VOICE, "", passed=False, seen=seen, change=change)
+
+    def heard() -> _Seen:
+        text = transcription.transcribe(access, audio, name)
+        if not text:
+            return _Seen(False, "It heard nothing.", "Try a recording in which somebody speaks.")
+        return _Seen(True, f"It wrote: “{one_line(text, SHOWN)}”")
+
+    return _tried(Check.VOICE, access, heard)
 
 
 def as_json(trial: Trial) -> str:

@@ -107,6 +107,9 @@ def access_for(client_id: UUID, purpose: Purpose) -> ModelAccess | None:
         return None
     if purpose is Purpose.EMBEDDINGS:
         return _access(client_id, client.embedding_provider_id, settings.OPENAI_EMBEDDING_MODEL)
+    if purpose is Purpose.TRANSCRIPTION:
+        model = client.transcription_model or settings.OPENAI_TRANSCRIPTION_MODEL
+        return _access(client_id, client.transcription_provider_id, model)
     if client.summary_provider_id or client.summary_model or choosing.is_configured():
         return _access(client_id, client.summary_provider_id, client.summary_model)
     assistant = Assistant.objects.filter(client=client_id, is_default=True).first()

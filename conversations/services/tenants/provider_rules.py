@@ -54,6 +54,16 @@ def check_embeds(provider: ModelProvider | None) -> None:
         )
 
 
+def check_transcribes(provider: ModelProvider | None) -> None:
+    """Raise InvalidError if the provider writes down no recordings."""
+    if provider and not Kind(provider.kind).has_transcription:
+        raise InvalidError(
+            f"{provider.name} transcribes nothing: no provider of its kind does. Choose an OpenAI or an"
+            " OpenAI-compatible provider.",
+            code="no_transcription",
+        )
+
+
 def check_settings(provider: ModelProvider) -> None:
     """Raise InvalidError with a sentence about the first setting of the provider that cannot work."""
     key = provider.credentials.get("api_key", "")
@@ -122,7 +132,9 @@ def _unstorable(value: Any) -> bool:
 def users_of(provider: ModelProvider) -> list[str]:
     """Return the names of the assistants and clients that use the provider."""
     assistants = Assistant.objects.filter(Q(model_provider=provider) | Q(fallback_provider=provider))
-    clients = Client.objects.filter(Q(summary_provider=provider) | Q(embedding_provider=provider))
+    clients = Client.objects.filter(
+        Q(summary_provider=provider) | Q(embedding_provider=provider) | Q(transcription_provider=provider)
+    )
     return [
         *(f"the assistant {name} of {client}" for name, client in assistants.values_list("name", "client__name")),
         *(f"the client {name}" for name in clients.values_list("name", flat=True)),
