@@ -24,7 +24,7 @@ def test_an_agent_approves_a_call_and_settles_another_without_loading_the_page_a
     sign_in(page, name="agnes", shop=shop, role="agent")
     page.goto(f"/admin/conversations/conversation/{session.pk}/change/")
     request = page.get_by_label("Tool refund")
-    expect(request).to_contain_text("The assistant wants to call refund")
+    expect(request).to_contain_text("The assistant wants to call “refund”")
     expect(request).to_contain_text('"order": "4711"')
     if folder := os.environ.get("SCREENSHOTS"):
         page.screenshot(path=f"{folder}/tool-requests.png")
