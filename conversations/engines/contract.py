@@ -205,7 +205,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ModelOutcome:
-    """How a model that was asked did: what that taught, and the code of its failure ('' if it answered)."""
+    """The outcome of asking a model: what that taught, and the code of its failure ('' if it answered)."""
 
     access: ModelAccess
     learned: tuple[Fact, ...] = ()

@@ -1,4 +1,4 @@
-"""What becomes of a draft: it is noted on its turn, and said, dropped, overtaken or given up.
+"""The outcomes of a draft: it is noted on its turn, and said, dropped, overtaken or given up.
 
 Every function takes the conversation locked, within the transaction that ends the turn (pipeline.py).
 """

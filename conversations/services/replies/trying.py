@@ -100,7 +100,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a check saw. `facts`: what it taught of the model."""
+    """The result of asking. `facts`: what it taught of the model."""
 
     passed: bool
     text: str

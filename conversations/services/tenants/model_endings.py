@@ -33,7 +33,7 @@ class Use:
 
 @dataclass(slots=True)
 class Users:
-    """How many assistants and clients use a model."""
+    """The numbers of assistants and clients that use a model."""
 
     assistants: int = 0
     clients: int = 0

@@ -50,7 +50,7 @@ class ModelListError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider's list of models said, compared with the time before. error: why it could not be read.
+    """A provider's list of models, compared with the time before. error: why it could not be read.
 
     gone: listed the time before and not now. ending: the models that have a shutdown date, and the date.
     """

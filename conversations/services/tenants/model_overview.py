@@ -1,4 +1,4 @@
-"""What is known of a provider's models, for staff: which are in use, when they end, and what was learned of them."""
+"""The models of a provider, for staff: which are in use, when they end, and what was learned of them."""
 
 from __future__ import annotations
 
