@@ -20,7 +20,7 @@ CALLS = [("set_current_goal", {"description": "Buy a kettle"}), ("add_step", {"d
 
 @dataclass(frozen=True)
 class Row:
-    """What a customer gets."""
+    """One row of the table."""
 
     dialect: Dialect
     text: str | None

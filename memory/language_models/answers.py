@@ -30,7 +30,7 @@ STOP, LENGTH, REFUSED, FILTERED, ERROR = "stop", "length", "refused", "filtered"
 
 @dataclass(slots=True)
 class Answer:
-    """What a dialect read, before anything of it was judged.
+    """An answer as a dialect read it, before anything of it was judged.
 
     text        as the model wrote it, reasoning and all; of a stream: the visible part
     refusal     the text in which the model refuses

@@ -1,4 +1,4 @@
-"""What a model takes and what it does not, learned from its provider's answers and never guessed from a name or host.
+"""The facts of a model: learned from its provider's answers, never guessed from a name or host.
 
 omits.<parameter>   true: the request is sent without the parameter
 max_tokens_name     the parameter for the longest answer: max_tokens or max_completion_tokens

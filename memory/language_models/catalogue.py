@@ -22,7 +22,7 @@ _SNAPSHOT = re.compile(r"[-@]20\d\d(-?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01]
 
 @dataclass(frozen=True, slots=True)
 class CatalogueModel:
-    """What is published of a model. None and '' mean that it was not found.
+    """The published facts of a model. None and '' mean that one was not found.
 
     provider        its maker, as the prefix of names such as `openai/gpt-6-luna` has it
     price_in, price_out, price_cached   US dollars for a million tokens, in prompts of usual length

@@ -18,7 +18,7 @@ RESPONSES = "responses"
 
 
 class Purpose(StrEnum):
-    """What a model is wanted for."""
+    """The purposes for which memory wants a model."""
 
     SUMMARIES = "summaries"
     EMBEDDINGS = "embeddings"

@@ -40,7 +40,7 @@ class Kind(str, Enum):  # noqa: UP042 - a StrEnum takes no second value
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What a provider's answer taught of one of its models; `capabilities.py` lists the names.
+    """One thing that a provider's answer taught of a model; `capabilities.py` lists the names.
 
     why     the code, the parameter or the number that taught it, never a sentence of the provider's
     keep    it holds for the model, and not for one request alone

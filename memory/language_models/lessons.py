@@ -1,4 +1,4 @@
-"""What a refused request teaches: how the next one must differ, and whether that holds for the model for good.
+"""The lessons of refused requests: how the next one must differ, and whether that holds for the model for good.
 
 A refusal may mean that the model does not have the parameter, or only that this value of it was wrong. The first is
 kept; the second changes the request that was refused and nothing else, so that one assistant's mistake stays its own.

@@ -1,4 +1,4 @@
-"""What a customer gets of each kind of server, by SMS; tests/copilot/test_dialects.py has the same for streams."""
+"""A customer's reply from each kind of server, by SMS; tests/copilot/test_dialects.py has the same for streams."""
 
 from __future__ import annotations
 

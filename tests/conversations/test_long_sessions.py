@@ -169,6 +169,25 @@ def test_notes_that_were_overtaken_are_dropped(door: Door, fake: FakeOpenAI, mon
     assert Conversation.objects.get().summary == "Notes after the edit."
 
 
+def test_notes_that_a_model_never_writes_become_quotations(door: Door, fake: FakeOpenAI) -> None:
+    conversation_id = door.says("Where is my parcel?")["conversation_id"]
+    talked(Conversation.objects.get(), 30)
+    summaries.request_summary(Conversation.objects.get(), 20)
+    fake.then("blank", times=20)
+    for _ in range(summaries.ATTEMPTS - 1):
+        assert summaries.summarise_due() == 0
+        RollingSummary.objects.update(due_at=timezone.now())
+    assert RollingSummary.objects.get().error == "bad_answer"
+    assert summaries.summarise_due() == 1
+
+    asked = len(fake.requests)
+    assert asked == summaries.ATTEMPTS
+    assert "message number" in Conversation.objects.get(pk=conversation_id).summary
+    assert RollingSummary.objects.get().upto >= 20
+    assert summaries.summarise_due() == 0
+    assert len(fake.requests) == asked, "nothing more is paid for"
+
+
 def test_a_redaction_reaches_the_summary_and_what_earlier_prompts_showed_of_it(door: Door, fake: FakeOpenAI) -> None:
     door.says("Hello")
     reply_to_all()

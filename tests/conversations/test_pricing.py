@@ -1,4 +1,4 @@
-"""What a reply cost: by the exact model's price, cached tokens at theirs, and unknown rather than wrong."""
+"""The cost of a reply: by the exact model's price, cached tokens at theirs, and unknown rather than wrong."""
 
 from __future__ import annotations
 

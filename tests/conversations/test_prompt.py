@@ -1,4 +1,4 @@
-"""What the model is told of a conversation's own rows: what was delivered, who wrote, when it is, within its window."""
+"""Prompts from a conversation's own rows: what was delivered, who wrote, when it is, within the window."""
 
 from __future__ import annotations
 

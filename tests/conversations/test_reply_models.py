@@ -1,4 +1,4 @@
-"""Which model writes a reply: the assistant's provider, the installation's, and what was learned of either."""
+"""The model of a reply: the assistant's provider, the installation's, and what was learned of either."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_provider_that_is_down_for_a_moment_is_not_broken(door: Door, own: Fak
 
 
 def test_no_assistant_reaches_another_client_s_provider(shop: Any, own: FakeOpenAI) -> None:
-    """Whatever its row names: the provider's key is its client's."""
+    """A provider's key is its client's, whatever an assistant's row names."""
     neighbours = factories.AssistantFactory(model_provider=ModelProvider.objects.get(), model="large")
     assert model_providers.accesses_of(neighbours) == ()
     [access] = model_providers.accesses_of(Assistant.objects.get(client=shop))

@@ -118,7 +118,7 @@ def test_the_second_is_not_asked_where_the_first_answers(door: Door, models: tup
 def test_the_second_begins_from_the_prompt_and_does_nothing_twice(
     door: Door, models: tuple[FakeOpenAI, FakeOpenAI]
 ) -> None:
-    """What the first called before it failed is not done."""
+    """Calls of the first before it failed are not done."""
     one, two = models
     one.then("reply", tool_calls=[("add_step", {"description": "By the first"})])
     one.then("status", status=500)

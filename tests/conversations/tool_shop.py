@@ -58,12 +58,12 @@ def draft() -> tuple[Any, Any]:
 
 
 def answers(model: FakeOpenAI, request: int = -1) -> list[str]:
-    """What the model was told of its calls."""
+    """The answers that the model was given to its calls."""
     return [each["content"] for each in model.requests[request].body["messages"] if each["role"] == "tool"]
 
 
 def background(model: FakeOpenAI, request: int = -1) -> str:
-    """What a draft was told of the calls before it."""
+    """The part of a draft's prompt about the calls before it."""
     told = [message["content"] or "" for message in model.requests[request].body["messages"]]
     found = [each for each in told if "[Tools that were called" in each]
     assert len(found) <= 1

@@ -1,4 +1,4 @@
-"""What the reader of a stream gets of each kind of server; tests/conversations/test_dialects.py has the same by SMS."""
+"""A reader's stream from each kind of server; tests/conversations/test_dialects.py has the same by SMS."""
 
 from __future__ import annotations
 

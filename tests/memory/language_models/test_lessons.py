@@ -1,4 +1,4 @@
-"""What a refusal teaches: what holds for the model is kept, one assistant's mistake is not."""
+"""Lessons of refusals: what holds for the model is kept, one assistant's mistake is not."""
 
 from __future__ import annotations
 
