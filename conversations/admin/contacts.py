@@ -25,9 +25,11 @@ from conversations.admin.erasures import counts_in_words
 from conversations.admin.long_list import LongListAdmin
 from conversations.http.downloads import Download
 from conversations.models import Contact, Erasure
+from conversations.services.core.errors import NotFoundError
 from conversations.services.delivery import opt_outs
 from conversations.services.export import person
 from conversations.services.retention import erasure as erasure_service
+from conversations.services.retention import holds
 
 HOLD = (
     "Why the data of this contact must be kept. While there is a reason, nothing of it is archived, redacted, erased or"
@@ -92,6 +94,17 @@ class ContactAdmin(LongListAdmin):
         """Return the contact. For an alias, return the contact that it was merged into."""
         contact: Contact | None = super().get_object(request, object_id, from_field)
         return (contact.merged_into or contact) if contact else None
+
+    def changeform_view(self, request: HttpRequest, object_id: str | None = None, *more: Any, **named: Any) -> Any:
+        """Return the page, or the answer for a contact that does not exist if they were erased meanwhile."""
+        try:
+            return super().changeform_view(request, object_id, *more, **named)
+        except NotFoundError:
+            return self.row_not_found(request, str(object_id))
+
+    def save_model(self, request: HttpRequest, obj: Contact, form: Any, change: bool) -> None:
+        """Set or lift the hold. Raises NotFoundError."""
+        holds.set_contact_hold(obj.pk, obj.hold_reason)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the form field. The hold gets a label and a help text."""

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
@@ -29,24 +28,19 @@ from conversations.models import (
 )
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.history import remember
 from conversations.services.jobs import sweep
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure as erasing
 from conversations.services.retention import retention
-from conversations.services.staff_actions import send
-from conversations.services.transitions import closing
 from memory.models import Memory, MemoryVector
-from tests.conftest import reply_to_all, send_all
+from tests.conftest import reply_to_all
 from tests.conversations.back_office import sign_in
 from tests.conversations.retell_shop import answers_by_retell
+from tests.conversations.whole_life import PHONE, a_life, traces
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
 from tests.fakes.retell import FakeRetell
 from tests.fakes.server import Fault, Reply
-
-PHONE = "+51999000077"
-WORDS = ("Zebulon", "Quagmire", PHONE.removeprefix("+"), "zeb-77")
 
 
 @pytest.fixture
@@ -57,36 +51,6 @@ def index(settings: Any) -> Iterator[FakePinecone]:
         settings.OPENAI_API_KEY, settings.OPENAI_BASE_URL = "sk", model.base_url
         settings.PINECONE_API_KEY, settings.PINECONE_HOST = "pc", fake.url
         yield fake
-
-
-def a_life(door: Any) -> Contact:
-    """Somebody with an ended and remembered session, an open one, steps, a reply, a raw payload and a trail."""
-    who = {"user_id": "zeb-77", "phone": PHONE, "name": "Zebulon"}
-    first = door.says("My Quagmire leaks", message_id="m1", **who)["conversation_id"]
-    reply_to_all()
-    send_all()
-    door.call("POST", f"/conversations/{first}/steps", {"description": "Mend the Quagmire"}, **{"Idempotency-Key": "1"})
-    closing.close(first, ended_by="system", actor=SYSTEM, now=timezone.now(), reason="Quagmire mended")
-    remember.remember_ended()
-    second = door.says("The Quagmire again", message_id="m2", **who)["conversation_id"]
-    send.send(second, "Dear Zebulon", actor=SYSTEM, now=timezone.now())
-    contact = Contact.objects.get(user_id="zeb-77")
-    InboundEvent.objects.create(
-        client=contact.client, provider="whatsapp", kind="reaction", reason="not_a_turn", raw={"from": PHONE[1:]}
-    )
-    return contact
-
-
-def traces() -> dict[str, list[str]]:
-    """Which tables still hold one of the words."""
-    found = {}
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-        for (table,) in cursor.fetchall():
-            cursor.execute(f'SELECT t::text FROM "{table}" t WHERE t::text ~* %s', ["|".join(WORDS)])
-            if rows := [row for (row,) in cursor.fetchall()]:
-                found[table] = rows
-    return found
 
 
 def test_nothing_of_the_person_is_left_anywhere_and_the_certificate_says_how_much_it_was(door, neighbour, index):

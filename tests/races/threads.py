@@ -12,7 +12,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 
 from conversations.services.replies.dispatcher import Dispatcher
 
@@ -133,6 +133,37 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.01)
     return value
+
+
+def waits_for_a_lock() -> bool:
+    """Return whether somebody waits for a row or a table that another transaction has locked."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database())"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+@contextmanager
+def not_committed(work: Job) -> Iterator[None]:
+    """Do the work on another connection, which commits when the block is over, or waits for it."""
+    done, over, lane = threading.Event(), threading.Event(), Lane()
+
+    def hold_open() -> None:
+        with transaction.atomic():
+            work()
+            done.set()
+            eventually(lambda: over.is_set() or waits_for_a_lock(), "the block ends, or waits")
+
+    lane.begin(hold_open)
+    assert done.wait(SECONDS)
+    try:
+        yield
+    finally:
+        over.set()
+        assert lane.ended(SECONDS)
+        lane.close()
 
 
 @contextmanager

@@ -239,8 +239,9 @@ _DELETE_EVENTS = """
 
 def _delete_events(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     statement = _DELETE_EVENTS.format(due=f"{retention_due(rule)} AND {KEPT[rule].free}")
-    held, total = mentions.patterns_of_held_contacts(), 0
-    while gone := rows(statement, now, *held, BATCH):
+    total = 0
+    # The holds are read for each batch: one may come while the run goes on.
+    while gone := rows(statement, now, *mentions.patterns_of_held_contacts(), BATCH):
         for client_id, since in gone:
             done.line(client_id, rule).add(since)
         total += len(gone)

@@ -29,6 +29,7 @@ from conversations.models import (
     ConversationEvent,
     Correction,
     Erasure,
+    IdempotencyKey,
     Message,
     StaffAction,
     Step,
@@ -64,6 +65,8 @@ def preview(contact: Contact) -> dict[str, int]:
     """Return how many rows of each kind an erasure would remove now. Changes nothing."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
     remembered, vectors = memory.count_remembered(_remembered(contact, sessions))
+    named = _mentions(contact, "SELECT 1 {}")
+    named["idempotency_keys"] += IdempotencyKey.objects.filter(conversation__in=sessions).count()
     return {
         "sessions": len(sessions),
         **{name: model._default_manager.filter(conversation__in=sessions).count() for name, model in BELOW.items()},
@@ -72,7 +75,7 @@ def preview(contact: Contact) -> dict[str, int]:
         "vectors": vectors,
         "chats": len(removals.chat_ids_of(sessions)),
         "addresses": ContactIdentity.objects.filter(contact=contact).count(),
-        **_mentions(contact, "SELECT 1 {}"),
+        **named,
     }
 
 
@@ -95,9 +98,12 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
             raise NotFoundError("This contact does not exist.")
         if contact.merged_into_id:
             raise ConflictError("This contact is an alias of another. Erase that one.", code="is_alias")
+        # Their rows are locked before the holds are read. A hold or a message that comes meanwhile waits for the end,
+        # and finds that there is no such conversation.
+        theirs = Conversation.objects.select_for_update().filter(contact=contact).order_by("pk")
+        sessions = list(theirs.values_list("pk", flat=True))
         holds.refuse_if_contact_held(contact)
         removed = preview(contact)
-        sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
         remembered = _remembered(contact, sessions)
         chats = removals.chat_ids_of(sessions)
         write_tombstones(sessions, now)
@@ -123,7 +129,7 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
 
 
 # Rows that belong to no conversation and may name the person: $1 the client, $2 patterns of their addresses and ids.
-# Payloads of an unknown account belong to no client.
+# Payloads of an unknown account belong to no client. Answers about a conversation go with it.
 _MENTIONS = {
     "inbound_events": """
         FROM inbound_events WHERE (client_id = $1 OR client_id IS NULL)

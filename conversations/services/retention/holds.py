@@ -1,11 +1,11 @@
-"""Legal holds: nothing that is on hold can be deleted. A contact's hold is set on the contact's own page."""
+"""Legal holds: nothing that is on hold can be deleted."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
 from conversations.models import Client, Contact, Conversation
-from conversations.services.core.errors import ConflictError, InvalidError
+from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
 
@@ -35,6 +35,15 @@ def _set(conversation_id: UUID | str, reason: str, actor: Actor, client: Client 
         if reason != before:
             record(conversation, "held" if reason else "hold_lifted", actor, cause=reason or before)
     return conversation
+
+
+def set_contact_hold(contact_id: UUID, reason: str) -> None:
+    """Put the contact on hold, with everything of theirs, or lift their hold with ''. Raises NotFoundError.
+
+    Nothing else of the contact is written: what the person says meanwhile stands.
+    """
+    if not Contact.objects.filter(pk=contact_id).update(hold_reason=reason):
+        raise NotFoundError("This contact does not exist.")
 
 
 def hold_reason(conversation: Conversation) -> str:

@@ -13,16 +13,20 @@ SHORTEST = 4  # characters: anything shorter occurs in every payload
 
 
 def patterns(contact: Contact) -> list[str]:
-    """Return LIKE patterns for the contact's addresses and user ids, as JSON writes them.
+    """Return LIKE patterns for the contact's addresses and user ids: as they are, in JSON, and in JSON within JSON.
 
-    Phone numbers are there with and without the plus.
+    Phone numbers are there with and without the plus. Letters that are not ASCII are there as they are and escaped,
+    because PostgreSQL writes them as they are and senders may escape them.
     """
     identities = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
     aliases = contact.aliases.values_list("user_id", flat=True)
     names = {contact.user_id, contact.phone or "", *identities, *aliases}
     names |= {name.removeprefix("+") for name in names}
-    escaped = (json.dumps(name)[1:-1].replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for name in names)
-    return [f"%{name}%" for name in sorted(escaped) if len(name) >= SHORTEST]
+    names = {name for name in names if len(name) >= SHORTEST}
+    for _ in range(2):
+        names |= {json.dumps(name, ensure_ascii=only_ascii)[1:-1] for name in names for only_ascii in (True, False)}
+    escaped = (name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for name in names)
+    return [f"%{name}%" for name in sorted(escaped)]
 
 
 def patterns_of_held_contacts() -> tuple[list[UUID], list[str]]:
