@@ -78,6 +78,24 @@ def test_a_process_that_dies_at_the_last_try_uses_up_the_last_try(conversation, 
     assert set(turns()) == {"abandoned", "running"}
 
 
+def test_a_reply_that_is_being_written_takes_no_place_of_the_next_one_that_is_due(conversation, door):
+    claim()
+    door.says("Hello", user_id="bob")
+    Conversation.objects.filter(pk=conversation.pk).update(reply_due_at=timezone.now() - HOUR)
+    [bob_s] = leases.claim(timezone.now(), 1)
+    assert bob_s.conversation_id != conversation.pk
+
+
+def test_a_process_that_died_costs_the_conversation_no_try_and_one_that_came_back_is_no_crash(conversation):
+    claim()
+    leases.recover(timezone.now() + HOUR)
+    again = claim(HOUR)
+    assert again.attempt == 1
+    assert Conversation.objects.get().reply_crashes == 1
+    pipeline.fail(again, BUSY, timezone.now())
+    assert Conversation.objects.get().reply_crashes == 0
+
+
 def test_an_overtaken_draft_gives_the_newer_message_all_its_tries(conversation, door, settings):
     settings.REPLY_ATTEMPTS = 2
     pipeline.fail(claim(), BUSY, timezone.now())
