@@ -173,7 +173,7 @@ class Courier:
                     renewed = now
                 if now >= self._down_until:
                     # After an outage one lane tries whether the server is back.
-                    for lane in self.box.due(1 if self._failures else LANES_AT_ONCE - len(self._lanes)):
+                    for lane in self.box.due(1 if self._failures else LANES_AT_ONCE - len(self._lanes), LEASE):
                         self._set_off(lane)
                 if now - trimmed >= TRIM_EVERY:
                     self.box.trim()

@@ -14,6 +14,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 BUSY_SECONDS = 5.0
 LARGEST = 1_000_000_000  # bytes of the file
+LONGEST_PAUSE = 3_600.0  # seconds; a pause that ends later began before the clock was set back
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -149,7 +151,10 @@ class Outbox:
 
     # --- lanes --------------------------------------------------------------------------------------------------------
     def lease(self, lane: str, owner: str, seconds: float) -> bool:
-        """Take or extend the owner's lease of the lane, and return whether the owner has it."""
+        """Take or extend the owner's lease of the lane, and return whether the owner has it.
+
+        A lease that ends much later than one can was written before the clock was set back, and is taken.
+        """
         now = time.time()
         with _Transaction(self._db):
             self._db.execute(
@@ -169,24 +174,29 @@ class Outbox:
     def release(self, lane: str, owner: str, *, pause: float | None = None) -> bool:
         """Release the owner's lease of the lane and return whether it is released.
 
-        pause: seconds after which the lane is due again; None releases only an empty lane
+        pause: seconds after which the lane is due again, at most LONGEST_PAUSE; None releases only an empty lane
         """
         empty = "AND NOT EXISTS (SELECT 1 FROM entries e WHERE e.target = lanes.target AND e.lane = lanes.lane"
         changed = self._db.execute(
             "UPDATE lanes SET owner = NULL, lease_until = 0, due_at = ? WHERE target = ? AND lane = ? AND owner = ?"
             + (f" {empty} AND e.refused IS NULL)" if pause is None else ""),
-            (time.time() + (pause or 0), self.target, lane, owner),
+            (time.time() + min(pause or 0, LONGEST_PAUSE), self.target, lane, owner),
         )
         return changed.rowcount == 1
 
-    def due(self, limit: int) -> list[str]:
-        """Return the lanes with entries that no process is delivering, the longest waiting first."""
+    def due(self, limit: int, lease: float) -> list[str]:
+        """Return the lanes with entries that no process is delivering, the longest waiting first.
+
+        lease: seconds that a lease lasts. One that ends much later, like a pause of more than LONGEST_PAUSE, was
+            written before the clock was set back, and counts as over.
+        """
         now = time.time()
         found = self._db.execute(
             "SELECT e.lane FROM entries e JOIN lanes l ON l.target = e.target AND l.lane = e.lane"
-            " WHERE e.target = ? AND e.refused IS NULL AND l.lease_until < ? AND l.due_at <= ?"
+            " WHERE e.target = ? AND e.refused IS NULL"
+            " AND (l.lease_until < ? OR l.lease_until > ?) AND (l.due_at <= ? OR l.due_at > ?)"
             " GROUP BY e.lane ORDER BY min(e.seq) LIMIT ?",
-            (self.target, now, now, limit),
+            (self.target, now, now + 10 * lease, now, now + LONGEST_PAUSE, limit),
         )
         return [lane for (lane,) in found]
 
@@ -310,11 +320,14 @@ class _Transaction:
         self._db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, failed: object, *_: object) -> None:
-        self._db.execute("ROLLBACK" if failed else "COMMIT")
+        if not failed:
+            self._db.execute("COMMIT")
+        elif self._db.in_transaction:  # a full disk has ended it already, and is the error to report
+            self._db.execute("ROLLBACK")
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, readable by its owner alone. A file that is not a database is renamed and replaced."""
+    """Open the file, readable by its owner alone. A file that is no whole database is renamed and replaced."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(2):
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -322,6 +335,9 @@ def _open(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
+            [(finding,)] = db.execute("PRAGMA quick_check(1)")
+            if finding != "ok":  # half a file may open, and every use of it would fail
+                raise sqlite3.DatabaseError(finding)
             return _prepared(db)
         except sqlite3.OperationalError:
             db.close()
@@ -330,6 +346,9 @@ def _open(path: Path) -> sqlite3.Connection:
             db.close()
             aside = path.with_name(f"{path.name}.broken-{uuid.uuid4().hex[:8]}")
             path.rename(aside)
+            for beside in ("-wal", "-shm"):  # SQLite would write them into the new file
+                with suppress(FileNotFoundError):
+                    path.with_name(path.name + beside).rename(aside.with_name(aside.name + beside))
             log.error("the outbox is no database; it is put aside as %s", aside.name)
     raise sqlite3.DatabaseError("the outbox cannot be made")
 

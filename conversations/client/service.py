@@ -271,7 +271,7 @@ class ConversationStateService:
                 return await asyncio.wait_for(
                     self._once(method, path, content, asked, headers), max(deadline - time.monotonic(), 0.001)
                 )
-            except TimeoutError:
+            except asyncio.TimeoutError:
                 raise TimedOutError(f"No whole answer within {self.settings.timeout:g} s.") from None
             except ConversationError as error:
                 pause = _pause(attempt, error)
