@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from channels_out.kinds import Channel
-from channels_out.opt_out import CONFIRMED_CHANNELS, OPT_OUT_CHANNELS, consent_change_in
+from channels_out.opt_out import CONFIRMED_CHANNELS, LONGEST, OPT_OUT_CHANNELS, consent_change_in
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,12 @@ def test_a_sentence_is_no_opt_out(text: str) -> None:
     assert found == dict.fromkeys(Channel)
 
 
+def test_blanks_and_signs_around_a_word_count_as_part_of_a_message_that_is_short() -> None:
+    assert consent_change_in("sms", "stop".ljust(LONGEST))
+    assert consent_change_in("sms", "stop".ljust(LONGEST + 1)) is None
+    assert consent_change_in("sms", "!" * LONGEST + "stop") is None
+
+
 def test_what_carriers_take_for_stop_counts_on_sms_alone() -> None:
     for text in ("cancel", "END", "Quit"):
         assert [str(channel) for channel in Channel if consent_change_in(channel, text)] == ["sms"]
@@ -55,6 +61,11 @@ def test_what_the_provider_took_it_for_counts_whatever_the_words() -> None:
     back = consent_change_in("sms", "ok", "optin")
     assert back
     assert not back.stop
+    assert back.confirmation("sms", "Shop") == ""
+    long = consent_change_in("sms", "x" * 100, "optout")
+    assert long
+    assert long.word == "x" * LONGEST
+    assert consent_change_in("voice", "stop", "optout") is None
     assert consent_change_in("sms", "help", "help") is None
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from channels_out.phones import e164, from_whatsapp, matching_key
+from channels_out.kinds import Channel
+from channels_out.phones import e164, from_whatsapp, matching_key, phone_address, ways_to_write
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ from channels_out.phones import e164, from_whatsapp, matching_key
         ("16505551234", "PE", "+16505551234"),
         ("(650) 253-0000", "US", "+16502530000"),
         ("999 999 999", "XX", None),
+        (" 0051 999 999 999 ", None, "+51999999999"),
+        ("+5215512345678", "PE", "+5215512345678"),
+        ("5215512345678", "PE", None),  # a mistyped local number becomes none of another country
+        ("99999999", "PE", None),
     ],
 )
 def test_a_number_is_written_one_way(raw: str, region: str | None, expected: str | None) -> None:
@@ -55,6 +60,7 @@ def test_a_number_is_written_one_way(raw: str, region: str | None, expected: str
         "\x00+51999999999",
         "\ud83d",
         "+51 999;999 999",
+        "+51 99999",
     ],
 )
 def test_nonsense_is_no_number(raw: str) -> None:
@@ -73,6 +79,9 @@ def test_any_text_is_a_number_or_none(raw: str, region: str | None) -> None:
         ("51999999999", "+51999999999"),
         ("5215512345678", "+5215512345678"),
         ("5678", None),
+        ("123456", None),
+        ("1234567", "+1234567"),
+        ("1" * 15, "+" + "1" * 15),
         ("0" * 10, None),
         ("9" * 16, None),
         ("", None),
@@ -104,3 +113,25 @@ def test_two_ways_to_write_a_subscriber_match(one: str, other: str) -> None:
 )
 def test_different_subscribers_do_not_match(one: str, other: str) -> None:
     assert matching_key(one) != matching_key(other)
+
+
+@pytest.mark.parametrize(
+    ("phone", "ways"),
+    [
+        ("+525512345678", ["+525512345678", "+5215512345678"]),
+        ("+5215512345678", ["+5215512345678", "+525512345678"]),
+        ("+551187654321", ["+551187654321", "+5511987654321"]),
+        ("+5511987654321", ["+5511987654321", "+551187654321"]),
+        ("+551132345678", ["+551132345678"]),
+        ("+51999999999", ["+51999999999"]),
+    ],
+)
+def test_a_subscriber_is_searched_for_in_every_way_to_write_the_number(phone: str, ways: list[str]) -> None:
+    assert ways_to_write(phone) == ways
+
+
+def test_a_phone_number_is_an_address_where_phones_are_reached() -> None:
+    reached = {channel for channel in Channel if phone_address(channel, "+51999999999") == "51999999999"}
+    assert reached == {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
+    assert {phone_address(channel, "+51999999999") for channel in set(Channel) - reached} == {None}
+    assert {phone_address(channel, phone) for channel in Channel for phone in (None, "")} == {None}

@@ -94,6 +94,22 @@ def test_what_fails_is_visible_and_tried_again(door, monkeypatch):
     assert Conversation.objects.get().remember_error == ""
 
 
+@pytest.mark.parametrize("attempts", [998, 999, 1_000])
+def test_a_session_that_could_not_be_remembered_for_weeks_is_tried_again(door, monkeypatch, settings, attempts):
+    def fail(record, **more):
+        raise memory.StoreError("away", code="unavailable", retryable=True)
+
+    monkeypatch.setattr(memory, "remember", fail)
+    ended(door)
+    Conversation.objects.update(remember_attempts=attempts)
+    before = timezone.now()
+    assert remember.remember_ended() == 0
+    conversation = Conversation.objects.get()
+    assert conversation.remember_attempts == min(attempts + 1, 1_000)
+    wait = conversation.remember_due_at - before
+    assert settings.RETRY_MOST_SECONDS / 2 <= wait.total_seconds() < settings.RETRY_MOST_SECONDS + 60
+
+
 def test_a_remembered_session_is_archived_after_its_time(door):
     pk = ended(door, message_id="m1")
     remember.remember_ended()

@@ -8,6 +8,9 @@ from datetime import timedelta
 from django.conf import settings
 
 
+MOST_DOUBLINGS = 64  # of the least base, 0.01 s, longer than any wait; 2 ** 1,024 is too large for a float
+
+
 def backoff(attempt: int, retry_after: float | None = None) -> timedelta:
     """Return how long to wait before the next attempt.
 
@@ -17,6 +20,7 @@ def backoff(attempt: int, retry_after: float | None = None) -> timedelta:
     attempt: how many attempts have failed (1, 2 …)
     retry_after: seconds that the other side asked for; the wait is never shorter
     """
-    longest = min(settings.RETRY_BASE_SECONDS * 2 ** max(attempt - 1, 0), settings.RETRY_MOST_SECONDS)
+    doublings = min(max(attempt - 1, 0), MOST_DOUBLINGS)
+    longest = min(settings.RETRY_BASE_SECONDS * 2**doublings, settings.RETRY_MOST_SECONDS)
     jittered = longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, guards nothing
     return timedelta(seconds=max(jittered, retry_after or 0))

@@ -36,7 +36,7 @@ _CLAIM = """
         SELECT id FROM conversations WHERE remember_due_at <= $1
         ORDER BY remember_due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE conversations s
-    SET remember_due_at = $2, remember_attempts = s.remember_attempts + 1
+    SET remember_due_at = $2, remember_attempts = LEAST(s.remember_attempts + 1, 1000)
     FROM due WHERE s.id = due.id
     RETURNING s.id"""
 
