@@ -17,12 +17,12 @@ from channels_out.contract import SendResult
 from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.engines.registry import ask
-from conversations.models import ChannelAccount, Client
+from conversations.models import ChannelAccount, Client, Conversation, Message
 from conversations.services.delivery import sending as delivery
 from conversations.services.delivery.sending import deliver
 from conversations.services.replies import leases, pipeline, tool_runner
 from conversations.services.tenants import api_keys
-from tests import databases, factories
+from tests import bounds, databases, factories
 
 # Files of few tests that take long come first, so that in the end nobody waits for one of them.
 FIRST = (
@@ -121,10 +121,16 @@ def door(shop: Client, key: str) -> Door:
     return Door(shop, key)
 
 
-def reply_to_all() -> int:
-    """Do what a dispatcher does until nothing is due, on this thread. Returns how many turns were taken."""
+def reply_to_all(*, most: int = bounds.MOST) -> int:
+    """Do what a dispatcher does until nothing is due, on this thread. Returns how many turns were taken.
+
+    Raises AssertionError, which names the conversations that still owe a reply, after `most` rounds.
+    """
     taken = 0
-    while claims := leases.claim(timezone.now(), 100):
+    for _ in bounds.rounds("Replying", _owing, most):
+        claims = leases.claim(timezone.now(), 100)
+        if not claims:
+            break
         for claim in claims:
             taken += 1
             if claim.calls:
@@ -139,17 +145,45 @@ def reply_to_all() -> int:
     return taken
 
 
-def send_all() -> int:
-    """Send what is due, on this thread. Returns how many sends were tried."""
+def _owing() -> list[str]:
+    """Each conversation that owes a reply, with its newest turn."""
+    found = []
+    for each in Conversation.objects.filter(reply_owed=True).order_by("started_at"):
+        turn = each.turns.order_by("-started_at").first()
+        said = f"turn {turn.attempt} {turn.status} {turn.code}".strip() if turn else "no turn"
+        found.append(f"conversation {each.pk} ({each.status}, due {each.reply_due_at}): {said}")
+    return found
+
+
+def send_all(*, may_refuse: bool = False, most: int = bounds.MOST) -> int:
+    """Send what is due, on this thread. Returns how many sends were tried.
+
+    may_refuse: a claimed message may turn out not to be sent any more
+
+    Raises AssertionError, which names the messages that are still to be sent, after `most` rounds.
+    """
     tried = 0
-    while True:
+    for _ in bounds.rounds("Sending", _unsent, most):
         token, ids = delivery.claim(timezone.now(), 100)
         if not ids:
-            return tried
+            break
         for message_id in ids:
-            tried += 1
             sending = delivery.begin(message_id, token, timezone.now())
+            if sending is None and may_refuse:
+                continue
+            tried += 1
             assert sending is not None
             outcome = deliver(sending)
             settle = delivery.record_sent if isinstance(outcome, SendResult) else delivery.record_failed
             settle(sending, outcome, timezone.now())
+    return tried
+
+
+def _unsent() -> list[str]:
+    """Each message that is still to be sent, with its state."""
+    unsent = Message.objects.filter(status__in=["queued", "claimed", "sending"]).order_by("created_at", "part")
+    return [
+        f"message {each.pk} of conversation {each.conversation_id}"
+        f" ({each.status}, part {each.part}, due {each.due_at}): attempt {each.attempts} {each.code}".strip()
+        for each in unsent
+    ]

@@ -335,9 +335,7 @@ def _open(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            [(finding,)] = db.execute("PRAGMA quick_check(1)")
-            if finding != "ok":  # half a file may open, and every use of it would fail
-                raise sqlite3.DatabaseError(finding)
+            _check(db)
             return _prepared(db)
         except sqlite3.OperationalError:
             db.close()
@@ -351,6 +349,13 @@ def _open(path: Path) -> sqlite3.Connection:
                     path.with_name(path.name + beside).rename(aside.with_name(aside.name + beside))
             log.error("the outbox is no database; it is put aside as %s", aside.name)
     raise sqlite3.DatabaseError("the outbox cannot be made")
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError if the file is damaged: half a file may open, and every use of it would fail."""
+    [(finding,)] = db.execute("PRAGMA quick_check(1)")
+    if finding != "ok":
+        raise sqlite3.DatabaseError(finding)
 
 
 def _prepared(db: sqlite3.Connection) -> sqlite3.Connection:

@@ -18,6 +18,7 @@ from conversations.models import Chunk, Conversation, Feedback
 from conversations.services.core.ledger import Actor
 from conversations.services.staff_actions import send
 from conversations.services.transitions import takeover
+from tests.bounds import rounds
 from tests.browser.panel import LONG, opened, replies, say, sound, watched
 from tests.copilot.reading import user
 from tests.fakes.openai import FakeOpenAI
@@ -254,7 +255,9 @@ def test_a_list_that_arrives_late_does_not_bring_back_what_was_deleted(people: A
     page.get_by_role("button", name="Rename: How steep is it").click()
     page.locator(".retitle:visible input").fill("Roofs")
     page.get_by_role("button", name="Save").click()
-    while not late:
+    for _ in rounds("Waiting for the list", most=3_000):
+        if late:
+            break
         page.wait_for_timeout(10)
     page.get_by_role("button", name="Delete: How steep is it").click()
     page.get_by_role("button", name="Delete", exact=True).click()

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from conversations.models import Chunk, Conversation, Membership
 from conversations.services.staff_actions import seed_helpers
+from tests.bounds import rounds
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.test_admin_transcript_bulk import many
 
@@ -139,7 +140,9 @@ def test_five_hundred_sessions_are_found_counted_and_closed_with_progress(page, 
     page.get_by_label("Reason").fill("Shop closes")
     page.get_by_role("button", name="Close 500 conversations").click()
     seen = set()
-    while page.get_by_text("Finished.").count() == 0:
+    for _ in rounds("Closing", lambda: f"handled: {seen}", most=3_000):
+        if page.get_by_text("Finished.").count():
+            break
         seen.add(page.locator("[data-handled]").text_content())
         page.wait_for_timeout(20)
     assert len(seen) > 2, "progress was seen"

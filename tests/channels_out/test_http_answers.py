@@ -17,6 +17,7 @@ from channels_out import http
 from channels_out.errors import SendError
 from tests.channels_out.wire import OK, Echo, failure, outcome, post, read_request, socket_server
 from tests.fakes.server import Fault
+from tests.races.threads import eventually
 
 
 @pytest.fixture
@@ -149,8 +150,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_noticed(goodbye: byte
     with socket_server(serve_one) as address:
         for number in range(3):
             assert post(f"http://{address}/").status == 200
-            while len(served) <= number:
-                time.sleep(0.001)
+            eventually(lambda n=number: len(served) > n, f"request {number} is served")
             time.sleep(0.01)
     assert len(served) == 3
 

@@ -38,8 +38,10 @@ def main(sub_domain: str, number: int, lines: int, sessions: int, folder: Path) 
         new = progress.with_suffix(".new")
         new.write_text(str(done))
         new.replace(progress)
+    deadline = time.monotonic() + 1_500
     status = blocking.status()
     while status is not None and status.waiting:
+        assert time.monotonic() < deadline, f"the outbox does not get empty: {status}"
         time.sleep(0.05)
         status = blocking.status()
     assert status is None or not status.refused

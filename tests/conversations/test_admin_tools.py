@@ -12,6 +12,7 @@ from django.urls import reverse
 from channels_out import standard_webhooks
 from conversations.models import Assistant, Conversation, ConversationEvent, McpServer, StaffAction, Tool, ToolCall
 from conversations.services.tenants import tools
+from tests.bounds import rounds
 from tests.fakes.paid_tool import SCHEMA
 
 pytestmark = pytest.mark.django_db
@@ -219,9 +220,12 @@ def test_the_list_is_paged(door, session, shop):
         ToolCall.objects.create(
             client=shop, conversation=session, name=f"t{number}", key=str(number), status="answered"
         )
-    seen, cursor = [], ""
-    while cursor is not None:
+    seen: list[str] = []
+    cursor = ""
+    for _ in rounds("Paging"):
         page = door.get(f"/conversations/{session.pk}/tool-calls?limit=2{f'&cursor={cursor}' if cursor else ''}")
         seen += [each["tool"] for each in page["items"]]
         cursor = page["next"]
+        if cursor is None:
+            break
     assert seen == ["t0", "t1", "t2", "t3", "t4"]

@@ -11,6 +11,7 @@ from django.urls import reverse
 
 from conversations.models import Chunk, Conversation, ConversationEvent, Message
 from conversations.services.staff_actions import seed_helpers
+from tests.bounds import rounds
 from tests.conftest import send_all
 from tests.conversations.back_office import do, news, page_of, sign_in
 
@@ -108,12 +109,13 @@ def test_the_newest_are_shown_and_older_ones_come_in_stretches(viewer, session):
     assert "message 69<" not in html
     path = reverse("admin:conversations_conversation_older", args=[session.pk])
     before, seen = session.last_position - 49, []
-    more = True
-    while more:
+    for _ in rounds("Reading back"):
         older = viewer.get(path, {"before": before}).json()
         positions = [position for position, _ in older["bubbles"]]
         seen = positions + seen
-        before, more = positions[0], older["more"]
+        before = positions[0]
+        if not older["more"]:
+            break
     assert seen == list(range(1, session.last_position - 49))
 
 
@@ -133,11 +135,13 @@ def test_who_was_away_for_long_catches_up_in_several_goes(viewer, session):
     )
     known = session.last_position
     Conversation.objects.update(last_position=known + 500)
-    seen, behind = set(), True
-    while behind:
+    seen = set()
+    for _ in rounds("Catching up"):
         answer = news(viewer, session, known).json()
         seen |= {position for position, _ in answer["bubbles"]}
-        known, behind = max(seen), answer["behind"]
+        known = max(seen)
+        if not answer["behind"]:
+            break
     assert set(range(session.last_position + 1, session.last_position + 501)) <= seen
 
 

@@ -36,6 +36,7 @@ from conversations.services.retention.policies import Policy
 from conversations.services.transitions import takeover
 from memory.models import Memory
 from tests import factories
+from tests.bounds import rounds
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.conftest import close
 
@@ -98,7 +99,10 @@ def live(pk: Any) -> list[str]:
     each thing at its announced time, and nothing a moment before."""
     lived: list[str] = []
     now = timezone.now()
-    while upcoming := forecast.next_event(announced(pk, now)):
+    for _ in rounds("The conversation's life", lambda: lived):
+        upcoming = forecast.next_event(announced(pk, now))
+        if upcoming is None:
+            break
         assert upcoming.at is not None
         before = state(pk)
         if upcoming.what == "remembered":

@@ -61,6 +61,7 @@ def no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     until = time.monotonic() + 10
     while feed.feed._thread is not None and time.monotonic() < until:
         time.sleep(0.01)
+    assert feed.feed._thread is None, f"the feed's thread reads on: {feed.feed._thread}"
 
 
 @pytest.fixture

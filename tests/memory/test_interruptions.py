@@ -15,6 +15,7 @@ from memory import event_loop
 from memory.models import Memory, MemoryVector
 from memory.records import ConversationRecord
 from memory.services import StoreError, forget, remember
+from tests.bounds import rounds
 from tests.fakes.openai import FakeOpenAI
 from tests.fakes.pinecone import FakePinecone
 from tests.fakes.server import Fault
@@ -269,7 +270,9 @@ def test_no_connection_holds_a_transaction_while_the_network_is_waited_for(
     seen: set[str] = set()
     running = process.start("remember", session(*KETTLE), settings)
     with connection.cursor() as cursor:
-        while running.is_alive():
+        for _ in rounds("Remembering", lambda: f"process {running.pid}", most=3_000):
+            if not running.is_alive():
+                break
             cursor.execute(
                 "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 " AND application_name = 'convo' AND now() - state_change > interval '200 ms'"

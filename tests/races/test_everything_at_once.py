@@ -25,6 +25,7 @@ from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers, send
 from conversations.services.tenants.channel_accounts import adapter_of
 from conversations.services.transitions import closing, steps, takeover
+from tests.bounds import rounds
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes
@@ -187,12 +188,19 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
     for conversation in Conversation.objects.open().exclude(taken_over_at=None):
         takeover.hand_back(conversation.pk, actor=STAFF, now=timezone.now())
     leases.recover(later)
-    while turns := leases.claim(later, 100):
+    owing = Conversation.objects.filter(reply_owed=True)
+    for _ in rounds("Replying", lambda: list(owing.values_list("pk", "status", "reply_attempts", "reply_due_at"))):
+        turns = leases.claim(later, 100)
+        if not turns:
+            break
         for turn in turns:
             pipeline.prepare(turn)
             pipeline.commit(turn, Reply("Hi", "offline"), later)
     sending.recover(later)
-    while messages := sending.claim(later, 100)[1]:
+    for _ in rounds("Sending", lambda: list(Message.objects.filter(status="queued").values_list("pk", "conversation"))):
+        messages = sending.claim(later, 100)[1]
+        if not messages:
+            break
         Message.objects.filter(pk__in=messages).update(status="sent", lease_token=None, lease_until=None)
 
     assert not Conversation.objects.filter(reply_owed=True).exists()

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from django.conf import settings
 
-
 MOST_DOUBLINGS = 64  # of the least base, 0.01 s, longer than any wait; 2 ** 1,024 is too large for a float
 
 
