@@ -71,6 +71,7 @@ def write_private(path: Path, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o600)  # a umask may have taken the owner's right to write as well
             file.write(text)
             file.flush()
             os.fsync(descriptor)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from channels_out.adapters.sandbox import SandboxAdapter
 from conversations.models import (
@@ -287,3 +288,17 @@ def test_into_an_ended_session_nothing_is_sent(door: Door, ids: dict[str, Any]) 
 def test_nothing_blank_is_sent(blank: str, door: Door, ids: dict[str, Any]) -> None:
     status, envelope = send(door, ids["pk"], blank)
     assert (status, envelope["error"]) == (400, "content: This field may not be blank.")
+
+
+def test_conversations_that_began_at_one_moment_are_on_one_page_each(door: Door, shop: Client) -> None:
+    """A page may end between them: none comes twice, and none is left out."""
+    moment = timezone.now() - timedelta(days=1)
+    same = [factories.ConversationFactory(client=shop, last_message_at=moment).pk for _ in range(7)]
+    older = factories.ConversationFactory(client=shop, last_message_at=moment - timedelta(microseconds=1)).pk
+    newer = factories.ConversationFactory(client=shop, last_message_at=moment + timedelta(microseconds=1)).pk
+    wanted = [str(pk) for pk in (newer, *sorted(same, reverse=True), older)]
+    for limit in (1, 2, 3, 8, 9, 10):
+        found = pages(door, "/conversations", f"limit={limit}")
+        assert [pk for page in found for pk in page] == wanted
+        assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
+        assert found[-1], "no page is empty"

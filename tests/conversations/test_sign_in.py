@@ -132,3 +132,68 @@ def test_tries_at_the_same_moment_are_counted_too():
 
     answers = outcomes([guess] * 12, threads=6)
     assert sorted(answers) == [200] * 3 + [429] * 9
+
+
+# --- the counters ----------------------------------------------------------------------------------------------------
+NOW = timezone.now()
+
+
+def test_a_period_begins_with_its_first_attempt_and_ends_at_its_last_moment():
+    who, period = sign_in_limits.counter("tests"), timedelta(seconds=60)
+    moments = [(0, 0), (59, 0), (59.999, 1), (60, 0), (61, 0), (119.5, 1), (120, 0)]
+    for after, wait in moments:
+        assert sign_in_limits.count(who, 2, period, NOW + timedelta(seconds=after)) == wait, after
+
+
+def test_a_wait_is_rounded_up_to_whole_seconds():
+    who, period = sign_in_limits.counter("tests"), timedelta(seconds=60)
+    sign_in_limits.count(who, 0, period, NOW)
+    waits = [sign_in_limits.count(who, 0, period, NOW + timedelta(seconds=after)) for after in (0, 0.5, 1, 58.9)]
+    assert waits == [60, 60, 59, 2]
+
+
+def test_counts_are_kept_until_their_period_is_over():
+    sign_in_limits.count(sign_in_limits.counter("tests"), 1, timedelta(seconds=60), NOW)
+    sign_in_limits.delete_expired(NOW + timedelta(seconds=59.9))
+    assert SignInTries.objects.exists()
+    sign_in_limits.delete_expired(NOW + timedelta(seconds=60))
+    assert not SignInTries.objects.exists()
+
+
+def test_forgetting_one_counter_leaves_the_others():
+    one, other = sign_in_limits.counter("tests", "1"), sign_in_limits.counter("tests", "2")
+    for who in (one, other):
+        sign_in_limits.count(who, 1, timedelta(seconds=60), NOW)
+    sign_in_limits.forget(one)
+    assert [sign_in_limits.count(who, 1, timedelta(seconds=60), NOW) for who in (one, other)] == [0, 60]
+
+
+def test_every_part_of_a_counter_and_the_secret_key_matter(settings):
+    parts = [("name", "a", "b"), ("pair", "a", "b"), ("name", "ab", ""), ("name", "a", "c"), ("name", "a")]
+    found = {sign_in_limits.counter(*each) for each in parts}
+    settings.SECRET_KEY = "another " * 8
+    assert len(found | {sign_in_limits.counter(*parts[0])}) == 6
+
+
+def test_a_success_takes_back_its_own_attempt_alone():
+    """Of the address and of the name one attempt each; of the two together all."""
+    for name in ("boss", "eve", "eve"):
+        sign_in_limits.count_attempt(name, "203.0.113.7", NOW)
+    sign_in_limits.record_success("eve", "203.0.113.7")
+    counts = {bytes(each.who): each.count for each in SignInTries.objects.all()}
+    network = "203.0.113.7"
+    assert [counts[sign_in_limits.counter(*each)] for each in (("address", network), ("name", "eve"))] == [2, 1]
+    assert counts[sign_in_limits.counter("pair", "eve", network)] == 0
+    assert counts[sign_in_limits.counter("pair", "boss", network)] == 1
+    for _ in range(4):
+        sign_in_limits.record_success("eve", "203.0.113.7")
+    assert min(SignInTries.objects.values_list("count", flat=True)) == 0, "no count is below zero"
+
+
+def test_an_ipv4_address_is_itself_also_when_it_is_written_as_ipv6():
+    for address in ("203.0.113.7", "::ffff:203.0.113.7", "::FFFF:203.0.113.7"):
+        sign_in_limits.count_attempt("boss", address, NOW)
+    with pytest.raises(TooManyError):
+        sign_in_limits.count_attempt("boss", "203.0.113.7", NOW)
+    sign_in_limits.count_attempt("boss", "::ffff:203.0.113.8", NOW)
+    sign_in_limits.count_attempt("boss", "no address", NOW)

@@ -1,5 +1,6 @@
 """The environment: nonsense is refused with a sentence that names the variable; .env.example lists every one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -95,3 +96,76 @@ def test_the_example_lists_every_variable_that_is_read():
     read = {name for path in sources for name in reading.findall(path.read_text())} | {"CONVO_HOME"}
     listed = set(re.findall(r"^#?([A-Z_0-9]+)=", Path(env.PROJECT / ".env.example").read_text(), re.MULTILINE))
     assert listed == read
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+VARIABLES = ("A", "B", "C")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Writes `.env` and the home's `secrets.env`, and gives what the variables are after loading them."""
+    monkeypatch.setattr(env, "PROJECT", tmp_path)
+    for name in (*VARIABLES, "CONVO_HOME"):
+        monkeypatch.setenv(name, "")  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+
+    def load(dot_env="", secrets="", home="home", **process):
+        os.environ.update(process)
+        (tmp_path / ".env").write_text(dot_env)
+        (tmp_path / home).mkdir(exist_ok=True)
+        (tmp_path / home / "secrets.env").write_text(secrets)
+        env.load_files()
+        return {name: value for name, value in os.environ.items() if name in VARIABLES}
+
+    return load
+
+
+def test_the_process_s_environment_goes_before_env_and_that_before_the_secrets(files, tmp_path):
+    found = files("A=env\nB=env\n", "A=secret\nB=secret\nC=secret\n", CONVO_HOME=str(tmp_path / "home"), A="process")
+    assert found == {"A": "process", "B": "env", "C": "secret"}
+
+
+def test_an_empty_variable_of_the_process_is_not_replaced(files, tmp_path):
+    assert files("A=env", "A=secret", CONVO_HOME=str(tmp_path / "home"), A="") == {"A": ""}
+
+
+def test_env_may_say_where_the_secrets_are(files, tmp_path):
+    assert files(f"CONVO_HOME={tmp_path / 'other'}", "A=secret", home="other") == {"A": "secret"}
+
+
+def test_without_files_nothing_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(env, "PROJECT", tmp_path)
+    monkeypatch.setenv("CONVO_HOME", str(tmp_path / "home"))
+    before = dict(os.environ)
+    env.load_files()
+    assert dict(os.environ) == before
+
+
+def test_the_home_is_convo_s_own_folder_unless_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(env, "PROJECT", tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for named, home in {"": tmp_path / ".convo", "~/own": tmp_path / "own", "near": tmp_path / "near"}.items():
+        monkeypatch.setenv("CONVO_HOME", named)
+        assert env.home() == home
+    monkeypatch.delenv("CONVO_HOME")
+    assert env.home() == tmp_path / ".convo"
+
+
+@pytest.mark.parametrize("value", ["1", "10"])
+def test_a_bound_is_allowed_itself(monkeypatch, value):
+    monkeypatch.setenv("V", value)
+    assert env.whole("V", 5, least=1, most=10) == int(value)
+    assert env.seconds("V", 5, least=1, most=10) == float(value)
+
+
+def test_an_earlier_name_is_read_where_the_present_one_is_not_set(monkeypatch):
+    monkeypatch.setenv("OLD", "7")
+    monkeypatch.setenv("V", "")
+    assert env.whole("V", 5, earlier="OLD") == 7
+    monkeypatch.setenv("V", "8")
+    assert env.whole("V", 5, earlier="OLD") == 8
+    monkeypatch.setenv("OLD", "")
+    monkeypatch.setenv("V", "")
+    assert env.whole("V", 5, earlier="OLD") == 5

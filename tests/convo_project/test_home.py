@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from convo_project.home import CannotStartError, claim, ensure_secrets, locked, try_lock, write_private
+from convo_project.home import CannotStartError, claim, ensure_secrets, locked, open_lock, try_lock, write_private
+from convo_project.postgres_place import folder
+from convo_project.prepare import write_quickstart
 
 
 def mode(path):
@@ -97,3 +99,64 @@ def test_a_lock_ends_with_its_holder(tmp_path):
     os.close(first)
     with locked(tmp_path / "lock"):
         assert try_lock(tmp_path / "lock") is None
+
+
+DEMO = ("client_id", "sub_domain", "api_key", "admin_username", "admin_password")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o277])
+def test_what_is_private_is_private_whatever_the_umask(tmp_path, umask):
+    """The home, its secrets, its lock, and a file with keys, such as quickstart.json."""
+    home = tmp_path / "home"
+    old = os.umask(umask)
+    try:
+        claim(home)
+        home.chmod(0o700)  # a umask may take from the owner too, which is none of ours
+        ensure_secrets(home)
+        write_quickstart(home, dict.fromkeys(DEMO, "secret"))
+        os.close(open_lock(home / "lock"))
+    finally:
+        os.umask(old)
+    files = {path.name: mode(path) for path in home.iterdir()}
+    assert {"secrets.env", "quickstart.json", "lock"} <= set(files)
+    assert {name: bits for name, bits in files.items() if bits & 0o077} == {}
+    assert (files["secrets.env"], files["quickstart.json"]) == (0o600, 0o600)
+
+
+def test_a_new_home_is_ours_alone_whatever_the_umask(tmp_path):
+    old = os.umask(0)
+    try:
+        claim(tmp_path / "home")
+    finally:
+        os.umask(old)
+    assert mode(tmp_path / "home") == 0o700
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o277])
+def test_a_folder_of_the_server_has_its_mode_whatever_the_umask(tmp_path, umask):
+    old = os.umask(umask)
+    try:
+        for number, wanted in enumerate((0o700, 0o711)):
+            folder(tmp_path / str(number), os.geteuid(), wanted)
+            folder(tmp_path / str(number), os.geteuid(), wanted)
+            assert mode(tmp_path / str(number)) == wanted
+    finally:
+        os.umask(old)
+
+
+def test_a_folder_that_others_could_enter_is_closed_to_them(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own").chmod(0o777)
+    folder(tmp_path / "own", os.geteuid(), 0o700)
+    assert mode(tmp_path / "own") == 0o700
+
+
+def test_a_link_is_no_folder_and_no_lock(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CannotStartError, match="belongs to somebody else"):
+        folder(tmp_path / "link", os.geteuid(), 0o700)
+    (tmp_path / "lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        open_lock(tmp_path / "lock")
+    assert not (tmp_path / "victim").exists()
