@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -146,6 +147,16 @@ def test_processes_that_add_at_once_keep_the_limit(box_of: BoxOf) -> None:
     for box in boxes:
         numbers = [int(text.split()[1]) for text in said if text.startswith(f"{id(box)} ")]
         assert numbers == sorted(numbers)
+
+
+def test_nobody_adds_while_another_process_counts(box_of: BoxOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = box_of()
+    monkeypatch.setattr(outbox, "BUSY_SECONDS", 0.01)
+    second = box_of()
+    with outbox._Transaction(first._db), pytest.raises(sqlite3.OperationalError, match="locked"):
+        add(second, "Hello")
+    add(second, "Hello")
+    assert drained(first) == ["Hello"]
 
 
 def test_of_processes_that_want_a_lane_at_once_one_gets_it(box_of: BoxOf) -> None:
