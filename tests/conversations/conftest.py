@@ -16,10 +16,12 @@ from conversations.services.replies.agent_requests import hash_of
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import api_keys, setup
 from conversations.services.transitions import closing
+from convo_project import wsgi
 from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in
 from tests.conversations.meta_doors import account_at
+from tests.conversations.own_json import Program
 from tests.fakes.meta import FakeMeta
 from tests.fakes.orb import FakeGateway
 from tests.routes import BODIES, WebServer
@@ -150,3 +152,21 @@ def orb_account(gateway: FakeGateway, shop: Client) -> ChannelAccount:
         credentials={"secret": gateway.secret},
         base_url=gateway.url,
     )
+
+
+@pytest.fixture(params=["in front", "view"])
+def program(request: pytest.FixtureRequest, shop: Client, key: str) -> Program:
+    """The shop's program, in front of Django and behind."""
+    behind = wsgi.django_application
+    server = WebServer(application=behind) if request.param == "view" else WebServer()
+    return Program(server, shop.pk, key)
+
+
+@pytest.fixture
+def met(program: Program, neighbour: Client, neighbours_key: str) -> Program:
+    """At the shop and at its neighbour's: ann is in a conversation, and eve was in one."""
+    theirs = Program(WebServer(), neighbour.pk, neighbours_key)
+    for each in (program, theirs):
+        each.says("Hello", message_id="m1")
+        close(each.says("Hello", user_id="eve", message_id="m1")["conversation_id"])
+    return program
