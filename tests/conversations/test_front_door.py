@@ -22,6 +22,7 @@ from tests.routes import Answer, WebServer, assert_failure, written
 pytestmark = pytest.mark.django_db
 
 WEBHOOK = "/webhooks/sms/inbound"
+CALL = "/webhooks/voice/inbound"
 
 
 @pytest.fixture
@@ -181,7 +182,7 @@ def test_an_append_is_one_statement(
 
 
 @pytest.mark.parametrize("front_door", [True, False])
-@pytest.mark.parametrize("contact", ["new", "known"])
+@pytest.mark.parametrize("contact", ["new", "known", "open on another channel", "in another call"])
 def test_opening_a_session_is_two(
     front_door: bool, contact: str, server: WebServer, django: WebServer, shop: Client, fresh_keys: dict[int, float]
 ) -> None:
@@ -189,11 +190,15 @@ def test_opening_a_session_is_two(
     body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello", "phone": "+51999999999"}
     if contact == "known":
         close(chosen.call("POST", WEBHOOK, body).json["data"]["conversation_id"])
-        fresh_keys.clear()
-    took = statements(lambda: chosen.call("POST", WEBHOOK, body))
+    elif contact != "new":
+        chosen.call("POST", WEBHOOK if "channel" in contact else CALL, {**body, "thread": "call-1"})
+    fresh_keys.clear()
+    where = CALL if contact == "in another call" else WEBHOOK
+    before = Conversation.objects.open().count()
+    took = statements(lambda: chosen.call("POST", where.replace("sms", "orb") if "channel" in contact else where, body))
     assert len(took) == 3, took
     assert "last_used_at" in took[2]
-    assert Conversation.objects.open().count() == 1
+    assert Conversation.objects.open().count() == before + 1
 
 
 @pytest.mark.parametrize("front_door", [True, False])

@@ -16,7 +16,9 @@ from conversations.services.delivery import outbox
 from conversations.services.jobs import sweep
 from conversations.services.staff_actions import corrections, send
 from conversations.services.tenants import api_keys
+from tests import factories
 from tests.conversations.conftest import close, in_business
+from tests.conversations.own_json import revoke, switch_off
 from tests.races.threads import together
 from tests.routes import ONCE, Answer, Operation, WebServer, assert_failure, good_body, written
 
@@ -182,3 +184,76 @@ def test_who_waits_for_one_that_fails_does_it_instead(
     answers = together(*[lambda: post(server, path, sent()) for _ in range(8)])
     assert sorted(answer.status for answer in answers) == [201] * 5 + [503] * 3
     assert said() == ["Hello"]
+
+
+# --- whose answer it is -----------------------------------------------------------------------------------------------
+OPENS = {
+    "/conversations": {"channel": "sms", "phone": "+51999999997", "variables": {"due_date": "Friday"}},
+    "/api/v1/conversations": {"userId": "+51999999997", "metadata": {"platform": "sms"}},
+}
+
+
+@pytest.mark.parametrize(("where", "body"), OPENS.items(), ids=OPENS)
+def test_two_clients_with_the_same_key_and_request_have_an_answer_each(
+    server: WebServer, shop: Client, neighbour: Client, neighbours_key: str, where: str, body: dict[str, Any]
+) -> None:
+    keys = {shop.pk: server.key, neighbour.pk: neighbours_key}
+    first = {client: post(server, where, body, api_key=key) for client, key in keys.items()}
+    assert [each.status for each in first.values()] == [201, 201]
+    assert not any("Idempotency-Replayed" in each.headers for each in first.values())
+    assert len({each.body for each in first.values()}) == 2
+    before = written()
+    for client, key in [*keys.items(), *reversed(keys.items())]:
+        again = post(server, where, body, api_key=key)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert again.json == first[client].json
+    assert written() == before
+
+
+def test_another_client_s_answer_is_no_conflict_either(
+    server: WebServer, neighbour: Client, neighbours_key: str
+) -> None:
+    [(where, body), *_] = OPENS.items()
+    assert post(server, where, body).status == 201
+    other = post(server, where, {**body, "phone": "+51999999996"}, api_key=neighbours_key)
+    assert other.status == 201
+    assert "Idempotency-Replayed" not in other.headers
+
+
+def test_another_route_or_conversation_with_the_same_body_is_a_conflict(
+    server: WebServer, ids: dict[str, Any], shop: Client
+) -> None:
+    route = f"/api/v1/conversations/{ids['pk']}"
+    other = factories.ConversationFactory(client=shop)
+    assert post(server, f"{route}/reset", {}).status == 200
+    before = written()
+    for where in (f"{route}/end", f"{route}/extend", f"/api/v1/conversations/{other.pk}/reset", f"{route}/reset?x=1"):
+        assert_failure(post(server, where, {}), 409, code="idempotency_key_reused")
+    assert written() == before
+
+
+@pytest.mark.parametrize("change", ["revoked", "switched off"])
+def test_a_kept_answer_is_none_for_a_key_that_is_valid_no_more(
+    server: WebServer, path: str, shop: Client, change: str
+) -> None:
+    assert post(server, path, sent("A secret")).status == 201
+    if change == "revoked":
+        revoke(server.key)
+    else:
+        switch_off(shop.pk)
+    refused = post(server, path, sent("A secret"))
+    assert_failure(refused, 401, code="authentication_failed")
+    assert b"secret" not in refused.body
+
+
+def test_a_redaction_leaves_the_answers_about_other_conversations(
+    server: WebServer, path: str, ids: dict[str, Any], shop: Client
+) -> None:
+    other = factories.ConversationFactory(client=shop)
+    post(server, path, sent("My card is 4111"), "one")
+    post(server, f"/conversations/{other.pk}/send", sent("My card is 4111"), "other")
+    position = Chunk.objects.get(role="ai", conversation=ids["pk"]).position
+    corrections.redact(ids["pk"], position, actor=SYSTEM, now=timezone.now())
+    kept = {each.key: each.answer for each in IdempotencyKey.objects.all()}
+    assert "4111" not in kept["one"]
+    assert "4111" in kept["other"]

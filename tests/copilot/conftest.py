@@ -6,7 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from django.conf import settings as django_settings
+from django.db import connection
 
 from conversations.models import Client
 from conversations.services.copilot import feed
@@ -76,3 +79,23 @@ def bob(roofers: Client, live_server: Any) -> Iterator[Browser]:
     """Another."""
     with Browser(live_server.url, user("bob", roofers)) as browser:
         yield browser
+
+
+@pytest.fixture
+def firm(db: Any) -> Client:
+    client = factories.ClientFactory(name="Firm", sub_domain="firm")
+    factories.AssistantFactory(client=client, key="field", in_copilot=True, is_default=False)
+    factories.AssistantFactory(client=client, key="hidden", in_copilot=False)
+    return client
+
+
+@pytest.fixture
+def raw(transactional_db: Any) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of its own, in the copilot's role, as whoever `convo.logins` names."""
+    parameters = connection.get_connection_params()
+    parameters.pop("cursor_factory", None)
+    parameters.pop("context", None)
+    with psycopg.connect(**{**parameters, "prepare_threshold": None}) as opened:
+        opened.execute(f"SET ROLE {django_settings.COPILOT_ROLE}")
+        opened.commit()
+        yield opened

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -19,43 +17,22 @@ from django.utils import timezone
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
 from conversations.services.copilot import sessions, turns
-from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import UserMessage
 from conversations.services.core.row_level_security import confined_to, unconfined
 from conversations.services.replies.leases import StreamedTurn, claim_streamed
 from conversations.services.replies.pipeline import commit
 from conversations.services.replies.streaming_writer import NewText, store_deltas
 from tests import factories
+from tests.copilot.members import NEVER, answered, as_json, as_user, calls, http_of
 from tests.copilot.reading import user
 from tests.routes import COPILOT
 
 pytestmark = pytest.mark.django_db
 
-NEVER = "5f0c7a52-0000-4000-8000-000000000000"
 CONFINED = [
     *("memberships", "clients", "assistants", "contacts", "conversations", "conversation_chunks"),
     *("conversation_turns", "conversation_events", "copilot_deltas", "copilot_feedback", "chunk_corrections"),
 ]
-
-
-@pytest.fixture
-def firm(db: Any) -> Client:
-    client = factories.ClientFactory(name="Firm", sub_domain="firm")
-    factories.AssistantFactory(client=client, key="field", in_copilot=True, is_default=False)
-    factories.AssistantFactory(client=client, key="hidden", in_copilot=False)
-    return client
-
-
-def as_user(who: Any) -> User:
-    return User(who.pk, who.username)
-
-
-def answered(who: Any, message: str = "Hello") -> turns.RequestedReply:
-    """A session of theirs with a whole reply."""
-    asked = turns.ask(as_user(who), UserMessage(message), timezone.now())
-    [mine] = claim_streamed(timezone.now(), 10)
-    commit(mine, Reply(text=f"Reply to {message}", engine="offline"), timezone.now())
-    return asked
 
 
 @pytest.fixture
@@ -68,28 +45,7 @@ def bob(firm: Client) -> Any:
     return user("bob", firm)
 
 
-def http_of(who: Any, **options: Any) -> HttpClient:
-    http = HttpClient(raise_request_exception=False, **options)
-    http.force_login(who)
-    return http
-
-
 # --- by query ---------------------------------------------------------------------------------------------------------
-def calls(session_id: Any, turn_id: Any, chunk_id: Any) -> list[tuple[str, str, Any]]:
-    """Every route that names something, with a body that it takes."""
-    return [
-        ("GET", f"/copilot?session_id={session_id}", None),
-        ("GET", f"/copilot?session_id={session_id}&last=10", None),
-        ("POST", "/copilot", {"message": "Hello", "session_id": str(session_id)}),
-        ("PATCH", f"/copilot/sessions/{session_id}", {"title": "Mine"}),
-        ("DELETE", f"/copilot/sessions/{session_id}", None),
-        ("POST", f"/copilot/sessions/{session_id}/stop", None),
-        ("POST", f"/copilot/sessions/{session_id}/retry", None),
-        ("PUT", f"/copilot/messages/{chunk_id}/feedback", {"rating": "up"}),
-        ("GET", f"/copilot/stream/{turn_id}", None),
-    ]
-
-
 def test_every_route_that_names_something_is_called() -> None:
     called = {f"/{resolve(path.partition('?')[0]).route}" for _, path, _ in calls(NEVER, NEVER, 1)}
     assert {str(route) for route in COPILOT if route.parameters} <= called
@@ -103,7 +59,9 @@ def test_somebody_else_s_session_answers_as_one_that_never_was(ann: Any, bob: An
     for (method, path, body), (_, never, never_body) in zip(theirs, calls(NEVER, NEVER, 987_654_321), strict=True):
         http = http_of(bob)
         answers = [
-            http.generic(method, where, _json(what), content_type="application/json", headers={"Last-Event-ID": "1.3"})
+            http.generic(
+                method, where, as_json(what), content_type="application/json", headers={"Last-Event-ID": "1.3"}
+            )
             for where, what in ((path, body), (never, never_body))
         ]
         assert [answer.status_code for answer in answers] == [404, 404], (method, path)
@@ -111,10 +69,6 @@ def test_somebody_else_s_session_answers_as_one_that_never_was(ann: Any, bob: An
     assert before == (list(Chunk.objects.values()), list(Conversation.objects.values()), list(Turn.objects.values()))
     assert http_of(bob).get("/copilot").json()["data"]["items"] == []
     assert [each["id"] for each in http_of(ann).get("/copilot").json()["data"]["items"]] == [str(asked.session.pk)]
-
-
-def _json(body: Any) -> str:
-    return json.dumps(body) if body is not None else ""
 
 
 def test_a_session_on_another_channel_is_none_of_the_copilot_s(ann: Any, firm: Client) -> None:
@@ -171,7 +125,7 @@ def test_a_deleted_session_leaves_nothing(ann: Any) -> None:
 # --- by the door ------------------------------------------------------------------------------------------------------
 def test_nobody_is_let_in_without_signing_in(firm: Client) -> None:
     for method, path, body in calls(NEVER, NEVER, 1):
-        answer = HttpClient().generic(method, path, _json(body), content_type="application/json")
+        answer = HttpClient().generic(method, path, as_json(body), content_type="application/json")
         assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), path
 
 
@@ -180,7 +134,7 @@ def test_another_site_can_do_nothing_with_the_session(ann: Any) -> None:
     asked = answered(ann)
     for method, path, body in calls(asked.session.pk, asked.turn.pk, 1):  # type: ignore[union-attr]
         if method != "GET":
-            answer = http.generic(method, path, _json(body), content_type="application/json")
+            answer = http.generic(method, path, as_json(body), content_type="application/json")
             assert answer.status_code == 403, path
             assert answer.json()["success"] is False
     assert Conversation.objects.count() == 1
@@ -224,18 +178,6 @@ def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
 
 
 # --- by the database --------------------------------------------------------------------------------------------------
-@pytest.fixture
-def raw(transactional_db: Any) -> Iterator[psycopg.Connection[Any]]:
-    """A connection of its own, in the copilot's role, as whoever `convo.logins` names."""
-    parameters = connection.get_connection_params()
-    parameters.pop("cursor_factory", None)
-    parameters.pop("context", None)
-    with psycopg.connect(**{**parameters, "prepare_threshold": None}) as opened:
-        opened.execute(f"SET ROLE {django_settings.COPILOT_ROLE}")
-        opened.commit()
-        yield opened
-
-
 def counts(raw: psycopg.Connection[Any], who: Any = None) -> dict[str, int]:
     """How many rows of each table there are, for the user."""
     raw.execute("SELECT set_config('convo.logins', %s, false)", [str(who.pk) if who else ""])
