@@ -16,6 +16,7 @@ from conversations.services.core import detail_sql
 from conversations.services.inbound import messages
 from conversations.services.tenants import api_keys
 from convo_project import wsgi
+from tests import factories
 from tests.conversations.conftest import close
 from tests.routes import Answer, WebServer, assert_failure, written
 
@@ -182,23 +183,32 @@ def test_an_append_is_one_statement(
 
 
 @pytest.mark.parametrize("front_door", [True, False])
-@pytest.mark.parametrize("contact", ["new", "known", "open on another channel", "in another call"])
+@pytest.mark.parametrize("contact", ["new", "known", "on another channel", "in another call"])
 def test_opening_a_session_is_two(
-    front_door: bool, contact: str, server: WebServer, django: WebServer, shop: Client, fresh_keys: dict[int, float]
+    front_door: bool,
+    contact: str,
+    server: WebServer,
+    django: WebServer,
+    shop: Client,
+    neighbour: Client,
+    fresh_keys: dict[int, float],
 ) -> None:
+    """Whatever else is open: somebody else's session, the person's own elsewhere; and the neighbour has the phone."""
     chosen = server if front_door else django
     body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello", "phone": "+51999999999"}
+    where = CALL if contact == "in another call" else WEBHOOK
+    chosen.call("POST", where, {**body, "user_id": "zoe", "phone": "+51999999990"})
+    factories.ContactFactory(client=neighbour, user_id="nina", phone=body["phone"], is_guest=False)
     if contact == "known":
         close(chosen.call("POST", WEBHOOK, body).json["data"]["conversation_id"])
     elif contact != "new":
-        chosen.call("POST", WEBHOOK if "channel" in contact else CALL, {**body, "thread": "call-1"})
+        before = CALL if contact == "in another call" else "/webhooks/whatsapp/inbound"
+        chosen.call("POST", before, {**body, "thread": "call-1"})
     fresh_keys.clear()
-    where = CALL if contact == "in another call" else WEBHOOK
-    before = Conversation.objects.open().count()
-    took = statements(lambda: chosen.call("POST", where.replace("sms", "orb") if "channel" in contact else where, body))
+    took = statements(lambda: chosen.call("POST", where, body))
     assert len(took) == 3, took
     assert "last_used_at" in took[2]
-    assert Conversation.objects.open().count() == before + 1
+    assert Conversation.objects.open().filter(contact__user_id="ann").count() == 1 + (contact not in ("new", "known"))
 
 
 @pytest.mark.parametrize("front_door", [True, False])

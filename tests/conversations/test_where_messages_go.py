@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from conversations.models import ChannelAccount, Chunk, Client, Contact, Conversation
+from conversations.models import ChannelAccount, Chunk, Client, Contact, ContactMatch, Conversation
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.retention import erasure
 from conversations.services.transitions import takeover
@@ -105,6 +105,14 @@ def test_who_was_erased_meanwhile_begins_anew(met: Program, shop: Client, user_i
     assert "mornings" not in conversation.chunks.get(role="memory").content
 
 
+@pytest.mark.parametrize("told", [{}, {"name": "Ann Lee"}, {"message": "STOP"}], ids=["usual", "a new name", "opt-out"])
+def test_that_somebody_was_erased_is_nothing_to_others(met: Program, shop: Client, told: dict[str, Any]) -> None:
+    eve = Contact.objects.get(client=shop, user_id="eve")
+    erasure.begin(eve.pk, actor=SYSTEM, now=timezone.now())
+    said = met.says(**{"message": "Still here", "message_id": "m2", **told})
+    assert (said["duplicate"], said["status"], said["position"]) == (False, "active", 4)
+
+
 @pytest.mark.parametrize("user_id", ["ann", "eve"])
 def test_who_was_merged_meanwhile_writes_as_the_contact_that_was_kept(met: Program, shop: Client, user_id: str) -> None:
     kept = factories.ContactFactory(client=shop, user_id="kept", name="Kept")
@@ -135,6 +143,14 @@ def test_a_new_name_or_phone_of_the_person_is_learnt(met: Program, shop: Client,
         met.says(**message, **told)
         contact = Contact.objects.get(client=shop, user_id=user_id)
         assert {name: getattr(contact, name) for name in told} == told
+
+
+def test_somebody_new_with_a_known_phone_is_noted_for_staff(met: Program, shop: Client) -> None:
+    met.says(phone="+51999999999")
+    conversation_id = met.says(user_id="bea", phone="+51999999999")["conversation_id"]
+    assert Conversation.objects.get(pk=conversation_id).contact.user_id == "bea"
+    pair = ContactMatch.objects.get(client=shop)
+    assert {pair.first.user_id, pair.second.user_id} == {"ann", "bea"}
 
 
 # --- the conversation -------------------------------------------------------------------------------------------------
