@@ -82,6 +82,17 @@ def test_who_opted_out_meanwhile_is_heard_and_not_answered(met: Program, message
     assert elsewhere.reply_owed, "the opt-out is of one channel"
 
 
+@pytest.mark.parametrize("user_id", ["ann", "eve", "bea"])
+def test_a_wish_is_followed_wherever_it_is_told(met: Program, shop: Client, user_id: str) -> None:
+    for word, wanted in (("STOP", ["sms"]), ("START", [])):
+        data = met.says(word, user_id=user_id)
+        conversation = Conversation.objects.select_related("contact").get(pk=data["conversation_id"])
+        assert conversation.chunks.get(position=data["position"]).content == word
+        assert list(conversation.contact.opted_out) == wanted
+        if user_id != "ann":
+            close(conversation.pk)
+
+
 @pytest.mark.parametrize("message", [{}, {"user_id": "eve"}, {"user_id": "bea"}], ids=["appended", "known", "new"])
 def test_a_client_that_answers_by_hand_owes_no_reply(met: Program, message: dict[str, Any]) -> None:
     Client.objects.filter(pk=met.client_id).update(auto_reply=False)
@@ -188,13 +199,15 @@ def test_a_conversation_that_a_colleague_took_a_moment_ago_takes_the_message_and
     assert newest.content == "Anybody?"
 
 
+@pytest.mark.parametrize("words", ["Hello", "STOP"])
 @pytest.mark.parametrize("user_id", ["ann", "eve"])
-def test_a_message_of_a_purged_conversation_stays_away(met: Program, shop: Client, user_id: str) -> None:
+def test_a_message_of_a_purged_conversation_stays_away(met: Program, shop: Client, user_id: str, words: str) -> None:
+    met.says(words, user_id=user_id, message_id="m2")
     contact = Contact.objects.get(client=shop, user_id=user_id)
     erasure.begin(contact.pk, actor=SYSTEM, now=timezone.now())
     met.says("Hello, I am new", user_id=user_id)
     before = written()
-    again = met.says("Hello", user_id=user_id, message_id="m1")
+    again = met.says(words, user_id=user_id, message_id="m2")
     assert (again["duplicate"], again["status"], again["position"]) == (True, "deleted", None)
     assert written() == before
 

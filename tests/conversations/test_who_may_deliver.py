@@ -167,7 +167,7 @@ def test_a_payload_for_two_clients_is_taken_for_the_one_whose_secret_signed_it(l
 
 # --- the person and the conversation ----------------------------------------------------------------------------------
 def test_an_address_on_another_channel_is_somebody_else_s(line: Line, shop: Client) -> None:
-    other = factories.ContactFactory(client=shop, user_id="other")
+    other = factories.ContactFactory(client=shop, user_id="other", name="Other", phone="+51900000000", is_guest=False)
     ContactIdentity.objects.create(contact=other, client=shop, channel="orb", kind="user", address=ANA)
     factories.ConversationFactory(client=shop, contact=other, channel=line.channel, channel_account=line.account)
     assert line.takes("It is Ana").conversation.contact_id != other.pk
@@ -227,9 +227,10 @@ def test_a_conversation_that_a_colleague_took_a_moment_ago_is_not_answered(line:
     assert newest.content == "Anybody?"
 
 
-def test_a_phone_or_name_that_was_not_known_is_learnt(meta: FakeMeta, shop: Client) -> None:
+@pytest.mark.parametrize("unknown", [{"phone": None}, {"name": ""}, {"phone": None, "name": ""}])
+def test_a_phone_or_name_that_was_not_known_is_learnt(meta: FakeMeta, shop: Client, unknown: dict[str, Any]) -> None:
     line = open_line(meta, shop, WebServer())
-    Contact.objects.update(phone=None, name="")
+    Contact.objects.update(**unknown)
     line.takes("It is me")
     contact = Conversation.objects.get(device__address=ANA).contact
     assert (contact.phone, contact.name) == (f"+{ANA}", "Ana")

@@ -25,7 +25,7 @@ from conversations.services.replies.streaming_writer import NewText, store_delta
 from tests import factories
 from tests.copilot.members import NEVER, answered, as_json, as_user, calls, http_of
 from tests.copilot.reading import user
-from tests.routes import COPILOT
+from tests.routes import COPILOT, written
 
 pytestmark = pytest.mark.django_db
 
@@ -43,6 +43,15 @@ def ann(firm: Client) -> Any:
 @pytest.fixture
 def bob(firm: Client) -> Any:
     return user("bob", firm)
+
+
+@pytest.fixture(params=["with the policies", "without them"])
+def policies(request: pytest.FixtureRequest, settings: Any) -> None:
+    """Without the policies, the copilot's transactions run as the tables' owner, whom they do not bind."""
+    if request.param == "without them":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_user")
+            settings.COPILOT_ROLE = cursor.fetchall()[0][0]
 
 
 # --- by query ---------------------------------------------------------------------------------------------------------
@@ -71,6 +80,20 @@ def test_somebody_else_s_session_answers_as_one_that_never_was(ann: Any, bob: An
     assert [each["id"] for each in http_of(ann).get("/copilot").json()["data"]["items"]] == [str(asked.session.pk)]
 
 
+@pytest.mark.usefixtures("policies")
+def test_somebody_else_s_session_is_neither_read_nor_changed(ann: Any, bob: Any) -> None:
+    asked = answered(ann)
+    chunk = Chunk.objects.get(role="ai")
+    http = http_of(bob)
+    before = written()
+    for method, path, body in calls(asked.session.pk, asked.turn.pk, chunk.pk):  # type: ignore[union-attr]
+        answer = http.generic(method, path, as_json(body), content_type="application/json")
+        assert answer.status_code == 404, (method, path)
+    assert http.get("/copilot").json()["data"]["items"] == []
+    assert written() == before
+
+
+@pytest.mark.usefixtures("policies")
 def test_a_session_on_another_channel_is_none_of_the_copilot_s(ann: Any, firm: Client) -> None:
     answered(ann)
     contact = Contact.objects.get(login=ann)
@@ -93,6 +116,7 @@ def test_who_is_no_member_any_more_sees_nothing(ann: Any) -> None:
     assert (refused.status_code, refused.json()["code"]) == (404, "no_assistant")
 
 
+@pytest.mark.usefixtures("policies")
 def test_only_assistants_that_the_client_allows_are_talked_to(ann: Any) -> None:
     http = http_of(ann)
     assert [each["role"] for each in http.get("/copilot/roles").json()["data"]["items"]] == ["field"]
@@ -100,6 +124,41 @@ def test_only_assistants_that_the_client_allows_are_talked_to(ann: Any) -> None:
         refused = http.post("/copilot", {"message": "Hello", "role": role}, content_type="application/json")
         assert (refused.status_code, refused.json()["code"]) == (404, "no_assistant")
     assert not Conversation.objects.exists()
+
+
+@pytest.mark.usefixtures("policies")
+def test_assistants_are_those_of_the_user_s_own_clients_that_are_on(ann: Any, firm: Client) -> None:
+    other = factories.ClientFactory(name="Other", sub_domain="other")
+    factories.AssistantFactory(client=other, key="pm", in_copilot=True)
+    http = http_of(ann)
+
+    def offered() -> list[str]:
+        return [each["role"] for each in http.get("/copilot/roles").json()["data"]["items"]]
+
+    assert offered() == ["field"]
+    for wanted in ({"role": "pm"}, {"client": "other"}, {"role": "field", "client": "other"}):
+        assert http.post("/copilot/sessions", wanted, content_type="application/json").status_code == 404, wanted
+    Client.objects.filter(pk=firm.pk).update(is_active=False)
+    assert offered() == []
+    Client.objects.filter(pk=firm.pk).update(is_active=True)
+    Membership.objects.filter(user=ann).update(client=other)
+    assert offered() == ["pm"]
+    Membership.objects.filter(user=ann).delete()
+    assert offered() == []
+
+
+@pytest.mark.usefixtures("policies")
+def test_a_user_is_one_contact_of_each_client(ann: Any, bob: Any, firm: Client) -> None:
+    other = factories.ClientFactory(name="Other", sub_domain="other")
+    factories.AssistantFactory(client=other, key="pm", in_copilot=True)
+    Membership.objects.create(user=ann, client=other)
+    for who, role in ((bob, "field"), (ann, "field"), (ann, "pm"), (ann, "field"), (ann, "pm")):
+        made = http_of(who).post("/copilot/sessions", {"role": role}, content_type="application/json")
+        assert made.status_code == 201
+    contacts = Contact.objects.values_list("login__username", "client__sub_domain").order_by("login", "client")
+    assert sorted(contacts) == [("ann", "firm"), ("ann", "other"), ("bob", "firm")]
+    owned = Conversation.objects.values_list("contact__login__username", "client__sub_domain")
+    assert sorted(owned) == [("ann", "firm")] * 2 + [("ann", "other")] * 2 + [("bob", "firm")]
 
 
 def test_what_the_assistant_is_told_is_not_shown(ann: Any) -> None:
