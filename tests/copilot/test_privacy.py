@@ -100,9 +100,9 @@ def test_a_session_on_another_channel_is_none_of_the_copilot_s(ann: Any, firm: C
     other = factories.ConversationFactory(client=firm, contact=contact, channel="sms")
     chunk = Chunk.objects.create(conversation=other, position=1, role="ai", content="A text message")
     http = http_of(ann)
-    assert http.get(f"/copilot?session_id={other.pk}").status_code == 404
-    put = http.put(f"/copilot/messages/{chunk.pk}/feedback", {"rating": "up"}, content_type="application/json")
-    assert put.status_code == 404
+    for method, path, body in calls(other.pk, NEVER, chunk.pk):
+        answer = http.generic(method, path, as_json(body), content_type="application/json")
+        assert answer.status_code == 404, (method, path)
     assert len(http.get("/copilot").json()["data"]["items"]) == 1
 
 
@@ -219,7 +219,7 @@ def test_nonsense_is_refused_and_nothing_begins(ann: Any, body: Any) -> None:
     assert not Conversation.objects.exists()
 
 
-def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
+def test_no_more_than_the_limits(ann: Any, bob: Any, settings: Any) -> None:
     settings.COPILOT_MESSAGE_CHARACTERS = 10
     long = http_of(ann).post("/copilot", {"message": "x" * 11}, content_type="application/json")
     assert (long.status_code, long.json()["code"]) == (400, "message_too_long")
@@ -230,7 +230,8 @@ def test_no_more_than_the_limits(ann: Any, settings: Any) -> None:
     assert (often.status_code, often.json()["code"]) == (429, "rate_limited")
     assert 1 <= int(often["Retry-After"]) <= 60
     settings.COPILOT_MESSAGES_PER_MINUTE, settings.COPILOT_STREAMS_PER_USER = 0, 1
-    turns.ask(as_user(ann), UserMessage("Hello"), timezone.now())
+    for who in (bob, ann):  # a colleague's reply does not count
+        turns.ask(as_user(who), UserMessage("Hello"), timezone.now())
     many = http_of(ann).post("/copilot", {"message": "Hello"}, content_type="application/json")
     assert (many.status_code, many.json()["code"]) == (429, "too_many_streams")
     assert many["Retry-After"]
