@@ -210,6 +210,14 @@ def test_two_clients_with_the_same_key_and_request_have_an_answer_each(
     assert written() == before
 
 
+def test_each_key_of_a_client_has_its_own_answer(server: WebServer, path: str) -> None:
+    first = {key: post(server, path, sent("Hello"), key) for key in ("k1", "k2", "k3")}
+    assert len({each.body for each in first.values()}) == 3
+    for key in ("k3", "k1", "k2"):
+        assert post(server, path, sent("Hello"), key).json == first[key].json
+    assert said() == ["Hello"] * 3
+
+
 def test_another_client_s_answer_is_no_conflict_either(
     server: WebServer, neighbour: Client, neighbours_key: str
 ) -> None:
