@@ -32,8 +32,14 @@ class InboundRequest:
     def json(self) -> Any:
         """Return the body as JSON, parsed once for all callers. Raises InboundError (`malformed`)."""
         if not self._json:
-            self._json.append(load_json(self.body))
-        return self._json[0]
+            try:
+                self._json.append(load_json(self.body))
+            except InboundError as error:
+                self._json.append(error)
+        value = self._json[0]
+        if type(value) is InboundError:
+            raise value.with_traceback(None)
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +120,9 @@ class WebhookResponse:
 class Adapter(ABC):
     """One provider on one channel. Stateless; safe to use from many threads.
 
-    A webhook passes in this order: `recognises`, `addresses`, then `verify` for the account of **every** address that
-    is named, then `parse`. One body can name several accounts although one secret signed it: events of an account whose
+    A webhook passes in this order: `recognises`, `claimed`, then `verify` for the accounts that it claims to be for.
+    Only a body that one of them signed is parsed: `addresses`, `verify` for the account of **every** address that is
+    named, and `parse`. One body can name several accounts although one secret signed it: events of an account whose
     `verify` failed must be dropped.
 
     provider              the word in `ChannelAccount.provider`
@@ -125,6 +132,7 @@ class Adapter(ABC):
     text_limit            the longest text of one message, counted in `limit_unit`
     limit_unit            a unit of `splitting`: "characters", "utf-16 units" or "utf-8 bytes"
     credentials           the names of the credentials that an account needs to send and to verify
+    signed_with           the one of them that `verify` checks
     signature_headers     headers, in lower case; every webhook has one of them: a signature, or a secret of ours
     sends_idempotently    the provider takes our id as an idempotency key: an unclear send may be repeated
     reply_window          how long free text may be sent after the person last wrote; None: without limit
@@ -143,6 +151,7 @@ class Adapter(ABC):
     text_limit: ClassVar[int]
     limit_unit: ClassVar[str] = "characters"
     credentials: ClassVar[tuple[str, ...]] = ()
+    signed_with: ClassVar[str] = ""
     signature_headers: ClassVar[tuple[str, ...]] = ()
     sends_idempotently: ClassVar[bool] = False
     reply_window: ClassVar[timedelta | None] = None
@@ -172,6 +181,14 @@ class Adapter(ABC):
     def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
         """Return the response to the provider's GET that checks our address, or None for other requests."""
         return None
+
+    def claimed(self, request: InboundRequest) -> list[str]:
+        """Return the account addresses that the request seems to name, each once: a hint where to look for its secret.
+
+        It reads the raw bytes and never parses them (`raw_claims`), so that a stranger's body costs nothing. It may
+        return too much or too little; `addresses` is right. Raises nothing.
+        """
+        return []
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return the account addresses that the payload names, unverified, each once, in order.

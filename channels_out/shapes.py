@@ -18,6 +18,7 @@ import orjson
 
 from channels_out.errors import InboundError
 
+MAX_NODES = 250_000  # values of one document; a genuine payload of 10,000 events has 150,000
 MAX_DEPTH = 100  # genuine payloads nest about ten deep; orjson writes at most 254, Django's JSON encoder under 1,000
 MAX_IDENTIFIER = 255
 MAX_NAME = 200
@@ -32,6 +33,8 @@ _CLOCK_SKEW = 86_400
 
 def load_json(body: bytes) -> Any:
     """Return a JSON document, fit to be stored. Raises InboundError (`malformed`)."""
+    if has_more_nodes(body, MAX_NODES):
+        raise InboundError(f"The JSON body has more than {MAX_NODES:,} values.", code="malformed")
     try:
         value = orjson.loads(body)
         unclean = b"\\u0000" in body
@@ -42,6 +45,23 @@ def load_json(body: bytes) -> Any:
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _nests_deeper(value, MAX_DEPTH):
         raise InboundError("The JSON body is nested too deeply.", code="malformed")
     return clean(value) if unclean else value
+
+
+def has_more_nodes(body: bytes, most: int) -> bool:
+    """Return whether a JSON document has more than `most` values, without parsing it.
+
+    Every value but the first follows a comma or an opening bracket. Those in strings are left out where it matters.
+    """
+    if len(body) <= most or _openings(body) < most:
+        return False
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if bare.count(b'"') > 4 * most:  # two for each string, and at most every other string is a key
+        return True
+    return _openings(b"".join(bare.split(b'"')[::2])) >= most
+
+
+def _openings(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def clean_text(value: str) -> str:

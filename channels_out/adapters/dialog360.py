@@ -27,6 +27,7 @@ class Dialog360Adapter(WhatsAppAdapter):
     provider = "dialog360"
     title = "WhatsApp through 360dialog"
     credentials = ("api_key", "webhook_secret")
+    signed_with = "webhook_secret"
     signature_headers = (SECRET_HEADER,)  # whatever signatures 360dialog passes on beside it
 
     def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:

@@ -37,6 +37,7 @@ class MessengerAdapter(MetaAdapter):
     webhook_object = _OBJECT
     errors = mapping.ERRORS
     record_fields = "name"
+    account_key = "id"  # of pages, and of people too
 
     def entry_accounts(self, entry: Any) -> list[str]:
         """Return the entry's page."""

@@ -23,6 +23,7 @@ from channels_out.contract import Account, Adapter, InboundRequest, OutboundMess
 from channels_out.errors import ErrorMeaning, ErrorRule, InboundError, SendError, gateway_error, send_error
 from channels_out.events import Event, Unhandled
 from channels_out.http import HttpAnswer
+from channels_out.raw_claims import claims
 from channels_out.shapes import record
 
 SIGNATURE_HEADER = "x-hub-signature-256"
@@ -91,13 +92,16 @@ class MetaAdapter(Adapter):
     webhook_object      the word in the payload's `object`
     errors              the product's error table
     record_fields       the fields of the account's own record that `check` asks for, separated by commas
+    account_key         the key of an account's id in the payload
     """
 
     webhook_object: ClassVar[str]
     errors: ClassVar[GraphErrors]
     record_fields: ClassVar[str]
+    account_key: ClassVar[str]
     limit_unit = "utf-16 units"
     credentials: ClassVar[tuple[str, ...]] = ("access_token", "app_secret", "verify_token")
+    signed_with: ClassVar[str] = "app_secret"
     signature_headers: ClassVar[tuple[str, ...]] = (SIGNATURE_HEADER,)
     reply_window = timedelta(hours=24)
     marks_read = True
@@ -132,6 +136,10 @@ class MetaAdapter(Adapter):
         if request.query["hub.mode"] == "subscribe" and known and _CHALLENGE.fullmatch(challenge):
             return WebhookResponse(body=challenge)
         return WebhookResponse(status=403, body="forbidden")
+
+    def claimed(self, request: InboundRequest) -> list[str]:
+        """Return what stands at the accounts' key anywhere in the body."""
+        return claims(request.body, self.account_key)
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return the accounts of all entries."""

@@ -17,6 +17,7 @@ from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandle
 from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
 from channels_out.phones import e164
+from channels_out.raw_claims import claims
 from channels_out.shapes import clean, identifier, person_name, record, text
 
 MESSAGE_CREATED = "message.created"
@@ -52,9 +53,14 @@ class OrbAdapter(Adapter):
     channel = Channel.ORB
     text_limit = 4096
     credentials = ("secret",)
+    signed_with = "secret"
     signature_headers = (standard_webhooks.SIGNATURE,)
     sends_idempotently = True
     needs_base_url = True
+
+    def claimed(self, request: InboundRequest) -> list[str]:
+        """Return what stands at `gateway` anywhere in the body."""
+        return claims(request.body, "gateway")
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return the gateway that the event names."""

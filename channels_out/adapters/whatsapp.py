@@ -40,6 +40,7 @@ class WhatsAppAdapter(MetaAdapter):
     webhook_object = _OBJECT
     errors = mapping.ERRORS
     record_fields = "verified_name,display_phone_number"
+    account_key = "phone_number_id"
 
     def entry_accounts(self, entry: Any) -> list[str]:
         """Return the phone number ids of the entry's changes."""

@@ -130,6 +130,7 @@ class WebhookContract(AdapterContract):
     SECRET: ClassVar[str]
     ADDRESS: ClassVar[str]
     SIGNS_BODY: ClassVar[bool] = True
+    LONGEST_BODY: ClassVar[int] = 3_000_000
 
     @abstractmethod
     def request(self, body: bytes, secret: str) -> InboundRequest:
@@ -223,7 +224,7 @@ class WebhookContract(AdapterContract):
         body, _, _ = self.batch()
         for event in self.events(body):
             if isinstance(event, Unhandled):
-                assert self.events(orjson.dumps(event.raw)) == [event]
+                assert self.adapter.parse(self.adapter.replayed(json.loads(orjson.dumps(event.raw)))) == [event]
 
     def test_a_request_that_was_kept_gives_the_same_events_again(self) -> None:
         for body in (self.text_body(), self.batch()[0]):
@@ -240,9 +241,9 @@ class WebhookContract(AdapterContract):
         for event in self.events(HOSTILE_BODIES[name]):
             assert isinstance(event, Unhandled)
 
-    def test_a_body_of_three_megabytes_is_read(self) -> None:
+    def test_the_longest_body_is_read(self) -> None:
         body = self.text_body()
-        (event,) = self.events(body + b" " * (3_000_000 - len(body)))
+        (event,) = self.events(body + b" " * (self.LONGEST_BODY - len(body)))
         assert isinstance(event, InboundMessage)
 
     @settings(max_examples=times(60, 800), deadline=None, suppress_health_check=INHERITED)

@@ -43,6 +43,7 @@ class TestPlivoSmsContract(WebhookContract, SendContract):
     adapter: ClassVar[Adapter] = PlivoSmsAdapter()
     SECRET = "auth_token"
     ADDRESS = NUMBER
+    LONGEST_BODY = plivo.MAX_FORM_BYTES
 
     def request(self, body: bytes, secret: str) -> InboundRequest:
         content_type = "application/json" if body.startswith(b"{") else plivo.FORM

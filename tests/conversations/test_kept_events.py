@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.errors import InboundError
 from conversations.models import Chunk, Client, Conversation, InboundEvent, Message, RefusedWebhooks, StaffAction
 from conversations.services.inbound import messages as inbound
-from conversations.services.inbound import provider_events, replay, unprocessed
+from conversations.services.inbound import replay, signatures, unprocessed
 from conversations.services.jobs import sweep
 from conversations.services.tenants import setup
 from conversations.tasks import clean_up
@@ -27,7 +28,13 @@ pytestmark = pytest.mark.django_db
 
 
 def text(message_id, body="Hello", sender="51999999991"):
-    return {"from": sender, "id": message_id, "timestamp": "1454119029", "text": {"body": body}, "type": "text"}
+    return {
+        "from": sender,
+        "id": message_id,
+        "timestamp": str(int(time.time())),
+        "text": {"body": body},
+        "type": "text",
+    }
 
 
 def user_chunks():
@@ -106,7 +113,7 @@ def test_a_crash_before_we_know_whose_it_is_asks_for_a_signature_first(meta, acc
     assert not InboundEvent.objects.exists()
     assert post_whatsapp(meta.text_webhook("Hello"))[0] == 200
     kept = InboundEvent.objects.get()
-    assert (kept.reason, kept.client) == ("processing_failed", None)
+    assert (kept.reason, kept.client) == ("processing_failed", account.client)
     assert replay.replay(kept.pk, timezone.now()).settled, "addresses are not asked for then"
     assert user_chunks() == ["Hello"]
 
@@ -121,7 +128,7 @@ def test_nonsense_is_kept_where_it_is_signed_and_refused_where_not(meta, account
     signed = type(webhook)(body, {"X-Hub-Signature-256": f"sha256={digest}"})
     forged = type(webhook)(body, {"X-Hub-Signature-256": f"sha256={'0' * 64}"})
 
-    assert post_whatsapp(forged)[0] == 400
+    assert post_whatsapp(forged)[0] == 403
     assert not InboundEvent.objects.exists()
     assert post_whatsapp(signed)[0] == 200
     kept = InboundEvent.objects.get()
@@ -217,9 +224,9 @@ def test_what_names_no_account_is_kept_if_any_of_many_tenants_signed_it(meta, ac
 def test_a_long_body_is_held_against_few_secrets(meta, account, monkeypatch):
     tried = []
     monkeypatch.setattr(WhatsAppAdapter, "verify", lambda *given: tried.append(given) or _refuse())
-    monkeypatch.setattr(provider_events, "MOST_BYTES_HASHED", 3_000)
+    monkeypatch.setattr(signatures, "MOST_BYTES_HASHED", 3_000)
     for number in range(5):
-        with FakeMeta(phone_number_id=f"7{number}") as tenant:
+        with FakeMeta(phone_number_id=f"7{number}", app_secret=f"secret-{number}") as tenant:
             account_at(tenant, factories.ClientFactory())
     with FakeMeta(phone_number_id="999", app_secret="nobody's") as forger:
         assert post_whatsapp(forger.text_webhook("x" * 1_000))[0] == 403

@@ -17,7 +17,7 @@ from channels_out.simulators import plivo_payloads as payloads
 from conversations.engines import registry as engines
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.inbound import provider_events
+from conversations.services.inbound import signatures
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.retention import retention
 from conversations.services.tenants import setup
@@ -337,7 +337,7 @@ def test_a_database_that_is_away_is_xml(phone, monkeypatch):
     def away(*_: Any) -> None:
         raise OperationalError("away")
 
-    monkeypatch.setattr(provider_events, "active_accounts", away)
+    monkeypatch.setattr(signatures, "active_accounts", away)
     monkeypatch.setattr(connection, "close", lambda: None)  # the test's own transaction
     assert phone.dials() == ENGLISH[spoken.SORRY]
     assert phone.is_over

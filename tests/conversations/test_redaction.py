@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_a_provider_s_message_is_kept_without_it(strict: Client) -> None:
 
 def test_raw_events_are_kept_without_it_and_can_be_replayed(strict: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     sender = "411111111111116"  # whoever it is: addresses are no texts
-    message = {"from": sender, "id": "w1", "timestamp": "1454119029", "text": {"body": SAID}, "type": "text"}
+    message = {"from": sender, "id": "w1", "timestamp": str(int(time.time())), "text": {"body": SAID}, "type": "text"}
     with FakeMeta() as meta:
         account_at(meta, strict)
         with monkeypatch.context() as broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -78,7 +79,13 @@ def test_a_failure_after_sent_says_why(meta, account):
 
 def test_a_batch_is_settled_whole_and_each_message_once(meta, account):
     def text(message_id, sender, body):
-        return {"from": sender, "id": message_id, "timestamp": "1454119029", "text": {"body": body}, "type": "text"}
+        return {
+            "from": sender,
+            "id": message_id,
+            "timestamp": str(int(time.time())),
+            "text": {"body": body},
+            "type": "text",
+        }
 
     batch = meta.webhook(
         messages=[

@@ -19,7 +19,7 @@ from conversations.models import Chunk, Conversation, InboundEvent, Message, Ste
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import Actor
 from conversations.services.delivery import sending
-from conversations.services.inbound import provider_events
+from conversations.services.inbound import settling
 from conversations.services.jobs import sweep as lifecycle
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers, send
@@ -155,7 +155,7 @@ class Everything:
                 code="131026",
             )
             account = self.account
-            provider_events._settle(adapter_of(account), account, receipt, provider_events.Outcome())
+            settling._settle(adapter_of(account), account, receipt, settling.Outcome())
 
 
 def test_nothing_that_happens_at_once_deadlocks_or_contradicts_itself(shop, key, account, monkeypatch):

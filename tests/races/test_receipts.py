@@ -17,7 +17,7 @@ from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import receipts_bulk, sending
-from conversations.services.inbound import provider_events, unprocessed
+from conversations.services.inbound import settling, unprocessed
 from conversations.services.jobs import sweep
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
@@ -62,7 +62,7 @@ def arrives(request, account, monkeypatch):
             code=code,
         )
         adapter, webhook = sending.adapter_of(account), InboundRequest("POST", "", {}, {}, b"{}")
-        return provider_events._settle_all(adapter, webhook, [receipt], {account.address: account})
+        return settling.settle_all(adapter, webhook, [receipt], {account.address: account})
 
     return settle
 

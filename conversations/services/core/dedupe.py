@@ -7,7 +7,7 @@ deliver again, so that a late delivery opens no new conversation.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -20,6 +20,9 @@ TOMBSTONES_LAST = timedelta(days=TOMBSTONE_DAYS)
 IS_NEW = """NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
       AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)"""
 
+_SEEN = """
+    SELECT dedupe_key FROM conversation_chunks WHERE dedupe_key = ANY($1::uuid[])
+    UNION ALL SELECT dedupe_key FROM message_tombstones WHERE dedupe_key = ANY($1::uuid[])"""
 _WRITE_ONE = """
     INSERT INTO message_tombstones (dedupe_key, expires_at) VALUES ($1, $2)
     ON CONFLICT DO NOTHING RETURNING dedupe_key"""
@@ -56,6 +59,11 @@ _WRITE_ALL = f"""
 def write_tombstones(conversation_ids: Sequence[UUID], now: datetime) -> None:
     """Write a tombstone for every message of these conversations, however old: none of them may come back."""
     rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST)
+
+
+def seen_keys(keys: Iterable[UUID | None]) -> set[UUID]:
+    """Return those of the keys whose messages were here before."""
+    return set(column(_SEEN, [key for key in keys if key]))
 
 
 def is_first_time(key: UUID, now: datetime) -> bool:

@@ -320,11 +320,24 @@ def cancel_rest(message: Message, code: str, reason: str = "") -> None:
     rest.update(status=S.CANCELLED, code=code, reason=reason)
 
 
-def _find(messages: QuerySet[Message], receipt: Receipt) -> Message | None:
-    known = messages.filter(provider_message_id=receipt.provider_message_id).first()
-    if known or not receipt.our_message_id:
-        return known
+def known_among(account: ChannelAccount, reported: Sequence[Receipt]) -> list[bool]:
+    """Return for each receipt whether the account has its message."""
+    ours = [_our_id(receipt) for receipt in reported]
+    theirs = [receipt.provider_message_id for receipt in reported]
+    messages = Message.objects.filter(channel_account=account)
+    known = set(messages.filter(provider_message_id__in=theirs).values_list("provider_message_id", flat=True))
+    known_ours = set(messages.filter(pk__in=[each for each in ours if each]).values_list("pk", flat=True))
+    return [about in known or our in known_ours for about, our in zip(theirs, ours, strict=True)]
+
+
+def _our_id(receipt: Receipt) -> UUID | None:
     try:
-        return messages.filter(pk=UUID(receipt.our_message_id)).first()
+        return UUID(receipt.our_message_id) if receipt.our_message_id else None
     except ValueError:
         return None
+
+
+def _find(messages: QuerySet[Message], receipt: Receipt) -> Message | None:
+    known = messages.filter(provider_message_id=receipt.provider_message_id).first()
+    our_id = _our_id(receipt)
+    return known if known or not our_id else messages.filter(pk=our_id).first()

@@ -162,6 +162,11 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
     raise UnavailableError("Too many requests change this conversation at once. Send the message again.")
 
 
+def is_stored(message: InboundText) -> bool:
+    """Return whether the message is stored, or was and left a tombstone."""
+    return _seen_before(message.dedupe_key) is not None
+
+
 def _append(client_id: UUID, message: InboundText, version: str | None = None) -> Appended | None:
     person = message.person
     aliases = [address for _, address in person.aliases]

@@ -21,8 +21,9 @@ from conversations.models import ChannelAccount, InboundEvent
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.sql import column
 from conversations.services.delivery import receipts
-from conversations.services.inbound import provider_events, unprocessed
-from conversations.services.inbound.provider_events import Outcome
+from conversations.services.inbound import settling, unprocessed
+from conversations.services.inbound.settling import Outcome
+from conversations.services.inbound.signatures import active_accounts
 
 log = logging.getLogger(__name__)
 
@@ -134,9 +135,9 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
         return ReplayResult(settled=False, sentence=f"The event is no message and no receipt ({kinds or 'nothing'}).")
     accounts = _accounts(adapter, event, [*turns, *others])
     outcome, left = Outcome(), 0
-    for each in turns:
+    for each in settling.settle_together(adapter, turns, accounts, outcome):
         account = accounts.get(each.account)
-        left += account is None or not provider_events.settle(adapter, account, each, outcome)
+        left += account is None or not settling.settle(adapter, account, each, outcome)
     if not left:
         for each in others:
             unprocessed.store_unhandled(adapter, accounts.get(each.account), each, each.reason)
@@ -158,7 +159,7 @@ def _is_unapplied_move(event: InboundEvent, each: Event) -> bool:
 def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) -> dict[str, ChannelAccount]:
     """Return the active accounts of the events by address; only the stored event's own account if it has one."""
     named = {each.account for each in events}
-    found = provider_events.active_accounts(adapter).filter(address__in=named)
+    found = active_accounts(adapter).filter(address__in=named)
     if event.channel_account_id:
         found = found.filter(pk=event.channel_account_id)
     return {account.address: account for account in found}

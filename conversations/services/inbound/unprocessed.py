@@ -5,7 +5,7 @@ Both are kept for INBOUND_EVENT_DAYS (retention). inbound/replay.py processes st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,20 +27,46 @@ from memory.redaction import RedactionRules
 PROCESSING_FAILED = "processing_failed"
 UNKNOWN_ACCOUNT = "unknown_account"
 MALFORMED = "malformed"
+TOO_OLD = "too_old"  # sent longer ago than tombstones last: perhaps a captured webhook, posted again
 WHOLE_REQUEST = "webhook"  # kind of a request that could not be parsed into events
 SEVERAL = "several"  # kind of several events of one request that failed in the same way
 
 
 def store_unhandled(adapter: Adapter, account: ChannelAccount | None, event: Unhandled, reason: str) -> None:
     """Store an event of a type that is not processed, with the part of the payload that the adapter gave it."""
-    _keep(adapter, account, reason, event.raw, address=event.account, kind=event.kind, message_id=event.message_id)
+    _unhandled(adapter, account, event, reason).save(force_insert=True)
+
+
+def store_all_unhandled(adapter: Adapter, account: ChannelAccount | None, events: Iterable[Unhandled]) -> None:
+    """Store events of types that are not processed; those of no account of ours for that reason."""
+    reason = None if account else UNKNOWN_ACCOUNT
+    InboundEvent.objects.bulk_create(_unhandled(adapter, account, each, reason or each.reason) for each in events)
+
+
+def _unhandled(adapter: Adapter, account: ChannelAccount | None, event: Unhandled, reason: str) -> InboundEvent:
+    names = {"address": event.account, "kind": event.kind, "message_id": event.message_id}
+    return _event(adapter, account, reason, event.raw, **names)
 
 
 def store_receipt(adapter: Adapter, account: ChannelAccount, receipt: Receipt) -> None:
     """Store a receipt that came before the commit of its send."""
-    raw = orjson.loads(orjson.dumps(asdict(receipt)))
-    names = {"address": receipt.account, "kind": "receipt", "message_id": receipt.provider_message_id}
-    _keep(adapter, account, receipts.UNMATCHED, raw, **names)
+    store_receipts(adapter, account, [receipt])
+
+
+def store_receipts(adapter: Adapter, account: ChannelAccount, reported: Iterable[Receipt]) -> None:
+    """Store receipts that came before the commits of their sends."""
+    InboundEvent.objects.bulk_create(
+        _event(
+            adapter,
+            account,
+            receipts.UNMATCHED,
+            orjson.loads(orjson.dumps(asdict(receipt))),
+            address=receipt.account,
+            kind="receipt",
+            message_id=receipt.provider_message_id,
+        )
+        for receipt in reported
+    )
 
 
 def store_watermark(adapter: Adapter, account: ChannelAccount, event: WatermarkReceipt) -> None:
@@ -99,8 +125,22 @@ def _keep(
     kind: str,
     message_id: str = "",
 ) -> None:
+    event = _event(adapter, account, reason, raw, address=address, kind=kind, message_id=message_id)
+    event.save(force_insert=True)
+
+
+def _event(
+    adapter: Adapter,
+    account: ChannelAccount | None,
+    reason: str,
+    raw: Any,
+    *,
+    address: str,
+    kind: str,
+    message_id: str = "",
+) -> InboundEvent:
     rules = redaction.rules_of(account.client if account else None)
-    InboundEvent.objects.create(
+    return InboundEvent(
         client=account.client if account else None,
         channel_account=account,
         channel=adapter.channel,

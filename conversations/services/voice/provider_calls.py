@@ -15,7 +15,7 @@ from django.utils import timezone
 from channels_out.calls import CallRequest, Instruction, VoiceAdapter
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
-from conversations.services.inbound import provider_events, unprocessed
+from conversations.services.inbound import signatures, unprocessed
 from conversations.services.voice import calls
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def receive(request: InboundRequest, adapter: VoiceAdapter) -> Instruction:
     call = _call(request, adapter)
     account = None
     try:
-        account = provider_events.signer(adapter, request)
+        account = signatures.signer(adapter, request)
         if call and account:
             return calls.answer(account, call, timezone.now())
         reason = unprocessed.UNKNOWN_ACCOUNT if call else unprocessed.MALFORMED

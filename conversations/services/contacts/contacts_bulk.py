@@ -1,0 +1,112 @@
+"""Many senders at once: find or create the contacts of the people whom one webhook names.
+
+Only the usual cases: a person who is known at all their addresses and of whom nothing new is said, and one of whom
+nothing is known. contacts.py is the general form; `tests/conversations/test_huge_webhooks.py` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from channels_out.kinds import AddressKind
+from channels_out.phones import matching_key, ways_to_write
+from conversations.models import Client, Contact, ContactIdentity
+from conversations.services.contacts.contacts import NAMED_KINDS
+from conversations.services.core.person import Person
+from conversations.services.core.sql import column, rows
+
+_KNOWN = """
+    SELECT i.address, i.id, i.contact_id, p.phone IS NOT NULL, p.name <> ''
+    FROM contact_identities i JOIN contacts p ON p.id = i.contact_id
+    WHERE i.client_id = $1 AND i.channel = $2 AND i.address = ANY($3::text[])"""
+_TAKEN_IDS = "SELECT user_id FROM contacts WHERE client_id = $1 AND user_id = ANY($2::text[])"
+_TAKEN_PHONES = "SELECT phone FROM contacts WHERE client_id = $1 AND phone = ANY($2::text[])"
+# As opening a conversation locks a contact (core/opening.py), but without waiting for anybody (core/locking.py).
+_HELD = "SELECT id FROM contacts WHERE id = ANY($1::uuid[]) AND merged_into_id IS NULL FOR SHARE SKIP LOCKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A sender's contact, and the identity that a reply goes to."""
+
+    contact_id: UUID
+    identity_id: int
+    is_new: bool = False
+
+
+def find_or_create_many(client: Client, channel: str, people: Sequence[Person]) -> list[Found | None]:
+    """Return the contact of each sender; None for one whom only `contacts.find_or_create` finds or creates rightly.
+
+    people: each has an address; no address is named by two of them
+
+    Call it in a transaction, which then holds the contacts. Raises IntegrityError if another transaction creates one of
+    them at the same moment.
+    """
+    known = {row[0]: row[1:] for row in rows(_KNOWN, client.pk, channel, [a for p in people for a in _addresses(p)])}
+    found = [_known_contact(person, known) for person in people]
+    held = set(column(_HELD, [each.contact_id for each in found if each]))
+    strangers = [person for person in people if not known.keys() & set(_addresses(person))]
+    created = _create(client, channel, _unmistakable(client, strangers))
+    return [
+        each if each and each.contact_id in held else created.get(person.address)
+        for person, each in zip(people, found, strict=True)
+    ]
+
+
+def _addresses(person: Person) -> list[str]:
+    return list(dict.fromkeys([person.address, *(address for _, address in person.aliases)]))
+
+
+def _known_contact(person: Person, known: dict[str, tuple[int, UUID, bool, bool]]) -> Found | None:
+    """The contact that has all the addresses, if the message says nothing new of them."""
+    theirs = [known.get(address) for address in _addresses(person)]
+    first = theirs[0]
+    if first is None or len({each and each[1] for each in theirs}) > 1:
+        return None
+    identity_id, contact_id, has_phone, has_name = first
+    says_more = (person.phone and not has_phone) or (person.name and not has_name)
+    return None if says_more else Found(contact_id, identity_id)
+
+
+def _unmistakable(client: Client, strangers: Sequence[Person]) -> list[Person]:
+    """Those who cannot be anybody else: no contact has their phone or their user id, and none of the others has."""
+    phones = Counter(matching_key(person.phone) for person in strangers if person.phone)
+    ways = [way for person in strangers if person.phone for way in ways_to_write(person.phone)]
+    taken = {matching_key(phone) for phone in column(_TAKEN_PHONES, client.pk, ways)} if ways else set()
+    taken |= {phone for phone, count in phones.items() if count > 1}
+    ids = set(column(_TAKEN_IDS, client.pk, [person.address for person in strangers])) if strangers else set()
+    return [
+        person
+        for person in strangers
+        if person.address not in ids
+        and not (person.phone and matching_key(person.phone) in taken)
+        and not any(kind == AddressKind.USER for kind, _ in person.aliases)  # the client's own id: it may be anybody's
+    ]
+
+
+def _create(client: Client, channel: str, people: Sequence[Person]) -> dict[str, Found]:
+    """Create a contact and its identities for each, and return them by address."""
+    contacts = [
+        Contact(
+            client=client,
+            user_id=person.address,
+            phone=person.phone,
+            name=person.name,
+            is_guest=not person.phone and person.kind not in NAMED_KINDS,
+        )
+        for person in people
+    ]
+    Contact.objects.bulk_create(contacts)
+    identities = [
+        ContactIdentity(contact=contact, client=client, channel=channel, kind=kind, address=address)
+        for contact, person in zip(contacts, people, strict=True)
+        for address, kind in ({person.address: person.kind} | {a: k for k, a in person.aliases}).items()
+    ]
+    by_address = {each.address: each for each in ContactIdentity.objects.bulk_create(identities)}
+    return {
+        person.address: Found(contact.pk, by_address[person.address].pk, is_new=True)
+        for contact, person in zip(contacts, people, strict=True)
+    }

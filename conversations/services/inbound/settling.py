@@ -1,0 +1,238 @@
+"""Settling: each event of a batch becomes a chunk, moves a message on, or is stored for staff.
+
+Many events are settled together (`batches.py`, `receipts_bulk.py`), and one by one what those leave over. A provider
+waits for its answer. So where too many are left over, the rest is stored, and the sweep replays it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.db import InterfaceError, OperationalError, transaction
+from django.utils import timezone
+
+from channels_out.contract import Adapter, InboundRequest
+from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
+from conversations.models import ChannelAccount
+from conversations.services.contacts import address_changes
+from conversations.services.core.dedupe import TOMBSTONES_LAST, dedupe_key, is_first_time
+from conversations.services.core.errors import UnavailableError
+from conversations.services.core.person import Person
+from conversations.services.delivery import receipts, receipts_bulk
+from conversations.services.delivery.reply_window import SENT_AT
+from conversations.services.inbound import batches, messages, unprocessed
+
+log = logging.getLogger(__name__)
+
+LATE = timedelta(minutes=1)  # a message that took longer gets its time of sending in the metadata
+MOST_ONE_BY_ONE = 250  # events of one webhook: each costs up to 20 ms
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Counts for a batch: messages settled, receipts applied, and events stored for staff to look at."""
+
+    messages: int = 0
+    receipts: int = 0
+    recorded: int = 0
+
+
+def settle_all(
+    adapter: Adapter,
+    request: InboundRequest,
+    events: list[Event],
+    accounts: Mapping[str, ChannelAccount],
+    outcome: Outcome | None = None,
+    *,
+    tried: bool = False,
+) -> Outcome:
+    """Settle or store the events and return `outcome`, in which they are counted.
+
+    accounts: those that signed the request, by address
+    tried: the fast way was tried for the events in vain
+    """
+    outcome = outcome or Outcome()
+    unsettled: dict[tuple[str, str], list[Event]] = {}
+    left = settle_together(adapter, events, accounts, outcome, tried=tried)
+    now = timezone.now()
+    for number, event in enumerate(left):
+        account = accounts.get(event.account)
+        if account is None and isinstance(event, Unhandled):
+            unprocessed.store_unhandled(adapter, None, event, unprocessed.UNKNOWN_ACCOUNT)
+            outcome.recorded += 1
+        elif account is None:
+            unsettled.setdefault((event.account, unprocessed.UNKNOWN_ACCOUNT), []).append(event)
+        elif isinstance(event, InboundMessage) and is_too_old(event, now) and not _is_stored(account, event):
+            unsettled.setdefault((event.account, unprocessed.TOO_OLD), []).append(event)
+        elif number >= MOST_ONE_BY_ONE or not settle(adapter, account, event, outcome, tried=tried):
+            unsettled.setdefault((event.account, unprocessed.PROCESSING_FAILED), []).append(event)
+    for (address, reason), those in unsettled.items():
+        unprocessed.store_events(adapter, accounts.get(address), request, those, reason)
+        outcome.recorded += len(those)
+    return outcome
+
+
+def settle_together(
+    adapter: Adapter,
+    events: list[Event],
+    accounts: Mapping[str, ChannelAccount],
+    outcome: Outcome,
+    *,
+    tried: bool = False,
+) -> list[Event]:
+    """Settle what can be settled in bulk, count it in `outcome`, and return the other events in their order."""
+    left = events if tried else _without_simple_receipts(events, accounts, outcome)
+    if len(left) < batches.AT_LEAST:
+        return left
+    now = timezone.now()
+    settled: set[int] = set()
+    by_account: dict[ChannelAccount | None, list[int]] = {}
+    for number, event in enumerate(left):
+        by_account.setdefault(accounts.get(event.account), []).append(number)
+    for account, theirs in by_account.items():
+        others = {n: each for n in theirs if isinstance(each := left[n], Unhandled) and not each.moved}
+        done = _picked(others, batches.store_unhandled(adapter, account, list(others.values())))
+        if account:
+            reported = {n: each for n in theirs if isinstance(each := left[n], Receipt)}
+            done |= _picked(reported, batches.store_unmatched(adapter, account, list(reported.values())))
+        outcome.recorded += len(done)
+        if account:
+            said = {
+                n: inbound_text(account, each, now)
+                for n in theirs
+                if isinstance(each := left[n], InboundMessage) and not is_too_old(each, now)
+            }
+            stored = _picked(said, batches.settle_messages(account.client, list(said.values())))
+            outcome.messages += len(stored)
+            done |= stored
+        settled |= done
+    return [event for number, event in enumerate(left) if number not in settled]
+
+
+def _picked(numbered: Mapping[int, object], indexes: Set[int]) -> set[int]:
+    """The numbers at these indexes."""
+    return {number for index, number in enumerate(numbered) if index in indexes}
+
+
+def _without_simple_receipts(
+    events: Iterable[Event], accounts: Mapping[str, ChannelAccount], outcome: Outcome
+) -> list[Event]:
+    """Apply and count the receipts that only move messages on, and return the other events."""
+    left: list[Event] = []
+    said: dict[str, list[Receipt]] = {}
+    for event in events:
+        if isinstance(event, Receipt) and event.account in accounts:
+            said.setdefault(event.account, []).append(event)
+        else:
+            left.append(event)
+    for address, theirs in said.items():
+        unclear = apply_simple_receipts(theirs, accounts[address])
+        outcome.receipts += len(theirs) - len(unclear)
+        left += unclear
+    return left
+
+
+def apply_simple_receipts(
+    reported: list[Receipt], account: ChannelAccount, version: str | None = None
+) -> list[Receipt]:
+    """Apply the receipts that only move messages on, all at once, and return the others."""
+    simple = receipts_bulk.simple_receipts(reported)
+    try:
+        applied = receipts_bulk.apply(account.pk, simple, version) if simple else set()
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("receipts not applied at once: account=%s", account.pk)
+        return reported
+    return [each for each in reported if each.provider_message_id not in applied]
+
+
+def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool = False) -> bool:
+    """Settle one event of the account, count it in `outcome` and return whether that succeeded.
+
+    tried: the fast way was tried for it in vain
+
+    Raises what means that the provider should deliver it again: OperationalError, InterfaceError, UnavailableError.
+    """
+    try:
+        _settle(adapter, account, event, outcome, tried=tried)
+    except (OperationalError, InterfaceError, UnavailableError):
+        raise
+    except Exception:
+        log.exception("event not settled: account=%s", account.pk)
+        return False
+    return True
+
+
+def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool = False) -> None:
+    if isinstance(event, InboundMessage):
+        messages.settle(account.client, inbound_text(account, event, timezone.now()), append_tried=tried)
+        outcome.messages += 1
+    elif isinstance(event, Receipt):
+        if receipts.apply(account, event, keep=lambda: unprocessed.store_receipt(adapter, account, event)):
+            outcome.receipts += 1
+        else:
+            outcome.recorded += 1
+    elif isinstance(event, WatermarkReceipt):
+        receipts.apply_watermark(account, event, keep=lambda: unprocessed.store_watermark(adapter, account, event))
+        outcome.receipts += 1
+    else:
+        _follow(account, event)
+        unprocessed.store_unhandled(adapter, account, event, event.reason)
+        outcome.recorded += 1
+
+
+def _follow(account: ChannelAccount, event: Unhandled) -> None:
+    """Follow the changes of address that the event reports, once: when it is delivered again, the old address may be
+    somebody else's."""
+    for moved in event.moved:
+        key = dedupe_key(f"{account.pk} {moved.before}", event.message_id)
+        with transaction.atomic():
+            if key is None or is_first_time(key, timezone.now()):
+                address_changes.change_address(account.client, account.channel, moved, event.message_id)
+
+
+def is_too_old(event: InboundMessage, now: datetime) -> bool:
+    """Return whether the message was sent so long ago that a tombstone of it would have expired.
+
+    No provider delivers it as late as that. A captured webhook that somebody posts again would open a conversation with
+    a message that was deleted.
+    """
+    return event.occurred_at is not None and now - event.occurred_at > TOMBSTONES_LAST
+
+
+def _is_stored(account: ChannelAccount, event: InboundMessage) -> bool:
+    return messages.is_stored(inbound_text(account, event, timezone.now()))
+
+
+def inbound_text(account: ChannelAccount, event: InboundMessage, now: datetime) -> messages.InboundText:
+    """Return the message that the provider's event brings to the account."""
+    sender = event.sender
+    return messages.InboundText(
+        channel=account.channel,
+        person=Person(
+            address=sender.address,
+            kind=sender.kind,
+            phone=sender.phone,
+            name=sender.name or "",
+            aliases=tuple((kind.value, address) for kind, address in sender.aliases),
+        ),
+        text=event.text,
+        message_id=event.message_id,
+        at=now,
+        scope=str(account.pk),
+        metadata=dict(event.metadata) | _manner(event, now),
+        intent=event.intent,
+        account=account,
+    )
+
+
+def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
+    """Metadata: the kind of a message that is no text, and the time of sending of a late one."""
+    manner = {"kind": event.kind} if event.kind != "text" else {}
+    if event.occurred_at and now - event.occurred_at > LATE:
+        manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)
+    return manner
