@@ -161,6 +161,7 @@ class ConversationDetailSerializer(ConversationSerializer):
 class OpenSerializer(serializers.Serializer[Any]):
     """A conversation to open from our side."""
 
+    client_id = serializers.UUIDField(required=False, help_text="The key's own client, which is the default.")
     channel = Choice(choices=[str(channel) for channel in CHANNELS])
     phone = Text(required=False, max_length=40, help_text="Phone number with country code. WhatsApp and SMS need it.")
     user_id = Text(required=False, max_length=200, help_text="Your own id for the person.")

@@ -44,6 +44,7 @@ from conversations.api.transcript_serializers import TranscriptFormatSerializer,
 from conversations.http.auth import actor, key_of, service_key
 from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
+from conversations.http.own_webhook import NO_CLIENT
 from conversations.http.throttling import count_request
 from conversations.models import OPEN, Chunk, Client, Conversation, ToolCall
 from conversations.services.contacts import contacts
@@ -98,8 +99,10 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     @extend_schema(request=OpenSerializer, responses={201: ConversationSerializer})
     def create(self, request: Request) -> Response:
         """Open a conversation from our side. The assistant sends the first message, unless `greet` is false."""
-        wanted = Outreach(**read(OpenSerializer, request.data))
-        conversation = outreach.start_outreach(self._client(), wanted, actor=actor(request), now=timezone.now())
+        wanted, client = read(OpenSerializer, request.data), self._client()
+        if wanted.pop("client_id", client.pk) != client.pk:
+            raise NotFoundError(NO_CLIENT, code="client_not_found")
+        conversation = outreach.start_outreach(client, Outreach(**wanted), actor=actor(request), now=timezone.now())
         return Response(ConversationSerializer(conversation).data, status=201)
 
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)

@@ -21,6 +21,7 @@ from rest_framework import exceptions, negotiation, parsers, renderers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from channels_out.shapes import has_more_nodes
 from conversations.services.core.errors import (
     ConflictError,
     DomainError,
@@ -34,6 +35,7 @@ from conversations.services.core.json import dumps
 
 JSON = "application/json"
 MOST_LEVELS = 100  # levels of nesting in a body; orjson writes at most 254
+MOST_VALUES = 50_000  # of a body, which is parsed before the API key is looked up
 CHALLENGE = 'Bearer realm="convo"'
 NOT_FOUND = "There is no such route. /docs/ lists them."
 NOT_JSON = "Send the body as JSON, with the header Content-Type: application/json."
@@ -200,6 +202,8 @@ def loads(body: bytes) -> Any:
     """Return the value of a JSON body. Raises ValueError with a sentence for the caller of the API."""
     if not body:
         raise ValueError("The body is empty. Send a JSON object.")
+    if has_more_nodes(body, MOST_VALUES):
+        raise ValueError(f"The body has more than {MOST_VALUES:,} values.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

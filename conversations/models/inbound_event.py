@@ -13,8 +13,8 @@ class InboundEvent(models.Model):
     """An event of a webhook that did not become a chunk, with the reason and the raw payload.
 
     reason      `not_a_turn`, `unknown_type`, `unknown_account`, `malformed`, `echo`, `processing_failed`, `call_over`
-                (the words came after the end of their call), or `receipt_unmatched` (the receipt came before we
-                committed the send)
+                (the words came after the end of their call), `too_old` (the message was sent longer ago than any
+                provider delivers again), or `receipt_unmatched` (the receipt came before we committed the send)
     address     the account's address in the payload, whether or not there is such an account
     raw         the input of the adapter's `replayed`: one item, or a request whose events failed alike
     retry_at    the time when the sweep replays the event

@@ -19,11 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from channels_out import http, registry
+from channels_out import contract, http, registry
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
 from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
 from channels_out.kinds import AddressKind, Channel, ReceiptStatus
+from channels_out.raw_claims import MOST_CLAIMS
 from channels_out.splitting import UNITS
 from tests.fakes.server import FakeServer, Fault
 from tests.sizes import times
@@ -214,6 +215,17 @@ class WebhookContract(AdapterContract):
         assert isinstance(event, InboundMessage)
         assert event.account == self.ADDRESS
         assert self.adapter.addresses(self.request(self.text_body(), "secret")) == [self.ADDRESS]
+
+    def test_it_finds_the_accounts_without_parsing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        batch, _, addresses = self.batch()
+        text, several = (self.request(body, "secret") for body in (self.text_body(), batch))
+        monkeypatch.setattr(contract, "load_json", lambda _: pytest.fail("parsed"))
+        assert self.ADDRESS in self.adapter.claimed(text)
+        assert set(addresses) <= set(self.adapter.claimed(several))
+
+    @pytest.mark.parametrize("name", HOSTILE_BODIES)
+    def test_a_hostile_body_claims_nothing_or_little(self, name: str) -> None:
+        assert len(self.adapter.claimed(self.request(HOSTILE_BODIES[name], "secret"))) <= MOST_CLAIMS
 
     def test_nothing_of_a_batch_is_lost(self) -> None:
         body, types, addresses = self.batch()

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from channels_out.kinds import AddressKind
 from channels_out.phones import matching_key, ways_to_write
-from conversations.models import Client, Contact, ContactIdentity
+from conversations.models import Client
 from conversations.services.contacts.contacts import NAMED_KINDS
 from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
@@ -26,6 +26,17 @@ _TAKEN_IDS = "SELECT user_id FROM contacts WHERE client_id = $1 AND user_id = AN
 _TAKEN_PHONES = "SELECT phone FROM contacts WHERE client_id = $1 AND phone = ANY($2::text[])"
 # As opening a conversation locks a contact (core/opening.py), but without waiting for anybody (core/locking.py).
 _HELD = "SELECT id FROM contacts WHERE id = ANY($1::uuid[]) AND merged_into_id IS NULL FOR SHARE SKIP LOCKED"
+
+_NEW = """
+    INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
+    SELECT t.id, $1, t.user_id, t.phone, t.name, t.is_guest
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::boolean[]) AS t(id, user_id, phone, name, is_guest)
+    RETURNING id"""
+_NEW_IDENTITIES = """
+    INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
+    SELECT t.contact_id, $1, $2, t.kind, t.address
+    FROM unnest($3::uuid[], $4::text[], $5::text[]) AS t(contact_id, kind, address)
+    RETURNING address, id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +100,20 @@ def _unmistakable(client: Client, strangers: Sequence[Person]) -> list[Person]:
 
 def _create(client: Client, channel: str, people: Sequence[Person]) -> dict[str, Found]:
     """Create a contact and its identities for each, and return them by address."""
-    contacts = [
-        Contact(
-            client=client,
-            user_id=person.address,
-            phone=person.phone,
-            name=person.name,
-            is_guest=not person.phone and person.kind not in NAMED_KINDS,
-        )
-        for person in people
-    ]
-    Contact.objects.bulk_create(contacts)
+    if not people:
+        return {}
+    ids = [uuid4() for _ in people]
+    guests = [not person.phone and person.kind not in NAMED_KINDS for person in people]
+    columns = ([p.address for p in people], [p.phone for p in people], [p.name for p in people], guests)
+    rows(_NEW, client.pk, ids, *columns)
     identities = [
-        ContactIdentity(contact=contact, client=client, channel=channel, kind=kind, address=address)
-        for contact, person in zip(contacts, people, strict=True)
+        (contact_id, kind, address)
+        for contact_id, person in zip(ids, people, strict=True)
         for address, kind in ({person.address: person.kind} | {a: k for k, a in person.aliases}).items()
     ]
-    by_address = {each.address: each for each in ContactIdentity.objects.bulk_create(identities)}
+    owners, kinds, addresses = (list(column) for column in zip(*identities, strict=True))
+    by_address = dict(rows(_NEW_IDENTITIES, client.pk, channel, owners, kinds, addresses))
     return {
-        person.address: Found(contact.pk, by_address[person.address].pk, is_new=True)
-        for contact, person in zip(contacts, people, strict=True)
+        person.address: Found(contact_id, by_address[person.address], is_new=True)
+        for contact_id, person in zip(ids, people, strict=True)
     }

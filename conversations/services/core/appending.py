@@ -24,7 +24,7 @@ the index of open conversations (`one_open_conversation`) says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -37,7 +37,7 @@ from conversations.models import Chunk, Conversation, Role, Status
 from conversations.services.core import redaction
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, record
-from conversations.services.core.sql import insert, row
+from conversations.services.core.sql import insert, row, rows_of_each
 from memory.redaction import RedactionRules
 
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
@@ -186,6 +186,17 @@ def append_by_address(
     """
     found = row(BY_ADDRESS, *chunk.values(), client_id, address, phone, name, aliases, account_version)
     return Appended(*found) if found else None
+
+
+def append_each_by_address(
+    client_id: UUID, messages: Sequence[tuple[NewChunk, str, str | None, str, list[str]]]
+) -> list[Appended | None]:
+    """Do what `append_by_address` does for many, in this order, and return what it returns for each.
+
+    messages: chunk, address, phone, name and aliases. Call it in a transaction.
+    """
+    values = [(*chunk.values(), client_id, *person, None) for chunk, *person in messages]
+    return [Appended(*found[0]) if found else None for found in rows_of_each(BY_ADDRESS, values)]
 
 
 # --- the general form -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ unique index `one_open_conversation` lets one in; the other's statement is undon
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError
@@ -16,7 +17,7 @@ from conversations.services.core.appending import Appended, NewChunk, quiet_wind
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
-from conversations.services.core.sql import row
+from conversations.services.core.sql import row, rows_of_each
 from memory.context import DEFAULT_SYSTEM_PROMPT
 from memory.redaction import RedactionRules
 
@@ -214,6 +215,20 @@ def open_conversation(
     return opened
 
 
+def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> list[Appended | None]:
+    """Open a conversation for each of many contacts, in this order; None for one where `open_conversation` would raise.
+
+    firsts: contact, the identity that replies go to, and the first message, which the contact wrote
+
+    Call it in a transaction. Raises IntegrityError where a conversation is open already.
+    """
+    values = [
+        _values(client_id, contact_id, chunk, Person(), actor=CONTACT, device_id=device_id)
+        for contact_id, device_id, chunk in firsts
+    ]
+    return [Appended(*found[0]) if found else None for found in rows_of_each(BY_CONTACT, values)]
+
+
 def _open(
     statement: str,
     client_id: UUID,
@@ -229,8 +244,39 @@ def _open(
     conversation_id: UUID | None = None,
     rules: RedactionRules | None = None,
 ) -> Appended | None:
-    found = row(
-        statement,
+    values = _values(
+        client_id,
+        found_by,
+        chunk,
+        person,
+        actor=actor,
+        goal=goal,
+        summary=summary,
+        device_id=device_id,
+        assistant_id=assistant_id,
+        conversation_id=conversation_id,
+        rules=rules,
+    )
+    found = row(statement, *values)
+    return Appended(*found) if found else None
+
+
+def _values(
+    client_id: UUID,
+    found_by: bytes | UUID,
+    chunk: NewChunk,
+    person: Person,
+    *,
+    actor: Actor,
+    goal: str = "",
+    summary: str = "",
+    device_id: int | None = None,
+    assistant_id: UUID | None = None,
+    conversation_id: UUID | None = None,
+    rules: RedactionRules | None = None,
+) -> tuple[object, ...]:
+    """The values of both statements."""
+    return (
         *(client_id, chunk.channel, chunk.channel_account_id, found_by, person.user_id, chunk.dedupe_key, chunk.thread),
         *(person.phone, person.name, conversation_id or uuid4(), uuid4()),
         *(phone_address(chunk.channel, person.phone) if person.phone else None, device_id, goal, summary),
@@ -239,4 +285,3 @@ def _open(
         ways_to_write(person.phone) if person.phone else [],
         *(rules_as_values(rules) if rules else ()),
     )
-    return Appended(*found) if found else None

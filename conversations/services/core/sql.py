@@ -93,6 +93,53 @@ def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple
     return adapter.load_rows(0, result.ntuples, tuple)
 
 
+def rows_of_each(statement: str, many: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
+    """Return the rows of a statement with $1, $2 … for each of many values. All are sent at once, in this order.
+
+    Call it in a transaction, which an error undoes as a whole.
+    """
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    database.validate_no_broken_transaction()
+    if not many or not database.connection.prepare_threshold:
+        return [rows(statement, *values) for values in many]
+    with _noted(database, statement, ()), database.wrap_database_errors:
+        return _pipelined(database.connection, statement, many)
+
+
+def _pipelined(
+    connection: psycopg.Connection[Any], statement: str, many: Sequence[Sequence[Any]]
+) -> list[list[tuple[Any, ...]]]:
+    sent = []
+    for values in many:
+        adapter = Transformer.from_context(connection)
+        parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
+        sent.append((adapter, _name_of(connection, statement, adapter.types), parameters))
+    pgconn = connection.pgconn
+    pgconn.enter_pipeline_mode()
+    for adapter, name, parameters in sent:
+        pgconn.send_query_prepared(name, parameters, adapter.formats)
+    pgconn.pipeline_sync()
+    results = []
+    for _ in sent:
+        results.append(pgconn.get_result())
+        pgconn.get_result()  # None: the end of this statement's results
+    pgconn.get_result()  # the end of all
+    if pgconn.status == ConnStatus.OK:
+        pgconn.exit_pipeline_mode()
+    found = []
+    for (adapter, _, _), result in zip(sent, results, strict=True):
+        if result is None:
+            raise psycopg.OperationalError("The connection was lost.")
+        if result.status == ExecStatus.FATAL_ERROR and isinstance(
+            error := psycopg.errors.error_from_result(result), psycopg.errors.InvalidSqlStatementName
+        ):
+            _names.pop(connection, None)
+            raise psycopg.OperationalError("What was prepared on this connection is gone; try again.") from error
+        adapter.set_pgresult(_checked(result, connection))
+        found.append(adapter.load_rows(0, result.ntuples, tuple))
+    return found
+
+
 def _name_of(connection: psycopg.Connection[Any], statement: str, types: tuple[int, ...] | None) -> bytes:
     """The name of the statement, with values of these types, on this connection; it is prepared at its first use."""
     names = _names.setdefault(connection, {})

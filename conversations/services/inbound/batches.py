@@ -11,7 +11,7 @@ may be done twice: a message that is there already is a duplicate.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from uuid import UUID
 
@@ -22,12 +22,10 @@ from channels_out.contract import Adapter
 from channels_out.events import Receipt, Unhandled
 from conversations.models import ChannelAccount, Client
 from conversations.services.contacts import contacts_bulk
-from conversations.services.contacts.contacts_bulk import Found
 from conversations.services.core import redaction
-from conversations.services.core.appending import append_by_address
+from conversations.services.core.appending import NewChunk, append_each_by_address
 from conversations.services.core.dedupe import seen_keys
-from conversations.services.core.ledger import CONTACT
-from conversations.services.core.opening import open_conversation
+from conversations.services.core.opening import open_each
 from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
 from conversations.services.delivery import receipts
@@ -129,31 +127,37 @@ class _Batch:
         known = [each.contact_id for each in found if each and not each.is_new]
         opened = set(column(_OPEN, known, channel))
         held = set(column(_HELD, known, channel))
-        left = set()
+        left, firsts, others = set(), [], []
         for (address, said), sender in zip(people, found, strict=True):
             if sender is None or sender.contact_id in opened - held:
                 left.add(address)
             else:
-                self._append_all(sender, [text for _, text in said], is_open=sender.contact_id in held)
+                first, *more = _each_once(text for _, text in said)
+                if sender.contact_id in held:
+                    more.insert(0, first)
+                else:
+                    firsts.append((sender.contact_id, sender.identity_id, first.as_chunk()))
+                others += more
                 settled |= {index for index, _ in said}
+        written = [
+            *open_each(self.client.pk, firsts),
+            *append_each_by_address(self.client.pk, [_to_append(text) for text in others]),
+        ]
+        if None in written:
+            raise _NotAsExpectedError
         return settled, left
 
-    def _append_all(self, sender: Found, texts: Sequence[InboundText], *, is_open: bool) -> None:
-        """Append the person's messages in their order, each once. The first opens a conversation where none is open."""
-        once: dict[UUID | None, InboundText] = {}
-        for text in texts:
-            once.setdefault(text.dedupe_key, text)
-        for text in once.values():
-            if not is_open:
-                chunk, device = text.as_chunk(), sender.identity_id
-                open_conversation(self.client.pk, sender.contact_id, chunk, actor=CONTACT, device_id=device)
-                is_open = True
-                continue
-            person = text.person
-            aliases = [address for _, address in person.aliases]
-            where = (self.client.pk, person.address, person.phone, person.name, aliases)
-            if append_by_address(text.as_chunk(), *where) is None:
-                raise _NotAsExpectedError
+
+def _each_once(texts: Iterable[InboundText]) -> list[InboundText]:
+    once: dict[UUID | None, InboundText] = {}
+    for text in texts:
+        once.setdefault(text.dedupe_key, text)
+    return list(once.values())
+
+
+def _to_append(text: InboundText) -> tuple[NewChunk, str, str | None, str, list[str]]:
+    person = text.person
+    return text.as_chunk(), person.address, person.phone, person.name, [address for _, address in person.aliases]
 
 
 def _addresses(person: Person) -> frozenset[str]:

@@ -67,7 +67,7 @@ def settle_all(
             unsettled.setdefault((event.account, unprocessed.UNKNOWN_ACCOUNT), []).append(event)
         elif isinstance(event, InboundMessage) and is_too_old(event, now) and not _is_stored(account, event):
             unsettled.setdefault((event.account, unprocessed.TOO_OLD), []).append(event)
-        elif number >= MOST_ONE_BY_ONE or not settle(adapter, account, event, outcome, tried=tried):
+        elif number >= MOST_ONE_BY_ONE or not _settle_one_of(events, adapter, account, event, outcome, tried=tried):
             unsettled.setdefault((event.account, unprocessed.PROCESSING_FAILED), []).append(event)
     for (address, reason), those in unsettled.items():
         unprocessed.store_events(adapter, accounts.get(address), request, those, reason)
@@ -148,6 +148,19 @@ def apply_simple_receipts(
         log.exception("receipts not applied at once: account=%s", account.pk)
         return reported
     return [each for each in reported if each.provider_message_id not in applied]
+
+
+def _settle_one_of(
+    events: list[Event], adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool
+) -> bool:
+    """Settle one event of a batch. What never comes to rest keeps a batch from nothing: it is stored, and replayed."""
+    try:
+        return settle(adapter, account, event, outcome, tried=tried)
+    except UnavailableError:
+        if len(events) == 1:
+            raise  # the provider delivers it again sooner
+        log.warning("event not settled, too much happens at once: account=%s", account.pk)
+        return False
 
 
 def settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Outcome, *, tried: bool = False) -> bool:
