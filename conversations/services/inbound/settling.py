@@ -58,17 +58,23 @@ def settle_all(
     unsettled: dict[tuple[str, str], list[Event]] = {}
     left = settle_together(adapter, events, accounts, outcome, tried=tried)
     now = timezone.now()
-    for number, event in enumerate(left):
+    one_by_one = 0
+    for event in left:
         account = accounts.get(event.account)
         if account is None and isinstance(event, Unhandled):
             unprocessed.store_unhandled(adapter, None, event, unprocessed.UNKNOWN_ACCOUNT)
             outcome.recorded += 1
-        elif account is None:
-            unsettled.setdefault((event.account, unprocessed.UNKNOWN_ACCOUNT), []).append(event)
+            continue
+        reason = unprocessed.PROCESSING_FAILED
+        if account is None:
+            reason = unprocessed.UNKNOWN_ACCOUNT
         elif isinstance(event, InboundMessage) and is_too_old(event, now) and not _is_stored(account, event):
-            unsettled.setdefault((event.account, unprocessed.TOO_OLD), []).append(event)
-        elif number >= MOST_ONE_BY_ONE or not _settle_one_of(events, adapter, account, event, outcome, tried=tried):
-            unsettled.setdefault((event.account, unprocessed.PROCESSING_FAILED), []).append(event)
+            reason = unprocessed.TOO_OLD
+        elif one_by_one < MOST_ONE_BY_ONE:
+            one_by_one += 1
+            if _settle_one_of(events, adapter, account, event, outcome, tried=tried):
+                continue
+        unsettled.setdefault((event.account, reason), []).append(event)
     for (address, reason), those in unsettled.items():
         unprocessed.store_events(adapter, accounts.get(address), request, those, reason)
         outcome.recorded += len(those)

@@ -35,14 +35,15 @@ def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:
 class Signatures:
     """The signature of one request, checked for any number of accounts."""
 
-    __slots__ = ("_adapter", "_fits", "_most", "_request", "accounts", "refused")
+    __slots__ = ("_adapter", "_fits", "_most", "_request", "accounts", "refused", "versions")
 
     def __init__(self, adapter: Adapter, request: InboundRequest) -> None:
-        """accounts: those that signed, by address. refused: those that did not."""
+        """accounts: those that signed, by address; versions: theirs as they were read. refused: those that did not."""
         self._adapter, self._request = adapter, request
         self._most = max(min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(request.body), 1)), 1)
         self._fits: dict[str, bool] = {}
         self.accounts: dict[str, ChannelAccount] = {}
+        self.versions: dict[str, str] = {}
         self.refused: dict[str, ChannelAccount] = {}
 
     def fits(self, account: Account) -> bool:
@@ -71,6 +72,7 @@ class Signatures:
             active_accounts(self._adapter).filter(address__in=wanted).annotate(version=account_cache.VERSION)
         ):
             (self.accounts if self.fits(as_account(account)) else self.refused)[account.address] = account
+            self.versions[account.address] = account.version
         account_cache.remember(self.accounts.values())
 
     def require(self) -> None:
@@ -90,7 +92,9 @@ class Signatures:
 
         addresses: of those that count; None for all
         """
-        counted = [each for address, each in self.refused.items() if addresses is None or address in addresses]
+        counted: list[ChannelAccount | None] = [
+            each for address, each in self.refused.items() if addresses is None or address in addresses
+        ]
         for account in counted or [None]:
             log.warning(
                 "signature refused: %s", f"account={account.pk}" if account else f"provider={self._adapter.provider}"
