@@ -43,6 +43,16 @@ def test_there_are_routes_that_take_an_id() -> None:
     assert len(WITH_ID) >= 6
 
 
+def test_a_conversation_is_not_opened_for_another_client(server: WebServer, shop: Client, neighbour: Client) -> None:
+    wanted = {"channel": "whatsapp", "phone": "+51999999999", "greet": False}
+    before = written()
+    for foreign in (str(neighbour.pk), NEVER["pk"]):
+        answer = server.call("POST", "/conversations", {**wanted, "client_id": foreign})
+        assert_failure(answer, 404, code="client_not_found")
+    assert written() == before
+    assert server.call("POST", "/conversations", {**wanted, "client_id": str(shop.pk)}).status == 201
+
+
 @pytest.mark.parametrize("operation", WITH_ID, ids=str)
 def test_a_foreign_id_answers_as_one_that_never_was(
     operation: Operation, server: WebServer, ids: dict[str, Any], foreign: dict[str, Any], shop: Client

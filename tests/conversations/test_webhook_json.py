@@ -69,6 +69,14 @@ def test_the_longest_message_is_taken_whole(door: Door) -> None:
     assert Chunk.objects.get(pk=answer["chunk_id"]).content == "é" * 500_000
 
 
+def test_a_body_with_too_many_values_is_refused_and_signs_in_a_text_are_none(door: Door) -> None:
+    assert door.says(',[{"' * 100_000)["position"] == 3
+    body = {"client_id": "x", "user_id": "ann", "message": "Hello", "metadata": {"many": [0] * 60_000}}
+    status, envelope = door.call("POST", "/webhooks/web/inbound", body)
+    assert (status, envelope["code"]) == (400, "malformed")
+    assert "50,000 values" in envelope["error"]
+
+
 def test_every_message_moves_the_session_s_last_message(door: Door) -> None:
     door.says("Hello")
     yesterday = timezone.now() - timedelta(days=1)
