@@ -80,11 +80,15 @@ class TestPlivoSmsContract(WebhookContract, SendContract):
         ]
         return [json.dumps(form).encode() for form in forms]
 
-    def test_a_message_of_three_megabytes_is_whole(self) -> None:
-        form = dict(parse_qsl(self.text_body().decode())) | {"Text": "x" * 2_900_000}
-        (event,) = self.events(urlencode(form).encode())
+    def test_the_longest_message_is_whole_and_a_longer_form_is_refused_unread(self) -> None:
+        form = dict(parse_qsl(self.text_body().decode())) | {"Text": ""}
+        room = plivo.MAX_FORM_BYTES - len(urlencode(form))
+        (event,) = self.events(urlencode(form | {"Text": "x" * room}).encode())
         assert isinstance(event, InboundMessage)
-        assert len(event.text) == 2_900_000
+        assert len(event.text) == room
+        longer = self.request(urlencode(form | {"Text": "x" * (room + 1)}).encode(), "secret")
+        assert self.adapter.claimed(longer) == []
+        assert self.refused(longer, self.account("secret"))
 
     def fake(self) -> FakeServer:
         return FakePlivo(self.ADDRESS, auth_token="s3cret-token")

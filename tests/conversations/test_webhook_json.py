@@ -72,7 +72,7 @@ def test_the_longest_message_is_taken_whole(door: Door) -> None:
 def test_a_body_with_too_many_values_is_refused_and_signs_in_a_text_are_none(door: Door) -> None:
     assert door.says(',[{"' * 100_000)["position"] == 3
     body = {"client_id": "x", "user_id": "ann", "message": "Hello", "metadata": {"many": [0] * 60_000}}
-    status, envelope = door.call("POST", "/webhooks/web/inbound", body)
+    status, envelope = door.call("POST", "/webhooks/sms/inbound", body)
     assert (status, envelope["code"]) == (400, "malformed")
     assert "50,000 values" in envelope["error"]
 
