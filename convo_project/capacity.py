@@ -13,3 +13,8 @@ def web_threads() -> int:
 def web_streams() -> int:
     """Return the number of replies that a process streams at once; a stream takes no database connection."""
     return env.whole("WEB_STREAMS", 128, least=0, most=4000)
+
+
+def web_connections() -> int:
+    """Return the number of open connections of a process, those that wait for a request included."""
+    return env.whole("WEB_CONNECTIONS", 8_000, least=64, most=100_000)

@@ -1,18 +1,21 @@
-"""The web process: granian serves Django over WSGI, with threads. Start it with `python -m convo_project.web`."""
+"""The web process: granian serves the web application by RSGI. Start it with `python -m convo_project.web`."""
 
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import sys
 
-from granian.constants import HTTPModes, Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
 from convo_project import address, capacity, commands, env
 
-SPARE_THREADS = 8
 STOP_SECONDS = 15  # for unfinished requests
+IDLE_SECONDS = 30  # for the head of a request, and between two requests of a connection
+SPARE_FILES = 512  # of a process: its own sockets, database connections and files
 
 
 def serve() -> None:
@@ -20,20 +23,30 @@ def serve() -> None:
     # Forked workers follow their parent's death (processes.follow_supervisor); Python 3.14 would not fork by itself.
     multiprocessing.set_start_method("fork", force=True)
     Server(
-        "convo_project.wsgi:served",
+        "convo_project.rsgi:application",
         address=address.host(),
         port=address.port(),
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
+        loop=Loops.asyncio,
         http=HTTPModes.http1,
-        workers=env.whole("WEB_WORKERS", 2, least=1, most=64),
-        # A stream keeps a thread as long as it lasts, and there must be enough threads for requests beside all
-        # streams. The feed that streams read from, and refused streams, take a few more.
-        blocking_threads=capacity.web_threads() + capacity.web_streams() + SPARE_THREADS,
-        blocking_threads_idle_timeout=600,
+        websockets=False,
+        workers=env.whole("WEB_WORKERS", 1, least=1, most=64),
+        backlog=4096,
+        backpressure=_connections(),
+        http1_settings=HTTP1Settings(header_read_timeout=IDLE_SECONDS * 1000),
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,
     ).serve()
+
+
+def _connections() -> int:
+    """Return how many connections a process keeps open, as far as the system lets it have files."""
+    wanted = capacity.web_connections()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + SPARE_FILES if most == resource.RLIM_INFINITY else min(wanted + SPARE_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, resource.getrlimit(resource.RLIMIT_NOFILE)[0]), most))
+    return max(min(wanted, files - SPARE_FILES), 64)
 
 
 if __name__ == "__main__":

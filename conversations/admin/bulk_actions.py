@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Count, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -23,6 +23,7 @@ from conversations.admin import access
 from conversations.admin.action_types import Bulk
 from conversations.admin.conversation_actions import BULK_ACTIONS, LONGEST_REASON
 from conversations.admin.conversation_list import LEFT_OUT, ConversationList
+from conversations.http.downloads import Download
 from conversations.models import Assistant, BulkJob
 from conversations.services.core.errors import NotFoundError
 from conversations.services.export.sessions import json_lines
@@ -177,8 +178,7 @@ def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
         raise Http404 from None
 
 
-def _download(request: HttpRequest, ids: Sequence[UUID]) -> StreamingHttpResponse:
-    answer = StreamingHttpResponse(json_lines(ids, actor=access.actor_of(request)), content_type="application/x-ndjson")
-    answer["Content-Disposition"] = f'attachment; filename="sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"'
-    answer["Cache-Control"] = "no-store"
-    return answer
+def _download(request: HttpRequest, ids: Sequence[UUID]) -> Download:
+    lines = json_lines(ids, actor=access.actor_of(request))
+    name = f"sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
+    return Download(lines, name=name, content_type="application/x-ndjson")

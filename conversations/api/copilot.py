@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +30,7 @@ from conversations.api.copilot_serializers import (
 from conversations.api.serializers import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import StreamedMarkdown
-from conversations.http.streams import HEARTBEAT, RETRY_SECONDS, EventStream, event, stream_limit
+from conversations.http.streams import RETRY_SECONDS, EventStream, event, stream_limit
 from conversations.models import Conversation, Turn
 from conversations.services.copilot import sessions as copilot
 from conversations.services.copilot import turns
@@ -40,8 +39,6 @@ from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import RequestedReply, UserMessage
 from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE
 
-HEARTBEAT_SECONDS = 15.0
-LONGEST_SECONDS = 900.0  # then the reader comes back
 LAST_EVENT_ID = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})")
 
 # What a user is told where a reply fails. None but these say more than that it failed.
@@ -245,28 +242,40 @@ def _answer(user: User, ask: Callable[[], RequestedReply], place: ReadPosition |
         if entered:
             stream_limit.leave(user.id)
 
-    return EventStream(_events(asked, reader), closed)
+    return EventStream(_ReplyEvents(asked, reader), closed)
 
 
-def _events(asked: RequestedReply, reader: Reader | None) -> Iterator[bytes]:
-    yield f"retry: {RETRY_SECONDS * 1000}\n".encode() + event("session", _session_event(asked))
-    if asked.turn is None:
-        yield event("done", _done(asked.session, None, None, TAKEN_OVER))
-    if reader is None:
-        return
-    growing: StreamedMarkdown | None = None  # for a reader from the start; one who comes back has seen the blocks
-    until = monotonic() + LONGEST_SECONDS
-    while monotonic() < until:
-        news = reader.wait(HEARTBEAT_SECONDS)
+class _ReplyEvents:
+    """The events of a reply that is being written. Without a reader the stream is over after its first event."""
+
+    def __init__(self, asked: RequestedReply, reader: Reader | None) -> None:
+        self._asked, self._reader = asked, reader
+        self._growing: StreamedMarkdown | None = None  # for a reader from the start; others have seen the blocks
+        self.is_over = reader is None
+
+    def first(self) -> bytes:
+        """Return the session, and the end where no reply is being written."""
+        begun = f"retry: {RETRY_SECONDS * 1000}\n".encode() + event("session", _session_event(self._asked))
+        if self._asked.turn is None:
+            begun += event("done", _done(self._asked.session, None, None, TAKEN_OVER))
+        return begun
+
+    def next(self) -> bytes | None:
+        """Return the next delta or the end, or None if there is none yet."""
+        news = self._reader.take() if self._reader else None
         if isinstance(news, ReplyPart):
             if news.start == 0:
-                growing = StreamedMarkdown()
-            yield event("delta", _delta(news, growing), f"{news.end.attempt}.{news.end.characters}")
-        elif isinstance(news, ReplyEnd):
-            yield _end(asked.session, news)
-            return
-        else:
-            yield HEARTBEAT
+                self._growing = StreamedMarkdown()
+            return event("delta", _delta(news, self._growing), f"{news.end.attempt}.{news.end.characters}")
+        if isinstance(news, ReplyEnd):
+            self.is_over = True
+            return _end(self._asked.session, news)
+        return None
+
+    def call_when_ready(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, from any thread, whenever there may be a next event."""
+        if self._reader:
+            self._reader.call_when_ready(wake)
 
 
 def _delta(piece: ReplyPart, growing: StreamedMarkdown | None) -> dict[str, Any]:

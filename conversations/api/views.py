@@ -50,6 +50,7 @@ from conversations.models import OPEN, Chunk, Client, Conversation, ToolCall
 from conversations.services.contacts import contacts
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import NotFoundError
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.export.transcripts import FORMATS
 from conversations.services.replies import late_replies
 from conversations.services.staff_actions import outreach, tool_decisions
@@ -252,7 +253,7 @@ def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
     """
     key = service_key(request)
     if request.method == "GET" and key and not request.GET:
-        detail = detail_sql.conversation_by_key(api_keys.key_hash(key), pk, DEFAULT_CHUNKS)
+        detail = finish(detail_sql.conversation_by_key(THIS_THREAD, api_keys.key_hash(key), pk, DEFAULT_CHUNKS))
         if detail and detail.key_id and count_request(detail.key_id):
             api_keys.note_use(detail.key_id)
             return HttpResponse('{"success":true,"data":' + detail.json + "}", content_type="application/json")

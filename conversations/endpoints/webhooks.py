@@ -18,6 +18,7 @@ from channels_out.kinds import WEBHOOK_CHANNELS
 from conversations.http import envelope, own_webhook
 from conversations.http.auth import NO_KEY, service_key
 from conversations.services.core.errors import DomainError, NotSignedError
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.inbound import provider_events
 from conversations.services.replies import chat_endings
 from conversations.services.voice import provider_calls
@@ -75,7 +76,7 @@ def _own_json(request: HttpRequest, channel: str, key: str) -> HttpResponse:
     if not envelope.is_json(request.content_type):
         own_webhook.client_of(key)
         return envelope.not_json()
-    return envelope.success(own_webhook.receive(request.body, channel, key))
+    return envelope.success(finish(own_webhook.receive(THIS_THREAD, request.body, channel, key)))
 
 
 def _handshake(arrived: InboundRequest, channel: str) -> HttpResponse:
@@ -91,7 +92,7 @@ def _provider_payload(arrived: InboundRequest, channel: str) -> HttpResponse:
         raise NotSignedError(_not_signed(channel), code="not_authenticated")
     if isinstance(adapter, VoiceAdapter):
         return _read_by_provider(adapter.instruct(provider_calls.receive(arrived, adapter), settings.PUBLIC_BASE_URL))
-    outcome = provider_events.receive(arrived, adapter)
+    outcome = finish(provider_events.receive(THIS_THREAD, arrived, adapter))
     return _read_by_provider(adapter.acknowledgement) if adapter.acknowledgement else envelope.success(outcome)
 
 

@@ -32,12 +32,11 @@ class Download(StreamingHttpResponse):
     """A response with a file, made of `pieces` before it is sent.
 
     An error while the file is made is an error response, not a file that ends in its middle. A slow reader holds
-    neither a database connection nor a request slot (request_slots.py).
+    neither a thread nor a database connection: the server sends the file (wsgi_bridge.py).
 
     shown: the browser shows the file instead of saving it
+    file: the file, if it is on disk
     """
-
-    waits = True  # frees its request slot
 
     def __init__(self, pieces: Iterable[bytes], *, name: str, content_type: str, shown: bool = False) -> None:
         file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with the response
@@ -57,3 +56,4 @@ class Download(StreamingHttpResponse):
             "X-Content-Type-Options": "nosniff",
         }
         super().__init__(_Blocks(file), content_type=content_type, headers=headers)
+        self.file = file if length > IN_MEMORY else None

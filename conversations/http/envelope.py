@@ -100,10 +100,11 @@ def status_of(error: DomainError) -> int:
 
 def too_large(limit: int) -> HttpResponse:
     """Return a 413 for a body of more than `limit` bytes."""
-    return failure(413, "too_large", _larger_than(limit))
+    return failure(413, "too_large", larger_than(limit))
 
 
-def _larger_than(limit: int) -> str:
+def larger_than(limit: int) -> str:
+    """Return the error sentence for a body of more than `limit` bytes."""
     return f"The body is larger than {limit:,} bytes."
 
 
@@ -189,9 +190,9 @@ class StrictJSONParser(parsers.BaseParser):
         try:
             body = parser_context["request"]._request.body
         except RequestDataTooBig:
-            raise TooLargeError(_larger_than(limit)) from None
+            raise TooLargeError(larger_than(limit)) from None
         if len(body) > limit:
-            raise TooLargeError(_larger_than(limit))
+            raise TooLargeError(larger_than(limit))
         try:
             return loads(body)
         except ValueError as error:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
+from django.db import OperationalError
 from django.utils import timezone
 
 from channels_out.kinds import Channel
@@ -16,6 +17,7 @@ from conversations.http.envelope import loads
 from conversations.models import Client
 from conversations.services.core.errors import DomainError, InvalidError, NotFoundError, NotSignedError
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, BusyError, Statements, UnclearError, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundResult, InboundText
 from conversations.services.tenants import api_keys
@@ -87,21 +89,53 @@ def read_message(body: bytes, channel: str, now: datetime) -> tuple[InboundText,
     return message, read.client_id
 
 
-def receive(body: bytes, channel: str, key: str) -> InboundResult:
+async def receive(statements: Statements, body: bytes, channel: str, key: str) -> InboundResult:
     """Store the message that a program passes on in Convo's own JSON, and return its conversation and position.
 
     Raises NotSignedError for a wrong API key, also if the body is wrong as well; then what read_message and
-    messages.settle raise, or NotFoundError where the key is another client's.
+    messages.settle raise, NotFoundError where the key is another client's, or OperationalError where it is not known
+    whether the message was stored.
     """
     try:
         message, client_id = read_message(body, channel, timezone.now())
     except DomainError:
-        client_of(key)
+        await statements.in_thread(client_of, key)
         raise
-    if settled := messages.settle_with_key(message, api_keys.key_hash(key), client_id):
+    try:
+        return await _receive(statements, message, client_id, key)
+    except BusyError:
+        return await statements.in_thread(_receive_here, message, client_id, key)
+    except UnclearError as unclear:
+        return await statements.in_thread(_receive_again, message, client_id, key, unclear.row)
+
+
+async def _receive(statements: Statements, message: InboundText, client_id: UUID, key: str) -> InboundResult:
+    if settled := await messages.settle_with_key(statements, message, api_keys.key_hash(key), client_id):
         result, key_id = settled
-        api_keys.note_use(key_id)
+        api_keys.note_use(key_id, statements)
         return result
+    return await statements.in_thread(_receive_unusual, message, client_id, key)
+
+
+def _receive_here(message: InboundText, client_id: UUID, key: str) -> InboundResult:
+    return finish(_receive(THIS_THREAD, message, client_id, key))
+
+
+def _receive_again(message: InboundText, client_id: UUID, key: str, returned: tuple[Any, ...] | None) -> InboundResult:
+    """Store a message that may be stored already, and return its place.
+
+    returned: what the statement returned before its connection was lost
+
+    Raises OperationalError where that cannot be told.
+    """
+    if returned and (result := messages.confirmed(returned)):
+        return result
+    if returned is None and message.dedupe_key is None:
+        raise OperationalError("The connection was lost while the message was stored.")
+    return _receive_here(message, client_id, key)
+
+
+def _receive_unusual(message: InboundText, client_id: UUID, key: str) -> InboundResult:
     client = client_of(key)
     if client.pk != client_id:
         raise NotFoundError(NO_CLIENT, code="client_not_found")

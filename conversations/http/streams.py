@@ -1,19 +1,21 @@
 """Streams of server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) and their limit.
 
-A stream takes a thread of its process for as long as it lasts, but no database connection and no request slot
-(request_slots.py). A process has at most WEB_STREAMS streams, and of these COPILOT_STREAMS_PER_USER for one user.
+A view decides in its thread whether there is a stream, and returns a description of it (`Events`). The event loop sends
+it: a stream takes no thread and no database connection. A process has at most WEB_STREAMS streams, and of these
+COPILOT_STREAMS_PER_USER for one user.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from time import monotonic
+from typing import Any, Protocol
 
 import orjson
 from django.conf import settings
-from django.db import connection
 from django.http import StreamingHttpResponse
 
 from conversations.services.core.errors import TooManyError
@@ -21,6 +23,8 @@ from conversations.services.core.errors import TooManyError
 EVENT_STREAM = "text/event-stream"
 HEARTBEAT = b": still here\n\n"
 RETRY_SECONDS = 2
+HEARTBEAT_SECONDS = 15.0
+LONGEST_SECONDS = 900.0  # then the reader comes back
 
 
 def event(name: str, data: Any, event_id: str = "") -> bytes:
@@ -69,36 +73,81 @@ class StreamLimit:
 stream_limit = StreamLimit()
 
 
-class Stream:
+class Events(Protocol):
+    """The events of a stream, as they come. They never wait, so that no thread is held."""
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether no event follows."""
+
+    def first(self) -> bytes:
+        """Return what the stream begins with."""
+
+    def next(self) -> bytes | None:
+        """Return the next event, or None if there is none yet."""
+
+    def call_when_ready(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, from any thread, whenever there may be a next event."""
+
+
+async def follow(events: Events, gone: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+    """Yield the events of a stream to an event loop until its end, or until the reader is gone."""
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
+    events.call_when_ready(lambda: loop.call_soon_threadsafe(ready.set))
+    gone.add_done_callback(lambda _: ready.set())
+    yield events.first()
+    until = monotonic() + LONGEST_SECONDS
+    while not (events.is_over or gone.done()) and monotonic() < until:
+        ready.clear()
+        if piece := events.next():
+            yield piece
+            continue
+        try:
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await ready.wait()
+        except TimeoutError:
+            yield HEARTBEAT
+
+
+def _wait(events: Events) -> Iterator[bytes]:
+    """Yield the events of a stream in a thread that waits for them, as WSGI wants it."""
+    ready = threading.Event()
+    events.call_when_ready(ready.set)
+    yield events.first()
+    until = monotonic() + LONGEST_SECONDS
+    while not events.is_over and monotonic() < until:
+        ready.clear()
+        if piece := events.next():
+            yield piece
+        elif not ready.wait(HEARTBEAT_SECONDS):
+            yield HEARTBEAT
+
+
+class _Stream:
     """The events of a response. `closed` is called once when it ends, also if it ends before its first event."""
 
-    def __init__(self, events: Iterator[bytes], closed: Callable[[], None]) -> None:
-        self._events, self._closed = events, closed
-        self._begun = self._ended = False
+    def __init__(self, events: Events, closed: Callable[[], None]) -> None:
+        self._events, self._closed = _wait(events), closed
+        self._has_ended = False
 
     def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._begun:
-            self._begun = True
-            if not connection.in_atomic_block:
-                connection.close()  # it would be idle for as long as the stream lasts
-        return next(self._events)
+        return self._events
 
     def close(self) -> None:
-        """End the stream. The server calls this however the response ends."""
-        if not self._ended:
-            self._ended = True
-            getattr(self._events, "close", lambda: None)()
+        """End the stream. Django calls this however the response ends."""
+        if not self._has_ended:
+            self._has_ended = True
+            self._events.close()  # type: ignore[attr-defined]
             self._closed()
 
 
 class EventStream(StreamingHttpResponse):
-    """A response of server-sent events, which proxies must not buffer."""
+    """A response of server-sent events, which proxies must not buffer.
 
-    waits = True  # frees its request slot (request_slots.py)
+    waits: the events, for the event loop (wsgi_bridge.py)
+    """
 
-    def __init__(self, events: Iterator[bytes], closed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, events: Events, closed: Callable[[], None] = lambda: None) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(Stream(events, closed), content_type=EVENT_STREAM, headers=headers)
+        super().__init__(_Stream(events, closed), content_type=EVENT_STREAM, headers=headers)
+        self.waits = events

@@ -16,7 +16,7 @@ from conversations.models import ChannelAccount, Chunk, Contact, ContactIdentity
 from conversations.services.contacts import contacts_bulk
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import sending
-from conversations.services.inbound import batches, messages, replay, settling
+from conversations.services.inbound import messages, messages_bulk, replay, settling
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from tests.conftest import reply_to_all, send_all
@@ -135,7 +135,7 @@ def test_the_bulk_form_writes_the_same_rows_as_the_general_form(meta, account, m
     Conversation.objects.all().delete()
     Contact.objects.all().delete()
     ContactIdentity.objects.all().delete()
-    monkeypatch.setattr(batches, "AT_LEAST", 1_000)
+    monkeypatch.setattr(messages_bulk, "AT_LEAST", 1_000)
     arrives(meta, *said, contacts=contacts)
     assert rows() == in_bulk
 
@@ -188,7 +188,7 @@ def test_texts_with_characters_that_cannot_be_stored_and_very_long_ones_are_stor
 
 def test_a_crash_half_way_and_a_redelivery_lose_and_repeat_nothing(meta, account, monkeypatch):
     webhook = meta.webhook(messages=texts(range(60), times=2))
-    monkeypatch.setattr(batches, "CHUNK", 20)
+    monkeypatch.setattr(messages_bulk, "CHUNK", 20)
     real, calls = contacts_bulk.find_or_create_many, []
 
     def dies(*arguments):

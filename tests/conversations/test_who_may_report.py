@@ -18,6 +18,7 @@ from channels_out.simulators import whatsapp
 from channels_out.simulators.meta import signed_by_meta
 from conversations.models import ChannelAccount, Client, ContactIdentity, Conversation, Message
 from conversations.services.core.appending import NewChunk, append_by_address
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.delivery import receipts_bulk
 from conversations.services.tenants import account_cache
 from convo_project import wsgi
@@ -108,9 +109,9 @@ def chunk_of(line: Line, at: datetime) -> NewChunk:
 
 def test_a_client_that_is_switched_off_between_the_look_and_the_statement_gets_no_chunk(line: Line) -> None:
     now = timezone.now()
-    assert append_by_address(chunk_of(line, now), line.account.client_id, ANA, None, "", [])
+    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), line.account.client_id, ANA, None, "", []))
     client_off(line)
-    assert append_by_address(chunk_of(line, now), line.account.client_id, ANA, None, "", []) is None
+    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), line.account.client_id, ANA, None, "", [])) is None
 
 
 CHANGED: dict[str, Callable[[Line], Any]] = {
@@ -125,10 +126,10 @@ def test_whatever_changed_of_account_or_client_makes_what_was_read_of_it_old(
 ) -> None:
     now, before = timezone.now(), known(line).version
     where = (line.account.client_id, ANA, None, "", [])
-    assert append_by_address(chunk_of(line, now), *where, before)
+    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), *where, before))
     change(line)
-    assert append_by_address(chunk_of(line, now), *where, before) is None
-    assert append_by_address(chunk_of(line, now), *where, known(line).version)
+    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), *where, before)) is None
+    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), *where, known(line).version))
 
 
 @pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
@@ -136,9 +137,9 @@ def test_receipts_of_a_version_that_is_old_move_nothing(answered: Line, change: 
     [event] = read_by_adapter(answered)
     before = known(answered).version
     change(answered)
-    assert receipts_bulk.apply(answered.account.pk, [event], before) == set()
+    assert finish(receipts_bulk.apply(THIS_THREAD, answered.account.pk, [event], before)) == set()
     assert Message.objects.get().status == "sent"
-    assert receipts_bulk.apply(answered.account.pk, [event], known(answered).version)
+    assert finish(receipts_bulk.apply(THIS_THREAD, answered.account.pk, [event], known(answered).version))
     assert Message.objects.get().status == "read"
 
 
@@ -155,13 +156,13 @@ def read_by_adapter(line: Line) -> list[Any]:
 def test_all_addresses_of_a_sender_are_known_or_they_are_learnt(line: Line, shop: Client) -> None:
     mine = Conversation.objects.get(device__address=ANA).contact
     args = (chunk_of(line, timezone.now()), shop.pk, ANA, None, "")
-    assert append_by_address(*args, ["ana-s-id"]) is None, "nobody's"
+    assert finish(append_by_address(THIS_THREAD, *args, ["ana-s-id"])) is None, "nobody's"
     other = factories.ContactFactory(client=shop, user_id="other")
     identity = ContactIdentity.objects.create(
         contact=other, client=shop, channel="whatsapp", kind=AddressKind.BSUID, address="ana-s-id"
     )
-    assert append_by_address(*args, ["ana-s-id"]) is None, "somebody else's"
+    assert finish(append_by_address(THIS_THREAD, *args, ["ana-s-id"])) is None, "somebody else's"
     for changes in ({"contact": mine, "channel": "sms"}, {"contact": mine, "channel": "whatsapp"}):
         ContactIdentity.objects.filter(pk=identity.pk).update(**changes)
-        appended = append_by_address(*args, ["ana-s-id"])
+        appended = finish(append_by_address(THIS_THREAD, *args, ["ana-s-id"]))
         assert bool(appended) == (changes["channel"] == "whatsapp")

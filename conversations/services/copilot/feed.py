@@ -1,17 +1,17 @@
 """The feed of streamed replies: hands the text and the end of turns to the readers of this process.
 
-One thread asks the database for all readers, a few times a second while there are any, with one connection. The readers
-wait for that thread, and for the network, without a connection. Any process can do this for any turn: it keeps nothing
-but its readers.
+One thread asks the database for all readers, a few times a second while there are any, with one connection. Nobody
+waits in a thread for it: a reader is woken when there is something to read. Any process can do this for any turn: it
+keeps nothing but its readers.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection
@@ -72,14 +72,20 @@ class Reader:
     turn_id: UUID
     user_id: int
     position: ReadPosition
-    _updates: SimpleQueue[FeedUpdate] = field(default_factory=SimpleQueue)
+    _updates: deque[FeedUpdate] = field(default_factory=deque)
+    _wake: Callable[[], object] = lambda: None
 
-    def wait(self, seconds: float) -> FeedUpdate | None:
-        """Return the next update; None if there is none within `seconds`."""
-        try:
-            return self._updates.get(timeout=seconds)
-        except Empty:
-            return None
+    def take(self) -> FeedUpdate | None:
+        """Return the next update, or None if there is none yet."""
+        return self._updates.popleft() if self._updates else None
+
+    def call_when_ready(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, in the feed's thread, whenever there is an update."""
+        self._wake = wake
+
+    def _put(self, update: FeedUpdate) -> None:
+        self._updates.append(update)
+        self._wake()
 
     def give(self, part: ReplyPart) -> None:
         """Hand the reader the part, as far as it has not read it."""
@@ -89,13 +95,13 @@ class Reader:
         if text := part.text[known - part.start :]:
             new = ReplyPart(part.attempt, known, text)
             self.position = new.end
-            self._updates.put(new)
+            self._put(new)
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
         """Hand the reader the rest of the reply and the end of the turn."""
         if turn and chunk:
             self.give(ReplyPart(turn.attempt, 0, chunk.content))
-        self._updates.put(ReplyEnd(turn, chunk))
+        self._put(ReplyEnd(turn, chunk))
 
 
 class Feed:

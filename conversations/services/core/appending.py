@@ -37,7 +37,9 @@ from conversations.models import Chunk, Conversation, Role, Status
 from conversations.services.core import redaction
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, record
-from conversations.services.core.sql import insert, row, rows_of_each
+from conversations.services.core.person import Person
+from conversations.services.core.sql import insert, rows_of_each
+from conversations.services.core.statements import Statements
 from memory.redaction import RedactionRules
 
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
@@ -157,18 +159,25 @@ def rules_as_values(rules: RedactionRules) -> tuple[bool, str]:
     return rules.cards, orjson.dumps(rules.patterns).decode() if rules.patterns else "[]"
 
 
-def append_by_key(
-    chunk: NewChunk, key_hash: bytes, client_id: UUID, user_id: str, phone: str | None, name: str, rules: RedactionRules
+async def append_by_key(
+    statements: Statements,
+    chunk: NewChunk,
+    key_hash: bytes,
+    client_id: UUID,
+    person: Person,
+    rules: RedactionRules,
 ) -> Appended | None:
     """Append what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
 
     Raises IntegrityError where the same message was appended at the same moment.
     """
-    found = row(BY_KEY, *chunk.values(), key_hash, client_id, user_id, phone, name, *rules_as_values(rules))
+    who = (person.user_id, person.phone, person.name)
+    found = await statements.row(BY_KEY, *chunk.values(), key_hash, client_id, *who, *rules_as_values(rules))
     return Appended(*found) if found else None
 
 
-def append_by_address(
+async def append_by_address(
+    statements: Statements,
     chunk: NewChunk,
     client_id: UUID,
     address: str,
@@ -184,7 +193,8 @@ def append_by_address(
 
     Raises IntegrityError where the same message was appended at the same moment.
     """
-    found = row(BY_ADDRESS, *chunk.values(), client_id, address, phone, name, aliases, account_version)
+    who = (client_id, address, phone, name, aliases)
+    found = await statements.row(BY_ADDRESS, *chunk.values(), *who, account_version)
     return Appended(*found) if found else None
 
 

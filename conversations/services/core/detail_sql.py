@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from conversations.services.core.sql import row
+from conversations.services.core.statements import Statements
 
 # The chunks are found by position. Its index leads with the conversation, so no other conversation's chunks are read.
 _DETAIL = """
@@ -61,12 +62,14 @@ class Detail:
     json: str
 
 
-def conversation_by_key(key_hash: bytes, conversation_id: UUID, chunks: int) -> Detail | None:
+async def conversation_by_key(
+    statements: Statements, key_hash: bytes, conversation_id: UUID, chunks: int
+) -> Detail | None:
     """Return the conversation of the key's client with its last `chunks` chunks.
 
     None if the key is unknown or revoked, its client inactive, or the conversation not the client's.
     """
-    found = row(BY_KEY, conversation_id, chunks, key_hash)
+    found = await statements.read(BY_KEY, conversation_id, chunks, key_hash)
     return Detail(*found) if found else None
 
 

@@ -17,7 +17,8 @@ from conversations.services.core.appending import Appended, NewChunk, quiet_wind
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
-from conversations.services.core.sql import row, rows_of_each
+from conversations.services.core.sql import rows_of_each
+from conversations.services.core.statements import THIS_THREAD, Statements, finish
 from memory.context import DEFAULT_SYSTEM_PROMPT
 from memory.redaction import RedactionRules
 
@@ -165,8 +166,13 @@ BY_CONTACT = (
 )
 
 
-def open_with_key(
-    chunk: NewChunk, person: Person, key_hash: bytes, client_id: UUID, rules: RedactionRules
+async def open_with_key(
+    statements: Statements,
+    chunk: NewChunk,
+    key_hash: bytes,
+    client_id: UUID,
+    person: Person,
+    rules: RedactionRules,
 ) -> Appended | None:
     """Open a conversation with what the holder of an API key passes on, cleaned by `rules`; None if nothing was done.
 
@@ -175,7 +181,7 @@ def open_with_key(
 
     Raises IntegrityError where somebody else was first: with the contact, the conversation or the message.
     """
-    return _open(BY_KEY, client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
+    return await _open(statements, BY_KEY, client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
 
 
 def open_conversation(
@@ -201,14 +207,16 @@ def open_conversation(
     Raises IntegrityError where a conversation is open already, or the message was stored or the contact deleted at the
     same moment.
     """
-    opened = _open(
-        *(BY_CONTACT, client_id, contact_id, chunk, Person()),
-        actor=actor,
-        goal=goal,
-        summary=summary,
-        device_id=device_id,
-        assistant_id=assistant_id,
-        conversation_id=conversation_id,
+    opened = finish(
+        _open(
+            *(THIS_THREAD, BY_CONTACT, client_id, contact_id, chunk, Person()),
+            actor=actor,
+            goal=goal,
+            summary=summary,
+            device_id=device_id,
+            assistant_id=assistant_id,
+            conversation_id=conversation_id,
+        )
     )
     if opened is None:
         raise IntegrityError("The message was stored, or the contact deleted, by another request meanwhile.")
@@ -229,7 +237,8 @@ def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> 
     return [Appended(*found[0]) if found else None for found in rows_of_each(BY_CONTACT, values)]
 
 
-def _open(
+async def _open(
+    statements: Statements,
     statement: str,
     client_id: UUID,
     found_by: bytes | UUID,
@@ -257,7 +266,7 @@ def _open(
         conversation_id=conversation_id,
         rules=rules,
     )
-    found = row(statement, *values)
+    found = await statements.row(statement, *values)
     return Appended(*found) if found else None
 
 

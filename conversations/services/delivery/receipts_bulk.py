@@ -13,7 +13,7 @@ from django.utils import timezone
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.services.core.appending import ACCOUNT_VERSION
-from conversations.services.core.sql import column
+from conversations.services.core.statements import Statements
 
 _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
 
@@ -65,7 +65,9 @@ def _needs_general_form(receipt: Receipt) -> bool:
     return receipt.status == ReceiptStatus.FAILED or receipt.sequence is not None
 
 
-def apply(account_id: UUID, said: Sequence[Receipt], version: str | None = None) -> set[str]:
+async def apply(
+    statements: Statements, account_id: UUID, said: Sequence[Receipt], version: str | None = None
+) -> set[str]:
     """Move the account's messages forward to the status of these receipts, in one statement.
 
     Returns the provider's ids of the messages that it found. It finds those that are on their way and known by the
@@ -77,4 +79,5 @@ def apply(account_id: UUID, said: Sequence[Receipt], version: str | None = None)
     ids = [each.provider_message_id for each in said]
     ranks = [_RANK[each.status] for each in said]
     times = [each.occurred_at or now for each in said]
-    return set(column(_MOVE_ON, account_id, ids, ranks, times, version))
+    found = await statements.rows(_MOVE_ON, account_id, ids, ranks, times, version)
+    return {provider_message_id for (provider_message_id,) in found}

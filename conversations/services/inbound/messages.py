@@ -33,10 +33,12 @@ from conversations.services.core.locking import saving
 from conversations.services.core.opening import open_conversation, open_with_key
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
+from conversations.services.core.statements import THIS_THREAD, Statements, finish
 from conversations.services.delivery import opt_outs
 from memory.redaction import RedactionRules
 
 TRIES = 20
+FIRST_POSITION = 3  # of a person's message, after the system and memory chunks
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,9 @@ class InboundResult:
     status: str
 
 
-def settle_with_key(message: InboundText, key_hash: bytes, client_id: UUID) -> tuple[InboundResult, int] | None:
+async def settle_with_key(
+    statements: Statements, message: InboundText, key_hash: bytes, client_id: UUID
+) -> tuple[InboundResult, int] | None:
     """Settle the common cases by statements that check the API key as well, and return the result and the key's id.
 
     One statement appends to an active conversation, one more opens a conversation, one more finds a message that is
@@ -111,19 +115,20 @@ def settle_with_key(message: InboundText, key_hash: bytes, client_id: UUID) -> t
     if message.wish:
         return None
     person, rules = message.person, redaction.last_known_rules(client_id)
-    chunk = message.cleaned(rules).as_chunk()
+    # A client's own patterns may take long; an event loop must not.
+    cleaned = await statements.in_thread(message.cleaned, rules) if rules.patterns else message.cleaned(rules)
+    chunk = cleaned.as_chunk()
     try:
-        appended = append_by_key(chunk, key_hash, client_id, person.user_id, person.phone, person.name, rules)
-        if appended:
+        if appended := await append_by_key(statements, chunk, key_hash, client_id, person, rules):
             return _result(appended), appended.key_id or 0
-        if opened := open_with_key(chunk, person, key_hash, client_id, rules):
+        if opened := await open_with_key(statements, chunk, key_hash, client_id, person, rules):
             return _result(opened, created=True), opened.key_id or 0
     except IntegrityError:
         pass  # another request was first: what it stored is found next, or by settle()
-    return _seen_with_key(message.dedupe_key, key_hash, client_id)
+    return await _seen_with_key(statements, message.dedupe_key, key_hash, client_id)
 
 
-def append_from(account: ChannelAccount, version: str, message: InboundText) -> bool:
+async def append_from(statements: Statements, account: ChannelAccount, version: str, message: InboundText) -> bool:
     """Append a provider's message to the active conversation of a known person and return whether that was possible.
 
     version: ACCOUNT_VERSION of the account and client as they were read; nothing is done if they changed since
@@ -131,7 +136,7 @@ def append_from(account: ChannelAccount, version: str, message: InboundText) -> 
     Raises IntegrityError where the same message was appended at the same moment.
     """
     message = message.cleaned(redaction.rules_of(account.client))
-    return not message.wish and _append(account.client_id, message, version) is not None
+    return not message.wish and await _append(statements, account.client_id, message, version) is not None
 
 
 def settle(client: Client, message: InboundText, *, is_new: bool = False, append_tried: bool = False) -> InboundResult:
@@ -148,7 +153,11 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
     wish = message.wish
     for _ in range(TRIES):
         try:
-            if message.account and not (wish or append_tried) and (appended := _append(client.pk, message)):
+            if (
+                message.account
+                and not (wish or append_tried)
+                and (appended := finish(_append(THIS_THREAD, client.pk, message)))
+            ):
                 return _result(appended)
             with transaction.atomic():
                 settled = _settle(client, message, is_new=is_new)
@@ -167,10 +176,13 @@ def is_stored(message: InboundText) -> bool:
     return _seen_before(message.dedupe_key) is not None
 
 
-def _append(client_id: UUID, message: InboundText, version: str | None = None) -> Appended | None:
+async def _append(
+    statements: Statements, client_id: UUID, message: InboundText, version: str | None = None
+) -> Appended | None:
     person = message.person
     aliases = [address for _, address in person.aliases]
-    return append_by_address(message.as_chunk(), client_id, person.address, person.phone, person.name, aliases, version)
+    who = (client_id, person.address, person.phone, person.name, aliases)
+    return await append_by_address(statements, message.as_chunk(), *who, version)
 
 
 def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> InboundResult:
@@ -199,6 +211,16 @@ def _locked_open(contact: Contact, message: InboundText) -> Conversation | None:
     return found.filter(contact=contact, channel=message.channel, thread=message.thread).first()
 
 
+def confirmed(returned: tuple[Any, ...]) -> InboundResult | None:
+    """Return the place of a message of which a statement returned this row before its connection was lost.
+
+    What the statement wrote is on disk then. None if it is not there.
+    """
+    appended = Appended(*returned)
+    found = row(_IS_THERE, appended.chunk_id)
+    return _result(appended, created=appended.position == FIRST_POSITION) if found else None
+
+
 # --- messages that are delivered again --------------------------------------------------------------------------------
 # The place of message $1: one look, so that a purge between two cannot hide it.
 _PLACE = """
@@ -206,6 +228,9 @@ _PLACE = """
     FROM conversation_chunks c JOIN conversations s ON s.id = c.conversation_id WHERE c.dedupe_key = $1
     UNION ALL
     SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE dedupe_key = $1"""
+# Is chunk $1 there? All that was committed before is written to disk.
+_IS_THERE = """
+    SELECT pg_logical_emit_message(false, '', '', true) FROM conversation_chunks WHERE id = $1"""
 _PLACE_WITH_KEY = f"""
     SELECT seen.*, k.id FROM ({_PLACE}) seen, api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
     WHERE k.key_hash = $2 AND k.revoked_at IS NULL AND c.id = $3"""
@@ -217,9 +242,11 @@ def _seen_before(key: UUID | None) -> InboundResult | None:
     return _as_before(*found) if found else None
 
 
-def _seen_with_key(key: UUID | None, key_hash: bytes, client_id: UUID) -> tuple[InboundResult, int] | None:
-    """The same, with the key's id, where the API key is the client's."""
-    found = row(_PLACE_WITH_KEY, key, key_hash, client_id) if key else None
+async def _seen_with_key(
+    statements: Statements, key: UUID | None, key_hash: bytes, client_id: UUID
+) -> tuple[InboundResult, int] | None:
+    """The same, with the key's id, where the API key is the client's. The message is on disk when this returns."""
+    found = await statements.row(_PLACE_WITH_KEY, key, key_hash, client_id) if key else None
     return (_as_before(*found[:-1]), found[-1]) if found else None
 
 

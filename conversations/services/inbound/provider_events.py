@@ -23,6 +23,7 @@ from channels_out.contract import Account, Adapter, InboundRequest, WebhookRespo
 from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, Receipt
 from conversations.models import ChannelAccount
+from conversations.services.core.statements import BusyError, Statements, UnclearError
 from conversations.services.inbound import messages, settling, unprocessed
 from conversations.services.inbound.settling import Outcome
 from conversations.services.inbound.signatures import Signatures, active_accounts
@@ -84,17 +85,25 @@ class _Tried:
     events: list[Event]
 
 
-def receive(request: InboundRequest, adapter: Adapter) -> Outcome:
+async def receive(statements: Statements, request: InboundRequest, adapter: Adapter) -> Outcome:
     """Settle or keep every event of a request of the adapter's provider.
 
-    Raises InboundError if no account that it claims to be for (any, if it claims none of ours) has signed it.
+    Raises InboundError if no account that it claims to be for (any, if it claims none of ours) has signed it, or
+    OperationalError where it is not known whether a message was stored.
     """
     payload = _Payload(request, adapter)
-    outcome = _receive_fast(payload)
-    return outcome if isinstance(outcome, Outcome) else _receive(payload, outcome)
+    try:
+        outcome = await _receive_fast(statements, payload)
+    except BusyError:
+        outcome = None
+    except UnclearError:
+        if any(isinstance(event, InboundMessage) and not event.message_id for event in payload.events()):
+            raise OperationalError("The connection was lost while a message without an id was stored.") from None
+        outcome = None  # what is stored is found by its id
+    return outcome if isinstance(outcome, Outcome) else await statements.in_thread(_receive, payload, outcome)
 
 
-def _receive_fast(payload: _Payload) -> Outcome | _Tried | None:
+async def _receive_fast(statements: Statements, payload: _Payload) -> Outcome | _Tried | None:
     """Settle the usual request with one statement: one message to an active conversation, or receipts of messages on
     their way, signed for an account in the cache. Returns the outcome, what was tried in vain, or None."""
     known = None
@@ -113,23 +122,26 @@ def _receive_fast(payload: _Payload) -> Outcome | _Tried | None:
         log.debug("not the fast way: several accounts")
         return None
     if len(events) == 1 and isinstance(message := events[0], InboundMessage):
-        return _append_at_once(known, message)
+        return await _append_at_once(statements, known, message)
     reported = [event for event in events if isinstance(event, Receipt)]
     if not reported or len(reported) < len(events):
         log.debug("not the fast way: kinds of events")
         return None
-    left = settling.apply_simple_receipts(reported, known.row, known.version)
+    left = await settling.apply_simple_receipts(statements, reported, known.row, known.version)
     return _Tried(known.version, list(left)) if left else Outcome(receipts=len(reported))
 
 
-def _append_at_once(known: KnownAccount, message: InboundMessage) -> Outcome | _Tried | None:
+async def _append_at_once(
+    statements: Statements, known: KnownAccount, message: InboundMessage
+) -> Outcome | _Tried | None:
     now = timezone.now()
     if settling.is_too_old(message, now):
         log.debug("not the fast way: too old")
         return None
     try:
-        appended = messages.append_from(known.row, known.version, settling.inbound_text(known.row, message, now))
-    except (OperationalError, InterfaceError):
+        text = settling.inbound_text(known.row, message, now)
+        appended = await messages.append_from(statements, known.row, known.version, text)
+    except (OperationalError, InterfaceError, BusyError, UnclearError):
         raise
     except IntegrityError:
         log.debug("not the fast way: the same message at the same moment")

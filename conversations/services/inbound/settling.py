@@ -1,6 +1,6 @@
 """Settling: each event of a batch becomes a chunk, moves a message on, or is stored for staff.
 
-Many events are settled together (`batches.py`, `receipts_bulk.py`), and one by one what those leave over. A provider
+Many events are settled together (`messages_bulk.py`, `receipts_bulk.py`), and one by one what those leave over. A provider
 waits for its answer. So where too many are left over, the rest is stored, and the sweep replays it.
 """
 
@@ -21,9 +21,10 @@ from conversations.services.contacts import address_changes
 from conversations.services.core.dedupe import TOMBSTONES_LAST, dedupe_key, is_first_time
 from conversations.services.core.errors import UnavailableError
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, BusyError, Statements, UnclearError, finish
 from conversations.services.delivery import receipts, receipts_bulk
 from conversations.services.delivery.reply_window import SENT_AT
-from conversations.services.inbound import batches, messages, unprocessed
+from conversations.services.inbound import messages, messages_bulk, unprocessed
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ def settle_together(
 ) -> list[Event]:
     """Settle what can be settled in bulk, count it in `outcome`, and return the other events in their order."""
     left = events if tried else _without_simple_receipts(events, accounts, outcome)
-    if len(left) < batches.AT_LEAST:
+    if len(left) < messages_bulk.AT_LEAST:
         return left
     now = timezone.now()
     settled: set[int] = set()
@@ -100,10 +101,10 @@ def settle_together(
         by_account.setdefault(accounts.get(event.account), []).append(number)
     for account, theirs in by_account.items():
         others = {n: each for n in theirs if isinstance(each := left[n], Unhandled) and not each.moved}
-        done = _picked(others, batches.store_unhandled(adapter, account, list(others.values())))
+        done = _picked(others, messages_bulk.store_unhandled(adapter, account, list(others.values())))
         if account:
             reported = {n: each for n in theirs if isinstance(each := left[n], Receipt)}
-            done |= _picked(reported, batches.store_unmatched(adapter, account, list(reported.values())))
+            done |= _picked(reported, messages_bulk.store_unmatched(adapter, account, list(reported.values())))
         outcome.recorded += len(done)
         if account:
             said = {
@@ -111,7 +112,7 @@ def settle_together(
                 for n in theirs
                 if isinstance(each := left[n], InboundMessage) and not is_too_old(each, now)
             }
-            stored = _picked(said, batches.settle_messages(account.client, list(said.values())))
+            stored = _picked(said, messages_bulk.settle_messages(account.client, list(said.values())))
             outcome.messages += len(stored)
             done |= stored
         settled |= done
@@ -135,20 +136,20 @@ def _without_simple_receipts(
         else:
             left.append(event)
     for address, theirs in said.items():
-        unclear = apply_simple_receipts(theirs, accounts[address])
+        unclear = finish(apply_simple_receipts(THIS_THREAD, theirs, accounts[address]))
         outcome.receipts += len(theirs) - len(unclear)
         left += unclear
     return left
 
 
-def apply_simple_receipts(
-    reported: list[Receipt], account: ChannelAccount, version: str | None = None
+async def apply_simple_receipts(
+    statements: Statements, reported: list[Receipt], account: ChannelAccount, version: str | None = None
 ) -> list[Receipt]:
     """Apply the receipts that only move messages on, all at once, and return the others."""
     simple = receipts_bulk.simple_receipts(reported)
     try:
-        applied = receipts_bulk.apply(account.pk, simple, version) if simple else set()
-    except (OperationalError, InterfaceError):
+        applied = await receipts_bulk.apply(statements, account.pk, simple, version) if simple else set()
+    except (OperationalError, InterfaceError, BusyError, UnclearError):
         raise
     except Exception:
         log.exception("receipts not applied at once: account=%s", account.pk)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from conversations.models import ApiKey, Client
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.sql import PreparedSelect
+from conversations.services.core.statements import THIS_THREAD, Statements
 
 KEY_PREFIX = "convo_"
 LONGEST_NAME = 100
@@ -61,9 +62,13 @@ def find_api_key(key: str) -> ApiKey | None:
     return row
 
 
-def note_use(key_id: int) -> None:
+def note_use(key_id: int, statements: Statements = THIS_THREAD) -> None:
     """Set the key's `last_used_at`, at most once a minute in each process."""
     now = time.monotonic()
     if now - _touched.get(key_id, -_TOUCH_EVERY_SECONDS) >= _TOUCH_EVERY_SECONDS:
         _touched[key_id] = now
-        ApiKey.objects.filter(pk=key_id).update(last_used_at=timezone.now())
+        statements.soon(_write_use, key_id)
+
+
+def _write_use(key_id: int) -> None:
+    ApiKey.objects.filter(pk=key_id).update(last_used_at=timezone.now())

@@ -1,0 +1,170 @@
+"""The web application: one event loop answers the hot requests, and Django answers all others in threads.
+
+    request ─► body, within limit and deadline ─► hot? ─► statements in batches ─────────► answer
+                                                   └────► Django in a thread (WSGI) ─┬───► answer
+                                                                                     └───► stream or file, by the loop
+
+The server (granian) calls the application by RSGI
+(https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md). Nothing is read or computed in the loop
+that takes long. What there is too much of is refused with 503 and Retry-After, and does not wait without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, Protocol
+
+import orjson
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+
+from channels_out.errors import InboundError
+from conversations.endpoints import fast_path
+from conversations.endpoints.fast_path import HotRequest
+from conversations.endpoints.webhooks import REFUSAL
+from conversations.http import envelope, wsgi_bridge
+from conversations.http.bodies import Bodies, BodyError
+from conversations.http.streams import Events, follow
+from conversations.http.wsgi_bridge import Application, Headers, Response, Scope
+from conversations.services.core.batches import Batches
+from conversations.services.core.errors import DomainError
+from conversations.services.core.statements import Statements
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING_FOR_EACH_THREAD = 8
+FILE_SECONDS = 60.0  # within which the server has opened a file; it reads on for as long as the reader takes
+HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
+BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
+AWAY = orjson.dumps(envelope.DATABASE_AWAY)
+AGAIN = ("retry-after", "1")
+CLOSE = ("connection", "close")
+
+
+class Exchange(Protocol):
+    """A request's body and the ways to answer it: RSGI's protocol."""
+
+    def __aiter__(self) -> Any:
+        """Return the body in pieces."""
+
+    def client_disconnect(self) -> Any:
+        """Return what can be awaited until the client is gone."""
+
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole answer."""
+
+    def response_file(self, status: int, headers: Headers, file: str) -> None:
+        """Send a file."""
+
+    def response_stream(self, status: int, headers: Headers) -> Any:
+        """Begin a stream and return its transport."""
+
+
+class WebApplication:
+    """An RSGI application.
+
+    application: Django's WSGI application
+    threads: how many requests Django handles at once; each thread has a database connection
+    """
+
+    def __init__(self, application: Application, threads: int) -> None:
+        self._application = application
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
+        self._most_in_threads = threads * (1 + MOST_WAITING_FOR_EACH_THREAD)
+        self._in_threads = 0
+        self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        self._headers = wsgi_bridge.headers_of_json(application)
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close what is open when the server stops."""
+        self._batches.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @cached_property
+    def _batches(self) -> Batches:
+        return Batches(self._threads)
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        """Answer a request."""
+        if scope.path == "/healthz" and scope.method == "GET":
+            self._send(exchange, 200, HEALTHY)
+        elif self._batches.is_full:
+            self._send(exchange, 503, BUSY, AGAIN, CLOSE)
+        else:
+            try:
+                body = await self._bodies.read(exchange, scope.headers)
+            except BodyError as error:
+                self._send(exchange, error.status, orjson.dumps(error.failure), AGAIN, CLOSE)
+            else:
+                await self.answer(self._batches, scope, exchange, body)
+
+    async def answer(self, statements: Statements, scope: Scope, exchange: Exchange, body: bytes) -> None:
+        """Answer a request whose body is there."""
+        refusal = None
+        try:
+            request = HotRequest(scope.method, scope.path, scope.query_string, scope.headers, body)
+            if (found := await fast_path.answer(statements, request)) is not None:
+                self._send(exchange, 200, found)
+                return
+        except (DomainError, InboundError) as error:
+            refusal = error
+        except (OperationalError, InterfaceError) as error:
+            log.warning("hot request failed: %s", type(error.__cause__ or error).__name__)
+            self._send(exchange, 503, AWAY, AGAIN)
+            return
+        except Exception:
+            log.exception("hot request failed")  # and not left to Django: the message may be stored
+            self._send(exchange, 500, envelope.server_fault().content)
+            return
+        await self._by_django(statements, scope, exchange, body, refusal)
+
+    def _send(self, exchange: Exchange, status: int, body: bytes, *headers: tuple[str, str]) -> None:
+        exchange.response_bytes(status, [*self._headers, *headers], body)
+
+    async def _by_django(
+        self, statements: Statements, scope: Scope, exchange: Exchange, body: bytes, refusal: Exception | None
+    ) -> None:
+        if self._in_threads >= self._most_in_threads:
+            self._send(exchange, 503, BUSY, AGAIN)
+            return
+        environ = wsgi_bridge.environ_of(scope, body)
+        if refusal:
+            environ[REFUSAL] = refusal
+        self._in_threads += 1
+        try:
+            response = await statements.in_thread(wsgi_bridge.call, self._application, environ)
+        except Exception:
+            log.exception("request failed")
+            self._send(exchange, 500, envelope.server_fault().content)
+            return
+        finally:
+            self._in_threads -= 1
+        await _send_response(exchange, response)
+
+
+async def _send_response(exchange: Exchange, response: Response) -> None:
+    """Send the answer of Django. A stream is followed to its end; a file is sent by the server."""
+    if response.events:
+        await _stream(exchange, response, response.events)
+    elif response.file:
+        exchange.response_file(response.status, response.headers, f"/proc/self/fd/{response.file.fileno()}")
+        asyncio.get_running_loop().call_later(FILE_SECONDS, response.close)
+    else:
+        exchange.response_bytes(response.status, response.headers, response.body)
+
+
+async def _stream(exchange: Exchange, response: Response, events: Events) -> None:
+    gone = asyncio.ensure_future(exchange.client_disconnect())
+    try:
+        transport = exchange.response_stream(response.status, response.headers)
+        async for piece in follow(events, gone):
+            await transport.send_bytes(piece)
+    except Exception as error:
+        if not gone.done():
+            log.warning("stream ended: %s", type(error).__name__)
+    finally:
+        gone.cancel()
+        response.close()
