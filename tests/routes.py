@@ -17,8 +17,10 @@ from django.test import RequestFactory
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from conversations.api.schema import openapi
-from convo_project.wsgi import application
+from convo_project import wsgi
+from tests.web_door import behind_the_loop
 
+APPLICATION = behind_the_loop(wsgi.application)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # Pages for people, the description itself, providers' ends, the signed-in user's copilot, the clock's routes.
 PAGES = ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron")
@@ -183,10 +185,10 @@ def _is_left_alone() -> None:
 
 @dataclass
 class WebServer:
-    """Hands requests to the WSGI application as a web server does, front door and all."""
+    """Hands requests to the web application as a web server does."""
 
     key: str = ""
-    application: Callable[..., Any] = application
+    application: Callable[..., Any] = APPLICATION
     environ: dict[str, str] = field(default_factory=dict)
 
     def call(

@@ -40,8 +40,8 @@ FILE_SECONDS = 60.0  # within which the server has opened a file; it reads on fo
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
 AWAY = orjson.dumps(envelope.DATABASE_AWAY)
-AGAIN = ("retry-after", "1")
-CLOSE = ("connection", "close")
+AGAIN = ("Retry-After", "1")
+CLOSE = ("Connection", "close")
 
 
 class Exchange(Protocol):
@@ -93,13 +93,16 @@ class WebApplication:
             self._send(exchange, 200, HEALTHY)
         elif self._batches.is_full:
             self._send(exchange, 503, BUSY, AGAIN, CLOSE)
-        else:
-            try:
-                body = await self._bodies.read(exchange, scope.headers)
-            except BodyError as error:
-                self._send(exchange, error.status, orjson.dumps(error.failure), AGAIN, CLOSE)
-            else:
-                await self.answer(self._batches, scope, exchange, body)
+        elif (body := await self.read(scope, exchange)) is not None:
+            await self.answer(self._batches, scope, exchange, body)
+
+    async def read(self, scope: Scope, exchange: Exchange) -> bytes | None:
+        """Return the request's body, or refuse the request and return None."""
+        try:
+            return await self._bodies.read(exchange, scope.headers)
+        except BodyError as error:
+            self._send(exchange, error.status, orjson.dumps(error.failure), AGAIN, CLOSE)
+            return None
 
     async def answer(self, statements: Statements, scope: Scope, exchange: Exchange, body: bytes) -> None:
         """Answer a request whose body is there."""

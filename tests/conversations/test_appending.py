@@ -14,6 +14,7 @@ from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Chunk, Client, Contact, ContactIdentity, Conversation
 from conversations.services.core import redaction
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundText
 from conversations.services.tenants import account_cache, api_keys
@@ -107,7 +108,7 @@ def test_our_own_json_is_appended_alike(case: Case, shop: Client, key: str) -> N
     message = message_of(case, Person(user_id="ann", phone=phone, name="Ann"))
     redaction.remember_rules(shop)
 
-    by_sql = left_by(lambda: messages.settle_with_key(message, api_keys.key_hash(key), shop.pk))
+    by_sql = left_by(lambda: finish(messages.settle_with_key(THIS_THREAD, message, api_keys.key_hash(key), shop.pk)))
     in_general = left_by(lambda: messages.settle(shop, message, is_new=True))
 
     # Our own JSON names no address, so the SQL form leaves the device alone; the general form finds the phone's.
@@ -122,7 +123,7 @@ def test_a_provider_s_message_is_appended_alike(case: Case, shop: Client) -> Non
     person = Person(address="51999999999", kind=AddressKind.PHONE, phone=phone, name="Ann")
     message = message_of(case, person, account=known)
 
-    by_sql = left_by(lambda: messages.append_from(known, known.version, message))
+    by_sql = left_by(lambda: finish(messages.append_from(THIS_THREAD, known, known.version, message)))
     in_general = left_by(lambda: messages.settle(shop, message, append_tried=True))
 
     assert_same(by_sql, in_general)
@@ -134,7 +135,7 @@ def test_both_results_name_the_same_place(shop: Client, key: str) -> None:
     message = message_of(Case(), Person(user_id="ann"))
     found = []
     for act in (
-        lambda: (messages.settle_with_key(message, api_keys.key_hash(key), shop.pk) or [None])[0],
+        lambda: (finish(messages.settle_with_key(THIS_THREAD, message, api_keys.key_hash(key), shop.pk)) or [None])[0],
         lambda: messages.settle(shop, message, is_new=True),
     ):
         with transaction.atomic():

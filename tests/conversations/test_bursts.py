@@ -12,6 +12,7 @@ from django.utils import timezone
 from channels_out.kinds import AddressKind, Channel
 from conversations.models import ChannelAccount, Chunk, Client, Conversation
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.inbound import messages
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import seed_helpers
@@ -46,7 +47,7 @@ def says(request, patient, key):
         arrival = messages.InboundText("sms", Person(user_id="ann"), text, "", T0 + after * SECOND, scope="ann")
         if "slowly" in request.param:
             return messages.settle(patient, arrival)
-        return messages.settle_with_key(arrival, api_keys.key_hash(key), patient.pk)[0]
+        return finish(messages.settle_with_key(THIS_THREAD, arrival, api_keys.key_hash(key), patient.pk))[0]
 
     def provider(text, after):
         who = Person(address="+51999999999", kind=AddressKind.PHONE)

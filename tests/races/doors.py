@@ -12,10 +12,10 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.utils import timezone
 
 from channels_out.kinds import AddressKind
-from conversations.endpoints.fast_path import in_front_of
 from conversations.models import ChannelAccount, Client
 from conversations.services.core.person import Person
 from conversations.services.inbound import messages
+from tests.web_door import behind_the_loop
 
 Says = Callable[..., dict[str, Any]]
 
@@ -57,7 +57,7 @@ def _posting(application: Any, shop: Client, key: str) -> Says:
 
 def front_door(shop: Client, key: str) -> Says:
     """Our own JSON, as the web server calls it: in front of Django where that is possible."""
-    return _posting(in_front_of(WSGIHandler()), shop, key)
+    return _posting(behind_the_loop(WSGIHandler()), shop, key)
 
 
 def django_view(shop: Client, key: str) -> Says:

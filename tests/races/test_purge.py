@@ -146,8 +146,8 @@ def test_a_delivery_that_was_overtaken_by_the_whole_life_of_its_session_opens_no
     looked, go_on, this_thread = threading.Event(), threading.Event(), threading.local()
     look = messages.append_by_key
 
-    def slowly(*arguments):
-        found = look(*arguments)
+    async def slowly(*arguments):
+        found = await look(*arguments)
         if hasattr(this_thread, "is_slow"):
             looked.set()
             assert go_on.wait(30)
