@@ -224,13 +224,17 @@ def test_reading_a_session_is_one_statement_however_long_it_is(
     assert len(statements(lambda: chosen.call("GET", path))) == 1
 
 
+def nobody(environ: dict[str, Any], start_response: Any) -> Any:
+    assert environ["PATH_INFO"] == "/healthz", "it went to Django"
+    return wsgi.application(environ, start_response)
+
+
+ALONE = behind_the_loop(nobody)
+
+
 # --- what it answers itself and what not ------------------------------------------------------------------------------
 def test_only_success_is_answered_in_front(server: WebServer, ids: dict[str, Any], shop: Client) -> None:
-    def nobody(environ: dict[str, Any], start_response: Any) -> Any:
-        assert environ["PATH_INFO"] == "/healthz", "it went to Django"
-        return wsgi.application(environ, start_response)
-
-    server.application = behind_the_loop(nobody)
+    server.application = ALONE
     body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello", "message_id": "m1"}
     for answer in (
         server.call("POST", WEBHOOK, body),
