@@ -29,11 +29,12 @@ BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as a
 AWAY = "The database does not answer."
 
 # Writes all of the write-ahead log to disk, what others wrote included. Since PostgreSQL 17.
-_FLUSH_SINCE = 170_000
+FLUSH_SINCE = 170_000
 _FLUSH_NAME = b"flush"
 _FLUSH = b"SELECT pg_logical_emit_message(false, '', '', true)"
 _STANDBYS = "SELECT current_setting('synchronous_standby_names')"
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
+_SHUT_DOWN = "57P"  # the server ends the connection
 _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "OperationalError", "ProgrammingError")
 
 
@@ -77,20 +78,24 @@ class _Batch:
     last: Asked | None = None
 
 
+def connection_settings() -> dict[str, Any]:
+    """Return the arguments of psycopg.connect for a connection such as Django's."""
+    wanted = connections[DEFAULT_DB_ALIAS].get_connection_params()
+    return {name: value for name, value in wanted.items() if name not in ("cursor_factory", "prepare_threshold")}
+
+
 def connect() -> psycopg.Connection[Any]:
     """Return a connection with the settings of Django's, ready for a pipeline. Raises psycopg.Error.
 
     Commits wait for the disk one by one where no flush can do it for all: before PostgreSQL 17, and with synchronous
     standbys, for which a flush does not wait.
     """
-    wanted = connections[DEFAULT_DB_ALIAS].get_connection_params()
-    given = {name: value for name, value in wanted.items() if name not in ("cursor_factory", "prepare_threshold")}
-    connection: psycopg.Connection[Any] = psycopg.connect(**given, autocommit=True)
+    connection: psycopg.Connection[Any] = psycopg.connect(**connection_settings(), autocommit=True)
     try:
         connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
         [(standbys,)] = connection.execute(_STANDBYS).fetchall()
-        if connection.info.server_version >= _FLUSH_SINCE and not standbys:
+        if connection.info.server_version >= FLUSH_SINCE and not standbys:
             connection.execute("SET synchronous_commit = off")
             connection.pgconn.prepare(_FLUSH_NAME, _FLUSH)
     except BaseException:
@@ -189,6 +194,8 @@ class Pipeline:
     def _take(self, batch: _Batch, result: PGresult) -> None:
         """Take the next result. An error where a Sync is expected is one of the commit: of a deferred constraint."""
         expected = batch.expected[0]
+        if _sqlstate(result).startswith(_SHUT_DOWN):
+            raise psycopg.OperationalError(AWAY)
         if expected is _Aside.SYNC and result.status != ExecStatus.PIPELINE_SYNC and batch.last:
             self._settle(batch.last, result)
             return

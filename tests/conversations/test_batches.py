@@ -1,0 +1,302 @@
+"""Statements in batches: each succeeds or fails alone, and answers are given once what they say is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from django.db import DataError, IntegrityError, OperationalError, connection
+
+from conversations.services.core import batches, pipelines
+from conversations.services.core.batches import Batches
+from conversations.services.core.statements import BusyError, UnclearError
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+INSERT = "INSERT INTO things (id, number, text) VALUES ($1, $2, $3) RETURNING id"
+COUNT = "SELECT count(*) FROM things"
+COMMITS = "SELECT pg_backend_pid(), source FROM pg_settings WHERE name = 'synchronous_commit'"
+SLOW = "SELECT pg_sleep($1::float8)"
+
+
+@pytest.fixture(autouse=True)
+def things() -> Iterator[None]:
+    """Create a table with a rule of each kind."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE things (id uuid PRIMARY KEY, number int CHECK (number < 100), text text,"
+            " late int UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE things")
+
+
+def run(work: Callable[[Batches], Coroutine[Any, Any, Any]]) -> Any:
+    """Run the work on a loop of its own, with batches and four threads."""
+
+    async def main() -> Any:
+        open_batches = Batches(threads)
+        try:
+            return await asyncio.wait_for(work(open_batches), 60)
+        finally:
+            open_batches.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        try:
+            return asyncio.run(main())
+        finally:
+            batches.sql.close_connections(threads, 4, 10)
+
+
+async def outcomes(*work: Awaitable[Any]) -> list[Any]:
+    return await asyncio.gather(*work, return_exceptions=True)
+
+
+def numbers() -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT number FROM things ORDER BY number")
+        return [number for (number,) in cursor.fetchall()]
+
+
+@contextmanager
+def locked(row: UUID) -> Iterator[None]:
+    """Hold a row's lock on another connection."""
+    other = psycopg.connect(**pipelines.connection_settings())
+    with other, other.transaction():
+        other.execute("UPDATE things SET text = 'held' WHERE id = %s", [row])
+        yield
+
+
+def test_a_hundred_statements_at_once_each_get_their_own_row() -> None:
+    ids = [uuid4() for _ in range(100)]
+
+    async def work(open_batches: Batches) -> list[Any]:
+        return await outcomes(*(open_batches.row(INSERT, each, at, "Hello") for at, each in enumerate(ids)))
+
+    assert run(work) == [(each,) for each in ids]
+    assert numbers() == list(range(100))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ((uuid4(), 100, "too large a number"), IntegrityError),
+        ((UUID(int=0), 50, "the id of another"), IntegrityError),
+        ((uuid4(), 50, "a NUL\0"), DataError),
+        ((uuid4(), 2**31, "no such integer"), DataError),
+    ],
+)
+def test_a_statement_that_fails_in_a_batch_fails_alone(bad: tuple[Any, ...], error: type[Exception]) -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        await open_batches.row(INSERT, UUID(int=0), 0, "")
+        before = [open_batches.row(INSERT, uuid4(), number, "") for number in (1, 2)]
+        after = [open_batches.row(INSERT, uuid4(), number, "") for number in (3, 4)]
+        return await outcomes(*before, open_batches.row(INSERT, *bad), *after)
+
+    found = run(work)
+    assert [type(each) for each in found] == [tuple, tuple, error, tuple, tuple]
+    assert numbers() == [0, 1, 2, 3, 4]
+
+
+def test_a_rule_that_is_checked_at_the_commit_refuses_its_statement_alone() -> None:
+    insert = "INSERT INTO things (id, number, late) VALUES ($1, $2, $3) RETURNING id"
+
+    async def work(open_batches: Batches) -> list[Any]:
+        return await outcomes(
+            open_batches.row(insert, uuid4(), 1, 7),
+            open_batches.row(insert, uuid4(), 2, 7),
+            open_batches.row(insert, uuid4(), 3, 8),
+        )
+
+    found = run(work)
+    assert [type(each) for each in found] == [tuple, IntegrityError, tuple]
+    assert numbers() == [1, 3]
+
+
+def test_a_locked_row_gives_its_statement_up_and_holds_nobody() -> None:
+    held = uuid4()
+    update = "UPDATE things SET text = 'mine' WHERE id = $1 RETURNING id"
+
+    async def work(open_batches: Batches) -> list[Any]:
+        await open_batches.row(INSERT, held, 1, "")
+        with locked(held):
+            first, second = uuid4(), uuid4()
+            return await outcomes(
+                open_batches.row(INSERT, first, 2, ""),
+                open_batches.row(update, held),
+                open_batches.row(INSERT, second, 3, ""),
+            )
+
+    found = run(work)
+    assert [type(each) for each in found] == [tuple, BusyError, tuple]
+    assert numbers() == [1, 2, 3]
+
+
+def test_a_deadlock_gives_one_statement_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds what the other waits for. PostgreSQL ends the one that waited first, after a second."""
+    monkeypatch.setattr(pipelines, "LOCK_MILLISECONDS", 0)  # waits until the deadlock is found
+    one, two = uuid4(), uuid4()
+    both = """WITH first AS (UPDATE things SET text = 'batch' WHERE id = $1 RETURNING id)
+        UPDATE things SET text = 'batch' FROM first WHERE things.id = $2 RETURNING things.id"""
+    has_two = threading.Event()
+
+    def rival() -> None:
+        with psycopg.connect(**pipelines.connection_settings()) as other, other.transaction():
+            other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [two])
+            has_two.set()
+            until_one(other, "wait_event_type = 'Lock'")
+            other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [one])
+
+    async def work(open_batches: Batches) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        await open_batches.row(INSERT, one, 1, "")
+        await open_batches.row(INSERT, two, 2, "")
+        other = loop.run_in_executor(None, rival)
+        await loop.run_in_executor(None, has_two.wait, 20)
+        asked = (open_batches.row(INSERT, uuid4(), 3, ""), open_batches.row(both, one, two))
+        return [*await outcomes(*asked, open_batches.row(INSERT, uuid4(), 4, "")), await other]
+
+    assert [type(each) for each in run(work)] == [tuple, BusyError, tuple, type(None)]
+    assert numbers() == [1, 2, 3, 4]
+
+
+def until_one(other: psycopg.Connection[Any], state: str) -> None:
+    """Wait until a backend of this database is in the state."""
+    found = f"SELECT FROM pg_stat_activity WHERE datname = current_database() AND {state}"
+    while not other.execute(found).fetchall():  # type: ignore[arg-type]
+        other.execute("SELECT pg_stat_clear_snapshot()")
+
+
+def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> None:
+    """The one that ran is unclear; those after it were not begun; those before are there, but perhaps not on disk."""
+
+    async def work(open_batches: Batches) -> list[Any]:
+        await open_batches.row(INSERT, uuid4(), 0, "")
+        [backend] = await open_batches.read("SELECT pg_backend_pid()") or [0]
+        sent = [
+            open_batches.row(INSERT, UUID(int=1), 1, ""),
+            open_batches.row(SLOW, 1.5),
+            open_batches.row(INSERT, UUID(int=3), 3, ""),
+        ]
+        waiting = asyncio.gather(*sent, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(None, kill, backend)
+        found = await waiting
+        return [*found, await open_batches.row(INSERT, UUID(int=4), 4, "")]
+
+    first, second, third, fourth = run(work)
+    assert (type(first), first.row) == (UnclearError, (UUID(int=1),))
+    assert (type(second), second.row) == (UnclearError, None)
+    assert type(third) is BusyError
+    assert fourth == (UUID(int=4),)
+    assert numbers() == [0, 1, 4]
+
+
+def kill(backend: int) -> None:
+    """End a backend in the middle of its statement that sleeps."""
+    with psycopg.connect(**pipelines.connection_settings(), autocommit=True) as other:
+        until_one(other, f"pid = {backend} AND wait_event = 'PgSleep'")
+        other.execute("SELECT pg_terminate_backend(%s)", [backend])
+
+
+def test_without_a_flush_what_was_answered_before_the_end_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each commit waits for the disk, as before PostgreSQL 17 and with synchronous standbys."""
+    monkeypatch.setattr(pipelines, "FLUSH_SINCE", 990_000)
+
+    async def work(open_batches: Batches) -> list[Any]:
+        await open_batches.row(INSERT, uuid4(), 0, "")
+        found = await open_batches.read(COMMITS) or (0, "")
+        waiting = asyncio.gather(
+            open_batches.row(INSERT, UUID(int=1), 1, ""), open_batches.row(SLOW, 1.5), return_exceptions=True
+        )
+        await asyncio.get_running_loop().run_in_executor(None, kill, found[0])
+        return [found[1], *await waiting]
+
+    commit, first, second = run(work)
+    assert (commit != "session", first, type(second)) == (True, (UUID(int=1),), UnclearError)
+
+
+def test_commits_wait_for_the_disk_once_for_a_batch() -> None:
+    async def work(open_batches: Batches) -> Any:
+        return await open_batches.read(
+            "SELECT current_setting('synchronous_commit'), current_setting('server_version_num')"
+        )
+
+    commit, version = run(work)
+    assert commit == ("off" if int(version) >= pipelines.FLUSH_SINCE else "on")
+
+
+def test_a_database_that_answers_no_more_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines, "BATCH_SECONDS", 0.3)
+    monkeypatch.setattr(pipelines, "STATEMENT_MILLISECONDS", 0)
+
+    async def work(open_batches: Batches) -> list[Any]:
+        return await outcomes(open_batches.row(SLOW, 3.0), open_batches.row(INSERT, uuid4(), 1, ""))
+
+    assert [type(each) for each in run(work)] == [OperationalError, OperationalError]
+
+
+def test_no_connection_is_told_to_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Any:
+        raise psycopg.OperationalError("refused")
+
+    monkeypatch.setattr(batches, "connect", refused)
+
+    async def work(open_batches: Batches) -> list[Any]:
+        first = await outcomes(open_batches.row(COUNT), open_batches.read(COUNT))
+        monkeypatch.undo()
+        return [*first, await open_batches.row(COUNT)]
+
+    found = run(work)
+    assert [type(each) for each in found[:2]] == [OperationalError, OperationalError]
+    assert found[2] == (0,)
+
+
+def test_a_client_that_is_gone_leaves_the_others_answered() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        asked = [asyncio.ensure_future(open_batches.row(INSERT, uuid4(), number, "")) for number in range(3)]
+        await asyncio.sleep(0)
+        asked[1].cancel()
+        return await outcomes(*asked)
+
+    found = run(work)
+    assert [type(each) for each in found] == [tuple, asyncio.CancelledError, tuple]
+
+
+def test_large_values_go_through_a_full_socket() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        return await outcomes(*(open_batches.row(INSERT, uuid4(), number, "x" * 400_000) for number in range(30)))
+
+    assert {type(each) for each in run(work)} == {tuple}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sum(length(text)) FROM things")
+        assert cursor.fetchall() == [(12_000_000,)]
+
+
+def test_behind_a_pooler_statements_run_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "prepare_threshold", None)
+
+    async def work(open_batches: Batches) -> Any:
+        return await open_batches.row(INSERT, UUID(int=1), 1, "")
+
+    assert run(work) == (UUID(int=1),)
+
+
+def test_a_full_queue_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MOST_WAITING", 2)
+
+    async def work(open_batches: Batches) -> list[bool]:
+        asked = [asyncio.ensure_future(open_batches.read(COUNT)) for _ in range(3)]
+        await asyncio.sleep(0)
+        full = open_batches.is_full
+        await asyncio.gather(*asked)
+        return [full, open_batches.is_full]
+
+    assert run(work) == [True, False]
