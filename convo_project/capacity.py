@@ -18,3 +18,13 @@ def web_streams() -> int:
 def web_connections() -> int:
     """Return the number of open connections of a process, those that wait for a request included."""
     return env.whole("WEB_CONNECTIONS", 8_000, least=64, most=100_000)
+
+
+def web_idle_seconds() -> int:
+    """Return the seconds within which the head of a request must arrive, also the next one of a connection."""
+    return env.whole("WEB_IDLE_SECONDS", 30, least=1, most=3_600)
+
+
+def web_body_seconds() -> float:
+    """Return the seconds within which a request's body must arrive; a large one has more (http/bodies.py)."""
+    return env.seconds("WEB_BODY_SECONDS", 10, least=0.1, most=600)

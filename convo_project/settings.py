@@ -233,6 +233,7 @@ COPILOT_STREAMS_PER_USER = env.whole("COPILOT_STREAMS_PER_USER", 5, least=1)
 COPILOT_IDLE_DAYS = env.whole("COPILOT_IDLE_DAYS", 30, least=1, most=36_500)
 DISPATCH_STREAMS = env.whole("DISPATCH_STREAMS", 256, least=1, most=10_000)
 WEB_STREAMS = capacity.web_streams()
+WEB_BODY_SECONDS = capacity.web_body_seconds()
 
 # --- phone calls -----------------------------------------------------------------------------------------------------
 # Seconds that a request about a call waits for the reply, and threads of a web process that may wait at once.

@@ -14,7 +14,6 @@ from granian.server import Server
 from convo_project import address, capacity, commands, env
 
 STOP_SECONDS = 15  # for unfinished requests
-IDLE_SECONDS = 30  # for the head of a request, and between two requests of a connection
 SPARE_FILES = 512  # of a process: its own sockets, database connections and files
 
 
@@ -33,7 +32,7 @@ def serve() -> None:
         workers=env.whole("WEB_WORKERS", 1, least=1, most=64),
         backlog=4096,
         backpressure=_connections(),
-        http1_settings=HTTP1Settings(header_read_timeout=IDLE_SECONDS * 1000),
+        http1_settings=HTTP1Settings(header_read_timeout=capacity.web_idle_seconds() * 1000),
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_SECONDS,
         log_level=LogLevels.error,

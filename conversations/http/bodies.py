@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
+from django.conf import settings
+
 from conversations.http.envelope import failure_body, larger_than
 
-SECONDS = 10.0  # for any body, and
-BYTES_PER_SECOND = 20_000  # for each second more
+BYTES_PER_SECOND = 20_000  # for each second after WEB_BODY_SECONDS
 SMALL = 65_536  # bytes; a body of this size counts for nothing in MOST_HELD
 MOST_HELD = 128 * 1024 * 1024  # bytes of larger bodies that are being read, all together
 
@@ -58,10 +59,10 @@ class Bodies:
             self._held -= held
 
     async def _whole(self, pieces: Pieces, length: int | None) -> bytes:
-        loop = asyncio.get_running_loop()
-        began, got, read = loop.time(), 0, []
+        got, read, seconds = 0, [], settings.WEB_BODY_SECONDS
+        until = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(SECONDS) as deadline:
+            async with asyncio.timeout_at(until) as deadline:
                 async for piece in pieces:
                     got += len(piece)
                     read.append(piece)
@@ -69,11 +70,9 @@ class Bodies:
                         raise self._too_long()
                     if got == length:
                         break
-                    deadline.reschedule(began + SECONDS + got / BYTES_PER_SECOND)
+                    deadline.reschedule(until + got / BYTES_PER_SECOND)
         except TimeoutError:
-            sentence = (
-                f"The body did not arrive within {SECONDS:g} s and {BYTES_PER_SECOND:,} bytes for each further one."
-            )
+            sentence = f"The body did not arrive within {seconds:g} s and {BYTES_PER_SECOND:,} bytes a second."
             raise BodyError(408, "too_slow", sentence) from None
         if length is not None and got < length:
             raise BodyError(400, "malformed", "The body is shorter than the Content-Length says.")
