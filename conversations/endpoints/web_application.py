@@ -36,7 +36,7 @@ from conversations.services.core.statements import Statements
 log = logging.getLogger(__name__)
 
 MOST_WAITING_FOR_EACH_THREAD = 8
-FILE_SECONDS = 60.0  # within which the server has opened a file; it reads on for as long as the reader takes
+FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
 AWAY = orjson.dumps(envelope.DATABASE_AWAY)

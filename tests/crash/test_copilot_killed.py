@@ -46,6 +46,29 @@ def test_streams_leave_requests_their_threads_and_the_database_its_connections(c
     eventually(lambda: ann.call("POST", "/copilot", {"message": ""})[0] == 400, "streams that were left end")
 
 
+def test_a_reader_who_vanishes_gives_the_stream_back_at_once(convo, web):
+    """The process has no more streams than these, and the next heartbeat is far away."""
+    Assistant.objects.update(in_copilot=True)
+    shop = Client.objects.get(pk=convo.client_id)
+    for _ in range(3):
+        with Browser(convo.base_url, user(f"bea-{time.monotonic_ns()}", shop)) as bea, ExitStack() as open_streams:
+            for _ in range(STREAMS):
+                events = open_streams.enter_context(bea.stream("POST", "/copilot", {"message": "Nobody writes yet"}))
+                events.next("session")
+        eventually(lambda: there_is_room(convo, shop), "there is room for another stream", 10)
+    Turn.objects.filter(status="running").delete()
+
+
+def there_is_room(convo, shop):
+    """Whether a stream goes on after its first event: it does not where there is no room."""
+    with (
+        Browser(convo.base_url, user(f"cid-{time.monotonic_ns()}", shop)) as cid,
+        cid.stream("POST", "/copilot", {"message": "Is there room?"}) as events,
+    ):
+        Turn.objects.filter(pk=events.next("session").data["turn_id"]).delete()
+        return bool(events.rest())
+
+
 def test_a_web_process_that_is_killed_loses_no_reply(convo, web, ann):
     dispatcher = convo.start_dispatcher()
     last_word = threading.Event()
