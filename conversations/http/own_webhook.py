@@ -17,7 +17,7 @@ from conversations.http.envelope import loads
 from conversations.models import Client
 from conversations.services.core.errors import DomainError, InvalidError, NotFoundError, NotSignedError
 from conversations.services.core.person import Person
-from conversations.services.core.statements import THIS_THREAD, BusyError, Statements, UnclearError, finish
+from conversations.services.core.statements import THIS_THREAD, BusyError, Row, Statements, UnclearError, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundResult, InboundText
 from conversations.services.tenants import api_keys
@@ -106,7 +106,7 @@ async def receive(statements: Statements, body: bytes, channel: str, key: str) -
     except BusyError:
         return await statements.in_thread(_receive_here, message, client_id, key)
     except UnclearError as unclear:
-        return await statements.in_thread(_receive_again, message, client_id, key, unclear.row)
+        return await statements.in_thread(_receive_again, message, client_id, key, unclear.rows)
 
 
 async def _receive(statements: Statements, message: InboundText, client_id: UUID, key: str) -> InboundResult:
@@ -121,14 +121,14 @@ def _receive_here(message: InboundText, client_id: UUID, key: str) -> InboundRes
     return finish(_receive(THIS_THREAD, message, client_id, key))
 
 
-def _receive_again(message: InboundText, client_id: UUID, key: str, returned: tuple[Any, ...] | None) -> InboundResult:
+def _receive_again(message: InboundText, client_id: UUID, key: str, returned: list[Row] | None) -> InboundResult:
     """Store a message that may be stored already, and return its place.
 
     returned: what the statement returned before its connection was lost
 
     Raises OperationalError where that cannot be told.
     """
-    if returned and (result := messages.confirmed(returned)):
+    if returned and (result := messages.confirmed(returned[0])):
         return result
     if returned is None and message.dedupe_key is None:
         raise OperationalError("The connection was lost while the message was stored.")

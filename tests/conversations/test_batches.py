@@ -192,8 +192,8 @@ def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> 
         return [*found, await open_batches.row(INSERT, UUID(int=4), 4, "")]
 
     first, second, third, fourth = run(work)
-    assert (type(first), first.row) == (UnclearError, (UUID(int=1),))
-    assert (type(second), second.row) == (UnclearError, None)
+    assert (type(first), first.rows) == (UnclearError, [(UUID(int=1),)])
+    assert (type(second), second.rows) == (UnclearError, None)
     assert type(third) is BusyError
     assert fourth == (UUID(int=4),)
     assert numbers() == [0, 1, 4]

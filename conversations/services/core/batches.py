@@ -52,13 +52,19 @@ class Batches:
         """Return whether so many statements wait that no more should come."""
         return len(self._waiting) >= MOST_WAITING
 
+    async def rows(self, statement: str, *values: Any) -> list[Row]:
+        """Return the rows once what the statement wrote is on disk. See Statements."""
+        return await self._run(statement, values, durable=True)
+
     async def row(self, statement: str, *values: Any) -> Row | None:
         """Return the first row once what the statement wrote is on disk. See Statements."""
-        return await self._run(statement, values, durable=True)
+        found = await self._run(statement, values, durable=True)
+        return found[0] if found else None
 
     async def read(self, statement: str, *values: Any) -> Row | None:
         """Return the first row of a statement that changes nothing. See Statements."""
-        return await self._run(statement, values, durable=False)
+        found = await self._run(statement, values, durable=False)
+        return found[0] if found else None
 
     async def in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """Return the result of work in one of the threads, each of which has a connection of its own."""
@@ -68,9 +74,9 @@ class Batches:
         """Do the work in one of the threads; errors are logged."""
         self._loop.run_in_executor(self._threads, _logged, work, arguments)
 
-    async def _run(self, statement: str, values: Sequence[Any], *, durable: bool) -> Row | None:
+    async def _run(self, statement: str, values: Sequence[Any], *, durable: bool) -> list[Row]:
         if not self._prepares:  # behind a pooler that shares connections between transactions
-            return await self.in_thread(sql.row, statement, *values)
+            return await self.in_thread(sql.rows, statement, *values)
         asked = Asked(statement, values, self._loop.create_future(), durable)
         self._waiting.append(asked)
         if not self._is_scheduled:

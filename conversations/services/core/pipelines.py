@@ -44,16 +44,16 @@ class Asked:
 
     statement: str
     values: Sequence[Any]
-    future: asyncio.Future[Row | None]
+    future: asyncio.Future[list[Row]]
     durable: bool
     adapter: Any = None
-    row: Row | None = None
+    rows: list[Row] | None = None
     is_answered: bool = False
 
     def answer(self) -> None:
-        """Give the row, unless whoever asked is gone."""
+        """Give the rows, unless whoever asked is gone."""
         if not self.future.done():
-            self.future.set_result(self.row)
+            self.future.set_result(self.rows or [])
 
     def fail(self, error: BaseException) -> None:
         """Give the error, unless whoever asked is gone."""
@@ -217,8 +217,7 @@ class Pipeline:
             asked.fail(BusyError() if is_given_up else _as_django(psycopg.errors.error_from_result(result)))
             return
         asked.adapter.set_pgresult(result)
-        if result.ntuples:
-            asked.row = asked.adapter.load_rows(0, 1, tuple)[0]
+        asked.rows = asked.adapter.load_rows(0, result.ntuples, tuple)
         if not asked.durable:
             asked.answer()
 
@@ -253,7 +252,7 @@ class Pipeline:
             if asked.is_answered and not self._flushes:
                 asked.answer()  # its commit waited for the disk
             elif asked.is_answered:
-                asked.fail(UnclearError(asked.row))
+                asked.fail(UnclearError(asked.rows))
             elif too_late:
                 asked.fail(utils.OperationalError(AWAY))
             else:

@@ -25,22 +25,25 @@ class BusyError(Exception):
 class UnclearError(Exception):
     """The connection was lost before it was known to be on disk what a statement did. It may be done or not.
 
-    row: what the statement returned; None if that did not arrive
+    rows: what the statement returned; None if that did not arrive
     """
 
-    def __init__(self, row: Row | None = None) -> None:
+    def __init__(self, rows: list[Row] | None = None) -> None:
         super().__init__("The database was lost before it was clear what became of a statement.")
-        self.row = row
+        self.rows = rows
 
 
 class Statements(Protocol):
     """A place where statements run."""
 
-    async def row(self, statement: str, *values: Any) -> Row | None:
-        """Return the first row of a statement with $1, $2 …, once what it wrote is on disk; None if there is none.
+    async def rows(self, statement: str, *values: Any) -> list[Row]:
+        """Return the rows of a statement with $1, $2 …, once what it wrote is on disk.
 
         Raises Django's database errors, BusyError or UnclearError.
         """
+
+    async def row(self, statement: str, *values: Any) -> Row | None:
+        """Return the first row of such a statement, or None. Raises the same."""
 
     async def read(self, statement: str, *values: Any) -> Row | None:
         """Return the first row of a statement that changes nothing, or None. Raises the same."""
@@ -54,6 +57,10 @@ class Statements(Protocol):
 
 class ThisThread:
     """Statements that run at once in the thread that calls, with its connection and in its transaction."""
+
+    async def rows(self, statement: str, *values: Any) -> list[Row]:
+        """Return the rows."""
+        return sql.rows(statement, *values)
 
     async def row(self, statement: str, *values: Any) -> Row | None:
         """Return the first row, or None."""
