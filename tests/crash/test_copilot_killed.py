@@ -28,8 +28,11 @@ def ann(convo):
 
 def test_streams_leave_requests_their_threads_and_the_database_its_connections(convo, web, ann):
     with ExitStack() as open_streams:
-        for _ in range(STREAMS):
-            events = open_streams.enter_context(ann.stream("POST", "/copilot", {"message": "Nobody writes yet"}))
+        streams = [
+            open_streams.enter_context(ann.stream("POST", "/copilot", {"message": "Nobody writes yet"}))
+            for _ in range(STREAMS)
+        ]
+        for events in streams:
             events.next("session")
         for _ in range(20):
             assert requests.get(f"{convo.base_url}/readyz", timeout=5).status_code in (200, 503)
