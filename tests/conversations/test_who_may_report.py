@@ -111,7 +111,9 @@ def test_a_client_that_is_switched_off_between_the_look_and_the_statement_gets_n
     now = timezone.now()
     assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), line.account.client_id, ANA, None, "", []))
     client_off(line)
-    assert finish(append_by_address(THIS_THREAD, chunk_of(line, now), line.account.client_id, ANA, None, "", [])) is None
+    assert (
+        finish(append_by_address(THIS_THREAD, chunk_of(line, now), line.account.client_id, ANA, None, "", [])) is None
+    )
 
 
 CHANGED: dict[str, Callable[[Line], Any]] = {

@@ -1,7 +1,7 @@
 """Settling: each event of a batch becomes a chunk, moves a message on, or is stored for staff.
 
-Many events are settled together (`messages_bulk.py`, `receipts_bulk.py`), and one by one what those leave over. A provider
-waits for its answer. So where too many are left over, the rest is stored, and the sweep replays it.
+Many events are settled together (`messages_bulk.py`, `receipts_bulk.py`), and one by one what those leave over. A
+provider waits for its answer. So where too many are left over, the rest is stored, and the sweep replays it.
 """
 
 from __future__ import annotations
