@@ -16,10 +16,9 @@ A reply is due when nothing more came for the channel's quiet window, and at the
 message that is not answered (`burst_began_at`).
 
 The plan is prepared once and kept, perhaps since the tables were small, when every index looks as good as another. So
-it is written such that only the right one fits: the conversation is looked up by a subquery, not by a join, which
-leaves PostgreSQL no other way than from the person to the conversation; and channel and status are compared as
-expressions, so that the indexes which list all conversations of a channel or status are of no use. `status IN` is what
-the index of open conversations (`one_open_conversation`) says.
+it is written such that only the right one fits (`open_conversation_sql`), and the conversation is looked up by a
+subquery, not by a join, which leaves PostgreSQL no other way than from the person to the conversation. What the UPDATE
+checks once more, because somebody may change it while we wait for the row, is written such that no index fits.
 """
 
 from __future__ import annotations
@@ -96,6 +95,20 @@ def quiet_window(channel: str) -> str:
     return f"COALESCE((c.quiet_windows->>{channel}::text)::float8, 0) * interval '1 second'"
 
 
+def open_conversation_sql(contact: str, channel: str, thread: str) -> str:
+    """Return the subquery for the id of the contact's open conversation on the channel in the thread.
+
+    Of all indexes that fit, the index `one_open_conversation` alone also gives the order that is asked for. So it is
+    chosen on tables without statistics too, where each of them seems to find one row. The order needs a range: where a
+    column is equal to a value, PostgreSQL knows that there is nothing to order.
+    """
+    return f"""(
+        SELECT o.id FROM conversations o
+        WHERE o.contact_id = {contact} AND o.channel = {channel} AND o.thread >= {thread} AND o.thread <= {thread}
+          AND o.status IN ('active', 'stale')
+        ORDER BY o.thread LIMIT 1)"""
+
+
 _BY_KEY = """
 WITH person AS (
     SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
@@ -137,8 +150,8 @@ _APPEND = f"""
             $3 + person.quiet,
             CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END + person.longest_wait)
     FROM person
-    WHERE s.contact_id = (SELECT id FROM person) AND s.thread = $2 AND s.status IN ('active', 'stale')
-      AND s.channel || '' = $1 AND s.status || '' = 'active'
+    WHERE s.id = {open_conversation_sql("(SELECT id FROM person)", "$1", "$2")}
+      AND s.contact_id IS NOT DISTINCT FROM person.id AND s.status || '' = 'active'
       AND {IS_NEW}
     RETURNING s.id, s.last_position, s.is_guest, person.key_id
 ), chunk AS (

@@ -13,7 +13,13 @@ from uuid import UUID, uuid4
 from django.db import IntegrityError
 
 from channels_out.phones import phone_address, ways_to_write
-from conversations.services.core.appending import Appended, NewChunk, quiet_window, rules_as_values
+from conversations.services.core.appending import (
+    Appended,
+    NewChunk,
+    open_conversation_sql,
+    quiet_window,
+    rules_as_values,
+)
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
@@ -150,12 +156,10 @@ BY_KEY = (
         key="k.id",
         source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
         contact="p.client_id = c.id AND p.user_id = $5",
-        condition="""k.key_hash = $4 AND k.revoked_at IS NULL
+        condition=f"""k.key_hash = $4 AND k.revoked_at IS NULL
       AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
                             AND ($9::text = '' OR p.name = $9)))
-      AND NOT EXISTS (
-          SELECT FROM conversations o
-          WHERE o.contact_id = p.id AND o.channel || '' = $2 AND o.thread = $7 AND o.status IN ('active', 'stale'))
+      AND {open_conversation_sql("p.id", "$2", "$7")} IS NULL
       AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
     )
     + _OPEN
