@@ -10,7 +10,7 @@ from types import FrameType
 
 from django.core.exceptions import ImproperlyConfigured
 
-from convo_project import embedded_postgres, env
+from convo_project import embedded_postgres, env, resident
 from convo_project.home import CannotStartError, claim, ensure_secrets
 from convo_project.processes import follow_supervisor
 from convo_project.terminal import complain
@@ -59,13 +59,23 @@ def with_database(action: Callable[[], None]) -> int:
 
 def manage(arguments: list[str]) -> int:
     """Run the management command that `arguments` (as in sys.argv) name, and return the exit code."""
-    from django.core.management import execute_from_command_line
-
     try:
-        return with_database(lambda: execute_from_command_line(arguments))
+        return with_database(lambda: _execute(arguments))
     except KeyboardInterrupt:
         complain("Interrupted. Finished work is kept; run the same command again for the rest.")
         return 128 + signal.SIGINT
+
+
+def _execute(arguments: list[str]) -> None:
+    from django.core.management import execute_from_command_line
+
+    kind = resident.KINDS.get(arguments[1], "") if len(arguments) > 1 else ""
+    if kind:
+        import django
+
+        django.setup()  # so that all that the process keeps is there before it settles
+    resident.settle(kind)
+    execute_from_command_line(arguments)
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -125,6 +125,11 @@ DATABASES: dict[str, Any] = {
             "prepare_threshold": _PREPARE_THRESHOLD or None,
             **_PLANS_TO_KEEP,
             "connect_timeout": 5,
+            # A host that vanished without a word is an error within half a minute; a busy server is not affected.
+            "keepalives_idle": 15,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 20_000,
             "application_name": "convo",
         },
     }

@@ -1,17 +1,28 @@
-"""Django's PostgreSQL backend with a health check of persistent connections by their socket."""
+"""Django's PostgreSQL backend: connections are checked by their socket, limited in time, and errors logged by code."""
 
 from __future__ import annotations
 
 import select
+from types import TracebackType
+from typing import Any
 
+import psycopg
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
+
+from convo_project.postgresql import failures, limits
 
 ANSWERING = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """PostgreSQL with `CONN_HEALTH_CHECKS`, without Django's `SELECT 1` before every request."""
+    """PostgreSQL with `CONN_HEALTH_CHECKS`, without Django's `SELECT 1` before every request, and with our limits."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.call = limits.Call()
 
     def is_usable(self) -> bool:
         """Return whether the connection is alive as far as our end of the socket knows.
@@ -26,3 +37,55 @@ class DatabaseWrapper(base.DatabaseWrapper):
         poll = select.poll()
         poll.register(connection.fileno(), select.POLLIN)
         return not poll.poll(0)
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> psycopg.Connection[Any]:
+        """Return a new connection. Raises OperationalError at once where the server did not answer a moment ago."""
+        if limits.is_away():
+            raise psycopg.OperationalError("PostgreSQL did not answer a moment ago.")
+        try:
+            connection: psycopg.Connection[Any] = super().get_new_connection(conn_params)
+        except psycopg.errors.ConnectionTimeout:
+            limits.note_away()
+            raise
+        self.call.connected(connection.fileno())
+        return connection
+
+    def init_connection_state(self) -> None:
+        """Prepare the connection for use, with the settings of this process.
+
+        They are set by a statement: poolers refuse them at the start of a connection. One that shares its connections
+        between transactions, behind which nothing is prepared, would hand them to others.
+        """
+        super().init_connection_state()
+        if (session := limits.current().session) and self.connection.prepare_threshold:
+            with self.connection.cursor() as cursor:
+                statement = ", ".join(["set_config(%s, %s, false)"] * len(session))
+                cursor.execute(f"SELECT {statement}", [part for setting in session.items() for part in setting])
+
+    def _close(self) -> None:
+        try:
+            super()._close()  # type: ignore[misc]  # the stubs do not know it
+        finally:
+            self.call.disconnected()
+
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        """Return the context in which Django calls PostgreSQL."""
+        return _LimitedCall(self)
+
+
+class _LimitedCall(DatabaseErrorWrapper):
+    """A call to PostgreSQL within the limits of this process, whose failure is logged; it raises Django's errors."""
+
+    wrapper: DatabaseWrapper
+
+    def __enter__(self) -> None:
+        self.wrapper.call.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.wrapper.call.end()
+        if kind is not None:
+            failures.note(error)
+            super().__exit__(kind, error, traceback)

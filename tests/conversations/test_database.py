@@ -11,6 +11,9 @@ from django.db.transaction import TransactionManagementError
 
 from conversations.models import Client
 from conversations.services.core.sql import column, row, rows
+from convo_project import resident
+from convo_project.postgresql import failures, limits
+from tests import databases
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -142,3 +145,65 @@ def test_behind_a_pooler_nothing_is_prepared():
         assert statement not in prepared()
     finally:
         connection.close()
+
+
+def test_why_a_call_failed_is_logged_without_its_values(caplog):
+    failures._noted.clear()  # another test may have failed alike a moment ago
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 1")
+    with pytest.raises(OperationalError):
+        row("SELECT pg_sleep(60), $1::text", "+51999999999")
+    connection.close()
+    assert "class=QueryCanceled sqlstate=57014" in caplog.text
+    assert "51999999999" not in caplog.text
+
+
+def test_a_row_that_is_there_already_is_no_failure_of_the_database(caplog):
+    failures._noted.clear()
+    insert = "INSERT INTO clients (id, name, sub_domain) VALUES ($1, 'Shop', 'shop') RETURNING id"
+    rows(insert, uuid.uuid4())
+    with pytest.raises(IntegrityError):
+        rows(insert, uuid.uuid4())
+    assert "a database call failed" not in caplog.text
+
+
+def test_a_refused_connection_is_logged_by_a_word(caplog):
+    failures._noted.clear()
+    with databases.read({**connection.settings_dict, "NAME": "nobody-s-51999999999"}), pytest.raises(OperationalError):
+        row("SELECT 1")
+    assert "reason=no_such_database_or_role" in caplog.text
+    assert "51999999999" not in caplog.text
+
+
+@pytest.fixture
+def dispatcher_limits(monkeypatch):
+    """The process is a dispatcher, with short limits."""
+    monkeypatch.setenv("DATABASE_WAIT_SECONDS", "3")
+    monkeypatch.setenv("DATABASE_LOCK_SECONDS", "0.05")
+    before = limits.current()
+    connection.close()
+    limits.set_limits(resident.limits_of(resident.DISPATCHER))
+    yield
+    connection.close()
+    limits.set_limits(before)
+
+
+@pytest.mark.usefixtures("dispatcher_limits")
+def test_a_dispatcher_s_connections_are_limited_and_keep_plans_at_once():
+    names = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "plan_cache_mode"]
+    assert [row("SELECT current_setting($1)", name) for name in names] == [
+        ("3s",),
+        ("50ms",),
+        ("1min",),
+        ("force_generic_plan",),
+    ]
+
+
+@pytest.mark.usefixtures("dispatcher_limits")
+def test_behind_a_pooler_no_setting_is_left_to_the_next_user(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "prepare_threshold", None)
+    assert row("SELECT current_setting('lock_timeout')") == ("0",)
+
+
+def test_commands_and_the_queue_have_no_limits():
+    assert resident.limits_of("") == resident.limits_of(resident.QUEUE) == limits.Limits()

@@ -60,6 +60,17 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS
         time.sleep(0.02)
 
 
+def children_of(parent: int) -> list[int]:
+    """The children of a process that live."""
+    found = []
+    for pid in processes.pids():
+        with suppress(OSError):
+            state, its_parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+            if int(its_parent) == parent and state != "Z":
+                found.append(pid)
+    return sorted(found)
+
+
 # --- databases --------------------------------------------------------------------------------------------------------
 
 
@@ -94,10 +105,28 @@ class Postgres:
         finally:
             embedded_postgres.remove(self.home)
 
+    @property
+    def pid(self) -> int:
+        """The postmaster's."""
+        return int((postgres_place.place_of(self.home).data / "postmaster.pid").read_text().splitlines()[0])
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """All its processes stand still inside the block, as on a machine that is swapped out; none is gone."""
+        pids = [self.pid]
+        os.kill(self.pid, signal.SIGSTOP)  # it makes no further ones
+        try:
+            for pid in children_of(self.pid):
+                os.kill(pid, signal.SIGSTOP)
+                pids.append(pid)
+            yield
+        finally:
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL to the postmaster, which is gone then; its backends end when they notice."""
-        lines = (postgres_place.place_of(self.home).data / "postmaster.pid").read_text().splitlines()
-        os.kill(int(lines[0]), signal.SIGKILL)
+        os.kill(self.pid, signal.SIGKILL)
         eventually(lambda: not embedded_postgres.is_running(self.home), "the postmaster is gone")
 
     def start(self) -> None:
@@ -127,13 +156,7 @@ class Process:
 
     def children(self) -> list[int]:
         """Its children that live."""
-        found = []
-        for pid in processes.pids():
-            with suppress(OSError):
-                state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == self.pid and state != "Z":
-                    found.append(pid)
-        return sorted(found)
+        return children_of(self.pid)
 
     def kill(self) -> None:
         """Send SIGKILL to all of it, and wait for its end."""

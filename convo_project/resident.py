@@ -1,0 +1,45 @@
+"""Settings of the processes that stay and serve: the memory they begin with, and the limits of their database calls."""
+
+from __future__ import annotations
+
+import gc
+
+from convo_project import env
+from convo_project.postgresql.limits import Limits, set_limits
+
+IDLE_IN_TRANSACTION_SECONDS = 60
+WEB, DISPATCHER, QUEUE = "web", "dispatcher", "queue"
+KINDS = {"dispatch": DISPATCHER, "qcluster": QUEUE}  # by management command
+
+
+def settle(kind: str = "") -> None:
+    """Make the process one of that kind, '' for a command; call it once everything is imported, before connecting.
+
+    What was imported lives as long as the process: the garbage collector need not look at it again. A collection that
+    does costs more than the rest of a reply.
+    """
+    set_limits(limits_of(kind))
+    if kind:
+        gc.collect()
+        gc.freeze()
+
+
+def limits_of(kind: str) -> Limits:
+    """Return the database limits of a kind of process: none for a command or the queue, whose jobs may take long."""
+    if kind not in (WEB, DISPATCHER):
+        return Limits()
+    wait = env.seconds("DATABASE_WAIT_SECONDS", 8, least=0, most=600)
+    lock = env.seconds("DATABASE_LOCK_SECONDS", 5, least=0, most=600)
+    session = {
+        "statement_timeout": _milliseconds(wait),
+        "lock_timeout": _milliseconds(lock),
+        "idle_in_transaction_session_timeout": _milliseconds(IDLE_IN_TRANSACTION_SECONDS),
+    }
+    if kind == DISPATCHER:
+        # A new connection would plan each long statement five times before it keeps a plan.
+        session["plan_cache_mode"] = "force_generic_plan"
+    return Limits(wait, session)
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(seconds * 1000))
