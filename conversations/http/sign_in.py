@@ -1,4 +1,4 @@
-"""The limit on sign-in attempts for both sign-in pages, the copilot's and the back office's."""
+"""The limit on guesses of passwords: on both sign-in pages, and where a signed-in user changes the password."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.utils import timezone
@@ -32,13 +32,8 @@ def limit_sign_ins(view: View) -> View:
         if request.method != "POST":
             return view(request, *args, **kwargs)
         name, address = request.POST.get("username", ""), _address(request)
-        try:
-            sign_in_limits.count_attempt(name, address, timezone.now())
-        except TooManyError as error:
-            minutes = -(-error.retry_after // 60)
-            answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
-            answer["Retry-After"] = str(error.retry_after)
-            return answer
+        if refused := _refuse_above_limit(request, name, address):
+            return refused
         page = view(request, *args, **kwargs)
         # Only for the name that signed in: a signed-in user may be guessing somebody else's password.
         if page.status_code == 302 and request.user.get_username() == unicodedata.normalize("NFKC", name).strip():
@@ -46,6 +41,41 @@ def limit_sign_ins(view: View) -> View:
         return page
 
     return checked
+
+
+def limit_password_changes(view: View) -> View:
+    """Return the view that changes the password of the signed-in user, with guesses of the old one limited.
+
+    They are counted together with attempts to sign in: a session that somebody left open is no way to the password.
+    """
+
+    @never_cache
+    @wraps(view)
+    def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST" or not request.user.is_authenticated:
+            return view(request, *args, **kwargs)
+        name, address = request.user.get_username(), _address(request)
+        if refused := _refuse_above_limit(request, name, address):
+            return refused
+        page = view(request, *args, **kwargs)
+        form = (getattr(page, "context_data", None) or {}).get("form")
+        if form is None or "old_password" not in form.errors:
+            sign_in_limits.record_success(name, address)
+        return page
+
+    return checked
+
+
+def _refuse_above_limit(request: HttpRequest, name: str, address: str) -> HttpResponse | None:
+    """Count an attempt and return a 429 if there were too many, else None."""
+    try:
+        sign_in_limits.count_attempt(name, address, timezone.now())
+    except TooManyError as error:
+        minutes = -(-error.retry_after // 60)
+        answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
+        answer["Retry-After"] = str(error.retry_after)
+        return answer
+    return None
 
 
 def _address(request: HttpRequest) -> str:

@@ -197,3 +197,32 @@ def test_an_ipv4_address_is_itself_also_when_it_is_written_as_ipv6():
         sign_in_limits.count_attempt("boss", "203.0.113.7", NOW)
     sign_in_limits.count_attempt("boss", "::ffff:203.0.113.8", NOW)
     sign_in_limits.count_attempt("boss", "no address", NOW)
+
+
+def _change(http, old, new="Another-long-pass-9"):
+    fields = {"old_password": old, "new_password1": new, "new_password2": new}
+    return http.post("/admin/password_change/", fields)
+
+
+def test_an_open_session_is_no_place_to_guess_its_password():
+    http = HttpClient(REMOTE_ADDR="203.0.113.7")
+    http.force_login(get_user_model().objects.get(username="boss"))
+    assert [_change(http, "wrong").status_code for _ in range(3)] == [200, 200, 200]
+    refused = _change(http, PASSWORD)
+    assert refused.status_code == 429
+    assert 0 < int(refused["Retry-After"]) <= 900
+    assert sign_in(PAGES[0], password=PASSWORD).status_code == 429
+    assert get_user_model().objects.get(username="boss").check_password(PASSWORD)
+
+
+def test_who_knows_the_old_password_may_try_new_ones_until_one_is_taken():
+    http = HttpClient(REMOTE_ADDR="203.0.113.7")
+    http.force_login(get_user_model().objects.get(username="boss"))
+    assert [_change(http, PASSWORD, new="short").status_code for _ in range(5)] == [200] * 5
+    assert _change(http, PASSWORD).status_code == 302
+    assert get_user_model().objects.get(username="boss").check_password("Another-long-pass-9")
+
+
+def test_nobody_changes_a_password_without_being_signed_in():
+    answer = _change(HttpClient(), PASSWORD)
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/login/?next=/admin/password_change/")
