@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import wraps
 
-from django_q.models import Schedule
+from django_q.models import Schedule, Task
 from django_q.tasks import async_task
+
+log = logging.getLogger(__name__)
 
 TASKS = "conversations.tasks"
 SCHEDULES = {
@@ -17,14 +22,40 @@ SCHEDULES = {
 }
 
 LATE = timedelta(minutes=5)  # a long task delays the next one
+FAILURES_KEPT = timedelta(days=30)
 
 
-def enqueue(task: str) -> None:
+class TaskFailedError(Exception):
+    """A task failed; the text is the class of its error."""
+
+
+def task(work: Callable[[], None]) -> Callable[[], None]:
+    """Return the task with an error's sentence left out: django-q2 logs it and stores it, and it can quote a person."""
+
+    @wraps(work)
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            log.exception("task failed: %s", work.__name__)
+            kind = type(error)
+            raise TaskFailedError(f"{kind.__module__}.{kind.__qualname__} in {work.__name__}; see the log") from None
+
+    return run
+
+
+def delete_old_failures(now: datetime) -> int:
+    """Delete the failed tasks that ended more than FAILURES_KEPT ago, and return how many there were."""
+    deleted, _ = Task.objects.filter(success=False, stopped__lt=now - FAILURES_KEPT).delete()
+    return deleted
+
+
+def enqueue(name: str) -> None:
     """Run a task of conversations/tasks.py soon; in a transaction, after its commit.
 
     A lost task does no harm: its work is due on rows, and the sweep enqueues it again.
     """
-    async_task(f"{TASKS}.{task}")
+    async_task(f"{TASKS}.{name}")
 
 
 def set_up_schedules() -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from django.utils import timezone
 
-from conversations.queue import enqueue
+from conversations.queue import enqueue, task
 from conversations.services.history import archive as archiving
 from conversations.services.history import remember
 from conversations.services.jobs import sweep as lifecycle
@@ -18,6 +18,7 @@ from conversations.services.tenants import model_listing
 log = logging.getLogger(__name__)
 
 
+@task
 def sweep() -> None:
     """Run the sweep and enqueue the tasks that have work. Twice does no more than once; of two at a time one works."""
     report = lifecycle.sweep(timezone.now())
@@ -32,36 +33,43 @@ def sweep() -> None:
         enqueue("erase")
 
 
+@task
 def settle_chats() -> None:
     """End chats at Retell. Each is claimed by a lease on its row, and ending an ended chat does nothing."""
     log.info("chats settled: %s", chat_endings.settle_due())
 
 
+@task
 def summarise() -> None:
     """Summarise messages that have left prompts. Each summary is claimed by a lease, so two tasks share the work."""
     log.info("summarised: %s", summaries.summarise_due())
 
 
+@task
 def remember_ended() -> None:
     """Put ended conversations into memory. Each is claimed by a lease on its row, so two tasks share the work."""
     log.info("remembered: %s", remember.remember_ended())
 
 
+@task
 def erase() -> None:
     """Clear global memory of people who are erased. Forgetting may be repeated."""
     log.info("erased: %s", erasure.continue_erasures(timezone.now()))
 
 
+@task
 def archive() -> None:
     """Archive the conversations that are due. Each batch is a statement of its own: twice does no more than once."""
     log.info("archived: %s", archiving.archive(timezone.now()))
 
 
+@task
 def clean_up() -> None:
     """Delete what the retention rules no longer keep. Each batch is a statement: twice does no more than once."""
     log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))
 
 
+@task
 def refresh_models() -> None:
     """Read the model providers' lists of models. Reading a list again stores what it says again."""
     listings = model_listing.refresh_all(timezone.now())

@@ -13,6 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from conversations.models import RetentionRule
+from conversations.queue import delete_old_failures
 from conversations.services.contacts import duplicates
 from conversations.services.core import idempotency
 from conversations.services.core.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SWEPT, kept_until, sweep_due
@@ -115,6 +116,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         idempotency.delete_expired(now)
         throttles.delete_expired(now)
         sign_in_limits.delete_expired(now)
+        delete_old_failures(now)
         report.tombstones = trim_tombstones(now)
         report.replayed = replay.retry_failed(now)
     return report
