@@ -46,7 +46,7 @@ def task(work: Callable[[], None]) -> Callable[[], None]:
 
 def delete_old_failures(now: datetime) -> int:
     """Delete the failed tasks that ended more than FAILURES_KEPT ago, and return how many there were."""
-    deleted, _ = Task.objects.filter(success=False, stopped__lt=now - FAILURES_KEPT).delete()
+    deleted: int = Task.objects.filter(success=False, stopped__lt=now - FAILURES_KEPT).delete()[0]
     return deleted
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from uuid import UUID
 
+from channels_out import registry
 from channels_out.contract import Account, Adapter, InboundReference
 from channels_out.errors import SendError
 from conversations.models import ChannelAccount, Chunk
@@ -36,15 +37,25 @@ class ReadMark:
 
 
 _ACCOUNT = PreparedSelect(
-    """
-    SELECT {a}, d.address
+    f"""
+    SELECT {{a}}, {{k}}, d.address
     FROM conversations s
     JOIN channel_accounts a ON a.id = s.channel_account_id AND a.is_active AND a.health = 'ok'
     JOIN contact_identities d ON d.id = s.device_id
+    JOIN LATERAL (
+        SELECT * FROM conversation_chunks c
+        WHERE c.conversation_id = s.id AND c.role IN ({", ".join(f"'{role}'" for role in SPOKEN_BY_PEOPLE)})
+        ORDER BY c.position DESC LIMIT 1) k ON true
     WHERE s.id = $1
     """,
     a=ChannelAccount,
+    k=Chunk,
 )
+
+
+def has_marks(channel: str) -> bool:
+    """Return whether any provider on the channel shows read marks."""
+    return any(adapter.marks_read for adapter in registry.adapters_of(channel))
 
 
 def mark_for_newest(conversation_id: UUID) -> ReadMark | None:
@@ -52,16 +63,14 @@ def mark_for_newest(conversation_id: UUID) -> ReadMark | None:
     found = _ACCOUNT.first(conversation_id)
     if found is None:
         return None
-    account, address = found
+    account, newest, address = found
     try:
         adapter = adapter_of(account)
     except LookupError:
         return None
     if not adapter.marks_read:
         return None
-    theirs = Chunk.objects.filter(conversation=conversation_id, role__in=SPOKEN_BY_PEOPLE)
-    newest = theirs.order_by("-position").first()
-    if newest is None or not was_delivered_by(account, newest):
+    if not was_delivered_by(account, newest):
         return None
     answered = InboundReference(newest.message_id, address)
     return ReadMark(adapter, replace(as_account(account), timeout=TIMEOUT), answered)

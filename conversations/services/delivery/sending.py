@@ -106,7 +106,7 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
     It is safe to repeat if the database's answer was lost: the token decides.
     """
     with transaction.atomic():
-        message = _lock_claimed(message_id, token)
+        message, is_paused = _lock_claimed(message_id, token, now)
         if message is None or message.channel_account is None:
             return None
         # The conversation is read after the message is locked: a closing or takeover before that has cancelled the
@@ -117,7 +117,7 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             message.lease_until = message.lease_token = None
             update(message, ("status", "code", "lease_until", "lease_token"))
             return None
-        if _must_wait(message, message.channel_account, now):
+        if is_paused or not _is_usable(message.channel_account):
             message.status, message.attempts = S.QUEUED, message.attempts - 1
             message.lease_until = message.lease_token = None
             update(message, ("status", "attempts", "lease_until", "lease_token"))
@@ -149,8 +149,8 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
 
 
 _CLAIMED = PreparedSelect(
-    """
-    SELECT {m}, {a}
+    f"""
+    SELECT {{m}}, {{a}}, NOT {throttles.NOT_PAUSED.format(now="$3")}
     FROM conversation_messages m LEFT JOIN channel_accounts a ON a.id = m.channel_account_id
     WHERE m.id = $1 AND m.status IN ('claimed', 'sending') AND m.lease_token = $2
     FOR UPDATE OF m
@@ -173,13 +173,14 @@ _OURS = PreparedSelect(
 )
 
 
-def _lock_claimed(message_id: UUID, token: UUID) -> Message | None:
-    found = _CLAIMED.first(message_id, token)
+def _lock_claimed(message_id: UUID, token: UUID, now: datetime) -> tuple[Message | None, bool]:
+    """Lock the message if the claim is still ours, and return it and whether sending it is paused."""
+    found = _CLAIMED.first(message_id, token, now)
     if found is None:
-        return None
+        return None, False
     message: Message
-    message, message.channel_account = found
-    return message
+    message, message.channel_account, is_paused = found
+    return message, is_paused
 
 
 def _conversation_of(message: Message) -> Conversation | None:
@@ -202,7 +203,7 @@ def _begin_with_template(conversation_id: UUID, message_id: UUID, token: UUID, n
     """Mark the message as sending with a template in place of its text and return it. If there is none, it fails."""
     with transaction.atomic():
         conversation = _lock_conversation(conversation_id)
-        message = _lock_claimed(message_id, token)
+        message, _ = _lock_claimed(message_id, token, now)
         if conversation is None or message is None or message.channel_account is None:
             return None
         if _set_template(message, conversation, adapter_of(message.channel_account)):
@@ -322,10 +323,9 @@ def _queue_again(message: Message, conversation: Conversation, due_at: datetime)
         message.status, message.due_at = S.QUEUED, due_at
 
 
-def _must_wait(message: Message, account: ChannelAccount, now: datetime) -> bool:
-    """Return whether the account was refused, switched off or throttled since the message was claimed."""
-    usable = account.is_active and account.health == ChannelAccount.Health.OK
-    return not usable or throttles.is_paused(account.pk, message.to_address, now)
+def _is_usable(account: ChannelAccount) -> bool:
+    """Return whether the account was neither refused nor switched off since the message was claimed."""
+    return account.is_active and account.health == ChannelAccount.Health.OK
 
 
 def _mark_broken(sending: Sending, conversation: Conversation, error: SendError) -> None:

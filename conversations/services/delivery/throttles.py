@@ -49,12 +49,6 @@ def pause(account_id: UUID, to_address: str, error: SendError, now: datetime) ->
     return until
 
 
-def is_paused(account_id: UUID, to_address: str, now: datetime) -> bool:
-    """Return whether sending from the account to the address is paused."""
-    paused = "SELECT FROM send_pauses WHERE channel_account_id = $1 AND to_address IN ('', $2) AND until > $3"
-    return bool(rows(paused, account_id, to_address, now))
-
-
 def delete_expired(now: datetime) -> None:
     """Delete the pauses that ended more than FORGOTTEN_AFTER ago."""
     rows("DELETE FROM send_pauses WHERE until < $1::timestamptz - $2::interval RETURNING id", now, FORGOTTEN_AFTER)

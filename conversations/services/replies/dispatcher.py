@@ -151,6 +151,8 @@ class Dispatcher:
 
     def _mark_read(self, turn: leases.OwedTurn) -> None:
         """Show the person that the message was read. Skipped while all mark threads wait: no reply waits for it."""
+        if not read_marks.has_marks(turn.channel):
+            return
         mark = with_retry(read_marks.mark_for_newest, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
             self._marks.submit(self._show_mark, mark, turn.turn_id)

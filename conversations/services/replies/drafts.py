@@ -53,7 +53,15 @@ def note_usage(turn: Turn, usage: Sequence[Usage]) -> None:
 
 
 def say(
-    conversation: Conversation, turn: Turn, sink: Sink, reply: Reply, now: datetime, *, code: str, overtaken: bool
+    conversation: Conversation,
+    turn: Turn,
+    sink: Sink,
+    reply: Reply,
+    now: datetime,
+    *,
+    code: str,
+    overtaken: bool,
+    has_calls: bool,
 ) -> None:
     """Say the reply and do what the model asked for beside it.
 
@@ -67,7 +75,7 @@ def say(
     note_answered(conversation)
     conversation.reply_owed = overtaken
     if not code:
-        if tool_outcomes.settle(conversation, turn, reply, now):
+        if (has_calls or reply.tool_actions) and tool_outcomes.settle(conversation, turn, reply, now):
             conversation.reply_owed, conversation.reply_due_at = True, now
         conversation.fallback_sent = False
         conversation.replies_failed = 0

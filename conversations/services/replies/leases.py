@@ -40,11 +40,12 @@ class ClaimedTurn:
 
 @dataclass(frozen=True, slots=True)
 class OwedTurn(ClaimedTurn):
-    """The claim on an owed reply. `exhausted`: it was tried often enough, and fails now. `suspect`: its conversation
-    was there more than once when a process died, and perhaps is the reason."""
+    """The claim on an owed reply on the conversation's channel. `exhausted`: it was tried often enough, and fails now.
+    `suspect`: its conversation was there more than once when a process died, and perhaps is the reason."""
 
     exhausted: bool
     suspect: bool
+    channel: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ CALLS = """EXISTS (
 
 # --- owed replies -----------------------------------------------------------------------------------------------------
 _DUE = f"""
-    SELECT s.id, s.reply_attempts, s.reply_crashes, s.inbound_sequence, {RECALLS} AS recalls, {CALLS} AS calls
+    SELECT s.id, s.channel, s.reply_attempts, s.reply_crashes, s.inbound_sequence,
+        {RECALLS} AS recalls, {CALLS} AS calls
     FROM conversations s
     WHERE s.reply_owed AND s.reply_due_at <= $1 AND s.taken_over_at IS NULL AND s.reply_crashes {{crashes}}
       AND NOT EXISTS (SELECT FROM conversation_turns t WHERE t.conversation_id = s.id AND t.status = 'running')
@@ -102,7 +104,7 @@ def claim(now: datetime, limit: int, suspects: int = 1) -> list[OwedTurn]:
             UPDATE conversations s SET reply_attempts = begun.attempt FROM begun WHERE s.id = begun.conversation_id
         )
         SELECT begun.id, begun.conversation_id, begun.attempt, due.recalls, due.calls,
-            begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4
+            begun.attempt > $6 OR due.reply_crashes >= $6, due.reply_crashes >= $4, due.channel
         FROM begun JOIN due ON due.id = begun.conversation_id
         """,
         now,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
@@ -27,8 +28,10 @@ from conversations.engines.contract import (
 )
 from conversations.models import (
     Assistant,
+    ChannelAccount,
     Client,
     Contact,
+    ContactIdentity,
     Conversation,
     RollingSummary,
     Step,
@@ -40,7 +43,6 @@ from conversations.services.core.ledger import SYSTEM, assistant_actor
 from conversations.services.core.locking import editing_if_there
 from conversations.services.core.sql import PreparedSelect, row, update
 from conversations.services.delivery import outbox
-from conversations.services.delivery.outbox import is_opted_out
 from conversations.services.engine_chats import chats
 from conversations.services.replies import (
     agent_requests,
@@ -69,7 +71,8 @@ _TURN = PreparedSelect(
     """
     SELECT {t}, {s}, {k}, {c}, {a}, {r},
         EXISTS (SELECT FROM tool_calls o WHERE o.conversation_id = s.id AND o.is_open),
-        a.uses_tools AND EXISTS (SELECT FROM tools o WHERE o.client_id = c.id AND o.is_active)
+        a.uses_tools AND EXISTS (SELECT FROM tools o WHERE o.client_id = c.id AND o.is_active),
+        EXISTS (SELECT FROM conversation_steps o WHERE o.conversation_id = s.id AND o.status = 'pending')
     FROM conversation_turns t
     JOIN conversations s ON s.id = t.conversation_id
     JOIN contacts k ON k.id = s.contact_id
@@ -105,7 +108,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     found = _running(claim)
     if found is None:
         return None
-    turn, has_calls, has_tools = found
+    turn, has_calls, has_tools, has_steps = found
     conversation = turn.conversation
     assistant = conversation.assistant
     turn.rule = ""
@@ -115,7 +118,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         hand_over(claim, "a person was asked for", now or timezone.now())
         return None
     # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
-    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)]
+    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)] if has_steps else []
     models = model_use.models_of(assistant)
     own_tools = tool_outcomes.usable_tools(conversation) if has_tools else []
     background = tool_outcomes.background_of(conversation.pk, claim.turn_id) if has_calls else ""
@@ -165,10 +168,10 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
     with _ending(claim) as found:
         if found is None:
             return TurnStatus.ABANDONED
-        turn, conversation, sink = found
+        turn, conversation, sink = found.turn, found.conversation, found.sink
         reply = drafts.noted(turn, reply)
         overtaken = sink.can_be_overtaken and conversation.inbound_sequence != turn.inbound_sequence
-        if reason := _silenced(conversation, awaited=sink.is_awaited):
+        if reason := _silenced(found):
             drafts.drop(turn, conversation, reason, now)
         elif overtaken and conversation.drafts_overtaken < DRAFTS_DROPPED_AT_MOST:
             drafts.overtake(conversation, turn, now)
@@ -181,7 +184,9 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
             actor = assistant_actor(conversation.assistant)
             takeover.take(conversation, actor, now, reason="low confidence", tell=True)
         elif reply.text or not sink.is_awaited:
-            drafts.say(conversation, turn, sink, reply, now, code=code, overtaken=overtaken)
+            drafts.say(
+                *(conversation, turn, sink, reply, now), code=code, overtaken=overtaken, has_calls=found.has_calls
+            )
         else:
             drafts.end(turn, TurnStatus.DROPPED, now, code=code)
         if reply.progress and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
@@ -200,12 +205,12 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
     with _ending(claim) as found:
         if found is None:
             return TurnStatus.ABANDONED
-        turn, conversation, sink = found
+        turn, conversation, sink = found.turn, found.conversation, found.sink
         turn.calls += error.calls
         drafts.note_usage(turn, error.usage)
         half = Reply(text=written.rstrip(), engine="", finish_reason=error.code[:20], usage=error.usage)
         half = drafts.noted(turn, half) if sink.is_awaited else half
-        if silenced := _silenced(conversation, awaited=sink.is_awaited):
+        if silenced := _silenced(found):
             if sink.is_awaited:
                 drafts.end(turn, TurnStatus.FAILED, now, code=silenced, reason=str(error))
             else:
@@ -232,8 +237,8 @@ def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
     with _ending(claim) as found:
         if found is None:
             return
-        turn, conversation, sink = found
-        if reason := _silenced(conversation, awaited=sink.is_awaited):
+        turn, conversation, sink = found.turn, found.conversation, found.sink
+        if reason := _silenced(found):
             drafts.drop(turn, conversation, reason, now)
         elif turn.stop_asked_at:
             drafts.end(turn, TurnStatus.DROPPED, now, code="stopped")
@@ -246,8 +251,8 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
     with _ending(claim) as found:
         if found is None:
             return
-        turn, conversation, sink = found
-        silenced = _silenced(conversation, awaited=sink.is_awaited)
+        turn, conversation = found.turn, found.conversation
+        silenced = _silenced(found)
         drafts.end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.allow_sending(conversation)
@@ -255,17 +260,43 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
 
 
 # --- the fence --------------------------------------------------------------------------------------------------------
+# Read once the conversation is locked, and so as of then. A message may have come with the person's STOP meanwhile.
 _RUNNING = PreparedSelect(
     """
-    SELECT {t} FROM conversation_turns t WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running' FOR UPDATE
+    SELECT {t}, {a}, {d}, k.opted_out ? s.channel,
+        EXISTS (SELECT FROM tool_calls o WHERE o.conversation_id = s.id AND o.is_open)
+    FROM conversation_turns t
+    JOIN conversations s ON s.id = t.conversation_id
+    JOIN contacts k ON k.id = s.contact_id
+    LEFT JOIN channel_accounts a ON a.id = s.channel_account_id
+    LEFT JOIN contact_identities d ON d.id = s.device_id
+    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    FOR UPDATE OF t
     """,
     t=Turn,
+    a=ChannelAccount,
+    d=ContactIdentity,
 )
 
 
-def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool] | None:
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A turn that is to be ended, with its conversation, both locked.
+
+    opted_out   the person wants nothing on this channel
+    has_calls   there are calls of tools whose outcome the model was to be told
+    """
+
+    turn: Turn
+    conversation: Conversation
+    sink: Sink
+    opted_out: bool
+    has_calls: bool
+
+
+def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool, bool] | None:
     """The turn, if it is still ours, with its conversation and all that the prompt says of it; and whether there are
-    tool calls to tell the model of, and tools of the client's own to offer."""
+    tool calls to tell the model of, tools of the client's own to offer, and pending steps."""
     found = _TURN.first(claim.turn_id, claim.attempt)
     if found is None:
         return None
@@ -273,35 +304,41 @@ def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool] | None:
     turn, conversation, conversation.contact, conversation.client, conversation.assistant, rolling, *has = found
     conversation.rolling = rolling
     turn.conversation = conversation
-    has_calls, has_tools = map(bool, has)
-    return turn, has_calls, has_tools
+    has_calls, has_tools, has_steps = map(bool, has)
+    return turn, has_calls, has_tools, has_steps
 
 
 @contextmanager
-def _ending(claim: ClaimedTurn) -> Iterator[tuple[Turn, Conversation, Sink] | None]:
-    """The turn and its conversation, locked and saved, and the reply's sink; None if the turn is not ours any more."""
+def _ending(claim: ClaimedTurn) -> Iterator[_Ending | None]:
+    """The turn and its conversation, locked and saved; None if the turn is not ours any more."""
     with editing_if_there(claim.conversation_id) as conversation:
         running = _RUNNING.first(claim.turn_id, claim.attempt) if conversation else None
         if conversation is None or running is None:
             yield None
             return
-        turn: Turn = running[0]
+        turn: Turn
+        turn, account, device, opted_out, has_calls = running
         turn.conversation = conversation
+        if account:
+            conversation.channel_account = account
+        if device:
+            conversation.device = device
         sink = sink_of(turn)
-        yield turn, conversation, sink
+        yield _Ending(turn, conversation, sink, opted_out, has_calls)
         if turn.status != TurnStatus.RUNNING:
             sink.ended(turn)
 
 
-def _silenced(conversation: Conversation, *, awaited: bool) -> str:
-    """Why the assistant may not speak any more, or ''. `awaited`: a reader waits for the reply, and none is owed."""
+def _silenced(ending: _Ending) -> str:
+    """Why the assistant may not speak any more, or ''."""
+    conversation = ending.conversation
     if not conversation.is_open:
         return "ended"
     if conversation.taken_over_at is not None:
         return "taken_over"
-    if is_opted_out(conversation):  # as of now: a message may have come with the STOP, and owe a reply
+    if ending.opted_out:
         return outbox.OPTED_OUT
-    return "" if conversation.reply_owed or awaited else "answered"
+    return "" if conversation.reply_owed or ending.sink.is_awaited else "answered"
 
 
 def _too_unsure(conversation: Conversation, reply: Reply) -> bool:

@@ -34,7 +34,7 @@ _WORDS = """COALESCE((
         SELECT x.text FROM chunk_corrections x
         WHERE x.chunk_id = k.id AND x.kind = 'correction' ORDER BY x.id DESC LIMIT 1), k.content)"""
 _OPENING = f"""
-    SELECT k.role, {_WORDS} FROM conversation_chunks k
+    SELECT k.role, {_WORDS}, false, k.position, '', NULL::text[] FROM conversation_chunks k
     WHERE k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS} AND k.role IN ('system', 'memory')"""
 # With the statuses of our messages: of each part in turn, or the name of the template that was sent in its place.
 _NEWEST = f"""
@@ -47,6 +47,7 @@ _NEWEST = f"""
     WHERE k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
       AND NOT k.metadata ? '{SUPERSEDED}'
     ORDER BY k.position DESC LIMIT $3"""
+_SHOWN = f"({_NEWEST}) UNION ALL ({_OPENING})"
 
 
 def prompt_for(conversation: Conversation, view: ConversationView) -> Prompt:
@@ -89,8 +90,7 @@ def view_of(
     ratio, window, reserve: see ConversationView
     """
     assistant = conversation.assistant
-    opening = dict(rows(_OPENING, conversation.pk))
-    entries = _window(conversation, assistant)
+    opening, entries = _window(conversation, assistant)
     first = entries[0].position if entries else conversation.last_position + 1
     clean = redaction.rules_of(conversation.client).clean  # the rules may have changed since the texts were stored
     return ConversationView(
@@ -133,26 +133,29 @@ def _topic_and_goal(conversation: Conversation) -> list[tuple[str, str]]:
     return [("Topic", conversation.topic), ("What the person wants now", wanted if isinstance(wanted, str) else "")]
 
 
-def _window(conversation: Conversation, assistant: Assistant | None) -> list[PromptEntry]:
-    """Return the newest messages, oldest first.
+def _window(conversation: Conversation, assistant: Assistant | None) -> tuple[dict[str, str], list[PromptEntry]]:
+    """Return the texts of the opening by role, and the newest messages, oldest first.
 
-    These are the assistant's history length, all messages that are not answered yet, and the older messages that are
-    not in the summary yet, so that none is missing from both.
+    The messages are the assistant's history length, all messages that are not answered yet, and the older messages that
+    are not in the summary yet, so that none is missing from both.
     """
     length = _history_length(assistant)
     reach = max(length + summaries.MOST_UNSUMMARISED, MOST_UNANSWERED)
-    found = rows(_NEWEST, conversation.pk, conversation.history_from or 0, reach)
+    found = rows(_SHOWN, conversation.pk, conversation.history_from or 0, reach)
+    opening = {role: words for role, words, *_ in found if role in (Role.SYSTEM, Role.MEMORY)}
     newest = [
         PromptEntry(role, words, by_staff, position, author, _delivery(statuses or ()))
         for role, words, by_staff, position, author, statuses in found
+        if role not in opening
     ]
+    newest.sort(key=lambda entry: entry.position, reverse=True)  # a union promises no order
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(newest) if entry.role == Role.AI), len(newest))
     most = (
         summaries.MOST_UNSUMMARISED if len(newest) > length and summaries.can_summarise(conversation, assistant) else 0
     )
     unsummarised = [entry for entry in newest[length : length + most] if entry.position > absorbed]
-    return max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
+    return opening, max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
 
 
 def _delivery(statuses: Sequence[str]) -> str:
