@@ -128,7 +128,7 @@ def test_it_reads_the_whole_window_in_one_statement(conversation: Conversation) 
         with CaptureQueriesContext(connection) as seen:
             prompt_of(conversation)
         queries.append(len(seen))
-    assert queries == [3, 3], "one for the conversation, one for its opening, one for the window"
+    assert queries == [2, 2], "one for the conversation, one for its opening and the window"
 
 
 # --- who wrote -------------------------------------------------------------------------------------------------------
