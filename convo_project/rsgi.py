@@ -1,5 +1,6 @@
 """The web application as granian serves it."""
 
+from convo_project import resident
 from convo_project.capacity import web_threads
 from convo_project.wsgi import application as django_application
 
@@ -8,3 +9,4 @@ from convo_project.wsgi import application as django_application
 from conversations.endpoints.web_application import WebApplication
 
 application = WebApplication(django_application, web_threads())
+resident.settle(resident.WEB)

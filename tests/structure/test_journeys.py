@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from conversations.models import Client
-from convo_project.wsgi import application, served
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.meta_doors import account_at
 from tests.copilot.reading import cookies_of, user
@@ -30,7 +29,7 @@ Journeys = dict[str, Entered]
 @pytest.fixture
 def server() -> Iterator[WebServer]:
     """Return what a web server calls, with connections to the database that end with the test."""
-    yield WebServer(application=type(served)(application, 1))
+    yield WebServer()
     gc.collect()  # connections are kept by what is called
 
 
