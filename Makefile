@@ -10,7 +10,7 @@ LAUNCH := $(PY) -m convo_project.launch
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-long test-browser lint style types floors bench shell lock run-venv dev-venv
+.PHONY: help up down test test-long test-browser mutants lint style types floors bench shell lock run-venv dev-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-long: dev-venv ## run the long races and random inputs
 
 test-browser: dev-venv ## run the browser tests (needs Chromium)
 	@$(LAUNCH) test -- -n 2 -m browser tests/browser $(ARGS)
+
+mutants: dev-venv ## put small faults into what decides; the tests must notice: make mutants ARGS="--module core/sql"
+	@$(LAUNCH) mutants -- $(ARGS)
 
 lint: style types floors ## check format, style, types, import layers, migrations and deployment settings
 

@@ -1,4 +1,4 @@
-"""Runs all of Convo on one machine: `python -m convo_project.launch up | down | test | bench`.
+"""Runs all of Convo on one machine: `python -m convo_project.launch up | down | test | mutants | bench`.
 
 `up` sets up what is missing and keeps web, dispatcher and queue alive until a signal ends it. A start recovers from a
 killed one: locks end with their processes, children follow their supervisor, and PostgreSQL is taken over.
@@ -79,6 +79,18 @@ def down() -> int:
 
 def test(arguments: list[str]) -> int:
     """Run pytest on a separate database and return its exit code."""
+    # More workers than the cores of a small machine: tests wait for the database and for other processes.
+    defaults = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
+    return run_on_test_database([sys.executable, "-m", "pytest", *defaults, *arguments])
+
+
+def mutants(arguments: list[str]) -> int:
+    """Run the mutation tests on separate databases and return their exit code."""
+    return run_on_test_database([sys.executable, "-m", "tests.mutants", *arguments])
+
+
+def run_on_test_database(command: list[str]) -> int:
+    """Run a program with the server of the tests and return its exit code."""
     on_stop_signals(leave)
     home = our_home() / "test"
     claim(home)
@@ -87,9 +99,7 @@ def test(arguments: list[str]) -> int:
     with one_test_run(home), database():
         if not env.text("DATABASE_URL"):
             embedded_postgres.hurry(home)
-        # More workers than the cores of a small machine: tests wait for the database and for other processes.
-        defaults = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "not browser"]
-        return run([sys.executable, "-m", "pytest", *defaults, *arguments])
+        return run(command)
 
 
 def bench(arguments: list[str]) -> int:
@@ -292,6 +302,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("up", help=up.__doc__)
     commands.add_parser("down", help=down.__doc__)
     commands.add_parser("test", help=test.__doc__)
+    commands.add_parser("mutants", help=mutants.__doc__)
     commands.add_parser("bench", help=bench.__doc__)
     chosen, rest = parser.parse_known_args(arguments)
     rest = rest[1:] if rest[:1] == ["--"] else rest
@@ -303,6 +314,8 @@ def main(arguments: list[str]) -> int:
                 return down()
             case "test":
                 return test(rest)
+            case "mutants":
+                return mutants(rest)
             case _:
                 return bench(rest)
     except (CannotStartError, ImproperlyConfigured) as problem:
