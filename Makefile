@@ -24,8 +24,9 @@ down: ## stop a running `make up`, or what a killed one left behind; keeps the d
 test: dev-venv ## run the tests on a separate database: make test ARGS="-k sweep"
 	@$(LAUNCH) test -- --ignore tests/browser $(ARGS)
 
-test-long: dev-venv ## run the long races and random inputs
+test-long: dev-venv ## run the long races and random inputs, then the mutation tests
 	@LONG_TESTS=1 $(LAUNCH) test -- --ignore tests/browser -m "long or hypothesis" --timeout 3600 $(ARGS)
+	@$(if $(ARGS),,$(LAUNCH) mutants)
 
 test-browser: dev-venv ## run the browser tests (needs Chromium)
 	@$(LAUNCH) test -- -n 2 -m browser tests/browser $(ARGS)

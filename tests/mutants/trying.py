@@ -66,7 +66,8 @@ class Worker:
         url, _, query = _database_url().partition("?")
         database = f"{url.rpartition('/')[0]}/mutants_{number}" + (f"?{query}" if query else "")
         environment = {**os.environ, "DATABASE_URL": database, "DJANGO_SETTINGS_MODULE": "convo_project.settings"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for name in ("PYTHONDONTWRITEBYTECODE", "LONG_TESTS"):
+            environment.pop(name, None)
         environment["PYTHONPATH"] = str(copy)
         self._log = (folder / f"worker-{number}.log").open("w")
         self._process = subprocess.Popen(
