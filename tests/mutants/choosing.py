@@ -88,7 +88,7 @@ def chosen(
         if recording.seconds[test] + total <= seconds and len(taken) < most:
             taken.append(test)
             total += recording.seconds[test]
-    return [*recording.changed_tests(), *(taken or order[:1])]
+    return [*recording.changed_tests(), *(taken or order[:1]), *recording.unknown(place.module)]
 
 
 def reaching(place: Place, texts: Callable[[str], str], recording: Recording) -> set[str]:

@@ -1,7 +1,8 @@
 """Which lines each test reaches and how long it takes, kept for each file of tests below CONVO_HOME.
 
 A worker runs each file once, without a fault. A file is run again when it has changed, or a module that it reached. A
-file that could not be run again for lack of time (`--keep`) is run whole for each mutant if it has changed.
+file that is not run again (`--keep`) runs whole for each mutant if it has changed, or if it is new and names the
+module.
 """
 
 from __future__ import annotations
@@ -87,6 +88,10 @@ class Recording:
                 for line, numbers in lines.items():
                     of_module[int(line)].update(tests[number] for number in numbers)
         return found
+
+    def unknown(self, module: str) -> list[str]:
+        """Return the files of tests that name the module and were never recorded."""
+        return [file for file in self.files if file not in self._records and self.names(file, module)]
 
     def modules(self) -> list[str]:
         """Return the paths of the modules that tests reach."""

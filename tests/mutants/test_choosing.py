@@ -109,6 +109,15 @@ def test_a_file_of_tests_that_changed_runs_whole_and_is_recorded_again(recording
     assert found == [TEST, f"{SLOW}::test_all"]
 
 
+def test_a_new_file_of_tests_that_names_the_module_runs_whole_and_last(recording: Recording) -> None:
+    """One that does not name it waits for its record."""
+    new = ("tests/memory/test_new.py", "tests/memory/test_other.py")
+    (recording.root / new[0]).write_text("from memory.a import use\n")
+    (recording.root / new[1]).write_text("from memory import z\n")
+    assert recording.outdated() == list(new)
+    assert chosen(place("other", 9), TEXTS.__getitem__, recording, seconds=9, most=9) == [f"{SLOW}::test_all", new[0]]
+
+
 def test_a_module_that_changed_is_recorded_again_with_the_files_that_reach_it(recording: Recording) -> None:
     """The other file of tests does not reach it."""
     assert recording.outdated() == []
