@@ -39,11 +39,15 @@ class Reached:
             self.unusable.add(report.nodeid)
 
 
-def options(*, fresh: bool) -> list[str]:
-    """Return what pytest is given for every run in a child. `fresh`: the database is made anew."""
+def options(*, fresh: bool, timeout: int) -> list[str]:
+    """Return what pytest is given for every run in a child.
+
+    fresh: the database is made anew
+    timeout: seconds for each test
+    """
     plugins = [argument for name in PLUGINS for argument in ("-p", name)]
     database = ["--reuse-db", *(["--create-db"] if fresh else [])]
-    return [*plugins, "-q", "--tb=short", "--timeout=120", "--hypothesis-seed=0", "-m", "not browser", *database]
+    return [*plugins, "-q", "--tb=short", f"--timeout={timeout}", "--hypothesis-seed=0", "-m", "not browser", *database]
 
 
 def record(file: str, to: Path, *, fresh: bool) -> int:
@@ -55,7 +59,7 @@ def record(file: str, to: Path, *, fresh: bool) -> int:
     )
     reached = Reached(coverage)
     coverage.start()
-    code = int(pytest.main([*options(fresh=fresh), file], plugins=[reached]))
+    code = int(pytest.main([*options(fresh=fresh, timeout=120), file], plugins=[reached]))
     coverage.stop()
     data = coverage.get_data()
     lines = {

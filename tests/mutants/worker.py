@@ -142,7 +142,7 @@ def recorded(job: dict[str, Any], *, fresh: bool) -> dict[str, Any]:
 def run_tests(tests: list[str], found: Path, *, fresh: bool) -> int:
     """Run the tests in this process and return pytest's exit code."""
     files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-    return int(pytest.main([*recorder.options(fresh=fresh), "-x", *files], plugins=[Chosen(tests, found)]))
+    return int(pytest.main([*recorder.options(fresh=fresh, timeout=60), "-x", *files], plugins=[Chosen(tests, found)]))
 
 
 def in_child(work: Any, limit: float) -> int | None:
