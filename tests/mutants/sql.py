@@ -165,12 +165,13 @@ class SqlExtreme(SqlOperator):
 class SqlNumber(SqlOperator):
     """A number is one more or one less."""
 
-    samples = (('x = "SELECT 1 WHERE $1"', 'x = "SELECT 2 WHERE $1"'),)
+    samples = (('x = "SELECT a + 1 WHERE $1"', 'x = "SELECT a + 2 WHERE $1"'),)
 
     def sql_edits(self, found: Sequence[Word]) -> Iterator[Edit]:
-        """Yield two edits for each whole number."""
-        for word in found:
-            if word.kind == "number" and word.text.isdigit():
+        """Yield two edits for each whole number, but for the 1 of `SELECT 1 FROM`, which nobody reads."""
+        for at, word in enumerate(found):
+            is_read = not (at and found[at - 1] == "SELECT")
+            if word.kind == "number" and word.text.isdigit() and is_read:
                 yield Edit(word.start, word.end, str(int(word.text) + 1))
                 yield Edit(word.start, word.end, str(int(word.text) - 1))
 

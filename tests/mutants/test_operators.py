@@ -96,8 +96,11 @@ def test_each_operator_does_what_its_examples_say(name: str) -> None:
         ),
         (
             "SqlNumber",
-            "SELECT a1 + 1 WHERE $12 AND b = '3' -- 4",
-            ["SELECT a1 + 2 WHERE $12 AND b = '3' -- 4", "SELECT a1 + 0 WHERE $12 AND b = '3' -- 4"],
+            "SELECT a1 + 1 WHERE $12 AND b = '3' AND EXISTS (SELECT 1 FROM c) -- 4",
+            [
+                "SELECT a1 + 2 WHERE $12 AND b = '3' AND EXISTS (SELECT 1 FROM c) -- 4",
+                "SELECT a1 + 0 WHERE $12 AND b = '3' AND EXISTS (SELECT 1 FROM c) -- 4",
+            ],
         ),
         (
             "SqlLock",
