@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import wraps
 
+from django.db.models import DateTimeField, ExpressionWrapper, Value
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
 
@@ -46,7 +47,9 @@ def task(work: Callable[[], None]) -> Callable[[], None]:
 
 def delete_old_failures(now: datetime) -> int:
     """Delete the failed tasks that ended more than FAILURES_KEPT ago, and return how many there were."""
-    deleted: int = Task.objects.filter(success=False, stopped__lt=now - FAILURES_KEPT).delete()[0]
+    at = Value(now, output_field=DateTimeField())  # PostgreSQL subtracts from any time
+    old = ExpressionWrapper(at - Value(FAILURES_KEPT), output_field=DateTimeField())
+    deleted: int = Task.objects.filter(success=False, stopped__lt=old).delete()[0]
     return deleted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.core.validators import RegexValidator
 from rest_framework import serializers
@@ -26,6 +27,17 @@ def read(kind: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
     serializer = kind(data=data)
     serializer.is_valid(raise_exception=True)
     return dict(serializer.validated_data)
+
+
+class IdField(serializers.UUIDField):
+    """An id as text. A number, which DRF would take for an id as well, is refused."""
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """Return the id. Raises ValidationError."""
+        if not isinstance(data, str):
+            self.fail("invalid", value=data)
+        found: UUID = super().to_internal_value(data)
+        return found
 
 
 class Text(serializers.CharField):
@@ -161,7 +173,7 @@ class ConversationDetailSerializer(ConversationSerializer):
 class OpenSerializer(serializers.Serializer[Any]):
     """A conversation to open from our side."""
 
-    client_id = serializers.UUIDField(required=False, help_text="The key's own client, which is the default.")
+    client_id = IdField(required=False, help_text="The key's own client, which is the default.")
     channel = Choice(choices=[str(channel) for channel in CHANNELS])
     phone = Text(required=False, max_length=40, help_text="Phone number with country code. WhatsApp and SMS need it.")
     user_id = Text(required=False, max_length=200, help_text="Your own id for the person.")

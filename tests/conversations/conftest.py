@@ -157,7 +157,7 @@ def orb_account(gateway: FakeGateway, shop: Client) -> ChannelAccount:
 @pytest.fixture(params=["in front", "view"])
 def program(request: pytest.FixtureRequest, shop: Client, key: str) -> Program:
     """The shop's program, in front of Django and behind."""
-    behind = wsgi.django_application
+    behind = wsgi.application
     server = WebServer(application=behind) if request.param == "view" else WebServer()
     return Program(server, shop.pk, key)
 

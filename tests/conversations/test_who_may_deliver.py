@@ -45,7 +45,7 @@ def line(request: pytest.FixtureRequest, shop: Client) -> Iterator[Line]:
     """A line whose account this process knows. Ana is in a conversation, and Bea was in one."""
     name = request.param.partition(" ")[0]
     fakes: dict[str, Any] = {"WhatsApp": FakeMeta, "Messenger": FakeMessenger}
-    server = WebServer(application=wsgi.django_application) if "view" in request.param else WebServer()
+    server = WebServer(application=wsgi.application) if "view" in request.param else WebServer()
     with fakes[name]() as provider:
         yield open_line(provider, shop, server)
 

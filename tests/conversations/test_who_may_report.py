@@ -41,7 +41,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(params=["in front", "view"])
 def answered(request: pytest.FixtureRequest, meta: FakeMeta, shop: Client) -> Line:
     """A WhatsApp line from which an answer was sent."""
-    behind = WebServer(application=wsgi.django_application)
+    behind = WebServer(application=wsgi.application)
     line = open_line(meta, shop, behind if request.param == "view" else WebServer())
     reply_to_all()
     send_all()

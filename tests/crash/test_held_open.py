@@ -11,7 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 import requests
@@ -26,6 +28,7 @@ HALF_SENT = times(40, 200)
 LARGE = times(12, 60)
 SLOW = times(40, 200)
 IDLE = times(300, 3_000)
+MOST_MEMORY = 250_000_000  # bytes
 HEAD = (
     "POST /webhooks/sms/inbound HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n"
 )
@@ -176,6 +179,29 @@ def test_idle_connections_cost_nobody_their_turn_and_end(convo: Convo, web: Proc
         assert {answered(each).partition(b"\r\n")[0] for each in kept} == {b"HTTP/1.1 200 OK"}
         assert {answered(each).partition(b"\r\n")[0] for each in silent} <= {b"", b"HTTP/1.1 408 Request Timeout"}
     visitor.assert_served()
+
+
+@pytest.mark.parametrize("path", ["/webhooks/whatsapp/inbound", "/webhooks/sms/inbound"])
+def test_large_bodies_of_strangers_take_little_memory(convo: Convo, web: Process, path: str) -> None:
+    """3.4 MB of JSON in JSON, twelve at once, unsigned: read as a whole they would be a gigabyte of objects."""
+    body = b'{"entry":[' + b"[]," * 1_130_000 + b"[]]}"
+    headers = {"X-Hub-Signature-256": "sha256=" + "0" * 64, "Content-Type": "application/json"}
+    if "sms" in path:
+        headers = {"X-Service-API-Key": "convo_unknown", "Content-Type": "application/json"}
+
+    def post(_: int) -> int:
+        return requests.post(convo.base_url + path, data=body, headers=headers, timeout=60).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        assert set(pool.map(post, range(12))) == {401 if "sms" in path else 403}
+    assert max(peak_memory(pid) for pid in (web.pid, *web.children())) < MOST_MEMORY
+
+
+def peak_memory(pid: int) -> int:
+    """The most bytes of memory that a process ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [peak] = [line for line in lines if line.startswith("VmHWM:")]
+    return int(peak.split()[1]) * 1024
 
 
 def test_a_body_that_is_cut_off_changes_nothing(convo: Convo, web: Process) -> None:
