@@ -78,13 +78,17 @@ class EnvelopeSchema(AutoSchema):
         operation = super().get_operation(*args, **kwargs)
         if operation is None:
             return None
-        left_out = (WITH_BODY if self.method == "GET" else set()) | (set() if "{" in self.path else {"404"})
+        left_out = WITH_BODY.copy() if self.method == "GET" else set()
         left_out |= set() if self._group() in ("sync", COPILOT) else {"403"}
-        left_out -= {"404"} if self._group() == COPILOT else set()
+        left_out |= set() if self._names_something() else {"404"}
         operation["responses"].update(failures(*(FAILURES.keys() - left_out)))
         if self.method == "POST" and isinstance(self.view, OncePerKey):
             operation.setdefault("parameters", []).append(IDEMPOTENCY_KEY)
         return operation
+
+    def _names_something(self) -> bool:
+        """Whether the path or the body names what may not be there."""
+        return "{" in self.path or self._group() == COPILOT or (self.method, self.path) == ("POST", "/conversations")
 
     def _get_response_for_code(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         response: dict[str, Any] = super()._get_response_for_code(*args, **kwargs)  # type: ignore[no-untyped-call]
