@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+from contextlib import suppress
 
 from convo_project import env
 from convo_project.postgresql.limits import Limits, set_limits
 
 IDLE_IN_TRANSACTION_SECONDS = 60
+M_MMAP_THRESHOLD = -3
+LARGE_BLOCK = 256 * 1024  # bytes
 WEB, DISPATCHER, QUEUE = "web", "dispatcher", "queue"
 KINDS = {"dispatch": DISPATCHER, "qcluster": QUEUE}  # by management command
 
@@ -20,8 +24,18 @@ def settle(kind: str = "") -> None:
     """
     set_limits(limits_of(kind))
     if kind:
+        _return_large_memory()
         gc.collect()
         gc.freeze()
+
+
+def _return_large_memory() -> None:
+    """Let large blocks, such as the bodies of requests, go back to the system when they are freed (glibc's mallopt).
+
+    By itself glibc keeps more and more of them for a next time, in a pool for each thread.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
 def limits_of(kind: str) -> Limits:

@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+import orjson
+from django.conf import settings
+
 from conversations.endpoints.fast_path import DETAIL, WEBHOOK
 from conversations.endpoints.web_application import WebApplication
+from conversations.http.bodies import Bodies, BodyError
 from conversations.services.core.statements import THIS_THREAD, finish
 
 PIECE = 65_536
@@ -42,6 +46,12 @@ class _Scope:
         self.headers = {"host": "testserver"} | {name.lower().replace("_", "-"): value for name, value in named.items()}
 
 
+async def _read(scope: _Scope, exchange: _Exchange) -> bytes:
+    bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    with bodies.reserved(scope.headers) as length:
+        return await bodies.read(exchange, length)
+
+
 def behind_the_loop(django: Callable[..., Any]) -> Callable[..., Iterable[bytes]]:
     """Return a WSGI application that answers hot routes as the event loop does, and passes the rest to Django."""
 
@@ -52,8 +62,11 @@ def behind_the_loop(django: Callable[..., Any]) -> Callable[..., Iterable[bytes]
         if not is_hot and "HTTP_TRANSFER_ENCODING" not in environ:
             return django(environ, start_response)  # type: ignore[no-any-return]
         scope, exchange = _Scope(environ), _Exchange(environ["wsgi.input"].read())
-        body = asyncio.run(web.read(scope, exchange))  # type: ignore[arg-type]
-        if body is not None:
+        try:
+            body = asyncio.run(_read(scope, exchange))
+        except BodyError as error:
+            exchange.response_bytes(error.status, [("Content-Type", "application/json")], orjson.dumps(error.failure))
+        else:
             finish(web.answer(THIS_THREAD, scope, exchange, body))  # type: ignore[arg-type]
         assert exchange.answer
         status, headers, content = exchange.answer

@@ -93,16 +93,17 @@ class WebApplication:
             self._send(exchange, 200, HEALTHY)
         elif self._batches.is_full:
             self._send(exchange, 503, BUSY, AGAIN, CLOSE)
-        elif (body := await self.read(scope, exchange)) is not None:
-            await self.answer(self._batches, scope, exchange, body)
+        else:
+            await self.read_and_answer(self._batches, scope, exchange)
 
-    async def read(self, scope: Scope, exchange: Exchange) -> bytes | None:
-        """Return the request's body, or refuse the request and return None."""
+    async def read_and_answer(self, statements: Statements, scope: Scope, exchange: Exchange) -> None:
+        """Answer a request once its body is there."""
         try:
-            return await self._bodies.read(exchange, scope.headers)
+            with self._bodies.reserved(scope.headers) as length:
+                body = await self._bodies.read(exchange, length)
+                await self.answer(statements, scope, exchange, body)
         except BodyError as error:
             self._send(exchange, error.status, orjson.dumps(error.failure), AGAIN, CLOSE)
-            return None
 
     async def answer(self, statements: Statements, scope: Scope, exchange: Exchange, body: bytes) -> None:
         """Answer a request whose body is there."""

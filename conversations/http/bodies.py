@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -12,7 +13,7 @@ from conversations.http.envelope import failure_body, larger_than
 
 BYTES_PER_SECOND = 20_000  # for each second after WEB_BODY_SECONDS
 SMALL = 65_536  # bytes; a body of this size counts for nothing in MOST_HELD
-MOST_HELD = 128 * 1024 * 1024  # bytes of larger bodies that are being read, all together
+MOST_HELD = 32 * 1024 * 1024  # bytes of larger bodies that are being read or worked on, all together
 
 
 class BodyError(Exception):
@@ -35,18 +36,21 @@ class Pieces(Protocol):
 
 
 class Bodies:
-    """The bodies that a process is reading."""
+    """The bodies that a process reads and works on."""
 
     def __init__(self, most: int) -> None:
         self._most = most  # bytes of one body
         self._held = 0
 
-    async def read(self, pieces: Pieces, headers: Any) -> bytes:
-        """Return the whole body of a request with these headers. Raises BodyError."""
+    @contextmanager
+    def reserved(self, headers: Any) -> Iterator[int | None]:
+        """Reserve memory for the body of a request with these headers, and yield its length; None if it is not given.
+
+        Raises BodyError.
+        """
         given = headers.get("content-length", "")
-        if not given and "transfer-encoding" not in headers:
-            return b""
-        length = int(given) if given.isdigit() else self._most
+        is_in_chunks = not given and "transfer-encoding" in headers
+        length = int(given) if given.isdigit() else self._most if is_in_chunks else 0
         if length > self._most:
             raise self._too_long()
         held = length if length > SMALL else 0
@@ -54,11 +58,14 @@ class Bodies:
             raise BodyError(503, "too_busy", "Too many large requests at once. Send this one again in a moment.")
         self._held += held
         try:
-            return await self._whole(pieces, length if given else None)
+            yield None if is_in_chunks else length
         finally:
             self._held -= held
 
-    async def _whole(self, pieces: Pieces, length: int | None) -> bytes:
+    async def read(self, pieces: Pieces, length: int | None) -> bytes:
+        """Return the whole body of this length. Raises BodyError."""
+        if length == 0:
+            return b""
         got, read, seconds = 0, [], settings.WEB_BODY_SECONDS
         until = asyncio.get_running_loop().time() + seconds
         try:

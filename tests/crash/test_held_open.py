@@ -193,7 +193,8 @@ def test_large_bodies_of_strangers_take_little_memory(convo: Convo, web: Process
         return requests.post(convo.base_url + path, data=body, headers=headers, timeout=60).status_code
 
     with ThreadPoolExecutor(12) as pool:
-        assert set(pool.map(post, range(12))) == {401 if "sms" in path else 403}
+        answers = set(pool.map(post, range(12)))
+    assert answers <= {401 if "sms" in path else 403, 503}, "refused, or too many at once"
     assert max(peak_memory(pid) for pid in (web.pid, *web.children())) < MOST_MEMORY
 
 
