@@ -30,6 +30,7 @@ import psycopg
 import requests
 
 PROJECT = Path(__file__).parents[2]
+IDLE_WORK = 0.2  # seconds of CPU in two
 PATIENCE = 180.0  # seconds until an answer that has not come is given up
 
 
@@ -57,6 +58,15 @@ def work_of(pid: int) -> float:
     """The seconds of CPU that the process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_idle(pids: list[int]) -> None:
+    """Return when the processes have imported everything, and only look for work."""
+    busy = IDLE_WORK + 1
+    while busy > IDLE_WORK:
+        before = sum(map(work_of, pids))
+        time.sleep(2)
+        busy = sum(map(work_of, pids)) - before
 
 
 def work_of_postgresql() -> float:
@@ -130,7 +140,7 @@ def measure(given: argparse.Namespace, checkout: Path, name: str, already: int) 
             stack.enter_context(running("manage.py", "dispatch", folder=checkout, **variables))
             for _ in range(given.dispatchers)
         ]
-        time.sleep(5)  # until they look for work
+        wait_until_idle([process.pid for process in processes])
         for process in processes:
             process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
