@@ -228,27 +228,24 @@ class _ClientCache:
 
 
 def _new_client(access: ModelAccess, address: str, query: dict[str, str], headers: dict[str, str]) -> Client:
+    from memory.language_models.pools import SmallPools
+
+    given: dict[str, Any] = {
+        "api_key": access.key or NO_KEY,
+        "base_url": address,
+        "timeout": access.seconds,
+        "max_retries": 0,
+        "default_query": dict(query),
+        "default_headers": headers,
+    }
     if access.kind is Kind.ANTHROPIC:
         from anthropic import AsyncAnthropic
+        from anthropic import DefaultAsyncHttpxClient as AnthropicsHttp
 
-        return AsyncAnthropic(
-            api_key=access.key or NO_KEY,
-            base_url=address,
-            timeout=access.seconds,
-            max_retries=0,
-            default_query=dict(query),
-            default_headers=headers,
-        )
-    from openai import AsyncOpenAI
+        return AsyncAnthropic(**given, http_client=AnthropicsHttp(transport=SmallPools()))
+    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    return AsyncOpenAI(
-        api_key=access.key or NO_KEY,
-        base_url=address,
-        timeout=access.seconds,
-        max_retries=0,
-        default_query=dict(query),
-        default_headers=headers,
-    )
+    return AsyncOpenAI(**given, http_client=DefaultAsyncHttpxClient(transport=SmallPools()))
 
 
 _clients = _ClientCache()
