@@ -83,7 +83,7 @@ def test_calls_that_time_out_cost_no_connection_for_good(fake: FakeOpenAI) -> No
         errors = list(threads.map(lambda _: failure(access), range(40)))
     assert {error.code for error in errors} == {"timeout"}
     client: Any = transport._clients.client(access)
-    assert len(client._client._transport._pool.connections) <= 1
+    assert all(len(pool._pool.connections) <= 1 for pool in client._client._transport._pools)
 
 
 def test_a_call_that_waits_holds_up_no_other(fake: FakeOpenAI) -> None:
