@@ -233,6 +233,18 @@ def test_commits_wait_for_the_disk_once_for_a_batch() -> None:
     assert commit == ("off" if int(version) >= pipelines.FLUSH_SINCE else "on")
 
 
+def test_with_synchronous_standbys_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flush would not wait for them."""
+    monkeypatch.setattr(pipelines, "STANDBYS", "SELECT 'first 1 (berlin)'")
+
+    async def work(open_batches: Batches) -> Any:
+        await open_batches.row(INSERT, uuid4(), 0, "")
+        return await open_batches.read(COMMITS)
+
+    assert run(work)[1] != "session"
+    assert numbers() == [0]
+
+
 def test_a_database_that_answers_no_more_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipelines, "BATCH_SECONDS", 0.3)
     monkeypatch.setattr(pipelines, "STATEMENT_MILLISECONDS", 0)

@@ -32,7 +32,7 @@ AWAY = "The database does not answer."
 FLUSH_SINCE = 170_000
 _FLUSH_NAME = b"flush"
 _FLUSH = b"SELECT pg_logical_emit_message(false, '', '', true)"
-_STANDBYS = "SELECT current_setting('synchronous_standby_names')"
+STANDBYS = "SELECT current_setting('synchronous_standby_names')"
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
 _SHUT_DOWN = "57P"  # the server ends the connection
 _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "OperationalError", "ProgrammingError")
@@ -94,7 +94,7 @@ def connect() -> psycopg.Connection[Any]:
     try:
         connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
-        [(standbys,)] = connection.execute(_STANDBYS).fetchall()
+        [(standbys,)] = connection.execute(STANDBYS).fetchall()
         if connection.info.server_version >= FLUSH_SINCE and not standbys:
             connection.execute("SET synchronous_commit = off")
             connection.pgconn.prepare(_FLUSH_NAME, _FLUSH)
