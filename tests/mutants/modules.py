@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _SERVICES = {
-    "appending and opening": ("core/appending", "core/opening", "core/sql"),
+    "appending and opening": ("core/appending", "core/opening", "core/sql", "core/pipelines", "core/batches"),
+    "arriving": ("inbound/messages", "inbound/signatures", "inbound/provider_events"),
     "fence and leases": ("replies/leases", "replies/drafts"),
     "delivery": (
         *("delivery/sending", "delivery/outbox", "delivery/throttles"),
@@ -21,6 +22,7 @@ _SERVICES = {
     "access": ("tenants/api_keys", "core/row_level_security"),
 }
 _OTHERS = {
+    "arriving": ("conversations/http/bodies",),
     "redaction": ("memory/redaction",),
     "context": ("memory/context",),
     "idempotency": ("conversations/http/idempotency",),
