@@ -111,7 +111,7 @@ def _decided(call: ToolCall) -> str:
 
 
 def _stamp(call: ToolCall, actor: Actor, now: datetime, reason: str) -> None:
-    call.decided_by_id, call.decided_by_name = actor.user_id, actor.name[:200]
+    call.decided_by_id, call.decided_by_name = actor.user_id, actor.name
     call.decided_at, call.reason = now, reason[:200]
 
 
