@@ -85,8 +85,7 @@ class RedactionRules:
         if "=" in body and not body.lstrip().startswith(("{", "[", "<")):
             fields = parse_qsl(body, keep_blank_values=True)
             cleaned = [(name, value if _NAMES.search(name) else self.clean(value)) for name, value in fields]
-            if fields:
-                return body if cleaned == fields else urlencode(cleaned)
+            return body if cleaned == fields else urlencode(cleaned)
         return self.clean(body)
 
     def clean_beginning(self, text: str) -> str:
@@ -112,7 +111,7 @@ class RedactionRules:
     def _clean_value(self, value: Any) -> Any:
         if isinstance(value, str):
             return self.clean(value)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 10**_FEWEST:  # shorter: a time
+        if isinstance(value, int) and value >= 10**_FEWEST:  # shorter: a time
             return value if self.clean(str(value)) == str(value) else CARD_REMOVED
         return value
 

@@ -273,3 +273,27 @@ def test_a_turn_keeps_its_tools_calls_clean(door: Door, strict: Client, model: F
     assert pipeline.commit(claim, reply, timezone.now()) == "committed"
     assert Conversation.objects.get().topic == CLEANED
     nothing_left()
+
+
+def test_a_process_remembers_the_rules_that_it_read_last(shop: Client) -> None:
+    default = redaction.rules_of(None)
+    assert default.cards
+    assert redaction.last_known_rules(shop.pk) == default
+    shop.redaction_patterns = ["a"]
+    assert redaction.remember_rules(shop) == redaction.last_known_rules(shop.pk) == redaction.rules_of(shop) != default
+    shop.redact_cards, shop.redaction_patterns = False, ["b"]
+    assert redaction.remember_rules(shop).patterns == redaction.last_known_rules(shop.pk).patterns == ("b",)
+    assert not redaction.last_known_rules(shop.pk).cards
+    shop.redact_cards, shop.redaction_patterns = True, []
+    assert redaction.remember_rules(shop) == redaction.last_known_rules(shop.pk) == default
+
+
+def test_so_many_clients_rules_are_remembered_and_all_of_them_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "MOST_KNOWN", 2)
+    clients = [Client(redaction_patterns=[f"p{number}"]) for number in range(3)]
+    for client in clients[:2]:
+        redaction.remember_rules(client)
+        redaction.remember_rules(clients[0])
+    assert [redaction.last_known_rules(client.pk).patterns for client in clients] == [("p0",), ("p1",), ()]
+    redaction.remember_rules(clients[2])
+    assert [redaction.last_known_rules(client.pk).patterns for client in clients] == [(), (), ("p2",)]

@@ -254,6 +254,32 @@ def test_an_error_outside_the_role_gives_it_back(ann: Any) -> None:
             assert cursor.fetchall() == [(django_settings.COPILOT_ROLE, str(ann.pk))]
 
 
+def confined() -> tuple[str, str]:
+    """The role of the transaction, and whose rows it sees."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('role'), coalesce(current_setting('convo.logins', true), '')")
+        [found] = cursor.fetchall()
+    return tuple(found)  # type: ignore[return-value]
+
+
+def test_a_role_lasts_as_long_as_its_block(ann: Any, bob: Any) -> None:
+    role = django_settings.COPILOT_ROLE
+    with confined_to(ann.pk, bob.pk):
+        assert confined() == (role, f"{ann.pk},{bob.pk}")
+        with unconfined():
+            assert confined() == ("none", "")
+            with unconfined():
+                assert confined() == ("none", "")
+        assert confined() == (role, f"{ann.pk},{bob.pk}")
+        with confined_to(ann.pk):
+            assert confined() == (role, str(ann.pk))
+        assert confined() == ("none", ""), "rather nobody's rows than the wrong one's"
+    assert confined() == ("none", ""), "though this transaction goes on"
+    with pytest.raises(ZeroDivisionError), confined_to(ann.pk):
+        raise ZeroDivisionError
+    assert confined() == ("none", "")
+
+
 def test_the_role_sees_the_user_s_rows_and_no_others(raw: psycopg.Connection[Any]) -> None:
     firm = factories.ClientFactory(sub_domain="firm")
     factories.AssistantFactory(client=firm, key="field", in_copilot=True)

@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from memory.redaction import CARD_REMOVED, HELD_BACK, MAX_PATTERNS, REDACTED, RedactionRules, pattern_problem
+from memory.redaction import (
+    CARD_REMOVED,
+    HELD_BACK,
+    MAX_PATTERN_LENGTH,
+    MAX_PATTERNS,
+    MOST_INSTRUCTIONS,
+    REDACTED,
+    RedactionRules,
+    pattern_problem,
+)
 
 RULES = RedactionRules()
 VISA = "4111111111111111"
@@ -162,3 +171,91 @@ def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: R
     for length in range(len(text) + 1):
         assert whole.startswith(rules.clean_beginning(text[:length])), length
     assert len(rules.clean_beginning(text)) > len(whole) - HELD_BACK - 20
+
+
+# --- where it begins and ends ----------------------------------------------------------------------------------------
+KEPT = ["id", "ids", "uuid", "mid", "from", "to", "src", "dst", "phone", "phone_number", "address", "aliases"]
+KEPT += ["account", "timestamp", "time", "watermark", "message_id", "start_time", "MessageUUID", "userId", "CallID"]
+KEPT += ["From", "To", "Timestamp"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_ids_addresses_and_times_are_kept(name: str) -> None:
+    assert RULES.clean_json({name: VISA, "in": {name: [VISA, [VISA]]}}) == {name: VISA, "in": {name: [VISA, [VISA]]}}
+    assert RULES.clean_body(f"{name}={VISA}&Text={VISA}") == f"{name}={VISA}&Text=%5Bcard+number+removed%5D"
+
+
+@pytest.mark.parametrize(
+    "name", ["valid", "overtime", "idea", "to_do", "From2", "MyFrom", "text", "", "phones", "Uuid"]
+)
+def test_no_other_name_keeps_a_card(name: str) -> None:
+    assert RULES.clean_json({name: VISA}) == {name: CARD_REMOVED}
+    assert RULES.clean_json({"id": {name: [VISA]}}) == {"id": {name: [CARD_REMOVED]}}
+
+
+def test_the_parts_of_a_json_value_are_copied() -> None:
+    raw = {"a": [{"b": VISA}]}
+    RULES.clean_json(raw)
+    assert raw == {"a": [{"b": VISA}]}
+    assert RULES.clean_json(VISA) == CARD_REMOVED
+    assert RULES.clean_json([VISA]) == [CARD_REMOVED]
+
+
+@pytest.mark.parametrize(
+    "number, is_removed",
+    [
+        (4222222222222, False),  # 13 digits: as a time in milliseconds
+        (10000000000008, True),
+        (10000000000009, False),
+        (True, False),
+        (-4111111111111111, False),
+        (6799990100000000019, True),
+    ],
+)
+def test_a_long_number_in_json_may_be_a_card(number: int, is_removed: bool) -> None:
+    assert RULES.clean_json({"n": number}) == {"n": CARD_REMOVED if is_removed else number}
+    assert RedactionRules(cards=False).clean_json({"n": number}) == {"n": number}
+
+
+@pytest.mark.parametrize(
+    "body, cleaned",
+    [
+        (f"a=&b={VISA}", "a=&b=%5Bcard+number+removed%5D"),
+        (f'  ["a=b", "{VISA}"]', f'  ["a=b", "{CARD_REMOVED}"]'),
+        (f"<a b='c'>{VISA}</a>", f"<a b='c'>{CARD_REMOVED}</a>"),
+        (f"My card, {VISA}", f"My card, {CARD_REMOVED}"),
+        ("", ""),
+        ("a=%31&&", "a=%31&&"),
+    ],
+)
+def test_a_body_is_cleaned_as_what_it_is(body: str, cleaned: str) -> None:
+    assert RULES.clean_body(body) == cleaned
+
+
+def test_patterns_up_to_the_limits_are_possible() -> None:
+    assert pattern_problem([f"x{number}" for number in range(MAX_PATTERNS)]) == ""
+    assert pattern_problem(["x" * MAX_PATTERN_LENGTH]) == ""
+    assert "it is not valid text" in pattern_problem(["\ud800"])
+    assert pattern_problem(["ok", "   "]) == "Pattern 2 is blank."
+    # A letter is an instruction, and each pattern has a few more.
+    counted = [pattern_problem(["x{200}" * each, "x{200}" * 4]) for each in range(1, 11)]
+    assert counted[0] == ""
+    assert f"of {MOST_INSTRUCTIONS:,} steps. Write smaller repetitions." in counted[-1]
+    assert [bool(each) for each in counted] == sorted(bool(each) for each in counted)
+
+
+@pytest.mark.parametrize(
+    "text, cleaned",
+    [
+        ("+49 4111 1111 1111 1111", "+49 4111 1111 1111 1111"),
+        ("+491512345 4111111111111111", f"+491512345 {CARD_REMOVED}"),
+        ("\uff0b4915112345671", "\uff0b4915112345671"),
+        (f"{VISA}   {VISA}", f"{CARD_REMOVED}   {CARD_REMOVED}"),
+        (f"{VISA}    {VISA}", f"{CARD_REMOVED}    {CARD_REMOVED}"),
+        ("4111-1111-1111-1111-", f"{CARD_REMOVED}-"),
+        ("4111   1111   1111   1111", CARD_REMOVED),
+        ("4111    1111 1111 1111", "4111    1111 1111 1111"),
+    ],
+)
+def test_a_card_between_other_digits_and_marks(text: str, cleaned: str) -> None:
+    assert RULES.clean(text) == cleaned
