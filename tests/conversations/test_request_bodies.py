@@ -22,7 +22,7 @@ async def pieces(*given: bytes, then: Any = None) -> AsyncIterator[bytes]:
         for _ in range(3):
             await asyncio.sleep(0)
     if then:
-        await then
+        await then()
 
 
 async def never() -> None:
@@ -30,7 +30,7 @@ async def never() -> None:
 
 
 def read(*given: bytes, headers: dict[str, str], then: Any = None, most: int = MOST) -> bytes:
-    return asyncio.run(Bodies(most).read(pieces(*given, then=then() if then else None), headers))
+    return asyncio.run(Bodies(most).read(pieces(*given, then=then), headers))
 
 
 def refused(*given: bytes, headers: dict[str, str], then: Any = None) -> tuple[int, str]:
@@ -51,9 +51,7 @@ def test_a_body_up_to_the_limit_is_read_whole(sizes: tuple[int, ...]) -> None:
 
 
 def test_no_more_is_read_than_was_announced() -> None:
-    unread = never()
-    assert asyncio.run(Bodies(MOST).read(pieces(b"ab", b"cd", then=unread), of_length(4))) == b"abcd"
-    unread.close()
+    assert read(b"ab", b"cd", headers=of_length(4), then=never) == b"abcd"
 
 
 def test_a_request_without_a_body_is_not_waited_for() -> None:
@@ -94,7 +92,7 @@ def test_only_so_many_bytes_of_large_bodies_are_held_at_once(
 
     async def at_once() -> None:
         those, may_end = Bodies(60), asyncio.Event()
-        held = [asyncio.create_task(those.read(pieces(b"a" * 59, then=may_end.wait()), headers)) for _ in range(2)]
+        held = [asyncio.create_task(those.read(pieces(b"a" * 59, then=may_end.wait), headers)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(BodyError) as busy:
             await those.read(pieces(b"a" * 11), of_length(11))
