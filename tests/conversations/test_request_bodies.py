@@ -103,3 +103,7 @@ def test_only_so_many_bytes_of_large_bodies_are_held_at_once(
         assert await those.read(pieces(b"a" * 60), of_length(60)) == b"a" * 60, "there is room again"
 
     asyncio.run(at_once())
+
+
+def test_large_bodies_find_room() -> None:
+    assert len(read(b"a" * 1_000_000, headers=of_length(1_000_000), most=1_000_000)) == 1_000_000
