@@ -123,6 +123,19 @@ def test_a_claim_says_whether_its_own_tools_are_to_be_called_first(shop, calls, 
     assert found.calls is are_made
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_conversation_that_somebody_holds_is_not_claimed_and_nobody_waits_for_it(shop):
+    busy, free = owing(shop), owing(shop)
+    found: list[Any] = []
+    lane = Lane()
+    with transaction.atomic():
+        Conversation.objects.select_for_update().get(pk=busy.pk)
+        lane.begin(lambda: found.extend(claimed()))
+        assert lane.ended(30), "it waits for the row that is held"
+    lane.close()
+    assert found == [free.pk]
+
+
 # --- renewing ---------------------------------------------------------------------------------------------------------
 def test_a_lease_is_renewed_from_now_on_for_the_turns_that_are_named(shop, settings):
     settings.LEASE_SECONDS = 30
