@@ -320,6 +320,7 @@ def test_a_streamed_lease_is_renewed_and_freed_only_by_the_attempt_that_has_it(s
 def test_a_streamed_turn_stops_at_a_wish_a_takeover_and_an_end(shop, stops, turn, conversation):
     ours = running(shop, streamed=True, owed=conversation, **turn)
     running(shop, streamed=True, stop_asked_at=NOW)
+    owing(shop, taken_over_at=NOW, taken_over_until=NOW + HOUR)
     assert leases.stopped_or_lost([mine(ours)]) == ({ours.pk} if stops else set(), set())
 
 
