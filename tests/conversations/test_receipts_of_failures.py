@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 from django.db import transaction
 
-from conversations.models import ChannelAccount, Client, Contact, Conversation, ConversationEvent, Message
+from conversations.models import (
+    ChannelAccount,
+    Client,
+    Contact,
+    ContactIdentity,
+    Conversation,
+    ConversationEvent,
+    Message,
+)
 from conversations.services.delivery import receipts
 from tests.conversations.reported import BOB, MOMENT, NOW, SECOND, conversation_with, message, receipt, state
+from tests.races.threads import Lane
 
 pytestmark = pytest.mark.django_db
 
@@ -106,6 +115,21 @@ def test_an_opt_out_that_is_no_failure_is_none(account):
     ours = message(account)
     receipts.apply(account, receipt(ours, "delivered", opted_out=True))
     assert Contact.objects.get(pk=ours.conversation.contact_id).opted_out == {}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_opt_out_does_not_wait_for_who_only_writes_rows_beside_the_contact(account):
+    ours = message(account)
+    contact = ours.conversation.contact
+    lane = Lane()
+    with transaction.atomic():
+        ContactIdentity.objects.create(
+            contact=contact, client=contact.client, channel="sms", kind="phone", address="51999999997"
+        )
+        lane.begin(lambda: receipts.apply(account, receipt(ours, "failed", code="200", opted_out=True)))
+        assert lane.ended(30), "it waits for the contact's key"
+    lane.close()
+    assert account.channel in Contact.objects.get(pk=contact.pk).opted_out
 
 
 # --- an account that is refused ---------------------------------------------------------------------------------------
