@@ -100,6 +100,16 @@ def test_a_failure_says_why_cancels_the_parts_after_it_and_frees_the_message(acc
     assert event.data == {"message_id": str(ours.pk)}
 
 
+def test_parts_are_cancelled_with_the_code_and_the_reason(account):
+    ours = message(account, parts=2)
+    rest = Message.objects.create(
+        conversation=ours.conversation, chunk=ours.chunk, part=2, parts=2, to_kind="psid", status="queued"
+    )
+    receipts.cancel_rest(ours, "closed", "It ended.")
+    rest.refresh_from_db()
+    assert (rest.status, rest.code, rest.reason) == ("cancelled", "closed", "It ended.")
+
+
 @pytest.mark.parametrize(
     ("status", "named", "opts_out"),
     [("sent", True, True), ("sent", False, False), ("failed", True, False), ("delivered", True, False)],

@@ -57,7 +57,7 @@ _REACH = """
     )
     UPDATE conversation_messages m
     SET status = $7::text, sent_at = COALESCE(m.sent_at, $5), delivered_at = COALESCE(m.delivered_at, $5),
-        read_at = CASE WHEN $7::text = 'read' THEN COALESCE(m.read_at, $5) END
+        read_at = CASE WHEN $7::text = 'read' THEN $5::timestamptz END
     FROM theirs WHERE m.id = theirs.id
     RETURNING m.id"""
 
