@@ -144,3 +144,14 @@ def test_both_results_name_the_same_place(shop: Client, key: str) -> None:
             transaction.set_rollback(True)
     assert found[0] == found[1]
     assert Contact.objects.count() == 1
+
+
+@pytest.mark.parametrize(("status", "revives"), [("stale", True), ("active", False)])
+def test_a_stale_conversation_becomes_active_and_the_ledger_says_by_what(shop, status, revives):
+    contact = factories.ContactFactory(client=shop, user_id="ann", is_guest=False)
+    found = factories.ConversationFactory(client=shop, contact=contact, status=status, last_position=2)
+    messages.settle(shop, message_of(Case(), Person(user_id="ann")), is_new=True)
+    found.refresh_from_db()
+    assert (found.status, found.last_position) == ("active", 3)
+    revived = found.events.filter(kind="revived").values_list("actor", "cause", "from_status", "to_status")
+    assert list(revived) == [("contact", "message", "stale", "active")] * revives

@@ -14,11 +14,14 @@ from conversations.models import (
     ConversationEvent,
     Message,
 )
+from conversations.services.core.sql import row
 from conversations.services.delivery import receipts
 from tests.conversations.reported import BOB, MOMENT, NOW, SECOND, conversation_with, message, receipt, state
-from tests.races.threads import Lane
+from tests.races.threads import Lane, eventually
 
 pytestmark = pytest.mark.django_db
+
+WAITS_FOR_US = "SELECT 1 FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
 
 
 @pytest.fixture
@@ -140,6 +143,21 @@ def test_an_opt_out_does_not_wait_for_who_only_writes_rows_beside_the_contact(ac
         assert lane.ended(30), "it waits for the contact's key"
     lane.close()
     assert account.channel in Contact.objects.get(pk=contact.pk).opted_out
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_opt_out_waits_for_who_changes_the_contact_and_both_changes_stay(account):
+    ours = message(account)
+    contact_id = ours.conversation.contact_id
+    lane = Lane()
+    with transaction.atomic():
+        Contact.objects.select_for_update().get(pk=contact_id)
+        lane.begin(lambda: receipts.apply(account, receipt(ours, "failed", code="200", opted_out=True)))
+        eventually(lambda: row(WAITS_FOR_US), "the receipt waits for the contact")
+        Contact.objects.filter(pk=contact_id).update(opted_out={"sms": {"word": "STOP"}})
+    assert lane.ended(30)
+    lane.close()
+    assert set(Contact.objects.get(pk=contact_id).opted_out) == {"sms", account.channel}
 
 
 # --- an account that is refused ---------------------------------------------------------------------------------------
