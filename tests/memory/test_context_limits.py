@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -87,7 +87,7 @@ def test_every_section_has_its_heading_and_place():
             notes=[("Topic", "Parcels")],
             own_steps=["Ask again"],
             summary="So far.",
-            now=datetime(2026, 11, 9, 8, 5),  # without a zone it counts as UTC
+            now=datetime(2026, 11, 9, 8, 5, tzinfo=UTC).replace(tzinfo=None),  # without a zone it counts as UTC
         )
     ).messages[1]["content"]
     headings = [line[2:] for line in text.splitlines() if line.startswith("# ")]
