@@ -295,3 +295,13 @@ def test_where_nothing_is_known_it_says_so(shop):
     Contact.objects.update(known="", known_at=None, known_until=None)
     over(stranger, "Bought paint.")
     assert memory_of(stranger) == "From earlier sessions with this contact:\n- 2026-11-28: Bought paint."
+
+
+def test_the_memory_names_the_conversations_that_it_tells_of_in_its_order(contact):
+    older, newer = over(contact, "Bought paint.", 2), over(contact, "Bought tea.", 1)
+    over(contact, "", 0)
+    system, memory, first = opened(contact).chunks.order_by("position")
+    told = [(each["session"], each["on"], each["why"], each["store"]) for each in memory.metadata["recalled"]]
+    why = ("last summaries", "sessions")
+    assert told == [(str(newer.pk), "2026-11-28", *why), (str(older.pk), "2026-11-27", *why)]
+    assert (system.metadata, first.metadata) == ({}, {})
