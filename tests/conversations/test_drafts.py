@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from conversations.engines.contract import EngineError, Reply, ToolAction, ToolCall, Usage
-from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Turn
+from conversations.models import Assistant, Chunk, Contact, Conversation, ConversationEvent, Message, Turn
 from conversations.models import ToolCall as MadeCall
 from conversations.services.replies import drafts, failures, leases, pipeline
 from memory.context import Prompt
@@ -295,6 +295,21 @@ def test_an_overtaken_draft_is_counted_and_costs_no_try(conversation, door):
     found = Conversation.objects.get()
     assert (turn.status, turn.draft) == ("overtaken", "Answer")
     assert (found.drafts_overtaken, found.reply_attempts, found.reply_crashes, found.reply_owed) == (1, 0, 0, True)
+
+
+@pytest.mark.parametrize(("what", "owed"), [("opted_out", False), ("taken_over", True)])
+def test_to_who_opted_out_nothing_is_owed_and_after_a_takeover_it_is(conversation, what, owed):
+    now = timezone.now()
+    Conversation.objects.update(reply_crashes=1)
+    ours = claim()
+    if what == "opted_out":
+        Contact.objects.update(opted_out={"sms": {"since": now.isoformat(), "word": "stop", "by": "contact"}})
+    else:
+        Conversation.objects.update(taken_over_at=now, taken_over_until=now + HOUR, taken_over_name="grace")
+    turn = commit("Answer", ours)
+    found = Conversation.objects.get()
+    assert (turn.status, turn.code, turn.draft) == ("dropped", what, "Answer")
+    assert (found.reply_owed, found.reply_crashes) == (owed, int(owed))
 
 
 def test_a_code_and_a_reason_are_kept_as_far_as_they_have_room(conversation):
