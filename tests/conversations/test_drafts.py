@@ -145,6 +145,7 @@ def test_who_does_something_is_not_silent(conversation):
     commit("", tool_actions=(ToolAction("set_topic", {"topic": "Parcels"}),))
     found = Conversation.objects.get()
     assert (found.topic, found.needs_staff_since) == ("Parcels", None)
+    assert not found.reply_owed, "no decision of staff came meanwhile"
     assert not ConversationEvent.objects.filter(kind="nothing_said").exists()
 
 
