@@ -178,6 +178,19 @@ def test_pauses_are_kept_as_long_as_they_count(shop, whole):
 
 
 @pytest.mark.django_db
+def test_the_pauses_of_others_make_nobody_wait_longer(shop, neighbour, whole):
+    account, other = shop.channel_accounts.first(), neighbour.channel_accounts.first()
+    for client in (account, other):
+        SendPause.objects.create(channel_account=client, to_address="", until=NOW, times=5)
+        SendPause.objects.create(channel_account=client, to_address="1", until=NOW, times=5)
+    SendPause.objects.filter(channel_account=other, to_address="1").delete()
+    to_one = throttled(throttled="recipient")
+    assert throttles.pause(account.pk, "2", to_one, NOW) == NOW + seconds(8)
+    assert throttles.pause(other.pk, "1", to_one, NOW) == NOW + seconds(8)
+    assert throttles.pause(account.pk, "1", to_one, NOW) == NOW + seconds(min(8 * 2**5, 900))
+
+
+@pytest.mark.django_db
 def test_a_provider_that_throttles_for_ever_does_not_overflow(shop, whole):
     account = shop.channel_accounts.first()
     SendPause.objects.create(channel_account=account, to_address="", until=NOW, times=1_000)

@@ -165,6 +165,28 @@ def test_an_account_that_is_refused_twice_is_broken_once(conversation):
     assert set(Message.objects.values_list("status", "attempts")) == {("queued", 0)}
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_each_send_whose_process_died_stands_in_its_own_ledger(meta, account, order):
+    for sender in ("51999999991", "51999999992"):
+        writes(meta, f"Hello from {sender}", sender=sender)
+    for each in Conversation.objects.order_by("pk"):
+        send.send(each.pk, "Good morning", actor=SYSTEM, now=timezone.now())
+    token, ids = sending.claim(timezone.now(), 10)
+    for place in order:
+        assert sending.begin(ids[place], token, timezone.now())
+    assert sending.recover(timezone.now() + HOUR) == 2
+    for each in Message.objects.all():
+        assert each.status == "unknown"
+        assert events(each, "message_unknown") == [("interrupted", str(each.pk))]
+
+
+def test_a_send_whose_process_died_and_whose_account_is_gone_is_unclear(message):
+    begin(message)
+    ChannelAccount.objects.filter(pk=message.channel_account_id).delete()
+    assert sending.recover(timezone.now() + HOUR) == 1
+    assert state(message) == ("unknown", "interrupted", 1)
+
+
 # --- late news --------------------------------------------------------------------------------------------------------
 def interrupted(message: Message) -> Sending:
     """Begin to send, and lose the lease while the provider is asked."""
