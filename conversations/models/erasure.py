@@ -48,7 +48,7 @@ class Erasure(models.Model):
         ]
         indexes = [
             # Used by the sweep: erasures that still have ids.
-            models.Index(name="erasures_to_go_on_with", fields=["begun_at"], condition=~models.Q(sessions=[])),
+            models.Index(name="erasures_to_go_on_with", fields=["begun_at"], condition=models.Q(contact__isnull=False)),
         ]
 
     def __str__(self) -> str:

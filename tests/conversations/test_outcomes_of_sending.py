@@ -165,6 +165,16 @@ def test_an_account_that_is_refused_twice_is_broken_once(conversation):
     assert set(Message.objects.values_list("status", "attempts")) == {("queued", 0)}
 
 
+@pytest.mark.parametrize("status", ["claimed", "sending", "unknown", "sent", "failed", "cancelled"])
+def test_a_recovery_of_one_claim_leaves_every_other_message_as_it_is(two, status):
+    first, second = two
+    Message.objects.filter(pk=first.pk).update(status="claimed")
+    now = timezone.now()
+    Message.objects.filter(pk=second.pk).update(status=status, lease_until=now + 2 * HOUR)
+    assert sending.recover(now + HOUR) == 1
+    assert [state(each)[0] for each in (first, second)] == ["queued", status]
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_each_send_whose_process_died_stands_in_its_own_ledger(meta, account, order):
     for sender in ("51999999991", "51999999992"):

@@ -170,12 +170,12 @@ def _forget_names(contact: Contact) -> None:
 
 def pending() -> bool:
     """Return whether an erasure is unfinished or still watched."""
-    return Erasure.objects.exclude(sessions=[]).exists()
+    return Erasure.objects.exclude(contact=None).exists()
 
 
 def continue_erasures(now: datetime) -> int:
     """Continue the unfinished and watched erasures and return how many this finished."""
-    return sum(_continue(erasure, now) for erasure in Erasure.objects.exclude(sessions=[]).order_by("begun_at"))
+    return sum(_continue(erasure, now) for erasure in Erasure.objects.exclude(contact=None).order_by("begun_at"))
 
 
 def _continue(erasure: Erasure, now: datetime) -> bool:
