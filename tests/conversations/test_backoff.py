@@ -125,7 +125,7 @@ def test_what_was_being_sent_when_a_pause_began_counts_as_the_same_time(shop, wh
 def test_a_throttle_that_comes_an_hour_later_counts_as_the_first(shop, whole):
     account = shop.channel_accounts.first()
     ended = throttles.pause(account.pk, "1", throttled(), NOW)
-    for later, wait in ((throttles.FORGOTTEN_AFTER - seconds(1), 16), (throttles.FORGOTTEN_AFTER, 8)):
+    for later, wait in ((seconds(3_599), 16), (seconds(3_600), 8)):
         SendPause.objects.update(until=ended, times=1)
         assert throttles.pause(account.pk, "1", throttled(), ended + later) == ended + later + seconds(wait)
 

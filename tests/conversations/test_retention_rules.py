@@ -243,6 +243,8 @@ def test_a_hold_that_is_just_being_set_is_not_overtaken(shop, rule, on):
 
     with not_committed(hold):
         run(rule)
+        assert not Contact.objects.exclude(hold_reason="").exists(), "the hold is not committed yet"
+        assert not Conversation.objects.exclude(hold_reason="").exists()
     assert left(model) == {row.pk}
     run(rule)
     assert left(model) == {row.pk}
@@ -275,6 +277,7 @@ def test_a_guest_for_whom_a_session_is_just_being_opened_stays(shop, monkeypatch
     def meanwhile(contact_ids: Any) -> None:
         with not_committed(opens):
             delete(contact_ids)
+            assert not Conversation.objects.exists(), "it is not committed yet"
 
     monkeypatch.setattr(deletions, "_delete_guests", meanwhile)
     assert run(R.GUESTS).errors() == []
