@@ -112,6 +112,15 @@ def test_a_problem_stops_its_own_erasure_and_no_other(shop, monkeypatch):
     assert (first.problem, first.finished_at) == ("", now + HOUR)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_two_processes_finish_an_erasure_once(shop):
+    now = timezone.now()
+    begun = begin(person(shop), now)
+    with not_committed(partial(erasure.continue_erasures, now + TICK)):
+        assert erasure.continue_erasures(now + HOUR - TICK) == 0
+    assert facts(begun)["finished_at"] == (now + TICK).isoformat()
+
+
 # --- the watch --------------------------------------------------------------------------------------------------------
 def test_it_is_watched_for_an_hour_to_the_instant(shop):
     now = timezone.now()

@@ -25,6 +25,7 @@ from memory.models import Memory
 from tests import factories
 from tests.conversations.test_retention import ended, keep, payload
 from tests.conversations.test_retention_rules import DAY, MAKES, guest, left, remembered, send_of, turn_of, web
+from tests.races.threads import not_committed
 
 pytestmark = pytest.mark.django_db
 
@@ -209,6 +210,18 @@ def test_what_a_hold_keeps_is_counted_for_its_client(shop, neighbour, rule):
     }
     assert list(only_theirs.lines) == [(neighbour.pk, rule)]
     assert (run(rule).deleted(rule), run(rule).held_back(rule)) == (1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("rule", [R.EVENTS, R.MEMORY])
+def test_what_somebody_has_locked_is_left_for_the_next_run(shop, rule):
+    model, make = MAKES[rule]
+    keep(shop, rule, 5)
+    row = make(shop, 9)
+    with not_committed(lambda: model.objects.select_for_update().get(pk=row.pk)):
+        assert run(rule).deleted(rule) == 0
+    assert left(model) == {row.pk}
+    assert run(rule).deleted(rule) == 1
 
 
 # --- the run and its report -------------------------------------------------------------------------------------------

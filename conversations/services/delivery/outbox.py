@@ -168,7 +168,7 @@ def cancel_for_contact(contact: Contact, channel: str) -> int:
 
 def silence(conversation: Conversation) -> int:
     """Cancel the assistant's unsent messages in the conversation and return how many there were."""
-    said = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
+    said = Turn.objects.filter(conversation=conversation).values("chunk")
     return _cancel(_unsent(conversation).filter(chunk__in=said, unconditional=False), TAKEN_OVER)
 
 
