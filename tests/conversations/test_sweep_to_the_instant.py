@@ -10,10 +10,12 @@ from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation, IdempotencyKey, Message, SendPause
 from conversations.models import RetentionRule as R
+from conversations.services.history import archive
 from conversations.services.jobs import sweep
 from tests import factories
 from tests.conversations.test_outbox_rows import STATUSES, message_of, unsettled
 from tests.conversations.test_retention import keep
+from tests.conversations.test_second_looks_of_sweep import remembered
 
 pytestmark = pytest.mark.django_db
 
@@ -64,6 +66,15 @@ def test_what_is_due_happens_at_its_instant_and_not_before(client, row, what, at
     assert (announced(at - TICK), swept(at - TICK)) == ({}, {})
     assert (announced(at), swept(at)) == ({what: 1}, {what: 1})
     assert swept(at) == {}
+
+
+def test_what_is_remembered_is_archived_at_its_instant_and_not_before(shop):
+    found = remembered(shop)
+    at = found.ended_at + shop.archive_after
+    assert archive.count_due(at - TICK) == (0, [])
+    assert archive.archive(at - TICK) == 0
+    assert archive.count_due(at) == (1, [str(found.pk)])
+    assert archive.archive(at) == 1
 
 
 @pytest.mark.parametrize(
