@@ -208,7 +208,7 @@ def kill(backend: int) -> None:
 
 def test_without_a_flush_what_was_answered_before_the_end_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each commit waits for the disk, as before PostgreSQL 17 and with synchronous standbys."""
-    monkeypatch.setattr(pipelines, "FLUSH_SINCE", 990_000)
+    monkeypatch.setattr(pipelines, "CAN_FLUSH", "SELECT false")
 
     async def work(open_batches: Batches) -> list[Any]:
         await open_batches.row(INSERT, uuid4(), 0, "")
@@ -225,17 +225,15 @@ def test_without_a_flush_what_was_answered_before_the_end_is_on_disk(monkeypatch
 
 def test_commits_wait_for_the_disk_once_for_a_batch() -> None:
     async def work(open_batches: Batches) -> Any:
-        return await open_batches.read(
-            "SELECT current_setting('synchronous_commit'), current_setting('server_version_num')"
-        )
+        return await open_batches.read(COMMITS)
 
-    commit, version = run(work)
-    assert commit == ("off" if int(version) >= pipelines.FLUSH_SINCE else "on")
+    assert (run(work)[1] == "session") == (connection.pg_version >= 170_000)
 
 
 def test_with_synchronous_standbys_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flush would not wait for them."""
-    monkeypatch.setattr(pipelines, "STANDBYS", "SELECT 'first 1 (berlin)'")
+    set_up = pipelines.CAN_FLUSH.replace("current_setting('synchronous_standby_names')", "'first 1 (berlin)'")
+    monkeypatch.setattr(pipelines, "CAN_FLUSH", set_up)
 
     async def work(open_batches: Batches) -> Any:
         await open_batches.row(INSERT, uuid4(), 0, "")

@@ -28,11 +28,13 @@ STATEMENT_MILLISECONDS = 2_000
 BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as away
 AWAY = "The database does not answer."
 
-# Writes all of the write-ahead log to disk, what others wrote included. Since PostgreSQL 17.
-FLUSH_SINCE = 170_000
+# Writes all of the write-ahead log to disk, what others wrote included. PostgreSQL has it since version 17, and the
+# application's role may use it unless somebody took that right away. It waits for no synchronous standby.
 _FLUSH_NAME = b"flush"
 _FLUSH = b"SELECT pg_logical_emit_message(false, '', '', true)"
-STANDBYS = "SELECT current_setting('synchronous_standby_names')"
+CAN_FLUSH = """
+    SELECT current_setting('synchronous_standby_names') = '' AND COALESCE(has_function_privilege(
+        to_regprocedure('pg_logical_emit_message(boolean, text, text, boolean)'), 'EXECUTE'), false)"""
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
 _SHUT_DOWN = "57P"  # the server ends the connection
 _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "OperationalError", "ProgrammingError")
@@ -87,15 +89,14 @@ def connection_settings() -> dict[str, Any]:
 def connect() -> psycopg.Connection[Any]:
     """Return a connection with the settings of Django's, ready for a pipeline. Raises psycopg.Error.
 
-    Commits wait for the disk one by one where no flush can do it for all: before PostgreSQL 17, and with synchronous
-    standbys, for which a flush does not wait.
+    Commits wait for the disk one by one where no flush can do it for all (CAN_FLUSH).
     """
     connection: psycopg.Connection[Any] = psycopg.connect(**connection_settings(), autocommit=True)
     try:
         connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
-        [(standbys,)] = connection.execute(STANDBYS).fetchall()
-        if connection.info.server_version >= FLUSH_SINCE and not standbys:
+        [(can_flush,)] = connection.execute(CAN_FLUSH).fetchall()
+        if can_flush:
             connection.execute("SET synchronous_commit = off")
             connection.pgconn.prepare(_FLUSH_NAME, _FLUSH)
     except BaseException:
