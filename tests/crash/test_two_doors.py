@@ -20,6 +20,7 @@ from conversations.services.tenants import api_keys
 from tests.crash.stage import Convo, Process
 
 VARIABLES = {"WEB_WORKERS": "1", "API_REQUESTS_PER_MINUTE": "10000"}
+NOBODYS = "5f0c7a52-0000-4000-8000-000000000000"
 CHANGING = {"date", "content-length"}
 IDS = ("conversation_id", "chunk_id")
 
@@ -38,7 +39,7 @@ MESSAGES: dict[str, dict[str, Any]] = {
     "NUL": {"message": "a\0b"},
     "a phone that is none": {"phone": "5"},
     "a client that is none": {"client_id": "5"},
-    "a client that never was": {"client_id": "5f0c7a52-0000-4000-8000-000000000000"},
+    "a client that never was": {"client_id": NOBODYS},
     "no user": {"user_id": None},
 }
 KEYS = {"a valid key": "", "an unknown key": "convo_wrong", "a revoked key": "revoked"}
@@ -103,7 +104,7 @@ def test_a_message_is_answered_alike(
 
 @pytest.mark.parametrize(
     "path",
-    ["/conversations/{pk}", "/conversations/5f0c7a52-0000-4000-8000-000000000000", "/conversations/{pk}?chunks=2"],
+    ["/conversations/{pk}", f"/conversations/{NOBODYS}", "/conversations/{pk}?chunks=2"],
 )
 @pytest.mark.parametrize("key", ["", "convo_wrong"])
 def test_a_conversation_is_read_alike(convo: Convo, web: Process, path: str, key: str) -> None:
