@@ -49,8 +49,10 @@ class Bodies:
         Raises BodyError.
         """
         given = headers.get("content-length", "")
+        if given and not given.isdigit():
+            raise BodyError(400, "malformed", "The Content-Length is no number.")
         is_in_chunks = not given and "transfer-encoding" in headers
-        length = int(given) if given.isdigit() else self._most if is_in_chunks else 0
+        length = int(given) if given else self._most if is_in_chunks else 0
         if length > self._most:
             raise self._too_long()
         held = length if length > SMALL else 0

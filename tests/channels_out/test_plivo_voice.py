@@ -54,6 +54,7 @@ class TestPlivoVoiceContract(WebhookContract):
     adapter: ClassVar[Adapter] = ADAPTER
     SECRET = "auth_token"
     ADDRESS = NUMBER
+    LONGEST_BODY = plivo.MAX_FORM_BYTES
 
     def request(self, body: bytes, secret: str) -> InboundRequest:
         return request(body, secret=secret)
@@ -87,9 +88,11 @@ class TestPlivoVoiceContract(WebhookContract):
             *("Hello there", CallEvent.HEARD),
         )
 
-    def test_a_body_of_three_megabytes_is_read(self) -> None:
-        form = payloads.speech(**WHO, words="x" * 2_900_000)
-        assert len(ADAPTER.call(request(form, "turn=1")).words) == 2_900_000
+    def test_a_long_form_is_read_and_a_longer_one_refused(self) -> None:
+        form = payloads.speech(**WHO, words="x" * 190_000)
+        assert len(ADAPTER.call(request(form, "turn=1")).words) == 190_000
+        with pytest.raises(InboundError):
+            ADAPTER.call(request(payloads.speech(**WHO, words="x" * plivo.MAX_FORM_BYTES), "turn=1"))
 
     def test_nothing_is_sent_into_a_call(self) -> None:
         account = Account(NUMBER, {"auth_id": "MA1", "auth_token": "t"})

@@ -19,6 +19,7 @@ from conversations.models import ApiKey, Contact
 from conversations.services.core import appending, opening
 from conversations.services.core.appending import NewChunk
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.tenants import api_keys
 from memory.redaction import CARDS_ONLY
 from tests import databases, factories
@@ -87,23 +88,30 @@ class Shop:
 
     def append_by_key(self) -> None:
         """Ann writes through the shop's program."""
-        assert appending.append_by_key(_chunk(), self.key_hash, self.client.pk, "ann-1", None, "", CARDS_ONLY)
+        assert finish(
+            appending.append_by_key(
+                THIS_THREAD, _chunk(), self.key_hash, self.client.pk, Person(user_id="ann-1"), CARDS_ONLY
+            )
+        )
 
     def append_by_address(self) -> None:
         """Ann writes through a provider."""
-        assert appending.append_by_address(_chunk(), self.client.pk, "ann-1", None, "", [])
+        assert finish(appending.append_by_address(THIS_THREAD, _chunk(), self.client.pk, "ann-1", None, "", []))
 
     def open_by_key(self) -> None:
         """A known person without an open conversation writes through the shop's program."""
         name = f"new-{uuid4()}"
         self.people(1, name)
         person = Person(user_id=f"{name}-1")
-        assert opening.open_with_key(_chunk(), person, self.key_hash, self.client.pk, CARDS_ONLY)
+        assert finish(opening.open_with_key(THIS_THREAD, _chunk(), self.key_hash, self.client.pk, person, CARDS_ONLY))
 
     def look_before_opening(self) -> None:
         """Ann's message meets the opening, which finds that her conversation is open."""
         person = Person(user_id="ann-1")
-        assert opening.open_with_key(_chunk(), person, self.key_hash, self.client.pk, CARDS_ONLY) is None
+        assert (
+            finish(opening.open_with_key(THIS_THREAD, _chunk(), self.key_hash, self.client.pk, person, CARDS_ONLY))
+            is None
+        )
 
 
 def _chunk() -> NewChunk:

@@ -30,7 +30,13 @@ async def never() -> None:
 
 
 def read(*given: bytes, headers: dict[str, str], then: Any = None, most: int = MOST) -> bytes:
-    return asyncio.run(Bodies(most).read(pieces(*given, then=then), headers))
+    return asyncio.run(take(Bodies(most), pieces(*given, then=then), headers))
+
+
+async def take(those: Bodies, given: AsyncIterator[bytes], headers: dict[str, str]) -> bytes:
+    """Read a body as the web application does."""
+    with those.reserved(headers) as length:
+        return await those.read(given, length)
 
 
 def refused(*given: bytes, headers: dict[str, str], then: Any = None) -> tuple[int, str]:
@@ -55,7 +61,7 @@ def test_no_more_is_read_than_was_announced() -> None:
 
 
 def test_a_request_without_a_body_is_not_waited_for() -> None:
-    assert asyncio.run(Bodies(MOST).read(pieces(b"unread"), {})) == b""
+    assert asyncio.run(take(Bodies(MOST), pieces(b"unread"), {})) == b""
 
 
 def test_a_body_over_the_limit_is_refused_as_soon_as_that_is_known() -> None:
@@ -92,15 +98,15 @@ def test_only_so_many_bytes_of_large_bodies_are_held_at_once(
 
     async def at_once() -> None:
         those, may_end = Bodies(60), asyncio.Event()
-        held = [asyncio.create_task(those.read(pieces(b"a" * 59, then=may_end.wait), headers)) for _ in range(2)]
+        held = [asyncio.create_task(take(those, pieces(b"a" * 59, then=may_end.wait), headers)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(BodyError) as busy:
-            await those.read(pieces(b"a" * 11), of_length(11))
+            await take(those, pieces(b"a" * 11), of_length(11))
         assert (busy.value.status, busy.value.failure["code"]) == (503, "too_busy")
-        assert await those.read(pieces(b"a" * 10), of_length(10)) == b"a" * 10, "a small one counts for nothing"
+        assert await take(those, pieces(b"a" * 10), of_length(10)) == b"a" * 10, "a small one counts for nothing"
         may_end.set()
         await asyncio.gather(*held, return_exceptions=True)
-        assert await those.read(pieces(b"a" * 60), of_length(60)) == b"a" * 60, "there is room again"
+        assert await take(those, pieces(b"a" * 60), of_length(60)) == b"a" * 60, "there is room again"
 
     asyncio.run(at_once())
 

@@ -79,7 +79,8 @@ def test_a_query_is_understood(query: str, expected: WordQuery) -> None:
 @given(TEXT)
 def test_a_query_never_raises_and_becomes_nothing_but_quoted_words(query: str) -> None:
     for term in parse_query(query).websearch.split('"')[1::2]:
-        assert words(term) == term.split()
+        # Together: a mark that a letter was taken apart into (Thai's vowel am) may stand alone the second time.
+        assert "".join(words(term)) == "".join(term.split())
 
 
 def test_a_huge_query_is_bounded() -> None:
