@@ -108,8 +108,8 @@ def test_a_connection_that_breaks_is_mended_by_itself(
     model: FakeOpenAI,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("conversations.api.copilot.LONGEST_SECONDS", 0.3)
-    monkeypatch.setattr("conversations.api.copilot.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("conversations.http.streams.LONGEST_SECONDS", 0.3)
+    monkeypatch.setattr("conversations.http.streams.HEARTBEAT_SECONDS", 0.1)
     last_word = threading.Event()
     model.then("reply", text=LONG, hold=last_word)
     page = opened(people())
