@@ -87,7 +87,7 @@ class EnvelopeSchema(AutoSchema):
         return operation
 
     def _names_something(self) -> bool:
-        """Whether the path or the body names what may not be there."""
+        """Return whether the path or the body names something that may not exist."""
         return "{" in self.path or self._group() == COPILOT or (self.method, self.path) == ("POST", "/conversations")
 
     def _get_response_for_code(self, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def test_a_file_that_is_locked_for_long_is_not_put_aside(
 
 # --- several processes ------------------------------------------------------------------------------------------------
 def at_once(jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What each job returns; they begin at the same moment, each on a thread of its own."""
+    """Return the result of each job; they begin at the same moment, each on a thread of its own."""
     gate = threading.Barrier(len(jobs))
 
     def begin(job: Callable[[], Any]) -> Any:

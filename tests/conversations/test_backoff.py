@@ -145,7 +145,7 @@ def test_a_later_word_of_the_provider_shortens_no_pause(shop, whole):
 
 
 def is_paused(account_id, to, at):
-    """Whether a message of the account to this address would have to wait at that time."""
+    """Return whether a message of the account to this address would have to wait at that time."""
     not_paused = throttles.NOT_PAUSED.format(now="$3::timestamptz")
     [(is_free,)] = rows(
         f"SELECT {not_paused} FROM (SELECT $1::uuid AS channel_account_id, $2::text AS to_address) m",

@@ -25,7 +25,7 @@ class Busy:
 
 @pytest.fixture
 def endless(settings):
-    """Whatever fails is due again at once, however often it failed."""
+    """Make what fails due again at once, however often it failed."""
     settings.RETRY_BASE_SECONDS = settings.RETRY_MOST_SECONDS = 0
     settings.REPLY_ATTEMPTS = settings.SEND_ATTEMPTS = 30_000
 

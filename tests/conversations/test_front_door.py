@@ -193,7 +193,7 @@ def test_opening_a_session_is_two(
     neighbour: Client,
     fresh_keys: dict[int, float],
 ) -> None:
-    """Whatever else is open: somebody else's session, the person's own elsewhere; and the neighbour has the phone."""
+    """Count the same beside other open sessions, and with a neighbour who has the same phone."""
     chosen = server if front_door else django
     body = {"client_id": str(shop.pk), "user_id": "ann", "message": "Hello", "phone": "+51999999999"}
     where = CALL if contact == "in another call" else WEBHOOK

@@ -1,4 +1,4 @@
-"""What an attempt leaves in the message's row and in the ledger, and which rows it leaves alone."""
+"""The row and the ledger after an attempt to send, and the rows that it leaves alone."""
 
 from __future__ import annotations
 

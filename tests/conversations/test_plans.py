@@ -137,7 +137,7 @@ def _scans() -> Counter[str]:
 
 
 def _used(act: Callable[[], None], times: int = TRIES) -> Counter[str]:
-    """How often each index was looked into while `act` ran that often on a plan that is kept."""
+    """Return how often each index was used while `act` ran TRIES times on a kept plan."""
     before = _scans()
     for _ in range(times):
         act()

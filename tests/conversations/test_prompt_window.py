@@ -1,4 +1,4 @@
-"""What a prompt is made of: the messages in its window, their words, and what is known beside them."""
+"""The parts of a prompt: the messages in its window, their words, and what is known beside them."""
 
 from __future__ import annotations
 

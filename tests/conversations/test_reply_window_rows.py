@@ -1,4 +1,4 @@
-"""Which messages of the person open the reply window, and which template is sent outside it."""
+"""The messages of a person that open the reply window, and the template that is sent outside it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_its_own_conversation_opens_it_though_it_has_another_account_now(shop, c
 
 
 def test_the_newest_five_of_their_messages_are_looked_at(conversation, message, now):
-    """What comes late stands last, though it was written before."""
+    """A message that comes late stands last, though it was written before."""
     wrote(conversation, now)
     late = (now - 2 * DAY).strftime(SENT_AT)
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""What each retention rule takes and what it leaves: by age, client, state and settlement, and what comes meanwhile."""
+"""Each retention rule takes some rows and leaves others: by age, client, state and what comes meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of tool calls is told to drafts, settled by replies and decided by colleagues: each row by its own."""
+"""Outcomes of tool calls are told to drafts, settled by replies and decided by colleagues: each row by its own."""
 
 from __future__ import annotations
 

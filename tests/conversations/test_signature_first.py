@@ -48,7 +48,7 @@ def change_of(number, text):
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """How often a body was parsed."""
+    """Count how often a body was parsed."""
     real, seen = contract.load_json, []
     monkeypatch.setattr(contract, "load_json", lambda body: seen.append(len(body)) or real(body))
     return seen

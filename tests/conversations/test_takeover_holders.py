@@ -1,4 +1,4 @@
-"""Who has a conversation: people are told apart by who they are, and not by their names alone."""
+"""The holder of a conversation: people are told apart by who they are, and not by their names alone."""
 
 from __future__ import annotations
 

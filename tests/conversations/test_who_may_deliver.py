@@ -52,7 +52,7 @@ def line(request: pytest.FixtureRequest, shop: Client) -> Iterator[Line]:
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 def test_the_usual_message_is_one_statement(line: Line) -> None:
-    """Which this file is about: its conditions stand in that statement."""
+    """That statement is the subject of this file: its conditions stand in it."""
     with CaptureQueriesContext(connection) as captured:
         assert line.hears("Once more").status == 200
     assert len(captured) == 1

@@ -1,4 +1,4 @@
-"""Who is a member no more, or whose client is switched off, gets nothing by any route of the copilot."""
+"""Former members, and users of a client that is switched off, get nothing by any route of the copilot."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def asked_of_owner(query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def granted() -> dict[str, set[str]]:
-    """What the role may do, also by way of PUBLIC or of another role: by table, with the columns where not all."""
+    """Return the role's rights, also by way of PUBLIC or of another role: by table, with the columns where not all."""
     found: dict[str, set[str]] = {}
     for table, deed, whole, columns in asked_of_owner(
         """SELECT c.relname, d.deed, has_table_privilege(r.oid, c.oid, d.deed), array(
@@ -143,7 +143,7 @@ def test_the_role_is_no_other_s_member_and_cannot_sign_in_or_pass_by_the_policie
 
 
 def test_the_functions_behind_the_policies_look_at_our_tables_alone(db: Any) -> None:
-    """They run as the tables' owner, so whoever calls must not be able to put other tables in their way."""
+    """Functions run as the tables' owner, so a caller must not be able to put other tables in their way."""
     functions = asked_of_owner(
         "SELECT proname, proconfig::text FROM pg_proc WHERE prosecdef AND pronamespace = current_schema()::regnamespace"
     )

@@ -63,7 +63,7 @@ def test_a_reader_who_vanishes_gives_the_stream_back_at_once(convo, web):
 
 
 def there_is_room(convo, shop):
-    """Whether a stream goes on after its first event: it does not where there is no room."""
+    """Return whether a stream goes on after its first event: it does not where there is no room."""
     with (
         Browser(convo.base_url, user(f"cid-{time.monotonic_ns()}", shop)) as cid,
         cid.stream("POST", "/copilot", {"message": "Is there room?"}) as events,

@@ -1,4 +1,4 @@
-"""What our operators have in common: each names the edits it would make to the text of a node.
+"""The common part of our operators: each names the edits it would make to the text of a node.
 
 An operator of cosmic-ray is asked for the positions in each node of the syntax tree and changes one of them.
 """

@@ -1,4 +1,4 @@
-"""Which lines each test reaches and how long it takes, kept for each file of tests below CONVO_HOME.
+"""The lines that each test reaches and the time it takes, kept for each file of tests below CONVO_HOME.
 
 A worker runs each file once, without a fault. A file is run again when it has changed, or a module that it reached. A
 file that is not run again (`--keep`) runs whole for each mutant if it has changed, or if it is new and names the
@@ -63,7 +63,7 @@ class Recording:
 
     @cached_property
     def seconds(self) -> dict[str, float]:
-        """How long each test takes that passed, in seconds."""
+        """Return the seconds that each test takes that passed."""
         return {test: seconds for record in self._records.values() for test, seconds in record["seconds"].items()}
 
     @cached_property

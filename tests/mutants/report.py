@@ -1,4 +1,4 @@
-"""What a run of the mutation tests prints."""
+"""The output of a run of the mutation tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENOUGH = 90.0  # per cent of the mutants that are not accepted
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many mutants of a module were killed, survived, and survived as accepted."""
+    """The number of mutants of a module that were killed, survived, and survived as accepted."""
 
     killed: int
     survived: int

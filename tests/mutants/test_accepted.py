@@ -67,7 +67,7 @@ def test_an_entry_without_a_reason_or_with_another_word_is_refused(root: Path, t
 
 
 def test_the_entry_that_a_run_prints_is_accepted_once_it_has_a_reason(root: Path) -> None:
-    """What is printed can be pasted."""
+    """Printed entries can be pasted."""
     survivor = trial("survived")
     text = report.entry(survivor).replace('reason = ""', 'reason = "One instant."')
     assert report.is_accepted(survivor, entries(root, text))

@@ -92,7 +92,7 @@ def test_tests_that_name_the_module_come_first_and_of_them_those_that_know_most(
 
 
 def test_the_tests_of_a_mutant_are_bounded(recording: Recording) -> None:
-    """They take no longer than they may, but there is one at least."""
+    """The chosen tests take no longer than they may, but there is one at least."""
     assert names(chosen(place("use", 5), TEXTS.__getitem__, recording, seconds=1.2, most=9)) == [
         "test_small",
         "test_all",

@@ -1,4 +1,4 @@
-"""Which mutants a run tries, and how they are known again."""
+"""The choice of the mutants that a run tries, and the ids by which they are known again."""
 
 from __future__ import annotations
 

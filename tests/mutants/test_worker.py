@@ -1,4 +1,4 @@
-"""How a mutant is tried: in a child, on a copy, and with tests that pass without it."""
+"""A mutant is tried in a child, on a copy, and with tests that pass without it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_child_that_hangs_is_ended_with_what_it_started(folder: Path) -> None:
 
 @pytest.mark.parametrize("fault", ["raise SystemExit(0)\n", "raise KeyboardInterrupt\n", "import nothing_like_it\n"])
 def test_a_module_that_cannot_be_imported_is_noticed(folder: Path, fault: str) -> None:
-    """Whatever it raises, the child ends with a failure and never passes for success."""
+    """A child that raises anything ends with a failure and never passes for success."""
     assert worker.attempt(job(fault), worker.FIRST_SECOND, fresh=False)["ended"] == "failed"
 
 
@@ -85,7 +85,7 @@ class Tests:
 
 
 def test_a_test_that_fails_without_a_fault_kills_nothing() -> None:
-    """It is told from those that pass, one after the other."""
+    """A failing test is told from those that pass, one after the other."""
     tests = ["broken one", "sound", "broken two"]
     assert trying.passing(tests, Tests(), ("m.py", SOURCE)) == {"sound"}  # type: ignore[arg-type]
 

@@ -83,7 +83,7 @@ def _known_contact(person: Person, known: dict[str, tuple[int, UUID, bool, bool]
 
 
 def _unmistakable(client: Client, strangers: Sequence[Person]) -> list[Person]:
-    """Those who cannot be anybody else: no contact has their phone or their user id, and none of the others has."""
+    """Return the people who are surely new: no contact, and none of the others, has their phone or user id."""
     phones = Counter(matching_key(person.phone) for person in strangers if person.phone)
     ways = [way for person in strangers if person.phone for way in ways_to_write(person.phone)]
     taken = {matching_key(phone) for phone in column(_TAKEN_PHONES, client.pk, ways)} if ways else set()

@@ -73,7 +73,7 @@ class _Aside(Enum):
 
 @dataclass(slots=True)
 class _Batch:
-    """What is under way: the statements, and what is expected next."""
+    """A batch under way: its statements, and the results that are expected next."""
 
     asked: list[Asked]
     expected: deque[Asked | _Aside] = field(default_factory=deque)
