@@ -23,8 +23,8 @@ from conversations.services.core.appending import (
 from conversations.services.core.dedupe import IS_NEW
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.person import Person
-from conversations.services.core.sql import rows_of_each
-from conversations.services.core.statements import THIS_THREAD, Statements, finish
+from conversations.services.core.sql import row, rows_of_each
+from conversations.services.core.statements import Statements
 from memory.context import DEFAULT_SYSTEM_PROMPT
 from memory.redaction import RedactionRules
 
@@ -185,7 +185,8 @@ async def open_with_key(
 
     Raises IntegrityError where somebody else was first: with the contact, the conversation or the message.
     """
-    return await _open(statements, BY_KEY, client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
+    found = await statements.row(BY_KEY, *_values(client_id, key_hash, chunk, person, actor=CONTACT, rules=rules))
+    return Appended(*found) if found else None
 
 
 def open_conversation(
@@ -211,20 +212,21 @@ def open_conversation(
     Raises IntegrityError where a conversation is open already, or the message was stored or the contact deleted at the
     same moment.
     """
-    opened = finish(
-        _open(
-            *(THIS_THREAD, BY_CONTACT, client_id, contact_id, chunk, Person()),
+    found = row(
+        BY_CONTACT,
+        *_values(
+            *(client_id, contact_id, chunk, Person()),
             actor=actor,
             goal=goal,
             summary=summary,
             device_id=device_id,
             assistant_id=assistant_id,
             conversation_id=conversation_id,
-        )
+        ),
     )
-    if opened is None:
+    if found is None:
         raise IntegrityError("The message was stored, or the contact deleted, by another request meanwhile.")
-    return opened
+    return Appended(*found)
 
 
 def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> list[Appended | None]:
@@ -239,39 +241,6 @@ def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> 
         for contact_id, device_id, chunk in firsts
     ]
     return [Appended(*found[0]) if found else None for found in rows_of_each(BY_CONTACT, values)]
-
-
-async def _open(
-    statements: Statements,
-    statement: str,
-    client_id: UUID,
-    found_by: bytes | UUID,
-    chunk: NewChunk,
-    person: Person,
-    *,
-    actor: Actor,
-    goal: str = "",
-    summary: str = "",
-    device_id: int | None = None,
-    assistant_id: UUID | None = None,
-    conversation_id: UUID | None = None,
-    rules: RedactionRules | None = None,
-) -> Appended | None:
-    values = _values(
-        client_id,
-        found_by,
-        chunk,
-        person,
-        actor=actor,
-        goal=goal,
-        summary=summary,
-        device_id=device_id,
-        assistant_id=assistant_id,
-        conversation_id=conversation_id,
-        rules=rules,
-    )
-    found = await statements.row(statement, *values)
-    return Appended(*found) if found else None
 
 
 def _values(
