@@ -129,7 +129,8 @@ def test_every_valid_message_is_there_once_and_no_answer_was_untrue(convo: Convo
 
     assert fire.failures, "nobody noticed: this tried nothing"
     assert fire.done == total
-    assert set(fire.failures) <= {"503", "ConnectionError", "ReadTimeout", "ChunkedEncodingError"}
+    # A transaction that breaks in the middle may be a 500. Whatever is no 200 or 400 is sent again.
+    assert set(fire.failures) <= {"500", "503", "ConnectionError", "ReadTimeout", "ChunkedEncodingError"}
     for message, answer in fire.answers:
         assert (answer.status_code == 200) == message.is_valid, answer.text
     valid = {message.id for message in fire.messages if message.is_valid}
