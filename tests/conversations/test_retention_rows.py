@@ -49,7 +49,7 @@ def since(row: Any, rule: R) -> datetime:
 @pytest.mark.parametrize("other", [None, 1, 9])
 @pytest.mark.parametrize("rule", list(R))
 def test_a_row_goes_at_its_instant_and_not_before(shop, neighbour, rule, other):
-    """Nothing of another client goes, with any days of its own."""
+    """The rows of another client stay, with any days of its own."""
     model, make = MAKES[rule]
     keep(shop, rule, 5)
     if other:
