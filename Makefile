@@ -10,7 +10,8 @@ LAUNCH := $(PY) -m convo_project.launch
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-long test-browser mutants lint style types floors bench shell lock run-venv dev-venv
+.PHONY: help up down test test-long test-browser mutants lint style types floors audit bench shell lock compile run-venv
+.PHONY: dev-venv
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +52,13 @@ floors: dev-venv
 
 bench: dev-venv ## measure a separate instance: make bench BENCH=program ARGS="--rounds 5"
 	@$(LAUNCH) bench -- $(ARGS)
+
+audit: dev-venv ## look for known weaknesses in our code (bandit) and in the locked packages (pip-audit; needs the internet)
+	$(PY) -m bandit --quiet --severity-level medium --configfile pyproject.toml --recursive channels_out conversations convo_project memory
+	$(PY) -m pip_audit --requirement requirements.lock --require-hashes --disable-pip
+
+compile: run-venv ## compile all modules, for an image that is read-only
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib channels_out conversations convo_project memory manage.py
 
 shell: run-venv ## open a Python shell with the models imported
 	@$(PY) manage.py shell

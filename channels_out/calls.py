@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from channels_out.contract import Adapter, InboundRequest, WebhookResponse
 from channels_out.events import Sender
+from channels_out.formatting import Formatting
 
 
 class CallEvent(StrEnum):
@@ -22,6 +23,7 @@ class CallEvent(StrEnum):
     HEARD = "heard"  # the caller said something, or pressed keys
     SILENT = "silent"  # the caller was asked and said nothing
     WAITING = "waiting"  # the caller was asked to wait for the answer
+    TRANSFER_ENDED = "transfer_ended"  # the caller was connected to a number, or could not be
     ENDED = "ended"
 
 
@@ -30,6 +32,7 @@ class NextAction(StrEnum):
 
     LISTEN = "listen"
     WAIT = "wait"
+    TRANSFER = "transfer"
     HANG_UP = "hang_up"
 
 
@@ -42,7 +45,9 @@ class CallRequest:
     waited      the number of times that the caller was asked to wait for the reply
     words       the caller's words, or a readable stand-in
     confidence  the provider's confidence in the words, from 0 to 1; None if it gives none
-    cause       the provider's word for the reason why the call ended
+    cause       the provider's word for the reason why the call ended, or for how the transfer ended
+    connected   the caller talked to the number that they were transferred to
+    is_ours     we placed the call
     raw         the request, to be kept if it is not understood
     """
 
@@ -56,15 +61,18 @@ class CallRequest:
     words: str = ""
     confidence: float | None = None
     cause: str = ""
+    connected: bool = False
+    is_ours: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """Our instruction to the provider: say these texts, then listen, wait or hang up.
+    """Our instruction to the provider: say these texts, then listen, wait, transfer or hang up.
 
     The provider's next request returns `turn`, `again` and `waited`. `language` is a tag such as "en-US"; `voice` is
-    the provider's name of a voice.
+    the provider's name of a voice. `number` is where a call is transferred to, in E.164, and `ours` the number from
+    which that is.
     """
 
     then: NextAction
@@ -72,6 +80,8 @@ class Instruction:
     turn: int = 0
     again: int = 0
     waited: int = 0
+    number: str = ""
+    ours: str = ""
     language: str = "en-US"
     voice: str = ""
 
@@ -80,6 +90,7 @@ class VoiceAdapter(Adapter):
     """One provider of phone calls."""
 
     fetches_replies: ClassVar[bool] = True
+    formatting = Formatting.SPEECH
 
     @abstractmethod
     def call(self, request: InboundRequest) -> CallRequest:

@@ -46,6 +46,9 @@ MAX_IDLE = 4.0
 MAX_RETRY_AFTER = 3600.0
 HEADERS_GRACE = 0.5  # after the timeout, so that mere silence is a timeout
 
+Answer = requests.Response
+READING_ERRORS = (requests.RequestException, HTTPError, HTTPException, OSError, ValueError)
+
 _CHUNK = 64 * 1024
 
 
@@ -111,13 +114,15 @@ def post_bytes(
     headers: Mapping[str, str],
     timeout: tuple[float, float] | None = None,
     private: Networks | None = None,
+    most_bytes: int = MAX_ANSWER_BYTES,
 ) -> HttpAnswer:
     """POST a body unchanged and return the answer. Its Content-Type is among the headers. See `post_json` for the rest.
 
     private: given if somebody else chose the URL. It is then called without a proxy, and only if all addresses of its
         host are public or within these networks; else SendError `private_address`.
+    most_bytes: of the answer
     """
-    return _exchange("POST", url, body, headers, timeout or TIMEOUT, private)
+    return _exchange("POST", url, body, headers, timeout or TIMEOUT, private, most_bytes)
 
 
 def patch(url: str, *, headers: Mapping[str, str], timeout: tuple[float, float] | None = None) -> HttpAnswer:
@@ -143,9 +148,10 @@ def exchange(
     headers: Mapping[str, str],
     timeout: tuple[float, float],
     private: Networks,
+    most_bytes: int = MAX_ANSWER_BYTES,
 ) -> HttpAnswer:
     """Send a request of any method to a URL that somebody else chose, as `post_bytes` does, and return the answer."""
-    return _exchange(method, url, body, headers, timeout, private)
+    return _exchange(method, url, body, headers, timeout, private, most_bytes)
 
 
 def _exchange(
@@ -155,21 +161,35 @@ def _exchange(
     headers: Mapping[str, str],
     timeout: tuple[float, float],
     private: Networks | None = None,
+    most_bytes: int = MAX_ANSWER_BYTES,
 ) -> HttpAnswer:
-    _thread.left = False
-    _thread.private = private
+    response = begin(method, url, data, headers=headers, timeout=timeout, private=private)
     try:
-        response = _session(private).request(
-            method, url, data=data, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True
-        )
-    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
-        raise _transport_error(error) from None  # the cause may quote a header, and so a token
-    try:
-        body = _read(response, deadline=monotonic() + timeout[1])
+        body = _read(response, deadline=monotonic() + timeout[1], most_bytes=most_bytes)
     finally:
         response.close()
     answered = {name.lower(): value for name, value in response.headers.items()}
     return HttpAnswer(status=response.status_code, headers=answered, body=body)
+
+
+def begin(
+    method: str,
+    url: str,
+    data: bytes | None,
+    *,
+    headers: Mapping[str, str],
+    timeout: tuple[float, float],
+    private: Networks | None,
+) -> Answer:
+    """Send a request and return the answer, whose body is not read yet. Close it. Raises SendError."""
+    _thread.left = False
+    _thread.private = private
+    try:
+        return _session(private).request(
+            method, url, data=data, headers=dict(headers), timeout=timeout, allow_redirects=False, stream=True
+        )
+    except READING_ERRORS as error:
+        raise transport_error(error) from None  # the cause may quote a header, and so a token
 
 
 def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
@@ -190,7 +210,8 @@ def parse_retry_after(value: str, now: datetime | None = None) -> float | None:
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
-def _transport_error(error: Exception) -> SendError:
+def transport_error(error: Exception) -> SendError:
+    """Return the SendError for an exception of requests or of a read; it says whether bytes have left."""
     name = type(error).__name__
     if not _thread.left:
         if _thread.private is not None and _is_forbidden(error):
@@ -219,8 +240,8 @@ def _is_forbidden(error: BaseException) -> bool:
     return False
 
 
-def _read(response: requests.Response, *, deadline: float) -> bytes:
-    """Return the body, at most MAX_ANSWER_BYTES of it. Raises SendError if a 2xx cannot be read to its end."""
+def _read(response: requests.Response, *, deadline: float, most_bytes: int) -> bytes:
+    """Return the body, at most `most_bytes` of it. Raises SendError if a 2xx cannot be read to its end."""
     raw: HTTPResponse = response.raw
     parts: list[bytes] = []
     size = 0
@@ -228,7 +249,7 @@ def _read(response: requests.Response, *, deadline: float) -> bytes:
     try:
         while part := raw.read1(_CHUNK, decode_content=True):
             size += len(part)
-            if size > MAX_ANSWER_BYTES:
+            if size > most_bytes:
                 problem = SendError("The provider's answer is too long.", code="bad_answer", ambiguous=True)
                 break
             parts.append(part)
@@ -236,7 +257,7 @@ def _read(response: requests.Response, *, deadline: float) -> bytes:
                 problem = SendError("The provider's answer took too long.", code="timeout", ambiguous=True)
                 break
     except (HTTPError, HTTPException, OSError, ValueError) as error:
-        problem = _transport_error(error)
+        problem = transport_error(error)
     if problem and response.ok:
         raise problem
     return b"".join(parts)

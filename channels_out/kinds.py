@@ -35,3 +35,25 @@ class ReceiptStatus(StrEnum):
     DELIVERED = "delivered"
     READ = "read"
     FAILED = "failed"
+
+
+class ActivityKind(StrEnum):
+    """The kinds of things that a person does and that are no message: with a message, or in the conversation."""
+
+    REACTION = "reaction"
+    EDIT = "edit"
+    DELETION = "deletion"
+    MISSED_CALL = "missed_call"
+    CALL_PERMISSION = "call_permission"
+    REFERRAL = "referral"
+
+
+class MediaKind(StrEnum):
+    """The kinds of files that people send with a message."""
+
+    IMAGE = "image"
+    STICKER = "sticker"
+    AUDIO = "audio"
+    VOICE = "voice"  # recorded as a message
+    VIDEO = "video"
+    DOCUMENT = "document"

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import orjson
 
-from channels_out import http
+from channels_out import http, mcp_files
 from channels_out.errors import SendError
 from channels_out.tools import (
     CONNECT_SECONDS,
+    MOST_ANSWER_BYTES,
     Outcome,
     ToolRequest,
     ToolResult,
@@ -116,10 +117,11 @@ def call(request: ToolRequest) -> ToolResult:
         return ToolResult(Outcome.NOT_SENT, f"The tool could not be reached. {error}", "not_installed")
     except Exception as error:
         return _failure(watch, error)
-    text = bounded(_text(result))
     if result.is_error:
+        text = bounded(_text(result))
         return ToolResult(Outcome.FAILED, f"The tool failed. It said: {text}" if text else "The tool failed.", "error")
-    return ToolResult(Outcome.ANSWERED, text)
+    files, refused = mcp_files.files_of(result.content) if request.may_give else ((), ())
+    return ToolResult(Outcome.ANSWERED, bounded(_text(result, are_taken=bool(files))), files=files, refused=refused)
 
 
 def _failure(watch: _Watch, error: Exception) -> ToolResult:
@@ -159,14 +161,13 @@ def _listed(tool: Any) -> ListedTool:
     )
 
 
-def _text(result: Any) -> str:
-    """Return the texts of the answer; else its structured content as JSON."""
-    texts = [part.text for part in result.content if getattr(part, "type", "") == "text"]
-    if texts:
+def _text(result: Any, *, are_taken: bool = False) -> str:
+    """Return the texts of the answer; else its structured content as JSON. are_taken: its files are for the person."""
+    if texts := mcp_files.texts_of(result.content):
         return "\n".join(texts)
     if result.structured_content is not None:
         return orjson.dumps(result.structured_content, default=str).decode()
-    return "The tool answered with something that is no text." if result.content else ""
+    return "The tool answered with something that is no text." if result.content and not are_taken else ""
 
 
 def _run(watch: _Watch, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -219,6 +220,7 @@ def _exchange(watch: _Watch, method: str, url: str, body: bytes, headers: Any) -
             headers=sent,
             timeout=(min(CONNECT_SECONDS, seconds), seconds),
             private=watch.request.private,
+            most_bytes=MOST_ANSWER_BYTES,
         )
     except SendError as error:
         if not watch.called:

@@ -12,8 +12,10 @@ from channels_out.kinds import Channel
 REACHED_BY_PHONE = {Channel.WHATSAPP, Channel.SMS, Channel.VOICE}
 
 # Spaces, brackets, dots, hyphens and dashes around digits; no letters, so no vanity numbers and no extensions.
+FEWEST_DIGITS = 5
 _WRITTEN = re.compile(r"\+?[\d\s().\-/\u2010-\u2015]{5,40}")
 _DIRECTION_MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")  # copied along from address books
+_BSUID = re.compile(r"[A-Z]{2}(\.ENT)?\.[A-Za-z0-9]{1,128}")
 _OLD_MEXICO = re.compile(r"\+521(\d{10})")
 _MEXICO = re.compile(r"\+52(\d{10})")
 _OLD_BRAZIL_MOBILE = re.compile(r"\+55(\d{2})([6-9]\d{7})")
@@ -28,7 +30,7 @@ def e164(raw: str, default_region: str | None = None) -> str | None:
         default_region: a country ("PE"), for numbers written as they are dialled there.
     """
     written = _DIRECTION_MARKS.sub("", raw).strip()
-    if not _WRITTEN.fullmatch(written):
+    if not _WRITTEN.fullmatch(written) or sum(map(str.isdecimal, written)) < FEWEST_DIGITS:
         return None
     if default_region and not written.startswith("+"):
         number = _parsed(written, default_region)
@@ -78,6 +80,11 @@ def _parsed(written: str, region: str | None) -> phonenumbers.PhoneNumber | None
         return phonenumbers.parse(written, region)
     except phonenumbers.NumberParseException:
         return None
+
+
+def is_business_scoped(address: str) -> bool:
+    """Return whether the address is a business-scoped user id of WhatsApp, such as "PE.1234"."""
+    return _BSUID.fullmatch(address) is not None
 
 
 def phone_address(channel: str, phone: str | None) -> str | None:

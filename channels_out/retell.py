@@ -221,6 +221,8 @@ def parse(body: bytes) -> ChatEvent:
     content = load_json(body)
     chat = record(content, "chat")
     event, chat_id = identifier(content, "event"), identifier(chat, "chat_id")
+    if event.startswith("call_"):
+        return ChatEvent(event, Chat("", "", ()))  # of a phone call at Retell, which is none of ours
     if not event or not chat_id:
         raise InboundError("The body is not an event of a chat.", code="malformed")
     return ChatEvent(

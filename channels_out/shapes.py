@@ -115,6 +115,22 @@ def items(holder: Any, key: str) -> list[Any]:
     return value if type(value) is list else []
 
 
+def plain_facts(value: Any, *, depth: int = 2) -> dict[str, Any]:
+    """Return the object's texts, numbers and truths, and those of objects in it; at most 50 at each depth.
+
+    Nothing else of it is kept: no arrays, no texts of more than 4,096 characters. {} if it is no object.
+    """
+    if type(value) is not dict:
+        return {}
+    found: dict[str, Any] = {}
+    for key, each in list(value.items())[:50]:
+        if type(each) is dict:
+            each = None if depth < 2 else plain_facts(each, depth=depth - 1) or None
+        if type(each) in (int, float, bool, dict) or (type(each) is str and 0 < len(each) <= 4096):
+            found[key[:100]] = each
+    return found
+
+
 def person_name(value: str) -> str | None:
     """Return a name to show: one line, no control characters, at most 200 characters. None if nothing is left."""
     return " ".join(_UNPRINTABLE.sub(" ", value).split())[:MAX_NAME].strip() or None

@@ -9,7 +9,7 @@ accents), unless one cluster alone exceeds the limit.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import regex
 
@@ -37,7 +37,7 @@ _SENTENCE = regex.compile(
 _WORD = regex.compile(r"\s+")
 
 
-def split(text: str, limit: int, unit: str = "characters") -> list[str]:
+def split(text: str, limit: int, unit: str = "characters", whole: Sequence[tuple[int, int]] = ()) -> list[str]:
     """Return the text in parts that each fit, cut at the best place: paragraph, sentence, word, grapheme.
 
     A paragraph's or sentence's end counts only in the second half of a part, so that parts do not come out tiny.
@@ -46,6 +46,7 @@ def split(text: str, limit: int, unit: str = "characters") -> list[str]:
         text: any text; a blank one gives no part.
         limit: the largest size of a part, at least 4.
         unit: the unit that the provider counts, a key of `UNITS`.
+        whole: ranges of the text, in order and apart, inside which it is not cut, unless one alone exceeds the limit.
 
     Returns parts of which none is blank. The time is linear in the text, whatever its content.
     Raises ValueError for an unknown unit or a limit below 4.
@@ -58,7 +59,7 @@ def split(text: str, limit: int, unit: str = "characters") -> list[str]:
     parts = []
     start = 0
     while start < len(text):
-        cut = _cut(text, start, _cuts(text, start, limit, measure))
+        cut = _cut(text, start, _outside(whole, _cuts(text, start, limit, measure)))
         part = text[start:cut]
         if part.strip():
             parts.append(part)
@@ -79,6 +80,19 @@ def _cuts(text: str, start: int, limit: int, measure: Callable[[str], int]) -> l
             break
         cuts.append(start + grapheme.end())
     return cuts or [_within_grapheme(text, start, limit, measure)]
+
+
+def _outside(whole: Sequence[tuple[int, int]], cuts: list[int]) -> list[int]:
+    """Return the positions that are inside no range; all of them if there is none."""
+    if not whole:
+        return cuts
+    begins = [begin for begin, _ in whole]
+
+    def is_inside(position: int) -> bool:
+        number = bisect_left(begins, position) - 1
+        return number >= 0 and position < whole[number][1]
+
+    return [cut for cut in cuts if not is_inside(cut)] or cuts
 
 
 def _within_grapheme(text: str, start: int, limit: int, measure: Callable[[str], int]) -> int:

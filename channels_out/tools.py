@@ -6,6 +6,8 @@
 What counts is whether the tool may have done it: a request that never left is `not_sent`, an answer of the tool is
 `answered` or `failed`, and everything between the two is `unknown`: also an answer that says that something broke on
 the way (5xx), or that was too much or too slow (408, 429), for the tool may have done its work before that.
+
+A JSON answer may name files for the person, as `attachments` (given_files.py).
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ import orjson
 
 from channels_out import http, standard_webhooks
 from channels_out.errors import SendError
+from channels_out.given_files import GivenFile, taken_out
 from channels_out.http import HttpAnswer
 from channels_out.public_addresses import Networks
 from channels_out.shapes import clean, clean_text
 
 LONGEST_ANSWER = 20_000  # characters that a model is given
 LONGEST_EXCERPT = 1_000  # of the body of a refusal
+MOST_ANSWER_BYTES = 8 * 1024 * 1024  # with files in base64
 CONNECT_SECONDS = 5.0
 CUT = " [… cut off]"
 _UNCLEAR = {408, 429}  # beside 5xx
@@ -41,11 +45,19 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """The outcome of a call with its text, which is for the model, and its code, which is for staff."""
+    """The outcome of a call.
+
+    text        for the model
+    code        for staff
+    files       for the person
+    refused     why other files of the answer cannot be taken, as phrases
+    """
 
     outcome: Outcome
     text: str = ""
     code: str = ""
+    files: tuple[GivenFile, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,7 @@ class ToolRequest:
     key         the idempotency key
     seconds     for the whole call
     private     networks that may be reached although they are not public
+    may_give    files of the answer are for the person; else they are a part of its text, or left out
     """
 
     name: str
@@ -70,6 +83,7 @@ class ToolRequest:
     secret: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     private: Networks = ()
+    may_give: bool = False
 
 
 def call(request: ToolRequest) -> ToolResult:
@@ -92,10 +106,17 @@ def call(request: ToolRequest) -> ToolResult:
     }
     timeout = (min(CONNECT_SECONDS, request.seconds), request.seconds)
     try:
-        answer = http.post_bytes(request.url, body, headers=headers, timeout=timeout, private=request.private)
+        answer = http.post_bytes(
+            request.url,
+            body,
+            headers=headers,
+            timeout=timeout,
+            private=request.private,
+            most_bytes=MOST_ANSWER_BYTES,
+        )
     except SendError as error:
         return transport_failure(error)
-    return _result(answer)
+    return _result(answer, may_give=request.may_give)
 
 
 def transport_failure(error: SendError) -> ToolResult:
@@ -108,9 +129,9 @@ def transport_failure(error: SendError) -> ToolResult:
     return ToolResult(Outcome.UNKNOWN, code=error.code[:40])
 
 
-def _result(answer: HttpAnswer) -> ToolResult:
+def _result(answer: HttpAnswer, *, may_give: bool) -> ToolResult:
     if answer.ok:
-        return ToolResult(Outcome.ANSWERED, bounded(_text(answer)))
+        return _answered(answer, may_give=may_give)
     code = f"http_{answer.status}"
     failed = f"The tool failed with status {answer.status}."
     if is_unclear(answer.status):
@@ -118,6 +139,23 @@ def _result(answer: HttpAnswer) -> ToolResult:
     if answer.status >= 400 and (excerpt := bounded(_text(answer), LONGEST_EXCERPT)):
         failed = f"{failed} It said: {excerpt}"
     return ToolResult(Outcome.FAILED, failed, code)
+
+
+def _answered(answer: HttpAnswer, *, may_give: bool) -> ToolResult:
+    taken = taken_out(_json(answer.body)) if may_give and b'"attachments"' in answer.body else None
+    if taken is None:
+        return ToolResult(Outcome.ANSWERED, bounded(_text(answer)))
+    rest, files, refused = taken
+    text = bounded(orjson.dumps(clean(rest)).decode()) if rest else ""
+    return ToolResult(Outcome.ANSWERED, text, files=files, refused=refused)
+
+
+def _json(body: bytes) -> Any:
+    """Return the JSON of the body, None if it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def is_unclear(status: int) -> bool:

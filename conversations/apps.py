@@ -10,9 +10,12 @@ class ConversationsConfig(AppConfig):
     verbose_name = "Convo"
 
     def ready(self) -> None:
-        """Load the system checks, and let memory ask which model serves a client; there are no signals."""
+        """Load the system checks, and let memory ask which model serves a client, and count its tokens.
+
+        There are no signals.
+        """
         from conversations import checks  # noqa: F401
-        from conversations.services.tenants import model_providers
+        from conversations.services.tenants import day_quotas, model_providers
         from memory.language_models import choosing
 
-        choosing.register(model_providers.access_for, model_providers.learn)
+        choosing.register(model_providers.access_for, model_providers.learn, day_quotas.note_model_use)

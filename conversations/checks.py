@@ -62,6 +62,27 @@ def the_database_role_is_no_superuser(databases: Sequence[str] | None = None, **
     return found
 
 
+@register(Tags.database)
+def the_copilot_has_its_role(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """Return a warning if the copilot's database role is missing, or Convo's own may not assume it."""
+    found: list[CheckMessage] = []
+    for alias in databases or []:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_has_role(current_user, oid, 'MEMBER') FROM pg_roles WHERE rolname = %s",
+                [settings.COPILOT_ROLE],
+            )
+            if cursor.fetchone() != (True,):
+                found.append(
+                    Warning(
+                        f"The copilot cannot work: it may not take on the role {settings.COPILOT_ROLE} in {alias!r}.",
+                        hint=f"A superuser: CREATE ROLE {settings.COPILOT_ROLE} NOLOGIN; GRANT it to Convo's role.",
+                        id="convo.W010",
+                    )
+                )
+    return found
+
+
 @register()
 def settings_have_their_current_names(**_: Any) -> list[CheckMessage]:
     """Warn of environment variables that have another name now."""

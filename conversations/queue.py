@@ -8,8 +8,11 @@ from datetime import datetime, timedelta
 from functools import wraps
 
 from django.db.models import DateTimeField, ExpressionWrapper, Value
+from django_q.brokers.orm import ORM
 from django_q.models import Schedule, Task
 from django_q.tasks import async_task
+
+from conversations import heartbeat, log_context
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +23,20 @@ SCHEDULES = {
     "archive": 60,
     "clean_up": 1440,
     "refresh_models": 1440,
+    "refresh_templates": 60,
 }
 
 LATE = timedelta(minutes=5)  # a long task delays the next one
 FAILURES_KEPT = timedelta(days=30)
+
+
+class Broker(ORM):  # type: ignore[misc]
+    """django-q2's queue in the database. Its sentinel, which minds the workers, gives signs of life."""
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Store the sentinel's state, as it does each time its loop turns."""
+        heartbeat.beat()
+        super().set_stat(key, value, timeout)
 
 
 class TaskFailedError(Exception):
@@ -35,12 +48,15 @@ def task(work: Callable[[], None]) -> Callable[[], None]:
 
     @wraps(work)
     def run() -> None:
-        try:
-            work()
-        except Exception as error:
-            log.exception("task failed: %s", work.__name__)
-            kind = type(error)
-            raise TaskFailedError(f"{kind.__module__}.{kind.__qualname__} in {work.__name__}; see the log") from None
+        with log_context.about(task=work.__name__):
+            try:
+                work()
+            except Exception as error:
+                log.exception("task failed: %s", work.__name__)
+                kind = type(error)
+                raise TaskFailedError(
+                    f"{kind.__module__}.{kind.__qualname__} in {work.__name__}; see the log"
+                ) from None
 
     return run
 

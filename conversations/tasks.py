@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 
 from django.utils import timezone
 
 from conversations.queue import enqueue, task
+from conversations.services.delivery import template_catalogue
 from conversations.services.history import archive as archiving
 from conversations.services.history import remember
 from conversations.services.jobs import sweep as lifecycle
+from conversations.services.media import removals
 from conversations.services.replies import chat_endings, summaries
 from conversations.services.retention import erasure, retention
 from conversations.services.tenants import model_listing
 
 log = logging.getLogger(__name__)
+
+REMOVE_FILES_SECONDS = 300.0
 
 
 @task
@@ -29,8 +34,16 @@ def sweep() -> None:
         enqueue("summarise")
     if chat_endings.is_pending():
         enqueue("settle_chats")
+    if removals.pending():
+        enqueue("remove_files")
     if erasure.pending():
         enqueue("erase")
+
+
+@task
+def remove_files() -> None:
+    """Delete the files of messages whose rows are gone. Deleting them again finds nothing."""
+    log.info("files removed: %s", removals.remove_due(timezone.now(), time.monotonic() + REMOVE_FILES_SECONDS))
 
 
 @task
@@ -67,6 +80,8 @@ def archive() -> None:
 def clean_up() -> None:
     """Delete what the retention rules no longer keep. Each batch is a statement: twice does no more than once."""
     log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))
+    orphans = removals.delete_orphans(timezone.now(), time.monotonic() + REMOVE_FILES_SECONDS)
+    log.info("files without a row deleted: %s", orphans)
 
 
 @task
@@ -74,3 +89,9 @@ def refresh_models() -> None:
     """Read the model providers' lists of models. Reading a list again stores what it says again."""
     listings = model_listing.refresh_all(timezone.now())
     log.info("model lists: asked=%d failed=%d", len(listings), sum(bool(each.error) for each in listings))
+
+
+@task
+def refresh_templates() -> None:
+    """Read the accounts' lists of templates. Reading a list again stores what it says again."""
+    log.info("templates: accounts asked=%d", template_catalogue.refresh_all(timezone.now()))

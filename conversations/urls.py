@@ -4,6 +4,8 @@ from django.urls import URLPattern, URLResolver, include, path
 
 from conversations.endpoints import copilot_pages, cron
 from conversations.endpoints.health import healthz, readyz
+from conversations.endpoints.media import media_file
+from conversations.endpoints.metrics import metrics
 from conversations.endpoints.simulated_providers import provider_end
 from conversations.endpoints.start_page import start_page
 from conversations.endpoints.webhooks import inbound_webhook, retell_webhook, status_webhook
@@ -13,6 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("webhooks/<str:channel>/inbound", inbound_webhook),
     path("webhooks/<str:channel>/status", status_webhook),
     path("webhooks/retell", retell_webhook),
+    path("media/<str:token>", media_file),
     path("", include("conversations.api.urls")),
     path("simulator/<uuid:pk>", provider_end),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),
@@ -22,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("copilot/logout", copilot_pages.logout),
     path("cron/sweep", cron.sweep),
     path("cron/cleanup", cron.cleanup),
+    path("metrics", metrics),
     path("healthz", healthz),
     path("readyz", readyz),
 ]

@@ -27,7 +27,7 @@ def port() -> int:
 
 def base_url() -> str:
     """Return the address at which this machine itself reaches the web process."""
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host(), host())  # noqa: S104 - compared, not listened at
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host(), host())  # noqa: S104 - compared, not listened at # nosec B104
     return f"http://[{name}]:{port()}" if ":" in name else f"http://{name}:{port()}"
 
 

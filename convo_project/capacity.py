@@ -28,3 +28,8 @@ def web_idle_seconds() -> int:
 def web_body_seconds() -> float:
     """Return the seconds within which a request's body must arrive; a large one has more (http/bodies.py)."""
     return env.seconds("WEB_BODY_SECONDS", 10, least=0.1, most=600)
+
+
+def web_drain_seconds() -> float:
+    """Return the seconds for which a process that was asked to stop still serves, while `/readyz` answers 503."""
+    return env.seconds("WEB_DRAIN_SECONDS", 0, least=0, most=600)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +12,9 @@ from types import FrameType
 
 from django.core.exceptions import ImproperlyConfigured
 
-from convo_project import embedded_postgres, env, resident
-from convo_project.home import CannotStartError, claim, ensure_secrets
+from conversations import heartbeat
+from convo_project import backup, embedded_postgres, env, metrics, resident, restore, telemetry, unfit_database
+from convo_project.home import RESTORING, CannotStartError, claim, ensure_secrets
 from convo_project.processes import follow_supervisor
 from convo_project.terminal import complain
 
@@ -33,10 +36,12 @@ def database() -> Iterator[None]:
     runs; its last user stops it. Raises CannotStartError with the reason.
     """
     read_environment()
+    home = env.home()
+    if (home / RESTORING).exists():
+        raise CannotStartError(f"A restore into {home} did not end. Run 'manage.py restore' again.")
     if env.text("DATABASE_URL"):
         yield
         return
-    home = env.home()
     claim(home)
     ensure_secrets(home)
     with embedded_postgres.running(home):
@@ -47,6 +52,7 @@ def database() -> Iterator[None]:
 def with_database(action: Callable[[], None]) -> int:
     """Run `action` with a database and return the exit code. Problems of the set-up are reported in a sentence."""
     follow_supervisor()
+    heartbeat.adopt_pipe()
     signal.signal(signal.SIGTERM, leave)
     try:
         with database():
@@ -57,24 +63,73 @@ def with_database(action: Callable[[], None]) -> int:
     return 0
 
 
+def _exposition() -> bytes:
+    """Return the metrics, and leave no connection behind in the thread that asks."""
+    from django.db import connection
+
+    from conversations.services.jobs.exposition import exposition
+
+    try:
+        return exposition()
+    finally:
+        connection.close()
+
+
 def manage(arguments: list[str]) -> int:
     """Run the management command that `arguments` (as in sys.argv) name, and return the exit code."""
     try:
-        return with_database(lambda: _execute(arguments))
+        return _run(arguments)
     except KeyboardInterrupt:
         complain("Interrupted. Finished work is kept; run the same command again for the rest.")
         return 128 + signal.SIGINT
 
 
+def _run(arguments: list[str]) -> int:
+    command, given = arguments[1] if len(arguments) > 1 else "", arguments[2:]
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
+    if command == "backup":
+        options = backup.arguments(given)
+        return with_database(lambda: backup.back_up(options))
+    if command == "import_database":
+        return _import_database(given)
+    if command == "restore":
+        return _restore(restore.arguments(given))
+    return with_database(lambda: _execute(arguments))
+
+
+def _restore(options: argparse.Namespace) -> int:
+    """Restore without a database of the home's, and without keys that would be made for it."""
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        read_environment()
+        restore.restore(options)
+    except (CannotStartError, ImproperlyConfigured) as problem:
+        complain(str(problem))
+        return 1
+    return 0
+
+
+def _import_database(given: list[str]) -> int:
+    from convo_project.importing import command
+
+    options = command.arguments(given)
+    return with_database(lambda: command.import_database(options))
+
+
 def _execute(arguments: list[str]) -> None:
     from django.core.management import execute_from_command_line
 
+    if len(arguments) > 1 and unfit_database.concerns(arguments[1]):
+        unfit_database.refuse()
     kind = resident.KINDS.get(arguments[1], "") if len(arguments) > 1 else ""
     if kind:
         import django
 
         django.setup()  # so that all that the process keeps is there before it settles
     resident.settle(kind)
+    if kind == resident.DISPATCHER:
+        telemetry.start(kind)
+        metrics.serve_on_own_port(_exposition)
     execute_from_command_line(arguments)
 
 

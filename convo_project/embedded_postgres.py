@@ -9,7 +9,6 @@ locks, which end with their process, and a data folder gets its final name only 
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import secrets
@@ -25,9 +24,9 @@ from urllib.parse import quote
 
 from django.core.exceptions import ImproperlyConfigured
 
-from convo_project import env
-from convo_project.home import CannotStartError, locked, open_lock, try_lock, write_private
-from convo_project.postgres_place import Place, folder, make_folders, place_of, run, run_to_end
+from convo_project import env, postgres_record
+from convo_project.home import CannotStartError, locked, open_lock, try_lock
+from convo_project.postgres_place import Place, folder, make_folders, owner_of_data, place_of, run, run_to_end
 from convo_project.processes import command_line, end, owner, pids, wait_for
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def client_environment(home: Path) -> dict[str, str]:
 
 def _password(home: Path) -> str:
     try:
-        return str(_record(place_of(home))[ROLE])
+        return str(postgres_record.read(place_of(home))[ROLE])
     except OSError as problem:
         raise ImproperlyConfigured(
             f"There is no DATABASE_URL and no embedded PostgreSQL in {home} ({problem.strerror}). "
@@ -165,6 +164,15 @@ def remove(home: Path) -> None:
     shutil.rmtree(place.socket, ignore_errors=True)
 
 
+def discard(home: Path) -> None:
+    """Stop the server of `home` and delete the data that were made for it; those of an earlier home are kept."""
+    with _turn(home) as place:
+        _stop(place)
+        if postgres_record.path_of(place).exists():
+            shutil.rmtree(place.data, ignore_errors=True)
+            postgres_record.path_of(place).unlink()
+
+
 @contextmanager
 def _turn(home: Path) -> Iterator[Place]:
     """Yield the place of `home`'s server while nobody else starts or stops it."""
@@ -178,14 +186,15 @@ def _turn(home: Path) -> Iterator[Place]:
 
 
 def _start(place: Place) -> None:
-    if _record_path(place).exists() and _comes_up(place):
+    if postgres_record.path_of(place).exists() and _comes_up(place):
         return
-    _follow_a_moved_home(place)
+    place = _follow_a_moved_home(place)
+    postgres_record.refuse_if_data_are_missing(place)
     make_folders(place)
     _end(place)  # backends that a killed server left
     lock = _server_lock(place)
     try:
-        if not place.data.exists() or not _record_path(place).exists():
+        if not place.data.exists() or not postgres_record.path_of(place).exists():
             _initialise(place, lock)
         _launch(place, lock)
     finally:
@@ -269,8 +278,9 @@ def _initialise(place: Place, lock: int) -> None:
     )
     if "ERROR:" in answer:
         raise CannotStartError(f"PostgreSQL's database could not be made: {answer.strip()}")
-    _write_record(place, passwords)
+    postgres_record.write(place, passwords, complete=False)
     unfinished.rename(place.data)
+    postgres_record.write(place, passwords)
 
 
 def _set_aside(place: Place) -> None:
@@ -282,16 +292,19 @@ def _set_aside(place: Place) -> None:
     )
 
 
-def _follow_a_moved_home(place: Place) -> None:
-    """Move root's data, which lie outside the home, to the home's new path. A copy of a home gets its own data."""
-    if place.account is None or place.base.exists() or not _record_path(place).exists():
-        return
-    record = _record(place)
-    old = Place(Path(record["home"]), place.own, Path(record["base"]), place.account)
-    if old.base.exists() and not old.home.exists():
-        _stop(old)
-        old.base.rename(place.base)
-        _write_record(place, record)
+def _follow_a_moved_home(place: Place) -> Place:
+    """Move root's data, which lie outside the home, to the home's new path, and return the place where they are now."""
+    if place.account is None or place.base.exists() or not postgres_record.path_of(place).exists():
+        return place
+    record = postgres_record.read(place)
+    old = Place(Path(record["home"]), place.own, Path(record["base"]), owner_of_data(Path(record["base"]) / "data"))
+    if old.account is None or old.home.exists():
+        return place
+    _stop(old)
+    old.base.rename(place.base)
+    place = place_of(place.home)
+    postgres_record.write(place, record)
+    return place
 
 
 def _make_copilot_role(place: Place) -> None:
@@ -322,7 +335,7 @@ def hurry(home: Path) -> None:
 def _superuser(place: Place) -> psycopg.Connection:
     import psycopg
 
-    socket, password = str(place.socket), _record(place)[SUPERUSER]
+    socket, password = str(place.socket), postgres_record.read(place)[SUPERUSER]
     return psycopg.connect(host=socket, port=PORT, user=SUPERUSER, password=password, dbname=SUPERUSER, autocommit=True)
 
 
@@ -381,19 +394,6 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _record_path(place: Place) -> Path:
-    return place.own / "passwords.json"
-
-
-def _record(place: Place) -> dict[str, str]:
-    record: dict[str, str] = json.loads(_record_path(place).read_text())
-    return record
-
-
-def _write_record(place: Place, passwords: dict[str, str]) -> None:
-    write_private(_record_path(place), json.dumps({**passwords, "home": str(place.home), "base": str(place.base)}))
 
 
 def _log_path(place: Place) -> Path:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+QUICKSTART = "quickstart.json"  # in a home whose database has been prepared
+RESTORING = "restoring"  # in a home into which a restore began and did not end
+
 
 class CannotStartError(Exception):
     """Convo cannot run here. The message tells the user why, and what to do next."""

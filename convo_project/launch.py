@@ -23,10 +23,11 @@ from types import FrameType
 
 from django.core.exceptions import ImproperlyConfigured
 
-from convo_project import address, embedded_postgres, env
+from convo_project import address, embedded_postgres, env, resident
 from convo_project.commands import database, leave, read_environment
-from convo_project.home import CannotStartError, claim, ensure_secrets, locked, try_lock
-from convo_project.prepare import KEY_HEADER, QUICKSTART
+from convo_project.home import QUICKSTART, CannotStartError, claim, ensure_secrets, locked, try_lock
+from convo_project.metrics import METRICS_FOLDER
+from convo_project.prepare import KEY_HEADER
 from convo_project.processes import end, mark, supervised
 from convo_project.supervisor import STOP_SECONDS, Child, Supervisor
 from convo_project.terminal import complain, done, on_a_screen, say
@@ -43,8 +44,9 @@ def up() -> int:
     with only_one(home), database():
         done("secrets and database")
         prepare()
+        share_counts(home)
         children = [web(), manage_py("dispatcher", "dispatch"), manage_py("qcluster", "qcluster")]
-        supervisor = Supervisor(home, children, keep_database(home))
+        supervisor = Supervisor(home, children, keep_database(home), resident.hang_seconds())
         on_stop_signals(supervisor.ask_to_stop)
         try:
             wait_until_healthy(supervisor)
@@ -194,6 +196,14 @@ def one_test_run(home: Path) -> Iterator[None]:
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
+
+
+def share_counts(home: Path) -> None:
+    """Empty the folder in which the processes of this `up` count for `/metrics`, and name it to them."""
+    folder = home / "metrics"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    os.environ[METRICS_FOLDER] = str(folder)
 
 
 def web() -> Child:

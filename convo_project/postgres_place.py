@@ -3,7 +3,8 @@
 An ordinary user's server runs as that user, its programs where pip put them, everything else in `CONVO_HOME/postgres`.
 PostgreSQL refuses to run as root, so root hands it to an unprivileged account. That account may be unable to reach
 CONVO_HOME or the checkout (root's own home is closed to it), so data, socket and a copy of the programs are in
-`/var/lib/convo-<hash of the home>`. Locks, passwords and log stay in `CONVO_HOME/postgres`, for the starter only.
+`/var/lib/convo-<hash of the home>`. Locks, passwords and log stay in `CONVO_HOME/postgres`, for the starter only;
+`passwords.json` and, for people, `data-folder.txt` say where the data are.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Place:
         beside = self.base / "socket"
         if len(os.fsencode(beside)) <= LONGEST_SOCKET_FOLDER and "," not in str(beside):
             return beside
-        return Path(f"/tmp/.convo-{self.uid}-{digest(self.base)}")  # noqa: S108 - not TMPDIR, which differs by process
+        return Path(f"/tmp/.convo-{self.uid}-{digest(self.base)}")  # noqa: S108 - not TMPDIR, which differs by process # nosec B108
 
 
 def digest(path: Path) -> str:
@@ -75,11 +76,35 @@ def digest(path: Path) -> str:
 
 
 def place_of(home: Path) -> Place:
-    """Return the place of `home`'s server for the user we run as. It reads only the list of accounts."""
+    """Return the place of `home`'s server for the user we run as.
+
+    Nothing is created. For root the owner of data that are there decides under which account the server runs. Raises
+    CannotStartError where there is no such account.
+    """
     own = home / "postgres"
     if os.geteuid() != 0:
         return Place(home, own, own, None)
-    return Place(home, own, STATE / f"convo-{digest(home)}", unprivileged_account())
+    base = STATE / f"convo-{digest(home)}"
+    return Place(home, own, base, owner_of_data(base / "data") or unprivileged_account())
+
+
+def owner_of_data(data: Path) -> pwd.struct_passwd | None:
+    """Return the account that owns the data folder; None if there is none. Raises CannotStartError if root owns it."""
+    try:
+        account = pwd.getpwuid(data.stat().st_uid)
+    except FileNotFoundError:
+        return None
+    except KeyError:
+        raise CannotStartError(
+            f"{data} belongs to user {data.stat().st_uid}, who has no account on this machine. "
+            "Give it to an account that may run PostgreSQL: chown -R postgres, followed by that folder."
+        ) from None
+    if account.pw_uid == 0:
+        raise CannotStartError(
+            f"{data} belongs to root, and PostgreSQL does not run as root. "
+            "Give it to an account that may run PostgreSQL: chown -R postgres, followed by that folder."
+        )
+    return account
 
 
 def unprivileged_account() -> pwd.struct_passwd:

@@ -13,21 +13,24 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from convo_project import address, commands, env
-from convo_project.home import write_private
+from convo_project import address, commands, env, unfit_database
+from convo_project.home import QUICKSTART, write_private
 from convo_project.terminal import complain, done
 
-QUICKSTART = "quickstart.json"
 KEY_HEADER = "api-key.header"  # for curl's -H @file: the key is in no argument and on no screen
 
 
 def prepare() -> None:
-    """Prepare the database and write `CONVO_HOME/quickstart.json`. Running it again changes nothing."""
+    """Prepare the database and write `CONVO_HOME/quickstart.json`. Running it again changes nothing.
+
+    Raises CannotStartError if the database is of Convo 0.1 or 0.2.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
     import django
     from django.core.management import CommandError, call_command
     from django.db import OperationalError
 
+    unfit_database.refuse()
     django.setup()
     home = env.home()
     (home / "static").mkdir(exist_ok=True)  # STATIC_ROOT: nothing is collected, whitenoise asks for the folder

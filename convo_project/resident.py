@@ -12,6 +12,7 @@ from convo_project.postgresql.limits import Limits, set_limits
 IDLE_IN_TRANSACTION_SECONDS = 60
 M_MMAP_THRESHOLD = -3
 LARGE_BLOCK = 256 * 1024  # bytes
+COLLECT_AFTER = 20_000, 20, 100  # objects of the youngest generation, and collections of each before the next older one
 WEB, DISPATCHER, QUEUE = "web", "dispatcher", "queue"
 KINDS = {"dispatch": DISPATCHER, "qcluster": QUEUE}  # by management command
 
@@ -20,13 +21,14 @@ def settle(kind: str = "") -> None:
     """Make the process one of that kind, '' for a command; call it once everything is imported, before connecting.
 
     What was imported lives as long as the process: the garbage collector need not look at it again. A collection that
-    does costs more than the rest of a reply.
+    does costs more than the rest of a reply. What is young is collected less often than Python would.
     """
     set_limits(limits_of(kind))
     if kind:
         _return_large_memory()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
 
 
 def _return_large_memory() -> None:
@@ -38,11 +40,24 @@ def _return_large_memory() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
+def hang_seconds() -> float:
+    """Return the seconds without a sign of life after which a process counts as hanging; infinity for never.
+
+    A main loop that waits for a database which stands still does not hang: it waits in turn for a few calls.
+    """
+    seconds = env.seconds("HANG_SECONDS", 60, least=0, most=86_400)
+    return max(seconds, 3 * _database_wait()) if seconds else float("inf")
+
+
+def _database_wait() -> float:
+    return env.seconds("DATABASE_WAIT_SECONDS", 8, least=0, most=600)
+
+
 def limits_of(kind: str) -> Limits:
     """Return the database limits of a kind of process: none for a command or the queue, whose jobs may take long."""
     if kind not in (WEB, DISPATCHER):
         return Limits()
-    wait = env.seconds("DATABASE_WAIT_SECONDS", 8, least=0, most=600)
+    wait = _database_wait()
     lock = env.seconds("DATABASE_LOCK_SECONDS", 5, least=0, most=600)
     session = {
         "statement_timeout": _milliseconds(wait),

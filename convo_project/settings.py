@@ -9,7 +9,7 @@ from typing import Any
 
 import environ
 
-from convo_project import address, capacity, embedded_postgres, env
+from convo_project import address, capacity, embedded_postgres, env, identity_providers, media
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_files()
@@ -23,6 +23,7 @@ SECRET_KEY_FALLBACKS = env.words("SECRET_KEY_FALLBACKS")  # earlier keys, which 
 # Fernet keys for stored credentials: the first one encrypts, all decrypt, so that they can be rotated.
 CREDENTIALS_KEYS = env.words("CREDENTIALS_KEYS") or [env.required("CREDENTIALS_KEYS", _MAKE_UP)]
 CRON_SECRET = env.text("CRON_SECRET")
+METRICS_KEY = env.text("METRICS_KEY")
 
 # --- addresses -------------------------------------------------------------------------------------------------------
 DEBUG = env.yes("DEBUG", False)
@@ -60,18 +61,27 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "conversations.http.oidc",
     "memory",
     "conversations",
 ]
 MIDDLEWARE = [
+    "conversations.http.doubled_path.without_doubled_path",
     "django.middleware.security.SecurityMiddleware",
+    "conversations.http.security_policy.SecurityPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "conversations.http.signed_in.SignedInMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
 ]
 ROOT_URLCONF = "convo_project.urls"
 WSGI_APPLICATION = "convo_project.wsgi.application"
@@ -86,6 +96,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "conversations.http.account_context.account_context",
             ]
         },
     }
@@ -101,8 +112,10 @@ FORMAT_MODULE_PATH = "convo_project.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "/static/"
 STATIC_ROOT = CONVO_HOME / "static"
-STORAGES = {
-    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+MEDIA_ROOT = CONVO_HOME / "media"
+MEDIA_STORAGE = env.choice("MEDIA_STORAGE", "FILES", {"FILES", "S3"})
+STORAGES: dict[str, Any] = {
+    "default": media.storage(MEDIA_STORAGE),
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 WHITENOISE_USE_FINDERS = True
@@ -140,6 +153,7 @@ _Q_WORKERS = env.whole("QCLUSTER_WORKERS", 2, least=1, most=64)
 Q_CLUSTER = {
     "name": "convo",
     "orm": "default",
+    "broker_class": "conversations.queue.Broker",
     "workers": _Q_WORKERS,
     "queue_limit": _Q_WORKERS,
     "bulk": 1,
@@ -154,7 +168,7 @@ Q_CLUSTER = {
 }
 
 # --- the back office -------------------------------------------------------------------------------------------------
-UNFOLD = {
+UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Convo",
     "SITE_HEADER": "Convo",
     "SITE_SUBHEADER": "Back office, times in UTC",
@@ -163,9 +177,11 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "STYLES": [f"{STATIC_URL}conversations/admin.css"],
-    "SCRIPTS": [f"{STATIC_URL}conversations/admin.js"],
+    "SCRIPTS": [f"{STATIC_URL}conversations/admin.js", f"{STATIC_URL}conversations/live.js"],
+    "ACCOUNT": {"navigation": "conversations.admin.navigation.account_links"},
     "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_numbers",
-    "SIDEBAR": {"navigation": "conversations.admin.navigation.sidebar"},
+    "COMMAND": {"search_callback": "conversations.admin.inbox.search_everywhere"},
+    "SIDEBAR": {"command_search": True, "navigation": "conversations.admin.navigation.sidebar"},
     "COLORS": {
         "primary": {
             "50": "oklch(97.7% .013 236)",
@@ -182,6 +198,35 @@ UNFOLD = {
         }
     },
 }
+
+# --- signing in (reasons: docs/decisions/0033-signing-in.md) ----------------------------------------------------------
+LOGIN_URL = "account_login"
+COPILOT_LOGIN = "/copilot/login"
+COPILOT_PAGE = "/copilot/app"
+SIGN_IN_TRIES = env.whole("SIGN_IN_TRIES", 10)  # of a user name from an address, in 15 minutes; 0: no limit
+SIGN_IN_IDLE_MINUTES = env.whole("SIGN_IN_IDLE_MINUTES", 720, most=20_160)  # 0: no limit but Django's two weeks
+ACCOUNT_ADAPTER = "conversations.http.account_adapters.AccountAdapter"
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_RATE_LIMITS = False  # attempts are counted in rows, for all processes
+SOCIALACCOUNT_ADAPTER = "conversations.http.account_adapters.SocialAccountAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # endpoints/account_pages.py says what a link may begin
+SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"APPS": identity_providers.providers()}}
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 5
+MFA_ADAPTER = "conversations.http.account_adapters.MFAAdapter"
+MFA_FORMS = {
+    "authenticate": "conversations.http.second_factor_forms.AuthenticateForm",
+    "reauthenticate": "conversations.http.second_factor_forms.ReauthenticateForm",
+    "authenticate_webauthn": "conversations.http.second_factor_forms.AuthenticateWebAuthnForm",
+    "reauthenticate_webauthn": "conversations.http.second_factor_forms.ReauthenticateWebAuthnForm",
+    "activate_totp": "conversations.http.second_factor_forms.ActivateTOTPForm",
+    "add_webauthn": "conversations.http.second_factor_forms.PasskeyForm",
+}
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_TOTP_ISSUER = "Convo"
+MFA_TOTP_TOLERANCE = 1  # half a minute, for phones whose clocks differ
 
 # --- the API ---------------------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
@@ -218,7 +263,6 @@ MAX_WEBHOOK_BYTES = 3_500_000  # Meta posts up to 3 MB
 MAX_API_BYTES = 1_000_000
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_WEBHOOK_BYTES
 API_REQUESTS_PER_MINUTE = env.whole("API_REQUESTS_PER_MINUTE", 300_000)  # per API key and process; 0: no limit
-SIGN_IN_TRIES = env.whole("SIGN_IN_TRIES", 10)  # of a user name from an address, in 15 minutes; 0: no limit
 
 # --- replies and delivery --------------------------------------------------------------------------------------------
 DISPATCH_REPLIES = env.whole("DISPATCH_REPLIES", 256, least=1, most=1000)
@@ -229,6 +273,16 @@ REPLY_ATTEMPTS = env.whole("REPLY_ATTEMPTS", 4, least=1, most=20)
 SEND_ATTEMPTS = env.whole("SEND_ATTEMPTS", 8, least=1, most=50)
 RETRY_BASE_SECONDS = env.seconds("RETRY_BASE_SECONDS", 2, least=0.01, most=600)
 RETRY_MOST_SECONDS = env.seconds("RETRY_MOST_SECONDS", 900, least=1)
+
+# --- files of messages -----------------------------------------------------------------------------------------------
+DISPATCH_MEDIA = env.whole("DISPATCH_MEDIA", 16, least=1, most=1000)
+MEDIA_MOST_MB = env.whole("MEDIA_MOST_MB", 100, least=1, most=2000)  # of one file; WhatsApp's documents have up to 100
+MEDIA_ATTEMPTS = env.whole("MEDIA_ATTEMPTS", 16, least=1, most=50)
+MEDIA_FETCH_SECONDS = env.seconds("MEDIA_FETCH_SECONDS", 120, least=1, most=600)
+MEDIA_REPLY_SECONDS = env.seconds("MEDIA_REPLY_SECONDS", 30, least=0, most=300)
+MEDIA_LINK_SECONDS = env.whole("MEDIA_LINK_SECONDS", 900, least=10, most=86_400)
+MEDIA_SENT_LINK_DAYS = env.whole("MEDIA_SENT_LINK_DAYS", 7, least=1, most=365)
+MEDIA_PRIVATE_NETWORKS = env.networks("MEDIA_PRIVATE_NETWORKS")
 
 # --- the copilot ------------------------------------------------------------------------------------------------------
 COPILOT_ROLE = embedded_postgres.copilot_role()
@@ -251,6 +305,8 @@ DIALOG360_BASE_URL = env.url("DIALOG360_BASE_URL", "https://waba-v2.360dialog.io
 INBOUND_EVENT_DAYS = env.whole("INBOUND_EVENT_DAYS", 30, least=1, most=3650)
 ORB_PRIVATE_NETWORKS = env.networks("ORB_PRIVATE_NETWORKS")
 TOOL_PRIVATE_NETWORKS = env.networks("TOOL_PRIVATE_NETWORKS")
+EVENT_PRIVATE_NETWORKS = env.networks("EVENT_PRIVATE_NETWORKS")
+EVENT_DAYS = env.whole("EVENT_DAYS", 30, least=4, most=3650)
 PLIVO_BASE_URL = env.url("PLIVO_BASE_URL", "https://api.plivo.com/v1")
 PROVIDER_TIMEOUT_SECONDS = env.seconds("PROVIDER_TIMEOUT_SECONDS", 20, least=0.1, most=120)
 OPENAI_API_KEY = env.text("OPENAI_API_KEY")
@@ -285,6 +341,9 @@ TURN_DAYS = env.whole("TURN_DAYS", _FOR_EVER, most=_FOR_EVER)
 SEND_DAYS = env.whole("SEND_DAYS", _FOR_EVER, most=_FOR_EVER, earlier="RECEIPT_DAYS")
 OUTDATED_VARIABLES = {"RECEIPT_DAYS": "SEND_DAYS"}  # old name: new name; conversations/checks.py warns of them
 
+# --- traces (convo_project/telemetry.py) ------------------------------------------------------------------------------
+TRACE_TEXTS = env.yes("TRACE_TEXTS", False)
+
 # --- logs: ids and codes, never message text, phone numbers or secrets -----------------------------------------------
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", {"DEBUG", "INFO", "WARNING", "ERROR"})
 LOGGING = {
@@ -294,9 +353,16 @@ LOGGING = {
         "line": {
             "()": "convo_project.logs.PrivateFormatter",
             "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        },
+        "json": {"()": "convo_project.logs.JsonFormatter"},
+    },
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": {"TEXT": "line", "JSON": "json"}[env.choice("LOG_FORMAT", "TEXT", {"TEXT", "JSON"})],
+            "stream": sys.stderr,
         }
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": sys.stderr}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django.request": {"level": "ERROR"},

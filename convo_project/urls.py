@@ -3,14 +3,18 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations.http.sign_in import limit_password_changes, limit_sign_ins
+from conversations.admin import inbox
+from conversations.endpoints import account_pages
+from conversations.http.sign_in import limit_password_changes
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("admin/login/", limit_sign_ins(admin.site.login)),
+    path("admin/login/", account_pages.admin_login),
     path(
         "admin/password_change/",
         limit_password_changes(admin.site.admin_view(admin.site.password_change, cacheable=True)),
     ),
+    path("admin/account/", include(account_pages.urls())),
+    path("admin/inbox/", include((inbox.urls(), "inbox"))),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
 ]

@@ -5,23 +5,47 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import sys
+import threading
+from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server import Server
+from granian.server.mp import MPServer
 
-from convo_project import address, capacity, commands, env
+from convo_project import address, capacity, commands, env, metrics, stopping, unfit_database
 
 STOP_SECONDS = 15  # for unfinished requests
 SPARE_FILES = 512  # of a process: its own sockets, database connections and files
 
 
+class DrainingServer(MPServer):
+    """A server that serves for WEB_DRAIN_SECONDS after the first signal, while `/readyz` answers 503.
+
+    Meanwhile a load balancer turns to others. A second signal stops it at once.
+    """
+
+    def signal_handler_interrupt(self, *args: Any, **kwargs: Any) -> None:
+        """Stop, at once or after the time for load balancers."""
+        stop: Any = super().signal_handler_interrupt
+        patience = capacity.web_drain_seconds()
+        if stopping.is_noted() or not patience:
+            stopping.note()
+            stop()
+            return
+        stopping.note()
+        timer = threading.Timer(patience, stop)
+        timer.daemon = True
+        timer.start()
+
+
 def serve() -> None:
-    """Serve until a signal."""
+    """Serve until a signal. Raises CannotStartError if the database is of Convo 0.1 or 0.2."""
+    unfit_database.refuse()
+    metrics.share_counts()
     # Forked workers follow their parent's death (processes.follow_supervisor); Python 3.14 would not fork by itself.
     multiprocessing.set_start_method("fork", force=True)
-    Server(
+    DrainingServer(
         "convo_project.rsgi:application",
         address=address.host(),
         port=address.port(),

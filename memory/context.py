@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from memory.marks import NEXT_MARK, STAFF_MARK, delivery_mark, may_become_mark, staff_mark, without_marks
+from memory.notes import NOTES_RULE, note_lines, without_false_notes
 from memory.prompt import ConversationView, Prompt, PromptEntry, PromptPart
 from memory.text import estimate_tokens, one_line, shorten
 
@@ -142,6 +143,7 @@ def _instructions(view: ConversationView) -> list[_Section]:
     rules = [
         *([STAFF_RULE] if any(entry.by_staff for entry in ours) else []),
         *([DELIVERY_RULE] if any(entry.delivery for entry in ours) else []),
+        *([NOTES_RULE] if any(entry.about or entry.after for entry in view.entries) else []),
     ]
     return _present(
         _Section("system", "", system),
@@ -258,7 +260,8 @@ def _converse(thread: _Thread, view: ConversationView, room: int) -> list[Prompt
     No entry takes more than half of the room, so that one huge message neither overflows the prompt nor displaces
     everything else. All entries before the newest one that does not fit are left out: a transcript has no gaps.
     """
-    said = _marked([entry for entry in view.entries if entry.content.strip()])
+    entries = [entry for entry in view.entries if entry.content.strip()]
+    said = _marked(entries)
     background = bool(thread.messages)
     opens, closes = _stand_in(CONTINUED if said else NOTHING_SAID), _stand_in(UNANSWERED)
     person = PromptPart("entry", estimate_tokens(PERSON_MARK), mark=PERSON_MARK)
@@ -270,28 +273,39 @@ def _converse(thread: _Thread, view: ConversationView, room: int) -> list[Prompt
         thread.add("user", CONTINUED if said else NOTHING_SAID, opens)
     for number, (entry, text, part) in enumerate(kept):
         if number == 0 and background and entry.role == "user":
-            part = replace(part, mark=person.mark, tokens=part.tokens + person.tokens)
+            part = replace(part, mark=person.mark + part.mark, tokens=part.tokens + person.tokens)
         thread.add(entry.role, text, part)
     if kept and kept[-1][0].role == "assistant":
         thread.add("user", UNANSWERED, closes)
-    return _left_out(view, blank=len(view.entries) - len(said), full=len(said) - len(kept))
+    return _left_out(view, blank=len(view.entries) - len(entries), full=len(said) - len(kept))
 
 
 def _marked(entries: Sequence[PromptEntry]) -> list[_Said]:
-    """Return the entries with their marks. Every role but ai is a person's, whose words have no mark.
+    """Return the entries with their marks. Every role but ai is a person's, whose words have notes before them.
 
     An entry after a marked one of the assistant begins with a mark too: joined, it would seem to belong to that one.
+    What the person did after an entry stands before their next one; where there is none, by itself.
     """
     said: list[_Said] = []
+    waiting: list[str] = []
     for entry in entries:
+        waiting += entry.about if entry.role != "ai" else ()
         if entry.role != "ai":
-            said.append(_Said("user", "", entry.content, entry.position))
+            said.append(_Said("user", note_lines(waiting), without_false_notes(entry.content), entry.position))
+            waiting = list(entry.after)
             continue
+        if waiting:
+            said.append(_did(waiting))
+        waiting = list(entry.after)
         mark = (staff_mark(entry.author) if entry.by_staff else "") + delivery_mark(entry.delivery)
-        if not mark and said and said[-1].mark:
+        if not mark and said and said[-1].role == "assistant" and said[-1].mark:
             mark = NEXT_MARK
         said.append(_Said("assistant", mark, without_marks(entry.content) or entry.content, entry.position))
-    return said
+    return [*said, _did(waiting)] if waiting else said
+
+
+def _did(notes: Sequence[str]) -> _Said:
+    return _Said("user", "", note_lines(notes).rstrip(), 0)
 
 
 def _choose(said: Sequence[_Said], room: int) -> dict[int, tuple[_Said, str, PromptPart]]:

@@ -12,6 +12,7 @@ from django.db.models import Func
 from django.db.models.functions import Now
 
 from memory.languages import DEFAULT, KNOWN
+from memory.of_client import NamesClient
 from memory.records import ConversationRecord, PastConversation, TranscriptEntry
 
 
@@ -27,7 +28,7 @@ class MemoryQuerySet(models.QuerySet["Memory"]):
         return self.defer("document")
 
 
-class Memory(models.Model):
+class Memory(NamesClient):
     """One ended conversation: its final summary and its transcript.
 
     written (no summary yet) ──► summarised ──► remembered (every store that is configured has it)
@@ -121,12 +122,12 @@ class Memory(models.Model):
 class MemoryVectorQuerySet(models.QuerySet["MemoryVector"]):
     """Queries of the ledger of vectors."""
 
-    def of_conversation(self, conversation_id: UUID) -> Self:
+    def of_conversation(self, client_id: UUID, conversation_id: UUID) -> Self:
         """Return the vectors of one conversation, in the order of their parts."""
-        return self.filter(conversation_id=conversation_id).order_by("part")
+        return self.filter(client_id=client_id, conversation_id=conversation_id).order_by("part")
 
 
-class MemoryVector(models.Model):
+class MemoryVector(NamesClient):
     """One vector that is, or may be, at Pinecone. Every vector at Pinecone has a row here.
 
     noted (upserting_until) ──► stored (upserted_at) ──► deleted at Pinecone, then here
@@ -158,7 +159,7 @@ class MemoryVector(models.Model):
         db_table = "memory_vectors"
         constraints = [
             # Used by remembering and forgetting: all vectors of a conversation.
-            models.UniqueConstraint(name="one_part_of_a_memory_once", fields=["conversation_id", "part"]),
+            models.UniqueConstraint(name="one_part_of_a_memory_once", fields=["client_id", "conversation_id", "part"]),
             models.CheckConstraint(
                 name="memory_vector_there_or_under_way",
                 condition=models.Q(upserted_at__isnull=False) | models.Q(upserting_until__isnull=False),
@@ -176,8 +177,9 @@ class MemoryVector(models.Model):
 class MemoryRebuild(models.Model):
     """One rebuild: every conversation is written to a store again, or every vector is deleted from Pinecone.
 
-    It goes through the conversations by id: `after` is the last one that is finished, where an interrupted rebuild is
-    resumed. `host` and `model` name the index and the embeddings; for others a new rebuild begins.
+    It goes through the conversations by client and id: `after` (of `after_client`) is the last one that is finished,
+    where an interrupted rebuild is resumed. `host` and `model` name the index and the embeddings; for others a new
+    rebuild begins.
     """
 
     class Kind(models.TextChoices):
@@ -190,6 +192,7 @@ class MemoryRebuild(models.Model):
     kind = models.CharField(max_length=10, choices=Kind)
     host = models.CharField(max_length=500, blank=True, default="")
     model = models.CharField(max_length=100, blank=True, default="")
+    after_client = models.UUIDField(null=True)
     after = models.UUIDField(null=True)
     done = models.PositiveIntegerField(default=0)
     problem = models.CharField(max_length=200, blank=True, default="")

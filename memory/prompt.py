@@ -17,6 +17,8 @@ class PromptEntry:
     author      that member's name; '' if it is not known
     delivery    why this ai chunk was not delivered as it stands, in the words of memory/marks.py; '' if it was, or
                 waits to be sent
+    about       what the message quotes or is about, as phrases for notes
+    after       what the person did with it or after it, as phrases for notes
     """
 
     role: str
@@ -25,6 +27,8 @@ class PromptEntry:
     position: int = 0
     author: str = ""
     delivery: str = ""
+    about: Sequence[str] = ()
+    after: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from memory.models import Memory, MemoryRebuild, MemoryVector
@@ -74,7 +74,7 @@ def count_left(rebuild: MemoryRebuild) -> int:
     """Return how many conversations (or vectors, when Pinecone is emptied) are left."""
     if rebuild.kind == Kind.EMPTY_PINECONE:
         return MemoryVector.objects.count()
-    return _memories_after(rebuild.after).count()
+    return _memories_after(_after(rebuild)).count()
 
 
 def run(
@@ -96,10 +96,10 @@ def run(
         if do is None:
             _empty_pinecone(rebuild, progress, sleep)
         else:
-            for conversation_id in _ids_after(rebuild.after):
-                _with_retries(partial(do, conversation_id), sleep)
-                rebuild.after, rebuild.done = conversation_id, rebuild.done + 1
-                rebuild.save(update_fields=["after", "done"])
+            for client_id, conversation_id in _ids_after(_after(rebuild)):
+                _with_retries(partial(do, client_id, conversation_id), sleep)
+                rebuild.after_client, rebuild.after, rebuild.done = client_id, conversation_id, rebuild.done + 1
+                rebuild.save(update_fields=["after_client", "after", "done"])
                 if rebuild.done % BATCH == 0:
                     progress(rebuild.done, count_left(rebuild))
     except StoreError as error:
@@ -111,14 +111,22 @@ def run(
     return rebuild
 
 
-def _memories_after(after: UUID | None) -> QuerySet[Memory]:
-    memories = Memory.objects.order_by("pk")
-    return memories.filter(pk__gt=after) if after else memories
+def _after(rebuild: MemoryRebuild) -> tuple[UUID, UUID] | None:
+    """The client's id and its own of the conversation that was finished last."""
+    return (rebuild.after_client, rebuild.after) if rebuild.after_client and rebuild.after else None
 
 
-def _ids_after(after: UUID | None) -> Iterator[UUID]:
-    """Yield all ids after `after`, read in batches: ids that are written meanwhile may be among them."""
-    while batch := list(_memories_after(after).values_list("pk", flat=True)[:BATCH]):
+def _memories_after(after: tuple[UUID, UUID] | None) -> QuerySet[Memory]:
+    memories = Memory.objects.order_by("client_id", "pk")
+    if after is None:
+        return memories
+    client_id, conversation_id = after
+    return memories.filter(Q(client_id__gt=client_id) | Q(client_id=client_id, pk__gt=conversation_id))
+
+
+def _ids_after(after: tuple[UUID, UUID] | None) -> Iterator[tuple[UUID, UUID]]:
+    """Yield all (client id, id) after `after`, read in batches: some that are written meanwhile may be among them."""
+    while batch := list(_memories_after(after).values_list("client_id", "pk")[:BATCH]):
         yield from batch
         after = batch[-1]
 
@@ -135,14 +143,14 @@ def _with_retries(do: Callable[[], _T], sleep: Callable[[float], None]) -> _T:
 
 
 # --- one conversation ------------------------------------------------------------------------------------------------
-def _reindex(conversation_id: UUID) -> None:
-    DatabaseStore().reindex(conversation_id)
+def _reindex(client_id: UUID, conversation_id: UUID) -> None:
+    DatabaseStore().reindex(client_id, conversation_id)
 
 
-def _to_pinecone(conversation_id: UUID) -> None:
+def _to_pinecone(client_id: UUID, conversation_id: UUID) -> None:
     """Write the conversation's vectors to Pinecone, again if it changed meanwhile."""
     for _ in range(MAX_CHANGES):
-        before = Memory.objects.plain().filter(pk=conversation_id).first()
+        before = Memory.objects.of(client_id).plain().filter(pk=conversation_id).first()
         if before is None or not serves(before.client_id):
             return
         try:
@@ -151,7 +159,7 @@ def _to_pinecone(conversation_id: UUID) -> None:
             if error.code == "forgotten":
                 return
             raise
-        now = Memory.objects.plain().filter(pk=conversation_id).first()
+        now = Memory.objects.of(client_id).plain().filter(pk=conversation_id).first()
         if now is None or now.as_record() == before.as_record():
             return
     raise StoreError("The conversation keeps changing.", code="busy", retryable=True)

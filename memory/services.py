@@ -93,8 +93,8 @@ def remember(record: ConversationRecord, *, is_last_try: bool = False) -> Rememb
     vectors = 0
     if pinecone.serves(record.client_id):
         PineconeStore().remember(record)
-        vectors = MemoryVector.objects.of_conversation(record.conversation_id).count()
-    memory = Memory.objects.filter(pk=record.conversation_id)
+        vectors = MemoryVector.objects.of_conversation(record.client_id, record.conversation_id).count()
+    memory = Memory.objects.of(record.client_id).filter(pk=record.conversation_id)
     memory.filter(remembered_at=None).exclude(summary="").update(remembered_at=timezone.now())
     done = memory.values_list("summary", "summary_kind", "remembered_at").first()
     if done is None or done[2] is None:
@@ -102,22 +102,23 @@ def remember(record: ConversationRecord, *, is_last_try: bool = False) -> Rememb
     return RememberedConversation(record.conversation_id, done[0], done[1], done[2], vectors)
 
 
-def forget(conversation_id: UUID) -> None:
+def forget(client_id: UUID, conversation_id: UUID) -> None:
     """Delete the conversation from memory and from Pinecone.
 
     Raises StoreError; then its text is deleted already, and a repeated call deletes the rest.
     """
-    DatabaseStore().forget(conversation_id)  # first: from now on nothing more of it is sent to Pinecone
-    PineconeStore().forget(conversation_id)
+    DatabaseStore().forget(client_id, conversation_id)  # first: from now on nothing more of it is sent to Pinecone
+    PineconeStore().forget(client_id, conversation_id)
 
 
-def forget_texts(conversation_ids: Sequence[UUID]) -> int:
+def forget_texts(client_id: UUID, conversation_ids: Sequence[UUID]) -> int:
     """Delete the conversations' texts from memory and return how many conversations it had.
 
     Their vectors are orphaned then; `delete_orphaned_vectors` deletes them. Uses no network, and may be part of a
     transaction.
     """
-    return Memory.objects.filter(pk__in=conversation_ids).delete()[0] if conversation_ids else 0
+    theirs = Memory.objects.of(client_id).filter(pk__in=conversation_ids)
+    return theirs.delete()[0] if conversation_ids else 0
 
 
 def delete_orphaned_vectors(seconds: float = 60) -> int:
@@ -148,10 +149,10 @@ def conversations_of_contact(client_id: UUID, contact_id: UUID) -> list[UUID]:
     return list(known.values_list("conversation_id", flat=True))
 
 
-def count_remembered(conversation_ids: Sequence[UUID]) -> tuple[int, int]:
+def count_remembered(client_id: UUID, conversation_ids: Sequence[UUID]) -> tuple[int, int]:
     """Return how many of the conversations memory has, and how many vectors of them are or may be at Pinecone."""
-    known = Memory.objects.filter(pk__in=conversation_ids).count()
-    return known, MemoryVector.objects.filter(conversation_id__in=conversation_ids).count()
+    known = Memory.objects.of(client_id).filter(pk__in=conversation_ids).count()
+    return known, MemoryVector.objects.filter(client_id=client_id, conversation_id__in=conversation_ids).count()
 
 
 def count_of_contact(client_id: UUID, contact_id: UUID) -> int:
@@ -167,13 +168,13 @@ def move(client_id: UUID, from_contact: UUID, to_contact: UUID) -> list[UUID]:
     moved = Memory.objects.of(client_id).filter(contact_id=from_contact)
     conversation_ids = list(moved.values_list("pk", flat=True))
     moved.update(contact_id=to_contact)
-    vectors = MemoryVector.objects.filter(conversation_id__in=conversation_ids)
+    vectors = MemoryVector.objects.filter(client_id=client_id, conversation_id__in=conversation_ids)
     return list(vectors.values_list("conversation_id", flat=True).distinct())
 
 
 def _with_summary(record: ConversationRecord, *, is_last_try: bool) -> ConversationRecord:
     """Return the record with the summary that memory has; if it has none, one is made now."""
-    kept = Memory.objects.plain().filter(pk=record.conversation_id).first()
+    kept = Memory.objects.of(record.client_id).plain().filter(pk=record.conversation_id).first()
     if kept is None:
         raise _forgotten()
     if not kept.summary:
@@ -184,11 +185,13 @@ def _with_summary(record: ConversationRecord, *, is_last_try: bool) -> Conversat
             previous=record.summary_so_far,
             open_points=record.open_points,
             is_last_try=is_last_try,
+            client_id=record.client_id,
         )
         # Another process may have made one meanwhile, or forgotten the conversation. `durable` refuses to run inside a
         # transaction, which would have been held while the model was writing.
         with transaction.atomic(durable=True):
-            kept = Memory.objects.plain().select_for_update().filter(pk=record.conversation_id).first()
+            locked = Memory.objects.of(record.client_id).plain().select_for_update()
+            kept = locked.filter(pk=record.conversation_id).first()
             if kept is None:
                 raise _forgotten()
             if not kept.summary:
@@ -202,9 +205,9 @@ def _forgotten() -> StoreError:
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
-def transcript(conversation_id: UUID) -> tuple[TranscriptEntry, ...] | None:
+def transcript(client_id: UUID, conversation_id: UUID) -> tuple[TranscriptEntry, ...] | None:
     """Return the archived transcript in its order; None if memory does not have the conversation."""
-    memory = Memory.objects.plain().filter(pk=conversation_id).first()
+    memory = Memory.objects.of(client_id).plain().filter(pk=conversation_id).first()
     return memory.entries() if memory else None
 
 
@@ -261,12 +264,15 @@ def search_by_meaning(
     return [hit.conversation_id for hit in found], ""
 
 
-def snippets_for(conversation_ids: Sequence[UUID], query: str) -> dict[UUID, snippets.Snippet]:
+def snippets_for(
+    client_ids: Sequence[UUID], conversation_ids: Sequence[UUID], query: str
+) -> dict[UUID, snippets.Snippet]:
     """Return a snippet of each conversation that memory has: of the entry that matches `query` best, or the summary.
 
     The snippet has no highlights if neither contains a word of the query.
     """
-    rows = {row.conversation_id: row for row in Memory.objects.plain().filter(pk__in=conversation_ids)}
+    found = Memory.objects.plain().filter(client_id__in=client_ids, pk__in=conversation_ids)
+    rows = {row.conversation_id: row for row in found}
     return snippets_of(words.parse_query(query), rows, {})
 
 

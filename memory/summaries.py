@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from memory.language_models import capabilities, choosing
 from memory.language_models.asking import complete
@@ -78,6 +79,7 @@ def summarise(
     previous: str = "",
     open_points: Sequence[str] = (),
     is_last_try: bool = False,
+    client_id: UUID | None = None,
 ) -> Summary:
     """Return the final summary of a conversation, in at most LONGEST characters.
 
@@ -87,6 +89,7 @@ def summarise(
     previous     the summary from the time when it was open
     open_points  the steps that were still to do
     is_last_try  do not try again after a failure that was paid for
+    client_id    for whom its tokens are counted; None: for nobody
 
     The summary is an extract if no model is configured, if nothing was said, and if the model refuses for good; then
     its first sentence says why. Raises LLMError, always a retryable one.
@@ -95,7 +98,7 @@ def summarise(
     if not spoken or access is None:
         return _extract(spoken, goal, previous, open_points)
     try:
-        answer = _ask(access, lambda share: _prompt(spoken, goal, previous, open_points, share))
+        answer = _ask(access, lambda share: _prompt(spoken, goal, previous, open_points, share), client_id)
     except LLMError as error:
         if error.retryable and not (is_last_try and error.code in PAID):
             raise
@@ -111,6 +114,7 @@ def update_summary(
     *,
     goal: str = "",
     is_last_try: bool = False,
+    client_id: UUID | None = None,
 ) -> str:
     """Return the summary of an open conversation, which covers `previous` and `entries`, in at most LONGEST characters.
 
@@ -121,7 +125,7 @@ def update_summary(
     if not spoken:
         return previous
     try:
-        answer = _ask(access, lambda share: _update_prompt(spoken, goal, previous, share))
+        answer = _ask(access, lambda share: _update_prompt(spoken, goal, previous, share), client_id)
     except LLMError as error:
         if error.retryable and not (is_last_try and error.code in PAID):
             raise
@@ -142,8 +146,8 @@ def count_that_fits(entries: Sequence[TranscriptEntry]) -> int:
 
 
 # --- by the LLM ------------------------------------------------------------------------------------------------------
-def _ask(access: ModelAccess, prompt: Callable[[float], list[dict[str, str]]]) -> Completion:
-    """Return the model's answer, and keep what it taught of the model.
+def _ask(access: ModelAccess, prompt: Callable[[float], list[dict[str, str]]], client_id: UUID | None) -> Completion:
+    """Return the model's answer, keep what it taught of the model, and count its tokens for the client.
 
     prompt: returns the prompt with this share of the transcript; of a prompt that is too long, a smaller one is tried
     once. Raises LLMError.
@@ -160,6 +164,8 @@ def _ask(access: ModelAccess, prompt: Callable[[float], list[dict[str, str]]]) -
             share *= LESS
         else:
             choosing.learn(access, answer.learned)
+            if client_id:
+                choosing.note_use(client_id, answer)
             if answer.finish_reason == "refused":
                 raise LLMError("The model refused to summarise.", code="refused", retryable=False)
             return answer

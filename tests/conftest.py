@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -20,9 +22,12 @@ from conversations.engines.registry import ask
 from conversations.models import ChannelAccount, Client, Conversation, Message
 from conversations.services.delivery import sending as delivery
 from conversations.services.delivery.sending import deliver
-from conversations.services.replies import leases, pipeline, tool_runner
+from conversations.services.media import claims as media_claims
+from conversations.services.media import fetching
+from conversations.services.replies import fetched_files, leases, pipeline, tool_runner, transcripts
 from conversations.services.tenants import api_keys
-from tests import bounds, databases, factories
+from memory.language_models.contract import LLMError
+from tests import bounds, databases, factories, named_clients
 
 # Files of few tests that take long come first, so that in the end nobody waits for one of them.
 FIRST = (
@@ -52,11 +57,18 @@ def django_db_setup(
     django_db_createdb: bool,
 ) -> Iterator[None]:
     """The database of this process's tests, as pytest-django makes it, but copied; and emptied without TRUNCATE."""
+    if url := os.environ.get(databases.CLUSTER):
+        with django_db_blocker.unblock(), pytest.MonkeyPatch.context() as patch, databases.cluster(url):
+            patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _self: databases.empty())
+            yield
+        return
     name = connection.creation._get_test_db_name()
     with pytest.MonkeyPatch.context() as patch, databases.read({**connection.settings_dict, "NAME": name}):
         patch.setattr(TransactionTestCase, "_fixture_teardown", lambda _self: databases.empty())
         with django_db_blocker.unblock():
             databases.make(name, keep=django_db_keepdb and not django_db_createdb)
+            databases.is_cluster()  # asked once in a process, so that no test counts it
+            connection.close()
         yield
     if not django_db_keepdb:
         with django_db_blocker.unblock():
@@ -71,6 +83,12 @@ def _quick(settings: Any) -> None:
     settings.OPENAI_API_KEY = settings.OPENAI_BASE_URL = ""
     settings.PINECONE_API_KEY = settings.PINECONE_HOST = ""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def _media_of_its_own(settings: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each test has an empty media storage."""
+    settings.MEDIA_ROOT = tmp_path_factory.mktemp("media")
 
 
 @pytest.fixture
@@ -119,6 +137,26 @@ class Door:
 def door(shop: Client, key: str) -> Door:
     """The shop's programs."""
     return Door(shop, key)
+
+
+def fetch_all(*, at: datetime | None = None, most: int = bounds.MOST) -> int:
+    """Fetch what is due, as a dispatcher does, on this thread; `at`: as if it were that time. Returns how many."""
+    fetched = 0
+    for _ in bounds.rounds("Fetching", list, most):
+        token, claimed = media_claims.claim(at or timezone.now(), 100)
+        if not claimed:
+            break
+        for client_id, attachment_id in claimed:
+            fetched += 1
+            goes_on = True
+            if wanted := fetching.begin(client_id, attachment_id, token, timezone.now()):
+                goes_on = fetched_files.record(wanted, fetching.fetch(wanted), timezone.now())
+            recording = transcripts.begin(client_id, attachment_id, token, timezone.now()) if goes_on else None
+            if recording:
+                said = transcripts.write_down(recording)
+                written = transcripts.record_failed if isinstance(said, LLMError) else transcripts.record_written
+                written(recording, said, timezone.now())  # type: ignore[operator]
+    return fetched
 
 
 def reply_to_all(*, most: int = bounds.MOST) -> int:
@@ -187,3 +225,28 @@ def _unsent() -> list[str]:
         f" ({each.status}, part {each.part}, due {each.due_at}): attempt {each.attempts} {each.code}".strip()
         for each in unsent
     ]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _statements() -> Iterator[list[str]]:
+    wrong: list[str] = []
+    with named_clients.watched(wrong):
+        yield wrong
+
+
+@pytest.fixture(autouse=True)
+def _clients_are_named(request: pytest.FixtureRequest, _statements: list[str]) -> Iterator[None]:
+    """Every statement of ours that touches clients' rows names the client, or its function is in the list.
+
+    A test that makes a statement forget the client is marked `forgets_the_client`.
+    """
+    yield
+    if request.node.get_closest_marker("forgets_the_client"):
+        _statements.clear()
+    wrong = list(dict.fromkeys(_statements))
+    _statements.clear()
+    if wrong and os.environ.get("NAMED_OUT"):
+        with open(os.environ["NAMED_OUT"], "a") as out:
+            out.writelines(line.replace("\n", " ") + "\n" for line in wrong)
+        return
+    assert not wrong, "\n".join(wrong)

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+import environ
 from django.conf import settings
 from django.core.management import call_command
 from django.db import ProgrammingError, connection, transaction
 
+from conversations.services.core.cluster import is_cluster
 from convo_project.postgres_place import EDITION, PACKAGE
 
 LOCK = 4_712
+CLUSTER = "CITUS_DATABASE_URL"
 _PREFIX = "convo_template_"
 QUICK = {
     # Seldom used connections would plan every long statement anew, at 10 ms, as often as it takes to settle on a plan.
@@ -44,6 +47,17 @@ def make(name: str, *, keep: bool = False) -> None:
         for setting, value in QUICK.items():
             cursor.execute(f'ALTER DATABASE "{name}" SET {setting} = {value}')
         cursor.execute(f"COMMENT ON DATABASE \"{name}\" IS '{template}'")
+
+
+@contextmanager
+def cluster(url: str) -> Iterator[None]:
+    """Models in this process mean this database of a cluster, whose tables are placed. It is kept."""
+    place = {"PORT": "", "USER": "", "PASSWORD": "", "HOST": "", **environ.Env.db_url_config(url)}
+    with read(place):
+        call_command("migrate", verbosity=0)
+        call_command("distribute", verbosity=0)
+        empty()
+        yield
 
 
 def fill(database: Mapping[str, Any]) -> None:
@@ -98,15 +112,31 @@ def read(database: Mapping[str, Any]) -> Iterator[None]:
 def empty() -> None:
     """Every table is as migrations left it. Only those that have rows are touched, so that it takes a moment."""
     with transaction.atomic(), connection.cursor() as cursor:
+        if is_cluster():  # tables are asked and emptied one by one, as it takes them
+            cursor.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
+            full = [table for table in _tables() if _has_rows(cursor, table)]
+            for table in [*full, "media_removals"]:
+                cursor.execute(f'DELETE FROM "{table}"')
+            return
         cursor.execute(_which_have_rows())
         if full := [table for (table,) in cursor.fetchall()]:
-            cursor.execute("; ".join(f'DELETE FROM "{table}"' for table in full))
+            # Last, since a trigger writes it.
+            cursor.execute("; ".join(f'DELETE FROM "{table}"' for table in [*full, "media_removals"]))
+
+
+def _has_rows(cursor: Any, table: str) -> bool:
+    cursor.execute(f'SELECT 1 FROM "{table}" LIMIT 1')
+    return bool(cursor.fetchall())
+
+
+@cache
+def _tables() -> Sequence[str]:
+    return sorted(set(connection.introspection.table_names()) - OF_MIGRATIONS - {"citus_tables", "citus_schemas"})
 
 
 @cache
 def _which_have_rows() -> str:
-    tables = set(connection.introspection.table_names()) - OF_MIGRATIONS
-    return " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT FROM \"{table}\")" for table in sorted(tables))
+    return " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT FROM \"{table}\")" for table in _tables())
 
 
 def _migrate_once(cursor: Any, template: str) -> None:

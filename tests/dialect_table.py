@@ -40,7 +40,7 @@ class Row:
     def begin(self, fake: FakeDialects) -> None:
         """Let the server speak the dialect."""
         fake.dialect = self.dialect
-        fake.window = 1_500
+        fake.window = 2_000
         if self.tools:
             fake.then("reply", tool_calls=CALLS)
             fake.then("reply", text=DONE)
@@ -75,9 +75,9 @@ TABLE = [
     Row(D.ONE_INDEX, DONE, tools=True),
     Row(D.ARGUMENTS_OBJECT, DONE, tools=True),
     Row(D.LONG_RETRY_AFTER, None, "rate_limited"),
-    Row(D.SMALL_WINDOW, ECHO, learned={"context_window": 1_500}),
-    Row(D.LLAMA_CPP_WINDOW, ECHO, learned={"context_window": 1_500}),
-    Row(D.VLLM_WINDOW, ECHO, learned={"context_window": 1_500}),
+    Row(D.SMALL_WINDOW, ECHO, learned={"context_window": 2_000}),
+    Row(D.LLAMA_CPP_WINDOW, ECHO, learned={"context_window": 2_000}),
+    Row(D.VLLM_WINDOW, ECHO, learned={"context_window": 2_000}),
     Row(D.CAP_SPENT, ECHO, learned={"output_factor": 4}),
     Row(D.NO_STREAM_OPTIONS, ECHO),
     Row(D.STREAM_OPTIONS_422, ECHO),

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 from channels_out import http
-from channels_out.adapters.whatsapp import WhatsAppAdapter
-from channels_out.contract import Account, InboundRequest, WebhookResponse
+from channels_out.adapters import meta_account_checks as checks
+from channels_out.adapters.whatsapp import MOST_PAGES, PAGE, WhatsAppAdapter
+from channels_out.contract import Account, Finding, InboundRequest, MediaLink, WebhookResponse
 from channels_out.errors import InboundError, SendError
 from channels_out.shapes import identifier, items, record, text
+from channels_out.templates import CatalogueTemplate, read_listed
 
 SECRET_HEADER = "x-convo-secret"  # noqa: S105 - its name; never Authorization, where an API key of ours may travel
 
@@ -58,6 +62,34 @@ class Dialog360Adapter(WhatsAppAdapter):
             sentence = "The API key belongs to another number than the account's phone number id."
             raise SendError(sentence, code="other_number", account_broken=True)
         return f"phone number {account.address}, {status.lower()}"
+
+    def inspect(self, account: Account, business: str, webhook_url: str) -> list[Finding]:
+        """Return whether 360dialog delivers to us. Source: 360dialog, "Webhook URL"."""
+        set_to = text(self._read(account, f"{account.base_url}/v1/configs/webhook"), "url")
+        return [checks.webhook_finding(set_to, webhook_url, "360dialog", "in the Hub, under Channel Webhook")]
+
+    def templates(self, account: Account, business: str) -> list[CatalogueTemplate]:
+        """Return the number's templates, which its key alone names. Source: 360dialog, "Template Messages"."""
+        found: list[CatalogueTemplate] = []
+        for page in range(MOST_PAGES):
+            route = f"{account.base_url}/v1/configs/templates?limit={PAGE}&offset={page * PAGE}"
+            listed = items(self._read(account, route), "waba_templates")
+            found += filter(None, map(read_listed, listed))
+            if len(listed) < PAGE:
+                break
+        return found
+
+    def media_link(self, account: Account, source: str) -> MediaLink:
+        """Return the link at 360dialog's host in place of Meta's, which takes no key of 360dialog's.
+
+        Source: 360dialog, "Download media".
+        """
+        link = super().media_link(account, source)
+        parts = urlsplit(link.url)
+        return replace(link, url=f"{account.base_url}{parts.path}" + (f"?{parts.query}" if parts.query else ""))
+
+    def _media_url(self, account: Account) -> str:
+        return f"{account.base_url}/media"
 
     def _messages_url(self, account: Account) -> str:
         return f"{account.base_url}/messages"

@@ -1,5 +1,8 @@
 """Messenger, a Facebook page's conversations, through Meta's Graph API: how a payload is read, and a message composed.
 
+Instagram's messages come in the same form (`object: instagram`). Its account's id stands where a page's does, and what
+was read is named by id.
+
 A payload nests: entries (pages), then the items of the page. Pages hear themselves: each message that they send, by any
 program or person, comes back as an echo. The kinds of messages, the statuses and the error codes are in
 `messenger_mapping`.
@@ -11,33 +14,52 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from channels_out.adapters import messenger_mapping as mapping
+from channels_out.adapters import meta_account_checks as checks
 from channels_out.adapters.meta import MetaAdapter, unhandled
-from channels_out.contract import Account, InboundReference, OutboundMessage
-from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled, WatermarkReceipt
-from channels_out.kinds import AddressKind, Channel, ReceiptStatus
+from channels_out.choices import ChoiceForm
+from channels_out.contract import Account, Finding, InboundReference, OutboundMessage
+from channels_out.events import (
+    Activity,
+    ColleagueMessage,
+    Event,
+    InboundMessage,
+    Receipt,
+    Sender,
+    Unhandled,
+    WatermarkReceipt,
+)
+from channels_out.kinds import ActivityKind, AddressKind, Channel, ReceiptStatus
 from channels_out.shapes import identifier, identifiers, items, moment, record, text, value_of
 
 _OBJECT = "page"
+INSTAGRAM_LIMIT = (1000, "utf-8 bytes")
+_INSTAGRAM = re.compile(r"1784[0-9]{13}")
 _PERSON = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 class MessengerAdapter(MetaAdapter):
-    """An account's address is the id of its page, its base URL the Graph API's with the version in it."""
+    """An account's address is the id of its page or Instagram account, its base URL an API's with the version in it."""
 
     provider = "messenger"
     title = "Messenger (Meta)"
     address_name = "page id"
     channel = Channel.MESSENGER
     text_limit = 2000
+    choice_forms = (ChoiceForm("quick_reply", 13, title=20),)
     reports_watermarks = True
+    hears_colleagues = True
     webhook_object = _OBJECT
+    further_objects = ("instagram",)
     errors = mapping.ERRORS
     record_fields = "name"
     account_key = "id"  # of pages, and of people too
+    file_rules = mapping.FILE_RULES
 
     def entry_accounts(self, entry: Any) -> list[str]:
         """Return the entry's page."""
@@ -52,16 +74,21 @@ class MessengerAdapter(MetaAdapter):
         """Return the entry if it is of this page."""
         return entry if identifier(entry, "id") == address else None
 
+    def limit_of(self, address: str) -> tuple[int, str]:
+        """Return the limit of the page, or of an Instagram account, which is known by the form of its id."""
+        return INSTAGRAM_LIMIT if _INSTAGRAM.fullmatch(address) else super().limit_of(address)
+
     def compose(self, message: OutboundMessage) -> dict[str, Any]:
-        """Return the JSON of one text."""
-        return {
-            "messaging_type": "RESPONSE",
-            "recipient": {"id": message.to},
-            "message": {
-                "text": message.text,
-                "metadata": message.message_id,  # the echo contains it, and so settles a send that got no answer
-            },
+        """Return the JSON of one text, with quick replies for choices, or of one file, which Messenger fetches."""
+        said: dict[str, Any] = {
+            **(mapping.compose_file(message.file) if message.file else {"text": message.text}),
+            "metadata": message.message_id,  # the echo contains it, and so settles a send that got no answer
         }
+        if message.choices:
+            said["quick_replies"] = [
+                {"content_type": "text", "title": each.title, "payload": each.id} for each in message.choices.options
+            ]
+        return {"messaging_type": "RESPONSE", "recipient": {"id": message.to}, "message": said}
 
     def accepted_id(self, content: Any) -> str:
         """Return the mid."""
@@ -70,6 +97,13 @@ class MessengerAdapter(MetaAdapter):
     def account_name(self, content: Any) -> str:
         """Return the page's name, or its id."""
         return identifier(content, "name") or identifier(content, "id")
+
+    def inspect(self, account: Account, business: str, webhook_url: str) -> list[Finding]:
+        """Return whether the app hears the page. Where its webhooks go, Meta tells in its console alone."""
+        if _INSTAGRAM.fullmatch(account.address):
+            return []
+        listed = self._read(account, f"{self._account_url(account)}/subscribed_apps?fields=subscribed_fields")
+        return checks.page_findings(listed, webhook_url)
 
     def mark_read(self, account: Account, answered: InboundReference, *, typing: bool) -> None:
         """Mark the person's messages seen. If `typing`, they see for up to 20 seconds that a reply is being written."""
@@ -105,11 +139,31 @@ class _PageEntry:
             return [self.postback(item, record(item, "postback"))]
         if "delivery" in item:
             return self.delivered(item, record(item, "delivery"))
+        if mid := identifier(record(item, "read"), "mid"):
+            return [Receipt(self.page, mid, ReceiptStatus.READ, occurred_at=moment(item.get("timestamp")))]
         if "read" in item:
             return [self.watermark(item, record(item, "read"), mapping.STATUSES["read"])]
         kind = next((key for key in item if key not in mapping.ENVELOPE_KEYS), "unknown")
         reason = "not_a_turn" if kind in mapping.NOT_TURNS else "unknown_type"
-        return [self.unhandled(kind, reason, "messaging", item)]
+        event = self.unhandled(kind, reason, "messaging", item)
+        return [replace(event, happened=self.activity(item, kind, record(item, kind)))]
+
+    def activity(self, item: dict[str, Any], kind: str, content: dict[str, Any]) -> Activity | None:
+        """Return what the item says that the person did, if it is no message."""
+        person, found = self.person(item), mapping.read_activity(kind, content)
+        if not person or found is None:
+            return None
+        what, about, words = found
+        number = value_of(content, "num_edit")
+        return Activity(
+            what,
+            Sender(person, AddressKind.PSID),
+            about,
+            words,
+            message_id=f"{about}.{number}" if what is ActivityKind.EDIT and type(number) is int else "",
+            occurred_at=moment(item.get("timestamp")),
+            metadata=mapping.read_referral(item) if what is ActivityKind.REFERRAL else {},
+        )
 
     # --- messages of people
 
@@ -119,9 +173,18 @@ class _PageEntry:
         if message.get("is_echo") or (self.page and identifier(record(item, "sender"), "id") == self.page):
             return self.echo(item, message, mid)
         if message.get("is_deleted"):
-            return self.unhandled("message_deleted", "not_a_turn", "messaging", item, mid)
+            return self.deletion(item, mid)
         kind, words = mapping.read_text(message)
-        return self.inbound(item, kind, mid, words, mapping.read_metadata(message))
+        event = self.inbound(item, kind, mid, words, mapping.read_metadata(message))
+        return replace(event, media=mapping.read_media(message)) if isinstance(event, InboundMessage) else event
+
+    def deletion(self, item: dict[str, Any], mid: str) -> Event:
+        event, person = self.unhandled("message_deleted", "not_a_turn", "messaging", item, mid), self.person(item)
+        if not (person and mid):
+            return event
+        at = moment(item.get("timestamp"))
+        gone = Activity(ActivityKind.DELETION, Sender(person, AddressKind.PSID), mid, occurred_at=at)
+        return replace(event, happened=gone)
 
     def postback(self, item: dict[str, Any], postback: dict[str, Any]) -> Event:
         mid = identifier(postback, "mid") or self.derived_id(item, postback)
@@ -161,12 +224,25 @@ class _PageEntry:
     # --- receipts
 
     def echo(self, item: dict[str, Any], message: dict[str, Any], mid: str) -> Event:
-        """Return the receipt of our own message: an echo with our id means that Messenger accepted it."""
+        """Return the receipt of our own message (an echo with our id means that Messenger accepted it), or what a
+        colleague wrote elsewhere."""
         ours = text(message, "metadata")
-        if not mid or not _is_uuid(ours):
-            return self.unhandled("message", "echo", "messaging", item, mid)
         at = moment(item.get("timestamp"))
+        if not mid or not _is_uuid(ours):
+            event = self.unhandled("message", "echo", "messaging", item, mid)
+            return replace(event, happened=self.colleague(item, message, mid, at))
         return Receipt(self.page, mid, ReceiptStatus.SENT, occurred_at=at, our_message_id=ours)
+
+    def colleague(
+        self, item: dict[str, Any], message: dict[str, Any], mid: str, at: datetime | None
+    ) -> ColleagueMessage | None:
+        """Return what a colleague wrote to a person by another program; None if it cannot be read."""
+        person, (_, words) = identifier(record(item, "recipient"), "id"), mapping.read_text(message)
+        if not (mid and _PERSON.fullmatch(person) and person != self.page and words.strip()):
+            return None
+        to, program = Sender(person, AddressKind.PSID), mapping.program_of_echo(message)
+        described, media = mapping.read_metadata(message), mapping.read_media(message)
+        return ColleagueMessage(to, words, mid, program, at, described, media)
 
     def delivered(self, item: dict[str, Any], delivery: dict[str, Any]) -> list[Event]:
         at, status = moment(delivery.get("watermark")), mapping.STATUSES["delivery"]

@@ -2,10 +2,11 @@
 
 Keys of the metadata, each only where there is something:
 
-    attachments     [{"type", "url", "title", "sticker_id", "latitude", "longitude"}]; a url is http or https
+    attachments     [{"type", "url", "title", "sticker_id", "latitude", "longitude", "products"}]; a url is http(s);
+                    products as [{"id", "retailer_id", "title", "subtitle", "image_url"}], the subtitle being the price
     reply_to        the id of the message that this one answers
     payload title   of a button or quick reply: our own id of the choice, and its label
-    referral        how the person came to the page, as strings
+    referral        how the person came to the page, with all that Meta says of it: the link's `ref`, the ad's title
 
 Source: Meta, Messenger Platform, "Webhook events" and "Error codes".
 """
@@ -15,14 +16,33 @@ from __future__ import annotations
 from typing import Any
 
 from channels_out.adapters.meta import GraphErrors
+from channels_out.contract import FileRule, OutboundFile
 from channels_out.errors import ErrorMeaning, ErrorRule
-from channels_out.kinds import ReceiptStatus
-from channels_out.shapes import identifier, items, record, text, value_of
+from channels_out.events import MediaReference
+from channels_out.kinds import ActivityKind, MediaKind, ReceiptStatus
+from channels_out.shapes import identifier, items, plain_facts, record, text, value_of
 
 _MAX_ITEMS = 20
 _MAX_URL = 4096
+_LONGEST_NAME = 200
+_UNSUPPORTED = "[a message that Messenger cannot pass on]"
+_PAGE_INBOX = (263902037430900, "263902037430900")  # app_id
+_MEDIA = {
+    "image": MediaKind.IMAGE,
+    "sticker": MediaKind.STICKER,
+    "audio": MediaKind.AUDIO,
+    **dict.fromkeys(("video", "reel", "ig_reel"), MediaKind.VIDEO),
+    "file": MediaKind.DOCUMENT,
+}
+# Source: Meta, Messenger Platform, "Send API: attachments". What is larger is no attachment.
+_MOST_BYTES = 25_000_000
+FILE_RULES = (
+    FileRule(MediaKind.IMAGE, _MOST_BYTES, frozenset({"image/jpeg", "image/png", "image/gif"})),
+    FileRule(MediaKind.AUDIO, _MOST_BYTES, frozenset({"audio/aac", "audio/mp4", "audio/mpeg", "audio/wav"})),
+    FileRule(MediaKind.VIDEO, _MOST_BYTES, frozenset({"video/mp4"})),
+    FileRule(MediaKind.DOCUMENT, _MOST_BYTES),
+)
 _THUMBS_UP = {369239263222822, 369239343222814, 369239383222810}  # small, middle, large
-_REFERRAL = ("source", "type", "ref", "ad_id", "referer_uri")
 
 # --- events
 
@@ -79,6 +99,13 @@ ERRORS = GraphErrors(
         10904: ErrorRule(_FINAL, "The page has its messages switched off."),
     },
     subcodes=dict.fromkeys((2018065, 2018278, 2534022), _OUTSIDE_WINDOW),
+    pairs={
+        (100, 33): ErrorRule(
+            _BROKEN,
+            "Messenger does not know this page id, or the access token has no access to it: correct the one or the"
+            " other at the account, then press Try again.",
+        ),
+    },
     subcode_sentences={
         1545041: _UNAVAILABLE,
         2018001: "Messenger knows no such person, or the person is another page's.",
@@ -98,9 +125,45 @@ def read_text(message: dict[str, Any]) -> tuple[str, str]:
     shown = [_Attachment(each) for each in items(message, "attachments")[:_MAX_ITEMS]]
     stand_ins = [each.stand_in for each in shown if not (words.strip() and each.kind == "fallback")]
     readable = " ".join(filter(None, [*stand_ins, words]))
+    if not readable and message.get("is_unsupported") is True:
+        return "unsupported", _UNSUPPORTED
     if record(message, "quick_reply"):
         return "quick_reply", readable or text(record(message, "quick_reply"), "payload")
     return (shown[0].kind if shown and not words.strip() else "text"), readable
+
+
+def read_media(message: dict[str, Any]) -> tuple[MediaReference, ...]:
+    """Return the message's files. A thumb up is a word and no picture."""
+    shown = [_Attachment(each) for each in items(message, "attachments")[:_MAX_ITEMS]]
+    return tuple(
+        MediaReference(_MEDIA[each.kind], each.url, name=each.title[:_LONGEST_NAME] if each.kind == "file" else "")
+        for each in shown
+        if each.url and each.kind in _MEDIA and each.sticker not in _THUMBS_UP
+    )
+
+
+def compose_file(file: OutboundFile) -> dict[str, Any]:
+    """Return the part of a message's JSON that is about its file."""
+    kind = "file" if file.kind is MediaKind.DOCUMENT else file.kind.value
+    return {"attachment": {"type": kind, "payload": {"url": file.link, "is_reusable": False}}}
+
+
+def read_activity(kind: str, content: dict[str, Any]) -> tuple[ActivityKind, str, str] | None:
+    """Return what the item says that the person did, the message that it is about, and its text; None if nothing."""
+    mid = identifier(content, "mid")
+    if kind == "reaction" and mid:
+        emoji = text(content, "emoji") or text(content, "reaction")
+        return ActivityKind.REACTION, mid, "" if text(content, "action") == "unreact" else emoji
+    if kind == "message_edit" and mid and text(content, "text").strip():
+        return ActivityKind.EDIT, mid, text(content, "text")
+    if kind == "referral":
+        return ActivityKind.REFERRAL, "", "came to the page again by a link or an ad"
+    return None
+
+
+def program_of_echo(message: dict[str, Any]) -> str:
+    """Return the program in which a colleague wrote the echoed message, for people to read."""
+    return "Page inbox" if value_of(message, "app_id") in (None, *_PAGE_INBOX) else "another app of the page"
 
 
 def read_metadata(message: dict[str, Any]) -> dict[str, Any]:
@@ -124,15 +187,20 @@ def read_postback_metadata(postback: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
-def _referral(holder: dict[str, Any]) -> dict[str, str]:
-    referral = record(holder, "referral")
-    return {key: value for key in _REFERRAL if (value := text(referral, key))}
+def read_referral(holder: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of how the person came to the page, with the key `referral` if anything is known."""
+    referral = _referral(holder)
+    return {"referral": referral} if referral else {}
+
+
+def _referral(holder: dict[str, Any]) -> dict[str, Any]:
+    return plain_facts(holder.get("referral"))
 
 
 class _Attachment:
     """One attachment of a message."""
 
-    __slots__ = ("kind", "latitude", "longitude", "sticker", "title", "url")
+    __slots__ = ("kind", "latitude", "longitude", "products", "sticker", "title", "url")
 
     def __init__(self, attachment: Any) -> None:
         payload = record(attachment, "payload")
@@ -143,14 +211,18 @@ class _Attachment:
         self.latitude, self.longitude = _number(place, "lat"), _number(place, "long")
         sticker = value_of(payload, "sticker_id")
         self.sticker = sticker if type(sticker) is int and 0 < sticker < 2**63 else None
-        self.kind = "sticker" if self.sticker else text(attachment, "type")[:40] or "attachment"
+        elements = items(record(payload, "product"), "elements")[:_MAX_ITEMS]
+        self.products = [facts for each in elements if (facts := plain_facts(each))]
+        self.kind = (
+            "product" if self.products else "sticker" if self.sticker else text(attachment, "type")[:40] or "attachment"
+        )
 
     @property
     def stand_in(self) -> str:
         """The text that people and an assistant read."""
         if self.sticker in _THUMBS_UP:
             return "👍"
-        words = [self.title]
+        words = [self.title, *(_product_words(each) for each in self.products)]
         if self.latitude is not None and self.longitude is not None:
             words.append(f"({self.latitude}, {self.longitude})")
         if self.kind == "fallback":
@@ -167,8 +239,13 @@ class _Attachment:
             "sticker_id": self.sticker,
             "latitude": self.latitude,
             "longitude": self.longitude,
+            "products": self.products,
         }
-        return {key: value for key, value in found.items() if value not in ("", None)}
+        return {key: value for key, value in found.items() if value not in ("", None, [])}
+
+
+def _product_words(product: dict[str, Any]) -> str:
+    return ", ".join(filter(None, (text(product, key) for key in ("title", "subtitle", "retailer_id"))))
 
 
 def _number(holder: dict[str, Any], key: str) -> float | None:

@@ -13,7 +13,7 @@ import hmac
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from channels_out.contract import Account, Adapter, InboundRequest, OutboundMess
 from channels_out.errors import ErrorMeaning, ErrorRule, InboundError, SendError, gateway_error, send_error
 from channels_out.events import Event, Unhandled
 from channels_out.http import HttpAnswer
+from channels_out.kinds import AddressKind
 from channels_out.raw_claims import claims
 from channels_out.shapes import record
 
@@ -37,8 +38,8 @@ _INVALID_PARAMETER = "100"
 
 @dataclass(frozen=True, slots=True)
 class GraphErrors:
-    """The error table of one product. A known subcode wins over its code; `subcode_sentences` are of those that only
-    tell more.
+    """The error table of one product. A known subcode wins over its code, and a pair of both over either;
+    `subcode_sentences` are of those that only tell more.
 
     Errors are told apart by `error.code` and its subcode, not by the HTTP status: Meta answers throttling with a 403,
     and some errors with a 200. Meta's own sentences are not passed on: that of 190 quotes the token, others the number.
@@ -48,6 +49,7 @@ class GraphErrors:
     codes: Mapping[int, ErrorRule]
     subcodes: Mapping[int, ErrorRule] = field(default_factory=dict)
     subcode_sentences: Mapping[int, str] = field(default_factory=dict)
+    pairs: Mapping[tuple[int, int], ErrorRule] = field(default_factory=dict)
 
     def error_of(self, answer: HttpAnswer, otherwise: str = "") -> SendError | None:
         """Return the error that the answer reports, or None if it is a success.
@@ -63,7 +65,7 @@ class GraphErrors:
         code = f"http_{answer.status}" if number is None else str(number)
         if number is None and answer.is_from_gateway:
             return gateway_error(self.product, code=code)
-        rule = self.subcodes.get(subcode or 0) or self.codes.get(-1 if number is None else number)
+        rule = self.rule(-1 if number is None else number, subcode or 0)
         if rule is None:
             rule = ErrorRule(_meaning_of_status(answer.status, is_transient=error.get("is_transient") is True))
         sentence = self.subcode_sentences.get(subcode or 0) or rule.sentence or otherwise
@@ -73,6 +75,15 @@ class GraphErrors:
             code=code,
             retry_after=answer.retry_after,
         )
+
+    def rule(self, code: int, subcode: int) -> ErrorRule | None:
+        """Return the rule for an error, None if the table has none."""
+        return self.pairs.get((code, subcode)) or self.subcodes.get(subcode) or self.codes.get(code)
+
+    def is_outside_window(self, code: Any) -> bool:
+        """Return whether this code says that the person last wrote too long ago for free text."""
+        rule = self.codes.get(number) if (number := _number(code)) is not None else None
+        return rule is not None and rule.meaning is ErrorMeaning.OUTSIDE_WINDOW
 
     def account_refusal(self, code: Any) -> str:
         """Return the sentence for staff if this code refuses the whole account, else ''."""
@@ -90,12 +101,14 @@ class MetaAdapter(Adapter):
     tenants. An item that cannot be read becomes `Unhandled`; the others are read all the same.
 
     webhook_object      the word in the payload's `object`
+    further_objects     other words there that mean the same kind of payload
     errors              the product's error table
     record_fields       the fields of the account's own record that `check` asks for, separated by commas
     account_key         the key of an account's id in the payload
     """
 
     webhook_object: ClassVar[str]
+    further_objects: ClassVar[tuple[str, ...]] = ()
     errors: ClassVar[GraphErrors]
     record_fields: ClassVar[str]
     account_key: ClassVar[str]
@@ -159,21 +172,29 @@ class MetaAdapter(Adapter):
 
     def parse(self, request: InboundRequest) -> list[Event]:
         """Return every event of every entry."""
-        return [event for entry in self._entries(request) for event in self.entry_events(entry)]
+        events = [event for entry in self._entries(request) for event in self.entry_events(entry)]
+        word = self._object_of(request)
+        return events if word == self.webhook_object else [_with_object(event, word) for event in events]
 
     def keep(self, request: InboundRequest, address: str = "") -> dict[str, Any]:
         """Return the payload, or its entries narrowed to one account."""
         if not address:
             return super().keep(request)
         narrowed = (self.narrowed_entry(entry, address) for entry in self._entries(request))
-        return {"object": self.webhook_object, "entry": [entry for entry in narrowed if entry is not None]}
+        return {"object": self._object_of(request), "entry": [entry for entry in narrowed if entry is not None]}
 
     def _entries(self, request: InboundRequest) -> list[Any]:
         payload = request.json()
         entries = payload.get("entry") if type(payload) is dict else None
-        if type(entries) is not list or payload.get("object", self.webhook_object) != self.webhook_object:
+        word = payload.get("object", self.webhook_object) if type(entries) is list else ""
+        is_further = word in self.further_objects and bool(entries)  # an empty one says nothing to this adapter
+        if type(entries) is not list or not (word == self.webhook_object or is_further):
             raise InboundError(f"The body is not a {self.errors.product} webhook.", code="malformed")
         return entries
+
+    def _object_of(self, request: InboundRequest) -> str:
+        """Return the word in the payload's `object`. Call it only for a payload with entries."""
+        return str(request.json().get("object", self.webhook_object))
 
     # --- sending: what a product's adapter provides
 
@@ -189,6 +210,10 @@ class MetaAdapter(Adapter):
     def account_name(self, content: Any) -> str:
         """Return the name in the account's own record, '' if there is none."""
 
+    def recipient_addresses(self, content: Any) -> list[tuple[AddressKind, str]]:
+        """Return the addresses of the recipient that the answer names, with their kinds."""
+        return []
+
     # --- sending
 
     def send(self, account: Account, message: OutboundMessage) -> SendResult:
@@ -196,11 +221,16 @@ class MetaAdapter(Adapter):
 
         Raises SendError; a success that names no message is ambiguous.
         """
-        answer = self._post(account, self.compose(message))
-        provider_message_id = self.accepted_id(answer.json())
+        content = self._post(account, self.content_of(account, message)).json()
+        provider_message_id = self.accepted_id(content)
         if not provider_message_id:
             raise SendError(f"{self.errors.product}'s answer names no message.", code="bad_answer", ambiguous=True)
-        return SendResult(provider_message_id)
+        aliases = [each for each in self.recipient_addresses(content) if each[1] != message.to]
+        return SendResult(provider_message_id, aliases=tuple(aliases))
+
+    def content_of(self, account: Account, message: OutboundMessage) -> dict[str, Any]:
+        """Return the JSON of one message, after what must be uploaded for it. Raises SendError (nothing was sent)."""
+        return self.compose(message)
 
     def check(self, account: Account) -> str:
         """Return the name in the record of the account's number or page."""
@@ -219,6 +249,13 @@ class MetaAdapter(Adapter):
         if not name:
             raise SendError(f"{self.errors.product}'s answer does not name the account.", code="bad_answer")
         return name
+
+    def _read(self, account: Account, url: str) -> Any:
+        """Return the JSON of an address of the provider's. Raises SendError."""
+        answer = http.get(url, headers=self._authorization(account), timeout=account.timeout)
+        if error := self.errors.error_of(answer, otherwise=f"{self.errors.product} did not answer the question."):
+            raise error
+        return answer.json()
 
     def _post(self, account: Account, content: dict[str, Any]) -> HttpAnswer:
         """Post to the account's message route and return the answer. Raises SendError unless it is a success."""
@@ -253,6 +290,11 @@ def unhandled(
     """Return the event for an item that is no turn, with a payload of this one entry."""
     raw = {"object": webhook_object, "entry": [entry]}
     return Unhandled(account, kind[:MAX_KIND].strip() or "unknown", reason, raw, message_id)
+
+
+def _with_object(event: Event, word: str) -> Event:
+    """Return the event with the word in its kept payload, so that it is parsed alike when it is replayed."""
+    return replace(event, raw={**event.raw, "object": word}) if isinstance(event, Unhandled) else event
 
 
 def _meaning_of_status(status: int, *, is_transient: bool) -> ErrorMeaning:

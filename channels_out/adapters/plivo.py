@@ -232,12 +232,18 @@ def require_credentials(account: Account) -> tuple[str, str]:
     return auth_id, tokens[0]
 
 
-def _request(account: Account, path: str) -> tuple[str, dict[str, str]]:
+def authorization(account: Account) -> dict[str, str]:
+    """Return the header with the account's credentials. Raises SendError (`no_credentials`)."""
     auth_id, token = require_credentials(account)
+    pair = b64encode(f"{auth_id}:{token}".encode("utf-8", "surrogatepass")).decode()
+    return {"Authorization": f"Basic {pair}"}
+
+
+def _request(account: Account, path: str) -> tuple[str, dict[str, str]]:
+    auth_id, _ = require_credentials(account)
     if not re.fullmatch(r"[A-Za-z0-9]+", auth_id):
         raise SendError("The auth id is invalid.", code="invalid_request", account_broken=True)
-    pair = b64encode(f"{auth_id}:{token}".encode("utf-8", "surrogatepass")).decode()
-    return f"{account.base_url}/Account/{auth_id}/{path}", {"Authorization": f"Basic {pair}"}
+    return f"{account.base_url}/Account/{auth_id}/{path}", authorization(account)
 
 
 def error_of(answer: HttpAnswer, otherwise: str = "Plivo did not take the message.") -> SendError:

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from channels_out.adapters import plivo
-from channels_out.contract import Account, InboundRequest, OutboundMessage, SendResult, WebhookResponse
+from channels_out.contract import (
+    Account,
+    FileRule,
+    InboundRequest,
+    MediaLink,
+    OutboundMessage,
+    SendResult,
+    WebhookResponse,
+)
 from channels_out.errors import SendError
-from channels_out.events import Event, InboundMessage, Receipt, Unhandled
+from channels_out.events import Event, InboundMessage, MediaReference, Receipt, Unhandled
 from channels_out.http import HttpAnswer
-from channels_out.kinds import Channel, ReceiptStatus
+from channels_out.kinds import Channel, MediaKind, ReceiptStatus
 from channels_out.shapes import identifier, items, text
 
 STATUS_PATH = "/webhooks/sms/status"
@@ -73,6 +81,8 @@ class PlivoSmsAdapter(plivo.PlivoAdapter):
     text_limit = 1600
     limit_unit = "utf-8 bytes"
     acknowledgement = WebhookResponse(content_type="application/xml", body="<Response/>")  # an element would be a reply
+    # Of MMS, which the United States and Canada know. Source: Plivo, "Send MMS".
+    file_rules = (FileRule(MediaKind.IMAGE, 5_000_000, frozenset({"image/jpeg", "image/png", "image/gif"})),)
 
     def addresses(self, request: InboundRequest) -> list[str]:
         """Return our number: the recipient of a message, the sender in a status."""
@@ -90,14 +100,25 @@ class PlivoSmsAdapter(plivo.PlivoAdapter):
         plivo.require_credentials(account)
         if not message.to.isascii() or not message.to.isdigit():
             raise SendError("The person's phone number is not known.", code="no_phone_number")
-        payload = {
+        payload: dict[str, Any] = {
             "src": account.address,
             "dst": message.to,
             "text": message.text,
             "url": f"{account.public_url}{STATUS_PATH}?{urlencode({OUR_ID: message.message_id})}",
             "method": "POST",
         }
+        if message.file:
+            payload |= {"type": "mms", "media_urls": [message.file.link], "text": ""}
         return _result(plivo.post(account, "Message", payload))
+
+    def takes_files_to(self, address: str) -> bool:
+        """Return whether the number is of North America: elsewhere there is no MMS."""
+        return address.startswith("1")
+
+    def media_link(self, account: Account, source: str) -> MediaLink:
+        """Return the file's URL, with the account's credentials where it is at the host of Plivo's API."""
+        is_api = urlsplit(source).netloc.lower() == urlsplit(account.base_url).netloc.lower()
+        return MediaLink(source, plivo.authorization(account) if is_api else {})
 
 
 def _is_status(posted: Mapping[str, Any]) -> bool:
@@ -150,6 +171,7 @@ def _message(posted: Mapping[str, Any]) -> Event:
         kind="text" if kind == "sms" else kind,
         metadata={"media": media} if media else {},
         intent=text(posted, "MessageIntent").strip().lower()[:20],
+        media=tuple(MediaReference(MediaKind.DOCUMENT, url) for url in media),  # of which kind, its content says
     )
 
 

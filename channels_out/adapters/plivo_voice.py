@@ -1,7 +1,7 @@
 """Phone calls through Plivo: its forms in, its XML out.
 
 The addresses that Plivo requests next contain the position in the call: `turn`, `again`, `waited`. Sources: Plivo,
-"Voice API: XML request", "GetInput", "Speak", "Wait", "Redirect".
+"Voice API: XML request", "GetInput", "Speak", "Wait", "Redirect", "Dial".
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ CONTENT_TYPE = "application/xml"
 SPEAK_LIMIT = 3000  # characters of one Speak
 MOST_SPOKEN = 60_000  # bytes of one answer, of which Plivo reads 100 kB
 MOST_TURNS = 10_000
+TRANSFER = "transfer"  # in the query of the address to which Plivo posts how a transfer ended
+RING_SECONDS = "30"  # at the number that a call is transferred to
 LISTEN_SECONDS = "15"  # until the caller begins
 SILENCE_SECONDS = "2"  # until they have finished
 VOICE = "WOMAN"
@@ -76,7 +78,9 @@ class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
             waited=waited,
             words=words,
             confidence=_confidence(text(posted, "SpeechConfidenceScore")) if text(posted, "Speech").strip() else None,
-            cause=identifier(posted, "HangupCause"),
+            cause=identifier(posted, "HangupCause") or identifier(posted, "DialHangupCause"),
+            connected=text(posted, "DialStatus").strip().lower() == "completed",
+            is_ours=_is_ours(posted),
             raw=plivo.raw(posted),
         )
 
@@ -101,6 +105,17 @@ class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
             _speak(response, instruction)
         if instruction.then == NextAction.HANG_UP:
             ET.SubElement(response, "Hangup")
+        elif instruction.then == NextAction.TRANSFER:
+            dial = ET.SubElement(
+                response,
+                "Dial",
+                action=address,
+                method="POST",
+                redirect="true",
+                timeout=RING_SECONDS,
+                callerId=instruction.ours,
+            )
+            ET.SubElement(dial, "Number").text = instruction.number.removeprefix("+")
         else:
             if instruction.then == NextAction.WAIT:
                 ET.SubElement(response, "Wait", length="1")
@@ -117,9 +132,14 @@ class PlivoVoiceAdapter(plivo.PlivoAdapter, VoiceAdapter):
 
 def _numbers(posted: Mapping[str, Any]) -> tuple[str, str]:
     """Return our number and the other one."""
-    names = ("From", "To") if text(posted, "Direction").strip().lower() == "outbound" else ("To", "From")
+    names = ("From", "To") if _is_ours(posted) else ("To", "From")
     ours, theirs = (plivo.number_at(posted, name) for name in names)
     return ours, theirs
+
+
+def _is_ours(posted: Mapping[str, Any]) -> bool:
+    """Return whether we placed the call."""
+    return text(posted, "Direction").strip().lower() == "outbound"
 
 
 def _caller(address: str, call_id: str) -> Sender:
@@ -134,6 +154,8 @@ def _event(request: InboundRequest, posted: Mapping[str, Any], turn: int, waited
     ended = text(posted, "CallStatus").strip().lower() in _ENDED
     if "HangupCause" in posted or (ended and not words):
         return CallEvent.ENDED
+    if "DialStatus" in posted:
+        return CallEvent.TRANSFER_ENDED
     if not turn:
         return CallEvent.BEGAN
     if waited:
@@ -160,7 +182,8 @@ def _count(query: Mapping[str, str], name: str) -> int:
 
 
 def _address(instruction: Instruction, public_url: str) -> str:
-    position = {"turn": instruction.turn, "again": instruction.again, "waited": instruction.waited}
+    transfers = int(instruction.then == NextAction.TRANSFER)
+    position = {"turn": instruction.turn, "again": instruction.again, "waited": instruction.waited, TRANSFER: transfers}
     return f"{public_url}{TURN_PATH}?{urlencode({name: value for name, value in position.items() if value})}"
 
 

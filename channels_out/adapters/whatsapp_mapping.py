@@ -5,16 +5,19 @@ metadata, each only where there is something:
 
     reply_to                        the id of the message that this one quotes
     forwarded                       True
-    referral                        the advertisement through which the person came, as strings
+    referral                        the advertisement through which the person came, with all that Meta says of it
+    referred_product                the product of the catalogue that the message is about: its ids
     errors                          what Meta could not do, as [{"code", "title"}]
     media_id mime_type sha256       of image, video, audio, voice, document, sticker
     filename                        of a document
     voice                           True for an audio that was recorded as a voice message
     latitude longitude name address url      of a location
-    contacts                        [{"name", "phones"}]
+    contacts                        [{"name", "phones", "company", "emails", "addresses", "websites", "birthday"}]
     catalog_id products             of an order; products as [{"id", "quantity", "price", "currency"}]
     payload title description       of a button or list reply: our own id of the choice, and its label
     response                        of a form (flow): its JSON as the person sent it, a string
+
+`read_activity` reads the types that are no message and say what a person did.
 
 Source: Meta, WhatsApp Cloud API, "Webhooks: messages" and "Error codes".
 """
@@ -26,22 +29,24 @@ from typing import Any, NamedTuple
 
 from channels_out.adapters.meta import GraphErrors
 from channels_out.errors import ErrorMeaning, ErrorRule, InboundError
-from channels_out.kinds import ReceiptStatus
-from channels_out.shapes import items, load_json, record, text, value_of
+from channels_out.kinds import ActivityKind, ReceiptStatus
+from channels_out.shapes import identifier, items, load_json, plain_facts, record, text, value_of
 
 _MAX_ITEMS = 50
-_REFERRAL = ("source_url", "source_id", "source_type", "headline", "body", "media_type", "ctwa_clid")
+_MAX_DEPTH = 4  # of a form's answers
+_UNSUPPORTED = "[a message that WhatsApp cannot pass on]"
 
 
 def read_text(kind: str, item: dict[str, Any]) -> str | None:
     """Return the message as text: its own words, or a stand-in such as "[image] the caption".
 
     Returns '' if it says nothing, and None if its type is not known. A message of a type that we do not know (or Meta:
-    "unsupported") but with a text is read as that text: somebody wrote it and waits for an answer.
+    "unsupported") but with a text is read as that text: somebody wrote it and waits for an answer. So does the sender
+    of one that Meta cannot pass on ("view once", a poll); a stand-in says so.
     """
     known = MESSAGE_TYPES.get(kind)
     if known is None:
-        return text(record(item, "text"), "body") or None
+        return text(record(item, "text"), "body") or (_UNSUPPORTED if kind == "unsupported" else None)
     return known.read(kind, item.get(kind))
 
 
@@ -50,16 +55,46 @@ def read_metadata(kind: str, item: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     context = record(item, "context")
     if context:
-        _add(found, reply_to=text(context, "id"))
+        _add(found, reply_to=text(context, "id"), referred_product=plain_facts(context.get("referred_product")))
         _add(found, forwarded=context.get("forwarded") is True or context.get("frequently_forwarded") is True)
     if "referral" in item:
-        referral = record(item, "referral")
-        _add(found, referral={key: value for key in _REFERRAL if (value := text(referral, key))})
+        _add(found, referral=plain_facts(item["referral"]))
     if "errors" in item:
         _add(found, errors=[_error(error) for error in items(item, "errors")[:_MAX_ITEMS]])
     if known := MESSAGE_TYPES.get(kind):
         _add(found, **known.describe(item.get(kind)))
     return found
+
+
+def read_activity(kind: str, item: dict[str, Any]) -> tuple[ActivityKind, str, str] | None:
+    """Return what the item says that the person did, the message that it is about, and its text; None if nothing.
+
+    An edit without a text that can be read is None too: the message stays as it was.
+    """
+    content = record(item, kind)
+    if kind == "reaction":
+        return _about(ActivityKind.REACTION, identifier(content, "message_id"), text(content, "emoji"))
+    if kind == "edit":
+        edited = record(content, "message")
+        words = read_text(text(edited, "type"), edited) or ""
+        return _about(ActivityKind.EDIT, identifier(content, "original_message_id"), words) if words.strip() else None
+    if kind == "revoke":
+        return _about(ActivityKind.DELETION, identifier(content, "original_message_id"), "")
+    if kind == "interactive" and text(content, "type") == "call_permission_reply":
+        granted = text(record(content, "call_permission_reply"), "response") == "accept"
+        return ActivityKind.CALL_PERMISSION, "", "permits calls" if granted else "does not permit calls"
+    return None
+
+
+def is_missed_call(call: dict[str, Any]) -> bool:
+    """Return whether the item of a `calls` webhook says that a person called and nobody answered."""
+    statuses = items(call, "status") or [text(call, "status")]
+    ended = text(call, "event") == "terminate" and text(call, "direction") == "USER_INITIATED"
+    return ended and "COMPLETED" not in statuses
+
+
+def _about(kind: ActivityKind, message_id: str, words: str) -> tuple[ActivityKind, str, str] | None:
+    return (kind, message_id, words) if message_id else None
 
 
 def _add(found: dict[str, Any], **values: Any) -> None:
@@ -93,8 +128,14 @@ def _read_location(_kind: str, content: Any) -> str:
 
 
 def _read_contacts(_kind: str, content: Any) -> str:
-    cards = (" ".join(filter(None, (card["name"], *card["phones"]))) for card in _cards(content))
+    cards = (" ".join(filter(None, (card["name"], *card["phones"], *_further_words(card)))) for card in _cards(content))
     return _stand_in("contacts", ", ".join(filter(None, cards)))
+
+
+def _further_words(card: dict[str, Any]) -> list[str]:
+    """Return what a card says besides name and phones, in brackets."""
+    words = "; ".join(each for name in _FURTHER for each in ([card[name]] if name in card else []) if each)
+    return [f"({words})"] if words else []
 
 
 def _read_order(_kind: str, content: Any) -> str:
@@ -178,13 +219,34 @@ def _coordinate(content: Any, key: str) -> float | None:
 def _cards(contacts: Any) -> list[dict[str, Any]]:
     if type(contacts) is not list:
         return []
-    return [
-        {
-            "name": text(record(card, "name"), "formatted_name"),
-            "phones": [phone for entry in items(card, "phones")[:_MAX_ITEMS] if (phone := text(entry, "phone"))],
-        }
-        for card in contacts[:_MAX_ITEMS]
-    ]
+    return [_card(card) for card in contacts[:_MAX_ITEMS]]
+
+
+_FURTHER = ("company", "emails", "addresses", "websites", "birthday")
+_STREET = ("street", "city", "state", "zip", "country")
+
+
+def _card(card: Any) -> dict[str, Any]:
+    """Return the card's name and phones, and what it says besides, as texts."""
+    name, work = record(card, "name"), record(card, "org")
+    whole = " ".join(filter(None, (text(name, part) for part in ("prefix", "first_name", "middle_name", "last_name"))))
+    addresses = (", ".join(filter(None, (text(each, part) for part in _STREET))) for each in _some(card, "addresses"))
+    found = {
+        "company": ", ".join(filter(None, (text(work, part) for part in ("title", "department", "company")))),
+        "emails": ", ".join(filter(None, (text(each, "email") for each in _some(card, "emails")))),
+        "addresses": " / ".join(filter(None, addresses)),
+        "websites": ", ".join(filter(None, (text(each, "url") for each in _some(card, "urls")))),
+        "birthday": text(card, "birthday"),
+    }
+    return {
+        "name": text(name, "formatted_name") or whole,
+        "phones": [phone for each in _some(card, "phones") if (phone := text(each, "phone") or text(each, "wa_id"))],
+        **{key: value for key, value in found.items() if value},
+    }
+
+
+def _some(holder: Any, key: str) -> list[Any]:
+    return items(holder, key)[:_MAX_ITEMS]
 
 
 def _products(content: Any) -> list[dict[str, Any]]:
@@ -215,11 +277,18 @@ def _form_fields(response: str) -> list[str]:
     return [f"{name}: {value}" for name, value in fields if value]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, depth: int = 0) -> str:
+    """Return an answer as text: of a nested one "(name: value; …)", of a file its name."""
     if type(value) is bool:
         return "yes" if value else "no"
-    if type(value) is list:
-        return ", ".join(filter(None, (_plain(each) for each in value[:_MAX_ITEMS] if type(each) is not list)))
+    if type(value) is list and depth < _MAX_DEPTH:
+        return ", ".join(filter(None, (_plain(each, depth + 1) for each in value[:_MAX_ITEMS])))
+    if type(value) is dict and depth < _MAX_DEPTH:
+        if text(value, "mime_type") and "id" in value:
+            return text(value, "file_name") or "a file"
+        inner = ((name, _plain(each, depth + 1)) for name, each in list(value.items())[:_MAX_ITEMS])
+        words = "; ".join(f"{name}: {each}" for name, each in inner if each)
+        return f"({words})" if words else ""
     return str(value) if type(value) in (str, int, float) else ""
 
 
@@ -282,7 +351,22 @@ ERRORS = GraphErrors(
         131031: ErrorRule(_BROKEN, "WhatsApp locked the account."),
         131042: ErrorRule(_BROKEN, "WhatsApp has no valid payment method for the account."),
         131045: ErrorRule(_BROKEN, "The account's number is not registered with WhatsApp."),
+        133010: ErrorRule(
+            _BROKEN,
+            "The account's number is not registered for the Cloud API: register it in WhatsApp Manager, then press Try"
+            " again.",
+        ),
+        131037: ErrorRule(
+            _BROKEN,
+            "WhatsApp has not approved the number's display name: have it approved in WhatsApp Manager, then press Try"
+            " again.",
+        ),
         # the person
+        131030: ErrorRule(
+            _FINAL,
+            "The person is not on Meta's list of test recipients: a test number writes to those alone. Add their number"
+            " under WhatsApp, API Setup, or use a number of your own.",
+        ),
         131026: ErrorRule(_FINAL, "The message cannot be delivered: no WhatsApp, or one too old, at this number."),
         131047: ErrorRule(
             ErrorMeaning.OUTSIDE_WINDOW,
@@ -311,5 +395,12 @@ ERRORS = GraphErrors(
         132012: ErrorRule(_FINAL, "The template's variables have another format."),
         132015: ErrorRule(_FINAL, "WhatsApp paused the template for its quality."),
         132016: ErrorRule(_FINAL, "WhatsApp disabled the template for its quality."),
+    },
+    pairs={
+        (100, 33): ErrorRule(
+            _BROKEN,
+            "WhatsApp does not know this phone number id, or the access token has no access to it: correct the one or"
+            " the other at the account, then press Try again.",
+        ),
     },
 )

@@ -17,8 +17,9 @@ from typing import ClassVar
 
 from channels_out.contract import Account, InboundRequest
 from channels_out.http import HttpAnswer
-from channels_out.kinds import Channel, ReceiptStatus
+from channels_out.kinds import Channel, MediaKind, ReceiptStatus
 from channels_out.simulators.people import SimulatedPerson
+from channels_out.simulators.phone_files import MediaRequest, PhoneFile
 
 
 class InjectedFault(StrEnum):
@@ -34,19 +35,53 @@ class InjectedFault(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SimulatedMessage:
     """A message that a person writes or says. `at` is its time; on voice, `call` is the call's id and `path` the
-    address for its next turn."""
+    address for its next turn. With a `file`, the text is its caption, or empty."""
 
     text: str
     message_id: str
     at: datetime
     call: str = ""
     path: str = ""
+    file: PhoneFile | None = None
+
+
+class Gesture(StrEnum):
+    """The deeds of a person besides writing, and of a colleague elsewhere."""
+
+    REACT = "react"  # with an emoji, to a message of ours
+    PRESS = "press"  # a choice below a message of ours
+    EDIT = "edit"  # their own message
+    DELETE = "delete"
+    ECHO = "echo"  # a colleague writes in the provider's own app or inbox
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedGesture:
+    """A gesture. `about` is the id of the message that it is about, `text` the emoji, the new words, or the title of
+    the choice, whose id is `choice`. `message_id` is the gesture's own id."""
+
+    gesture: Gesture
+    about: str
+    text: str
+    message_id: str
+    at: datetime
+    choice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedFile:
+    """The file of an accepted message: the id of an upload, or the link under which the provider fetches it."""
+
+    kind: str
+    media_id: str = ""
+    link: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedMessage:
     """A message that the provider accepted. `report_to` is the path to which we asked it to report, if we did;
-    `sequence` is the number of earlier reports."""
+    `sequence` is the number of earlier reports; `choices` are those below it, as (id, title)."""
 
     message_id: str
     to: str
@@ -55,6 +90,8 @@ class AcceptedMessage:
     reply_to: str = ""
     report_to: str = ""
     sequence: int = 0
+    choices: tuple[tuple[str, str], ...] = ()
+    file: AcceptedFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +106,8 @@ class UnsignedWebhook:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedResponse:
-    """The provider's answer. `taken` is the message that it accepted, if any; if `silent`, the answer is never sent."""
+    """The provider's answer. `taken` is the message that it accepted, if any; if `silent`, the answer is never sent.
+    `uploaded` is the id that it gave to the file of an upload."""
 
     status: int = 200
     body: str = ""
@@ -77,6 +115,7 @@ class SimulatedResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
     taken: AcceptedMessage | None = None
     silent: bool = False
+    uploaded: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,16 +143,22 @@ class Simulator(ABC):
     provider, channel   those of the adapter
     receipts            the statuses that the provider reports
     faults              the faults that can be injected
+    gestures            what a person can do besides writing
     is_call             people call, and our reply is the response to the webhook
     echoes              the provider reports `sent` at once for every message that it accepts
+    most_bytes          the kinds of files that a person can send, and the most bytes of one
+    captions            the kinds of files that a person can send with words below them
     """
 
     provider: ClassVar[str]
     channel: Channel
     receipts: ClassVar[tuple[ReceiptStatus, ...]] = (ReceiptStatus.DELIVERED, ReceiptStatus.READ, ReceiptStatus.FAILED)
     faults: ClassVar[tuple[InjectedFault, ...]] = tuple(InjectedFault)
+    gestures: ClassVar[tuple[Gesture, ...]] = ()
     is_call: ClassVar[bool] = False
     echoes: ClassVar[bool] = False
+    most_bytes: ClassVar[Mapping[MediaKind, int]] = {}
+    captions: ClassVar[frozenset[MediaKind]] = frozenset()
 
     # --- an account
 
@@ -134,6 +179,10 @@ class Simulator(ABC):
     @abstractmethod
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
         """Return the webhook for a message of the person."""
+
+    def gesture(self, account: Account, person: SimulatedPerson, played: PlayedGesture) -> UnsignedWebhook:
+        """Return the webhook for a gesture of the person. Raises LookupError if the provider reports no such one."""
+        raise LookupError(f"{self.provider} reports no {played.gesture}.")
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """Return the webhook for a message's status. Raises LookupError if the provider does not report this status."""
@@ -180,6 +229,14 @@ class Simulator(ABC):
     @abstractmethod
     def failure(self, fault: InjectedFault) -> SimulatedResponse:
         """Return the provider's answer with a fault."""
+
+    def media_request(self, account: Account, request: InboundRequest) -> MediaRequest | None:
+        """Return which file of a person's the request asks for; None if it asks for none."""
+        return None
+
+    def media_record(self, account: Account, file: PhoneFile) -> SimulatedResponse:
+        """Return the record with the file's link. Raises LookupError where webhooks have the link itself."""
+        raise LookupError(f"{self.provider} has no records of files.")
 
     def answer(self, account: Account, request: InboundRequest, fault: InjectedFault | None) -> SimulatedResponse:
         """Return the provider's answer to a request, with a fault if one is given."""

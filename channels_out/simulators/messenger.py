@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 TEXT_LIMIT = 2000
+PAGE_INBOX = 263902037430900  # the app id of messages that people write in the Page inbox
 ACTIONS = ("mark_seen", "typing_on", "typing_off")
 
 
@@ -98,11 +99,40 @@ def problem(content: Any) -> str:
     if content.get("messaging_type") not in ("RESPONSE", "UPDATE", "MESSAGE_TAG"):
         return "Param messaging_type must be one of its values"
     words = content["message"].get("text") if isinstance(content.get("message"), dict) else None
+    attachment = content["message"].get("attachment") if isinstance(content.get("message"), dict) else None
+    if isinstance(attachment, dict):
+        given = attachment.get("payload")
+        is_known = attachment.get("type") in ("image", "audio", "video", "file")
+        is_there = isinstance(given, dict) and str(given.get("url", "")).startswith("http")
+        return "" if is_known and is_there else "Param message[attachment] is not valid"
     if not isinstance(words, str) or not words.strip():
         return "The parameter message is required"
     if len(words) > TEXT_LIMIT:
         return f"Length of param message[text] must be less than or equal to {TEXT_LIMIT}"
-    return ""
+    return _problem_of_quick_replies(content["message"].get("quick_replies", []))
+
+
+def _problem_of_quick_replies(offered: Any) -> str:
+    if not isinstance(offered, list) or len(offered) > 13:
+        return "Length of param message[quick_replies] must be less than or equal to 13"
+    fits = [each.get("content_type") == "text" and 1 <= len(each.get("title", "")) <= 20 for each in offered]
+    return "" if all(fits) and all(each.get("payload") for each in offered) else "Param quick_replies is invalid"
+
+
+def reaction(page: str, person: str, mid: str, emoji: str, *, at: int | None = None) -> dict[str, Any]:
+    """Return an emoji on a message; without an emoji, its removal."""
+    how = {"action": "react", "emoji": emoji} if emoji else {"action": "unreact"}
+    return _from(person, page, at, reaction={"mid": mid, **how})
+
+
+def edited(page: str, person: str, mid: str, words: str, *, at: int | None = None) -> dict[str, Any]:
+    """Return the edit of an earlier text of the person."""
+    return _from(person, page, at, message_edit={"mid": mid, "text": words, "num_edit": 1})
+
+
+def quick_reply(page: str, person: str, title: str, payload: str, *, mid: str = "") -> dict[str, Any]:
+    """Return a press of a quick reply under one of our messages."""
+    return message(page, person, mid=mid, text=title, quick_reply={"payload": payload})
 
 
 def accepted(content: Mapping[str, Any], mid: str) -> dict[str, Any]:

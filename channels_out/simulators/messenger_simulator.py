@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from channels_out.contract import Account, InboundRequest
-from channels_out.kinds import Channel, ReceiptStatus
-from channels_out.shapes import record, text
+from channels_out.kinds import Channel, MediaKind, ReceiptStatus
+from channels_out.shapes import items, record, text
 from channels_out.simulators import messenger
-from channels_out.simulators.contract import AcceptedMessage, SimulatedMessage, SimulatedResponse, UnsignedWebhook
+from channels_out.simulators.contract import (
+    AcceptedFile,
+    AcceptedMessage,
+    Gesture,
+    PlayedGesture,
+    SimulatedMessage,
+    SimulatedResponse,
+    UnsignedWebhook,
+)
 from channels_out.simulators.meta import MetaSimulator, content_of, error_answer, meta_json
 from channels_out.simulators.people import SimulatedPerson
 
+_MOST_BYTES = 25_000_000  # of a file. Source: Meta, Messenger Platform, "Sending attachments"
+_TYPES = {MediaKind.VOICE: "audio", MediaKind.DOCUMENT: "file"}  # of attachments, where they have another word
 _ROUTE = re.compile(r"/(?:v\d+\.\d+/)?(?P<page>[^/?]+)(?P<messages>/messages)?(?:\?.*)?")
 
 
@@ -24,7 +34,11 @@ class MessengerSimulator(MetaSimulator):
     provider = "messenger"
     channel = Channel.MESSENGER
     receipts = (ReceiptStatus.SENT, ReceiptStatus.DELIVERED, ReceiptStatus.READ)
+    gestures = tuple(Gesture)
     echoes = True
+    most_bytes = dict.fromkeys(
+        (MediaKind.IMAGE, MediaKind.VOICE, MediaKind.AUDIO, MediaKind.VIDEO, MediaKind.DOCUMENT), _MOST_BYTES
+    )
     throttled_code = 613
     undeliverable: ClassVar[SimulatedResponse] = error_answer(
         400, 551, "This person isn't available right now", error_subcode=1545041
@@ -39,9 +53,26 @@ class MessengerSimulator(MetaSimulator):
         return messenger.new_mid()
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """Return the webhook with a text."""
-        sender = self.address_of(person)
-        item = messenger.text(account.address, sender, said.text, mid=said.message_id, at=_milliseconds(said.at))
+        """Return the webhook with a text, or with a file, whose link it has."""
+        content: dict[str, Any] = {"text": said.text}
+        if said.file:
+            kind = _TYPES.get(said.file.kind, said.file.kind.value)
+            content = {"attachments": [messenger.attachment(kind, said.file.link)]}
+        who, at = self.address_of(person), _milliseconds(said.at)
+        return self._webhook(account, messenger.message(account.address, who, mid=said.message_id, at=at, **content))
+
+    def gesture(self, account: Account, person: SimulatedPerson, played: PlayedGesture) -> UnsignedWebhook:
+        """Return the webhook with the gesture, or with the echo of what a colleague wrote in the Page inbox."""
+        page, who, at = account.address, self.address_of(person), _milliseconds(played.at)
+        item = {
+            Gesture.REACT: lambda: messenger.reaction(page, who, played.about, played.text, at=at),
+            Gesture.EDIT: lambda: messenger.edited(page, who, played.about, played.text, at=at),
+            Gesture.DELETE: lambda: messenger.message(page, who, mid=played.about, at=at, is_deleted=True),
+            Gesture.PRESS: lambda: messenger.quick_reply(page, who, played.text, played.choice, mid=played.message_id),
+            Gesture.ECHO: lambda: messenger.echo(
+                page, who, played.text, mid=played.message_id, app_id=messenger.PAGE_INBOX
+            ),
+        }[played.gesture]()
         return self._webhook(account, item)
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
@@ -83,8 +114,17 @@ class MessengerSimulator(MetaSimulator):
         if not self.sends(account, request):
             return answer
         to = text(record(content, "recipient"), "id")
-        taken = AcceptedMessage(mid, to, text(said, "text"), our_message_id=text(said, "metadata"))
+        words = text(said, "text") or f"[{text(record(said, 'attachment'), 'type')}]"
+        offered = tuple((text(each, "payload"), text(each, "title")) for each in items(said, "quick_replies"))
+        ours = text(said, "metadata")
+        taken = AcceptedMessage(mid, to, words, our_message_id=ours, choices=offered, file=_file_of(said))
         return SimulatedResponse(body=answer.body, taken=taken)
+
+
+def _file_of(said: dict[str, Any]) -> AcceptedFile | None:
+    attached = record(said, "attachment")
+    link = text(record(attached, "payload"), "url")
+    return AcceptedFile(text(attached, "type"), link=link) if link else None
 
 
 def _milliseconds(at: datetime) -> int:

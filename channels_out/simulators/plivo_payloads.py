@@ -151,6 +151,8 @@ def problem_of(payload: object) -> str:
         return f"{destination} is not a valid phone number"
     if source in destination.split("<"):
         return "src and dst cannot be the same"
+    if payload.get("type") == "mms" and isinstance(payload.get("media_urls"), list) and payload["media_urls"]:
+        return ""
     if not isinstance(text, str) or not text:
         return "text parameter not present"
     return "text is too long" if len(text.encode()) > TEXT_LIMIT else ""

@@ -11,6 +11,7 @@ from datetime import datetime
 from urllib.parse import parse_qsl, urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
+from channels_out.adapters.plivo_voice import TRANSFER
 from channels_out.contract import Account, InboundRequest
 from channels_out.errors import InboundError
 from channels_out.http import HttpAnswer
@@ -105,7 +106,7 @@ class PlivoNumber(Simulator):
         taken = AcceptedMessage(
             message_id=payloads.new_uuid(),
             to=text(content, "dst"),
-            text=text(content, "text"),
+            text=text(content, "text") or ("[media]" if content.get("media_urls") else ""),
             report_to=_path(text(content, "url")),
         )
         told = {"message": "message(s) queued", "message_uuid": [taken.message_id]}
@@ -162,8 +163,10 @@ class PlivoVoiceSimulator(PlivoNumber):
         return self.form(said.path, fields)
 
     def continuation(self, account: Account, person: SimulatedPerson, call: str, path: str) -> UnsignedWebhook:
-        """Return the request of a redirect."""
-        return self.form(path, payloads.call(caller=person.phone, to=account.address, call_uuid=call))
+        """Return the request of a redirect, or that nobody answered where the call was transferred to."""
+        form = payloads.call(caller=person.phone, to=account.address, call_uuid=call)
+        nobody = {"DialStatus": "no-answer", "DialHangupCause": "NO_ANSWER"} if f"{TRANSFER}=1" in path else {}
+        return self.form(path, {**form, **nobody})
 
     def hang_up(self, account: Account, person: SimulatedPerson, call: str) -> UnsignedWebhook:
         """Return the request to the hang-up URL."""
@@ -176,7 +179,7 @@ class PlivoVoiceSimulator(PlivoNumber):
     def heard(self, answer: HttpAnswer) -> SpokenInstruction:
         """Return the instruction in our XML. An invalid response ends the call."""
         try:
-            response = ET.fromstring(answer.body) if answer.ok else None  # noqa: S314 - our own answer
+            response = ET.fromstring(answer.body) if answer.ok else None  # noqa: S314 - our own answer # nosec B314
         except ET.ParseError:
             response = None
         if response is None or response.tag != "Response":
@@ -187,6 +190,10 @@ class PlivoVoiceSimulator(PlivoNumber):
         onward = _path(redirect.text or "") if redirect is not None else ""
         if asked is not None:
             return SpokenInstruction(words, path=_path(asked.get("action", "")), silence=onward)
+        if (dial := response.find("Dial")) is not None:
+            ringing = f"(It rings at {dial.findtext('Number', '')}.)"
+            said = "\n".join(filter(None, (words, ringing)))
+            return SpokenInstruction(said, path=_path(dial.get("action", "")), at_once=True, wait=2)
         if not onward or response.find("Hangup") is not None:
             return SpokenInstruction(words, over=True)
         pause = response.find("Wait")

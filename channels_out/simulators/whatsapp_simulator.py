@@ -8,24 +8,33 @@ import re
 import secrets
 from datetime import datetime
 from typing import Any, ClassVar
+from urllib.parse import parse_qsl, urlsplit
 
 from channels_out.contract import Account, InboundRequest
-from channels_out.kinds import Channel, ReceiptStatus
+from channels_out.kinds import Channel, MediaKind, ReceiptStatus
 from channels_out.shapes import items, record, text, value_of
 from channels_out.simulators import whatsapp
 from channels_out.simulators.contract import (
+    AcceptedFile,
     AcceptedMessage,
+    Gesture,
     InjectedFault,
+    PlayedGesture,
     SimulatedMessage,
     SimulatedResponse,
     UnsignedWebhook,
 )
 from channels_out.simulators.meta import MetaSimulator, content_of, error_answer, meta_json, new_account_id
-from channels_out.simulators.people import SimulatedPerson
+from channels_out.simulators.people import PEOPLE, SimulatedPerson
+from channels_out.simulators.phone_files import MediaRequest, PhoneFile
 
+MEDIA = "/media"  # the end of the route that takes uploads
 VERIFIED_NAME = "Simulated shop"
 
 _ROUTE = re.compile(r"/(?:v\d+\.\d+/)?(?P<number>[^/?]+)(?P<messages>/messages)?(?:\?.*)?")
+_TEMPLATES = re.compile(rf"/(?:v\d+\.\d+/)?{whatsapp.BUSINESS_ACCOUNT}/message_templates(?:\?.*)?")
+_MEDIA_ID = re.compile(r"/(?:v\d+\.\d+/)?(?P<id>\d{1,20})(?:\?.*)?")
+_CONTENT = "/whatsapp_business/attachments/"  # the route of Meta's host of files
 _UNDELIVERABLE = 131026
 
 
@@ -34,23 +43,62 @@ class WhatsAppSimulator(MetaSimulator):
 
     provider = "whatsapp"
     channel = Channel.WHATSAPP
+    gestures = tuple(Gesture)
+    # Source: Meta, WhatsApp Cloud API, "Supported media types".
+    most_bytes = {
+        MediaKind.IMAGE: 5_000_000,
+        MediaKind.VOICE: 16_000_000,
+        MediaKind.AUDIO: 16_000_000,
+        MediaKind.VIDEO: 16_000_000,
+        MediaKind.DOCUMENT: 100_000_000,
+    }
+    captions = frozenset({MediaKind.IMAGE, MediaKind.VIDEO, MediaKind.DOCUMENT})
+    media_host = ""  # of the links of files; empty: the account's own API
     throttled_code = 130429
     undeliverable: ClassVar[SimulatedResponse] = error_answer(400, _UNDELIVERABLE, "Message undeliverable")
 
     def address_of(self, person: SimulatedPerson) -> str:
         """Return the phone number, or the user id of a person who hides it."""
-        return person.phone if person.shows_phone else f"US.{person.phone[::-1]}"
+        return person.phone if person.shows_phone else user_id_of(person)
 
     def new_message_id(self) -> str:
         """Return a new wamid."""
         return whatsapp.new_wamid()
 
     def message(self, account: Account, person: SimulatedPerson, said: SimulatedMessage) -> UnsignedWebhook:
-        """Return the webhook with a text."""
-        address = self.address_of(person)
-        who = {"sender": address} if person.shows_phone else {"sender": "", "user_id": address}
-        message = whatsapp.text(said.text, message_id=said.message_id, timestamp=said.at.timestamp(), **who)
-        return self._webhook(account, messages=[message], contacts=[whatsapp.contact(address, person.name)])
+        """Return the webhook with a text, or with a file, which it names by an id."""
+        about: dict[str, Any] = {
+            "sender": person.phone if person.shows_phone else "",
+            "user_id": user_id_of(person),
+            "message_id": said.message_id,
+            "timestamp": said.at.timestamp(),
+        }
+        message = _media(said.file, said.text, about) if said.file else whatsapp.text(said.text, **about)
+        return self._webhook(account, messages=[message], contacts=[contact_of(person)])
+
+    def gesture(self, account: Account, person: SimulatedPerson, played: PlayedGesture) -> UnsignedWebhook:
+        """Return the webhook with the gesture as a message of its own type, or with a colleague's echo."""
+        if played.gesture is Gesture.ECHO:
+            change = whatsapp.change(account.address)
+            change["field"] = "smb_message_echoes"
+            said = whatsapp.echo(played.text, to=person.phone, message_id=played.message_id)
+            change["value"]["message_echoes"] = [{**said, "to_user_id": user_id_of(person)}]
+            return UnsignedWebhook("/webhooks/whatsapp/inbound", meta_json(whatsapp.around(change)))
+        about: dict[str, Any] = {
+            "sender": person.phone if person.shows_phone else "",
+            "user_id": user_id_of(person),
+            "message_id": played.message_id,
+            "timestamp": played.at.timestamp(),
+        }
+        composed = {
+            Gesture.REACT: lambda: whatsapp.reaction(played.about, played.text, **about),
+            Gesture.EDIT: lambda: whatsapp.edited(played.about, played.text, **about),
+            Gesture.DELETE: lambda: whatsapp.revoked(played.about, **about),
+            Gesture.PRESS: lambda: whatsapp.button_reply(
+                played.text, played.choice, context={"from": whatsapp.DISPLAY_PHONE_NUMBER, "id": played.about}, **about
+            ),
+        }[played.gesture]()
+        return self._webhook(account, messages=[composed], contacts=[contact_of(person)])
 
     def receipt(self, account: Account, taken: AcceptedMessage, status: ReceiptStatus, at: datetime) -> UnsignedWebhook:
         """Return the webhook with a status."""
@@ -63,7 +111,8 @@ class WhatsAppSimulator(MetaSimulator):
             details="Message Undeliverable.",
             timestamp=at.timestamp(),
         )
-        return self._webhook(account, statuses=[told])
+        person = next((each for each in PEOPLE if taken.to in (each.phone, user_id_of(each))), None)
+        return self._webhook(account, statuses=[told], contacts=[contact_of(person)] if person else [])
 
     def _webhook(self, account: Account, **batches: Any) -> UnsignedWebhook:
         return UnsignedWebhook("/webhooks/whatsapp/inbound", meta_json(whatsapp.payload(account.address, **batches)))
@@ -72,10 +121,15 @@ class WhatsAppSimulator(MetaSimulator):
 
     def sends(self, account: Account, request: InboundRequest) -> bool:
         """Return True if the request is a message, not a read mark or a query."""
-        return request.method == "POST" and text(content_of(request), "status") != "read"
+        is_upload = request.url.endswith(MEDIA)
+        return request.method == "POST" and not is_upload and text(content_of(request), "status") != "read"
 
     def accept(self, account: Account, request: InboundRequest) -> SimulatedResponse:
-        """Return the answer to a message, or the number's record."""
+        """Return the answer to a message or an upload, or the number's record."""
+        if request.method == "GET" and _TEMPLATES.fullmatch(request.url):
+            return SimulatedResponse(body=json.dumps(whatsapp.page_of_templates(whatsapp.SAMPLE_TEMPLATES, {})))
+        if (request.method, request.url) == ("POST", f"/{account.address}{MEDIA}"):
+            return _uploaded()
         route = _ROUTE.fullmatch(request.url)
         if route is None or (request.method, bool(route["messages"])) not in {("POST", True), ("GET", False)}:
             return error_answer(404, 2500, "Unknown path components")
@@ -86,11 +140,26 @@ class WhatsAppSimulator(MetaSimulator):
             return SimulatedResponse(body=json.dumps({**names, "id": account.address}))
         return take(content_of(request))
 
+    def media_request(self, account: Account, request: InboundRequest) -> MediaRequest | None:
+        """Return the request for the record of a file by its id, or for the file behind the record's link."""
+        parts = urlsplit(request.url)
+        if request.method == "GET" and parts.path == _CONTENT:
+            return MediaRequest(dict(parse_qsl(parts.query)).get("mid", ""), is_for_content=True)
+        found = _MEDIA_ID.fullmatch(request.url) if request.method == "GET" else None
+        return MediaRequest(found["id"], is_for_content=False) if found else None
+
+    def media_record(self, account: Account, file: PhoneFile) -> SimulatedResponse:
+        """Return the record with the link, which wants the account's token as well."""
+        link = f"{self.media_host or account.base_url}{_CONTENT}?mid={file.media_id}"
+        about: dict[str, Any] = {"content_type": file.content_type, "digest": file.digest, "size": file.size}
+        return SimulatedResponse(body=json.dumps(whatsapp.media_record(file.media_id, link, **about)))
+
 
 class Dialog360Simulator(WhatsAppSimulator):
     """The same number at 360dialog: Meta's payloads, unsigned, with 360dialog's key and our secret header."""
 
     provider = "dialog360"
+    media_host = "https://lookaside.fbsbx.com"  # 360dialog passes Meta's links on; who has its key asks it instead
 
     def new_account(self) -> tuple[str, dict[str, str]]:
         """Return a phone number id, 360dialog's key and the secret that is registered with the webhook's address."""
@@ -111,6 +180,11 @@ class Dialog360Simulator(WhatsAppSimulator):
             number = {"entity_type": "PHONE_NUMBER", "id": account.address, "can_send_message": "AVAILABLE"}
             health = {"can_send_message": "AVAILABLE", "entities": [number]}
             return SimulatedResponse(body=json.dumps({"health_status": health, "id": account.address}))
+        if request.method == "GET" and request.url.startswith("/v1/configs/templates"):
+            page = whatsapp.page_of_templates(whatsapp.SAMPLE_TEMPLATES, {})["data"]
+            return SimulatedResponse(body=json.dumps({"count": len(page), "waba_templates": page}))
+        if (request.method, request.url) == ("POST", MEDIA):
+            return _uploaded()
         if (request.method, request.url) != ("POST", "/messages"):
             return SimulatedResponse(404, json.dumps({"error": "Not found"}))
         return take(content_of(request))
@@ -121,6 +195,37 @@ class Dialog360Simulator(WhatsAppSimulator):
             meta = {"success": False, "http_code": 401, "developer_message": "Invalid api_key"}
             return SimulatedResponse(401, json.dumps({"meta": meta}))
         return super().failure(fault)
+
+
+def user_id_of(person: SimulatedPerson) -> str:
+    """Return the person's business-scoped user id, which Meta sends beside the phone number since April 2026."""
+    return f"US.{person.phone[::-1]}"
+
+
+def contact_of(person: SimulatedPerson) -> dict[str, Any]:
+    """Return the person as the payloads of their messages, and of statuses, describe them."""
+    known = person.phone if person.shows_phone else user_id_of(person)
+    return whatsapp.contact(known, person.name, user_id=user_id_of(person))
+
+
+def _media(file: PhoneFile, caption: str, about: dict[str, Any]) -> dict[str, Any]:
+    """Return the message with a file. Documents alone have their name, and only a voice note says that it is one."""
+    kind = "audio" if file.kind is MediaKind.VOICE else file.kind.value
+    return whatsapp.media(
+        kind,
+        media_id=file.media_id,
+        caption=caption,
+        filename=file.name if file.kind is MediaKind.DOCUMENT else "",
+        voice=file.kind is MediaKind.VOICE,
+        content_type=file.content_type,
+        sha256=file.digest_in_base64,
+        **about,
+    )
+
+
+def _uploaded() -> SimulatedResponse:
+    media_id = new_account_id()
+    return SimulatedResponse(body=json.dumps({"id": media_id}), uploaded=media_id)
 
 
 def take(content: Any) -> SimulatedResponse:
@@ -136,18 +241,51 @@ def take(content: Any) -> SimulatedResponse:
         text=_words(content),
         our_message_id=text(content, "biz_opaque_callback_data"),
         reply_to=text(record(content, "context"), "message_id"),
+        choices=tuple((each["id"], each["title"]) for each in whatsapp.choices_in(content)),
+        file=_file_of(content),
     )
     return SimulatedResponse(body=json.dumps(whatsapp.accepted(content, taken.message_id)), taken=taken)
+
+
+def _file_of(content: dict[str, Any]) -> AcceptedFile | None:
+    kind = text(content, "type")
+    if kind not in whatsapp.SENT_MEDIA:
+        return None
+    named = record(content, kind)
+    return AcceptedFile(kind, text(named, "id"), text(named, "link"), text(named, "filename"))
 
 
 def _words(content: dict[str, Any]) -> str:
     """Return the text that the person reads."""
     if text(content, "type") == "text":
         return text(record(content, "text"), "body")
+    if text(content, "type") == "interactive":
+        return whatsapp.text_of(content)
+    if (kind := text(content, "type")) in whatsapp.SENT_MEDIA:
+        return f"[{kind}] {text(record(content, kind), 'filename')}".strip()
     template = record(content, "template")
+    if read := _as_read(template):
+        return read
     parameters = [
         str(value_of(each, "text"))
         for component in items(template, "components")
         for each in items(component, "parameters")
     ]
     return " ".join([f"[template {text(template, 'name')}]", *parameters])
+
+
+def _as_read(template: dict[str, Any]) -> str:
+    """Return a sample template with its values as the person reads it; '' for one that is not known here."""
+    known = next((each for each in whatsapp.SAMPLE_TEMPLATES if each["name"] == template.get("name")), None)
+    if known is None:
+        return ""
+    values = [
+        text(each, "text")
+        for component in items(template, "components")
+        if text(component, "type") == "body"
+        for each in items(component, "parameters")
+    ]
+    words = next(str(each["text"]) for each in known["components"] if each["type"] == "BODY")
+    for number, value in enumerate(values, start=1):
+        words = words.replace("{{" + str(number) + "}}", value)
+    return words

@@ -39,6 +39,9 @@ class AssistantForm(OwnAgentForm):
         return cleaned
 
 
+FOR_PROGRAMS = "For programs"  # what an assistant has once it is stored
+
+
 @admin.register(Assistant)
 class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
     """The assistants of a client. The default assistant answers for accounts that name no other."""
@@ -52,7 +55,19 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
     search_fields = ["name", "key"]
     actions_detail = ["open_try", "answer_by_default", "new_agent_secret"]
     fieldsets = [
-        (None, {"fields": ["client", ("name", "key"), ("is_default", "in_copilot"), "system_prompt", "fallback"]}),
+        (
+            None,
+            {
+                "fields": [
+                    "client",
+                    ("name", "key"),
+                    ("is_default", "in_copilot"),
+                    "system_prompt",
+                    "disclosure",
+                    "fallback",
+                ]
+            },
+        ),
         (
             "Engine",
             {
@@ -67,11 +82,14 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
                 ]
             },
         ),
-        ("On the phone", {"fields": ["greeting", ("spoken_language", "voice")]}),
-        ("Outside the reply window", {"fields": [("template_name", "template_language")]}),
+        ("On the phone", {"fields": ["greeting", ("spoken_language", "voice"), "transfer_number"]}),
         (
-            "Tools and goodbyes",
-            {"fields": ["uses_tools", "goodbye_phrases"]},
+            "Outside the reply window",
+            {"fields": [("template_name", "template_language"), "template_variables", "template_header"]},
+        ),
+        (
+            "Tools, files and goodbyes",
+            {"fields": [("uses_tools", "sees_files"), "goodbye_phrases"]},
         ),
         (
             "Handing over to a person",
@@ -84,8 +102,13 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
             },
         ),
         ("Retell", {"fields": [("retell_agent_id", "opener")]}),
-        ("For programs", {"fields": ["id", "created_at"]}),
+        (FOR_PROGRAMS, {"fields": ["id", "created_at"]}),
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the groups of fields. A new assistant has nothing for programs yet."""
+        groups = super().get_fieldsets(request, obj)
+        return [(title, options) for title, options in groups if obj or title != FOR_PROGRAMS]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that cannot be changed. The client is fixed, and `is_default` is set by an action."""

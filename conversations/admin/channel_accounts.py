@@ -7,20 +7,40 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from unfold.widgets import UnfoldAdminPasswordWidget
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from channels_out import registry
 from channels_out.contract import Adapter
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
+from conversations.admin.durations import DurationInWordsField
 from conversations.admin.simulator import SimulatorPages
 from conversations.models import ChannelAccount
 from conversations.services.core.errors import DomainError, InvalidError
+from conversations.services.delivery import template_catalogue
 from conversations.services.tenants import channel_accounts, setup
 
 PREFIX = "credential_"
+STATE = [  # shown, and never typed
+    *("channel", "provider", "is_simulated", "health", "health_reason", "notice", "notice_at", "reach", "catalogue"),
+    *("checks", "checked_at"),
+    *("created_at", "updated_at", "id"),
+]
+WEBHOOK_PLACES = {
+    "whatsapp": "Enter it with the verify token in Meta's developer console, under WhatsApp, Configuration, Webhook,"
+    " and subscribe to messages.",
+    "messenger": "Enter it with the verify token in Meta's developer console, under Messenger, API Settings, Webhooks,"
+    " and subscribe the page.",
+    "dialog360": "Enter it in 360dialog's Hub, under Channel Webhook, with the header X-Convo-Secret.",
+    "plivo": "Enter it as the URL of the application that the number belongs to, in Plivo's console, method POST.",
+    "orb": "Let your gateway post to it, signed with the secret.",
+}
 KIND = "kind"  # in the address of the page that adds an account: "whatsapp:whatsapp"
 
 
@@ -40,6 +60,8 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
             account.provider, account.channel = self.adapter.provider, self.adapter.channel
             if "address" in self.fields:
                 self.fields["address"].label = self.adapter.address_name.capitalize()
+        if "silence" in self.fields:
+            self.fields["silence"].required = False  # blank: as it is
         for name in _credentials(self.adapter):
             if account.credentials.get(name) and PREFIX + name in self.fields:
                 self.fields[PREFIX + name].required = False
@@ -61,6 +83,8 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
                     setup.check_base_url(account.channel, account.provider, base_url)
             except InvalidError as error:
                 raise ValidationError(str(error)) from None
+        if "silence" in self.fields and cleaned.get("silence") is None and "silence" not in self.errors:
+            cleaned["silence"] = account.silence
         if any(typed.values()):
             channel_accounts.mark_healthy(account)
         if self.adapter:
@@ -91,11 +115,29 @@ def form_of(adapter: Adapter | None) -> type[AccountForm]:
     return type("AccountForm", (AccountForm,), {**fields, "adapter": adapter})
 
 
+class UnreachedFilter(admin.SimpleListFilter):
+    """Accounts whose provider cannot be reached."""
+
+    title = "sends"
+    parameter_name = "unreached"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the choices."""
+        return [("1", "the provider cannot be reached")]
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        """Return the accounts of the choice."""
+        return queryset.filter(circuit__opened_at__isnull=False) if self.value() else queryset
+
+
 @admin.register(ChannelAccount)
 class ChannelAccountAdmin(SimulatorPages):
     """Channel accounts. Credentials are never shown. An account is switched off, not deleted: its messages need it."""
 
     client_path = "client"
+    formfield_overrides = {
+        models.DurationField: {"form_class": DurationInWordsField, "widget": UnfoldAdminTextInputWidget}
+    }
     empty_message = "No channel is connected yet. Add an account at a provider, or try one in the simulator."
     list_display = [
         "__str__",
@@ -108,10 +150,10 @@ class ChannelAccountAdmin(SimulatorPages):
         "health",
         "health_reason",
     ]
-    list_filter = ["channel", "health", "is_active", "is_simulated", ("client", VisibleRowsFilter)]
+    list_filter = ["channel", "health", UnreachedFilter, "is_active", "is_simulated", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name", "address"]
-    actions_detail = ["try_again", "check_credentials"]
+    actions_detail = ["try_again", "check_credentials", "fetch_templates"]
 
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Return the list of providers, or the form of the chosen one."""
@@ -131,13 +173,13 @@ class ChannelAccountAdmin(SimulatorPages):
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
         about = "Credentials are stored encrypted and never shown. A blank field keeps the stored value."
-        facts = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
         title = f"{adapter.title or adapter.provider} on {adapter.channel}" if adapter else None
         return [
             (title, {"fields": ["client", ("name", "address"), "assistant"]}),
             *([("Credentials", {"fields": credentials, "description": about})] if credentials else []),
-            ("Use", {"fields": ["is_active", "base_url"]}),
-            *([("State", {"fields": facts})] if obj else []),
+            *([("Webhooks", {"fields": ["webhook_url"]})] if obj and channel_accounts.webhook_url(obj) else []),
+            ("Use", {"fields": ["is_active", "base_url", *_of_provider(adapter)]}),
+            *([("State", {"fields": STATE})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -146,11 +188,60 @@ class ChannelAccountAdmin(SimulatorPages):
         Only superusers set the base URL, unless the provider is a server of the client's own.
         channels_out/public_addresses.py keeps such an address out of our network.
         """
-        fixed = ["channel", "provider", "is_simulated", "health", "health_reason", "created_at", "updated_at", "id"]
         adapter = _adapter(request, obj)
         may_set_url = request.user.is_superuser or (adapter and adapter.needs_base_url)
         is_editable = may_set_url and not (obj and obj.is_simulated)
-        return [*fixed, *(["client"] if obj else []), *([] if is_editable else ["base_url"])]
+        return [*STATE, "webhook_url", *(["client"] if obj else []), *([] if is_editable else ["base_url"])]
+
+    @admin.display(description="Sends")
+    def reach(self, account: ChannelAccount) -> str:
+        """Return a sentence about whether messages reach the provider."""
+        circuit = channel_accounts.open_circuit(account)
+        if circuit is None or circuit.opened_at is None or circuit.probe_at is None:
+            return "They reach the provider."
+        tries = f"{circuit.probes} tries so far" if circuit.probes != 1 else "1 try so far"
+        return (
+            f"The provider cannot be reached since {circuit.opened_at:%Y-%m-%d %H:%M} UTC ({circuit.code})."
+            f" Messages wait. One of them tries it from time to time, next at {circuit.probe_at:%H:%M:%S} UTC: {tries}."
+        )
+
+    @admin.display(description="Webhook URL")
+    def webhook_url(self, account: ChannelAccount) -> SafeString:
+        """Return the address that the provider must deliver to, and where it is entered."""
+        about = WEBHOOK_PLACES.get(account.provider, "Enter it at the provider.")
+        url = channel_accounts.webhook_url(account)
+        return format_html('<code class="select-all">{}</code><p class="mt-2">{}</p>', url, about)
+
+    @admin.display(description="Checks")
+    def checks(self, account: ChannelAccount) -> SafeString:
+        """Return what the last check found, a line each, what is not fine first."""
+        if account.checked_at is None:
+            return format_html("{}", "Not checked yet: press Check account.")
+        marks = {True: ("✓", "text-green-700 dark:text-green-400"), False: ("!", "text-red-700 dark:text-red-400")}
+        lines = ((*marks[bool(each.get("is_fine"))], each.get("sentence", "")) for each in account.findings)
+        line = '<p><span class="font-semibold {1}" aria-hidden="true">{0}</span> {2}</p>'
+        return format_html_join("", line, lines)
+
+    @admin.display(description="Templates")
+    def catalogue(self, account: ChannelAccount) -> str:
+        """Return a sentence about the list of the account's templates."""
+        if account.templates_at is None:
+            return "They have not been read yet."
+        known = account.templates.filter(client=account.client_id).count()
+        read = f"{known} are known. Read on {account.templates_at:%Y-%m-%d at %H:%M} UTC."
+        return f"{read} The last try failed: {account.templates_problem}" if account.templates_problem else read
+
+    @confirmed(
+        "Fetch templates",
+        question="The account's templates are read from its provider now. They are read every hour anyway.",
+        icon="sync",
+        path="templates",
+    )
+    def fetch_templates(self, request: HttpRequest, account: ChannelAccount) -> str:
+        """Read the account's templates from its provider."""
+        count = template_catalogue.refresh(account, timezone.now())
+        self.record(request, "fetched the templates of", account)
+        return f"The account has {count} templates."
 
     @confirmed(
         "Try again",
@@ -165,8 +256,9 @@ class ChannelAccountAdmin(SimulatorPages):
         return f"The account is tried again. Messages that wait to be sent: {waiting}."
 
     @confirmed(
-        "Check credentials",
-        question="The provider is asked whether it accepts the stored credentials. No message is sent.",
+        "Check account",
+        question="The provider is asked whether it accepts the stored credentials, in which state the account is, and"
+        " whether it delivers to us. No message is sent.",
         icon="verified_user",
         path="check",
     )
@@ -178,7 +270,9 @@ class ChannelAccountAdmin(SimulatorPages):
             self.record(request, f"checked ({error.code})", account)
             raise
         self.record(request, "checked (ok)", account)
-        return f"{account.provider} accepts the credentials: {name}."
+        faults = [str(each["sentence"]) for each in account.findings if not each["is_fine"]]
+        accepted = f"{account.provider} accepts the credentials: {name}."
+        return f"{accepted} To be mended: {' '.join(faults)}" if faults else f"{accepted} Everything is fine."
 
 
 def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | None:
@@ -191,6 +285,13 @@ def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | 
         return registry.adapter_for(provider, channel)
     except LookupError:
         return None
+
+
+def _of_provider(adapter: Adapter | None) -> list[str]:
+    """Return the fields that only some providers have."""
+    if adapter is None:
+        return []
+    return [*(["silence"] if adapter.hears_colleagues else []), *(["business_id"] if adapter.lists_templates else [])]
 
 
 def _own_credentials(adapter: Adapter | None, credentials: dict[str, str]) -> dict[str, str]:

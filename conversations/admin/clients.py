@@ -8,8 +8,10 @@ from django import forms
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
+from django.utils import timezone
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from channels_out.opt_out import HELP_TEXT
 from conversations.admin.access import SUPERUSER
 from conversations.admin.durations import DurationInWordsField
 from conversations.admin.provider_choice import NamesProviders, check_own, narrow_to
@@ -18,11 +20,14 @@ from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services.core.durations import in_words
 from conversations.services.core.errors import InvalidError
-from conversations.services.tenants import provider_rules, setup
+from conversations.services.tenants import day_quotas, provider_rules, setup
 from memory.redaction import CARD_REMOVED, REDACTED
 
-ONLY_SUPERUSERS = ["name", "sub_domain", "is_active"]
+SHARES = ("weight", "messages_per_minute", "replies_at_once")
+DAY_QUOTAS = ("tokens_per_day", "cost_per_day")
+ONLY_SUPERUSERS = ["name", "sub_domain", "is_active", *SHARES, *DAY_QUOTAS]
 BURSTS = "Bursts"
+FOR_PROGRAMS = "For programs"  # what a client has once it is stored
 PROVIDERS = ("summary_provider", "embedding_provider", "transcription_provider")
 QUIET = {f"quiet_{channel}": channel for channel in ("whatsapp", "messenger", "sms", "orb", "voice", "web")}
 
@@ -75,12 +80,22 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
         exclude = ["quiet_windows"]  # noqa: DJ006 - the page's fieldsets say which of the others
         labels = {
             "is_active": "Active",
+            "requires_second_factor": "A second factor is required",
+            "weight": "Share",
+            "messages_per_minute": "Messages a minute",
+            "replies_at_once": "Replies at once",
+            "tokens_per_day": "Tokens a day",
+            "cost_per_day": "US dollars a day",
+            "quota_sentence": "Sentence where a quota is used up",
             "auto_reply": "The assistant replies automatically",
             "answers_synced": "The assistant also replies in conversations of the sync protocol",
+            "numbers_apart": "Each number has its own conversation with a person",
             "default_goal": "Goal of a new conversation",
             "time_zone": "Time zone",
+            "help_text": "Answer to HELP on SMS",
             "longest_wait": "Longest wait",
             "hand_back_after": "A takeover ends after",
+            "answer_within": "Staff answer within",
             "stale_after": "A conversation becomes stale after",
             "expire_after": "A conversation expires after",
             "archive_after": "A conversation is archived after",
@@ -90,17 +105,33 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "embedding_provider": "Provider of embeddings",
             "transcription_provider": "Provider of transcriptions",
             "transcription_model": "Model of transcriptions",
+            "transcribes": "Write recordings down",
             "semantic_recall": "The assistant recalls earlier conversations on the same topic",
         }
         help_texts = {
             "sub_domain": "Lower-case letters, digits and hyphens. Programs name the client by it.",
             "is_active": "Off: the client's API keys and messages are refused.",
+            "requires_second_factor": "Members of the client, and superusers, sign in with an authenticator app or a"
+            " passkey. Whoever has none sets one up before they go on, also where they are signed in already.",
+            "weight": "A client of share 2 gets twice as much of the dispatchers as one of share 1, where both wait.",
+            "messages_per_minute": "Messages in Convo's own JSON for one web process. More are refused with a 429.",
+            "replies_at_once": "Replies that one dispatcher writes at a time. More wait.",
+            "tokens_per_day": "Tokens of language models, in and out. Empty: no quota.",
+            "cost_per_day": "What language models may cost, by the known prices. Empty: no quota.",
+            "quota_sentence": "Sent once a day in a conversation; then a person is called. Empty: a person is called at"
+            " once. Only superusers set the quotas.",
             "auto_reply": "Off: messages wait for a reply of the staff.",
             "answers_synced": "Off: the agent that records a conversation by the sync protocol replies itself.",
+            "numbers_apart": "Off: a person who writes to several numbers has one conversation, where one assistant"
+            " answers on them. Numbers with assistants of their own are always apart.",
             "default_goal": "What the assistant is to achieve, if whoever opens the conversation names no other goal.",
             "time_zone": "Such as Europe/Madrid or America/Bogota. The assistant is told the date and time there.",
+            "help_text": "Carriers want it to name the business and STOP. {business} stands for the client's name."
+            f" Empty: {HELP_TEXT}",
             "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
             "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
+            "answer_within": "A conversation that waits for a person for longer is late, and red in the inbox. Such as"
+            " 15 minutes. Empty: no promise.",
             "stale_after": "Time without a message. The next message makes the conversation active again.",
             "expire_after": "Time without a message. The next message opens a new conversation.",
             "semantic_recall": "The first message of a conversation is searched in the contact's earlier ones: by"
@@ -111,6 +142,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             "embedding_provider": "Makes the vectors of memory. Empty: the installation's provider.",
             "transcription_provider": "Writes down recordings. Empty: the installation's provider.",
             "transcription_model": "Empty: OPENAI_TRANSCRIPTION_MODEL.",
+            "transcribes": "Voice notes and videos are written down before they are answered, where a provider of"
+            " transcriptions is configured.",
             "archive_after": "Time after its end. The transcript is then kept in memory alone.",
         }
 
@@ -118,8 +151,8 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         for name in QUIET.keys() & self.fields.keys():
             self.initial[name] = self.instance.quiet_windows.get(QUIET[name], 0)
-        if "time_zone" in self.fields:
-            self.fields["time_zone"].required = False
+        for name in {"time_zone", *SHARES} & self.fields.keys():
+            self.fields[name].required = False
         narrow_to(None if self.instance._state.adding else self.instance, self, PROVIDERS)
 
     def clean_time_zone(self) -> str:
@@ -129,6 +162,9 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
     def clean(self) -> dict[str, Any]:
         """Return the cleaned values, with the quiet windows set on the client. Refuse providers that it cannot use."""
         given: dict[str, Any] = super().clean() or self.cleaned_data
+        for name in SHARES:
+            if name in given and given[name] is None:
+                given[name] = getattr(self.instance, name)
         windows = {channel: given.get(name) or 0 for name, channel in QUIET.items() if name in self.fields}
         self.instance.quiet_windows = {**self.instance.quiet_windows, **windows}
         check_own(self.instance, self, PROVIDERS)
@@ -146,7 +182,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
 
 @admin.register(Client)
 class ClientAdmin(RetentionPage, NamesProviders):
-    """Clients. Managers set the policies; only superusers set the name, the sub-domain and whether it is active."""
+    """Clients. Managers set the policies; only superusers set name, sub-domain and shares, and whether it is active."""
 
     client_path = "pk"
     add_role = SUPERUSER
@@ -159,13 +195,36 @@ class ClientAdmin(RetentionPage, NamesProviders):
     }
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Replies", {"fields": ["auto_reply", "answers_synced", "default_goal", "time_zone", "semantic_recall"]}),
+        ("Shares", {"fields": [*SHARES]}),
+        (
+            "Quotas of a day",
+            {
+                "fields": [DAY_QUOTAS, "quota_sentence", "used_today"],
+                "description": "The day is that of the client's time zone. Staff are warned at 80 %. Where a quota is"
+                " used up, messages are stored and replies wait for the next day.",
+            },
+        ),
+        (
+            "Replies",
+            {
+                "fields": [
+                    "auto_reply",
+                    "answers_synced",
+                    "numbers_apart",
+                    "default_goal",
+                    "time_zone",
+                    "semantic_recall",
+                    "help_text",
+                ]
+            },
+        ),
         (
             "Models",
             {
                 "fields": [
                     ("summary_provider", "summary_model"),
                     ("transcription_provider", "transcription_model"),
+                    "transcribes",
                     "embedding_provider",
                 ]
             },
@@ -173,11 +232,12 @@ class ClientAdmin(RetentionPage, NamesProviders):
         (
             BURSTS,
             {
-                "fields": [tuple(QUIET)[:3], tuple(QUIET)[3:], "longest_wait"],
+                "fields": [*QUIET, "longest_wait"],
                 "description": "The assistant replies after this many seconds without another message. 0: at once.",
             },
         ),
-        ("Takeovers", {"fields": ["hand_back_after"]}),
+        ("Signing in", {"fields": ["requires_second_factor"]}),
+        ("Takeovers", {"fields": ["hand_back_after", "answer_within"]}),
         ("Timeouts", {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (
             "What is not stored",
@@ -187,26 +247,29 @@ class ClientAdmin(RetentionPage, NamesProviders):
                 " shown to a model. Messages that are stored already stay as they are; models see them without it.",
             },
         ),
-        ("For programs", {"fields": ["id", "created_at"]}),
+        (FOR_PROGRAMS, {"fields": ["id", "created_at"]}),
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the groups of fields. Users who cannot change the quiet windows see them in one line."""
+        shown = [(title, options) for title, options in self.fieldsets if obj or title != FOR_PROGRAMS]
         if self.has_change_permission(request, obj):
-            return self.fieldsets
+            return shown
         return [
             (title, {**options, "fields": ["quiet", "longest_wait"]} if title == BURSTS else options)
-            for title, options in self.fieldsets
+            for title, options in shown
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that the user cannot change."""
-        return ["id", "created_at", "quiet", *([] if request.user.is_superuser else ONLY_SUPERUSERS)]
+        return ["id", "created_at", "quiet", "used_today", *([] if request.user.is_superuser else ONLY_SUPERUSERS)]
 
     def save_model(self, request: HttpRequest, obj: Client, form: Any, change: bool) -> None:
         """Save the client. A new one gets a default assistant."""
         if change:
             super().save_model(request, obj, form, change)
+            if {*DAY_QUOTAS} & {*form.changed_data}:
+                day_quotas.release(obj, timezone.now())
         else:
             setup.store_client(obj)
 
@@ -216,6 +279,14 @@ class ClientAdmin(RetentionPage, NamesProviders):
         return ", ".join(
             f"{channel} {seconds:g}" for channel, seconds in sorted(client.quiet_windows.items()) if seconds
         )
+
+    @admin.display(description="Used today")
+    def used_today(self, client: Client) -> str:
+        """Return what language models took today, and when staff were warned."""
+        if client._state.adding:
+            return "—"
+        day = day_quotas.today(client, timezone.now())
+        return f"{day.sentence} Staff were warned at {day.warned_time}." if day.warned_at else day.sentence
 
     @admin.display(description="Becomes stale after", ordering="stale_after")
     def becomes_stale(self, client: Client) -> str:

@@ -32,12 +32,14 @@ def confirmed(
     path: str,
     permission: str = "change",
     form: Callable[[Any, Any], Form] | None = None,
+    destroys: bool = False,
 ) -> Callable[[RowAction], Any]:
     """Turn a method of an admin into an action of one row (for `actions_detail`) with a confirmation page.
 
     Arguments:
         question: what will happen, or a function of the row that says it.
         permission: the user needs `has_<permission>_permission` of the admin for the row.
+        destroys: it cannot be undone, and its button is red.
         form: a function of the row and the posted data (None on GET) that makes the form of the page.
 
     On POST the method is called with the row and, if there is a form, its cleaned data. It returns the sentence to show
@@ -59,6 +61,7 @@ def confirmed(
             if request.method != "POST" or (asked and not asked.is_valid()):
                 asks = question if isinstance(question, str) else question(row)
                 context = {"title": title, "subtitle": str(row), "question": asks, "opts": admin.opts, "back": back}
+                context["variant"] = "danger" if destroys else "primary"
                 context |= {"form": asked, "object": Breadcrumb(row, plain_text(str(row)))}
                 return TemplateResponse(
                     request,

@@ -13,24 +13,26 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.admin.access import Role, actor_of
+from conversations.admin.channel_names import name_of
 from conversations.admin.confirmation import confirmed
 from conversations.admin.conversation_actions import LONGEST_REASON
 from conversations.admin.erasures import counts_in_words
 from conversations.admin.long_list import LongListAdmin
 from conversations.http.downloads import Download
-from conversations.models import Contact, Erasure
+from conversations.models import Contact, Conversation, Erasure
 from conversations.services.core.errors import NotFoundError
 from conversations.services.delivery import opt_outs
 from conversations.services.export import person
 from conversations.services.retention import erasure as erasure_service
 from conversations.services.retention import holds
 
+CONVERSATIONS = 20  # newest, on the page of a contact
 HOLD = (
     "Why the data of this contact must be kept. While there is a reason, nothing of it is archived, redacted, erased or"
     " deleted by retention. Empty: no hold."
@@ -82,10 +84,11 @@ class ContactAdmin(LongListAdmin):
     ordering = ["-created_at", "-id"]
     readonly_fields = [
         *("client", "user_id", "name", "phone", "is_guest", "opted_out_on"),
-        *("said_by_staff", "known_as", "created_at", "holds"),
+        *("said_by_staff", "known_as", "created_at", "holds", "their_conversations"),
     ]
     fields = [
-        *("client", "user_id", "known_as", "name", "phone", "is_guest", "opted_out_on", "said_by_staff", "created_at"),
+        *("name", "phone", "their_conversations", "client", "user_id", "known_as", "is_guest", "opted_out_on"),
+        *("said_by_staff", "created_at"),
         *("hold_reason", "holds"),
     ]
     actions_detail = ["opt_out", "opt_in", "export", "erase"]
@@ -104,7 +107,7 @@ class ContactAdmin(LongListAdmin):
 
     def save_model(self, request: HttpRequest, obj: Contact, form: Any, change: bool) -> None:
         """Set or lift the hold. Raises NotFoundError."""
-        holds.set_contact_hold(obj.pk, obj.hold_reason)
+        holds.set_contact_hold(obj.client_id, obj.pk, obj.hold_reason)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the form field. The hold gets a label and a help text."""
@@ -121,6 +124,21 @@ class ContactAdmin(LongListAdmin):
     def known_as(self, contact: Contact) -> str:
         """Return the user ids of the contacts that were merged into this one."""
         return ", ".join(contact.aliases.values_list("user_id", flat=True)) or "-"
+
+    @admin.display(description="Conversations")
+    def their_conversations(self, contact: Contact) -> SafeString | str:
+        """Return the newest conversations as links into the inbox."""
+        found = Conversation.objects.filter(client=contact.client_id, contact=contact).order_by("-started_at", "id")
+        links = (
+            (
+                reverse("inbox:open", args=[each.pk]),
+                f"{each.started_at:%Y-%m-%d %H:%M}",
+                name_of(each.channel),
+                each.status,
+            )
+            for each in found[:CONVERSATIONS]
+        )
+        return format_html_join("", '<div><a class="row-link" href="{}">{}</a> {}, {}</div>', links) or "none yet"
 
     @admin.display(description="Opted out")
     def opted_out_on(self, contact: Contact) -> str:
@@ -166,7 +184,7 @@ class ContactAdmin(LongListAdmin):
         icon="notifications_active",
         path="opt-in",
         permission="opt_in",
-        form=lambda contact, data: OptOutForm(sorted(contact.opted_out), data),
+        form=lambda contact, data: OptOutForm(sorted(OPT_OUT_CHANNELS.intersection(contact.opted_out)), data),
     )
     def opt_in(self, request: HttpRequest, contact: Contact, asked: Mapping[str, str]) -> str:
         """Lift the opt-out on the channel. Raises ConflictError."""
@@ -201,6 +219,7 @@ class ContactAdmin(LongListAdmin):
             " background. You cannot undo this. A certificate stays. You may want to export the data first."
         ),
         icon="person_remove",
+        destroys=True,
         path="erase",
     )
     def erase(self, request: HttpRequest, contact: Contact) -> HttpResponse:

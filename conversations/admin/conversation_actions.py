@@ -6,25 +6,29 @@ role and runs it on one conversation, and `bulk_actions.py` runs it on many, aft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.http import HttpRequest
 from django.utils import timezone
 
+from channels_out.choices import Choices
+from channels_out.kinds import Channel
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.action_types import Bulk, Context, ConversationAction
-from conversations.admin.form_fields import Checkbox, Number, RowId, Text, values_of
+from conversations.admin.desk_actions import DESK_ACTIONS
+from conversations.admin.form_fields import Checkbox, ChoiceLines, Files, Number, RowId, Text, values_of
 from conversations.models import OPEN, Conversation, EndedBy, Status, Step
 from conversations.services.core import audit_log
-from conversations.services.core.errors import NotFoundError
+from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.services.desk import own
 from conversations.services.retention import holds
 from conversations.services.staff_actions import corrections, resend, send, tool_decisions
 from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
-from conversations.services.transitions import closing, steps, takeover
+from conversations.services.transitions import closing, steps, takeover, transfers
 
 LONGEST_REPLY = 100_000
 LONGEST_DETAIL = 20_000
@@ -40,7 +44,8 @@ def run_action(action: ConversationAction, request: HttpRequest, conversation: C
     if action.run is None:
         raise NotFoundError("This action cannot be run on one conversation.")
     context = Context(conversation, request.user, access.actor_of(request), timezone.now())
-    return action.run(context, **values_of(action.fields, request.POST))
+    uploaded = {name: request.FILES.getlist(name) for name in request.FILES}
+    return action.run(context, **values_of(action.fields, {**request.POST.dict(), **uploaded}))
 
 
 def may_run(action: ConversationAction, user: Any, conversation: Conversation) -> bool:
@@ -58,8 +63,17 @@ def offered_actions(user: Any, conversation: Conversation) -> dict[str, Conversa
 
 
 # --- what each action does -------------------------------------------------------------------------------------------
-def _reply(context: Context, text: str) -> str:
-    _, messages = send.send(context.conversation.pk, text, **context.by)
+def _reply(context: Context, text: str, files: Sequence[Any], choices: Choices | None) -> str:
+    """Send the reply. Whoever replies has the conversation, or the assistant would answer beside them."""
+    words = text if text.strip() else ""
+    if not words and not files:
+        raise InvalidError("Write something first.", code="blank")
+    uploads = [(each.name or "file", each.file) for each in files]
+    if choices and not words:
+        raise InvalidError("Write the question to which these are the choices.", code="blank")
+    by: dict[str, Any] = {"actor": context.actor, "now": context.now}
+    _, messages = send.send_uploads(context.conversation, words, uploads, choices=choices, **by)
+    own.save_draft(context.conversation.client_id, context.conversation.pk, context.user.pk, "", context.now)
     return "Your reply is on its way." if messages else "Your reply is in the transcript."
 
 
@@ -71,6 +85,11 @@ def _close(context: Context, reason: str) -> str:
 def _take_over(context: Context, tell: bool, from_colleague: bool) -> str:
     takeover.take_over(context.conversation.pk, tell=tell, from_colleague=from_colleague, **context.by)
     return "You have this conversation now. The assistant is silent."
+
+
+def _transfer_call(context: Context, number: str) -> str:
+    transfers.transfer(context.conversation.pk, number, actor=context.actor, client=context.conversation.client)
+    return "The caller is put through as soon as they have heard what is being said, or have spoken."
 
 
 def _hand_back(context: Context) -> str:
@@ -195,7 +214,11 @@ _REGISTERED = (
         "Send",
         Role.AGENT,
         _reply,
-        (Text("text", "Reply", longest=LONGEST_REPLY, trimmed=False, rows=2),),
+        (
+            Text("text", "Reply", longest=LONGEST_REPLY, trimmed=False, rows=2, required=False),
+            Files("files", "Attach files, of 3 MB together"),
+            ChoiceLines("choices", "Choices, one in each line"),
+        ),
         is_offered=_is_open,
     ),
     ConversationAction(
@@ -222,6 +245,15 @@ _REGISTERED = (
         (Checkbox("tell"), Checkbox("from_colleague")),
         question="A colleague has this conversation. Take it over?",
         is_offered=_is_open,
+    ),
+    ConversationAction(
+        "transfer-call",
+        "Transfer",
+        Role.AGENT,
+        _transfer_call,
+        (Text("number", "Number", longest=40, required=False, placeholder="Empty: the assistant's transfer number"),),
+        title="Transfer the call",
+        is_offered=lambda conversation: conversation.is_open and conversation.channel == Channel.VOICE,
     ),
     ConversationAction("hand-back", "Hand back to the assistant", Role.AGENT, _hand_back, is_offered=_is_open),
     ConversationAction(
@@ -376,5 +408,5 @@ _REGISTERED = (
     ),
 )
 
-ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED}
+ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in (*_REGISTERED, *DESK_ACTIONS)}
 BULK_ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED if action.bulk}

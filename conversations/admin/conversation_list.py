@@ -161,16 +161,21 @@ def _days(month: datetime) -> int:
 def _add_steps_and_last_messages(conversations: Sequence[Any]) -> None:
     """Set `steps_done`, `steps_all` and `last_message` of each conversation, in two queries."""
     ids = [conversation.pk for conversation in conversations]
-    counted = Step.objects.filter(conversation__in=ids).order_by().values("conversation")
+    clients = {conversation.client_id for conversation in conversations}
+    counted = Step.objects.filter(client__in=clients, conversation__in=ids).order_by().values("conversation")
     steps = {
         each["conversation"]: (each["done"], each["all"])
         for each in counted.annotate(all=Count("pk"), done=Count("pk", filter=Q(status=Step.Status.COMPLETE)))
     }
-    newest = Chunk.objects.filter(conversation__in=ids, position=F("conversation__last_position"), role__in=SAID)
+    newest = Chunk.objects.filter(client__in=clients, conversation__in=ids)
+    newest = newest.filter(position=F("conversation__last_position"), role__in=SAID)
     said = dict(newest.values_list("conversation", Left(corrected_text(), SNIPPET)))
     for conversation in conversations:
         conversation.steps_done, conversation.steps_all = steps.get(conversation.pk, (0, 0))
         conversation.last_message = said.get(conversation.pk, "")
+
+
+DUE_SUMMARIES = "rolling_summary__due_at__lte"
 
 
 # --- the list --------------------------------------------------------------------------------------------------------
@@ -190,6 +195,10 @@ class ConversationList(LongListAdmin):
 
     class Media:
         css = {"all": ["conversations/conversation_list.css"]}
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Return whether an address may filter by it; the dashboard's does by summaries that are due."""
+        return lookup == DUE_SUMMARIES or super().lookup_allowed(lookup, value, request)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the class of the list."""

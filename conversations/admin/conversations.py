@@ -8,10 +8,13 @@ from conversations.admin.bulk_actions import BulkActionPages
 from conversations.admin.forecast import ForecastPage
 from conversations.admin.outreach import OutreachPage
 from conversations.admin.prompt_snapshot import PromptSnapshotPages
+from conversations.admin.send_template import SendTemplatePage
 from conversations.admin.transcript import TranscriptPages
 from conversations.models import Conversation
 
 
 @admin.register(Conversation)
-class ConversationAdmin(TranscriptPages, ForecastPage, PromptSnapshotPages, OutreachPage, BulkActionPages):
+class ConversationAdmin(
+    TranscriptPages, SendTemplatePage, ForecastPage, PromptSnapshotPages, OutreachPage, BulkActionPages
+):
     """The list of conversations (through BulkActionPages) and the pages of each conversation."""

@@ -15,11 +15,32 @@ from django.utils.timesince import timesince
 
 from conversations import queue
 from conversations.admin import access
+from conversations.admin.conversation_list import DUE_SUMMARIES
 from conversations.admin.navigation import WAITING, address_of
-from conversations.models import ChannelAccount, Chunk, Conversation, Message, ToolCall, Turn
-from conversations.services.jobs import metrics, overdue
+from conversations.models import (
+    ChannelAccount,
+    Chunk,
+    Conversation,
+    EventEndpoint,
+    InboundEvent,
+    Message,
+    ToolCall,
+    Turn,
+)
+from conversations.services.jobs import backlog, metrics, overdue
+from conversations.services.jobs.backlog import Waiting
 from conversations.services.jobs.metrics import ClientIds, DayMetrics, OpenSessions, WorkQueue
-from conversations.services.tenants import model_endings
+from conversations.services.tenants import day_quotas, model_endings
+
+# The kinds of the backlog: their names, and how long the first may wait before the number is red.
+NAMES = {
+    "replies": ("Due replies", timedelta(minutes=1)),
+    "sends": ("Unsent messages", timedelta(minutes=1)),
+    "summaries": ("Summaries", timedelta(minutes=15)),
+    "remembering": ("To be remembered", timedelta(minutes=15)),
+    "archiving": ("To be archived", timedelta(hours=3)),
+    "events": ("Events to process", timedelta(minutes=15)),
+}
 
 admin.site.index_template = "admin/dashboard/dashboard.html"
 
@@ -58,6 +79,7 @@ def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         "title": "Dashboard",
         "missing": _missing(now),
         "endings": model_endings.endings(client_ids, now.date()),
+        "quotas": day_quotas.warnings(client_ids, now),
         "waiting": _waiting(client_ids, now),
         "failures": _failures(client_ids, now),
         "times": _times(day),
@@ -86,36 +108,54 @@ def link(model: type[Model], **wanted: Any) -> str:
 
 
 def _waiting(client_ids: ClientIds, now: datetime) -> list[Number]:
-    staff, due = metrics.waiting_for_staff(client_ids), metrics.due_replies(client_ids, now)
-    unsent = metrics.unsent_messages(client_ids, now)
-    due_list = link(Conversation, reply_owed__exact=1, taken_over_at__isnull=True, reply_due_at__lt=now.isoformat())
-    unsent_list = link(Message, status__exact="queued", due_at__lt=now.isoformat())
+    staff, found = metrics.waiting_for_staff(client_ids), backlog.backlog(client_ids, now).total
+    lists = _lists(now.isoformat())
     return [
         _queue("For a person", staff, now, link(Conversation, **WAITING), timedelta()),
-        _queue("Due replies", due, now, due_list, timedelta(minutes=1)),
-        _queue("Unsent messages", unsent, now, unsent_list, timedelta(minutes=1)),
+        *(_queue(name, found[kind], now, lists[kind], patience) for kind, (name, patience) in NAMES.items()),
     ]
 
 
-def _queue(name: str, queue: WorkQueue, now: datetime, address: str, patience: timedelta) -> Number:
+def _lists(now: str) -> dict[str, str]:
+    """Return the address of the list of what waits, by kind. That of archiving also has what is not due yet."""
+    return {
+        "replies": link(Conversation, reply_owed__exact=1, taken_over_at__isnull=True, reply_due_at__lte=now),
+        "sends": link(Message, status__exact="queued", due_at__lte=now),
+        "summaries": link(Conversation, **{DUE_SUMMARIES: now}),
+        "remembering": link(Conversation, remember_due_at__lte=now),
+        "archiving": link(Conversation, remembered_at__isnull=False, archived_at__isnull=True),
+        "events": link(InboundEvent, reason__exact="processing_failed", settled_at__isnull=True),
+    }
+
+
+def _queue(name: str, queue: WorkQueue | Waiting, now: datetime, address: str, patience: timedelta) -> Number:
     if not queue.since:
         return Number(name, "0", address, "nothing waits")
     waits = f"the first for {timesince(queue.since, now, depth=1)}"
-    return Number(name, f"{queue.count:,}", address, waits, alarming=now - queue.since > patience)
+    more = "+" if isinstance(queue, Waiting) and queue.more else ""
+    return Number(name, f"{queue.count:,}{more}", address, waits, alarming=now - queue.since > patience)
 
 
 def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
     since = (now - timedelta(hours=metrics.HOURS)).isoformat()
     messages, replies = metrics.failed_messages(client_ids, now), metrics.failed_replies(client_ids, now)
     calls = metrics.unclear_tool_calls(client_ids)
-    unclear, broken = metrics.unclear_messages(client_ids), metrics.broken_accounts(client_ids)
+    unclear = metrics.unclear_messages(client_ids)
+    broken, noted = metrics.broken_and_noted_accounts(client_ids, now - timedelta(hours=metrics.HOURS))
+    unreached = metrics.unreached_accounts(client_ids)
     found = [
         ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
         ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed turns, 24 hours"),
         ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, may have arrived"),
         ("Tool calls", calls, link(ToolCall, status__exact="unknown"), "perhaps carried out: find out"),
         ("Accounts", broken, link(ChannelAccount, health__exact="broken", is_active__exact=1), "refused by providers"),
+        ("Not reached", unreached, link(ChannelAccount, unreached=1), "accounts whose provider is away"),
     ]
+    if noted:
+        notes = link(ChannelAccount, notice_at__gte=since)
+        found.append(("Notes", noted, notes, "of providers about accounts, 24 hours"))
+    if failing := metrics.failing_endpoints(client_ids):
+        found.append(("Endpoints", failing, link(EventEndpoint, trouble=1), "that take no events, or are paused"))
     return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]
 
 

@@ -23,6 +23,7 @@ NOUNS = {
     "turns": ("turn", "turns"),
     "remembered": ("conversation in memory", "conversations in memory"),
     "addresses": ("address", "addresses"),
+    "staff_notes": ("private note", "private notes"),
     "inbound_events": ("raw payload", "raw payloads"),
     "idempotency_keys": ("stored API response", "stored API responses"),
 }

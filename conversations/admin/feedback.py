@@ -44,7 +44,7 @@ class RoleFilter(admin.SimpleListFilter):
 class FeedbackAdmin(LongListAdmin):
     """Thumbs and notes, newest first, each with a link to the reply."""
 
-    client_path = "conversation__client"
+    client_path = "client"
     empty_message = "No user of the copilot has rated a reply yet."
     list_display = ["given_at", "thumbs", "what", "reply", "role", "assistant", "who", "client"]
     list_display_links = None
@@ -52,14 +52,22 @@ class FeedbackAdmin(LongListAdmin):
         "rating",
         ("conversation__assistant", VisibleRowsFilter),
         RoleFilter,
-        ("conversation__client", VisibleRowsFilter),
+        ("client", VisibleRowsFilter),
     ]
-    list_select_related = ["conversation__client", "conversation__assistant", "conversation__contact", "chunk"]
+    list_select_related = [
+        "client",
+        "conversation__client",
+        "conversation__assistant",
+        "conversation__contact",
+        "chunk",
+    ]
     ordering = ["-given_at"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with the beginning of each reply, corrections included."""
-        reply = Chunk.objects.filter(pk=OuterRef("chunk_id")).annotate(words=Left(corrected_text(), SNIPPET + 1))
+        reply = Chunk.objects.filter(client=OuterRef("client"), pk=OuterRef("chunk_id")).annotate(
+            words=Left(corrected_text(), SNIPPET + 1)
+        )
         said = Subquery(reply.values("words")[:1])
         rows: QuerySet[Any] = super().get_queryset(request).annotate(said=said).defer("chunk__content")
         return rows

@@ -37,7 +37,7 @@ class ForecastPage(LongListAdmin):
     def forecast(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Return the page. It changes nothing."""
         related = ("contact", "client", "assistant", "channel_account")
-        conversation = self.get_queryset(request).select_related(*related).filter(pk=pk).first()
+        conversation = self.to_look_up(request).select_related(*related).filter(pk=pk).first()
         if conversation is None:
             raise Http404
         now = timezone.now()

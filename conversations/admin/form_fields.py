@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from channels_out.choices import Choices, InvalidChoicesError, read_choices
 from conversations.services.core.errors import InvalidError, NotFoundError
 
 
@@ -75,6 +76,40 @@ class Checkbox(Field):
     def value(self, posted: Mapping[str, Any]) -> bool:
         """Return whether it was ticked."""
         return bool(posted.get(self.name) == "yes")
+
+
+@dataclass(frozen=True, slots=True)
+class Files(Field):
+    """Files to upload, at most `most` of them."""
+
+    label: str = ""
+    most: int = 10
+
+    def value(self, posted: Mapping[str, Any]) -> list[Any]:
+        """Return the uploaded files. Raises InvalidError if there are too many."""
+        uploaded = posted.get(self.name) or []
+        files = uploaded if isinstance(uploaded, list) else []  # a text under this name is no file
+        if len(files) > self.most:
+            raise InvalidError(f"Choose at most {self.most} files.", code="too_many")
+        return files
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceLines(Field):
+    """Choices below a message, one in each line."""
+
+    label: str = ""
+    longest: int = 1_000
+    rows: int = 3
+
+    def value(self, posted: Mapping[str, Any]) -> Choices | None:
+        """Return the choices; None if there are none. Raises InvalidError."""
+        given = posted.get(self.name, "")[: self.longest].replace("\x00", "").splitlines()
+        titles = [title for line in given if (title := line.strip())]
+        try:
+            return read_choices([*titles]) if titles else None
+        except InvalidChoicesError as error:
+            raise InvalidError(str(error), code="choices") from None
 
 
 def values_of(fields: Iterable[Field], posted: Mapping[str, Any]) -> dict[str, Any]:

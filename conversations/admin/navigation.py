@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
+from allauth.socialaccount.models import SocialAccount
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db.models import Model
@@ -16,17 +16,22 @@ from conversations.admin import access
 from conversations.models import (
     ApiKey,
     Assistant,
+    CannedReply,
     ChannelAccount,
     Client,
     Contact,
     ContactMatch,
     Conversation,
     Erasure,
+    EventDelivery,
+    EventEndpoint,
     Feedback,
     InboundEvent,
+    Label,
     McpServer,
     Membership,
     Message,
+    MessageTemplate,
     ModelProvider,
     RetentionReport,
     StaffAction,
@@ -35,7 +40,7 @@ from conversations.models import (
     Turn,
 )
 
-WAITING = {"waits": "person"}  # the filter of the list of conversations that makes the inbox
+WAITING = {"waits": "person"}  # the filter of the list of conversations by what waits for a person
 
 # title of the group: (title, icon of Material Symbols, table)
 GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
@@ -50,8 +55,12 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Tools", "build", Tool),
         ("MCP servers", "hub", McpServer),
         ("Channels", "cable", ChannelAccount),
+        ("Templates", "news", MessageTemplate),
         ("API keys", "key", ApiKey),
+        ("Event endpoints", "webhook", EventEndpoint),
         ("Clients", "storefront", Client),
+        ("Canned replies", "quickreply", CannedReply),
+        ("Labels", "label", Label),
         ("Staff", "group", Membership),
     ],
     "Activity": [
@@ -60,23 +69,33 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Tool calls", "function", ToolCall),
         ("Feedback", "thumbs_up_down", Feedback),
         ("Events", "move_to_inbox", InboundEvent),
+        ("Events out", "outbox", EventDelivery),
         ("Erasures", "person_remove", Erasure),
         ("Retention", "auto_delete", RetentionReport),
         ("Audit log", "history", StaffAction),
     ],
     "System": [
         ("Users", "manage_accounts", User),
+        ("Linked accounts", "link", SocialAccount),
         ("Failed tasks", "running_with_errors", Failure),
         ("Schedules", "schedule", Schedule),
     ],
 }
+FOR_ALL = ("Messaging",)  # the groups that are not for managers alone
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
-    """Return the groups with the pages that the user may see. A group without any is left out."""
+    """Return the groups with the pages that the user may see. A group without any is left out.
+
+    Viewers and agents work in the inbox: what managers set up and what they look into is not in their menu, although
+    they may read it.
+    """
     home = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
     groups = [{"items": [home]}]
+    sets_up = access.can_somewhere(request.user, access.Role.MANAGER)
     for title, pages in GROUPS.items():
+        if not sets_up and title not in FOR_ALL:
+            continue
         items: list[dict[str, Any]] = [
             {"title": name, "icon": icon, "link": address_of(model)}
             for name, icon, model in pages
@@ -95,20 +114,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
 
 def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
     """Return two links, to the inbox and to all conversations. Only one of them is marked as current."""
-
-    def in_inbox(request: HttpRequest) -> bool:
-        return request.path == conversations["link"] and request.GET.dict() == WAITING
-
-    def elsewhere(request: HttpRequest) -> bool:
-        return conversations["link"] in request.path and not in_inbox(request)
-
-    inbox = {
-        "title": "Inbox",
-        "icon": "inbox",
-        "link": f"{conversations['link']}?{urlencode(WAITING)}",
-        "active": in_inbox,
-    }
-    return [inbox, {**conversations, "active": elsewhere}]
+    link = reverse("inbox:page")
+    inbox = {"title": "Inbox", "icon": "inbox", "link": link, "active": lambda request: request.path.startswith(link)}
+    return [inbox, conversations]
 
 
 def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
@@ -117,6 +125,16 @@ def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
         return []
     link = reverse("admin:simulator")
     return [{"title": "Simulator", "icon": "smartphone", "link": link, "active": _in_simulator}]
+
+
+def account_links(request: HttpRequest) -> list[dict[str, str]]:
+    """Return the links of the menu beside the user's name."""
+    if not request.user.is_authenticated:
+        return []
+    links = [{"title": "Second factor", "link": reverse("mfa_index")}]
+    if request.user.has_usable_password():
+        links.append({"title": "Change password", "link": reverse("admin:password_change")})
+    return links
 
 
 def _in_simulator(request: HttpRequest) -> bool:

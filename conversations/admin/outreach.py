@@ -11,8 +11,14 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import (
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
+from channels_out.kinds import Channel
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.admin.long_list import LongListAdmin
@@ -46,6 +52,12 @@ class OutreachForm(forms.Form):
         help_text="The client's own id of the contact. Required for Messenger and Orb.",
     )
     name = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
+    template = forms.BooleanField(
+        label="Begin with a template",
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text="You choose and fill it on the next page, and the assistant does not write first. WhatsApp only.",
+    )
     assistant = forms.ModelChoiceField(
         Assistant.objects.none(), required=False, widget=UnfoldAdminSelectWidget, empty_label="The client's default"
     )
@@ -87,13 +99,16 @@ class OutreachForm(forms.Form):
         assistant, client = cleaned.get("assistant"), cleaned.get("client")
         if assistant and client and assistant.client_id != client.pk:
             self.add_error("assistant", "This assistant belongs to another client.")
+        if cleaned.get("template") and cleaned.get("channel") != Channel.WHATSAPP:
+            self.add_error("template", "Only WhatsApp has templates.")
         return cleaned
 
     def wanted(self) -> Outreach:
         """Return the valid form as the service expects it."""
         plain = {name: self.cleaned_data[name] for name in ("channel", "phone", "user_id", "name", "goal", "variables")}
         assistant = self.cleaned_data["assistant"]
-        return Outreach(**plain, assistant=assistant.key if assistant else "")
+        greet = not self.cleaned_data["template"]
+        return Outreach(**plain, assistant=assistant.key if assistant else "", greet=greet)
 
 
 class OutreachPage(LongListAdmin):
@@ -114,7 +129,8 @@ class OutreachPage(LongListAdmin):
                 client = form.cleaned_data["client"]
                 actor = access.actor_of(request)
                 conversation = outreach.start_outreach(client, form.wanted(), actor=actor, now=timezone.now())
-                return redirect(reverse("admin:conversations_conversation_change", args=[conversation.pk]))
+                page = "template" if form.cleaned_data["template"] else "change"
+                return redirect(reverse(f"admin:conversations_conversation_{page}", args=[conversation.pk]))
             except DomainError as error:
                 form.add_error(None, str(error))
         context = {**self.admin_site.each_context(request), "opts": self.opts, "form": form}

@@ -22,7 +22,7 @@ from conversations.engines.contract import MOST_CALLS
 from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
-from conversations.services.replies.pricing import cost_of
+from conversations.services.tenants.pricing import cost_of
 
 
 class RunAgainForm(forms.Form):
@@ -69,10 +69,10 @@ class PromptSnapshotPages(LongListAdmin):
         if request.method not in ("GET", "POST"):
             return HttpResponseNotAllowed(["GET", "POST"])
         related = ("contact", "assistant", "client")
-        conversation = self.get_queryset(request).select_related(*related).filter(pk=pk).first()
+        conversation = self.to_look_up(request).select_related(*related).filter(pk=pk).first()
         if conversation is None or not access.can_see_prompts(request.user, conversation.client_id):
             raise Http404
-        turns = Turn.objects.select_related("chunk").filter(which, conversation=pk, prompt__isnull=False)
+        turns = Turn.objects.select_related("chunk").filter(which, conversation=conversation, prompt__isnull=False)
         turn = turns.first()
         if turn is None:
             raise Http404

@@ -13,6 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.decorators import display
 
+from conversations.admin.channel_names import name_of
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import DELIVERY, plain_text
 from conversations.models import (
@@ -48,7 +49,7 @@ class ContactIdentityAdmin(LongListAdmin):
 class ConversationRowsAdmin(LongListAdmin):
     """Rows that belong to a conversation. `position_of` says which message of the transcript a row is about."""
 
-    client_path = "conversation__client"
+    client_path = "client"
     search_fields = ["conversation__id__exact"]
     search_help_text = "The id of a conversation"
     list_select_related = ["conversation__contact"]
@@ -69,7 +70,9 @@ def link_to(conversation: Conversation, position: int = 0) -> SafeString:
     page = reverse("admin:conversations_conversation_change", args=[conversation.pk])
     at = f"?at={position}" if position else ""
     whose = plain_text(str(conversation.contact))
-    return format_html('<a class="row-link" href="{}{}"><bdi>{}</bdi> on {}</a>', page, at, whose, conversation.channel)
+    return format_html(
+        '<a class="row-link" href="{}{}"><bdi>{}</bdi> on {}</a>', page, at, whose, name_of(conversation.channel)
+    )
 
 
 @admin.register(Chunk)
@@ -184,5 +187,5 @@ class ConversationEventAdmin(ConversationRowsAdmin):
 class MessageTombstoneAdmin(LongListAdmin):
     """Tombstones: dedupe keys of deleted messages."""
 
-    client_path = ""
+    client_path = "client"
     list_display = ["dedupe_key", "expires_at"]

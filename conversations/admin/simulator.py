@@ -23,15 +23,17 @@ from django.views.decorators.http import require_GET, require_POST
 from channels_out.simulators.contract import InjectedFault
 from channels_out.simulators.people import PEOPLE, SimulatedPerson
 from channels_out.simulators.people import person as person_of
+from channels_out.simulators.phone_files import TYPES as ENDINGS
 from conversations.admin import access, transcript_view
 from conversations.admin.access import Role
 from conversations.admin.base import ClientScopedAdmin
-from conversations.admin.form_fields import Field, Number, Text, values_of, whole_number
+from conversations.admin.form_fields import Field, Files, Number, Text, values_of, whole_number
 from conversations.models import ChannelAccount, Client, Conversation
 from conversations.services.core.errors import DomainError, InvalidError, NotFoundError
 from conversations.services.jobs import overdue
 from conversations.services.simulator import accounts as simulated_accounts
-from conversations.services.simulator import calls, phone, simulator
+from conversations.services.simulator import calls, phone, phone_files, provider, simulator
+from conversations.services.simulator.phone_files import ChosenFile
 from conversations.services.simulator.simulator import Delivery
 
 Response = TypeVar("Response", bound=HttpResponse)
@@ -71,6 +73,7 @@ class SimulatorPages(ClientScopedAdmin):
             path("simulator/set-up/", wrap(require_POST(self.set_up)), name="simulator_set_up"),
             path("<uuid:pk>/simulator/", wrap(require_GET(self.play)), name="simulator_play"),
             path("<uuid:pk>/simulator/news/", wrap(require_GET(self.news)), name="simulator_news"),
+            path("<uuid:pk>/simulator/file/<int:exchange>/", wrap(require_GET(self.file)), name="simulator_file"),
             path("<uuid:pk>/simulator/do/<slug:action>/", wrap(require_POST(self.do)), name="simulator_do"),
         ]
         return [*own, *super().get_urls()]
@@ -133,6 +136,13 @@ class SimulatorPages(ClientScopedAdmin):
             return _no_store(HttpResponse(status=204))
         return _no_store(JsonResponse({"sections": sections, "seen": seen}))
 
+    def file(self, request: HttpRequest, pk: UUID, exchange: int) -> HttpResponse:
+        """Redirect to the file on the phone, by a link that runs out."""
+        try:
+            return _no_store(redirect(phone_files.address_of(self._account(request, pk), exchange)))
+        except NotFoundError:
+            raise Http404 from None
+
     def do(self, request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
         """Run an action and return a sentence: what came of it, or why it was refused."""
         account, person = self._account(request, pk), _person(request)
@@ -140,7 +150,7 @@ class SimulatorPages(ClientScopedAdmin):
             raise Http404
         known = ACTIONS[action]
         try:
-            sentence = known.run(account, person, **values_of(known.fields, request.POST))
+            sentence = known.run(account, person, **values_of(known.fields, {**request.POST.dict(), **_files(request)}))
         except NotFoundError as error:
             return _no_store(JsonResponse({"said": str(error)}, status=404))
         except DomainError as error:
@@ -165,15 +175,21 @@ class SimulatorPages(ClientScopedAdmin):
 
 
 # --- the actions -----------------------------------------------------------------------------------------------------
-def _write(account: ChannelAccount, person: SimulatedPerson, text: str, delivery: str) -> str:
+def _write(account: ChannelAccount, person: SimulatedPerson, text: str, delivery: str, file: list[Any]) -> str:
     delivery = delivery or Delivery.ONCE
     if delivery not in DELIVERIES:
         raise InvalidError("There is no such way to deliver.", code="no_such_delivery")
-    return _outcome(simulator.write_message(account, person, text, delivery=Delivery(delivery), now=timezone.now()))
+    chosen = next((ChosenFile(each.name or "", each.file, each.size) for each in file), None)
+    how: dict[str, Any] = {"delivery": Delivery(delivery), "now": timezone.now()}
+    return _outcome(simulator.write_message(account, person, text, file=chosen, **how))
 
 
 def _deliver(account: ChannelAccount, person: SimulatedPerson, exchange: int) -> str:
     return _outcome(simulator.deliver(account, exchange))
+
+
+def _gesture(account: ChannelAccount, person: SimulatedPerson, gesture: str, about: str, text: str) -> str:
+    return _outcome(simulator.play_gesture(account, person, gesture, about=about, text=text, now=timezone.now()))
 
 
 def _report(account: ChannelAccount, person: SimulatedPerson, message: str, status: str) -> str:
@@ -181,12 +197,12 @@ def _report(account: ChannelAccount, person: SimulatedPerson, message: str, stat
 
 
 def _inject_fault(account: ChannelAccount, person: SimulatedPerson, misbehaviour: str) -> str:
-    simulator.plan_faults(account, misbehaviour)
+    provider.plan_faults(account, misbehaviour)
     return "The next send fails like that."
 
 
 def _clear_faults(account: ChannelAccount, person: SimulatedPerson) -> str:
-    simulator.clear_faults(account)
+    provider.clear_faults(account)
     return "The next sends succeed."
 
 
@@ -222,10 +238,22 @@ class SimulatorAction:
 ACTIONS = {
     "write": SimulatorAction(
         _write,
-        (Text("text", longest=LONGEST_TEXT, trimmed=False), Text("delivery", required=False)),
+        (
+            Text("text", longest=LONGEST_TEXT, required=False, trimmed=False),
+            Text("delivery", required=False),
+            Files("file", most=1),
+        ),
         audit_verb="played a customer on",
     ),
     "deliver": SimulatorAction(_deliver, (Number("exchange"),)),
+    "gesture": SimulatorAction(
+        _gesture,
+        (
+            Text("gesture", required=False),
+            Text("about", longest=1_000, required=False),
+            Text("text", longest=LONGEST_TEXT, required=False),
+        ),
+    ),
     "report": SimulatorAction(
         _report, (Text("message", longest=1_000, required=False), Text("status", required=False))
     ),
@@ -261,6 +289,7 @@ def _context(account: ChannelAccount, person: SimulatedPerson) -> dict[str, Any]
         "wire": [_shown(each) for each in phone.exchanges(account, person)],
         "faults": [MISBEHAVIOURS[InjectedFault(each)] for each in phone.planned_faults(account)],
         "misbehaviours": [(each.value, MISBEHAVIOURS[each]) for each in played.faults],
+        "endings": ",".join(ENDINGS) if played.most_bytes else "",
         "deliveries": [each for each in DELIVERIES.items() if not played.is_call or each[0] in IN_A_CALL],
         "conversation": conversation,
         "messages_page": transcript_view.newest(conversation) if conversation else None,
@@ -303,6 +332,10 @@ def _person(request: HttpRequest) -> SimulatedPerson:
     if found is None:
         raise Http404
     return found
+
+
+def _files(request: HttpRequest) -> dict[str, list[Any]]:
+    return {name: request.FILES.getlist(name) for name in request.FILES}
 
 
 def _uuid(text: str) -> UUID:

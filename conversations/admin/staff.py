@@ -76,12 +76,13 @@ class MembershipAdmin(ClientScopedAdmin):
     def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fields. Only superusers choose among users: a user may belong to another client."""
         if obj:
-            return ["client", "user", "role", "sees_receipts", "last_sign_in"]
+            return ["client", "user", "role", "sees_receipts", "given_by", "last_sign_in"]
         return ["client", *(["user"] if request.user.is_superuser else []), "user_name", "role"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
-        """Return the fields that cannot be changed: client and user, once the membership exists."""
-        return ["client", "user", "last_sign_in"] if obj else []
+        """Return the fields that cannot be changed: client and user, once the membership exists, and a role that an
+        identity provider gives."""
+        return ["client", "user", "given_by", "last_sign_in", *(["role"] if obj.provider else [])] if obj else []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the membership, or make a new user through the service. `response_add` shows the password."""
@@ -121,6 +122,11 @@ class MembershipAdmin(ClientScopedAdmin):
     def _show(self, request: HttpRequest, membership: Membership, password: str) -> HttpResponse:
         about = f"{membership.user} signs in with this password, and can then change it in the menu beside the name."
         return show_once(self, request, membership, title="Password", about=about, secret=password)
+
+    @admin.display(description="Given by")
+    def given_by(self, membership: Membership) -> str:
+        """Return who gave the role: a colleague, or the groups of an identity provider, which may take it away."""
+        return f"the groups at {membership.provider}" if membership.provider else "a colleague"
 
     @admin.display(description="Last sign-in", ordering="user__last_login")
     def last_sign_in(self, membership: Membership) -> Any:

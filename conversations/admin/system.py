@@ -1,19 +1,26 @@
-"""Pages for superusers only: all users, and the tables of the task queue."""
+"""Pages for superusers only: all users, their accounts at identity providers, and the tables of the task queue."""
 
 from __future__ import annotations
 
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
 from django_q.admin import FailAdmin, QueueAdmin, ScheduleAdmin, TaskAdmin
 from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from conversations.admin.access import SUPERUSER
 from conversations.admin.base import ClientScopedAdmin
+from conversations.admin.confirmation import confirmed
+from conversations.services.tenants import second_factor
 
-admin.site.unregister(Group)
-admin.site.unregister(User)
+# Second factors are secrets, identity providers are in the environment, and the rest is not used.
+for unused in (Group, User, Authenticator, EmailAddress, SocialAccount, SocialApp, SocialToken):
+    admin.site.unregister(unused)
 
 
 @admin.register(User)
@@ -33,6 +40,37 @@ class SystemUserAdmin(ClientScopedAdmin, UserAdmin):  # type: ignore[type-arg]
         ("Dates", {"fields": ["last_login", "date_joined"]}),
     ]
     readonly_fields = ["last_login", "date_joined"]
+    actions_detail = ["remove_second_factor"]
+
+    @confirmed(
+        "Remove the second factor",
+        question="For a user who has lost it. The authenticator app, the passkeys and the recovery codes are accepted"
+        " no more. Where a client requires a second factor, the user sets up a new one at the next request.",
+        icon="phonelink_erase",
+        path="second-factor",
+        destroys=True,
+    )
+    def remove_second_factor(self, request: HttpRequest, user: User) -> str:
+        """Remove the user's second factors, and return the sentence that says so."""
+        if not second_factor.remove(user):
+            return f"{user} has no second factor."
+        self.record(request, "removed the second factor of", user)
+        return f"The second factor of {user} is removed. Make sure that it is {user} who asked for it."
+
+
+@admin.register(SocialAccount)
+class LinkedAccountAdmin(ClientScopedAdmin):
+    """Users' accounts at identity providers. To delete one ends the sign-in by it, and deletes no user."""
+
+    add_role = change_role = None
+    delete_role = SUPERUSER
+    empty_message = "Nobody has signed in by an identity provider yet."
+    list_display = ["user", "provider", "uid", "last_login"]
+    list_filter = ["provider"]
+    list_select_related = ["user"]
+    search_fields = ["user__username", "uid"]
+    ordering = ["user__username", "provider"]
+    fields = ["user", "provider", "uid", "date_joined", "last_login"]
 
 
 class QueueTableAdmin(ClientScopedAdmin):

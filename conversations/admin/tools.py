@@ -25,7 +25,7 @@ from conversations.services.tenants import tools
 GRAVITY = {
     label: {"grave": "danger", "waiting": "warning"}.get(gravity, "success") for label, gravity in OUTCOMES.values()
 }
-USE = ["changes_something", "may_repeat", "needs_approval", "is_active"]
+USE = ["changes_something", "may_repeat", "needs_approval", "sends_files", "is_active"]
 
 
 def refuse_used_name(form: Any, client: Any) -> None:

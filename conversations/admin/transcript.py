@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -24,12 +26,15 @@ from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import Bubble, Page
 from conversations.http.downloads import Download
 from conversations.models import Conversation
+from conversations.services.core import files
 from conversations.services.core.errors import DomainError, NotFoundError
 from conversations.services.export.sessions import record_exported
 from conversations.services.export.transcripts import FORMATS
+from conversations.services.media import shown
 
 TEMPLATES = "admin/transcript"
 SECTIONS = ("head", "requests", "takeover", "reply", "steps", "calls", "close", "hold", "timeline", "turns")
+RELATED = ("contact", "client", "assistant", "channel_account", "taken_over_by", "device")  # what a transcript reads
 
 Response = TypeVar("Response", bound=HttpResponse)
 
@@ -47,6 +52,11 @@ class TranscriptPages(LongListAdmin):
                 "<uuid:pk>/export/<slug:form>/",
                 wrap(require_POST(self.export)),
                 name="conversations_conversation_export",
+            ),
+            path(
+                "<uuid:pk>/files/<uuid:attachment_id>/",
+                wrap(require_GET(self.file)),
+                name="conversations_conversation_file",
             ),
             path("<uuid:pk>/do/<slug:action>/", wrap(require_POST(self.do)), name="conversations_conversation_do"),
         ]
@@ -70,7 +80,7 @@ class TranscriptPages(LongListAdmin):
             f"{TEMPLATES}/transcript.html",
             {
                 **self.admin_site.each_context(request),
-                **_context(request, conversation),
+                **context_of(request, conversation),
                 **(extra_context or {}),
                 "opts": self.opts,
                 "title": transcript_view.title_of(conversation),
@@ -84,7 +94,7 @@ class TranscriptPages(LongListAdmin):
         """Return the messages before the position `?before=` as HTML."""
         conversation = self._conversation(request, pk)
         page = transcript_view.before(conversation, whole_number(request.GET.get("before", "")))
-        return _no_store(JsonResponse(_rendered(request, conversation, page) | {"more": page.has_older}))
+        return no_store(JsonResponse(_rendered(request, conversation, page) | {"more": page.has_older}))
 
     def news(self, request: HttpRequest, pk: UUID) -> HttpResponse:
         """Return the messages after the position `?after=` and the sections beside them as HTML.
@@ -92,18 +102,18 @@ class TranscriptPages(LongListAdmin):
         The answer is 204 if it would be the one that `?seen=` names.
         """
         conversation = self._conversation(request, pk)
-        page = transcript_view.since(conversation, whole_number(request.GET.get("after", "")))
-        context = _context(request, conversation)
-        body = _rendered(request, conversation, page) | {
-            "behind": page.last < conversation.last_position,
-            "sections": {
-                name: render_to_string(f"{TEMPLATES}/_{name}.html", context, request=request) for name in SECTIONS
-            },
-        }
-        seen = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        if request.GET.get("seen") == seen:
-            return _no_store(HttpResponse(status=204))
-        return _no_store(JsonResponse(body | {"seen": seen}))
+        sections = {name: f"{TEMPLATES}/_{name}.html" for name in SECTIONS}
+        return news_of(request, conversation, sections, context_of(request, conversation))
+
+    def file(self, request: HttpRequest, pk: UUID, attachment_id: UUID) -> HttpResponse:
+        """Send the colleague on to a link that runs out; with `?small=1` to that of the thumbnail."""
+        conversation = self._conversation(request, pk)
+        row = shown.find(conversation.client_id, attachment_id)
+        if row is None or row.conversation_id != conversation.pk:
+            raise Http404
+        small = bool(row.thumbnail) and request.GET.get("small") == "1"
+        path = urlsplit(files.link_to(row.client_id, row.pk, small=small)).path
+        return no_store(HttpResponseRedirect(path))  # on the host on which the colleague is
 
     def do(self, request: HttpRequest, pk: UUID, action: str) -> JsonResponse:
         """Run an action of the registry and return a sentence: what is true now, or why it was refused.
@@ -115,15 +125,15 @@ class TranscriptPages(LongListAdmin):
         if known is None or known.run is None:
             raise Http404
         if not may_run(known, request.user, conversation):
-            return _no_store(JsonResponse({"said": f"Only {known.role}s may do that."}, status=403))
+            return no_store(JsonResponse({"said": f"Only {known.role}s may do that."}, status=403))
         try:
             sentence = run_action(known, request, conversation)
         except NotFoundError as error:
-            return _no_store(JsonResponse({"said": str(error)}, status=404))
+            return no_store(JsonResponse({"said": str(error)}, status=404))
         except DomainError as error:
-            return _no_store(JsonResponse({"said": str(error)}, status=409))
+            return no_store(JsonResponse({"said": str(error)}, status=409))
         page = transcript_view.at(conversation, whole_number(request.POST.get("position", "")))
-        return _no_store(JsonResponse({"said": sentence} | _rendered(request, conversation, page)))
+        return no_store(JsonResponse({"said": sentence} | _rendered(request, conversation, page)))
 
     def export(self, request: HttpRequest, pk: UUID, form: str) -> HttpResponseBase:
         """Return the transcript as a file, or as a page to print, and record that it was exported."""
@@ -132,12 +142,11 @@ class TranscriptPages(LongListAdmin):
             raise Http404
         if not may_run(ACTIONS["export"], request.user, conversation):
             raise PermissionDenied
-        record_exported([conversation.pk], actor=access.actor_of(request), cause=form)
+        record_exported({conversation.pk: conversation.client_id}, actor=access.actor_of(request), cause=form)
         return Download(**FORMATS[form].file_of(conversation))
 
     def _conversations(self, request: HttpRequest) -> QuerySet[Conversation]:
-        related = ("contact", "client", "assistant", "channel_account", "taken_over_by", "device")
-        return self.get_queryset(request).select_related(*related)
+        return self.to_look_up(request).select_related(*RELATED)
 
     def _conversation(self, request: HttpRequest, pk: UUID) -> Conversation:
         conversation = self._conversations(request).filter(pk=pk).first()
@@ -146,7 +155,31 @@ class TranscriptPages(LongListAdmin):
         return conversation
 
 
-def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+def news_of(
+    request: HttpRequest, conversation: Conversation, sections: Mapping[str, str], context: Mapping[str, Any]
+) -> HttpResponse:
+    """Return the messages after the position `?after=` and the sections beside them as HTML.
+
+    sections: the template of each section of the page, by name
+    context: the values of these templates
+
+    The answer is 204 if it would be the one that `?seen=` names.
+    """
+    page = transcript_view.since(conversation, whole_number(request.GET.get("after", "")))
+    body = _rendered(request, conversation, page) | {
+        "behind": page.last < conversation.last_position,
+        "sections": {
+            name: render_to_string(template, {**context}, request=request) for name, template in sections.items()
+        },
+    }
+    seen = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    if request.GET.get("seen") == seen:
+        return no_store(HttpResponse(status=204))
+    return no_store(JsonResponse(body | {"seen": seen}))
+
+
+def context_of(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
+    """Return the template values of a transcript and what stands beside it."""
     return {**_offered(request, conversation), **transcript_view.side_panel(conversation)}
 
 
@@ -155,6 +188,7 @@ def _offered(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
     return {
         "conversation": conversation,
         "actions": offered_actions(request.user, conversation),
+        "has_templates": transcript_view.has_templates(conversation),
         "can_see_prompts": access.can_see_prompts(request.user, conversation.client_id),
     }
 
@@ -169,7 +203,7 @@ def _rendered(request: HttpRequest, conversation: Conversation, page: Page) -> d
     return {"bubbles": [(bubble.chunk.position, html(bubble)) for bubble in page.bubbles]}
 
 
-def _no_store(response: Response) -> Response:
+def no_store(response: Response) -> Response:
     """Return the response with a header that keeps it out of caches."""
     response["Cache-Control"] = "no-store"
     return response

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from django.db.models import Q
 from django.utils import timezone
 
+from conversations.admin.channel_names import name_of
 from conversations.models import (
+    COLLEAGUE,
     ChannelAccount,
     Chunk,
     Conversation,
@@ -27,8 +29,12 @@ from conversations.models import (
     ToolCall,
     Turn,
 )
+from conversations.services.delivery import outbox
 from conversations.services.history import recall
+from conversations.services.history.beside import NOTHING, Beside, beside_chunks
 from conversations.services.jobs import overdue
+from conversations.services.media import shown
+from conversations.services.media.shown import ShownFile
 from conversations.services.replies.sinks import FINISH
 from memory import services as memory
 
@@ -87,9 +93,15 @@ def plain_text(text: str) -> str:
     return text.translate(OVERRIDES)
 
 
+def has_templates(conversation: Conversation) -> bool:
+    """Return whether the conversation's account has templates, which can be sent at any time."""
+    adapter = outbox.adapter_or_none(conversation.channel_account)
+    return adapter is not None and adapter.lists_templates
+
+
 def title_of(conversation: Conversation) -> str:
-    """Return the contact and the channel: "Ann on whatsapp"."""
-    return f"{plain_text(str(conversation.contact))} on {conversation.channel}"
+    """Return the contact and the channel: "Ann on WhatsApp"."""
+    return f"{plain_text(str(conversation.contact))} on {name_of(conversation.channel)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,8 @@ class Bubble:
 
     side: "theirs" (the contact), "ours" (the assistant or staff), or "aside" (folded: system prompt and memory).
     has_prompt: a model wrote it, and its turn keeps what the model was given.
+    beside: what it quotes or is about, and what the person did with it or after it.
+    files: its pictures, recordings and documents.
     """
 
     chunk: Chunk
@@ -125,6 +139,8 @@ class Bubble:
     deliveries: Sequence[Delivery] = ()
     corrections: Sequence[Correction] = ()
     has_prompt: bool = False
+    beside: Beside = NOTHING
+    files: Sequence[ShownFile] = ()
 
     @property
     def recalled(self) -> list[dict[str, Any]]:
@@ -151,6 +167,24 @@ class Bubble:
     def redaction(self) -> Correction | None:
         """Return the redaction of the text, or None."""
         return next((each for each in self.corrections if each.kind == Correction.Kind.REDACTION), None)
+
+    @property
+    def choices(self) -> list[str]:
+        """Return the titles of the choices that the message offers, or of the buttons of its template."""
+        if self.chunk.role != Role.AI or self.redaction:
+            return []
+        found, template = outbox.choices_of(self.chunk), self.chunk.metadata.get(outbox.TEMPLATE)
+        buttons = template.get("buttons") if isinstance(template, dict) else None
+        titles = [each.title for each in found.options] if found else buttons
+        return [plain_text(each) for each in titles if isinstance(each, str)] if isinstance(titles, list) else []
+
+    @property
+    def read_instead(self) -> str:
+        """Return what the person read in a template in place of the text; '' if nothing, or it is not known."""
+        if outbox.TEMPLATE in self.chunk.metadata or self.redaction:
+            return ""
+        kept = [(each.message.content or {}).get(outbox.TEMPLATE) or {} for each in self.deliveries]
+        return next((plain_text(text) for each in kept if isinstance(text := each.get("text"), str) and text), "")
 
     @property
     def is_long(self) -> bool:
@@ -212,22 +246,31 @@ def at(conversation: Conversation, position: int) -> Page:
 
 
 def _archived(conversation: Conversation, position: int) -> Page:
-    kept = [each for each in memory.transcript(conversation.pk) or () if each.position < position]
+    kept = [
+        each for each in memory.transcript(conversation.client_id, conversation.pk) or () if each.position < position
+    ]
     bubbles = []
+    files = shown.of_archived(conversation, [each.position for each in kept[-PAGE_SIZE:]])
     for each in kept[-PAGE_SIZE:]:
         chunk = Chunk(position=each.position, role=each.role, content=each.content, created_at=each.at)
         side, who = _voice(conversation, chunk)
-        bubbles.append(Bubble(chunk, side, "A colleague" if each.by_staff else who))
+        theirs = [ShownFile(row) for row in files.get(each.position, ())]
+        bubbles.append(Bubble(chunk, side, "A colleague" if each.by_staff else who, files=theirs))
     return Page(bubbles, has_older=len(kept) > PAGE_SIZE)
 
 
 def _bubbles(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Bubble]:
     chunks = list(chunks)
-    deliveries = _deliveries(conversation, [chunk.pk for chunk in chunks if chunk.role == Role.AI])
+    ours = [chunk for chunk in chunks if chunk.role == Role.AI]
+    templates = {chunk.pk for chunk in ours if outbox.TEMPLATE in chunk.metadata}
+    deliveries = _deliveries(conversation, [chunk.pk for chunk in ours], templates)
     corrections: dict[int, list[Correction]] = defaultdict(list)
-    for correction in Correction.objects.filter(chunk__in=chunks).order_by("id"):
+    for correction in Correction.objects.filter(client=conversation.client_id, chunk__in=chunks).order_by("id"):
         corrections[correction.chunk_id].append(correction)
-    written = set(Turn.objects.filter(chunk__in=chunks, prompt__isnull=False).values_list("chunk", flat=True))
+    beside = beside_chunks(conversation, chunks)
+    files = shown.of_chunks(conversation.client_id, [chunk.pk for chunk in chunks])
+    prompted = Turn.objects.filter(client=conversation.client_id, chunk__in=chunks, prompt__isnull=False)
+    written = set(prompted.values_list("chunk", flat=True))
     return [
         Bubble(
             chunk,
@@ -235,6 +278,8 @@ def _bubbles(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Bubble
             deliveries.get(chunk.pk, ()),
             corrections.get(chunk.pk, ()),
             has_prompt=chunk.pk in written,
+            beside=beside[chunk.pk],
+            files=[ShownFile(row) for row in files.get(chunk.pk, ())],
         )
         for chunk in chunks
     ]
@@ -252,20 +297,30 @@ def _voice(conversation: Conversation, chunk: Chunk) -> tuple[str, str]:
 def _speaker(conversation: Conversation, chunk: Chunk) -> str:
     if chunk.author:
         return chunk.author.get_full_name() or chunk.author.get_username()
-    return str(conversation.assistant or "Assistant")
+    elsewhere = chunk.metadata.get(COLLEAGUE)
+    return f"A colleague ({elsewhere})" if elsewhere else str(conversation.assistant or "Assistant")
 
 
-def _deliveries(conversation: Conversation, chunk_ids: Sequence[int]) -> dict[int, list[Delivery]]:
+def _template_label(message: Message, *, is_template: bool, label: str) -> str:
+    name = message.template.partition(" ")[0]
+    return f"template {name}: {label}" if is_template else f"template {name} instead of this text: {label}"
+
+
+def _deliveries(
+    conversation: Conversation, chunk_ids: Sequence[int], templates: Collection[int]
+) -> dict[int, list[Delivery]]:
+    """Return the deliveries of each chunk. templates: the chunks that are templates themselves"""
     found: dict[int, list[Delivery]] = defaultdict(list)
     account = conversation.channel_account
     refused = account.pk if account and account.health == ChannelAccount.Health.BROKEN else None
-    for message in Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part"):
+    sent = Message.objects.filter(client=conversation.client_id, chunk__in=chunk_ids)
+    for message in sent.order_by("chunk_id", "part"):
         waits = message.status == S.QUEUED and message.channel_account_id == refused is not None
         label, gravity = WAITS_FOR_ACCOUNT if waits else DELIVERY[Message.Status(message.status)]
         if message.status == S.QUEUED and message.due_at and message.due_at < timezone.now() - overdue.UNATTENDED_AFTER:
             label = f"{label}, since {message.due_at:%H:%M}"
         if message.template:
-            label = f"template {message.template.partition(' ')[0]} instead of this text: {label}"
+            label = _template_label(message, is_template=message.chunk_id in templates, label=label)
         found[message.chunk_id].append(Delivery(message, label, gravity))
     return found
 

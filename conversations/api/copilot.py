@@ -48,6 +48,7 @@ _BUSY = "The assistant has too much to do. Try again in a minute."
 _CUT_OFF = "The answer broke off. What arrived is kept; try again for the whole."
 _SILENT = "The assistant fell silent. Try again."
 _AWAY = "The assistant cannot be reached. Try again in a minute."
+_TOMORROW = "The assistant has used up what it may use today. It goes on tomorrow; your question is kept."
 SENTENCES = {
     "cut_off": _CUT_OFF,
     "provider_error": "The assistant ran into an error while it wrote. Try again.",
@@ -61,6 +62,7 @@ SENTENCES = {
     "no_room": "The assistant thought for too long and wrote nothing. Ask a simpler question.",
     "too_many_calls": "The assistant found no answer to this message. Ask in other words.",
     "bad_request": "The assistant cannot answer this. Start a new conversation, or ask for less at once.",
+    "quota_used_up": _TOMORROW,
     "unauthorized": _NOT_SET_UP,
     "insufficient_quota": _NOT_SET_UP,
     "model_not_found": _NOT_SET_UP,
@@ -79,7 +81,7 @@ SENTENCES = {
     "agent_invalid_url": _NOT_SET_UP,
     "agent_no_secret": _NOT_SET_UP,
 }
-_FINAL = {_NOT_SET_UP, _TOO_LONG}  # trying again gives the same
+_FINAL = {_NOT_SET_UP, _TOO_LONG, _TOMORROW}  # trying again now gives the same
 TAKEN_OVER = "taken_over"  # how a reply ends where a colleague has the session, or will have it
 FAILED = "The assistant could not answer. Try again."
 

@@ -20,7 +20,8 @@ TAGS = {
     "memory": "Search what ended conversations left.",
     "copilot": "Conversations of a signed-in user, with replies that stream.",
     "sync": "The state-sync protocol for agents that run elsewhere. It uses camelCase and says session.",
-    "health": "Is the process alive, and is the work done?",
+    "events": "What happened, in order: as pages, and as a stream. The same events are posted to endpoints.",
+    "health": "Is the process alive, can it serve, and what waits?",
 }
 
 
@@ -53,6 +54,22 @@ WEBHOOK_ANSWER = {
 }
 COUNTS = {"messages": 0, "receipts": 1, "recorded": 0}
 
+LISTED_TEMPLATE = {
+    "id": "0197a1c2-6a01-7d55-8f30-1c9e2b7a4d60",
+    "channel_account_id": "0197a1c2-5f11-7a02-9c1d-8e4b7a102f1d",
+    "account": "106540352242922",
+    "name": "order_update",
+    "language": "en_US",
+    "status": "APPROVED",
+    "category": "UTILITY",
+    "quality": "GREEN",
+    "reason": "",
+    "components": [{"type": "BODY", "text": "Hello {{1}}, your order {{2}} is on its way."}],
+    "variables": ["1", "2"],
+    "header": "",
+    "buttons": [],
+    "seen_at": AT,
+}
 STEP = {"id": 12, "description": "Ask for the order number", "status": "pending", "created_at": AT, "updated_at": AT}
 QUESTION = {
     "id": 4183,
@@ -63,6 +80,7 @@ QUESTION = {
     "message_id": "order-question-1",
     "metadata": {},
     "created_at": AT,
+    "activities": [],
 }
 REPLY = {
     **QUESTION,
@@ -72,6 +90,22 @@ REPLY = {
     "content": "It arrives tomorrow between 9 and 12.",
     "message_id": "",
     "created_at": LATER,
+}
+EVENT = {
+    "id": f"evt_{CLIENT.replace('-', '')}_42",
+    "type": "message.in",
+    "timestamp": AT,
+    "client_id": CLIENT,
+    "position": 42,
+    "data": {
+        "conversation_id": CONVERSATION,
+        "channel": "whatsapp",
+        "thread": "",
+        "status": "active",
+        "contact_id": CONTACT,
+        "user_id": "ann",
+        "message": {name: value for name, value in QUESTION.items() if name != "activities"},
+    },
 }
 LISTED = {
     "id": CONVERSATION,
@@ -102,7 +136,20 @@ LISTED = {
     "needs_staff_since": None,
     "needs_staff_reason": "",
 }
-DETAIL = {**LISTED, "device": "51999999999", "assistant": "ada", "steps": [STEP], "chunks": [QUESTION, REPLY]}
+PICTURE = {
+    "id": "0b0f3c1e-6f59-4f0c-8a52-9f1c1c1f7a10",
+    "type": "image",
+    "state": "ready",
+    "content_type": "image/jpeg",
+    "name": "image.jpg",
+    "size": 184_320,
+    "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "link": "https://convo.example/media/WyI3YjQ4Ii",
+    "thumbnail": "https://convo.example/media/WyI3YjQ5Ii",
+    "problem": "",
+}
+SHOWN = [{**QUESTION, "attachments": [PICTURE]}, {**REPLY, "attachments": []}]
+DETAIL = {**LISTED, "device": "51999999999", "assistant": "ada", "steps": [STEP], "chunks": SHOWN}
 TOOL_CALL = {
     "id": "0197a1c4-4c21-7f08-9b36-7d5e2a81c4f0",
     "tool": "refund",
@@ -134,6 +181,7 @@ TRANSCRIPT = {
     "ended_at": LATER,
     "ended_by": "user",
     "end_reason": "goodbye",
+    "disclosed": [{"at": LATER, "position": 4, "sentence": "You are writing with an AI assistant of the shop."}],
     "steps": [{"description": "Ask for the order number", "status": "complete"}],
     "chunks": [
         {
@@ -219,6 +267,17 @@ def _page(*items: Any) -> dict[str, Any]:
     return {"items": list(items), "next": None}
 
 
+_NOTHING: dict[str, Any] = {"count": 0, "more": False, "oldest_seconds": 0.0}
+_WAITING = {
+    "replies": {"count": 2, "more": False, "oldest_seconds": 1.2},
+    **dict.fromkeys(("sends", "summaries", "remembering", "archiving", "events"), _NOTHING),
+}
+BACKLOG = {
+    "complete": True,
+    "total": _WAITING,
+    "clients": [{"client_id": CLIENT, "sub_domain": "shop", "waiting": _WAITING}],
+}
+
 ROUTES = {
     "webhooks_inbound": Example(
         "webhooks",
@@ -244,14 +303,19 @@ ROUTES = {
     ),
     "conversations_list": Example("conversations", "List conversations", None, _page(LISTED)),
     "conversations_retrieve": Example("conversations", "Read a conversation", None, DETAIL),
-    "conversations_chunks": Example("conversations", "Page through the chunks", None, _page(QUESTION, REPLY)),
+    "conversations_chunks": Example(
+        "conversations",
+        "Page through the chunks",
+        None,
+        _page(*SHOWN),
+    ),
     "conversations_transcript": Example("conversations", "Download the transcript", None, TRANSCRIPT),
     "conversations_send": Example(
         "conversations",
         "Send a message in the assistant's place",
         {"role": "ai", "content": "It arrives tomorrow between 9 and 12."},
         {
-            "chunk": REPLY,
+            "chunk": {**REPLY, "attachments": []},
             "messages": [
                 {
                     "id": MESSAGE,
@@ -302,6 +366,7 @@ ROUTES = {
         {"ended_by": "user", "reason": "goodbye"},
         {**LISTED, "status": "closed", "ended_at": LATER, "ended_by": "user", "end_reason": "goodbye"},
     ),
+    "conversations_templates": Example("conversations", "List templates", None, _page(LISTED_TEMPLATE)),
     "conversations_add_step": Example("steps", "Add a step", {"description": "Ask for the order number"}, STEP),
     "conversations_update_step": Example(
         "steps", "Complete or cancel a step", {"status": "complete"}, {**STEP, "status": "complete"}
@@ -364,10 +429,10 @@ ROUTES = {
         {"subDomain": "shop", "botId": "waiter", "sessionId": CONVERSATION, "isActive": True},
     ),
     "sync_conversation_of": Example("sync", "Find a person's open session (agent's route)", None, STATE),
+    "events_feed": Example("events", "Read events", None, {"items": [EVENT], "next": None, "position": 42}),
     "healthz": Example("health", "Check that the process is alive", None, {"status": "ok"}),
-    "readyz": Example(
-        "health", "Check that the work is done", None, {"oldest_reply_seconds": 0.4, "oldest_message_seconds": 0.0}
-    ),
+    "readyz": Example("health", "Check that the process can serve", None, {"status": "ready"}),
+    "health_backlog": Example("health", "See what waits", None, BACKLOG),
 }
 _ORDER = {name: number for number, name in enumerate(ROUTES)}
 

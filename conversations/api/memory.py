@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, viewsets
@@ -12,7 +14,7 @@ from rest_framework.response import Response
 from channels_out.kinds import Channel
 from conversations.api.serializers import Choice, Text, read
 from conversations.http.auth import key_of
-from conversations.models import Conversation
+from conversations.models import Conversation, Scope
 from conversations.services.contacts import contacts
 from memory import services as memory
 from memory.records import Filters, SearchResult
@@ -25,7 +27,7 @@ class SearchSerializer(serializers.Serializer[Any]):
 
     q = Text(max_length=LONGEST_QUERY)
     user_id = serializers.CharField(required=False, max_length=200)
-    channel = Choice(choices=[c.value for c in Channel], required=False, default="")
+    channel = Choice(choices=[c.value for c in Channel], required=False)
     ended_after = serializers.DateTimeField(required=False, default=None)
     ended_before = serializers.DateTimeField(required=False, default=None)
     limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
@@ -70,6 +72,7 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
     serializer_class = AnswerSerializer
     http_method_names = ["get", "head"]
     queryset = Conversation.objects.none()
+    scopes = {"search": Scope.MEMORY_READ}
 
     @extend_schema(parameters=[SearchSerializer], responses=AnswerSerializer)
     def search(self, request: Request) -> Response:
@@ -77,14 +80,21 @@ class MemoryViewSet(viewsets.GenericViewSet[Conversation]):
         wanted = read(SearchSerializer, request.query_params.dict())
         client_id = key_of(request).client_id
         filters = Filters(
-            channel=wanted["channel"], ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
+            channel=wanted.get("channel", ""), ended_from=wanted["ended_after"], ended_before=wanted["ended_before"]
         )
         if user_id := wanted.get("user_id"):
             contact = contacts.find_by_user_id(client_id, user_id)
             if contact is None:
                 return _answer(SearchResult())
             filters = Filters(contact.pk, filters.channel, filters.ended_from, filters.ended_before)
-        return _answer(memory.search(client_id, wanted["q"], wanted["limit"], filters=filters))
+        found = memory.search(client_id, wanted["q"], wanted["limit"], filters=filters)
+        return _answer(found if key_of(request).allows(Scope.PRIVATE_READ) else _without_private(client_id, found))
+
+
+def _without_private(client_id: UUID, found: SearchResult) -> SearchResult:
+    ids = [each.conversation_id for each in found.items]
+    private = set(Conversation.objects.of(client_id).private().filter(pk__in=ids).values_list("pk", flat=True))
+    return replace(found, items=tuple(each for each in found.items if each.conversation_id not in private))
 
 
 def _answer(found: SearchResult) -> Response:

@@ -7,10 +7,10 @@ import binascii
 from datetime import UTC, datetime
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from rest_framework.exceptions import ValidationError
 
-from conversations.models import Conversation
+from conversations.models import Conversation, MessageTemplate
 from conversations.models.conversation import ConversationQuerySet
 
 
@@ -23,6 +23,19 @@ def page_of_conversations(
         found = found.filter(started_at__lte=started_at).filter(Q(started_at__lt=started_at) | Q(pk__lt=pk))
     items = list(found.order_by("-started_at", "-pk")[: limit + 1])
     return items[:limit], _cursor(items[limit - 1]) if len(items) > limit else None
+
+
+def page_of_templates(
+    found: QuerySet[MessageTemplate], cursor: str | None, limit: int
+) -> tuple[list[MessageTemplate], str | None]:
+    """Return up to `limit` templates by their ids, and the cursor of the next page, or None."""
+    if cursor:
+        try:
+            found = found.filter(pk__gt=UUID(cursor))
+        except ValueError:
+            raise ValidationError({"cursor": ["Must be the `next` of the page before."]}) from None
+    items = list(found.order_by("pk")[: limit + 1])
+    return items[:limit], str(items[limit - 1].pk) if len(items) > limit else None
 
 
 def _cursor(conversation: Conversation) -> str:

@@ -18,6 +18,7 @@ from channels_out.kinds import WEBHOOK_CHANNELS
 from conversations.api.serializers import NOT_BLANK
 from conversations.http.envelope import JSON, get_only
 from conversations.http.idempotency import HEADER, PATTERN, OncePerKey
+from conversations.models import EventKind
 
 FAILURE = {
     "type": "object",
@@ -32,7 +33,8 @@ FAILURE = {
 FAILURES = {
     "400": "The request is invalid. `details` names the fields.",
     "401": "The API key is missing, unknown or revoked. In the copilot: nobody is signed in.",
-    "403": "The key belongs to another client than the one named. In the copilot: the CSRF token is missing or wrong.",
+    "403": "The key does not have the scope that `details` names, or belongs to another client than the one named."
+    " In the copilot: the CSRF token is missing or wrong.",
     "404": "It does not exist, or belongs to another client.",
     "405": "The route does not take this method. `Allow` lists the methods that it takes.",
     "409": "Its state does not allow this. `code` says why.",
@@ -79,7 +81,6 @@ class EnvelopeSchema(AutoSchema):
         if operation is None:
             return None
         left_out = WITH_BODY.copy() if self.method == "GET" else set()
-        left_out |= set() if self._group() in ("sync", COPILOT) else {"403"}
         left_out |= set() if self._names_something() else {"404"}
         operation["responses"].update(failures(*(FAILURES.keys() - left_out)))
         if self.method == "POST" and isinstance(self.view, OncePerKey):
@@ -200,8 +201,8 @@ INBOUND = {
             "description": "The message is stored, once.",
             "content": {JSON: {"schema": success({"anyOf": [WEBHOOK_ANSWER, PROVIDER_ANSWER]})}},
         },
-        "403": failure("The provider's signature is wrong."),
-        **failures("400", "401", "404", "405", "413", "415", "500", "503"),
+        "403": failure("The provider's signature is wrong, or the API key does not have the scope `messages:write`."),
+        **failures("400", "401", "404", "405", "413", "415", "429", "500", "503"),
     },
 }
 STATUS: dict[str, Any] = {
@@ -298,12 +299,27 @@ def _health(name: str, description: str, data: dict[str, Any], *statuses: str) -
     }
 
 
+# Of a message to send: a text, or files.
+SEND_NEEDS: list[dict[str, Any]] = [
+    {"required": ["content"], "not": {"required": ["template"]}},
+    {
+        "required": ["attachments"],
+        "properties": {"attachments": {"minItems": 1}},
+        "not": {"anyOf": [{"required": ["template"]}, {"required": ["choices"]}]},
+    },
+    {
+        "required": ["template"],
+        "not": {"anyOf": [{"required": [other]} for other in ("content", "choices", "attachments")]},
+    },
+]
+
 HEALTH = {
     "/healthz": _health("healthz", "Answer 200 while the web process is alive.", {"status": {"type": "string"}}),
     "/readyz": _health(
         "readyz",
-        "Answer 200 while the database answers and nothing that is due has waited for more than a minute.",
-        {"oldest_reply_seconds": {"type": "number"}, "oldest_message_seconds": {"type": "number"}},
+        "Answer 200 while this process can serve. Otherwise 503: `database_away`, `not_migrated`, `earlier_version` or "
+        "`stopping`.",
+        {"status": {"type": "string"}},
         "503",
     ),
 }
@@ -313,6 +329,9 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Add the routes that are no DRF views, and what all routes share (a hook of drf-spectacular)."""
     components = result.setdefault("components", {})
     components.setdefault("schemas", {})["Failure"] = FAILURE
+    # Generators of clients make no class of a schema with `anyOf`, and pass over `not`.
+    components["schemas"]["Send"] |= {"additionalProperties": False, "not": {"not": {"anyOf": SEND_NEEDS}}}
+    components["schemas"]["NewAttachment"]["additionalProperties"] = False
     components.setdefault("securitySchemes", {}).update(
         ServiceKey={"type": "apiKey", "in": "header", "name": "X-Service-API-Key"},
         BearerKey={"type": "http", "scheme": "bearer"},
@@ -326,7 +345,76 @@ def add_webhooks(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     }
     result["paths"]["/webhooks/retell"] = {"post": RETELL}
     result["paths"].update(HEALTH)
+    # Each of its fields may be left out, but not all of them.
+    result["paths"]["/conversations/{id}/send"]["post"]["requestBody"]["required"] = True
     return result
+
+
+def openapi_31(description: dict[str, Any]) -> dict[str, Any]:
+    """Return the description as OpenAPI 3.1, which has webhooks, and whose schemas are JSON Schema."""
+    converted: dict[str, Any] = _with_null_as_type(description)
+    return {
+        **converted,
+        "openapi": "3.1.0",
+        "servers": [{"url": settings.PUBLIC_BASE_URL, "description": "This installation"}],
+        "webhooks": event_webhooks(),
+    }
+
+
+def _with_null_as_type(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_null_as_type(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    schema = {
+        name: _with_null_as_type(value) for name, value in node.items() if name not in ("nullable", "x-spec-enum-id")
+    }
+    if node.get("nullable") is not True:
+        return schema
+    if isinstance(schema.get("type"), str):
+        return {
+            **schema,
+            "type": [schema["type"], "null"],
+            **({"enum": [*schema["enum"], None]} if "enum" in schema else {}),
+        }
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def event_webhooks() -> dict[str, Any]:
+    """Return the description of the requests that Convo makes: an event of each kind, posted to an endpoint."""
+    headers = [
+        {"in": "header", "name": name, "required": True, "description": description, "schema": {"type": "string"}}
+        for name, description in (
+            ("webhook-id", "The event's id, the same each time that it is posted."),
+            ("webhook-timestamp", "Seconds since 1970."),
+            (
+                "webhook-signature",
+                "`v1,` and the signature in base64, by Standard Webhooks; several while a secret changes.",
+            ),
+        )
+    ]
+    return {
+        kind.value: {
+            "post": {
+                "operationId": f"event_{kind.value.replace('.', '_')}",
+                "tags": ["events"],
+                "summary": kind.label.rstrip("."),
+                "description": f"{kind.label} Posted to each endpoint that wants it, at least once, in order for each"
+                " conversation.",
+                "security": [],
+                "parameters": headers,
+                "requestBody": {
+                    "required": True,
+                    "content": {JSON: {"schema": {"$ref": "#/components/schemas/Event"}}},
+                },
+                "responses": {
+                    "2XX": {"description": "Taken. Anything else is tried again for three days."},
+                    "410": {"description": "The endpoint is gone: it is paused."},
+                },
+            }
+        }
+        for kind in EventKind
+    }
 
 
 @get_only
@@ -339,4 +427,4 @@ def openapi(request: HttpRequest) -> HttpResponse:
 def _description() -> bytes:
     # Made once a process: it takes a tenth of a second, and nobody needs a key to ask for it.
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
-    return orjson.dumps(schema, default=str)
+    return orjson.dumps(openapi_31(schema), default=str)

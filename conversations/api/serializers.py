@@ -7,16 +7,97 @@ from typing import Any
 from uuid import UUID
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, ValidationError
 
-from channels_out.kinds import Channel
+from channels_out.choices import (
+    LONGEST_DESCRIPTION,
+    LONGEST_ID,
+    LONGEST_LABEL,
+    LONGEST_TITLE,
+    MOST_CHOICES,
+    InvalidChoicesError,
+    read_choices,
+)
+from channels_out.given_files import LONGEST_NAME as LONGEST_FILE_NAME
+from channels_out.given_files import LONGEST_URL, MOST_FILES, NOT_AN_ADDRESS, WEB_ADDRESS, name_of
+from channels_out.kinds import Channel, MediaKind
+from channels_out.templates import needs_of
 from conversations.engines.agent_answers import MOST_MESSAGES
-from conversations.models import Chunk, Conversation, EndedBy, Message, Status, Step, ToolCall
+from conversations.http.envelope import LARGE_NUMBER, has_large_number
+from conversations.models import (
+    Activity,
+    Attachment,
+    Chunk,
+    Conversation,
+    EndedBy,
+    Message,
+    MessageTemplate,
+    Status,
+    Step,
+    ToolCall,
+)
+from conversations.services.core.errors import InvalidError
+from conversations.services.delivery.templates import read_wanted
+from conversations.services.media.shown import ShownFile, as_json, with_links
 from conversations.services.staff_actions.outreach import CHANNELS
 from conversations.services.transitions.steps import FINAL
 
 LONGEST_TEXT = 100_000
+OFFERED = (
+    "Choices below the text: strings, or objects with title, id and description. Buttons or a list on WhatsApp, quick"
+    " replies on Messenger, numbered lines elsewhere. The answer's chunk has the `id` as `metadata.payload`."
+)
+VALUE = {"oneOf": [{"type": "string", "maxLength": 4_000}, {"type": "number"}]}
+TEMPLATE = {
+    "type": "object",
+    "required": ["name"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 512},
+        "language": {"type": "string", "maxLength": 20, "description": "May be left out where there is only one."},
+        "variables": {
+            "description": "The body's variables: a list in order, or an object by name.",
+            "oneOf": [
+                {"type": "array", "maxItems": 50, "items": VALUE},
+                {"type": "object", "additionalProperties": VALUE},
+            ],
+        },
+        "header": {
+            "description": "The text of the header's variable, or the https link of its picture, video or document.",
+            "oneOf": [
+                {"type": "string", "maxLength": 4_000},
+                {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"link": {"type": "string"}, "filename": {"type": "string"}},
+                },
+            ],
+        },
+        "buttons": {
+            "description": "By position: the end of a URL, a code, or the payload of a quick reply; null for none.",
+            "type": "array",
+            "items": {"type": "string", "nullable": True},
+        },
+    },
+}
+CHOICE = {
+    "oneOf": [
+        {"type": "string", "minLength": 1, "maxLength": LONGEST_TITLE, "pattern": r"\S"},
+        {
+            "type": "object",
+            "required": ["title"],
+            "additionalProperties": False,
+            "properties": {
+                "title": {"type": "string", "minLength": 1, "maxLength": LONGEST_TITLE, "pattern": r"\S"},
+                "id": {"type": "string", "minLength": 1, "maxLength": LONGEST_ID, "pattern": r"\S"},
+                "description": {"type": "string", "maxLength": LONGEST_DESCRIPTION},
+            },
+        },
+    ]
+}
+MOST_NAMES, LONGEST_NAME = 20, 100  # of unknown fields that an error names
 NOT_BLANK = r"[^\s\x1c-\x1f\x85]"  # what Python calls blank, also for readers whose \s is narrower
 
 
@@ -53,6 +134,12 @@ class Text(serializers.CharField):
         if data is not serializers.empty and data is not None and not isinstance(data, str):
             self.fail("invalid")
         return super().run_validation(data)
+
+
+def exact_numbers(value: Any) -> None:
+    """Raise ValidationError for an object with numbers that would be changed."""
+    if has_large_number(value):
+        raise serializers.ValidationError(f"{LARGE_NUMBER[0].upper()}{LARGE_NUMBER[1:]}.")
 
 
 class Choice(serializers.ChoiceField):
@@ -92,10 +179,43 @@ class NewStepSerializer(serializers.Serializer[Any]):
     description = Text(max_length=2_000)
 
 
-class StepStatusSerializer(serializers.Serializer[Any]):
+class StepChangeSerializer(serializers.Serializer[Any]):
     """The new status of a step."""
 
     status = Choice(choices=[str(status) for status in FINAL])
+
+
+class ActivitySerializer(serializers.ModelSerializer[Activity]):
+    """Something that the person did with a message, or after it, that is no message."""
+
+    class Meta:
+        model = Activity
+        fields = ["kind", "text", "metadata", "occurred_at"]
+        read_only_fields = fields
+
+
+class AttachmentSerializer(serializers.Serializer[ShownFile]):
+    """A picture, recording or document of a message."""
+
+    id = serializers.UUIDField(source="row.pk", read_only=True)
+    type = serializers.ChoiceField([*MediaKind], source="row.kind", read_only=True)
+    state = serializers.ChoiceField(
+        [*Attachment.State.values],
+        source="row.state",
+        read_only=True,
+        help_text="`waiting`: it is being fetched. `failed`: `problem` says why.",
+    )
+    content_type = serializers.CharField(
+        source="row.content_type",
+        read_only=True,
+        help_text="While it waits what the sender says, then what its content shows.",
+    )
+    name = serializers.CharField(read_only=True)
+    size = serializers.IntegerField(source="row.size", read_only=True, allow_null=True, help_text="In bytes.")
+    sha256 = serializers.CharField(source="row.sha256", read_only=True, help_text="In hexadecimal digits.")
+    link = serializers.CharField(read_only=True, help_text="Works for MEDIA_LINK_SECONDS. Empty until it is ready.")
+    thumbnail = serializers.CharField(read_only=True, help_text="A link to a small picture, for pictures.")
+    problem = serializers.CharField(read_only=True, help_text="Why it could not be had, as a phrase.")
 
 
 class ChunkSerializer(serializers.ModelSerializer[Chunk]):
@@ -104,15 +224,32 @@ class ChunkSerializer(serializers.ModelSerializer[Chunk]):
     by_staff = serializers.SerializerMethodField(
         help_text="True if a member of staff wrote it in the assistant's place."
     )
+    activities = ActivitySerializer(many=True, read_only=True)
 
     class Meta:
         model = Chunk
-        fields = ["id", "position", "role", "content", "by_staff", "message_id", "metadata", "created_at"]
+        fields = ["id", "position", "role", "content", "by_staff", "message_id", "metadata", "created_at", "activities"]
         read_only_fields = fields
 
     def get_by_staff(self, chunk: Chunk) -> bool:
-        """Return whether the chunk has an author."""
-        return chunk.author_id is not None
+        """Return whether a colleague wrote it."""
+        return chunk.by_staff
+
+
+class ChunkWithFilesSerializer(ChunkSerializer):
+    """One entry of a conversation, with its files."""
+
+    attachments = serializers.SerializerMethodField(help_text="Its pictures, recordings and documents.")
+
+    class Meta(ChunkSerializer.Meta):
+        fields = [*ChunkSerializer.Meta.fields, "attachments"]
+        read_only_fields = fields
+
+    @extend_schema_field(AttachmentSerializer(many=True))
+    def get_attachments(self, chunk: Chunk) -> Any:
+        """Return the files, with links that run out. `files` in the context has the rows by chunk."""
+        rows = self.context.get("files", {}).get(chunk.pk, ())
+        return [as_json(with_links(row)) for row in rows]
 
 
 class MessageSerializer(serializers.ModelSerializer[Message]):
@@ -163,11 +300,46 @@ class ConversationDetailSerializer(ConversationSerializer):
     )
     assistant = serializers.CharField(allow_null=True, read_only=True, help_text="The assistant's key.")
     steps = StepSerializer(many=True, read_only=True)
-    chunks = ChunkSerializer(many=True, read_only=True)
+    chunks = ChunkWithFilesSerializer(many=True, read_only=True)
 
     class Meta(ConversationSerializer.Meta):
         fields = [*ConversationSerializer.Meta.fields, "device", "assistant", "steps", "chunks"]
         read_only_fields = fields
+
+
+@extend_schema_field(CHOICE)
+class ChoiceField(serializers.JSONField):
+    """One choice: its title, or an object with title, id and description."""
+
+
+class ChoicesField(serializers.ListField):
+    """The choices below a text, as they were given, once they are known to be valid."""
+
+    child = ChoiceField()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(min_length=1, max_length=MOST_CHOICES, help_text=OFFERED, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        """Return the list. Raises ValidationError with the sentence of what is wrong."""
+        found: list[Any] = super().to_internal_value(data)
+        try:
+            read_choices(found)
+        except InvalidChoicesError as error:
+            raise ValidationError(str(error)) from None
+        return found
+
+
+@extend_schema_field(TEMPLATE)
+class TemplateField(serializers.JSONField):
+    """A template with its values."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the template. Raises ValidationError with the sentence of what is wrong."""
+        try:
+            return read_wanted(data)
+        except InvalidError as error:
+            raise ValidationError(str(error)) from None
 
 
 class OpenSerializer(serializers.Serializer[Any]):
@@ -182,26 +354,130 @@ class OpenSerializer(serializers.Serializer[Any]):
     variables = serializers.DictField(
         child=serializers.JSONField(),
         default=dict,
+        validators=[exact_numbers],
         help_text="Facts for the assistant, such as customer_name: text, numbers or booleans, stored as text.",
     )
-    metadata = serializers.DictField(child=serializers.JSONField(allow_null=True), default=dict)
+    metadata = serializers.DictField(
+        child=serializers.JSONField(allow_null=True), default=dict, validators=[exact_numbers]
+    )
     assistant = Text(
         required=False, max_length=63, help_text="The assistant's key. Default: the assistant of the account or client."
     )
     greet = Flag(default=True, help_text="True if the assistant sends the first message.")
+    template = TemplateField(
+        required=False, help_text="The template with which the conversation begins, in place of the assistant's words."
+    )
+
+
+class TemplateSerializer(serializers.ModelSerializer[MessageTemplate]):
+    """A template as the account's provider lists it, and what it must be given."""
+
+    channel_account_id = serializers.UUIDField(read_only=True)
+    account = serializers.CharField(
+        source="channel_account.address", read_only=True, help_text="The account's address."
+    )
+    components = serializers.ListField(child=serializers.DictField(), read_only=True)
+    variables = serializers.SerializerMethodField(help_text="The names of the body's variables, in order.")
+    header = serializers.SerializerMethodField(
+        help_text="What the header must be given: empty, `text`, or the link of an `image`, `video` or `document`."
+    )
+    buttons = serializers.SerializerMethodField(help_text="For each button, whether it must be given a value.")
+
+    class Meta:
+        model = MessageTemplate
+        fields = [
+            *("id", "channel_account_id", "account", "name", "language", "status", "category", "quality", "reason"),
+            *("components", "variables", "header", "buttons", "seen_at"),
+        ]
+        read_only_fields = fields
+
+    def get_variables(self, template: MessageTemplate) -> list[str]:
+        """Return the names of the body's variables."""
+        return list(needs_of(template.components).variables)
+
+    def get_header(self, template: MessageTemplate) -> str:
+        """Return what the header must be given."""
+        return needs_of(template.components).header
+
+    def get_buttons(self, template: MessageTemplate) -> list[bool]:
+        """Return for each button whether it must be given a value."""
+        return list(needs_of(template.components).buttons)
+
+
+class NewAttachmentSerializer(serializers.Serializer[Any]):
+    """A file to send."""
+
+    url = serializers.RegexField(
+        WEB_ADDRESS,
+        max_length=LONGEST_URL,
+        help_text="Where Convo fetches it, once: http or https, at a public address.",
+        error_messages={"invalid": NOT_AN_ADDRESS},
+    )
+    name = Text(max_length=LONGEST_FILE_NAME, required=False, help_text="Default: the last part of the URL's path.")
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the fields. Raises ValidationError, which names each field that is not known."""
+        if isinstance(data, dict) and (unknown := sorted(set(map(str, data)) - set(self.fields))):
+            raise ValidationError({unknown[0][:LONGEST_NAME]: ["This field is not supported."]})
+        return super().to_internal_value(data)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields with a name."""
+        return {**attrs, "name": name_of(attrs.get("name", ""), attrs["url"])}
 
 
 class SendSerializer(serializers.Serializer[Any]):
-    """A message to send in the assistant's place."""
+    """A message to send in the assistant's place. Other fields are refused: what they ask for would not be sent."""
 
     role = Choice(choices=["ai"], default="ai")
-    content = Text(max_length=LONGEST_TEXT, trim_whitespace=False)
+    content = Text(
+        max_length=LONGEST_TEXT,
+        trim_whitespace=False,
+        required=False,
+        help_text="Needed where there are neither a template nor attachments.",
+    )
+    template = TemplateField(required=False, help_text="In place of `content`: an approved template, at any time.")
+    choices = ChoicesField(required=False)
+    choices_label = Text(
+        max_length=LONGEST_LABEL, required=False, help_text="The word on the button that opens a list, on WhatsApp."
+    )
+    attachments = serializers.ListField(
+        child=NewAttachmentSerializer(),
+        max_length=MOST_FILES,
+        default=list,
+        help_text="Files to send after the text, each as a message of its own.",
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields. Raises ValidationError, which names each field that is not known."""
+        unknown = sorted(set(self.initial_data) - set(self.fields))
+        if unknown:
+            raise ValidationError(
+                {name[:LONGEST_NAME]: ["This field is not supported."] for name in unknown[:MOST_NAMES]}
+            )
+        if "template" in attrs:
+            self._check_alone(attrs)
+        elif "content" not in attrs and not attrs["attachments"]:
+            raise ValidationError({"content": ["This field is required."]})
+        if "choices" in attrs:
+            if "content" not in attrs:
+                raise ValidationError({"choices": ["Choices are offered below a text."]})
+            attrs["choices"] = read_choices(attrs["choices"], attrs.get("choices_label", ""))
+        return attrs
+
+    def _check_alone(self, attrs: dict[str, Any]) -> None:
+        if "content" in attrs:
+            raise ValidationError({"content": ["Give either content or template."]})
+        if "choices" in attrs:
+            raise ValidationError({"choices": ["A template has its own buttons."]})
+        if attrs["attachments"]:
+            raise ValidationError({"attachments": ["A template has its own header. Send files on their own."]})
 
 
 class SentSerializer(serializers.Serializer[Any]):
     """The new chunk and the messages that carry it, one for each part of a long text."""
 
-    chunk = ChunkSerializer(read_only=True)
+    chunk = ChunkWithFilesSerializer(read_only=True)
     messages = MessageSerializer(many=True, read_only=True)
 
 
@@ -233,6 +509,18 @@ class AgentReplySerializer(serializers.Serializer[Any]):
     steps = AgentStepsSerializer(required=False, allow_null=True)
     topic = Text(max_length=200, required=False, allow_null=True)
     current_goal = Text(max_length=2_000, required=False, allow_null=True)
+    choices = ChoicesField(required=False, allow_null=True)
+    choices_label = Text(max_length=LONGEST_LABEL, required=False, allow_null=True, allow_blank=True)
+    attachments = serializers.ListField(
+        child=NewAttachmentSerializer(),
+        max_length=MOST_FILES,
+        required=False,
+        allow_null=True,
+        help_text="Files to send after the texts, each as a message of its own.",
+    )
+    opt_out = HandOverSerializer(
+        required=False, allow_null=True, help_text="Present if the person wants no more messages: these are the last."
+    )
     hand_over = HandOverSerializer(
         required=False, allow_null=True, help_text="Present if a person should take the conversation over."
     )

@@ -35,7 +35,7 @@ from conversations.api.sync_serializers import (
 )
 from conversations.http.auth import actor, key_of
 from conversations.http.idempotency import OncePerKey
-from conversations.models import Client
+from conversations.models import Client, Scope
 from conversations.services.agent_sync import state as sync_state
 from conversations.services.agent_sync import sync
 from conversations.services.agent_sync.state import SessionState, as_json
@@ -57,6 +57,14 @@ class SyncViewSet(OncePerKey, viewsets.ViewSet):
 
     http_method_names = ["get", "head", "post", "patch", "put"]
     schema_group = "sync"
+    audited = ("end",)
+    scopes = {
+        **dict.fromkeys(("open_sessions", "retrieve", "of_user", "orders"), Scope.CONVERSATIONS_READ),
+        **dict.fromkeys(("tenant_of", "conversation_of"), Scope.CONVERSATIONS_READ),
+        **dict.fromkeys(("message", "agent_message"), Scope.MESSAGES_WRITE),
+        **dict.fromkeys(("start", "intent", "context", "reset", "extend"), Scope.CONVERSATIONS_WRITE),
+        **dict.fromkeys(("link_order", "end", "sync"), Scope.CONVERSATIONS_WRITE),
+    }
 
     def _client(self, said: dict[str, Any]) -> Client:
         client = key_of(self.request).client
@@ -203,7 +211,7 @@ def _shown(state: SessionState, status: int = 200) -> Response:
 
 def _phone(raw: str) -> str:
     """Return the path's phone number; a blank may stand for the plus. Raises NotFoundError if it is none."""
-    phone = sync_state.phone_of(raw)
+    phone = sync_state.person_of(raw)
     if phone is None:
         raise NotFoundError("This is no phone number with its country code, such as +51999999999.")
     return phone

@@ -7,9 +7,9 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversations.api.serializers import LONGEST_TEXT, Choice, Text
+from conversations.api.serializers import LONGEST_TEXT, Choice, Text, exact_numbers
 from conversations.models.agent_state import Intent
-from conversations.services.agent_sync.state import phone_of
+from conversations.services.agent_sync.state import person_of
 
 LONGEST_ID = 200
 LONGEST_EXTENSION = 30 * 24  # hours
@@ -38,6 +38,8 @@ class Number(serializers.IntegerField):
 
     def to_internal_value(self, data: Any) -> int:
         """Return the value. Raises ValidationError for anything else."""
+        if isinstance(data, float) and data.is_integer():
+            data = int(data)  # JSON does not tell 48 from 48.0
         if isinstance(data, bool | float):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -62,13 +64,13 @@ class YesOrNo(serializers.Field[bool, Any, Any, Any]):
         return value
 
 
-@extend_schema_field({"type": "string", "format": "phone", "maxLength": 50})
+@extend_schema_field({"type": "string", "format": "phone", "maxLength": 140})
 class Phone(Text):
-    """A phone number, stored as E.164."""
+    """A phone number, stored as E.164, or a business-scoped user id of WhatsApp."""
 
     def to_internal_value(self, data: Any) -> str:
-        """Return the number in E.164. Raises ValidationError for anything else."""
-        phone = phone_of(super().to_internal_value(data))
+        """Return the number in E.164, or the id. Raises ValidationError for anything else."""
+        phone = person_of(super().to_internal_value(data))
         if phone is None:
             raise serializers.ValidationError(
                 "Must be a phone number with its country code, such as +51999999999.", code="invalid"
@@ -114,8 +116,13 @@ class LookupSerializer(serializers.Serializer[Any]):
 class StartSerializer(FindSerializer):
     """A session to open. If the person has an open one, that one is returned."""
 
-    userId = Phone(max_length=50)  # noqa: N815
-    metadata = Object(required=False, allow_null=True, help_text="`platform` names the channel; without it, whatsapp.")
+    userId = Phone(max_length=140)  # noqa: N815
+    metadata = Object(
+        required=False,
+        allow_null=True,
+        help_text="`platform` names the channel; without it, whatsapp.",
+        validators=[exact_numbers],
+    )
 
 
 class IntentSerializer(WhoseSerializer):
@@ -164,7 +171,7 @@ class SyncSerializer(serializers.Serializer[Any]):
     intent = Choice(choices=Intent.values, required=False, allow_null=True)
     step = _id("The step of the flow.")
     context = Object(required=False, allow_null=True)  # type: ignore[assignment]
-    metadata = Object(required=False, allow_null=True)
+    metadata = Object(required=False, allow_null=True, validators=[exact_numbers])
     isActive = YesOrNo(required=False, allow_null=True, help_text="false ends the conversation.")  # noqa: N815
 
 
@@ -185,7 +192,7 @@ class StateSerializer(serializers.Serializer[Any]):
         help_text="What agents store. Convo adds the newest `previousMessages` and the `lastUserMessage` from the"
         " recorded messages, and `currentOrderId` and `orderHistory` from the linked orders."
     )
-    metadata = Object()
+    metadata = Object(validators=[exact_numbers])
     isActive = serializers.BooleanField()  # noqa: N815
     lastActivity = serializers.DateTimeField()  # noqa: N815
     createdAt = serializers.DateTimeField()  # noqa: N815

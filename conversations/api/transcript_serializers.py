@@ -6,8 +6,9 @@ from typing import Any
 
 from rest_framework import serializers
 
+from channels_out.kinds import MediaKind
 from conversations.api.serializers import Choice
-from conversations.models import Role, Step
+from conversations.models import Attachment, Role, Step
 from conversations.services.export.transcripts import FORMATS
 
 
@@ -32,6 +33,18 @@ class TranscriptStepSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField([*Step.Status.values])
 
 
+class TranscriptFileSerializer(serializers.Serializer[Any]):
+    """A picture, recording or document of an entry. `GET /conversations/{id}/chunks` has links to them."""
+
+    id = serializers.UUIDField()
+    type = serializers.ChoiceField([*MediaKind])
+    state = serializers.ChoiceField([*Attachment.State.values])
+    name = serializers.CharField()
+    content_type = serializers.CharField(allow_blank=True)
+    size = serializers.IntegerField(allow_null=True, help_text="In bytes.")
+    sha256 = serializers.CharField(allow_blank=True)
+
+
 class TranscriptChunkSerializer(serializers.Serializer[Any]):
     """One entry, with its correction applied."""
 
@@ -44,6 +57,20 @@ class TranscriptChunkSerializer(serializers.Serializer[Any]):
     delivery = serializers.ListField(
         child=serializers.CharField(), required=False, help_text="The status of each sent part."
     )
+    attachments = TranscriptFileSerializer(many=True, required=False)
+    beside = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="What it quotes or is about, and what the person did with it or after it, as phrases.",
+    )
+
+
+class TranscriptDisclosureSerializer(serializers.Serializer[Any]):
+    """A time at which the assistant said that it is a machine."""
+
+    at = serializers.DateTimeField()
+    position = serializers.IntegerField(allow_null=True, help_text="Of the entry that begins with it.")
+    sentence = serializers.CharField()
 
 
 class TranscriptSerializer(serializers.Serializer[Any]):
@@ -63,5 +90,6 @@ class TranscriptSerializer(serializers.Serializer[Any]):
     ended_at = serializers.DateTimeField(allow_null=True)
     ended_by = serializers.CharField(allow_blank=True)
     end_reason = serializers.CharField(allow_blank=True)
+    disclosed = TranscriptDisclosureSerializer(many=True)
     steps = TranscriptStepSerializer(many=True)
     chunks = TranscriptChunkSerializer(many=True)

@@ -7,6 +7,8 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from conversations.api import copilot
+from conversations.api.backlog import BacklogViewSet
+from conversations.api.events import EventViewSet
 from conversations.api.memory import MemoryViewSet
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
@@ -38,7 +40,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "conversations/<uuid:pk>/tool-calls/<uuid:call_id>/refuse",
         ConversationViewSet.as_view({"post": "refuse_tool_call"}),
     ),
+    path("templates", ConversationViewSet.as_view({"get": "templates"})),
+    path("events", EventViewSet.as_view({"get": "feed"})),
     path("memory/search", MemoryViewSet.as_view({"get": "search"})),
+    path("health/backlog", BacklogViewSet.as_view({"get": "backlog"})),
     path("api/v1/", include("conversations.api.sync_urls")),
     *(path(route, view.as_view()) for route, view in copilot.routes.items()),
     path("schema/", openapi, name="schema"),

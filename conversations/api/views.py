@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -16,12 +18,12 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.paging import page_of_conversations
+from conversations.api.paging import page_of_conversations, page_of_templates
 from conversations.api.serializers import (
     AcceptedReplySerializer,
     AgentReplySerializer,
-    ChunkSerializer,
     ChunksShownSerializer,
+    ChunkWithFilesSerializer,
     CloseSerializer,
     ConversationDetailSerializer,
     ConversationFilterSerializer,
@@ -34,9 +36,10 @@ from conversations.api.serializers import (
     PageSerializer,
     SendSerializer,
     SentSerializer,
+    StepChangeSerializer,
     StepSerializer,
-    StepStatusSerializer,
     TakeoverSerializer,
+    TemplateSerializer,
     ToolCallSerializer,
     read,
 )
@@ -46,12 +49,13 @@ from conversations.http.downloads import Download
 from conversations.http.idempotency import OncePerKey
 from conversations.http.own_webhook import NO_CLIENT
 from conversations.http.throttling import count_request
-from conversations.models import OPEN, Chunk, Client, Conversation, ToolCall
+from conversations.models import OPEN, Activity, Chunk, Client, Conversation, MessageTemplate, Scope, ToolCall
 from conversations.services.contacts import contacts
 from conversations.services.core import detail_sql
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.export.transcripts import FORMATS
+from conversations.services.media import shown
 from conversations.services.replies import late_replies
 from conversations.services.staff_actions import outreach, tool_decisions
 from conversations.services.staff_actions import send as sending
@@ -69,6 +73,18 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     http_method_names = ["get", "head", "post", "patch"]
     queryset = Conversation.objects.none()  # what a request sees is the client's: see _conversations
     lookup_value_regex = "[0-9a-f-]{36}"
+    scopes = {
+        **dict.fromkeys(
+            ("list", "retrieve", "chunks", "transcript", "tool_calls", "templates"), Scope.CONVERSATIONS_READ
+        ),
+        **dict.fromkeys(("send", "replies"), Scope.MESSAGES_WRITE),
+        **dict.fromkeys(("create", "close", "takeover", "handback"), Scope.CONVERSATIONS_WRITE),
+        **dict.fromkeys(("add_step", "update_step"), Scope.CONVERSATIONS_WRITE),
+        **dict.fromkeys(("approve_tool_call", "refuse_tool_call"), Scope.CONVERSATIONS_WRITE),
+    }
+    audited = ("create", "close", "takeover", "handback", "approve_tool_call", "refuse_tool_call")
+    # Those that read look for themselves; the token of the turn is what an own agent is let in by.
+    for_private = ("retrieve", "chunks", "transcript", "tool_calls", "replies")
 
     def _client(self) -> Client:
         return key_of(self.request).client
@@ -77,6 +93,8 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         conversation = Conversation.objects.of(self._client()).filter(pk=pk).first()
         if conversation is None:
             raise NotFoundError("There is no such conversation.")
+        if conversation.is_private:
+            api_keys.require_scope(key_of(self.request), Scope.PRIVATE_READ)
         return conversation
 
     @extend_schema(parameters=[ConversationFilterSerializer], responses=ConversationSerializer(many=True))
@@ -84,6 +102,8 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         """List conversations, newest first. `status=open` stands for active and stale."""
         wanted = read(ConversationFilterSerializer, request.query_params.dict())
         found = Conversation.objects.of(self._client()).select_related("contact")
+        if not key_of(request).allows(Scope.PRIVATE_READ):
+            found = found.not_private()
         if status := wanted.get("status"):
             found = found.filter(status__in=OPEN if status == "open" else [status])
         if channel := wanted.get("channel"):
@@ -108,23 +128,30 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(parameters=[ChunksShownSerializer], responses=ConversationDetailSerializer)
     def retrieve(self, request: Request, pk: UUID) -> Response:
-        """Return a conversation with its goal, summary, steps and newest chunks."""
+        """Return a conversation with its goal, summary, steps and newest chunks, with their files."""
         wanted = read(ChunksShownSerializer, request.query_params.dict())
-        detail = detail_sql.conversation_of(self._client().pk, pk, wanted["chunks"])
+        key = key_of(request)
+        private = key.allows(Scope.PRIVATE_READ)
+        detail = detail_sql.conversation_of(key.client_id, pk, wanted["chunks"], private=private)
         if detail is None:
+            api_keys.require_sight(key, pk)
             raise NotFoundError("There is no such conversation.")
-        return Response(orjson.Fragment(detail.json))
+        return Response(orjson.Fragment(shown.whole(detail)))
 
-    @extend_schema(parameters=[PageSerializer], responses=ChunkSerializer(many=True))
+    @extend_schema(parameters=[PageSerializer], responses=ChunkWithFilesSerializer(many=True))
     def chunks(self, request: Request, pk: UUID) -> Response:
-        """List a conversation's chunks by position. Give `next` back as `cursor` for the following page."""
+        """List a conversation's chunks, with their files. For the next page give `next` back as `cursor`."""
         wanted = read(PageSerializer, request.query_params.dict())
         conversation = self._conversation(pk)
         found = Chunk.objects.filter(conversation=conversation, position__gt=_position(wanted.get("cursor")))
-        items = list(found.order_by("position")[: wanted["limit"] + 1])
+        activities = Activity.objects.filter(client=conversation.client_id)
+        items = list(
+            found.prefetch_related(Prefetch("activities", activities)).order_by("position")[: wanted["limit"] + 1]
+        )
         page = items[: wanted["limit"]]
         following = str(page[-1].position) if len(items) > len(page) else None
-        return Response({"items": ChunkSerializer(page, many=True).data, "next": following})
+        known = {"files": shown.of_chunks(conversation.client_id, [chunk.pk for chunk in page])}
+        return Response({"items": ChunkWithFilesSerializer(page, many=True, context=known).data, "next": following})
 
     @extend_schema(
         parameters=[TranscriptFormatSerializer],
@@ -142,13 +169,30 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
 
     @extend_schema(request=SendSerializer, responses={201: SentSerializer})
     def send(self, request: Request, pk: UUID) -> Response:
-        """Send a message in the assistant's place. It is appended as an `ai` chunk and sent over the channel."""
+        """Send a message in the assistant's place: a text, or an approved template. It is appended as an `ai` chunk, a
+        template as the person reads it, and sent over the channel."""
         wanted = read(SendSerializer, request.data)
-        chunk, messages = sending.send(
-            pk, wanted["content"], actor=actor(request), now=timezone.now(), client=self._client()
-        )
-        data = {"chunk": ChunkSerializer(chunk).data, "messages": MessageSerializer(messages, many=True).data}
+        by: dict[str, Any] = {"actor": actor(request), "now": timezone.now(), "client": self._client()}
+        if "template" in wanted:
+            chunk, messages = sending.send_template(pk, wanted["template"], **by)
+        else:
+            files = [(each["url"], each["name"]) for each in wanted["attachments"]]
+            words, choices = wanted.get("content", ""), wanted.get("choices")
+            chunk, messages = sending.send(pk, words, choices=choices, files=files, **by)
+        known = {"files": shown.of_chunks(chunk.client_id, [chunk.pk])} if wanted["attachments"] else {}
+        data = {
+            "chunk": ChunkWithFilesSerializer(chunk, context=known).data,
+            "messages": MessageSerializer(messages, many=True).data,
+        }
         return Response(data, status=201)
+
+    @extend_schema(parameters=[PageSerializer], responses=TemplateSerializer(many=True))
+    def templates(self, request: Request) -> Response:
+        """List the templates of all accounts as their providers list them, approved or not."""
+        wanted = read(PageSerializer, request.query_params.dict())
+        found = MessageTemplate.objects.filter(client=self._client()).select_related("channel_account")
+        items, following = page_of_templates(found, wanted.get("cursor"), wanted["limit"])
+        return Response({"items": TemplateSerializer(items, many=True).data, "next": following})
 
     @extend_schema(request=AgentReplySerializer, responses=AcceptedReplySerializer)
     def replies(self, request: Request, pk: UUID) -> Response:
@@ -198,10 +242,10 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
         step = steps.add_step(pk, wanted["description"], actor(request), self._client())
         return Response(StepSerializer(step).data, status=201)
 
-    @extend_schema(request=StepStatusSerializer, responses=StepSerializer)
+    @extend_schema(request=StepChangeSerializer, responses=StepSerializer)
     def update_step(self, request: Request, pk: UUID, step_id: int) -> Response:
         """Complete or cancel a step. Both are final; the same status again changes nothing."""
-        wanted = read(StepStatusSerializer, request.data)
+        wanted = read(StepChangeSerializer, request.data)
         step = steps.update_step(step_id, wanted["status"], actor(request), self._client(), pk)
         return Response(StepSerializer(step).data)
 
@@ -256,5 +300,5 @@ def conversation_detail(request: HttpRequest, pk: UUID) -> HttpResponseBase:
         detail = finish(detail_sql.conversation_by_key(THIS_THREAD, api_keys.key_hash(key), pk, DEFAULT_CHUNKS))
         if detail and detail.key_id and count_request(detail.key_id):
             api_keys.note_use(detail.key_id)
-            return HttpResponse('{"success":true,"data":' + detail.json + "}", content_type="application/json")
+            return HttpResponse('{"success":true,"data":' + shown.whole(detail) + "}", content_type="application/json")
     return _retrieve(request, pk=pk)

@@ -36,6 +36,11 @@ MAPPING: dict[str, str] = {
     "current_step": "graph.currentStep",
     "current_intent": "graph.currentIntent",
 }
+# What servers of the protocol take; another word of the graph's stays beside it, in `paymentMethodOriginal`.
+PAYMENT_METHODS = (
+    *("cash", "card", "transfer", "yape", "plin", "mercado_pago", "bank_transfer"),
+    *("credit_card", "debit_card"),
+)
 STAGES: dict[str, str] = {
     **dict.fromkeys(("cart", "selecting_items", "customizing", "awaiting_size", "awaiting_extras"), "order"),
     **dict.fromkeys(("checkout", "delivery", "awaiting_location"), "delivery"),
@@ -88,7 +93,9 @@ class ConversationStateManager:
                 _put(context, theirs, plain(value))
         payment = context.get("paymentMethod")
         if payment is not None:
-            context["paymentMethod"] = str(payment).lower()
+            word = str(payment).lower()
+            context["paymentMethodOriginal"] = word
+            context["paymentMethod"] = word if word in PAYMENT_METHODS else None
         address = context.get("deliveryAddress")
         if isinstance(address, dict) and "latitude" in address and "longitude" in address:
             address["notes"] = f"{address['latitude']}, {address['longitude']}"
@@ -104,6 +111,8 @@ class ConversationStateManager:
             value = _look(state.context, theirs)
             if value is not None:
                 _put(graph, ours, value)
+        if original := state.context.get("paymentMethodOriginal"):
+            graph["payment_method"] = original
         self._locate(graph, state)
         self._place(graph, state)
         if state.current_order_id:

@@ -18,10 +18,11 @@ from django.views.decorators.http import require_safe
 from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
 from conversations.http.sign_in import limit_sign_ins
+from conversations.http.staged_login import StagedLoginView
 from conversations.services.copilot import sessions
 
-LOGIN = "/copilot/login"
-APP = "/copilot/app"
+LOGIN = settings.COPILOT_LOGIN
+APP = settings.COPILOT_PAGE
 
 # Nothing from elsewhere, and nothing that stands in a page itself: what slips through the cleaning cannot run.
 POLICY = (
@@ -70,7 +71,7 @@ def app(request: HttpRequest) -> HttpResponse:
 
 login = guarded(
     limit_sign_ins(
-        auth.LoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP)
+        StagedLoginView.as_view(template_name="copilot/login.html", redirect_authenticated_user=True, next_page=APP)
     )
 )
 logout = guarded(auth.LogoutView.as_view(next_page=LOGIN))

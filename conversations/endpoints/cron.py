@@ -5,6 +5,7 @@ Callers send `Authorization: Bearer <CRON_SECRET>`. Where no secret is set the r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -19,10 +20,12 @@ from django.views.decorators.csrf import csrf_exempt
 from conversations.http import envelope
 from conversations.services.history import archive, remember
 from conversations.services.jobs.sweep import sweep as run_sweep
+from conversations.services.media import removals
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure, retention
 
 METHODS = ("GET", "POST")
+REMOVE_FILES_SECONDS = 60.0
 
 
 @csrf_exempt
@@ -38,6 +41,7 @@ def sweep(request: HttpRequest) -> HttpResponse:
             "remembered": remember.remember_ended() if remember.count_pending() else 0,
             "archived": archive.archive(now),
             "chats_settled": chat_endings.settle_due() if chat_endings.is_pending() else 0,
+            "files_removed": removals.remove_due(now, time.monotonic() + REMOVE_FILES_SECONDS),
             "erased": erasure.continue_erasures(now) if erasure.pending() else 0,
         }
 

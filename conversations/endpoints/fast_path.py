@@ -26,6 +26,7 @@ from conversations.http.throttling import count_request
 from conversations.services.core import detail_sql
 from conversations.services.core.statements import BusyError, Statements, UnclearError
 from conversations.services.inbound import provider_events
+from conversations.services.media import shown
 from conversations.services.tenants import api_keys
 
 WEBHOOK = re.compile(rf"/webhooks/({'|'.join(WEBHOOK_CHANNELS)})/inbound\Z")
@@ -114,4 +115,4 @@ async def _detail(statements: Statements, key: str, conversation_id: UUID) -> by
     if detail is None or detail.key_id is None or not count_request(detail.key_id):
         return None
     api_keys.note_use(detail.key_id, statements)
-    return b'{"success":true,"data":%b}' % detail.json.encode()
+    return b'{"success":true,"data":%b}' % shown.whole(detail).encode()

@@ -13,20 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Protocol
+from uuid import uuid4
 
 import orjson
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
 from channels_out.errors import InboundError
-from conversations.endpoints import fast_path
+from conversations import heartbeat, log_context, traces
+from conversations.endpoints import fast_path, health
 from conversations.endpoints.fast_path import HotRequest
 from conversations.endpoints.webhooks import REFUSAL
 from conversations.http import envelope, wsgi_bridge
 from conversations.http.bodies import Bodies, BodyError
+from conversations.http.counted import CountedExchange
 from conversations.http.streams import Events, follow
 from conversations.http.wsgi_bridge import Application, Headers, Response, Scope
 from conversations.services.core.batches import Batches
@@ -68,20 +72,28 @@ class WebApplication:
 
     application: Django's WSGI application
     threads: how many requests Django handles at once; each thread has a database connection
+    is_stopping: returns whether the server was asked to stop
     """
 
-    def __init__(self, application: Application, threads: int) -> None:
-        self._application = application
+    def __init__(self, application: Application, threads: int, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        self._application, self._is_stopping = application, is_stopping
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._most_in_threads = threads * (1 + MOST_WAITING_FOR_EACH_THREAD)
         self._in_threads = 0
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
 
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give signs of life from the event loop."""
+        heartbeat.beat()
+        loop.call_later(heartbeat.EVERY_SECONDS / 2, self.__rsgi_init__, loop)
+
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close what is open when the server stops."""
-        self._batches.close()
+        if "_batches" in vars(self):  # opened by the first request
+            self._batches.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        traces.flush()
 
     @cached_property
     def _batches(self) -> Batches:
@@ -89,8 +101,13 @@ class WebApplication:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
+        exchange = CountedExchange(exchange, scope.method, scope.path)
+        log_context.set_request(scope.headers.get("x-request-id", "")[:100] or uuid4().hex)
         if scope.path == "/healthz" and scope.method == "GET":
             self._send(exchange, 200, HEALTHY)
+        elif scope.path == "/readyz" and scope.method == "GET":
+            found = await health.readiness_in_time(self._batches, stopping=self._is_stopping())
+            self._send(exchange, found.status_code, found.content, *([] if found.status_code == 200 else [AGAIN]))
         elif self._batches.is_full:
             self._send(exchange, 503, BUSY, AGAIN, CLOSE)
         else:
@@ -135,6 +152,7 @@ class WebApplication:
             self._send(exchange, 503, BUSY, AGAIN)
             return
         environ = wsgi_bridge.environ_of(scope, body)
+        environ[wsgi_bridge.REQUEST_ID] = log_context.current().get("request", "")
         if refusal:
             environ[REFUSAL] = refusal
         self._in_threads += 1

@@ -217,6 +217,7 @@ def _reply(answer: AgentAnswer, call: AgentCall, said: str | None = None) -> Rep
         engine=OwnAgent.name,
         tool_actions=answer.tool_actions,
         tool_calls=answer.tool_calls,
+        files=answer.files,
         later_until=call.deadline if answer.later else None,
     )
 

@@ -11,7 +11,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, PendingStep, ToolAction, ToolCall
+from channels_out.given_files import GivenFile, InvalidFileError, read_files
+from conversations.engines.contract import (
+    ASK_FOR_HUMAN,
+    END_CONVERSATION,
+    OFFER_CHOICES,
+    OPT_OUT,
+    PendingStep,
+    ToolAction,
+    ToolCall,
+)
 from conversations.engines.tools import STREAMED_TOOLS, Toolbox
 from memory.text import storable
 
@@ -33,12 +42,14 @@ class AgentAnswer:
     text            the messages as paragraphs of one text; '' if it says nothing
     tool_actions    the steps, topic, goal, end and hand-over that it asks for
     tool_calls      the same for the record
+    files           at URLs, to go after the text
     later           there is no answer yet: the agent will call back
     """
 
     text: str = ""
     tool_actions: tuple[ToolAction, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    files: tuple[GivenFile, ...] = ()
     later: bool = False
 
 
@@ -52,8 +63,9 @@ def parse(answer: Any, steps: Sequence[PendingStep], *, in_copilot: bool) -> Age
         raise InvalidAnswerError("The answer must be a JSON object.")
     given = {name: value for name, value in answer.items() if value is not None}
     text, requested = _text(given.get("messages", [])), list(_requested(given))
+    files = _files(given.get("attachments", []))
     if _flag(given, "later"):
-        if text or requested:
+        if text or requested or files:
             raise InvalidAnswerError("An answer with later has nothing else: call back with the rest.")
         return AgentAnswer(later=True)
     box = Toolbox(steps)
@@ -62,7 +74,14 @@ def parse(answer: Any, steps: Sequence[PendingStep], *, in_copilot: bool) -> Age
             continue
         if not box.call(name, json.dumps(arguments)):
             raise InvalidAnswerError(f"{field}: {box.calls[-1].answer}")
-    return AgentAnswer(text, tuple(box.tool_actions), tuple(box.calls))
+    return AgentAnswer(text, tuple(box.tool_actions), tuple(box.calls), files)
+
+
+def _files(value: Any) -> tuple[GivenFile, ...]:
+    try:
+        return read_files(value)
+    except InvalidFileError as error:
+        raise InvalidAnswerError(f"attachments: {error}") from None
 
 
 def _text(messages: Any) -> str:
@@ -95,16 +114,25 @@ def _requested(given: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
         yield "topic", "set_topic", {"topic": given["topic"]}
     if "current_goal" in given:
         yield "current_goal", "set_current_goal", {"description": given["current_goal"]}
-    if "hand_over" in given:
-        yield "hand_over", ASK_FOR_HUMAN, {"reason": _reason(given["hand_over"])}
+    yield from _of_the_reply(given)
     if _flag(given, "end"):
         yield "end", END_CONVERSATION, {}
 
 
-def _reason(hand_over: Any) -> Any:
-    if not isinstance(hand_over, Mapping):
-        raise InvalidAnswerError('hand_over must be an object, such as {"reason": "wants a refund"}.')
-    return hand_over.get("reason")
+def _of_the_reply(given: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield what the reply offers, and what follows from it."""
+    if "choices" in given:
+        yield "choices", OFFER_CHOICES, {"options": given["choices"], "label": given.get("choices_label", "")}
+    if "opt_out" in given:
+        yield "opt_out", OPT_OUT, {"reason": _reason("opt_out", given["opt_out"])}
+    if "hand_over" in given:
+        yield "hand_over", ASK_FOR_HUMAN, {"reason": _reason("hand_over", given["hand_over"])}
+
+
+def _reason(field: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise InvalidAnswerError(f'{field} must be an object, such as {{"reason": "wants a refund"}}.')
+    return value.get("reason")
 
 
 def _flag(given: Mapping[str, Any], name: str) -> bool:

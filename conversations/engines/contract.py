@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from channels_out.given_files import GivenFile
+from conversations.traces import Point
 from memory.context import ConversationView, Prompt, PromptEntry
-from memory.language_models.contract import Fact, ModelAccess
+from memory.language_models.contract import Fact, ModelAccess, Picture
 from memory.redaction import CARDS_ONLY, RedactionRules
 
 
@@ -82,6 +84,9 @@ MOST_CALLS = 10  # of models, for the messages that one reply answers: rounds of
 # Actions of an assistant beside its reply. They are applied in the transaction that commits the reply, if it is said.
 ASK_FOR_HUMAN = "ask_for_human"
 END_CONVERSATION = "end_conversation"
+OFFER_CHOICES = "offer_choices"
+OPT_OUT = "stop_messages"
+TRANSFER_CALL = "transfer_call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +146,18 @@ class ReplyRequest:
     goal, pending_steps             in the prompt too; here for engines that take no prompt
     steps           the pending steps with their ids, for an engine whose model may change them
     tools           the model may call the built-in tools: see conversations/engines/tools.py
+    may_transfer    this is a call that can be put through to a person's phone
+    may_opt_out     people can opt out of the conversation's channel
     in_copilot      the conversation is its user's own: nobody else names it or ends it
     offered_tools   the client's own tools, which the model may call as well
     runner          makes the calls of these
     background      the end of the prompt that is not in the view: what became of earlier tool calls; '' if nothing
+    pictures        reads the pictures and documents that the model is to see, from the media storage; None for none
     confidence      the engine should return its confidence, if it can
     rules           the redaction of the reply
     chat            the conversation's chat, for an engine that keeps chats itself
     agent           the request to the client's own agent, for the engine that asks it
+    trace           the place of the turn in its trace; None where nobody collects traces
     """
 
     conversation_id: str
@@ -163,14 +172,18 @@ class ReplyRequest:
     calls_left: int = MOST_CALLS
     steps: tuple[PendingStep, ...] = ()
     tools: bool = False
+    may_transfer: bool = False
+    may_opt_out: bool = False
     in_copilot: bool = False
     offered_tools: tuple[OfferedTool, ...] = ()
     runner: ToolRunner | None = None
     background: str = ""
+    pictures: Callable[[], Sequence[Picture]] | None = None
     confidence: bool = False
     rules: RedactionRules = CARDS_ONLY
     chat: EngineChatState | None = None
     agent: AgentCall | None = None
+    trace: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +239,7 @@ class Reply:
                                     if the reply came as a whole. The dispatcher measures them if the engine does not
     tool_actions                    the actions to apply with the reply
     tool_calls                      every tool call that the model made, for the record
+    files                           at URLs, named by the client's own agent: they go after the text
     confidence                      from 0 to 1, if it was requested and the model gives it
     progress                        of the chat, from an engine that keeps chats itself
     later_until                     there is no reply yet: the client's own agent calls back with it, until this time
@@ -244,6 +258,7 @@ class Reply:
     last_token_ms: int | None = None
     tool_actions: tuple[ToolAction, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
+    files: tuple[GivenFile, ...] = field(default=(), repr=False)
     confidence: float | None = None
     progress: ChatProgress | None = None
     later_until: datetime | None = None

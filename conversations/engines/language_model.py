@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 
 from conversations.engines.contract import (
@@ -22,11 +23,20 @@ from conversations.engines.contract import (
     ToolCall,
     Usage,
 )
+from conversations.engines.model_spans import model_call, note_completion
 from conversations.engines.tools import Toolbox, tokens_of, tool_threads, toolbox_of
 from memory.context import TOOL_CALLS, ConversationView, build_prompt, with_part
 from memory.language_models import capabilities
 from memory.language_models.asking import complete, stream
-from memory.language_models.contract import Completion, CompletionRequest, LLMError, ModelAccess, ToolRound
+from memory.language_models.contract import (
+    Completion,
+    CompletionRequest,
+    Fact,
+    LLMError,
+    ModelAccess,
+    Picture,
+    ToolRound,
+)
 from memory.marks import may_become_mark, without_marks
 from memory.text import estimate_tokens, shorten, to_last_sentence
 
@@ -99,6 +109,8 @@ class _Writing:
         self.box: Toolbox = toolbox_of(request, streamed=streamed)
         self.rounds: list[ToolRound] = []
         self.said = ""  # what was yielded
+        self._seen: Sequence[Picture] | None = None  # once they were read
+        self._blind: set[str] = set()  # models that refused them
         self.last: Completion | None = None
         self._refusal: Reply | None = None
         self._made: list[ToolCall] = []  # calls of the client's own tools for a model or prompt that was given up
@@ -155,6 +167,28 @@ class _Writing:
         """Return whether the model may call tools in the call that was just counted: not in the last one."""
         return len(self.rounds) + 1 < MAX_ROUNDS and self._calls < self.request.calls_left
 
+    def _pictures(self) -> Sequence[Picture]:
+        """Return what the model is to see: nothing, if it is known to take no pictures or has refused them."""
+        asked = self._asked
+        if self.request.pictures is None or asked is None or asked.model in self._blind:
+            return ()
+        if asked.known.get(capabilities.PICTURES) is False:
+            return ()
+        if self._seen is None:
+            self._seen = self.request.pictures()
+        return self._seen
+
+    def hide_pictures(self, access: ModelAccess, error: LLMError) -> bool:
+        """Note that the model refused what it was to see; return whether to ask once more without it."""
+        shown = self._pictures()
+        if not shown or self.said or error.code not in ("bad_request", "parameter_refused", "context_too_long"):
+            return False
+        self._blind.add(access.model)
+        is_learned = error.code == "parameter_refused" and not any(each.is_document for each in shown)
+        fact = (Fact(capabilities.PICTURES, False, error.detail or error.code),) if is_learned else ()
+        self._outcomes.append(ModelOutcome(access, (*error.learned, *fact), error.code))
+        return True
+
     def ask_for(self) -> CompletionRequest:
         """Return the request for the next round."""
         request = self.request
@@ -167,6 +201,7 @@ class _Writing:
             max_tokens=request.max_tokens,
             reasoning_effort=request.reasoning_effort,
             confidence=request.confidence,
+            pictures=self._pictures(),
         )
 
     def shrink(self, access: ModelAccess, error: LLMError) -> bool:
@@ -289,10 +324,14 @@ def _run_rounds(writing: _Writing, access: ModelAccess) -> str:
 def _complete(writing: _Writing, access: ModelAccess, until: float) -> Completion:
     while True:
         writing.count_call()
+        asked = writing.ask_for()
         try:
-            return complete(access, writing.ask_for(), seconds=max(until - time.monotonic(), 0.001))
+            with model_call(writing.request, access, asked) as doing:
+                completion = complete(access, asked, seconds=max(until - time.monotonic(), 0.001))
+                note_completion(doing, writing.request, completion)
+                return completion
         except LLMError as error:
-            if not writing.shrink(access, error):
+            if not (writing.hide_pictures(access, error) or writing.shrink(access, error)):
                 raise
 
 
@@ -302,16 +341,19 @@ async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterato
         between = PARAGRAPH if writing.said else ""
         try:
             writing.count_call()
-            async for piece in _without_marks(stream(access, writing.ask_for())):
-                if isinstance(piece, Completion):
-                    access = access.learning(piece.learned)
-                    writing.completed(access, piece)
-                    continue
-                piece, between = between + piece, ""
-                writing.said += piece
-                yield piece
+            asked = writing.ask_for()
+            with model_call(writing.request, access, asked, streamed=True) as doing:
+                async for piece in _without_marks(stream(access, asked)):
+                    if isinstance(piece, Completion):
+                        access = access.learning(piece.learned)
+                        writing.completed(access, piece)
+                        note_completion(doing, writing.request, piece)
+                        continue
+                    piece, between = between + piece, ""
+                    writing.said += piece
+                    yield piece
         except LLMError as error:
-            if writing.shrink(access, error):
+            if writing.hide_pictures(access, error) or writing.shrink(access, error):
                 continue
             raise
         completion = writing.last
@@ -319,7 +361,8 @@ async def _stream_rounds(writing: _Writing, access: ModelAccess) -> AsyncIterato
             break
         if writing.box.blocks:
             loop = asyncio.get_running_loop()
-            may_end = await loop.run_in_executor(tool_threads(), writing.answer_calls, completion)
+            within = copy_context()  # what a tool logs has the ids of the turn
+            may_end = await loop.run_in_executor(tool_threads(), within.run, writing.answer_calls, completion)
         else:
             may_end = writing.answer_calls(completion)
         if may_end and writing.said:

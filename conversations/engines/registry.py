@@ -11,6 +11,7 @@ from dataclasses import replace
 from conversations.engines.agent import OwnAgent
 from conversations.engines.contract import Engine, EngineError, Reply, ReplyRequest, StreamingEngine
 from conversations.engines.language_model import LanguageModel
+from conversations.engines.model_spans import engine_call, note_reply
 from conversations.engines.offline import Offline
 from conversations.engines.retell import Retell
 
@@ -40,7 +41,7 @@ def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
     """Return the reply of the engine of that name, or the error; any exception of the engine becomes an EngineError."""
     began = time.monotonic()
     try:
-        reply = engine_for(engine, request).reply(request)
+        reply = _whole(engine_for(engine, request), request)
         if reply.last_token_ms is None:
             reply = replace(reply, last_token_ms=int((time.monotonic() - began) * 1000))
         return reply  # noqa: TRY300 - the two ways out stand together
@@ -49,6 +50,15 @@ def ask(engine: str, request: ReplyRequest) -> Reply | EngineError:
     except Exception as error:
         log.exception("engine crashed: conversation=%s", request.conversation_id)
         return EngineError(f"The engine crashed: {type(error).__name__}.", code="engine_crashed", retryable=True)
+
+
+def _whole(engine: Engine, request: ReplyRequest) -> Reply:
+    if isinstance(engine, LanguageModel):  # it tells of each call
+        return engine.reply(request)
+    with engine_call(request, engine.name) as doing:
+        reply = engine.reply(request)
+        note_reply(doing, request, reply)
+        return reply
 
 
 async def stream(name: str, request: ReplyRequest) -> AsyncIterator[str | Reply]:
@@ -61,6 +71,6 @@ async def stream(name: str, request: ReplyRequest) -> AsyncIterator[str | Reply]
         async for piece in engine.stream(request):
             yield piece
         return
-    reply = await asyncio.to_thread(engine.reply, request)
+    reply = await asyncio.to_thread(_whole, engine, request)
     yield reply.text
     yield reply

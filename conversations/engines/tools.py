@@ -16,9 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+from channels_out.choices import LONGEST_DESCRIPTION as LONGEST_DESCRIPTION_OF_CHOICE
+from channels_out.choices import LONGEST_LABEL, LONGEST_TITLE, MOST_CHOICES, InvalidChoicesError, read_choices
 from conversations.engines.contract import (
     ASK_FOR_HUMAN,
     END_CONVERSATION,
+    OFFER_CHOICES,
+    OPT_OUT,
+    TRANSFER_CALL,
     OfferedTool,
     PendingStep,
     ReplyRequest,
@@ -45,7 +50,7 @@ def _tool(name: str, description: str, /, **properties: dict[str, Any]) -> dict[
     parameters = {
         "type": "object",
         "properties": properties,
-        "required": [each for each in properties if each != "reason"],
+        "required": [each for each in properties if each not in ("reason", "label")],
         "additionalProperties": False,
     }
     return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
@@ -73,6 +78,37 @@ TOOLS: Sequence[Mapping[str, Any]] = (
         description=_text("In a sentence.", LONGEST_DESCRIPTION),
     ),
     _tool(
+        OFFER_CHOICES,
+        "Offer the person choices below your reply: buttons, a list or numbered lines, as the channel has them. Your"
+        " reply asks the question, and does not list the choices.",
+        options={
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MOST_CHOICES,
+            "items": {
+                "type": "object",
+                "properties": {
+                    "title": _text("At most 20 characters, if possible.", LONGEST_TITLE),
+                    "description": _text("A line about it, or ''.", LONGEST_DESCRIPTION_OF_CHOICE),
+                },
+                "required": ["title"],
+                "additionalProperties": False,
+            },
+        },
+        label=_text("The word on the button that opens a list, in the person's language.", LONGEST_LABEL),
+    ),
+    _tool(
+        OPT_OUT,
+        "The person wants no more messages from us at all, ever, on this channel: your reply, which confirms that they"
+        " will get none, is the last one. Not for a delivery, an order or a subscription that is to be stopped.",
+        reason=_text("What the person wrote, in a few words.", LONGEST_REASON),
+    ),
+    _tool(
+        TRANSFER_CALL,
+        "The caller wants a person, or you cannot help: they are put through to a person's phone after your reply.",
+        reason=_text("Why, for the colleague.", LONGEST_REASON),
+    ),
+    _tool(
         ASK_FOR_HUMAN,
         "The person wants a human, or you cannot help: a colleague takes over after your reply, which says so.",
         reason=_text("Why, for the colleague.", LONGEST_REASON),
@@ -85,8 +121,8 @@ TOOLS: Sequence[Mapping[str, Any]] = (
 )
 
 
-# A copilot conversation belongs to its user: only the user names it, and only the user ends it.
-_USERS_OWN = {"set_topic", END_CONVERSATION}
+# A copilot conversation belongs to its user: only the user names it, and only the user ends it. Nothing is sent in it.
+_USERS_OWN = {"set_topic", END_CONVERSATION, OFFER_CHOICES, OPT_OUT, TRANSFER_CALL}
 STREAMED_TOOLS = tuple(tool for tool in TOOLS if tool["function"]["name"] not in _USERS_OWN)
 
 
@@ -104,6 +140,8 @@ def toolbox_of(request: ReplyRequest, *, streamed: bool) -> Toolbox:
     streamed: the reply is read while it is written, which is so in the copilot alone
     """
     built_in = (STREAMED_TOOLS if streamed or request.in_copilot else TOOLS) if request.tools else ()
+    not_here = {OPT_OUT: not request.may_opt_out, TRANSFER_CALL: not request.may_transfer}
+    built_in = tuple(tool for tool in built_in if not not_here.get(tool["function"]["name"]))
     return Toolbox(request.steps, built_in, request.offered_tools, request.runner)
 
 
@@ -149,6 +187,9 @@ class Toolbox:
             "add_step": self._add_step,
             "set_topic": self._set_topic,
             "set_current_goal": self._set_goal,
+            OFFER_CHOICES: self._offer,
+            OPT_OUT: lambda given: self._once(given, OPT_OUT, "They get nothing more after your reply."),
+            TRANSFER_CALL: lambda given: self._once(given, TRANSFER_CALL, "They are put through after your reply."),
             ASK_FOR_HUMAN: lambda given: self._once(given, ASK_FOR_HUMAN, "A colleague takes over after your reply."),
             END_CONVERSATION: lambda given: self._once(given, END_CONVERSATION, "It ends after your reply."),
         }
@@ -219,6 +260,16 @@ class Toolbox:
         goal = _words(given, "description", LONGEST_DESCRIPTION)
         self.tool_actions.append(ToolAction("set_current_goal", {"description": goal}))
         return "The current goal is set."
+
+    def _offer(self, given: dict[str, Any]) -> str:
+        _only(given, "options", "label")
+        try:
+            choices = read_choices(given.get("options"), given.get("label"))
+        except InvalidChoicesError as error:
+            raise InvalidToolCallError(str(error).replace("choices", "options", 1)) from None
+        others = [action for action in self.tool_actions if action.name != OFFER_CHOICES]
+        self.tool_actions = [*others, ToolAction(OFFER_CHOICES, choices.as_json())]
+        return "They are offered below your reply."
 
     def _once(self, given: dict[str, Any], name: str, answer: str) -> str:
         _only(given, "reason")

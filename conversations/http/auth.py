@@ -11,12 +11,12 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from conversations.http.envelope import CHALLENGE
-from conversations.models import ApiKey
+from conversations.models import ApiKey, Scope
 from conversations.services.core.ledger import Actor, Kind
 from conversations.services.tenants import api_keys
 
 WRONG_KEY = (
-    "This API key is unknown or revoked, or its client is switched off. `manage.py create_api_key` makes a new key."
+    "This API key is unknown, revoked or expired, or its client is switched off. `manage.py create_api_key` makes one."
 )
 NO_KEY = "Send an API key in the header X-Service-API-Key or Authorization: Bearer."
 
@@ -49,12 +49,22 @@ class ServiceKeyAuthentication(BaseAuthentication):
 
 
 class HasServiceKey(BasePermission):
-    """DRF's permission for requests with an API key."""
+    """DRF's permission for requests with an API key that has the scope which the view's `scopes` names for its action.
+
+    An action without a line in `scopes` needs `admin`. A view's `pk` is a conversation; a private one needs
+    `private:read` as well, unless the view's `for_private` names the action.
+    """
 
     def has_permission(self, request: Request, view: Any) -> bool:
-        """Return True. Raises NotAuthenticated if the request carried no key (a wrong one was refused before)."""
+        """Return True. Raises NotAuthenticated if the request carried no key (a wrong one was refused before), or
+        ForbiddenError, which names the scope that the key lacks."""
         if not isinstance(request.auth, ApiKey):
             raise NotAuthenticated(NO_KEY)
+        if view.action not in view.action_map.values():  # the route does not take the method, which is a 405
+            return True
+        api_keys.require_scope(request.auth, view.scopes.get(view.action, Scope.ADMIN))
+        if "pk" in view.kwargs and view.action not in getattr(view, "for_private", ()):
+            api_keys.require_sight(request.auth, view.kwargs["pk"])
         return True
 
 

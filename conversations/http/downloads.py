@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from tempfile import SpooledTemporaryFile
 
 from django.http import StreamingHttpResponse
@@ -35,10 +35,20 @@ class Download(StreamingHttpResponse):
     neither a thread nor a database connection: the server sends the file (wsgi_bridge.py).
 
     shown: the browser shows the file instead of saving it
+    more: further headers, or other values of those that it has
     file: the file, if it is on disk
     """
 
-    def __init__(self, pieces: Iterable[bytes], *, name: str, content_type: str, shown: bool = False) -> None:
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        *,
+        name: str,
+        content_type: str,
+        shown: bool = False,
+        status: int = 200,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with the response
         try:
             for piece in pieces:
@@ -54,6 +64,7 @@ class Download(StreamingHttpResponse):
             "Content-Length": str(length),
             "Content-Security-Policy": POLICY,
             "X-Content-Type-Options": "nosniff",
+            **(more or {}),
         }
-        super().__init__(_Blocks(file), content_type=content_type, headers=headers)
+        super().__init__(_Blocks(file), content_type=content_type, headers=headers, status=status)
         self.file = file if length > IN_MEMORY else None

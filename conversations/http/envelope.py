@@ -25,6 +25,7 @@ from channels_out.shapes import has_more_nodes
 from conversations.services.core.errors import (
     ConflictError,
     DomainError,
+    ForbiddenError,
     InvalidError,
     NotFoundError,
     NotSignedError,
@@ -34,6 +35,8 @@ from conversations.services.core.errors import (
 from conversations.services.core.json import dumps
 
 JSON = "application/json"
+FIRST_ROUNDED = 2.0**63  # whole numbers beyond 64 bits are read as fractions of this size and more
+LARGE_NUMBER = "must not hold numbers beyond 64 bits; send them as strings"
 MOST_LEVELS = 100  # levels of nesting in a body; orjson writes at most 254
 MOST_VALUES = 50_000  # of a body, which is parsed before the API key is looked up
 CHALLENGE = 'Bearer realm="convo"'
@@ -44,6 +47,7 @@ SERVER_FAULT = "Something went wrong in Convo. The error has been logged."
 STATUS_OF: dict[type[DomainError], int] = {
     InvalidError: 400,
     NotSignedError: 401,
+    ForbiddenError: 403,
     NotFoundError: 404,
     ConflictError: 409,
     TooManyError: 429,
@@ -215,6 +219,13 @@ def loads(body: bytes) -> Any:
     if b"\\u0000" in body and _has_nul(value):
         raise ValueError("The body contains the character NUL (\\u0000), which cannot be stored.")
     return value
+
+
+def has_large_number(value: Any) -> bool:
+    """Return whether the value of a body holds a number beyond 64 bits, which was rounded when the body was read."""
+    if isinstance(value, float):
+        return abs(value) >= FIRST_ROUNDED
+    return any(map(has_large_number, _children(value)))
 
 
 def _nests_deeper(value: Any, limit: int) -> bool:

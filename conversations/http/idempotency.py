@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db.models import Max
 from django.utils import timezone
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
@@ -16,7 +17,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from conversations.http.auth import key_of
-from conversations.services.core import idempotency
+from conversations.models import ConversationEvent
+from conversations.services.core import audit_chain, idempotency
 from conversations.services.core.idempotency import RefusedError, StoredResponse
 
 HEADER = "Idempotency-Key"
@@ -35,15 +37,33 @@ class OncePerKey(APIView):
     request was invalid (400, as when a proxy cut its body off) or came too soon (429), and after a fault (5xx).
     """
 
+    _newest: int | None = None  # the conversation's last line in the ledger, before an action that is audited
+
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let a POST with a key be done once. Raises ValidationError for a malformed key."""
         super().initial(request, *args, **kwargs)
+        if getattr(self, "action", None) in getattr(self, "audited", ()):
+            self._newest = _newest_line(key_of(request).client_id, kwargs.get("pk"))
         key = request.headers.get(HEADER)
         handler: Handler | None = getattr(self, "post", None)
         if request.method == "POST" and key is not None and handler is not None:
             if not _WELL_FORMED.match(key):
                 raise ValidationError({HEADER: ["Must be 1 to 255 printable ASCII characters."]})
             self.post = self._once(key, handler)
+
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the response, with what a program changed in the audit chain if the view's `audited` names the action.
+
+        A request that changed nothing, because it came again, is not in it.
+        """
+        found = super().finalize_response(request, response, *args, **kwargs)
+        if self._newest is not None and found.status_code < 400 and REPLAYED not in found:
+            about = _conversation_id(response.data, kwargs.get("pk"))
+            key, verb = key_of(request), str(getattr(self, "action", ""))
+            if _newest_line(key.client_id, about) > self._newest:
+                who = {"actor": "api", "actor_id": key.prefix}
+                audit_chain.append(key.client_id, **who, verb=verb, object_type="conversation", object_id=about)
+        return found
 
     def _once(self, key: str, handler: Handler) -> Handler:
         def handle(request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -69,6 +89,15 @@ class OncePerKey(APIView):
                 raise
             raise RefusedError(StoredResponse(failed.status_code, failed.data)) from error
         return StoredResponse(response.status_code, response.data, _conversation_id(response.data, **kwargs))
+
+
+def _newest_line(client_id: UUID, conversation_id: UUID | None) -> int:
+    """Return the id of the conversation's newest line in the ledger, 0 for none."""
+    if conversation_id is None:
+        return 0
+    lines = ConversationEvent.objects.filter(client=client_id, conversation=conversation_id)
+    newest: int | None = lines.aggregate(newest=Max("id"))["newest"]
+    return newest or 0
 
 
 def _fingerprint(request: Request) -> bytes:

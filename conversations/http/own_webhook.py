@@ -13,14 +13,14 @@ from django.utils import timezone
 from channels_out.kinds import Channel
 from channels_out.phones import e164
 from conversations.http.auth import WRONG_KEY
-from conversations.http.envelope import loads
-from conversations.models import Client
+from conversations.http.envelope import LARGE_NUMBER, has_large_number, loads
+from conversations.models import Client, Scope
 from conversations.services.core.errors import DomainError, InvalidError, NotFoundError, NotSignedError
 from conversations.services.core.person import Person
 from conversations.services.core.statements import THIS_THREAD, BusyError, Row, Statements, UnclearError, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundResult, InboundText
-from conversations.services.tenants import api_keys
+from conversations.services.tenants import api_keys, quotas
 
 LONGEST_ID = 200
 LONGEST_MESSAGE = 500_000
@@ -92,9 +92,10 @@ def read_message(body: bytes, channel: str, now: datetime) -> tuple[InboundText,
 async def receive(statements: Statements, body: bytes, channel: str, key: str) -> InboundResult:
     """Store the message that a program passes on in Convo's own JSON, and return its conversation and position.
 
-    Raises NotSignedError for a wrong API key, also if the body is wrong as well; then what read_message and
-    messages.settle raise, NotFoundError where the key is another client's, or OperationalError where it is not known
-    whether the message was stored.
+    Raises NotSignedError for a wrong API key, or ForbiddenError for one without the scope, also if the body is wrong as
+    well; then what read_message and
+    messages.settle raise, NotFoundError where the key is another client's, TooManyError where the client's quota is
+    used up, or OperationalError where it is not known whether the message was stored.
     """
     try:
         message, client_id = read_message(body, channel, timezone.now())
@@ -110,8 +111,11 @@ async def receive(statements: Statements, body: bytes, channel: str, key: str) -
 
 
 async def _receive(statements: Statements, message: InboundText, client_id: UUID, key: str) -> InboundResult:
-    if settled := await messages.settle_with_key(statements, message, api_keys.key_hash(key), client_id):
+    key_hash = api_keys.key_hash(key)
+    quotas.check(key_hash, client_id)
+    if settled := await messages.settle_with_key(statements, message, key_hash, client_id):
         result, key_id = settled
+        quotas.count(key_hash, client_id)
         api_keys.note_use(key_id, statements)
         return result
     return await statements.in_thread(_receive_unusual, message, client_id, key)
@@ -128,7 +132,7 @@ def _receive_again(message: InboundText, client_id: UUID, key: str, returned: li
 
     Raises OperationalError where that cannot be told.
     """
-    if returned and (result := messages.confirmed(returned[0])):
+    if returned and (result := messages.confirmed(client_id, returned[0])):
         return result
     if returned is None and message.dedupe_key is None:
         raise OperationalError("The connection was lost while the message was stored.")
@@ -139,14 +143,17 @@ def _receive_unusual(message: InboundText, client_id: UUID, key: str) -> Inbound
     client = client_of(key)
     if client.pk != client_id:
         raise NotFoundError(NO_CLIENT, code="client_not_found")
-    return messages.settle(client, message, is_new=not message.wish)
+    result = messages.settle(client, message, is_new=not message.wish)
+    quotas.count(api_keys.key_hash(key), client_id)
+    return result
 
 
 def client_of(key: str) -> Client:
-    """Return the client of an API key. Raises NotSignedError."""
+    """Return the client of an API key. Raises NotSignedError, or ForbiddenError for a key that may pass on nothing."""
     found = api_keys.find_api_key(key)
     if found is None:
         raise NotSignedError(WRONG_KEY, code="authentication_failed")
+    api_keys.require_scope(found, Scope.MESSAGES_WRITE)
     return found.client
 
 
@@ -182,4 +189,6 @@ def _object(fields: dict[str, Any], field: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InvalidError(f"{field} must be an object.", details={field: ["must be an object"]})
+    if has_large_number(value):
+        raise InvalidError(f"{field} {LARGE_NUMBER}.", details={field: [LARGE_NUMBER]})
     return value

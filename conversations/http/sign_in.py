@@ -31,7 +31,7 @@ def limit_sign_ins(view: View) -> View:
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST":
             return view(request, *args, **kwargs)
-        name, address = request.POST.get("username", ""), _address(request)
+        name, address = request.POST.get("username", ""), address_of(request)
         if refused := _refuse_above_limit(request, name, address):
             return refused
         page = view(request, *args, **kwargs)
@@ -44,7 +44,8 @@ def limit_sign_ins(view: View) -> View:
 
 
 def limit_password_changes(view: View) -> View:
-    """Return the view that changes the password of the signed-in user, with guesses of the old one limited.
+    """Return the view that asks a signed-in user for the password, to change it or to confirm who they are, with
+    guesses limited.
 
     They are counted together with attempts to sign in: a session that somebody left open is no way to the password.
     """
@@ -54,12 +55,12 @@ def limit_password_changes(view: View) -> View:
     def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method != "POST" or not request.user.is_authenticated:
             return view(request, *args, **kwargs)
-        name, address = request.user.get_username(), _address(request)
+        name, address = request.user.get_username(), address_of(request)
         if refused := _refuse_above_limit(request, name, address):
             return refused
         page = view(request, *args, **kwargs)
         form = (getattr(page, "context_data", None) or {}).get("form")
-        if form is None or "old_password" not in form.errors:
+        if form is None or not {"old_password", "password"} & form.errors.keys():
             sign_in_limits.record_success(name, address)
         return page
 
@@ -71,14 +72,19 @@ def _refuse_above_limit(request: HttpRequest, name: str, address: str) -> HttpRe
     try:
         sign_in_limits.count_attempt(name, address, timezone.now())
     except TooManyError as error:
-        minutes = -(-error.retry_after // 60)
-        answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
-        answer["Retry-After"] = str(error.retry_after)
-        return answer
+        return refusal(request, error)
     return None
 
 
-def _address(request: HttpRequest) -> str:
+def refusal(request: HttpRequest, error: TooManyError) -> HttpResponse:
+    """Return the page of somebody who made too many attempts: a 429 with Retry-After."""
+    minutes = -(-error.retry_after // 60)
+    answer = render(request, "sign_in_later.html", {"minutes": minutes}, status=429)
+    answer["Retry-After"] = str(error.retry_after)
+    return answer
+
+
+def address_of(request: HttpRequest) -> str:
     """Return the address of the request: with TRUST_PROXY the last one in X-Forwarded-For, which the proxy in front of
     Convo writes; else the peer's."""
     named = request.headers.get("X-Forwarded-For", "").split(",")[-1].strip() if settings.TRUST_PROXY else ""

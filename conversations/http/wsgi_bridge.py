@@ -15,8 +15,11 @@ from typing import IO, Any, Protocol
 
 from django.conf import settings
 
+from conversations import log_context
 from conversations.http.downloads import Download
 from conversations.http.streams import Events, EventStream
+
+REQUEST_ID = "convo.request"  # in the environment: the request's id, for the log
 
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -96,6 +99,7 @@ def call(application: Application, environ: Environ) -> Response:
 
     Whatever Django streams comes as a whole, except for events (streams.py) and files (downloads.py).
     """
+    log_context.set_request(environ.get(REQUEST_ID, ""))
     started: list[tuple[str, Headers]] = []
 
     def start_response(status: str, headers: Headers, exc_info: Any = None) -> None:

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.conversation import Conversation
+from conversations.models.of_client import OfClient, SameClientKey, SameClientOneToOne
 
 
 class Intent(models.TextChoices):
@@ -23,14 +24,14 @@ class Intent(models.TextChoices):
 FIRST_STEP = "initial"
 
 
-class AgentState(models.Model):
+class AgentState(OfClient):
     """The state that the sync protocol adds to a conversation; a conversation without a row has the defaults.
 
     It is changed only while the conversation's row is locked, so that no agent overwrites another's change; `version`
     counts the changes. The messages are chunks, and the orders are rows of their own.
     """
 
-    conversation = models.OneToOneField(
+    conversation = SameClientOneToOne(
         Conversation,
         on_delete=models.DO_NOTHING,
         primary_key=True,
@@ -63,10 +64,10 @@ class AgentState(models.Model):
         return f"{self.intent}: {self.step}"
 
 
-class OrderLink(models.Model):
+class OrderLink(OfClient):
     """An order that was placed in a conversation; each is linked once."""
 
-    conversation = models.ForeignKey(
+    conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="orders", db_constraint=False, db_index=False
     )  # cascades in the database
     order_id = models.CharField(max_length=200)
@@ -77,7 +78,7 @@ class OrderLink(models.Model):
         ordering = ["id"]
         constraints = [
             # Used by every read of a conversation's orders.
-            models.UniqueConstraint(name="one_order_once", fields=["conversation", "order_id"]),
+            models.UniqueConstraint(name="one_order_once", fields=["client", "conversation", "order_id"]),
         ]
 
     def __str__(self) -> str:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import uuid
 
-from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
+from django.core.validators import (
+    MaxLengthValidator,
+    MaxValueValidator,
+    MinValueValidator,
+    RegexValidator,
+    URLValidator,
+)
 from django.db import models
 from django.db.models.functions import Now
 
@@ -128,6 +134,14 @@ class Assistant(models.Model):
         default="Sorry, I cannot answer right now. A colleague will get back to you.",
         help_text="Said once when no reply can be written.",
     )
+    disclosure = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        validators=[MaxLengthValidator(500)],
+        help_text="Said before the assistant's first words in each conversation: that it is a machine, such as “You are"
+        " writing with an AI assistant of the shop.” In the EU the law requires it. Empty: nothing is said.",
+    )
     in_copilot = models.BooleanField(
         "in the copilot",
         default=False,
@@ -140,6 +154,13 @@ class Assistant(models.Model):
         db_default=True,
         help_text="The model may move steps, set the topic and the current goal, ask for a person, and end a"
         " conversation that the customer has ended. Off for servers that know no tools.",
+    )
+    sees_files = models.BooleanField(
+        "sees pictures and documents",
+        default=False,
+        db_default=False,
+        help_text="The model is shown the newest pictures and PDFs that the person sent. Each costs about as much as a"
+        " page of text. What they show cannot be redacted. For models that take them.",
     )
     takeover_sentence = models.TextField(
         blank=True,
@@ -195,13 +216,21 @@ class Assistant(models.Model):
         ],
         help_text="The provider's name of a voice, such as Polly.Joanna. Empty: the provider's own for the language.",
     )
+    transfer_number = models.CharField(
+        max_length=16,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[RegexValidator(r"^\+[1-9][0-9]{5,14}\Z", "Write the number such as +51999999999.")],
+        help_text="A person's phone: a call that needs a person is put through to it. Empty: it waits for staff.",
+    )
     template_name = models.CharField(
         max_length=512,
         blank=True,
         default="",
         db_default="",
         validators=[RegexValidator(r"^[a-z0-9_]+\Z", "A template's name has small letters, digits and _ alone.")],
-        help_text="Sent on WhatsApp where free text is not taken any more: an approved template without variables.",
+        help_text="Sent on WhatsApp where free text is not taken any more: an approved template.",
     )
     template_language = models.CharField(
         max_length=10,
@@ -209,6 +238,22 @@ class Assistant(models.Model):
         db_default="en",
         validators=[RegexValidator(r"^[a-z]{2,3}(_[A-Za-z]{2,4})?\Z", "A language is written such as en or pt_BR.")],
         help_text="The template's language, as WhatsApp writes it: en, en_US, pt_BR.",
+    )
+    template_variables = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        validators=[MaxLengthValidator(4_000)],
+        help_text="The values of the template's variables, one a line, in their order. {text} is what the assistant"
+        " wrote, {name} the contact's name, {goal} the conversation's goal, {due_date} a variable of the conversation;"
+        " {name|there} says “there” where there is no name.",
+    )
+    template_header = models.CharField(
+        max_length=2_000,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The text of the header's variable, or the https link of its picture, video or document.",
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -7,9 +7,10 @@ from django.db.models.functions import Now
 
 from channels_out.calls import NextAction
 from conversations.models.conversation import Conversation
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class CallAnswer(models.Model):
+class CallAnswer(OfClient):
     """The answer to one request about a call; a repeated request gets the same answer.
 
     `key` names the request within its call. The spoken text is not stored here: it is in the chunks from
@@ -18,7 +19,7 @@ class CallAnswer(models.Model):
     back with the provider's next request.
     """
 
-    conversation = models.ForeignKey(
+    conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="call_answers", db_constraint=False, db_index=False
     )  # cascades in the database
     key = models.CharField(max_length=40)
@@ -26,6 +27,7 @@ class CallAnswer(models.Model):
     phrase = models.CharField(max_length=20, blank=True, default="")
     first_position = models.PositiveIntegerField(default=0)
     last_position = models.PositiveIntegerField(default=0)
+    number = models.CharField(max_length=16, blank=True, default="", db_default="")  # that the caller is connected to
     turn = models.PositiveSmallIntegerField(default=0)
     again = models.PositiveSmallIntegerField(default=0)
     waited = models.PositiveSmallIntegerField(default=0)
@@ -35,7 +37,7 @@ class CallAnswer(models.Model):
         db_table = "conversation_call_answers"
         constraints = [
             # Used by every request about a call.
-            models.UniqueConstraint(name="one_answer_per_request", fields=["conversation", "key"]),
+            models.UniqueConstraint(name="one_answer_per_request", fields=["client", "conversation", "key"]),
             models.CheckConstraint(
                 name="call_answer_then_known", condition=models.Q(then__in=[then.value for then in NextAction])
             ),

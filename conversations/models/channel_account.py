@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
-from django.core.validators import URLValidator
+from django.core.validators import MinValueValidator, RegexValidator, URLValidator
 from django.db import models
 from django.db.models.functions import Now
 
@@ -49,10 +50,36 @@ class ChannelAccount(models.Model):
         editable=False,
         help_text="Its provider is the channel simulator: nothing leaves Convo.",
     )
+    silence = models.DurationField(
+        "silence after a colleague",
+        default=timedelta(hours=1),
+        db_default=timedelta(hours=1),
+        validators=[MinValueValidator(timedelta(0))],
+        help_text="So long the assistant is silent after a colleague answered in the provider's own app or inbox."
+        " 0: it is not silent.",
+    )
     health = models.CharField(max_length=10, choices=Health, default=Health.OK, db_default=Health.OK)
     health_reason = models.CharField(max_length=300, blank=True, default="", db_default="")
     # The time of the repair: refusals of messages that were sent before it do not break the account again.
     mended_at = models.DateTimeField(null=True, editable=False)
+    # The provider's account above this one (WhatsApp Business account), learned from webhooks, and what it told last.
+    business_id = models.CharField(
+        "business account",
+        max_length=64,
+        blank=True,
+        default="",
+        db_default="",
+        validators=[RegexValidator(r"^[A-Za-z0-9._-]*\Z", "Write the id as the provider shows it.")],
+        help_text="The id of the WhatsApp Business account. It is learned from the first message too.",
+    )
+    notice = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
+    notice_at = models.DateTimeField(null=True, editable=False)
+    # What the last check found: [{"sentence": …, "is_fine": …}], worst first.
+    checked_at = models.DateTimeField(null=True, editable=False)
+    findings = models.JSONField(default=list, db_default=[], blank=True, editable=False)
+    # When the list of templates was last read, or tried in vain, and why it could not be read.
+    templates_at = models.DateTimeField(null=True, editable=False)
+    templates_problem = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -75,6 +102,10 @@ class ChannelAccount(models.Model):
             models.CheckConstraint(
                 name="account_channel_known", condition=models.Q(channel__in=[c.value for c in Channel])
             ),
+        ]
+        indexes = [
+            # Used by events about a business account.
+            models.Index(name="accounts_by_business", fields=["business_id"], condition=~models.Q(business_id="")),
         ]
 
     def __str__(self) -> str:

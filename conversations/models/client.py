@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import RegexValidator
+from django.core.validators import MaxLengthValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
 
@@ -28,6 +28,8 @@ sub_domain_validator = RegexValidator(
 # Seconds. People write texts in bursts; calls and web pages get their reply at once.
 QUIET_WINDOWS = {channel.value: 0 if channel in (Channel.VOICE, Channel.WEB) else 1.5 for channel in Channel}
 LONGEST_QUIET_WINDOW = 60
+MOST_WEIGHT = 100
+LONGEST_SENTENCE = 1_000
 
 
 def default_quiet_windows() -> dict[str, float]:
@@ -81,6 +83,11 @@ class Client(models.Model):
     name = models.CharField(max_length=200)
     sub_domain = models.CharField(max_length=63, unique=True, validators=[sub_domain_validator])
     is_active = models.BooleanField(default=True, db_default=True)
+    requires_second_factor = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether members, and superusers, need a second factor to sign in.",
+    )
     auto_reply = models.BooleanField(
         default=True, db_default=True, help_text="Whether the assistant answers by itself what people write."
     )
@@ -89,11 +96,19 @@ class Client(models.Model):
         db_default=False,
         help_text="Whether the assistant also answers what agents record by the sync protocol.",
     )
+    numbers_apart = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether a person who writes to two of the client's numbers has a conversation with each.",
+    )
     default_goal = models.TextField(default=DEFAULT_GOAL, db_default=DEFAULT_GOAL)
+    help_text = models.TextField(blank=True, default="", db_default="")  # the answer to HELP on SMS; '': HELP_TEXT
     # Seconds by channel; a channel without a number has no quiet window.
     quiet_windows = models.JSONField(default=default_quiet_windows, db_default=QUIET_WINDOWS)
     longest_wait = models.DurationField(default=timedelta(seconds=6), db_default=timedelta(seconds=6))
     hand_back_after = models.DurationField(default=timedelta(hours=2), db_default=timedelta(hours=2))
+    # What staff promise: a conversation that waits for a person for longer is late. Empty: no promise.
+    answer_within = models.DurationField(null=True, blank=True)
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
     expire_after = models.DurationField(default=timedelta(hours=24), db_default=timedelta(hours=24))
     archive_after = models.DurationField(default=timedelta(days=30), db_default=timedelta(days=30))
@@ -118,9 +133,22 @@ class Client(models.Model):
         "conversations.ModelProvider", on_delete=models.RESTRICT, null=True, blank=True, related_name="+"
     )
     transcription_model = models.CharField(max_length=100, blank=True, default="", db_default="")
+    transcribes = models.BooleanField(default=True, db_default=True)  # where there is such a provider
     # The redaction of every text before it is stored or shown to a model: see memory/redaction.py.
     redact_cards = models.BooleanField(default=True, db_default=True)
     redaction_patterns = models.JSONField(blank=True, default=list, db_default=[], validators=[validate_patterns])
+    # The client's share of a dispatcher where others wait as well: see services/core/slots.py.
+    weight = models.PositiveSmallIntegerField(default=1, db_default=1)
+    # Quotas: messages in our own JSON for each web process (tenants/quotas.py), replies in flight for each dispatcher.
+    messages_per_minute = models.PositiveIntegerField(default=600_000, db_default=600_000)
+    replies_at_once = models.PositiveSmallIntegerField(default=1_000, db_default=1_000)
+    # Quotas of language models for each day of the client (tenants/day_quotas.py). Null: no quota.
+    tokens_per_day = models.BigIntegerField(null=True, blank=True)
+    cost_per_day = models.DecimalField(max_digits=12, decimal_places=2, null=True, blank=True)  # US dollars
+    # What people read once a day in a conversation while such a quota is used up. Empty: a person is called.
+    quota_sentence = models.TextField(
+        blank=True, default="", db_default="", validators=[MaxLengthValidator(LONGEST_SENTENCE)]
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -149,9 +177,30 @@ class Client(models.Model):
                 condition=models.Q(hand_back_after__gt=timedelta(0)),
                 violation_error_message="A takeover must last some time.",
             ),
+            models.CheckConstraint(
+                name="client_promises_some_time",
+                condition=models.Q(answer_within__isnull=True) | models.Q(answer_within__gt=timedelta(0)),
+                violation_error_message="A promise needs some time. Without one it is empty.",
+            ),
             # Every webhook reads the values as numbers.
             models.CheckConstraint(
                 name="client_quiet_windows_are_seconds", condition=models.Q(_AreSeconds("quiet_windows"))
+            ),
+            models.CheckConstraint(
+                name="client_weighs_something",
+                condition=models.Q(weight__gte=1, weight__lte=MOST_WEIGHT),
+                violation_error_message=f"A weight is a number from 1 to {MOST_WEIGHT}.",
+            ),
+            models.CheckConstraint(
+                name="client_quotas_allow_something",
+                condition=models.Q(messages_per_minute__gte=1, replies_at_once__gte=1),
+                violation_error_message="A quota is at least 1.",
+            ),
+            models.CheckConstraint(
+                name="client_day_quotas_allow_something",
+                condition=(models.Q(tokens_per_day__isnull=True) | models.Q(tokens_per_day__gte=1))
+                & (models.Q(cost_per_day__isnull=True) | models.Q(cost_per_day__gt=0)),
+                violation_error_message="A quota of a day is more than 0. Without one it is empty.",
             ),
             models.CheckConstraint(
                 name="client_redaction_patterns_are_texts", condition=models.Q(_AreTexts("redaction_patterns"))
@@ -166,6 +215,29 @@ class Client(models.Model):
         return timedelta(seconds=self.quiet_windows.get(channel, 0))
 
 
+class Scope(models.TextChoices):
+    """The permissions of API keys. `admin` stands for all of them but `private:read`, which is always given by name."""
+
+    MESSAGES_WRITE = "messages:write", "messages:write - pass on people's messages, and send messages"
+    CONVERSATIONS_READ = "conversations:read", "conversations:read - read conversations, events and what waits"
+    CONVERSATIONS_WRITE = "conversations:write", "conversations:write - open, steer and close conversations"
+    MEMORY_READ = "memory:read", "memory:read - search ended conversations"
+    PRIVATE_READ = "private:read", "private:read - the same for the private conversations of the copilot's users"
+    ADMIN = "admin", "admin - all of these but private:read"
+
+
+# The scopes of a key that names none, and of keys from before there were scopes.
+USUAL_SCOPES = [
+    *(Scope.MESSAGES_WRITE.value, Scope.CONVERSATIONS_READ.value),
+    *(Scope.CONVERSATIONS_WRITE.value, Scope.MEMORY_READ.value),
+]
+
+
+def usual_scopes() -> list[str]:
+    """Return the scopes of a key that names none."""
+    return list(USUAL_SCOPES)
+
+
 class ApiKey(models.Model):
     """A key for programs that act for one client. Only its SHA-256 is stored: the key has 256 random bits."""
 
@@ -173,7 +245,11 @@ class ApiKey(models.Model):
     name = models.CharField(max_length=100, default="key")
     prefix = models.CharField(max_length=16, help_text="The key's beginning, to tell keys apart.")
     key_hash = models.BinaryField(max_length=32, unique=True)
+    scopes = models.JSONField(default=usual_scopes, db_default=USUAL_SCOPES)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(
+        null=True, blank=True, help_text="The key is refused from then on. Leave it empty for a key without an end."
+    )
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
@@ -181,9 +257,19 @@ class ApiKey(models.Model):
         db_table = "api_keys"
         ordering = ["-created_at"]
         verbose_name = "API key"
+        constraints = [
+            models.CheckConstraint(
+                name="api_key_scopes_known", condition=models.Q(scopes__contained_by=list(Scope.values))
+            ),
+            models.CheckConstraint(name="api_key_has_a_scope", condition=~models.Q(scopes=[])),
+        ]
 
     def __str__(self) -> str:
         return f"{self.prefix}…"
+
+    def allows(self, scope: str) -> bool:
+        """Return whether the key may do what the scope stands for. `core/key_sql.py` says the same in SQL."""
+        return scope in self.scopes or (scope != Scope.PRIVATE_READ and Scope.ADMIN in self.scopes)
 
 
 class Membership(models.Model):
@@ -205,6 +291,9 @@ class Membership(models.Model):
         db_default=False,
         help_text="The messages and the system prompt that each reply was written from. Managers always see them.",
     )
+    # The identity provider whose groups gave the role; '' for one that a colleague gave. A sign-in by the provider
+    # changes and deletes only its own.
+    provider = models.CharField(max_length=40, blank=True, default="", db_default="", editable=False)
 
     class Meta:
         db_table = "memberships"

@@ -5,20 +5,23 @@ from __future__ import annotations
 import uuid
 
 from django.conf import settings
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models.checks import one_of
 from conversations.models.client import Client
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class Contact(models.Model):
+class Contact(OfClient):
     """A person as one client knows them.
 
     `user_id` is the client's own id for them, or the channel's id if the client never named one. `phone` is E.164; a
     contact is a guest until there is a phone. `login` is the Django user of a contact who signs in to the copilot, who
-    is never a guest. `opted_out` has the channels on which they want no messages, with the time, the word and its
+    is never a guest. `opted_out` has the channels on which they want no messages
+    (`whatsapp:marketing`: no templates), with the time, the word and its
     author (the contact, the provider with its code, or staff with a reason):
     {"sms": {"since": "2026-…", "word": "stop", "by": "contact"}}.
 
@@ -44,7 +47,7 @@ class Contact(models.Model):
     opted_out = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
     # A legal hold: the reason why nothing of this person may be deleted. Empty: no hold.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
-    merged_into = models.ForeignKey(
+    merged_into = SameClientKey(
         "self",
         on_delete=models.DO_NOTHING,
         null=True,
@@ -70,7 +73,7 @@ class Contact(models.Model):
             models.UniqueConstraint(name="one_contact_per_user_id", fields=["client", "user_id"]),
             # Used by the copilot: a login is one contact of each of its clients.
             models.UniqueConstraint(
-                name="one_contact_per_login", fields=["login", "client"], condition=models.Q(login__isnull=False)
+                name="one_contact_per_login", fields=["client", "login"], condition=models.Q(login__isnull=False)
             ),
             models.CheckConstraint(
                 name="contact_who_signs_in_is_no_guest",
@@ -104,7 +107,14 @@ class Contact(models.Model):
             ),
             models.Index(name="contact_by_user_id", fields=["user_id"], condition=~models.Q(user_id="")),
             # Used by the export and the erasure of a person, and by merging.
-            models.Index(name="contact_aliases", fields=["merged_into"], condition=models.Q(merged_into__isnull=False)),
+            models.Index(
+                name="contact_aliases", fields=["client", "merged_into"], condition=models.Q(merged_into__isnull=False)
+            ),
+            # Used by the search of the desk: by parts of names, phones and user ids (migration 0002).
+            GinIndex(
+                models.Func("client", "name", "phone", "user_id", function="pieces_of_names"),
+                name="contacts_by_pieces",
+            ),
             # Used by the back office: the contacts who want no messages.
             models.Index(name="contacts_opted_out", fields=["client", "id"], condition=~models.Q(opted_out={})),
         ]
@@ -113,11 +123,11 @@ class Contact(models.Model):
         return self.name or self.user_id
 
 
-class ContactIdentity(models.Model):
+class ContactIdentity(OfClient):
     """An address of a contact on a channel ("device" in the data-model seed). Replies are sent to it unchanged."""
 
-    contact = models.ForeignKey(
-        Contact, on_delete=models.DO_NOTHING, related_name="identities", db_constraint=False
+    contact = SameClientKey(
+        Contact, on_delete=models.DO_NOTHING, related_name="identities", db_constraint=False, db_index=False
     )  # cascades in the database
     client = models.ForeignKey(
         Client, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
@@ -136,6 +146,8 @@ class ContactIdentity(models.Model):
             models.CheckConstraint(name="identity_channel_known", condition=one_of("channel", Channel)),
             models.CheckConstraint(name="identity_kind_known", condition=one_of("kind", AddressKind)),
         ]
+        # The id has the newest first: opening reads it (services/core/opening.py).
+        indexes = [models.Index(name="identities_of_contact", fields=["client", "contact", "id"])]
 
     def __str__(self) -> str:
         return f"{self.address} on {self.channel}"

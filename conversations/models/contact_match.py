@@ -11,9 +11,10 @@ from django.db.models.functions import Now
 
 from conversations.models.client import Client
 from conversations.models.contact import Contact
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class ContactMatch(models.Model):
+class ContactMatch(OfClient):
     """The evidence that two contacts of a client are one person, and the decision of staff.
 
     open ──► merged      (merging contacts)
@@ -39,11 +40,11 @@ class ContactMatch(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
-    first = models.ForeignKey(
+    first = SameClientKey(
         Contact, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
     )  # cascades in the database
-    second = models.ForeignKey(
-        Contact, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False
+    second = SameClientKey(
+        Contact, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
     )  # cascades in the database
     evidence = models.CharField(max_length=20, choices=Evidence)
     channel = models.CharField(max_length=10, blank=True, default="", db_default="")
@@ -62,7 +63,7 @@ class ContactMatch(models.Model):
         verbose_name_plural = "contact matches"
         ordering = ["-found_at", "-id"]
         constraints = [
-            models.UniqueConstraint(name="one_match_per_pair", fields=["first", "second"]),
+            models.UniqueConstraint(name="one_match_per_pair", fields=["client", "first", "second"]),
             models.CheckConstraint(name="match_in_order", condition=models.Q(first__lt=models.F("second"))),
             models.CheckConstraint(
                 name="match_evidence_known", condition=models.Q(evidence__in=["same_phone", "same_message", "moved"])
@@ -75,7 +76,8 @@ class ContactMatch(models.Model):
         ]
         indexes = [
             # Used by the list: a client's newest first.
-            models.Index(name="matches_of_client", fields=["client", "-found_at"])
+            models.Index(name="matches_of_client", fields=["client", "-found_at"]),
+            models.Index(name="matches_of_second", fields=["client", "second"]),
         ]
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from conversations.models.channel_account import ChannelAccount
 from conversations.models.checks import Rule, none_negative, one_of
 from conversations.models.client import DEFAULT_GOAL, Client
 from conversations.models.contact import Contact, ContactIdentity
+from conversations.models.of_client import OfClient, SameClientKey
 
 
 class Status(models.TextChoices):
@@ -45,6 +46,10 @@ class EndedBy(models.TextChoices):
 WAITS_FOR_STAFF = models.Q(needs_staff_since__isnull=False) | models.Q(reply_owed=True, taken_over_at__isnull=False)
 
 
+# A session of the copilot; agents elsewhere keep theirs without a thread. `core/key_sql.py` says the same in SQL.
+_PRIVATE = models.Q(channel=Channel.WEB) & ~models.Q(thread="")
+
+
 class ConversationQuerySet(models.QuerySet["Conversation"]):
     """Queries of conversations."""
 
@@ -56,8 +61,16 @@ class ConversationQuerySet(models.QuerySet["Conversation"]):
         """Return the open conversations, which take messages."""
         return self.filter(status__in=OPEN)
 
+    def private(self) -> Self:
+        """Return the copilot's, each of which is one signed-in user's own."""
+        return self.filter(_PRIVATE)
 
-class Conversation(models.Model):
+    def not_private(self) -> Self:
+        """Return all but the copilot's."""
+        return self.exclude(_PRIVATE)
+
+
+class Conversation(OfClient):
     """One conversation with one contact on one channel.
 
                      message                      staff, API, the user's own goodbye, the system
@@ -66,7 +79,8 @@ class Conversation(models.Model):
          active ──10 min──► stale ──24 h──┼──► expired ──┬─ guest ──► deleted          closed
             └──────────────── 24 h ───────┘              └─ else ──30 d──► archived ◄──30 d
 
-    `thread` is '' on text channels, the call's id on voice, and the conversation's own id on web. `last_position` is
+    `thread` is the call's id on voice and the conversation's own id on web. On text channels it is '', or the account's
+    id where a number has a conversation of its own (core/threads.py). `last_position` is
     the position of the newest chunk and `inbound_sequence` counts the person's messages. Both grow while the row is
     locked: so positions have no gaps, and a reply can detect that it was overtaken.
     """
@@ -74,10 +88,12 @@ class Conversation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, db_default=RandomUUID(), editable=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="conversations", db_index=False)
     # RESTRICT: a contact cannot be deleted while a new conversation is being opened for it.
-    contact = models.ForeignKey(Contact, on_delete=models.RESTRICT, related_name="conversations", db_index=False)
+    contact = SameClientKey(
+        Contact, on_delete=models.RESTRICT, related_name="conversations", db_constraint=False, db_index=False
+    )
     # The contact's identity, which is deleted with the contact, and the contact only after the conversation. No
     # constraint: to check it, each deletion of a guest would read all conversations, or need one more index.
-    device = models.ForeignKey(
+    device = SameClientKey(
         ContactIdentity,
         on_delete=models.SET_NULL,
         null=True,
@@ -89,7 +105,7 @@ class Conversation(models.Model):
     assistant = models.ForeignKey(
         Assistant, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
     )
-    channel_account = models.ForeignKey(
+    channel_account = SameClientKey(
         ChannelAccount, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
     )
     channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel])
@@ -143,6 +159,10 @@ class Conversation(models.Model):
     reply_crashes = models.SmallIntegerField(default=0, db_default=0)
     replies_failed = models.SmallIntegerField(default=0, db_default=0)
     drafts_overtaken = models.SmallIntegerField(default=0, db_default=0)
+    # The phone number to which the call is to be put through: see transitions/transfers.py.
+    transfer_to = models.CharField(max_length=16, blank=True, default="", db_default="", editable=False)
+    # The id of the chunk in which the assistant said last that it is a machine: see delivery/disclosure.py.
+    disclosed_in = models.BigIntegerField(null=True, blank=True, editable=False)
     fallback_sent = models.BooleanField(default=False, db_default=False)
 
     # The takeover by staff. A takeover without a user waits for staff, and the assistant is silent already.
@@ -168,7 +188,7 @@ class Conversation(models.Model):
             # Used by every webhook, and by the sweep, which reads open conversations only.
             models.UniqueConstraint(
                 name="one_open_conversation",
-                fields=["contact", "channel", "thread"],
+                fields=["client", "contact", "channel", "thread"],
                 condition=models.Q(status__in=["active", "stale"]),
             ),
             models.CheckConstraint(name="conversation_status_known", condition=one_of("status", Status)),
@@ -202,24 +222,34 @@ class Conversation(models.Model):
                     *("taken_over_at", "taken_over_until", "taken_over_by", "taken_over_name"),
                 ),
             ),
+            # On text channels a thread is the id of an account: see core/threads.py.
             models.CheckConstraint(
-                name="conversation_thread_only_where_channels_have_them",
-                condition=Rule("{0} = '' OR {1} = ANY ('{{voice,web}}'::text[])", "thread", "channel"),
+                name="conversation_thread_known",
+                condition=Rule(
+                    "{0} = '' OR {1} = ANY ('{{voice,web}}'::text[]) OR length({0}) = 36", "thread", "channel"
+                ),
             ),
         ]
         indexes = [
-            # Used by the dispatcher's poll. On a boolean, so that an append stays a heap-only update.
-            models.Index(name="reply_owed", fields=["id"], condition=models.Q(reply_owed=True)),
+            # Used by the dispatcher's poll: the clients that are owed replies, and then each client's. Its condition is
+            # a boolean and its key never changes, so that an append stays a heap-only update.
+            models.Index(name="reply_owed", fields=["client"], condition=models.Q(reply_owed=True)),
             # Used by an opening, which reads the contact's newest summaries, and where a contact goes or is merged. Its
             # keys are longer than those of `one_open_conversation`: where most contacts have one conversation, a
             # smaller index would seem quicker to a look for the open one.
-            models.Index(name="conversations_of_contact", fields=["contact", "-started_at", "id"]),
+            models.Index(name="conversations_of_contact", fields=["client", "contact", "-started_at", "id"]),
             # Used by GET /conversations: newest first, and the open ones without reading closed ones.
             models.Index(name="conversations_of_client", fields=["client", "-started_at", "-id"]),
             models.Index(
                 name="open_conversations_of_client",
                 fields=["client", "-started_at", "-id"],
                 condition=models.Q(status__in=["active", "stale"]),
+            ),
+            # Used by the inbox: the ended ones, the last ended first. An append changes no ended conversation.
+            models.Index(
+                name="ended_conversations_of_client",
+                fields=["client", "-ended_at", "-id"],
+                condition=models.Q(ended_at__isnull=False),
             ),
             # Used by the back office's list: newest first, of all clients, by status and by channel.
             models.Index(name="conversations_newest", fields=["-started_at", "-id"]),
@@ -229,15 +259,15 @@ class Conversation(models.Model):
             models.Index(
                 name="expired_guests", fields=["ended_at"], condition=models.Q(status="expired", is_guest=True)
             ),
-            # Used by remembering, and by archiving after it.
+            # Used by remembering, and by archiving after it: client by client, oldest first.
             models.Index(
                 name="to_be_remembered",
-                fields=["remember_due_at"],
+                fields=["client", "remember_due_at"],
                 condition=models.Q(remember_due_at__isnull=False),
             ),
             models.Index(
                 name="to_be_archived",
-                fields=["ended_at"],
+                fields=["client", "ended_at"],
                 condition=models.Q(remembered_at__isnull=False, archived_at__isnull=True),
             ),
             # Used by the sweep: active conversations that age, and takeovers that are over.
@@ -277,6 +307,11 @@ class Conversation(models.Model):
         return self.status in OPEN
 
     @property
+    def is_private(self) -> bool:
+        """Return whether the conversation is a session of the copilot, whoever signed in (see `_PRIVATE`)."""
+        return self.channel == Channel.WEB and bool(self.thread)
+
+    @property
     def in_copilot(self) -> bool:
         """Return whether the conversation is a signed-in user's own session with the copilot."""
         return self.channel == Channel.WEB and self.contact.login_id is not None
@@ -299,17 +334,23 @@ class Role(models.TextChoices):
     VOICE = "voice"
 
 
+COLLEAGUE = "colleague"  # in a chunk's metadata: the program outside Convo in which a colleague wrote it
 SAID = (Role.USER, Role.AI, Role.VOICE)
 
 
-class Chunk(models.Model):
+def is_by_staff(role: str, author_id: int | None, elsewhere: object) -> bool:
+    """Return whether a colleague wrote a chunk: in Convo, or elsewhere. A program's metadata may have any keys."""
+    return author_id is not None or (role == Role.AI and elsewhere is not None)
+
+
+class Chunk(OfClient):
     """One entry of a conversation, at its own position: 1, 2, 3… without gaps.
 
     `dedupe_key` is set for messages that a provider may deliver again: 128 bits of a hash of the message's source and
     its `message_id`, unique over all chunks.
     """
 
-    conversation = models.ForeignKey(
+    conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="chunks", db_constraint=False, db_index=False
     )  # cascades in the database
     position = models.IntegerField()
@@ -328,10 +369,10 @@ class Chunk(models.Model):
         ordering = ["position"]
         constraints = [
             # Used by every read of a transcript, newest first or from a position on.
-            models.UniqueConstraint(name="one_position_once", fields=["conversation", "position"]),
+            models.UniqueConstraint(name="one_position_once", fields=["client", "conversation", "position"]),
             # Used by every webhook: a message delivered again is found, not stored.
             models.UniqueConstraint(
-                name="one_message_once", fields=["dedupe_key"], condition=models.Q(dedupe_key__isnull=False)
+                name="one_message_once", fields=["client", "dedupe_key"], condition=models.Q(dedupe_key__isnull=False)
             ),
             models.CheckConstraint(name="chunk_role_known", condition=one_of("role", Role)),
             models.CheckConstraint(name="chunk_position_from_one", condition=models.Q(position__gte=1)),
@@ -346,8 +387,13 @@ class Chunk(models.Model):
     def __str__(self) -> str:
         return f"{self.role} #{self.position}"
 
+    @property
+    def by_staff(self) -> bool:
+        """Return whether a colleague wrote it: in Convo, or elsewhere."""
+        return is_by_staff(self.role, self.author_id, self.metadata.get(COLLEAGUE))
 
-class Step(models.Model):
+
+class Step(OfClient):
     """A step of a conversation: a small goal.
 
     pending ──► complete
@@ -363,8 +409,8 @@ class Step(models.Model):
         COMPLETE = "complete"
         CANCELLED = "cancelled"
 
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="steps", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="steps", db_constraint=False, db_index=False
     )  # cascades in the database
     description = models.TextField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PENDING, db_default=Status.PENDING)
@@ -382,6 +428,7 @@ class Step(models.Model):
                 name="step_status_known", condition=models.Q(status__in=["pending", "complete", "cancelled"])
             )
         ]
+        indexes = [models.Index(name="steps_of_conversation", fields=["client", "conversation"])]
 
     def __str__(self) -> str:
         return self.description[:80]

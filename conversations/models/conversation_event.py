@@ -7,9 +7,10 @@ from django.db.models.functions import Now
 
 from conversations.models.checks import one_of
 from conversations.models.conversation import Conversation
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class ConversationEvent(models.Model):
+class ConversationEvent(OfClient):
     """One entry of the ledger: a transition of a conversation, its cause and its author."""
 
     class Actor(models.TextChoices):
@@ -21,8 +22,8 @@ class ConversationEvent(models.Model):
         API = "api"
         SYSTEM = "system"
 
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="events", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="events", db_constraint=False, db_index=False
     )  # cascades in the database
     kind = models.CharField(max_length=40)
     from_status = models.CharField(max_length=10, blank=True, default="", db_default="")
@@ -42,6 +43,7 @@ class ConversationEvent(models.Model):
                 condition=one_of("actor", ["contact", "assistant", "staff", "api", "system"]),
             )
         ]
+        indexes = [models.Index(name="events_of_conversation", fields=["client", "conversation"])]
 
     def __str__(self) -> str:
         return self.kind

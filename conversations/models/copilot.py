@@ -6,10 +6,11 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.conversation import Chunk, Conversation
+from conversations.models.of_client import OfClient, SameClientKey, SameClientOneToOne
 from conversations.models.turn import Turn
 
 
-class Delta(models.Model):
+class Delta(OfClient):
     """A piece of the reply that a streamed turn is writing; `start` counts the characters before it.
 
     Any process can read the pieces while the reply is written. They are deleted when the turn ends, when the chunk has
@@ -18,7 +19,7 @@ class Delta(models.Model):
     """
 
     pk = models.CompositePrimaryKey("turn_id", "attempt", "start")
-    turn = models.ForeignKey(
+    turn = SameClientKey(
         Turn, on_delete=models.DO_NOTHING, related_name="deltas", db_constraint=False, db_index=False
     )  # cascades in the database
     attempt = models.PositiveSmallIntegerField()
@@ -33,7 +34,7 @@ class Delta(models.Model):
         return f"{len(self.text)} characters from {self.start} on"
 
 
-class Feedback(models.Model):
+class Feedback(OfClient):
     """A signed-in user's feedback on a reply: a rating, and a note if they like. New feedback replaces the old."""
 
     class Rating(models.TextChoices):
@@ -42,11 +43,11 @@ class Feedback(models.Model):
         UP = "up"
         DOWN = "down"
 
-    chunk = models.OneToOneField(
+    chunk = SameClientOneToOne(
         Chunk, on_delete=models.DO_NOTHING, primary_key=True, related_name="feedback", db_constraint=False
     )  # cascades in the database
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="feedback", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="feedback", db_constraint=False, db_index=False
     )  # cascades in the database
     rating = models.CharField(max_length=4, choices=Rating)
     note = models.TextField(blank=True, default="", db_default="")
@@ -58,7 +59,8 @@ class Feedback(models.Model):
         verbose_name_plural = "feedback"
         indexes = [
             # Used by the back office: the newest first.
-            models.Index(name="feedback_by_age", fields=["-given_at"])
+            models.Index(name="feedback_by_age", fields=["-given_at"]),
+            models.Index(name="feedback_of_conversation", fields=["client", "conversation"]),
         ]
         constraints = [models.CheckConstraint(name="rating_known", condition=models.Q(rating__in=["up", "down"]))]
 

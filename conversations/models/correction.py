@@ -7,9 +7,10 @@ from django.db import models
 from django.db.models.functions import Coalesce, Now
 
 from conversations.models.conversation import Chunk
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class Correction(models.Model):
+class Correction(OfClient):
     """The corrected text of a chunk, or the redaction of the chunk.
 
     A corrected chunk keeps its original text; of several corrections the newest counts. A redaction removes the text
@@ -22,8 +23,8 @@ class Correction(models.Model):
         CORRECTION = "correction"
         REDACTION = "redaction"
 
-    chunk = models.ForeignKey(
-        Chunk, on_delete=models.DO_NOTHING, related_name="corrections", db_constraint=False
+    chunk = SameClientKey(
+        Chunk, on_delete=models.DO_NOTHING, related_name="corrections", db_constraint=False, db_index=False
     )  # cascades in the database
     kind = models.CharField(max_length=10, choices=Kind)
     text = models.TextField(blank=True, default="")
@@ -39,12 +40,13 @@ class Correction(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(
-                name="one_redaction_per_chunk", fields=["chunk"], condition=models.Q(kind="redaction")
+                name="one_redaction_per_chunk", fields=["client", "chunk"], condition=models.Q(kind="redaction")
             ),
             models.CheckConstraint(
                 name="correction_kind_known", condition=models.Q(kind__in=["correction", "redaction"])
             ),
         ]
+        indexes = [models.Index(name="corrections_of_chunk", fields=["client", "chunk"])]
 
     def __str__(self) -> str:
         return f"{self.kind} by {self.author_name}"
@@ -52,5 +54,6 @@ class Correction(models.Model):
 
 def corrected_text() -> Coalesce:
     """Return the expression of a chunk's current text, for annotations: the newest correction, else the original."""
-    newest = Correction.objects.filter(chunk=models.OuterRef("pk"), kind=Correction.Kind.CORRECTION).order_by("-id")
+    of_chunk = Correction.objects.filter(client=models.OuterRef("client"), chunk=models.OuterRef("pk"))
+    newest = of_chunk.filter(kind=Correction.Kind.CORRECTION).order_by("-id")
     return Coalesce(models.Subquery(newest.values("text")[:1]), "content")

@@ -7,9 +7,10 @@ from django.db.models.functions import Now
 
 from conversations.models.conversation import Conversation
 from conversations.models.erasure import Erasure
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class EngineChat(models.Model):
+class EngineChat(OfClient):
     """One chat at Retell. A conversation has one at a time: `conversations.chat_id` names it.
 
     ongoing ──► ended      by its agent, by silence, or by us at the end of the conversation
@@ -29,8 +30,8 @@ class EngineChat(models.Model):
         REPLACED = "replaced"
 
     chat_id = models.CharField(max_length=100, primary_key=True)
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="chats", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="chats", db_constraint=False, db_index=False
     )  # cascades in the database
     agent_id = models.CharField(max_length=100)
     status = models.CharField(max_length=10, choices=Status, default=Status.ONGOING)
@@ -54,14 +55,15 @@ class EngineChat(models.Model):
         ]
         indexes = [
             # Used by the task that ends chats.
-            models.Index(name="chats_to_be_settled", fields=["due_at"], condition=models.Q(due_at__isnull=False))
+            models.Index(name="chats_to_be_settled", fields=["due_at"], condition=models.Q(due_at__isnull=False)),
+            models.Index(name="chats_of_conversation", fields=["client", "conversation"]),
         ]
 
     def __str__(self) -> str:
         return self.chat_id
 
 
-class EngineChatRemoval(models.Model):
+class EngineChatRemoval(OfClient):
     """A chat at Retell that is to be deleted there, because its conversation was deleted here.
 
     The deletion is retried until Retell answers that it does not know the chat. Then the row is deleted; the row of an
@@ -69,7 +71,9 @@ class EngineChatRemoval(models.Model):
     """
 
     chat_id = models.CharField(max_length=100, primary_key=True)
-    erasure = models.ForeignKey(Erasure, on_delete=models.CASCADE, null=True, related_name="chats")
+    erasure = SameClientKey(
+        Erasure, on_delete=models.CASCADE, null=True, related_name="chats", db_constraint=False, db_index=False
+    )
     due_at = models.DateTimeField(db_default=Now())
     attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
     error = models.CharField(max_length=40, blank=True, default="", db_default="")
@@ -79,7 +83,8 @@ class EngineChatRemoval(models.Model):
         db_table = "engine_chat_removals"
         indexes = [
             # Used by the task that deletes chats.
-            models.Index(name="chats_to_be_removed", fields=["due_at"], condition=models.Q(removed_at__isnull=True))
+            models.Index(name="chats_to_be_removed", fields=["due_at"], condition=models.Q(removed_at__isnull=True)),
+            models.Index(name="removals_of_erasure", fields=["client", "erasure"]),
         ]
 
     def __str__(self) -> str:

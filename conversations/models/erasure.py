@@ -10,9 +10,10 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.client import Client
+from conversations.models.of_client import OfClient
 
 
-class Erasure(models.Model):
+class Erasure(OfClient):
     """The erasure of one person.
 
     begun (the rows are deleted, in one transaction) ──► finished (stores and providers confirmed that they have nothing

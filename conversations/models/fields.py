@@ -32,16 +32,21 @@ class EncryptedJSONField(models.TextField):  # type: ignore[type-arg]
         if not given:
             return ""
         plain = json.dumps(given, sort_keys=True).encode()
-        return _vault(tuple(settings.CREDENTIALS_KEYS)).encrypt(plain).decode()
+        return vault().encrypt(plain).decode()
 
 
 def _decrypt(token: str) -> dict[str, str]:
     try:
-        plain = _vault(tuple(settings.CREDENTIALS_KEYS)).decrypt(token.encode())
+        plain = vault().decrypt(token.encode())
     except InvalidToken:
         return {}
     opened: dict[str, str] = json.loads(plain)
     return opened
+
+
+def vault() -> MultiFernet:
+    """Return what encrypts with the first of CREDENTIALS_KEYS and decrypts with any."""
+    return _vault(tuple(settings.CREDENTIALS_KEYS))
 
 
 @lru_cache(maxsize=4)

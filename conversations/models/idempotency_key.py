@@ -6,9 +6,10 @@ from django.db import models
 
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class IdempotencyKey(models.Model):
+class IdempotencyKey(OfClient):
     """A client's key of one POST, and its answer.
 
     The row is written in the transaction of the request, so that both are committed or neither. `fingerprint` is the
@@ -21,8 +22,8 @@ class IdempotencyKey(models.Model):
     fingerprint = models.BinaryField(max_length=32)
     status = models.PositiveSmallIntegerField(default=0)
     answer = models.TextField(default="")
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False, db_index=False
     )  # cascades in the database
     # Used by the sweep, which deletes expired keys.
     expires_at = models.DateTimeField(db_index=True)
@@ -32,6 +33,13 @@ class IdempotencyKey(models.Model):
         constraints = [
             # Used by every POST with a key. Of two simultaneous requests the second waits here for the first.
             models.UniqueConstraint(name="one_answer_per_key", fields=["client", "key"]),
+        ]
+        indexes = [
+            models.Index(
+                name="answers_of_conversation",
+                fields=["client", "conversation"],
+                condition=models.Q(conversation__isnull=False),
+            )
         ]
 
     def __str__(self) -> str:

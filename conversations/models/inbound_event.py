@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.client import Client
+from conversations.models.of_client import OfClient
 
 
 class InboundEvent(models.Model):
@@ -48,10 +49,10 @@ class InboundEvent(models.Model):
             models.Index(name="events_by_reason", fields=["reason", "-id"]),
             # Used by the deletion of old events.
             models.Index(name="events_by_age", fields=["received_at"]),
-            # Used by the sweep and the dashboard: events that we failed to process.
+            # Used by the sweep and the dashboard: events that we failed to process, client by client.
             models.Index(
                 name="events_to_retry",
-                fields=["retry_at"],
+                fields=["client", "retry_at"],
                 condition=models.Q(reason="processing_failed", settled_at__isnull=True),
             ),
             # Used when a send is committed: receipts that came before it.
@@ -72,6 +73,7 @@ class RefusedWebhooks(models.Model):
     `channel_account` is the account in their payload, which the signature does not prove; None if it is none of ours.
     """
 
+    client = models.ForeignKey(Client, on_delete=models.CASCADE, null=True, related_name="+", db_index=False)
     channel = models.CharField(max_length=10)
     provider = models.CharField(max_length=20)
     channel_account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, null=True, related_name="refused")
@@ -95,7 +97,7 @@ class RefusedWebhooks(models.Model):
         return f"{self.count} on {self.day}"
 
 
-class MessageTombstone(models.Model):
+class MessageTombstone(OfClient):
     """The dedupe key of a message whose conversation was deleted: a repeated delivery opens no new conversation."""
 
     dedupe_key = models.UUIDField(primary_key=True)

@@ -8,13 +8,15 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind
+from conversations.models.attachment import Attachment
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.checks import one_of
 from conversations.models.conversation import Chunk, Conversation
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class Message(models.Model):
-    """One outbound send: one part of a chunk's text.
+class Message(OfClient):
+    """One outbound send: one part of a chunk's text, or one of its files.
 
     queued ──► claimed ──► sending ──► sent ──► delivered ──► read
        ▲          │           ├──────► failed (with the provider's code)
@@ -40,23 +42,29 @@ class Message(models.Model):
         CANCELLED = "cancelled"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False, db_index=False
     )  # cascades in the database
-    chunk = models.ForeignKey(
+    chunk = SameClientKey(
         Chunk, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False, db_index=False
     )  # cascades in the database
     part = models.PositiveSmallIntegerField(default=1)
     parts = models.PositiveSmallIntegerField(default=1)
-    channel_account = models.ForeignKey(
+    channel_account = SameClientKey(
         ChannelAccount, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False
     )
     to_address = models.CharField(max_length=200)
     to_kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in AddressKind])
     text = models.TextField()
+    # The file that is sent in place of the text. It may be deleted before the message.
+    attachment = SameClientKey(
+        Attachment, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False, db_index=False
+    )
     # Sent even after an end or a takeover: it belongs to that end or takeover, or staff sent it again.
     unconditional = models.BooleanField(default=False, db_default=False)
     reply_to = models.TextField(blank=True, default="", db_default="")  # the provider's id of the quoted message
+    # What is sent beside the text, as plain JSON: `choices` (channels_out/choices.py). Null: nothing.
+    content = models.JSONField(null=True, blank=True)
     # "name language" of the template that is sent instead of the text, once that is decided.
     template = models.CharField(max_length=540, blank=True, default="", db_default="")
 
@@ -81,11 +89,11 @@ class Message(models.Model):
         db_table = "conversation_messages"
         ordering = ["chunk_id", "part"]
         constraints = [
-            models.UniqueConstraint(name="one_part_once", fields=["chunk", "part"]),
+            models.UniqueConstraint(name="one_part_once", fields=["client", "chunk", "part"]),
             # Used by receipts.
             models.UniqueConstraint(
                 name="one_provider_message_once",
-                fields=["channel_account", "provider_message_id"],
+                fields=["client", "channel_account", "provider_message_id"],
                 condition=~models.Q(provider_message_id=""),
             ),
             models.CheckConstraint(
@@ -100,10 +108,15 @@ class Message(models.Model):
             ),
         ]
         indexes = [
+            models.Index(name="messages_of_conversation", fields=["client", "conversation"]),
+            # Used by the dispatcher's poll: the accounts that have messages to send, and then each account's.
+            models.Index(
+                name="messages_queued", fields=["channel_account", "due_at"], condition=models.Q(status="queued")
+            ),
             # Used by the dispatcher's poll: unsettled messages, oldest first within a conversation.
             models.Index(
                 name="messages_unsettled",
-                fields=["conversation", "chunk", "part"],
+                fields=["client", "conversation", "chunk", "part"],
                 condition=models.Q(status__in=["queued", "claimed", "sending", "unknown"]),
             ),
             # Used by the dashboard: recent failures.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from django.db import models
 
 from conversations.models.conversation import Conversation
+from conversations.models.of_client import OfClient, SameClientOneToOne
 
 
-class RollingSummary(models.Model):
+class RollingSummary(OfClient):
     """The progress of `conversations.summary`, which covers the entries before the prompt's window.
 
     up to date (due_at null) ──► due: entries up to `wanted` left the window ──► covered, batch by batch, up to `upto`
@@ -18,7 +19,7 @@ class RollingSummary(models.Model):
     a due row moves `due_at` into the future: that is its lease.
     """
 
-    conversation = models.OneToOneField(
+    conversation = SameClientOneToOne(
         Conversation,
         on_delete=models.DO_NOTHING,
         primary_key=True,

@@ -8,20 +8,23 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.channel_account import ChannelAccount
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class SimulatedExchange(models.Model):
+class SimulatedExchange(OfClient):
     """One HTTP request between a simulated provider and Convo, and its answer. Secrets are masked.
 
     A webhook that the provider holds back has no `sent_at` yet; a repeated webhook is a row of its own. `text` is the
     text of the message, and `message_id` the provider's id of it, for webhooks, sends and receipts alike. `details` has
-    the simulator's own data: our message id, the receipt's status, a call's next turn.
+    the simulator's own data: our message id, the receipt's status, a call's next turn, and as `file` which stored file
+    belongs to it. A trigger queues the removal of that file when the last exchange with it is deleted.
     """
 
     class Kind(models.TextChoices):
         """The purpose of the exchange. All but `send` and `question` are webhooks."""
 
         MESSAGE = "message"
+        GESTURE = "gesture"
         RECEIPT = "receipt"
         CALL = "call"
         HANG_UP = "hang_up"
@@ -29,7 +32,7 @@ class SimulatedExchange(models.Model):
         SEND = "send"
         QUESTION = "question"
 
-    account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)
+    account = SameClientKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)
     kind = models.CharField(max_length=20, choices=Kind)
     person = models.PositiveSmallIntegerField(default=0)
     message_id = models.TextField(blank=True, default="")
@@ -56,7 +59,7 @@ class SimulatedExchange(models.Model):
         ordering = ["-id"]
         indexes = [
             # Used by the page, and by the deletion of old exchanges: an account's newest first.
-            models.Index(name="exchanges_of_account", fields=["account", "-id"])
+            models.Index(name="exchanges_of_account", fields=["client", "account", "-id"])
         ]
 
     def __str__(self) -> str:
@@ -73,15 +76,16 @@ class SimulatedExchange(models.Model):
         return self.is_webhook and self.sent_at is None
 
 
-class SimulatedFault(models.Model):
+class SimulatedFault(OfClient):
     """A fault in the simulated provider's answer to the next send. Faults are used oldest first, and deleted then."""
 
-    account = models.ForeignKey(ChannelAccount, on_delete=models.CASCADE, related_name="+")
+    account = SameClientKey(ChannelAccount, on_delete=models.CASCADE, related_name="+", db_index=False)
     misbehaviour = models.CharField(max_length=20)
 
     class Meta:
         db_table = "simulated_faults"
         ordering = ["id"]
+        indexes = [models.Index(name="faults_of_account", fields=["client", "account", "id"])]
 
     def __str__(self) -> str:
         return self.misbehaviour

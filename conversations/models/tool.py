@@ -14,6 +14,7 @@ from conversations.models.checks import none_negative, one_of
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
 from conversations.models.fields import EncryptedJSONField
+from conversations.models.of_client import OfClient, SameClientKey
 
 LONGEST_NAME = 64  # as models accept
 NAME = RegexValidator(r"^[a-zA-Z0-9_-]{1,64}\Z", "Write up to 64 letters, digits, - and _, without spaces.")
@@ -96,6 +97,11 @@ class Tool(models.Model):
         help_text="On for a tool that does the same Idempotency-Key once, or that only looks something up: a call of"
         " unknown outcome is made again. Off: staff are asked to find out what happened.",
     )
+    sends_files = models.BooleanField(
+        default=True,
+        db_default=True,
+        help_text="Files that its answer names are sent to the person with the reply. Off: they are not.",
+    )
     assistant_ids = ArrayField(
         models.UUIDField(),
         verbose_name="assistants",
@@ -134,7 +140,7 @@ class Tool(models.Model):
         return self.name
 
 
-class ToolCall(models.Model):
+class ToolCall(OfClient):
     """One call of a tool, written before it is made, so that it is made once.
 
                  ┌──► refused                    by a colleague
@@ -170,7 +176,7 @@ class ToolCall(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
-    conversation = models.ForeignKey(
+    conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="tool_calls", db_constraint=False, db_index=False
     )  # cascades in the database
     tool = models.ForeignKey(Tool, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False)
@@ -203,7 +209,7 @@ class ToolCall(models.Model):
         ordering = ["created_at"]
         constraints = [
             # Used by every call, and by the list of a conversation's calls.
-            models.UniqueConstraint(name="one_tool_call_of_a_key", fields=["conversation", "key"]),
+            models.UniqueConstraint(name="one_tool_call_of_a_key", fields=["client", "conversation", "key"]),
             models.CheckConstraint(
                 name="tool_call_status_known",
                 condition=one_of(
@@ -218,7 +224,7 @@ class ToolCall(models.Model):
         ]
         indexes = [
             # Used by every reply: the calls whose outcome no committed reply was given.
-            models.Index(name="tool_calls_open", fields=["conversation"], condition=models.Q(is_open=True)),
+            models.Index(name="tool_calls_open", fields=["client", "conversation"], condition=models.Q(is_open=True)),
             # Used by the recovery of dead processes' calls, and by the dashboard.
             models.Index(
                 name="tool_calls_unsettled",

@@ -8,9 +8,10 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.conversation import Chunk, Conversation
+from conversations.models.of_client import OfClient, SameClientKey
 
 
-class Turn(models.Model):
+class Turn(OfClient):
     """One attempt at a reply: the snapshot of its prompt, its cost and its outcome.
 
     running ──► committed   the reply is a chunk
@@ -40,10 +41,12 @@ class Turn(models.Model):
         ABANDONED = "abandoned"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    conversation = models.ForeignKey(
-        Conversation, on_delete=models.DO_NOTHING, related_name="turns", db_constraint=False
+    conversation = SameClientKey(
+        Conversation, on_delete=models.DO_NOTHING, related_name="turns", db_constraint=False, db_index=False
     )  # cascades in the database
-    chunk = models.ForeignKey(Chunk, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False)
+    chunk = SameClientKey(
+        Chunk, on_delete=models.DO_NOTHING, null=True, related_name="+", db_constraint=False, db_index=False
+    )
     status = models.CharField(max_length=10, choices=Status, default=Status.RUNNING, db_default=Status.RUNNING)
     attempt = models.PositiveSmallIntegerField()
     inbound_sequence = models.PositiveIntegerField(help_text="The newest message of the person that it saw.")
@@ -85,7 +88,7 @@ class Turn(models.Model):
         ordering = ["started_at"]
         constraints = [
             models.UniqueConstraint(
-                name="one_running_turn", fields=["conversation"], condition=models.Q(status="running")
+                name="one_running_turn", fields=["client", "conversation"], condition=models.Q(status="running")
             ),
             models.CheckConstraint(
                 name="turn_status_known",
@@ -93,6 +96,8 @@ class Turn(models.Model):
             ),
         ]
         indexes = [
+            models.Index(name="turns_of_conversation", fields=["client", "conversation"]),
+            models.Index(name="turns_of_chunk", fields=["client", "chunk"]),
             # Used by the dispatcher's poll for the copilot.
             models.Index(
                 name="streamed_turns_running",

@@ -1,12 +1,13 @@
-"""The domain's services, on nine floors. Imports go down only; `lint-imports` checks it.
+"""The domain's services, on ten floors. Imports go down only; `lint-imports` checks it.
 
 staff_actions
-copilot | agent_sync | export | jobs
+copilot | agent_sync | export | jobs | desk
 replies
 history
 retention | voice
-inbound | transitions
-delivery | simulator
+inbound
+transitions
+delivery | media | simulator | events
 contacts | tenants | engine_chats
 core
 """

@@ -61,6 +61,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
             with self.connection.cursor() as cursor:
                 statement = ", ".join(["set_config(%s, %s, false)"] * len(session))
                 cursor.execute(f"SELECT {statement}", [part for setting in session.items() for part in setting])
+                # Citus has no plan for values that it does not know yet.
+                cursor.execute(
+                    "SELECT set_config('plan_cache_mode', 'auto', false) FROM pg_extension WHERE extname = 'citus'"
+                )
 
     def _close(self) -> None:
         try:

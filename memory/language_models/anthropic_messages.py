@@ -85,7 +85,7 @@ def _messages(request: CompletionRequest) -> list[dict[str, Any]]:
         for picture in request.pictures:
             data = base64.b64encode(picture.data).decode()
             source = {"type": "base64", "media_type": picture.media_type, "data": data}
-            parts.append({"type": "image", "source": source})
+            parts.append({"type": "document" if picture.is_document else "image", "source": source})
         parts.append({"type": "text", "text": messages[-1]["content"]})
         messages[-1] = {**messages[-1], "content": parts}
     for each in request.rounds:

@@ -70,7 +70,10 @@ def _messages(request: CompletionRequest, access: ModelAccess) -> list[dict[str,
         parts: list[dict[str, Any]] = [{"type": "text", "text": messages[-1]["content"]}]
         for picture in request.pictures:
             data = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
-            parts.append({"type": "image_url", "image_url": {"url": data}})
+            if picture.is_document:
+                parts.append({"type": "file", "file": {"filename": picture.name, "file_data": data}})
+            else:
+                parts.append({"type": "image_url", "image_url": {"url": data}})
         messages[-1] = {**messages[-1], "content": parts}
     for each in request.rounds:
         messages += _round(each)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from memory.language_models.contract import Fact, Kind, ModelAccess
+from memory.language_models.contract import Completion, Fact, Kind, ModelAccess
 
 RESPONSES = "responses"
 
@@ -27,6 +27,7 @@ class Purpose(StrEnum):
 
 Chooser = Callable[[UUID, Purpose], ModelAccess | None]
 Learner = Callable[[ModelAccess, tuple[Fact, ...]], None]
+Meter = Callable[[UUID, str, int, int, int], None]  # client, model; tokens in, out, and in from a cache
 
 
 def is_configured() -> bool:
@@ -66,19 +67,32 @@ def _forget(_access: ModelAccess, _facts: tuple[Fact, ...]) -> None:
     """Keep nothing: there are no rows for it."""
 
 
+def _count_nothing(_client_id: UUID, _model: str, _in: int, _out: int, _cached: int) -> None:
+    """Count nothing: there are no rows for it."""
+
+
 _choose: Chooser = _by_settings
 _learn: Learner = _forget
+_meter: Meter = _count_nothing
 
 
-def register(choose: Chooser, learn: Learner) -> None:
-    """Let `choose` say which model serves a client, and `learn` keep what was learned of one. Both may read rows."""
-    global _choose, _learn
-    _choose, _learn = choose, learn
+def register(choose: Chooser, learn: Learner, meter: Meter = _count_nothing) -> None:
+    """Let `choose` say which model serves a client, `learn` keep what was learned of one, and `meter` count its tokens.
+
+    All may read rows.
+    """
+    global _choose, _learn, _meter
+    _choose, _learn, _meter = choose, learn, meter
 
 
 def access_for(client_id: UUID, purpose: Purpose) -> ModelAccess | None:
     """Return the access to the model that serves the client; None if none is configured."""
     return _choose(client_id, purpose)
+
+
+def note_use(client_id: UUID, answer: Completion) -> None:
+    """Count what the answer took for the client."""
+    _meter(client_id, answer.model, answer.tokens_in, answer.tokens_out, answer.tokens_cached)
 
 
 def learn(access: ModelAccess, facts: tuple[Fact, ...]) -> None:

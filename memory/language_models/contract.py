@@ -127,10 +127,19 @@ class ToolRound:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that the model is to look at; `data` is its content."""
+    """A picture or document (`application/pdf`) that the model is to look at; `data` is its content.
+
+    name    of a document, which some providers demand
+    """
 
     media_type: str
     data: bytes = field(repr=False)
+    name: str = "document.pdf"
+
+    @property
+    def is_document(self) -> bool:
+        """Return whether it is a document."""
+        return not self.media_type.startswith("image/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +151,7 @@ class CompletionRequest:
     tools       in the form of chat completions; with `may_call` False the model must answer in text
     temperature, max_tokens, reasoning_effort    None and '' mean the model's defaults
     confidence  ask for the probabilities of the answer's tokens
-    pictures    shown with the last message
+    pictures    shown with the last message, documents too
     """
 
     messages: Sequence[Mapping[str, str]]

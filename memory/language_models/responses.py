@@ -69,7 +69,10 @@ def _input(request: CompletionRequest) -> list[dict[str, Any]]:
         parts = [{"type": "input_text", "text": items[-1]["content"]}]
         for picture in request.pictures:
             data = f"data:{picture.media_type};base64,{base64.b64encode(picture.data).decode()}"
-            parts.append({"type": "input_image", "image_url": data})
+            if picture.is_document:
+                parts.append({"type": "input_file", "filename": picture.name, "file_data": data})
+            else:
+                parts.append({"type": "input_image", "image_url": data})
         items[-1] = {**items[-1], "content": parts}
     for each in request.rounds:
         items += _round(each)

@@ -89,7 +89,8 @@ class DatabaseStore:
 
     @transaction.atomic
     def _write(self, record: ConversationRecord) -> None:
-        kept = Memory.objects.plain().select_for_update().filter(pk=record.conversation_id).first()
+        locked = Memory.objects.of(record.client_id).plain().select_for_update()
+        kept = locked.filter(pk=record.conversation_id).first()
         row = _row(record, kept)
         if kept is None:
             row.save(force_insert=True)
@@ -97,15 +98,15 @@ class DatabaseStore:
             row.save(force_update=True, update_fields=_WRITTEN_FIELDS)
 
     @transaction.atomic
-    def reindex(self, conversation_id: UUID) -> None:
+    def reindex(self, client_id: UUID, conversation_id: UUID) -> None:
         """Index the row again, if it exists, with the current rules for words; its texts stay the same."""
-        kept = Memory.objects.plain().select_for_update().filter(pk=conversation_id).first()
+        kept = Memory.objects.of(client_id).plain().select_for_update().filter(pk=conversation_id).first()
         if kept:
             _row(kept.as_record(), kept).save(force_update=True, update_fields=["language", "document"])
 
-    def forget(self, conversation_id: UUID) -> None:
+    def forget(self, client_id: UUID, conversation_id: UUID) -> None:
         """Delete the row."""
-        Memory.objects.filter(pk=conversation_id).delete()
+        Memory.objects.of(client_id).filter(pk=conversation_id).delete()
 
     def search(self, client_id: UUID, query: str, limit: int, filters: Filters = NO_FILTERS) -> list[StoreHit]:
         """Return the conversations that contain every word of the query, in any form of their own language."""

@@ -67,7 +67,9 @@ class PineconeStore:
         """
         _must_be_configured()
         wanted = {_vector_id(record, passage): (passage, _digest(record, passage)) for passage in passages(record)}
-        known = {row.vector_id: row for row in MemoryVector.objects.of_conversation(record.conversation_id)}
+        known = {
+            row.vector_id: row for row in MemoryVector.objects.of_conversation(record.client_id, record.conversation_id)
+        }
         _delete([row for row in known.values() if row.vector_id not in wanted or row.host != settings.PINECONE_HOST])
         missing = [
             passage
@@ -82,9 +84,9 @@ class PineconeStore:
             for first in range(0, len(batch), size):
                 _upsert(record, batch[first : first + size], vectors[first : first + size])
 
-    def forget(self, conversation_id: UUID) -> None:
+    def forget(self, client_id: UUID, conversation_id: UUID) -> None:
         """Delete the conversation's vectors. This needs Pinecone's key, and no model."""
-        rows = list(MemoryVector.objects.of_conversation(conversation_id))
+        rows = list(MemoryVector.objects.of_conversation(client_id, conversation_id))
         if rows and not settings.PINECONE_API_KEY:
             raise StoreError("Set PINECONE_API_KEY.", code="not_configured", retryable=False)
         _delete(rows)
@@ -180,7 +182,8 @@ def _upsert(record: ConversationRecord, batch: Sequence[Passage], vectors: Seque
     answer = call(host, lambda index: index.upsert(vectors=sent, namespace=namespace), seconds)
     if answer.upserted_count != len(sent):
         raise StoreError("Pinecone stored only some of the vectors.", code="bad_answer", retryable=True)
-    MemoryVector.objects.filter(pk__in=ids).update(upserted_at=timezone.now(), upserting_until=None)
+    ours = MemoryVector.objects.filter(client_id=record.client_id, pk__in=ids)
+    ours.update(upserted_at=timezone.now(), upserting_until=None)
 
 
 def _note(record: ConversationRecord, batch: Sequence[Passage], until: datetime) -> None:
@@ -207,17 +210,19 @@ def _note(record: ConversationRecord, batch: Sequence[Passage], until: datetime)
         )
         for passage in batch
     ]
-    columns = ["client_id", "host", "namespace", "part", "first_position", "last_position", "model", "digest"]
+    columns = ["host", "namespace", "part", "first_position", "last_position", "model", "digest"]
     with transaction.atomic(durable=True):
-        if not Memory.objects.plain().select_for_update(no_key=True).filter(pk=record.conversation_id).exists():
+        memory = Memory.objects.of(record.client_id).plain().filter(pk=record.conversation_id)
+        if not memory.select_for_update(no_key=True).exists():
             raise StoreError("The conversation was forgotten meanwhile.", code="forgotten", retryable=False)
         digests = {row.vector_id: row.digest for row in rows}
-        noted = MemoryVector.objects.filter(pk__in=digests, upserting_until__isnull=False)
+        known = MemoryVector.objects.filter(client_id=record.client_id, pk__in=digests)
+        noted = known.filter(upserting_until__isnull=False)
         _must_be_settled([row for row in noted if row.digest != digests[row.vector_id]])
         MemoryVector.objects.bulk_create(
             rows,
             update_conflicts=True,
-            unique_fields=["vector_id"],
+            unique_fields=["client_id", "vector_id"],
             update_fields=[*columns, "upserting_until", "upserted_at"],
         )
 
@@ -229,20 +234,20 @@ def _delete(rows: Sequence[MemoryVector]) -> None:
     """
     _must_be_settled(rows)
 
-    def namespace_key(row: MemoryVector) -> tuple[str, str]:
-        return row.host, row.namespace
+    def namespace_key(row: MemoryVector) -> tuple[str, str, str]:
+        return row.host, row.namespace, str(row.client_id)
 
-    for (host, namespace), group in groupby(sorted(rows, key=namespace_key), key=namespace_key):
+    for (host, namespace, client_id), group in groupby(sorted(rows, key=namespace_key), key=namespace_key):
         ids = [row.vector_id for row in group]
         for start in range(0, len(ids), DELETE_BATCH):
             some = ids[start : start + DELETE_BATCH]
             call(host, _delete_request(some, namespace), settings.PINECONE_TIMEOUT_SECONDS)
-            MemoryVector.objects.filter(pk__in=some).delete()
+            MemoryVector.objects.filter(client_id=client_id, pk__in=some).delete()
 
 
 def _orphaned() -> QuerySet[MemoryVector]:
     """Return the vectors of conversations whose text is deleted, except those that may still be being written."""
-    known = Memory.objects.filter(pk=OuterRef("conversation_id"))
+    known = Memory.objects.filter(client_id=OuterRef("client_id"), pk=OuterRef("conversation_id"))
     return MemoryVector.objects.filter(_settled(), ~Exists(known)).order_by("host", "namespace", "vector_id")
 
 

@@ -30,9 +30,9 @@ class VectorLocation(NamedTuple):
     vector_id: str
 
 
-def vector_locations(conversation_ids: Sequence[UUID]) -> list[VectorLocation]:
+def vector_locations(client_id: UUID, conversation_ids: Sequence[UUID]) -> list[VectorLocation]:
     """Return the locations of the conversations' vectors by the ledger: all that are or may be at Pinecone."""
-    rows = MemoryVector.objects.filter(conversation_id__in=conversation_ids)
+    rows = MemoryVector.objects.filter(client_id=client_id, conversation_id__in=conversation_ids)
     return [VectorLocation(*row) for row in rows.order_by("vector_id").values_list("host", "namespace", "vector_id")]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from conversations.services.desk import live
 
 # The copilot's members, its model and what writes its replies: the same as in the tests without a browser.
 from tests.copilot.conftest import model, no_thread_is_left, roofers, writer  # noqa: F401
@@ -53,6 +56,23 @@ def page(browser: Browser, live_server: Any) -> Iterator[Page]:
             None if request.url.startswith((live_server.url, "data:", "blob:")) else opened.outside.append(request.url)
         ),  # type: ignore[attr-defined]
     )
+    opened.on(
+        "console",
+        lambda said: opened.faults.append(said.text) if "Content Security Policy" in said.text else None,  # type: ignore[attr-defined]
+    )
     opened.on("pageerror", lambda error: opened.faults.append(str(error)))  # type: ignore[attr-defined]
     yield opened
     context.close()
+
+
+@pytest.fixture(autouse=True)
+def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The thread of the live news goes, with its connection, before the database is emptied."""
+    monkeypatch.setattr(live, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.1)
+    yield
+    live.live._watchers.clear()
+    until = time.monotonic() + 10
+    while live.live._thread is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert live.live._thread is None

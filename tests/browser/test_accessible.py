@@ -53,6 +53,8 @@ def pages(shop: Client, session: Conversation) -> list[str]:
     provider = model_provider(shop)
     return [
         reverse("admin:index"),
+        "/admin/inbox/",
+        f"/admin/inbox/{session.pk}/",
         "/admin/conversations/conversation/?waits=person",
         "/admin/conversations/feedback/",  # an empty list
         "/admin/conversations/message/",
@@ -110,12 +112,14 @@ def test_an_agent_needs_no_mouse(page: Any, shop: Client, session: Conversation)
     expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
     tab_to(page, "Ann")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Maria has this conversation.")).to_be_visible()
+    expect(page.get_by_text("Maria has it")).to_be_visible()
     page.on("dialog", lambda dialog: dialog.accept())
+    page.keyboard.press("Escape")  # leaves the reply
     tab_to(page, "Take over")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("You have this conversation.")).to_be_visible()
+    expect(page.get_by_text("You have it")).to_be_visible()
     tab_to(page, "Reply")
+    page.keyboard.press("Enter")  # from the tab into the text
     page.keyboard.type("It is on its way.")
     tab_to(page, "Send")
     page.keyboard.press("Enter")
@@ -123,6 +127,8 @@ def test_an_agent_needs_no_mouse(page: Any, shop: Client, session: Conversation)
     tab_to(page, "Hand back to the assistant")
     page.keyboard.press("Enter")
     expect(page.get_by_text("The assistant replies here.")).to_be_visible()
+    tab_to(page, "Show the person")
+    page.keyboard.press("Enter")
     tab_to(page, "Complete")
     page.keyboard.press("Enter")
     expect(page.locator(".cv-step-complete")).to_have_count(2)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from conversations.models import Chunk, Client, Message
+from channels_out.choices import read_choices
+from conversations.models import Activity, Chunk, Client, Conversation, Message
+from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.simulator import accounts
+from conversations.services.staff_actions import send
 from tests.conversations.staff import PASSWORD, staff
+from tests.media_files import document, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -220,6 +226,83 @@ def test_messenger_echoes_what_it_took_and_the_echo_is_no_message(page, convo, s
     assert Message.objects.get().attempts == 1, "it was not sent again"
     assert Chunk.objects.filter(role="user").count() == 1
     stayed_at_home(page)
+
+
+@pytest.mark.parametrize("tab", ["WhatsApp", "Messenger"])
+def test_reactions_edits_presses_and_a_colleague_s_words_are_played(page, convo, tab):
+    open_simulator(page, tab)
+    write(page, "Where is my order?")
+    expect(arrived(page)).to_contain_text(ANSWER)
+    page.get_by_role("button", name="React with a thumb up").first.click()
+    expect(page.get_by_text("You reacted with 👍.")).to_be_visible()
+    mine = page.locator(".sim-out").first
+    mine.locator("summary").click()
+    mine.get_by_label("New words").fill("Where is order 4711?")
+    mine.get_by_role("button", name="Edit").click()
+    expect(mine.locator(".sim-bubble")).to_have_text("Where is order 4711?")
+    conversation = Conversation.objects.get()
+    chosen = read_choices(["Small", "Large"])
+    send.send(conversation.pk, "Which size?", choices=chosen, actor=SYSTEM, now=timezone.now())
+    page.get_by_role("button", name="Large", exact=True).click()
+    expect(page.locator(".sim-out .sim-bubble").last).to_have_text("Large")
+    page.get_by_text("Answer as a colleague elsewhere").click()
+    page.get_by_label("What the colleague writes").fill("I have sent it.")
+    page.get_by_role("button", name="Write", exact=True).click()
+    expect(arrived(page).last).to_have_text("I have sent it.")
+    activities = Activity.objects.filter(conversation=conversation).order_by("id")
+    assert list(activities.values_list("kind", flat=True)) == ["reaction", "edit"]
+    pressed = Chunk.objects.filter(conversation=conversation, role="user").last()
+    assert (pressed.content, pressed.metadata["payload"]) == ("Large", "Large")
+    assert Chunk.objects.filter(conversation=conversation, role="ai").last().content == "I have sent it."
+    stayed_at_home(page)
+
+
+@pytest.mark.parametrize("tab", ["WhatsApp", "Messenger"])
+def test_a_picture_is_chosen_arrives_in_the_transcript_and_one_of_ours_on_the_phone(page, convo, tab):
+    open_simulator(page, tab)
+    page.get_by_label("Attach a file").set_input_files(
+        {"name": "house.jpg", "mimeType": "image/jpeg", "buffer": picture(640, 480)}
+    )
+    expect(page.locator(".sim-attach output")).to_have_text("house.jpg")
+    if tab == "WhatsApp":
+        page.get_by_label("Message", exact=True).fill("Our <b>house</b>")
+    page.get_by_role("button", name="Send", exact=True).click()
+    mine = page.get_by_alt_text("Picture that you sent: house.jpg")
+    expect(mine).to_be_visible()
+    expect(page.locator(".sim-attach output")).to_have_text("")
+    theirs = page.locator(".sim-conversation .cv-theirs .cv-picture img")
+    expect(theirs).to_be_visible()
+    for image in (mine, theirs):
+        expect(image).to_have_js_property("complete", True)
+        assert image.evaluate("image => image.naturalWidth") > 0
+    if tab == "WhatsApp":
+        expect(page.locator(".sim-out .sim-bubble")).to_contain_text("Our <b>house</b>")
+        expect(page.locator(".sim-conversation .cv-theirs .cv-text")).to_contain_text("Our <b>house</b>")
+    uploads = [("map.png", io.BytesIO(picture(320, 240, form="PNG"))), ("plan.pdf", io.BytesIO(document()))]
+    send.send_uploads(Conversation.objects.get(), "", uploads, actor=SYSTEM, now=timezone.now())
+    arrived_picture = page.get_by_alt_text("Picture that arrived")
+    expect(arrived_picture).to_be_visible()
+    expect(arrived_picture).to_have_js_property("complete", True)
+    assert arrived_picture.evaluate("image => image.naturalWidth") == 320
+    expect(page.locator(".sim-in a.sim-file")).to_be_visible()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        page.reload()
+        expect(arrived_picture).to_be_in_viewport()
+        for width in (390, 1500):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    stayed_at_home(page)
+
+
+def test_a_file_that_the_phone_does_not_know_is_refused_in_words(page, convo):
+    open_simulator(page, "WhatsApp")
+    chosen = {"name": "run.exe", "mimeType": "application/octet-stream", "buffer": b"MZ"}
+    page.get_by_label("Attach a file").set_input_files(chosen)
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_role("status").filter(has_text="The phone knows no such file")).to_be_visible()
+    expect(page.locator(".sim-attach output")).to_have_text("run.exe")
+    assert page.outside == []
 
 
 def test_it_fits_phone_and_wide_light_and_dark(page, convo):

@@ -27,6 +27,21 @@ def sign_in(page, name="mona", shop=None, role="manager"):
     return user
 
 
+def test_staff_offer_choices_below_a_reply(page, shop, key):
+    Door(shop, key).says("When do you open?", phone="+51999999999")
+    session = Conversation.objects.get()
+    sign_in(page, shop=shop, role="agent")
+    page.goto(f"/admin/conversations/conversation/{session.pk}/change/")
+    expect(page.get_by_label("Choices, one in each line")).to_be_hidden()
+    page.get_by_text("Offer choices").click()
+    page.get_by_label("Choices, one in each line").fill("Lima\nCusco")
+    page.get_by_role("textbox", name="Reply").fill("Which shop?")
+    page.get_by_role("button", name="Send", exact=True).click()
+    mine = page.locator(".cv-ours").last
+    expect(mine.locator(".cv-choices li")).to_have_text(["Lima", "Cusco"])
+    expect(page.get_by_label("Choices, one in each line")).to_be_hidden()
+
+
 def test_staff_reply_and_see_it_delivered_without_loading_the_page_again(page, shop, key):
     door = Door(shop, key)
     door.says("Where is my order?", phone="+51999999999")

@@ -50,7 +50,7 @@ def test_it_knows_one_token_and_one_number() -> None:
         assert post(meta, GOOD).status_code == 200
         assert post(meta, GOOD, token="other").status_code == 401
         assert post(meta, GOOD, path="/999/messages").status_code == 400
-        assert post(meta, GOOD, path="/1234567890/media").status_code == 404
+        assert post(meta, GOOD, path="/1234567890/phone_numbers").status_code == 404
         assert post(meta, [1]).status_code == 400
         assert len(meta.sent) == 1
 

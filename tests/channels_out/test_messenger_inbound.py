@@ -108,7 +108,7 @@ def said(**message: Any) -> Any:
             {"text": "Hi", "referral": {"source": "ADS", "ad_id": "1", "x": 2}},
             "text",
             "Hi",
-            {"referral": {"source": "ADS", "ad_id": "1"}},
+            {"referral": {"source": "ADS", "ad_id": "1", "x": 2}},
         ),
     ],
 )

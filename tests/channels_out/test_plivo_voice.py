@@ -239,6 +239,7 @@ def test_case_11_no_words_make_bad_xml(words: list[str], then: NextAction) -> No
     assert root.tag == "Response"
     assert {element.tag for element in root.iter()} <= {
         *("Response", "GetInput", "Speak", "Wait", "Redirect", "Hangup"),
+        *("Dial", "Number"),
     }
 
 

@@ -15,10 +15,17 @@ from channels_out.adapters.sandbox import SandboxAdapter
 from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction, VoiceAdapter
 from channels_out.contract import Account, Adapter, InboundRequest, OutboundMessage
 from channels_out.errors import InboundError, SendError
-from channels_out.events import InboundMessage, Receipt, WatermarkReceipt
+from channels_out.events import Activity, ColleagueMessage, InboundMessage, Receipt, WatermarkReceipt
 from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind, ReceiptStatus
-from channels_out.simulators.contract import InjectedFault, SimulatedMessage, Simulator, UnsignedWebhook
+from channels_out.simulators.contract import (
+    Gesture,
+    InjectedFault,
+    PlayedGesture,
+    SimulatedMessage,
+    Simulator,
+    UnsignedWebhook,
+)
 from channels_out.simulators.people import PEOPLE, person
 from channels_out.simulators.plivo_simulator import PlivoVoiceSimulator
 from channels_out.simulators.registry import SIMULATORS
@@ -225,12 +232,14 @@ def test_a_call_its_turns_and_its_end_are_understood(voice):
 def test_what_a_caller_hears_is_what_we_told_the_provider(voice, then):
     adapter = adapter_of(voice)
     assert isinstance(adapter, VoiceAdapter)
-    instruction = Instruction(then, say=("One & <two>",), turn=3)
+    instruction = Instruction(then, say=("One & <two>",), turn=3, number="+51911111111")
     answer = adapter.instruct(instruction, HOST)
     heard = voice.heard(HttpAnswer(answer.status, {}, answer.body.encode()))
-    assert heard.text == "One & <two>"
-    assert (heard.at_once, heard.over) == (then is NextAction.WAIT, then is NextAction.HANG_UP)
-    assert heard.path == ("" if heard.over else "/webhooks/voice/inbound?turn=3")
+    rings = then is NextAction.TRANSFER
+    assert heard.text == "One & <two>" + ("\n(It rings at 51911111111.)" if rings else "")
+    assert (heard.at_once, heard.over) == (rings or then is NextAction.WAIT, then is NextAction.HANG_UP)
+    onward = "/webhooks/voice/inbound?turn=3" + ("&transfer=1" if rings else "")
+    assert heard.path == ("" if heard.over else onward)
     assert bool(heard.silence) == (then is NextAction.LISTEN)
 
 
@@ -238,3 +247,28 @@ def test_what_a_caller_hears_is_what_we_told_the_provider(voice, then):
 @pytest.mark.parametrize("status", [200, 403, 500])
 def test_an_answer_that_is_none_ends_the_call(voice, body, status):
     assert voice.heard(HttpAnswer(status, {}, body)).over
+
+
+# --- gestures
+@pytest.mark.parametrize("provider", ["whatsapp", "dialog360", "messenger"])
+@pytest.mark.parametrize("gesture", list(Gesture), ids=str)
+def test_the_adapter_reads_each_gesture_as_what_was_done(provider, gesture):
+    simulator = next(each for each in SIMULATORS if each.provider == provider)
+    adapter = registry.adapter_for(provider, simulator.channel)
+    address, credentials = simulator.new_account()
+    account, ana = Account(address, credentials), PEOPLE[0]
+    played = PlayedGesture(gesture, "m.ABOUT", "👍", "m.OWN", datetime(2026, 11, 30, 12, tzinfo=UTC), choice="pk")
+    body = simulator.gesture(account, ana, played).body
+    [event] = adapter.parse(InboundRequest("POST", "", {}, {}, body))
+    assert event.account == address
+    if gesture is Gesture.PRESS:
+        assert isinstance(event, InboundMessage)
+        assert (event.text, event.metadata["payload"], event.message_id) == ("👍", "pk", "m.OWN")
+    elif gesture is Gesture.ECHO:
+        assert isinstance(event.happened, ColleagueMessage)
+        assert (event.happened.text, event.happened.to.address) == ("👍", simulator.address_of(ana))
+    else:
+        assert isinstance(event.happened, Activity)
+        kinds = {Gesture.REACT: "reaction", Gesture.EDIT: "edit", Gesture.DELETE: "deletion"}
+        assert (event.happened.kind, event.happened.about) == (kinds[gesture], "m.ABOUT")
+        assert event.happened.sender.address == simulator.address_of(ana)

@@ -12,8 +12,8 @@ import pytest
 from channels_out.adapters.whatsapp import WhatsAppAdapter
 from channels_out.contract import InboundRequest
 from channels_out.errors import InboundError
-from channels_out.events import Event, InboundMessage, Receipt, Sender, Unhandled
-from channels_out.kinds import AddressKind, ReceiptStatus
+from channels_out.events import Event, InboundMessage, MediaReference, Receipt, Sender, Unhandled
+from channels_out.kinds import AddressKind, MediaKind, ReceiptStatus
 
 PAYLOADS = Path(__file__).parent.parent / "payloads" / "whatsapp"
 ADAPTER = WhatsAppAdapter()
@@ -57,6 +57,7 @@ def text_payload(**changes: Any) -> dict[str, Any]:
                     "headline": "Chairs",
                     "body": "Half price",
                     "media_type": "image",
+                    "image_url": "https://x/y.jpg",
                     "ctwa_clid": "Aff-1",
                 }
             },
@@ -114,7 +115,7 @@ def text_payload(**changes: Any) -> dict[str, Any]:
         ("interactive_list", "Tuesday", {"payload": "slot-3", "title": "Tuesday", "description": "9 to 12"}),
         (
             "interactive_form",
-            "[form] Sent: name: Ana; guests: 3; terrace: yes; days: Mon, Tue",
+            "[form] Sent: name: Ana; guests: 3; terrace: yes; days: Mon, Tue; more: (a: 1)",
             {
                 "response": '{"flow_token": "t", "name": "Ana", "guests": 3, "terrace": true,'
                 ' "days": ["Mon", "Tue"], "more": {"a": 1}}'
@@ -122,6 +123,11 @@ def text_payload(**changes: Any) -> dict[str, Any]:
         ),
         ("interactive_form_broken", "[form] Sent", {"response": '{"name":'}),
         ("interactive_form_array", "[form] Sent", {"response": "[1,2]"}),
+        (
+            "unsupported",
+            "[a message that WhatsApp cannot pass on]",
+            {"errors": [{"code": 131051, "title": "Message type unknown"}]},
+        ),
         (
             "unsupported_with_text",
             "I wrote this on my watch",
@@ -132,7 +138,17 @@ def text_payload(**changes: Any) -> dict[str, Any]:
 def test_what_a_person_says_becomes_a_message(name: str, text: str, metadata: dict[str, Any]) -> None:
     (event,) = recorded(name)
     kind = json.loads((PAYLOADS / f"{name}.json").read_text())["entry"][0]["changes"][0]["value"]["messages"][0]["type"]
-    assert event == InboundMessage("1234567890", "wamid.in1", ANA, text, AT, kind, metadata)
+    assert event == InboundMessage(
+        "1234567890", "wamid.in1", ANA, text, AT, kind, metadata, media=media_of(kind, metadata)
+    )
+
+
+def media_of(kind: str, metadata: dict[str, Any]) -> tuple[MediaReference, ...]:
+    """The file that a message with this metadata has."""
+    if "media_id" not in metadata:
+        return ()
+    what = MediaKind.VOICE if metadata.get("voice") else MediaKind(kind)
+    return (MediaReference(what, metadata["media_id"], metadata["mime_type"], metadata.get("filename", "")),)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +162,6 @@ def test_what_a_person_says_becomes_a_message(name: str, text: str, metadata: di
         ("system", "system", "not_a_turn"),
         ("request_welcome", "request_welcome", "not_a_turn"),
         ("group_message", "text", "not_a_turn"),
-        ("unsupported", "unsupported", "unknown_type"),
         ("unknown_type", "hologram", "unknown_type"),
         ("interactive_unknown", "interactive", "unknown_type"),
         ("no_sender", "text", "malformed"),
@@ -288,7 +303,8 @@ def test_a_status_becomes_a_receipt(
     name: str, status: ReceiptStatus, our_id: str | None, code: str, reason: str
 ) -> None:
     at = datetime.fromtimestamp(1754119031, UTC)
-    assert recorded(f"status_{name}") == [Receipt("1234567890", "wamid.out1", status, at, our_id, code, reason)]
+    expected = Receipt("1234567890", "wamid.out1", status, at, our_id, code, reason, outside_window=code == "131047")
+    assert recorded(f"status_{name}") == [expected]
 
 
 @pytest.mark.parametrize(
@@ -423,3 +439,41 @@ def test_no_wrong_type_anywhere_breaks_it(path: Path, wrong: Any) -> None:
                 walk(kept)
 
     walk(genuine)
+
+
+def test_a_contact_card_reads_as_all_that_it_says() -> None:
+    card = {
+        "name": {"formatted_name": "Luz Mamani", "first_name": "Luz"},
+        "org": {"company": "Taxi Sur", "title": "Driver"},
+        "phones": [{"phone": "+51 988 888 888", "wa_id": "51988888888"}, {"wa_id": "51977777777"}],
+        "emails": [{"email": "luz@taxi.example", "type": "WORK"}],
+        "addresses": [{"street": "Av. Sol 1", "city": "Cusco", "country": "Peru"}],
+        "urls": [{"url": "https://taxi.example"}],
+        "birthday": "1990-01-31",
+    }
+    nameless = {"name": {"first_name": "Ana", "last_name": "Paz"}, "phones": "none", "emails": [None, 7]}
+    (event,) = parsed(text_payload(type="contacts", contacts=[card, nameless, None]))
+
+    assert isinstance(event, InboundMessage)
+    assert event.text == (
+        "[contacts] Luz Mamani +51 988 888 888 51977777777 (Driver, Taxi Sur; luz@taxi.example; Av. Sol 1, Cusco, Peru;"
+        " https://taxi.example; 1990-01-31), Ana Paz"
+    )
+    assert event.metadata["contacts"][0]["company"] == "Driver, Taxi Sur"
+    assert event.metadata["contacts"][1] == {"name": "Ana Paz", "phones": []}
+
+
+def test_nested_answers_of_a_form_are_read_and_files_by_their_names() -> None:
+    answers = {
+        "flow_token": "t",
+        "guest": {"name": "Ana", "diet": ["vegan", {"nuts": False}]},
+        "photos": [{"id": 1, "mime_type": "image/jpeg", "file_name": "IMG_1.jpg"}, {"id": "2", "mime_type": "a/b"}],
+        "deep": {"a": {"b": {"c": {"d": {"e": "too deep"}}}}},
+        "empty": {},
+    }
+    form = {"type": "nfm_reply", "nfm_reply": {"body": "Sent", "response_json": json.dumps(answers)}}
+    (event,) = parsed(text_payload(type="interactive", interactive=form))
+
+    assert isinstance(event, InboundMessage)
+    assert event.text == ("[form] Sent: guest: (name: Ana; diet: vegan, (nuts: no)); photos: IMG_1.jpg, a file")
+    assert [each.source for each in event.media] == ["1", "2"]

@@ -110,6 +110,7 @@ def test_a_graph_s_state_may_be_of_objects() -> None:
     context = ConversationStateManager().to_api(state)["context"]
     assert context["selectedItems"] == [{"id": "p1", "price": 2.5}]
     assert (context["paymentMethod"], context["orderTotal"]) == ("card", None)
+    assert context["paymentMethodOriginal"] == "card"
     assert context["lastUserMessage"] == "Two parts"
 
 

@@ -22,6 +22,8 @@ from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.back_office import sign_in
 from tests.conversations.meta_doors import account_at
 from tests.conversations.own_json import Program
+from tests.conversations.provider_doors import callback, configure
+from tests.fakes.identity_provider import FakeIdentityProvider
 from tests.fakes.meta import FakeMeta
 from tests.fakes.orb import FakeGateway
 from tests.routes import BODIES, WebServer
@@ -49,10 +51,11 @@ def wait_for_agent(conversation_id: Any, token: str) -> Turn:
     """The session's own agent has said that it answers later, to a request with this token."""
     now = timezone.now()
     Conversation.objects.filter(pk=conversation_id).update(reply_owed=True, reply_due_at=now)
+    conversation = Conversation.objects.get(pk=conversation_id)
     return Turn.objects.create(
-        conversation_id=conversation_id,
+        conversation=conversation,
         attempt=1,
-        inbound_sequence=Conversation.objects.get(pk=conversation_id).inbound_sequence,
+        inbound_sequence=conversation.inbound_sequence,
         engine="agent",
         callback_hash=hash_of(token),
         waiting_until=now + timedelta(hours=1),
@@ -170,3 +173,11 @@ def met(program: Program, neighbour: Client, neighbours_key: str) -> Program:
         each.says("Hello", message_id="m1")
         close(each.says("Hello", user_id="eve", message_id="m1")["conversation_id"])
     return program
+
+
+@pytest.fixture
+def corp(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeIdentityProvider]:
+    """The identity provider "corp", at which Ann of the group support is signed in."""
+    with FakeIdentityProvider(callback("corp")) as provider:
+        configure(settings, monkeypatch, corp=provider.url)
+        yield provider

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from django.test import Client as HttpClient
 
 from channels_out.simulators.meta import SignedWebhook
@@ -34,6 +36,21 @@ def account_at(provider: Any, client: Client, **changes: str) -> ChannelAccount:
         credentials=credentials | changes,
         base_url=provider.base_url,
     )
+
+
+@pytest.fixture
+def account(meta: FakeMeta, shop: Client) -> ChannelAccount:
+    """The shop's account at Meta's fake, in place of its sandboxes."""
+    ChannelAccount.objects.filter(client=shop, provider="sandbox", channel__in=["whatsapp", "messenger"]).delete()
+    return account_at(meta, shop)
+
+
+@pytest.fixture
+def page(shop: Client) -> Iterator[FakeMessenger]:
+    """A Facebook page of the shop's."""
+    with FakeMessenger() as fake:
+        account_at(fake, shop)
+        yield fake
 
 
 def post(webhook: SignedWebhook, channel: str) -> tuple[int, Any]:

@@ -26,7 +26,9 @@ from conversations.admin.conversation_actions import ACTIONS
 from conversations.admin.simulator import ACTIONS as SIMULATOR_ACTIONS
 from conversations.models import (
     Assistant,
+    Attachment,
     BulkJob,
+    CannedReply,
     ChannelAccount,
     Chunk,
     Client,
@@ -36,7 +38,10 @@ from conversations.models import (
     Erasure,
     Feedback,
     InboundEvent,
+    Label,
     Membership,
+    MessageTemplate,
+    MessageTombstone,
     ModelProvider,
     RefusedWebhooks,
     RetentionReport,
@@ -45,6 +50,8 @@ from conversations.models import (
 )
 from conversations.services.contacts import duplicates
 from conversations.services.core import audit_log
+from conversations.services.events import endpoints
+from conversations.services.events.numbering import number_all
 from conversations.services.export.transcripts import FORMATS
 from conversations.services.staff_actions import seed_helpers
 from conversations.services.tenants import api_keys, tools
@@ -74,9 +81,13 @@ def full_house(client: Client, word: str) -> None:
     Membership.objects.create(client=client, user=user, role=Role.VIEWER)
     audit_log.record(user, "added", client, client.pk)
     InboundEvent.objects.create(client=client, provider="sandbox", kind=word, reason="unknown_type")
+    MessageTombstone.objects.create(client=client, dedupe_key=uuid4(), expires_at=timezone.now())
     account = ChannelAccount.objects.filter(client=client).first()
     RefusedWebhooks.objects.create(
         channel="sms", provider=word, channel_account=account, day=timezone.now(), last_at=timezone.now(), count=1
+    )
+    MessageTemplate.objects.create(
+        client=client, channel_account=account, name=word, language="en", status="APPROVED", seen_at=timezone.now()
     )
     Erasure.objects.create(client=client, asked_by_name=word)
     RetentionReport.objects.create(client=client, by=word)
@@ -99,6 +110,11 @@ def full_house(client: Client, word: str) -> None:
     Feedback.objects.create(chunk=reply, conversation_id=session, rating="up", note=word)
     tool, _ = tools.create_tool(client, f"tool-{word}", url=f"https://{word}.example/", description=word)
     tools.create_mcp_server(client, word[:20], url=f"https://{word}.example/mcp")
+    CannedReply.objects.create(client=client, shortcut=word, text=word)
+    Label.objects.create(client=client, name=word)
+    endpoints.create_endpoint(client, f"https://{word}.example/events", kinds=["message.in"])
+    door.says(word, user_id=word)
+    number_all()
     ToolCall.objects.create(client=client, conversation_id=session, tool=tool, name=tool.name, status="unknown")
 
 
@@ -144,7 +160,7 @@ def test_there_are_pages_to_be_tested():
     others = {page.opts.label for page in admin.site._registry.values() if page not in PAGES}
     not_scoped = [page for page in admin.site._registry.values() if not isinstance(page, ClientScopedAdmin)]
     assert not_scoped == []
-    assert {label.split(".")[0] for label in others} <= {"auth", "django_q", "conversations"}
+    assert {label.split(".")[0] for label in others} <= {"auth", "django_q", "socialaccount", "conversations"}
 
 
 def test_a_table_that_names_a_client_is_scoped_by_it():
@@ -204,7 +220,9 @@ def test_no_address_of_the_back_office_tells_another_client_s_id_from_one_that_n
     user = get_user_model().objects.get(username=f"user-{SECRET_WORD}")
     job = BulkJob.objects.create(kind="close", user=user, sessions=[session.pk])
     words = {"action": [*ACTIONS, *SIMULATOR_ACTIONS], "form": FORMATS, "kind": BulkJob.Kind.values, "position": [3]}
-    words["check"] = ["text"]
+    words |= {"check": ["text"], "exchange": [1]}
+    file = Attachment.objects.create(conversation=session, number=0, kind="image")
+    words["attachment_id"] = [str(file.pk), str(uuid4())]
     http, routes = signed_in(staff("ann", shop=Role.MANAGER)), routes_of_sessions()
     assert len(routes) >= 12
     for route in routes:

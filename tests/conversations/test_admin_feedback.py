@@ -65,7 +65,7 @@ def test_staff_see_what_users_thought_and_come_to_the_very_reply(ours):
     transcript = vera.get(link).content.decode()
     assert f'data-at="{chunk.position}"' in transcript
     assert f'data-position="{chunk.position}"' in transcript
-    assert "Feedback" in vera.get("/admin/").content.decode()
+    assert "Feedback" in sign_in("mona", ours, "manager").get("/admin/").content.decode()
 
 
 def test_it_is_narrowed_down_by_thumbs_assistant_and_role(ours):

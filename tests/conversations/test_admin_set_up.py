@@ -61,11 +61,11 @@ def policies(**changes: str) -> dict[str, str]:
 
 
 def test_a_manager_changes_the_policies_but_not_what_the_client_is(ann, shop):
-    changes = policies(stale_after="1 hour 30 minutes", name="Bank", sub_domain="bank", is_active="")
+    changes = policies(stale_after="1 hour 30 minutes", name="Bank", sub_domain="bank", is_active="", weight="9")
     saved(ann.post(address("client", "change", shop.pk), changes))
     shop.refresh_from_db()
     assert (shop.stale_after, shop.default_goal) == (timedelta(hours=1, minutes=30), "Sell")
-    assert (shop.name, shop.sub_domain, shop.is_active) == ("Shop", "shop", True)
+    assert (shop.name, shop.sub_domain, shop.is_active, shop.weight) == ("Shop", "shop", True, 1)
     done = StaffAction.objects.get()
     assert (done.user_name, done.verb, done.client) == ("ann", "changed", shop)
     assert done.changes["stale_after"] == ["0:10:00", "1:30:00"]
@@ -99,6 +99,21 @@ def test_only_superusers_make_clients_and_these_have_an_assistant(ann, shop):
     assert ann.post(address("client", "add"), form).status_code == 403
     saved(signed_in(superuser()).post(address("client", "add"), form))
     assert Assistant.objects.get(client__sub_domain="bank").is_default
+
+
+def test_superusers_set_the_share_of_a_client(shop):
+    boss, form = signed_in(superuser()), {**policies(), "name": "Shop", "sub_domain": "shop", "is_active": "on"}
+    for weight in ("0", "101", "many"):
+        assert boss.post(address("client", "change", shop.pk), {**form, "weight": weight}).status_code == 200
+    for name in ("messages_per_minute", "replies_at_once"):
+        assert boss.post(address("client", "change", shop.pk), {**form, name: "0"}).status_code == 200
+        saved(boss.post(address("client", "change", shop.pk), {**form, name: "12"}))
+        shop.refresh_from_db()
+        assert getattr(shop, name) == 12
+    for weight, kept in (("4", 4), ("", 4), ("1", 1)):
+        saved(boss.post(address("client", "change", shop.pk), {**form, "weight": weight}))
+        shop.refresh_from_db()
+        assert shop.weight == kept
 
 
 def test_times_are_written_as_people_write_them():

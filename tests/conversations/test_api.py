@@ -212,7 +212,7 @@ def test_reading_takes_as_many_statements_however_much_there_is(
         seed_helpers.append_chunk(ids["pk"], "user", f"Number {number}")
         seed_helpers.add_step(ids["pk"], f"Step {number}")
     assert statements(lambda: door.get(path)) == most
-    assert statements(lambda: door.get(f"/conversations/{ids['pk']}/chunks?limit=100")) == 3
+    assert statements(lambda: door.get(f"/conversations/{ids['pk']}/chunks?limit=100")) == 5
 
 
 # --- what is sent -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from channels_out.errors import SendError
 from conversations.engines.contract import EngineError
-from conversations.models import InboundEvent, SendPause, Turn
+from conversations.models import InboundEvent, Message, SendPause, Turn
 from conversations.services.core.backoff import backoff
 from conversations.services.core.sql import rows
 from conversations.services.delivery import throttles
@@ -102,12 +102,17 @@ def throttled(**more):
     return SendError("slowly", code="throttled", **{"throttled": "account", **more})
 
 
+def pause(account, to, error, now):
+    message = Message(client_id=account.client_id, channel_account_id=account.pk, to_address=to)
+    return throttles.pause(message, error, now)
+
+
 @pytest.mark.django_db
 def test_a_throttled_account_waits_longer_each_time(shop, whole):
     account = shop.channel_accounts.first()
     now, waits = NOW, []
     for _ in range(3):
-        until = throttles.pause(account.pk, "1", throttled(), now)
+        until = pause(account, "1", throttled(), now)
         waits.append(until - now)
         now = until
     assert waits == [seconds(8), seconds(16), seconds(32)]
@@ -116,39 +121,40 @@ def test_a_throttled_account_waits_longer_each_time(shop, whole):
 @pytest.mark.django_db
 def test_what_was_being_sent_when_a_pause_began_counts_as_the_same_time(shop, whole):
     account = shop.channel_accounts.first()
-    until = throttles.pause(account.pk, "1", throttled(), NOW)
-    assert throttles.pause(account.pk, "2", throttled(), until - seconds(1)) == until - seconds(1) + seconds(8)
+    until = pause(account, "1", throttled(), NOW)
+    assert pause(account, "2", throttled(), until - seconds(1)) == until - seconds(1) + seconds(8)
     assert SendPause.objects.get().times == 1
 
 
 @pytest.mark.django_db
 def test_a_throttle_that_comes_an_hour_later_counts_as_the_first(shop, whole):
     account = shop.channel_accounts.first()
-    ended = throttles.pause(account.pk, "1", throttled(), NOW)
+    ended = pause(account, "1", throttled(), NOW)
     for later, wait in ((seconds(3_599), 16), (seconds(3_600), 8)):
         SendPause.objects.update(until=ended, times=1)
-        assert throttles.pause(account.pk, "1", throttled(), ended + later) == ended + later + seconds(wait)
+        assert pause(account, "1", throttled(), ended + later) == ended + later + seconds(wait)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize(("asked", "wait"), [(None, 8), (0, 8), (1, 1), (90, 90)])
 def test_a_pause_lasts_as_long_as_the_provider_asks(shop, whole, asked, wait):
     account = shop.channel_accounts.first()
-    assert throttles.pause(account.pk, "1", throttled(retry_after=asked), NOW) == NOW + seconds(wait)
+    assert pause(account, "1", throttled(retry_after=asked), NOW) == NOW + seconds(wait)
 
 
 @pytest.mark.django_db
 def test_a_later_word_of_the_provider_shortens_no_pause(shop, whole):
     account = shop.channel_accounts.first()
-    throttles.pause(account.pk, "1", throttled(retry_after=90), NOW)
-    assert throttles.pause(account.pk, "1", throttled(retry_after=5), NOW) == NOW + seconds(90)
+    pause(account, "1", throttled(retry_after=90), NOW)
+    assert pause(account, "1", throttled(retry_after=5), NOW) == NOW + seconds(90)
 
 
 def is_paused(account_id, to, at):
     """Return whether a message of the account to this address would have to wait at that time."""
-    not_paused = throttles.NOT_PAUSED.format(now="$3::timestamptz")
+    not_paused = throttles.NOT_PAUSED.format(now="$3::timestamptz", client="m.client_id")
     [(is_free,)] = rows(
-        f"SELECT {not_paused} FROM (SELECT $1::uuid AS channel_account_id, $2::text AS to_address) m",
+        f"SELECT {not_paused} FROM (SELECT id AS channel_account_id, client_id, $2::text AS to_address"
+        " FROM channel_accounts WHERE id = $1) m",
         *(account_id, to, at),
     )
     return not is_free
@@ -157,11 +163,11 @@ def is_paused(account_id, to, at):
 @pytest.mark.django_db
 def test_a_pause_holds_its_account_or_its_recipient_until_it_is_over(shop, neighbour, whole):
     account, other = shop.channel_accounts.first(), neighbour.channel_accounts.first()
-    until = throttles.pause(account.pk, "1", throttled(throttled="recipient"), NOW)
+    until = pause(account, "1", throttled(throttled="recipient"), NOW)
     just_before = until - timedelta(microseconds=1)
     assert [is_paused(account.pk, to, just_before) for to in ("1", "2")] == [True, False]
     assert not is_paused(account.pk, "1", until)
-    throttles.pause(account.pk, "1", throttled(), NOW)
+    pause(account, "1", throttled(), NOW)
     assert [is_paused(account.pk, to, just_before) for to in ("1", "2")] == [True, True]
     assert not is_paused(other.pk, "1", just_before)
     assert not is_paused(account.pk, "2", until)
@@ -170,7 +176,7 @@ def test_a_pause_holds_its_account_or_its_recipient_until_it_is_over(shop, neigh
 @pytest.mark.django_db
 def test_pauses_are_kept_as_long_as_they_count(shop, whole):
     account = shop.channel_accounts.first()
-    until = throttles.pause(account.pk, "1", throttled(), NOW)
+    until = pause(account, "1", throttled(), NOW)
     throttles.delete_expired(until + throttles.FORGOTTEN_AFTER)
     assert SendPause.objects.exists()
     throttles.delete_expired(until + throttles.FORGOTTEN_AFTER + timedelta(microseconds=1))
@@ -185,16 +191,16 @@ def test_the_pauses_of_others_make_nobody_wait_longer(shop, neighbour, whole):
         SendPause.objects.create(channel_account=client, to_address="1", until=NOW, times=5)
     SendPause.objects.filter(channel_account=other, to_address="1").delete()
     to_one = throttled(throttled="recipient")
-    assert throttles.pause(account.pk, "2", to_one, NOW) == NOW + seconds(8)
-    assert throttles.pause(other.pk, "1", to_one, NOW) == NOW + seconds(8)
-    assert throttles.pause(account.pk, "1", to_one, NOW) == NOW + seconds(min(8 * 2**5, 900))
+    assert pause(account, "2", to_one, NOW) == NOW + seconds(8)
+    assert pause(other, "1", to_one, NOW) == NOW + seconds(8)
+    assert pause(account, "1", to_one, NOW) == NOW + seconds(min(8 * 2**5, 900))
 
 
 @pytest.mark.django_db
 def test_a_provider_that_throttles_for_ever_does_not_overflow(shop, whole):
     account = shop.channel_accounts.first()
     SendPause.objects.create(channel_account=account, to_address="", until=NOW, times=1_000)
-    assert throttles.pause(account.pk, "1", throttled(), NOW) == NOW + seconds(900)
+    assert pause(account, "1", throttled(), NOW) == NOW + seconds(900)
     assert SendPause.objects.get().times == 1_000
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +16,7 @@ import psycopg
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection
 
-from conversations.services.core import batches, pipelines
+from conversations.services.core import batches, libpq, pipelines
 from conversations.services.core.batches import Batches
 from conversations.services.core.statements import BusyError, UnclearError
 
@@ -22,6 +24,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 INSERT = "INSERT INTO things (id, number, text) VALUES ($1, $2, $3) RETURNING id"
 COUNT = "SELECT count(*) FROM things"
+SLEEPS = """
+    SELECT FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event = 'PgSleep'"""
 COMMITS = "SELECT pg_backend_pid(), source FROM pg_settings WHERE name = 'synchronous_commit'"
 SLOW = "SELECT pg_sleep($1::float8)"
 
@@ -66,6 +71,10 @@ def numbers() -> list[int]:
         return [number for (number,) in cursor.fetchall()]
 
 
+def connection_of_its_own() -> psycopg.Connection[Any]:
+    return psycopg.connect(**pipelines.connection_settings(), autocommit=True)
+
+
 @contextmanager
 def locked(row: UUID) -> Iterator[None]:
     """Hold a row's lock on another connection."""
@@ -83,6 +92,38 @@ def test_a_hundred_statements_at_once_each_get_their_own_row() -> None:
 
     assert run(work) == [(each,) for each in ids]
     assert numbers() == list(range(100))
+
+
+def test_batches_run_without_libpq_s_own_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older libpq has none, and not every system tells where it is."""
+    monkeypatch.setattr(libpq, "LOADED", Path("/nowhere"))
+    ids = [uuid4() for _ in range(40)]
+
+    async def work(open_batches: Batches) -> list[Any]:
+        return await outcomes(*(open_batches.row(INSERT, each, at, "Hello") for at, each in enumerate(ids)))
+
+    assert run(work) == [(each,) for each in ids]
+
+
+def test_a_statement_reaches_postgresql_while_another_batch_runs() -> None:
+    """It runs as soon as the one before has ended, before anybody has read that one's result."""
+
+    async def work(open_batches: Batches) -> Any:
+        first = asyncio.ensure_future(open_batches.read("SELECT pg_sleep(1)::text"))
+        with connection_of_its_own() as other:
+            while not other.execute(SLEEPS).fetchall():  # until the first batch is under way
+                await asyncio.sleep(0.01)
+        several = [asyncio.ensure_future(open_batches.row(INSERT, uuid4(), at, "")) for at in range(8)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # sent; nothing is read from here on
+        with connection_of_its_own() as other:
+            until = time.monotonic() + 20
+            while (there := other.execute(COUNT).fetchall()) != [(8,)] and time.monotonic() < until:
+                time.sleep(0.01)
+        await asyncio.gather(first, *several)
+        return there
+
+    assert run(work) == [(8,)]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +242,7 @@ def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> 
 
 def kill(backend: int) -> None:
     """End a backend in the middle of its statement that sleeps."""
-    with psycopg.connect(**pipelines.connection_settings(), autocommit=True) as other:
+    with connection_of_its_own() as other:
         until_one(other, f"pid = {backend} AND wait_event = 'PgSleep'")
         other.execute("SELECT pg_terminate_backend(%s)", [backend])
 
@@ -228,6 +269,26 @@ def test_commits_wait_for_the_disk_once_for_a_batch() -> None:
         return await open_batches.read(COMMITS)
 
     assert (run(work)[1] == "session") == (connection.pg_version >= 170_000)
+
+
+def test_what_is_only_read_waits_for_nothing_that_comes_after_it() -> None:
+    async def work(open_batches: Batches) -> tuple[bool, bool]:
+        slow_after = asyncio.gather(open_batches.read(COUNT), open_batches.read(COUNT)), open_batches.row(SLOW, 0.5)
+        slow = asyncio.ensure_future(slow_after[1])
+        await slow_after[0]
+        return slow.done(), bool(await slow)
+
+    assert run(work) == (False, True)
+
+
+def test_without_the_function_that_flushes_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before PostgreSQL 17, and where the right to call it was taken away."""
+    monkeypatch.setattr(pipelines, "CAN_FLUSH", pipelines.CAN_FLUSH.replace("text, text, boolean", "text, text, uuid"))
+
+    async def work(open_batches: Batches) -> Any:
+        return await open_batches.read(COMMITS)
+
+    assert run(work)[1] != "session"
 
 
 def test_with_synchronous_standbys_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,13 +361,16 @@ def test_behind_a_pooler_statements_run_in_threads(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_queue_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MOST_WAITING", 2)
+    monkeypatch.setattr(batches, "MOST_WAITING", 3)
 
     async def work(open_batches: Batches) -> list[bool]:
-        asked = [asyncio.ensure_future(open_batches.read(COUNT)) for _ in range(3)]
-        await asyncio.sleep(0)
-        full = open_batches.is_full
+        seen, asked = [], []
+        for _ in range(3):
+            asked.append(asyncio.ensure_future(open_batches.read(COUNT)))
+            seen.append(open_batches.is_full)
+            await asyncio.sleep(0)  # it waits for a connection
+        seen.append(open_batches.is_full)
         await asyncio.gather(*asked)
-        return [full, open_batches.is_full]
+        return [*seen, open_batches.is_full]
 
-    assert run(work) == [True, False]
+    assert run(work) == [False, False, False, True, False]

@@ -55,7 +55,7 @@ def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway,
     assert overdue.oldest_overdue().late == ""
     orb_account.refresh_from_db()
     assert orb_account.health == "broken"
-    session = Conversation.objects.get(chunks__messages=ids[0])
+    session = Conversation.objects.get(chunks__messages=ids[0].message_id)
     assert session.events.filter(kind="account_broken", cause="http_401").count() == 1
 
     mona = sign_in("mona", shop, "manager")
@@ -86,8 +86,8 @@ def test_one_try_is_enough_to_see_that_it_is_still_refused(gateway, orb_account,
 
 def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, orb_account):
     say(gateway, "a")
-    token, [message_id] = delivery.claim(timezone.now(), 10)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 10)
+    sending = delivery.begin(claimed, token, timezone.now())
     setup.create_channel_account(
         orb_account.client,
         channel="orb",

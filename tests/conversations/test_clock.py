@@ -37,6 +37,7 @@ from conversations.services.transitions import takeover
 from memory.models import Memory
 from tests import factories
 from tests.bounds import rounds
+from tests.claims import message_ids
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.conftest import close
 
@@ -106,7 +107,8 @@ def live(pk: Any) -> list[str]:
         assert upcoming.at is not None
         before = state(pk)
         if upcoming.what == "remembered":
-            assert remember.remember(pk)
+            client_id = Conversation.objects.values_list("client", flat=True).get(pk=pk)
+            assert remember.remember(client_id, pk)
             lived.append("remembered")
             continue
         assert dry_run(upcoming, upcoming.at - MOMENT) == 0, upcoming
@@ -201,7 +203,7 @@ def test_what_is_on_hold_says_so_and_stays(door, shop):
     keep(shop, turns=10, receipts=20, memory=50, sessions=60)
     session = answered(door, phone="+51999999999")
     close(session)
-    remember.remember(Conversation.objects.get().pk)
+    remember.remember(*Conversation.objects.values_list("client_id", "pk").get())
     holds.hold(session, reason="Case 1", actor=SYSTEM)
     found = announced(session, timezone.now())
     assert {each.what for each in found} == {
@@ -253,12 +255,12 @@ def test_who_has_the_session_holds_the_reply(door, shop):
 def test_a_message_is_sent_when_the_clock_says(door, shop):
     session = door.says("Hello")["conversation_id"]
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 10)
+    sending = delivery.begin(claimed, token, timezone.now())
     delivery.record_failed(sending, SendError("busy", code="http_503", retryable=True), timezone.now())
     send = one(session, "send", timezone.now())
     assert "tried 1 times of" in send.rule
-    assert delivery.claim(send.at - MOMENT, 10)[1] == []
+    assert message_ids(send.at - MOMENT, 10) == []
 
     message = Message.objects.get()
     paused_until = send.at + timedelta(hours=1)
@@ -267,13 +269,13 @@ def test_a_message_is_sent_when_the_clock_says(door, shop):
     )
     paused = one(session, "send", timezone.now())
     assert (paused.at, paused.rule) == (paused_until, "the provider throttles")
-    assert delivery.claim(paused.at - MOMENT, 10)[1] == []
+    assert message_ids(paused.at - MOMENT, 10) == []
 
     ChannelAccount.objects.update(health="broken")
     assert one(session, "send", timezone.now()).held_by == "the account is refused by its provider"
-    assert delivery.claim(paused.at, 10)[1] == []
+    assert message_ids(paused.at, 10) == []
     ChannelAccount.objects.update(health="ok")
-    assert delivery.claim(paused.at, 10)[1] == [message_id]
+    assert message_ids(paused.at, 10) == [claimed.message_id]
     freed = one(session, "freed", paused.at)
     assert sweep.sweep(freed.at + MOMENT).recovered == 1
 
@@ -309,7 +311,7 @@ def test_a_dry_run_of_the_future_names_what_all_jobs_would_do(door, shop):
     keep(shop, sessions=60)
     session = answered(door, phone="+51999999999")
     close(session)
-    remember.remember(Conversation.objects.get().pk)
+    remember.remember(*Conversation.objects.values_list("client_id", "pk").get())
     deleted = one(session, "deleted", timezone.now())
     out = io.StringIO()
     call_command("sweep", "--dry-run", "--now", deleted.at.isoformat(), stdout=out)

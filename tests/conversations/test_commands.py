@@ -91,6 +91,34 @@ def test_a_client_has_the_time_zone_it_is_told(db: Any) -> None:
         assert sentence.startswith("time_zone: ")
 
 
+def test_a_client_has_the_weight_it_is_told(db: Any) -> None:
+    made("create_client", "--name", "Hat Shop", "--sub-domain", "hats")
+    made("create_client", "--name", "Lima Hats", "--sub-domain", "lima", "--weight", "5")
+    assert dict(Client.objects.values_list("sub_domain", "weight")) == {"hats": 1, "lima": 5}
+    made(
+        *("create_client", "--name", "Quito Hats", "--sub-domain", "quito"),
+        *("--messages-per-minute", "100", "--replies-at-once", "7"),
+    )
+    quito = Client.objects.get(sub_domain="quito")
+    assert (quito.messages_per_minute, quito.replies_at_once) == (100, 7)
+    made(
+        *("create_client", "--name", "Cusco Hats", "--sub-domain", "cusco", "--tokens-per-day", "5000000"),
+        *("--cost-per-day", "12.50", "--quota-sentence", "Back tomorrow."),
+    )
+    cusco = Client.objects.get(sub_domain="cusco")
+    assert (cusco.tokens_per_day, str(cusco.cost_per_day), cusco.quota_sentence) == (
+        5_000_000,
+        "12.50",
+        "Back tomorrow.",
+    )
+    assert (quito.tokens_per_day, quito.cost_per_day, quito.quota_sentence) == (None, None, ""), "none by default"
+    for quota in ("--tokens-per-day=0", "--cost-per-day=0", "--cost-per-day=much", "--cost-per-day=NaN"):
+        refused("create_client", "--name", "Other", "--sub-domain", "other", quota)
+    for weight in ("0", "101", "-1", "40000"):
+        sentence = refused("create_client", "--name", "Other", "--sub-domain", "other", f"--weight={weight}")
+        assert "weight" in sentence
+
+
 def test_a_client_needs_a_sub_domain_of_its_own(shop: Client) -> None:
     assert "already exists" in refused("create_client", "--name", "Other", "--sub-domain", "shop")
     for sub_domain in ("", "Hats", "hats.example", "-hats", "hats-", "x" * 64, "hüte", "hats\n"):
@@ -102,7 +130,9 @@ def test_a_client_needs_a_sub_domain_of_its_own(shop: Client) -> None:
 def test_a_key_is_shown_once_and_opens_the_door(shop: Client) -> None:
     printed = made("create_api_key", "--client", "shop", "--name", "tests")
     row = ApiKey.objects.get()
-    assert printed == {"client_id": str(shop.pk), "name": "tests", "prefix": row.prefix, "api_key": printed["api_key"]}
+    usual = ["messages:write", "conversations:read", "conversations:write", "memory:read"]
+    made_of = {"client_id": str(shop.pk), "name": "tests", "prefix": row.prefix, "api_key": printed["api_key"]}
+    assert printed == {**made_of, "scopes": usual, "expires_at": None}
     assert printed["api_key"].startswith(row.prefix)
     assert printed["api_key"] not in str(ApiKey.objects.values())
     assert Door(shop, printed["api_key"]).says("Hello")["created"] is True

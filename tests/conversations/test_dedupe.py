@@ -15,6 +15,7 @@ from conversations.services.staff_actions import seed_helpers
 from tests import factories
 
 NOW = timezone.now()
+CLIENT = uuid4()
 MOMENT = timedelta(microseconds=1)
 
 
@@ -36,13 +37,13 @@ def test_a_key_stays_the_same_from_release_to_release():
 @pytest.mark.django_db
 def test_a_key_is_new_once():
     key = uuid4()
-    assert [dedupe.is_first_time(each, NOW) for each in (key, key, uuid4())] == [True, False, True]
+    assert [dedupe.is_first_time(CLIENT, each, NOW) for each in (key, key, uuid4())] == [True, False, True]
     assert set(MessageTombstone.objects.values_list("expires_at", flat=True)) == {NOW + TOMBSTONES_LAST}
 
 
 @pytest.mark.django_db
 def test_a_tombstone_is_kept_to_its_last_moment():
-    dedupe.is_first_time(uuid4(), NOW)
+    dedupe.is_first_time(CLIENT, uuid4(), NOW)
     assert dedupe.trim_tombstones(NOW + TOMBSTONES_LAST) == 0
     assert dedupe.trim_tombstones(NOW + TOMBSTONES_LAST + MOMENT) == 1
     assert not MessageTombstone.objects.exists()
@@ -56,7 +57,7 @@ def test_every_message_of_the_conversations_and_no_other_gets_a_tombstone():
         seed_helpers.append_chunk(conversation.pk, "user", "Hello")
         conversation.chunks.filter(dedupe_key=None).update(dedupe_key=key, created_at=NOW - timedelta(days=400))
     seed_helpers.append_chunk(gone.pk, "user", "without an id")
-    dedupe.is_first_time(keys[0], NOW)
-    dedupe.write_tombstones([gone.pk], NOW)
+    dedupe.is_first_time(gone.client_id, keys[0], NOW)
+    dedupe.write_tombstones(gone.client_id, [gone.pk], NOW)
     found = dict(MessageTombstone.objects.values_list("dedupe_key", "expires_at"))
     assert found == dict.fromkeys(keys[:2], NOW + TOMBSTONES_LAST), "however old they are"

@@ -13,6 +13,8 @@ from django.utils import timezone
 
 from conversations.admin.contacts import ContactAdmin
 from conversations.models import (
+    Activity,
+    Attachment,
     ChannelAccount,
     Chunk,
     Contact,
@@ -27,6 +29,7 @@ from conversations.models import (
     SendPause,
     SimulatedExchange,
     StaffAction,
+    StaffNote,
     Step,
     ToolCall,
     Turn,
@@ -52,6 +55,9 @@ COUNTED = {
     "messages": Message,
     "turns": Turn,
     "tool_calls": ToolCall,
+    "activities": Activity,
+    "attachments": Attachment,
+    "staff_notes": StaffNote,
     "corrections": Correction,
     "remembered": Memory,
     "chats": EngineChat,
@@ -98,7 +104,9 @@ def test_no_table_that_can_name_a_person_does_so_afterwards_and_each_count_is_wh
 
     assert traces() == {}
     # The audit logs keep on whom something was done; the rest is what is still to be deleted at providers.
-    kept = {"staff_actions", "django_admin_log", "erasures", "engine_chat_removals"}
+    # Who reads the events is told which contact to forget, by its id.
+    left = {"erasures", "engine_chat_removals", "media_removals"}
+    kept = {"staff_actions", "django_admin_log", "event_notes", "audit_entries"} | left
     assert traces(ids).keys() <= kept
     assert removed.pop("vectors") == 0
     assert removed == {name: before[name] - model.objects.count() for name, model in COUNTED.items()}
@@ -262,7 +270,7 @@ def test_a_hold_that_is_set_during_a_run_keeps_the_payloads_that_are_left(shop, 
     oldest, newer = payload(shop, 9, sender="zebulon"), payload(shop, 8, sender="zebulon")
 
     def after_a_batch(_rule: str, _count: int) -> None:
-        holds.set_contact_hold(contact.pk, "Case 4711")
+        holds.set_contact_hold(contact.client_id, contact.pk, "Case 4711")
 
     retention.run(timezone.now(), by="test", rules=["events"], progress=after_a_batch)
     assert left(InboundEvent) == {newer.pk}

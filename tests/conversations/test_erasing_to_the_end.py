@@ -61,6 +61,7 @@ def test_everybody_who_is_erased_has_a_certificate(shop, conversations):
     assert found["proof"] == {
         "vectors": {"asked_for": 0, "found": 0, "asked_by": "id, and by contact"},
         "chats": {"asked_for": 0, "found": 0, "asked_by": "id"},
+        "files": {"asked_for": 0, "found": 0, "asked_by": "folder"},
     }
 
 
@@ -171,6 +172,6 @@ def test_a_hold_is_of_one_person_and_of_their_conversations(shop):
 def test_somebody_who_is_just_being_put_on_hold_is_kept(shop):
     contact = person(shop)
     refused = pytest.raises(ConflictError, match="This contact is on hold: Case 4711")
-    with not_committed(partial(holds.set_contact_hold, contact.pk, "Case 4711")), refused:
+    with not_committed(partial(holds.set_contact_hold, contact.client_id, contact.pk, "Case 4711")), refused:
         begin(contact, timezone.now())
     assert Conversation.objects.exists()

@@ -16,17 +16,14 @@ NAMED = {one["operationId"]: one for methods in SCHEMA["paths"].values() for one
 
 
 def as_json_schema(schema: Any) -> Any:
-    """The OpenAPI 3.0 schema as JSON Schema: references resolved, `nullable` as a type."""
+    """The schema with its references resolved."""
     if isinstance(schema, list):
         return [as_json_schema(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
         return as_json_schema(SCHEMA["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
-    converted = {name: as_json_schema(value) for name, value in schema.items() if name != "nullable"}
-    if schema.get("nullable"):
-        return {"anyOf": [converted, {"type": "null"}]}
-    return converted
+    return {name: as_json_schema(value) for name, value in schema.items()}
 
 
 def assert_fits(example: Any, schema: Any) -> None:

@@ -167,10 +167,11 @@ def test_a_long_session_is_never_in_memory_at_once(shop):
     session = ConversationFactory(client=shop, last_position=2_000)
     rows(
         """
-        INSERT INTO conversation_chunks (conversation_id, position, role, content, created_at)
-        SELECT $1, n, 'user', repeat(md5(n::text), 400), now() FROM generate_series(1, 2000) n RETURNING id
+        INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content, created_at)
+        SELECT $2, $1, n, 'user', repeat(md5(n::text), 400), now() FROM generate_series(1, 2000) n RETURNING id
         """,
         session.pk,
+        shop.pk,
     )
     export = person.export(session.contact_id, actor=SYSTEM, now=timezone.now())
     tracemalloc.start()
@@ -194,10 +195,12 @@ def test_many_short_sessions_are_all_there(shop):
     ]
     rows(
         """
-        INSERT INTO conversation_chunks (conversation_id, position, role, content, created_at)
-        SELECT s, n, 'user', 'word ' || n, now() FROM unnest($1::uuid[]) s, generate_series(1, 7) n RETURNING id
+        INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content, created_at)
+        SELECT $2, s, n, 'user', 'word ' || n, now()
+        FROM unnest($1::uuid[]) s, generate_series(1, 7) n RETURNING id
         """,
         [session.pk for session in sessions],
+        shop.pk,
     )
     found, page, _ = exported(contact)
     assert len({chunk["id"] for chunk in found["chunks"]}) == len(found["chunks"]) == 910

@@ -98,8 +98,8 @@ def test_a_message_of_a_session_that_ended_meanwhile_fails(meta, account):
 def test_a_status_that_is_faster_than_our_own_commit_counts_too(meta, account):
     post_whatsapp(meta.text_webhook("Hello"))
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 1)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 1)
+    sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(meta.sent[0], our_message_id="")
     post_whatsapp(meta.status_webhook(unnamed, "failed", error=LOCKED))

@@ -79,13 +79,13 @@ def test_a_hold_is_of_one_conversation_and_of_its_client(conversation, other, ne
 
 
 def test_a_contact_s_hold_is_of_one_contact(conversation, other):
-    holds.set_contact_hold(conversation.contact_id, "Case 4711")
+    holds.set_contact_hold(conversation.client_id, conversation.contact_id, "Case 4711")
     held = Contact.objects.exclude(hold_reason="")
     assert [(each.pk, each.hold_reason) for each in held] == [(conversation.contact_id, "Case 4711")]
-    holds.set_contact_hold(conversation.contact_id, "")
+    holds.set_contact_hold(conversation.client_id, conversation.contact_id, "")
     assert not held.all().exists()
     with pytest.raises(NotFoundError, match="does not exist"):
-        holds.set_contact_hold(uuid4(), "Case 4711")
+        holds.set_contact_hold(conversation.client_id, uuid4(), "Case 4711")
 
 
 @pytest.mark.parametrize("on", ["the conversation", "its contact", "both"])
@@ -93,19 +93,19 @@ def test_what_is_held_is_refused_with_the_reason_and_other_things_are_not(conver
     if on != "its contact":
         hold(conversation)
     if on != "the conversation":
-        holds.set_contact_hold(conversation.contact_id, "Case 4712")
+        holds.set_contact_hold(conversation.client_id, conversation.contact_id, "Case 4712")
     first = "4712" if on == "its contact" else "4711"
     conversation.refresh_from_db()
     assert holds.hold_reason(Conversation.objects.get(pk=conversation.pk)) == f"Case {first}"
     with pytest.raises(ConflictError, match=f"This conversation is on hold: Case {first}"):
-        holds.refuse_if_held(conversation.pk)
+        holds.refuse_if_held(conversation.client_id, conversation.pk)
     of_contact = "A conversation of this contact is on hold: Case 4711"
     if on != "the conversation":
         of_contact = "This contact is on hold: Case 4712"
     with pytest.raises(ConflictError, match=of_contact):
         holds.refuse_if_contact_held(Contact.objects.get(pk=conversation.contact_id))
     for nobody_s in (other.pk, uuid4()):
-        holds.refuse_if_held(nobody_s)
+        holds.refuse_if_held(conversation.client_id, nobody_s)
     holds.refuse_if_contact_held(other.contact)
 
 

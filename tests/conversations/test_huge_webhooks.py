@@ -126,7 +126,9 @@ def test_the_bulk_form_writes_the_same_rows_as_the_general_form(meta, account, m
             *("contact__user_id", "device__address", "status", "is_guest", "goal", "last_position", "reply_owed"),
             *("inbound_sequence", "channel_account", "assistant", "thread"),
         )
-        chunks = Chunk.objects.values("conversation__contact__user_id", "position", "role", "content", "metadata")
+        chunks = list(Chunk.objects.values("conversation__contact__user_id", "position", "role", "content", "metadata"))
+        for each in chunks:
+            each["metadata"].pop("written_at", None)  # of a form that took its time
         events = Conversation.objects.values("contact__user_id", "events__kind", "events__actor")
         return [sorted(map(str, each)) for each in (people, identities, conversations, chunks, events)]
 
@@ -248,8 +250,8 @@ def test_many_receipts_move_their_messages_on_or_wait_for_them(meta, account):
 def test_receipts_that_came_in_a_batch_before_their_send_are_applied_by_it(meta, account):
     arrives(meta, *texts(range(1)))
     send.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [message_id] = sending.claim(timezone.now(), 1)
-    held = sending.begin(message_id, token, timezone.now())
+    token, [claimed] = sending.claim(timezone.now(), 1)
+    held = sending.begin(claimed, token, timezone.now())
     result = held.send()
     early = [whatsapp.status(f"wamid.other.{n}", "sent") for n in range(20)]
     arrives(meta, statuses=[*early, whatsapp.status(result.provider_message_id, "delivered")])

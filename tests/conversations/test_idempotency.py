@@ -6,12 +6,15 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, IdempotencyKey
+from conversations.services.core import idempotency
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.pipelines import connection_settings
 from conversations.services.delivery import outbox
 from conversations.services.jobs import sweep
 from conversations.services.staff_actions import corrections, send
@@ -265,3 +268,18 @@ def test_a_redaction_leaves_the_answers_about_other_conversations(
     kept = {each.key: each.answer for each in IdempotencyKey.objects.all()}
     assert "4111" not in kept["one"]
     assert "4111" in kept["other"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deleting_what_has_expired_waits_for_no_request_that_uses_its_key_again(shop: Client) -> None:
+    expired = timezone.now() - timedelta(hours=1)
+    for key in ("in use", "left"):
+        IdempotencyKey.objects.create(
+            client=shop, key=key, fingerprint=b"f", status=200, answer="{}", expires_at=expired
+        )
+    with psycopg.connect(**connection_settings()) as other, other.transaction():
+        other.execute("SELECT FROM idempotency_keys WHERE key = 'in use' FOR UPDATE")
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '2s'")  # an error instead of a test without an end
+            assert idempotency.delete_expired(timezone.now()) == 1
+    assert [kept.key for kept in IdempotencyKey.objects.all()] == ["in use"]

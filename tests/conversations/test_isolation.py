@@ -111,7 +111,10 @@ def test_lists_show_the_own_client_s_alone(
     lists = [each for each in OPERATIONS if each.method == "GET" and each.needs_key and not each.route.parameters]
     assert [str(each.route) for each in lists] == [
         "/conversations",
+        "/templates",  # test_templates.py
+        "/events",  # test_events_feed.py
         "/memory/search",  # test_searching.py
+        "/health/backlog",  # test_backlog.py
         "/api/v1/conversations",  # below
     ], "a new list needs a line here"
     for query in ("", "?user_id=ann", "?status=open", "?channel=sms", "?limit=100"):

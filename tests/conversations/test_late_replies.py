@@ -88,9 +88,9 @@ def test_it_waits_until_the_agent_calls_back(door: Door, agent: FakeAgent, later
 
 def test_a_process_that_stops_or_dies_does_not_end_it(waits: Any) -> None:
     turn = Turn.objects.get()
-    leases.renew([turn.pk], timezone.now())
+    leases.renew({turn.pk: turn.client_id}, timezone.now())
     assert Turn.objects.get().lease_until == turn.waiting_until
-    assert leases.give_back([turn.pk], timezone.now()) == 0
+    assert leases.give_back({turn.pk: turn.client_id}, timezone.now()) == 0
     assert leases.recover(timezone.now() + timedelta(days=2)) == 0
     assert turns() == ["running"]
 
@@ -99,7 +99,7 @@ def test_it_is_neither_overdue_nor_without_explanation(waits: Any) -> None:
     Conversation.objects.update(reply_due_at=timezone.now() - timedelta(minutes=9))
     assert overdue.oldest_overdue().oldest_reply_seconds == 0
     conversation = Conversation.objects.get()
-    assert overdue.unattended_since(conversation, Turn.objects.all(), timezone.now()) is None
+    assert overdue.unattended_since(conversation, list(Turn.objects.all()), timezone.now()) is None
     says = [event.says for event in forecast.upcoming_events(conversation, timezone.now())]
     assert any("answers later" in each for each in says)
     page = sign_in("vera", conversation.client, "viewer").get(page_of(conversation)).content.decode()

@@ -34,11 +34,11 @@ def running(shop: Any, *, owed: dict[str, Any] | None = None, **more: Any) -> Tu
 
 
 def mine(turn: Turn, attempt: int = 1) -> ClaimedTurn:
-    return ClaimedTurn(turn.pk, turn.conversation_id, attempt, recalls=False, calls=False)
+    return ClaimedTurn(turn.client_id, turn.pk, turn.conversation_id, attempt, recalls=False, calls=False)
 
 
 def claimed(**more: Any) -> list[Any]:
-    return [each.conversation_id for each in leases.claim(NOW, **{"limit": 10, **more})]
+    return [each.conversation_id for each in leases.claim(NOW, **{"slots": 10, **more})]
 
 
 # --- owed replies -----------------------------------------------------------------------------------------------------
@@ -48,7 +48,13 @@ def test_a_claim_is_a_turn_that_saw_all_that_was_said_and_has_cost_nothing(shop,
     [claim] = leases.claim(NOW, 10)
     turn = Turn.objects.get()
     assert claim == leases.OwedTurn(
-        turn.pk, conversation.pk, attempt=2, recalls=False, calls=False, exhausted=False, suspect=False, channel="orb"
+        *(shop.pk, turn.pk, conversation.pk),
+        attempt=2,
+        recalls=False,
+        calls=False,
+        exhausted=False,
+        suspect=False,
+        channel="orb",
     )
     assert (turn.status, turn.attempt, turn.inbound_sequence, turn.started_at) == ("running", 2, 4, NOW)
     assert turn.lease_until == NOW + timedelta(seconds=30)
@@ -70,8 +76,8 @@ def test_a_claim_counts_the_attempt_of_its_own_conversation_alone(shop):
 def test_replies_are_claimed_from_their_very_moment_the_longest_due_first(shop):
     owing(shop, reply_due_at=NOW + timedelta(microseconds=1))
     just, long_ago = owing(shop), owing(shop, reply_due_at=NOW - HOUR)
-    assert claimed(limit=1) == [long_ago.pk]
-    assert claimed(limit=1) == [just.pk]
+    assert claimed(slots=1) == [long_ago.pk]
+    assert claimed(slots=1) == [just.pk]
     assert claimed() == []
 
 
@@ -87,10 +93,10 @@ def test_a_turn_of_before_or_of_somebody_else_holds_no_reply_up(shop):
 def test_a_conversation_is_suspect_from_its_second_crash_on_and_has_a_place_of_its_own(shop):
     once, twice, thrice = (owing(shop, reply_crashes=crashes) for crashes in (1, 2, 3))
     Conversation.objects.filter(pk=thrice.pk).update(reply_due_at=NOW + SECOND)
-    assert claimed(limit=0, suspects=0) == []
+    assert claimed(slots=0, suspects=0) == []
     [claim] = leases.claim(NOW, 10, 0)
     assert (claim.conversation_id, claim.suspect) == (once.pk, False)
-    [claim] = leases.claim(NOW, 0, 10)
+    [claim] = leases.claim(NOW, 1, 10)
     assert (claim.conversation_id, claim.suspect) == (twice.pk, True)
     assert [claim.conversation_id for claim in leases.claim(NOW + SECOND, 10)] == [thrice.pk]
 
@@ -141,7 +147,7 @@ def test_a_lease_is_renewed_from_now_on_for_the_turns_that_are_named(shop, setti
     settings.LEASE_SECONDS = 30
     ours, other = running(shop), running(shop)
     waits = running(shop, waiting_until=NOW + HOUR)
-    leases.renew([ours.pk, waits.pk], NOW + HOUR)
+    leases.renew({ours.pk: ours.client_id, waits.pk: waits.client_id}, NOW + HOUR)
     ends = dict(Turn.objects.values_list("pk", "lease_until"))
     assert ends == {ours.pk: NOW + HOUR + timedelta(seconds=30), other.pk: NOW, waits.pk: NOW}
 
@@ -152,7 +158,7 @@ def test_a_renewal_does_not_wait_for_a_turn_that_is_just_being_ended(shop):
     lane = Lane()
     with transaction.atomic():
         Turn.objects.select_for_update().get(pk=ending.pk)
-        lane.begin(lambda: leases.renew([ending.pk, ours.pk], NOW + HOUR))
+        lane.begin(lambda: leases.renew({ending.pk: ending.client_id, ours.pk: ours.client_id}, NOW + HOUR))
         assert lane.ended(30), "it waits for the row that is held"
     lane.close()
     ends = dict(Turn.objects.values_list("pk", "lease_until"))
@@ -167,7 +173,7 @@ def counts(turn: Turn) -> tuple[int, int]:
 
 def test_a_turn_that_is_given_back_was_no_attempt_and_no_crash(shop):
     ours, other = (running(shop, owed={"reply_attempts": 2, "reply_crashes": 1}) for _ in range(2))
-    assert leases.give_back([ours.pk], NOW + SECOND) == 1
+    assert leases.give_back({ours.pk: ours.client_id}, NOW + SECOND) == 1
     ours.refresh_from_db()
     assert (ours.status, ours.code, ours.ended_at) == ("abandoned", "stopped", NOW + SECOND)
     assert counts(ours) == (1, 1)
@@ -191,13 +197,13 @@ def test_a_turn_whose_lease_is_over_is_a_crash_and_no_attempt(shop):
 @pytest.mark.parametrize("how", ["recovered", "given back"])
 def test_attempts_that_were_counted_down_already_stay_at_nought(shop, how):
     turn = running(shop)
-    lost = leases.recover(NOW + HOUR) if how == "recovered" else leases.give_back([turn.pk], NOW)
+    lost = leases.recover(NOW + HOUR) if how == "recovered" else leases.give_back({turn.pk: turn.client_id}, NOW)
     assert (lost, counts(turn)[0]) == (1, 0)
 
 
 def test_a_turn_that_waits_for_its_agent_is_not_given_back(shop):
     waits = running(shop, waiting_until=NOW + HOUR)
-    assert leases.give_back([waits.pk], NOW) == 0
+    assert leases.give_back({waits.pk: waits.client_id}, NOW) == 0
     assert Turn.objects.get().status == "running"
 
 
@@ -224,7 +230,12 @@ def test_a_claim_of_a_streamed_turn_is_a_further_attempt_that_begins_at_nothing(
         Delta.objects.create(turn=each, attempt=1, start=0, text="Half a")
     [claim] = leases.claim_streamed(NOW, 10)
     assert claim == leases.StreamedTurn(
-        turn.pk, turn.conversation_id, attempt=4, recalls=False, calls=False, login_id=None, stopped=False
+        *(shop.pk, turn.pk, turn.conversation_id),
+        attempt=4,
+        recalls=False,
+        calls=False,
+        login_id=None,
+        stopped=False,
     )
     turn.refresh_from_db()
     assert (turn.attempt, turn.lease_until) == (4, NOW + timedelta(seconds=30))

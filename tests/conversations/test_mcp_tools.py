@@ -50,7 +50,7 @@ def switch_on(*names: str) -> None:
 
 def test_its_tools_are_stored_and_none_is_offered_until_staff_choose_it(door, model, listed):
     found = {tool.name: tool for tool in Tool.objects.all()}
-    assert set(found) == {"find_order", "cancel_order", "crm_add_step", "build"}
+    assert set(found) == {"find_order", "cancel_order", "show", "crm_add_step", "build"}
     assert not any(tool.is_active for tool in found.values())
     order, cancel = found["find_order"], found["cancel_order"]
     assert order.description == "Find an order by its number."

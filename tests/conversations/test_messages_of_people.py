@@ -39,7 +39,7 @@ def test_a_message_that_comes_again_stays_where_it_is(shop: Client, is_new: bool
     assert (second.created, second.duplicate, second.position) == (False, False, 4)
     again = settle(shop, "Hello, in other words", "m1", is_new=is_new)
     assert again == InboundResult(first.conversation_id, first.chunk_id, 3, False, True, first.is_guest, "active")
-    assert messages.is_stored(message())
+    assert messages.is_stored(shop.pk, message())
     closing.close(first.conversation_id, ended_by="user", actor=SYSTEM, now=NOW)
     assert settle(shop).status == "closed"
     assert list(Chunk.objects.filter(role="user").values_list("content", flat=True)) == ["Hello", "More"]
@@ -47,16 +47,19 @@ def test_a_message_that_comes_again_stays_where_it_is(shop: Client, is_new: bool
 
 def test_a_message_that_was_deleted_since_is_not_stored_again(shop: Client) -> None:
     key = dedupe_key("shop", "m1")
-    MessageTombstone.objects.create(dedupe_key=key, expires_at=NOW + timedelta(days=1))
+    MessageTombstone.objects.create(client=shop, dedupe_key=key, expires_at=NOW + timedelta(days=1))
     assert settle(shop) == InboundResult(None, None, None, False, True, True, "deleted")
-    assert (messages.is_stored(message()), messages.is_stored(message(message_id="m2"))) == (True, False)
+    assert (messages.is_stored(shop.pk, message()), messages.is_stored(shop.pk, message(message_id="m2"))) == (
+        True,
+        False,
+    )
     assert not Conversation.objects.exists()
     assert settle(shop, "Hello", "m2").created
 
 
 def test_a_message_without_an_id_is_a_new_one_each_time(shop: Client) -> None:
     assert [settle(shop, "Hello", "").position for _ in range(2)] == [3, 4]
-    assert not messages.is_stored(message(message_id=""))
+    assert not messages.is_stored(shop.pk, message(message_id=""))
 
 
 @pytest.mark.parametrize(
@@ -105,8 +108,8 @@ def test_what_a_lost_statement_wrote_is_found_or_was_not_written(shop: Client) -
     first, second = settle(shop), settle(shop, "More", "m2")
     for there in (first, second):
         returned = (there.conversation_id, there.chunk_id, there.position, there.is_guest)
-        assert messages.confirmed(returned) == there
-    assert messages.confirmed((uuid4(), 0, 3, True)) is None
+        assert messages.confirmed(shop.pk, returned) == there
+    assert messages.confirmed(shop.pk, (uuid4(), 0, 3, True)) is None
 
 
 def test_text_and_metadata_are_stored_without_what_the_rules_remove(shop: Client) -> None:

@@ -77,6 +77,12 @@ def opened_with_key(
     return finish(opening.open_with_key(THIS_THREAD, new or chunk(), api_keys.key_hash(key), client.pk, who, rules))
 
 
+def give_to_another(conversation: Conversation) -> None:
+    """The conversation is another contact's of the same client."""
+    conversation.contact = factories.ContactFactory(client=conversation.client)
+    conversation.save(update_fields=["contact"])
+
+
 def change_conversation(**to: Any) -> Callable[[], object]:
     return lambda: Conversation.objects.update(**to)
 
@@ -86,12 +92,14 @@ def change_client(**to: Any) -> Callable[[], object]:
 
 
 def was_here() -> object:
-    elsewhere = factories.ConversationFactory()
+    elsewhere = factories.ConversationFactory(client=Client.objects.get(sub_domain="shop"))
     return Chunk.objects.create(conversation=elsewhere, position=3, role="user", dedupe_key=UUID(int=1), content="Hi")
 
 
 def had_been_here() -> object:
-    return MessageTombstone.objects.create(dedupe_key=UUID(int=1), expires_at=NOW + DAY)
+    return MessageTombstone.objects.create(
+        client=Client.objects.get(sub_domain="shop"), dedupe_key=UUID(int=1), expires_at=NOW + DAY
+    )
 
 
 SEEN = {"the message was here": was_here, "the message had been here": had_been_here}
@@ -106,7 +114,7 @@ NOT_ACTIVE = {
     "it is stale": change_conversation(status="stale"),
     "it has ended": change_conversation(**ENDED),
     "it is on another channel": change_conversation(channel="whatsapp"),
-    "it is somebody else's": lambda: Conversation.objects.update(contact=factories.ContactFactory()),
+    "it is somebody else's": lambda: give_to_another(Conversation.objects.get()),
 }
 
 
@@ -214,7 +222,7 @@ def test_a_message_is_appended_with_what_it_names_and_moves_one_conversation_alo
     account = ChannelAccount.objects.get(client=shop, channel="whatsapp")
     appended = by_key(key, shop, new=chunk(channel_account_id=account.pk, metadata='{"a": 1}'))
     written = Chunk.objects.get()
-    assert appended == Appended(conversation.pk, written.pk, 3, False, ApiKey.objects.get().pk)
+    assert appended == Appended(conversation.pk, written.pk, 3, False, ApiKey.objects.get().pk, 1)
     assert (written.conversation_id, written.position, written.role) == (conversation.pk, 3, "user")
     assert (written.content, written.message_id, written.dedupe_key) == ("Hello", "m1", UUID(int=1))
     assert (written.metadata, written.created_at) == ({"a": 1}, NOW)

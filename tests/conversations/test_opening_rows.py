@@ -72,7 +72,7 @@ def test_a_first_message_is_the_third_chunk_and_is_owed_a_reply(contact, shop):
         ("m1", UUID(int=1), {"a": 1}),
     ]
     assert {each.created_at for each in (system, memory, first)} == {NOW}
-    assert appended == Appended(found.pk, first.pk, 3, False)
+    assert appended == Appended(found.pk, first.pk, 3, False, sequence=1)
     assert (found.last_position, found.inbound_sequence, found.reply_owed) == (3, 1, True)
     assert (found.burst_began_at, found.reply_due_at) == (NOW, NOW + 2 * SECOND)
     assert (found.started_at, found.last_message_at, found.goal, found.summary) == (NOW, NOW, "Sell", "")
@@ -191,10 +191,10 @@ def test_nothing_is_opened_for_who_is_not_there_or_said_it_before(contact, shop,
     elif happens == "deleted":
         contact.client_id, contact.pk = shop.pk, uuid4()
     elif happens == "the message was here":
-        elsewhere = factories.ConversationFactory()
+        elsewhere = factories.ConversationFactory(client=shop)
         Chunk.objects.create(conversation=elsewhere, position=3, role="user", dedupe_key=UUID(int=1), content="Hi")
     else:
-        MessageTombstone.objects.create(dedupe_key=UUID(int=1), expires_at=NOW + DAY)
+        MessageTombstone.objects.create(client=shop, dedupe_key=UUID(int=1), expires_at=NOW + DAY)
     before = Conversation.objects.count()
     with pytest.raises(IntegrityError):
         opening.open_conversation(shop.pk, contact.pk, chunk(), actor=CONTACT)

@@ -9,7 +9,7 @@ from django.db import connection
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Chunk, Contact, Conversation, Message, StaffAction
+from conversations.models import Chunk, Client, Contact, Conversation, Message, StaffAction
 from conversations.services.delivery import sending as delivery
 from conversations.services.replies import leases, pipeline
 from tests import factories
@@ -132,21 +132,21 @@ def test_a_reply_that_was_being_written_is_not_said(door, session):
 def test_it_is_decided_again_when_a_message_is_claimed_for_sending(door, session):
     """Whatever queued it: a message that was claimed, or queued by somebody who did not look, does not leave."""
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = delivery.claim(timezone.now(), 10)
     Contact.objects.update(opted_out={"sms": {"since": "2026-01-01", "word": "stop"}})
-    assert delivery.begin(message_id, token, timezone.now()) is None
+    assert delivery.begin(claimed, token, timezone.now()) is None
     assert states() == [("cancelled", "opted_out")]
 
 
 def test_a_send_that_failed_is_not_tried_again_after_a_stop(door, session):
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 10)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 10)
+    sending = delivery.begin(claimed, token, timezone.now())
     door.says("STOP")
     from channels_out.errors import SendError
 
     delivery.record_failed(sending, SendError("Not now.", code="http_503", retryable=True), timezone.now())
-    assert Message.objects.get(pk=message_id).code == "opted_out"
+    assert Message.objects.get(pk=claimed.message_id).code == "opted_out"
 
 
 def test_on_whatsapp_nothing_is_confirmed_and_start_is_answered(meta, account):
@@ -246,3 +246,46 @@ def test_stop_and_a_staff_reply_at_the_same_moment_leave_nothing_queued(door, se
     send_all()
     notice = Chunk.objects.get(metadata__has_key="notice")
     assert set(Message.objects.exclude(chunk=notice).values_list("status", flat=True)) <= {"cancelled"}
+
+
+# --- sentences, and HELP
+@pytest.mark.parametrize("words", ["Stop. Thank you", "please stop", "remove me from your list"])
+def test_a_sentence_that_says_stop_ends_all_sending(door, session, words):
+    reply_to_all()
+    door.says(words, message_id="u1")
+    door.says(words, message_id="u1")
+    assert set(Contact.objects.get().opted_out) == {"sms"}
+    assert reply_to_all() == 0
+    send_all()
+    notice = "You will get no more messages from Shop. Reply START to get them again."
+    assert [message.text for message in Message.objects.filter(status="delivered")] == [notice]
+
+
+@pytest.mark.parametrize("own", ["", "This is {business}. Call 555 or reply STOP."])
+def test_help_gets_the_clients_fixed_answer_once_and_no_reply(door, shop, own):
+    Client.objects.update(help_text=own)
+    door.says("HELP", message_id="u1")
+    door.says("HELP", message_id="u1")
+    assert reply_to_all() == 0
+    send_all()
+    text = own.replace("{business}", "Shop") or (
+        "Shop: write your question here and we answer. Reply STOP to get no more messages."
+    )
+    assert [(message.text, message.status) for message in Message.objects.all()] == [(text, "delivered")]
+    assert Contact.objects.get().opted_out == {}
+
+
+def test_help_after_a_question_leaves_the_question_owed(door, session):
+    door.says("HELP", message_id="u1")
+    session.refresh_from_db()
+    assert session.reply_owed is True
+    assert reply_to_all() == 1
+
+
+def test_help_is_answered_after_a_stop_as_well(door, session):
+    door.says("stop", message_id="u0")
+    door.says("HELP", message_id="u1")
+    assert reply_to_all() == 0
+    send_all()
+    assert Message.objects.filter(status="delivered", text__startswith="Shop: write your question").count() == 1
+    assert set(Contact.objects.get().opted_out) == {"sms"}

@@ -14,9 +14,10 @@ from channels_out.errors import SendError
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Assistant, ChannelAccount, Chunk, Conversation, Message, SendPause
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import outbox, reply_window, sending
+from conversations.services.delivery import outbox, sending
 from conversations.services.delivery.sending import Sending
 from conversations.services.staff_actions import send
+from tests.claims import message_ids
 from tests.conversations.test_reply_window import LONG_AGO, template, writes
 from tests.conversations.test_second_looks_of_sending import (
     HOUR,
@@ -38,7 +39,7 @@ NO = SendError("The number is not on WhatsApp.", code="131026")
 
 
 def begin(message: Message) -> Sending:
-    begun = sending.begin(message.pk, claim(message), timezone.now())
+    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     return begun
 
@@ -83,7 +84,7 @@ def test_a_message_that_is_tried_again_waits_first_and_as_long_as_asked(message)
     assert message.due_at > now
     slow = SendError("Busy.", code="http_503", retryable=True, retry_after=600)
     now = message.due_at
-    begun = sending.begin(message.pk, claim(message, HOUR), now)
+    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message, HOUR), now)
     assert begun
     sending.record_failed(begun, slow, now)
     message.refresh_from_db()
@@ -98,10 +99,10 @@ def test_a_claim_counts_one_attempt_and_lasts_as_long_as_a_lease(message, settin
     assert (message.status, message.attempts, message.lease_token) == ("claimed", 1, token)
     assert message.lease_until == now + MINUTE
     later = now + timedelta(seconds=10)
-    assert sending.begin(message.pk, token, later)
+    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, later)
     message.refresh_from_db()
     assert (message.status, message.sending_at, message.lease_until) == ("sending", later, later + MINUTE)
-    sending.renew([message.pk], later + MINUTE)
+    sending.renew({message.pk: message.client_id}, later + MINUTE)
     message.refresh_from_db()
     assert message.lease_until == later + 2 * MINUTE
 
@@ -109,8 +110,8 @@ def test_a_claim_counts_one_attempt_and_lasts_as_long_as_a_lease(message, settin
 def test_a_message_is_due_at_its_time_and_not_before(message):
     due = timezone.now() + HOUR
     Message.objects.update(due_at=due)
-    assert sending.claim(due - TICK, 10)[1] == []
-    assert sending.claim(due, 10)[1] == [message.pk]
+    assert message_ids(due - TICK, 10) == []
+    assert message_ids(due, 10) == [message.pk]
 
 
 def test_a_lease_is_over_after_its_end_and_not_before(message):
@@ -118,7 +119,7 @@ def test_a_lease_is_over_after_its_end_and_not_before(message):
         token = claim(message)
         message.refresh_from_db()
         if message.attempts == 2:
-            assert sending.begin(message.pk, token, timezone.now())
+            assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
             message.refresh_from_db()
         assert sending.recover(message.lease_until) == 0
         assert sending.recover(message.lease_until + TICK) == 1
@@ -258,11 +259,13 @@ def test_a_template_that_is_tried_again_stays_the_one_that_was_chosen(on_whatsap
     begun = begin(closed_window(on_whatsapp))
     sending.record_failed(begun, REFUSED, timezone.now())
     template("another")
-    again = sending.begin(on_whatsapp.pk, claim(on_whatsapp, HOUR), timezone.now() + HOUR)
+    again = sending.begin(
+        sending.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), claim(on_whatsapp, HOUR), timezone.now() + HOUR
+    )
     assert again
     assert again.outbound.template == begun.outbound.template
     Assistant.objects.update(template_name="")
-    assert reply_window.template_from_text(Message.objects.get().template) == begun.outbound.template
+    assert outbox.template_of(Message.objects.get()) == begun.outbound.template
 
 
 @pytest.mark.parametrize("lost", ["the lease", "the account", "the conversation"])
@@ -270,17 +273,17 @@ def test_what_is_lost_as_its_template_is_looked_up_does_not_leave_and_has_not_fa
     token = claim(closed_window(on_whatsapp))
     look = sending._lock_conversation
 
-    def meanwhile(conversation_id: UUID) -> Conversation | None:
+    def meanwhile(client_id: UUID, conversation_id: UUID) -> Conversation | None:
         if lost == "the lease":
             Message.objects.update(status="queued", lease_until=None, lease_token=None)
         elif lost == "the account":
             ChannelAccount.objects.filter(pk=on_whatsapp.channel_account_id).delete()
         else:
             Conversation.objects.all().delete()
-        return look(conversation_id)
+        return look(client_id, conversation_id)
 
     monkeypatch.setattr(sending, "_lock_conversation", meanwhile)
-    assert sending.begin(on_whatsapp.pk, token, timezone.now()) is None
+    assert sending.begin(sending.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), token, timezone.now()) is None
     assert not Message.objects.filter(status__in=["sending", "failed"]).exists()
 
 
@@ -288,7 +291,7 @@ def test_what_is_lost_as_its_template_is_looked_up_does_not_leave_and_has_not_fa
 def test_a_pause_and_a_claim_that_are_over_leave_nothing_behind(message):
     token = claim(message)
     pause(message.channel_account, "", minutes=5)
-    assert sending.begin(message.pk, token, timezone.now()) is None
+    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     message.refresh_from_db()
     assert (message.lease_until, message.lease_token) == (None, None)
     SendPause.objects.all().delete()
@@ -301,4 +304,4 @@ def test_a_pause_and_a_claim_that_are_over_leave_nothing_behind(message):
         None,
         None,
     )
-    assert sending.begin(message.pk, token, timezone.now()) is None
+    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None

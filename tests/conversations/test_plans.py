@@ -19,14 +19,19 @@ from conversations.models import ApiKey, Contact
 from conversations.services.core import appending, opening
 from conversations.services.core.appending import NewChunk
 from conversations.services.core.person import Person
+from conversations.services.core.slots import Slots
 from conversations.services.core.statements import THIS_THREAD, finish
+from conversations.services.delivery import sending
+from conversations.services.history import archive, remember
+from conversations.services.inbound import replay
+from conversations.services.replies import leases
 from conversations.services.tenants import api_keys
 from memory.redaction import CARDS_ONLY
 from tests import databases, factories
 
 TRIES = 12  # the first five are planned for their values; the plan that is kept comes after them
 # Further indexes that hold one row for each value, or a few: those of ids, of messages, and of a contact's addresses.
-HARMLESS = ("contacts_pkey", "conversations_pkey", "one_message_once", "contact_identities_contact_id")
+HARMLESS = ("contacts_pkey", "conversations_pkey", "one_message_once", "identities_of_contact")
 TABLES = ["contacts", "contact_identities", "conversations", "conversation_chunks"]
 
 
@@ -191,6 +196,134 @@ def test_a_message_finds_its_person_and_their_open_conversation_by_the_index_mad
             assert min(used[person], used["one_open_conversation"]) >= TRIES, used
             expected = (person, "one_open_conversation", *HARMLESS, *all_theirs)
             assert {index: times for index, times in used.items() if not index.startswith(expected)} == {}
+
+
+# --- what is due ------------------------------------------------------------------------------------------------------
+def _grow(shop: Shop, clients: int) -> None:
+    """Many clients with conversations that owe nothing, of which each has turns and messages that were sent."""
+    _column(
+        """
+        WITH theirs AS (
+            INSERT INTO clients (id, name, sub_domain)
+            SELECT gen_random_uuid(), 'Client ' || n, 'many-' || n FROM generate_series(1, %s) n RETURNING id
+        ), accounts AS (
+            INSERT INTO channel_accounts
+                (id, client_id, channel, provider, address, name, base_url, credentials, is_active, updated_at)
+            SELECT gen_random_uuid(), id, 'sms', 'sandbox', 'x', '', '', '', true, now()
+            FROM theirs RETURNING id, client_id
+        ), people AS (
+            INSERT INTO contacts (id, client_id, user_id)
+            SELECT gen_random_uuid(), id, 'p' || n FROM theirs, generate_series(1, 20) n RETURNING id, client_id
+        ), talks AS (
+            INSERT INTO conversations (id, client_id, contact_id, channel, channel_account_id)
+            SELECT gen_random_uuid(), p.client_id, p.id, 'sms', a.id
+            FROM people p JOIN accounts a ON a.client_id = p.client_id RETURNING client_id, id, channel_account_id
+        ), said AS (
+            INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content)
+            SELECT client_id, id, 1, 'ai', 'Hello' FROM talks RETURNING id, conversation_id
+        )
+        INSERT INTO conversation_messages
+            (client_id, id, conversation_id, chunk_id, part, parts, channel_account_id, to_address, to_kind,
+             text, status)
+        SELECT t.client_id, gen_random_uuid(), t.id, k.id, 1, 1, t.channel_account_id, 'x', 'user', 'Hello', 'sent'
+        FROM talks t JOIN said k ON k.conversation_id = t.id RETURNING id
+        """,
+        [clients],
+    )
+
+
+def _owe(shop: Shop, number: int) -> None:
+    """So many further conversations of the shop owe a reply, and have a message to send."""
+    people = shop.people(number, f"due-{uuid4()}")
+    shop.conversations(people)
+    _column(
+        """
+        WITH due AS (
+            UPDATE conversations SET reply_owed = true, reply_due_at = now() - interval '1 minute'
+            WHERE contact_id = ANY (%s::uuid[]) RETURNING client_id, id
+        ), said AS (
+            INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content)
+            SELECT client_id, id, 1, 'ai', 'Hello' FROM due RETURNING id, conversation_id
+        )
+        INSERT INTO conversation_messages
+            (client_id, id, conversation_id, chunk_id, part, parts, channel_account_id, to_address, to_kind,
+             text, due_at)
+        SELECT a.client_id, gen_random_uuid(), k.conversation_id, k.id, 1, 1, a.id, 'x', 'user', 'Hello',
+            now() - interval '1 minute'
+        FROM said k, channel_accounts a WHERE a.client_id = %s RETURNING id
+        """,
+        [people, shop.client.pk],
+    )
+
+
+def _read() -> dict[str, tuple[int, int]]:
+    """Return the whole reads of each table, and the rows that its indexes returned."""
+    _column("SELECT pg_stat_force_next_flush()")
+    _column("SELECT pg_stat_clear_snapshot()")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname, seq_tup_read, COALESCE(idx_tup_fetch, 0) FROM pg_stat_user_tables")
+        return {name: (whole, fetched) for name, whole, fetched in cursor.fetchall()}
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_a_claim_reads_what_is_due_and_not_what_is_stored(analyzed: bool) -> None:
+    """Tried with the plans that were kept from before the tables grew, and with those that are made after it."""
+    shop = Shop()
+    acts: list[Callable[[], Any]] = [
+        lambda: leases.claim(timezone.now(), Slots(8)),
+        lambda: sending.claim(timezone.now(), Slots(8)),
+    ]
+    _owe(shop, 4 * TRIES)
+    for act in acts:
+        for _ in range(TRIES):
+            act()
+    _grow(shop, 500)
+    if analyzed:
+        _analyze()
+    for is_new in (False, True):
+        if is_new:
+            connection.close()
+        _owe(shop, 10 * TRIES)
+        before = _read()
+        for act in acts:
+            for _ in range(TRIES):
+                assert act()
+        after = _read()
+        for table in ("conversations", "conversation_messages", "conversation_turns"):
+            whole, fetched = (now - then for now, then in zip(after[table], before[table], strict=True))
+            assert whole == 0, f"{table} is read as a whole"
+            assert fetched < TRIES * 10_000 / 10, (table, fetched)
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_looks_for_work_in_the_background_read_a_row_or_two_of_each_client(analyzed: bool) -> None:
+    shop = Shop()
+    _grow(shop, 500)
+    _column(
+        """
+        UPDATE conversations SET status = 'closed', ended_at = now(), ended_by = 'user',
+            remembered_at = CASE WHEN contact_id::text < '8' THEN now() END,
+            remember_due_at = CASE WHEN contact_id::text >= '8' THEN now() + interval '1 hour' END
+        """
+    )
+    _column(
+        """
+        INSERT INTO inbound_events (client_id, provider, kind, reason, message_id, raw, retry_at)
+        SELECT client_id, 'orb', 'x', 'processing_failed', '', '{}', now() + interval '1 hour' FROM conversations
+        """
+    )
+    if analyzed:
+        _analyze()
+    before = _read()
+    for _ in range(TRIES):
+        assert remember.remember_ended() == 0
+        assert archive.archive(timezone.now()) == 0
+        assert replay.retry_failed(timezone.now()) == 0
+    after = _read()
+    for table in ("conversations", "inbound_events"):
+        whole, fetched = (now - then for now, then in zip(after[table], before[table], strict=True))
+        assert whole == 0, f"{table} is read as a whole"
+        assert fetched < TRIES * 2_500, (table, fetched)
 
 
 def test_staff_find_a_user_id_of_all_clients_by_its_index() -> None:

@@ -16,7 +16,7 @@ from django.utils import timezone
 from channels_out.simulators import plivo_payloads as payloads
 from conversations.engines import registry as engines
 from conversations.engines.contract import EngineError, Reply
-from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message
+from conversations.models import Assistant, CallAnswer, Chunk, Contact, Conversation, InboundEvent, Message, Turn
 from conversations.services.inbound import signatures
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.retention import retention
@@ -81,7 +81,8 @@ class Phone:
         self.is_asked = root.find("GetInput") is not None
         self.heard = " ".join(element.text or "" for element in root.iter("Speak"))
         if not self.is_over:
-            address = urlsplit(root.findtext("Redirect", ""))
+            dial = root.find("Dial")
+            address = urlsplit(root.findtext("Redirect", "") if dial is None else dial.attrib["action"])
             assert f"{address.scheme}://{address.netloc}" == "https://convo.example"
             self.path = f"{address.path}?{address.query}"
         return self.heard
@@ -231,6 +232,35 @@ def test_case_19_who_hangs_up_while_the_reply_is_written_is_not_spoken_to(phone,
     assert Conversation.objects.count() == 1, "nothing opens another session for one call"
     assert transcript(("voice",)) == [("voice", "Hello")]
     assert InboundEvent.objects.get().raw["Speech"] == "Too late"
+
+
+def test_a_call_that_nobody_answered_is_a_conversation_that_has_ended(phone, plivo, door):
+    for _ in range(2):
+        phone.hangs_up()
+    conversation = Conversation.objects.get()
+    assert (conversation.channel, conversation.thread, conversation.status) == ("voice", "call-1", "closed")
+    assert (conversation.ended_by, conversation.end_reason) == ("user", "nobody answered NORMAL_CLEARING")
+    shown = door.get(f"/conversations/{conversation.pk}")["chunks"][-1]
+    assert (shown["role"], shown["content"]) == ("voice", "[missed call]")
+    assert [each["text"] for each in shown["activities"]] == ["called, and nobody answered"]
+    assert reply_to_all() == 0
+    assert not InboundEvent.objects.exists()
+
+    phone.dials()
+    assert phone.is_over, "the call is over before we were asked"
+    again = Phone(plivo, "call-2")
+    again.dials()
+    again.says("I called before")
+    reply_to_all()
+    prompt = Turn.objects.get().prompt["messages"]
+    assert any("The person called, and nobody answered." in each["content"] for each in prompt), prompt
+
+
+def test_the_end_of_a_call_that_we_placed_is_no_missed_call(phone, plivo):
+    form = payloads.hang_up(caller=plivo.number, to=CALLER, call_uuid="call-1") | {"Direction": "outbound"}
+    phone._goes(plivo.post(ANSWER_URL, form))
+    assert not Conversation.objects.exists()
+    assert InboundEvent.objects.get().reason == "not_a_turn"
 
 
 def test_a_session_that_is_closed_by_staff_ends_the_call(phone, door):
@@ -485,3 +515,14 @@ def test_when_enough_wait_the_next_is_asked_to_come_back_at_once(plivo, account,
     assert phone.says("Hello") == ""
     assert not phone.is_asked
     assert time.monotonic() - began < 8
+
+
+def test_choices_are_said_with_their_numbers_and_a_pressed_key_is_the_choice(phone, plivo, door):
+    phone.dials()
+    pk = Conversation.objects.get().pk
+    body = {"content": "Which size?", "choices": ["Small", "Large"]}
+    assert door.call("POST", f"/conversations/{pk}/send", body)[0] == 201
+    assert phone.waits() == "Which size?\n\n1. Small\n2. Large"
+    phone._goes(plivo.post(phone.path, payloads.keys(caller=CALLER, to=plivo.number, call_uuid="call-1", digits="2")))
+    chunk = Chunk.objects.filter(role="voice").last()
+    assert (chunk.content, chunk.metadata["title"]) == ("[keys] 2", "Large")

@@ -135,8 +135,8 @@ def test_case_4_a_late_status_does_not_revive_what_failed(plivo, account):
 def test_case_4_a_status_that_is_faster_than_our_own_commit_counts(plivo, account):
     post(plivo.sms("Hello"))
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 1)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 1)
+    sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone
     assert post(plivo.status(unnamed, "delivered", sequence=2)).status_code == 200
@@ -229,8 +229,8 @@ def test_a_status_that_says_opted_out_is_a_stop(plivo, account, door):
 def test_a_stop_that_plivo_knows_of_before_our_own_commit_is_heeded(plivo, account):
     post(plivo.sms("Hello"))
     reply_to_all()
-    token, [message_id] = delivery.claim(timezone.now(), 1)
-    sending = delivery.begin(message_id, token, timezone.now())
+    token, [claimed] = delivery.claim(timezone.now(), 1)
+    sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone
     post(plivo.status(unnamed, "failed", sequence=1, error_code="200"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conversations.services.replies.pricing import cost
+from conversations.services.tenants.pricing import cost
 
 MILLION = 1_000_000
 

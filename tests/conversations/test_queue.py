@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from multiprocessing import Value
 from queue import Queue
@@ -15,8 +16,10 @@ from django_q.worker import worker
 
 from conversations import tasks
 from conversations.queue import FAILURES_KEPT, TaskFailedError
-from conversations.services.history import archive
+from conversations.services.history import archive, remember
 from conversations.services.jobs import sweep
+from tests import factories
+from tests.json_lines import json_lines
 
 pytestmark = pytest.mark.django_db
 PHONE = "+51" + "9" * 9
@@ -72,3 +75,23 @@ def test_failures_are_kept_for_a_time():
         )
     sweep.sweep(now)
     assert [now - failure.stopped < FAILURES_KEPT for failure in Failure.objects.all()] == [True]
+
+
+def test_what_is_logged_far_inside_a_task_names_the_task_and_the_conversation(monkeypatch, shop):
+    ended = factories.ConversationFactory(
+        client=shop, status="closed", ended_by="user", **dict.fromkeys(("ended_at", "remember_due_at"), timezone.now())
+    )
+
+    def refuse(*_: object, **__: object) -> None:
+        logging.getLogger("memory").warning("the model refuses")
+        raise ValueError
+
+    monkeypatch.setattr(remember.memory, "remember", refuse)
+    with json_lines() as lines:
+        tasks.remember_ended()
+    for line in (*lines("the model refuses"), *lines("not remembered yet")):
+        assert (line["task"], line["conversation"]) == ("remember_ended", str(ended.pk))
+    assert lines("the model refuses")
+    assert lines("not remembered yet")
+    [done] = lines("remembered: 0")
+    assert "conversation" not in done

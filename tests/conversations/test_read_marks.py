@@ -24,6 +24,8 @@ from tests.fakes.server import Fault
 class SlowEngine:
     """Writes when it is told to."""
 
+    name = "slow"
+
     def __init__(self):
         self.write = threading.Event()
 
@@ -95,7 +97,7 @@ def test_a_message_that_another_program_brought_is_not_marked(meta, shop, door):
     conversation = Conversation.objects.get()
     conversation.channel_account = shop.channel_accounts.get(provider="whatsapp")
     conversation.save()
-    assert read_marks.mark_for_newest(conversation.pk) is None
+    assert read_marks.mark_for_newest(conversation.client_id, conversation.pk) is None
 
 
 @pytest.mark.django_db

@@ -32,7 +32,7 @@ def account(shop: Client) -> ChannelAccount:
 
 
 def in_bulk(account: ChannelAccount, *said: Receipt) -> set[str]:
-    return finish(receipts_bulk.apply(THIS_THREAD, account.pk, said))
+    return finish(receipts_bulk.apply(THIS_THREAD, account.client_id, account.pk, said))
 
 
 # --- until a moment ---------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def test_the_conversation_is_locked_first_where_a_kept_receipt_is_a_failure(acco
     sent = message(account)
     kept = [keep(account, "m1", orjson.loads(orjson.dumps(asdict(receipt("m1", each))))) for each in said]
     with transaction.atomic():
-        found = receipts.lock_if_failed(sent.conversation_id, kept)
+        found = receipts.lock_if_failed(sent.client_id, sent.conversation_id, kept)
     assert (found == sent.conversation) is is_locked
     assert found is None or is_locked
 

@@ -45,9 +45,9 @@ def test_a_closed_session_is_remembered_and_the_next_one_begins_with_it(door):
     assert conversation.remembered_at
     assert conversation.remember_due_at is None
     assert "red roof" in conversation.summary
-    assert [entry.content for entry in memory.transcript(conversation.pk) if entry.role == "user"] == [
-        "I want a red roof"
-    ]
+    assert [
+        entry.content for entry in memory.transcript(conversation.client_id, conversation.pk) if entry.role == "user"
+    ] == ["I want a red roof"]
     assert ConversationEvent.objects.filter(kind="remembered", cause="extractive").exists()
     again = door.says("Hello again", user_id="ann")["conversation_id"]
     assert again != pk
@@ -123,7 +123,7 @@ def test_a_remembered_session_is_archived_after_its_time(door):
     assert not Chunk.objects.exists()
     assert not Message.objects.exists()
     assert ConversationEvent.objects.filter(kind="archived", from_status="closed").exists()
-    assert memory.transcript(Conversation.objects.get().pk)
+    assert memory.transcript(*Conversation.objects.values_list("client_id", "pk").get())
     assert archive.archive(now + timedelta(days=31)) == 0
 
 
@@ -161,7 +161,7 @@ def test_a_correction_is_remembered_and_a_redaction_leaves_no_word_of_it(door):
     corrections.correct(pk, 3, "I want a green roof", actor=STAFF, now=timezone.now())
     assert remember.remember_ended() == 1
     conversation = Conversation.objects.get()
-    assert [e.content for e in memory.transcript(conversation.pk)][2] == "I want a green roof"
+    assert [e.content for e in memory.transcript(conversation.client_id, conversation.pk)][2] == "I want a green roof"
     assert "green roof" in conversation.summary
     assert "red roof" not in conversation.summary
 
@@ -171,7 +171,7 @@ def test_a_correction_is_remembered_and_a_redaction_leaves_no_word_of_it(door):
     assert conversation.summary
     for word in ("red roof", "green roof"):
         assert word not in conversation.summary
-        assert word not in str(memory.transcript(conversation.pk))
+        assert word not in str(memory.transcript(conversation.client_id, conversation.pk))
         assert not memory.search(conversation.client_id, word).items
 
 

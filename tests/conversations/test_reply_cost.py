@@ -17,9 +17,10 @@ from tests.conftest import Door
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-# Claim, read the conversation and its messages, keep the prompt; commit; claim the message, begin to send it, record.
-MOST_TRANSACTIONS = 8
-MOST_STATEMENTS = 18
+# See whose replies are due, claim, read the conversation and its messages, keep the prompt; commit; see which accounts
+# have something to send, claim the message, begin to send it, record.
+MOST_TRANSACTIONS = 10
+MOST_STATEMENTS = 21  # one of them for whoever reads the events
 AROUND = ("BEGIN", "COMMIT")
 
 
@@ -31,12 +32,12 @@ def _answer() -> list[str]:
         assert prepared is not None
         request, engine = prepared
         if read_marks.has_marks(turn.channel):
-            read_marks.mark_for_newest(turn.conversation_id)
+            read_marks.mark_for_newest(turn.client_id, turn.conversation_id)
         reply = ask(engine, request)
         assert isinstance(reply, Reply)
         pipeline.commit(turn, reply, timezone.now())
-        token, [message_id] = sending.claim(timezone.now(), 10)
-        ready = sending.begin(message_id, token, timezone.now())
+        token, [claimed] = sending.claim(timezone.now(), 10)
+        ready = sending.begin(claimed, token, timezone.now())
         assert ready is not None
         result = sending.deliver(ready)
         assert isinstance(result, SendResult)

@@ -186,7 +186,7 @@ def test_a_reply_that_teaches_nothing_writes_nothing_of_the_model(door: Door, mo
     _, (request, _) = queries_of_prepare()
     outcome = ask("openai", request)
     turn = Turn.objects.get()
-    claim = leases.ClaimedTurn(turn.pk, turn.conversation_id, turn.attempt, recalls=False, calls=False)
+    claim = leases.ClaimedTurn(turn.client_id, turn.pk, turn.conversation_id, turn.attempt, recalls=False, calls=False)
     with CaptureQueriesContext(connection) as seen:
         assert pipeline.commit(claim, outcome, timezone.now()) == "committed"
     written = [

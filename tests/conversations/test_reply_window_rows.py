@@ -12,7 +12,7 @@ from channels_out import registry
 from channels_out.contract import Adapter
 from channels_out.errors import SendError
 from conversations.models import Assistant, ChannelAccount, Chunk, Client, Conversation, Message
-from conversations.services.delivery import reply_window, sending
+from conversations.services.delivery import outbox, reply_window, sending
 from conversations.services.delivery.reply_window import SENT_AT
 from tests import factories
 from tests.conversations.test_outbox_rows import message_of
@@ -142,7 +142,7 @@ def test_a_channel_without_a_window_is_always_open(shop, now):
 def test_a_provider_s_word_that_it_is_too_late_is_told_where_we_know_of_no_window(shop):
     message = message_of(factories.ConversationFactory(client=shop))
     token, _ = sending.claim(timezone.now(), 10)
-    begun = sending.begin(message.pk, token, timezone.now())
+    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
     assert begun
     too_late = SendError("Too late.", code="470", outside_window=True)
     sending.record_failed(begun, too_late, timezone.now())
@@ -157,7 +157,7 @@ def template(message: Message) -> str:
     """The name of the template that is sent in place of the message, or the reason that there is none."""
     conversation = Conversation.objects.get(pk=message.conversation_id)
     found = reply_window.template_for(conversation, message, WHATSAPP)
-    return found if isinstance(found, str) else reply_window.template_to_text(found)
+    return found if isinstance(found, str) else outbox.template_to_text(found[0])
 
 
 @pytest.fixture

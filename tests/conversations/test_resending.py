@@ -12,8 +12,9 @@ from conversations.services.core.ledger import SYSTEM
 from conversations.services.retention import holds
 from conversations.services.simulator import accounts
 from conversations.services.staff_actions import resend, send
-from tests.conftest import send_all
+from tests.conftest import fetch_all, send_all
 from tests.conversations.meta_doors import account_at, post
+from tests.fakes.shelf import Shelf
 
 pytestmark = pytest.mark.django_db
 UNDELIVERABLE = 131026
@@ -111,6 +112,44 @@ def test_what_had_no_account_keeps_its_row_and_gets_its_parts(meta, shop, door):
     assert parts[0].pk == lost.pk
     assert parts[0].created_at == lost.created_at
     assert [len(sent.text) for sent in meta.sent] == [4096, 904]
+
+
+@pytest.mark.parametrize("first", ["text", "file"])
+def test_what_had_no_account_is_sent_with_its_files(meta, shop, door, settings, first):
+    settings.MEDIA_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+    ChannelAccount.objects.filter(client=shop, channel="whatsapp").delete()
+    session = door.says("Hello", channel="whatsapp", phone="+51999999999")["conversation_id"]
+    with Shelf() as shelf:
+        files = [{"url": f"{shelf.url}/invoice.pdf"}, {"url": f"{shelf.url}/parts/Part%207.jpg"}]
+        words = "x" * 4097
+        door.call("POST", f"/conversations/{session}/send", {"content": words, "attachments": files})
+        lost = list(Message.objects.order_by("part"))
+        assert [each.code for each in lost] == ["no_account"] * 3
+        fetch_all()
+    account_at(meta, shop)
+    again(lost[0] if first == "text" else lost[2])
+    send_all()
+    assert [each.kind for each in meta.sent] == ["text", "text", "document", "image"]
+    assert "".join(each.text for each in meta.sent) == words, "no line names the files"
+    assert meta.sent[2].file["filename"] == "invoice.pdf"
+    sent = Message.objects.order_by("part")
+    assert [each.status for each in sent] == ["sent"] * 4
+    assert [each.pk for each in sent][:3] == [each.pk for each in lost]
+
+
+def test_files_alone_that_had_no_account_are_sent(meta, shop, door, settings):
+    settings.MEDIA_PRIVATE_NETWORKS = ["127.0.0.0/8"]
+    ChannelAccount.objects.filter(client=shop, channel="whatsapp").delete()
+    session = door.says("Hello", channel="whatsapp", phone="+51999999999")["conversation_id"]
+    with Shelf() as shelf:
+        files = [{"url": f"{shelf.url}/invoice.pdf"}]
+        door.call("POST", f"/conversations/{session}/send", {"attachments": files})
+        account_at(meta, shop)
+        again(Message.objects.get())
+        assert send_all() == 0, "the file is not there yet"
+        fetch_all()
+    send_all()
+    assert [each.kind for each in meta.sent] == ["document"]
 
 
 def test_no_simulated_account_answers_for_what_had_no_account(shop, door):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from channels_out import retell as ours
 from conversations.engines.registry import ask
 from conversations.models import Chunk, Contact, Conversation, EngineChat, Turn
 from conversations.services.core.ledger import SYSTEM
@@ -407,3 +409,11 @@ def test_it_is_what_the_sdk_says(retell: FakeRetell, settings: Any) -> None:
         ours.verify(body.encode(), old, ["key_test"], now)
     vector = "v=1700000000000,d=e959b86f516475b443a342db5428be368d9daa027323c425b4ef9a0143b40bc5"
     ours.verify(b'{"event":"chat_ended","chat":{"chat_id":"c1"}}', vector, ["key_test"], 1_700_000_000)
+
+
+@pytest.mark.parametrize("event", ["call_started", "call_ended", "call_analyzed"])
+def test_an_event_of_retell_s_phone_calls_is_none_of_ours_and_is_answered_so(door, retell, event):
+    body = json.dumps({"event": event, "call": {"call_id": "c1", "call_status": "ended"}}).encode()
+    signature = ours.sign(body, retell.key, time.time())
+    status, answer = post(door, body, {ours.SIGNATURE: signature})
+    assert (status, answer["data"]) == (200, {"known": False})

@@ -91,7 +91,9 @@ def test_it_goes_on_batch_by_batch_and_tells_of_each(shop, neighbour, rule, monk
         make(neighbour, 7 + number)
     told: list[tuple[str, int]] = []
     found = run(rule, progress=lambda what, count: told.append((what, count)))
-    assert told == [(rule.shown, 2), (rule.shown, 4), (rule.shown, 5)]
+    assert {what for what, _ in told} == {rule.shown}
+    counts = [count for _, count in told]  # some go client by client, others in the order of their ends
+    assert counts in ([2, 4, 5], [2, 3, 5])
     assert {client: line.deleted for (client, _), line in found.lines.items()} == {shop.pk: 3, neighbour.pk: 2}
     assert not model.objects.exists()
 

@@ -237,7 +237,7 @@ def test_a_hold_that_is_just_being_set_is_not_overtaken(shop, rule, on):
 
     def hold() -> None:
         if on == "contact":
-            holds.set_contact_hold(session.contact_id, "Case 4711")
+            holds.set_contact_hold(session.client_id, session.contact_id, "Case 4711")
         else:
             holds.hold(session.pk, reason="Case 4711", actor=SYSTEM)
 
@@ -256,7 +256,7 @@ def test_a_guest_who_is_put_on_hold_as_their_session_goes_stays(shop, monkeypatc
 
     def then_held(*given: Any) -> Any:
         gone = delete(*given)
-        holds.set_contact_hold(session.contact_id, "Case 4711")
+        holds.set_contact_hold(session.client_id, session.contact_id, "Case 4711")
         return gone
 
     monkeypatch.setattr(deletions, "_delete_batch", then_held)
@@ -274,9 +274,9 @@ def test_a_guest_for_whom_a_session_is_just_being_opened_stays(shop, monkeypatch
         contact = Contact.objects.select_for_update(no_key=True).get(pk=session.contact_id)
         factories.ConversationFactory(client=shop, contact=contact)
 
-    def meanwhile(contact_ids: Any) -> None:
+    def meanwhile(client_id: Any, contact_ids: Any) -> None:
         with not_committed(opens):
-            delete(contact_ids)
+            delete(client_id, contact_ids)
             assert not Conversation.objects.exists(), "it is not committed yet"
 
     monkeypatch.setattr(deletions, "_delete_guests", meanwhile)

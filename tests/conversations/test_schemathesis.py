@@ -26,6 +26,7 @@ from tests.sizes import LONG, times
 pytestmark = [pytest.mark.django_db, pytest.mark.long, pytest.mark.timeout(3_600)]
 
 CURSOR = paging._cursor(Conversation(pk=UUID(int=1), started_at=datetime(2026, 1, 1, tzinfo=UTC)))
+CURSORS = {"chunks": "1", "tool-calls": "1", "templates": str(UUID(int=1))}  # other lists have CURSOR's form
 
 
 def web(environ: Any, start_response: Any) -> Any:
@@ -115,7 +116,7 @@ def known(shop: Client, ids: dict[str, Any]) -> dict[str, Any]:
 
 def put_what_exists(case: Any, known: dict[str, Any]) -> None:
     """In the place of ids, cursors and phone numbers that have the right form and were never given to anybody."""
-    known = {**known, "cursor": "1" if "chunks" in case.path else CURSOR}
+    known = {**known, "cursor": CURSORS.get(case.path.rpartition("/")[2], CURSOR)}
     if (case.method, case.path) == ("POST", "/conversations") and isinstance(case.body, dict):
         case.body.update(user_id="bea", variables={"due_date": "Friday", "amount": 120.5})  # who can be written to
         known["assistant"] = "ada"

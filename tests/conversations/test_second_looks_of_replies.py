@@ -158,8 +158,8 @@ def test_a_turn_that_was_committed_is_neither_given_back_nor_renewed(conversatio
     ours = claim()
     pipeline.commit(ours, HELLO, timezone.now())
     before = Turn.objects.get().lease_until
-    leases.renew([ours.turn_id], timezone.now() + HOUR)
-    assert leases.give_back([ours.turn_id], timezone.now()) == 0
+    leases.renew({ours.turn_id: ours.client_id}, timezone.now() + HOUR)
+    assert leases.give_back({ours.turn_id: ours.client_id}, timezone.now()) == 0
     turn = Turn.objects.get()
     assert (turn.status, turn.lease_until) == ("committed", before)
 
@@ -229,14 +229,14 @@ def test_a_turn_that_waits_for_what_would_not_be_said_ends_at_the_next_look(conv
 def test_a_turn_goes_on_waiting_if_what_was_seen_is_over_when_it_is_locked(conversation, monkeypatch):
     wait_for_agent(conversation.pk, "token")
     happens("taken_over", conversation)
-    look = late_replies.rows
+    look = late_replies.rows_over_all
 
     def handed_back(*given: Any) -> Any:
         found = look(*given)
         takeover.hand_back(conversation.pk, actor=GRACE, now=timezone.now())
         return found
 
-    monkeypatch.setattr(late_replies, "rows", handed_back)
+    monkeypatch.setattr(late_replies, "rows_over_all", handed_back)
     late_replies.end_waiting(timezone.now())
     assert turns() == ["running"]
 
@@ -294,10 +294,10 @@ def test_a_call_that_got_further_between_the_look_and_the_recovery_is_left_alone
     call_of(conversation, "refund", "calling", lease_until=now - HOUR, tries=1)
     look = tool_calls.editing_if_there
 
-    def meanwhile(conversation_id: Any) -> Any:
+    def meanwhile(conversation_id: Any, client_id: Any) -> Any:
         change = {"status": "answered", "lease_until": None} if what == "answered" else {"lease_until": now + HOUR}
         ToolCall.objects.update(**change)
-        return look(conversation_id)
+        return look(conversation_id, client_id)
 
     monkeypatch.setattr(tool_calls, "editing_if_there", meanwhile)
     assert tool_calls.recover(now) == 0

@@ -163,8 +163,8 @@ def test_a_hold_that_comes_after_the_look_at_holds_keeps_the_messages(shop, monk
     session = remembered(shop)
     look = holds.refuse_if_held
 
-    def held_then(conversation_id: Any) -> None:
-        look(conversation_id)
+    def held_then(client_id: Any, conversation_id: Any) -> None:
+        look(client_id, conversation_id)
         holds.hold(session.pk, reason="Case 4711", actor=SYSTEM)
 
     monkeypatch.setattr(holds, "refuse_if_held", held_then)

@@ -116,9 +116,9 @@ def test_a_result_follows_its_call_into_the_conversation_that_it_was_merged_into
 ):
     made, other, lock = begun(turn, tool), someone_else(shop), tool_calls.editing_if_there
 
-    def merged(conversation_id: Any) -> Any:
+    def merged(conversation_id: Any, client_id: Any) -> Any:
         ToolCall.objects.update(conversation=other)
-        return lock(conversation_id)
+        return lock(conversation_id, client_id)
 
     monkeypatch.setattr(tool_calls, "editing_if_there", merged)
     assert tool_calls.record_result(made, ToolResult(Outcome.UNKNOWN)).answer == tool_calls.NOT_KNOWN

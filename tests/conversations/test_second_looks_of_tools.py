@@ -18,6 +18,7 @@ from conversations.services.transitions import closing, takeover
 from memory.redaction import CARD_REMOVED
 from tests.conversations import begun_calls
 from tests.conversations.begun_calls import CARD, GRACE, HOUR, ORDER, begun, call_of, events, someone_else
+from tests.races.row_changed import beside_change
 
 pytestmark = pytest.mark.django_db
 
@@ -31,7 +32,7 @@ def test_a_turn_that_was_lost_begins_nothing(conversation, shop, turn, tool, wha
     Turn.objects.create(conversation=other, attempt=turn.attempt, inbound_sequence=0, lease_until=timezone.now() + HOUR)
     call_of(conversation, tool, "approved")
     if what == "given back":
-        leases.give_back([turn.turn_id], timezone.now())
+        leases.give_back({turn.turn_id: turn.client_id}, timezone.now())
     elif what == "claimed again":
         Turn.objects.filter(pk=turn.turn_id).update(attempt=turn.attempt + 1)
     else:
@@ -329,3 +330,16 @@ def test_what_only_looks_something_up_has_failed_if_its_process_died(conversatio
     call.refresh_from_db()
     assert (call.status, call.code) == ("failed", "interrupted")
     assert Conversation.objects.get().needs_staff_since is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_that_is_redacted_while_it_is_begun_again_stays_redacted(conversation, turn, tool):
+    """It is another call then: the model's arguments are not those of the redacted one."""
+    call = call_of(conversation, tool, "approved", arguments=ORDER)
+    beside_change(
+        'UPDATE tool_calls SET arguments = \'{"order": "[redacted]"}\' WHERE id = %s',
+        [call.pk],
+        lambda: tool_calls.begin(turn, tool.pk, ORDER),
+    )
+    call.refresh_from_db()
+    assert (call.status, call.arguments) == ("approved", {"order": "[redacted]"})

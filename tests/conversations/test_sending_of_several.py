@@ -15,6 +15,7 @@ from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import receipts, sending
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
+from tests.claims import message_ids
 from tests.conftest import Door, reply_to_all
 from tests.conversations.test_outcomes_of_sending import MINUTE, TICK, begin, on_whatsapp
 from tests.conversations.test_second_looks_of_sending import HOUR, claim, conversation, message, state
@@ -33,8 +34,8 @@ def two(door: Door) -> tuple[Message, Message]:
     reply_to_all()
     first, second = Message.objects.order_by("chunk_id")
     token, ids = sending.claim(timezone.now(), 10)
-    assert set(ids) == {first.pk, second.pk}
-    assert sending.begin(first.pk, token, timezone.now())
+    assert {each.message_id for each in ids} == {first.pk, second.pk}
+    assert sending.begin(sending.ClaimedMessage(first.client_id, first.pk), token, timezone.now())
     return first, second
 
 
@@ -45,7 +46,7 @@ def test_one_message_is_begun_of_those_that_a_dispatcher_claimed(two):
 def test_a_renewal_is_of_the_messages_it_names(two):
     first, second = two
     before = Message.objects.get(pk=second.pk).lease_until
-    sending.renew([first.pk], timezone.now() + HOUR)
+    sending.renew({first.pk: first.client_id}, timezone.now() + HOUR)
     assert Message.objects.get(pk=second.pk).lease_until == before
     assert Message.objects.get(pk=first.pk).lease_until > before
 
@@ -53,7 +54,7 @@ def test_a_renewal_is_of_the_messages_it_names(two):
 def test_a_recovery_is_of_the_leases_that_are_over(two):
     first, second = two
     Message.objects.filter(pk=second.pk).update(status="sending")
-    sending.renew([second.pk], timezone.now() + 2 * HOUR)
+    sending.renew({second.pk: second.client_id}, timezone.now() + 2 * HOUR)
     assert sending.recover(timezone.now() + HOUR) == 1
     assert [state(each)[0] for each in (first, second)] == ["queued", "sending"]
 
@@ -70,7 +71,11 @@ def test_a_recovery_of_one_claim_leaves_every_other_message_as_it_is(two, status
 
 def test_an_answer_is_of_its_own_message(two):
     first, second = two
-    begun = sending.begin(second.pk, Message.objects.get(pk=second.pk).lease_token, timezone.now())
+    begun = sending.begin(
+        sending.ClaimedMessage(second.client_id, second.pk),
+        Message.objects.get(pk=second.pk).lease_token,
+        timezone.now(),
+    )
     assert begun
     sending.record_sent(begun, SendResult("SM2"), timezone.now())
     assert [state(each)[0] for each in (first, second)] == ["sending", "sent"]
@@ -79,7 +84,7 @@ def test_an_answer_is_of_its_own_message(two):
 @pytest.mark.parametrize("most", [1, 2])
 def test_no_more_are_claimed_than_asked_for_and_the_oldest_first(two, most):
     Message.objects.update(status="queued", lease_until=None, lease_token=None)
-    assert set(sending.claim(timezone.now(), most)[1]) == {each.pk for each in two[:most]}
+    assert set(message_ids(timezone.now(), most)) == {each.pk for each in two[:most]}
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -101,14 +106,14 @@ def test_only_an_unclear_message_is_waited_for_no_longer_than_a_minute(conversat
     Message.objects.filter(pk=first.pk).update(
         status=earlier, due_at=now + HOUR, sending_at=now - ago, lease_until=now + HOUR
     )
-    assert sending.claim(now, 10)[1] == ([] if waits else [second.pk])
+    assert message_ids(now, 10) == ([] if waits else [second.pk])
 
 
 def test_a_conversation_that_waits_holds_no_other_up(two):
     first, second = two
     Message.objects.filter(pk=second.pk).update(status="queued", lease_until=None, lease_token=None)
     assert Message.objects.get(pk=first.pk).status == "sending"
-    assert sending.claim(timezone.now(), 10)[1] == [second.pk]
+    assert message_ids(timezone.now(), 10) == [second.pk]
 
 
 def test_an_account_that_is_broken_or_off_holds_no_other_up(two, shop):
@@ -118,7 +123,7 @@ def test_an_account_that_is_broken_or_off_holds_no_other_up(two, shop):
     Message.objects.filter(pk=second.pk).update(channel_account=other)
     for change in ({"is_active": False}, {"health": "broken"}):
         ChannelAccount.objects.filter(pk=first.channel_account_id).update(**change)
-        assert sending.claim(timezone.now(), 10)[1] == [second.pk]
+        assert message_ids(timezone.now(), 10) == [second.pk]
         Message.objects.filter(pk=second.pk).update(status="queued", lease_until=None, lease_token=None)
         ChannelAccount.objects.update(is_active=True, health="ok")
 
@@ -127,7 +132,7 @@ def test_an_account_that_is_broken_or_off_holds_no_other_up(two, shop):
 @pytest.mark.django_db(transaction=True)
 def test_a_message_that_is_just_being_claimed_is_not_claimed_again_and_not_waited_for(message):
     with not_committed(partial(sending.claim, timezone.now(), 10)):
-        assert sending.claim(timezone.now(), 10)[1] == []
+        assert message_ids(timezone.now(), 10) == []
         assert state(message)[0] == "queued", "the other claim is not committed yet"
     assert state(message) == ("claimed", "", 1)
 
@@ -137,7 +142,7 @@ def test_a_message_whose_conversation_is_just_being_closed_does_not_leave(messag
     token = claim(message)
     close = partial(closing.close, message.conversation_id, ended_by="staff", actor=SYSTEM, now=timezone.now())
     with not_committed(close):
-        assert sending.begin(message.pk, token, timezone.now()) is None
+        assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     assert state(message) == ("cancelled", "closed", 1)
 
 
@@ -145,7 +150,7 @@ def test_a_message_whose_conversation_is_just_being_closed_does_not_leave(messag
 def test_a_message_that_is_just_being_begun_is_not_recovered_and_not_waited_for(message):
     token = claim(message)
     late = timezone.now() + HOUR
-    with not_committed(partial(sending.begin, message.pk, token, late)):
+    with not_committed(partial(sending.begin, sending.ClaimedMessage(message.client_id, message.pk), token, late)):
         assert sending.recover(late) == 0
         assert state(message)[0] == "claimed", "the begin is not committed yet"
     assert state(message) == ("sending", "", 1)

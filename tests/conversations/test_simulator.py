@@ -21,7 +21,7 @@ from conversations.models import (
     SimulatedFault,
     StaffAction,
 )
-from conversations.services.simulator import accounts, demo, simulator
+from conversations.services.simulator import accounts, demo, exchanges, provider
 from conversations.services.tenants import setup
 from conversations.services.tenants.channel_accounts import as_account
 from tests.conftest import Door, reply_to_all
@@ -149,7 +149,7 @@ def test_what_is_no_simulated_account_answers_as_a_route_that_is_not_there(clien
 
 @pytest.mark.parametrize("token", ["", "wrong", "ü", "x" * 5000])
 def test_who_lacks_the_credentials_is_refused_and_leaves_no_trace(client, whatsapp, token):
-    simulator.plan_faults(whatsapp, "error")
+    provider.plan_faults(whatsapp, "error")
     assert send(client, whatsapp, token.encode().decode("latin-1")).status_code == 401
     assert not SimulatedExchange.objects.exists()
     assert SimulatedFault.objects.count() == 1, "a fault is for the next send of ours"
@@ -188,7 +188,7 @@ def test_it_calls_nobody_whatever_the_path(client, whatsapp, path, monkeypatch):
 
 
 def test_the_log_is_trimmed(client, whatsapp, monkeypatch):
-    monkeypatch.setattr(simulator, "MOST_KEPT", 3)
+    monkeypatch.setattr(exchanges, "MOST_KEPT", 3)
     for number in range(5):
         send(client, whatsapp, body={**SEND, "text": {"body": f"message {number}"}})
     assert [each.text for each in SimulatedExchange.objects.order_by("id")] == ["message 2", "message 3", "message 4"]

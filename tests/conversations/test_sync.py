@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from conversations.models import Chunk, Client, Contact, Conversation, ConversationEvent, OrderLink
+from conversations.models import (
+    Chunk,
+    Client,
+    Contact,
+    ContactIdentity,
+    Conversation,
+    ConversationEvent,
+    OrderLink,
+)
 from conversations.services.jobs import sweep
 from tests import factories
 from tests.conftest import Door, reply_to_all
@@ -201,16 +209,18 @@ def test_objects_are_merged_deeply_and_lists_replaced(call: Call, at: str) -> No
             "deliveryAddress": {"city": "Lima", "notes": None},
             "own": {"a": {"c": 2}, "list": [2, 3], "none": None},
             "orderTotal": "41.00",
-            "paymentMethod": "bitcoin",
+            "paymentMethod": "Credit_Card",
             "customerName": None,
         }
     )
     assert context["selectedItems"] == [{**item, "quantity": 2, "price": 20.5}]
     assert context["deliveryAddress"] == {"street": "A 1", "city": "Lima"}
     assert context["own"] == {"a": {"b": 1, "c": 2}, "list": [2, 3], "none": None}
-    assert (context["orderTotal"], context["paymentMethod"]) == (41.0, "bitcoin")
+    assert (context["orderTotal"], context["paymentMethod"]) == (41.0, "card")
+    assert context["paymentMethodOriginal"] == "Credit_Card", "beside what every client can read"
     assert "customerName" not in context
-    assert merge({"paymentMethod": None})["paymentMethod"] == "bitcoin", "null says: absent"
+    assert merge({"paymentMethod": None})["paymentMethod"] == "card", "null says: absent"
+    assert "paymentMethodOriginal" not in merge({"paymentMethod": "yape"})
     replaced = call("PATCH", f"{at}/context", {"context": {"own": 1}, "merge": "false", "subDomain": "shop"})
     assert replaced["context"] == {"own": 1, "previousMessages": [], "orderHistory": []}
 
@@ -252,6 +262,11 @@ def test_a_context_is_bounded(call: Call, ask: Callable[..., Answer], at: str) -
         {"selectedItems": {}},
         {"selectedItems": [1]},
         {"selectedItems": [{"quantity": "many"}]},
+        {"selectedItems": [{"id": "p1", "name": "Pizza", "quantity": 1}]},
+        {"selectedItems": [{"id": "p1", "name": "Pizza", "quantity": 1.5, "price": 20}]},
+        {"selectedItems": [{"id": "p1", "quantity": 1, "price": 20}]},
+        {"paymentMethod": "mobile_payment"},
+        {"paymentMethod": "online"},
         {"orderTotal": "NaN"},
         {"orderTotal": True},
         {"orderTotal": []},
@@ -498,3 +513,19 @@ def test_a_purge_takes_state_and_orders_along(call: Call, at: str) -> None:
     sweep.sweep(timezone.now() + timedelta(hours=25))
     assert not Conversation.objects.exists()
     assert not OrderLink.objects.exists()
+
+
+def test_a_person_may_be_known_by_a_business_scoped_id_alone(call: Call) -> None:
+    started = call("POST", "conversations", {"userId": "PE.1234abcd", "subDomain": "shop"})
+    assert started["userId"] == "PE.1234abcd"
+    again = call("POST", "conversations", {"userId": "PE.1234abcd", "subDomain": "shop"})
+    assert again["sessionId"] == started["sessionId"]
+    assert call("GET", "conversations/user/PE.1234abcd?subDomain=shop")["sessionId"] == started["sessionId"]
+    assert call("GET", "whatsapp/lookup/conversation/PE.1234abcd")["sessionId"] == started["sessionId"]
+    assert ContactIdentity.objects.get().kind == "bsuid"
+
+
+def test_a_base_url_that_ends_in_the_protocol_s_path_works(ask: Callable[..., Answer], state: Any) -> None:
+    answer = ask("GET", f"api/v1/conversations/{state['sessionId']}?subDomain=shop")
+    assert (answer.status, answer.json["data"]["sessionId"]) == (200, state["sessionId"])
+    assert_failure(ask("GET", "api/v1/api/v1/conversations"), 404)

@@ -78,9 +78,9 @@ def test_from_the_takeover_on_the_assistant_is_silent_also_in_mid_turn(parrot, c
 
 def test_what_was_not_sent_yet_is_not_sent_also_by_who_has_claimed_it(parrot, conversation):
     reply_to_all()
-    token, [message_id] = sending.claim(timezone.now(), 10)
+    token, [claimed] = sending.claim(timezone.now(), 10)
     taken(conversation)
-    assert sending.begin(message_id, token, timezone.now()) is None
+    assert sending.begin(claimed, token, timezone.now()) is None
     message = Message.objects.get()
     assert (message.status, message.code) == ("cancelled", "taken_over")
 
@@ -423,6 +423,6 @@ def test_a_dispatcher_that_is_stopped_costs_nobody_an_attempt(parrot, conversati
     for _ in range(6):
         [claim] = leases.claim(timezone.now(), 10)
         assert not claim.exhausted
-        assert leases.give_back([claim.turn_id], timezone.now()) == 1
+        assert leases.give_back({claim.turn_id: claim.client_id}, timezone.now()) == 1
     found = Conversation.objects.get()
     assert (found.reply_attempts, found.reply_crashes) == (0, 0)

@@ -72,7 +72,7 @@ def test_approved_calls_are_begun_one_at_a_time_and_the_unsent_one_survives_a_cr
     assert tool_calls.begin_waiting(claim).request.arguments["order"] == "order-1"
     assert [call.status for call in ToolCall.objects.all()] == ["calling", "approved"]
 
-    leases.give_back([claim.turn_id], timezone.now())  # as a dispatcher that dies
+    leases.give_back({claim.turn_id: claim.client_id}, timezone.now())  # as a dispatcher that dies
     reply_to_all()
     assert server.charges == {"order-2": 1}
     assert [call.status for call in ToolCall.objects.all()] == ["unknown", "answered"]

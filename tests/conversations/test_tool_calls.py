@@ -191,7 +191,7 @@ def test_a_turn_that_was_lost_calls_nothing(door, model, server, tool):
     model.then("reply", tool_calls=[CHARGE])
     [claim] = leases.claim(timezone.now(), 10)
     request, engine = pipeline.prepare(claim)
-    leases.give_back([claim.turn_id], timezone.now())
+    leases.give_back({claim.turn_id: claim.client_id}, timezone.now())
     assert ask(engine, request).code == "lost"
     assert server.requests == []
 
@@ -240,7 +240,7 @@ def test_a_call_of_a_dead_process_that_no_turn_finds_is_given_up_and_shown(door,
     door.says("Charge me")
     [claim] = leases.claim(timezone.now(), 10)
     assert isinstance(tool_calls.begin(claim, tool.pk, CHARGE[1]), tool_calls.CallToMake)
-    leases.give_back([claim.turn_id], timezone.now())
+    leases.give_back({claim.turn_id: claim.client_id}, timezone.now())
     assert tool_calls.recover(timezone.now()) == 0
     assert tool_calls.recover(ToolCall.objects.get().lease_until + timedelta(seconds=1)) == 1
     assert ToolCall.objects.get().status == "unknown"
@@ -251,7 +251,7 @@ def test_an_answer_that_comes_after_all_still_counts(door, model, server, tool):
     door.says("Charge me")
     [claim] = leases.claim(timezone.now(), 10)
     made = tool_calls.begin(claim, tool.pk, CHARGE[1])
-    leases.give_back([claim.turn_id], timezone.now())
+    leases.give_back({claim.turn_id: claim.client_id}, timezone.now())
     [again] = leases.claim(timezone.now(), 10)
     assert tool_calls.begin(again, tool.pk, CHARGE[1]) == tool_calls.NOT_KNOWN
     tool_calls.record_result(made, make(made))

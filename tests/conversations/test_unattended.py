@@ -71,7 +71,7 @@ def test_a_streamed_one_does_as_well(viewer: HttpClient, door: Door) -> None:
     pk = door.says("Hello")["conversation_id"]
     Conversation.objects.filter(pk=pk).update(channel="web", reply_owed=False, reply_due_at=None)
     Turn.objects.create(
-        conversation_id=pk,
+        conversation=Conversation.objects.get(pk=pk),
         streamed=True,
         attempt=0,
         inbound_sequence=1,

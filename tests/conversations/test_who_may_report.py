@@ -139,9 +139,16 @@ def test_receipts_of_a_version_that_is_old_move_nothing(answered: Line, change: 
     [event] = read_by_adapter(answered)
     before = known(answered).version
     change(answered)
-    assert finish(receipts_bulk.apply(THIS_THREAD, answered.account.pk, [event], before)) == set()
+    assert (
+        finish(receipts_bulk.apply(THIS_THREAD, answered.account.client_id, answered.account.pk, [event], before))
+        == set()
+    )
     assert Message.objects.get().status == "sent"
-    assert finish(receipts_bulk.apply(THIS_THREAD, answered.account.pk, [event], known(answered).version))
+    assert finish(
+        receipts_bulk.apply(
+            THIS_THREAD, answered.account.client_id, answered.account.pk, [event], known(answered).version
+        )
+    )
     assert Message.objects.get().status == "read"
 
 

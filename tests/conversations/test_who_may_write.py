@@ -72,6 +72,17 @@ def test_a_client_that_is_switched_on_again_is_served_again(met: Program) -> Non
 
 
 @pytest.mark.parametrize("message", TAKEN.values(), ids=TAKEN)
+def test_the_key_that_was_used_says_when(met: Program, shop: Client, message: dict[str, Any]) -> None:
+    used, met.key = api_keys.create_api_key(shop, "used")
+    unused, _ = api_keys.create_api_key(shop, "unused")
+    met.says(**message)
+    used.refresh_from_db()
+    unused.refresh_from_db()
+    assert used.last_used_at
+    assert unused.last_used_at is None
+
+
+@pytest.mark.parametrize("message", TAKEN.values(), ids=TAKEN)
 def test_another_client_s_key_writes_nothing(met: Program, neighbours_key: str, message: dict[str, Any]) -> None:
     met.key = neighbours_key
     before = written()

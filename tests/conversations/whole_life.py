@@ -12,24 +12,38 @@ from django.db import connection
 from django.utils import timezone
 
 from conversations.models import (
+    Activity,
     AgentState,
+    Attachment,
     CallAnswer,
     ChannelAccount,
     Contact,
     ContactIdentity,
     ContactMatch,
     Conversation,
+    ConversationLabel,
     Correction,
     Delta,
+    DeskState,
+    Draft,
     EngineChat,
+    Event,
+    EventDelivery,
+    EventEndpoint,
+    EventNote,
     Feedback,
     IdempotencyKey,
     InboundEvent,
+    Label,
+    Mention,
     OrderLink,
+    Presence,
     RollingSummary,
+    SeenPosition,
     SendPause,
     SimulatedExchange,
     StaffAction,
+    StaffNote,
     ToolCall,
     Turn,
 )
@@ -70,7 +84,7 @@ def everything_else(contact: Contact) -> None:
     chunk = conversation.chunks.first()
     account = ChannelAccount.objects.get(client=client, channel="sms")
     turn = Turn.objects.create(conversation=conversation, attempt=1, inbound_sequence=1, lease_until=now, streamed=True)
-    Delta.objects.create(turn_id=turn.pk, attempt=1, start=0, text="Dear Zebulon")
+    Delta.objects.create(turn=turn, attempt=1, start=0, text="Dear Zebulon")
     AgentState.objects.create(conversation=conversation, context={"about": "Quagmire"})
     OrderLink.objects.create(conversation=conversation, order_id="Quagmire 1")
     CallAnswer.objects.create(conversation=conversation, key="1", then="listen")
@@ -78,6 +92,15 @@ def everything_else(contact: Contact) -> None:
     Feedback.objects.create(chunk=chunk, conversation=conversation, rating="up", note="Quagmire")
     EngineChat.objects.create(chat_id="chat", conversation=conversation, agent_id="a", analysis={"about": "Quagmire"})
     RollingSummary.objects.create(conversation=conversation, upto=1)
+    of_event = {"client": client, "kind": "message.in", "conversation_id": conversation.pk}
+    endpoint = EventEndpoint.objects.create(client=client, url="https://example.com/events")
+    at = {"source": "chunk", "source_id": 1, "private": False, "occurred_at": now}
+    Event.objects.create(**of_event, **at, position=1)
+    EventNote.objects.create(**of_event)
+    EventDelivery.objects.create(**of_event, endpoint=endpoint, position=1)
+    about = {"client": client, "conversation": conversation, "chunk": chunk}
+    Activity.objects.create(**about, kind="edit", text="The Quagmire", occurred_at=now)
+    Attachment.objects.create(**about, number=0, kind="document", name="Quagmire.pdf", source="1")
     ToolCall.objects.create(client=client, conversation=conversation, name="mend", key="k", status="waiting")
     alias = factories.ContactFactory(client=client, user_id="zeb-77 of old", is_guest=False, merged_into=contact)
     ContactIdentity.objects.create(contact=contact, client=client, channel="sms", kind="phone", address=PHONE + "1")
@@ -94,6 +117,14 @@ def everything_else(contact: Contact) -> None:
     IdempotencyKey.objects.create(key="2", answer='{"user_id": "zeb-77"}', **kept)
     IdempotencyKey.objects.create(key="3", conversation=conversation, answer='"Quagmire"', **kept)
     user = get_user_model().objects.create_user("mona of the shop")
+    beside = {"client": client, "conversation": conversation}
+    DeskState.objects.create(**beside, assignee=user, priority=1)
+    ConversationLabel.objects.create(**beside, label=Label.objects.create(client=client, name="vip"))
+    note = StaffNote.objects.create(**beside, author=user, author_name="mona", text="Zebulon called")
+    Mention.objects.create(**beside, note=note, user=user)
+    Draft.objects.create(**beside, user=user, text="Dear Zebulon")
+    SeenPosition.objects.create(**beside, user=user, position=1)
+    Presence.objects.create(**beside, user=user, seen_at=now)
     for each in (contact, alias):
         StaffAction.objects.create(
             client=client,

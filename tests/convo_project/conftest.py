@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convo_project import embedded_postgres, postgres_place
+from convo_project import embedded_postgres, postgres_place, postgres_record
 from convo_project.home import claim
 
 NewHome = Callable[..., Path]
@@ -71,4 +71,4 @@ def copy(made: Path, home: Path) -> None:
     for programs in source.base.glob("programs-*"):  # where root keeps them; they are only read
         subprocess.run([cp, "-al", programs, target.base], check=True)
     subprocess.run([cp, "-a", source.data, target.data], check=True)
-    embedded_postgres._write_record(target, embedded_postgres._record(source))
+    postgres_record.write(target, postgres_record.read(source))

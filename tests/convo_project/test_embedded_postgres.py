@@ -16,7 +16,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from psycopg import sql
 
-from convo_project import embedded_postgres, postgres_place, processes
+from convo_project import embedded_postgres, postgres_place, postgres_record, processes
 from convo_project.home import CannotStartError, claim
 
 AS_ROOT = os.geteuid() == 0
@@ -326,20 +326,109 @@ def test_two_homes_side_by_side_have_a_server_each(made_home):
     assert remembered(two) == "two"
 
 
-def test_a_moved_home_keeps_its_data_and_a_copied_one_gets_its_own_server(made_home, new_home, tmp_path):
-    home, moved, copied = made_home("home"), tmp_path / "moved", new_home("copied")
+def test_a_moved_home_keeps_its_data(made_home, new_home, tmp_path):
+    home, moved = made_home("home"), tmp_path / "moved"
+    embedded_postgres.start(home)
+    remember(home, 7)
+    embedded_postgres.stop(home)
+    home.rename(moved)
+    claim(new_home("moved"))
+    embedded_postgres.start(moved)
+    assert remembered(moved) == 7
+
+
+def test_a_copied_home_has_its_own_data_or_is_refused_where_they_are_elsewhere(made_home, new_home):
+    home, copied = made_home("home"), new_home("copied")
     embedded_postgres.start(home)
     remember(home, 7)
     embedded_postgres.stop(home)
     copied.rmdir()
     shutil.copytree(home, copied, ignore=lambda folder, names: {"socket"} & set(names))
-    home.rename(moved)
-    claim(new_home("moved"))
-    embedded_postgres.start(moved)
-    assert remembered(moved) == 7
-    embedded_postgres.start(copied)
-    assert server_pid(copied) != server_pid(moved)
-    assert ask(copied, "SELECT 1") == (1,)
+    if AS_ROOT:
+        with pytest.raises(CannotStartError, match=f"{home}, of which this is a copy"):
+            embedded_postgres.start(copied)
+        assert not postgres_place.place_of(copied).base.exists()
+    else:
+        embedded_postgres.start(copied)
+        assert remembered(copied) == 7
+    embedded_postgres.start(home)
+    assert remembered(home) == 7
+
+
+# --- data that are missing, or somebody's -----------------------------------------------------------------------------
+
+
+def test_a_home_whose_data_are_gone_is_refused_and_not_started_empty(made_home):
+    home = made_home()
+    data = postgres_place.place_of(home).data
+    away = data.with_name("away")
+    data.rename(away)
+    for _ in range(2):
+        with pytest.raises(CannotStartError, match=r"restore a backup .* To begin anew without the data, delete"):
+            embedded_postgres.start(home)
+        assert not data.exists()
+    away.rename(data)
+    embedded_postgres.start(home)
+    assert ask(home, "SELECT 1") == (1,)
+
+
+def test_a_home_that_was_prepared_and_has_no_record_is_refused_and_can_begin_anew(new_home):
+    home = new_home()
+    (home / "quickstart.json").write_text("{}")
+    with pytest.raises(CannotStartError, match="has had a database"):
+        embedded_postgres.start(home)
+    (home / "quickstart.json").unlink()
+    shutil.rmtree(home / "postgres")
+    embedded_postgres.start(home)
+    assert ask(home, "SELECT 1") == (1,)
+
+
+def test_one_whose_making_was_killed_before_its_last_step_is_made_again(made_home):
+    home = made_home()
+    place = postgres_place.place_of(home)
+    place.data.rename(place.base / "data.unfinished")
+    postgres_record.write(place, postgres_record.read(place), complete=False)
+    embedded_postgres.start(home)
+    assert ask(home, "SELECT 1") == (1,)
+    embedded_postgres.stop(home)
+    shutil.rmtree(place.data)
+    with pytest.raises(CannotStartError, match="has had a database"):
+        embedded_postgres.start(home)
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root keeps them elsewhere")
+def test_roots_home_says_where_its_data_are(made_home):
+    home = made_home()
+    assert (home / "postgres" / "data-folder.txt").read_text() == f"{postgres_place.place_of(home).data}\n"
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can become somebody else")
+def test_the_owner_of_the_data_decides_as_whom_it_runs(made_home, monkeypatch):
+    home = made_home()
+    place = postgres_place.place_of(home)
+    other = next(pwd.getpwnam(name) for name in ("nobody", "daemon") if pwd.getpwnam(name).pw_uid != place.uid)
+    for path in (place.data, place.socket, *place.data.rglob("*")):
+        os.chown(path, other.pw_uid, other.pw_gid)
+    embedded_postgres.start(home)
+    assert processes.owner(server_pid(home)) == other.pw_uid
+    remember(home, 7)
+    embedded_postgres.stop(home)
+    for path in (place.data, place.socket, *place.data.rglob("*")):
+        os.chown(path, place.uid, place.account.pw_gid)
+    embedded_postgres.start(home)
+    assert processes.owner(server_pid(home)) == place.uid
+    assert remembered(home) == 7
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root can give files away")
+@pytest.mark.parametrize(("uid", "says"), [(0, "belongs to root"), (54_321, "belongs to user 54321")])
+def test_data_of_one_who_cannot_run_it_are_refused_with_what_to_do(made_home, uid, says):
+    home = made_home()
+    place = postgres_place.place_of(home)
+    os.chown(place.data, uid, -1)
+    with pytest.raises(CannotStartError, match=f"{says}.*chown -R postgres"):
+        embedded_postgres.start(home)
+    os.chown(place.data, place.uid, -1)
 
 
 # --- sharing it -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from convo_project import address, env
+from convo_project import address, env, identity_providers
 
 REFUSED = [
     (lambda: env.required("V", "Set it."), ""),
@@ -93,7 +93,9 @@ def test_the_example_lists_every_variable_that_is_read():
     reading = re.compile(
         r"""env\.(?:text|required|whole|seconds|yes|words|url|choice|prices|networks|name)\(\s*"([A-Z_0-9]+)\""""
     )
-    read = {name for path in sources for name in reading.findall(path.read_text())} | {"CONVO_HOME"}
+    read = {name for path in sources for name in reading.findall(path.read_text())}
+    read |= {"CONVO_HOME", "CONVO_ALIVE_FILE"}  # read before there are settings
+    read |= {f"OIDC_CORP_{part}" for part in identity_providers.PARTS}  # of each provider that OIDC_PROVIDERS names
     listed = set(re.findall(r"^#?([A-Z_0-9]+)=", Path(env.PROJECT / ".env.example").read_text(), re.MULTILINE))
     assert listed == read
 

@@ -1,9 +1,12 @@
 """A log line says where a fault happened, and nothing that an exception quotes."""
 
 import io
+import json
 import logging
+import threading
 
-from convo_project.logs import PrivateFormatter
+from conversations import log_context
+from convo_project.logs import JsonFormatter, PrivateFormatter
 
 PHONE = "+51" + "9" * 9
 
@@ -44,3 +47,47 @@ def test_what_a_stranger_can_cause_at_will_is_one_line():
     except ValueError as error:
         logger.exception("Request body exceeded the limit.", exc_info=error)
     assert out.getvalue() == "ERROR Request body exceeded the limit.\n"
+
+
+def logged_as_json(log):
+    """The lines that `log` writes to the logger that it is given, as objects."""
+    out = io.StringIO()
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(JsonFormatter())
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    log(logger)
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_line_of_json_has_the_values_it_names_and_the_ids_of_the_work():
+    def log(logger):
+        log_context.set_request("r-1")
+        with log_context.about(conversation="c-1", turn="t-1"):
+            logger.warning("turn failed: attempt=%s code=%s", 2, "timeout")
+        logger.warning("the database is away: trying again in %.1f s", 0.5)
+        other = threading.Thread(target=lambda: logger.warning("elsewhere"))
+        other.start()
+        other.join()
+
+    failed, away, elsewhere = logged_as_json(log)
+    assert failed["message"] == "turn failed: attempt=2 code=timeout"
+    assert (failed["attempt"], failed["code"]) == (2, "timeout")
+    assert (failed["request"], failed["conversation"], failed["turn"]) == ("r-1", "c-1", "t-1")
+    assert (failed["level"], failed["logger"]) == ("WARNING", "test")
+    assert "turn" not in away
+    assert away["request"] == "r-1"
+    assert "request" not in elsewhere
+
+
+def test_a_line_of_json_says_nothing_that_an_exception_says():
+    def log(logger):
+        try:
+            raise ValueError(PHONE)
+        except ValueError:
+            logger.exception("it failed: card=%s", "4111 1111 1111 1111")
+
+    [line] = logged_as_json(log)
+    assert line["exception"].endswith("ValueError")
+    assert PHONE not in str(line)
+    assert "4111" not in str(line)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -22,6 +23,22 @@ if os.fork() == 0:
     signal.pause()
 print("ready", flush=True)
 signal.pause()
+"""
+# Children that give signs of life: from a main loop, from one that hears no SIGTERM, and only once a file is there.
+LOOP = """
+import signal, sys, time
+from pathlib import Path
+from conversations import heartbeat
+from convo_project.processes import follow_supervisor
+follow_supervisor()
+heartbeat.adopt_pipe()
+heartbeat.EVERY_SECONDS = 0.05
+if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+while "late" in sys.argv and not Path(sys.argv[-1]).exists(): time.sleep(0.05)
+print("ready", flush=True)
+while not ("deaf" in sys.argv and Path(sys.argv[-1]).exists()):
+    heartbeat.beat(); time.sleep(0.05)
+while True: time.sleep(60)
 """
 STUBBORN = """
 import signal, sys, time
@@ -50,10 +67,10 @@ def supervise(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.05)
     made = []
 
-    def make(*children, keep_database=lambda: None):
+    def make(*children, keep_database=lambda: None, hang_seconds=float("inf")):
         for child in children:
             child.pause = 0.05
-        made.append(Supervisor(tmp_path, list(children), keep_database))
+        made.append(Supervisor(tmp_path, list(children), keep_database, hang_seconds))
         return made[-1]
 
     yield make
@@ -181,3 +198,87 @@ def test_the_embedded_server_does_not_count_as_left_behind(tmp_path):
     with embedded_postgres.running(tmp_path):
         assert processes.supervised(tmp_path) == []
     embedded_postgres.remove(tmp_path)
+
+
+# --- hanging ----------------------------------------------------------------------------------------------------------
+HANG_SECONDS = 2.0
+
+
+def watched(one, seconds):
+    """Let the supervisor look for so long."""
+    assert not one.run_until(lambda: False, seconds)
+
+
+def test_who_gives_no_sign_of_life_any_more_is_ended_and_started_again(supervise, monkeypatch, screen):
+    monkeypatch.setattr(supervisor, "END_SECONDS", 0.5)
+    child = python("web", LOOP)
+    one = supervise(child, hang_seconds=HANG_SECONDS)
+    assert one.run_until(lambda: "ready" in screen(), 60)
+    first = child.pid
+    watched(one, 2 * HANG_SECONDS)
+    assert child.pid == first, "it gives signs of life"
+    os.kill(first, signal.SIGSTOP)
+    assert one.run_until(lambda: child.pid not in {first, None} and screen().count("ready") == 2, 60)
+    assert is_gone(first)
+    assert f"web hangs: no sign of life for 2 s; ending process {first}" in screen()
+    assert "web was killed by SIGKILL" in screen()
+
+
+def test_who_hangs_and_does_not_listen_is_killed(supervise, tmp_path, monkeypatch, screen):
+    monkeypatch.setattr(supervisor, "END_SECONDS", 0.5)
+    child = python("queue", LOOP, "deaf", tmp_path / "hang")
+    one = supervise(child, hang_seconds=HANG_SECONDS)
+    assert one.run_until(lambda: "ready" in screen(), 60)
+    first = child.pid
+    (tmp_path / "hang").touch()
+    assert one.run_until(lambda: is_gone(first) and child.pid not in {first, None}, 60)
+    assert "queue was killed by SIGKILL" in screen()
+
+
+def test_a_start_that_takes_long_does_not_hang(supervise, tmp_path, screen):
+    child = python("web", LOOP, "late", tmp_path / "go on")
+    one = supervise(child, hang_seconds=0.5)
+    watched(one, 4)
+    first = child.pid
+    (tmp_path / "go on").touch()
+    assert one.run_until(lambda: "ready" in screen(), 60)
+    assert child.pid == first
+    assert "hangs" not in screen()
+
+
+def test_a_start_that_never_ends_is_begun_again(supervise, tmp_path, monkeypatch, screen):
+    monkeypatch.setattr(supervisor, "BEGIN_SECONDS", 1.0)
+    child = python("web", LOOP, "late", tmp_path / "go on")
+    one = supervise(child, hang_seconds=0.5)
+    assert one.run_until(lambda: "hangs" in screen(), 60)
+    (tmp_path / "go on").touch()
+    assert one.run_until(lambda: "ready" in screen(), 60)
+
+
+def test_a_machine_that_stood_still_makes_nobody_look_hanging(supervise, screen):
+    child = python("web", LOOP)
+    one = supervise(child, hang_seconds=HANG_SECONDS)
+    assert one.run_until(lambda: "ready" in screen(), 60)
+    first = child.pid
+    os.kill(first, signal.SIGSTOP)
+    time.sleep(2 * HANG_SECONDS)  # in which the supervisor does not look either
+    one.run_until(lambda: False, 0)
+    os.kill(first, signal.SIGCONT)
+    watched(one, 2 * HANG_SECONDS)
+    assert child.pid == first
+    assert "hangs" not in screen()
+
+
+def test_programs_that_it_starts_do_not_get_the_pipe(supervise, screen):
+    code = """
+import os, subprocess, sys
+from conversations import heartbeat
+number = os.environ[heartbeat.VARIABLE]
+heartbeat.adopt_pipe()
+heartbeat.beat()
+look = f"import os; print(os.path.exists('/proc/self/fd/{number}'), '{heartbeat.VARIABLE}' in os.environ, flush=True)"
+subprocess.run([sys.executable, "-c", look], close_fds=False)
+import signal; signal.pause()
+"""
+    one = supervise(python("web", code))
+    assert one.run_until(lambda: "False False" in screen(), 60)

@@ -130,3 +130,14 @@ def test_after_its_deadline_it_is_asked_again(ann: Browser, agent: FakeAgent) ->
     first, second = agent.requests
     assert first["idempotency_key"] == second["idempotency_key"]
     assert first["turn_token"] != second["turn_token"]
+
+
+def test_the_copilot_shows_a_link_to_each_file_of_an_answer(ann: Browser, agent: FakeAgent) -> None:
+    agent.then(Answer({"messages": ["Here."], "attachments": [{"url": "https://host.example/plan.pdf"}]}))
+    events = ann.ask("The plan, please", role="pm")
+    assert events[-1].name == "done"
+    words, _, link = text_of(events).partition("\n\n")
+    assert words == "Here."
+    assert link.startswith("plan.pdf: ")
+    assert "/media/" in link
+    assert Chunk.objects.get(role="ai").content == text_of(events)

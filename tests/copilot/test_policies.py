@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
-from conversations.models import Assistant, Chunk, Conversation, Turn
+from conversations.models import Assistant, Chunk, Client, ClientDay, Conversation, Turn
 from conversations.services.replies.failures import explain
+from conversations.services.tenants import day_quotas
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 
@@ -98,3 +100,21 @@ def test_a_reply_that_succeeds_forgets_the_failures(ann: Browser, model: FakeOpe
     ann.ask("Hello?", session_id=session_id)
     conversation = Conversation.objects.get()
     assert (conversation.replies_failed, conversation.taken_over_at) == (0, None)
+
+
+def test_where_a_quota_of_the_day_is_used_up_the_user_is_told_so_and_may_ask_again_the_next_day(
+    ann: Browser, model: FakeOpenAI, roofers: Client
+) -> None:
+    Client.objects.update(tokens_per_day=1, quota_sentence="We are back tomorrow.")
+    ClientDay.objects.create(client=roofers, day=day_quotas.day_of(roofers, timezone.now()), tokens=1)
+    events = ann.ask("Where is my parcel?")
+    assert text_of(events) == ""
+    assert (events[-1].name, events[-1].data["code"]) == ("error", "quota_used_up")
+    assert events[-1].data["error"].startswith("The assistant has used up what it may use today.")
+    assert events[-1].data["retryable"] is False
+    assert (said(), model.requests) == ([], [])
+    assert Chunk.objects.filter(role="user").count() == 1
+    assert Conversation.objects.get().needs_staff_since is None
+    ClientDay.objects.all().delete()
+    assert text_of(ann.ask("Where is my parcel now?", session=events[0].data["session_id"])) != ""
+    assert ClientDay.objects.get().tokens > 0, "streamed replies count"

@@ -319,14 +319,21 @@ def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[
     hers, his = asked.session, bobs.pk
     for statement, *values in [
         (
-            "INSERT INTO conversation_chunks (conversation_id, position, role, content) VALUES (%s, 9, 'ai', '')",
-            hers.pk,
+            "INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content)"
+            " VALUES (%s, %s, 9, 'ai', '')",
+            *(firm.pk, hers.pk),
         ),
         ("UPDATE conversations SET contact_id = %s WHERE id = %s", hers.contact_id, his),
         ("UPDATE conversations SET channel = 'sms', thread = '' WHERE id = %s", his),
         ("INSERT INTO contacts (id, client_id, user_id, login_id) VALUES (%s, %s, 'x', %s)", uuid4(), firm.pk, ann.pk),
         ("UPDATE conversation_chunks SET content = 'x'",),
-        ("INSERT INTO copilot_deltas VALUES (%s, 1, 0, 'x', %s)", asked.turn.pk, bob.pk),  # type: ignore[union-attr]
+        (
+            "INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)"
+            " VALUES (%s, %s, 1, 0, 'x', %s)",
+            firm.pk,
+            asked.turn.pk,
+            bob.pk,
+        ),  # type: ignore[union-attr]
         ("SELECT * FROM auth_user",),
         ("SELECT * FROM api_keys",),
         ("SELECT * FROM channel_accounts",),
@@ -338,6 +345,7 @@ def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[
     assert Conversation.objects.get(contact__login=ann).topic == "Hello"
 
 
+@pytest.mark.forgets_the_client
 @pytest.mark.django_db(transaction=True)
 def test_the_policies_hold_where_a_query_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     firm = factories.ClientFactory(sub_domain="firm")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from conversations.api.copilot import SENTENCES
+from conversations.engines import registry
+from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Chunk, Conversation, Delta, Turn
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
+from tests.json_lines import json_lines
 from tests.prompts import heard, spoken
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("writer")]
@@ -211,3 +216,26 @@ def test_each_failure_of_a_model_has_a_sentence_of_its_own(roofers: Any) -> None
     for sentence in SENTENCES.values():
         assert sentence.endswith(".")
         assert not re.search(r"[_{}]|\bmodel\b|\bparameter\b|\btoken", sentence), "said to people who know none of it"
+
+
+def test_what_is_logged_while_a_reply_is_streamed_names_its_conversation_and_turn(
+    ann: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Talkative:
+        name = "openai"
+
+        def reply(self, request: ReplyRequest) -> Reply:
+            raise AssertionError("it streams")
+
+        async def stream(self, request: ReplyRequest) -> AsyncIterator[str | Reply]:
+            logging.getLogger("engine").warning("writing")
+            yield "Hello"
+            raise EngineError("It broke.", code="cut_off", retryable=False)
+
+    monkeypatch.setitem(registry.ENGINES, "openai", Talkative())
+    with json_lines() as lines:
+        ann.ask("Hello?")
+        turn = Turn.objects.get()
+        for words in ("writing", "turn failed"):
+            [line] = lines(words)
+            assert (line["conversation"], line["turn"]) == (str(turn.conversation_id), str(turn.pk))

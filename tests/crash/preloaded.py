@@ -26,14 +26,14 @@ MODULE = "tests.crash.preloaded"
 
 # --- who asks ---------------------------------------------------------------------------------------------------------
 class Preloaded:
-    """The process that forks. Its own output is in `log`."""
+    """The process that forks. Its own output is in `log`. `tree`: the checkout whose code it runs, if not this one."""
 
-    def __init__(self, variables: Mapping[str, str], log: Path) -> None:
+    def __init__(self, variables: Mapping[str, str], log: Path, tree: Path | None = None) -> None:
         self._asking = threading.Lock()
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", MODULE],
-                cwd=settings.BASE_DIR,
+                cwd=tree or settings.BASE_DIR,
                 env=variables,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -29,6 +30,7 @@ import psycopg
 import requests
 from django.conf import settings
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 from conversations.models import ChannelAccount, Conversation, Message, Turn
 from conversations.services.core.sql import column
@@ -275,6 +277,22 @@ class Convo:
         self._preloaded = Preloaded(self.variables, self.folder / "preloaded.log")
         return self
 
+    @contextmanager
+    def of_tree(self, tree: Path, **variables: str) -> Iterator[Convo]:
+        """The same Convo by the code of another tree, whose web process has a port of its own."""
+        other = copy(self)
+        other.port, other._started = free_port(), []
+        other.base_url, other.folder = f"http://127.0.0.1:{other.port}", self.folder / "other"
+        other.folder.mkdir()
+        other.variables = {**self.variables, "PORT": str(other.port), **variables}
+        other._preloaded = Preloaded(other.variables, other.folder / "preloaded.log", tree)
+        try:
+            yield other
+        finally:
+            for process in other._started:
+                process.kill()
+            other._preloaded.close()
+
     def __exit__(self, *_exception: object) -> None:
         for process in self._started:
             process.kill()
@@ -406,7 +424,22 @@ class Convo:
 
     def becomes_quiet(self) -> None:
         """Wait until nothing is due."""
-        eventually(self.nothing_is_due, "everything is answered and sent")
+        try:
+            eventually(self.nothing_is_due, "everything is answered and sent")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self._what_is_due()}") from None
+
+    def _what_is_due(self) -> str:
+        """What waits, and the ends of the dispatchers' logs."""
+        owed = Conversation.objects.filter(reply_owed=True).values(
+            *("id", "status", "reply_due_at", "reply_attempts", "reply_crashes", "replies_failed"),
+            *("taken_over_at", "needs_staff_reason"),
+        )
+        turns = Turn.objects.filter(status="running").values()
+        sends = Message.objects.filter(status__in=["queued", "claimed", "sending"]).values()
+        rows = [f"{rows.model.__name__}: {row}" for rows in (owed, turns, sends) for row in rows[:5]]
+        logs = [f"{process.log.name}:\n{process.log.read_text()[-4_000:]}" for process in self._started]
+        return "\n".join([f"now {timezone.now()}", *rows, *logs])
 
     def sent_to(self, person: str) -> list[str]:
         """The texts that Meta took for the person."""
@@ -426,12 +459,12 @@ class Convo:
 class Crowd:
     """People who write, on WhatsApp and to our own door, from entering the block to leaving it.
 
-    Each of their messages is delivered again until it is taken, as providers do, and only then comes the next. `said`
-    is what was taken of each person, in order; `refusals` are the answers that were no success.
+    Each waits `pause` seconds before a message. It is delivered again until it is taken, as providers do, and only then
+    comes the next. `said` is what was taken of each person, in order; `refusals` are the answers that were no success.
     """
 
-    def __init__(self, convo: Convo, people: int = 8) -> None:
-        self._convo = convo
+    def __init__(self, convo: Convo, people: int = 8, pause: float = 0.01) -> None:
+        self._convo, self._pause = convo, pause
         self._over = threading.Event()
         self.said: dict[str, list[str]] = {f"5198888{number:04}": [] for number in range(people)}
         self.refusals: list[requests.Response] = []
@@ -460,8 +493,10 @@ class Crowd:
         return sum(len(said) for said in self.said.values())
 
     def _writes(self, person: str, at_the_provider: bool) -> None:
-        while not self._over.wait(0.01):
-            text = f"message {len(self.said[person])} of {person}"
+        while not self._over.wait(self._pause):
+            number = str(len(self.said[person]))
+            # In letters too: to the brake on loops, texts that differ by numbers alone are alike.
+            text = f"message {number} of {person}, {''.join('abcdefghij'[int(digit)] for digit in number)}"
             if at_the_provider:
                 webhook = self._convo.meta.text_webhook(text, sender=person)
                 self._deliver(partial(self._convo.post, webhook))

@@ -23,8 +23,10 @@ def long_conversation(convo: Convo) -> UUID:
     rows(
         """
         WITH written AS (
-            INSERT INTO conversation_chunks (conversation_id, position, role, content, message_id, metadata, created_at)
-            SELECT $1::uuid, 3 + number, 'user', repeat(chr(97 + number % 26), $3::int), '', '{}', now()
+            INSERT INTO conversation_chunks
+                (client_id, conversation_id, position, role, content, message_id, metadata, created_at)
+            SELECT (SELECT client_id FROM conversations WHERE id = $1::uuid), $1::uuid, 3 + number, 'user',
+                repeat(chr(97 + number % 26), $3::int), '', '{}', now()
             FROM generate_series(1, $2::int) AS number)
         UPDATE conversations SET last_position = 3 + $2::int WHERE id = $1::uuid RETURNING id""",
         *(said["conversation_id"], CHUNKS, LENGTH),

@@ -48,6 +48,9 @@ def test_a_frozen_database_is_a_503_and_goes_on_by_itself(convo, postgres):
         with postgres.frozen():
             with ThreadPoolExecutor(len(ids)) as people:
                 refused = list(people.map(lambda each: _say(convo, each), ids))
+            listed = requests.get(
+                f"{convo.base_url}/conversations", headers={"X-Service-API-Key": convo.key}, timeout=ANSWERED_SECONDS
+            )
             ready = requests.get(f"{convo.base_url}/readyz", timeout=ANSWERED_SECONDS)
             alive = requests.get(f"{convo.base_url}/healthz", timeout=ANSWERED_SECONDS)
         stage.eventually(lambda: [_say(convo, each).status_code for each in ids] == [200] * len(ids), "it goes on")
@@ -57,7 +60,7 @@ def test_a_frozen_database_is_a_503_and_goes_on_by_itself(convo, postgres):
     assert {answer.status_code for answer in refused} == {503}
     assert {answer.headers.get("Retry-After") for answer in refused} == {"1"}
     assert all(stage.is_envelope(answer) for answer in refused)
-    assert (ready.status_code, alive.status_code) == (503, 200)
+    assert (listed.status_code, ready.status_code, alive.status_code) == (503, 503, 200)
     assert web.has_logged("the database did not answer")
     assert dispatcher.is_alive
     assert web.children() == workers

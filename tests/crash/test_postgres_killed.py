@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
+from django.db import OperationalError, connection
 
 from conversations.models import Message
+from conversations.services.core import sql
+from convo_project import processes
 from tests.crash import stage
 from tests.crash.stage import Crowd, Postgres
 
@@ -46,3 +52,21 @@ def test_after_its_recovery_everything_is_there_once_and_answered(convo, postgre
     crowd.assert_answered()
     assert set(Message.objects.values_list("status", flat=True)) == {"sent", "delivered"}
     convo.assert_everything_went_once()
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one statement", "several at once"])
+def test_a_connection_that_the_server_ended_is_known_as_lost(postgres, django_db_blocker, many):
+    """The server's farewell can be read while the next statement cannot be written any more."""
+    postgres.home.mkdir(mode=0o700)
+    statement = "SELECT $1::int + 1"
+    with django_db_blocker.unblock(), postgres.running():
+        assert sql.rows(statement, 1) == [(2,)]
+        backend = connection.connection.info.backend_pid
+        other = connection.copy()
+        other.ensure_connection()
+        os.kill(other.connection.info.backend_pid, signal.SIGKILL)
+        assert processes.wait_for(lambda: backend not in processes.pids(), stage.SECONDS)
+        with pytest.raises(OperationalError):
+            sql.rows_of_each(statement, [[1], [2]]) if many else sql.rows(statement, 1)
+        connection.close()
+        stage.eventually(lambda: sql.rows(statement, 1) == [(2,)], "the server is back")

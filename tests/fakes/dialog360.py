@@ -11,6 +11,7 @@ It fails as FakeMeta does, and its webhooks carry the header that was given with
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import parse_qsl
 
 from channels_out.simulators.meta import SignedWebhook, posted_by_dialog360
 from tests.fakes.meta import FakeMeta
@@ -25,6 +26,7 @@ class FakeDialog360(FakeMeta):
     ) -> None:
         self.api_key = api_key
         self.webhook_secret = webhook_secret
+        self.registered = ""
         super().__init__(phone_number_id, port=port)
 
     @property
@@ -40,6 +42,15 @@ class FakeDialog360(FakeMeta):
             number = {"entity_type": "PHONE_NUMBER", "id": self.phone_number_id, "can_send_message": "AVAILABLE"}
             health = {"can_send_message": "AVAILABLE", "entities": [number]}
             return Reply(200, {"health_status": health, "id": self.phone_number_id})
+        path, _, query = request.path.partition("?")
+        if (request.method, path) == ("GET", "/v1/configs/webhook"):
+            return Reply(200, {"url": self.registered})
+        if (request.method, path) == ("GET", "/v1/configs/templates"):
+            asked = dict(parse_qsl(query))
+            begin = int(asked.get("offset", 0))
+            page = [{**each, "status": each["status"].lower()} for each in self.templates]
+            page = page[begin : begin + int(asked.get("limit", 1000))]
+            return Reply(200, {"count": len(page), "total": len(self.templates), "waba_templates": page})
         if (request.method, request.path) != ("POST", "/messages"):
             return Reply(404, {"error": "Not found"})
         return self.take(request.json())

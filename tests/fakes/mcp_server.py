@@ -28,12 +28,18 @@ class Part(BaseModel):
 
 
 class FakeMcp:
-    """The server. `slow`: seconds that each call takes; `broken`: the status, or the error, that answers each call."""
+    """The server.
+
+    slow    seconds that each call takes
+    broken  the status, or the error, that answers each call
+    shown   the content that the tool `show` answers with, by name
+    """
 
     def __init__(self, token: str = "", *, legacy: bool = False) -> None:
         self.token, self.legacy, self.slow = token, legacy, 0.0
         self.broken: int | dict[str, Any] | None = None
         self.calls: list[tuple[str, dict[str, Any], str]] = []
+        self.shown: dict[str, list[Any]] = {}
         self._mcp = self._tools()
         self._app = self._mcp.streamable_http_app()
         self._socket = socket.socket()
@@ -87,6 +93,12 @@ class FakeMcp:
             if order == "gone":
                 raise ValueError("no such order")
             return "Cancelled."
+
+        @mcp.tool(structured_output=False)
+        def show(what: str, context: Context) -> Any:
+            """Show something: the answer is the content that `shown` has by this name."""
+            note("show", {"what": what}, context)
+            return self.shown[what]
 
         @mcp.tool()
         def add_step(text: str) -> str:

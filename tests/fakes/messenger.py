@@ -12,7 +12,7 @@ webhooks are made with channels_out.simulators.messenger: `messenger.webhook(ite
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from channels_out.simulators import messenger
@@ -32,6 +32,8 @@ class Sent:
     to: str
     text: str
     our_message_id: str
+    choices: tuple[tuple[str, str], ...] = ()  # title and payload of each quick reply
+    attachment: Mapping[str, Any] = field(default_factory=dict)
 
 
 class FakeMessenger(FakeServer):
@@ -50,6 +52,7 @@ class FakeMessenger(FakeServer):
         self.app_secret = app_secret
         self.verify_token = verify_token
         self.sent: list[Sent] = []
+        self.subscribed: list[str] = []
         self.actions: list[tuple[str, str]] = []
         super().__init__(port)
 
@@ -66,6 +69,8 @@ class FakeMessenger(FakeServer):
         """Answer as the Graph API does."""
         version, _, path = request.path.partition("?")[0].lstrip("/").partition("/")
         page, _, route = path.partition("/")
+        if (request.method, route) == ("GET", "subscribed_apps"):
+            return Reply(200, {"data": [{"id": "1", "subscribed_fields": self.subscribed}] if self.subscribed else []})
         if version != VERSION or (request.method, route) not in {("POST", "messages"), ("GET", "")}:
             return Reply(404, graph_error(2500, "Unknown path components"))
         if request.headers.get("authorization") != f"Bearer {self.access_token}":
@@ -86,7 +91,17 @@ class FakeMessenger(FakeServer):
                 self.actions.append((person, content["sender_action"]))
             else:
                 message = content["message"]
-                self.sent.append(Sent(mid, person, message["text"], message.get("metadata", "")))
+                offered = tuple((each["title"], each["payload"]) for each in message.get("quick_replies", ()))
+                self.sent.append(
+                    Sent(
+                        mid,
+                        person,
+                        message.get("text", ""),
+                        message.get("metadata", ""),
+                        offered,
+                        message.get("attachment", {}),
+                    )
+                )
         return Reply(200, messenger.accepted(content, mid))
 
     # --- webhooks

@@ -17,6 +17,7 @@ twice is there twice), and gives each a wamid. It fails as told:
     meta.fail_next(Fault(cut="after"))              hangs up; the message is accepted
     meta.fail_next(Fault(cut="body"))               hangs up in the middle of the answer; the message is accepted
 
+A file that a person sent is put into `files`, under the id that the webhook names; the link that it gives works once.
 A GET of the number with the token gives its names. What was marked read, with or without a typing
 indicator, is in `marked`.
 
@@ -37,10 +38,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
+from urllib.parse import parse_qsl
 
 from channels_out.simulators import whatsapp
 from channels_out.simulators.meta import SignedWebhook, graph_error, signed_by_meta
@@ -61,6 +65,9 @@ class Sent:
     reply_to: str
     our_message_id: str
     template: str = ""
+    content: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: str = "text"
+    file: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def error_content(code: int, message: str = "An error", details: str = "") -> dict[str, Any]:
@@ -85,6 +92,15 @@ class FakeMeta(FakeServer):
         self.verify_token = verify_token
         self.sent: list[Sent] = []
         self.marked: list[dict[str, Any]] = []
+        self.state: dict[str, Any] = {"status": "CONNECTED", "quality_rating": "GREEN", "name_status": "APPROVED"}
+        self.templates: list[dict[str, Any]] = []
+        self.subscribed: list[dict[str, Any]] = []
+        self.known_as: dict[str, dict[str, str]] = {}  # by `to`: the recipient's `wa_id` and `user_id`
+        self.uploads: list[bytes] = []  # the forms by which files were uploaded: the first is "up1"
+        self.files: dict[str, tuple[bytes, str]] = {}  # media id: content, and its type as the sender says
+        self.announced: dict[str, int] = {}  # media id: a size that is not the content's
+        self.dead: set[str] = set()  # media ids whose links answer 404
+        self.links: dict[str, str] = {}
         super().__init__(port)
 
     # --- the API
@@ -109,9 +125,15 @@ class FakeMeta(FakeServer):
 
     def handle(self, request: Received) -> Reply:
         """Answer as the Graph API does."""
+        if request.path.startswith("/attachments/"):
+            return self.download(request)
         version, _, path = request.path.partition("?")[0].lstrip("/").partition("/")
         number, _, route = path.partition("/")
-        if version != VERSION or (request.method, route) not in {("POST", "messages"), ("GET", "")}:
+        if request.method == "GET" and route in ("message_templates", "subscribed_apps"):
+            return self._business(request, version, number, route)
+        if request.method == "GET" and version == VERSION and number in self.files and not route:
+            return self.link(request, number)
+        if version != VERSION or (request.method, route) not in {("POST", "messages"), ("POST", "media"), ("GET", "")}:
             return Reply(404, error_content(2500, "Unknown path components"))
         if request.headers.get("authorization") != f"Bearer {self.access_token}":
             return Reply(401, error_content(190, f"Malformed access token {request.headers.get('authorization')}"))
@@ -119,8 +141,52 @@ class FakeMeta(FakeServer):
             return Reply(400, error_content(100, f"Object with ID '{number}' does not exist"))
         if request.method == "GET":
             names = {"verified_name": "The shop", "display_phone_number": f"+{whatsapp.DISPLAY_PHONE_NUMBER}"}
-            return Reply(200, {**names, "id": number})
+            return Reply(200, {**names, **self.state, "id": number})
+        if route == "media":
+            return self.upload(request)
         return self.take(request.json())
+
+    def _business(self, request: Received, version: str, business: str, route: str) -> Reply:
+        """Answer a question about the business account."""
+        if request.headers.get("authorization") != f"Bearer {self.access_token}":
+            return Reply(401, error_content(190, "Malformed access token"))
+        if version != VERSION or business != whatsapp.BUSINESS_ACCOUNT:
+            return Reply(400, error_content(100, f"Object with ID '{business}' does not exist"))
+        if route == "subscribed_apps":
+            return Reply(200, {"data": list(self.subscribed)})
+        query = dict(parse_qsl(request.path.partition("?")[2]))
+        return Reply(200, whatsapp.page_of_templates(self.templates, query))
+
+    def link(self, request: Received, media_id: str) -> Reply:
+        """Return the answer to the question for a file: a link that nobody else knows."""
+        if request.headers.get("authorization") != f"Bearer {self.access_token}":
+            return Reply(401, error_content(190, "Malformed access token"))
+        body, content_type = self.files[media_id]
+        token = secrets.token_hex(8)
+        with self.lock:
+            self.links[token] = media_id
+        size = self.announced.get(media_id, len(body))
+        known = {"id": media_id, "mime_type": content_type, "file_size": size, "messaging_product": "whatsapp"}
+        return Reply(200, {**known, "sha256": sha256(body).hexdigest(), "url": f"{self.url}/attachments/?mid={token}"})
+
+    def download(self, request: Received) -> Reply:
+        """Return the file behind a link, once per link, as if each ran out at once."""
+        with self.lock:
+            media_id = self.links.pop(request.path.partition("mid=")[2], "")
+        if media_id in self.dead or media_id not in self.files:
+            return Reply(404, b"URL signature expired")
+        if request.headers.get("authorization") != f"Bearer {self.access_token}":
+            return Reply(401, b"")
+        body, content_type = self.files[media_id]
+        return Reply(200, body, {"Content-Type": content_type})
+
+    def upload(self, request: Received) -> Reply:
+        """Return the id of a file that was uploaded."""
+        if b'name="messaging_product"' not in request.body or b'name="file"' not in request.body:
+            return Reply(400, error_content(100, "Invalid parameter"))
+        with self.lock:
+            self.uploads.append(request.body)
+            return Reply(200, {"id": f"up{len(self.uploads)}"})
 
     def take(self, content: Any) -> Reply:
         """Return the answer of the send route to a body."""
@@ -134,14 +200,17 @@ class FakeMeta(FakeServer):
         message = Sent(
             wamid=new_wamid(),
             to=content.get("to") or content["recipient"],
-            text=content.get("text", {}).get("body", ""),
+            text=whatsapp.text_of(content),
             reply_to=content.get("context", {}).get("message_id", ""),
             our_message_id=content.get("biz_opaque_callback_data", ""),
+            file=content.get(content.get("type", ""), {}) if content.get("type") in whatsapp.SENT_MEDIA else {},
+            kind=content.get("type", ""),
             template=f"{template['name']} {template['language']['code']}" if template else "",
+            content=content,
         )
         with self.lock:
             self.sent.append(message)
-        return Reply(200, whatsapp.accepted(content, message.wamid))
+        return Reply(200, whatsapp.accepted(content, message.wamid, **self.known_as.get(message.to, {})))
 
     def _control(self, request: Received) -> Reply:
         if request.path == "/_fake/sent":

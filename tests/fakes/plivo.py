@@ -43,6 +43,7 @@ class Sent:
     to: str
     text: str
     url: str
+    media: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class FakePlivo(FakeServer):
         if problem := payloads.problem_of(content):
             return Reply(400, _error(problem))
         message = Sent(
-            payloads.new_uuid(), content["src"], content["dst"], content["text"], str(content.get("url", ""))
+            *(payloads.new_uuid(), content["src"], content["dst"], content["text"], str(content.get("url", ""))),
+            tuple(content.get("media_urls", ())),
         )
         with self.lock:
             self.sent.append(message)

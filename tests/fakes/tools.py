@@ -17,7 +17,7 @@ ALLOWED = {
     "assistant": {"role", "content", "name", "refusal", "tool_calls", "annotations", "audio", "function_call"},
 }
 CALL = {"id", "type", "function"}
-PARTS = {"text", "image_url", "refusal"}
+PARTS = {"text", "image_url", "file", "refusal"}
 
 
 def problem_with(body: Mapping[str, Any]) -> str:

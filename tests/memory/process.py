@@ -14,16 +14,16 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["tests.memory.loaded"])
 
 
-def start(verb: str, argument: Any, settings: Any) -> BaseProcess:
+def start(verb: str, *arguments: Any, settings: Any) -> BaseProcess:
     """Start a process on the test's database and with the test's fakes; the caller joins it."""
     told = {name: getattr(settings, name) for name in SETTINGS}
     database = {name: settings.DATABASES["default"][name] for name in ("HOST", "PORT", "USER", "PASSWORD", "NAME")}
-    process = _server.Process(target=_do, args=(verb, argument, told, database), daemon=True)
+    process = _server.Process(target=_do, args=(verb, arguments, told, database), daemon=True)
     process.start()
     return process
 
 
-def _do(verb: str, argument: Any, told: dict[str, Any], database: dict[str, Any]) -> None:
+def _do(verb: str, arguments: tuple[Any, ...], told: dict[str, Any], database: dict[str, Any]) -> None:
     from django.conf import settings
     from django.db import connection
 
@@ -35,4 +35,4 @@ def _do(verb: str, argument: Any, told: dict[str, Any], database: dict[str, Any]
         setattr(settings, name, value)
     choosing.register(by_settings, lambda _access, _facts: None)
     connection.settings_dict.update(database)
-    getattr(services, verb)(argument)
+    getattr(services, verb)(*arguments)

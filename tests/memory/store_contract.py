@@ -126,25 +126,25 @@ class StoreContract:
     def test_what_is_forgotten_is_found_no_more(self, store: Store) -> None:
         record = self.keep(store, session(*KETTLE))
         other = self.keep(store, session(*KETTLE, client_id=record.client_id))
-        store.forget(record.conversation_id)
+        store.forget(record.client_id, record.conversation_id)
         assert self.ids(store, record, "broken kettle") == [other.conversation_id]
 
     def test_forgetting_twice_or_what_was_never_there_does_no_harm(self, store: Store) -> None:
         record = self.keep(store, session(*KETTLE))
         for _ in range(2):
-            store.forget(record.conversation_id)
-        store.forget(uuid.uuid4())
+            store.forget(record.client_id, record.conversation_id)
+        store.forget(record.client_id, uuid.uuid4())
 
     def test_what_was_forgotten_can_be_remembered_again(self, store: Store) -> None:
         record = self.keep(store, session(*KETTLE))
-        store.forget(record.conversation_id)
+        store.forget(record.client_id, record.conversation_id)
         self.keep(store, record)
         assert self.ids(store, record, "broken kettle") == [record.conversation_id]
 
     def test_a_session_in_which_nothing_was_said_is_remembered(self, store: Store) -> None:
         record = self.keep(store, session(" ", summary="Nothing was said.", summary_kind="extractive"))
         assert self.ids(store, record, "anything") == []
-        store.forget(record.conversation_id)
+        store.forget(record.client_id, record.conversation_id)
 
     def test_a_very_long_session_is_remembered_whole(self, store: Store) -> None:
         texts = [f"Message {number}: " + "word " * 20 for number in range(600)]

@@ -68,6 +68,17 @@ def test_an_entry_that_would_be_shortened_to_too_little_is_left_out():
     assert max(kept) < 400
 
 
+def test_of_what_was_said_nothing_is_left_out_in_the_middle():
+    said = ["Old", "word " * 400, "word " * 400, "word " * 400, "Hi"]
+    view = replace(ADA, entries=[PromptEntry("user", text, position=at) for at, text in enumerate(said, start=3)])
+    kept = set()
+    for window in range(400, 2_000):
+        parts = build_prompt(replace(view, window=window)).parts
+        kept.add(tuple(part.position for part in parts if part.position))
+    assert {positions[0] for positions in kept} >= {3, 5}, "all fit, and not even the second"
+    assert [positions for positions in kept if positions != tuple(range(positions[0], 8))] == []
+
+
 def test_a_fact_has_one_line_of_two_hundred_characters_and_blank_ones_are_left_out():
     facts = [("Name", "a" * (FACT_LENGTH + 50)), ("City", " \n"), ("Two\nlines", "of\r\ntext")]
     text = build_prompt(replace(ADA, contact=facts)).messages[1]["content"]

@@ -144,13 +144,13 @@ def test_forgetting_may_be_cut_off_at_any_step(index: FakePinecone) -> None:
     kept = state(other, index)
 
     def check(reached: list[str]) -> None:
-        forget(record.conversation_id)
+        forget(record.client_id, record.conversation_id)
         assert not Memory.objects.filter(pk=record.conversation_id).exists()
         assert not MemoryVector.objects.filter(conversation_id=record.conversation_id).exists()
         assert index.vectors(str(record.client_id)) == {}
         remember(record)
 
-    assert at_every_step(lambda: forget(record.conversation_id), check) >= 4
+    assert at_every_step(lambda: forget(record.client_id, record.conversation_id), check) >= 4
     assert state(other, index) == kept
 
 
@@ -159,7 +159,7 @@ def test_forgetting_what_was_cut_off_while_it_was_remembered_leaves_nothing(inde
 
     def check(_reached: list[str]) -> None:
         over()
-        forget(record.conversation_id)
+        forget(record.client_id, record.conversation_id)
         assert not Memory.objects.exists()
         assert not MemoryVector.objects.exists()
         assert index.vectors(str(record.client_id)) == {}
@@ -192,7 +192,7 @@ def test_a_process_may_be_killed_while_somebody_holds_its_request(
         model.then("hang")
     else:
         index.hold_next(applied=held == "upsert applied")
-    killed = process.start("remember", record, settings)
+    killed = process.start("remember", record, settings=settings)
     try:
         until(lambda: len(model.requests) == 1 + (held != "summary") and (len(index.requests) or "upsert" not in held))
         if held == "upsert applied":
@@ -214,18 +214,18 @@ def test_what_a_killed_process_may_still_be_writing_is_not_forgotten_too_early(
 ) -> None:
     record = session(*KETTLE)
     index.hold_next(applied=True)
-    killed = process.start("remember", record, settings)
+    killed = process.start("remember", record, settings=settings)
     try:
         until(lambda: index.requests)
     finally:
         killed.kill()
         killed.join(10)
     with pytest.raises(StoreError) as caught:
-        forget(record.conversation_id)
+        forget(record.client_id, record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("busy", True)
     assert not Memory.objects.exists()  # the text is gone at once
     over()
-    forget(record.conversation_id)
+    forget(record.client_id, record.conversation_id)
     assert index.vectors(str(record.client_id)) == {}
     assert not MemoryVector.objects.exists()
 
@@ -235,14 +235,14 @@ def test_a_process_may_be_killed_while_it_forgets(index: FakePinecone, settings:
     remember(record)
     sent = len(index.requests)
     index.hold_next()
-    killed = process.start("forget", record.conversation_id, settings)
+    killed = process.start("forget", record.client_id, record.conversation_id, settings=settings)
     try:
         until(lambda: len(index.requests) > sent)
     finally:
         killed.kill()
         killed.join(10)
     assert MemoryVector.objects.count() == 2
-    forget(record.conversation_id)
+    forget(record.client_id, record.conversation_id)
     assert index.vectors(str(record.client_id)) == {}
     assert not MemoryVector.objects.exists()
 
@@ -255,7 +255,7 @@ def test_two_processes_that_remember_the_same_session_end_the_same(
     expected = state(record, index)
     wiped(index)
     model.delay = 0.3
-    running = [process.start("remember", record, settings) for _ in range(3)]
+    running = [process.start("remember", record, settings=settings) for _ in range(3)]
     for one in running:
         one.join(60)
     assert [one.exitcode for one in running] == [0, 0, 0]
@@ -268,7 +268,7 @@ def test_no_connection_holds_a_transaction_while_the_network_is_waited_for(
     index.fail_next(Fault(hang=2.0))
     model.delay = 0.5
     seen: set[str] = set()
-    running = process.start("remember", session(*KETTLE), settings)
+    running = process.start("remember", session(*KETTLE), settings=settings)
     with connection.cursor() as cursor:
         for _ in rounds("Remembering", lambda: f"process {running.pid}", most=3_000):
             if not running.is_alive():
@@ -285,5 +285,5 @@ def test_no_connection_holds_a_transaction_while_the_network_is_waited_for(
 
 
 def test_a_stranger_s_session_is_not_touched(index: FakePinecone) -> None:
-    forget(uuid.uuid4())
+    forget(uuid.uuid4(), uuid.uuid4())
     assert index.requests == []

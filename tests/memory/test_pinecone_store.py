@@ -112,7 +112,7 @@ def test_another_index_has_everything_and_the_old_one_nothing(index: FakePinecon
         keep(record)
         assert there(other, record) == ledger(record) == [f"{record.conversation_id}:1"]
         assert there(index, record) == []
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
         assert there(other, record) == []
 
 
@@ -147,7 +147,7 @@ def test_a_vector_that_the_ledger_does_not_know_is_not_found(index: FakePinecone
 def test_forgetting_deletes_by_the_ids_of_the_ledger(index: FakePinecone) -> None:
     record = keep(session(*LONG))
     ids = ledger(record)
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert there(index, record) == ledger(record) == []
     [delete] = index.calls("/vectors/delete")
     assert sorted(delete.json()["ids"]) == ids
@@ -158,10 +158,10 @@ def test_forgetting_that_fails_is_finished_the_next_time(index: FakePinecone) ->
     record = keep(session(*KETTLE))
     index.fail_next(Fault(status=403))
     with pytest.raises(StoreError) as caught:
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
     assert caught.value.code == "unauthorized"
     assert ledger(record)
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert there(index, record) == ledger(record) == []
 
 
@@ -170,9 +170,9 @@ def test_a_lost_answer_to_a_delete_is_no_matter(index: FakePinecone, applied: bo
     record = keep(session(*KETTLE))
     index.fail_next(Fault(cut="after" if applied else "before"), times=4)
     with pytest.raises(StoreError) as caught:
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("unreachable", True)
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert there(index, record) == ledger(record) == []
 
 
@@ -183,11 +183,11 @@ def test_forgetting_waits_for_an_upsert_that_may_still_arrive(index: FakePinecon
     assert failure(record).code == "timeout"
     Memory.objects.all().delete()
     with pytest.raises(StoreError) as caught:
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("busy", True)
     assert 0 < (caught.value.retry_after or 0) <= 61
     over()
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert there(index, record) == []
     assert not MemoryVector.objects.exists()
 
@@ -221,7 +221,7 @@ def test_a_namespace_that_never_was_is_as_good_as_empty(index: FakePinecone) -> 
     record = session(*KETTLE)
     assert failure(record).code == "unauthorized"
     over()
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert not MemoryVector.objects.exists()
 
 
@@ -229,7 +229,7 @@ def test_an_address_that_is_no_index_is_not_taken_for_an_empty_one(index: FakePi
     record = keep(session(*KETTLE))
     index.fail_next(Fault(status=404, content=b"<html>Not here</html>", headers={"Content-Type": "text/html"}))
     with pytest.raises(StoreError) as caught:
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("not_found", False)
     assert ledger(record)
 
@@ -237,7 +237,7 @@ def test_an_address_that_is_no_index_is_not_taken_for_an_empty_one(index: FakePi
 def test_forgetting_takes_no_model_and_no_index_but_the_one_in_the_ledger(index: FakePinecone, settings: Any) -> None:
     record = keep(session(*KETTLE))
     settings.OPENAI_API_KEY = settings.OPENAI_BASE_URL = settings.PINECONE_HOST = ""
-    PineconeStore().forget(record.conversation_id)
+    PineconeStore().forget(record.client_id, record.conversation_id)
     assert there(index, record) == ledger(record) == []
 
 
@@ -245,7 +245,7 @@ def test_vectors_are_not_forgotten_without_a_key(index: FakePinecone, settings: 
     record = keep(session(*KETTLE))
     settings.PINECONE_API_KEY = ""
     with pytest.raises(StoreError) as caught:
-        PineconeStore().forget(record.conversation_id)
+        PineconeStore().forget(record.client_id, record.conversation_id)
     assert (caught.value.code, caught.value.retryable) == ("not_configured", False)
     assert ledger(record)
 

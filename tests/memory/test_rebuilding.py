@@ -128,7 +128,7 @@ def test_the_index_of_words_is_written_anew(ended: list[uuid.UUID]) -> None:
 
 def test_vectors_of_texts_that_are_gone_are_cleared(ended: list[uuid.UUID], index: FakePinecone) -> None:
     go_on("pinecone")
-    assert forget_texts(ended[:4]) == 4
+    assert forget_texts(CLIENT, ended[:4]) == 4
     assert delete_orphaned_vectors() == 4
     assert len(state(index)) == 2
     assert delete_orphaned_vectors() == 0

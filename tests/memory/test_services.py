@@ -41,7 +41,7 @@ def test_a_session_is_remembered_without_any_service() -> None:
     assert (memory.client_id, memory.contact_id, memory.channel) == (record.client_id, record.contact_id, "whatsapp")
     assert (memory.summary, memory.remembered_at) == (remembered.summary, remembered.remembered_at)
     assert (memory.started_at, memory.ended_at) == (record.started_at, record.ended_at)
-    assert transcript(record.conversation_id) == record.entries
+    assert transcript(record.client_id, record.conversation_id) == record.entries
 
 
 def test_with_a_model_and_an_index_both_are_used(index: FakePinecone, model: FakeOpenAI) -> None:
@@ -118,13 +118,13 @@ def test_a_redaction_reaches_every_store(index: FakePinecone, settings: Any) -> 
     said = [replace(e, content="[redacted]") if "secret" in e.content else e for e in record.entries]
     remember(replace(record, entries=said))
     assert ids(search(record.client_id, "rhododendron")) == []
-    assert "rhododendron" not in str(transcript(record.conversation_id))
+    assert "rhododendron" not in str(transcript(record.client_id, record.conversation_id))
 
 
 def test_entries_may_come_in_any_order_and_hold_anything() -> None:
     record = session("a\x00b", "half \ud83d", "kettle")
     remember(replace(record, entries=list(reversed(record.entries)), goal="\x00", open_points=["\x00"]))
-    kept = transcript(record.conversation_id)
+    kept = transcript(record.client_id, record.conversation_id)
     assert kept is not None
     assert [entry.position for entry in kept] == [1, 2, 3, 4, 5]
     assert [entry.content for entry in kept[2:]] == ["a\ufffdb", "half \ufffd", "kettle"]
@@ -156,13 +156,13 @@ def test_what_is_forgotten_is_gone_everywhere(index: FakePinecone) -> None:
     record, other = session(*KETTLE), session(*KETTLE)
     for one in (record, other):
         remember(one)
-    forget(record.conversation_id)
-    assert transcript(record.conversation_id) is None
+    forget(record.client_id, record.conversation_id)
+    assert transcript(record.client_id, record.conversation_id) is None
     assert index.vectors(str(record.client_id)) == {}
     assert set(MemoryVector.objects.values_list("conversation_id", flat=True)) == {other.conversation_id}
-    assert transcript(other.conversation_id)
-    forget(record.conversation_id)
-    forget(uuid.uuid4())
+    assert transcript(other.client_id, other.conversation_id)
+    forget(record.client_id, record.conversation_id)
+    forget(uuid.uuid4(), uuid.uuid4())
 
 
 def test_the_text_is_gone_even_if_pinecone_is_away(index: FakePinecone) -> None:
@@ -170,10 +170,10 @@ def test_the_text_is_gone_even_if_pinecone_is_away(index: FakePinecone) -> None:
     remember(record)
     index.fail_next(Fault(status=403))
     with pytest.raises(StoreError):
-        forget(record.conversation_id)
-    assert transcript(record.conversation_id) is None
+        forget(record.client_id, record.conversation_id)
+    assert transcript(record.client_id, record.conversation_id) is None
     assert ids(search(record.client_id, "broken kettle")) == []
-    forget(record.conversation_id)
+    forget(record.client_id, record.conversation_id)
     assert index.vectors(str(record.client_id)) == {}
     assert not MemoryVector.objects.exists()
 
@@ -187,7 +187,7 @@ def test_a_session_that_is_forgotten_while_it_is_remembered_stays_forgotten(
 
     def meanwhile(*arguments: Any, **named: Any) -> Any:
         result = original(*arguments, **named)
-        forget(record.conversation_id)
+        forget(record.client_id, record.conversation_id)
         return result
 
     monkeypatch.setattr(services, step, meanwhile)
@@ -201,7 +201,7 @@ def test_a_session_that_is_forgotten_while_it_is_remembered_stays_forgotten(
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 def test_a_transcript_that_nobody_remembers_is_none() -> None:
-    assert transcript(uuid.uuid4()) is None
+    assert transcript(uuid.uuid4(), uuid.uuid4()) is None
 
 
 def test_the_contact_s_last_summaries_are_its_own_and_the_newest_first() -> None:

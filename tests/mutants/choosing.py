@@ -80,15 +80,19 @@ def chosen(
 ) -> list[str]:
     """Return the tests of a mutant, the best first: at most `most`, that took up to `seconds` together.
 
-    Tests of files that name the module come first. Among them, and among the others, those come first that reach most
-    per second of what few tests reach nearby: they know the cases that the many do not.
+    Tests of the module's own file (test_leases for leases) come first, then those of files that name the module. Among
+    them, and among the others, those come first that reach most per second of what few tests reach nearby: they know
+    the cases that the many do not.
     """
     reached = reaching(place, texts, recording)
     worth = _worth(place, Source(texts(place.module)), recording)
     near = {file for file in {test.partition("::")[0] for test in reached} if recording.names(file, place.module)}
 
-    def rank(test: str) -> tuple[bool, float, str]:
-        return test.partition("::")[0] not in near, -worth[test] / (START_SECONDS + recording.seconds[test]), test
+    own = f"/test_{place.module.rpartition('/')[2].removesuffix('.py')}"
+
+    def rank(test: str) -> tuple[bool, bool, float, str]:
+        file = test.partition("::")[0]
+        return own not in file, file not in near, -worth[test] / (START_SECONDS + recording.seconds[test]), test
 
     order = sorted(reached, key=rank)
     taken, total = [], 0.0

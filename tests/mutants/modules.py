@@ -19,14 +19,17 @@ _SERVICES = {
     "context": ("replies/prompt_context",),
     "tools": ("replies/tool_calls", "replies/tool_outcomes", "staff_actions/tool_decisions"),
     "idempotency": ("core/idempotency",),
-    "access": ("tenants/api_keys", "core/row_level_security"),
+    "access": ("tenants/api_keys", "tenants/second_factor", "tenants/provider_roles", "core/row_level_security"),
 }
 _OTHERS = {
     "arriving": ("conversations/http/bodies",),
     "redaction": ("memory/redaction",),
     "context": ("memory/context",),
     "idempotency": ("conversations/http/idempotency",),
-    "access": ("conversations/http/auth", "conversations/admin/access"),
+    "access": (
+        *("conversations/http/auth", "conversations/http/signed_in", "conversations/http/oidc/tokens"),
+        "conversations/admin/access",
+    ),
 }
 
 AREAS = {

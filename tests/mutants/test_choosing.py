@@ -91,6 +91,16 @@ def test_tests_that_name_the_module_come_first_and_of_them_those_that_know_most(
     assert names(found) == ["test_big", "test_small", "test_all"]
 
 
+def test_the_module_s_own_tests_come_before_others_that_name_it(recording: Recording) -> None:
+    """However many lines a second the others reach."""
+    (recording.root / SLOW).write_text("from memory.a import use\n")
+    reached = {MODULE: {5: [f"{SLOW}::test_all"], 6: [f"{SLOW}::test_all"]}}
+    again = made(recording.root, SLOW, {f"{SLOW}::test_all": 0.1}, reached)
+    recording.path_of(SLOW).write_text(json.dumps(again))
+    found = chosen(place("use", 5), TEXTS.__getitem__, recording, seconds=9, most=9)
+    assert names(found) == ["test_big", "test_small", "test_all"]
+
+
 def test_the_tests_of_a_mutant_are_bounded(recording: Recording) -> None:
     """The chosen tests take no longer than they may, but there is one at least."""
     assert names(chosen(place("use", 5), TEXTS.__getitem__, recording, seconds=1.2, most=9)) == [

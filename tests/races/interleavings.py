@@ -39,7 +39,7 @@ class Sender:
             asked_at = time.monotonic()
             if begun := sending.begin(pk, token, timezone.now()):
                 with self.guard:
-                    self.left.append((begun.conversation_id, pk, asked_at))
+                    self.left.append((begun.conversation_id, pk.message_id, asked_at))
                 sending.record_sent(begun, begun.send(), timezone.now())
 
     def sent_after(self, over: dict[UUID, float]) -> list[UUID]:

@@ -9,12 +9,12 @@ RULES = {
     "positions are 1, 2, 3 … up to last_position": """
         SELECT s.id, s.last_position, array_agg(c.position ORDER BY c.position)
         FROM conversations s LEFT JOIN conversation_chunks c ON c.conversation_id = s.id
-        GROUP BY s.id
+        GROUP BY s.client_id, s.id
         HAVING count(c.id) <> s.last_position OR COALESCE(max(c.position), 0) <> s.last_position""",
     "inbound_sequence counts what the person said": """
         SELECT s.id, s.inbound_sequence, count(c.id)
         FROM conversations s LEFT JOIN conversation_chunks c ON c.conversation_id = s.id AND c.role IN ('user', 'voice')
-        GROUP BY s.id HAVING count(c.id) <> s.inbound_sequence""",
+        GROUP BY s.client_id, s.id HAVING count(c.id) <> s.inbound_sequence""",
     "last_message_at is no earlier than any chunk": """
         SELECT s.id FROM conversations s JOIN conversation_chunks c ON c.conversation_id = s.id
         WHERE c.created_at > s.last_message_at""",
@@ -71,7 +71,7 @@ RULES = {
         UNION ALL
         SELECT s.id, 'to', s.status, (array_agg(e.to_status ORDER BY e.id DESC))[1]
         FROM conversations s JOIN steps e ON e.conversation_id = s.id
-        GROUP BY s.id HAVING (array_agg(e.to_status ORDER BY e.id DESC))[1] <> s.status""",
+        GROUP BY s.client_id, s.id HAVING (array_agg(e.to_status ORDER BY e.id DESC))[1] <> s.status""",
 }
 
 

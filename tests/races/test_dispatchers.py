@@ -25,6 +25,7 @@ from conversations.services.jobs import sweep
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.transitions import closing
+from tests.claims import message_ids
 from tests.prompts import heard
 from tests.races.invariants import assert_sound
 from tests.races.threads import dispatching, eventually, outcomes, shuffled, together
@@ -119,6 +120,11 @@ def nothing_is_due():
     )
 
 
+def in_any_order(clients):
+    """The same ids with their clients, in another order."""
+    return dict(random.sample(list(clients.items()), len(clients)))
+
+
 def test_two_dispatchers_answer_every_session_once_and_send_every_message_once_in_order(own_json, engine, sent):
     together(*(partial(own_json, f"I am {n}", user_id=f"person {n}") for n in range(PEOPLE)))
     with dispatching(2):
@@ -179,8 +185,8 @@ def test_simultaneous_claims_take_only_the_oldest_message_of_each_session(own_js
         for text in ("one", "two", "three"):
             staff_send.send(conversation_id, text, actor=SYSTEM, now=timezone.now())
 
-    taken = [pk for _, ids in together(*[partial(sending.claim, timezone.now(), 10)] * 16) for pk in ids]
-    taken += sending.claim(timezone.now(), 100)[1]
+    taken = [pk for ids in together(*[partial(message_ids, timezone.now(), 10)] * 16) for pk in ids]
+    taken += message_ids(timezone.now(), 100)
 
     assert len(taken) == len(set(taken)) == 10
     assert set(Message.objects.filter(pk__in=taken).values_list("text", flat=True)) == {"one"}
@@ -223,15 +229,15 @@ def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json
         together(*(partial(own_json, "Hello", user_id=f"person {round_} {n}") for n in range(12)))
         for claim in leases.claim(timezone.now(), 6):
             pipeline.commit(claim, Reply("Hi", "offline"), timezone.now())
-        turns = [claim.turn_id for claim in leases.claim(timezone.now(), 12)]
-        _, messages = sending.claim(timezone.now(), 12)
+        turns = {claim.turn_id: claim.client_id for claim in leases.claim(timezone.now(), 12)}
+        messages = {pk: client for client, pk in sending.claim(timezone.now(), 12)[1]}
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
         with slow_rows("conversation_messages", "conversation_turns"):
             results = outcomes(
                 shuffled(
                     [
-                        partial(leases.renew, random.sample(turns, len(turns)), later),
-                        partial(sending.renew, random.sample(messages, len(messages)), later),
+                        partial(leases.renew, in_any_order(turns), later),
+                        partial(sending.renew, in_any_order(messages), later),
                         partial(leases.recover, later),
                         partial(sending.recover, later),
                         partial(sweep.sweep, later + timedelta(hours=25)),

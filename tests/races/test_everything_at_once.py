@@ -26,6 +26,7 @@ from conversations.services.staff_actions import seed_helpers, send
 from conversations.services.tenants.channel_accounts import adapter_of
 from conversations.services.transitions import closing, steps, takeover
 from tests.bounds import rounds
+from tests.claims import message_ids
 from tests.races import doors
 from tests.races.invariants import assert_sound
 from tests.races.threads import outcomes
@@ -122,7 +123,7 @@ class Everything:
     def replies_are_written(self):
         now = timezone.now() + LATE  # whatever waits for its next try is due
         for turn in leases.claim(now, 3):
-            leases.renew([turn.turn_id], timezone.now())
+            leases.renew({turn.turn_id: turn.client_id}, timezone.now())
             pipeline.prepare(turn)
             if random.random() < 0.8:
                 deeds = tuple(random.sample(DEEDS, random.choice([0, 0, 1, 2])))
@@ -138,9 +139,9 @@ class Everything:
             held = sending.begin(pk, token, timezone.now())
             if held is None:
                 continue
-            sending.renew(messages, timezone.now())
+            sending.renew({pk: client for client, pk in messages}, timezone.now())
             if random.random() < 0.6:
-                sending.record_sent(held, SendResult(f"wamid.{pk}"), timezone.now())
+                sending.record_sent(held, SendResult(f"wamid.{pk.message_id}"), timezone.now())
             elif random.random() < 0.8:
                 sending.record_failed(held, random.choice(SEND_OUTCOMES), timezone.now())
 
@@ -198,7 +199,7 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
             pipeline.commit(turn, Reply("Hi", "offline"), later)
     sending.recover(later)
     for _ in rounds("Sending", lambda: list(Message.objects.filter(status="queued").values_list("pk", "conversation"))):
-        messages = sending.claim(later, 100)[1]
+        messages = message_ids(later, 100)
         if not messages:
             break
         Message.objects.filter(pk__in=messages).update(status="sent", lease_token=None, lease_until=None)

@@ -12,7 +12,7 @@ from conversations.http.own_webhook import read_message
 from conversations.models import Chunk, Contact, Conversation, ConversationEvent
 from conversations.services.inbound import messages
 from tests.races.invariants import assert_sound
-from tests.races.threads import together
+from tests.races.threads import not_committed, together
 from tests.sizes import times
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
@@ -105,4 +105,14 @@ def test_a_phone_captured_at_the_same_moment_counts_for_every_session(own_json, 
 
     assert not Contact.objects.filter(is_guest=True).exists()
     assert Conversation.objects.count() == 5 * ROUNDS
+    assert_sound()
+
+
+def test_a_guest_who_is_named_on_another_channel_stays_named(own_json):
+    """The message here reads the guest before the phone on the other channel is committed, and the session after it."""
+    own_json("Hello", user_id="ann")
+    with not_committed(partial(own_json, "It's me", user_id="ann", channel="voice", phone="+51999990001")):
+        own_json("Ann speaking", user_id="ann", name="Ann")
+
+    assert not Conversation.objects.filter(is_guest=True).exists()
     assert_sound()

@@ -49,8 +49,8 @@ def claimed(account):
     """A message that is claimed: its id and the claim's token."""
     conversation_id = doors.provider(account)("Hello")["conversation_id"]
     send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [message_id] = sending.claim(timezone.now(), 1)
-    return message_id, token
+    token, [claimed] = sending.claim(timezone.now(), 1)
+    return claimed, token
 
 
 def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used():

@@ -29,7 +29,7 @@ from tests.sizes import times
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 
 ORDERS = list(permutations(["sent", "delivered", "read"]))
-REFUSED = SendError("The provider could not be reached.", code="connect", retryable=True)
+REFUSED = SendError("The provider is busy.", code="http_503", retryable=True)
 
 
 @pytest.fixture
@@ -41,8 +41,8 @@ def being_sent(account):
         conversation_id = says("Hello", user_id=f"5199999{next(people):04}")["conversation_id"]
         _, [message] = send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
         token, [claimed] = sending.claim(timezone.now(), 1)
-        assert claimed == message.pk
-        return message, sending.begin(message.pk, token, timezone.now())
+        assert claimed.message_id == message.pk
+        return message, sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
 
     return make
 

@@ -16,12 +16,13 @@ SERVICES = "conversations.services"
 FLOORS = (
     {"core"},
     {"contacts", "tenants", "engine_chats"},
-    {"delivery", "simulator"},
-    {"inbound", "transitions"},
+    {"delivery", "media", "simulator", "events"},
+    {"transitions"},
+    {"inbound"},
     {"retention", "voice"},
     {"history"},
     {"replies"},
-    {"copilot", "agent_sync", "export", "jobs"},
+    {"copilot", "agent_sync", "export", "jobs", "desk"},
     {"staff_actions"},
 )
 

@@ -44,17 +44,23 @@ class Command(BaseCommand):
         parser.add_argument("--context-budget", type=int, help="Largest prompt, in tokens. Default: 8000.")
         parser.add_argument("--template-name", help="WhatsApp template that is sent outside the reply window.")
         parser.add_argument("--template-language", help="Language of the template. Default: en.")
+        parser.add_argument(
+            "--template-variables", help="Values of the template's variables, one a line: {text}, {name|there}."
+        )
+        parser.add_argument("--template-header", help="Text of the template's header, or the https link of its media.")
+        parser.add_argument("--disclosure", help="Sentence before its first words: that it is a machine.")
         parser.add_argument("--fallback", help="Sentence that is sent if no reply can be written.")
         parser.add_argument("--copilot", action="store_true", help="Offer the assistant in the copilot.")
         parser.add_argument("--greeting", help="First sentence of a phone call.")
         parser.add_argument("--spoken-language", help="Language of phone calls, such as es-MX. Default: en-US.")
         parser.add_argument("--voice", help="Voice, by the phone provider's name, such as Polly.Joanna.")
+        parser.add_argument("--transfer-number", help="A person's phone, to which calls are put through.")
         parser.add_argument("--default", action="store_true", help="Make it the client's default assistant.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback"]
-        names += ["history_length", "context_budget", "greeting", "spoken_language", "voice"]
-        names += ["template_name", "template_language"]
+        names = ["name", "system_prompt", "engine", "model", "temperature", "max_tokens", "fallback", "disclosure"]
+        names += ["history_length", "context_budget", "greeting", "spoken_language", "voice", "transfer_number"]
+        names += ["template_name", "template_language", "template_variables", "template_header"]
         names += ["retell_agent_id", "opener", "reasoning_effort", "fallback_model"]
         names += ["agent_url", "agent_timeout_seconds", "agent_deadline_seconds"]
         fields = {name: options[name] for name in names if options[name] is not None}

@@ -30,6 +30,7 @@ class Command(BaseCommand):
         parser.add_argument("--read-only", action="store_true", help="It only looks something up.")
         parser.add_argument("--may-repeat", action="store_true", help="It does the same Idempotency-Key once.")
         parser.add_argument("--needs-approval", action="store_true", help="A colleague must approve each call.")
+        parser.add_argument("--no-files", action="store_true", help="Files of its answer are not sent to the person.")
         parser.add_argument(
             "--assistant", action="append", default=[], help="Key of an assistant that may call it. Default: all."
         )
@@ -47,6 +48,7 @@ class Command(BaseCommand):
                 changes_something=not options["read_only"],
                 may_repeat=options["may_repeat"] or options["read_only"],
                 needs_approval=options["needs_approval"],
+                sends_files=not options["no_files"],
             )
         print_json(self, client_id=tool.client_id, tool_id=tool.pk, name=tool.name, url=tool.url, secret=secret)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
+from conversations import traces
+from conversations.services.events.sender import EventSender
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.replies.streaming_writer import CopilotWriter
 from memory.language_models import choosing, transport
@@ -27,19 +29,24 @@ class Command(BaseCommand):
         dispatcher = Dispatcher(patience=options["patience"])
 
         copilot = CopilotWriter(patience=options["patience"])
+        events = EventSender(patience=options["patience"])
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             dispatcher.stop()
             copilot.stop()
+            events.stop()
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         if access := choosing.from_settings():
             transport.warm_up(access)
         copilot.start()
+        events.start()
         given_back = dispatcher.run()
         copilot.join()
+        events.join()
         if given_back:
             # Threads that still wait for a model would keep the process alive. Their claims have been released.
+            traces.flush()
             logging.shutdown()
             os._exit(0)

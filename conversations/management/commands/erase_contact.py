@@ -33,7 +33,7 @@ class Command(BaseCommand):
             )
         self._count(erasure.removed)
         erasing.continue_erasures(now)
-        erasure = Erasure.objects.get(pk=erasure.pk)
+        erasure = Erasure.objects.get(client=erasure.client_id, pk=erasure.pk)
         if not erasure.finished_at:
             self.stderr.write(
                 f"The erasure is not finished ({erasure.problem}). Every sweep continues it. The certificate will "

@@ -16,7 +16,10 @@ LONGEST_ORDER_ID = 200
 MOST_ORDERS = 1_000
 
 DERIVED = ("previousMessages", "lastUserMessage", "currentOrderId", "orderHistory")
-TEXTS = ("paymentMethod", "customerName", "customerEmail", "customerPhone")
+TEXTS = ("paymentMethodOriginal", "customerName", "customerEmail", "customerPhone")
+PAYMENT_METHODS = ("cash", "card", "transfer", "yape", "plin", "mercado_pago", "bank_transfer")
+PAID_BY_CARD = ("credit_card", "debit_card")  # other agents' words for `card`
+ORIGINAL = "paymentMethodOriginal"  # the agent's own word, where it is not the protocol's
 
 Object = dict[str, Any]
 
@@ -32,7 +35,17 @@ def clean_context(context: Mapping[str, Any]) -> Object:
         if name in DERIVED or (value is None and name in _FORMS):
             continue
         kept[name] = _FORMS[name](name, value) if name in _FORMS else value
+    if context.get("paymentMethod") is not None and kept["paymentMethod"] != context["paymentMethod"]:
+        kept.setdefault(ORIGINAL, context["paymentMethod"])
     return kept
+
+
+def merge_context(old: Mapping[str, Any], new: Mapping[str, Any]) -> Object:
+    """Return `old` updated by `new`, both cleaned. Another payment method has no original of the one before."""
+    result = merge_objects(old, new)
+    if "paymentMethod" in new and ORIGINAL not in new:
+        result.pop(ORIGINAL, None)
+    return result
 
 
 def orders_in(context: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -94,11 +107,27 @@ def _items(name: str, value: Any) -> Any:
 
 
 def _item(name: str, item: Object) -> Object:
-    return {
+    """Return the item as every client of the protocol can read it: with id, name, price, and a whole quantity."""
+    read = {
         part: _number(f"{name}.{part}", given) if part in ("quantity", "price") else given
         for part, given in item.items()
         if given is not None
     }
+    if missing := [part for part in ("id", "name", "quantity", "price") if part not in read]:
+        raise _wrong(f"{name}.{missing[0]}", "is required in every item")
+    if read["quantity"] != int(read["quantity"]):
+        raise _wrong(f"{name}.quantity", "must be a whole number")
+    return {**read, "quantity": int(read["quantity"])}
+
+
+def _payment(name: str, value: Any) -> str:
+    """Return the protocol's word for the payment method. Raises InvalidError for one that no client could read."""
+    word = _text(name, value).strip().lower()
+    if word in PAID_BY_CARD:
+        return "card"
+    if word not in PAYMENT_METHODS:
+        raise _wrong(name, f"must be one of {', '.join((*PAYMENT_METHODS, *PAID_BY_CARD))}")
+    return word
 
 
 _FORMS: dict[str, Callable[[str, Any], Any]] = {
@@ -106,6 +135,7 @@ _FORMS: dict[str, Callable[[str, Any], Any]] = {
     "deliveryAddress": _address,
     "orderTotal": _number,
     "retryCount": _number,
+    "paymentMethod": _payment,
     **dict.fromkeys(TEXTS, _text),
 }
 

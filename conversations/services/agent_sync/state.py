@@ -9,8 +9,21 @@ from uuid import UUID
 
 from django.db.models import Q
 
-from channels_out.phones import e164, from_whatsapp
-from conversations.models import OPEN, SAID, AgentState, Chunk, Client, Conversation, OrderLink, Role, corrected_text
+from channels_out.kinds import Channel
+from channels_out.phones import e164, from_whatsapp, is_business_scoped
+from conversations.models import (
+    OPEN,
+    SAID,
+    AgentState,
+    Chunk,
+    Client,
+    Contact,
+    ContactIdentity,
+    Conversation,
+    OrderLink,
+    Role,
+    corrected_text,
+)
 from conversations.models.conversation import ConversationQuerySet
 from conversations.services.contacts import contacts
 from conversations.services.core.errors import NotFoundError
@@ -36,7 +49,8 @@ class SessionState:
     @property
     def user_id(self) -> str:
         """Return the person's phone, or else the user id."""
-        return self.conversation.contact.phone or self.conversation.contact.user_id
+        contact: Contact = self.conversation.contact
+        return contact.phone or contact.user_id
 
     @property
     def bot_id(self) -> str | None:
@@ -70,6 +84,12 @@ def phone_of(raw: str) -> str | None:
     return e164(raw) or (from_whatsapp(digits) if digits.isascii() and digits.isdigit() else None)
 
 
+def person_of(raw: str) -> str | None:
+    """Return the phone as `+51999999999`, or WhatsApp's business-scoped user id as it is; None if it is neither."""
+    written = raw.strip()
+    return written if is_business_scoped(written) else phone_of(raw)
+
+
 def session_state(client: Client, conversation_id: UUID, local_id: str = "") -> SessionState:
     """Return the state of the client's conversation. Raises NotFoundError, also for another branch's (`local_id`)."""
     found = _sessions(client).filter(pk=conversation_id).first()
@@ -79,7 +99,10 @@ def session_state(client: Client, conversation_id: UUID, local_id: str = "") -> 
 
 
 def open_session_of(client: Client, phone: str, *, local_id: str = "", bot_id: str = "") -> SessionState:
-    """Return the state of the newest open conversation of the person with the phone. Raises NotFoundError."""
+    """Return the state of the newest open conversation of the person with the phone. Raises NotFoundError.
+
+    Private conversations are found by their id alone.
+    """
     found = _of_bot(_of_phone(client, phone).open(), bot_id)
     if local_id:
         found = found.filter(Q(agent_state__local_id=local_id) | Q(agent_state__local_id="") | Q(agent_state=None))
@@ -105,7 +128,7 @@ def open_sessions(
     client: Client, *, local_id: str = "", bot_id: str = "", intent: str = "", limit: int, offset: int
 ) -> tuple[list[SessionState], int]:
     """Return a page of the client's open conversations, the newest first, and how many there are in all."""
-    found = _of_bot(_sessions(client).open(), bot_id)
+    found = _of_bot(_sessions(client).open().not_private(), bot_id)
     if local_id:
         found = found.filter(agent_state__local_id=local_id)
     if intent:
@@ -183,9 +206,11 @@ def _sessions(client: Client) -> ConversationQuerySet:
 
 
 def _of_phone(client: Client, phone: str) -> ConversationQuerySet:
-    return _sessions(client).filter(
-        Q(contact__phone=phone) | Q(contact__in=contacts.ids_by_user_id(phone)), contact__client=client
-    )
+    theirs = Q(contact__phone=phone) | Q(contact__in=contacts.ids_by_user_id(phone, client))
+    if is_business_scoped(phone):
+        known = ContactIdentity.objects.filter(client=client, channel=Channel.WHATSAPP, address=phone)
+        theirs |= Q(contact__in=known.values("contact"))
+    return _sessions(client).not_private().filter(theirs, client=client)
 
 
 def _of_bot(found: ConversationQuerySet, bot_id: str) -> ConversationQuerySet:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db import IntegrityError, transaction
 
 from channels_out.kinds import AddressKind, Channel
-from channels_out.phones import phone_address
+from channels_out.phones import is_business_scoped, phone_address
 from conversations.models import AgentState, Assistant, Chunk, Client, Contact, Conversation, OrderLink, Role, Status
 from conversations.models.agent_state import FIRST_STEP, Intent
 from conversations.services.agent_sync.context import (
@@ -21,6 +21,7 @@ from conversations.services.agent_sync.context import (
     MOST_ORDERS,
     check_size,
     clean_context,
+    merge_context,
     merge_objects,
     orders_in,
 )
@@ -105,7 +106,9 @@ def _open(caller: Caller, phone: str, channel: str, bot_id: str) -> tuple[Conver
 def _contact(client: Client, channel: str, phone: str) -> tuple[Contact, int | None]:
     """Return the contact that a message from the phone over the channel would find, and the device's id."""
     address = phone_address(channel, phone)
-    if address:
+    if is_business_scoped(phone):
+        person = Person(address=phone, kind=AddressKind.BSUID)
+    elif address:
         person = Person(address=address, kind=AddressKind.PHONE, phone=phone)
     else:
         known = Contact.objects.filter(client=client, phone=phone).order_by("created_at").first()
@@ -259,7 +262,7 @@ def add_message(caller: Caller, conversation_id: UUID, role: str, content: str, 
     with transaction.atomic():
         conversation = _locked(caller, conversation_id)
         key = dedupe_key(f"{conversation.pk}\0sync", message_id)
-        if key and Chunk.objects.filter(dedupe_key=key).exists():
+        if key and Chunk.objects.filter(client=caller.client, dedupe_key=key).exists():
             return state_with_messages(conversation)
         conversation = _lock_open(caller, conversation_id)
         with saving(conversation):
@@ -349,7 +352,7 @@ def _set_intent(caller: Caller, conversation: Conversation, state: AgentState, i
 
 def _set_context(conversation: Conversation, state: AgentState, context: dict[str, Any], *, merge: bool) -> None:
     new = redaction.rules_of(conversation.client).clean_json(clean_context(context))
-    state.context = check_size("context", merge_objects(state.context, new) if merge else new, LARGEST_CONTEXT)
+    state.context = check_size("context", merge_context(state.context, new) if merge else new, LARGEST_CONTEXT)
     history, current = orders_in(context)
     _link(conversation, [*history, *current])
     state.current_order_id = current[0] if current else state.current_order_id

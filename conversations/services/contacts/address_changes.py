@@ -10,6 +10,7 @@ from channels_out.phones import from_whatsapp, ways_to_write
 from conversations.models import Client, Contact, ContactIdentity, Conversation
 from conversations.services.contacts import duplicates
 from conversations.services.contacts.contacts import find_by_phone
+from conversations.services.core.event_notes import note_contact
 from conversations.services.core.ledger import CONTACT, record
 
 TRIES = 5
@@ -47,7 +48,7 @@ def _change_address(client: Client, channel: str, moved: AddressChange, message_
     if known and taken:
         known.delete()
     elif known:  # the row stays, so replies in the open conversations go to the new address
-        ContactIdentity.objects.filter(pk=known.pk).update(address=moved.after)
+        ContactIdentity.objects.filter(client=client, pk=known.pk).update(address=moved.after)
     elif not taken:
         ContactIdentity.objects.create(
             contact=person, client=client, channel=channel, kind=moved.kind, address=moved.after
@@ -55,8 +56,11 @@ def _change_address(client: Client, channel: str, moved: AddressChange, message_
     _remember_name(person, moved.before)
     if moved.kind == AddressKind.PHONE:
         _renumber(person, channel, moved, message_id)
-    for conversation in Conversation.objects.open().filter(contact=person, channel=channel):
+    theirs = list(Conversation.objects.open().filter(contact=person, channel=channel))
+    for conversation in theirs:
         record(conversation, "address_changed", CONTACT, cause=f"their {channel} says so")
+    if not theirs:
+        note_contact(person.client_id, person.pk, "address")
 
 
 def _by_phone(client: Client, channel: str, moved: AddressChange) -> Contact | None:
@@ -75,7 +79,7 @@ def _renumber(person: Contact, channel: str, moved: AddressChange, message_id: s
     if not (before and after and person.phone in ways_to_write(before)):
         return
     duplicates.lock_phone(person.client_id, after)
-    if not Contact.objects.filter(pk=person.pk, merged_into=None).update(phone=after):
+    if not Contact.objects.filter(client=person.client_id, pk=person.pk, merged_into=None).update(phone=after):
         raise IntegrityError("The contact was merged or deleted at this very moment.")
     person.phone = after
     duplicates.note_same_phone(person, channel=channel, message_id=message_id)

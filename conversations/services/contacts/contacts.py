@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
-from django.db import IntegrityError
-from django.db.models import F, Max, Q, QuerySet
+from django.db import IntegrityError, transaction
+from django.db.models import F, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 
 from channels_out.kinds import AddressKind
 from channels_out.phones import phone_address, ways_to_write
-from conversations.models import OPEN, Client, Contact, ContactIdentity, Conversation
+from conversations.models import Client, Contact, ContactIdentity, Conversation
 from conversations.services.contacts import duplicates
+from conversations.services.core.event_notes import note_contact
 from conversations.services.core.person import Person
 
 
@@ -21,9 +23,13 @@ def find_by_user_id(client: Client | UUID, user_id: str) -> Contact | None:
     return (found.merged_into or found) if found else None
 
 
-def ids_by_user_id(user_id: str) -> QuerySet[Contact, UUID]:
-    """Return the ids of all clients' contacts with the user id. A merged contact gives the id it was merged into."""
+def ids_by_user_id(user_id: str, client: Client | None = None) -> QuerySet[Contact, UUID]:
+    """Return the ids of the client's contacts with the user id. A merged contact gives the id it was merged into.
+
+    client: None for all clients
+    """
     named = Contact.objects.filter(user_id=user_id).order_by()
+    named = named.filter(client=client) if client else named
     return named.annotate(person=Coalesce("merged_into", "pk")).values_list("person", flat=True)
 
 
@@ -45,9 +51,10 @@ def find_or_create(
     else:
         contact = _by_user_id(client, person.user_id)
         device = None
-    if _learn(contact, person):
+    has_new_phone = _learn(contact, person)
+    if has_new_phone:
         duplicates.note_same_phone(contact, channel=channel, message_id=message_id)
-    return contact, device or _phone_identity(contact, channel)
+    return contact, device or _phone_identity(contact, channel, is_told=has_new_phone)
 
 
 def _by_user_id(client: Client, user_id: str) -> Contact:
@@ -68,11 +75,13 @@ def _by_address(client: Client, channel: str, person: Person) -> Contact:
         .order_by("id")
     )
     if by_phone := known.filter(kind=AddressKind.PHONE).first():
-        return by_phone.contact
+        theirs: Contact = by_phone.contact
+        return theirs
     if person.phone and (same_phone := find_by_phone(client, channel, person.phone)):
         return same_phone
     if by_any := known.first():
-        return by_any.contact
+        known_as: Contact = by_any.contact
+        return known_as
     own = _own_id(person)
     same_user = find_by_user_id(client, own) if own else None
     return same_user or _new_for_address(client, channel, person)
@@ -87,8 +96,8 @@ def find_by_phone(client: Client, channel: str, phone: str) -> Contact | None:
 
     Of several, it is the one with the newest open conversation on the channel, else the oldest contact.
     """
-    theirs = Q(conversations__channel=channel, conversations__status__in=OPEN)
-    latest = Max("conversations__last_message_at", filter=theirs)
+    theirs = Conversation.objects.of(client).open().filter(contact=OuterRef("pk"), channel=channel)
+    latest = Subquery(theirs.order_by("-last_message_at").values("last_message_at")[:1])
     found = Contact.objects.filter(client=client, phone__in=ways_to_write(phone)).annotate(latest=latest)
     return found.order_by(F("latest").desc(nulls_last=True), "created_at").first()
 
@@ -116,17 +125,46 @@ def _new_for_address(client: Client, channel: str, person: Person) -> Contact:
 NAMED_KINDS = {AddressKind.BSUID}
 
 
-def _identity(contact: Contact, channel: str, kind: str, address: str, message_id: str = "") -> ContactIdentity | None:
-    """Return the contact's identity at the address, or None if another contact has it; then the pair is noted."""
+def _identity(
+    contact: Contact, channel: str, kind: str, address: str, message_id: str = "", *, is_told: bool = False
+) -> ContactIdentity | None:
+    """Return the contact's identity at the address, or None if another contact has it; then the pair is noted.
+
+    is_told: programs are told of a new phone, from which the address follows
+    """
     key = {"client_id": contact.client_id, "channel": channel, "address": address}
-    known = ContactIdentity.objects.filter(**key).first()
-    identity = known or ContactIdentity.objects.create(contact=contact, kind=kind, **key)
+    identity = ContactIdentity.objects.filter(**key).first()
+    if identity is None:
+        identity = ContactIdentity.objects.create(contact=contact, kind=kind, **key)
+        if not is_told:
+            note_contact(contact.client_id, contact.pk, "address")
     if identity.contact_id == contact.pk:
         return identity
     duplicates.note(
         contact, identity.contact_id, duplicates.Evidence.SAME_MESSAGE, channel=channel, message_id=message_id
     )
     return None
+
+
+def add_addresses(
+    client_id: UUID, conversation_id: UUID, addresses: Iterable[tuple[str, str]], message_id: str
+) -> None:
+    """Give the conversation's contact further addresses on its channel, of (kind, address).
+
+    One that another contact has stays theirs, and the pair is noted for staff, with `message_id`.
+    """
+    ours = Conversation.objects.filter(client=client_id, pk=conversation_id)
+    found = ours.select_related("contact").first()
+    if found is None:
+        return
+    for kind, address in addresses:
+        for _ in range(2):  # once more where a message from the address was first
+            try:
+                with transaction.atomic():
+                    _identity(found.contact, found.channel, kind, address, message_id)
+                break
+            except IntegrityError:
+                continue
 
 
 def _learn(contact: Contact, person: Person) -> bool:
@@ -145,15 +183,17 @@ def _learn(contact: Contact, person: Person) -> bool:
         contact.name = person.name
         changed.append("name")
     # Not save(): its error for a row that is gone is no IntegrityError, and the message would be lost.
-    if changed and not Contact.objects.filter(pk=contact.pk, merged_into=None).update(
+    if changed and not Contact.objects.filter(client=contact.client_id, pk=contact.pk, merged_into=None).update(
         **{name: getattr(contact, name) for name in changed}
     ):
         raise IntegrityError("The guest was deleted, or became an alias, at this very moment.")
+    if changed:
+        note_contact(contact.client_id, contact.pk, *changed)
     if "is_guest" in changed:
         Conversation.objects.filter(contact=contact, is_guest=True).update(is_guest=False)
     return "phone" in changed
 
 
-def _phone_identity(contact: Contact, channel: str) -> ContactIdentity | None:
+def _phone_identity(contact: Contact, channel: str, *, is_told: bool) -> ContactIdentity | None:
     address = phone_address(channel, contact.phone)
-    return _identity(contact, channel, AddressKind.PHONE, address) if address else None
+    return _identity(contact, channel, AddressKind.PHONE, address, is_told=is_told) if address else None

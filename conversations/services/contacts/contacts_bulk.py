@@ -13,24 +13,36 @@ from uuid import UUID, uuid4
 
 from channels_out.kinds import AddressKind
 from channels_out.phones import matching_key, ways_to_write
-from conversations.models import Client
+from conversations.models import Client, EventKind
 from conversations.services.contacts.contacts import NAMED_KINDS
 from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
 
 _KNOWN = """
     SELECT i.address, i.id, i.contact_id, p.phone IS NOT NULL, p.name <> ''
-    FROM contact_identities i JOIN contacts p ON p.id = i.contact_id
+    FROM contact_identities i JOIN contacts p ON p.client_id = i.client_id AND p.id = i.contact_id
     WHERE i.client_id = $1 AND i.channel = $2 AND i.address = ANY($3::text[])"""
 _TAKEN_IDS = "SELECT user_id FROM contacts WHERE client_id = $1 AND user_id = ANY($2::text[])"
 _TAKEN_PHONES = "SELECT phone FROM contacts WHERE client_id = $1 AND phone = ANY($2::text[])"
 # As opening a conversation locks a contact (core/opening.py), but without waiting for anybody (core/locking.py).
-_HELD = "SELECT id FROM contacts WHERE id = ANY($1::uuid[]) AND merged_into_id IS NULL FOR SHARE SKIP LOCKED"
+_HELD = """
+    SELECT id FROM contacts WHERE client_id = $2 AND id = ANY($1::uuid[]) AND merged_into_id IS NULL
+    FOR SHARE SKIP LOCKED"""
 
 _NEW = """
     INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
     SELECT t.id, $1, t.user_id, t.phone, t.name, t.is_guest
     FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::boolean[]) AS t(id, user_id, phone, name, is_guest)
+    RETURNING id"""
+# What contacts.py notes of each: contacts come into being without phone and name.
+_NEW_NOTES = f"""
+    INSERT INTO event_notes (client_id, kind, data)
+    SELECT $1, '{EventKind.CONTACT}', jsonb_build_object('contact_id', t.id, 'changed',
+        to_jsonb(array_remove(ARRAY[
+            CASE WHEN t.phone IS NOT NULL THEN 'phone' END, CASE WHEN t.phone IS NOT NULL THEN 'is_guest' END,
+            CASE WHEN t.name <> '' THEN 'name' END], NULL)))
+    FROM unnest($2::uuid[], $3::text[], $4::text[]) AS t(id, phone, name)
+    WHERE t.phone IS NOT NULL OR t.name <> ''
     RETURNING id"""
 _NEW_IDENTITIES = """
     INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
@@ -58,7 +70,7 @@ def find_or_create_many(client: Client, channel: str, people: Sequence[Person]) 
     """
     known = {row[0]: row[1:] for row in rows(_KNOWN, client.pk, channel, [a for p in people for a in _addresses(p)])}
     found = [_known_contact(person, known) for person in people]
-    held = set(column(_HELD, [each.contact_id for each in found if each]))
+    held = set(column(_HELD, [each.contact_id for each in found if each], client.pk))
     strangers = [person for person in people if not known.keys() & set(_addresses(person))]
     created = _create(client, channel, _unmistakable(client, strangers))
     return [
@@ -106,6 +118,7 @@ def _create(client: Client, channel: str, people: Sequence[Person]) -> dict[str,
     guests = [not person.phone and person.kind not in NAMED_KINDS for person in people]
     columns = ([p.address for p in people], [p.phone for p in people], [p.name for p in people], guests)
     rows(_NEW, client.pk, ids, *columns)
+    rows(_NEW_NOTES, client.pk, ids, *columns[1:3])
     identities = [
         (contact_id, kind, address)
         for contact_id, person in zip(ids, people, strict=True)

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from channels_out.phones import ways_to_write
 from conversations.models import Contact, ContactMatch
+from conversations.services.core.cluster import rows_over_all
 from conversations.services.core.sql import rows
 
 Evidence = ContactMatch.Evidence
@@ -17,8 +18,8 @@ _NOTE = """
     SELECT $1, $2, LEAST($3::uuid, $4::uuid), GREATEST($3::uuid, $4::uuid), $5, $6, $7
     WHERE NOT EXISTS (
         SELECT FROM contact_matches
-        WHERE first_id = LEAST($3::uuid, $4::uuid) AND second_id = GREATEST($3::uuid, $4::uuid))
-    ON CONFLICT (first_id, second_id) DO NOTHING
+        WHERE client_id = $2 AND first_id = LEAST($3::uuid, $4::uuid) AND second_id = GREATEST($3::uuid, $4::uuid))
+    ON CONFLICT (client_id, first_id, second_id) DO NOTHING
     RETURNING id"""
 
 
@@ -28,10 +29,10 @@ _NOTE_RECENT = """
     SELECT DISTINCT ON (LEAST(p.id, o.id), GREATEST(p.id, o.id))
            gen_random_uuid(), p.client_id, LEAST(p.id, o.id), GREATEST(p.id, o.id), 'same_phone', s.channel, ''
     FROM conversations s
-    JOIN contacts p ON p.id = s.contact_id AND p.phone IS NOT NULL
+    JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id AND p.phone IS NOT NULL
     JOIN contacts o ON o.client_id = p.client_id AND o.phone = p.phone AND o.id <> p.id
-    WHERE s.started_at > $1::timestamptz - $2::interval AND s.started_at <= $1
-    ON CONFLICT (first_id, second_id) DO NOTHING
+    WHERE {only:s} AND s.started_at > $1::timestamptz - $2::interval AND s.started_at <= $1
+    ON CONFLICT (client_id, first_id, second_id) DO NOTHING
     RETURNING id"""
 
 
@@ -46,7 +47,7 @@ def note_recent(now: datetime) -> int:
 
     Two who begin at the same instant did not see each other when their messages came in.
     """
-    return len(rows(_NOTE_RECENT, now, RECENT))
+    return len(rows_over_all(_NOTE_RECENT, now, RECENT))
 
 
 def lock_phone(client_id: UUID, phone: str) -> None:

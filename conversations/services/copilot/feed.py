@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, connection
 
 from conversations.models import Chunk, Turn
-from conversations.services.copilot.sessions import with_text_and_feedback
+from conversations.services.copilot.sessions import clients_of, with_text_and_feedback
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
 
@@ -167,8 +167,9 @@ class Feed:
             return
         with confined_to(*{reader.user_id for reader in readers}):
             # The ended turns first: the deltas of a turn are deleted when it ends.
-            ended = _ended({reader.turn_id for reader in readers})
-            parts = _new_parts([reader for reader in readers if reader.turn_id not in ended])
+            users = {reader.user_id for reader in readers}
+            ended = _ended(users, {reader.turn_id for reader in readers})
+            parts = _new_parts(users, [reader for reader in readers if reader.turn_id not in ended])
         for reader in readers:
             for part in parts.get(reader.turn_id, ()):
                 reader.give(part)
@@ -177,17 +178,19 @@ class Feed:
                 self.leave(reader)
 
 
-def _ended(turn_ids: set[UUID]) -> dict[UUID, tuple[Turn | None, Chunk | None]]:
+def _ended(users: Set[int], turn_ids: set[UUID]) -> dict[UUID, tuple[Turn | None, Chunk | None]]:
     """Return the turns that have ended or were deleted, with their chunks, by id."""
-    turns = {turn.pk: turn for turn in Turn.objects.filter(pk__in=turn_ids).defer("prompt", "draft")}
+    theirs = Turn.objects.filter(client__in=clients_of(*users), pk__in=turn_ids)
+    turns = {turn.pk: turn for turn in theirs.defer("prompt", "draft")}
     over = {pk: turn for pk, turn in turns.items() if turn.status != Turn.Status.RUNNING}
-    written = Chunk.objects.filter(pk__in=[turn.chunk_id for turn in over.values() if turn.chunk_id])
+    said = [turn.chunk_id for turn in over.values() if turn.chunk_id]
+    written = Chunk.objects.filter(client__in={turn.client_id for turn in over.values()}, pk__in=said)
     chunks = {chunk.pk: chunk for chunk in with_text_and_feedback(written)} if over else {}
     ended: dict[UUID, tuple[Turn | None, Chunk | None]] = dict.fromkeys(turn_ids - set(turns), (None, None))
     return ended | {pk: (turn, chunks.get(turn.chunk_id or 0)) for pk, turn in over.items()}
 
 
-def _new_parts(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
+def _new_parts(users: Set[int], readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
     """Return the text after the position of the slowest reader of each turn, in order, by turn."""
     slowest: dict[UUID, ReadPosition] = {}
     for reader in readers:
@@ -201,11 +204,13 @@ def _new_parts(readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
         JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS read (turn_id, attempt, characters)
           ON d.turn_id = read.turn_id
          AND (d.attempt > read.attempt OR d.attempt = read.attempt AND d.start + length(d.text) > read.characters)
+        WHERE d.client_id IN (SELECT client_id FROM memberships WHERE user_id = ANY($4::int[]))
         ORDER BY d.turn_id, d.attempt, d.start
         """,
         list(slowest),
         [position.attempt for position in slowest.values()],
         [position.characters for position in slowest.values()],
+        list(users),
     ):
         found.setdefault(turn_id, []).append(ReplyPart(attempt, start, text))
     return found

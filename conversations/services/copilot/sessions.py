@@ -6,11 +6,12 @@ by queries for the user's own rows. A process keeps nothing: the next request ma
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Exists, OuterRef, QuerySet, Subquery
 
 from channels_out.kinds import Channel
@@ -27,17 +28,20 @@ from conversations.models import (
     corrected_text,
 )
 from conversations.models.conversation import ConversationQuerySet
-from conversations.services.core.appending import NewChunk
+from conversations.services.core.appending import NewChunk, write_chunks
+from conversations.services.core.cluster import is_cluster
 from conversations.services.core.errors import InvalidError, NotFoundError, UnavailableError
 from conversations.services.core.ledger import Actor, Kind
-from conversations.services.core.locking import lock, saving
+from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.row_level_security import confined_to, unconfined
+from conversations.services.delivery import disclosure
 from memory import services as memory
 from memory.stores.contract import StoreError
 from memory.text import one_line
 
 DEFAULT_ROLE = "field"
+NO_CLIENT = UUID(int=0)
 TITLE_CHARACTERS = 60
 TRIES = 5
 
@@ -105,9 +109,15 @@ def session(user: User, session_id: UUID) -> Conversation:
 
 def _shown(user: User) -> ConversationQuerySet:
     """Return the user's sessions with what is shown of them: the assistant, the client and the running turn."""
-    running = Turn.objects.filter(conversation=OuterRef("pk"), status=Turn.Status.RUNNING)
-    found = Conversation.objects.filter(contact__login=user.id, channel=Channel.WEB)
+    running = Turn.objects.filter(client=OuterRef("client"), conversation=OuterRef("pk"), status=Turn.Status.RUNNING)
+    found = Conversation.objects.filter(client__in=clients_of(user.id), contact__login=user.id, channel=Channel.WEB)
     return found.select_related("assistant", "client").annotate(running_turn=Subquery(running.values("pk")[:1]))
+
+
+def clients_of(*user_ids: int) -> Iterable[UUID]:
+    """Return the ids of the clients that the users are members of, for a query within the same transaction."""
+    found = Membership.objects.filter(user_id__in=user_ids).values_list("client", flat=True)
+    return list(found) if is_cluster() else found  # a cluster finds the servers by the ids themselves
 
 
 def _found(conversation: Conversation | None) -> Conversation:
@@ -118,7 +128,8 @@ def _found(conversation: Conversation | None) -> Conversation:
 
 def lock_session(user: User, session_id: UUID) -> Conversation:
     """Lock the user's session and return it. Call it in a transaction confined to the user. Raises NotFoundError."""
-    conversation = lock(session_id)
+    of_user = Conversation.objects.filter(client__in=clients_of(user.id), pk=session_id)
+    conversation = lock(session_id, of_user.values_list("client", flat=True).first() or NO_CLIENT)
     theirs = conversation.contact.login_id == user.id and conversation.channel == Channel.WEB
     return _found(conversation if theirs else None)
 
@@ -128,6 +139,8 @@ def new_session(user: User, role: str, client: str, now: datetime) -> Conversati
 
     Raises NotFoundError (`no_assistant`).
     """
+    if is_cluster():
+        return _new_session_in_cluster(user, role, client, now)
     for last in [*[False] * (TRIES - 1), True]:
         try:
             with confined_to(user.id):
@@ -145,18 +158,48 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
     """
     assistant = _role(user, role, client)
     contact = _contact(user, assistant.client_id)
-    session_id = uuid4()
-    first = NewChunk(channel=Channel.WEB, thread=str(session_id), at=now, text="")
     with unconfined():  # recalling what is known of the contact reads all channels; the user may see this one alone
-        open_conversation(
-            assistant.client_id,
-            contact.pk,
-            first,
-            actor=user.actor,
-            assistant_id=assistant.pk,
-            conversation_id=session_id,
-        )
+        session_id = _open(user, assistant, contact, now)
     return lock_session(user, session_id)
+
+
+def _open(user: User, assistant: Assistant, contact: Contact, now: datetime) -> UUID:
+    session_id = uuid4()
+    open_conversation(
+        assistant.client_id,
+        contact.pk,
+        NewChunk(channel=Channel.WEB, thread=str(session_id), at=now, text=""),
+        actor=user.actor,
+        assistant_id=assistant.pk,
+        conversation_id=session_id,
+    )
+    if assistant.disclosure.strip():
+        _disclose(session_id, assistant.client_id, now)
+    return session_id
+
+
+def _new_session_in_cluster(user: User, role: str, client: str, now: datetime) -> Conversation:
+    """Open a session in transactions of their own: in a cluster no two roles write in one. Raises as `new_session`."""
+    for last in [*[False] * (TRIES - 1), True]:
+        try:
+            with confined_to(user.id):
+                assistant = _role(user, role, client)
+                contact = _contact(user, assistant.client_id)
+            break
+        except IntegrityError:
+            if last:
+                raise
+    with transaction.atomic():
+        session_id = _open(user, assistant, contact, now)
+    return session(user, session_id)
+
+
+def _disclose(session_id: UUID, client_id: UUID, now: datetime) -> None:
+    """Begin the new session with the assistant's sentence that it is a machine, so that it is there before a stream."""
+    with editing(session_id, client_id) as conversation:
+        sentence = disclosure.due(conversation)
+        [chunk] = write_chunks(conversation, [(Role.AI, sentence)], now, metadata=disclosure.metadata(sentence))
+        disclosure.note(conversation, chunk, sentence)
 
 
 def _contact(user: User, client_id: UUID) -> Contact:
@@ -192,20 +235,22 @@ def delete(user: User, session_id: UUID) -> None:
     known = session(user, session_id)
     if known.remember_due_at or known.remembered_at:
         try:
-            memory.forget(session_id)  # first: if it fails, the user can try again
+            memory.forget(known.client_id, session_id)  # first: if it fails, the user can try again
         except StoreError as error:
             raise UnavailableError("The conversation cannot be deleted right now. Try again in a minute.") from error
     with confined_to(user.id):
-        lock_session(user, session_id)
-        Conversation.objects.filter(pk=session_id)._raw_delete(using="default")  # the rest cascades in the database
+        locked = lock_session(user, session_id)
+        Conversation.objects.of(locked.client_id).filter(pk=session_id)._raw_delete(
+            using="default"
+        )  # the rest cascades in the database
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 def messages(user: User, session_id: UUID, *, after: int, limit: int) -> list[Chunk]:
     """Return the session's messages after the position `after`, oldest first. Raises NotFoundError."""
     with confined_to(user.id):
-        _found(_shown(user).filter(pk=session_id).first())
-        return list(_messages(session_id).filter(position__gt=after).order_by("position")[:limit])
+        known = _found(_shown(user).filter(pk=session_id).first())
+        return list(_messages(known).filter(position__gt=after).order_by("position")[:limit])
 
 
 def newest_messages(user: User, session_id: UUID, *, before: int | None, limit: int) -> list[Chunk]:
@@ -214,16 +259,16 @@ def newest_messages(user: User, session_id: UUID, *, before: int | None, limit: 
     before: the position before which to look; None for the end
     """
     with confined_to(user.id):
-        _found(_shown(user).filter(pk=session_id).first())
-        found = _messages(session_id)
+        known = _found(_shown(user).filter(pk=session_id).first())
+        found = _messages(known)
         if before is not None:
             found = found.filter(position__lt=before)
         return list(reversed(found.order_by("-position")[:limit]))
 
 
-def _messages(session_id: UUID) -> QuerySet[Chunk]:
+def _messages(conversation: Conversation) -> QuerySet[Chunk]:
     """Return the messages of people and assistants, never the system or memory chunk."""
-    return with_text_and_feedback(Chunk.objects.filter(conversation=session_id, role__in=SAID))
+    return with_text_and_feedback(Chunk.objects.filter(conversation=conversation, role__in=SAID))
 
 
 def with_text_and_feedback(chunks: QuerySet[Chunk]) -> QuerySet[Chunk]:
@@ -237,6 +282,7 @@ def give_feedback(user: User, chunk_id: int, rating: str, note: str, now: dateti
         chunk = _theirs(user, chunk_id)
         feedback, _ = Feedback.objects.update_or_create(
             chunk=chunk,
+            client_id=chunk.client_id,
             defaults={"conversation_id": chunk.conversation_id, "rating": rating, "note": note, "given_at": now},
         )
         return feedback
@@ -250,8 +296,8 @@ def withdraw_feedback(user: User, chunk_id: int) -> None:
 
 def _theirs(user: User, chunk_id: int) -> Chunk:
     """Return a reply in one of the user's sessions. Raises NotFoundError, or InvalidError for other messages."""
-    theirs = Chunk.objects.filter(pk=chunk_id, conversation__contact__login=user.id, conversation__channel=Channel.WEB)
-    chunk = theirs.filter(role__in=SAID).first()
+    known = Chunk.objects.filter(client__in=clients_of(user.id), pk=chunk_id, role__in=SAID)
+    chunk = known.filter(conversation__contact__login=user.id, conversation__channel=Channel.WEB).first()
     if chunk is None:
         raise NotFoundError("There is no such message.")
     if chunk.role != Role.AI:

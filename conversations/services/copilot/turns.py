@@ -6,7 +6,7 @@ One reply is written at a time in a session. The request makes the turn; the wri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -15,8 +15,18 @@ from django.db import IntegrityError
 
 from channels_out.kinds import Channel
 from conversations.models import SAID, Chunk, Conversation, Role, Turn
-from conversations.services.copilot.sessions import TRIES, User, lock_session, open_session, title_of
+from conversations.services.copilot.sessions import (
+    TRIES,
+    User,
+    clients_of,
+    lock_session,
+    new_session,
+    open_session,
+    title_of,
+)
+from conversations.services.core import spans
 from conversations.services.core.appending import write_chunks
+from conversations.services.core.cluster import is_cluster
 from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import (
     ConflictError,
@@ -72,11 +82,22 @@ def ask(user: User, question: UserMessage, now: datetime) -> RequestedReply:
         )
     for _ in range(TRIES):
         try:
+            if is_cluster() and not question.session_id:  # no two roles write in one transaction there
+                question = _with_session(user, question, now)
             with confined_to(user.id):
                 return _asked_before(user, question) or _ask(user, question, now)
         except IntegrityError:  # another request stored the same message, or the user's contact, at the same moment
             continue
     raise UnavailableError("The same request is running at this moment. Send it again.")
+
+
+def _with_session(user: User, question: UserMessage, now: datetime) -> UserMessage:
+    """Return the message with a new session of its own, opened in a transaction before."""
+    with confined_to(user.id):
+        if _asked_before(user, question):
+            return question
+        _check_limits(user, now)
+    return replace(question, session_id=new_session(user, question.role, question.client, now).pk)
 
 
 def _ask(user: User, question: UserMessage, now: datetime) -> RequestedReply:
@@ -96,6 +117,10 @@ def _ask(user: User, question: UserMessage, now: datetime) -> RequestedReply:
         )
         conversation.inbound_sequence += 1
         conversation.topic = conversation.topic or title_of(chunk.content)
+    spans.received(
+        *(conversation.client_id, conversation.pk, conversation.inbound_sequence),
+        *(chunk.position, conversation.channel, now),
+    )
     turn = None if conversation.taken_over_at else _begin(conversation, now)
     return RequestedReply(conversation, chunk, turn)
 
@@ -121,10 +146,11 @@ def _dedupe_key(user: User, message_id: str) -> UUID | None:
 def _asked_before(user: User, question: UserMessage) -> RequestedReply | None:
     key = _dedupe_key(user, question.message_id)
     related = ("conversation__assistant", "conversation__client")
-    chunk = Chunk.objects.select_related(*related).filter(dedupe_key=key).first() if key else None
+    theirs = Chunk.objects.filter(client__in=clients_of(user.id))
+    chunk = theirs.select_related(*related).filter(dedupe_key=key).first() if key else None
     if chunk is None:
         return None
-    turns = Turn.objects.filter(conversation=chunk.conversation_id, started_at__gte=chunk.created_at)
+    turns = Turn.objects.filter(conversation=chunk.conversation, started_at__gte=chunk.created_at)
     return RequestedReply(chunk.conversation, chunk, turns.order_by("started_at").first())
 
 
@@ -148,15 +174,17 @@ _RECENT = """
     SELECT
         (SELECT count(*)
          FROM conversation_turns t
-         JOIN conversations s ON s.id = t.conversation_id
-         JOIN contacts k ON k.id = s.contact_id
-         WHERE t.status = 'running' AND t.streamed AND k.login_id = $1),
+         JOIN conversations s ON s.client_id = t.client_id AND s.id = t.conversation_id
+         JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
+         WHERE t.status = 'running' AND t.streamed AND k.login_id = $1
+           AND k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)),
         ARRAY(
             SELECT t.started_at
             FROM contacts k
-            JOIN conversations s ON s.contact_id = k.id
-            JOIN conversation_turns t ON t.conversation_id = s.id
-            WHERE k.login_id = $1 AND s.last_message_at > $2 AND t.started_at > $2 AND t.streamed
+            JOIN conversations s ON s.client_id = k.client_id AND s.contact_id = k.id
+            JOIN conversation_turns t ON t.client_id = s.client_id AND t.conversation_id = s.id
+            WHERE k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)
+              AND k.login_id = $1 AND s.last_message_at > $2 AND t.started_at > $2 AND t.streamed
             ORDER BY t.started_at)"""
 
 
@@ -212,6 +240,7 @@ def get_turn(user: User, turn_id: UUID) -> Turn:
         theirs = Turn.objects.select_related("conversation__assistant", "conversation__client").filter(
             conversation__contact__login=user.id, conversation__channel=Channel.WEB, streamed=True
         )
+        theirs = theirs.filter(client__in=clients_of(user.id))
         turn = theirs.filter(pk=turn_id).first()
         if turn is None:
             raise NotFoundError("There is no such reply.")

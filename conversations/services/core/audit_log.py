@@ -7,9 +7,11 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
 from django.db.models import Model
 
 from conversations.models import StaffAction
+from conversations.services.core import audit_chain
 
 LONGEST_VALUE = 200
 HIDDEN = "…"  # replaces secrets, which the log must not contain
@@ -28,16 +30,27 @@ def record(
     client_id: the client whose row it is; None if it is no client's
     changes: field name to its values before and after; replace secrets by HIDDEN
     """
-    return StaffAction.objects.create(
-        client_id=client_id,
-        user_id=user.pk,
-        user_name=user.get_username(),
-        verb=verb,
-        object_type=row._meta.model_name or "",
-        object_id=str(row.pk),
-        object_name=str(row)[:200],
-        changes={name: [_short(before), _short(after)] for name, (before, after) in (changes or {}).items()},
-    )
+    with transaction.atomic():
+        action = StaffAction.objects.create(
+            client_id=client_id,
+            user_id=user.pk,
+            user_name=user.get_username(),
+            verb=verb,
+            object_type=row._meta.model_name or "",
+            object_id=str(row.pk),
+            object_name=str(row)[:200],
+            changes={name: [_short(before), _short(after)] for name, (before, after) in (changes or {}).items()},
+        )
+        audit_chain.append(
+            client_id,
+            actor="staff",
+            actor_id=user.pk,
+            verb=verb,
+            object_type=action.object_type,
+            object_id=row.pk,
+            fields=changes or (),
+        )
+    return action
 
 
 def _short(value: Any) -> str:

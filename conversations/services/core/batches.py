@@ -16,12 +16,14 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from time import perf_counter
 from typing import Any
 
 import psycopg
-from django.db import DEFAULT_DB_ALIAS, OperationalError, close_old_connections, connections
+from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_old_connections, connections
 
-from conversations.services.core import sql
+from conversations.services.core import counters, sql
+from conversations.services.core.cluster import is_cluster
 from conversations.services.core.pipelines import AWAY, Asked, Pipeline, connect
 from conversations.services.core.statements import Result, Row
 
@@ -45,7 +47,10 @@ class Batches:
         self._pipeline: Pipeline | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._is_scheduled = False
-        self._prepares = bool(connections[DEFAULT_DB_ALIAS].get_connection_params()["prepare_threshold"])
+        self._alone: set[asyncio.Task[None]] = set()
+        # Behind a pooler that shares connections between transactions nothing is prepared. In a cluster, which is found
+        # out with the first connection, a batch would wait for each of its servers in turn.
+        self._by_threads = not connections[DEFAULT_DB_ALIAS].get_connection_params()["prepare_threshold"]
 
     @property
     def is_full(self) -> bool:
@@ -75,30 +80,38 @@ class Batches:
         self._loop.run_in_executor(self._threads, _logged, work, arguments)
 
     async def _run(self, statement: str, values: Sequence[Any], *, durable: bool) -> list[Row]:
-        if not self._prepares:  # behind a pooler that shares connections between transactions
+        if self._by_threads:
             return await self.in_thread(sql.rows, statement, *values)
         asked = Asked(statement, values, self._loop.create_future(), durable)
         self._waiting.append(asked)
         if not self._is_scheduled:
             self._is_scheduled = True
             self._loop.call_soon(self._send)
-        return await asked.future
+        began = perf_counter()
+        try:
+            return await asked.future
+        finally:
+            counters.IN_BATCH.observe(perf_counter() - began)
 
     def _send(self) -> None:
-        """Send what waits, unless a batch is under way: its end calls this again."""
+        """Send what waits, unless enough is under way: the end of a batch calls this again."""
         self._is_scheduled = False
-        if not self._waiting or (self._pipeline and self._pipeline.is_busy):
-            return
-        if self._pipeline:
-            self._pipeline.send([self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))])
-        elif self._connecting is None:
+        number = min(len(self._waiting), MOST_TOGETHER)
+        if self._pipeline and number and self._pipeline.has_room(number):
+            self._pipeline.send([self._waiting.popleft() for _ in range(number)])
+            counters.BATCHES.inc()
+            counters.BATCHED.inc(number)
+        elif number and self._pipeline is None and self._connecting is None:
             self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
         try:
+            if await self.in_thread(is_cluster):
+                self._go_by_threads()
+                return
             connection = await self._loop.run_in_executor(self._threads, connect)
             self._pipeline = Pipeline(connection, self._send, self._lost)
-        except psycopg.Error as error:
+        except (psycopg.Error, OperationalError, InterfaceError) as error:
             log.warning("no connection for batches: %s", type(error).__name__)
             for asked in self._waiting:
                 asked.fail(OperationalError(AWAY))
@@ -106,6 +119,20 @@ class Batches:
         finally:
             self._connecting = None
         self._send()
+
+    def _go_by_threads(self) -> None:
+        """From now on each statement has a thread and a connection of its own, and so has each that waits."""
+        self._by_threads = True
+        self._alone = {self._loop.create_task(self._run_alone(asked)) for asked in self._waiting}
+        self._waiting.clear()
+
+    async def _run_alone(self, asked: Asked) -> None:
+        try:
+            asked.rows = await self.in_thread(sql.rows, asked.statement, *asked.values)
+        except Exception as error:
+            asked.fail(error)
+        else:
+            asked.answer()
 
     def _lost(self) -> None:
         self._pipeline = None

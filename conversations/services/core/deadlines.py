@@ -40,21 +40,27 @@ def sweep_due(what: str) -> str:
 # The same for all three, without reading every open conversation: of the active ones, and of each client's stale ones,
 # those that began long enough ago (none is silent for longer than it exists); and those whose takeover is over.
 SWEEP_DUE = f"""
-    SELECT s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
+    SELECT s.client_id, s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale' END AS due
     FROM (SELECT max($1 - stale_after) AS silent_from FROM clients) longest, LATERAL (
         SELECT * FROM conversations
         WHERE status = 'active' AND channel <> 'web' AND started_at <= silent_from AND last_message_at <= silent_from
         OFFSET 0) s
     JOIN clients c ON c.id = s.client_id
     UNION ALL
-    SELECT s.id, 'expired'
+    SELECT s.client_id, s.id, 'expired'
     FROM (SELECT *, $1 - expire_after AS silent_from FROM clients OFFSET 0) c, LATERAL (
         SELECT * FROM conversations
         WHERE client_id = c.id AND status = 'stale' AND started_at <= silent_from AND last_message_at <= silent_from
         OFFSET 0) s
     WHERE {SWEPT["expired"]}
     UNION ALL
-    SELECT s.id, 'handed_back' {sweep_due("handed_back")}"""
+    SELECT s.client_id, s.id, 'handed_back' {sweep_due("handed_back")}"""
+
+# The same of client $2, for a cluster, which cannot look into each client's rows in turn.
+SWEEP_DUE_OF_CLIENT = f"""
+    SELECT s.client_id, s.id, CASE WHEN {SWEPT["expired"]} THEN 'expired' WHEN {SWEPT["stale"]} THEN 'stale'
+        WHEN {SWEPT["handed_back"]} THEN 'handed_back' END AS due
+    {OPEN} AND s.client_id = $2"""
 
 # A legal hold on the conversation or on its contact keeps everything of the conversation.
 FREE = "s.hold_reason = '' AND p.hold_reason = ''"
@@ -63,7 +69,8 @@ FREE = "s.hold_reason = '' AND p.hold_reason = ''"
 ARCHIVES_AT = "({ended}) + c.archive_after"
 IS_REMEMBERED = "s.remembered_at IS NOT NULL AND s.remember_due_at IS NULL AND s.archived_at IS NULL"
 ARCHIVE_DUE = f"""
-    FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
+    FROM conversations s JOIN clients c ON c.id = s.client_id
+    JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id
     WHERE {IS_REMEMBERED} AND {FREE} AND {ARCHIVES_AT.format(ended="s.ended_at")} <= $1"""
 
 
@@ -89,7 +96,7 @@ class Kept:
     id: str = "s.id"
 
 
-_SESSIONS = "FROM conversations s JOIN contacts p ON p.id = s.contact_id WHERE "
+_SESSIONS = "FROM conversations s JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id WHERE "
 _ENDED = _SESSIONS + "s.status IN ('closed', 'expired', 'archived')"
 KEPT = {
     R.GUESTS: Kept("GUEST_DAYS", f"{_SESSIONS} s.status = 'expired' AND s.is_guest", "s.ended_at"),
@@ -101,8 +108,8 @@ KEPT = {
     ),
     R.MEMORY: Kept(
         "MEMORY_DAYS",
-        "FROM memories m LEFT JOIN conversations s ON s.id = m.conversation_id"
-        " LEFT JOIN contacts p ON p.id = m.contact_id WHERE true",
+        "FROM memories m LEFT JOIN conversations s ON s.client_id = m.client_id AND s.id = m.conversation_id"
+        " LEFT JOIN contacts p ON p.client_id = m.client_id AND p.id = m.contact_id WHERE true",
         "m.ended_at",
         free="COALESCE(s.hold_reason, '') = '' AND COALESCE(p.hold_reason, '') = ''",
         client="m.client_id",
@@ -112,14 +119,15 @@ KEPT = {
     R.TURNS: Kept(
         "TURN_DAYS",
         f"{_ENDED} AND EXISTS (SELECT FROM conversation_turns t"
-        " WHERE t.conversation_id = s.id AND t.status <> 'running')",
+        " WHERE t.client_id = s.client_id AND t.conversation_id = s.id AND t.status <> 'running')",
         "s.ended_at",
         status="s.status",
     ),
     R.SENDS: Kept(
         "SEND_DAYS",
         f"{_ENDED} AND EXISTS (SELECT FROM conversation_messages t"
-        " WHERE t.conversation_id = s.id AND t.status NOT IN ('queued', 'claimed', 'sending'))",
+        " WHERE t.client_id = s.client_id AND t.conversation_id = s.id"
+        " AND t.status NOT IN ('queued', 'claimed', 'sending'))",
         "s.ended_at",
         status="s.status",
     ),

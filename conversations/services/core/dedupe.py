@@ -11,22 +11,21 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from conversations.services.core.cluster import rows_over_all
 from conversations.services.core.sql import column, row, rows
 
 TOMBSTONE_DAYS = 8  # WhatsApp delivers again for 7 days
 TOMBSTONES_LAST = timedelta(days=TOMBSTONE_DAYS)
 
-# In SQL: the message $6 of a statement was not here before.
-IS_NEW = """NOT EXISTS (SELECT FROM conversation_chunks WHERE dedupe_key = $6)
-      AND NOT EXISTS (SELECT FROM message_tombstones WHERE dedupe_key = $6)"""
-
 _SEEN = """
-    SELECT dedupe_key FROM conversation_chunks WHERE dedupe_key = ANY($1::uuid[])
-    UNION ALL SELECT dedupe_key FROM message_tombstones WHERE dedupe_key = ANY($1::uuid[])"""
+    SELECT dedupe_key FROM conversation_chunks WHERE client_id = $2 AND dedupe_key = ANY($1::uuid[])
+    UNION ALL SELECT dedupe_key FROM message_tombstones WHERE client_id = $2 AND dedupe_key = ANY($1::uuid[])"""
 _WRITE_ONE = """
-    INSERT INTO message_tombstones (dedupe_key, expires_at) VALUES ($1, $2)
+    INSERT INTO message_tombstones (dedupe_key, expires_at, client_id) VALUES ($1, $2, $3)
     ON CONFLICT DO NOTHING RETURNING dedupe_key"""
-_TRIM = "WITH gone AS (DELETE FROM message_tombstones WHERE expires_at < $1 RETURNING 1) SELECT count(*) FROM gone"
+_TRIM = """
+    WITH gone AS (DELETE FROM message_tombstones t WHERE {only:t} AND t.expires_at < $1 RETURNING 1)
+    SELECT count(*) FROM gone"""
 
 
 def dedupe_key(scope: str, message_id: str) -> UUID | None:
@@ -37,41 +36,46 @@ def dedupe_key(scope: str, message_id: str) -> UUID | None:
     return UUID(bytes=hashlib.blake2b(f"{scope}\0{message_id}".encode(), digest_size=16).digest())
 
 
+def is_new_sql(client: str) -> str:
+    """Return SQL for whether the client's message with the dedupe key $6 of the statement was not here before."""
+    return f"""NOT EXISTS (SELECT FROM conversation_chunks WHERE client_id = {client} AND dedupe_key = $6)
+      AND NOT EXISTS (SELECT FROM message_tombstones WHERE client_id = {client} AND dedupe_key = $6)"""
+
+
 def tombstones_sql(conversations: str, expires_at: str = "k.created_at + $3") -> str:
     """Return the INSERT that writes tombstones for the messages of `conversations`, at $1, with TOMBSTONES_LAST as $3.
 
-    conversations: a table or common table expression with a column `id`
+    conversations: a table or common table expression with the columns `client_id` and `id`
     expires_at: SQL over the chunk `k`; what has expired by $1 gets no tombstone
     """
     return f"""
-        INSERT INTO message_tombstones (dedupe_key, expires_at)
-        SELECT k.dedupe_key, {expires_at} FROM conversation_chunks k
-        JOIN {conversations} ON {conversations}.id = k.conversation_id
+        INSERT INTO message_tombstones (client_id, dedupe_key, expires_at)
+        SELECT k.client_id, k.dedupe_key, {expires_at} FROM conversation_chunks k
+        JOIN {conversations} ON {conversations}.client_id = k.client_id AND {conversations}.id = k.conversation_id
         WHERE k.dedupe_key IS NOT NULL AND {expires_at} > $1
         ON CONFLICT DO NOTHING"""
 
 
 _WRITE_ALL = f"""
-    WITH gone AS (SELECT unnest($2::uuid[]) AS id)
+    WITH gone AS (SELECT $4::uuid AS client_id, unnest($2::uuid[]) AS id)
     {tombstones_sql("gone", "$1::timestamptz + $3::interval")} RETURNING dedupe_key"""
 
 
-def write_tombstones(conversation_ids: Sequence[UUID], now: datetime) -> None:
+def write_tombstones(client_id: UUID, conversation_ids: Sequence[UUID], now: datetime) -> None:
     """Write a tombstone for every message of these conversations, however old: none of them may come back."""
-    rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST)
+    rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST, client_id)
 
 
-def seen_keys(keys: Iterable[UUID | None]) -> set[UUID]:
+def seen_keys(client_id: UUID, keys: Iterable[UUID | None]) -> set[UUID]:
     """Return those of the keys whose messages were here before."""
-    return set(column(_SEEN, [key for key in keys if key]))
+    return set(column(_SEEN, [key for key in keys if key], client_id))
 
 
-def is_first_time(key: UUID, now: datetime) -> bool:
+def is_first_time(client_id: UUID, key: UUID, now: datetime) -> bool:
     """Write a tombstone for the key and return whether there was none, in the transaction of the caller."""
-    return row(_WRITE_ONE, key, now + TOMBSTONES_LAST) is not None
+    return row(_WRITE_ONE, key, now + TOMBSTONES_LAST, client_id) is not None
 
 
 def trim_tombstones(now: datetime) -> int:
     """Delete the tombstones that have expired and return how many there were."""
-    [trimmed] = column(_TRIM, now)
-    return int(trimmed)
+    return sum(int(trimmed) for (trimmed,) in rows_over_all(_TRIM, now))

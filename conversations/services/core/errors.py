@@ -46,6 +46,12 @@ class NotSignedError(DomainError):
     code = "not_authenticated"
 
 
+class ForbiddenError(DomainError):
+    """The caller is known and may not do this."""
+
+    code = "permission_denied"
+
+
 class TooManyError(DomainError):
     """The caller exceeds a limit of requests. `retry_after` is in seconds."""
 

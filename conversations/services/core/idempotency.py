@@ -12,6 +12,7 @@ import orjson
 from django.db import transaction
 
 from conversations.models import Client, Conversation, IdempotencyKey
+from conversations.services.core.cluster import for_each_with
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.json import dumps
 from conversations.services.core.sql import row, rows
@@ -28,10 +29,11 @@ _CLAIM = """
     WHERE k.expires_at <= $4
     RETURNING k.id"""
 
+_CLIENTS_WITH_EXPIRED = "SELECT DISTINCT client_id FROM idempotency_keys WHERE expires_at <= $1"
 _TRIM = """
     DELETE FROM idempotency_keys k
-    USING (SELECT id FROM idempotency_keys WHERE expires_at <= $1 FOR UPDATE SKIP LOCKED) over
-    WHERE k.id = over.id
+    USING (SELECT id FROM idempotency_keys WHERE client_id = $2 AND expires_at <= $1 FOR UPDATE SKIP LOCKED) over
+    WHERE k.client_id = $2 AND k.id = over.id
     RETURNING k.id"""
 
 
@@ -75,7 +77,7 @@ def run_once(
                 answer = act()
         except RefusedError as refused:
             answer = refused.answer
-        IdempotencyKey.objects.filter(pk=claimed[0]).update(
+        IdempotencyKey.objects.filter(client=client, pk=claimed[0]).update(
             status=answer.status,
             answer=dumps(answer.data).decode(),
             conversation=_conversation(client, answer),
@@ -100,7 +102,7 @@ def _conversation(client: Client, answer: StoredResponse) -> Conversation | None
 
 def delete_expired(now: datetime) -> int:
     """Delete the expired keys with their answers and return how many there were."""
-    return len(rows(_TRIM, now))
+    return sum(for_each_with(_CLIENTS_WITH_EXPIRED, [now], lambda client_id: len(rows(_TRIM, now, client_id))))
 
 
 def change_text(conversation: Conversation, change: Callable[[str], str]) -> None:
@@ -108,7 +110,7 @@ def change_text(conversation: Conversation, change: Callable[[str], str]) -> Non
     for kept in IdempotencyKey.objects.filter(conversation=conversation):
         changed = dumps(_changed(orjson.loads(kept.answer), change)).decode()
         if changed != kept.answer:
-            IdempotencyKey.objects.filter(pk=kept.pk).update(answer=changed)
+            IdempotencyKey.objects.filter(client=kept.client_id, pk=kept.pk).update(answer=changed)
 
 
 def _changed(value: Any, change: Callable[[str], str]) -> Any:

@@ -32,7 +32,7 @@ def assistant_actor(assistant: Assistant | None) -> Actor:
 
 
 def record(
-    conversation: Conversation | UUID,
+    conversation: Conversation,
     kind: str,
     actor: Actor,
     *,
@@ -42,8 +42,33 @@ def record(
     **data: Any,
 ) -> None:
     """Write one line in the ledger of the conversation. `data` are further facts, kept as JSON."""
+    record_in(
+        conversation.client_id,
+        conversation.pk,
+        kind,
+        actor,
+        cause=cause,
+        from_status=from_status,
+        to_status=to_status,
+        **data,
+    )
+
+
+def record_in(
+    client_id: UUID,
+    conversation_id: UUID,
+    kind: str,
+    actor: Actor,
+    *,
+    cause: str = "",
+    from_status: str = "",
+    to_status: str = "",
+    **data: Any,
+) -> None:
+    """Write one line in the ledger of the client's conversation of that id, as `record` does."""
     line = ConversationEvent(
-        conversation_id=conversation if isinstance(conversation, UUID) else conversation.pk,
+        client_id=client_id,
+        conversation_id=conversation_id,
         kind=kind,
         actor=actor.kind,
         actor_name=actor.name,
@@ -67,12 +92,13 @@ def events_sql(
     data: str = "'{}'",
     at: str = "$1",
 ) -> str:
-    """Return the INSERT that writes a line of this kind for every conversation that `source` names by its `id`.
+    """Return the INSERT that writes a line of this kind for every conversation of `source` (`client_id` and `id`).
 
     source: a table or common table expression
     all others: SQL expressions over `source`; `at` is the time
     """
     return f"""
         INSERT INTO conversation_events
-            (conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-        SELECT id, '{kind}', {from_status}, {to_status}, {cause}, {actor}, {actor_name}, {data}, {at} FROM {source}"""
+            (client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+        SELECT client_id, id, '{kind}', {from_status}, {to_status}, {cause}, {actor}, {actor_name}, {data}, {at}
+        FROM {source}"""

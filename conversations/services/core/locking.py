@@ -2,13 +2,14 @@
 
 Whoever locks several rows takes them in this order. Two who took them in different orders would wait for each other.
 
-    client ─► contact ─► conversation ─► turn, step, rolling summary, engine chat, tool call ─► message
+    client ─► contact ─► conversation ─► turn, step, rolling summary, engine chat, tool call ─► message ─► client's day
 
 - `contact`: before the conversation wherever a change of the contact decides (opt-out, merging, corrections of what is
   known, receipts about a person), with `lock_contact_of`.
 - `conversation`: always, with `editing`; `FOR NO KEY UPDATE`, so that chunks may refer to it meanwhile.
 - `turn`, `tool call`, `message`: after their conversation. A redaction rewrites the calls of the contact's other
   conversations with these calls alone locked.
+- `client's day`: last, since all replies of a client add to the same row (tenants/day_quotas.py).
 - An append to an active conversation takes no lock beforehand: its UPDATE locks the row (`appending.py`).
 - Sets of rows are locked with SKIP LOCKED (`sql.unlocked`), in batches, and wait for nobody.
 """
@@ -25,17 +26,17 @@ from django.db import transaction
 from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.json import dumps
-from conversations.services.core.sql import PreparedSelect, update
+from conversations.services.core.sql import PreparedSelect, row, rows, update
 
 # The conversation's own row alone is locked, and not its key: chunks may refer to it meanwhile.
 _LOCKED = PreparedSelect(
     """
     SELECT {s}, {k}, {c}, {a}
     FROM conversations s
-    JOIN contacts k ON k.id = s.contact_id
+    JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     JOIN clients c ON c.id = s.client_id
     LEFT JOIN assistants a ON a.id = s.assistant_id
-    WHERE s.id = $1 AND ($2::uuid IS NULL OR s.client_id = $2)
+    WHERE s.id = $1 AND s.client_id = $2
     FOR NO KEY UPDATE OF s
     """,
     s=Conversation,
@@ -45,13 +46,16 @@ _LOCKED = PreparedSelect(
 )
 
 
+_CLIENT_OF = "SELECT s.client_id FROM clients c JOIN conversations s ON s.client_id = c.id AND s.id = $1"
+
+
 @contextmanager
 def editing(
-    conversation_id: UUID | str, client: Client | None = None, *, if_open: bool = False
+    conversation_id: UUID | str, client: Client | UUID | None = None, *, if_open: bool = False
 ) -> Iterator[Conversation]:
     """Lock the conversation in a transaction and, when the block ends, write the fields that changed.
 
-    client: the client whose conversation it must be; None for any
+    client: the client whose conversation it must be, or its id; None for any, who is looked up first
     if_open: refuse a conversation that has ended
 
     Raises NotFoundError, or ConflictError (`ended`). An exception in the block undoes everything.
@@ -63,11 +67,11 @@ def editing(
 
 
 @contextmanager
-def editing_if_there(conversation_id: UUID | str) -> Iterator[Conversation | None]:
+def editing_if_there(conversation_id: UUID | str, client: Client | UUID | None = None) -> Iterator[Conversation | None]:
     """The same as `editing`, but yields None where the conversation was deleted meanwhile."""
     with transaction.atomic():
         try:
-            conversation = lock(conversation_id)
+            conversation = lock(conversation_id, client)
         except NotFoundError:
             yield None
             return
@@ -88,12 +92,12 @@ def saving(conversation: Conversation) -> Iterator[None]:
         update(conversation, changed)
 
 
-def lock(conversation_id: UUID | str, client: Client | None = None) -> Conversation:
+def lock(conversation_id: UUID | str, client: Client | UUID | None = None) -> Conversation:
     """Return the conversation with its contact, client and assistant, its row locked until the transaction ends.
 
     Whoever changes it uses `editing`. Raises NotFoundError, also for another client's conversation.
     """
-    wanted = (str(conversation_id), client.pk if client else None)
+    wanted = (str(conversation_id), client.pk if isinstance(client, Client) else client or client_of(conversation_id))
     # Twice: where the conversation became another contact's while we waited, the first look finds neither.
     found = _LOCKED.first(*wanted) or _LOCKED.first(*wanted)
     if found is None:
@@ -105,7 +109,13 @@ def lock(conversation_id: UUID | str, client: Client | None = None) -> Conversat
     return conversation
 
 
-def lock_open(conversation_id: UUID | str, client: Client | None = None) -> Conversation:
+def client_of(conversation_id: UUID | str) -> UUID | None:
+    """Return the id of the conversation's client; None if there is no such conversation."""
+    found = row(_CLIENT_OF, str(conversation_id))
+    return found[0] if found else None
+
+
+def lock_open(conversation_id: UUID | str, client: Client | UUID | None = None) -> Conversation:
     """Return the locked conversation if it takes messages. Raises NotFoundError, or ConflictError (`ended`)."""
     conversation = lock(conversation_id, client)
     if not conversation.is_open:
@@ -117,9 +127,15 @@ def lock_open(conversation_id: UUID | str, client: Client | None = None) -> Conv
     return conversation
 
 
-def lock_contact_of(conversation_id: UUID | str) -> None:
+def lock_contact_of(conversation_id: UUID | str, client_id: UUID) -> None:
     """Lock the row of the conversation's contact, before the conversation's own."""
-    list(Contact.objects.select_for_update(no_key=True).filter(conversations__pk=conversation_id).values_list("pk"))
+    rows(
+        """
+        SELECT k.id FROM conversations s JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
+        WHERE s.client_id = $1 AND s.id = $2 FOR NO KEY UPDATE OF k
+        """,
+        *(client_id, str(conversation_id)),
+    )
 
 
 def _values(conversation: Conversation) -> dict[str, Any]:

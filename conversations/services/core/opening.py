@@ -8,20 +8,26 @@ unique index `one_open_conversation` lets one in; the other's statement is undon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError
 
 from channels_out.phones import phone_address, ways_to_write
+from conversations.models import Scope
+from conversations.services.core import key_sql
 from conversations.services.core.appending import (
     Appended,
     NewChunk,
+    contact_sql,
     open_conversation_sql,
     quiet_window,
     rules_as_values,
 )
-from conversations.services.core.dedupe import IS_NEW
+from conversations.services.core.cluster import answering, is_cluster, is_known_cluster
+from conversations.services.core.dedupe import is_new_sql
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
+from conversations.services.core.opening_in_parts import open_in_parts
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row, rows_of_each
 from conversations.services.core.statements import Statements
@@ -43,6 +49,7 @@ RECALL_BYTES = RECALL_TOKENS * 4
 # not over yet. A correction by staff replaces all that came before it. No row means that nothing is to be opened: the
 # client is not there, the message $6 was here before, or a new contact has the phone of a known one, however it is
 # written ($24), which only the general form notes (contacts/duplicates.py).
+# The newest address is ordered as the index `identities_of_contact` alone has them, as `contact_sql` says.
 _BEGINNING = f"""
 WITH beginning AS (
     SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
@@ -51,21 +58,22 @@ WITH beginning AS (
            COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
            COALESCE(NULLIF(s.system_prompt, ''), '{DEFAULT_SYSTEM_PROMPT}') AS system_prompt,
            (SELECT i.id FROM contact_identities i
-            WHERE i.contact_id = p.id AND i.channel = $2 ORDER BY i.id DESC LIMIT 1) AS device_id,
+            WHERE i.client_id = $1 AND i.contact_id >= p.id AND i.contact_id <= p.id AND i.channel = $2
+            ORDER BY i.contact_id DESC, i.id DESC LIMIT 1) AS device_id,
            concat_ws(E'\\n\\n', COALESCE(
                '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
                '{KNOWN_OF_CONTACT}' || NULLIF(concat(
                    E'\\n- Name: ' || NULLIF(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), ''),
                    E'\\n- Language: ' || initcap((
                        SELECT NULLIF(m.language, 'simple') FROM memories m
-                       WHERE m.client_id = c.id AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
+                       WHERE m.client_id = $1 AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
                    CASE WHEN p.phone IS NOT NULL THEN E'\\n- Phone number: known' END), '')),
                '{KNOWN_FROM_EARLIER}' || earlier.lines,
                CASE WHEN COALESCE(p.known, '') = '' AND earlier.lines IS NULL THEN '{NOTHING_KNOWN}' END) AS memory,
            CASE WHEN earlier.sessions IS NULL THEN '{{{{}}}}'
                 ELSE jsonb_build_object('recalled', earlier.sessions) END AS recalled
     FROM {{source}}
-    LEFT JOIN contacts p ON {{contact}}
+    LEFT JOIN {{contact}} p ON true
     LEFT JOIN LATERAL (
         SELECT string_agg(
                    E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id
@@ -79,22 +87,22 @@ WITH beginning AS (
                     WHEN octet_length(left(summary, {SUMMARY_CHARACTERS})) > {RECALL_BYTES} THEN {RECALL_BYTES} / 4
                     ELSE {SUMMARY_CHARACTERS} END) AS told
                 FROM conversations
-                WHERE contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
+                WHERE client_id = $1 AND contact_id = p.id AND summary <> '' AND status NOT IN ('active', 'stale')
                   AND (p.known_until IS NULL OR started_at >= p.known_until)
                 ORDER BY started_at DESC, id LIMIT {SUMMARIES_RECALLED}) newest
             ) e
         WHERE taken <= {RECALL_BYTES}) earlier ON true
     LEFT JOIN LATERAL (
         SELECT id, assistant_id FROM channel_accounts
-        WHERE client_id = c.id AND channel = $2 AND is_active
+        WHERE client_id = $1 AND channel = $2 AND is_active
           AND (id = $3::uuid OR $3::uuid IS NULL AND NOT is_simulated)
         ORDER BY created_at LIMIT 1) a ON true
     LEFT JOIN assistants s ON s.id = COALESCE(
-        $23::uuid, a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = c.id AND d.is_default))
+        $23::uuid, a.assistant_id, (SELECT d.id FROM assistants d WHERE d.client_id = $1 AND d.is_default))
     WHERE c.id = $1 AND {{condition}}
       AND (p.id IS NOT NULL
-           OR NOT EXISTS (SELECT FROM contacts o WHERE o.client_id = c.id AND o.phone = ANY ($24::text[])))
-      AND {IS_NEW}
+           OR NOT EXISTS (SELECT FROM contacts o WHERE o.client_id = $1 AND o.phone = ANY ($24::text[])))
+      AND {is_new_sql("$1")}
 )"""
 
 _LINE = events_sql(
@@ -112,7 +120,7 @@ _OPEN = f"""
     RETURNING id, is_guest
 ), known AS (
     SELECT is_guest FROM contacts
-    WHERE id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE
+    WHERE client_id = $1 AND id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE
 ), identity AS (
     INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
     SELECT id, $1, $2, 'phone', $12::text FROM contact WHERE $12::text IS NOT NULL
@@ -131,13 +139,13 @@ _OPEN = f"""
            CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END
     FROM beginning
     WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
-    RETURNING id, is_guest
+    RETURNING client_id, id, is_guest, inbound_sequence
 ), event AS (
     {_LINE}
 ), chunks AS (
     INSERT INTO conversation_chunks
-        (conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
-    SELECT session.id, first.position, first.role, first.content,
+        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
+    SELECT $1, session.id, first.position, first.role, first.content,
            CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
            CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{{}}' END, $16::timestamptz
     FROM session, beginning, LATERAL (
@@ -147,7 +155,7 @@ _OPEN = f"""
     ORDER BY first.position
     RETURNING id, position
 )
-SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id
+SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id, session.inbound_sequence
 FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
 
 # With an API key: only where the message says nothing new of the person and no conversation is open.
@@ -155,18 +163,24 @@ BY_KEY = (
     _BEGINNING.format(
         key="k.id",
         source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
-        contact="p.client_id = c.id AND p.user_id = $5",
-        condition=f"""k.key_hash = $4 AND k.revoked_at IS NULL
+        contact=contact_sql("$1", "$5"),
+        condition=f"""k.key_hash = $4 AND {key_sql.may(Scope.MESSAGES_WRITE)}
       AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
                             AND ($9::text = '' OR p.name = $9)))
-      AND {open_conversation_sql("p.id", "$2", "$7")} IS NULL
+      AND {open_conversation_sql("$1", "p.id", "$2", "$7")} IS NULL
       AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
     )
     + _OPEN
 )
 
 BY_CONTACT = (
-    _BEGINNING.format(key="NULL::bigint", source="clients c", contact="p.id = $4", condition="p.id IS NOT NULL") + _OPEN
+    _BEGINNING.format(
+        key="NULL::bigint",
+        source="clients c",
+        contact="(SELECT n.* FROM contacts n WHERE n.client_id = $1 AND n.id = $4 OFFSET 0)",
+        condition="p.id IS NOT NULL",
+    )
+    + _OPEN
 )
 
 
@@ -185,7 +199,12 @@ async def open_with_key(
 
     Raises IntegrityError where somebody else was first: with the contact, the conversation or the message.
     """
-    found = await statements.row(BY_KEY, *_values(client_id, key_hash, chunk, person, actor=CONTACT, rules=rules))
+    values = _values(client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
+    if is_known_cluster():
+        with answering(client_id):
+            found = await statements.in_thread(open_in_parts, BY_KEY.partition(_OPEN)[0], values)
+    else:
+        found = await statements.row(BY_KEY, *values)
     return Appended(*found) if found else None
 
 
@@ -212,9 +231,8 @@ def open_conversation(
     Raises IntegrityError where a conversation is open already, or the message was stored or the contact deleted at the
     same moment.
     """
-    found = row(
-        BY_CONTACT,
-        *_values(
+    found = _open_of_contact(
+        _values(
             *(client_id, contact_id, chunk, Person()),
             actor=actor,
             goal=goal,
@@ -222,11 +240,17 @@ def open_conversation(
             device_id=device_id,
             assistant_id=assistant_id,
             conversation_id=conversation_id,
-        ),
+        )
     )
     if found is None:
         raise IntegrityError("The message was stored, or the contact deleted, by another request meanwhile.")
     return Appended(*found)
+
+
+def _open_of_contact(values: tuple[object, ...]) -> tuple[Any, ...] | None:
+    if is_cluster():
+        return open_in_parts(BY_CONTACT.partition(_OPEN)[0], values)
+    return row(BY_CONTACT, *values)
 
 
 def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> list[Appended | None]:
@@ -240,6 +264,8 @@ def open_each(client_id: UUID, firsts: Sequence[tuple[UUID, int, NewChunk]]) -> 
         _values(client_id, contact_id, chunk, Person(), actor=CONTACT, device_id=device_id)
         for contact_id, device_id, chunk in firsts
     ]
+    if is_cluster():
+        return [Appended(*found) if found else None for found in map(_open_of_contact, values)]
     return [Appended(*found[0]) if found else None for found in rows_of_each(BY_CONTACT, values)]
 
 

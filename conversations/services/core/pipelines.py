@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -19,12 +19,14 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
+from conversations.services.core import libpq
 from conversations.services.core.statements import BusyError, Row, UnclearError
 
 log = logging.getLogger(__name__)
 
 LOCK_MILLISECONDS = 100
 STATEMENT_MILLISECONDS = 2_000
+ENOUGH_AHEAD = 8  # statements
 BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as away
 AWAY = "The database does not answer."
 
@@ -33,8 +35,8 @@ AWAY = "The database does not answer."
 _FLUSH_NAME = b"flush"
 _FLUSH = b"SELECT pg_logical_emit_message(false, '', '', true)"
 CAN_FLUSH = """
-    SELECT current_setting('synchronous_standby_names') = '' AND COALESCE(has_function_privilege(
-        to_regprocedure('pg_logical_emit_message(boolean, text, text, boolean)'), 'EXECUTE'), false)"""
+    SELECT current_setting('synchronous_standby_names') = '' AND has_function_privilege(
+        to_regprocedure('pg_logical_emit_message(boolean, text, text, boolean)'), 'EXECUTE')"""
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
 _SHUT_DOWN = "57P"  # the server ends the connection
 _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "OperationalError", "ProgrammingError")
@@ -48,17 +50,19 @@ class Asked:
     values: Sequence[Any]
     future: asyncio.Future[list[Row]]
     durable: bool
-    adapter: Any = None
     rows: list[Row] | None = None
-    is_answered: bool = False
+    is_over: bool = False
+    is_committed: bool = False
 
     def answer(self) -> None:
         """Give the rows, unless whoever asked is gone."""
+        self.is_over = True
         if not self.future.done():
             self.future.set_result(self.rows or [])
 
     def fail(self, error: BaseException) -> None:
         """Give the error, unless whoever asked is gone."""
+        self.is_over = True
         if not self.future.done():
             self.future.set_exception(error)
 
@@ -69,15 +73,15 @@ class _Aside(Enum):
     PREPARED = "prepared"
     FLUSHED = "flushed"
     SYNC = "sync"
+    END = "end"
 
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch under way: its statements, and the results that are expected next."""
+    """A batch under way."""
 
     asked: list[Asked]
-    expected: deque[Asked | _Aside] = field(default_factory=deque)
-    last: Asked | None = None
+    deadline: asyncio.TimerHandle
 
 
 def connection_settings() -> dict[str, Any]:
@@ -106,69 +110,71 @@ def connect() -> psycopg.Connection[Any]:
 
 
 class Pipeline:
-    """A connection that runs one batch after the other. Call all methods in the loop's thread.
+    """A connection that runs batches, one after the other. Call all methods in the loop's thread.
 
     done: called after each batch
     lost: called once when the connection is lost
     """
 
     def __init__(self, connection: psycopg.Connection[Any], done: Callable[[], None], lost: Callable[[], None]) -> None:
-        self._connection, self._libpq = connection, connection.pgconn
+        self._libpq, self._sync_later = connection.pgconn, libpq.buffered_sync()
+        self._adapter = Transformer.from_context(connection)
         self._done, self._lost = done, lost
         self._flushes = bool(self._libpq.describe_prepared(_FLUSH_NAME).status == ExecStatus.COMMAND_OK)
         self._names: dict[tuple[str, tuple[int, ...] | None], bytes] = {}
-        self._batch: _Batch | None = None
+        self._batches: deque[_Batch] = deque()
+        self._expected: deque[Asked | _Aside] = deque()  # results, in the order in which they come
+        self._last: Asked | None = None  # the statement whose result came last
         self._loop = asyncio.get_running_loop()
-        self._deadline: asyncio.TimerHandle | None = None
         self._is_lost = False
         self._libpq.nonblocking = 1
         self._libpq.enter_pipeline_mode()
         self._socket = self._libpq.socket
         self._loop.add_reader(self._socket, self._readable)
 
-    @property
-    def is_busy(self) -> bool:
-        """Return whether a batch is under way."""
-        return self._batch is not None
+    def has_room(self, number: int) -> bool:
+        """Return whether a batch of that many statements may be sent now.
+
+        One that is large enough is sent while another runs, so that PostgreSQL need not wait for it.
+        """
+        return not self._batches or (len(self._batches) == 1 and number >= ENOUGH_AHEAD)
 
     def send(self, asked: list[Asked]) -> None:
         """Send the statements as one batch."""
-        batch = self._batch = _Batch(asked)
-        self._deadline = self._loop.call_later(BATCH_SECONDS, self._too_late)
+        self._batches.append(_Batch(asked, self._loop.call_later(BATCH_SECONDS, self._too_late)))
         try:
             for each in asked:
-                self._add(batch, each)
+                self._add(each)
             if self._flushes and any(each.durable for each in asked):
                 self._libpq.send_query_prepared(_FLUSH_NAME, [])
-                batch.expected.append(_Aside.FLUSHED)
-            self._sync(batch)
+                self._expected.append(_Aside.FLUSHED)
+            self._sync(_Aside.END)
         except psycopg.Error:
             self.lose()
         else:
             self._write()
 
-    def _add(self, batch: _Batch, asked: Asked) -> None:
+    def _add(self, asked: Asked) -> None:
         """Add a statement to the batch; one whose values PostgreSQL cannot take fails alone and is not sent."""
-        adapter = asked.adapter = Transformer.from_context(self._connection)
+        adapter = self._adapter
         try:
             values: Any = adapter.dump_sequence(asked.values, [PyFormat.AUTO] * len(asked.values))
         except Exception as error:
             asked.fail(_as_django(error))
-            asked.is_answered = True
             return
         name = self._names.get((asked.statement, adapter.types))
         if name is None:
             name = self._names[asked.statement, adapter.types] = b"batch_%d" % len(self._names)
             self._libpq.send_prepare(name, asked.statement.encode(), adapter.types)
-            batch.expected.append(_Aside.PREPARED)
-            self._sync(batch)
+            self._expected.append(_Aside.PREPARED)
+            self._sync()
         self._libpq.send_query_prepared(name, values, adapter.formats)
-        batch.expected.append(asked)
-        self._sync(batch)
+        self._expected.append(asked)
+        self._sync()
 
-    def _sync(self, batch: _Batch) -> None:
-        self._libpq.pipeline_sync()
-        batch.expected.append(_Aside.SYNC)
+    def _sync(self, aside: _Aside = _Aside.SYNC) -> None:
+        self._sync_later(self._libpq)
+        self._expected.append(aside)
 
     def _write(self) -> None:
         """Hand the socket what it takes, and the rest when it takes more."""
@@ -185,49 +191,48 @@ class Pipeline:
     def _readable(self) -> None:
         try:
             self._libpq.consume_input()
-            while (batch := self._batch) and not self._libpq.is_busy():
+            while self._expected and not self._libpq.is_busy():
                 if (result := self._libpq.get_result()) is not None:
-                    self._take(batch, result)
+                    self._take(result)
         except psycopg.Error:
             self.lose()
-            return
 
-    def _take(self, batch: _Batch, result: PGresult) -> None:
+    def _take(self, result: PGresult) -> None:
         """Take the next result. An error where a Sync is expected is one of the commit: of a deferred constraint."""
-        expected = batch.expected[0]
-        if _sqlstate(result).startswith(_SHUT_DOWN):
+        expected, status = self._expected[0], result.status
+        if status == ExecStatus.FATAL_ERROR and _is_connections(_sqlstate(result)):
             raise psycopg.OperationalError(AWAY)
-        if expected is _Aside.SYNC and result.status != ExecStatus.PIPELINE_SYNC and batch.last:
-            self._settle(batch.last, result)
+        if expected is _Aside.SYNC and status != ExecStatus.PIPELINE_SYNC and self._last:
+            self._settle(self._last, result)
             return
-        batch.expected.popleft()
+        self._expected.popleft()
         if isinstance(expected, Asked):
-            batch.last = expected
+            self._last = expected
             self._settle(expected, result)
-        elif result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC):
+        elif status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC):
             log.warning("a batch was not %s: %s", expected.value, _sqlstate(result))
             raise psycopg.OperationalError(AWAY)
-        elif not batch.expected:
-            self._end(batch)
+        elif expected is _Aside.END:
+            self._end(self._batches.popleft())
+        elif expected is _Aside.SYNC and self._last:
+            self._last.is_committed = True
 
     def _settle(self, asked: Asked, result: PGresult) -> None:
         """Note the result of one statement. A row that was only read needs no flush, and an error wrote nothing."""
-        asked.is_answered = True
         if result.status != ExecStatus.TUPLES_OK:
             is_given_up = _sqlstate(result) in _GIVEN_UP
             asked.fail(BusyError() if is_given_up else _as_django(psycopg.errors.error_from_result(result)))
             return
-        asked.adapter.set_pgresult(result)
-        asked.rows = asked.adapter.load_rows(0, result.ntuples, tuple)
+        self._adapter.set_pgresult(result)
+        asked.rows = self._adapter.load_rows(0, result.ntuples, tuple)
         if not asked.durable:
             asked.answer()
 
     def _end(self, batch: _Batch) -> None:
-        self._batch = None
-        if self._deadline:
-            self._deadline.cancel()
+        batch.deadline.cancel()
         for asked in batch.asked:
-            asked.answer()
+            if not asked.is_over:
+                asked.answer()
         self._done()
 
     def _too_late(self) -> None:
@@ -244,15 +249,16 @@ class Pipeline:
         self._is_lost = True
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
-        if self._deadline:
-            self._deadline.cancel()
-        batch, self._batch = self._batch, None
         self._libpq.finish()
+        for batch in self._batches:
+            batch.deadline.cancel()
         begun = True
-        for asked in batch.asked if batch else ():
-            if asked.is_answered and not self._flushes:
+        for asked in (asked for batch in self._batches for asked in batch.asked):
+            if asked.is_over:
+                continue
+            if asked.is_committed and not self._flushes:
                 asked.answer()  # its commit waited for the disk
-            elif asked.is_answered:
+            elif asked.rows is not None:
                 asked.fail(UnclearError(asked.rows))
             elif too_late:
                 asked.fail(utils.OperationalError(AWAY))
@@ -264,6 +270,11 @@ class Pipeline:
 
 def _sqlstate(result: PGresult) -> str:
     return (result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) or b"").decode()
+
+
+def _is_connections(sqlstate: str) -> bool:
+    """Return whether an error ends the connection: the server's farewell, or libpq's own, which has no SQLSTATE."""
+    return not sqlstate or sqlstate.startswith(_SHUT_DOWN)
 
 
 def _as_django(error: BaseException) -> BaseException:

@@ -43,7 +43,7 @@ def remember_rules(client: Client) -> RedactionRules:
 
 
 def clean_reply(rules: RedactionRules, reply: Reply) -> Reply:
-    """Return the model's reply with its text, tool calls and arguments cleaned by the rules."""
+    """Return the model's reply with its text, tool calls, arguments and names of files cleaned by the rules."""
     return replace(
         reply,
         text=rules.clean(reply.text),
@@ -54,8 +54,12 @@ def clean_reply(rules: RedactionRules, reply: Reply) -> Reply:
             replace(call, arguments=rules.clean(call.arguments), answer=rules.clean(call.answer))
             for call in reply.tool_calls
         ),
+        files=tuple(replace(file, name=rules.clean(file.name)) for file in reply.files),
     )
 
 
 def _arguments(rules: RedactionRules, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: rules.clean(value) if isinstance(value, str) else value for name, value in arguments.items()}
+    return {
+        name: rules.clean(value) if isinstance(value, str) else rules.clean_json(value)
+        for name, value in arguments.items()
+    }

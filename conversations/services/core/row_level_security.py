@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from django.conf import settings
 from django.db import connection, transaction
+from psycopg import sql
+
+from conversations.services.core.cluster import is_cluster
 
 NOBODY = "none"
 
@@ -39,4 +43,19 @@ def unconfined() -> Iterator[None]:
 
 def _take_on(role: str, logins: str) -> None:
     with connection.cursor() as cursor:
+        if is_cluster():
+            _take_on_in_cluster(cursor, role, logins)
+            return
         cursor.execute("SELECT set_config('role', %s, true), set_config('convo.logins', %s, true)", [role, logins])
+
+
+def _take_on_in_cluster(cursor: Any, role: str, logins: str) -> None:
+    """Take on the role, and have the workers know the users: `set_config` does not reach them.
+
+    The role itself is not handed on: it connects to the workers by its own name.
+    """
+    cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
+    cursor.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+    cursor.execute(sql.SQL("SET LOCAL convo.logins = {}").format(sql.Literal(logins)))
+    cursor.execute("SET LOCAL citus.propagate_set_commands = 'none'")
+    cursor.execute("SET LOCAL citus.max_adaptive_executor_pool_size = 1")  # what one locks, another would wait for

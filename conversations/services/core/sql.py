@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -28,8 +29,11 @@ from django.db import (
 from django.db.models import Field, Model, QuerySet
 from django.db.models.expressions import DatabaseDefault
 from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+
+from conversations.models.of_client import OfClient
+from conversations.services.core.counters import IN_THREAD
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 Result = TypeVar("Result")
@@ -53,8 +57,11 @@ def rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
     database.ensure_connection()
     database.validate_no_broken_transaction()
     read = _prepared if database.connection.prepare_threshold else _unprepared
+    began = time.perf_counter()
     with _noted(database, statement, values), database.wrap_database_errors:
-        return read(database.connection, statement, values)
+        found = read(database.connection, statement, values)
+    IN_THREAD.observe(time.perf_counter() - began)
+    return found
 
 
 def _noted(database: Any, statement: str, values: tuple[Any, ...]) -> AbstractContextManager[None]:
@@ -152,10 +159,14 @@ def _name_of(connection: psycopg.Connection[Any], statement: str, types: tuple[i
 
 
 def _checked(result: PGresult, connection: psycopg.Connection[Any]) -> PGresult:
-    """The result, or psycopg's exception for it."""
+    """The result, or psycopg's exception for it.
+
+    An error without an SQLSTATE is libpq's own: the statement could not be written, or no answer came. The status of
+    the connection can be good for a while after that.
+    """
     if result.status in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
         return result
-    if connection.pgconn.status != ConnStatus.OK:
+    if connection.pgconn.status != ConnStatus.OK or not result.error_field(DiagnosticField.SQLSTATE):
         raise psycopg.OperationalError(result.get_error_message())
     raise psycopg.errors.error_from_result(result)
 
@@ -171,14 +182,26 @@ def column(statement: str, *values: Any) -> Sequence[Any]:
     return [first for first, *_ in rows(statement, *values)]
 
 
-def unlocked(found: QuerySet[AnyModel]) -> QuerySet[AnyModel]:
+def later(moment: str, interval: str) -> str:
+    """Return SQL for the moment after the interval, as an UPDATE may write it where columns are named.
+
+    `timestamptz + interval` depends on the session's time zone. Citus refuses that in an UPDATE, because its servers
+    could have different ones. Ours is always UTC.
+    """
+    return f"(({moment})::timestamptz AT TIME ZONE 'UTC' + {interval}) AT TIME ZONE 'UTC'"
+
+
+def unlocked(found: QuerySet[AnyModel], client_id: UUID | None = None) -> QuerySet[AnyModel]:
     """Return those of the rows that nobody else holds, locked; change them in the same transaction.
+
+    client_id: the client whose rows they are; None for rows that are no client's
 
     A statement that changes many rows and waits for each holds the others meanwhile: two that come by them in different
     orders would wait for each other for ever.
     """
     free = found.select_for_update(skip_locked=True).order_by().values("pk")
-    return found.model._default_manager.filter(pk__in=free)
+    ours = found.model._default_manager.filter(pk__in=free)
+    return ours.filter(client_id=client_id) if client_id else ours
 
 
 @contextmanager
@@ -233,21 +256,51 @@ class PreparedSelect:
         return (*read, *found[at:])
 
 
+_EARLIER = """
+    SELECT EXISTS (
+        SELECT FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+          AND GREATEST(age(backend_xid), age(backend_xmin)) >= age($1::text::xid))"""
+EARLIER_SECONDS = 1.0  # at most
+
+
+def current_transaction() -> str:
+    """Return the id of the transaction, for `wait_for_earlier`."""
+    [found] = column("SELECT pg_current_xact_id()::xid::text")
+    return str(found)
+
+
+def wait_for_earlier(transaction: str) -> None:
+    """Wait until no other transaction is left that may not have seen this one, which has ended; a second at most.
+
+    What they wrote can be read then. Within a transaction, where it could not, nothing is waited for.
+    """
+    until = time.monotonic() + EARLIER_SECONDS
+    while not connection.in_atomic_block and time.monotonic() < until and column(_EARLIER, transaction)[0]:
+        release_connection()
+        time.sleep(0.01)
+
+
 def follow(record: Model, name: str) -> Any:
     """Return the object that the record's foreign key refers to, or None; read once, as by `record.name`."""
     field = _by_name(type(record))[name]
     key = getattr(record, field.attname)
     if key is not None and not field.is_cached(record):  # type: ignore[attr-defined]
-        found = _by_key(field.related_model).first(key)
+        found = _by_key(field.related_model).first(key, *_client_of(record, field.related_model))
         setattr(record, name, found[0] if found else None)
     return getattr(record, name)
 
 
 @cache
 def _by_key(model: type[Model]) -> PreparedSelect:
-    return PreparedSelect(
-        f'SELECT {{r}} FROM "{model._meta.db_table}" r WHERE r."{model._meta.pk.column}" = $1', r=model
-    )
+    of_client = " AND r.client_id = $2" if issubclass(model, OfClient) else ""
+    key = model._meta.pk.column
+    return PreparedSelect(f'SELECT {{r}} FROM "{model._meta.db_table}" r WHERE r."{key}" = $1{of_client}', r=model)
+
+
+def _client_of(record: Model, model: type[Model] | None) -> list[Any]:
+    """The record's client, by which a row of this model is found too, where it is a client's."""
+    return [record.client_id] if model and issubclass(model, OfClient) else []  # type: ignore[attr-defined]
 
 
 def insert(records: Sequence[Model]) -> None:
@@ -267,7 +320,8 @@ def update(record: Model, names: Iterable[str] | None = None) -> bool:
     names = tuple(names) if names is not None else _writable(type(record))
     fields = [_by_name(type(record))[name] for name in names]
     values = _values(record, fields, adding=False)
-    return row(_update(type(record), names), *values, record.pk) is not None
+    found = row(_update(type(record), names), *values, record.pk, *_client_of(record, type(record)))
+    return found is not None
 
 
 @cache
@@ -282,7 +336,10 @@ def _by_name(model: type[Model]) -> dict[str, Field[Any, Any]]:
 
 @cache
 def _writable(model: type[Model]) -> tuple[str, ...]:
-    return tuple(field.name for field in _fields(model) if not field.primary_key)
+    of_client = issubclass(model, OfClient)  # a row stays its client's
+    return tuple(
+        field.name for field in _fields(model) if not field.primary_key and not (of_client and field.name == "client")
+    )
 
 
 def _given(record: Model) -> Sequence[Field[Any, Any]]:
@@ -314,7 +371,9 @@ def _insert(model: type[Model], names: tuple[str, ...]) -> tuple[str, Sequence[F
 def _update(model: type[Model], names: tuple[str, ...]) -> str:
     written = [f'"{_by_name(model)[name].column}" = ${number}' for number, name in enumerate(names, start=1)]
     key = f'"{model._meta.pk.column}"'
-    return f'UPDATE "{model._meta.db_table}" SET {", ".join(written)} WHERE {key} = ${len(names) + 1} RETURNING {key}'
+    of_client = f" AND client_id = ${len(names) + 2}" if issubclass(model, OfClient) else ""
+    table = model._meta.db_table
+    return f'UPDATE "{table}" SET {", ".join(written)} WHERE {key} = ${len(names) + 1}{of_client} RETURNING {key}'
 
 
 def _values(record: Model, fields: Sequence[Field[Any, Any]], *, adding: bool) -> list[Any]:

@@ -14,7 +14,8 @@ ANSWERED_OTHERWISE = "Nothing was done: the conversation went on without the ass
 # The same for the conversations of `moved`, at $1: part of the statement that expires them (jobs/sweep.py).
 EXPIRE_SQL = """
         UPDATE tool_calls c SET status = 'expired', is_open = false, ended_at = $1
-        FROM moved WHERE c.conversation_id = moved.id AND c.is_open AND c.status IN ('waiting', 'approved')"""
+        FROM moved WHERE c.client_id = $3 AND c.conversation_id = moved.id
+          AND c.is_open AND c.status IN ('waiting', 'approved')"""
 
 
 def expire(conversation: Conversation, now: datetime) -> None:

@@ -17,27 +17,35 @@ from django.db import transaction
 from django.db.models import JSONField
 from django.db.models.expressions import RawSQL
 
-from channels_out.opt_out import OPT_OUT_CHANNELS, ConsentChange
-from conversations.models import Contact, Conversation, Role
+from channels_out.opt_out import HELP_TEXT, OPT_OUT_CHANNELS, ConsentChange, HelpRequest
+from conversations.models import Client, Contact, Conversation, Role
 from conversations.models.conversation import ConversationQuerySet
+from conversations.services.contacts import contacts
 from conversations.services.core import tool_requests
 from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.event_notes import note_contact
 from conversations.services.core.ledger import CONTACT, SYSTEM, Actor, record
 from conversations.services.core.locking import editing, lock, saving
+from conversations.services.core.person import Person
 from conversations.services.delivery import outbox
 
 NOTICE = {"notice": "opt_out"}
+OPTED_OUT = "opted_out"  # what changed of a contact without a conversation, whose ledger would tell it
+HELP_NOTICE = {"notice": "help"}
 
 
-def apply(conversation_id: UUID, wish: ConsentChange, now: datetime) -> None:
+def apply(client_id: UUID, conversation_id: UUID, wish: ConsentChange | HelpRequest, now: datetime) -> None:
     """Do what the contact has just asked for in this conversation, confirm it, and write it into the ledger.
 
     Call it in the transaction in which the message is stored, with the contact locked before the conversation. A
     request that is fulfilled already changes nothing: START from somebody who gets messages is a message like any
     other.
     """
-    with editing(conversation_id) as conversation:
+    with editing(conversation_id, client_id) as conversation:
+        if isinstance(wish, HelpRequest):
+            _answer_help(conversation, wish, now)
+            return
         channel = conversation.channel
         already = channel in conversation.contact.opted_out
         if already == wish.stop:
@@ -52,6 +60,52 @@ def apply(conversation_id: UUID, wish: ConsentChange, now: datetime) -> None:
         _confirm(conversation, wish, now)
 
 
+def _answer_help(conversation: Conversation, wish: HelpRequest, now: datetime) -> None:
+    """Answer HELP with the client's fixed text, also to somebody who opted out, unless the provider has answered it.
+
+    No reply is owed to it; one that was owed before stays owed.
+    """
+    client = conversation.client
+    if not wish.answered:
+        text = (client.help_text or HELP_TEXT).replace("{business}", client.name)
+        [chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=HELP_NOTICE)
+        outbox.queue(conversation, chunk, now)
+    if conversation.burst_began_at is None or conversation.burst_began_at >= now:
+        note_answered(conversation)
+    record(conversation, "help_answered", SYSTEM)
+
+
+def choose_marketing(client: Client, channel: str, person: Person, *, stop: bool, now: datetime) -> None:
+    """Store the person's choice about marketing messages on the channel. Call it in a transaction.
+
+    Somebody who is not known yet becomes a contact, so that the choice counts when they are written to.
+    """
+    contact, _ = contacts.find_or_create(client, channel, person)
+    since = {"since": now.isoformat(), "word": "marketing", "by": CONTACT.kind}
+    _store(contact, outbox.marketing_on(channel), since if stop else None)
+    if conversation := _lock_newest_conversation(contact, channel):
+        record(conversation, "marketing_stopped" if stop else "marketing_resumed", CONTACT)
+    else:
+        note_contact(contact.client_id, contact.pk, OPTED_OUT)
+
+
+def note_marketing_refusal(client_id: UUID, conversation_id: UUID, code: str, now: datetime) -> None:
+    """Keep the choice of the conversation's contact to get no marketing messages, of which the provider reports.
+
+    A choice that is kept already stays. Call it outside a transaction that holds the conversation's lock.
+    """
+    with transaction.atomic():
+        contacts = Contact.objects.select_for_update(no_key=True).filter(client=client_id)
+        contact = contacts.filter(conversations__pk=conversation_id).first()
+        conversation = Conversation.objects.filter(client=client_id, pk=conversation_id, contact=contact).first()
+        if contact is None or conversation is None:
+            return
+        wanted = outbox.marketing_on(conversation.channel)
+        if wanted not in contact.opted_out:
+            _store(contact, wanted, {"since": now.isoformat(), "word": code, "by": SYSTEM.kind})
+            record(conversation, "marketing_stopped", SYSTEM, cause=code)
+
+
 def apply_from_provider(conversation: Conversation, code: str, now: datetime) -> None:
     """Opt the contact out because the provider reports that they opted out there.
 
@@ -60,6 +114,16 @@ def apply_from_provider(conversation: Conversation, code: str, now: datetime) ->
     if conversation.channel not in conversation.contact.opted_out:
         with saving(conversation):
             _opt_out(conversation.contact, conversation.channel, conversation, SYSTEM, code, now)
+
+
+def apply_from_assistant(conversation: Conversation, actor: Actor, reason: str, now: datetime) -> None:
+    """Opt the contact out because the assistant understood that they want no more messages.
+
+    Call it with the contact and then the conversation locked, within `locking.saving`. A contact who is opted out
+    stays so.
+    """
+    if not outbox.is_opted_out(conversation):
+        _opt_out(conversation.contact, conversation.channel, conversation, actor, reason[:200], now)
 
 
 def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: datetime) -> int:
@@ -90,6 +154,8 @@ def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None
         _store(contact, channel, None)
         if conversation := _lock_newest_conversation(contact, channel):
             record(conversation, "opted_in", actor, cause=reason)
+        else:
+            note_contact(contact.client_id, contact.pk, OPTED_OUT)
 
 
 def _lock_contact(contact_id: UUID, channel: str, reason: str) -> Contact:
@@ -98,7 +164,9 @@ def _lock_contact(contact_id: UUID, channel: str, reason: str) -> Contact:
         raise InvalidError("Nobody can opt out of that channel.", code="channel")
     if not reason.strip():
         raise InvalidError("Enter a reason. The ledger and the audit trail keep it.", code="blank")
-    contact = Contact.objects.select_for_update(no_key=True).filter(pk=contact_id).first()
+    client_id = Contact.objects.filter(pk=contact_id).values_list("client_id", flat=True).first()
+    found = Contact.objects.select_for_update(no_key=True).filter(client=client_id, pk=contact_id)
+    contact = found.first() if client_id else None
     if contact is None:
         raise NotFoundError("This person no longer exists.")
     return contact
@@ -109,7 +177,7 @@ def _lock_newest_conversation(contact: Contact, channel: str) -> Conversation | 
     theirs: ConversationQuerySet = Conversation.objects.filter(contact=contact, channel=channel)
     newest = theirs.open().order_by("-last_message_at").first() or theirs.order_by("-last_message_at").first()
     try:
-        return lock(newest.pk) if newest else None
+        return lock(newest.pk, newest.client_id) if newest else None
     except NotFoundError:
         return None
 
@@ -124,6 +192,8 @@ def _opt_out(
         note_answered(conversation)
         tool_requests.expire_approved(conversation, now)
         record(conversation, "opted_out", actor, cause=cause, cancelled=cancelled)
+    else:
+        note_contact(contact.client_id, contact.pk, OPTED_OUT)
     return cancelled
 
 
@@ -134,7 +204,7 @@ def _store(contact: Contact, channel: str, opt_out: dict[str, str] | None) -> No
     else:
         added = orjson.dumps({channel: opt_out}).decode()
         changed = RawSQL("opted_out || %s::jsonb", [added], output_field=JSONField())
-    Contact.objects.filter(pk=contact.pk).update(opted_out=changed)
+    Contact.objects.filter(client=contact.client_id, pk=contact.pk).update(opted_out=changed)
 
 
 def check(conversation: Conversation) -> None:

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 
 from channels_out import registry, splitting
-from channels_out.contract import Adapter
+from channels_out.choices import ChoiceForm, Choices, choices_from_json, form_of, with_numbers
+from channels_out.contract import Adapter, Template
+from channels_out.formatting import Formatted, formatted
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import phone_address
-from conversations.models import ChannelAccount, Chunk, Contact, Conversation, Message, Turn
-from conversations.services.core.ledger import SYSTEM, record
+from channels_out.templates import TAKEN_WITHOUT_CONSENT
+from conversations.models import (
+    Attachment,
+    ChannelAccount,
+    Chunk,
+    Contact,
+    Conversation,
+    Message,
+    Turn,
+    corrected_text,
+)
+from conversations.services.core.ledger import SYSTEM, record, record_in
 from conversations.services.core.sql import follow, insert, row, update
 
 S = Message.Status
+CHOICES = "choices"  # in a chunk's metadata and a message's content
+TEMPLATE = "template"  # in the metadata of a chunk that is one, and in a message's content
 OPTED_OUT = "opted_out"
 TAKEN_OVER = "taken_over"
+NO_MARKETING = "no_marketing"
+FILE_FAILED = "file_failed"
+FILE_WAIT = timedelta(days=1)  # a message waits for its file; what ends the wait is the fetch
 
 
 def queue(
@@ -26,7 +46,10 @@ def queue(
     *,
     reply_to: str = "",
     unconditional: bool = False,
-    again: Message | None = None,
+    again: Sequence[Message] = (),
+    by_assistant: bool = False,
+    text: str | None = None,
+    files: Sequence[Attachment] = (),
 ) -> list[Message]:
     """Queue the chunk for sending over the conversation's account, in as many parts as the channel needs.
 
@@ -35,7 +58,10 @@ def queue(
 
     reply_to: the provider's id of the message it answers, which is quoted if the channel can
     unconditional: send it even if the conversation ends or is taken over before that
-    again: the failed Message to send again; its row is reused for part 1
+    again: the chunk's failed messages, by part; their rows are reused for the first parts
+    text: what is sent of the chunk, if not its content; '' for its files alone
+    files: sent after the text, each by itself, once they are there
+    by_assistant: a model wrote it, so its Markdown becomes the channel's own formatting; other text stays as written
     """
     if conversation.channel == Channel.WEB:
         return []
@@ -44,33 +70,132 @@ def queue(
     if adapter and adapter.fetches_replies:
         return []
     to, kind = destination(conversation)
-    texts = splitting.split(chunk.content, adapter.text_limit, adapter.limit_unit) if adapter else [chunk.content]
+    choices = choices_of(chunk)
+    said = chunk.content if text is None else text
+    texts, form = [with_numbers(said, choices)] if said else [], None
+    if adapter and account and said:
+        texts, form = _parts(said, choices, adapter, account, by_assistant)
+    content = {CHOICES: choices.as_json()} if choices and form else None
     failure = {} if adapter else _no_account(conversation, now)
     messages = [
         Message(
             conversation=conversation,
             chunk=chunk,
             part=part,
-            parts=len(texts),
+            parts=len(texts) + len(files),
             channel_account=account,
             to_address=to,
             to_kind=kind,
-            text=text,
+            text=words,
+            attachment=file,
+            content=content if part == len(texts) else None,
             unconditional=unconditional,
             reply_to=reply_to if part == 1 else "",
-            due_at=now,
+            due_at=now + FILE_WAIT if file and file.state == Attachment.State.WAITING else now,
             created_at=now,
             **failure,
         )
-        for part, text in enumerate(texts, start=1)
+        for part, (words, file) in enumerate(
+            [*((each, None) for each in texts), *((each.name, each) for each in files)], start=1
+        )
     ]
-    if again is None:
-        insert(messages)
-        return messages
-    messages[0].pk, messages[0].created_at = again.pk, again.created_at
-    update(messages[0])
-    insert(messages[1:])
+    for message, failed in zip(messages, again, strict=False):
+        message.pk, message.created_at = failed.pk, failed.created_at
+        update(message)
+    insert(messages[len(again) :])
     return messages
+
+
+def queue_template(
+    conversation: Conversation,
+    chunk: Chunk,
+    account: ChannelAccount,
+    template: Template,
+    content: Mapping[str, Any],
+    now: datetime,
+) -> Message:
+    """Queue the chunk, which is a template as the person reads it, and return the message.
+
+    content: what the message keeps of the template (templates.content_of)
+    """
+    to, kind = destination(conversation)
+    message = Message(
+        conversation=conversation,
+        chunk=chunk,
+        channel_account=account,
+        to_address=to,
+        to_kind=kind,
+        text=chunk.content,
+        template=template_to_text(template),
+        content={TEMPLATE: dict(content)},
+        due_at=now,
+        created_at=now,
+    )
+    insert([message])
+    return message
+
+
+def words_of(message: Message) -> str:
+    """Return the whole text of the message's chunk, of which the message may be a part, as it reads now."""
+    found = (
+        Chunk.objects.filter(client=message.client_id, pk=message.chunk_id)
+        .annotate(words=corrected_text())
+        .values_list("words", flat=True)
+    )
+    return found.first() or message.text
+
+
+def template_to_text(template: Template) -> str:
+    """Return the template as `Message.template` stores it: name and language."""
+    return f"{template.name} {template.language}"
+
+
+def template_of(message: Message) -> Template | None:
+    """Return the template that is sent in place of the message's text, with its values; None if none is."""
+    name, _, language = message.template.partition(" ")
+    if not name:
+        return None
+    kept = (message.content or {}).get(TEMPLATE) or {}
+    return Template(name, language, tuple(kept.get("components") or ()))
+
+
+def choices_of(chunk: Chunk) -> Choices | None:
+    """Return the choices that the message offers, None if it offers none."""
+    return choices_from_json(chunk.metadata.get(CHOICES)) if chunk.metadata else None
+
+
+def release_file(client_id: UUID, conversation_id: UUID, attachment_id: UUID, now: datetime) -> None:
+    """Let the message that waits for the file be sent."""
+    _waiting_for(client_id, conversation_id, attachment_id).update(due_at=now)
+
+
+def fail_file(client_id: UUID, conversation_id: UUID, attachment_id: UUID, reason: str, now: datetime) -> None:
+    """Let the message that waits for the file fail, because it could not be had."""
+    failed = {"status": S.FAILED, "failed_at": now, "code": FILE_FAILED, "reason": reason[:500]}
+    if _waiting_for(client_id, conversation_id, attachment_id).update(**failed):
+        record_in(client_id, conversation_id, "message_failed", SYSTEM, cause=FILE_FAILED)
+
+
+def _waiting_for(client_id: UUID, conversation_id: UUID, attachment_id: UUID) -> QuerySet[Message]:
+    ours = Message.objects.filter(client=client_id, conversation=conversation_id)
+    return ours.filter(attachment=attachment_id, status=S.QUEUED)
+
+
+def _parts(
+    text: str, choices: Choices | None, adapter: Adapter, account: ChannelAccount, by_assistant: bool
+) -> tuple[list[str], ChoiceForm | None]:
+    """Return the text in the parts that are sent, none of which ends inside a mark, and the form of the choices.
+
+    The last part has the choices below it. Without a form they are listed in it.
+    """
+    found = formatted(text, adapter.formatting) if by_assistant else Formatted(text)
+    limit, unit = adapter.limit_of(account.address)
+    form = form_of(choices, adapter.choice_forms) if choices else None
+    words = found.text if form else with_numbers(found.text, choices)
+    parts = splitting.split(words, limit, unit, found.whole)
+    if form and form.text and splitting.UNITS[unit](parts[-1]) > form.text:
+        parts = splitting.split(words, form.text, unit, found.whole)
+    return parts, form
 
 
 def account_of(conversation: Conversation) -> ChannelAccount | None:
@@ -83,13 +208,15 @@ def account_of(conversation: Conversation) -> ChannelAccount | None:
 
 def _assign_account(conversation: Conversation) -> ChannelAccount | None:
     """Give a conversation that was opened before there was an account the client's oldest active one on the channel."""
-    theirs = ChannelAccount.objects.filter(
-        client=conversation.client_id, channel=conversation.channel, is_active=True, is_simulated=False
-    )
-    account = theirs.order_by("created_at").first()
-    if account:
+    if account := default_account(conversation.client_id, conversation.channel):
         conversation.channel_account = account
     return account
+
+
+def default_account(client_id: UUID, channel: str) -> ChannelAccount | None:
+    """Return the client's oldest active account on the channel, which writes where none is named; None without one."""
+    theirs = ChannelAccount.objects.filter(client=client_id, channel=channel, is_active=True, is_simulated=False)
+    return theirs.order_by("created_at").first()
 
 
 def adapter_or_none(account: ChannelAccount | None) -> Adapter | None:
@@ -125,33 +252,51 @@ def destination(conversation: Conversation) -> tuple[str, str]:
 def is_opted_out(conversation: Conversation) -> bool:
     """Return whether the contact, as of now, has opted out of the conversation's channel."""
     found = row(
-        "SELECT 1 FROM contacts WHERE id = $1 AND opted_out ? $2", conversation.contact_id, conversation.channel
+        "SELECT 1 FROM contacts WHERE client_id = $3 AND id = $1 AND opted_out ? $2",
+        *(conversation.contact_id, conversation.channel, conversation.client_id),
     )
     return found is not None
+
+
+def marketing_on(channel: str) -> str:
+    """Return the key in `Contact.opted_out` of a person who wants no marketing messages on the channel."""
+    return f"{channel}:marketing"
 
 
 def cancel_code(message: Message, conversation: Conversation | None) -> str:
     """Return the code by which the message must be cancelled, '' if it may be sent.
 
-    The code is `opted_out`, `deleted`, the status of the ended conversation, or `taken_over` if the assistant wrote the
-    message and a colleague has the conversation.
+    The code is `opted_out`, `no_marketing` (of a template), `deleted`, the status of the ended conversation, or
+    `taken_over` if the assistant wrote the message and a colleague has the conversation.
     """
     if conversation is None:
         return "deleted"
     if conversation.channel in conversation.contact.opted_out and not _is_notice(message):
         return OPTED_OUT
+    if (
+        message.template
+        and marketing_on(conversation.channel) in conversation.contact.opted_out
+        and _is_marketing(message)
+    ):
+        return NO_MARKETING
     if message.unconditional:
         return ""
     if not conversation.is_open:
         return conversation.status
-    if conversation.taken_over_at and Turn.objects.filter(chunk=message.chunk_id).exists():
+    if conversation.taken_over_at and Turn.objects.filter(client=message.client_id, chunk=message.chunk_id).exists():
         return TAKEN_OVER
     return ""
 
 
+def _is_marketing(message: Message) -> bool:
+    """Return whether the message's template needs the person's consent; one of an unknown category does."""
+    kept = (message.content or {}).get(TEMPLATE) or {}
+    return kept.get("category") not in TAKEN_WITHOUT_CONSENT
+
+
 def _is_notice(message: Message) -> bool:
     """Return whether the message confirms an opt-out to the person."""
-    return Chunk.objects.filter(pk=message.chunk_id, metadata__has_key="notice").exists()
+    return Chunk.objects.filter(client=message.client_id, pk=message.chunk_id, metadata__has_key="notice").exists()
 
 
 def cancel_unsent(conversation: Conversation, code: str) -> int:
@@ -162,8 +307,9 @@ def cancel_unsent(conversation: Conversation, code: str) -> int:
 
 def cancel_for_contact(contact: Contact, channel: str) -> int:
     """Cancel the unsent messages to the contact on the channel and return how many there were."""
-    unsent = Message.objects.filter(conversation__contact=contact, conversation__channel=channel)
-    return _cancel(unsent.filter(status__in=[S.QUEUED, S.CLAIMED]), OPTED_OUT)
+    ours = Message.objects.filter(client=contact.client_id, status__in=[S.QUEUED, S.CLAIMED])
+    theirs = Conversation.objects.filter(client=contact.client_id, contact=contact, channel=channel)
+    return _cancel(ours.filter(conversation__in=theirs.values("pk")), OPTED_OUT)
 
 
 def silence(conversation: Conversation) -> int:

@@ -41,12 +41,13 @@ _ACCOUNT = PreparedSelect(
     SELECT {{a}}, {{k}}, d.address
     FROM conversations s
     JOIN channel_accounts a ON a.id = s.channel_account_id AND a.is_active AND a.health = 'ok'
-    JOIN contact_identities d ON d.id = s.device_id
+    JOIN contact_identities d ON d.client_id = s.client_id AND d.id = s.device_id
     JOIN LATERAL (
         SELECT * FROM conversation_chunks c
-        WHERE c.conversation_id = s.id AND c.role IN ({", ".join(f"'{role}'" for role in SPOKEN_BY_PEOPLE)})
+        WHERE c.client_id = s.client_id AND c.conversation_id = s.id
+          AND c.role IN ({", ".join(f"'{role}'" for role in SPOKEN_BY_PEOPLE)})
         ORDER BY c.position DESC LIMIT 1) k ON true
-    WHERE s.id = $1
+    WHERE s.client_id = $2 AND s.id = $1
     """,
     a=ChannelAccount,
     k=Chunk,
@@ -58,9 +59,9 @@ def has_marks(channel: str) -> bool:
     return any(adapter.marks_read for adapter in registry.adapters_of(channel))
 
 
-def mark_for_newest(conversation_id: UUID) -> ReadMark | None:
+def mark_for_newest(client_id: UUID, conversation_id: UUID) -> ReadMark | None:
     """Return the mark for the person's newest message; None if its channel has no marks or did not deliver it."""
-    found = _ACCOUNT.first(conversation_id)
+    found = _ACCOUNT.first(conversation_id, client_id)
     if found is None:
         return None
     account, newest, address = found

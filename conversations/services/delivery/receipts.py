@@ -7,6 +7,7 @@ applies it (`apply_early`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,19 +18,27 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from channels_out.contract import Adapter
 from channels_out.events import Receipt, WatermarkReceipt
 from channels_out.kinds import ReceiptStatus
-from conversations.models import ChannelAccount, Contact, Conversation, ConversationEvent, InboundEvent, Message
+from conversations import traces
+from conversations.models import ChannelAccount, Conversation, ConversationEvent, InboundEvent, Message
+from conversations.services.core import spans
 from conversations.services.core.errors import NotFoundError
-from conversations.services.core.ledger import SYSTEM, record
-from conversations.services.core.locking import lock
+from conversations.services.core.event_notes import note_delivery
+from conversations.services.core.ledger import SYSTEM, record, record_in
+from conversations.services.core.locking import lock, lock_contact_of
 from conversations.services.core.sql import PreparedSelect, row, rows
-from conversations.services.delivery import opt_outs, outbox
+from conversations.services.delivery import opt_outs, outbox, reply_window
 from conversations.services.tenants import channel_accounts
 
 UNMATCHED = "receipt_unmatched"
 EARLIER_PART = "earlier_part_failed"
-QUEUED_AGAIN = ("message_resent", "message_waits")  # in the ledger, with the provider's id of the earlier attempt
+QUEUED_AGAIN = (
+    "message_resent",
+    "message_waits",
+    "template_instead",
+)  # in the ledger, with the provider's id of the earlier attempt
 S = Message.Status
 # The order of the statuses; failed ends a message that has not arrived.
 RANK = {S.QUEUED: 0, S.CLAIMED: 0, S.SENDING: 0, S.UNKNOWN: 0, S.CANCELLED: 0, S.SENT: 1, S.DELIVERED: 2}
@@ -47,8 +56,8 @@ _REACH = """
     WITH theirs AS (
         SELECT m.id
         FROM contact_identities i
-        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel || '' = $2
-        JOIN conversation_messages m ON m.conversation_id = s.id
+        JOIN conversations s ON s.client_id = $1 AND s.contact_id = i.contact_id AND s.channel || '' = $2
+        JOIN conversation_messages m ON m.client_id = s.client_id AND m.conversation_id = s.id
         WHERE i.client_id = $1 AND i.channel = $2 AND i.address = $3
           AND m.channel_account_id = $4 AND m.to_address = $3 AND m.status = ANY($6::text[])
           AND m.sending_at <= $5::timestamptz
@@ -58,7 +67,7 @@ _REACH = """
     UPDATE conversation_messages m
     SET status = $7::text, sent_at = COALESCE(m.sent_at, $5), delivered_at = COALESCE(m.delivered_at, $5),
         read_at = CASE WHEN $7::text = 'read' THEN $5::timestamptz END
-    FROM theirs WHERE m.id = theirs.id
+    FROM theirs WHERE m.client_id = $1 AND m.id = theirs.id
     RETURNING m.id"""
 
 
@@ -68,6 +77,7 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
     keep: called to store the receipt for `apply_early` if we do not know the message yet
     """
     if _apply(account, receipt):
+        _note_refusal(account, receipt)
         return True
     with transaction.atomic():
         # Our own commit of the send may be just coming: either it finds the stored receipt, or we find its message now.
@@ -76,6 +86,15 @@ def apply(account: ChannelAccount, receipt: Receipt, keep: Callable[[], object] 
             return True
         keep()
     return False
+
+
+def _note_refusal(account: ChannelAccount, receipt: Receipt) -> None:
+    """Keep the person's choice about marketing, if the receipt reports that it is why the message failed."""
+    adapter = outbox.adapter_or_none(account)
+    if receipt.status != ReceiptStatus.FAILED or adapter is None or receipt.code not in adapter.marketing_refusals:
+        return
+    if message := _find(Message.objects.filter(client=account.client_id, channel_account=account), receipt):
+        opt_outs.note_marketing_refusal(account.client_id, message.conversation_id, receipt.code, timezone.now())
 
 
 def apply_watermark(account: ChannelAccount, event: WatermarkReceipt, keep: Callable[[], object] = lambda: None) -> int:
@@ -92,9 +111,13 @@ def apply_watermark(account: ChannelAccount, event: WatermarkReceipt, keep: Call
             *(account.client_id, account.channel, event.sender, account.pk),
             *(event.until, before, event.status.value),
         )
-        leaving = Message.objects.filter(channel_account=account, to_address=event.sender, status=S.SENDING)
+        leaving = Message.objects.filter(
+            client=account.client_id, channel_account=account, to_address=event.sender, status=S.SENDING
+        )
         if leaving.filter(sending_at__lte=event.until).exists():
             keep()
+    said = [(str(message_id), event.status.value) for (message_id,) in moved]
+    spans.note_moved(account.client_id, account.pk, said, time.time())
     return len(moved)
 
 
@@ -131,11 +154,11 @@ def early_receipts(channel_account_id: UUID, about: Sequence[str]) -> list[Inbou
 
 
 def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
-    messages = Message.objects.filter(channel_account=account)
+    messages = Message.objects.filter(client=account.client_id, channel_account=account)
     with transaction.atomic():
         conversation = None
         if receipt.status == ReceiptStatus.FAILED and (found := _find(messages, receipt)):
-            conversation = _lock_conversation(found.conversation_id, opted_out=receipt.opted_out)
+            conversation = _lock_conversation(account.client_id, found.conversation_id, opted_out=receipt.opted_out)
         message = _find(messages.select_for_update(), receipt)
         if message is None:
             return False
@@ -146,22 +169,21 @@ def _apply(account: ChannelAccount, receipt: Receipt) -> bool:
     return True
 
 
-def _lock_conversation(conversation_id: UUID, *, opted_out: bool) -> Conversation | None:
+def _lock_conversation(client_id: UUID, conversation_id: UUID, *, opted_out: bool) -> Conversation | None:
     """Lock the conversation, and before it the contact if they opted out. Returns None if it was deleted.
 
     A failure is written into the ledger, which needs the conversation's row. It is locked before the message, as
     closing and deleting do; otherwise each would wait for the other.
     """
     if opted_out:
-        contact_id = Conversation.objects.filter(pk=conversation_id).values("contact")
-        Contact.objects.select_for_update(no_key=True).filter(pk__in=contact_id).first()
+        lock_contact_of(conversation_id, client_id)
     try:
-        return lock(conversation_id)
+        return lock(conversation_id, client_id)
     except NotFoundError:
         return None
 
 
-def lock_if_failed(conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conversation | None:
+def lock_if_failed(client_id: UUID, conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conversation | None:
     """Lock the conversation if one of the stored receipts reports a failure, and return it; else return None.
 
     Call it before the message is locked.
@@ -169,7 +191,7 @@ def lock_if_failed(conversation_id: UUID, kept: Sequence[InboundEvent]) -> Conve
     failures = [event.raw for event in kept if event.raw["status"] == ReceiptStatus.FAILED]
     if not failures:
         return None
-    return _lock_conversation(conversation_id, opted_out=any(raw.get("opted_out") for raw in failures))
+    return _lock_conversation(client_id, conversation_id, opted_out=any(raw.get("opted_out") for raw in failures))
 
 
 def replay(account: ChannelAccount, event: InboundEvent) -> bool:
@@ -199,6 +221,7 @@ def _receipt(raw: dict[str, Any]) -> Receipt:
         sequence=raw.get("sequence"),
         account_broken=raw.get("account_broken", False),
         opted_out=raw.get("opted_out", False),
+        outside_window=raw.get("outside_window", False),
     )
 
 
@@ -213,6 +236,13 @@ def apply_early(message: Message, kept: Iterable[InboundEvent], conversation: Co
             if conversation and receipt.opted_out and message.status == S.FAILED:
                 opt_outs.apply_from_provider(conversation, receipt.code, timezone.now())
         event.delete()
+
+
+def note_early(message: Message, kept: Iterable[InboundEvent], now: datetime) -> None:
+    """Record the spans of receipts that came before the send was committed. Call it after that."""
+    if traces.is_on() and message.channel_account_id:
+        said = [(str(message.pk), str(event.raw["status"])) for event in kept if "until" not in event.raw]
+        spans.note_moved(message.client_id, message.channel_account_id, said, now.timestamp())
 
 
 def _receipt_for(message: Message, raw: dict[str, Any]) -> Receipt | None:
@@ -253,6 +283,7 @@ def advance(message: Message, receipt: Receipt) -> None:
             if getattr(message, field) is None:
                 setattr(message, field, at)
         message.lease_token = message.lease_until = None
+        note_delivery(message.client_id, message.pk, message.status)
     message.save()
 
 
@@ -267,10 +298,13 @@ def _fail(message: Message, receipt: Receipt, at: datetime) -> None:
     message.lease_token = message.lease_until = None
     if receipt.account_broken and _wait_for_account(message, receipt):
         return
+    if receipt.outside_window and _send_template(message, receipt):
+        return
     message.status = S.FAILED
     message.failed_at = at
     cancel_rest(message, EARLIER_PART)
-    record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+    about = (message.client_id, message.conversation_id)
+    record_in(*about, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 
 def _is_of_earlier_attempt(message: Message, receipt: Receipt) -> bool:
@@ -284,7 +318,9 @@ def _is_of_earlier_attempt(message: Message, receipt: Receipt) -> bool:
     goes_again = bool(message.provider_message_id) or message.status in (S.QUEUED, S.CLAIMED)
     if goes_again and receipt.status == ReceiptStatus.FAILED:
         return True
-    attempts = ConversationEvent.objects.filter(conversation=message.conversation_id, kind__in=QUEUED_AGAIN)
+    attempts = ConversationEvent.objects.filter(
+        client=message.client_id, conversation=message.conversation_id, kind__in=QUEUED_AGAIN
+    )
     return attempts.filter(data__contains=_attempt_key(message, receipt)).exists()
 
 
@@ -306,17 +342,55 @@ def _wait_for_account(message: Message, receipt: Receipt) -> bool:
         channel_accounts.mark_broken(account, conversation, message.code, message.reason)
     if outbox.cancel_code(message, conversation):
         return False
+    record(conversation, "message_waits", SYSTEM, cause=message.code, **_attempt_key(message, receipt))
+    _queue_again(message)
+    return True
+
+
+def _send_template(message: Message, receipt: Receipt) -> bool:
+    """Queue the message with a template in place of its text. Returns whether it is queued.
+
+    It is not, and fails, if there is no template to send, or it was cancelled or its conversation ended meanwhile.
+    """
+    conversation, adapter = message.conversation, outbox.adapter_or_none(message.channel_account)
+    if message.template or adapter is None or message.status == S.CANCELLED:
+        return False
+    if outbox.cancel_code(message, conversation):
+        return False
+    if not set_template(message, conversation, adapter):
+        message.code = receipt.code[:40]
+        return False
+    record(conversation, "template_instead", SYSTEM, cause=receipt.code, **_attempt_key(message, receipt))
+    _queue_again(message)
+    return True
+
+
+def set_template(message: Message, conversation: Conversation, adapter: Adapter) -> bool:
+    """Give the message a template in place of the whole text. Returns False, with a reason on it, if there is none."""
+    found = reply_window.template_for(conversation, message, adapter)
+    if isinstance(found, str):
+        message.code, message.reason = reply_window.CLOSED, found
+        return False
+    template, kept = found
+    message.template, message.code, message.reason = outbox.template_to_text(template), "", ""
+    message.content = {**(message.content or {}), outbox.TEMPLATE: kept}
+    cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_SENT)
+    return True
+
+
+def _queue_again(message: Message) -> None:
+    """Queue the message as if the attempt that failed had not been made."""
     message.status, message.due_at = S.QUEUED, timezone.now()
     message.attempts = max(message.attempts - 1, 0)
     message.sending_at = message.sent_at = message.receipt_sequence = None
     message.provider_message_id = ""
-    record(conversation, "message_waits", SYSTEM, cause=message.code, **_attempt_key(message, receipt))
-    return True
 
 
 def cancel_rest(message: Message, code: str, reason: str = "") -> None:
     """Cancel the queued parts after this one."""
-    rest = Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED)
+    rest = Message.objects.filter(
+        client=message.client_id, chunk=message.chunk_id, part__gt=message.part, status=S.QUEUED
+    )
     rest.update(status=S.CANCELLED, code=code, reason=reason)
 
 

@@ -13,6 +13,8 @@ from django.utils import timezone
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.services.core.appending import ACCOUNT_VERSION
+from conversations.services.core.cluster import is_known_cluster
+from conversations.services.core.event_notes import deliveries_sql
 from conversations.services.core.statements import Statements
 
 _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
@@ -20,25 +22,28 @@ _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 
 # Each message moves to the furthest of its receipts. Its row is locked before its status is read, in the order in which
 # other statements lock several messages. It is found by a subquery of its own and not by a join: a plan that was kept
 # since the table was small may otherwise read all messages that the account ever sent.
+_UNCHANGED = f"""
+        WHERE $5::text IS NULL OR $5 = (
+            SELECT {ACCOUNT_VERSION} FROM channel_accounts a JOIN clients c ON c.id = a.client_id WHERE a.id = $1)"""
 _MOVE_ON = f"""
     WITH said AS (
         SELECT r.id, max(r.rank) AS rank, min(r.at) AS sent_at,
                min(r.at) FILTER (WHERE r.rank >= 2) AS delivered_at, min(r.at) FILTER (WHERE r.rank >= 3) AS read_at
-        FROM unnest($2::text[], $3::int[], $4::timestamptz[]) AS r(id, rank, at)
-        WHERE $5::text IS NULL OR $5 = (
-            SELECT {ACCOUNT_VERSION} FROM channel_accounts a JOIN clients c ON c.id = a.client_id WHERE a.id = $1)
+        FROM unnest($2::text[], $3::int[], $4::timestamptz[]) AS r(id, rank, at){_UNCHANGED}
         GROUP BY r.id
     ), known AS MATERIALIZED (
         SELECT said.*, m.id AS message
         FROM said CROSS JOIN LATERAL (
             SELECT m.id, m.chunk_id, m.part FROM conversation_messages m
-            WHERE m.channel_account_id = $1 AND m.provider_message_id = said.id AND m.provider_message_id <> ''
+            WHERE m.client_id = $6 AND m.channel_account_id = $1 AND m.provider_message_id = said.id
+              AND m.provider_message_id <> ''
             OFFSET 0) m
         ORDER BY m.chunk_id, m.part
     ), theirs AS MATERIALIZED (
         SELECT known.*, COALESCE(array_position(ARRAY['sent', 'delivered', 'read'], m.status::text), 0) AS reached
         FROM known CROSS JOIN LATERAL (
-            SELECT m.status FROM conversation_messages m WHERE m.id = known.message FOR UPDATE) m
+            SELECT m.status FROM conversation_messages m
+            WHERE m.client_id = $6 AND m.id = known.message FOR UPDATE) m
         WHERE m.status IN ('sending', 'unknown', 'sent', 'delivered', 'read')
     ), moved AS (
         UPDATE conversation_messages m
@@ -47,9 +52,13 @@ _MOVE_ON = f"""
             delivered_at = COALESCE(m.delivered_at, theirs.delivered_at),
             read_at = COALESCE(m.read_at, theirs.read_at),
             lease_token = NULL, lease_until = NULL
-        FROM theirs WHERE m.id = theirs.message AND theirs.reached < theirs.rank
+        FROM theirs WHERE m.client_id = $6 AND m.id = theirs.message AND theirs.reached < theirs.rank
+        RETURNING m.client_id, m.id AS message, m.status
+    ), noted AS ({deliveries_sql("moved")}
     )
     SELECT id FROM theirs"""
+# The same whatever has become of the account, as a cluster needs it, which has no version of rows.
+_MOVE_ON_ANYWAY = _MOVE_ON.replace(_UNCHANGED, " WHERE $5::text IS NULL")
 
 
 def simple_receipts(said: Sequence[Receipt]) -> list[Receipt]:
@@ -66,9 +75,9 @@ def _needs_general_form(receipt: Receipt) -> bool:
 
 
 async def apply(
-    statements: Statements, account_id: UUID, said: Sequence[Receipt], version: str | None = None
+    statements: Statements, client_id: UUID, account_id: UUID, said: Sequence[Receipt], version: str | None = None
 ) -> set[str]:
-    """Move the account's messages forward to the status of these receipts, in one statement.
+    """Move the messages of the client's account forward to the status of these receipts, in one statement.
 
     Returns the provider's ids of the messages that it found. It finds those that are on their way and known by the
     provider's id.
@@ -79,5 +88,6 @@ async def apply(
     ids = [each.provider_message_id for each in said]
     ranks = [_RANK[each.status] for each in said]
     times = [each.occurred_at or now for each in said]
-    found = await statements.rows(_MOVE_ON, account_id, ids, ranks, times, version)
+    statement = _MOVE_ON_ANYWAY if is_known_cluster() else _MOVE_ON
+    found = await statements.rows(statement, account_id, ids, ranks, times, version, client_id)
     return {provider_message_id for (provider_message_id,) in found}

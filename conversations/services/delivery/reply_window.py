@@ -7,11 +7,13 @@ conversations. After that WhatsApp takes a template. We send only one, because t
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from channels_out.contract import Adapter, Template
 from conversations.models import Assistant, Chunk, Conversation, Message
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.sql import row
+from conversations.services.delivery import outbox, templates
 
 SENT_AT = "%Y-%m-%dT%H:%M:%SZ"  # format of `sent_at` in the metadata of a chunk that came late
 CLOSED = "outside_window"
@@ -22,6 +24,7 @@ _TOO_LATE = "More than {hours} hours have passed since the person last wrote, so
 _NO_TEMPLATES = _TOO_LATE + " until they write again."
 _NO_TEMPLATE = _TOO_LATE + ", and the assistant has no template to send instead."
 _TEMPLATE_UNANSWERED = _TOO_LATE + ", and they have not answered the assistant's template that was sent since."
+_NO_MARKETING = _TOO_LATE + ", and they want no marketing messages, so the template is not sent."
 
 # $1 the conversation, $2 the account, $3 when the window began, $4 the same as SENT_AT. It looks at the person's newest
 # messages in each conversation over the same account that was active since; at five, because the newest may have come
@@ -30,13 +33,14 @@ _WROTE = """
 SELECT EXISTS (
     SELECT
     FROM conversations mine
-    JOIN conversations s ON s.contact_id = mine.contact_id AND s.channel || '' = mine.channel
+    JOIN conversations s ON s.client_id = $5 AND s.contact_id = mine.contact_id AND s.channel || '' = mine.channel
     JOIN LATERAL (
         SELECT k.created_at, k.metadata->>'sent_at' AS sent_at
         FROM conversation_chunks k
-        WHERE k.conversation_id = s.id AND k.role IN ('user', 'voice')
+        WHERE k.client_id = $5 AND k.conversation_id = s.id AND k.role IN ('user', 'voice')
         ORDER BY k.position DESC LIMIT 5) said ON true
-    WHERE mine.id = $1 AND s.last_message_at >= $3 AND (s.id = mine.id OR s.channel_account_id = $2)
+    WHERE mine.client_id = $5 AND mine.id = $1 AND s.last_message_at >= $3
+      AND (s.id = mine.id OR s.channel_account_id = $2)
       AND said.created_at >= $3 AND COALESCE(said.sent_at, $4) >= $4)"""
 
 
@@ -46,13 +50,18 @@ def is_open(message: Message, adapter: Adapter, now: datetime) -> bool:
         return True
     since = now - adapter.reply_window
     found = row(
-        _WROTE, message.conversation_id, message.channel_account_id, since, since.astimezone(UTC).strftime(SENT_AT)
+        _WROTE,
+        *(message.conversation_id, message.channel_account_id, since, since.astimezone(UTC).strftime(SENT_AT)),
+        message.client_id,
     )
     return bool(found and found[0])
 
 
-def template_for(conversation: Conversation, message: Message, adapter: Adapter) -> Template | str:
-    """Return the template to send instead of the message's text, or the sentence that says why there is none."""
+def template_for(
+    conversation: Conversation, message: Message, adapter: Adapter
+) -> tuple[Template, dict[str, Any]] | str:
+    """Return the template to send instead of the message's text, and what the message keeps of it; or the sentence that
+    says why there is none."""
     hours = int(adapter.reply_window.total_seconds() // 3600) if adapter.reply_window else 24
     if not adapter.sends_templates:
         return _NO_TEMPLATES.format(hours=hours)
@@ -61,23 +70,19 @@ def template_for(conversation: Conversation, message: Message, adapter: Adapter)
         return _NO_TEMPLATE.format(hours=hours)
     if _template_was_sent(conversation, message):
         return _TEMPLATE_UNANSWERED.format(hours=hours)
-    return Template(assistant.template_name, assistant.template_language)
+    found = templates.fallback(conversation, message, assistant)
+    if isinstance(found, str):
+        return f"{_TOO_LATE.format(hours=hours)}. {found}"
+    wants_none = outbox.marketing_on(conversation.channel) in conversation.contact.opted_out
+    if wants_none and templates.is_marketing(found[1]["category"]):
+        return _NO_MARKETING.format(hours=hours)
+    return found
 
 
 def _template_was_sent(conversation: Conversation, message: Message) -> bool:
-    """Return whether another template was sent to the person since they last wrote."""
+    """Return whether another template was sent in place of a text since the person last wrote."""
     newest = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("-position")
     sent = Message.objects.filter(conversation=conversation).exclude(template="").exclude(pk=message.pk)
+    sent = sent.exclude(chunk__metadata__has_key=outbox.TEMPLATE)
     since = newest.values_list("pk", flat=True).first() or 0
     return sent.filter(chunk__gt=since).exclude(status__in=[Message.Status.FAILED, Message.Status.CANCELLED]).exists()
-
-
-def template_to_text(template: Template) -> str:
-    """Return the template as `Message.template` stores it: name and language."""
-    return f"{template.name} {template.language}"
-
-
-def template_from_text(stored: str) -> Template | None:
-    """Return the template that `Message.template` stores; None for ''."""
-    name, _, language = stored.partition(" ")
-    return Template(name, language) if name else None

@@ -11,31 +11,44 @@ the rest by a minute at most.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
 
+from channels_out.choices import choices_from_json
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
 from channels_out.errors import SendError
 from channels_out.kinds import AddressKind
+from conversations import traces
 from conversations.models import ChannelAccount, Contact, Conversation, Message
+from conversations.services.contacts import contacts
+from conversations.services.core import counters, spans
 from conversations.services.core.backoff import backoff
+from conversations.services.core.cluster import for_each_with, of_each
 from conversations.services.core.errors import NotFoundError
-from conversations.services.core.ledger import SYSTEM, record
+from conversations.services.core.event_notes import note_delivery
+from conversations.services.core.ledger import SYSTEM, record, record_in
 from conversations.services.core.locking import lock
+from conversations.services.core.rotation import Waiting, by_client
+from conversations.services.core.slots import Bound, Lane, Slots, as_slots, claim_in_turn
 from conversations.services.core.sql import PreparedSelect, column, rows, unlocked, update
-from conversations.services.delivery import outbox, receipts, reply_window, throttles
+from conversations.services.delivery import circuits, opt_outs, outbox, receipts, reply_window, sent_files, throttles
 from conversations.services.tenants import channel_accounts
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
+from conversations.traces import Kind
 
 log = logging.getLogger(__name__)
 
 S = Message.Status
 UNKNOWN_DELAY = timedelta(minutes=1)
+# What an account or a host may hold of a process, in times of what is left free. With core/slots.CLIENT_TIMES between
+# them, a provider that hangs leaves slots to its client's other accounts, and a client to the others at its host.
+ACCOUNT_TIMES, HOST_TIMES = 2, 4
 INTERRUPTED = "interrupted"
 
 
@@ -43,6 +56,7 @@ INTERRUPTED = "interrupted"
 class Sending:
     """A message to be sent now: all that the network call needs, nothing of the database."""
 
+    client_id: UUID
     message_id: UUID
     conversation_id: UUID
     channel_account_id: UUID
@@ -50,45 +64,126 @@ class Sending:
     adapter: Adapter
     account: Account
     outbound: OutboundMessage
+    has_failed: bool = False  # sends of its account did not reach the provider lately
+    is_unanswered: bool = False  # the person has not written in this conversation
+    trace: traces.Point | None = None  # what it is sent after; None where nobody collects traces
+    sending_at: datetime | None = None
 
     def send(self) -> SendResult:
         """Send the message and return the provider's answer. Raises SendError."""
-        return self.adapter.send(self.account, self.outbound)
+        about: dict[str, traces.Value] = {
+            "gen_ai.conversation.id": str(self.conversation_id),
+            "convo.client.id": str(self.client_id),
+            "convo.message.id": str(self.message_id),
+            "convo.provider": self.adapter.provider,
+        }
+        at = traces.of_send(self.message_id, self.sending_at, self.trace) if self.trace else None
+        with traces.part(f"send {self.adapter.provider}", Kind.CLIENT, self.trace, about, at):
+            return self.adapter.send(self.account, self.outbound)
 
 
-def claim(now: datetime, limit: int) -> tuple[UUID, Sequence[UUID]]:
-    """Claim up to `limit` due messages for the duration of the lease. Returns the lease's token and their ids."""
-    token = uuid4()
-    claimed = column(
-        f"""
-        WITH due AS (
-            SELECT m.id
-            FROM conversation_messages m
-            JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
-            WHERE m.status = 'queued' AND m.due_at <= $1
-              AND {throttles.NOT_PAUSED.format(now="$1")}
-              AND NOT EXISTS (
-                SELECT FROM conversation_messages earlier
-                WHERE earlier.conversation_id = m.conversation_id
-                  AND earlier.status IN ('queued', 'claimed', 'sending', 'unknown')
-                  AND (earlier.chunk_id, earlier.part) < (m.chunk_id, m.part)
-                  AND NOT (earlier.status = 'unknown' AND earlier.sending_at < $4))
-            ORDER BY m.chunk_id, m.part
-            LIMIT $2
-            FOR UPDATE OF m SKIP LOCKED
-        )
-        UPDATE conversation_messages m
-        SET status = 'claimed', lease_until = $3, lease_token = $5, attempts = m.attempts + 1
-        FROM due WHERE m.id = due.id
-        RETURNING m.id
-        """,
-        now,
-        limit,
-        now + lease_duration(),
-        now - UNKNOWN_DELAY,
-        token,
+class ClaimedMessage(NamedTuple):
+    """A message that is ours to send while its lease lasts: its client's id and its own."""
+
+    client_id: UUID
+    message_id: UUID
+
+
+_QUEUED = "m.status = 'queued' AND m.due_at <= $1"
+_LANES = Waiting(
+    *("conversation_messages", "channel_account_id", "status = 'queued'"),
+    f"""
+    SELECT a.*, EXISTS (
+        SELECT FROM conversation_messages m
+        WHERE m.client_id = {{client}} AND m.channel_account_id = a.id AND m.attempts = 0 AND {_QUEUED} OFFSET 0)
+    FROM {{each}} (
+        SELECT a.id, a.client_id, c.weight, a.provider, a.base_url, a.is_simulated, {circuits.IS_OPEN}
+        FROM channel_accounts a JOIN clients c ON c.id = a.client_id {circuits.JOIN.format(client="{client}")}
+        WHERE a.id = {{id}} AND a.id <> ALL ($2::uuid[]) AND a.health = 'ok' AND a.is_active AND {circuits.MAY_SEND}
+          AND {throttles.ACCOUNT_NOT_PAUSED.format(now="$1", client="{client}")}
+        OFFSET 0) AS a
+    CROSS JOIN LATERAL (
+        SELECT m.id FROM conversation_messages m
+        WHERE m.client_id = {{client}} AND m.channel_account_id = a.id AND {_QUEUED} LIMIT 1) AS due""",
+    of="a.client_id",
+)
+
+# OFFSET 0 keeps the planner from joining: where it does not know how much is due, it would read all for each.
+_CLAIM = f"""
+    WITH due AS (
+        SELECT m.id
+        FROM conversation_messages m
+        WHERE m.client_id = $7 AND m.channel_account_id = $6 AND {_QUEUED}
+          AND {throttles.NOT_PAUSED.format(now="$1", client="$7")}
+          AND NOT EXISTS (
+            SELECT FROM conversation_messages earlier
+            WHERE earlier.client_id = $7 AND earlier.conversation_id = m.conversation_id
+              AND earlier.status IN ('queued', 'claimed', 'sending', 'unknown')
+              AND (earlier.chunk_id, earlier.part) < (m.chunk_id, m.part)
+              AND NOT (earlier.status = 'unknown' AND earlier.sending_at < $4)
+            OFFSET 0)
+        ORDER BY m.due_at, m.chunk_id, m.part
+        LIMIT $2
+        FOR UPDATE OF m SKIP LOCKED
     )
-    return token, claimed
+    UPDATE conversation_messages m
+    SET status = 'claimed', lease_until = $3, lease_token = $5, attempts = m.attempts + 1
+    FROM due WHERE m.client_id = $7 AND m.id = due.id
+    RETURNING m.id"""
+
+
+def claim(now: datetime, slots: Slots | int) -> tuple[UUID, Sequence[ClaimedMessage]]:
+    """Claim due messages for the duration of the lease, while slots are free.
+
+    Returns the lease's token and the messages.
+
+    Clients take turns, by their weight, and so do the accounts of each. Accounts that have retries alone come after all
+    others. Of one account the message that is due longest comes first.
+
+    slots: those of this process, which the messages take; or how many messages, without bounds for each account
+    """
+    room, token = as_slots(slots), uuid4()
+
+    def of_account(lane: Lane, number: int) -> Sequence[ClaimedMessage]:
+        claimed = (_claim_probe if lane.most else _claim)(now, lane, number, token)
+        for message_id in claimed:
+            room.take(message_id, lane)
+        return [ClaimedMessage(lane.client_id, message_id) for message_id in claimed]
+
+    lanes = [_lane(*found) for found in _LANES.rows(now, room.full_lanes())]
+    return token, claim_in_turn(room, lanes, of_account)
+
+
+def _lane(
+    account_id: UUID,
+    client_id: UUID,
+    weight: int,
+    provider: str,
+    base_url: str,
+    is_simulated: bool,
+    is_open: bool,
+    is_new: bool,
+) -> Lane:
+    """Return the lane of an account. One whose provider cannot be reached may have one send in flight, the probe."""
+    host = channel_accounts.host_of(provider, base_url, is_simulated=is_simulated)
+    bounds = (Bound(account_id, ACCOUNT_TIMES), *([Bound(host, HOST_TIMES)] if host else []))
+    return Lane(account_id, client_id, weight, is_new and not is_open, most=1 if is_open else None, bounds=bounds)
+
+
+def _claim(now: datetime, lane: Lane, limit: int, token: UUID) -> Sequence[UUID]:
+    until, unknown = now + lease_duration(), now - UNKNOWN_DELAY
+    return column(_CLAIM, now, limit, until, unknown, token, lane.id, lane.client_id)
+
+
+def _claim_probe(now: datetime, lane: Lane, _limit: int, token: UUID) -> Sequence[UUID]:
+    """Claim the message by which the account's provider is tried, if it is time for one."""
+    with transaction.atomic():
+        if not circuits.lock_for_probe(lane.client_id, lane.id, now):
+            return []
+        claimed = _claim(now, lane, 1, token)
+        for message_id in claimed:
+            circuits.begin_probe(lane.client_id, lane.id, message_id, now)
+    return claimed
 
 
 def lease_duration() -> timedelta:
@@ -96,7 +191,7 @@ def lease_duration() -> timedelta:
     return timedelta(seconds=settings.LEASE_SECONDS)
 
 
-def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
+def begin(claimed: ClaimedMessage, token: UUID, now: datetime) -> Sending | None:
     """Mark a claimed message as sending and return what the provider needs.
 
     From here on a crash leaves it unclear whether the message was sent. Returns None if the lease was lost, the message
@@ -105,8 +200,15 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
 
     It is safe to repeat if the database's answer was lost: the token decides.
     """
+    sending = _begin(claimed, token, now)
+    if sending is None:
+        circuits.give_up_probe(*claimed, now)
+    return sending
+
+
+def _begin(claimed: ClaimedMessage, token: UUID, now: datetime) -> Sending | None:
     with transaction.atomic():
-        message, is_paused = _lock_claimed(message_id, token, now)
+        message, is_paused, has_failed = _lock_claimed(claimed, token, now)
         if message is None or message.channel_account is None:
             return None
         # The conversation is read after the message is locked: a closing or takeover before that has cancelled the
@@ -123,14 +225,22 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             update(message, ("status", "attempts", "lease_until", "lease_token"))
             return None
         adapter = adapter_of(message.channel_account)
+        file = sent_files.ready_file(message, conversation) if conversation else None
+        if reason := sent_files.why_not(message, file, adapter, now):
+            message.lease_until = message.lease_token = None
+            message.code, message.reason = outbox.FILE_FAILED, reason
+            _fail(message, now)
+            message.save()
+            return None
         may_send = bool(message.template) or reply_window.is_open(message, adapter, now)
         if may_send:
             _mark_sending(message, now)
     if not may_send:
-        message = _begin_with_template(message.conversation_id, message_id, token, now)
+        message = _begin_with_template(claimed, message.conversation_id, token, now)
     if message is None or message.channel_account is None:
         return None
     return Sending(
+        client_id=claimed.client_id,
         message_id=message.pk,
         conversation_id=message.conversation_id,
         channel_account_id=message.channel_account.pk,
@@ -141,50 +251,64 @@ def begin(message_id: UUID, token: UUID, now: datetime) -> Sending | None:
             message_id=str(message.pk),
             to=message.to_address,
             to_kind=AddressKind(message.to_kind),
-            text=message.text,
+            **sent_files.what_to_send(message, file, adapter),
             reply_to=message.reply_to,
-            template=reply_window.template_from_text(message.template),
+            template=outbox.template_of(message),
+            choices=choices_from_json(message.content.get(outbox.CHOICES)) if message.content else None,
         ),
+        has_failed=has_failed,
+        is_unanswered=conversation is not None and not conversation.inbound_sequence,
+        trace=spans.before_send(message),
+        sending_at=message.sending_at,
     )
 
 
 _CLAIMED = PreparedSelect(
     f"""
-    SELECT {{m}}, {{a}}, NOT {throttles.NOT_PAUSED.format(now="$3")}
+    SELECT {{m}}, {{a}}, NOT {throttles.NOT_PAUSED.format(now="$3", client="$4")},
+        EXISTS (
+            SELECT FROM send_circuits o
+            WHERE o.client_id = $4 AND o.channel_account_id = m.channel_account_id)
     FROM conversation_messages m LEFT JOIN channel_accounts a ON a.id = m.channel_account_id
-    WHERE m.id = $1 AND m.status IN ('claimed', 'sending') AND m.lease_token = $2
+    WHERE m.client_id = $4 AND m.id = $1 AND m.status IN ('claimed', 'sending') AND m.lease_token = $2
     FOR UPDATE OF m
     """,
     m=Message,
     a=ChannelAccount,
 )
 _CONVERSATION = PreparedSelect(
-    "SELECT {s}, {k} FROM conversations s JOIN contacts k ON k.id = s.contact_id WHERE s.id = $1",
+    """
+    SELECT {s}, {k} FROM conversations s JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
+    WHERE s.client_id = $2 AND s.id = $1
+    """,
     s=Conversation,
     k=Contact,
 )
 _OURS = PreparedSelect(
     """
     SELECT {m} FROM conversation_messages m
-    WHERE m.id = $1 AND (m.lease_token = $2 OR m.status NOT IN ('queued', 'claimed'))
+    WHERE m.client_id = $3 AND m.id = $1 AND (m.lease_token = $2 OR m.status NOT IN ('queued', 'claimed'))
     FOR UPDATE
     """,
     m=Message,
 )
 
 
-def _lock_claimed(message_id: UUID, token: UUID, now: datetime) -> tuple[Message | None, bool]:
-    """Lock the message if the claim is still ours, and return it and whether sending it is paused."""
-    found = _CLAIMED.first(message_id, token, now)
+def _lock_claimed(claimed: ClaimedMessage, token: UUID, now: datetime) -> tuple[Message | None, bool, bool]:
+    """Lock the message if the claim is still ours.
+
+    Returns it, whether sending it is paused, and whether sends of its account did not reach the provider lately.
+    """
+    found = _CLAIMED.first(claimed.message_id, token, now, claimed.client_id)
     if found is None:
-        return None, False
+        return None, False, False
     message: Message
-    message, message.channel_account, is_paused = found
-    return message, is_paused
+    message, message.channel_account, is_paused, has_failed = found
+    return message, is_paused, has_failed
 
 
 def _conversation_of(message: Message) -> Conversation | None:
-    found = _CONVERSATION.first(message.conversation_id)
+    found = _CONVERSATION.first(message.conversation_id, message.client_id)
     if found is None:
         return None
     conversation: Conversation
@@ -196,34 +320,23 @@ def _mark_sending(message: Message, now: datetime) -> None:
     message.status = S.SENDING
     message.sending_at = now
     message.lease_until = now + lease_duration()
-    update(message, ("status", "sending_at", "lease_until", "template"))
+    update(message, ("status", "sending_at", "lease_until", "template", "content"))
 
 
-def _begin_with_template(conversation_id: UUID, message_id: UUID, token: UUID, now: datetime) -> Message | None:
+def _begin_with_template(claimed: ClaimedMessage, conversation_id: UUID, token: UUID, now: datetime) -> Message | None:
     """Mark the message as sending with a template in place of its text and return it. If there is none, it fails."""
     with transaction.atomic():
-        conversation = _lock_conversation(conversation_id)
-        message, _ = _lock_claimed(message_id, token, now)
+        conversation = _lock_conversation(claimed.client_id, conversation_id)
+        message, *_ = _lock_claimed(claimed, token, now)
         if conversation is None or message is None or message.channel_account is None:
             return None
-        if _set_template(message, conversation, adapter_of(message.channel_account)):
+        if receipts.set_template(message, conversation, adapter_of(message.channel_account)):
             _mark_sending(message, now)
             return message
         message.lease_until = message.lease_token = None
         _fail(message, now)
         message.save()
     return None
-
-
-def _set_template(message: Message, conversation: Conversation, adapter: Adapter) -> bool:
-    """Give the message a template in place of the whole text. Returns False, with a reason on it, if there is none."""
-    found = reply_window.template_for(conversation, message, adapter)
-    if isinstance(found, str):
-        message.code, message.reason = reply_window.CLOSED, found
-        return False
-    message.template, message.code, message.reason = reply_window.template_to_text(found), "", ""
-    receipts.cancel_rest(message, reply_window.REPLACED, reply_window.TEMPLATE_SENT)
-    return True
 
 
 def deliver(sending: Sending) -> SendResult | SendError:
@@ -242,6 +355,10 @@ def deliver(sending: Sending) -> SendResult | SendError:
 
 def record_sent(sending: Sending, result: SendResult, now: datetime) -> None:
     """Record that the provider accepted the message: it is sent, or further if a receipt was faster."""
+    counters.SENDS.labels(sending.adapter.provider, "").inc()
+    if sending.has_failed:
+        circuits.note_success(sending.client_id, sending.channel_account_id)
+    _learn_addresses(sending, result)
     with transaction.atomic():
         about = [result.provider_message_id]
         if sending.adapter.reports_watermarks:
@@ -249,9 +366,8 @@ def record_sent(sending: Sending, result: SendResult, now: datetime) -> None:
         for each in about:
             receipts.lock_provider_message(each)
         early = receipts.early_receipts(sending.channel_account_id, about)
-        conversation = receipts.lock_if_failed(
-            sending.conversation_id, early
-        )  # before the message: see core/locking.py
+        # Before the message: see core/locking.py.
+        conversation = receipts.lock_if_failed(sending.client_id, sending.conversation_id, early)
         message = _lock_message(sending)
         if message is None:
             return
@@ -262,7 +378,19 @@ def record_sent(sending: Sending, result: SendResult, now: datetime) -> None:
             message.delivered_at = now if message.status == S.DELIVERED else None
         message.lease_until = message.lease_token = None
         update(message, ("provider_message_id", "sent_at", "status", "delivered_at", "lease_until", "lease_token"))
+        note_delivery(message.client_id, message.pk, message.status)
         receipts.apply_early(message, early, conversation)
+    receipts.note_early(message, early, now)
+
+
+def _learn_addresses(sending: Sending, result: SendResult) -> None:
+    """Note further addresses of the recipient, so that they are known however they write.
+
+    What a person wrote from is known from their messages; another id of their own is learned until then.
+    """
+    news = [each for each in result.aliases if each[0] == AddressKind.PHONE or sending.is_unanswered]
+    if news:
+        contacts.add_addresses(sending.client_id, sending.conversation_id, news, str(sending.message_id))
 
 
 def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
@@ -270,14 +398,25 @@ def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
 
     As the error says, it is queued again (unless the conversation ended meanwhile), failed or unknown.
     """
+    counters.SENDS.labels(sending.adapter.provider, error.code[:40]).inc()
+    if error.code in circuits.NOT_REACHED:
+        circuits.note_failure(sending.client_id, sending.channel_account_id, sending.message_id, error.code, now)
+    elif sending.has_failed:
+        circuits.note_success(sending.client_id, sending.channel_account_id)  # the provider has answered
+    if error.code in sending.adapter.marketing_refusals:
+        opt_outs.note_marketing_refusal(sending.client_id, sending.conversation_id, error.code, now)
     with transaction.atomic():
-        conversation = _lock_conversation(sending.conversation_id)
+        conversation = _lock_conversation(sending.client_id, sending.conversation_id)
         message = _lock_message(sending)
         if conversation is None or message is None or not _error_counts(message, sending, error):
             return
         message.lease_until = message.lease_token = None
         message.code, message.reason = error.code[:40], str(error)[:500]
-        if error.outside_window and not message.template and _set_template(message, conversation, sending.adapter):
+        if (
+            error.outside_window
+            and not message.template
+            and receipts.set_template(message, conversation, sending.adapter)
+        ):
             _queue_again(message, conversation, now)
         elif error.account_broken:
             message.attempts -= 1
@@ -285,12 +424,10 @@ def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
             _queue_again(message, conversation, now)
         elif error.throttled:
             message.attempts -= 1  # it is not the message's fault; it waits at most until its conversation ends
-            _queue_again(
-                message, conversation, throttles.pause(sending.channel_account_id, message.to_address, error, now)
-            )
+            _queue_again(message, conversation, throttles.pause(message, error, now))
         elif error.ambiguous and not sending.adapter.sends_idempotently:
             message.status = S.UNKNOWN
-            record(message.conversation_id, "message_unknown", SYSTEM, cause=error.code, message_id=str(message.pk))
+            record(conversation, "message_unknown", SYSTEM, cause=error.code, message_id=str(message.pk))
         elif (error.retryable or error.ambiguous) and message.attempts < settings.SEND_ATTEMPTS:
             _queue_again(message, conversation, now + backoff(message.attempts, error.retry_after))
         else:
@@ -298,10 +435,10 @@ def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
         message.save()
 
 
-def _lock_conversation(conversation_id: UUID) -> Conversation | None:
+def _lock_conversation(client_id: UUID, conversation_id: UUID) -> Conversation | None:
     """Lock the conversation (before its message: see core/locking.py) and return it; None if it was purged."""
     try:
-        return lock(conversation_id)
+        return lock(conversation_id, client_id)
     except NotFoundError:
         return None
 
@@ -340,29 +477,42 @@ def _fail(message: Message, now: datetime) -> None:
     message.status = S.FAILED
     message.failed_at = now
     receipts.cancel_rest(message, receipts.EARLIER_PART)
-    record(message.conversation_id, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
+    about = (message.client_id, message.conversation_id)
+    record_in(*about, "message_failed", SYSTEM, cause=message.code, message_id=str(message.pk))
 
 
 def _lock_message(sending: Sending) -> Message | None:
     """Lock the message and return it, if our lease still holds or a receipt settled it meanwhile."""
-    found = _OURS.first(sending.message_id, sending.token)
+    found = _OURS.first(sending.message_id, sending.token, sending.client_id)
     return found[0] if found else None
 
 
-def renew(message_ids: Sequence[UUID], now: datetime) -> None:
-    """Renew the leases of the messages that are still being sent. One that is locked elsewhere is skipped."""
-    with transaction.atomic():
-        held = Message.objects.filter(pk__in=message_ids, status__in=[S.CLAIMED, S.SENDING])
-        unlocked(held).update(lease_until=now + lease_duration())
+def renew(messages: Mapping[UUID, UUID], now: datetime) -> None:
+    """Renew the leases of the messages that are still being sent. One that is locked elsewhere is skipped.
+
+    messages: their ids, each with its client's
+    """
+
+    def renew_of(client_id: UUID, ids: Sequence[UUID]) -> None:
+        with transaction.atomic():
+            held = Message.objects.filter(client_id=client_id, pk__in=ids, status__in=[S.CLAIMED, S.SENDING])
+            unlocked(held, client_id).update(lease_until=now + lease_duration())
+
+    list(of_each(by_client(messages).items(), renew_of))
 
 
+_CLIENTS_WITH_LOST = """
+    SELECT DISTINCT client_id FROM conversation_messages
+    WHERE status IN ('claimed', 'sending') AND lease_until < $1"""
 _RELEASE = """
     UPDATE conversation_messages m SET status = 'queued', lease_until = NULL, lease_token = NULL
-    FROM (SELECT id FROM conversation_messages WHERE status = 'claimed' AND lease_until < $1
+    FROM (SELECT id FROM conversation_messages WHERE client_id = $2 AND status = 'claimed' AND lease_until < $1
           FOR UPDATE SKIP LOCKED) lost
-    WHERE m.id = lost.id
+    WHERE m.client_id = $2 AND m.id = lost.id
     RETURNING m.id"""
-_LOST = "SELECT id, conversation_id FROM conversation_messages WHERE status = 'sending' AND lease_until < $1 LIMIT 500"
+_LOST = """
+    SELECT id, conversation_id FROM conversation_messages
+    WHERE client_id = $2 AND status = 'sending' AND lease_until < $1 LIMIT 500"""
 
 
 def recover(now: datetime) -> int:
@@ -371,19 +521,24 @@ def recover(now: datetime) -> int:
     One that was only claimed is queued again. One that was being sent is queued again if its adapter sends
     idempotently, else it is unknown.
     """
-    released = len(rows(_RELEASE, now))
+    return sum(for_each_with(_CLIENTS_WITH_LOST, [now], lambda client_id: _recover_of(client_id, now)))
+
+
+def _recover_of(client_id: UUID, now: datetime) -> int:
+    released = len(rows(_RELEASE, now, client_id))
     return released + sum(
-        _recover(message_id, conversation_id, now) for message_id, conversation_id in rows(_LOST, now)
+        _recover(client_id, message_id, conversation_id, now)
+        for message_id, conversation_id in rows(_LOST, now, client_id)
     )
 
 
-def _recover(message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
+def _recover(client_id: UUID, message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
     with transaction.atomic():
-        conversation = _lock_conversation(conversation_id)
+        conversation = _lock_conversation(client_id, conversation_id)
         message = (
             Message.objects.select_for_update(of=("self",))
             .select_related("channel_account")
-            .filter(pk=message_id, status=S.SENDING, lease_until__lt=now)
+            .filter(client_id=client_id, pk=message_id, status=S.SENDING, lease_until__lt=now)
             .first()
         )
         if conversation is None or message is None:

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import ChatProgress, EngineChatState, EngineError, ReplyRequest
 from conversations.models import (
+    COLLEAGUE,
     SAID,
     Assistant,
     Chunk,
@@ -27,6 +28,7 @@ from conversations.models import (
     Role,
     Turn,
     corrected_text,
+    is_by_staff,
 )
 from conversations.queue import enqueue
 from conversations.services.core import redaction
@@ -54,17 +56,18 @@ class TurnRecorder:
     `write(work, *values)` runs the work on a thread that may use the database.
     """
 
+    client_id: UUID
     turn_id: UUID
     agent_id: str
     write: Callable[..., Any]
 
     def record_opened(self, chat_id: str) -> None:
         """Record that the conversation continues in this chat; an earlier one is replaced."""
-        self.write(record_opened, self.turn_id, chat_id, self.agent_id)
+        self.write(record_opened, self.client_id, self.turn_id, chat_id, self.agent_id)
 
     def record_asking(self, chat_id: str, upto: int) -> None:
         """Record that the chat is about to receive all chunks up to this position."""
-        self.write(record_asking, self.turn_id, chat_id, upto)
+        self.write(record_asking, self.client_id, self.turn_id, chat_id, upto)
 
 
 def with_writer(request: ReplyRequest, write: Callable[..., Any]) -> ReplyRequest:
@@ -78,7 +81,8 @@ def chat_state(
     conversation: Conversation, assistant: Assistant, turn_id: UUID, steps: Iterable[str]
 ) -> EngineChatState:
     """Return the conversation's chat and the chunks it has not received. Its recorder writes on the calling thread."""
-    chat = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
+    theirs = EngineChat.objects.filter(client=conversation.client_id)
+    chat = theirs.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
     if chat and chat.status != S.ONGOING:
         told, chat = chat.told, None  # the next message opens another chat
     else:
@@ -87,7 +91,9 @@ def chat_state(
     nothing_said = not unheard and not carried
     clean = redaction.rules_of(conversation.client).clean
     return EngineChatState(
-        recorder=TurnRecorder(turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)),
+        recorder=TurnRecorder(
+            conversation.client_id, turn_id, assistant.retell_agent_id, lambda work, *values: work(*values)
+        ),
         agent_id=assistant.retell_agent_id,
         chat_id=chat.chat_id if chat else "",
         turns=chat.turns if chat else 0,
@@ -118,8 +124,11 @@ def _said_after(conversation: Conversation, told: int) -> list[PromptEntry]:
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=told)
     own = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
     columns = said.exclude(role=Role.AI, pk__in=own).order_by("-position").annotate(words=corrected_text())
-    newest = columns.values_list("role", "words", "author_id", "position")[:MOST_UNHEARD]
-    return [PromptEntry(role, words, author is not None, position) for role, words, author, position in newest][::-1]
+    newest = columns.values_list("role", "words", "author_id", f"metadata__{COLLEAGUE}", "position")[:MOST_UNHEARD]
+    return [
+        PromptEntry(role, words, is_by_staff(role, author, elsewhere), position)
+        for role, words, author, elsewhere, position in newest
+    ][::-1]
 
 
 def _said_before(conversation: Conversation, told: int) -> list[str]:
@@ -149,21 +158,22 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
     }
 
 
-def record_opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
+def record_opened(client_id: UUID, turn_id: UUID, chat_id: str, agent_id: str) -> None:
     """Record that the turn's conversation continues in this chat, which has received nothing yet.
 
     Raises EngineError (`lost`); then the chat is recorded nowhere else, so its deletion at Retell is requested.
     """
     try:
-        _store_opened(turn_id, chat_id, agent_id)
+        _store_opened(client_id, turn_id, chat_id, agent_id)
     except (EngineError, NotFoundError):
-        removals.request_removal([chat_id])
+        removals.request_removal(client_id, [chat_id])
         raise
 
 
-def _store_opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
-    with _editing_of(turn_id) as conversation:
-        before = EngineChat.objects.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
+def _store_opened(client_id: UUID, turn_id: UUID, chat_id: str, agent_id: str) -> None:
+    with _editing_of(client_id, turn_id) as conversation:
+        theirs = EngineChat.objects.filter(client=client_id)
+        before = theirs.filter(pk=conversation.chat_id).first() if conversation.chat_id else None
         EngineChat.objects.filter(conversation=conversation, status=S.ONGOING).update(status=S.REPLACED, due_at=None)
         told = before.told if before else _last_answered(conversation)
         EngineChat.objects.create(chat_id=chat_id, conversation=conversation, agent_id=agent_id[:100], told=told)
@@ -171,20 +181,20 @@ def _store_opened(turn_id: UUID, chat_id: str, agent_id: str) -> None:
         record(conversation, "chat_replaced" if before else "chat_opened", AGENT, cause=chat_id)
 
 
-def record_asking(turn_id: UUID, chat_id: str, upto: int) -> None:
+def record_asking(client_id: UUID, turn_id: UUID, chat_id: str, upto: int) -> None:
     """Record that the chat is about to receive all chunks up to this position. Raises EngineError (`lost`)."""
-    with _editing_of(turn_id):
-        EngineChat.objects.filter(pk=chat_id).update(asked=upto)
+    with _editing_of(client_id, turn_id):
+        EngineChat.objects.filter(client=client_id, pk=chat_id).update(asked=upto)
 
 
 @contextmanager
-def _editing_of(turn_id: UUID) -> Iterator[Conversation]:
+def _editing_of(client_id: UUID, turn_id: UUID) -> Iterator[Conversation]:
     """Lock the conversation of the turn while it runs. Raises EngineError (`lost`) if it does not."""
-    running = Turn.objects.filter(pk=turn_id, status=Turn.Status.RUNNING)
+    running = Turn.objects.filter(client=client_id, pk=turn_id, status=Turn.Status.RUNNING)
     conversation_id = running.values_list("conversation_id", flat=True).first()
     if conversation_id is None:
         raise _lost()
-    with editing(conversation_id) as conversation:
+    with editing(conversation_id, client_id) as conversation:
         if not running.exists():
             raise _lost()
         yield conversation
@@ -194,9 +204,9 @@ def _lost() -> EngineError:
     return EngineError("This turn is no longer running.", code="lost", retryable=True)
 
 
-def record_told(told: ChatProgress) -> None:
+def record_told(client_id: UUID, told: ChatProgress) -> None:
     """Record how much the chat has received. Its answer was committed, or will not be any more."""
-    chat = EngineChat.objects.filter(pk=told.chat_id)
+    chat = EngineChat.objects.filter(client=client_id, pk=told.chat_id)
     chat.update(told=told.upto, turns=told.turns, asked=None)
     if told.ended:
         chat.filter(status=S.ONGOING).update(status=S.ENDED, ended_by_agent=True, ended_at=timezone.now())

@@ -6,7 +6,6 @@ The transaction that deletes the conversation writes which chats these are.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 from datetime import timedelta
 from uuid import UUID
@@ -18,41 +17,47 @@ from channels_out.errors import SendError
 from conversations.engines.retell import access_to_retell
 from conversations.models import EngineChat, EngineChatRemoval, Erasure
 from conversations.services.core.backoff import backoff
-from conversations.services.core.sql import column
+from conversations.services.core.cluster import clients_with, exists
+from conversations.services.core.rotation import in_rotation
+from conversations.services.core.sql import row
 
 log = logging.getLogger(__name__)
 
 LEASE = timedelta(minutes=5)
 
+_CLIENTS = "SELECT DISTINCT client_id FROM engine_chat_removals WHERE removed_at IS NULL AND due_at <= $1"
 _CLAIM = """
     WITH due AS MATERIALIZED (
-        SELECT chat_id FROM engine_chat_removals WHERE removed_at IS NULL AND due_at <= $1
+        SELECT chat_id FROM engine_chat_removals WHERE client_id = $3 AND removed_at IS NULL AND due_at <= $1
         ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE engine_chat_removals c
     SET due_at = $2, attempts = LEAST(c.attempts + 1, 1000)
-    FROM due WHERE c.chat_id = due.chat_id
-    RETURNING c.chat_id"""
+    FROM due WHERE c.client_id = $3 AND c.chat_id = due.chat_id
+    RETURNING c.client_id, c.chat_id"""
 
 
-def request_removal(chat_ids: Iterable[str], erasure: Erasure | None = None) -> None:
+def request_removal(client_id: UUID, chat_ids: Iterable[str], erasure: Erasure | None = None) -> None:
     """Request the deletion of the chats at Retell. `erasure`: the erasure that waits for it."""
     EngineChatRemoval.objects.bulk_create(
-        [EngineChatRemoval(chat_id=chat_id, erasure=erasure, due_at=timezone.now()) for chat_id in chat_ids],
+        [
+            EngineChatRemoval(client_id=client_id, chat_id=chat_id, erasure=erasure, due_at=timezone.now())
+            for chat_id in chat_ids
+        ],
         update_conflicts=True,
-        unique_fields=["chat_id"],
+        unique_fields=["client_id", "chat_id"],
         update_fields=["erasure"],
     )
 
 
-def chat_ids_of(conversation_ids: Iterable[UUID]) -> list[str]:
+def chat_ids_of(client_id: UUID, conversation_ids: Iterable[UUID]) -> list[str]:
     """Return the ids of all chats that the conversations ever had."""
-    chats = EngineChat.objects.filter(conversation__in=list(conversation_ids))
+    chats = EngineChat.objects.filter(client=client_id, conversation__in=list(conversation_ids))
     return list(chats.order_by("chat_id").values_list("chat_id", flat=True))
 
 
 def pending() -> bool:
     """Return whether the deletion of a chat is due."""
-    return EngineChatRemoval.objects.filter(removed_at__isnull=True, due_at__lte=timezone.now()).exists()
+    return exists(EngineChatRemoval.objects.filter(removed_at__isnull=True, due_at__lte=timezone.now()))
 
 
 def remove_due(until: float) -> int:
@@ -61,31 +66,41 @@ def remove_due(until: float) -> int:
     until: when to stop, in seconds of `time.monotonic`
     """
     done = 0
-    while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
-        done += not _remove(claimed[0])
+    for claimed in in_rotation(_clients, _claim, until):
+        done += not _remove(*claimed)
     return done
+
+
+def _clients() -> list[tuple[UUID, int]]:
+    return [(client_id, 1) for client_id in clients_with(_CLIENTS, timezone.now())]
+
+
+def _claim(client_id: UUID) -> tuple[UUID, str] | None:
+    found = row(_CLAIM, timezone.now(), timezone.now() + LEASE, client_id)
+    return (found[0], found[1]) if found else None
 
 
 def remove_chats_of(erasure: Erasure) -> str:
     """Delete the erasure's chats at Retell. Returns the code of the first error, '' if all are deleted."""
     waiting = EngineChatRemoval.objects.filter(erasure=erasure, removed_at__isnull=True)
-    codes = [_remove(chat_id) for chat_id in waiting.values_list("chat_id", flat=True)]
+    codes = [_remove(erasure.client_id, chat_id) for chat_id in waiting.values_list("chat_id", flat=True)]
     return next((code for code in codes if code), "")
 
 
-def _remove(chat_id: str) -> str:
+def _remove(client_id: UUID, chat_id: str) -> str:
     """Delete the chat at Retell. Returns the code of the error, '' if it is gone. It is safe to repeat."""
-    removal = EngineChatRemoval.objects.filter(pk=chat_id).first()
+    ours = EngineChatRemoval.objects.filter(client=client_id, pk=chat_id)
+    removal = ours.first()
     if removal is None:
         return ""
     if code := _delete(chat_id):
         due_at = timezone.now() + backoff(removal.attempts or 1)
-        EngineChatRemoval.objects.filter(pk=chat_id).update(error=code[:40], due_at=due_at)
+        ours.update(error=code[:40], due_at=due_at)
         log.warning("chat not deleted yet: code=%s", code)
     elif removal.erasure_id:
-        EngineChatRemoval.objects.filter(pk=chat_id).update(error="", removed_at=timezone.now())
+        ours.update(error="", removed_at=timezone.now())
     else:
-        removal.delete()
+        ours.delete()
     return code
 
 

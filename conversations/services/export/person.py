@@ -1,4 +1,5 @@
-"""The export of all that is known of a person: a zip with JSON lines, one file for each kind of row, and a page.
+"""The export of all that is known of a person: a zip with JSON lines, one file for each kind of row, a page, and the
+files of their messages.
 
 Redacted text is not in it: most of it is stored nowhere any more, and what memory holds of a conversation until it is
 remembered again is left out here.
@@ -7,6 +8,7 @@ remembered again is left out here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,9 @@ import orjson
 from django.db.models import F, Model, Q, QuerySet
 
 from conversations.models import (
+    Activity,
     AgentState,
+    Attachment,
     CallAnswer,
     Chunk,
     Client,
@@ -25,21 +29,29 @@ from conversations.models import (
     ContactMatch,
     Conversation,
     ConversationEvent,
+    ConversationLabel,
     Correction,
+    DeskState,
+    Draft,
     EngineChat,
     Erasure,
     Feedback,
     IdempotencyKey,
     InboundEvent,
+    Mention,
     Message,
     OrderLink,
+    Presence,
     RollingSummary,
+    SeenPosition,
     StaffAction,
+    StaffNote,
     Step,
     ToolCall,
     Turn,
     corrected_text,
 )
+from conversations.services.core import files
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import Actor
@@ -49,6 +61,7 @@ from conversations.services.export.reading import BATCH, column_names, read_in_b
 from conversations.services.export.sessions import record_exported
 from conversations.services.export.zipped import zip_pieces
 from conversations.services.inbound.unprocessed import SEVERAL, WHOLE_REQUEST
+from conversations.services.media.shown import safe_name
 from conversations.services.replies.prompt_records import REDACTED
 from memory.models import Memory, MemoryVector
 
@@ -72,10 +85,20 @@ OF_CONVERSATION: Mapping[str, type[Model]] = {
     "feedback": Feedback,
     "answers": IdempotencyKey,
     "tool_calls": ToolCall,
+    "activities": Activity,
+    "attachments": Attachment,
+    "staff_notes": StaffNote,
+    "staff_mentions": Mention,
+    "staff_labels": ConversationLabel,
+    "staff_states": DeskState,
+    "staff_drafts": Draft,
+    "staff_seen": SeenPosition,
+    "staff_presences": Presence,
 }
 ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
 CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together
 PAGE = "index.html"
+FILES = "files"
 
 
 @dataclass(slots=True)
@@ -105,8 +128,16 @@ class PersonExport:
         for kind, found in KINDS.items():
             yield f"{kind}.jsonl", self._lines(kind, found(self.contact))
         yield PAGE, self._page()
+        yield from self._stored_files()
         facts = {"contact": self.contact.pk, "exported_at": self.at, "rows": self.counts}
         yield "manifest.json", [orjson.dumps(facts, option=orjson.OPT_INDENT_2)]
+
+    def _stored_files(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """Yield the files of the person's messages, in a folder. One that is deleted meanwhile is empty."""
+        for conversation_ids in _conversation_batches(self.contact):
+            found = Attachment.objects.filter(client_id=self.contact.client_id, conversation__in=conversation_ids)
+            for row in found.filter(state=Attachment.State.READY).order_by("conversation_id", "pk").iterator(BATCH):
+                yield f"{FILES}/{row.pk}-{safe_name(row)}", _content_of(row)
 
     def _lines(self, kind: str, found: Iterable[Row]) -> Iterator[bytes]:
         self.counts[kind] = 0
@@ -123,10 +154,17 @@ class PersonExport:
         yield pages.person_section(_facts(contact, self.at), list(_addresses(contact)))
         related = ("contact", "client", "assistant")
         for row in _sessions(contact):
-            conversation = Conversation.objects.select_related(*related).filter(pk=row["id"]).first()
+            conversation = (
+                Conversation.objects.of(contact.client_id).select_related(*related).filter(pk=row["id"]).first()
+            )
             if conversation:
                 yield from transcripts.page_section(conversation)
         yield pages.end_page()
+
+
+def _content_of(row: Attachment) -> Iterator[bytes]:
+    with suppress(FileNotFoundError):
+        yield from files.blocks(row.file)
 
 
 def export(
@@ -149,14 +187,18 @@ def export(
         raise NotFoundError("There is no such contact.")
     contact = contact.merged_into or contact
     for conversation_ids in _conversation_batches(contact):
-        record_exported(conversation_ids, actor=actor, cause="with all that is known of the contact")
+        record_exported(
+            dict.fromkeys(conversation_ids, contact.client_id),
+            actor=actor,
+            cause="with all that is known of the contact",
+        )
     return PersonExport(contact, now, progress)
 
 
 # --- kinds of rows ---------------------------------------------------------------------------------------------------
 def _contact(contact: Contact) -> Iterable[Row]:
     """Return the contact's row, then those of its aliases."""
-    theirs = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact))
+    theirs = Contact.objects.filter(Q(pk=contact.pk) | Q(merged_into=contact), client=contact.client_id)
     first = theirs.order_by(F("merged_into_id").asc(nulls_first=True), "created_at")
     yield from first.values(*column_names(Contact), client_sub_domain=F("client__sub_domain"))
 
@@ -196,7 +238,9 @@ def _below(model: type[Model]) -> Callable[[Contact], Iterator[Row]]:
             every = every.annotate(reads=corrected_text())
         for conversation_ids in _conversation_batches(contact):
             yield from read_in_batches(
-                every.filter(conversation__in=conversation_ids), *order, batch=ROWS_AT_ONCE.get(model, BATCH)
+                every.filter(client=contact.client_id, conversation__in=conversation_ids),
+                *order,
+                batch=ROWS_AT_ONCE.get(model, BATCH),
             )
 
     return found
@@ -205,7 +249,9 @@ def _below(model: type[Model]) -> Callable[[Contact], Iterator[Row]]:
 def _corrections(contact: Contact) -> Iterator[Row]:
     every = Correction.objects.values(*column_names(Correction), session=F("chunk__conversation_id"))
     for conversation_ids in _conversation_batches(contact):
-        yield from read_in_batches(every.filter(chunk__conversation__in=conversation_ids), "id")
+        yield from read_in_batches(
+            every.filter(client=contact.client_id, chunk__conversation__in=conversation_ids), "id"
+        )
 
 
 def _memories(contact: Contact) -> Iterator[Row]:
@@ -219,21 +265,23 @@ def _memories(contact: Contact) -> Iterator[Row]:
 
 def _without_redacted(row: dict[str, Any]) -> Row:
     conversation_id = row["conversation_id"]
-    redacted = Correction.objects.filter(chunk__conversation=conversation_id, kind=Correction.Kind.REDACTION)
+    redacted = Correction.objects.filter(client=row["client_id"], kind=Correction.Kind.REDACTION)
+    redacted = redacted.filter(chunk__conversation=conversation_id)
     positions = set(redacted.values_list("chunk__position", flat=True))
     if not positions:
         return row
     for entry in row["transcript"]:
         if entry["position"] in positions:
             entry["content"] = REDACTED
-    if Conversation.objects.filter(pk=conversation_id, remember_due_at__isnull=False).exists():
+    theirs = Conversation.objects.of(row["client_id"])
+    if theirs.filter(pk=conversation_id, remember_due_at__isnull=False).exists():
         row["summary"] = REDACTED  # made before the redaction; it is being made again
     return row
 
 
 def _vectors(contact: Contact) -> Iterator[Row]:
     for conversation_ids in _conversation_batches(contact):
-        known = MemoryVector.objects.filter(conversation_id__in=conversation_ids)
+        known = MemoryVector.objects.filter(client_id=contact.client_id, conversation_id__in=conversation_ids)
         yield from read_in_batches(known.values(*column_names(MemoryVector)), "vector_id")
 
 
@@ -276,11 +324,15 @@ def _staff_actions(contact: Contact) -> Iterable[Row]:
 
 
 def _erasures(contact: Contact) -> Iterable[Row]:
-    return read_in_batches(Erasure.objects.filter(contact=contact.pk).values(*column_names(Erasure)), "begun_at", "id")
+    return read_in_batches(
+        Erasure.objects.filter(client=contact.client_id, contact=contact.pk).values(*column_names(Erasure)),
+        "begun_at",
+        "id",
+    )
 
 
 def _matches(contact: Contact) -> Iterable[Row]:
-    about = ContactMatch.objects.filter(Q(first=contact) | Q(second=contact))
+    about = ContactMatch.objects.filter(Q(first=contact) | Q(second=contact), client=contact.client_id)
     return read_in_batches(about.values(*column_names(ContactMatch)), "id")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from django.db.models import Model, Q, QuerySet
 
+from conversations.models import Attachment
+from conversations.services.media.shown import in_words
+
 BATCH = 100
 
 
@@ -18,6 +21,8 @@ class ExportedMessage:
 
     original    the original text, if it was corrected; None if not
     delivery    the delivery statuses of its parts, if it was sent
+    beside      phrases: what it quotes or is about, and what the person did with it or after it
+    files       its pictures, recordings and documents
     """
 
     position: int
@@ -27,6 +32,13 @@ class ExportedMessage:
     by_staff: bool
     original: str | None = None
     delivery: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    files: tuple[Attachment, ...] = ()
+
+    @property
+    def files_in_words(self) -> list[str]:
+        """Return its files as phrases for people to read."""
+        return [in_words(row) for row in self.files]
 
     @property
     def when(self) -> str:

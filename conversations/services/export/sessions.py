@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import UUID
 
-from conversations.models import Conversation, ConversationEvent
+from django.db.models import Prefetch
+
+from conversations.models import Client, Conversation, ConversationEvent, Step
 from conversations.services.core.ledger import Actor
 from conversations.services.export import transcripts
 
@@ -19,18 +21,31 @@ def json_lines(conversation_ids: Sequence[UUID], *, actor: Actor) -> Iterator[by
     """
     for start in range(0, len(conversation_ids), BATCH):
         batch = conversation_ids[start : start + BATCH]
-        found = Conversation.objects.filter(pk__in=batch).select_related("contact", "client", "assistant")
-        conversations = {each.pk: each for each in found.prefetch_related("steps")}
-        record_exported(list(conversations), actor=actor)
+        found = Conversation.objects.filter(client__in=Client.objects.values("pk"), pk__in=batch).select_related(
+            "contact", "client", "assistant"
+        )
+        steps = Step.objects.filter(client__in=Client.objects.values("pk"))
+        conversations = {each.pk: each for each in found.prefetch_related(Prefetch("steps", steps))}
+        record_exported({pk: each.client_id for pk, each in conversations.items()}, actor=actor)
         for pk in batch:
             if pk in conversations:
                 yield from transcripts.as_json(conversations[pk])
                 yield b"\n"
 
 
-def record_exported(conversation_ids: Sequence[UUID], *, actor: Actor, cause: str = "") -> None:
-    """Record in the ledger of each conversation who exported it."""
+def record_exported(clients: Mapping[UUID, UUID], *, actor: Actor, cause: str = "") -> None:
+    """Record in the ledger of each conversation who exported it.
+
+    clients: the ids of the conversations, each with its client's
+    """
     ConversationEvent.objects.bulk_create(
-        ConversationEvent(conversation_id=pk, kind="exported", cause=cause, actor=actor.kind, actor_name=actor.name)
-        for pk in conversation_ids
+        ConversationEvent(
+            client_id=client_id,
+            conversation_id=pk,
+            kind="exported",
+            cause=cause,
+            actor=actor.kind,
+            actor_name=actor.name,
+        )
+        for pk, client_id in clients.items()
     )

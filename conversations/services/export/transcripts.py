@@ -8,15 +8,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from conversations.models import Chunk, Conversation, Message, Role, corrected_text
+from conversations.models import Attachment, Chunk, Conversation, ConversationEvent, Message, Role, corrected_text
 from conversations.services.core.json import dumps
 from conversations.services.export import pages
 from conversations.services.export.reading import BATCH, ExportedMessage
+from conversations.services.history.beside import beside_chunks
+from conversations.services.media import shown
 from memory import services as memory
 
 BYTE_ORDER_MARK = "\ufeff"  # without it spreadsheets do not read the file as UTF-8
-CSV_COLUMNS = ("position", "at", "role", "by_staff", "text", "original", "delivery")
+CSV_COLUMNS = ("position", "at", "role", "by_staff", "text", "original", "delivery", "beside", "files")
 # A cell that begins with one of these is a formula to a spreadsheet, also in the full-width forms (OWASP, "CSV
 # injection").
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
@@ -25,29 +28,43 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # 
 def message_batches(conversation: Conversation) -> Iterator[list[ExportedMessage]]:
     """Yield the conversation's messages in their order, in batches; an archived conversation's come from memory."""
     if conversation.archived_at:
-        kept = memory.transcript(conversation.pk) or ()
+        kept = memory.transcript(conversation.client_id, conversation.pk) or ()
         for start in range(0, len(kept), BATCH):
+            entries = kept[start : start + BATCH]
+            files = shown.of_archived(conversation, [e.position for e in entries])
             yield [
-                ExportedMessage(e.position, e.role, e.content, e.at, e.by_staff) for e in kept[start : start + BATCH]
+                ExportedMessage(
+                    *(e.position, e.role, e.content, e.at, e.by_staff), files=tuple(files.get(e.position, ()))
+                )
+                for e in entries
             ]
         return
     chunks = Chunk.objects.filter(conversation=conversation).annotate(words=corrected_text()).order_by("position")
-    names = ("pk", "position", "role", "words", "created_at", "author_id", "content")
     last = 0
-    while batch := list(chunks.filter(position__gt=last).values_list(*names)[:BATCH]):
-        deliveries = _deliveries([pk for pk, _, role, *_ in batch if role == Role.AI])
+    while batch := list(chunks.filter(position__gt=last)[:BATCH]):
+        deliveries = _deliveries(conversation.client_id, [chunk.pk for chunk in batch if chunk.role == Role.AI])
+        notes = beside_chunks(conversation, batch)
+        files = shown.of_chunks(conversation.client_id, [chunk.pk for chunk in batch])
         yield [
             ExportedMessage(
-                position, role, words, at, author is not None, None if words == text else text, deliveries.get(pk, ())
+                position=chunk.position,
+                role=chunk.role,
+                text=chunk.words,
+                at=chunk.created_at,
+                by_staff=chunk.by_staff,
+                original=None if chunk.words == chunk.content else chunk.content,
+                delivery=deliveries.get(chunk.pk, ()),
+                beside=notes[chunk.pk].about + notes[chunk.pk].after,
+                files=tuple(files.get(chunk.pk, ())),
             )
-            for pk, position, role, words, at, author, text in batch
+            for chunk in batch
         ]
-        last = batch[-1][1]
+        last = batch[-1].position
 
 
-def _deliveries(chunk_ids: Sequence[int]) -> Mapping[int, tuple[str, ...]]:
+def _deliveries(client_id: UUID, chunk_ids: Sequence[int]) -> Mapping[int, tuple[str, ...]]:
     found: dict[int, tuple[str, ...]] = defaultdict(tuple)
-    sent = Message.objects.filter(chunk__in=chunk_ids).order_by("chunk_id", "part")
+    sent = Message.objects.filter(client=client_id, chunk__in=chunk_ids).order_by("chunk_id", "part")
     for chunk_id, status in sent.values_list("chunk_id", "status") if chunk_ids else ():
         found[chunk_id] += (status,)
     return found
@@ -88,8 +105,18 @@ def _facts(conversation: Conversation) -> dict[str, Any]:
         "ended_at": conversation.ended_at,
         "ended_by": conversation.ended_by,
         "end_reason": conversation.end_reason,
+        "disclosed": _disclosed(conversation),
         "steps": [{"description": step.description, "status": step.status} for step in conversation.steps.all()],
     }
+
+
+def _disclosed(conversation: Conversation) -> list[dict[str, Any]]:
+    """Return when, at which position and in which words the assistant said that it is a machine."""
+    said = ConversationEvent.objects.filter(conversation=conversation, kind="disclosed").order_by("id")
+    return [
+        {"at": each.created_at, "position": each.data.get("position"), "sentence": each.data.get("sentence", "")}
+        for each in said
+    ]
 
 
 def _chunk(entry: ExportedMessage) -> dict[str, Any]:
@@ -102,7 +129,23 @@ def _chunk(entry: ExportedMessage) -> dict[str, Any]:
     }
     if entry.original is not None:
         chunk["original"] = entry.original
+    if entry.beside:
+        chunk["beside"] = list(entry.beside)
+    if entry.files:
+        chunk["attachments"] = [_file(row) for row in entry.files]
     return chunk | {"delivery": list(entry.delivery)} if entry.delivery else chunk
+
+
+def _file(row: Attachment) -> dict[str, Any]:
+    return {
+        "id": row.pk,
+        "type": row.kind,
+        "state": row.state,
+        "name": shown.safe_name(row),
+        "content_type": row.content_type,
+        "size": row.size,
+        "sha256": row.sha256,
+    }
 
 
 # --- as CSV ----------------------------------------------------------------------------------------------------------
@@ -122,6 +165,8 @@ def _cells(entry: ExportedMessage) -> tuple[str, ...]:
         without_formula(entry.text),
         without_formula(entry.original or ""),
         " ".join(entry.delivery),
+        without_formula("; ".join(entry.beside)),
+        without_formula("; ".join(entry.files_in_words)),
     )
 
 

@@ -1,6 +1,6 @@
 """Archiving: after `archive_after` a remembered conversation leaves the hot tables; its chunks are deleted.
 
-The conversation, its summary and its ledger stay. The transcript is read from memory.
+The conversation, its summary, its ledger and the files of its messages stay. The transcript is read from memory.
 """
 
 from __future__ import annotations
@@ -10,15 +10,31 @@ from uuid import UUID
 
 from conversations.services.core.deadlines import ARCHIVE_DUE, FREE, IS_REMEMBERED
 from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
-from conversations.services.core.errors import ConflictError
+from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, events_sql
+from conversations.services.core.locking import client_of
+from conversations.services.core.rotation import Waiting, in_rotation
 from conversations.services.core.sql import column, row, rows
 from conversations.services.retention import holds
 from conversations.services.retention.deletions import BATCH, Progress
 
 _ONE_DUE = f"""
-    FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
-    WHERE s.id = $7 AND {IS_REMEMBERED} AND {FREE}"""
+    FROM conversations s JOIN clients c ON c.id = s.client_id
+    JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id
+    WHERE s.client_id = $7 AND s.id = $8 AND {IS_REMEMBERED} AND {FREE}"""
+
+_CLIENTS = Waiting(
+    *("conversations", "client_id", "remembered_at IS NOT NULL AND archived_at IS NULL"),
+    f"""
+    SELECT c.id, c.weight
+    FROM {{each}} (SELECT id, weight, archive_after FROM clients WHERE id = {{id}} OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+        SELECT s.id FROM conversations s
+        WHERE s.client_id = {{client}} AND {IS_REMEMBERED} AND s.ended_at <= $1 - c.archive_after LIMIT 1) AS due""",
+)
+# The condition on the end alone is for the index.
+_DUE_OF_CLIENT = f"""{ARCHIVE_DUE} AND s.client_id = $7
+      AND s.ended_at <= $1 - (SELECT archive_after FROM clients WHERE id = $7)"""
 
 # $1 now, $2 how many, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause.
 _LINES = events_sql(
@@ -40,10 +56,16 @@ def _archive_sql(due_sql: str) -> str:
         SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due_sql}
         ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
     moved AS (
-        UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due WHERE s.id = due.id
-        RETURNING s.id, due.before, due.span, due.since),
+        UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due
+        WHERE s.client_id = $7 AND s.id = due.id
+        RETURNING s.client_id, s.id, due.before, due.span, due.since),
     tombstones AS ({tombstones_sql("moved")}),
-    gone AS (DELETE FROM conversation_chunks k USING moved WHERE k.conversation_id = moved.id)
+    files AS (
+        UPDATE attachments a SET position = k.position, chunk_id = NULL
+        FROM moved JOIN conversation_chunks k ON k.client_id = $7 AND k.conversation_id = moved.id
+        WHERE a.client_id = $7 AND a.chunk_id = k.id),
+    gone AS (
+        DELETE FROM conversation_chunks k USING moved WHERE k.client_id = $7 AND k.conversation_id = moved.id)
     {_LINES}
     RETURNING conversation_id"""
 
@@ -51,13 +73,21 @@ def _archive_sql(due_sql: str) -> str:
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
     """Archive every conversation that is due at `now` and return how many there were.
 
-    It is safe to repeat and to interrupt: each batch is one statement.
+    It is safe to repeat and to interrupt: each batch is one statement. Clients take turns, a batch each.
 
     progress: called after each batch with "archived" and the number so far
     """
     total = 0
     by_time = ("system", "archive", "archive_after is over")
-    while moved := len(rows(_archive_sql(ARCHIVE_DUE), now, BATCH, TOMBSTONES_LAST, *by_time)):
+    statement = _archive_sql(_DUE_OF_CLIENT)
+
+    def clients() -> list[tuple[UUID, int]]:
+        return [(pk, weight) for pk, weight in _CLIENTS.rows(now)]
+
+    def move(client_id: UUID) -> int | None:
+        return len(rows(statement, now, BATCH, TOMBSTONES_LAST, *by_time, client_id)) or None
+
+    for moved in in_rotation(clients, move):
         total += moved
         progress("archived", total)
     return total
@@ -69,9 +99,12 @@ def archive_one(conversation_id: UUID, *, actor: Actor, now: datetime) -> None:
     Raises ConflictError: `not_remembered` if it is open, archived already or not remembered in its current state;
     `on_hold` if a legal hold keeps it.
     """
-    holds.refuse_if_held(conversation_id)
+    client_id = client_of(conversation_id)
+    if client_id is None:
+        raise NotFoundError("There is no such conversation.")
+    holds.refuse_if_held(client_id, conversation_id)
     by_hand = (actor.kind, actor.name, "by hand")
-    if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, conversation_id):
+    if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, client_id, conversation_id):
         raise ConflictError(
             "Only a conversation that has ended and is remembered can be archived.", code="not_remembered"
         )

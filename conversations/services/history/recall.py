@@ -18,7 +18,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Q
 
-from conversations.models import Chunk, Contact, Conversation, Correction, Role
+from conversations.models import Chunk, Contact, Conversation, Correction, Role, corrected_text
 from conversations.services.core import redaction
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.ledger import SYSTEM, Actor, record
@@ -38,13 +38,15 @@ RECALLED_HEADING = "Earlier sessions that seem to be about what the person write
 SUMMARY_CHARACTERS = 300
 
 # In SQL: whether earlier conversations are to be recalled for conversation s now. This is so once, before the person's
-# first message is answered. A guest has no earlier conversations.
+# first message is answered. A guest has no earlier conversations. `{client}` is its client's id, a value: Citus does
+# not derive it within sub-selects.
 RECALLS = """CASE WHEN s.recalled_at IS NULL AND s.inbound_sequence > 0 AND NOT s.is_guest
-        AND (SELECT c.semantic_recall FROM clients c WHERE c.id = s.client_id)
+        AND (SELECT c.semantic_recall FROM clients c WHERE c.id = {client})
     THEN NOT EXISTS (
-        SELECT FROM conversation_chunks a WHERE a.conversation_id = s.id AND a.role = 'ai' AND a.position > (
+        SELECT FROM conversation_chunks a
+        WHERE a.client_id = {client} AND a.conversation_id = s.id AND a.role = 'ai' AND a.position > (
             SELECT min(u.position) FROM conversation_chunks u
-            WHERE u.conversation_id = s.id AND u.role IN ('user', 'voice')))
+            WHERE u.client_id = {client} AND u.conversation_id = s.id AND u.role IN ('user', 'voice')))
     ELSE false END"""
 
 
@@ -64,13 +66,15 @@ class RecallQuery:
         return recall.find_nearest(self.client_id, self.contact_id, self.text, settings.RECALL_SECONDS, self.embedder)
 
 
-def recall_query(conversation_id: UUID) -> RecallQuery | None:
+def recall_query(client_id: UUID, conversation_id: UUID) -> RecallQuery | None:
     """Return the search for what the person has written so far; None if they have written nothing."""
-    conversation = Conversation.objects.select_related("client", "contact").filter(pk=conversation_id).first()
+    theirs = Conversation.objects.select_related("client", "contact").filter(client_id=client_id)
+    conversation = theirs.filter(pk=conversation_id).first()
     if conversation is None:
         return None
-    theirs = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("position")
-    text = "\n".join(theirs.values_list("content", flat=True)[:10])[:QUERY_CHARACTERS]
+    said = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("position")
+    words = said.annotate(words=corrected_text()).values_list("words", flat=True)[:10]
+    text = "\n".join(words)[:QUERY_CHARACTERS]
     text = redaction.rules_of(conversation.client).clean(text)
     if not text.strip():
         return None
@@ -86,7 +90,7 @@ def store_recalled(question: RecallQuery, near: NearestVectors | None, now: date
     """
     # Before the lock: it reads global memory, and nobody needs to wait for that.
     found = recall.recall(question.client_id, question.contact_id, question.text, near, question.since)
-    with editing_if_there(question.conversation_id) as conversation:
+    with editing_if_there(question.conversation_id, question.client_id) as conversation:
         if conversation is None or conversation.recalled_at or not conversation.is_open:
             return 0
         conversation.recalled_at = now
@@ -136,7 +140,7 @@ def store_correction(conversation: Conversation, text: str, actor: Actor, now: d
 
     A correction made in a newer conversation stays in force.
     """
-    theirs = Contact.objects.filter(pk=conversation.contact_id)
+    theirs = Contact.objects.filter(client=conversation.client_id, pk=conversation.contact_id)
     not_older = Q(known_until=None) | Q(known_until__lte=conversation.started_at)
     theirs.filter(not_older).update(
         known=text,
@@ -149,6 +153,7 @@ def store_correction(conversation: Conversation, text: str, actor: Actor, now: d
 
 def delete_correction(conversation: Conversation) -> None:
     """Delete the staff's correction of this conversation's memory chunk; later conversations do not open with it."""
-    Contact.objects.filter(pk=conversation.contact_id, known_in=conversation.pk).update(
+    theirs = Contact.objects.filter(client=conversation.client_id, pk=conversation.contact_id)
+    theirs.filter(known_in=conversation.pk).update(
         known="", known_until=None, known_in=None, known_by="", known_at=None
     )

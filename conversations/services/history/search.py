@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +13,7 @@ from uuid import UUID
 from django.db.models.functions import Left
 
 from conversations.models import Chunk, Conversation, corrected_text
+from conversations.services.core.cluster import is_cluster, of_one
 from conversations.services.core.sql import column, release_connection, rows
 from memory import services as memory
 from memory.snippets import Snippet, best_snippet, snippet_sources
@@ -85,15 +86,20 @@ def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchSc
 # Whether conversation s says all of $3 and nothing of $4, in its newest $5 chunks.
 _SAYS = f"""
     CROSS JOIN LATERAL (
-        SELECT string_agg(left(c.content, {CHARACTERS}), chr(1)) AS said FROM conversation_chunks c
-        WHERE c.conversation_id = s.id AND c.position > s.last_position - $5 AND c.role IN ('user', 'voice', 'ai')) t
+        SELECT concat_ws(chr(1), (
+            SELECT string_agg(left(c.content, {CHARACTERS}), chr(1)) FROM conversation_chunks c
+            WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.position > s.last_position - $5
+              AND c.role IN ('user', 'voice', 'ai')
+        ), (
+            SELECT string_agg(left(a.text, {CHARACTERS}), chr(1)) FROM conversation_activities a
+            WHERE a.client_id = s.client_id AND a.conversation_id = s.id)) AS said) t
     WHERE t.said ~ ALL ($3::text[]) AND NOT t.said ~ ANY ($4::text[])"""
 
 # $1 clients, $2 channel; $6 and $7 began from and before; at most $8. The third column says whether the row matches; a
 # row that does not is the last one that was read. Of the open ones, those after the conversation $9, which began at $7.
 _OPEN = f"""
     WITH s AS MATERIALIZED (
-        SELECT id, last_position, started_at FROM conversations
+        SELECT client_id, id, last_position, started_at FROM conversations
         WHERE client_id = ANY ($1::uuid[]) AND status IN ('active', 'stale') AND ($2::text = '' OR channel = $2)
           AND started_at >= COALESCE($6::timestamptz, '-infinity')
           AND (started_at, id) < (COALESCE($7::timestamptz, 'infinity'), $9::uuid)
@@ -106,7 +112,7 @@ _OPEN = f"""
 _ENDED = f"""
     WITH newest AS MATERIALIZED (
         SELECT s.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
-            SELECT id, channel, last_position, started_at, status, remembered_at,
+            SELECT client_id, id, channel, last_position, started_at, status, remembered_at,
                    row_number() OVER (ORDER BY started_at DESC, id DESC) AS place
             FROM conversations
             WHERE client_id = of_client AND started_at >= COALESCE($6::timestamptz, '-infinity')
@@ -123,18 +129,24 @@ _ENDED = f"""
 def _search_chunks(
     client_ids: Sequence[UUID], question: WordQuery, scope: SearchScope, result: FoundConversations
 ) -> None:
+    if is_cluster() and len(client_ids) > 1:
+        for client_id in client_ids:
+            _search_chunks([client_id], question, scope, result)
+        return
     asked = [[_pattern(term) for term in terms] for terms in (question.wanted, question.unwanted)]
     values = (list(client_ids), scope.channel, *asked, CHUNKS_SEARCHED, scope.began_from)
     _read_open(values, scope.began_before, result)
     looked_at = max(ENDED_LOOKED_AT // len(client_ids), FEWEST_ENDED)
-    if end := _add_matches(rows(_ENDED, *values, scope.began_before, looked_at), result):
+    ended = of_one(_ENDED) if is_cluster() else _ENDED
+    if end := _add_matches(rows(ended, *values, scope.began_before, looked_at), result):
         result.left_out.append(_only_newest("the guests' conversations and of those that are not remembered", end[1]))
 
 
 def _read_open(values: Sequence[Any], before: datetime | None, result: FoundConversations) -> None:
     until = time.monotonic() + SECONDS
     end: tuple[UUID, datetime] | None = (UUID(int=0), before) if before else None
-    while end := _add_matches(rows(_OPEN, *values, end and end[1], AT_ONCE, end[0] if end else LAST), result):
+    statement = of_one(_OPEN) if is_cluster() else _OPEN
+    while end := _add_matches(rows(statement, *values, end and end[1], AT_ONCE, end[0] if end else LAST), result):
         if len(result.sessions) >= FOUND:
             result.left_out.append(f"Only the newest {FOUND} open conversations that match are here. Add a word.")
             return
@@ -205,30 +217,38 @@ def snippets_of(sessions: Iterable[Conversation], query: str) -> dict[UUID, Snip
     question = parse_query(query)
     if not question.wanted:
         return {}
-    ids = [session.pk for session in sessions]
-    found = {key: each for key, each in memory.snippets_for(ids, query).items() if each.highlights}
-    return {**found, **_snippets_of_chunks([key for key in ids if key not in found], question)}
+    clients = {session.pk: session.client_id for session in sessions}
+    remembered = memory.snippets_for(list({*clients.values()}), list(clients), query)
+    found = {key: each for key, each in remembered.items() if each.highlights}
+    return {**found, **_snippets_of_chunks({k: of for k, of in clients.items() if k not in found}, question)}
 
 
 _MATCHING_CHUNKS = """
-    SELECT c.id FROM unnest($1::uuid[]) AS s (id)
+    SELECT c.id FROM unnest($1::uuid[], $4::uuid[]) AS s (id, client_id)
     CROSS JOIN LATERAL (
         SELECT k.id FROM conversation_chunks k
-        WHERE k.conversation_id = s.id AND k.role IN ('user', 'voice', 'ai') AND k.content ~ ANY ($2::text[])
+        WHERE k.client_id = s.client_id AND k.conversation_id = s.id AND k.role IN ('user', 'voice', 'ai')
+          AND k.content ~ ANY ($2::text[])
         ORDER BY k.position DESC LIMIT $3) c"""
 _CHUNKS_LOOKED_AT = 20  # of each conversation, the newest chunks that hold any of the words
 
 
-def _snippets_of_chunks(ids: Sequence[UUID], question: WordQuery) -> dict[UUID, Snippet]:
-    """Return for each conversation a snippet of the chunk with most of the words; of several the newest."""
+def _snippets_of_chunks(clients: Mapping[UUID, UUID], question: WordQuery) -> dict[UUID, Snippet]:
+    """Return for each conversation, with its client, the newest snippet of those with the most words."""
     wanted = {word for term in question.wanted for word in term}
+    if is_cluster() and len(set(clients.values())) > 1:
+        of_each = [{k: of for k, of in clients.items() if of == each} for each in dict.fromkeys(clients.values())]
+        return {k: found for each in of_each for k, found in _snippets_of_chunks(each, question).items()}
     entries = (
-        column(_MATCHING_CHUNKS, list(ids), [_letters_pattern(word) for word in wanted], _CHUNKS_LOOKED_AT)
-        if ids
+        column(
+            of_one(_MATCHING_CHUNKS, "$4::uuid[]") if is_cluster() else _MATCHING_CHUNKS,
+            *(list(clients), [_letters_pattern(word) for word in wanted], _CHUNKS_LOOKED_AT, list(clients.values())),
+        )
+        if clients
         else ()
     )
     said = (
-        Chunk.objects.filter(pk__in=list(entries))
+        Chunk.objects.filter(client__in={*clients.values()}, pk__in=list(entries))
         .annotate(reads=Left(corrected_text(), CHARACTERS))
         .order_by("-position")
     )

@@ -7,34 +7,41 @@ settle            everything else: the general form, by the ORM
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import orjson
 from django.db import IntegrityError, transaction
 
-from channels_out.opt_out import ConsentChange, consent_change_in
-from conversations.models import ChannelAccount, Client, Contact, Conversation
+from channels_out.choices import chosen, number_in
+from channels_out.events import MediaReference
+from channels_out.opt_out import ConsentChange, HelpRequest, consent_change_in, help_request_in
+from conversations import traces
+from conversations.models import ChannelAccount, Client, Contact, Conversation, Role, Scope
 from conversations.services.contacts import contacts
-from conversations.services.core import redaction
+from conversations.services.core import key_sql, redaction, spans, threads
 from conversations.services.core.appending import (
     Appended,
     NewChunk,
     append_by_address,
     append_by_key,
     append_inbound,
+    note_answered,
 )
 from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.errors import UnavailableError
-from conversations.services.core.ledger import CONTACT
-from conversations.services.core.locking import saving
+from conversations.services.core.ledger import CONTACT, record
+from conversations.services.core.locking import editing, saving
 from conversations.services.core.opening import open_conversation, open_with_key
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
 from conversations.services.core.statements import THIS_THREAD, Statements, finish
-from conversations.services.delivery import opt_outs
+from conversations.services.delivery import opt_outs, outbox
+from conversations.services.media import arriving
 from memory.redaction import RedactionRules
 
 TRIES = 20
@@ -46,7 +53,7 @@ class InboundText:
     """One message of a person, from any channel.
 
     `message_id` '' means that it cannot be told from another of the same words. `scope` is where its sender keeps
-    message ids unique. `intent` is the provider's word for a wish to opt out or in.
+    message ids unique. `intent` is the provider's word for a wish to opt out or in. If `is_answered`, a reply is owed.
     """
 
     channel: str
@@ -59,6 +66,8 @@ class InboundText:
     intent: str = ""
     metadata: dict[str, Any] | None = None
     account: ChannelAccount | None = None
+    media: tuple[MediaReference, ...] = ()
+    is_answered: bool = True
 
     @property
     def dedupe_key(self) -> UUID | None:
@@ -66,9 +75,22 @@ class InboundText:
         return dedupe_key(self.scope, self.message_id)
 
     @property
-    def wish(self) -> ConsentChange | None:
-        """The person's wish to get no more messages, or messages again."""
-        return consent_change_in(self.channel, self.text, self.intent)
+    def wish(self) -> ConsentChange | HelpRequest | None:
+        """The person's wish to get no more messages, or messages again, or a carrier's HELP."""
+        return consent_change_in(self.channel, self.text, self.intent) or help_request_in(
+            self.channel, self.text, self.intent
+        )
+
+    @property
+    def is_number(self) -> bool:
+        """Return whether the text is a number, which may choose one of the choices that were offered by numbers."""
+        return number_in(self.text) is not None
+
+    @property
+    def needs_general_form(self) -> bool:
+        """Return whether the statements for the usual message do not do: they know neither wishes nor choices, and they
+        owe a reply."""
+        return self.wish is not None or self.is_number or not self.is_answered
 
     def cleaned(self, rules: RedactionRules) -> InboundText:
         """Return the message without what the rules remove."""
@@ -112,7 +134,7 @@ async def settle_with_key(
     One statement appends to an active conversation, one more opens a conversation, one more finds a message that is
     delivered again. Returns None where none of them applies; then check the key and call `settle(…, is_new=True)`.
     """
-    if message.wish:
+    if message.needs_general_form:
         return None
     person, rules = message.person, redaction.last_known_rules(client_id)
     # A client's own patterns may take long; an event loop must not.
@@ -120,8 +142,10 @@ async def settle_with_key(
     chunk = cleaned.as_chunk()
     try:
         if appended := await append_by_key(statements, chunk, key_hash, client_id, person, rules):
+            _record(client_id, message, appended)
             return _result(appended), appended.key_id or 0
         if opened := await open_with_key(statements, chunk, key_hash, client_id, person, rules):
+            _record(client_id, message, opened)
             return _result(opened, created=True), opened.key_id or 0
     except IntegrityError:
         pass  # another request was first: what it stored is found next, or by settle()
@@ -135,8 +159,15 @@ async def append_from(statements: Statements, account: ChannelAccount, version: 
 
     Raises IntegrityError where the same message was appended at the same moment.
     """
+    if message.media:
+        return False
     message = message.cleaned(redaction.rules_of(account.client))
-    return not message.wish and await _append(statements, account.client_id, message, version) is not None
+    if message.needs_general_form:
+        return False
+    appended = await _append(statements, account.client_id, message, version)
+    if appended:
+        _record(account.client_id, message, appended)
+    return appended is not None
 
 
 def settle(client: Client, message: InboundText, *, is_new: bool = False, append_tried: bool = False) -> InboundResult:
@@ -153,16 +184,20 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
     wish = message.wish
     for _ in range(TRIES):
         try:
-            if (
-                message.account
-                and not (wish or append_tried)
-                and (appended := finish(_append(THIS_THREAD, client.pk, message)))
-            ):
+            may_append = not (message.needs_general_form or append_tried or message.media)
+            if may_append and (appended := _append_now(client, message)):
+                _record(client.pk, message, appended)
                 return _result(appended)
             with transaction.atomic():
-                settled = _settle(client, message, is_new=is_new)
+                appended = _append_now(client, message) if message.media and not message.needs_general_form else None
+                if appended:
+                    record_received(client.pk, [message], [appended])
+                settled = _result(appended) if appended else _settle(client, message, is_new=is_new)
+                if message.media and settled.chunk_id and not settled.duplicate:
+                    account_id = message.account.pk if message.account else None
+                    arriving.write(client, account_id, [(settled.chunk_id, message.media)], message.at)
                 if wish and settled.conversation_id and not settled.duplicate:
-                    opt_outs.apply(settled.conversation_id, wish, message.at)
+                    opt_outs.apply(client.pk, settled.conversation_id, wish, message.at)
                 return settled
         except IntegrityError:
             is_new = append_tried = (
@@ -171,9 +206,13 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
     raise UnavailableError("Too many requests change this conversation at once. Send the message again.")
 
 
-def is_stored(message: InboundText) -> bool:
+def _append_now(client: Client, message: InboundText) -> Appended | None:
+    return finish(_append(THIS_THREAD, client.pk, message)) if message.account else None
+
+
+def is_stored(client_id: UUID, message: InboundText) -> bool:
     """Return whether the message is stored, or was and left a tombstone."""
-    return _seen_before(message.dedupe_key) is not None
+    return _seen_before(client_id, message.dedupe_key) is not None
 
 
 async def _append(
@@ -186,38 +225,78 @@ async def _append(
 
 
 def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> InboundResult:
-    if not is_new and (seen := _seen_before(message.dedupe_key)):
+    if not is_new and (seen := _seen_before(client.pk, message.dedupe_key)):
         return seen
     contact, device = contacts.find_or_create(client, message.channel, message.person, message.message_id)
     if message.wish:
-        contact = Contact.objects.select_for_update(no_key=True).get(pk=contact.pk)  # see core/locking.py
-    conversation = _locked_open(contact, message)
+        locked = Contact.objects.select_for_update(no_key=True)  # see core/locking.py
+        contact = locked.get(client=client, pk=contact.pk)
+    conversation, message = _locked_open(contact, message)
     if conversation is None:
         device_id = device.pk if device else None
         opened = open_conversation(client.pk, contact.pk, message.as_chunk(), actor=CONTACT, device_id=device_id)
+        if not message.is_answered:
+            with editing(opened.conversation_id, client.pk) as conversation:
+                note_answered(conversation)
+        record_received(client.pk, [message], [opened])
         return _result(opened, created=True)
     conversation.client, conversation.contact = client, contact
     with saving(conversation):
         if message.account:
-            conversation.channel_account = message.account
+            _note_account(conversation, message.account)
         conversation.device = device or conversation.device
-        conversation.is_guest = contact.is_guest
-        appended = append_inbound(conversation, message.as_chunk())
+        # The contact was read before the lock: meanwhile a message on another channel may have named the guest.
+        conversation.is_guest = conversation.is_guest and contact.is_guest
+        chunk = with_choice(conversation, message).as_chunk()
+        appended = append_inbound(conversation, chunk, answer=message.is_answered)
+    record_received(client.pk, [message], [appended])
     return _result(appended)
 
 
-def _locked_open(contact: Contact, message: InboundText) -> Conversation | None:
-    found = Conversation.objects.open().select_for_update(no_key=True)
-    return found.filter(contact=contact, channel=message.channel, thread=message.thread).first()
+def _locked_open(contact: Contact, message: InboundText) -> tuple[Conversation | None, InboundText]:
+    """Return the open conversation that the message belongs to, locked, or None, and the message with its thread."""
+    account = message.account
+    if account is None or message.channel in threads.OTHER_THREADS:
+        found = Conversation.objects.of(contact.client_id).open().select_for_update(no_key=True)
+        return found.filter(contact=contact, channel=message.channel, thread=message.thread).first(), message
+    conversation = threads.open_over(account).filter(contact=contact).select_for_update(no_key=True).first()
+    if conversation is None or threads.takes(conversation, account):
+        return conversation, message
+    return None, replace(message, thread=threads.own_thread(account))
 
 
-def confirmed(returned: tuple[Any, ...]) -> InboundResult | None:
+def with_choice(conversation: Conversation, message: InboundText) -> InboundText:
+    """Return the message, with the choice that its number chooses in the metadata.
+
+    The choices are those of the newest message of ours, if it offers any.
+    """
+    number = number_in(message.text)
+    if number is None:
+        return message
+    newest = conversation.chunks.filter(role=Role.AI).order_by("-position").first()
+    choices = outbox.choices_of(newest) if newest else None
+    found = chosen(choices, number) if choices else None
+    if found is None:
+        return message
+    choice = {"choice": number, "payload": found.id, "title": found.title}
+    return replace(message, metadata={**(message.metadata or {}), **choice})
+
+
+def _note_account(conversation: Conversation, account: ChannelAccount) -> None:
+    """Let the account that was written to answer from now on."""
+    before = conversation.channel_account_id
+    conversation.channel_account = account
+    if before not in (None, account.pk):
+        record(conversation, "account_changed", CONTACT, cause=str(account)[:200], channel_account_id=str(account.pk))
+
+
+def confirmed(client_id: UUID, returned: tuple[Any, ...]) -> InboundResult | None:
     """Return the place of a message of which a statement returned this row before its connection was lost.
 
     What the statement wrote is on disk then. None if it is not there.
     """
     appended = Appended(*returned)
-    found = row(_IS_THERE, appended.chunk_id)
+    found = row(_IS_THERE, appended.chunk_id, client_id)
     return _result(appended, created=appended.position == FIRST_POSITION) if found else None
 
 
@@ -225,20 +304,23 @@ def confirmed(returned: tuple[Any, ...]) -> InboundResult | None:
 # The place of message $1: one look, so that a purge between two cannot hide it.
 _PLACE = """
     SELECT c.id, c.conversation_id, c.position, s.is_guest, s.status
-    FROM conversation_chunks c JOIN conversations s ON s.id = c.conversation_id WHERE c.dedupe_key = $1
+    FROM conversation_chunks c JOIN conversations s ON s.client_id = c.client_id AND s.id = c.conversation_id
+    WHERE c.client_id = {client} AND c.dedupe_key = $1
     UNION ALL
-    SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE dedupe_key = $1"""
+    SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE client_id = {client} AND dedupe_key = $1"""
 # Is chunk $1 there? All that was committed before is written to disk.
 _IS_THERE = """
-    SELECT pg_logical_emit_message(false, '', '', true) FROM conversation_chunks WHERE id = $1"""
+    SELECT pg_logical_emit_message(false, '', '', true) FROM conversation_chunks WHERE client_id = $2 AND id = $1"""
+_PLACE_OF_CLIENT = _PLACE.format(client="$2")
 _PLACE_WITH_KEY = f"""
-    SELECT seen.*, k.id FROM ({_PLACE}) seen, api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
-    WHERE k.key_hash = $2 AND k.revoked_at IS NULL AND c.id = $3"""
+    SELECT seen.*, k.id
+    FROM ({_PLACE.format(client="$3")}) seen, api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
+    WHERE k.key_hash = $2 AND {key_sql.may(Scope.MESSAGES_WRITE)} AND c.id = $3"""
 
 
-def _seen_before(key: UUID | None) -> InboundResult | None:
+def _seen_before(client_id: UUID, key: UUID | None) -> InboundResult | None:
     """The first result for this message."""
-    found = row(_PLACE, key) if key else None
+    found = row(_PLACE_OF_CLIENT, key, client_id) if key else None
     return _as_before(*found) if found else None
 
 
@@ -262,6 +344,19 @@ def _as_before(
         is_guest=is_guest,
         status=status,
     )
+
+
+def record_received(client_id: UUID, messages: Sequence[InboundText], stored: Sequence[Appended | None]) -> None:
+    """Record the spans of messages that are stored in this transaction, once it is committed."""
+    if traces.is_on():
+        for message, place in zip(messages, stored, strict=True):
+            if place:
+                transaction.on_commit(partial(_record, client_id, message, place), robust=True)
+
+
+def _record(client_id: UUID, message: InboundText, place: Appended) -> None:
+    about = (client_id, place.conversation_id, place.sequence, place.position)
+    spans.received(*about, message.channel, message.at)
 
 
 def _result(appended: Appended, *, created: bool = False) -> InboundResult:

@@ -22,7 +22,7 @@ from channels_out.contract import Adapter
 from channels_out.events import Receipt, Unhandled
 from conversations.models import ChannelAccount, Client
 from conversations.services.contacts import contacts_bulk
-from conversations.services.core import redaction
+from conversations.services.core import redaction, threads
 from conversations.services.core.appending import NewChunk, append_each_by_address
 from conversations.services.core.dedupe import seen_keys
 from conversations.services.core.opening import open_each
@@ -30,7 +30,8 @@ from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
 from conversations.services.delivery import receipts
 from conversations.services.inbound import unprocessed
-from conversations.services.inbound.messages import InboundText
+from conversations.services.inbound.messages import InboundText, record_received
+from conversations.services.media import arriving
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,13 @@ SMALLEST = 4  # a chunk that is not halved any more
 
 _OPEN = """
     SELECT contact_id FROM conversations
-    WHERE contact_id = ANY($1::uuid[]) AND channel || '' = $2 AND thread = '' AND status IN ('active', 'stale')"""
-_HELD = _OPEN + " AND status || '' = 'active' FOR NO KEY UPDATE SKIP LOCKED"
+    WHERE client_id = $4 AND contact_id = ANY($1::uuid[]) AND channel || '' = $2 AND thread = ANY($3::text[])
+      AND status IN ('active', 'stale')"""
+_HELD = (
+    _OPEN
+    + """ AND status || '' = 'active' AND thread = $5 AND channel_account_id = $6
+    FOR NO KEY UPDATE SKIP LOCKED"""
+)
 
 Numbered = Sequence[tuple[int, InboundText]]
 
@@ -86,7 +92,7 @@ class _Batch:
         return {
             text.person.address
             for text in self.texts
-            if text.wish or text.dedupe_key is None or _addresses(text.person) & mixed
+            if text.needs_general_form or text.dedupe_key is None or _addresses(text.person) & mixed
         }
 
     def _chunk(self, numbered: Numbered) -> set[int]:
@@ -110,7 +116,7 @@ class _Batch:
 
     def _settle(self, numbered: Numbered) -> tuple[set[int], set[str]]:
         """The indexes of the messages that are settled, and the addresses of the people who are left."""
-        seen = seen_keys([text.dedupe_key for _, text in numbered])
+        seen = seen_keys(self.client.pk, [text.dedupe_key for _, text in numbered])
         settled = {index for index, text in numbered if text.dedupe_key in seen}
         people = [
             (address, list(said))
@@ -125,27 +131,44 @@ class _Batch:
         senders = [_with_first_name(said) for _, said in people]
         found = contacts_bulk.find_or_create_many(self.client, channel, senders)
         known = [each.contact_id for each in found if each and not each.is_new]
-        opened = set(column(_OPEN, known, channel))
-        held = set(column(_HELD, known, channel))
-        left, firsts, others = set(), [], []
+        text = people[0][1][0][1]
+        own = [threads.own_thread(text.account)] if text.account else []
+        where = (known, channel, ["", *own], self.client.pk)
+        opened = column(_OPEN, *where)
+        alone = {each for each in opened if opened.count(each) == 1}
+        held = alone & set(column(_HELD, *where, text.thread, text.account.pk if text.account else None))
+        left: set[str] = set()
+        firsts: list[tuple[UUID, int, InboundText]] = []
+        others: list[InboundText] = []
         for (address, said), sender in zip(people, found, strict=True):
-            if sender is None or sender.contact_id in opened - held:
+            if sender is None or (sender.contact_id in opened and sender.contact_id not in held):
                 left.add(address)
             else:
                 first, *more = _each_once(text for _, text in said)
                 if sender.contact_id in held:
                     more.insert(0, first)
                 else:
-                    firsts.append((sender.contact_id, sender.identity_id, first.as_chunk()))
+                    firsts.append((sender.contact_id, sender.identity_id, first))
                 others += more
                 settled |= {index for index, _ in said}
+        beginnings = [(contact_id, identity_id, first.as_chunk()) for contact_id, identity_id, first in firsts]
         written = [
-            *open_each(self.client.pk, firsts),
+            *open_each(self.client.pk, beginnings),
             *append_each_by_address(self.client.pk, [_to_append(text) for text in others]),
         ]
         if None in written:
             raise _NotAsExpectedError
+        stored = [first for *_, first in firsts] + others
+        self._write_media(stored, [each.chunk_id for each in written if each])
+        record_received(self.client.pk, stored, written)
         return settled, left
+
+    def _write_media(self, texts: Sequence[InboundText], chunk_ids: Sequence[int]) -> None:
+        """Write the files of those of the messages that have any."""
+        of_chunks = [(pk, text.media) for text, pk in zip(texts, chunk_ids, strict=True) if text.media]
+        if of_chunks:
+            account = texts[0].account
+            arriving.write(self.client, account.pk if account else None, of_chunks, texts[0].at)
 
 
 def _each_once(texts: Iterable[InboundText]) -> list[InboundText]:

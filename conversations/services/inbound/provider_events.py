@@ -24,7 +24,7 @@ from channels_out.errors import InboundError
 from channels_out.events import Event, InboundMessage, Receipt
 from conversations.models import ChannelAccount
 from conversations.services.core.statements import BusyError, Statements, UnclearError
-from conversations.services.inbound import messages, settling, unprocessed
+from conversations.services.inbound import account_notices, messages, settling, unprocessed
 from conversations.services.inbound.settling import Outcome
 from conversations.services.inbound.signatures import Signatures, active_accounts
 from conversations.services.tenants import account_cache
@@ -173,8 +173,11 @@ def _receive(payload: _Payload, tried: _Tried | None) -> Outcome:
         # Nothing changed since the fast way, which need not be repeated.
         settled = Outcome(receipts=len(events) - len(tried.events))
         return settling.settle_all(adapter, request, tried.events, signatures.accounts, settled, tried=True)
-    left = [event for event in events if event.account not in refused]
-    return settling.settle_all(adapter, request, left, signatures.accounts)
+    account_notices.learn(adapter, request, signatures)
+    left, noted = account_notices.settle(
+        adapter, [event for event in events if event.account not in refused], signatures
+    )
+    return settling.settle_all(adapter, request, left, signatures.accounts, Outcome(recorded=noted))
 
 
 def _only_account(payload: _Payload) -> ChannelAccount | None:

@@ -10,6 +10,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
+from uuid import UUID
 
 from django.db import InterfaceError, OperationalError
 
@@ -17,9 +20,11 @@ from channels_out import registry
 from channels_out.contract import Adapter
 from channels_out.errors import InboundError
 from channels_out.events import Event, Unhandled
+from conversations import log_context
 from conversations.models import ChannelAccount, InboundEvent
 from conversations.services.core.errors import NotFoundError
-from conversations.services.core.sql import column
+from conversations.services.core.rotation import distinct_sql, in_rotation
+from conversations.services.core.sql import later, row, rows
 from conversations.services.delivery import receipts
 from conversations.services.inbound import settling, unprocessed
 from conversations.services.inbound.settling import Outcome
@@ -31,17 +36,27 @@ RETRIES = 9
 FIRST_WAIT = timedelta(minutes=5)
 RETRIED_AT_ONCE = 200
 
+# Events of no account of ours belong to no client, and have one turn together.
+_CLIENTS = f"""{distinct_sql("inbound_events", "client_id", "reason = 'processing_failed' AND settled_at IS NULL")}
+    SELECT c.id, c.weight
+    FROM waiting w CROSS JOIN LATERAL (SELECT id, weight FROM clients WHERE id = w.id OFFSET 0) AS c
+    CROSS JOIN LATERAL (
+        SELECT id FROM inbound_events
+        WHERE reason = 'processing_failed' AND settled_at IS NULL AND client_id = c.id AND retry_at <= $1
+        LIMIT 1) AS due
+    UNION ALL
+    SELECT NULL, 1"""
 # The attempt is counted, and the next one scheduled, before it begins: an event that kills its process is not retried
-# forever.
-_CLAIM = """
+# forever. Materialised: a sub-select that locks may run again for each row it is joined to, and would claim several.
+_CLAIM = f"""
+    WITH due AS MATERIALIZED (
+        SELECT id FROM inbound_events
+        WHERE reason = 'processing_failed' AND settled_at IS NULL AND retry_at <= $1 AND client_id {{client}}
+        ORDER BY retry_at LIMIT 1 FOR UPDATE SKIP LOCKED)
     UPDATE inbound_events e
     SET attempts = e.attempts + 1,
-        retry_at = CASE WHEN e.attempts + 1 < $3 THEN $1::timestamptz + $4::interval * power(2, e.attempts) END
-    FROM (
-        SELECT id FROM inbound_events
-        WHERE reason = 'processing_failed' AND settled_at IS NULL AND retry_at <= $1
-        ORDER BY retry_at LIMIT $2 FOR UPDATE SKIP LOCKED) due
-    WHERE e.id = due.id
+        retry_at = CASE WHEN e.attempts + 1 < $2 THEN {later("$1", "$3::interval * power(2, e.attempts)")} END
+    FROM due WHERE e.id = due.id
     RETURNING e.id"""
 
 
@@ -70,16 +85,34 @@ def replay(event_id: int, now: datetime) -> ReplayResult:
 
 
 def retry_failed(now: datetime) -> int:
-    """Replay the due events that we failed to process, and return how many are settled now."""
+    """Replay the due events that we failed to process, and return how many are settled now.
+
+    Clients take turns. At most RETRIED_AT_ONCE are replayed; the rest waits for the next sweep.
+    """
     settled = 0
-    for event_id in column(_CLAIM, now, RETRIED_AT_ONCE, RETRIES, FIRST_WAIT):
-        try:
-            settled += replay(event_id, now).settled
-        except (OperationalError, InterfaceError):
-            raise
-        except Exception:
-            log.exception("event not replayed: event=%s", event_id)
+    for event_id in islice(in_rotation(partial(_clients, now), partial(_claim, now)), RETRIED_AT_ONCE):
+        with log_context.about(event=event_id):
+            try:
+                settled += replay(event_id, now).settled
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception:
+                log.exception("event not replayed: event=%s", event_id)
     return settled
+
+
+def _clients(now: datetime) -> list[tuple[UUID | None, int]]:
+    """Return the clients that have events to be replayed, with their weights, and None for those of no client."""
+    return [(pk, weight) for pk, weight in rows(_CLIENTS, now)]
+
+
+def _claim(now: datetime, client_id: UUID | None) -> int | None:
+    """Claim the event of the client that is due longest, and return its id."""
+    if client_id is None:
+        found = row(_CLAIM.format(client="IS NULL"), now, RETRIES, FIRST_WAIT)
+    else:
+        found = row(_CLAIM.format(client="= $4"), now, RETRIES, FIRST_WAIT, client_id)
+    return found[0] if found else None
 
 
 def _replay(event: InboundEvent) -> ReplayResult:
@@ -124,7 +157,9 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
     Other events of the request were stored beside this one, unless the request could not be parsed at all; then they
     are stored now.
     """
-    turns = [each for each in events if unprocessed.is_message_or_receipt(each) or _is_unapplied_move(event, each)]
+    if _is_stored_in_conversation(adapter, event, events):
+        return ReplayResult(settled=True, sentence="What happened stands in its conversation now.")
+    turns = [each for each in events if unprocessed.is_message_or_receipt(each) or _is_unapplied(event, each)]
     others = [
         each
         for each in events
@@ -148,12 +183,22 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
     return ReplayResult(settled=False, sentence=f"{left} of {len(turns)} still fail.")
 
 
-def _is_unapplied_move(event: InboundEvent, each: Event) -> bool:
-    """Return whether the event reports an address change that was not applied yet.
+def _is_stored_in_conversation(adapter: Adapter, event: InboundEvent, events: list[Event]) -> bool:
+    """Return whether the event, stored for its own reason, says what happened in a conversation that is there now."""
+    one = events[0] if len(events) == 1 else None
+    if not isinstance(one, Unhandled) or one.happened is None or event.reason != one.reason:
+        return False
+    account = _accounts(adapter, event, [one]).get(one.account)
+    return account is not None and settling.store_happened(account, one)
 
-    If it was stored for its own reason, it was applied then, and by now somebody else may have that address.
+
+def _is_unapplied(event: InboundEvent, each: Event) -> bool:
+    """Return whether the event reports an address change, or what happened, that was not applied yet.
+
+    If it was stored for its own reason, a change of address was applied then, and by now somebody else may have that
+    address.
     """
-    return isinstance(each, Unhandled) and bool(each.moved) and event.reason != each.reason
+    return isinstance(each, Unhandled) and bool(each.moved or each.happened) and event.reason != each.reason
 
 
 def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) -> dict[str, ChannelAccount]:

@@ -7,34 +7,44 @@ provider waits for its answer. So where too many are left over, the rest is stor
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from django.db import InterfaceError, OperationalError, transaction
 from django.utils import timezone
 
 from channels_out.contract import Adapter, InboundRequest
-from channels_out.events import Event, InboundMessage, Receipt, Unhandled, WatermarkReceipt
+from channels_out.events import (
+    Activity,
+    ColleagueMessage,
+    Event,
+    InboundMessage,
+    Receipt,
+    Sender,
+    Unhandled,
+    WatermarkReceipt,
+)
+from conversations import traces
 from conversations.models import ChannelAccount
 from conversations.services.contacts import address_changes
+from conversations.services.core import spans, threads
 from conversations.services.core.dedupe import TOMBSTONES_LAST, dedupe_key, is_first_time
 from conversations.services.core.errors import UnavailableError
 from conversations.services.core.person import Person
 from conversations.services.core.statements import THIS_THREAD, BusyError, Statements, UnclearError, finish
-from conversations.services.delivery import receipts, receipts_bulk
-from conversations.services.delivery.reply_window import SENT_AT
-from conversations.services.inbound import messages, messages_bulk, unprocessed
+from conversations.services.delivery import opt_outs, receipts, receipts_bulk
+from conversations.services.inbound import activities, colleagues, messages, messages_bulk, placeholders, unprocessed
 
 log = logging.getLogger(__name__)
 
-LATE = timedelta(minutes=1)  # a message that took longer gets its time of sending in the metadata
 MOST_ONE_BY_ONE = 250  # events of one webhook: each costs up to 20 ms
 
 
 @dataclass(slots=True)
 class Outcome:
-    """Counts for a batch: messages settled, receipts applied, and events stored for staff to look at."""
+    """Counts for a batch: messages settled, receipts applied, and events stored: as activities, or for staff to see."""
 
     messages: int = 0
     receipts: int = 0
@@ -100,7 +110,11 @@ def settle_together(
     for number, event in enumerate(left):
         by_account.setdefault(accounts.get(event.account), []).append(number)
     for account, theirs in by_account.items():
-        others = {n: each for n in theirs if isinstance(each := left[n], Unhandled) and not each.moved}
+        others = {
+            n: each
+            for n in theirs
+            if isinstance(each := left[n], Unhandled) and not (each.moved or each.happened or each.marketing)
+        }
         done = _picked(others, messages_bulk.store_unhandled(adapter, account, list(others.values())))
         if account:
             reported = {n: each for n in theirs if isinstance(each := left[n], Receipt)}
@@ -148,12 +162,17 @@ async def apply_simple_receipts(
     """Apply the receipts that only move messages on, all at once, and return the others."""
     simple = receipts_bulk.simple_receipts(reported)
     try:
-        applied = await receipts_bulk.apply(statements, account.pk, simple, version) if simple else set()
+        applied = (
+            await receipts_bulk.apply(statements, account.client_id, account.pk, simple, version) if simple else set()
+        )
     except (OperationalError, InterfaceError, BusyError, UnclearError):
         raise
     except Exception:
         log.exception("receipts not applied at once: account=%s", account.pk)
         return reported
+    if traces.is_on() and applied:
+        said = [(each.provider_message_id, each.status.value) for each in simple if each.provider_message_id in applied]
+        statements.soon(spans.note_receipts, account.client_id, account.pk, said, time.time())
     return [each for each in reported if each.provider_message_id not in applied]
 
 
@@ -194,6 +213,8 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
     elif isinstance(event, Receipt):
         if receipts.apply(account, event, keep=lambda: unprocessed.store_receipt(adapter, account, event)):
             outcome.receipts += 1
+            said = [(event.provider_message_id, event.status.value)]
+            spans.note_receipts(account.client_id, account.pk, said, time.time())
         else:
             outcome.recorded += 1
     elif isinstance(event, WatermarkReceipt):
@@ -201,17 +222,33 @@ def _settle(adapter: Adapter, account: ChannelAccount, event: Event, outcome: Ou
         outcome.receipts += 1
     else:
         _follow(account, event)
-        unprocessed.store_unhandled(adapter, account, event, event.reason)
+        if not store_happened(account, event):
+            unprocessed.store_unhandled(adapter, account, event, event.reason)
         outcome.recorded += 1
 
 
+def store_happened(account: ChannelAccount, event: Unhandled) -> bool:
+    """Store what the event says that happened in the conversation that it belongs to; False if there is none."""
+    if isinstance(event.happened, Activity):
+        return activities.store(account, event.happened, timezone.now())
+    if isinstance(event.happened, ColleagueMessage):
+        return colleagues.store(account, event.happened, timezone.now())
+    return False
+
+
 def _follow(account: ChannelAccount, event: Unhandled) -> None:
-    """Follow the changes of address that the event reports, once: when it is delivered again, the old address may be
-    somebody else's."""
+    """Follow the changes of address and the choice about marketing that the event reports, once: when it is delivered
+    again, the old address may be somebody else's, and the person may have chosen otherwise."""
+    if choice := event.marketing:
+        key = dedupe_key(f"{account.pk} marketing", choice.change_id)
+        with transaction.atomic():
+            if key is None or is_first_time(account.client_id, key, timezone.now()):
+                person = _person(choice.sender)
+                opt_outs.choose_marketing(account.client, account.channel, person, stop=choice.stop, now=timezone.now())
     for moved in event.moved:
         key = dedupe_key(f"{account.pk} {moved.before}", event.message_id)
         with transaction.atomic():
-            if key is None or is_first_time(key, timezone.now()):
+            if key is None or is_first_time(account.client_id, key, timezone.now()):
                 address_changes.change_address(account.client, account.channel, moved, event.message_id)
 
 
@@ -225,7 +262,7 @@ def is_too_old(event: InboundMessage, now: datetime) -> bool:
 
 
 def _is_stored(account: ChannelAccount, event: InboundMessage) -> bool:
-    return messages.is_stored(inbound_text(account, event, timezone.now()))
+    return messages.is_stored(account.client_id, inbound_text(account, event, timezone.now()))
 
 
 def inbound_text(account: ChannelAccount, event: InboundMessage, now: datetime) -> messages.InboundText:
@@ -233,26 +270,30 @@ def inbound_text(account: ChannelAccount, event: InboundMessage, now: datetime) 
     sender = event.sender
     return messages.InboundText(
         channel=account.channel,
-        person=Person(
-            address=sender.address,
-            kind=sender.kind,
-            phone=sender.phone,
-            name=sender.name or "",
-            aliases=tuple((kind.value, address) for kind, address in sender.aliases),
-        ),
+        person=_person(sender),
         text=event.text,
         message_id=event.message_id,
         at=now,
         scope=str(account.pk),
+        thread=threads.thread_of(account),
         metadata=dict(event.metadata) | _manner(event, now),
         intent=event.intent,
         account=account,
+        media=event.media,
+    )
+
+
+def _person(sender: Sender) -> Person:
+    return Person(
+        address=sender.address,
+        kind=sender.kind,
+        phone=sender.phone,
+        name=sender.name or "",
+        aliases=tuple((kind.value, address) for kind, address in sender.aliases),
     )
 
 
 def _manner(event: InboundMessage, now: datetime) -> dict[str, str]:
     """Metadata: the kind of a message that is no text, and the time of sending of a late one."""
     manner = {"kind": event.kind} if event.kind != "text" else {}
-    if event.occurred_at and now - event.occurred_at > LATE:
-        manner["sent_at"] = event.occurred_at.astimezone(UTC).strftime(SENT_AT)
-    return manner
+    return manner | placeholders.sent_late(event.occurred_at, now)

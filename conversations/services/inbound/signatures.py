@@ -75,6 +75,24 @@ class Signatures:
             self.versions[account.address] = account.version
         account_cache.remember(self.accounts.values())
 
+    def reread(self, addresses: Iterable[str]) -> None:
+        """Read the accounts with these addresses again: their rows have changed."""
+        changed = list(addresses)
+        for address in changed:
+            self.accounts.pop(address, None)
+        self.read(changed)
+
+    def of_business(self, business: str) -> list[ChannelAccount]:
+        """Return the accounts that signed the request and belong to the business account.
+
+        If none is known to, it is the only account that signed it, as long as that one's own is not known.
+        """
+        ours = active_accounts(self._adapter)
+        if business and (known := [each for each in ours.filter(business_id=business) if self.fits(as_account(each))]):
+            return known
+        signed = [each for each in ours[: self._most] if self.fits(as_account(each))]
+        return signed if len(signed) == 1 and not signed[0].business_id else []
+
     def require(self) -> None:
         """Return if an account of ours signed the request: one that was read, or any if none was.
 

@@ -172,13 +172,14 @@ def count_refused(adapter: Adapter, account: ChannelAccount | None, now: datetim
             cursor.execute("SET LOCAL synchronous_commit TO off")
         rows(
             """
-            INSERT INTO refused_webhooks (channel, provider, channel_account_id, day, count, last_at)
-            VALUES ($1, $2, $3, $4, 1, $5)
+            INSERT INTO refused_webhooks (channel, provider, channel_account_id, day, count, last_at, client_id)
+            VALUES ($1, $2, $3, $4, 1, $5, $6)
             ON CONFLICT (channel, provider, channel_account_id, day)
             DO UPDATE SET count = refused_webhooks.count + 1, last_at = EXCLUDED.last_at
             RETURNING id
             """,
             *(adapter.channel.value, adapter.provider, account.pk if account else None, now.date(), now),
+            account.client_id if account else None,
         )
 
 

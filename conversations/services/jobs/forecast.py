@@ -30,6 +30,7 @@ from conversations.services.core.durations import in_words
 from conversations.services.core.sql import row
 from conversations.services.delivery.sending import UNKNOWN_DELAY
 from conversations.services.retention import holds
+from conversations.services.tenants import channel_accounts
 
 DISPATCHER = "dispatcher"
 SWEEP, ARCHIVE, CLEAN_UP = (
@@ -149,7 +150,10 @@ def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
         says += "another process sends it" if message.status == S.CLAIMED else "it is unclear whether it arrived"
         return UpcomingEvent("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
     pause = SendPause.objects.filter(
-        channel_account=message.channel_account_id, to_address__in=["", message.to_address], until__gt=message.due_at
+        client=message.client_id,
+        channel_account=message.channel_account_id,
+        to_address__in=["", message.to_address],
+        until__gt=message.due_at,
     )
     paused = pause.order_by("-until").values_list("until", flat=True).first()
     rule = "as soon as it is written"
@@ -169,7 +173,10 @@ def _account_trouble(account: ChannelAccount | None) -> str:
         return "there is no account"
     if not account.is_active:
         return "the account is switched off"
-    return "the account is refused by its provider" if account.health != ChannelAccount.Health.OK else ""
+    if account.health != ChannelAccount.Health.OK:
+        return "the account is refused by its provider"
+    circuit = channel_accounts.open_circuit(account)
+    return "the account's provider cannot be reached, and is tried by one message at a time" if circuit else ""
 
 
 # --- summaries, memory, chats -----------------------------------------------------------------------------------------
@@ -222,17 +229,21 @@ def _times(conversation: Conversation) -> _Times:
     asked = [(rule.value, days(rule, status), kept_until(rule, _ENDS, status)) for rule in _RULES]
     asked += [("archived", days(R.SESSIONS, "'archived'"), kept_until(R.SESSIONS, _ENDS, "'archived'"))]
     asked += [(rule.value, days(rule), kept_until(rule)) for rule in (R.WEB, R.MEMORY)]
-    has = [f"EXISTS (SELECT 1 FROM {table} t WHERE t.conversation_id = s.id)" for table in _BELOW.values()]
+    has = [
+        f"EXISTS (SELECT FROM {table} t WHERE t.client_id = s.client_id AND t.conversation_id = s.id)"
+        for table in _BELOW.values()
+    ]
     columns = [STALE_AT, EXPIRES_AT, HANDED_BACK_AT, ARCHIVES_AT.format(ended=_ENDS)]
     columns += [part for _, number, until in asked for part in (number, until)]
     found = row(
         f"""
         SELECT {", ".join([*columns, *has])}
-        FROM conversations s JOIN clients c ON c.id = s.client_id JOIN contacts p ON p.id = s.contact_id
-        LEFT JOIN memories m ON m.conversation_id = s.id
-        WHERE s.id = $1
+        FROM conversations s JOIN clients c ON c.id = s.client_id
+        JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id
+        LEFT JOIN memories m ON m.client_id = s.client_id AND m.conversation_id = s.id
+        WHERE s.client_id = $2 AND s.id = $1
         """,
-        conversation.pk,
+        *(conversation.pk, conversation.client_id),
     )
     assert found is not None  # noqa: S101 - the caller has just read the conversation
     kept = {name: (found[4 + 2 * n], found[5 + 2 * n]) for n, (name, *_) in enumerate(asked)}

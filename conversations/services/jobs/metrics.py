@@ -85,21 +85,22 @@ def last_day(client_ids: ClientIds, now: datetime) -> DayMetrics:
             count(*) FILTER (WHERE role IN ('user', 'voice')),
             count(*) FILTER (WHERE role = 'ai'),
             percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY extract(epoch FROM said_at - asked_at)::float)
-                FILTER (WHERE role = 'ai' AND author_id IS NULL AND asked_by IN ('user', 'voice'))
+                FILTER (WHERE role = 'ai' AND NOT by_staff AND asked_by IN ('user', 'voice'))
         FROM (
-            SELECT c.role, c.author_id, c.created_at AS said_at, lag(c.created_at) OVER w AS asked_at,
+            SELECT c.role, c.by_staff, c.created_at AS said_at, lag(c.created_at) OVER w AS asked_at,
                 lag(c.role) OVER w AS asked_by
             FROM (
-                SELECT conversation_id, position, role, author_id, created_at FROM conversation_chunks
-                WHERE created_at >= $1 AND role IN ('user', 'voice', 'ai') OFFSET 0
-            ) AS c {join} WHERE true {of_clients}
+                SELECT conversation_id, position, role, created_at,
+                    author_id IS NOT NULL OR role = 'ai' AND metadata ? 'colleague' AS by_staff
+                FROM conversation_chunks s
+                WHERE created_at >= $1 AND role IN ('user', 'voice', 'ai') {of_clients} OFFSET 0
+            ) AS c
             WINDOW w AS (PARTITION BY c.conversation_id ORDER BY c.position)
         ) AS said
         GROUP BY GROUPING SETS ((hour), ())
         """,
         client_ids,
         first,
-        join="JOIN conversations s ON s.id = c.conversation_id" if client_ids is not None else "",
     )
     median, slow = next((row[3] for row in found if row[0] is None and row[3]), (None, None))
     counts = {row[0]: row[1:3] for row in found}
@@ -116,32 +117,15 @@ def waiting_for_staff(client_ids: ClientIds) -> WorkQueue:
         """
         SELECT count(*), min(s.since), (array_agg(s.id ORDER BY s.since))[1]
         FROM (
-            SELECT id, client_id, needs_staff_since AS since FROM conversations WHERE needs_staff_since IS NOT NULL
+            SELECT id, needs_staff_since AS since FROM conversations s
+            WHERE needs_staff_since IS NOT NULL {of_clients}
             UNION ALL
-            SELECT id, client_id, burst_began_at FROM conversations
-            WHERE reply_owed AND taken_over_at IS NOT NULL AND needs_staff_since IS NULL
-        ) AS s WHERE true {of_clients}
+            SELECT id, burst_began_at FROM conversations s
+            WHERE reply_owed AND taken_over_at IS NOT NULL AND needs_staff_since IS NULL {of_clients}
+        ) AS s
         """,
         client_ids,
     )
-
-
-def due_replies(client_ids: ClientIds, now: datetime) -> WorkQueue:
-    """Return the conversations whose reply is due and not written. Index: reply_owed."""
-    return _queue(
-        """
-        SELECT count(*), min(s.reply_due_at), (array_agg(s.id ORDER BY s.reply_due_at))[1]
-        FROM conversations s
-        WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < $1 {of_clients}
-        """,
-        client_ids,
-        now,
-    )
-
-
-def unsent_messages(client_ids: ClientIds, now: datetime) -> WorkQueue:
-    """Return the messages that are due and not sent. Index: messages_unsettled."""
-    return _messages("status = 'queued' AND due_at < $1", "due_at", client_ids, now)
 
 
 def unclear_messages(client_ids: ClientIds) -> WorkQueue:
@@ -159,11 +143,8 @@ def failed_replies(client_ids: ClientIds, now: datetime) -> WorkQueue:
     """Return the attempts at replies that failed in the last 24 hours. Index: turns_failed."""
     return _queue(
         """
-        SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
-        FROM (
-            SELECT conversation_id, ended_at AS since FROM conversation_turns
-            WHERE status = 'failed' AND ended_at >= $1 OFFSET 0
-        ) AS failed JOIN conversations s ON s.id = conversation_id WHERE true {of_clients}
+        SELECT count(*), min(ended_at), (array_agg(conversation_id ORDER BY ended_at))[1]
+        FROM conversation_turns s WHERE status = 'failed' AND ended_at >= $1 {of_clients}
         """,
         client_ids,
         now - timedelta(hours=HOURS),
@@ -177,21 +158,43 @@ def unclear_tool_calls(client_ids: ClientIds) -> int:
     ).count
 
 
-def broken_accounts(client_ids: ClientIds) -> int:
-    """Return the number of active accounts that their providers refuse. The table is small and needs no index."""
-    return _queue(
-        "SELECT count(*), NULL, NULL FROM channel_accounts s WHERE s.health = 'broken' AND s.is_active {of_clients}",
+def broken_and_noted_accounts(client_ids: ClientIds, since: datetime) -> tuple[int, int]:
+    """Return how many active accounts their providers refuse, and of how many they told something since then.
+
+    The table is small and needs no index.
+    """
+    [(broken, noted)] = _rows(
+        """
+        SELECT count(*) FILTER (WHERE s.health = 'broken'), count(*) FILTER (WHERE s.notice_at >= $1)
+        FROM channel_accounts s WHERE s.is_active {of_clients}
+        """,
         client_ids,
+        since,
+    )
+    return broken, noted
+
+
+def failing_endpoints(client_ids: ClientIds) -> int:
+    """Return the number of endpoints that fail or are paused. The table is small and needs no index."""
+    return _queue(
+        "SELECT count(*), NULL, NULL FROM event_endpoints s"
+        " WHERE (s.failing_since IS NOT NULL OR s.paused_at IS NOT NULL) {of_clients}",
+        client_ids,
+    ).count
+
+
+def unreached_accounts(client_ids: ClientIds) -> int:
+    """Return the number of accounts whose provider cannot be reached. The table is small and needs no index."""
+    return _queue(
+        "SELECT count(*), NULL, NULL FROM send_circuits s WHERE s.opened_at IS NOT NULL {of_clients}", client_ids
     ).count
 
 
 def _messages(which: str, since: str, client_ids: ClientIds, *values: Any) -> WorkQueue:
     return _queue(
         f"""
-        SELECT count(*), min(since), (array_agg(s.id ORDER BY since))[1]
-        FROM (
-            SELECT conversation_id, {since} AS since FROM conversation_messages WHERE {which} OFFSET 0
-        ) AS found JOIN conversations s ON s.id = conversation_id WHERE true {{of_clients}}
+        SELECT count(*), min({since}), (array_agg(conversation_id ORDER BY {since}))[1]
+        FROM conversation_messages s WHERE {which} {{of_clients}}
         """,
         client_ids,
         *values,

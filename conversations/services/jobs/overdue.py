@@ -45,10 +45,11 @@ def oldest_overdue() -> OverdueWork:
              (SELECT COALESCE(EXTRACT(epoch FROM now() - min(s.reply_due_at)), 0)::float FROM conversations s
              WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < now() AND NOT EXISTS (
                 SELECT FROM conversation_turns t
-                WHERE t.conversation_id = s.id AND t.status = 'running' AND t.lease_until >= now()))),
+                WHERE t.client_id = s.client_id AND t.conversation_id = s.id AND t.status = 'running'
+                  AND t.lease_until >= now()))),
             (SELECT COALESCE(EXTRACT(epoch FROM now() - min(m.due_at)), 0)::float FROM conversation_messages m
              JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
-             WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()")})
+             WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()", client="m.client_id")})
         """
     )
     return OverdueWork(*found) if found else OverdueWork(0, 0)

@@ -6,17 +6,30 @@ statement starts from the index of the open conversations, or of the expired gue
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
+from time import perf_counter
+from typing import Any
 from uuid import UUID
+
+from django.db import transaction
 
 from conversations.models import RetentionRule
 from conversations.queue import delete_old_failures
 from conversations.services.contacts import duplicates
-from conversations.services.core import idempotency
-from conversations.services.core.deadlines import AGE_SINCE, FREE, SWEEP_DUE, SWEPT, kept_until, sweep_due
+from conversations.services.core import counters, idempotency
+from conversations.services.core.cluster import is_cluster, of_each, rows_of_each_client
+from conversations.services.core.deadlines import (
+    AGE_SINCE,
+    FREE,
+    SWEEP_DUE,
+    SWEEP_DUE_OF_CLIENT,
+    SWEPT,
+    kept_until,
+    sweep_due,
+)
 from conversations.services.core.dedupe import trim_tombstones
 from conversations.services.core.ledger import events_sql
 from conversations.services.core.sql import column, exclusively, row, rows
@@ -25,7 +38,7 @@ from conversations.services.delivery import sending, throttles
 from conversations.services.inbound import replay
 from conversations.services.replies import leases, tool_calls
 from conversations.services.retention.retention import guests_due_sql, purge_guests
-from conversations.services.tenants import sign_in_limits
+from conversations.services.tenants import api_keys, sign_in_limits
 from conversations.services.transitions import takeover
 
 BATCH = 2_000
@@ -42,40 +55,71 @@ def _by_sweep(status: str, rule: str, before: str) -> str:
         cause=f"'no message within {rule}'",
         actor="'system'",
         actor_name="'sweep'",
-        data=f"jsonb_build_object('rule', '{rule}', 'seconds', extract(epoch from span), 'since', since)",
+        data=_data(rule),
     )
 
 
+def _data(rule: str) -> str:
+    return f"jsonb_build_object('rule', '{rule}', 'seconds', extract(epoch from span), 'since', since)"
+
+
 # One query finds what is due; each batch checks its own conversations again.
-DUE_BY_KIND = f"SELECT due, array_agg(id) FROM ({SWEEP_DUE}) swept WHERE due IS NOT NULL GROUP BY due"
+_BY_KIND = "SELECT due, client_id, array_agg(id) FROM ({}) swept WHERE due IS NOT NULL GROUP BY 1, 2"
+DUE_BY_KIND = _BY_KIND.format(SWEEP_DUE)
+DUE_OF_CLIENT_BY_KIND = _BY_KIND.format(SWEEP_DUE_OF_CLIENT)
 
 _MARK_STALE = f"""
     WITH due AS (
-        SELECT s.id, c.stale_after AS span, {AGE_SINCE} AS since {sweep_due("stale")} AND s.id = ANY($2)
+        SELECT s.id, c.stale_after AS span, {AGE_SINCE} AS since {sweep_due("stale")}
+            AND s.client_id = $3 AND s.id = ANY($2)
         FOR NO KEY UPDATE OF s SKIP LOCKED),
-    moved AS (UPDATE conversations s SET status = 'stale' FROM due
-              WHERE s.id = due.id RETURNING s.id, due.span, due.since)
+    moved AS (
+        UPDATE conversations s SET status = 'stale' FROM due WHERE s.client_id = $3 AND s.id = due.id
+        RETURNING s.client_id, s.id, due.span, due.since)
     {_by_sweep("stale", "stale_after", "'active'")}
     RETURNING conversation_id"""
 
 _EXPIRE = f"""
     WITH due AS (
         SELECT s.id, s.status AS before, c.expire_after AS span, {AGE_SINCE} AS since {sweep_due("expired")}
-            AND s.id = ANY($2)
+            AND s.client_id = $3 AND s.id = ANY($2)
         FOR NO KEY UPDATE OF s SKIP LOCKED),
     moved AS (
         UPDATE conversations s
         SET status = 'expired', ended_at = $1, ended_by = 'timeout', end_reason = 'no message within expire_after',
             reply_owed = false, needs_staff_since = NULL,
             remember_due_at = CASE WHEN s.is_guest THEN NULL ELSE $1::timestamptz END
-        FROM due WHERE s.id = due.id RETURNING s.id, due.before, due.span, due.since),
+        FROM due WHERE s.client_id = $3 AND s.id = due.id
+        RETURNING s.client_id, s.id, due.before, due.span, due.since),
     unsent AS (
         UPDATE conversation_messages m
         SET status = 'cancelled', code = 'expired', lease_until = NULL, lease_token = NULL
-        FROM moved WHERE m.conversation_id = moved.id AND m.status IN ('queued', 'claimed')),
+        FROM moved WHERE m.client_id = $3 AND m.conversation_id = moved.id AND m.status IN ('queued', 'claimed')),
     unmade AS ({EXPIRE_SQL})
     {_by_sweep("expired", "expire_after", "before")}
     RETURNING conversation_id"""
+
+
+# What follows in a cluster, where an INSERT of what a CTE found needs every server: the line of each by a statement.
+_AGED = {_MARK_STALE: ("stale", "stale_after", "'active'"), _EXPIRE: ("expired", "expire_after", "before")}
+_LINE = """
+    INSERT INTO conversation_events
+        (client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+    VALUES ($1, $2, $3, $4, $3, $5, 'system', 'sweep', $6::jsonb, $7)
+    RETURNING id"""
+
+
+def _age(statement: str, now: datetime, ids: Sequence[UUID], client_id: UUID) -> list[tuple[Any, ...]]:
+    """Age those of the client's conversations that are due, and return a row for each."""
+    if not is_cluster():
+        return rows(statement, now, ids, client_id)
+    status, rule, before = _AGED[statement]
+    first = statement.partition(_by_sweep(status, rule, before))[0]
+    with transaction.atomic():
+        aged = rows(f"{first} SELECT id, {before}::text, {_data(rule)}::text FROM moved", now, ids, client_id)
+        for pk, was, data in aged:
+            rows(_LINE, client_id, pk, status, was, f"no message within {rule}", data, now)
+    return aged
 
 
 @dataclass(slots=True)
@@ -101,25 +145,40 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
     Returns the counts; `skipped` is True if another sweep is running, and nothing was done. It is harmless to repeat
     and to interrupt a sweep: each batch is a statement of its own.
     """
-    report = SweepReport()
+    report, began = SweepReport(), perf_counter()
     with exclusively("convo.sweep") as only_one:
         if not only_one:
             report.skipped = True
             return report
-        due: dict[str, list[UUID]] = dict(rows(DUE_BY_KIND, now))
-        report.handed_back = takeover.hand_back_abandoned(due.get("handed_back", []), now)
-        report.expired = _in_batches(_EXPIRE, due.get("expired", []), now, partial(progress, "expired"))
-        report.stale = _in_batches(_MARK_STALE, due.get("stale", []), now, partial(progress, "stale"))
-        report.purged = purge_guests(now, progress)
+        due: dict[str, dict[UUID, list[UUID]]] = {}
+        for what, client_id, ids in _due(now):
+            due.setdefault(what, {})[client_id] = ids
+        back = due.get("handed_back", {})
+        abandoned = [(client_id, ids, now) for client_id, ids in back.items()]
+        report.handed_back = sum(of_each(abandoned, takeover.hand_back_abandoned))
+        report.expired = _in_batches(_EXPIRE, due.get("expired", {}), now, partial(progress, "expired"))
+        report.stale = _in_batches(_MARK_STALE, due.get("stale", {}), now, partial(progress, "stale"))
+        report.purged = sum(of_each([(now, progress)], purge_guests))
         duplicates.note_recent(now)
+        api_keys.take_over_uses(now)
         report.recovered = leases.recover(now) + sending.recover(now) + tool_calls.recover(now)
         idempotency.delete_expired(now)
         throttles.delete_expired(now)
         sign_in_limits.delete_expired(now)
         delete_old_failures(now)
         report.tombstones = trim_tombstones(now)
-        report.replayed = replay.retry_failed(now)
+        report.replayed = sum(of_each([(now,)], replay.retry_failed))
+    counters.SWEEPS.inc()
+    counters.SWEEP_SECONDS.observe(perf_counter() - began)
+    for what, count in asdict(report).items():
+        if count and isinstance(count, int):
+            counters.SWEPT.labels(what).inc(count)
     return report
+
+
+def _due(now: datetime) -> list[tuple[Any, ...]]:
+    """Return rows of what is due, the client, and the ids of its conversations."""
+    return rows_of_each_client(DUE_OF_CLIENT_BY_KIND, now) if is_cluster() else rows(DUE_BY_KIND, now)
 
 
 def preview(now: datetime, examples: int = 3) -> SweepReport:
@@ -129,7 +188,7 @@ def preview(now: datetime, examples: int = 3) -> SweepReport:
     """
     report = SweepReport()
     gone_at = kept_until(RetentionRule.GUESTS, since="$1")
-    free = f"EXISTS (SELECT FROM contacts p WHERE p.id = s.contact_id AND {FREE})"
+    free = f"EXISTS (SELECT FROM contacts p WHERE p.client_id = s.client_id AND p.id = s.contact_id AND {FREE})"
     expiring_guests = f"{sweep_due('expired')} AND s.is_guest AND {gone_at} <= $1 AND {free}"
     for name, due in [
         *((what, sweep_due(what)) for what in SWEPT),
@@ -142,11 +201,15 @@ def preview(now: datetime, examples: int = 3) -> SweepReport:
     return report
 
 
-def _in_batches(statement: str, due: Sequence[UUID], now: datetime, progress: Callable[[int], None]) -> int:
+def _in_batches(
+    statement: str, due: Mapping[UUID, Sequence[UUID]], now: datetime, progress: Callable[[int], None]
+) -> int:
     total = 0
-    for start in range(0, len(due), BATCH):
-        total += len(rows(statement, now, due[start : start + BATCH]))
-        progress(total)
+    for client_id, ids in due.items():
+        for start in range(0, len(ids), BATCH):
+            done = of_each([(statement, now, ids[start : start + BATCH], client_id)], _age)
+            total += sum(len(found) for found in done)
+            progress(total)
     return total
 
 

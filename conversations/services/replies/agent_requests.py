@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from channels_out.kinds import ActivityKind
 from channels_out.phones import REACHED_BY_PHONE
 from conversations.engines.contract import AgentCall
-from conversations.models import SAID, Assistant, Chunk, Conversation, Role, Step, Turn, corrected_text
+from conversations.models import (
+    SAID,
+    Activity,
+    Assistant,
+    Attachment,
+    Chunk,
+    Conversation,
+    Role,
+    Step,
+    Turn,
+    corrected_text,
+)
 from conversations.services.core import redaction
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
 from conversations.services.core.opening import NOTHING_KNOWN
+from conversations.services.media import shown
 from conversations.services.replies.prompt_context import SUPERSEDED
 from memory.context import Prompt, PromptPart
 from memory.text import estimate_tokens
@@ -50,6 +63,7 @@ def prepare_call(turn: Turn, steps: Sequence[Step], now: datetime) -> PreparedCa
     token = secrets.token_urlsafe(32)
     deadline = now + timedelta(seconds=assistant.agent_deadline_seconds)
     messages, history = _said(conversation, assistant)
+    files = _files_of([*messages, *history])
     clean = redaction.rules_of(conversation.client).clean
     known = _known(conversation, steps, clean)
     body = {
@@ -60,8 +74,8 @@ def prepare_call(turn: Turn, steps: Sequence[Step], now: datetime) -> PreparedCa
         "channel": conversation.channel,
         "contact": _contact(conversation),
         **known,
-        "messages": [_message(chunk, clean) for chunk in messages],
-        "history": [_message(chunk, clean) for chunk in history],
+        "messages": [_message(chunk, clean, files) for chunk in messages],
+        "history": [_message(chunk, clean, files) for chunk in history],
         "idempotency_key": idempotency_key(conversation),
         "turn_id": str(turn.pk),
         "turn_token": token,
@@ -147,15 +161,41 @@ def _fitting(newest: Sequence[Any]) -> Iterator[Any]:
         yield chunk
 
 
-def _message(chunk: Any, clean: Callable[[str], str]) -> dict[str, Any]:
-    media = chunk.metadata.get("media")
+def _files_of(chunks: Sequence[Chunk]) -> dict[int, list[Attachment]]:
+    """Return the files of the chunks, by chunk; none of a message that the person deleted."""
+    if not chunks:
+        return {}
+    client_id, ids = chunks[0].client_id, [chunk.pk for chunk in chunks]
+    found = shown.of_chunks(client_id, ids)
+    if found:
+        gone = Activity.objects.filter(client=client_id, chunk__in=list(found), kind=ActivityKind.DELETION)
+        for chunk_id in gone.values_list("chunk_id", flat=True):
+            found.pop(chunk_id or 0, None)
+    return found
+
+
+def _file(row: Attachment) -> dict[str, Any]:
+    file = shown.with_links(row)
+    return {
+        "type": row.kind,
+        "state": row.state,
+        "content_type": row.content_type,
+        "size": row.size,
+        "name": file.name,
+        "link": file.link,
+    }
+
+
+def _message(chunk: Any, clean: Callable[[str], str], files: Mapping[int, Sequence[Attachment]]) -> dict[str, Any]:
+    media, attached = chunk.metadata.get("media"), files.get(chunk.pk, ())
     return {
         "position": chunk.position,
         "role": chunk.role,
         "content": clean(chunk.words),
-        "by_staff": chunk.author_id is not None,
+        "by_staff": chunk.by_staff,
         "created_at": chunk.created_at.isoformat(),
         **({"media": media} if isinstance(media, list) and media else {}),
+        **({"attachments": [_file(row) for row in attached]} if attached else {}),
     }
 
 

@@ -2,13 +2,15 @@
 
 There are two kinds of threads, so that no database connection is held while one waits for the network. A few threads
 read and write rows, each with a connection of its own. Many threads wait for the network and use plain values only.
-Each reply and each send moves between the two kinds:
+Each reply, each send and each file of a message moves between the two kinds:
 
     reply   claim ─► [tools (waits)] ─► [recall (waits) ─► keep (rows)] ─► prepare (rows) ─► engine (waits) ─► commit or
             fail (rows)
     send    claim ─► begin   (rows) ─► provider (waits) ─► succeeded or failed (rows)
+    file    claim ─► begin   (rows) ─► fetch (waits) ─► fetched or failed (rows) [─► transcript (waits) ─► rows]
 
-Any number of dispatchers share the work. If one is killed, others take its work when its leases run out.
+What is in flight holds slots, which clients share fairly (core/slots.py). Any number of dispatchers share the work. If
+one is killed, others take its work when its leases run out.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 from uuid import UUID
 
@@ -26,15 +28,32 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 from django.utils import timezone
 
 from channels_out.contract import SendResult
+from channels_out.errors import SendError
+from conversations import heartbeat, log_context
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.log_context import ContextThreads
 from conversations.models import Message
+from conversations.services.core.rotation import by_client
+from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
 from conversations.services.core.sql import close_connections, with_retry
 from conversations.services.delivery import read_marks
 from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.replies import late_replies, leases, pipeline, sinks, tool_calls, tool_runner
+from conversations.services.media import claims as media_claims
+from conversations.services.media import fetching
+from conversations.services.replies import (
+    fetched_files,
+    late_replies,
+    leases,
+    pipeline,
+    sinks,
+    tool_calls,
+    tool_runner,
+    transcripts,
+)
+from memory.language_models.contract import LLMError
 from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
@@ -57,15 +76,18 @@ class Dispatcher:
         self.patience = patience
         self.stopping = threading.Event()
         self._wake = threading.Event()
-        self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="rows")
-        self._engines = ThreadPoolExecutor(settings.DISPATCH_REPLIES, thread_name_prefix="engine")
-        self._providers = ThreadPoolExecutor(settings.DISPATCH_SENDS, thread_name_prefix="provider")
-        self._marks = ThreadPoolExecutor(MARK_THREADS, thread_name_prefix="mark")
+        self._rows = ContextThreads(ROW_THREADS, thread_name_prefix="rows")
+        replies = with_spare(settings.DISPATCH_REPLIES, CLIENT_TIMES)
+        sends = with_spare(settings.DISPATCH_SENDS, delivery.ACCOUNT_TIMES)
+        media = with_spare(settings.DISPATCH_MEDIA, CLIENT_TIMES)
+        self._turns, self._messages, self._media = Slots(replies), Slots(sends), Slots(media)
+        self._clients_of_media: dict[UUID, UUID] = {}  # of the files in flight
+        self._engines = ContextThreads(replies + 1, thread_name_prefix="engine")  # and one for a suspect
+        self._providers = ContextThreads(sends, thread_name_prefix="provider")
+        self._fetches = ContextThreads(media, thread_name_prefix="media")
+        self._marks = ContextThreads(MARK_THREADS, thread_name_prefix="mark")
         self._marks_free = threading.BoundedSemaphore(MARK_THREADS)
-        self._guard = threading.Lock()
-        self._turns: set[UUID] = set()
         self._suspects: set[UUID] = set()  # at most one runs at a time, which shows whose turn crashes processes
-        self._messages: set[UUID] = set()
         self._renewed = self._recovered = 0.0
         self._waiting: Future[int] | None = None  # the look at the turns that wait for a callback
 
@@ -74,6 +96,7 @@ class Dispatcher:
         log.info("dispatcher started: replies=%s sends=%s", settings.DISPATCH_REPLIES, settings.DISPATCH_SENDS)
         away = 0.0
         while not self.stopping.is_set():
+            heartbeat.beat()
             try:
                 close_old_connections()
                 busy = self.tick()
@@ -97,21 +120,41 @@ class Dispatcher:
     def tick(self) -> bool:
         """Claim what is due, as far as there are free threads, and return whether anything was claimed."""
         self._renew_and_recover_leases()
-        claimed = 0
-        if room := settings.DISPATCH_REPLIES - len(self._turns):
-            for turn in leases.claim(timezone.now(), room, suspects=0 if self._suspects & self._turns else 1):
-                self._hold(self._turns, turn.turn_id)
-                if turn.suspect:
-                    self._suspects = {turn.turn_id}
+        return self._claim_replies() + self._claim_messages() + self._claim_media() > 0
+
+    def _claim_replies(self) -> int:
+        if not self._turns.free:
+            return 0
+        claimed = leases.claim(
+            timezone.now(), self._turns, suspects=0 if self._suspects & self._turns.held.keys() else 1
+        )
+        for turn in claimed:
+            if turn.suspect:
+                self._suspects = {turn.turn_id}
+            with log_context.about(conversation=turn.conversation_id, turn=turn.turn_id):
                 self._let_go_after(self._rows.submit(self._reply, turn), self._turns, turn.turn_id)
-                claimed += 1
-        if room := settings.DISPATCH_SENDS - len(self._messages):
-            token, messages = delivery.claim(timezone.now(), room)
-            for message_id in messages:
-                self._hold(self._messages, message_id)
-                self._let_go_after(self._rows.submit(self._send, message_id, token), self._messages, message_id)
-                claimed += 1
-        return claimed > 0
+        return len(claimed)
+
+    def _claim_messages(self) -> int:
+        if not self._messages.free:
+            return 0
+        token, claimed = delivery.claim(timezone.now(), self._messages)
+        for message in claimed:
+            with log_context.about(message=message.message_id):
+                self._let_go_after(self._rows.submit(self._send, message, token), self._messages, message.message_id)
+        return len(claimed)
+
+    def _claim_media(self) -> int:
+        if not self._media.free:
+            return 0
+        token, claimed = media_claims.claim(timezone.now(), self._media)
+        self._clients_of_media = {pk: c for pk, c in self._clients_of_media.items() if pk in self._media}
+        for client_id, attachment_id in claimed:
+            self._clients_of_media[attachment_id] = client_id
+            with log_context.about(attachment=attachment_id):
+                step = self._rows.submit(self._fetch, client_id, attachment_id, token)
+                self._let_go_after(step, self._media, attachment_id)
+        return len(claimed)
 
     # --- a reply ------------------------------------------------------------------------------------------------------
 
@@ -126,7 +169,7 @@ class Dispatcher:
         return self._rows.submit(self._recall_or_prepare, turn)
 
     def _recall_or_prepare(self, turn: leases.OwedTurn) -> Future[Any] | None:
-        if turn.recalls and (query := with_retry(recall.recall_query, turn.conversation_id)):
+        if turn.recalls and (query := with_retry(recall.recall_query, turn.client_id, turn.conversation_id)):
             self._mark_read(turn)
             return self._engines.submit(self._recall, turn, query)
         return self._prepare(turn, mark=True)
@@ -153,16 +196,14 @@ class Dispatcher:
         """Show the person that the message was read. Skipped while all mark threads wait: no reply waits for it."""
         if not read_marks.has_marks(turn.channel):
             return
-        mark = with_retry(read_marks.mark_for_newest, turn.conversation_id)
+        mark = with_retry(read_marks.mark_for_newest, turn.client_id, turn.conversation_id)
         if mark and self._marks_free.acquire(blocking=False):
             self._marks.submit(self._show_mark, mark, turn.turn_id)
 
     def _show_mark(self, mark: read_marks.ReadMark, turn_id: UUID) -> None:
         try:
             self.stopping.wait(TYPING_AFTER_SECONDS)
-            with self._guard:
-                writing = turn_id in self._turns
-            mark.show(typing=writing)
+            mark.show(typing=turn_id in self._turns)
         finally:
             self._marks_free.release()
 
@@ -178,23 +219,53 @@ class Dispatcher:
 
     # --- a send -------------------------------------------------------------------------------------------------------
 
-    def _send(self, message_id: UUID, token: UUID) -> Future[Any] | None:
-        sending = with_retry(delivery.begin, message_id, token, timezone.now())
-        return self._providers.submit(self._deliver, sending) if sending else None
+    def _send(self, message: delivery.ClaimedMessage, token: UUID) -> Future[Any] | None:
+        sending = with_retry(delivery.begin, message, token, timezone.now())
+        if sending is None:
+            return None
+        with log_context.about(conversation=sending.conversation_id):
+            return self._providers.submit(self._deliver, sending)
 
     def _deliver(self, sending: delivery.Sending) -> Future[Any]:
         outcome = delivery.deliver(sending)
         settle = delivery.record_sent if isinstance(outcome, SendResult) else delivery.record_failed
         return self._rows.submit(with_retry, settle, sending, outcome, timezone.now())
 
+    # --- a file -------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, client_id: UUID, attachment_id: UUID, token: UUID) -> Future[Any] | None:
+        wanted = with_retry(fetching.begin, client_id, attachment_id, token, timezone.now())
+        if wanted:
+            return self._fetches.submit(self._download, wanted)
+        return self._transcribe(client_id, attachment_id, token)
+
+    def _download(self, wanted: fetching.Fetch) -> Future[Any]:
+        outcome = fetching.fetch(wanted)
+        return self._rows.submit(self._record_fetched, wanted, outcome)
+
+    def _record_fetched(self, wanted: fetching.Fetch, outcome: fetching.Fetched | SendError) -> Future[Any] | None:
+        if with_retry(fetched_files.record, wanted, outcome, timezone.now()):
+            return self._transcribe(wanted.client_id, wanted.attachment_id, wanted.token)
+        return None
+
+    def _transcribe(self, client_id: UUID, attachment_id: UUID, token: UUID) -> Future[Any] | None:
+        recording = with_retry(transcripts.begin, client_id, attachment_id, token, timezone.now())
+        return self._fetches.submit(self._write_down, recording) if recording else None
+
+    def _write_down(self, recording: transcripts.Recording) -> Future[Any]:
+        outcome = transcripts.write_down(recording)
+        settle = transcripts.record_failed if isinstance(outcome, LLMError) else transcripts.record_written
+        return self._rows.submit(with_retry, settle, recording, outcome, timezone.now())
+
+    def _held_media(self) -> list[tuple[UUID, UUID]]:
+        """Return the client and id of each file in flight."""
+        held = self._media.held
+        return [(client_id, pk) for pk, client_id in list(self._clients_of_media.items()) if pk in held]
+
     # --- what is held -------------------------------------------------------------------------------------------------
 
-    def _hold(self, held: set[UUID], pk: UUID) -> None:
-        with self._guard:
-            held.add(pk)
-
-    def _let_go_after(self, step: Future[Any], held: set[UUID], pk: UUID) -> None:
-        """Remove `pk` from what is held when the step, and each further step that it returned, has ended."""
+    def _let_go_after(self, step: Future[Any], held: Slots, pk: UUID) -> None:
+        """Free the slot of `pk` when the step, and each further step that it returned, has ended."""
 
         def ended(done: Future[Any]) -> None:
             error = done.exception()
@@ -204,8 +275,7 @@ class Dispatcher:
             if isinstance(following, Future):
                 self._let_go_after(following, held, pk)
                 return
-            with self._guard:
-                held.discard(pk)
+            held.let_go(pk)
             self._wake.set()
 
         step.add_done_callback(ended)
@@ -214,10 +284,9 @@ class Dispatcher:
         now = time.monotonic()
         if now - self._renewed >= settings.LEASE_SECONDS / 3:
             self._renewed = now
-            with self._guard:
-                turns, messages = list(self._turns), list(self._messages)
-            leases.renew(turns, timezone.now())
-            delivery.renew(messages, timezone.now())
+            leases.renew(self._turns.held, timezone.now())
+            delivery.renew(self._messages.held, timezone.now())
+            media_claims.renew(self._held_media(), timezone.now())
         if now - self._recovered >= RECOVER_EVERY_SECONDS:
             self._recovered = now
             at = timezone.now()
@@ -229,17 +298,17 @@ class Dispatcher:
     def _finish(self) -> int:
         """Wait for what was begun, then give back what is left and return how many that is."""
         deadline = time.monotonic() + self.patience
-        while (self._turns or self._messages) and time.monotonic() < deadline:
+        while (self._turns.held or self._messages.held or self._media.held) and time.monotonic() < deadline:
             try:
                 self._renew_and_recover_leases()
             except (OperationalError, InterfaceError):
                 connection.close()
             time.sleep(0.05)
-        with self._guard:
-            turns, messages = list(self._turns), list(self._messages)
+        turns, messages = self._turns.held, self._messages.held
         with_retry(release_claims, turns, messages)
+        with_retry(media_claims.give_back, self._held_media(), timezone.now())
         close_connections(self._rows, ROW_THREADS, self.patience)
-        for pool in (self._marks, self._providers, self._engines, self._rows):
+        for pool in (self._marks, self._fetches, self._providers, self._engines, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
         log.info("dispatcher stopped: given back %s replies and %s sends", len(turns), len(messages))
         return len(turns) + len(messages)
@@ -259,13 +328,14 @@ def keep_recalled(query: recall.RecallQuery, near: NearestVectors | None) -> Non
         log.exception("nothing is recalled: conversation=%s", query.conversation_id)
 
 
-def release_claims(turns: list[UUID], messages: list[UUID]) -> None:
+def release_claims(turns: Mapping[UUID, UUID], messages: Mapping[UUID, UUID]) -> None:
     """Free the turns and messages that were claimed and not finished, so that another dispatcher takes them at once.
 
     A message that is being sent stays as it is until its lease runs out: it may have left already.
     """
     now = timezone.now()
     leases.give_back(turns, now)
-    Message.objects.filter(pk__in=messages, status=Message.Status.CLAIMED).update(
-        status=Message.Status.QUEUED, lease_until=None, lease_token=None
-    )
+    for client_id, ids in by_client(messages).items():
+        Message.objects.filter(client_id=client_id, pk__in=ids, status=Message.Status.CLAIMED).update(
+            status=Message.Status.QUEUED, lease_until=None, lease_token=None
+        )

@@ -11,17 +11,17 @@ from datetime import datetime
 
 from conversations.engines.contract import Reply, Usage
 from conversations.models import Chunk, Conversation, EndedBy, Turn
-from conversations.services.core import redaction, tool_requests
+from conversations.services.core import counters, redaction, spans, tool_requests
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
 from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
 from conversations.services.core.sql import update
 from conversations.services.delivery import outbox
 from conversations.services.delivery.read_marks import was_delivered_by
-from conversations.services.replies import failures, phrases, tool_actions, tool_outcomes
-from conversations.services.replies.pricing import cost_of
+from conversations.services.replies import failures, phrases, reply_files, tool_actions, tool_outcomes
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink
-from conversations.services.transitions import closing, takeover
+from conversations.services.tenants.pricing import cost_of
+from conversations.services.transitions import closing, takeover, transfers
 
 TurnStatus = Turn.Status
 TOOL_CALLED = "A tool was called, and the person does not know: see Tool calls."
@@ -50,6 +50,9 @@ def note_usage(turn: Turn, usage: Sequence[Usage]) -> None:
     turn.tokens_out = sum(each.tokens_out for each in usage)
     turn.tokens_cached = sum(each.tokens_cached for each in usage)
     turn.cost = cost_of(usage)
+    counters.TOKENS.labels(turn.engine, "in").inc(turn.tokens_in)
+    counters.TOKENS.labels(turn.engine, "out").inc(turn.tokens_out)
+    counters.COST.labels(turn.engine).inc(float(turn.cost or 0))
 
 
 def say(
@@ -67,27 +70,33 @@ def say(
 
     Where it wants a person, or the person said goodbye and nothing since, these are the assistant's last words.
     """
-    if reply.text:
+    actor = assistant_actor(conversation.assistant)
+    is_last_word = tool_actions.opt_out(conversation, reply.tool_actions, actor, now)
+    files = reply_files.of_reply(conversation, turn, reply, has_calls=has_calls and not code)
+    if reply.text or files:
         answers = _newest_seen(conversation, turn) if overtaken else ""
-        sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers)
+        more = tool_actions.metadata_of(reply.tool_actions)
+        sink.say(conversation, turn, reply.text, now, code=code, reply_to=answers, more=more, files=files)
     elif not reply.tool_actions:
         _note_silence(conversation, now)
     note_answered(conversation)
-    conversation.reply_owed = overtaken
+    conversation.reply_owed = overtaken and not is_last_word
     if not code:
         if (has_calls or reply.tool_actions) and tool_outcomes.settle(conversation, turn, reply, now):
-            conversation.reply_owed, conversation.reply_due_at = True, now
+            conversation.reply_owed, conversation.reply_due_at = not is_last_word, now
         conversation.fallback_sent = False
         conversation.replies_failed = 0
     requested = tool_actions.NOTHING_REQUESTED
     if reply.tool_actions:
-        requested = tool_actions.apply(conversation, reply.tool_actions, assistant_actor(conversation.assistant))
+        requested = tool_actions.apply(conversation, reply.tool_actions, actor)
     end(turn, TurnStatus.COMMITTED, now, code=HUMAN_WANTED if requested.human and sink.is_awaited else code)
-    if requested.human:
+    number = transfers.number_of(conversation) if requested.transfer else ""
+    if number:
+        transfers.request(conversation, number, actor, requested.why)
+    elif requested.human or requested.transfer:
         outbox.allow_sending(conversation)
-        actor = assistant_actor(conversation.assistant)
         why = requested.why or "the assistant asks for a person"
-        takeover.take(conversation, actor, now, reason=why, tell=not reply.text)
+        takeover.take(conversation, actor, now, reason=why, tell=not (reply.text or files))
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
         outbox.allow_sending(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
@@ -147,3 +156,6 @@ def end(turn: Turn, status: str, now: datetime, code: str = "", reason: str = ""
     turn.status, turn.ended_at = status, now
     turn.code, turn.reason = code[:40], reason[:500]
     update(turn)
+    counters.TURNS.labels(turn.engine, str(status), turn.code).inc()
+    counters.TURN_SECONDS.labels(turn.engine).observe(max((now - turn.started_at).total_seconds(), 0))
+    spans.turn_ended(turn)

@@ -42,6 +42,7 @@ _EXPLANATIONS = {
     "engine_crashed": "Convo failed while asking the model. The log has the error.",
     "crashed": "The process died each time the reply was tried. The log has the error.",
     "exhausted": "The reply was tried too often. Reply yourself.",
+    "quota_used_up": "The client's quota of today is used up. Reply yourself; the assistant goes on tomorrow.",
     "unknown_engine": "The assistant names an engine that does not exist. Choose another.",
 }
 

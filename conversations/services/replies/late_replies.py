@@ -23,8 +23,8 @@ from django.db import InterfaceError, OperationalError
 from conversations.engines.agent_answers import AgentAnswer, InvalidAnswerError, parse
 from conversations.engines.contract import EngineError, PendingStep, Reply
 from conversations.models import Client, Conversation, Step, Turn
+from conversations.services.core.cluster import rows_over_all
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
-from conversations.services.core.sql import rows
 from conversations.services.replies import pipeline
 from conversations.services.replies.agent_requests import hash_of
 from conversations.services.replies.leases import ClaimedTurn
@@ -67,17 +67,18 @@ def accept_reply(
     reply = _checked(conversation, turn, answer)
     if turn.status == _S.RUNNING and not _is_over(turn, now):
         spent = round((now - turn.started_at).total_seconds() * 1000)
-        claim = ClaimedTurn(turn.pk, conversation.pk, turn.attempt, recalls=False, calls=False)
+        claim = ClaimedTurn(client.pk, turn.pk, conversation.pk, turn.attempt, recalls=False, calls=False)
         said = Reply(
             text=reply.text,
             engine=turn.engine,
             tool_actions=reply.tool_actions,
             tool_calls=reply.tool_calls,
+            files=reply.files,
             last_token_ms=max(spent, 0),
             called_back=True,
         )
         pipeline.commit(claim, said, now)
-        turn = Turn.objects.select_related("chunk").get(pk=turn.pk)
+        turn = Turn.objects.select_related("chunk").get(client=client, pk=turn.pk)
     if turn.status != _S.COMMITTED or not turn.called_back:
         code = turn.code if turn.code in _REFUSALS else _BY_STATUS.get(_S(turn.status), "too_late")
         raise ConflictError(_REFUSALS[code], code=code)
@@ -113,9 +114,9 @@ def _is_over(turn: Turn, now: datetime) -> bool:
 
 # --- turns that wait --------------------------------------------------------------------------------------------------
 _OVER = f"""
-    SELECT t.waiting_until <= $1, t.id, t.conversation_id, t.attempt
-    FROM conversation_turns t JOIN conversations s ON s.id = t.conversation_id
-    WHERE t.status = 'running' AND t.waiting_until IS NOT NULL AND (
+    SELECT t.waiting_until <= $1, t.client_id, t.id, t.conversation_id, t.attempt
+    FROM conversation_turns t JOIN conversations s ON s.client_id = t.client_id AND s.id = t.conversation_id
+    WHERE {{only:t}} AND t.status = 'running' AND t.waiting_until IS NOT NULL AND (
         t.waiting_until <= $1 OR t.stop_asked_at IS NOT NULL
         OR s.taken_over_at IS NOT NULL OR s.status NOT IN ('active', 'stale')
         OR NOT t.streamed AND (
@@ -129,9 +130,9 @@ def end_waiting(now: datetime) -> int:
 
     Several processes may do this at once: the turn's row decides. A turn that cannot be ended does not keep the others.
     """
-    found = rows(_OVER, now)
-    for is_late, turn_id, conversation_id, attempt in found:
-        claim = ClaimedTurn(turn_id, conversation_id, attempt, recalls=False, calls=False)
+    found = rows_over_all(_OVER, now)
+    for is_late, client_id, turn_id, conversation_id, attempt in found:
+        claim = ClaimedTurn(client_id, turn_id, conversation_id, attempt, recalls=False, calls=False)
         try:
             if is_late:
                 pipeline.fail(claim, TIMED_OUT, now)

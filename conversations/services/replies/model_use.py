@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from conversations.engines.contract import ModelOutcome
 from conversations.engines.tools import TOOLS, tokens_of
@@ -19,7 +19,7 @@ TOKENS_OF_TOOLS = tokens_of(TOOLS)
 
 _CALLS = """
     SELECT COALESCE(sum(calls), 0) FROM conversation_turns
-    WHERE conversation_id = $1 AND inbound_sequence = $2 AND status IN ('failed', 'abandoned')"""
+    WHERE client_id = $3 AND conversation_id = $1 AND inbound_sequence = $2 AND status IN ('failed', 'abandoned')"""
 
 
 def models_of(assistant: Assistant | None) -> tuple[ModelAccess, ...]:
@@ -30,11 +30,16 @@ def models_of(assistant: Assistant | None) -> tuple[ModelAccess, ...]:
 
 
 def view_for(
-    models: Sequence[ModelAccess], conversation: Conversation, steps: Sequence[Step], beside: int = 0
+    models: Sequence[ModelAccess],
+    conversation: Conversation,
+    steps: Sequence[Step],
+    beside: int = 0,
+    notes: Mapping[int, Sequence[str]] | None = None,
 ) -> ConversationView:
     """Return what the prompt can say, within what is known of the first model.
 
     beside: tokens of what the model is given beside it: the client's own tools, and what became of their calls
+    notes: further notes before messages, by their positions
     """
     assistant, known = conversation.assistant, models[0].known if models else {}
     most = capabilities.cap(assistant.max_tokens, known) if assistant else None
@@ -46,6 +51,7 @@ def view_for(
         ratio=float(known.get(capabilities.TOKEN_RATIO, 1.0)),
         window=capabilities.window(models[0]) if models else 0,
         reserve=(most or 0) + tools + beside,
+        notes=notes,
     )
 
 
@@ -56,7 +62,7 @@ def calls_before(turn: Turn) -> int:
     """
     if turn.streamed or turn.attempt == 1:
         return turn.calls
-    found = row(_CALLS, turn.conversation_id, turn.inbound_sequence)
+    found = row(_CALLS, turn.conversation_id, turn.inbound_sequence, turn.client_id)
     return int(found[0]) if found else 0
 
 

@@ -2,7 +2,8 @@
 
     leases.claim ─► prepare ─► the engine writes ─► commit     the fence lets it speak, or drops the draft
                                                 ├─► fail       again later, or given up
-                                                └─► hand_over  a person answers
+                                                ├─► hand_over  a person answers
+                                                └─► hold_back  tomorrow: a quota of the day is used up
 
 What differs between the two kinds stands in their sink (sinks.py): an owed reply is sent, a streamed reply is read
 while it is written. What the assistant's policy says holds in both. An owed reply is a fact on the conversation's row,
@@ -12,19 +13,22 @@ and the turn is the claim on it. No step holds a transaction, or a connection, w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db import transaction
 from django.utils import timezone
 
+from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.engines.contract import (
     MOST_CALLS,
     EngineError,
     PendingStep,
     Reply,
     ReplyRequest,
+    Usage,
 )
 from conversations.models import (
     Assistant,
@@ -37,10 +41,10 @@ from conversations.models import (
     Step,
     Turn,
 )
-from conversations.services.core import redaction
+from conversations.services.core import redaction, spans
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import SYSTEM, assistant_actor
-from conversations.services.core.locking import editing_if_there
+from conversations.services.core.locking import editing_if_there, lock_contact_of
 from conversations.services.core.sql import PreparedSelect, row, update
 from conversations.services.delivery import outbox
 from conversations.services.engine_chats import chats
@@ -48,16 +52,20 @@ from conversations.services.replies import (
     agent_requests,
     drafts,
     failures,
+    loops,
     model_use,
     phrases,
     prompt_context,
+    seen_files,
+    tool_actions,
     tool_outcomes,
 )
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
 from conversations.services.replies.tool_runner import tokens_of_tools, with_tools
-from conversations.services.transitions import takeover
+from conversations.services.tenants import day_quotas
+from conversations.services.transitions import takeover, transfers
 from memory.context import TOOL_CALLS, with_part
 from memory.text import estimate_tokens
 
@@ -70,16 +78,18 @@ TurnStatus = Turn.Status
 _TURN = PreparedSelect(
     """
     SELECT {t}, {s}, {k}, {c}, {a}, {r},
-        EXISTS (SELECT FROM tool_calls o WHERE o.conversation_id = s.id AND o.is_open),
+        EXISTS (SELECT FROM tool_calls o WHERE o.client_id = $3 AND o.conversation_id = s.id AND o.is_open),
         a.uses_tools AND EXISTS (SELECT FROM tools o WHERE o.client_id = c.id AND o.is_active),
-        EXISTS (SELECT FROM conversation_steps o WHERE o.conversation_id = s.id AND o.status = 'pending')
+        EXISTS (
+            SELECT FROM conversation_steps o
+            WHERE o.client_id = $3 AND o.conversation_id = s.id AND o.status = 'pending')
     FROM conversation_turns t
-    JOIN conversations s ON s.id = t.conversation_id
-    JOIN contacts k ON k.id = s.contact_id
+    JOIN conversations s ON s.client_id = t.client_id AND s.id = t.conversation_id
+    JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     JOIN clients c ON c.id = s.client_id
     LEFT JOIN assistants a ON a.id = s.assistant_id
-    LEFT JOIN conversation_summaries r ON r.conversation_id = s.id
-    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    LEFT JOIN conversation_summaries r ON r.client_id = s.client_id AND r.conversation_id = s.id
+    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running'
     """,
     t=Turn,
     s=Conversation,
@@ -90,20 +100,22 @@ _TURN = PreparedSelect(
 )
 _STEPS = PreparedSelect(
     """
-    SELECT {p} FROM conversation_steps p WHERE p.conversation_id = $1 AND p.status = 'pending' ORDER BY p.rank, p.id
+    SELECT {p} FROM conversation_steps p
+    WHERE p.client_id = $2 AND p.conversation_id = $1 AND p.status = 'pending' ORDER BY p.rank, p.id
     """,
     p=Step,
 )
 _KEEP = """
     UPDATE conversation_turns SET inbound_sequence = $2, engine = $3, prompt = $4::jsonb, rule = $5, callback_hash = $6
-    WHERE id = $1 AND status = 'running'
+    WHERE client_id = $7 AND id = $1 AND status = 'running'
     RETURNING id"""
 
 
 def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyRequest, str] | None:
     """Build what the engine is given, keep it on the turn, and return it with the engine's name.
 
-    Returns None if the turn is not ours any more, or a rule of the assistant gave the conversation to a person.
+    Returns None if the turn is not ours any more, the conversation was given to a person (by a rule of the assistant,
+    or because a machine seems to answer), or a quota of the client's day is used up.
     """
     found = _running(claim)
     if found is None:
@@ -117,19 +129,27 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     if turn.rule == phrases.HUMAN:
         hand_over(claim, "a person was asked for", now or timezone.now())
         return None
-    # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
-    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk)] if has_steps else []
+    if looping := loops.reason_to_brake(conversation, now or timezone.now()):
+        hand_over(claim, looping, now or timezone.now(), tell=False)
+        return None
     models = model_use.models_of(assistant)
+    if models and day_quotas.is_used_up(conversation.client, now or timezone.now()):
+        hold_back(claim, now or timezone.now())
+        return None
+    # The sequence was read before the chunks: a message between the two makes the draft overtaken, never unseen.
+    steps: list[Step] = [step for (step,) in _STEPS.all(conversation.pk, conversation.client_id)] if has_steps else []
     own_tools = tool_outcomes.usable_tools(conversation) if has_tools else []
-    background = tool_outcomes.background_of(conversation.pk, claim.turn_id) if has_calls else ""
+    background = tool_outcomes.background_of(claim.client_id, conversation.pk, claim.turn_id) if has_calls else ""
+    seen = seen_files.choose(conversation, models)
     beside = tokens_of_tools(own_tools) + estimate_tokens(background)
-    view = model_use.view_for(models, conversation, steps, beside)
+    view = model_use.view_for(models, conversation, steps, beside, seen.notes)
     prompt = with_part(prompt_context.prompt_for(conversation, view), TOOL_CALLS, background)
     turn.engine = assistant.engine if assistant else Assistant.EngineName.AUTO
     agent = agent_requests.prepare_call(turn, steps, now or timezone.now())
     kept = dumps(prompt_record(conversation, assistant, agent.prompt if agent else prompt)).decode()
     token_hash = agent.token_hash if agent else ""
-    row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule, token_hash)
+    turn.inbound_sequence = conversation.inbound_sequence
+    row(_KEEP, claim.turn_id, conversation.inbound_sequence, turn.engine, kept, turn.rule, token_hash, claim.client_id)
     request = ReplyRequest(
         conversation_id=str(conversation.pk),
         prompt=prompt,
@@ -144,13 +164,17 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
         steps=tuple(PendingStep(step.pk, step.description) for step in steps),
         tools=assistant is not None and assistant.uses_tools,
         in_copilot=conversation.in_copilot,
+        may_transfer=bool(transfers.number_of(conversation)),
+        may_opt_out=conversation.channel in OPT_OUT_CHANNELS,
         background=background,
+        pictures=seen.read if seen.files else None,
         rules=redaction.rules_of(conversation.client),
         confidence=assistant is not None and assistant.human_below_confidence is not None,
         chat=chats.chat_state(conversation, assistant, claim.turn_id, [step.description for step in steps])
         if assistant and _keeps_chats(assistant)
         else None,
         agent=agent.call if agent else None,
+        trace=spans.place_of_turn(turn),
     )
     return with_tools(request, claim, own_tools), turn.engine
 
@@ -165,7 +189,8 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
     code: why the reply is not whole ('stopped'), '' where it is
     """
     model_use.note_outcomes(reply.outcomes)
-    with _ending(claim) as found:
+    opts_out = tool_actions.wants_opt_out(reply.tool_actions)
+    with _ending(claim, now, reply.usage, lock_contact=opts_out) as found:
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation, sink = found.turn, found.conversation, found.sink
@@ -190,7 +215,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
         else:
             drafts.end(turn, TurnStatus.DROPPED, now, code=code)
         if reply.progress and turn.status != TurnStatus.OVERTAKEN:  # else the next turn finds the words in the chat
-            chats.record_told(reply.progress)
+            chats.record_told(claim.client_id, reply.progress)
     return turn.status
 
 
@@ -202,7 +227,7 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
     model_use.note_outcomes(error.outcomes)
     if error.code == REASONING_SHOWN:
         written = ""  # the reader saw the model's reasoning, which nobody keeps
-    with _ending(claim) as found:
+    with _ending(claim, now, error.usage) as found:
         if found is None:
             return TurnStatus.ABANDONED
         turn, conversation, sink = found.turn, found.conversation, found.sink
@@ -234,7 +259,7 @@ def fail(claim: ClaimedTurn, error: EngineError, now: datetime, *, written: str 
 
 def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
     """End a turn that waits for its agent's callback, if that would not be said any more."""
-    with _ending(claim) as found:
+    with _ending(claim, now) as found:
         if found is None:
             return
         turn, conversation, sink = found.turn, found.conversation, found.sink
@@ -246,9 +271,12 @@ def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
             drafts.overtake(conversation, turn, now)
 
 
-def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
-    """Let the conversation wait for a person, and end the turn, if it is still ours, without a reply."""
-    with _ending(claim) as found:
+def hand_over(claim: ClaimedTurn, reason: str, now: datetime, *, tell: bool = True) -> None:
+    """Let the conversation wait for a person, and end the turn, if it is still ours, without a reply.
+
+    tell: send the person the assistant's sentence about it
+    """
+    with _ending(claim, now) as found:
         if found is None:
             return
         turn, conversation = found.turn, found.conversation
@@ -256,7 +284,24 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
         drafts.end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.allow_sending(conversation)
-            takeover.take(conversation, SYSTEM, now, reason=reason, tell=True)
+            takeover.take(conversation, SYSTEM, now, reason=reason, tell=tell)
+
+
+def hold_back(claim: ClaimedTurn, now: datetime) -> None:
+    """End the turn, if it is still ours, because a quota of the client's day is used up.
+
+    An owed reply waits for the client's next day, unless a colleague answers before.
+    """
+    with _ending(claim, now) as found:
+        if found is None:
+            return
+        turn, conversation = found.turn, found.conversation
+        if reason := _silenced(found):
+            drafts.drop(turn, conversation, reason, now)
+            return
+        found.sink.hold_back(conversation, turn, now)
+        status = TurnStatus.FAILED if found.sink.is_awaited else TurnStatus.DROPPED
+        drafts.end(turn, status, now, code=day_quotas.USED_UP, reason=failures.explain(day_quotas.USED_UP))
 
 
 # --- the fence --------------------------------------------------------------------------------------------------------
@@ -264,13 +309,13 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime) -> None:
 _RUNNING = PreparedSelect(
     """
     SELECT {t}, {a}, {d}, k.opted_out ? s.channel,
-        EXISTS (SELECT FROM tool_calls o WHERE o.conversation_id = s.id AND o.is_open)
+        EXISTS (SELECT FROM tool_calls o WHERE o.client_id = $3 AND o.conversation_id = s.id AND o.is_open)
     FROM conversation_turns t
-    JOIN conversations s ON s.id = t.conversation_id
-    JOIN contacts k ON k.id = s.contact_id
+    JOIN conversations s ON s.client_id = t.client_id AND s.id = t.conversation_id
+    JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     LEFT JOIN channel_accounts a ON a.id = s.channel_account_id
-    LEFT JOIN contact_identities d ON d.id = s.device_id
-    WHERE t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    LEFT JOIN contact_identities d ON d.client_id = s.client_id AND d.id = s.device_id
+    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running'
     FOR UPDATE OF t
     """,
     t=Turn,
@@ -297,7 +342,7 @@ class _Ending:
 def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool, bool] | None:
     """The turn, if it is still ours, with its conversation and all that the prompt says of it; and whether there are
     tool calls to tell the model of, tools of the client's own to offer, and pending steps."""
-    found = _TURN.first(claim.turn_id, claim.attempt)
+    found = _TURN.first(claim.turn_id, claim.attempt, claim.client_id)
     if found is None:
         return None
     turn: Turn
@@ -309,10 +354,17 @@ def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool, bool] | None:
 
 
 @contextmanager
-def _ending(claim: ClaimedTurn) -> Iterator[_Ending | None]:
-    """The turn and its conversation, locked and saved; None if the turn is not ours any more."""
-    with editing_if_there(claim.conversation_id) as conversation:
-        running = _RUNNING.first(claim.turn_id, claim.attempt) if conversation else None
+def _ending(
+    claim: ClaimedTurn, now: datetime, usage: Sequence[Usage] = (), *, lock_contact: bool = False
+) -> Iterator[_Ending | None]:
+    """The turn and its conversation, locked and saved; None if the turn is not ours any more.
+
+    usage: what models took for it, which is counted for the client with it
+    lock_contact: lock the contact too, before the conversation
+    """
+    before = _contact_locked(claim) if lock_contact else nullcontext()
+    with before, editing_if_there(claim.conversation_id, claim.client_id) as conversation:
+        running = _RUNNING.first(claim.turn_id, claim.attempt, claim.client_id) if conversation else None
         if conversation is None or running is None:
             yield None
             return
@@ -327,6 +379,14 @@ def _ending(claim: ClaimedTurn) -> Iterator[_Ending | None]:
         yield _Ending(turn, conversation, sink, opted_out, has_calls)
         if turn.status != TurnStatus.RUNNING:
             sink.ended(turn)
+        day_quotas.note_use(conversation.client, usage, now)
+
+
+@contextmanager
+def _contact_locked(claim: ClaimedTurn) -> Iterator[None]:
+    with transaction.atomic():
+        lock_contact_of(claim.conversation_id, claim.client_id)
+        yield
 
 
 def _silenced(ending: _Ending) -> str:

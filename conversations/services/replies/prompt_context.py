@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, tzinfo
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.utils import timezone
 
-from conversations.models import Assistant, Client, Conversation, Message, Role, Step
+from conversations.models import COLLEAGUE, Assistant, Conversation, Message, Role, Step
 from conversations.services.core import redaction
 from conversations.services.core.sql import rows
+from conversations.services.history.beside import CHOICES, YOUR, Quoted, beside, ordered_at, quoted_by
 from conversations.services.replies import summaries
+from conversations.services.tenants.day_quotas import zone_of
 from memory import languages, marks
 from memory.context import ConversationView, Prompt, PromptEntry, build_prompt
+from memory.notes import excerpt
 
 HISTORY_LENGTH = 10
 # Keys in the metadata of a copilot's chunk: why the reply is not whole (the turn's code), and that it was tried again.
@@ -32,19 +34,29 @@ TEMPLATE = "template "
 # A chunk's text as it should be read: the newest correction, or else the original text.
 _WORDS = """COALESCE((
         SELECT x.text FROM chunk_corrections x
-        WHERE x.chunk_id = k.id AND x.kind = 'correction' ORDER BY x.id DESC LIMIT 1), k.content)"""
+        WHERE x.client_id = $4 AND x.chunk_id = k.id AND x.kind = 'correction'
+        ORDER BY x.id DESC LIMIT 1), k.content)"""
 _OPENING = f"""
-    SELECT k.role, {_WORDS}, false, k.position, '', NULL::text[] FROM conversation_chunks k
-    WHERE k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS} AND k.role IN ('system', 'memory')"""
+    SELECT k.role, {_WORDS}, false, k.position, '', NULL::text[], NULL::json, NULL::json, '', k.created_at
+    FROM conversation_chunks k
+    WHERE k.client_id = $4 AND k.conversation_id = $1 AND k.position <= {OPENING_CHUNKS}
+      AND k.role IN ('system', 'memory')"""
 # With the statuses of our messages: of each part in turn, or the name of the template that was sent in its place.
 _NEWEST = f"""
-    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL, k.position, concat_ws(' ', u.first_name, u.last_name),
+    SELECT k.role, {_WORDS}, k.author_id IS NOT NULL OR k.role = 'ai' AND k.metadata ? '{COLLEAGUE}', k.position,
+      concat_ws(' ', u.first_name, u.last_name),
       CASE WHEN k.role = 'ai' THEN (
         SELECT array_agg(CASE WHEN m.template <> '' AND m.status IN ('sent', 'delivered', 'read')
-                              THEN '{TEMPLATE}' || split_part(m.template, ' ', 1) ELSE m.status END ORDER BY m.part)
-        FROM conversation_messages m WHERE m.chunk_id = k.id) END
+                                  AND NOT k.metadata ? 'template'
+                              THEN concat_ws(E'\\n', '{TEMPLATE}' || split_part(m.template, ' ', 1),
+                                             m.content->'template'->>'text')
+                              ELSE m.status END ORDER BY m.part)
+        FROM conversation_messages m WHERE m.client_id = $4 AND m.chunk_id = k.id) END,
+      CASE WHEN k.metadata <> '{{}}' AND (k.role <> 'ai' OR k.metadata ? '{CHOICES}') THEN k.metadata::json END,
+      (SELECT json_agg(json_build_array(a.kind, a.text, a.metadata) ORDER BY a.id)
+        FROM conversation_activities a WHERE a.client_id = $4 AND a.chunk_id = k.id), k.content, k.created_at
     FROM conversation_chunks k LEFT JOIN auth_user u ON u.id = k.author_id
-    WHERE k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
+    WHERE k.client_id = $4 AND k.conversation_id = $1 AND k.position > $2 AND k.role IN ('user', 'ai', 'voice')
       AND NOT k.metadata ? '{SUPERSEDED}'
     ORDER BY k.position DESC LIMIT $3"""
 _SHOWN = f"({_NEWEST}) UNION ALL ({_OPENING})"
@@ -83,15 +95,19 @@ def view_of(
     ratio: float = 1.0,
     window: int = 0,
     reserve: int = 0,
+    notes: Mapping[int, Sequence[str]] | None = None,
 ) -> ConversationView:
     """Return all that a prompt can say of the conversation, from which `build_prompt` can make smaller ones as well.
 
     now: the present time, if not the clock's
     ratio, window, reserve: see ConversationView
+    notes: further notes before messages, by their positions
     """
     assistant = conversation.assistant
     opening, entries = _window(conversation, assistant)
-    first = entries[0].position if entries else conversation.last_position + 1
+    if notes:
+        entries = [replace(each, about=(*each.about, *notes.get(each.position, ()))) for each in entries]
+    first = min((entry.position for entry in entries), default=conversation.last_position + 1)
     clean = redaction.rules_of(conversation.client).clean  # the rules may have changed since the texts were stored
     return ConversationView(
         system_prompt=opening.get(Role.SYSTEM, ""),
@@ -101,7 +117,7 @@ def view_of(
         pending_steps=[clean(_step(step, assistant)) for step in steps if not step.by_assistant],
         own_steps=[clean(_step(step, assistant)) for step in steps if step.by_assistant],
         notes=[(label, clean(value)) for label, value in _topic_and_goal(conversation)],
-        entries=[replace(entry, content=clean(entry.content)) for entry in entries],
+        entries=[_cleaned(entry, clean) for entry in entries],
         budget=assistant.context_budget if assistant else CONTEXT_BUDGET,
         contact=_contact_facts(conversation, entries),
         variables=[(name, clean(value)) for name, value in conversation.variables.items()],
@@ -110,16 +126,13 @@ def view_of(
         ratio=ratio,
         window=window,
         reserve=reserve,
-        now=(now or timezone.now()).astimezone(_time_zone(conversation.client)),
+        now=(now or timezone.now()).astimezone(zone_of(conversation.client)),
     )
 
 
-def _time_zone(client: Client) -> tzinfo:
-    """Return the client's time zone; UTC where this machine's database has none of that name (any more)."""
-    try:
-        return ZoneInfo(client.time_zone)
-    except (ZoneInfoNotFoundError, ValueError):
-        return UTC
+def _cleaned(entry: PromptEntry, clean: Callable[[str], str]) -> PromptEntry:
+    about, after = tuple(map(clean, entry.about)), tuple(map(clean, entry.after))
+    return replace(entry, content=clean(entry.content), about=about, after=after)
 
 
 def _step(step: Step, assistant: Assistant | None) -> str:
@@ -137,17 +150,24 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> tuple[di
     """Return the texts of the opening by role, and the newest messages, oldest first.
 
     The messages are the assistant's history length, all messages that are not answered yet, and the older messages that
-    are not in the summary yet, so that none is missing from both.
+    are not in the summary yet, so that none is missing from both. What is not answered yet stands in the order in which
+    it was written: a message that arrived late comes before those that were written after it.
     """
     length = _history_length(assistant)
     reach = max(length + summaries.MOST_UNSUMMARISED, MOST_UNANSWERED)
-    found = rows(_SHOWN, conversation.pk, conversation.history_from or 0, reach)
+    found = rows(_SHOWN, conversation.pk, conversation.history_from or 0, reach, conversation.client_id)
     opening = {role: words for role, words, *_ in found if role in (Role.SYSTEM, Role.MEMORY)}
+    said = [each for each in found if each[0] not in opening]
+    quoted = quoted_by(conversation, [metadata for *_, metadata, _, _, _ in said if metadata])
     newest = [
-        PromptEntry(role, words, by_staff, position, author, _delivery(statuses or ()))
-        for role, words, by_staff, position, author, statuses in found
-        if role not in opening
+        _entry(
+            PromptEntry(role, words, by_staff, position, author, _delivery(statuses or (), words)),
+            (*beside, _read_instead(statuses or (), words)),
+            quoted,
+        )
+        for role, words, by_staff, position, author, statuses, *beside, _ in said
     ]
+    written = {position: ordered_at(metadata or {}) or at for _, _, _, position, *_, metadata, _, _, at in said}
     newest.sort(key=lambda entry: entry.position, reverse=True)  # a union promises no order
     absorbed = _summarised(conversation)
     unanswered = next((number for number, entry in enumerate(newest) if entry.role == Role.AI), len(newest))
@@ -155,13 +175,35 @@ def _window(conversation: Conversation, assistant: Assistant | None) -> tuple[di
         summaries.MOST_UNSUMMARISED if len(newest) > length and summaries.can_summarise(conversation, assistant) else 0
     )
     unsummarised = [entry for entry in newest[length : length + most] if entry.position > absorbed]
-    return opening, max(newest[:unanswered], newest[:length] + unsummarised, key=len)[::-1]
+    answered = max(newest[:unanswered], newest[:length] + unsummarised, key=len)[unanswered:]
+    burst = sorted(newest[:unanswered], key=lambda entry: (written[entry.position], entry.position))
+    return opening, answered[::-1] + burst
 
 
-def _delivery(statuses: Sequence[str]) -> str:
+def _entry(entry: PromptEntry, found: Sequence[Any], quoted: Mapping[str, Quoted]) -> PromptEntry:
+    """Return the entry with what stands beside it: `found` is the chunk's metadata, activities and original text, and
+    what the person read in its place."""
+    metadata, activities, original, read = found
+    if read:
+        entry = replace(entry, after=(f"instead of your message the person read “{excerpt(read)}”",))
+    if not metadata and not activities:
+        return entry
+    ours = entry.role == Role.AI
+    notes = beside(metadata or {}, activities or (), quoted, ours=ours, original=original, our=YOUR)
+    return replace(entry, about=notes.about, after=(*entry.after, *notes.after))
+
+
+def _read_instead(statuses: Sequence[str], words: str) -> str:
+    """Return what the person read in a template in place of the words; '' if it had the words, or is not known."""
+    read = statuses[0].partition("\n")[2] if statuses and statuses[0].startswith(TEMPLATE) else ""
+    return "" if " ".join(words.split()) in " ".join(read.split()) else read
+
+
+def _delivery(statuses: Sequence[str], words: str) -> str:
     """Return what became of a message by the statuses of its parts; '' if it was delivered, or may still be."""
     if statuses and statuses[0].startswith(TEMPLATE):
-        return marks.template_instead(statuses[0].removeprefix(TEMPLATE))
+        name, _, read = statuses[0].removeprefix(TEMPLATE).partition("\n")
+        return "" if read and not _read_instead(statuses, words) else marks.template_instead(name)
     parts = Counter(statuses)
     waiting = parts[S.QUEUED] + parts[S.CLAIMED] + parts[S.SENDING]
     if arrived := parts[S.SENT] + parts[S.DELIVERED] + parts[S.READ]:

@@ -14,13 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.engines.registry import ask
 from conversations.models import Assistant, Turn
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import model_providers
+from conversations.services.transitions import transfers
 from memory.context import GAP, STAFF_RULE, Prompt, without_marks
+from memory.notes import without_notes
 from memory.redaction import REDACTED as REDACTED
 
 # A shorter text is only removed where it stands alone: "ok" is part of many words.
@@ -55,9 +58,12 @@ def redact_prompt(prompt: Any, texts: Iterable[str], position: int) -> Any:
         inside = sorted((part for part in parts if part.get("message", -1) == index), key=lambda part: part["start"])
         clean, read = "", 0
         for part in inside:
-            clean += redact_text(content[read : part["start"]], texts)
+            gap, of_entry = content[read : part["start"]], part["position"] == position
+            clean += redact_text(without_notes(gap) if of_entry else gap, texts)
+            if mark := part.get("mark"):
+                part["mark"] = redact_text(without_notes(mark) if of_entry else mark, texts)
             text, read = content[part["start"] : part["end"]], part["end"]
-            of_it = part["position"] == position or (part["name"] == "summary" and position <= upto)
+            of_it = of_entry or (part["name"] == "summary" and position <= upto)
             part["start"] = len(clean)
             clean += REDACTED if of_it else _entry_without(text, texts)
             part["end"] = len(clean)
@@ -119,7 +125,9 @@ def parts_shown(turn: Turn) -> list[ShownPart]:
 
 def attempts_of_reply(turn: Turn) -> list[Turn]:
     """Return all the turns that it took to write this reply, oldest first, this one last."""
-    before = Turn.objects.filter(conversation=turn.conversation_id, started_at__lt=turn.started_at)
+    before = Turn.objects.filter(
+        client=turn.client_id, conversation=turn.conversation_id, started_at__lt=turn.started_at
+    )
     last = before.filter(status=Turn.Status.COMMITTED).order_by("-started_at").values_list("started_at", flat=True)
     since = last.first()
     tries = before.filter(started_at__gt=since) if since else before
@@ -160,6 +168,8 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
         max_tokens=asked.get("max_tokens"),
         steps=tuple(_steps_shown(turn)),
         tools=bool(asked.get("tools")),
+        may_transfer=bool(transfers.number_of(turn.conversation)),
+        may_opt_out=turn.conversation.channel in OPT_OUT_CHANNELS,
     )
     reply = ask("auto", request)
     if isinstance(reply, EngineError):

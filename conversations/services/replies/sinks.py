@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from django.conf import settings
 
+from channels_out.kinds import Channel
 from conversations.engines.contract import EngineError
-from conversations.models import Conversation, Delta, Role, Turn
-from conversations.services.core.appending import write_chunks
+from conversations.models import Chunk, Conversation, Delta, Role, Turn
+from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.backoff import backoff
 from conversations.services.core.ledger import ASSISTANT, SYSTEM, record
+from conversations.services.core.redaction import rules_of
 from conversations.services.core.sql import update
-from conversations.services.delivery import outbox
-from conversations.services.replies import failures
+from conversations.services.delivery import disclosure, outbox
+from conversations.services.replies import failures, reply_files
 from conversations.services.replies.prompt_context import ENDED
+from conversations.services.replies.reply_files import NO_FILES, ReplyFiles
+from conversations.services.tenants.day_quotas import USED_UP, beginning_of
 
 REASONING_SHOWN = "reasoning_shown"  # the code of a stream that turned out to be the model's reasoning
 LONGEST_WAIT = 120.0  # seconds that a person waits for a provider that names a time; after more, the reply is given up
@@ -48,12 +53,23 @@ class Sink(Protocol):
     can_be_overtaken: bool
 
     def say(
-        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        text: str,
+        now: datetime,
+        *,
+        code: str = "",
+        reply_to: str = "",
+        more: Mapping[str, Any] | None = None,
+        files: ReplyFiles = NO_FILES,
     ) -> None:
         """Append the text as the turn's chunk, marked if the model was cut off or refused.
 
         code: why it is not whole
         reply_to: the provider's id of the message that it answers
+        more: further metadata of the chunk
+        files: go after the text
         """
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
@@ -61,6 +77,9 @@ class Sink(Protocol):
 
     def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
         """Say what is left to say, and note who has to know."""
+
+    def hold_back(self, conversation: Conversation, turn: Turn, now: datetime) -> None:
+        """Say what is said where a quota of the client's day is used up, and note who has to know."""
 
     def ended(self, turn: Turn) -> None:
         """Clean up after the turn."""
@@ -74,11 +93,27 @@ class SendSink:
     can_be_overtaken = True
 
     def say(
-        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        text: str,
+        now: datetime,
+        *,
+        code: str = "",
+        reply_to: str = "",
+        more: Mapping[str, Any] | None = None,
+        files: ReplyFiles = NO_FILES,
     ) -> None:
         """Append the text as the turn's chunk and queue it for sending."""
-        [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=_finish(turn))
-        outbox.queue(conversation, turn.chunk, now, reply_to=reply_to)
+        sentence = disclosure.due(conversation)
+        metadata = {**_finish(turn), **(more or {}), **disclosure.metadata(sentence)}
+        words = disclosure.before(text, sentence) if text else sentence
+        shown = files.shown_with(words)
+        [turn.chunk] = write_chunks(conversation, [(Role.AI, shown)], now, metadata=metadata)
+        disclosure.note(conversation, turn.chunk, sentence)
+        rows = files.place(conversation, turn.chunk, now)
+        sent = rules_of(conversation.client).clean(words) if rows else None
+        outbox.queue(conversation, turn.chunk, now, reply_to=reply_to, by_assistant=True, text=sent, files=rows)
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when another turn is due, by the backoff and at most REPLY_ATTEMPTS times."""
@@ -98,6 +133,37 @@ class SendSink:
         conversation.needs_staff_reason = (turn.reason or failures.explain(code))[:200]
         record(conversation, "needs_staff", SYSTEM, cause=code)
 
+    def hold_back(self, conversation: Conversation, turn: Turn, now: datetime) -> None:
+        """Let the reply wait for the client's next day. Send the client's sentence, once a day, or else call staff.
+
+        A caller hears it each time, since nobody can be called into a phone call.
+        """
+        sentence = self._sentence_of_quota(conversation, now)
+        if sentence:
+            self.say(conversation, turn, sentence, now)
+            record(conversation, "fallback_said", ASSISTANT, cause=USED_UP)
+        elif not conversation.needs_staff_since:
+            conversation.needs_staff_since = now
+            conversation.needs_staff_reason = failures.explain(USED_UP)[:200]
+            record(conversation, "needs_staff", SYSTEM, cause=USED_UP)
+        is_owed = conversation.channel != Channel.VOICE
+        note_answered(conversation)
+        if is_owed:  # with the burst over, so that tomorrow's messages have a quiet window again
+            conversation.reply_owed = True
+            conversation.reply_due_at = beginning_of(conversation.client, now, days=1)
+
+    @staticmethod
+    def _sentence_of_quota(conversation: Conversation, now: datetime) -> str:
+        """Return what the person is told; '' if they have read it today, or have not written yet."""
+        sentence = conversation.client.quota_sentence.strip()
+        if conversation.channel == Channel.VOICE:
+            return sentence or (conversation.assistant.fallback if conversation.assistant else FALLBACK)
+        if not sentence or not conversation.inbound_sequence:
+            return ""
+        today = beginning_of(conversation.client, now)
+        told = Turn.objects.filter(conversation=conversation, code=USED_UP, chunk__isnull=False, ended_at__gte=today)
+        return "" if told.exists() else sentence
+
     def ended(self, turn: Turn) -> None:
         """Leave everything as it is."""
 
@@ -110,13 +176,31 @@ class StreamSink:
     can_be_overtaken = False  # a session of the copilot takes no message while a reply is written
 
     def say(
-        self, conversation: Conversation, turn: Turn, text: str, now: datetime, *, code: str = "", reply_to: str = ""
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        text: str,
+        now: datetime,
+        *,
+        code: str = "",
+        reply_to: str = "",
+        more: Mapping[str, Any] | None = None,
+        files: ReplyFiles = NO_FILES,
     ) -> None:
-        """Append the text as the turn's chunk, with the code in its metadata if it is not whole."""
+        """Append the text as the turn's chunk, with the code in its metadata if it is not whole, and links to files."""
         metadata = _finish(turn)
         if ended := code or ("length" if metadata.get(FINISH) == "length" else ""):
             metadata[ENDED] = ended
         [turn.chunk] = write_chunks(conversation, [(Role.AI, text)], now, metadata=metadata)
+        if files:
+            self._add_links(conversation, turn.chunk, files, now)
+
+    @staticmethod
+    def _add_links(conversation: Conversation, chunk: Chunk, files: ReplyFiles, now: datetime) -> None:
+        """Add a link to each file below the text: the copilot shows no files."""
+        links = reply_files.links_of(files.place(conversation, chunk, now))
+        chunk.content = f"{chunk.content}\n\n{links}".strip()
+        update(chunk, ("content",))
 
     def retry_at(self, turn: Turn, error: EngineError, now: datetime, *, written: str) -> datetime | None:
         """Return when the same turn is free for another attempt: soon, a few times, and only while nothing was seen."""
@@ -129,6 +213,9 @@ class StreamSink:
         if written:
             self.say(conversation, turn, written, now, code=code)
             update(turn, ("chunk",))
+
+    def hold_back(self, conversation: Conversation, turn: Turn, now: datetime) -> None:
+        """Leave everything as it is: the reader is told why."""
 
     def ended(self, turn: Turn) -> None:
         """Delete the turn's deltas: its chunk has the whole text."""

@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -21,8 +21,11 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.utils import timezone
 
+from conversations import log_context
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
+from conversations.log_context import ContextThreads
+from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
 from conversations.services.core.sql import close_connections, column, with_retry
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline, tool_runner
@@ -102,9 +105,10 @@ class CopilotWriter:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._replies: dict[UUID, StreamedReply] = {}
+        self._slots = Slots(with_spare(settings.DISPATCH_STREAMS, CLIENT_TIMES))
         self._ended: SimpleQueue[StreamedReply] = SimpleQueue()
-        self._rows = ThreadPoolExecutor(ROW_THREADS, thread_name_prefix="copilot-rows")
-        self._recalls = ThreadPoolExecutor(RECALL_THREADS, thread_name_prefix="copilot-recalls")
+        self._rows = ContextThreads(ROW_THREADS, thread_name_prefix="copilot-rows")
+        self._recalls = ContextThreads(RECALL_THREADS, thread_name_prefix="copilot-recalls")
         self._thread = threading.Thread(target=self._run, name="copilot", daemon=True)
         self._renewed = 0.0
 
@@ -151,12 +155,13 @@ class CopilotWriter:
         self._renew_and_stop(replies)
         for reply in self._take_ended():
             reply.settling = True  # no further piece is kept: the whole is
-            self._remove_after(self._rows.submit(self._settle, reply), reply)
-        room = settings.DISPATCH_STREAMS - len(self._replies)
-        if room and not self._stopping.is_set():
-            for turn in leases.claim_streamed(timezone.now(), room):
+            with _about(reply.turn):
+                self._remove_after(self._rows.submit(self._settle, reply), reply)
+        if self._slots.free and not self._stopping.is_set():
+            for turn in leases.claim_streamed(timezone.now(), self._slots):
                 reply = self._replies[turn.turn_id] = StreamedReply(turn)
-                self._rows.submit(self._begin, reply)
+                with _about(turn):
+                    self._rows.submit(self._begin, reply)
 
     def _take_ended(self) -> Iterator[StreamedReply]:
         with suppress(Empty):
@@ -185,7 +190,7 @@ class CopilotWriter:
         with self._dropped_on_failure(reply):
             if reply.turn.attempt > MOST_ATTEMPTS:
                 with_retry(pipeline.fail, reply.turn, EXHAUSTED, timezone.now())
-                self._replies.pop(reply.turn.turn_id, None)
+                self._remove(reply)
             elif reply.turn.calls:
                 self._recalls.submit(self._call_tools, reply)
             else:
@@ -202,7 +207,9 @@ class CopilotWriter:
 
     def _recall_or_prepare(self, reply: StreamedReply) -> None:
         with self._dropped_on_failure(reply):
-            if reply.turn.recalls and (query := with_retry(recall.recall_query, reply.turn.conversation_id)):
+            if reply.turn.recalls and (
+                query := with_retry(recall.recall_query, reply.turn.client_id, reply.turn.conversation_id)
+            ):
                 self._recalls.submit(self._recall, reply, query)
             else:
                 self._prepare(reply)
@@ -235,7 +242,7 @@ class CopilotWriter:
             yield
         except Exception:
             log.exception("a turn could not be prepared, its lease will run out: %s", reply.turn.turn_id)
-            self._replies.pop(reply.turn.turn_id, None)
+            self._remove(reply)
 
     async def _write(self, reply: StreamedReply, request: ReplyRequest, engine: str) -> Reply:
         """Return the whole reply, after adding each piece as it came. Raises EngineError."""
@@ -270,10 +277,14 @@ class CopilotWriter:
         def ended(done: Future[None]) -> None:
             if error := done.exception():
                 log.error("a step failed, its lease will run out: %s", reply.turn.turn_id, exc_info=error)
-            self._replies.pop(reply.turn.turn_id, None)
+            self._remove(reply)
             self._wake.set()
 
         step.add_done_callback(ended)
+
+    def _remove(self, reply: StreamedReply) -> None:
+        self._replies.pop(reply.turn.turn_id, None)
+        self._slots.let_go(reply.turn.turn_id)
 
     def _finish(self) -> None:
         """Give back the turns that are left."""
@@ -287,6 +298,10 @@ class CopilotWriter:
         close_connections(self._rows, ROW_THREADS, self.patience)
         for pool in (self._recalls, self._rows):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _about(turn: StreamedTurn) -> AbstractContextManager[None]:
+    return log_context.about(conversation=turn.conversation_id, turn=turn.turn_id)
 
 
 def _stopped(written: str) -> Reply:
@@ -311,11 +326,12 @@ def store_deltas(texts: Sequence[NewText]) -> None:
     """Store the texts as deltas for readers. Texts of a turn that is not ours any more are dropped."""
     column(
         """
-        INSERT INTO copilot_deltas (turn_id, attempt, start, text, login_id)
-        SELECT n.turn_id, n.attempt, n.start, n.text, n.login_id
-        FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::int[])
-             AS n (turn_id, attempt, start, text, login_id)
-        JOIN conversation_turns t ON t.id = n.turn_id AND t.attempt = n.attempt AND t.status = 'running'
+        INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)
+        SELECT n.client_id, n.turn_id, n.attempt, n.start, n.text, n.login_id
+        FROM unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::int[], $6::uuid[])
+             AS n (turn_id, attempt, start, text, login_id, client_id)
+        JOIN conversation_turns t
+            ON t.client_id = n.client_id AND t.id = n.turn_id AND t.attempt = n.attempt AND t.status = 'running'
         ON CONFLICT DO NOTHING
         RETURNING start
         """,
@@ -323,4 +339,5 @@ def store_deltas(texts: Sequence[NewText]) -> None:
         [each.start for each in texts],
         [each.text for each in texts],
         [each.turn.login_id for each in texts],
+        [each.turn.client_id for each in texts],
     )

@@ -15,12 +15,15 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from conversations.models import SAID, Assistant, Conversation, RollingSummary, corrected_text
+from conversations import log_context
+from conversations.models import COLLEAGUE, SAID, Assistant, Conversation, RollingSummary, corrected_text, is_by_staff
 from conversations.queue import enqueue
 from conversations.services.core import redaction
 from conversations.services.core.backoff import backoff
+from conversations.services.core.cluster import exists, rows_over_all
 from conversations.services.core.locking import editing_if_there
-from conversations.services.core.sql import column, row
+from conversations.services.core.rotation import in_rotation
+from conversations.services.core.sql import row
 from conversations.services.tenants import model_providers
 from memory import summaries
 from memory.language_models import choosing
@@ -36,19 +39,24 @@ ABSORB_FROM = 10  # messages older than the history; fewer stay in the prompt
 MOST_UNSUMMARISED = 40  # messages older than the history that a prompt shows at most until they are summarised
 BATCH = 50  # messages that one call to the model absorbs at most
 
+_CLIENTS = """
+    SELECT c.id, c.weight
+    FROM (SELECT DISTINCT r.client_id AS id FROM conversation_summaries r WHERE {only:r} AND r.due_at <= $1) w
+    JOIN clients c ON c.id = w.id"""
 _CLAIM = """
     WITH due AS MATERIALIZED (
-        SELECT conversation_id FROM conversation_summaries WHERE due_at <= $1
-        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+        SELECT r.conversation_id FROM conversation_summaries r
+        WHERE r.client_id = $3 AND r.due_at <= $1
+        ORDER BY r.due_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED)
     UPDATE conversation_summaries s
     SET due_at = $2, attempts = LEAST(s.attempts + 1, 1000)
-    FROM due WHERE s.conversation_id = due.conversation_id
-    RETURNING s.conversation_id"""
+    FROM due WHERE s.client_id = $3 AND s.conversation_id = due.conversation_id
+    RETURNING s.client_id, s.conversation_id"""
 
 _ASK = """
-    INSERT INTO conversation_summaries (conversation_id, upto, wanted, version, due_at, attempts, error)
-    SELECT id, 0, $2, 0, now(), 0, '' FROM conversations WHERE id = $1
-    ON CONFLICT (conversation_id) DO UPDATE
+    INSERT INTO conversation_summaries (client_id, conversation_id, upto, wanted, version, due_at, attempts, error)
+    SELECT client_id, id, 0, $2, 0, now(), 0, '' FROM conversations WHERE client_id = $3 AND id = $1
+    ON CONFLICT (client_id, conversation_id) DO UPDATE
     SET wanted = GREATEST(conversation_summaries.wanted, EXCLUDED.wanted),
         due_at = COALESCE(conversation_summaries.due_at, EXCLUDED.due_at)
     RETURNING conversation_id"""
@@ -68,27 +76,39 @@ def request_summary(conversation: Conversation, wanted: int) -> None:
     if rolling and rolling.due_at and rolling.wanted >= wanted:
         return
     with transaction.atomic():
-        if row(_ASK, conversation.pk, wanted) and not (rolling and rolling.due_at):
+        if row(_ASK, conversation.pk, wanted, conversation.client_id) and not (rolling and rolling.due_at):
             enqueue("summarise")
 
 
 def is_pending() -> bool:
     """Return whether any conversation waits for its summary."""
-    return RollingSummary.objects.filter(due_at__isnull=False).exists()
+    return exists(RollingSummary.objects.filter(due_at__isnull=False))
 
 
 def summarise_due(seconds: float = 300) -> int:
-    """Summarise what is due, one conversation after another, and return the number of batches.
+    """Summarise what is due, one conversation after another, and return the number of batches. Clients take turns.
 
     seconds: how long to go on at most
     """
     done, until = 0, time.monotonic() + seconds
-    while time.monotonic() < until and (claimed := column(_CLAIM, timezone.now(), timezone.now() + LEASE)):
-        done += summarise(claimed[0], until)
+    for client_id, conversation_id in in_rotation(_clients, _claim, until):
+        with log_context.about(conversation=conversation_id):
+            done += summarise(client_id, conversation_id, until)
     return done
 
 
-def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
+def _clients() -> list[tuple[UUID, int]]:
+    """Return the clients that have something to be summarised, with their weights."""
+    return [(pk, weight) for pk, weight in rows_over_all(_CLIENTS, timezone.now())]
+
+
+def _claim(client_id: UUID) -> tuple[UUID, UUID] | None:
+    now = timezone.now()
+    found = row(_CLAIM, now, now + LEASE, client_id)
+    return (found[0], found[1]) if found else None
+
+
+def summarise(client_id: UUID, conversation_id: UUID, until: float = float("inf")) -> int:
     """Summarise all that was requested of the conversation and return the number of batches.
 
     until: the value of `time.monotonic()` at which to stop; the rest stays due
@@ -96,7 +116,10 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
     done = 0
     while time.monotonic() < until:
         conversation = (
-            Conversation.objects.select_related("rolling_summary", "client").filter(pk=conversation_id).first()
+            Conversation.objects.of(client_id)
+            .select_related("rolling_summary", "client")
+            .filter(pk=conversation_id)
+            .first()
         )
         rolling = conversation.rolling if conversation else None
         if conversation is None or rolling is None:
@@ -116,14 +139,19 @@ def summarise(conversation_id: UUID, until: float = float("inf")) -> int:
                 entries,
                 goal=conversation.goal,
                 is_last_try=rolling.attempts >= ATTEMPTS,
+                client_id=conversation.client_id,
             )
         except LLMError as error:
             log.warning("not summarised yet: conversation=%s code=%s", conversation_id, error.code)
             due_at = timezone.now() + backoff(rolling.attempts, error.retry_after)
-            RollingSummary.objects.filter(pk=conversation_id).update(due_at=due_at, error=error.code[:40])
+            RollingSummary.objects.filter(client=client_id, pk=conversation_id).update(
+                due_at=due_at, error=error.code[:40]
+            )
             return done
         done += _write(conversation, rolling, made, entries[-1].position)
-    RollingSummary.objects.filter(pk=conversation_id, due_at__isnull=False).update(due_at=timezone.now())
+    RollingSummary.objects.filter(client=client_id, pk=conversation_id, due_at__isnull=False).update(
+        due_at=timezone.now()
+    )
     return done
 
 
@@ -132,21 +160,25 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
     after = max(rolling.upto, conversation.history_from or 0)
     chunks = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
     columns = chunks.annotate(words=corrected_text()).order_by("position")
-    found = columns.values_list("position", "role", "words", "created_at", "author_id")[:BATCH]
+    found = columns.values_list("position", "role", "words", "created_at", "author_id", f"metadata__{COLLEAGUE}")[
+        :BATCH
+    ]
     clean = redaction.rules_of(conversation.client).clean
     entries = [
-        TranscriptEntry(position=position, role=role, content=clean(words), at=at, by_staff=author is not None)
-        for position, role, words, at, author in found
+        TranscriptEntry(
+            position=position, role=role, content=clean(words), at=at, by_staff=is_by_staff(role, author, elsewhere)
+        )
+        for position, role, words, at, author, elsewhere in found
     ]
     return entries[: summaries.count_that_fits(entries)]
 
 
 def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto: int) -> int:
     """Store the model's summary, unless the old one or its messages changed meanwhile; return 1 if it is stored."""
-    with editing_if_there(conversation.pk) as locked:
+    with editing_if_there(conversation.pk, conversation.client_id) as locked:
         if locked is None:
             return 0
-        current = RollingSummary.objects.select_for_update().get(pk=conversation.pk)
+        current = RollingSummary.objects.select_for_update().get(client=conversation.client_id, pk=conversation.pk)
         changed = (locked.summary, current.version) != (conversation.summary, rolling.version)
         if changed or not locked.is_open:
             return 0
@@ -159,28 +191,12 @@ def _write(conversation: Conversation, rolling: RollingSummary, text: str, upto:
 
 def _settle(rolling: RollingSummary) -> None:
     """Mark the summary as done, unless more was requested meanwhile."""
-    RollingSummary.objects.filter(pk=rolling.pk, wanted=rolling.wanted, version=rolling.version).update(due_at=None)
+    RollingSummary.objects.filter(
+        client=rolling.client_id, pk=rolling.pk, wanted=rolling.wanted, version=rolling.version
+    ).update(due_at=None)
 
 
 # --- changes that make it out of date --------------------------------------------------------------------------------
 def note_summary_edited(conversation: Conversation) -> None:
     """Discard what the model is writing now, because staff wrote the summary of the locked conversation."""
-    RollingSummary.objects.filter(pk=conversation.pk).update(version=F("version") + 1)
-
-
-def restart_summary(conversation: Conversation, position: int) -> None:
-    """Have the summary made anew from the start, because the message at the position has changed.
-
-    Call it within `locking.saving`. Nothing is done where the summary has not got that far.
-    """
-    rolling = RollingSummary.objects.select_for_update().filter(pk=conversation.pk).first()
-    if rolling is None or conversation.remembered_at is not None:
-        return
-    rolling.version += 1  # the text that is being written now may contain the old message
-    if position <= rolling.upto:
-        conversation.summary = ""
-        rolling.upto, rolling.attempts = 0, 0
-        if conversation.is_open:
-            rolling.due_at = timezone.now()
-            enqueue("summarise")
-    rolling.save()
+    RollingSummary.objects.filter(conversation=conversation).update(version=F("version") + 1)

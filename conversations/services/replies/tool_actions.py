@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, ToolAction
+from channels_out.opt_out import OPT_OUT_CHANNELS
+from conversations.engines.contract import (
+    ASK_FOR_HUMAN,
+    END_CONVERSATION,
+    OFFER_CHOICES,
+    OPT_OUT,
+    TRANSFER_CALL,
+    ToolAction,
+)
 from conversations.models import Conversation, Step
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import Actor
+from conversations.services.delivery import opt_outs, outbox
 from conversations.services.transitions import details, steps
 
 STATUS_BY_TOOL = {"complete_step": Step.Status.COMPLETE, "cancel_step": Step.Status.CANCELLED}
@@ -20,10 +31,12 @@ STATUS_BY_TOOL = {"complete_step": Step.Status.COMPLETE, "cancel_step": Step.Sta
 
 @dataclass(slots=True)
 class RequestedTransitions:
-    """The transitions that the model asked for: hand the conversation to a person (and why), or end it."""
+    """The transitions that the model asked for: hand the conversation to a person (and why), put the call through to
+    one, or end it."""
 
     human: bool = False
     why: str = ""
+    transfer: bool = False
     end: bool = False
 
 
@@ -39,6 +52,8 @@ def apply(conversation: Conversation, actions: Iterable[ToolAction], actor: Acto
     for action in actions:
         if action.name == ASK_FOR_HUMAN:
             requested.human, requested.why = True, str(action.arguments.get("reason", ""))
+        elif action.name == TRANSFER_CALL:
+            requested.transfer, requested.why = True, str(action.arguments.get("reason", ""))
         elif action.name == END_CONVERSATION:
             requested.end = True
         else:
@@ -47,6 +62,35 @@ def apply(conversation: Conversation, actions: Iterable[ToolAction], actor: Acto
             except DomainError:
                 continue
     return requested
+
+
+def metadata_of(actions: Iterable[ToolAction]) -> dict[str, Any]:
+    """Return what the actions say of the reply itself, as its chunk's metadata: its choices, or that it confirms an
+    opt-out."""
+    found: dict[str, Any] = {}
+    for action in actions:
+        if action.name == OFFER_CHOICES:
+            found[outbox.CHOICES] = action.arguments
+        elif action.name == OPT_OUT:
+            found |= opt_outs.NOTICE
+    return found
+
+
+def wants_opt_out(actions: Iterable[ToolAction]) -> bool:
+    """Return whether the model understood that the person wants no more messages: their contact is locked first."""
+    return any(action.name == OPT_OUT for action in actions)
+
+
+def opt_out(conversation: Conversation, actions: Iterable[ToolAction], actor: Actor, now: datetime) -> bool:
+    """Opt the contact out, where the model understood so, and return whether it did. The reply itself is still sent.
+
+    Call it before the reply is queued, with the contact and then the conversation locked.
+    """
+    reason = next((action.arguments.get("reason", "") for action in actions if action.name == OPT_OUT), None)
+    if reason is None or conversation.channel not in OPT_OUT_CHANNELS:
+        return False
+    opt_outs.apply_from_assistant(conversation, actor, str(reason) or "the person wants no more messages", now)
+    return True
 
 
 def _apply_one(conversation: Conversation, action: ToolAction, actor: Actor) -> None:

@@ -23,12 +23,16 @@ from channels_out.tools import Outcome, ToolRequest, ToolResult
 from conversations.engines.contract import EngineError
 from conversations.engines.tool_schemas import canonical
 from conversations.models import Conversation, Tool, ToolCall, Turn
-from conversations.services.core import redaction
+from conversations.services.core import redaction, spans
+from conversations.services.core.cluster import of_all, of_client, of_each
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import SYSTEM, assistant_actor, record
 from conversations.services.core.locking import editing_if_there
 from conversations.services.delivery.outbox import is_opted_out
+from conversations.services.replies import reply_files
 from conversations.services.replies.leases import ClaimedTurn
+from conversations.services.replies.reply_files import NOTHING_KEPT, KeptFiles
+from conversations.traces import Point
 
 S = ToolCall.Status
 
@@ -57,14 +61,16 @@ NO_TIME = "There is no time for this call. Nothing was done. Write your reply no
 
 @dataclass(frozen=True, slots=True)
 class CallToMake:
-    """A call that is ours to make now."""
+    """A call that is ours to make now. `trace`: the place of the turn in its trace, if anybody collects traces."""
 
+    client_id: UUID
     call_id: UUID
     turn_id: UUID
     attempt: int
     tries: int
     is_mcp: bool
     request: ToolRequest
+    trace: Point | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def begin(
     Raises EngineError (`lost`) if the turn is no longer ours.
     """
     now = timezone.now()
-    with editing_if_there(turn.conversation_id) as conversation:
+    with editing_if_there(turn.conversation_id, turn.client_id) as conversation:
         running = _running(conversation, turn)
         if conversation is None or running is None:
             raise EngineError("This turn is no longer running.", code="lost", retryable=True)
@@ -107,7 +113,7 @@ def begin(
         told = told_of(call)
         if may_be_made(call):
             if _seconds_of(tool) <= seconds_left:
-                return _start(conversation, call, tool, turn, now)
+                return _start(conversation, call, tool, running, turn.attempt, now)
             told = _note_no_time(conversation, call, now)
         call.given_to = turn.turn_id
         call.save(update_fields=["given_to"])
@@ -121,7 +127,7 @@ def begin_waiting(turn: ClaimedTurn, seconds_left: float = TOTAL_SECONDS) -> Cal
     allows that. Only this one counts as being made: the others stay as they are if this process dies.
     """
     now = timezone.now()
-    with editing_if_there(turn.conversation_id) as conversation:
+    with editing_if_there(turn.conversation_id, turn.client_id) as conversation:
         running = _running(conversation, turn)
         if conversation is None or running is None or _is_silenced(conversation):
             return None
@@ -134,37 +140,41 @@ def begin_waiting(turn: ClaimedTurn, seconds_left: float = TOTAL_SECONDS) -> Cal
             if tool is None:
                 _end(call, S.FAILED, GONE, "tool_gone", now)
             elif _seconds_of(tool) <= seconds_left:
-                return _start(conversation, call, tool, turn, now)
+                return _start(conversation, call, tool, running, turn.attempt, now)
             else:
                 _note_no_time(conversation, call, now)
                 return None
         return None
 
 
-def record_result(made: CallToMake, result: ToolResult) -> Recorded:
+def record_result(made: CallToMake, result: ToolResult, kept: KeptFiles = NOTHING_KEPT) -> Recorded:
     """Keep what became of the call, and return what the model is told.
+
+    kept: the files of its answer
 
     A call of unknown outcome is made again once at once, if its tool allows that; else staff are told. An answer counts
     also if the call was given up meanwhile, or if its conversation was merged into another one.
     """
-    at = ToolCall.objects.filter(pk=made.call_id).values_list("conversation_id", flat=True)
+    ours = ToolCall.objects.filter(client=made.client_id, pk=made.call_id)
+    at = ours.values_list("conversation_id", flat=True)
     while (conversation_id := at.first()) is not None:
-        if (recorded := _record_at(conversation_id, made, result)) is not None:
+        if (recorded := _record_at(conversation_id, made, result, kept)) is not None:
             return recorded
     return Recorded(result.text or NO_ANSWER)
 
 
-def _record_at(conversation_id: UUID, made: CallToMake, result: ToolResult) -> Recorded | None:
+def _record_at(conversation_id: UUID, made: CallToMake, result: ToolResult, kept: KeptFiles) -> Recorded | None:
     """Keep what became of the call; None if it is not in this conversation any more."""
     now = timezone.now()
-    with editing_if_there(conversation_id) as conversation:
-        found = ToolCall.objects.select_for_update().filter(pk=made.call_id, conversation=conversation_id)
+    with editing_if_there(conversation_id, made.client_id) as conversation:
+        ours = ToolCall.objects.select_for_update().filter(client=made.client_id, pk=made.call_id)
+        found = ours.filter(conversation=conversation_id)
         call = found.first() if conversation else None
         if conversation is None or call is None:
             return None
         is_ours = (call.turn_id, call.attempt, call.tries) == (made.turn_id, made.attempt, made.tries)
         if call.status in (S.CALLING, S.UNKNOWN) and (is_ours or result.outcome == Outcome.ANSWERED):
-            _apply(conversation, call, result, now)
+            _apply(conversation, call, result, kept, now)
         if not is_ours:
             return Recorded(told_of(call))
         again = call.status == S.UNKNOWN and call.may_repeat and call.tries == 1
@@ -203,8 +213,8 @@ def idempotency_key(conversation_id: UUID, round_: UUID | None, tool_id: UUID, a
 def _running(conversation: Conversation | None, turn: ClaimedTurn) -> Turn | None:
     if conversation is None:
         return None
-    ours = Turn.objects.filter(pk=turn.turn_id, attempt=turn.attempt, status=Turn.Status.RUNNING)
-    return ours.only("inbound_sequence", "streamed").first()
+    ours = Turn.objects.filter(client=turn.client_id, pk=turn.turn_id, attempt=turn.attempt, status=Turn.Status.RUNNING)
+    return ours.only("conversation_id", "inbound_sequence", "streamed").first()
 
 
 def _is_silenced(conversation: Conversation) -> bool:
@@ -288,9 +298,11 @@ def _note_no_time(conversation: Conversation, call: ToolCall, now: datetime) -> 
     return told_of(call)
 
 
-def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: ClaimedTurn, now: datetime) -> CallToMake:
+def _start(
+    conversation: Conversation, call: ToolCall, tool: Tool, turn: Turn, attempt: int, now: datetime
+) -> CallToMake:
     server, seconds = tool.server, _seconds_of(tool)
-    call.status, call.turn_id, call.attempt, call.tries = S.CALLING, turn.turn_id, turn.attempt, call.tries + 1
+    call.status, call.turn_id, call.attempt, call.tries = S.CALLING, turn.pk, attempt, call.tries + 1
     call.lease_until = now + timedelta(seconds=seconds) + LEASE_GRACE
     call.save()
     contact = conversation.contact
@@ -310,11 +322,13 @@ def _start(conversation: Conversation, call: ToolCall, tool: Tool, turn: Claimed
         secret=tool.credentials.get("secret", ""),
         headers=server.headers if server else {},
         private=tuple(settings.TOOL_PRIVATE_NETWORKS),
+        may_give=tool.sends_files,
     )
-    return CallToMake(call.pk, turn.turn_id, turn.attempt, call.tries, server is not None, request)
+    place = spans.place_of_turn(turn)
+    return CallToMake(call.client_id, call.pk, turn.pk, attempt, call.tries, server is not None, request, place)
 
 
-def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, now: datetime) -> None:
+def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, kept: KeptFiles, now: datetime) -> None:
     answer = redaction.rules_of(conversation.client).clean(result.text)
     outcome = result.outcome
     if call.tries > 1 and result.code == IN_PROGRESS:
@@ -325,7 +339,9 @@ def _apply(conversation: Conversation, call: ToolCall, result: ToolResult, now: 
     elif outcome == Outcome.UNKNOWN and not call.changes_something:
         _end(call, S.FAILED, answer or NO_ANSWER, result.code, now)
     else:
-        _end(call, S(outcome.value), answer, result.code, now)
+        # First, where a long answer is not cut.
+        about_files = reply_files.note(conversation, call, kept, now) if outcome == Outcome.ANSWERED else ""
+        _end(call, S(outcome.value), f"{about_files}\n{answer}".strip(), result.code, now)
     if call.status in (S.ANSWERED, S.FAILED):
         _note(conversation, f"tool_{call.status}", call)
 
@@ -359,14 +375,15 @@ def _note(conversation: Conversation, kind: str, call: ToolCall) -> None:
 
 def recover(now: datetime) -> int:
     """Give up the calls of dead processes that no later turn has found, and return how many there were."""
-    over = ToolCall.objects.filter(status=S.CALLING, lease_until__lt=now).values_list("pk", "conversation_id")
-    return sum(_recover(call_id, conversation_id, now) for call_id, conversation_id in over[:100])
+    over = ToolCall.objects.filter(status=S.CALLING, lease_until__lt=now)
+    found = of_all(lambda pk: of_client(over, pk).values_list("client_id", "pk", "conversation_id")[:100])
+    return sum(of_each([(*each, now) for each in found], _recover))
 
 
-def _recover(call_id: UUID, conversation_id: UUID, now: datetime) -> bool:
-    with editing_if_there(conversation_id) as conversation:
-        dead = ToolCall.objects.select_for_update().filter(pk=call_id, status=S.CALLING, lease_until__lt=now)
-        call = dead.first()
+def _recover(client_id: UUID, call_id: UUID, conversation_id: UUID, now: datetime) -> bool:
+    with editing_if_there(conversation_id, client_id) as conversation:
+        dead = ToolCall.objects.select_for_update().filter(client=client_id, status=S.CALLING, lease_until__lt=now)
+        call = dead.filter(pk=call_id).first()
         if conversation is None or call is None:
             return False
         call.tries = max(call.tries, MOST_TRIES)  # nobody will make it again

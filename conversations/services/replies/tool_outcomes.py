@@ -19,21 +19,23 @@ LONGEST_SHOWN = 4_000  # characters of an answer
 MOST_SHOWN = 16_000  # characters of all answers together
 _OPEN = PreparedSelect(
     f"""
-    SELECT {{c}} FROM tool_calls c WHERE c.conversation_id = $1 AND c.is_open AND c.key IS NOT NULL
+    SELECT {{c}} FROM tool_calls c WHERE c.client_id = $2 AND c.conversation_id = $1 AND c.is_open AND c.key IS NOT NULL
     ORDER BY c.created_at LIMIT {MOST_CALLS}
     """,
     c=ToolCall,
 )
-_GIVE = "UPDATE tool_calls SET given_to = $2 WHERE id = ANY($1) RETURNING id"  # with the conversation locked
+# With the conversation locked.
+_GIVE = "UPDATE tool_calls SET given_to = $2 WHERE client_id = $3 AND id = ANY($1) RETURNING id"
 _GIVEN = "u.given_to = $2 AND u.status IN ('refused', 'answered', 'failed', 'unknown', 'requested')"
 _SETTLE = f"""
     WITH closed AS (
         UPDATE tool_calls u
         SET is_open = false, status = CASE u.status WHEN 'requested' THEN 'failed' ELSE u.status END
-        WHERE u.conversation_id = $1 AND u.is_open AND {_GIVEN})
+        WHERE u.client_id = $3 AND u.conversation_id = $1 AND u.is_open AND {_GIVEN})
     SELECT EXISTS (
         SELECT FROM tool_calls u
-        WHERE u.conversation_id = $1 AND u.is_open AND u.decided_at IS NOT NULL AND ({_GIVEN}) IS NOT TRUE)"""
+        WHERE u.client_id = $3 AND u.conversation_id = $1 AND u.is_open AND u.decided_at IS NOT NULL
+          AND ({_GIVEN}) IS NOT TRUE)"""
 _USABLE = PreparedSelect(
     """
     SELECT {t}, {m} FROM tools t LEFT JOIN mcp_servers m ON m.id = t.server_id
@@ -51,16 +53,18 @@ def usable_tools(conversation: Conversation) -> list[Tool]:
     return [tool for tool, _ in _USABLE.all(conversation.client_id, conversation.assistant_id)]
 
 
-def background_of(conversation_id: UUID, turn_id: UUID) -> str:
+def background_of(client_id: UUID, conversation_id: UUID, turn_id: UUID) -> str:
     """Return what became of the calls that earlier drafts made, or that staff have decided on; '' if there are none.
 
     The turn counts as told. The text belongs into the user's role: what tools answer never reaches the system role.
     """
-    with editing_if_there(conversation_id):  # a colleague's decision comes before, or is told by the next draft
-        calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id)]
+    with editing_if_there(
+        conversation_id, client_id
+    ):  # a colleague's decision comes before, or is told by the next draft
+        calls: list[ToolCall] = [call for (call,) in _OPEN.all(conversation_id, client_id)]
         if not calls:
             return ""
-        column(_GIVE, [call.pk for call in calls], turn_id)
+        column(_GIVE, [call.pk for call in calls], turn_id, client_id)
     return CALLED_ALREADY + "".join(f"\n- {line}" for line in _lines(calls))
 
 
@@ -87,7 +91,7 @@ def settle(conversation: Conversation, turn: Turn, reply: Reply, now: datetime) 
     """
     if reply.tool_actions:
         _record_built_in(conversation, turn, reply, now)
-    found = row(_SETTLE, conversation.pk, turn.pk)
+    found = row(_SETTLE, conversation.pk, turn.pk, conversation.client_id)
     return bool(found and found[0])
 
 

@@ -9,13 +9,16 @@ from typing import Any
 from uuid import UUID
 
 from channels_out import mcp_tools, tools
-from channels_out.tools import ToolResult
+from channels_out.tools import Outcome, ToolResult
+from conversations import traces
 from conversations.engines.contract import OfferedTool, ReplyRequest
 from conversations.engines.tools import as_specification, tokens_of
 from conversations.models import Tool
-from conversations.services.replies import tool_calls
+from conversations.services.core.json import dumps
+from conversations.services.replies import reply_files, tool_calls
 from conversations.services.replies.leases import ClaimedTurn
 from conversations.services.replies.tool_calls import TOTAL_SECONDS, CallToMake, Recorded
+from conversations.traces import Kind
 
 RunOnRows = Callable[..., Any]
 
@@ -40,7 +43,7 @@ class TurnToolRunner:
             )
             if isinstance(begun, str):
                 return begun
-            recorded: Recorded = self.run_on_rows(tool_calls.record_result, begun, make(begun))
+            recorded = _make_and_record(begun, self.run_on_rows)
             if not recorded.again:
                 return recorded.answer
 
@@ -49,12 +52,38 @@ def make_waiting(turn: ClaimedTurn, run_on_rows: RunOnRows) -> None:
     """Make the calls that are to be made before the model is asked, one after another: see tool_calls.begin_waiting."""
     began = time.monotonic()
     while call := run_on_rows(tool_calls.begin_waiting, turn, _seconds_left(began)):
-        run_on_rows(tool_calls.record_result, call, make(call))
+        _make_and_record(call, run_on_rows)
+
+
+def _make_and_record(call: CallToMake, run_on_rows: RunOnRows) -> Recorded:
+    """Make the call, keep the files of its answer, and record what became of it."""
+    result = make(call)
+    kept = reply_files.keep(call.client_id, result)
+    recorded: Recorded = run_on_rows(tool_calls.record_result, call, result, kept)
+    if kept.uploaded:
+        run_on_rows(reply_files.forget_unwritten, kept)
+    return recorded
 
 
 def make(call: CallToMake) -> ToolResult:
     """Call the tool within its time-out and return what became of it. Never raises."""
-    return mcp_tools.call(call.request) if call.is_mcp else tools.call(call.request)
+    name, key = call.request.name, str(call.call_id)
+    about: dict[str, traces.Value] = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": name,
+        "gen_ai.tool.type": "extension" if call.is_mcp else "function",
+        "gen_ai.tool.call.id": key,
+        "gen_ai.conversation.id": call.request.conversation_id,
+        "convo.turn.id": str(call.turn_id),
+    }
+    with traces.part(f"execute_tool {name}", Kind.CLIENT, call.trace, about) as doing:
+        result = mcp_tools.call(call.request) if call.is_mcp else tools.call(call.request)
+        doing.note({"convo.tool.outcome": result.outcome.value})
+        doing.error = "" if result.outcome == Outcome.ANSWERED else result.code or result.outcome.value
+        if call.trace and traces.tells_texts():
+            given = dumps(dict(call.request.arguments)).decode()
+            doing.note({"gen_ai.tool.call.arguments": given, "gen_ai.tool.call.result": result.text})
+    return result
 
 
 def _seconds_left(began: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -83,14 +83,15 @@ def is_on(rule: str) -> bool:
 # the rest cascade. The contact's row is locked meanwhile, so that no legal hold comes between.
 _DELETE_SESSIONS = """
     WITH due AS (
-        SELECT s.id, s.client_id, s.contact_id, {since} AS since {due} {further}
+        SELECT s.id, s.client_id, s.contact_id, {since} AS since {due} AND s.client_id = $4 {further}
         LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED),
     tombstones AS ({tombstones}),
     elsewhere AS (
-        INSERT INTO engine_chat_removals (chat_id, due_at, attempts, error)
-        SELECT k.chat_id, $1, 0, '' FROM engine_chats k JOIN due ON due.id = k.conversation_id
+        INSERT INTO engine_chat_removals (client_id, chat_id, due_at, attempts, error)
+        SELECT $4, k.chat_id, $1, 0, '' FROM engine_chats k JOIN due ON due.id = k.conversation_id
+        WHERE k.client_id = $4
         ON CONFLICT DO NOTHING)
-    DELETE FROM conversations s USING due WHERE s.id = due.id
+    DELETE FROM conversations s USING due WHERE s.client_id = $4 AND s.id = due.id
     RETURNING due.id, due.client_id, due.contact_id, due.since"""
 
 
@@ -103,28 +104,33 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
         since=kept.since,
         tombstones=tombstones_sql("due"),
         due=f"{retention_due(rule)} AND {kept.free}",
-        further="AND s.id > $4 ORDER BY s.id" if walk else "",
+        further="AND s.id > $5 ORDER BY s.id" if walk else "",
     )
-    last: list[UUID] = [UUID(int=0)] if walk else []
     total = 0
-    while gone := _delete_batch(statement, now, *last):
-        for _, client_id, _, since in gone:
-            done.line(client_id, rule).add(since)
-        _delete_guests(list({contact_id for _, _, contact_id, _ in gone}))
-        last = [max(conversation_id for conversation_id, *_ in gone)] if walk else []
-        total += len(gone)
-        progress(rule.shown, total)
+    for client_id in _clients():
+        last: list[UUID] = [UUID(int=0)] if walk else []
+        while gone := _delete_batch(statement, client_id, now, *last):
+            for *_, since in gone:
+                done.line(client_id, rule).add(since)
+            _delete_guests(client_id, list({contact_id for _, _, contact_id, _ in gone}))
+            last = [max(conversation_id for conversation_id, *_ in gone)] if walk else []
+            total += len(gone)
+            progress(rule.shown, total)
 
 
-def _delete_batch(statement: str, now: datetime, *last: UUID) -> list[tuple[Any, ...]]:
+def _clients() -> Sequence[UUID]:
+    return column("SELECT id FROM clients ORDER BY id")
+
+
+def _delete_batch(statement: str, client_id: UUID, now: datetime, *last: UUID) -> list[tuple[Any, ...]]:
     with transaction.atomic():
-        gone = rows(statement, now, BATCH, TOMBSTONES_LAST, *last)
-        memory.forget_texts([conversation_id for conversation_id, *_ in gone])
+        gone = rows(statement, now, BATCH, TOMBSTONES_LAST, client_id, *last)
+        memory.forget_texts(client_id, [conversation_id for conversation_id, *_ in gone])
     return gone
 
 
-def _delete_guests(contact_ids: list[UUID]) -> None:
-    """Delete those of the contacts that are guests without a conversation.
+def _delete_guests(client_id: UUID, contact_ids: list[UUID]) -> None:
+    """Delete those of the client's contacts that are guests without a conversation.
 
     Their rows are locked first. A transaction that opens a conversation for one of them holds a lock itself (we skip
     that contact), or waits for ours and then starts anew. The second statement sees every conversation committed
@@ -132,17 +138,18 @@ def _delete_guests(contact_ids: list[UUID]) -> None:
     """
     with transaction.atomic():
         locked = column(
-            "SELECT id FROM contacts WHERE id = ANY($1) AND is_guest AND hold_reason = ''"
+            "SELECT id FROM contacts WHERE client_id = $2 AND id = ANY($1) AND is_guest AND hold_reason = ''"
             " ORDER BY id FOR UPDATE SKIP LOCKED",
-            contact_ids,
+            *(contact_ids, client_id),
         )
         rows(
             """
             DELETE FROM contacts c
-            WHERE c.id = ANY($1) AND NOT EXISTS (SELECT FROM conversations s WHERE s.contact_id = c.id)
+            WHERE c.client_id = $2 AND c.id = ANY($1) AND NOT EXISTS (
+                SELECT FROM conversations s WHERE s.client_id = c.client_id AND s.contact_id = c.id)
             RETURNING c.id
             """,
-            list(locked),
+            *(list(locked), client_id),
         )
 
 
@@ -151,18 +158,22 @@ _BY_RETENTION = {"cause": "'kept long enough'", "actor": "'system'", "actor_name
 # Deletes rows of one table below ended conversations, which stay; their ledger says what was deleted.
 _DELETE_BELOW = """
     WITH due AS (
-        SELECT s.id, s.client_id, {since} AS since {due} AND s.id > $3
+        SELECT s.id, s.client_id, {since} AS since {due} AND s.client_id = $4 AND s.id > $3
         ORDER BY s.id LIMIT $2 FOR NO KEY UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED),
     gone AS (
-        DELETE FROM {table} t USING due WHERE t.conversation_id = due.id AND {settled} RETURNING t.conversation_id),
+        DELETE FROM {table} t USING due
+        WHERE t.client_id = $4 AND t.conversation_id = due.id AND {settled} RETURNING t.conversation_id),
     {also}
-    counted AS (SELECT conversation_id AS id, count(*) AS number FROM gone GROUP BY conversation_id),
+    counted AS (
+        SELECT $4::uuid AS client_id, conversation_id AS id, count(*) AS number FROM gone GROUP BY conversation_id),
     noted AS ({lines})
     SELECT due.id, due.client_id, due.since, COALESCE(counted.number, 0)
     FROM due LEFT JOIN counted ON counted.id = due.id"""
 # With the turns go the calls that they made, whose arguments and answers are of the same kind as their prompts.
 _ALSO = {
-    R.TURNS: "calls AS (DELETE FROM tool_calls o USING due WHERE o.conversation_id = due.id AND o.status <> 'calling'),"
+    R.TURNS: """calls AS (
+        DELETE FROM tool_calls o USING due
+        WHERE o.client_id = $4 AND o.conversation_id = due.id AND o.status <> 'calling'),"""
 }
 _BELOW = {
     R.TURNS: ("conversation_turns", "t.status <> 'running'"),
@@ -187,27 +198,34 @@ def _delete_below(rule: R, now: datetime, done: RetentionRun, progress: Progress
             data=f"jsonb_build_object('rule', '{kept.setting}', 'deleted', number)",
         ),
     )
-    last, total = UUID(int=0), 0
-    while gone := rows(statement, now, BATCH_BELOW, last):
-        for _, client_id, since, count in gone:
-            if count:
-                done.line(client_id, rule).add(since, count)
-            total += count
-        last = max(conversation_id for conversation_id, *_ in gone)
-        progress(rule.shown, total)
+    total = 0
+    for client_id in _clients():
+        last = UUID(int=0)
+        while gone := rows(statement, now, BATCH_BELOW, last, client_id):
+            for *_, since, count in gone:
+                if count:
+                    done.line(client_id, rule).add(since, count)
+                total += count
+            last = max(conversation_id for conversation_id, *_ in gone)
+            progress(rule.shown, total)
 
 
 # A conversation that is not archived yet never will be: nobody would have its transcript.
 _DELETE_MEMORY = """
     WITH due AS (
-        SELECT m.conversation_id AS id, m.client_id, {since} AS since {due} AND m.conversation_id > $3
+        SELECT m.conversation_id AS id, m.client_id, {since} AS since {due}
+          AND m.client_id = $4 AND m.conversation_id > $3
         ORDER BY m.conversation_id LIMIT $2 FOR UPDATE OF m SKIP LOCKED),
-    gone AS (DELETE FROM memories m USING due WHERE m.conversation_id = due.id RETURNING m.conversation_id),
-    known AS (SELECT s.id FROM conversations s JOIN gone ON gone.conversation_id = s.id),
+    gone AS (
+        DELETE FROM memories m USING due WHERE m.client_id = $4 AND m.conversation_id = due.id
+        RETURNING m.conversation_id),
+    known AS (
+        SELECT s.client_id, s.id FROM conversations s JOIN gone ON gone.conversation_id = s.id
+        WHERE s.client_id = $4),
     noted AS ({lines}),
     never AS (
         UPDATE conversations s SET remembered_at = NULL FROM gone
-        WHERE s.id = gone.conversation_id AND s.archived_at IS NULL)
+        WHERE s.client_id = $4 AND s.id = gone.conversation_id AND s.archived_at IS NULL)
     SELECT id, client_id, since FROM due"""
 
 
@@ -222,18 +240,21 @@ def _delete_memory(rule: R, now: datetime, done: RetentionRun, progress: Progres
             "memory_deleted", "known", **_BY_RETENTION, data=f"jsonb_build_object('rule', '{kept.setting}')"
         ),
     )
-    last, total = UUID(int=0), 0
-    while gone := rows(statement, now, BATCH_BELOW, last):
-        for _, client_id, since in gone:
-            done.line(client_id, rule).add(since)
-        last = max(conversation_id for conversation_id, *_ in gone)
-        total += len(gone)
-        progress(rule.shown, total)
+    total = 0
+    for client_id in _clients():
+        last = UUID(int=0)
+        while gone := rows(statement, now, BATCH_BELOW, last, client_id):
+            for *_, since in gone:
+                done.line(client_id, rule).add(since)
+            last = max(conversation_id for conversation_id, *_ in gone)
+            total += len(gone)
+            progress(rule.shown, total)
 
 
 _DELETE_EVENTS = """
-    DELETE FROM inbound_events WHERE id IN (
+    WITH due AS MATERIALIZED (
         SELECT e.id {due} ORDER BY e.received_at LIMIT $4 FOR UPDATE OF e SKIP LOCKED)
+    DELETE FROM inbound_events USING due WHERE inbound_events.id = due.id
     RETURNING client_id, received_at"""
 
 

@@ -1,9 +1,10 @@
 """Erasure of a person: delete all that Convo holds of them, and issue a certificate of what was removed.
 
-    begin (rows, one transaction) ─► continue_erasures (sweep: vectors, chats at Retell) ─► certificate
+    begin (rows, one transaction) ─► continue_erasures (sweep: vectors, chats at Retell, files) ─► certificate
 
 The rows go in one transaction, so that nobody is half erased, and a person who writes again is a new contact. Deletions
-at Pinecone and Retell follow in the background. They are repeated until these services, asked for the data, find none.
+at Pinecone, at Retell and in the media storage follow in the background. They are repeated until these services, asked
+for the data, find none.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from django.core import signing
 from django.db import transaction
 
 from conversations.models import (
+    Activity,
+    Attachment,
+    ChannelAccount,
     Chunk,
     Client,
     Contact,
@@ -29,19 +33,25 @@ from conversations.models import (
     ConversationEvent,
     Correction,
     Erasure,
+    EventKind,
     IdempotencyKey,
     Message,
     StaffAction,
+    StaffNote,
     Step,
     ToolCall,
     Turn,
 )
 from conversations.queue import enqueue
+from conversations.services.core.cluster import exists, of_all, of_client, of_each
 from conversations.services.core.dedupe import write_tombstones
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.event_notes import note
 from conversations.services.core.ledger import Actor
 from conversations.services.core.sql import row
 from conversations.services.engine_chats import removals
+from conversations.services.events import deliveries
+from conversations.services.media import removals as media_removals
 from conversations.services.retention import holds, mentions
 from memory import services as memory
 from memory.stores.contract import StoreError
@@ -50,13 +60,16 @@ from memory.stores.contract import StoreError
 WATCHED = timedelta(hours=1)
 SALT = "convo.erasure"
 ERASED = "(erased)"
-BELOW = {
+BELOW: dict[str, Any] = {
     "chunks": Chunk,
     "steps": Step,
     "events": ConversationEvent,
     "messages": Message,
     "turns": Turn,
     "tool_calls": ToolCall,
+    "activities": Activity,
+    "attachments": Attachment,
+    "staff_notes": StaffNote,
 }
 
 
@@ -64,16 +77,21 @@ BELOW = {
 def preview(contact: Contact) -> dict[str, int]:
     """Return how many rows of each kind an erasure would remove now. Changes nothing."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
-    remembered, vectors = memory.count_remembered(_remembered(contact, sessions))
+    remembered, vectors = memory.count_remembered(contact.client_id, _remembered(contact, sessions))
     named = _mentions(contact, "SELECT 1 {}")
-    named["idempotency_keys"] += IdempotencyKey.objects.filter(conversation__in=sessions).count()
+    named["idempotency_keys"] += IdempotencyKey.objects.filter(
+        client_id=contact.client_id, conversation__in=sessions
+    ).count()
     return {
         "sessions": len(sessions),
-        **{name: model._default_manager.filter(conversation__in=sessions).count() for name, model in BELOW.items()},
-        "corrections": Correction.objects.filter(chunk__conversation__in=sessions).count(),
+        **{
+            name: model._default_manager.filter(client_id=contact.client_id).filter(conversation__in=sessions).count()
+            for name, model in BELOW.items()
+        },
+        "corrections": Correction.objects.filter(client_id=contact.client_id, chunk__conversation__in=sessions).count(),
         "remembered": remembered,
         "vectors": vectors,
-        "chats": len(removals.chat_ids_of(sessions)),
+        "chats": len(removals.chat_ids_of(contact.client_id, sessions)),
         "addresses": ContactIdentity.objects.filter(contact=contact).count(),
         **named,
     }
@@ -92,8 +110,9 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
     or one of their conversations.
     """
     with transaction.atomic():
-        found = Contact.objects.select_for_update().filter(pk=contact_id)
-        contact = (found.filter(client=client) if client else found).first()
+        whose = client or Contact.objects.filter(pk=contact_id).values_list("client_id", flat=True).first()
+        found = Contact.objects.select_for_update().filter(client=whose, pk=contact_id)
+        contact = found.first() if whose else None
         if contact is None:
             raise NotFoundError("This contact does not exist.")
         if contact.merged_into_id:
@@ -105,14 +124,17 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         holds.refuse_if_contact_held(contact)
         removed = preview(contact)
         remembered = _remembered(contact, sessions)
-        chats = removals.chat_ids_of(sessions)
-        write_tombstones(sessions, now)
+        chats = removals.chat_ids_of(contact.client_id, sessions)
+        write_tombstones(contact.client_id, sessions, now)
         _mentions(contact, "DELETE {} RETURNING 1")
         _forget_names(contact)
-        memory.forget_texts(remembered)
-        Conversation.objects.filter(pk__in=sessions).delete()
-        contact.delete()
-        vectors = [list(place) for place in memory.vector_locations(remembered)]
+        memory.forget_texts(contact.client_id, remembered)
+        # What is theirs goes with them, in the database.
+        Conversation.objects.of(contact.client_id).filter(pk__in=sessions)._raw_delete("default")
+        Contact.objects.filter(client=contact.client_id, pk=contact.pk)._raw_delete("default")
+        vectors = [list(place) for place in memory.vector_locations(contact.client_id, remembered)]
+        deliveries.forget(contact.client_id, sessions)
+        note(contact.client_id, EventKind.ERASED, contact_id=str(contact_id))
         erasure = Erasure.objects.create(
             client_id=contact.client_id,
             asked_by_id=actor.user_id,
@@ -123,7 +145,7 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
             removed=removed,
             begun_at=now,
         )
-        removals.request_removal(chats, erasure)
+        removals.request_removal(erasure.client_id, chats, erasure)
         enqueue("erase")
     return erasure
 
@@ -135,11 +157,10 @@ _MENTIONS = {
         FROM inbound_events WHERE (client_id = $1 OR client_id IS NULL)
             AND (raw::text || ' ' || message_id) LIKE ANY ($2::text[])""",
     "simulated_exchanges": """
-        FROM simulated_exchanges WHERE account_id IN (SELECT id FROM channel_accounts WHERE client_id = $1)
+        FROM simulated_exchanges WHERE client_id = $1
             AND (text || ' ' || body || ' ' || answer || ' ' || address) LIKE ANY ($2::text[])""",
     "send_pauses": """
-        FROM send_pauses WHERE channel_account_id IN (SELECT id FROM channel_accounts WHERE client_id = $1)
-            AND to_address LIKE ANY ($2::text[])""",
+        FROM send_pauses WHERE client_id = $1 AND to_address LIKE ANY ($2::text[])""",
     "idempotency_keys": """
         FROM idempotency_keys WHERE client_id = $1 AND conversation_id IS NULL
             AND (key || ' ' || answer) LIKE ANY ($2::text[])""",
@@ -170,25 +191,28 @@ def _forget_names(contact: Contact) -> None:
 
 def pending() -> bool:
     """Return whether an erasure is unfinished or still watched."""
-    return Erasure.objects.exclude(contact=None).exists()
+    return exists(Erasure.objects.exclude(contact=None))
 
 
 def continue_erasures(now: datetime) -> int:
     """Continue the unfinished and watched erasures and return how many this finished."""
-    return sum(_continue(erasure, now) for erasure in Erasure.objects.exclude(contact=None).order_by("begun_at"))
+    unfinished = Erasure.objects.exclude(contact=None).order_by("begun_at")
+    found = of_all(lambda pk: of_client(unfinished, pk))
+    return sum(of_each([(erasure, now) for erasure in found], _continue))
 
 
 def _continue(erasure: Erasure, now: datetime) -> bool:
-    """Delete the conversations in global memory and the chats at Retell. Returns whether that finished the erasure.
+    """Delete the conversations in global memory, the chats at Retell and the files. Returns whether that finished it.
 
-    It is safe to repeat. If one of the two fails, the other is done all the same.
+    It is safe to repeat. If one of these fails, the others are done all the same.
     """
-    problems = [problem for problem in (_clear_memory(erasure), _clear_chats(erasure)) if problem]
+    done = (_clear_memory(erasure), _clear_chats(erasure), _clear_files(erasure, now))
+    problems = [problem for problem in done if problem]
     if problems:
-        Erasure.objects.filter(pk=erasure.pk).update(problem="; ".join(problems)[:200])
+        Erasure.objects.filter(client_id=erasure.client_id, pk=erasure.pk).update(problem="; ".join(problems)[:200])
         return False
     with transaction.atomic():
-        erasure = Erasure.objects.select_for_update().get(pk=erasure.pk)
+        erasure = Erasure.objects.select_for_update().get(client_id=erasure.client_id, pk=erasure.pk)
         newly = erasure.finished_at is None
         if newly:
             erasure.certificate = _certificate(erasure, now)
@@ -204,7 +228,7 @@ def _clear_memory(erasure: Erasure) -> str:
     """Delete what the erasure's row lists, then ask the store for more. Returns the error, '' for none."""
     try:
         for session in erasure.sessions:
-            memory.forget(session)
+            memory.forget(erasure.client_id, session)
         if erasure.contact:
             known = [memory.VectorLocation(*place) for place in erasure.vectors]
             memory.confirm_forgotten(erasure.client_id, erasure.contact, known)
@@ -216,6 +240,15 @@ def _clear_memory(erasure: Erasure) -> str:
 def _clear_chats(erasure: Erasure) -> str:
     code = removals.remove_chats_of(erasure)
     return f"retell {code}: a chat is not deleted there yet." if code else ""
+
+
+def _clear_files(erasure: Erasure, now: datetime) -> str:
+    """Delete the files of the conversations, and those of simulated phones, whose removals name the account."""
+    simulated = ChannelAccount.objects.filter(client_id=erasure.client_id, is_simulated=True).values_list(
+        "pk", flat=True
+    )
+    code = media_removals.remove_of(erasure.client_id, [*erasure.sessions, *simulated], now)
+    return f"files {code}: a file is not deleted yet." if code else ""
 
 
 # --- the certificate --------------------------------------------------------------------------------------------------
@@ -234,6 +267,7 @@ def _certificate(erasure: Erasure, now: datetime) -> str:
         "proof": {
             "vectors": {"asked_for": len(erasure.vectors), "found": 0, "asked_by": "id, and by contact"},
             "chats": {"asked_for": erasure.chats.count(), "found": 0, "asked_by": "id"},
+            "files": {"asked_for": erasure.removed.get("attachments", 0), "found": 0, "asked_by": "folder"},
         },
         "asked_by": erasure.asked_by_name,
         "begun_at": erasure.begun_at.isoformat(),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.db import transaction
+
 from conversations.models import Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
+from conversations.services.core.event_notes import note_contact
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
 
@@ -37,13 +40,19 @@ def _set(conversation_id: UUID | str, reason: str, actor: Actor, client: Client 
     return conversation
 
 
-def set_contact_hold(contact_id: UUID, reason: str) -> None:
+def set_contact_hold(client_id: UUID, contact_id: UUID, reason: str) -> None:
     """Put the contact on hold, with everything of theirs, or lift their hold with ''. Raises NotFoundError.
 
     Nothing else of the contact is written: what the person says meanwhile stands.
     """
-    if not Contact.objects.filter(pk=contact_id).update(hold_reason=reason):
-        raise NotFoundError("This contact does not exist.")
+    with transaction.atomic():
+        ours = Contact.objects.select_for_update(no_key=True).filter(client_id=client_id, pk=contact_id)
+        before = ours.values_list("hold_reason", flat=True).first()
+        if before is None:
+            raise NotFoundError("This contact does not exist.")
+        if before != reason:
+            Contact.objects.filter(client_id=client_id, pk=contact_id).update(hold_reason=reason)
+            note_contact(client_id, contact_id, "hold")
 
 
 def hold_reason(conversation: Conversation) -> str:
@@ -51,10 +60,10 @@ def hold_reason(conversation: Conversation) -> str:
     return conversation.hold_reason or conversation.contact.hold_reason
 
 
-def refuse_if_held(conversation_id: UUID) -> None:
+def refuse_if_held(client_id: UUID, conversation_id: UUID) -> None:
     """Raise ConflictError (`on_hold`) if the conversation or its contact is on hold."""
-    conversation = Conversation.objects.select_related("contact").filter(pk=conversation_id).first()
-    if conversation and (reason := hold_reason(conversation)):
+    found = Conversation.objects.of(client_id).select_related("contact").filter(pk=conversation_id).first()
+    if found and (reason := hold_reason(found)):
         raise ConflictError(f"This conversation is on hold: {reason}", code="on_hold")
 
 

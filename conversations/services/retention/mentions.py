@@ -31,7 +31,9 @@ def patterns(contact: Contact) -> list[str]:
 
 def patterns_of_held_contacts() -> tuple[list[UUID], list[str]]:
     """Return the client ids and the patterns, in pairs, of contacts on hold or with a conversation on hold."""
-    held = Exists(Conversation.objects.filter(contact=OuterRef("pk")).exclude(hold_reason=""))
+    held = Exists(
+        Conversation.objects.filter(client=OuterRef("client"), contact=OuterRef("pk")).exclude(hold_reason="")
+    )
     found = [
         (contact.client_id, pattern)
         for contact in Contact.objects.filter(~Q(hold_reason="") | held)

@@ -14,13 +14,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 
 from conversations.models import Client, RetentionReport
 from conversations.models import RetentionRule as R
+from conversations.services.core.cluster import rows_over_all
 from conversations.services.core.deadlines import KEPT, retention_due
 from conversations.services.core.sql import column, exclusively, row, rows
+from conversations.services.events import deliveries
 from conversations.services.inbound import unprocessed
 from conversations.services.retention import mentions
 from conversations.services.retention.deletions import DELETE, Progress, RetentionRun, is_on
@@ -83,10 +86,14 @@ def run(
         for rule in rules:
             _attempt(rule, now, done, progress)
         unprocessed.delete_old_refused(now)
+        deliveries.delete_old(now, settings.EVENT_DAYS)
         _clear_vectors(done)
         RetentionReport.objects.filter(started_at__lt=now - REPORTS_KEPT).delete()
         _report(done, by, begun)
     return done
+
+
+_ANY_GUEST = "SELECT 1 FROM conversations s WHERE {only:s} AND s.status = 'expired' AND s.is_guest LIMIT 1"
 
 
 def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None, by: str = "sweep") -> int:
@@ -95,7 +102,7 @@ def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None,
     Returns how many conversations there were. The ids of their messages stay as tombstones for 8 days. It leaves a
     report only if there were any, because it runs every few minutes.
     """
-    if not row("SELECT 1 FROM conversations WHERE status = 'expired' AND is_guest LIMIT 1"):
+    if not rows_over_all(_ANY_GUEST):
         return 0  # nearly always, at a tenth of the cost of the full search
     done, begun = RetentionRun(), timezone.now()
     _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)

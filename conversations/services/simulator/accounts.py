@@ -12,7 +12,7 @@ from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
 from channels_out.simulators.contract import Simulator
 from channels_out.simulators.registry import SIMULATORS, simulator_for
-from conversations.models import ChannelAccount, Client
+from conversations.models import ChannelAccount, Client, Scope
 from conversations.services.core.errors import ConflictError, UnavailableError
 from conversations.services.tenants import api_keys, setup
 
@@ -109,7 +109,7 @@ def _give_key(client: Client) -> None:
         account = ours.order_by("created_at").first()
         if account and account.provider == SANDBOX:
             if not api_keys.find_api_key(account.credentials.get("api_key", "")):
-                key = api_keys.create_api_key(client, KEY_NAME)[1]
+                key = api_keys.create_api_key(client, KEY_NAME, scopes=[Scope.MESSAGES_WRITE])[1]
                 account.credentials = {"client_id": str(client.pk), "api_key": key}
                 account.save(update_fields=["credentials"])
             return

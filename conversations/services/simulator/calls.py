@@ -8,7 +8,8 @@ from conversations.models import ChannelAccount, SimulatedExchange
 from conversations.services.core.errors import ConflictError
 from conversations.services.simulator import phone
 from conversations.services.simulator.accounts import simulator_of
-from conversations.services.simulator.simulator import new_webhook, post, turn_id
+from conversations.services.simulator.exchanges import new_webhook
+from conversations.services.simulator.simulator import post, turn_id
 from conversations.services.tenants.channel_accounts import as_account
 
 Kind = SimulatedExchange.Kind
@@ -56,7 +57,7 @@ def continue_call(account: ChannelAccount, person: SimulatedPerson, after: int) 
     call = _current_call(account, person)
     if call.goes_on != after:
         raise ConflictError("The call has already continued.", code="gone_on")
-    heard = SimulatedExchange.objects.get(pk=after).details["heard"]
+    heard = SimulatedExchange.objects.get(client=account.client_id, pk=after).details["heard"]
     return _continue(account, person, call.call_id, heard["path"])
 
 

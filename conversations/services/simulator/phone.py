@@ -7,17 +7,31 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db.models import QuerySet
+from django.utils import timezone
 
+from channels_out.kinds import MediaKind
+from channels_out.simulators.contract import Gesture
 from channels_out.simulators.people import SimulatedPerson
 from conversations.models import ChannelAccount, Conversation, Message, SimulatedExchange, SimulatedFault
 from conversations.services.contacts import contacts
 from conversations.services.simulator.accounts import SANDBOX, simulator_of
+from conversations.services.simulator.phone_files import LIFETIME, is_ours
 
 SHOWN_ON_PHONE = 100
 SHOWN_ON_WIRE = 40
 CALL_LOOKED_AT = 20  # exchanges
 
 Kind = SimulatedExchange.Kind
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFile:
+    """The file of a message on the phone: by the exchange from which it is had, if it is still there."""
+
+    exchange: int
+    name: str
+    is_picture: bool
+    is_there: bool
 
 
 @dataclass(slots=True)
@@ -36,6 +50,10 @@ class PhoneMessage:
     is_note: bool = False
     reported: list[str] = field(default_factory=list)
     can_report: Sequence[str] = ()
+    choices: Sequence[str] = ()  # titles below a message of the business
+    can_change: bool = False  # the person can edit or delete it
+    can_react: bool = False
+    file: ShownFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class SimulatedCall:
 def phone_messages(account: ChannelAccount, person: SimulatedPerson) -> list[PhoneMessage]:
     """Return the messages on the person's phone, oldest first."""
     exchanges = _exchanges(account).filter(person=person.number).exclude(kind=Kind.QUESTION)[:SHOWN_ON_PHONE]
+    gestures = simulator_of(account).gestures
     can_report = [status.value for status in simulator_of(account).receipts]
     found: dict[str, PhoneMessage] = {}
     reports: list[SimulatedExchange] = []
@@ -65,17 +84,14 @@ def phone_messages(account: ChannelAccount, person: SimulatedPerson) -> list[Pho
         if exchange.kind == Kind.RECEIPT:
             reports.append(exchange)
         elif exchange.kind == Kind.MESSAGE:
-            found.setdefault(key, PhoneMessage(exchange.text, exchange.created_at, is_ours=False))
-            _mark(found[key], exchange)
+            mine = PhoneMessage(exchange.text, exchange.created_at, is_ours=False, message_id=exchange.message_id)
+            mine.can_change = Gesture.EDIT in gestures
+            mine.file = _file_of(exchange)
+            _mark(found.setdefault(key, mine), exchange)
         elif exchange.kind == Kind.SEND and exchange.message_id:
-            found.setdefault(
-                key, PhoneMessage(exchange.text, exchange.created_at, True, exchange.message_id, can_report=can_report)
-            )
-        elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
-            text = "You called." if exchange.kind == Kind.CALL else "You hung up."
-            found.setdefault(
-                f"{exchange.kind} {key}", PhoneMessage(text, exchange.created_at, is_ours=False, is_note=True)
-            )
+            found.setdefault(key, _of_business(exchange, can_report, can_react=Gesture.REACT in gestures))
+        else:
+            _show_rest(found, key, exchange)
         for message in _heard(exchange):
             found.setdefault(f"heard {exchange.message_id} {message.is_note}", message)
     for report in reports:
@@ -85,6 +101,56 @@ def phone_messages(account: ChannelAccount, person: SimulatedPerson) -> list[Pho
     if account.provider == SANDBOX:
         found |= _delivered_in_the_sandbox(account, person)
     return sorted(found.values(), key=lambda message: message.at)
+
+
+def _of_business(exchange: SimulatedExchange, can_report: Sequence[str], *, can_react: bool) -> PhoneMessage:
+    choices = [title for _, title in exchange.details.get("choices", ())]
+    theirs = PhoneMessage(exchange.text, exchange.created_at, is_ours=True, message_id=exchange.message_id)
+    theirs.can_report, theirs.choices, theirs.can_react = can_report, choices, can_react
+    theirs.file = _file_of(exchange)
+    if theirs.file:
+        theirs.text = ""  # which would say again that it is a file
+    return theirs
+
+
+def _file_of(exchange: SimulatedExchange) -> ShownFile | None:
+    sent, shown = exchange.details.get("file") or {}, exchange.details.get("shown") or {}
+    if not (sent or shown):
+        return None
+    name = str(shown.get("name") or sent.get("name") or shown["kind"])
+    link = str(shown.get("link", ""))
+    is_young = timezone.now() - exchange.created_at < LIFETIME
+    is_picture = (shown or sent).get("kind") == MediaKind.IMAGE
+    return ShownFile(exchange.pk, name, is_picture, is_young and bool(sent or is_ours(link)))
+
+
+def _show_rest(found: dict[str, PhoneMessage], key: str, exchange: SimulatedExchange) -> None:
+    """Show gestures and what happened in a call."""
+    if exchange.kind == Kind.GESTURE:
+        _show_gesture(found, exchange)
+    elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
+        text = "You called." if exchange.kind == Kind.CALL else "You hung up."
+        note = PhoneMessage(text, exchange.created_at, is_ours=False, is_note=True)
+        found.setdefault(f"{exchange.kind} {key}", note)
+
+
+def _show_gesture(found: dict[str, PhoneMessage], exchange: SimulatedExchange) -> None:
+    """Show what the person did: a press is a message, an edit or deletion changes theirs, the rest is a note."""
+    gesture, about = exchange.details.get("gesture"), f"False {exchange.details.get('about')}"
+    key = f"gesture {exchange.pk}"
+    if gesture == Gesture.PRESS:
+        found[key] = PhoneMessage(exchange.text, exchange.created_at, is_ours=False)
+        _mark(found[key], exchange)
+    elif gesture == Gesture.EDIT and about in found:
+        found[about].text = exchange.text
+    elif gesture == Gesture.DELETE and about in found:
+        found[about].text, found[about].can_change = "You deleted this message.", False
+        found[about].file = None
+    elif gesture == Gesture.ECHO:
+        found[key] = PhoneMessage(exchange.text, exchange.created_at, is_ours=True)
+    else:
+        note = f"You reacted with {exchange.text}."
+        found[key] = PhoneMessage(note, exchange.created_at, is_ours=False, is_note=True)
 
 
 def _mark(message: PhoneMessage, exchange: SimulatedExchange) -> None:
@@ -146,7 +212,7 @@ def newest_conversation(account: ChannelAccount, person: SimulatedPerson) -> Con
     address = simulator_of(account).address_of(person)
     found = Conversation.objects.filter(client=account.client_id, channel=account.channel, channel_account=account)
     if account.provider == SANDBOX:
-        found = found.filter(contact__in=contacts.ids_by_user_id(address))
+        found = found.filter(contact__in=contacts.ids_by_user_id(address, account.client))
     else:
         found = found.filter(
             contact__identities__client=account.client_id,

@@ -1,4 +1,4 @@
-"""The channel simulator: play a provider that posts webhooks to Convo over HTTP and answers its sends.
+"""The channel simulator: play a provider that posts webhooks to Convo over HTTP (`provider.py` answers its sends).
 
 There is no short cut: a played message passes the network, the signature and the adapter, and a reply comes from the
 dispatcher. The row is written first, then the request is sent, then the outcome is written; no transaction and no
@@ -7,46 +7,37 @@ connection is held meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from channels_out import http
-from channels_out.contract import InboundRequest
-from channels_out.errors import SendError, UnknownAdapterError
+from channels_out.errors import SendError
 from channels_out.kinds import ReceiptStatus
-from channels_out.shapes import clean_text
 from channels_out.simulators.contract import (
     AcceptedMessage,
-    InjectedFault,
+    Gesture,
+    PlayedGesture,
     SimulatedMessage,
-    SimulatedResponse,
     UnsignedWebhook,
 )
-from channels_out.simulators.people import PEOPLE, SimulatedPerson
-from conversations.models import ChannelAccount, SimulatedExchange, SimulatedFault
+from channels_out.simulators.meta import new_account_id
+from channels_out.simulators.people import SimulatedPerson
+from conversations.models import ChannelAccount, SimulatedExchange
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.sql import release_connection
-from conversations.services.simulator import phone
-from conversations.services.simulator.accounts import SANDBOX, simulator_of
+from conversations.services.simulator import phone, phone_files
+from conversations.services.simulator.accounts import simulator_of
+from conversations.services.simulator.exchanges import as_text, masked_headers, new_webhook, of_account, webhooks_of
+from conversations.services.simulator.phone_files import ChosenFile
 from conversations.services.tenants.channel_accounts import as_account
 
-MOST_KEPT = 300  # exchanges of an account
-MOST_FAULTS = 20
-LONGEST_KEPT = 20_000  # characters of a body
 LATE = timedelta(hours=2)
 TIMEOUT = (5.0, 30.0)  # seconds to connect to our own server, and to wait for its answer
-MASK = "••••"
-WEBHOOKS = "/webhooks/"  # the only paths that a provider posts to
 
 Kind = SimulatedExchange.Kind
 
@@ -63,12 +54,25 @@ class Delivery(StrEnum):
 
 # --- what the provider posts -----------------------------------------------------------------------------------------
 def write_message(
-    account: ChannelAccount, person: SimulatedPerson, text: str, *, delivery: Delivery = Delivery.ONCE, now: datetime
+    account: ChannelAccount,
+    person: SimulatedPerson,
+    text: str,
+    *,
+    file: ChosenFile | None = None,
+    delivery: Delivery = Delivery.ONCE,
+    now: datetime,
 ) -> SimulatedExchange:
     """Let the person write (or say) the text, and the provider deliver it. Returns the (first) exchange.
 
-    Raises ConflictError (`no_call`) if it is a voice account and nobody listens just now.
+    file: sent as well; the text is its caption, or empty
+
+    Raises InvalidError (`blank`, and those of `phone_files.check`), or ConflictError (`no_call`) if it is a voice
+    account and nobody listens just now.
     """
+    if file:
+        return _send_file(account, person, file, text, delivery=delivery, now=now)
+    if not text.strip():
+        raise InvalidError("Write something first.", code="blank")
     simulator = simulator_of(account)
     at = now - LATE if delivery is Delivery.LATE else now
     said, details = SimulatedMessage(text, simulator.new_message_id(), at), {}
@@ -84,11 +88,75 @@ def write_message(
     exchange = new_webhook(
         account, person, Kind.MESSAGE, webhook, message_id=said.message_id, text=text, details=details
     )
+    return _deliver_as(account, exchange, delivery)
+
+
+def _send_file(
+    account: ChannelAccount,
+    person: SimulatedPerson,
+    file: ChosenFile,
+    caption: str,
+    *,
+    delivery: Delivery,
+    now: datetime,
+) -> SimulatedExchange:
+    simulator = simulator_of(account)
+    stored = phone_files.keep_sent(account, file, caption, new_account_id())
+    at = now - LATE if delivery is Delivery.LATE else now
+    said = SimulatedMessage(caption.strip(), simulator.new_message_id(), at, file=stored.as_sent())
+    try:
+        webhook = simulator.message(as_account(account), person, said)
+        details, about = {"file": stored.details}, {"message_id": said.message_id, "text": said.text}
+        exchange = new_webhook(account, person, Kind.MESSAGE, webhook, details=details, **about)
+    except Exception:
+        phone_files.drop(stored)
+        raise
+    return _deliver_as(account, exchange, delivery)
+
+
+def _deliver_as(account: ChannelAccount, exchange: SimulatedExchange, delivery: Delivery) -> SimulatedExchange:
     if delivery is Delivery.HELD:
         return exchange
     post(exchange, badly_signed=delivery is Delivery.BADLY_SIGNED, note=NOTES.get(delivery, ""))
     if delivery is Delivery.TWICE:
         deliver(account, exchange.pk)
+    return exchange
+
+
+def play_gesture(
+    account: ChannelAccount, person: SimulatedPerson, gesture: str, *, about: str = "", text: str = "", now: datetime
+) -> SimulatedExchange:
+    """Let the person (or a colleague elsewhere) make the gesture, and the provider deliver it. Returns the exchange.
+
+    gesture: a value of Gesture
+    about: the id of the message that it is about, of ours or theirs
+    text: the emoji, the new words, the title of the choice, or what the colleague writes
+
+    Raises InvalidError (`no_such_gesture`, `blank`), or NotFoundError where there is no such message or choice.
+    """
+    simulator = simulator_of(account)
+    if gesture not in simulator.gestures:
+        raise InvalidError("This provider reports no such gesture.", code="no_such_gesture")
+    wanted, choice = Gesture(gesture), ""
+    if wanted is not Gesture.DELETE and not text.strip():
+        raise InvalidError("Write something first.", code="blank")
+    if wanted is not Gesture.ECHO:
+        kind = Kind.SEND if wanted in (Gesture.REACT, Gesture.PRESS) else Kind.MESSAGE
+        known = of_account(account).filter(kind=kind, person=person.number, message_id=about)
+        found = known.exclude(message_id="").last()
+        if found is None:
+            raise NotFoundError("There is no such message on this phone.")
+        if wanted is Gesture.PRESS:
+            choice = next((pk for pk, title in found.details.get("choices", ()) if title == text), "")
+            if not choice:
+                raise NotFoundError("There is no such choice below this message.")
+    played = PlayedGesture(wanted, about, text, simulator.new_message_id(), now, choice)
+    webhook = simulator.gesture(as_account(account), person, played)
+    details = {"gesture": gesture, "about": about}
+    exchange = new_webhook(
+        account, person, Kind.GESTURE, webhook, message_id=played.message_id, text=text, details=details
+    )
+    post(exchange, note=gesture)
     return exchange
 
 
@@ -103,11 +171,13 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
 
     Raises NotFoundError, or ConflictError (`being_delivered`).
     """
-    exchange = _webhooks(account).filter(pk=exchange_id).first()
+    exchange = webhooks_of(account).filter(pk=exchange_id).first()
     if exchange is None:
         raise NotFoundError("This webhook is no longer in the log.")
     if exchange.is_held:
-        taken = SimulatedExchange.objects.filter(pk=exchange.pk, sent_at=None).update(sent_at=timezone.now())
+        taken = SimulatedExchange.objects.filter(client=account.client_id, pk=exchange.pk, sent_at=None).update(
+            sent_at=timezone.now()
+        )
         if not taken:
             raise ConflictError("Somebody else is delivering this webhook just now.", code="being_delivered")
         post(exchange, note="held back until now")
@@ -133,7 +203,7 @@ def report_receipt(account: ChannelAccount, message_id: str, status: str, now: d
     Raises NotFoundError, or InvalidError (`no_such_receipt`) for a status that this provider never reports.
     """
     simulator = simulator_of(account)
-    sent = _exchanges_of(account).filter(kind=Kind.SEND, message_id=message_id).exclude(message_id="").first()
+    sent = of_account(account).filter(kind=Kind.SEND, message_id=message_id).exclude(message_id="").first()
     if sent is None:
         raise NotFoundError("The provider does not know this message.")
     if status not in simulator.receipts:
@@ -145,7 +215,7 @@ def report_receipt(account: ChannelAccount, message_id: str, status: str, now: d
         our_message_id=sent.details.get("our_message_id", ""),
         reply_to=sent.details.get("reply_to", ""),
         report_to=sent.details.get("report_to", ""),
-        sequence=_exchanges_of(account).filter(kind=Kind.RECEIPT, message_id=message_id).count(),
+        sequence=of_account(account).filter(kind=Kind.RECEIPT, message_id=message_id).count(),
     )
     webhook = simulator.receipt(as_account(account), taken, ReceiptStatus(status), now)
     exchange = new_webhook(
@@ -172,7 +242,7 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
         "Content-Type": webhook.content_type,
         **simulator.signed(signer, webhook, settings.PUBLIC_BASE_URL + webhook.path, exchange.sent_at),
     }
-    exchange.headers = _masked(headers, signer.credentials)
+    exchange.headers = masked_headers(headers, signer.credentials)
     exchange.save()
     release_connection()
     try:
@@ -184,7 +254,7 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
     else:
         exchange.status = answer.status
         exchange.answer_headers = dict(answer.headers)
-        exchange.answer = _kept(answer.body)
+        exchange.answer = as_text(answer.body)
         if simulator.is_call and not badly_signed:  # the caller does not hear the answer to a forged request
             exchange.details |= {"heard": asdict(simulator.heard(answer))}
     exchange.answered_at = timezone.now()
@@ -194,161 +264,3 @@ def post(exchange: SimulatedExchange, *, badly_signed: bool = False, note: str =
 def turn_id(call_id: str, path: str) -> str:
     """Return the id of one turn of a call: the path to which it is posted tells it from others."""
     return f"{call_id} {path}"
-
-
-# --- what the provider answers ---------------------------------------------------------------------------------------
-def answer_request(account_id: UUID, request: InboundRequest, now: datetime) -> SimulatedResponse | None:
-    """Return the simulated provider's answer to a request of ours; None if there is no such simulated account.
-
-    A request without the account's credentials is refused, and not stored.
-    """
-    account = ChannelAccount.objects.filter(
-        pk=account_id, is_simulated=True, is_active=True, client__is_active=True
-    ).first()
-    if account is None:
-        return None
-    try:
-        simulator = simulator_of(account)
-    except UnknownAdapterError:
-        return None
-    plain = as_account(account)
-    if not simulator.knows(plain, request):
-        return simulator.failure(InjectedFault.REFUSED)
-    sends = simulator.sends(plain, request)
-    misbehaviour = _next_fault(account) if sends else None
-    answered = simulator.answer(plain, request, misbehaviour)
-    taken = answered.taken
-    exchange = SimulatedExchange(
-        account=account,
-        kind=Kind.SEND if sends else Kind.QUESTION,
-        person=_number_of(account, taken.to) if taken else 0,
-        message_id=taken.message_id if taken else "",
-        text=taken.text if taken else "",
-        note=misbehaviour or "",
-        details=_facts(taken) if taken else {},
-        method=request.method,
-        address=_hidden(request.url, plain.credentials),
-        headers=_masked(request.headers, plain.credentials),
-        content_type=request.headers.get("content-type", "")[:100],
-        body=_kept(request.body),
-        sent_at=now,
-        answered_at=now,
-    )
-    if answered.silent:
-        exchange.problem = "The provider accepted the request and never answered."
-    else:
-        exchange.status, exchange.answer = answered.status, answered.body
-        exchange.answer_headers = {"content-type": answered.content_type, **answered.headers}
-    exchange.save()
-    _trim(account)
-    return answered
-
-
-def plan_faults(account: ChannelAccount, fault: str, times: int = 1) -> None:
-    """Let the account's next `times` sends fail in this way, after the faults that are planned already.
-
-    fault: a value of InjectedFault
-
-    At most MOST_FAULTS are planned. Raises InvalidError (`no_such_misbehaviour`).
-    """
-    if account.provider == SANDBOX or fault not in simulator_of(account).faults:
-        raise InvalidError("This provider cannot fail in this way.", code="no_such_misbehaviour")
-    planned = SimulatedFault.objects.filter(account=account).count()
-    times = max(0, min(times, MOST_FAULTS - planned))
-    SimulatedFault.objects.bulk_create(SimulatedFault(account=account, misbehaviour=fault) for _ in range(times))
-
-
-def clear_faults(account: ChannelAccount) -> None:
-    """Delete the planned faults, so that the next sends succeed."""
-    SimulatedFault.objects.filter(account=account).delete()
-
-
-def _next_fault(account: ChannelAccount) -> InjectedFault | None:
-    """Take the oldest planned fault and return it, or None. Each counts for one send."""
-    with transaction.atomic():
-        waiting = SimulatedFault.objects.select_for_update(skip_locked=True).filter(account=account)
-        fault = waiting.order_by("id").first()
-        if fault is None:
-            return None
-        fault.delete()
-    return InjectedFault(fault.misbehaviour)
-
-
-def _facts(taken: AcceptedMessage) -> dict[str, str]:
-    """Return what a later receipt needs of the message."""
-    return {name: getattr(taken, name) for name in ("to", "our_message_id", "reply_to", "report_to")}
-
-
-# --- the rows --------------------------------------------------------------------------------------------------------
-def _exchanges_of(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
-    return SimulatedExchange.objects.filter(account=account).order_by("-id")
-
-
-def _webhooks(account: ChannelAccount) -> QuerySet[SimulatedExchange]:
-    return _exchanges_of(account).select_related("account").exclude(kind__in=[Kind.SEND, Kind.QUESTION])
-
-
-def new_webhook(
-    account: ChannelAccount,
-    person: SimulatedPerson | int,
-    kind: str,
-    webhook: UnsignedWebhook,
-    *,
-    message_id: str = "",
-    text: str = "",
-    details: Mapping[str, Any] | None = None,
-) -> SimulatedExchange:
-    """Store a webhook that is to be posted, and return its row.
-
-    Raises InvalidError (`no_webhook`) if its path is none of our webhooks.
-    """
-    if not webhook.path.startswith(WEBHOOKS):
-        raise InvalidError(f"A provider posts only to paths below {WEBHOOKS}.", code="no_webhook")
-    exchange = SimulatedExchange.objects.create(
-        account=account,
-        kind=kind,
-        person=person.number if isinstance(person, SimulatedPerson) else person,
-        message_id=message_id,
-        text=text,
-        details={name: value for name, value in (details or {}).items() if name != "heard"},
-        method=webhook.method,
-        address=webhook.path,
-        content_type=webhook.content_type,
-        body=webhook.body.decode(),
-    )
-    _trim(account)
-    return exchange
-
-
-def _trim(account: ChannelAccount) -> None:
-    """Delete all but the account's newest MOST_KEPT exchanges."""
-    oldest = _exchanges_of(account).values_list("pk", flat=True)[MOST_KEPT : MOST_KEPT + 1]
-    for pk in oldest:
-        SimulatedExchange.objects.filter(account=account, pk__lte=pk).delete()
-
-
-def _number_of(account: ChannelAccount, address: str) -> int:
-    simulator = simulator_of(account)
-    return next((each.number for each in PEOPLE if simulator.address_of(each) == address.removeprefix("+")), 0)
-
-
-def _masked(headers: Mapping[str, str], credentials: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with authorisations and the account's secrets masked."""
-    shown = {}
-    for name, value in headers.items():
-        scheme, _, rest = value.partition(" ")
-        if name.lower() in ("authorization", "proxy-authorization", "cookie"):
-            value = f"{scheme} {MASK}" if rest else MASK
-        shown[name] = _hidden(clean_text(value), credentials)
-    return shown
-
-
-def _hidden(text: str, credentials: Mapping[str, str]) -> str:
-    for secret in credentials.values():
-        for part in secret.replace(",", " ").split():
-            text = text.replace(part, MASK) if len(part) > 5 else text
-    return text
-
-
-def _kept(body: bytes) -> str:
-    return clean_text(body.decode("utf-8", "replace"))[:LONGEST_KEPT]

@@ -10,20 +10,33 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Prefetch
 
-from conversations.models import Chunk, Client, Contact, Conversation, Correction, Message, Role, ToolCall, Turn
+from channels_out.kinds import ActivityKind
+from conversations.models import (
+    Activity,
+    Chunk,
+    Client,
+    Contact,
+    Conversation,
+    Correction,
+    Message,
+    Role,
+    ToolCall,
+    Turn,
+)
 from conversations.services.core import idempotency, redaction
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, Kind, record
-from conversations.services.core.locking import editing, lock_contact_of
+from conversations.services.core.locking import client_of, editing, lock_contact_of
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
-from conversations.services.history.remember import summary_is_by_staff
+from conversations.services.media import removals as media_removals
 from conversations.services.replies.prompt_records import REDACTED, redact_prompt, redact_text
-from conversations.services.replies.summaries import restart_summary
 from conversations.services.retention import holds
 from conversations.services.staff_actions.edit_details import DETAILS
-from conversations.services.transitions.details import remember_anew
+from conversations.services.transitions.changed_text import note_changed_text
+from memory.notes import excerpt
 
 NO_POSITION = 2**31  # after every message
 
@@ -69,14 +82,14 @@ def redact(
     """Remove the chunk's text for good and return the redaction.
 
     The text is removed from the chunk, its corrections and messages, from the conversation's prompts, drafts, steps,
-    goal, topic and summary, and from what later conversations recall of it. Messages that are not sent yet are
-    cancelled.
+    goal, topic and summary, and from what later conversations recall of it; the chunk's files are deleted. Messages
+    that are not sent yet are cancelled.
 
     Redacting a redacted chunk changes nothing. Raises NotFoundError, or ConflictError (`on_hold`) where a legal hold
     keeps the conversation as it is.
     """
     with _editing(conversation_id, position, client) as (conversation, chunk):
-        holds.refuse_if_held(conversation.pk)
+        holds.refuse_if_held(conversation.client_id, conversation.pk)
         done = list(Correction.objects.filter(chunk=chunk))
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
         if redacted:
@@ -85,10 +98,12 @@ def redact(
         chunk.content, chunk.metadata = REDACTED, {}
         chunk.save(update_fields=["content", "metadata"])
         Correction.objects.filter(chunk=chunk).update(text=REDACTED)
+        Activity.objects.filter(chunk=chunk, kind=ActivityKind.EDIT).update(text=REDACTED, metadata={})
+        media_removals.delete_of_chunk(conversation.client_id, chunk.pk)
         redaction = _keep(chunk, Correction.Kind.REDACTION, "", reason, actor, now)
         _redact_messages(chunk)
         chats.delete_analysis(conversation)
-        _redact_turns(conversation, texts, position, now)
+        _redact_turns(conversation, [*texts, *map(excerpt, texts)], position, now)
         for name in DETAILS:
             setattr(conversation, name, redact_text(getattr(conversation, name), texts))
         _redact_model_notes(conversation, texts)
@@ -116,30 +131,36 @@ def _redact_recalled(conversation: Conversation, chunk: Chunk, texts: list[str])
     """Redact the memory chunks of the contact's other conversations, and the corrections of these."""
     if chunk.role == Role.MEMORY:
         recall.delete_correction(conversation)
-    contact = Contact.objects.get(pk=conversation.contact_id)
+    theirs = Contact.objects.filter(client=conversation.client_id, pk=conversation.contact_id)
+    contact = theirs.get()
     if (known := redact_text(contact.known, texts)) != contact.known:
-        Contact.objects.filter(pk=contact.pk).update(known=known)
-    memories = Chunk.objects.filter(conversation__contact=contact, role=Role.MEMORY).exclude(pk=chunk.pk)
-    for each in memories.prefetch_related("corrections"):
+        theirs.update(known=known)
+    memories = Chunk.objects.filter(
+        client=conversation.client_id, conversation__contact=contact, role=Role.MEMORY
+    ).exclude(pk=chunk.pk)
+    for each in memories.prefetch_related(
+        Prefetch("corrections", Correction.objects.filter(client=conversation.client_id))
+    ):
         for correction in each.corrections.all():
             correction.text = redact_text(correction.text, texts)
             correction.save(update_fields=["text"])
         if (content := redact_text(each.content, texts)) != each.content:
             each.content = content
             each.save(update_fields=["content"])
-            _redact_in_turns(each.conversation_id, texts)
+            _redact_in_turns(each.client_id, each.conversation_id, texts)
 
 
-def _redact_in_turns(conversation_id: UUID, texts: Iterable[str], position: int = NO_POSITION) -> None:
+def _redact_in_turns(client_id: UUID, conversation_id: UUID, texts: Iterable[str], position: int = NO_POSITION) -> None:
     """Redact the prompts, drafts and tool calls that the conversation's turns keep."""
     texts = list(texts)
-    kept = Turn.objects.filter(conversation=conversation_id).only("prompt", "draft", "tool_calls")
+    theirs = Turn.objects.filter(client=client_id, conversation=conversation_id)
+    kept = theirs.only("prompt", "draft", "tool_calls")
     for turn in kept.iterator(chunk_size=100):
         draft, prompt = redact_text(turn.draft, texts), redact_prompt(turn.prompt, texts, position)
         calls = _redact_calls(turn.tool_calls, texts)
         if (draft, prompt, calls) != (turn.draft, turn.prompt, turn.tool_calls):
-            Turn.objects.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
-    for call in ToolCall.objects.select_for_update().filter(conversation=conversation_id):
+            theirs.filter(pk=turn.pk).update(draft=draft, prompt=prompt, tool_calls=calls)
+    for call in ToolCall.objects.select_for_update().filter(client=client_id, conversation=conversation_id):
         _redact_call(call, texts)
 
 
@@ -161,8 +182,11 @@ def _redact_call(call: ToolCall, texts: list[str]) -> None:
 def _editing(conversation_id: UUID | str, position: int, client: Client | None) -> Iterator[tuple[Conversation, Chunk]]:
     """Lock the contact and then the conversation, yield the conversation and its chunk, and save what changed."""
     with transaction.atomic():
-        lock_contact_of(conversation_id)
-        with editing(conversation_id, client) as conversation:
+        client_id = client.pk if client else client_of(conversation_id)
+        if client_id is None:
+            raise NotFoundError("There is no such conversation.")
+        lock_contact_of(conversation_id, client_id)
+        with editing(conversation_id, client_id) as conversation:
             chunk = conversation.chunks.filter(position=position).first()
             if chunk is None:
                 raise NotFoundError("There is no such message in this conversation.")
@@ -182,13 +206,8 @@ def _keep(chunk: Chunk, kind: str, text: str, reason: str, actor: Actor, now: da
 
 
 def _note(conversation: Conversation, kind: str, actor: Actor, now: datetime, position: int, cause: str = "") -> None:
-    """Record the change in the ledger without the text, and have memory and summary made again.
-
-    A summary may say the same in other words, so it is cleared; one that staff wrote stays.
-    """
-    if remember_anew(conversation, now) and not summary_is_by_staff(conversation):
-        conversation.summary = ""
-    restart_summary(conversation, position)
+    """Record the change in the ledger without the text, and have memory and summary made again."""
+    note_changed_text(conversation, position, now)
     record(conversation, kind, actor, cause=cause or f"message {position}", position=position)
 
 
@@ -206,7 +225,7 @@ def _redact_turns(conversation: Conversation, texts: Iterable[str], position: in
     Turn.objects.filter(conversation=conversation, status=Turn.Status.RUNNING).update(
         status=Turn.Status.ABANDONED, ended_at=now, code="redacted"
     )
-    _redact_in_turns(conversation.pk, texts, position)
+    _redact_in_turns(conversation.client_id, conversation.pk, texts, position)
 
 
 def _redact_calls(calls: Any, texts: Iterable[str]) -> Any:

@@ -24,6 +24,7 @@ from conversations.models import (
 from conversations.queue import enqueue
 from conversations.services.core.appending import note_answered
 from conversations.services.core.errors import ConflictError, NotFoundError
+from conversations.services.core.event_notes import note_contact
 from conversations.services.core.ledger import Actor
 from conversations.services.core.locking import saving
 from conversations.services.delivery import outbox
@@ -62,7 +63,7 @@ def preview(match: ContactMatch, keep: UUID | None = None) -> MergePreview:
     """
     pair = [match.first, match.second]
     person, alias = _ordered(pair, keep)
-    conversations = list(Conversation.objects.open().filter(contact__in=pair))
+    conversations = list(Conversation.objects.of(match.client_id).open().filter(contact__in=pair))
     return MergePreview(
         person,
         alias,
@@ -93,13 +94,19 @@ def merge(
         # opens a conversation of one of the contacts, or changes it, waits here, then finds an alias and begins again.
         # The contacts' keys are not locked: a process that adds an address must not wait for this one while this one
         # waits for the conversation that it has locked.
-        pair = list(Contact.objects.select_for_update(no_key=True).filter(pk__in=_pair(match)).order_by("pk"))
+        pair = list(
+            Contact.objects.select_for_update(no_key=True)
+            .filter(client=match.client_id)
+            .filter(pk__in=_pair(match))
+            .order_by("pk")
+        )
         if len(pair) < 2:
             raise NotFoundError("One of the two contacts does not exist any more.")
         person, alias = _ordered(pair, keep)
         if refused := _refusal(person, alias):
             raise ConflictError(refused, code="both_sign_in" if alias.login_id and person.login_id else "being_erased")
-        found = Conversation.objects.open().select_for_update(of=("self",), no_key=True).select_related("client")
+        theirs = Conversation.objects.of(match.client_id).open()
+        found = theirs.select_for_update(of=("self",), no_key=True).select_related("client")
         conversations = list(found.filter(contact__in=pair).order_by("pk"))
         match.moved = _counts(alias)
         for into, other in _on_one_channel(conversations):
@@ -130,8 +137,11 @@ def dismiss(match_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
 
 
 def _locked(match_id: UUID, client: Client | None) -> ContactMatch:
-    found = ContactMatch.objects.select_for_update(of=("self",)).filter(pk=match_id)
-    match = (found.filter(client=client) if client else found).first()
+    client_id = (
+        client.pk if client else ContactMatch.objects.filter(pk=match_id).values_list("client", flat=True).first()
+    )
+    found = ContactMatch.objects.select_for_update(of=("self",)).filter(client=client_id, pk=match_id)
+    match = found.first() if client_id else None
     if match is None:
         raise NotFoundError("There is no such match.")
     return match
@@ -157,7 +167,7 @@ def _refusal(person: Contact, alias: Contact) -> str:
     """Return a sentence if the contacts cannot be merged, '' if they can."""
     if person.login_id and alias.login_id:
         return "Both contacts sign in, as two users. Merge the users first."
-    if Erasure.objects.filter(contact__in=[person.pk, alias.pk], finished_at=None).exists():
+    if Erasure.objects.filter(client=person.client_id, contact__in=[person.pk, alias.pk], finished_at=None).exists():
         return "One of the contacts is being erased."
     return ""
 
@@ -186,6 +196,7 @@ def _move_conversations(person: Contact, alias: Contact, actor: Actor, now: date
     theirs = list(Conversation.objects.filter(contact=alias).values_list("pk", flat=True))
     ConversationEvent.objects.bulk_create(
         ConversationEvent(
+            client_id=person.client_id,
             conversation_id=pk,
             kind="contact_merged",
             cause="two contacts are one person",
@@ -196,7 +207,9 @@ def _move_conversations(person: Contact, alias: Contact, actor: Actor, now: date
         )
         for pk in theirs
     )
-    Conversation.objects.filter(pk__in=theirs).update(contact=person)
+    if not theirs:
+        note_contact(person.client_id, person.pk, "merged", merged=str(alias.pk))
+    Conversation.objects.of(person.client_id).filter(pk__in=theirs).update(contact=person)
     if not (person.is_guest and alias.is_guest):
         _no_longer_guest(person, now)
 
@@ -258,18 +271,20 @@ def _apply_opt_outs(person: Contact) -> None:
 def _move_memory(person: Contact, alias: Contact, now: datetime) -> None:
     """Move memory's records to the person. Records at Pinecone are written again in the background."""
     elsewhere = memory.move(person.client_id, alias.pk, person.pk)
-    due = Conversation.objects.filter(pk__in=elsewhere, contact=person, remembered_at__isnull=False)
+    due = Conversation.objects.of(person.client_id).filter(
+        pk__in=elsewhere, contact=person, remembered_at__isnull=False
+    )
     if due.update(remember_due_at=now, remember_attempts=0):
         enqueue("remember_ended")
 
 
 def _move_matches(done: ContactMatch, person: Contact, alias: Contact) -> None:
     """Let the alias's other matches be the person's, unless the person has the same match already."""
-    others = ContactMatch.objects.filter(Q(first=alias) | Q(second=alias)).exclude(pk=done.pk)
+    others = ContactMatch.objects.filter(Q(first=alias) | Q(second=alias), client=person.client_id).exclude(pk=done.pk)
     for match in others.exclude(state=State.MERGED).select_for_update():
         third = match.second_id if match.first_id == alias.pk else match.first_id
         pair: dict[str, Any] = dict(zip(("first_id", "second_id"), sorted([person.pk, third]), strict=True))
-        if ContactMatch.objects.filter(**pair).exists():
-            match.delete()
+        if ContactMatch.objects.filter(client=person.client_id, **pair).exists():
+            ContactMatch.objects.filter(client=person.client_id, pk=match.pk).delete()
         else:
-            ContactMatch.objects.filter(pk=match.pk).update(**pair)
+            ContactMatch.objects.filter(client=person.client_id, pk=match.pk).update(**pair)

@@ -7,16 +7,20 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import (
+    Activity,
     AgentState,
+    Attachment,
     Chunk,
     Conversation,
     EndedBy,
     EngineChat,
     Feedback,
     IdempotencyKey,
+    Mention,
     Message,
     OrderLink,
     RollingSummary,
+    StaffNote,
     Status,
     Step,
     ToolCall,
@@ -34,18 +38,20 @@ _TOGETHER = """
     WITH reached AS (
         SELECT k.id, k.conversation_id, k.position, s.started_at,
                max(k.created_at) OVER (PARTITION BY k.conversation_id ORDER BY k.position) AS at
-        FROM conversation_chunks k JOIN conversations s ON s.id = k.conversation_id
-        WHERE k.conversation_id IN ($1, $2)
+        FROM conversation_chunks k JOIN conversations s ON s.client_id = k.client_id AND s.id = k.conversation_id
+        WHERE k.client_id = $4 AND k.conversation_id IN ($1, $2)
     ), placed AS (
         SELECT id, row_number() OVER (ORDER BY at, started_at, conversation_id, position) AS place FROM reached
     )
     UPDATE conversation_chunks k SET conversation_id = $1, position = placed.place + $3
-    FROM placed WHERE placed.id = k.id
+    FROM placed WHERE k.client_id = $4 AND placed.id = k.id
     RETURNING k.id"""
-_IN_PLACE = "UPDATE conversation_chunks SET position = position - $2 WHERE conversation_id = $1 RETURNING id"
+_IN_PLACE = """
+    UPDATE conversation_chunks SET position = position - $2
+    WHERE client_id = $3 AND conversation_id = $1 RETURNING id"""
 
 # Rows that move with the chunks. Agent states and orders move where the conversation that goes on has none of its own.
-FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey, ToolCall)
+FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey, ToolCall, Activity, StaffNote, Mention, Attachment)
 
 
 def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor, now: datetime) -> None:
@@ -54,20 +60,20 @@ def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor
     Replies that are being written are abandoned and stay owed. Both conversations are open and locked; call it in a
     transaction, before the contact changes.
     """
-    Turn.objects.filter(conversation__in=[into.pk, other.pk], status=Turn.Status.RUNNING).update(
+    Turn.objects.filter(client=into.client_id, conversation__in=[into.pk, other.pk], status=Turn.Status.RUNNING).update(
         status=Turn.Status.ABANDONED, ended_at=now, code="merged"
     )
     hidden = _last_hidden(into, other)
     beyond = into.last_position + other.last_position
-    moved = len(rows(_TOGETHER, into.pk, other.pk, beyond))
-    rows(_IN_PLACE, into.pk, beyond)
+    moved = len(rows(_TOGETHER, into.pk, other.pk, beyond, into.client_id))
+    rows(_IN_PLACE, into.pk, beyond, into.client_id)
     for model in FOLLOWING:
         model._default_manager.filter(conversation=other).update(conversation=into)
     _move_agent_state(into, other)
     before = other.last_position
     with saving(into), saving(other):
         _restart_summary_and_chat(into)
-        _merge_fields(into, other, _highest_position(hidden))
+        _merge_fields(into, other, _highest_position(into.client_id, hidden))
         into.last_position = moved
         _clear(other)
         ended_by = EndedBy.STAFF if actor.kind == Kind.STAFF else EndedBy.SYSTEM
@@ -86,9 +92,13 @@ def _last_hidden(*conversations: Conversation) -> list[int]:
     ]
 
 
-def _highest_position(chunk_ids: list[int]) -> int | None:
+def _highest_position(client_id: UUID, chunk_ids: list[int]) -> int | None:
     """Return the highest position of the chunks now, so that no hidden message is shown again; None for no chunks."""
-    positions = Chunk.objects.filter(pk__in=chunk_ids).order_by("-position").values_list("position", flat=True)
+    positions = (
+        Chunk.objects.filter(client=client_id, pk__in=chunk_ids)
+        .order_by("-position")
+        .values_list("position", flat=True)
+    )
     return positions.first() if chunk_ids else None
 
 
@@ -128,7 +138,7 @@ def _merge_fields(into: Conversation, other: Conversation, hidden_upto: int | No
     into.history_from = hidden_upto
     into.topic = into.topic or other.topic
     into.current_goal = into.current_goal or other.current_goal
-    into.summary = into.summary or (other.summary if not _is_rolling(other.pk) else "")
+    into.summary = into.summary or (other.summary if not _is_rolling(other) else "")
     into.metadata = _both(into.metadata, other.metadata)
     into.variables = _both(into.variables, other.variables)
     into.extended_until = _latest(into.extended_until, other.extended_until)
@@ -143,9 +153,9 @@ def _merge_fields(into: Conversation, other: Conversation, hidden_upto: int | No
         into.taken_over_at, into.taken_over_until = other.taken_over_at, other.taken_over_until
 
 
-def _is_rolling(conversation_id: UUID) -> bool:
+def _is_rolling(conversation: Conversation) -> bool:
     """Return whether the summary was made of the conversation's chunks, which another conversation has now."""
-    return RollingSummary.objects.filter(conversation=conversation_id, upto__gt=0).exists()
+    return RollingSummary.objects.filter(conversation=conversation, upto__gt=0).exists()
 
 
 def _both(ours: Any, others: Any) -> Any:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import REACHED_BY_PHONE, e164, phone_address
@@ -16,9 +18,12 @@ from conversations.services.contacts import contacts
 from conversations.services.core import redaction
 from conversations.services.core.appending import NewChunk
 from conversations.services.core.errors import ConflictError, InvalidError, UnavailableError
-from conversations.services.core.ledger import Actor
+from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import editing
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.person import Person
+from conversations.services.delivery import opt_outs, outbox, templates
+from conversations.services.delivery.templates import WantedTemplate
 
 TRIES = 5
 CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # not calls and the web
@@ -36,6 +41,7 @@ class Outreach:
     variables       values that the assistant knows, by name; numbers and booleans become text
     assistant       the key of the assistant that writes; '' for the client's default on the channel
     greet           whether the assistant writes first; if not, the conversation waits for `send`
+    template        the template with which the conversation begins; the assistant then writes nothing of its own
     """
 
     channel: str
@@ -47,13 +53,15 @@ class Outreach:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     assistant: str = ""
     greet: bool = True
+    template: WantedTemplate | None = None
 
 
 def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datetime) -> Conversation:
     """Open a conversation with the person and return it; the assistant's first message is written like any reply.
 
     Raises InvalidError, ConflictError (`already_open`, with the conversation's id in the details) if the person has an
-    open conversation on the channel, or UnavailableError.
+    open conversation on the channel, or UnavailableError. With a template also what `send.send_template` raises; then
+    nothing is opened.
     """
     if wanted.channel not in CHANNELS:
         raise InvalidError(f"A conversation can be opened on {', '.join(CHANNELS)}.", code="unknown_channel")
@@ -66,7 +74,7 @@ def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datet
             with transaction.atomic():
                 contact, device = contacts.find_or_create(client, wanted.channel, person)
                 if wanted.name and contact.name != wanted.name:
-                    Contact.objects.filter(pk=contact.pk).update(name=wanted.name)
+                    Contact.objects.filter(client=client, pk=contact.pk).update(name=wanted.name)
                 _refuse_second(contact, wanted.channel)
                 opened = open_conversation(
                     client.pk,
@@ -77,16 +85,27 @@ def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datet
                     assistant_id=assistant.pk if assistant else None,
                     actor=actor,
                 )
-                Conversation.objects.filter(pk=opened.conversation_id).update(
+                greets = wanted.greet and wanted.template is None
+                Conversation.objects.of(client).filter(pk=opened.conversation_id).update(
                     variables=variables,
                     metadata=rules.clean_json(dict(wanted.metadata)),
-                    reply_owed=wanted.greet,
-                    reply_due_at=now if wanted.greet else None,
+                    reply_owed=greets,
+                    reply_due_at=now if greets else None,
                 )
-            return Conversation.objects.select_related("contact").get(pk=opened.conversation_id)
+                if wanted.template:
+                    _say_template(opened.conversation_id, wanted.template, actor, now)
+            return Conversation.objects.of(client).select_related("contact").get(pk=opened.conversation_id)
         except IntegrityError:
             continue  # another process made the same contact or opened a conversation meanwhile: look again
     raise UnavailableError("This person's data changes too often at the moment. Send the request again.")
+
+
+def _say_template(conversation_id: UUID, wanted: WantedTemplate, actor: Actor, now: datetime) -> None:
+    """Begin the new conversation with the template. Nothing is opened where it is refused, or the person opted out."""
+    with editing(conversation_id) as conversation:
+        opt_outs.check(conversation)
+        chunk, _ = templates.say_template(conversation, wanted, now, author_id=actor.user_id)
+        record(conversation, "sent", actor, chunk_id=chunk.pk)
 
 
 def variables_as_text(variables: Mapping[str, Any]) -> dict[str, str]:
@@ -137,8 +156,11 @@ def _assistant(client: Client, key: str) -> Assistant:
 
 
 def _refuse_second(contact: Contact, channel: str) -> None:
-    """Raise ConflictError if the person has an open conversation on the channel."""
-    there = Conversation.objects.open().filter(contact=contact, channel=channel, thread="")
+    """Raise ConflictError if the person has an open conversation on the channel, over the account that would write."""
+    account = outbox.default_account(contact.client_id, channel)
+    over_it = Q(channel_account=account) if account else Q()
+    there = Conversation.objects.of(contact.client_id).open().filter(Q(thread="") | over_it)
+    there = there.filter(contact=contact, channel=channel)
     if found := there.values_list("pk", flat=True).first():
         sentence = "This person has an open conversation on this channel already."
         raise ConflictError(sentence, code="already_open", details={"conversation_id": [str(found)]})

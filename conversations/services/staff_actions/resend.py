@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from conversations.models import Client, Conversation, Message
+from conversations.models import Attachment, Client, Conversation, Message, Turn
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
@@ -18,6 +18,7 @@ from conversations.services.delivery.receipts import EARLIER_PART
 
 S = Message.Status
 NO_ACCOUNT = "no_account"
+FILE_LINE = "[file] "
 
 
 def resend(
@@ -62,17 +63,37 @@ def _before(message: Message) -> dict[str, str]:
 
 
 def _queue_again(message: Message, now: datetime) -> None:
-    Message.objects.filter(chunk=message.chunk_id, part__gt=message.part, status=S.CANCELLED, code=EARLIER_PART).update(
+    rest = Message.objects.filter(client=message.client_id, chunk=message.chunk_id, part__gt=message.part)
+    rest.filter(status=S.CANCELLED, code=EARLIER_PART).update(
         status=S.QUEUED, due_at=now, code="", reason="", unconditional=True
     )
     message.status, message.due_at, message.attempts, message.unconditional = S.QUEUED, now, 0, True
-    message.code = message.reason = message.provider_message_id = message.template = ""
+    message.code = message.reason = message.provider_message_id = ""
+    if outbox.TEMPLATE not in message.chunk.metadata:  # it was sent in place of the text, which is tried again
+        message.template = ""
+        message.content = {
+            name: each for name, each in (message.content or {}).items() if name != outbox.TEMPLATE
+        } or None
     message.sending_at = message.sent_at = message.failed_at = message.receipt_sequence = None
     message.save()
 
 
 def _queue_over_an_account(conversation: Conversation, message: Message, now: datetime) -> None:
-    """Split the chunk again for the account that the client has now; there was none when it was to be sent."""
+    """Split the chunk again, with its files, for the account that the client has now; there was none for any part."""
     if outbox.account_of(conversation) is None:
         raise ConflictError(f"The client still has no account on {conversation.channel}.", code=NO_ACCOUNT)
-    outbox.queue(conversation, message.chunk, now, unconditional=True, again=message)
+    chunk = message.chunk
+    by_assistant = Turn.objects.filter(client=message.client_id, chunk=message.chunk_id).exists()
+    failed = Message.objects.select_for_update().filter(client=message.client_id, chunk=message.chunk_id)
+    again = list(failed.filter(status=S.FAILED, code=NO_ACCOUNT).order_by("part"))
+    files = list(Attachment.objects.filter(client_id=message.client_id, chunk=message.chunk_id).order_by("number"))
+    text = _without_files(chunk.content, len(files)) if files else None
+    outbox.queue(
+        *(conversation, chunk, now), unconditional=True, again=again, by_assistant=by_assistant, text=text, files=files
+    )
+
+
+def _without_files(content: str, number: int) -> str:
+    """Return the text above the lines that name so many files."""
+    lines = content.split("\n")
+    return "\n".join(lines[:-number]) if all(line.startswith(FILE_LINE) for line in lines[-number:]) else content

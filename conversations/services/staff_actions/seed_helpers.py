@@ -64,11 +64,11 @@ def create_conversation(
                     client=client, user_id=user_id
                 )
                 opened = open_conversation(client.pk, contact.pk, first, goal=goal, summary=summary or "", actor=SYSTEM)
-            return Conversation.objects.get(pk=opened.conversation_id)
+            return Conversation.objects.get(client=client, pk=opened.conversation_id)
         except IntegrityError:
             # Either a conversation is open, or the contact was a guest whom a purge deleted meanwhile: then try again.
             open_ones = Conversation.objects.of(client).open().filter(channel=channel, thread="")
-            if open_ones.filter(contact__in=contacts.ids_by_user_id(user_id)).exists():
+            if open_ones.filter(contact__in=contacts.ids_by_user_id(user_id, client)).exists():
                 break
     raise ConflictError("This user has an open conversation on this channel already.", code="already_open")
 

@@ -16,11 +16,12 @@ from django.db.models.expressions import RawSQL
 from channels_out.contract import Account, Adapter
 from conversations.models import ChannelAccount
 from conversations.services.core.appending import ACCOUNT_VERSION
+from conversations.services.core.cluster import is_cluster
 from conversations.services.tenants.channel_accounts import as_account
 
 MOST = 1_000
 
-VERSION = RawSQL(ACCOUNT_VERSION.replace("a.", "channel_accounts.").replace("c.", "clients."), [])  # noqa: S611
+VERSION = RawSQL(ACCOUNT_VERSION.replace("a.", "channel_accounts.").replace("c.", "clients."), [])  # noqa: S611 # nosec B611
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,12 @@ _known: dict[tuple[str, str, str], KnownAccount] = {}
 
 
 def remember(accounts: Iterable[Any]) -> None:
-    """Put accounts, read with their client and annotated with VERSION, into the cache."""
+    """Put accounts, read with their client and annotated with VERSION, into the cache.
+
+    Nothing is cached in a cluster: where a row lies differs from server to server, so VERSION would never fit.
+    """
+    if is_cluster():
+        return
     for account in accounts:
         if len(_known) >= MOST:
             _known.clear()

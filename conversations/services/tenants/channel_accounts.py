@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
 
 from channels_out import registry
-from channels_out.contract import Account, Adapter
+from channels_out.contract import Account, Adapter, Finding
 from channels_out.errors import SendError
 from channels_out.public_addresses import EVERYWHERE
-from conversations.models import ChannelAccount, Conversation, Message, SendPause
+from conversations.models import ChannelAccount, Conversation, Message, SendCircuit, SendPause
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.core.ledger import SYSTEM, record
 
@@ -48,19 +49,33 @@ def as_account(account: ChannelAccount) -> Account:
             private_networks=EVERYWHERE,
             public_url=settings.PUBLIC_BASE_URL,
         )
-    default = getattr(settings, BASE_URL_SETTINGS.get(account.provider, ""), "")
     return Account(
         address=account.address,
         credentials=account.credentials,
-        base_url=account.base_url or default,
+        base_url=account.base_url or _default_url(account.provider),
         timeout=(5.0, settings.PROVIDER_TIMEOUT_SECONDS),
         private_networks=tuple(settings.ORB_PRIVATE_NETWORKS),
         public_url=settings.PUBLIC_BASE_URL,
     )
 
 
+def _default_url(provider: str) -> str:
+    return str(getattr(settings, BASE_URL_SETTINGS.get(provider, ""), ""))
+
+
+def host_of(provider: str, base_url: str, *, is_simulated: bool) -> str:
+    """Return the host and port that an account's messages are sent to; '' if they leave no process.
+
+    base_url: the account's own, or ''
+    """
+    url = settings.INTERNAL_BASE_URL if is_simulated else base_url or _default_url(provider)
+    return urlsplit(url).netloc.lower()
+
+
 def check(account: ChannelAccount) -> str:
     """Ask the provider whether it accepts the account's credentials, and set the account's health accordingly.
+
+    What else it says of the account is stored in its `findings`: its state, and whether it delivers to us.
 
     Do not call it within a transaction: it waits for the provider.
 
@@ -75,9 +90,44 @@ def check(account: ChannelAccount) -> str:
         if not error.account_broken:
             raise ConflictError(str(error), code="no_answer") from None
         ChannelAccount.objects.filter(pk=account.pk).update(health=BROKEN, health_reason=str(error)[:300])
+        _save_findings(account, [Finding(str(error), is_fine=False)])
         raise ConflictError(str(error), code="credentials_refused") from None
     _save_healthy(account)
+    _save_findings(account, [Finding(f"The credentials are accepted: {name}."), *_findings(account)])
     return name
+
+
+def webhook_url(account: ChannelAccount) -> str:
+    """Return our address for the account's provider, '' where it takes no webhooks."""
+    try:
+        takes_webhooks = bool(adapter_of(account).signature_headers)
+    except LookupError:
+        return ""
+    return f"{settings.PUBLIC_BASE_URL}/webhooks/{account.channel}/inbound" if takes_webhooks else ""
+
+
+def _findings(account: ChannelAccount) -> list[Finding]:
+    """Return what the provider says of the account beyond its credentials, and what is wrong on our side."""
+    found = []
+    url = webhook_url(account)
+    if url and not account.is_simulated and not url.startswith("https://"):
+        sentence = "Providers deliver to https addresses alone: set PUBLIC_BASE_URL to the one at which they reach us."
+        found.append(Finding(sentence, is_fine=False))
+    try:
+        return [*found, *adapter_of(account).inspect(as_account(account), account.business_id, url)]
+    except (LookupError, SendError) as error:
+        return [*found, Finding(f"The rest could not be asked: {error}", is_fine=False)]
+    except Exception:
+        log.exception("account not inspected: account=%s", account.pk)
+        return [*found, Finding("The provider's answer could not be understood.", is_fine=False)]
+
+
+def _save_findings(account: ChannelAccount, found: list[Finding]) -> None:
+    worst_first = sorted(found, key=lambda each: each.is_fine)
+    account.findings = [{"sentence": each.sentence[:500], "is_fine": each.is_fine} for each in worst_first]
+    account.checked_at = timezone.now()
+    changes = {"findings": account.findings, "checked_at": account.checked_at}
+    ChannelAccount.objects.filter(pk=account.pk, client=account.client_id).update(**changes)
 
 
 def resume(account: ChannelAccount) -> int:
@@ -87,7 +137,15 @@ def resume(account: ChannelAccount) -> int:
     """
     _save_healthy(account)
     SendPause.objects.filter(channel_account=account).delete()
+    SendCircuit.objects.filter(client=account.client_id, channel_account=account).delete()
     return count_queued(account)
+
+
+def open_circuit(account: ChannelAccount) -> SendCircuit | None:
+    """Return the account's circuit if its provider cannot be reached, so that its messages wait; else None."""
+    return SendCircuit.objects.filter(
+        client=account.client_id, channel_account=account, opened_at__isnull=False
+    ).first()
 
 
 def count_queued(account: ChannelAccount) -> int:

@@ -16,12 +16,13 @@ from conversations.services.core.errors import ConflictError, InvalidError, NotF
 from conversations.services.tenants import channel_accounts, provider_rules
 
 
-def create_client(name: str, sub_domain: str, *, time_zone: str = "UTC") -> Client:
+def create_client(name: str, sub_domain: str, *, time_zone: str = "UTC", **quotas: Any) -> Client:
     """Create a client with a default assistant. Raises InvalidError, or ConflictError `sub_domain_taken`.
 
     time_zone: the name that the IANA database has for it
+    quotas: values for the weight and the quotas of Client
     """
-    client = Client(name=name, sub_domain=sub_domain, time_zone=time_zone)
+    client = Client(name=name, sub_domain=sub_domain, time_zone=time_zone, **quotas)
     _clean(client, taken="sub_domain_taken")
     store_client(client)
     return client

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
 
@@ -28,7 +29,13 @@ def create_staff(user_name: str, client: Client, role: str) -> tuple[Membership,
 
 
 def renew_password(user: Any) -> str:
-    """Set a new password for the user and return it. It is not stored: show it now, once."""
+    """Set a new password for the user and return it. It is not stored: show it now, once.
+
+    Raises ConflictError `signs_in_elsewhere` for a user of an identity provider: with a password they could go on when
+    the provider lets them in no more.
+    """
+    if not user.has_usable_password() and SocialAccount.objects.filter(user=user.pk).exists():
+        raise ConflictError(f"{user} signs in by an identity provider.", code="signs_in_elsewhere")
     password = secrets.token_urlsafe(12)
     user.set_password(password)
     user.save(update_fields=["password"])

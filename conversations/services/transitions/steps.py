@@ -60,7 +60,7 @@ def update_step(
         step = _lock_step(step_id, client, conversation_id)
         if step.status != status:
             _refuse_if_final(step)
-            _set_status(lock_open(step.conversation_id), step, status, actor)
+            _set_status(lock_open(step.conversation_id, step.client_id), step, status, actor)
     return step
 
 
@@ -106,7 +106,7 @@ def edit_step(
         step = _lock_step(step_id, client, conversation_id)
         if step.status in FINAL:
             raise ConflictError(f"This step is {step.status}. Only a pending step can be edited.", code="step_is_final")
-        conversation = lock_open(step.conversation_id)
+        conversation = lock_open(step.conversation_id, step.client_id)
         description = redaction.rules_of(conversation.client).clean(description)
         if step.description != description:
             step.description = description
@@ -129,7 +129,7 @@ def move_step(
     """
     with transaction.atomic():
         step = _lock_step(step_id, client, conversation_id)
-        conversation = lock_open(step.conversation_id)
+        conversation = lock_open(step.conversation_id, step.client_id)
         steps = list(conversation.steps.all())
         place = next(index for index, other in enumerate(steps) if other.pk == step.pk)
         wanted = min(max(place + places, 0), len(steps) - 1)
@@ -137,7 +137,8 @@ def move_step(
             steps.insert(wanted, steps.pop(place))
             for rank, each in enumerate(steps):
                 each.rank = rank
-            Step.objects.bulk_update(steps, ["rank"])
+            for each in steps:
+                each.save(update_fields=["rank"])
             record(conversation, "step_moved", actor, step_id=step.pk, place=wanted + 1)
     return steps
 
@@ -148,9 +149,9 @@ def _lock_step(step_id: int, client: Client | None, conversation_id: UUID | str 
     if conversation_id:
         found = found.filter(conversation_id=conversation_id)
     if client:
-        found = found.filter(conversation__client=client)
+        found = found.filter(client=client)
     step = found.first()
     if step is None:
         raise NotFoundError(NO_STEP)
-    lock(step.conversation_id, client)
-    return Step.objects.select_for_update().get(pk=step_id)
+    lock(step.conversation_id, step.client_id)
+    return Step.objects.select_for_update().get(client=step.client_id, pk=step_id)

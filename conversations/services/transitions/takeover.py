@@ -25,7 +25,8 @@ from conversations.services.core.appending import write_chunks
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import editing, saving
-from conversations.services.delivery import outbox
+from conversations.services.delivery import disclosure, outbox
+from conversations.services.transitions import transfers
 
 LONGEST_NAME = 200
 SWEEP = Actor(Kind.SYSTEM, "sweep")
@@ -100,6 +101,8 @@ def take(
     else:
         conversation.needs_staff_since = conversation.needs_staff_since or now
         conversation.needs_staff_reason = reason[:200]
+    if not holder and (number := transfers.number_of(conversation)):
+        transfers.request(conversation, number, actor, reason)
     position = conversation.last_position  # the assistant says nothing after it but the sentence about the takeover
     if tell:
         _tell(conversation, now)
@@ -139,17 +142,17 @@ def hand_back(
     return conversation
 
 
-def hand_back_abandoned(conversation_ids: Sequence[UUID], now: datetime) -> int:
+def hand_back_abandoned(client_id: UUID, conversation_ids: Sequence[UUID], now: datetime) -> int:
     """Give back those of the conversations whose takeover has lasted long enough, and return how many there were.
 
     Those that nobody had still wait for a person as well.
     """
-    return sum(_hand_back_abandoned(pk, now) for pk in conversation_ids)
+    return sum(_hand_back_abandoned(client_id, pk, now) for pk in conversation_ids)
 
 
-def _hand_back_abandoned(conversation_id: UUID, now: datetime) -> bool:
+def _hand_back_abandoned(client_id: UUID, conversation_id: UUID, now: datetime) -> bool:
     with transaction.atomic():
-        due = Conversation.objects.open().filter(pk=conversation_id, taken_over_until__lte=now)
+        due = Conversation.objects.of(client_id).open().filter(pk=conversation_id, taken_over_until__lte=now)
         conversation = due.select_for_update(no_key=True, skip_locked=True).first()
         if conversation is None:
             return False
@@ -183,5 +186,8 @@ def _tell(conversation: Conversation, now: datetime) -> None:
     """Send the assistant's sentence about a takeover, if it has one."""
     sentence = conversation.assistant.takeover_sentence.strip() if conversation.assistant else ""
     if sentence:
-        [chunk] = write_chunks(conversation, [(Role.AI, sentence)], now, metadata={"said_at": "takeover"})
+        first = disclosure.due(conversation)
+        metadata = {"said_at": "takeover", **disclosure.metadata(first)}
+        [chunk] = write_chunks(conversation, [(Role.AI, disclosure.before(sentence, first))], now, metadata=metadata)
+        disclosure.note(conversation, chunk, first)
         outbox.queue(conversation, chunk, now, unconditional=True)

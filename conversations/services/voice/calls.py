@@ -14,18 +14,21 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
 
 from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction
+from channels_out.choices import choices_from_json, with_numbers
 from channels_out.events import Unhandled
+from channels_out.formatting import Formatting, formatted
 from conversations.models import (
     Assistant,
     CallAnswer,
@@ -34,22 +37,23 @@ from conversations.models import (
     Conversation,
     Message,
     Role,
+    Turn,
     corrected_text,
 )
 from conversations.services.contacts import contacts
 from conversations.services.core.appending import NewChunk, append_inbound, write_chunks
 from conversations.services.core.errors import ConflictError, UnavailableError
-from conversations.services.core.ledger import CONTACT, SYSTEM
-from conversations.services.core.locking import editing, lock
+from conversations.services.core.ledger import CONTACT, SYSTEM, record
+from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.person import Person
 from conversations.services.core.sql import release_connection, row
-from conversations.services.delivery import outbox
+from conversations.services.delivery import disclosure, outbox
 from conversations.services.inbound import unprocessed
-from conversations.services.inbound.messages import InboundText
+from conversations.services.inbound.messages import InboundText, with_choice
 from conversations.services.tenants import channel_accounts
-from conversations.services.transitions import closing
-from conversations.services.voice import spoken
+from conversations.services.transitions import closing, takeover
+from conversations.services.voice import missed, spoken
 
 TRIES = 5
 ASKED_AGAIN_AT_MOST = 2
@@ -92,9 +96,11 @@ def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruc
     if conversation_id is None:
         conversation_id = _open(account, call, now)
     if call.event == CallEvent.BEGAN:
-        return _answer(conversation_id, call, now, lambda _: Decision(NextAction.LISTEN, turn=1))
+        return _answer(conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, turn=1))
+    if call.event == CallEvent.TRANSFER_ENDED:
+        return _after_transfer(conversation_id, account, call, now)
     if call.event == CallEvent.SILENT:
-        return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
+        return _answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
     if call.event == CallEvent.HEARD and _is_unclear(call):
         return _ask_again(conversation_id, account, call, now)
     return _reply(conversation_id, account, call, now)
@@ -117,7 +123,8 @@ def _find(account: ChannelAccount, call: CallRequest) -> UUID | None:
     found = row(
         """
         SELECT s.id FROM contact_identities i
-        JOIN conversations s ON s.contact_id = i.contact_id AND s.channel || '' = 'voice' AND s.thread = $3
+        JOIN conversations s ON s.client_id = $1 AND s.contact_id = i.contact_id
+          AND s.channel || '' = 'voice' AND s.thread = $3
         WHERE i.client_id = $1 AND i.channel = 'voice' AND i.address = $2
         ORDER BY s.started_at DESC LIMIT 1
         """,
@@ -151,8 +158,11 @@ def _open_once(account: ChannelAccount, person: Person, said: NewChunk) -> UUID:
     contact, device = contacts.find_or_create(account.client, account.channel, person)
     device_id = device.pk if device else None
     opened = open_conversation(account.client_id, contact.pk, said, actor=CONTACT, device_id=device_id)
-    with editing(opened.conversation_id) as conversation:
-        write_chunks(conversation, [(Role.AI, _assistant_of(conversation).greeting)], said.at)
+    with editing(opened.conversation_id, account.client_id) as conversation:
+        sentence = disclosure.due(conversation)
+        greeting = disclosure.before(_assistant_of(conversation).greeting, sentence)
+        [chunk] = write_chunks(conversation, [(Role.AI, greeting)], said.at, metadata=disclosure.metadata(sentence))
+        disclosure.note(conversation, chunk, sentence)
     return opened.conversation_id
 
 
@@ -161,19 +171,46 @@ def _assistant_of(conversation: Conversation) -> Assistant:
 
 
 def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
-    """Close the conversation because the caller hung up, and cancel the replies that they have not heard."""
+    """Close the conversation because the caller hung up, and cancel the replies that they have not heard.
+
+    A call without a conversation was never answered: it is missed.
+    """
     if conversation_id is None:
-        _store_unprocessed(account, call, "not_a_turn")
+        if call.is_ours or not missed.keep(account, call, now):
+            _store_unprocessed(account, call, "not_a_turn")
         return Instruction(NextAction.HANG_UP)
     with suppress(ConflictError):  # it had expired
         closing.close(
-            conversation_id, ended_by="user", actor=CONTACT, now=now, reason=f"hung up {call.cause}".strip()[:200]
+            conversation_id,
+            ended_by="user",
+            actor=CONTACT,
+            now=now,
+            reason=f"hung up {call.cause}".strip()[:200],
+            client=account.client,
         )
     with transaction.atomic():
-        conversation = lock(conversation_id)
+        conversation = lock(conversation_id, account.client_id)
         unheard = _unheard(conversation)
         _record_messages(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
     return Instruction(NextAction.HANG_UP)
+
+
+def _after_transfer(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
+    """End the call after a transfer in which they talked; else let the assistant go on. A colleague keeps it."""
+    if known := _previous_answer(conversation_id, account, call):
+        return known
+    if call.connected:
+        with suppress(ConflictError):
+            closing.close(conversation_id, ended_by="system", actor=SYSTEM, now=now, reason="the call was transferred")
+        return _answer(conversation_id, account, call, now, lambda _: replace(HANG_UP, speaks=False))
+    with editing(conversation_id, account.client_id) as conversation:
+        record(conversation, "transfer_failed", SYSTEM, cause=call.cause[:200])
+        is_nobody_s = conversation.is_open and conversation.taken_over_at and not conversation.taken_over_name
+    if is_nobody_s:
+        takeover.hand_back(conversation_id, actor=SYSTEM, now=now, reason="nobody answered the transferred call")
+    return _answer(
+        conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, spoken.NOT_REACHED, turn=call.turn)
+    )
 
 
 # --- what the caller says ---------------------------------------------------------------------------------------------
@@ -185,9 +222,9 @@ def _is_unclear(call: CallRequest) -> bool:
 
 def _ask_again(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     again = Decision(NextAction.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
-    if _previous_answer(conversation_id, call) is None:
+    if _previous_answer(conversation_id, account, call) is None:
         _store_unprocessed(account, call, "not_a_turn")
-    return _answer(conversation_id, call, now, lambda _: again)
+    return _answer(conversation_id, account, call, now, lambda _: again)
 
 
 def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
@@ -201,15 +238,17 @@ def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
 
 def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """Append what the caller said, and say the reply to it or wait for it."""
-    if known := _previous_answer(conversation_id, call):
+    if known := _previous_answer(conversation_id, account, call):
         return known
     chunk = _append_words(conversation_id, account, call, now) if call.event == CallEvent.HEARD else None
-    chunk = chunk or Chunk.objects.filter(dedupe_key=_turn(account, call, now).dedupe_key).first()
+    chunk = (
+        chunk or Chunk.objects.filter(client=account.client_id, dedupe_key=_turn(account, call, now).dedupe_key).first()
+    )
     if chunk is None:  # the conversation had ended, or does not know the words to which the caller awaits a reply
         if call.event == CallEvent.HEARD:
             _store_unprocessed(account, call, OVER)
-        return _answer(conversation_id, call, now, lambda unheard: _after_silence(call, unheard))
-    waited = _wait(conversation_id, chunk.position)
+        return _answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
+    waited = _wait(account.client_id, conversation_id, chunk.position)
 
     def decide(unheard: Unheard) -> Decision:  # not by `now`, which is when the wait began
         if unheard.filter(position__gt=chunk.position).exists():
@@ -219,7 +258,7 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, no
         phrase = spoken.MOMENT if waited and not unheard.exists() else ""
         return Decision(NextAction.WAIT, phrase, turn=call.turn, again=call.again, waited=call.waited + 1)
 
-    return _answer(conversation_id, call, now, decide)
+    return _answer(conversation_id, account, call, now, decide)
 
 
 def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundText:
@@ -239,21 +278,21 @@ def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundT
 def _append_words(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Chunk | None:
     """Append the words once and return their chunk; None if the conversation ended. A call never opens a second one."""
     turn = _turn(account, call, now)
-    with editing(conversation_id) as conversation:
-        if known := Chunk.objects.filter(dedupe_key=turn.dedupe_key).first():
+    with editing(conversation_id, account.client_id) as conversation:
+        if known := Chunk.objects.filter(client=account.client_id, dedupe_key=turn.dedupe_key).first():
             return known
         if not conversation.is_open:
             return None
-        appended = append_inbound(conversation, turn.as_chunk())
-    return Chunk.objects.get(pk=appended.chunk_id)
+        appended = append_inbound(conversation, with_choice(conversation, turn).as_chunk())
+    return Chunk.objects.get(client=account.client_id, pk=appended.chunk_id)
 
 
-def _wait(conversation_id: UUID, position: int) -> bool:
+def _wait(client_id: UUID, conversation_id: UUID, position: int) -> bool:
     """Wait for a reply after this position, the conversation's end, or VOICE_REPLY_SECONDS. Returns whether it waited.
 
     Only VOICE_WAITERS threads of a process may wait, so that others are left for other webhooks.
     """
-    if _said_after(conversation_id, position):
+    if _said_after(client_id, conversation_id, position):
         return True
     if not _waiters().acquire(blocking=False):
         return False
@@ -263,7 +302,7 @@ def _wait(conversation_id: UUID, position: int) -> bool:
         while (left := until - time.monotonic()) > 0:
             release_connection()
             time.sleep(min(pause, left))
-            if _said_after(conversation_id, position):
+            if _said_after(client_id, conversation_id, position):
                 break
             pause = min(pause * 1.3, longest)
     finally:
@@ -271,16 +310,18 @@ def _wait(conversation_id: UUID, position: int) -> bool:
     return True
 
 
-def _said_after(conversation_id: UUID, position: int) -> bool:
-    """Return whether there is a reply, or none will come because the conversation ended."""
+def _said_after(client_id: UUID, conversation_id: UUID, position: int) -> bool:
+    """Return whether there is a reply, or none will come because the conversation ended or the call is transferred."""
     found = row(
         """
-        SELECT s.status NOT IN ('active', 'stale') OR EXISTS (
-            SELECT FROM conversation_chunks c WHERE c.conversation_id = s.id AND c.position > $2 AND c.role = 'ai')
-        FROM conversations s WHERE s.id = $1
+        SELECT s.status NOT IN ('active', 'stale') OR s.transfer_to <> '' OR EXISTS (
+            SELECT FROM conversation_chunks c
+            WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.position > $2 AND c.role = 'ai')
+        FROM conversations s WHERE s.client_id = $3 AND s.id = $1
         """,
         conversation_id,
         position,
+        client_id,
     )
     return found is None or bool(found[0])
 
@@ -290,24 +331,34 @@ def _request_key(call: CallRequest) -> str:
     return f"{call.event}.{call.turn}.{call.again}.{call.waited}"
 
 
-def _previous_answer(conversation_id: UUID, call: CallRequest) -> Instruction | None:
+def _previous_answer(conversation_id: UUID, account: ChannelAccount, call: CallRequest) -> Instruction | None:
     """Return the instruction that the same request got before, or None."""
-    given = CallAnswer.objects.filter(conversation=conversation_id, key=_request_key(call)).first()
+    given = CallAnswer.objects.filter(
+        client=account.client_id, conversation=conversation_id, key=_request_key(call)
+    ).first()
     return _instruction(given) if given else None
 
 
-def _answer(conversation_id: UUID, call: CallRequest, now: datetime, decide: Decide) -> Instruction:
+def _answer(
+    conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime, decide: Decide
+) -> Instruction:
     """Decide, store the answer and return its instruction; a repeated request gets the stored answer.
 
     The lock of the conversation puts simultaneous requests in line.
     """
     with transaction.atomic():
-        conversation = lock(conversation_id)
+        conversation = lock(conversation_id, account.client_id)
         known = CallAnswer.objects.filter(conversation=conversation, key=_request_key(call)).first()
         if known:
             return _instruction(known)
         unheard = _unheard(conversation)
         decision = decide(unheard) if conversation.is_open else HANG_UP
+        number = conversation.transfer_to if decision.then != NextAction.HANG_UP else ""
+        if number:
+            decision = Decision(NextAction.TRANSFER, turn=call.turn + 1)
+            with saving(conversation):
+                conversation.transfer_to = ""
+            record(conversation, "call_transferred", SYSTEM, number=number)
         said = [chunk.position for chunk in unheard] if decision.speaks else []
         if said:
             _record_messages(conversation, unheard, call, now, status=Message.Status.SENT)
@@ -318,12 +369,20 @@ def _answer(conversation_id: UUID, call: CallRequest, now: datetime, decide: Dec
             phrase=decision.phrase,
             first_position=said[0] if said else 0,
             last_position=said[-1] if said else 0,
+            number=number,
             turn=decision.turn,
             again=decision.again,
             waited=decision.waited,
         )
         if decision.then == NextAction.HANG_UP and conversation.is_open:
-            closing.close(conversation_id, ended_by="system", actor=SYSTEM, now=now, reason="nobody spoke")
+            closing.close(
+                conversation_id,
+                ended_by="system",
+                actor=SYSTEM,
+                now=now,
+                reason="nobody spoke",
+                client=account.client,
+            )
     return _instruction(given)
 
 
@@ -348,7 +407,7 @@ def _record_messages(
                 channel_account_id=conversation.channel_account_id,
                 to_address=to,
                 to_kind=kind,
-                text=chunk.content,
+                text=_spoken(chunk.content, chunk.metadata, by_assistant=chunk.by_assistant),
                 status=status,
                 code=code,
                 provider_message_id=f"{call.call_id}.{chunk.position}" if sent_at else "",
@@ -357,19 +416,25 @@ def _record_messages(
                 sending_at=sent_at,
                 sent_at=sent_at,
             )
-            for chunk in chunks
+            for chunk in _with_author(chunks)
         ),
         ignore_conflicts=True,  # a hang-up that comes twice
     )
 
 
 def _instruction(given: CallAnswer) -> Instruction:
-    conversation = Conversation.objects.select_related("assistant").get(pk=given.conversation_id)
+    related = ("assistant", "channel_account")
+    theirs = Conversation.objects.of(given.client_id)
+    conversation = theirs.select_related(*related).get(pk=given.conversation_id)
     assistant = _assistant_of(conversation)
     chunks = Chunk.objects.filter(
         conversation=conversation, role=Role.AI, position__range=(given.first_position, given.last_position)
     )
-    words = list(chunks.order_by("position").annotate(words=corrected_text()).values_list("words", flat=True))
+    said = _with_author(chunks.order_by("position").annotate(words=corrected_text()))
+    words = [
+        _spoken(text, metadata, by_assistant=by_assistant)
+        for text, metadata, by_assistant in said.values_list("words", "metadata", "by_assistant")
+    ]
     first = spoken.phrase(given.phrase, assistant.spoken_language)
     return Instruction(
         then=NextAction(given.then),
@@ -377,9 +442,22 @@ def _instruction(given: CallAnswer) -> Instruction:
         turn=given.turn,
         again=given.again,
         waited=given.waited,
+        number=given.number,
+        ours=conversation.channel_account.address if conversation.channel_account else "",
         language=assistant.spoken_language,
         voice=assistant.voice,
     )
+
+
+def _with_author(chunks: QuerySet[Chunk]) -> QuerySet[Any]:
+    """Return the chunks with `by_assistant`: whether a model wrote them."""
+    return chunks.annotate(by_assistant=Exists(Turn.objects.filter(client=OuterRef("client"), chunk=OuterRef("pk"))))
+
+
+def _spoken(text: str, metadata: dict[str, Any], *, by_assistant: bool) -> str:
+    """Return the text as it is said: what a model wrote without its Markdown, other text as it is, then the choices."""
+    said = formatted(text, Formatting.SPEECH).text if by_assistant else text
+    return with_numbers(said, choices_from_json(metadata.get(outbox.CHOICES)))
 
 
 def _store_unprocessed(account: ChannelAccount, call: CallRequest, reason: str) -> None:

@@ -9,6 +9,7 @@ NO_ANSWER = "no_answer"
 TROUBLE = "trouble"
 GOODBYE = "goodbye"
 SORRY = "sorry"
+NOT_REACHED = "not_reached"
 
 PHRASES = {
     "en": {
@@ -19,6 +20,7 @@ PHRASES = {
         TROUBLE: "Sorry, something went wrong on our side. Could you say that again?",
         GOODBYE: "I cannot hear you, so I will hang up now. Please call again. Goodbye.",
         SORRY: "Sorry, this does not work at the moment. Please call again later.",
+        NOT_REACHED: "Sorry, nobody is free to talk to you right now. What else can I do for you?",
     },
     "es": {
         MOMENT: "Un momento, por favor.",
@@ -28,6 +30,7 @@ PHRASES = {
         TROUBLE: "Perdone, ha habido un problema por nuestra parte. ¿Puede repetirlo?",
         GOODBYE: "No le oigo, así que voy a colgar. Vuelva a llamar, por favor. Adiós.",
         SORRY: "Perdone, ahora mismo no es posible. Vuelva a llamar más tarde, por favor.",
+        NOT_REACHED: "Perdone, ahora no hay nadie disponible. ¿En qué más le puedo ayudar?",
     },
     "pt": {
         MOMENT: "Um momento, por favor.",
@@ -37,6 +40,7 @@ PHRASES = {
         TROUBLE: "Desculpe, houve um problema do nosso lado. Pode repetir?",
         GOODBYE: "Não consigo ouvir, por isso vou desligar. Por favor, ligue de novo. Até logo.",
         SORRY: "Desculpe, neste momento não é possível. Por favor, ligue mais tarde.",
+        NOT_REACHED: "Desculpe, agora não há ninguém disponível. Em que mais posso ajudar?",
     },
     "fr": {
         MOMENT: "Un instant, s'il vous plaît.",
@@ -46,6 +50,7 @@ PHRASES = {
         TROUBLE: "Pardon, il y a eu un problème de notre côté. Pouvez-vous répéter ?",
         GOODBYE: "Je ne vous entends pas, je vais donc raccrocher. Merci de rappeler. Au revoir.",
         SORRY: "Pardon, ce n'est pas possible pour le moment. Merci de rappeler plus tard.",
+        NOT_REACHED: "Pardon, personne n'est disponible pour le moment. Que puis-je faire d'autre pour vous ?",
     },
     "de": {
         MOMENT: "Einen Moment, bitte.",
@@ -55,6 +60,7 @@ PHRASES = {
         TROUBLE: "Entschuldigung, bei uns ist etwas schiefgegangen. Können Sie das bitte wiederholen?",
         GOODBYE: "Ich höre Sie nicht und lege deshalb auf. Bitte rufen Sie noch einmal an. Auf Wiederhören.",
         SORRY: "Entschuldigung, das geht im Augenblick nicht. Bitte rufen Sie später noch einmal an.",
+        NOT_REACHED: "Entschuldigung, im Augenblick ist niemand frei. Was kann ich sonst für Sie tun?",
     },
 }
 

@@ -44,8 +44,15 @@
     const top = scroller(section).scrollTop;
     section.replaceChildren(...fresh.childNodes);
     scroller(section).scrollTop = stick ? scroller(section).scrollHeight : top;
+    section.dataset.stick = stick ? "yes" : "";
     shown.set(name, html);
   }
+
+  // A picture that has just loaded makes its section longer.
+  page.addEventListener("load", (event) => {
+    const section = event.target.closest("[data-section]");
+    if (section && section.dataset.stick) scroller(section).scrollTop = scroller(section).scrollHeight;
+  }, true);
 
   async function askOnce() {
     const answer = await fetch(`${page.dataset.news}&seen=${seen}`, {
@@ -115,11 +122,13 @@
     form.dataset.busy = "yes";
     const text = form.querySelector("textarea");
     const typed = text ? text.value : "";
+    const file = form.querySelector("input[type=file]");
     if (text) text.value = "";
     try {
       const outcome = await post(form.dataset.action, fields);
       say(outcome.said, !outcome.ok);
       if (!outcome.ok && text && !text.value) text.value = typed;
+      if (outcome.ok && file) { file.value = ""; showChosen(file); }
     } catch (error) {
       say("There was no answer. Check whether the message appears here before you try again.", true);
       if (text && !text.value) text.value = typed;
@@ -129,6 +138,19 @@
     await ask();
   }
 
+  // A file needs no words beside it.
+  function showChosen(input) {
+    const chosen = input.files[0];
+    input.parentElement.querySelector("output").textContent = chosen ? chosen.name : "";
+    input.form.querySelector("textarea").required = !chosen;
+  }
+
+  // In the capture phase: the back office's own script would look for a text field that this form has not.
+  page.addEventListener("change", (event) => {
+    if (!event.target.matches("input[type=file]")) return;
+    event.stopPropagation();
+    showChosen(event.target);
+  }, true);
   page.addEventListener("submit", (event) => {
     if (!event.target.matches("form[data-action]")) return;
     event.preventDefault();
@@ -141,6 +163,9 @@
     }
   });
 
-  page.querySelectorAll(".sim-scroll, .sim-conversation .cv-list").forEach((box) => { box.scrollTop = box.scrollHeight; });
+  page.querySelectorAll(".sim-scroll, .sim-conversation .cv-list").forEach((box) => {
+    box.scrollTop = box.scrollHeight;
+    box.closest("[data-section]").dataset.stick = "yes";
+  });
   ask();
 })();

@@ -1,12 +1,14 @@
-// The page of a conversation: loads older messages while the user scrolls up, polls for new ones, and posts the forms.
-(function () {
+// A conversation: loads older messages while the user scrolls up, polls for new ones, and posts the forms.
+//
+// window.convoTranscript(page, whenDone) brings an element to life (templates/admin/transcript/transcript.html and the
+// inbox's). `whenDone(action)` is called after a form was carried out. It returns { ask, say, run, stop, last }.
+window.convoTranscript = function (page, whenDone) {
   "use strict";
 
   const POLL_MS = 2000;
   const NEAR = 80; // pixels from an edge that count as being there
+  const RUN_MS = 10 * 60 * 1000; // messages of one sender within this time stand together
 
-  const page = document.getElementById("transcript");
-  if (!page) return;
   const box = page.querySelector(".cv-scroll");
   const list = page.querySelector(".cv-list");
   const olderNote = page.querySelector(".cv-older");
@@ -93,6 +95,50 @@
     shown.set(position, html);
   }
 
+  // Put a separator before the first message of each day, and name a sender once for a run of messages.
+  function arrange() {
+    placeNotes();
+    let before = null;
+    list.querySelectorAll(".cv-entry").forEach((entry) => {
+      const at = new Date(entry.dataset.at);
+      const day = at.toDateString();
+      const time = entry.querySelector(".cv-meta time"); // the day stands above
+      if (time) time.textContent = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      const line = entry.previousElementSibling?.matches(".cv-day") ? entry.previousElementSibling : null;
+      const begins = !before || before.day !== day;
+      if (line && (!begins || line.dataset.day !== day)) line.remove();
+      if (begins && !(line && line.dataset.day === day)) entry.before(dayLine(at, day));
+      const goes = !begins && before.who === entry.dataset.who && at - before.at < RUN_MS && !entry.matches(".cv-aside");
+      entry.classList.toggle("cv-same", goes);
+      before = { day, at, who: entry.dataset.who };
+    });
+  }
+
+  // Put the private notes between the messages, by their time. Those before the oldest message shown wait for it.
+  function placeNotes() {
+    const kept = page.querySelector('[data-section="notes"]');
+    if (!kept) return;
+    list.querySelectorAll(".cv-private").forEach((old) => old.remove());
+    const entries = Array.from(list.querySelectorAll("[data-position]"));
+    kept.querySelectorAll(".cv-private").forEach((note) => {
+      const next = entries.find((entry) => new Date(entry.dataset.at) > new Date(note.dataset.at));
+      if (next && next === entries[0] && more) return;
+      if (next) next.before(note.cloneNode(true));
+      else list.append(note.cloneNode(true));
+    });
+  }
+
+  function dayLine(at, day) {
+    const line = document.createElement("p");
+    line.className = "cv-day";
+    line.dataset.day = day;
+    const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86400000);
+    const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
+    line.textContent = days === 0 ? "Today" : days === 1 ? "Yesterday"
+      : at.toLocaleDateString(document.documentElement.lang || undefined, { weekday: "long", day: "numeric", month: "long", ...year });
+    return line;
+  }
+
   const STOPS = "a[href], button, summary, textarea, select, input:not([type=hidden])";
 
   function showSection(name, html) {
@@ -120,6 +166,7 @@
       last = Math.max(last, bubble[0]);
     });
     Object.entries(news.sections).forEach(([name, html]) => showSection(name, html));
+    arrange();
     emptyNote.hidden = Boolean(list.firstElementChild);
     if (stick) toBottom();
     else if (last > before) jump.hidden = false;
@@ -156,19 +203,25 @@
   }
 
   // One at a time: an answer that is overtaken by a newer one must not be shown after it.
+  let askedAt = 0;
+
   function ask() {
+    askedAt = Date.now();
     asking = (asking || Promise.resolve()).then(askOnce);
     return asking.catch((error) => say(error.message, true)).finally(() => { asking = null; });
   }
 
-  setInterval(() => { if (!document.hidden && !asking) ask(); }, POLL_MS);
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && !asking) ask(); });
+  const whenSeen = () => { if (!document.hidden && !asking) ask(); };
+  // Where live news tells of changes (page.dataset.poll, in ms), it asks less often by itself.
+  const clock = setInterval(() => { if (Date.now() - askedAt > Number(page.dataset.poll || 0)) whenSeen(); }, POLL_MS);
+  document.addEventListener("visibilitychange", whenSeen);
 
   async function loadOlder() {
     if (loadingOlder || !more) return;
     loadingOlder = true;
     try {
-      const first = list.firstElementChild ? Number(list.firstElementChild.dataset.position) : last + 1;
+      const oldest = list.querySelector("[data-position]");
+      const first = oldest ? Number(oldest.dataset.position) : last + 1;
       const older = await get(`${page.dataset.older}?before=${first}`);
       const height = box.scrollHeight;
       const top = box.scrollTop;
@@ -177,6 +230,7 @@
         return parse(html);
       });
       list.prepend(...fresh);
+      arrange();
       more = older.more;
       olderNote.hidden = !more;
       box.scrollTop = top + box.scrollHeight - height; // keep what the user is reading in place
@@ -215,12 +269,13 @@
       if (answer.ok) {
         form.reset();
         const active = document.activeElement;
-        if (action === "reply") toBottom();
+        if (action === "reply" || action === "note") toBottom();
         else if (form.contains(active) && active.matches("input, textarea")) active.blur();
         form.closest("dialog")?.close();
         const fold = form.closest("details[data-edit]");
         if (fold) fold.open = false;
         (body.bubbles || []).forEach(show);
+        whenDone?.(action);
         await ask();
       }
     } catch (error) {
@@ -262,15 +317,48 @@
     if (button.matches("[data-open]")) openDialog(button);
     if (button.matches("[data-close]")) button.closest("dialog").close();
   });
+  function showChosen(input) {
+    const names = Array.from(input.files, (file) => file.name);
+    input.parentElement.querySelector("output").textContent = names.length > 1 ? `${names.length} files` : names.join("");
+  }
+  // In the capture phase: the back office's own script would look for a text field that this form has not.
+  page.addEventListener("change", (event) => {
+    if (!event.target.matches("input[type=file]")) return;
+    event.stopPropagation();
+    showChosen(event.target);
+  }, true);
+  page.addEventListener("reset", (event) => setTimeout(() => {
+    event.target.querySelectorAll("input[type=file]").forEach(showChosen);
+    event.target.querySelectorAll("details.cv-offer").forEach((offer) => { offer.open = false; });
+  }));
   page.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches("textarea")) {
       event.target.form.requestSubmit();
     }
   });
 
+  // Carry out an action that needs no fields but these.
+  function run(action, fields = {}) {
+    const form = document.createElement("form");
+    form.dataset.action = action;
+    Object.entries(fields).forEach(([name, value]) => {
+      form.append(Object.assign(document.createElement("input"), { type: "hidden", name, value }));
+    });
+    return post(form);
+  }
+
+  function stop() {
+    clearInterval(clock);
+    document.removeEventListener("visibilitychange", whenSeen);
+  }
+
   emptyNote.hidden = Boolean(list.firstElementChild);
+  arrange();
   toBottom();
   showLookedFor();
   ["wheel", "touchmove", "keydown", "pointerdown"].forEach((kind) => box.addEventListener(kind, () => { lookedFor = 0; }));
   if (box.scrollTop < NEAR * 4) loadOlder(); // a tall window has room for more
-})();
+  return { ask, say, run, stop, last: () => last };
+};
+
+if (document.getElementById("transcript")) window.convoTranscript(document.getElementById("transcript"));

@@ -83,7 +83,7 @@ def check_documents() -> None:
     from memory.stores.database import DatabaseStore
 
     for known in Memory.objects.order_by("pk")[:20]:
-        DatabaseStore().reindex(known.pk)
+        DatabaseStore().reindex(known.client_id, known.pk)
         if Memory.objects.get(pk=known.pk).document != known.document:
             raise AssertionError("The documents that were made here are not those that memory makes.")
 

@@ -222,8 +222,9 @@ def statements(plan: Plan) -> dict[str, str]:
             FROM bench.sessions s JOIN channel_accounts a ON {ACCOUNT} WHERE {RANGE}""",
         "conversation_chunks": f"""
             INSERT INTO conversation_chunks
-                (id, conversation_id, position, role, content, message_id, dedupe_key, created_at)
-            SELECT {CHUNK}, s.id, k.position, CASE k.position WHEN 1 THEN 'system' WHEN 2 THEN 'memory' ELSE {ROLE} END,
+                (client_id, id, conversation_id, position, role, content, message_id, dedupe_key, created_at)
+            SELECT s.client_id, {CHUNK}, s.id, k.position,
+                   CASE k.position WHEN 1 THEN 'system' WHEN 2 THEN 'memory' ELSE {ROLE} END,
                    CASE k.position WHEN 1 THEN 'You are a helpful assistant.'
                        WHEN 2 THEN 'Nothing is known of this contact from earlier sessions.' ELSE {SAID} END,
                    CASE WHEN k.position > 2 AND k.position % 2 = 1 THEN 'wamid.' || {CHUNK} ELSE '' END,
@@ -231,25 +232,26 @@ def statements(plan: Plan) -> dict[str, str]:
             FROM bench.sessions s, LATERAL generate_series(1, s.chunks) AS k(position) WHERE {RANGE}""",
         "conversation_messages": f"""
             INSERT INTO conversation_messages
-                (id, conversation_id, chunk_id, part, parts, channel_account_id, to_address, to_kind, text, status,
-                 attempts, due_at, provider_message_id, created_at, sending_at, sent_at, delivered_at, read_at)
-            SELECT md5('o' || {CHUNK})::uuid, s.id, {CHUNK}, 1, 1, a.id, '51' || (900000000 + s.person), 'phone',
-                   {SAID}, 'read', 1, {AT}, 'out.' || {CHUNK}, {AT}, {AT}, {AT}, {AT}, {AT}
+                (client_id, id, conversation_id, chunk_id, part, parts, channel_account_id, to_address, to_kind, text,
+                 status, attempts, due_at, provider_message_id, created_at, sending_at, sent_at, delivered_at, read_at)
+            SELECT s.client_id, md5('o' || {CHUNK})::uuid, s.id, {CHUNK}, 1, 1, a.id, '51' || (900000000 + s.person),
+                   'phone', {SAID}, 'read', 1, {AT}, 'out.' || {CHUNK}, {AT}, {AT}, {AT}, {AT}, {AT}
             FROM bench.sessions s JOIN channel_accounts a ON {ACCOUNT},
                 LATERAL generate_series(4, s.chunks, 2) AS k(position) WHERE {RANGE}""",
         "conversation_turns": f"""
             INSERT INTO conversation_turns
-                (id, conversation_id, chunk_id, status, attempt, inbound_sequence, lease_until, started_at, ended_at,
-                 engine, model, prompt, draft, finish_reason, tokens_in, tokens_out, code, reason)
-            SELECT md5('t' || {CHUNK})::uuid, s.id, {CHUNK}, 'committed', 1, k.position / 2 - 1, {AT}, {AT}, {AT},
-                   'openai', 'gpt-4o-mini', jsonb_build_object('messages', jsonb_build_array(
+                (client_id, id, conversation_id, chunk_id, status, attempt, inbound_sequence, lease_until, started_at,
+                 ended_at, engine, model, prompt, draft, finish_reason, tokens_in, tokens_out, code, reason)
+            SELECT s.client_id, md5('t' || {CHUNK})::uuid, s.id, {CHUNK}, 'committed', 1, k.position / 2 - 1, {AT},
+                   {AT}, {AT}, 'openai', 'gpt-4o-mini', jsonb_build_object('messages', jsonb_build_array(
                        jsonb_build_object('role', 'system', 'content', 'You are a helpful assistant.'),
                        jsonb_build_object('role', 'user', 'content', {text("k.position - 1")}))),
                    '', 'stop', 400, 30, '', ''
             FROM bench.sessions s, LATERAL generate_series(4, s.chunks, 2) AS k(position) WHERE {RANGE}""",
         "conversation_events": f"""
-            INSERT INTO conversation_events (conversation_id, kind, from_status, to_status, cause, actor, created_at)
-            SELECT s.id, e.kind, e.before, e.after, e.cause, 'system', e.at
+            INSERT INTO conversation_events
+                (client_id, conversation_id, kind, from_status, to_status, cause, actor, created_at)
+            SELECT s.client_id, s.id, e.kind, e.before, e.after, e.cause, 'system', e.at
             FROM bench.sessions s, LATERAL (VALUES
                 ('opened', '', 'active', '', s.started_at),
                 ('stale', 'active', 'stale', 'no message within stale_after',
@@ -260,8 +262,8 @@ def statements(plan: Plan) -> dict[str, str]:
                  CASE WHEN s.status = 'archived' THEN s.ended_at + interval '{ARCHIVED_AFTER} days' END)
             ) AS e (kind, before, after, cause, at) WHERE e.at IS NOT NULL AND {RANGE}""",
         "conversation_steps": f"""
-            INSERT INTO conversation_steps (conversation_id, description, status)
-            SELECT s.id, 'Ask for the order number', CASE WHEN s.is_open THEN 'pending' ELSE 'complete' END
+            INSERT INTO conversation_steps (client_id, conversation_id, description, status)
+            SELECT s.client_id, s.id, 'Ask for the order number', CASE WHEN s.is_open THEN 'pending' ELSE 'complete' END
             FROM bench.sessions s WHERE s.i % 3 = 0 AND {RANGE}""",
         "memories": f"""
             INSERT INTO memories (conversation_id, client_id, contact_id, channel, language, summary, summary_kind,

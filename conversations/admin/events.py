@@ -1,0 +1,277 @@
+"""Events out: endpoints, and the log of what was posted to them, with its bodies."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.decorators import display
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminURLInputWidget
+
+from conversations.admin.base import ClientScopedAdmin, ReadOnlyAdmin, VisibleRowsFilter
+from conversations.admin.confirmation import confirmed
+from conversations.admin.one_time_secret import show_once
+from conversations.models import Event, EventDelivery, EventEndpoint, EventKind
+from conversations.services.core.errors import InvalidError
+from conversations.services.events import bodies, endpoints
+
+Status = EventDelivery.Status
+REASONS = {
+    "staff": "paused by staff",
+    "gone": "paused: the server says that it is gone (410)",
+    "failing": "paused: it has failed for three days",
+}
+
+
+class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The form of an endpoint, with the events that it gets."""
+
+    kinds = forms.MultipleChoiceField(
+        label="Events",
+        required=False,
+        choices=[(kind.value, f"{kind.value} - {kind.label}") for kind in EventKind],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="None chosen: all.",
+    )
+
+    url = forms.URLField(
+        label="URL",
+        max_length=500,
+        assume_scheme="https",
+        widget=UnfoldAdminURLInputWidget,
+        help_text="Events are posted here, signed. It begins with https:// or http://.",
+    )
+
+    class Meta:
+        model = EventEndpoint
+        fields = "__all__"  # noqa: DJ007 - the page says which
+
+    def clean(self) -> dict[str, Any]:
+        """Return the cleaned values. Refuse a URL that cannot be posted to, and one that is taken."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.errors:
+            return cleaned
+        client = cleaned.get("client") or self.instance.client
+        taken = EventEndpoint.objects.filter(client=client, url=cleaned["url"]).exclude(pk=self.instance.pk)
+        if taken.exists():
+            self.add_error("url", "This client has an endpoint with this URL already.")
+            return cleaned
+        try:
+            endpoints.check(EventEndpoint(client=client, url=cleaned["url"], kinds=cleaned["kinds"]))
+        except InvalidError as error:
+            self.add_error("url", str(error).partition(": ")[2])
+        return cleaned
+
+
+class InTrouble(admin.SimpleListFilter):
+    """Endpoints that fail or are paused."""
+
+    title = "state"
+    parameter_name = "trouble"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the only choice beside all."""
+        return [("1", "failing or paused")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[EventEndpoint]) -> QuerySet[EventEndpoint]:
+        """Return the endpoints that are wanted."""
+        in_trouble = Q(failing_since__isnull=False) | Q(paused_at__isnull=False)
+        return queryset.filter(in_trouble) if self.value() == "1" else queryset
+
+
+@admin.register(EventEndpoint)
+class EventEndpointAdmin(ClientScopedAdmin):
+    """The URLs that a client's events are posted to."""
+
+    form = EndpointForm
+    client_path = "client"
+    empty_message = "No program is told of events yet. Add its URL."
+    list_display = ["url", "client", "state", "waiting", "succeeded_at"]
+    list_filter = [InTrouble, ("client", VisibleRowsFilter)]
+    list_select_related = ["client"]
+    search_fields = ["url"]
+    actions_detail = ["pause", "resume", "rotate", "remove"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return the fields; of an endpoint that exists, with its state."""
+        state = [
+            "said_state",
+            "waiting",
+            "last_code",
+            "failing_since",
+            "next_try_at",
+            "succeeded_at",
+            "created_at",
+            "log",
+        ]
+        return ["client", "url", "kinds", "private", *(state if obj else [])]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        """Return the fields that cannot be changed."""
+        return list(self.get_fields(request, obj)[4:]) + (["client"] if obj else [])
+
+    @display(  # type: ignore[untyped-decorator]
+        description="State", label={"posting": "success", "failing": "warning", "paused": "danger"}
+    )
+    def state(self, endpoint: EventEndpoint) -> tuple[str, str]:
+        """Return whether events are posted to it."""
+        if endpoint.paused_at:
+            return "paused", REASONS.get(endpoint.pause_reason, "paused")
+        if endpoint.failing_since:
+            return "failing", f"fails: {endpoint.last_code}"
+        return "posting", "posting"
+
+    @admin.display(description="State")
+    def said_state(self, endpoint: EventEndpoint) -> str:
+        """Return the state in words, for the endpoint's own page."""
+        words: str = self.state(endpoint)[1]
+        return words
+
+    @admin.display(description="Waiting")
+    def waiting(self, endpoint: Any) -> int:
+        """Return how many events wait."""
+        count: int | None = endpoint.waiting_count
+        return count or 0
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Return the endpoints with the number of events that wait for each."""
+        theirs = {"client_id": OuterRef("client_id"), "endpoint_id": OuterRef("pk"), "status": Status.PENDING}
+        waiting = EventDelivery.objects.filter(**theirs).order_by().values("endpoint_id")
+        count = Subquery(waiting.annotate(n=Count("pk")).values("n"))
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(waiting_count=count)
+        return rows
+
+    @admin.display(description="Log")
+    def log(self, endpoint: EventEndpoint) -> SafeString:
+        """Return a link to what was posted."""
+        address = reverse("admin:conversations_eventdelivery_changelist")
+        return format_html('<a href="{}?endpoint__id__exact={}">What was posted</a>', address, endpoint.pk)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save the endpoint, or make one through its service. `response_add` shows the secret."""
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        row, secret = endpoints.create_endpoint(obj.client, obj.url, kinds=obj.kinds, private=obj.private)
+        obj.pk, obj.secret = row.pk, secret
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Return the only page that ever shows the secret."""
+        return self._shown(request, obj, obj.secret)
+
+    def _shown(self, request: HttpRequest, endpoint: Any, secret: str) -> HttpResponse:
+        about = f"This secret signs the events that are posted to {endpoint.url}. Enter it there."
+        return show_once(self, request, endpoint, title="Signing secret", about=about, secret=secret)
+
+    @confirmed("Pause", question="Nothing is posted until you resume it. Events wait.", icon="pause", path="pause")
+    def pause(self, request: HttpRequest, endpoint: EventEndpoint) -> str:
+        """Pause the endpoint."""
+        if not endpoints.pause(endpoint.pk):
+            return "It is paused already."
+        self.record(request, "paused", endpoint)
+        return "Nothing is posted any more. Events wait."
+
+    @confirmed("Resume", question="What waits is posted at once, in its order.", icon="play_arrow", path="resume")
+    def resume(self, request: HttpRequest, endpoint: EventEndpoint) -> str:
+        """Post to the endpoint again."""
+        count = endpoints.resume(endpoint.pk)
+        self.record(request, "resumed", endpoint)
+        return f"Events are posted again. {count} waited."
+
+    @confirmed(
+        "New secret",
+        question="Events are signed with the new secret and, for 24 hours, with the present one too. Make a new one?",
+        icon="key",
+        path="rotate",
+    )
+    def rotate(self, request: HttpRequest, endpoint: EventEndpoint) -> HttpResponse:
+        """Make a new secret and show it once."""
+        secret = endpoints.rotate_secret(endpoint.pk, timezone.now())
+        self.record(request, "made a signing secret for", endpoint)
+        return self._shown(request, endpoint, secret)
+
+    @confirmed(
+        "Remove",
+        question="Nothing is posted there any more, and what waits for it is dropped. You cannot undo this.",
+        icon="delete",
+        path="remove",
+    )
+    def remove(self, request: HttpRequest, endpoint: EventEndpoint) -> HttpResponse:
+        """Remove the endpoint."""
+        self.record(request, "deleted", endpoint)
+        endpoints.remove(endpoint)
+        self.message_user(request, f"{endpoint.url} is removed.")
+        return redirect("admin:conversations_eventendpoint_changelist")
+
+
+@admin.register(EventDelivery)
+class EventDeliveryAdmin(ReadOnlyAdmin):
+    """The posts to endpoints, with the answers, and those that wait."""
+
+    client_path = "client"
+    empty_message = "Nothing was posted yet."
+    list_display = ["kind", "position", "endpoint", "shown_status", "attempts", "answer", "last_attempt_at"]
+    list_filter = ["status", "kind", ("endpoint", VisibleRowsFilter), ("client", VisibleRowsFilter)]
+    list_select_related = ["endpoint", "client"]
+    ordering = ["-id"]
+    actions_detail = ["replay"]
+    fields = [
+        *("client", "endpoint", "kind", "position", "conversation_id", "shown_status", "attempts", "answer"),
+        *("due_at", "last_attempt_at", "created_at", "body"),
+    ]
+    readonly_fields = ["shown_status", "answer", "body"]
+
+    @display(  # type: ignore[untyped-decorator]
+        description="Status",
+        label={Status.PENDING: "warning", Status.DELIVERED: "success", Status.FAILED: "danger"},
+    )
+    def shown_status(self, delivery: EventDelivery) -> str:
+        """Return the status."""
+        return delivery.status
+
+    @admin.display(description="Answer")
+    def answer(self, delivery: EventDelivery) -> str:
+        """Return what the server answered last, or why it did not."""
+        return delivery.code or (str(delivery.http_status) if delivery.http_status else "-")
+
+    @admin.display(description="Body")
+    def body(self, delivery: EventDelivery) -> SafeString | str:
+        """Return the body as it would be posted now: what was redacted or erased since is not in it."""
+        event = Event.objects.filter(client_id=delivery.client_id, position=delivery.position).first()
+        if event is None:
+            return "It is not kept any more."
+        if event.private:
+            return "A private conversation of the copilot."
+        [body] = bodies.bodies(delivery.client_id, [event])
+        return format_html(
+            '<pre class="overflow-x-auto whitespace-pre-wrap break-words">{}</pre>',
+            json.dumps(body, indent=2, ensure_ascii=False, default=str),
+        )
+
+    def has_replay_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        """Return whether the user may replay deliveries: managers may."""
+        row = object_id if isinstance(object_id, EventDelivery) else None
+        return self.has_role(request, ClientScopedAdmin.change_role, row)
+
+    @confirmed(
+        "Post again",
+        question="The event is posted once more, with the same id. Programs that have it already ignore it.",
+        icon="replay",
+        path="replay",
+        permission="replay",
+    )
+    def replay(self, request: HttpRequest, delivery: EventDelivery) -> str:
+        """Post the event again."""
+        if not endpoints.replay(delivery):
+            return "It waits already."
+        self.record(request, "posted again", delivery)
+        return "The event is posted again."

@@ -1,0 +1,1 @@
+"""The desk: what staff see of conversations and people while they work."""

@@ -1,0 +1,293 @@
+"""The lists of the inbox: a page of conversations, with what a row shows.
+
+Open conversations are read from the index of open ones and sorted, since an index on the time of the last message would
+end the heap-only updates of an append. Ended ones are read from the index by their end. A page goes on behind its last
+row (keyset pagination), so that new messages neither repeat nor hide rows. Each page is one statement.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from conversations.services.core.cluster import is_cluster, of_one, rows_of_clients
+from conversations.services.core.rotation import by_client
+from conversations.services.core.sql import rows
+
+PAGE_SIZE = 40  # rows
+CHARACTERS = 200  # of the customer's last words
+
+
+class Tab(StrEnum):
+    """The tabs of the inbox."""
+
+    MINE = "mine"
+    UNASSIGNED = "unassigned"
+    ALL = "all"
+    MENTIONS = "mentions"
+    SNOOZED = "snoozed"
+    ENDED = "ended"
+
+
+class Order(StrEnum):
+    """The orders of open conversations."""
+
+    NEWEST = "newest"
+    WAITING = "waiting"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxRow:
+    """One conversation in the list.
+
+    name            of the contact, or their phone or user id
+    last_at         the time of the last message
+    waits_since     since when it waits for a person; None if it does not
+    late_at         when it is late by the client's promise; None if it does not wait or nothing is promised
+    holder          who has it or is responsible for it; '' for the assistant or nobody
+    words           the customer's last words, or the summary of an archived conversation
+    words_position  their position in the conversation; 0 if there are none
+    labels          name and colour of each
+    is_unread       the customer wrote after what the user has seen, and the user has seen it before, has it, or
+                    somebody is waited for
+    """
+
+    id: UUID
+    client_id: UUID
+    client: str
+    name: str
+    channel: str
+    status: str
+    is_guest: bool
+    last_at: datetime
+    ended_at: datetime | None
+    waits_since: datetime | None
+    late_at: datetime | None
+    is_taken_over: bool
+    holder_id: int | None
+    holder: str
+    priority: int
+    snoozed_until: datetime | None
+    words: str
+    words_position: int
+    labels: list[tuple[str, str]]
+    is_unread: bool
+
+    @property
+    def initials(self) -> str:
+        """Return up to two letters for the avatar; '' for a name without letters."""
+        found = [word[0] for word in self.name.split() if word[0].isalpha()]
+        return "".join([found[0], found[-1]] if len(found) > 1 else found).upper()
+
+    @property
+    def hue(self) -> int:
+        """Return the number of the avatar's colour, 0 to 7: the same for the same conversation."""
+        return self.id.int % 8
+
+
+@dataclass(frozen=True, slots=True)
+class InboxPage:
+    """Rows of the list, and the cursor of the next page; '' if there is none."""
+
+    rows: list[InboxRow]
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The numbers of open conversations that the user has, that wait for anybody, and with unread notes for them."""
+
+    mine: int
+    unassigned: int
+    mentions: int
+
+
+# Since when conversation s waits for staff: as Conversation.waits_for_staff_since.
+WAITS_SINCE = """COALESCE(s.needs_staff_since, CASE WHEN s.taken_over_at IS NOT NULL AND s.reply_owed
+    THEN COALESCE(s.burst_began_at, s.reply_due_at) END)"""
+WAITS = "(s.needs_staff_since IS NOT NULL OR s.reply_owed AND s.taken_over_at IS NOT NULL)"
+_OPEN = "s.status IN ('active', 'stale')"
+# Conversation s is out of sight. d: what staff set of it.
+_SNOOZED = "(d.snoozed_until IS NOT NULL AND d.snoozed_until > now() AND s.inbound_sequence <= d.snoozed_sequence)"
+IN_SIGHT = f"{_OPEN} AND NOT {_SNOOZED}"
+_IS_MINE = "(s.taken_over_by_id = $2 OR s.taken_over_name = '' AND d.assignee_id = $2)"
+_WHERE = {
+    Tab.MINE: f"{IN_SIGHT} AND {_IS_MINE}",
+    Tab.UNASSIGNED: f"{IN_SIGHT} AND {WAITS} AND s.taken_over_name = '' AND d.assignee_id IS NULL",
+    Tab.ALL: IN_SIGHT,
+    Tab.SNOOZED: f"{_OPEN} AND {_SNOOZED}",
+    Tab.MENTIONS: """s.id IN (
+        SELECT m.conversation_id FROM desk_mentions m WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2
+          AND (m.read_at IS NULL OR m.read_at > now() - interval '1 day'))""",
+}
+_STATE = "LEFT JOIN desk_states d ON d.client_id = s.client_id AND d.conversation_id = s.id"
+_SELECTED = f"s.*, d.assignee_id, d.priority, CASE WHEN {_SNOOZED} THEN d.snoozed_until END AS snoozed"
+_LABELLED = """($5::bigint IS NULL OR EXISTS (
+    SELECT 1 FROM desk_conversation_labels l
+    WHERE l.client_id = s.client_id AND l.label_id = $5 AND l.conversation_id = s.id))"""
+_HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.assignee_id END)"
+_ROW = f"""
+    s.id, s.client_id, n.name, COALESCE(NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
+    s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE}, {WAITS_SINCE} + n.answer_within,
+    s.taken_over_at IS NOT NULL, {_HOLDER},
+    COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,
+    COALESCE(w.words, left(s.summary, {CHARACTERS}), ''), COALESCE(w.position, 0),
+    ARRAY(SELECT ARRAY[b.name, b.colour] FROM desk_conversation_labels l
+        JOIN desk_labels b ON b.client_id = l.client_id AND b.id = l.label_id
+        WHERE l.client_id = s.client_id AND l.conversation_id = s.id ORDER BY b.name),
+    COALESCE(w.position, 0) > COALESCE(e.position, 0)
+        AND (e.position IS NOT NULL OR {WAITS} OR COALESCE({_HOLDER} = $2, false))"""
+# Beside conversation s: its client, its contact, who is responsible, how far the user has seen it, and the customer's
+# last words as they read now.
+_BESIDE = f"""
+    JOIN clients n ON n.id = s.client_id
+    JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
+    LEFT JOIN auth_user u ON u.id = s.assignee_id
+    LEFT JOIN desk_seen e ON e.client_id = s.client_id AND e.conversation_id = s.id AND e.user_id = $2
+    LEFT JOIN LATERAL (
+        SELECT c.position, left(COALESCE((
+            SELECT x.text FROM chunk_corrections x
+            WHERE x.client_id = c.client_id AND x.chunk_id = c.id AND x.kind = 'correction'
+            ORDER BY x.id DESC LIMIT 1), c.content), {CHARACTERS}) AS words
+        FROM conversation_chunks c
+        WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.role IN ('user', 'voice')
+        ORDER BY c.position DESC LIMIT 1) w ON true"""
+_NEVER = "9999-12-31 UTC"  # psycopg reads no infinity
+_FIRST, _LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+
+def page(
+    client_ids: Sequence[UUID],
+    user_id: int,
+    tab: Tab,
+    order: Order = Order.NEWEST,
+    cursor: str = "",
+    label_id: int | None = None,
+) -> InboxPage:
+    """Return a page of the clients' conversations.
+
+    cursor: `next` of the page before, or ''. One that cannot be read begins from the start.
+    label_id: only those with this label
+    """
+    values = (user_id, *_read(cursor), label_id)
+    if is_cluster():
+        found = _page_in_cluster(client_ids, tab, order, values)
+    else:
+        found = rows(_ended() if tab == Tab.ENDED else _open(tab, order), list(client_ids), *values)
+    key = "ended_at" if tab == Tab.ENDED else "last_at" if order == Order.NEWEST else "waits_since"
+    read = [InboxRow(*each) for each in found[:PAGE_SIZE]]
+    return InboxPage(read, _written(getattr(read[-1], key), read[-1].id) if len(found) > PAGE_SIZE else "")
+
+
+def _page_in_cluster(
+    client_ids: Sequence[UUID], tab: Tab, order: Order, values: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a page, each client's by a statement of its own after their ids were found together."""
+    statement = _ids(tab, order)
+    of_each = rows_of_clients(statement, client_ids, *values, at_once=True)
+    newest_first = tab == Tab.ENDED or order == Order.NEWEST
+    found = sorted(of_each, key=lambda each: (each[2], each[1]), reverse=newest_first)[: PAGE_SIZE + 1]
+    whose = by_client({pk: client_id for client_id, pk, _ in found})
+    shown = [each for client_id, ids in whose.items() for each in rows(of_one(_SOME), [client_id], values[0], ids)]
+    places = {pk: place for place, (_, pk, _) in enumerate(found)}
+    return sorted(shown, key=lambda each: places[each[0]])
+
+
+@cache
+def _ids(tab: Tab, order: Order) -> str:
+    """Return the statement of the clients, ids and keys of a page: its values are those of `_open`."""
+    if tab == Tab.ENDED:
+        key, sign, start, last, where = "s.ended_at", "<", "infinity", _LAST, "s.ended_at IS NOT NULL"
+    elif order == Order.NEWEST:
+        key, sign, start, last, where = "s.last_message_at", "<", "infinity", _LAST, _WHERE[tab]
+    else:
+        key, sign, start, last = f"COALESCE({WAITS_SINCE}, '{_NEVER}')", ">", "-infinity", _FIRST
+        where = _WHERE[tab]
+    direction = "DESC" if sign == "<" else "ASC"
+    return f"""
+    SELECT s.client_id, s.id, {key} FROM conversations s {_STATE}
+    WHERE s.client_id = ANY ($1::uuid[]) AND {where} AND $2::int IS NOT NULL AND {_LABELLED}
+      AND ({key}, s.id) {sign} (
+          LEAST(COALESCE($3::timestamptz, '{start}'), '{_NEVER}'::timestamptz), COALESCE($4::uuid, '{last}'))
+    ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}"""
+
+
+def rows_of(client_ids: Sequence[UUID], user_id: int, conversation_ids: Sequence[UUID]) -> list[InboxRow]:
+    """Return the rows of these of the clients' conversations, the newest message first."""
+    found = rows_of_clients(_SOME, client_ids, user_id, list(conversation_ids))
+    return sorted((InboxRow(*each) for each in found), key=lambda each: (each.last_at, each.id), reverse=True)
+
+
+def counts(client_ids: Sequence[UUID], user_id: int) -> Counts:
+    """Return the counts of the tabs."""
+    found = rows_of_clients(_COUNTS, client_ids, user_id, at_once=True)
+    return Counts(*(sum(column) for column in zip(*found, strict=True)) if found else (0, 0, 0))
+
+
+@cache
+def _open(tab: Tab, order: Order) -> str:
+    """The statement of a tab: $1 clients, $2 user, $3 and $4 the key and the id of the last row before, $5 label."""
+    if order == Order.NEWEST:
+        key, sign, direction, start, last = "s.last_message_at", "<", "DESC", "infinity", _LAST
+    else:
+        key, sign, direction, start, last = f"COALESCE({WAITS_SINCE}, 'infinity')", ">", "ASC", "-infinity", _FIRST
+    return f"""
+    SELECT {_ROW} FROM (
+        SELECT {_SELECTED} FROM conversations s {_STATE}
+        WHERE s.client_id = ANY ($1::uuid[]) AND {_WHERE[tab]} AND $2::int IS NOT NULL AND {_LABELLED}
+          AND ({key}, s.id) {sign} (COALESCE($3::timestamptz, '{start}'), COALESCE($4::uuid, '{last}'))
+        ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
+    ORDER BY {key} {direction}, s.id {direction}"""
+
+
+@cache
+def _ended() -> str:
+    """The statement of the ended ones: of each client as many as a page holds, by `ended_conversations_of_client`."""
+    return f"""
+    SELECT {_ROW} FROM (
+        SELECT e.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
+            SELECT {_SELECTED} FROM conversations s {_STATE}
+            WHERE s.client_id = of_client AND s.ended_at IS NOT NULL AND $2::int IS NOT NULL AND {_LABELLED}
+              AND (s.ended_at, s.id) < (COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, '{_LAST}'))
+            ORDER BY s.ended_at DESC, s.id DESC LIMIT {PAGE_SIZE + 1}) e
+        ORDER BY e.ended_at DESC, e.id DESC LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
+    ORDER BY s.ended_at DESC, s.id DESC"""
+
+
+_SOME = f"""
+    SELECT {_ROW} FROM (
+        SELECT {_SELECTED} FROM conversations s {_STATE}
+        WHERE s.client_id = ANY ($1::uuid[]) AND s.id = ANY ($3::uuid[])) s {_BESIDE}
+    ORDER BY s.last_message_at DESC, s.id DESC"""
+
+_COUNTS = f"""
+    SELECT count(*) FILTER (WHERE {_WHERE[Tab.MINE]}), count(*) FILTER (WHERE {_WHERE[Tab.UNASSIGNED]}),
+        (SELECT count(DISTINCT m.conversation_id) FROM desk_mentions m
+         WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2 AND m.read_at IS NULL)
+    FROM conversations s {_STATE} WHERE s.client_id = ANY ($1::uuid[]) AND {_OPEN}"""
+
+
+# --- cursors ----------------------------------------------------------------------------------------------------------
+def _written(key: datetime | None, conversation_id: UUID) -> str:
+    """Return the cursor of the page behind this row. A row that waits for nobody has no key: it comes last."""
+    told = [key.astimezone(UTC).isoformat() if key else "", str(conversation_id)]
+    return base64.urlsafe_b64encode(orjson.dumps(told)).decode().rstrip("=")
+
+
+def _read(cursor: str) -> tuple[str | None, UUID | None]:
+    """Return the key, as PostgreSQL reads it, and the id of the last row before; (None, None) for the start."""
+    try:
+        told = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key, conversation_id = told
+        return (datetime.fromisoformat(key).isoformat() if key else "infinity"), UUID(conversation_id)
+    except (binascii.Error, ValueError, TypeError, AttributeError):
+        return None, None

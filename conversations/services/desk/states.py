@@ -1,0 +1,121 @@
+"""The state of a conversation at the desk: who is responsible, how urgent it is, its labels, and snoozing it.
+
+Each change is a row beside the conversation and a line of its ledger, in one transaction. Nothing of it silences the
+assistant: that is a takeover. Setting what is set already changes nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from conversations.models import Client, Conversation, ConversationLabel, DeskState, Label, Membership
+from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.services.core.ledger import Actor, record
+from conversations.services.core.locking import lock, lock_open
+
+LONGEST_SNOOZE = timedelta(days=365)
+MOST_LABELS = 200  # of a client
+LONGEST_LABEL = 40  # characters
+WRITERS = (Membership.Role.AGENT, Membership.Role.MANAGER)
+
+
+def colleagues(client: Client | UUID) -> Any:
+    """Return the users who may answer in the client's conversations, by name."""
+    users = get_user_model().objects.filter(is_active=True, is_staff=True)
+    members = Membership.objects.filter(client=client, role__in=WRITERS).values("user")
+    return users.filter(pk__in=members).order_by("username")
+
+
+def assign(conversation_id: UUID, user_id: int, *, actor: Actor, now: datetime, client: Client) -> str:
+    """Make the user responsible for the open conversation, or nobody if user_id is 0, and return their name.
+
+    Raises NotFoundError if the user is no agent or manager of the client, ConflictError (`ended`).
+    """
+    with transaction.atomic():
+        conversation = lock_open(conversation_id, client)
+        user = colleagues(client).filter(pk=user_id).first() if user_id else None
+        if user is None and user_id and user_id != actor.user_id:  # a superuser may have it without being a member
+            raise NotFoundError("This colleague is no agent or manager of the client.")
+        name = user.get_username() if user else (actor.name if user_id else "")
+        if _set(conversation, assignee_id=user_id or None):
+            record(conversation, "assigned_to", actor, cause=name or "nobody", user=user_id or None)
+    return name
+
+
+def set_priority(conversation_id: UUID, priority: int, *, actor: Actor, now: datetime, client: Client) -> None:
+    """Set the priority. Raises InvalidError for one that does not exist."""
+    if priority not in DeskState.Priority.values:
+        raise InvalidError("There is no such priority.", code="no_such_priority")
+    with transaction.atomic():
+        conversation = lock(conversation_id, client)
+        if _set(conversation, priority=priority):
+            record(conversation, "prioritised", actor, cause=str(DeskState.Priority(priority).label).lower())
+
+
+def snooze(conversation_id: UUID, until: datetime, *, actor: Actor, now: datetime, client: Client) -> None:
+    """Take the open conversation out of sight until a time, or until the person writes.
+
+    Raises InvalidError if the time is past or too far away, ConflictError (`ended`).
+    """
+    if not now < until <= now + LONGEST_SNOOZE:
+        raise InvalidError("Choose a time within the next year.", code="no_such_time")
+    with transaction.atomic():
+        conversation = lock_open(conversation_id, client)
+        if _set(conversation, snoozed_until=until, snoozed_sequence=conversation.inbound_sequence):
+            record(conversation, "snoozed", actor, until=until.isoformat())
+
+
+def wake(conversation_id: UUID, *, actor: Actor, now: datetime, client: Client) -> None:
+    """End a snooze. Where there is none, nothing changes."""
+    with transaction.atomic():
+        conversation = lock(conversation_id, client)
+        found = DeskState.objects.filter(client=client, conversation=conversation, snoozed_until__isnull=False)
+        if found.update(snoozed_until=None, snoozed_sequence=None):
+            record(conversation, "woken", actor)
+
+
+def add_label(conversation_id: UUID, name: str, *, actor: Actor, now: datetime, client: Client) -> Label:
+    """Put the label on the conversation and return it. It is made if the client has none of this name.
+
+    Raises InvalidError for a name without letters, a long one, or one label too many.
+    """
+    name = " ".join(name.split())
+    if not 1 <= len(name) <= LONGEST_LABEL:
+        raise InvalidError(f"A label has 1 to {LONGEST_LABEL} characters.", code="no_such_label")
+    with transaction.atomic():
+        conversation = lock(conversation_id, client)
+        label = Label.objects.filter(client=client, name__iexact=name).first()
+        if label is None and Label.objects.filter(client=client).count() >= MOST_LABELS:
+            raise InvalidError(f"The client has {MOST_LABELS} labels already. Choose one of them.", code="too_many")
+        if label is None:
+            colour = Label.COLOURS[sum(name.encode()) % len(Label.COLOURS)]
+            label, _ = Label.objects.get_or_create(client=client, name=name, defaults={"colour": colour})
+        _, is_new = ConversationLabel.objects.get_or_create(client=client, conversation=conversation, label=label)
+        if is_new:
+            record(conversation, "labelled", actor, cause=label.name)
+    return label
+
+
+def remove_label(conversation_id: UUID, label_id: int, *, actor: Actor, now: datetime, client: Client) -> None:
+    """Take the label off the conversation. Where it is not on it, nothing changes."""
+    with transaction.atomic():
+        conversation = lock(conversation_id, client)
+        found = ConversationLabel.objects.filter(client=client, conversation=conversation, label=label_id)
+        label = found.select_related("label").first()
+        if label:
+            found.delete()
+            record(conversation, "unlabelled", actor, cause=label.label.name)
+
+
+def _set(conversation: Conversation, **values: Any) -> bool:
+    """Set fields of the locked conversation's state and return whether any changed."""
+    state, _ = DeskState.objects.get_or_create(client_id=conversation.client_id, conversation=conversation)
+    if all(getattr(state, name) == value for name, value in values.items()):
+        return False
+    DeskState.objects.filter(client=conversation.client_id, pk=state.pk).update(**values)
+    return True

@@ -1,0 +1,256 @@
+"""Positions of events: given after the commit of what they tell, so that no reader skips one.
+
+    chunks, ledger, notes ──(new ids)──► events ──(each endpoint that wants it)──► event_deliveries
+
+Ids come from sequences, and a transaction with a lower id may commit later. So a source's ids are remembered as the
+set that was numbered, and a gap in it stays open: whatever appears there gets the next position. A gap is closed once
+every transaction that held the table's lock when the gap was seen has ended. It takes that lock before it takes an id,
+and lets go of it after it is visible. (`CREATE INDEX CONCURRENTLY` waits in the same way.)
+
+One pass runs at a time, whoever begins it: dispatchers several times a second, and who asks for the feed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import orjson
+from django.db import OperationalError, transaction
+
+from conversations.models import EventNumbering
+from conversations.services.core import counters
+from conversations.services.core.cluster import all_clients, can_ask_others, is_cluster, of_each
+from conversations.services.core.sql import rows
+from conversations.services.events.kinds import OF_LEDGER
+
+BATCH = 2_000  # rows of each source that one pass numbers
+TABLES = {"chunk": "conversation_chunks", "ledger": "conversation_events", "note": "event_notes"}
+
+_KINDS = orjson.dumps(dict(OF_LEDGER)).decode().replace("'", "''")
+_PRIVATE = "s.channel = 'web' AND s.thread <> ''"
+
+
+def _new(source: str, columns: str, after: int) -> str:
+    """Return the rows of a source that have no position yet. after: the number of the first of its two values."""
+    return f"""
+        SELECT n.* FROM clients k CROSS JOIN LATERAL (
+            SELECT {columns} FROM {TABLES[source]} n
+            WHERE n.client_id = k.id AND n.id > ${after} AND NOT ${after + 1}::int8multirange @> n.id
+            ORDER BY n.id LIMIT {BATCH}) n
+        ORDER BY n.id LIMIT {BATCH}"""
+
+
+def _numbered(source: str, after: int) -> str:
+    return f"""
+        (SELECT (${after + 1}::int8multirange + COALESCE(range_agg(int8range(id, id, '[]')), '{{}}'))::text
+         FROM new_{source}s), (SELECT count(*) FROM new_{source}s)"""
+
+
+# A conversation's chunks keep their order, and so do its lines: the time of each is at least that of the one before.
+# Where a line and a chunk have the same time, the line comes first: it opened the conversation.
+_PASS = f"""
+    WITH new_chunks AS MATERIALIZED ({_new("chunk", "n.client_id, n.id, n.conversation_id, n.role, n.created_at", 1)}),
+    new_ledgers AS MATERIALIZED ({_new("ledger", "n.client_id, n.id, n.conversation_id, n.kind, n.created_at", 3)}),
+    new_notes AS MATERIALIZED ({_new("note", "n.client_id, n.id, n.conversation_id, n.kind, n.created_at", 5)}),
+    found AS (
+        SELECT s.client_id, CASE WHEN n.role = 'ai' THEN 'message.out' ELSE 'message.in' END AS kind,
+               s.id AS conversation_id, 'chunk' AS source, n.id AS source_id, n.created_at, {_PRIVATE} AS private
+        FROM new_chunks n JOIN conversations s ON s.client_id = n.client_id AND s.id = n.conversation_id
+        WHERE n.role IN ('user', 'voice', 'ai')
+        UNION ALL
+        SELECT s.client_id, '{_KINDS}'::jsonb ->> n.kind, s.id, 'ledger', n.id, n.created_at, {_PRIVATE}
+        FROM new_ledgers n JOIN conversations s ON s.client_id = n.client_id AND s.id = n.conversation_id
+        WHERE '{_KINDS}'::jsonb ? n.kind
+        UNION ALL
+        SELECT n.client_id, n.kind, n.conversation_id, 'note', n.id, n.created_at, COALESCE({_PRIVATE}, false)
+        FROM new_notes n LEFT JOIN conversations s ON s.client_id = n.client_id AND s.id = n.conversation_id
+    ), timed AS (
+        SELECT found.*, max(created_at) OVER (PARTITION BY conversation_id, source ORDER BY source_id) AS at FROM found
+    ), ordered AS (
+        SELECT timed.*, row_number() OVER (PARTITION BY client_id ORDER BY at, source = 'chunk', source_id) AS place
+        FROM timed
+    ), counted AS (
+        INSERT INTO event_positions (client_id, last)
+        SELECT client_id, count(*) FROM found GROUP BY client_id ORDER BY client_id
+        ON CONFLICT (client_id) DO UPDATE SET last = event_positions.last + EXCLUDED.last
+        RETURNING client_id, last
+    ), written AS (
+        INSERT INTO events (client_id, position, kind, conversation_id, source, source_id, private, occurred_at)
+        SELECT o.client_id, c.last - count(*) OVER (PARTITION BY o.client_id) + o.place, o.kind, o.conversation_id,
+               o.source, o.source_id, o.private, o.created_at
+        FROM ordered o JOIN counted c ON c.client_id = o.client_id
+        RETURNING client_id, position, kind, conversation_id, private
+    ), delivered AS (
+        INSERT INTO event_deliveries (client_id, endpoint_id, position, kind, conversation_id)
+        SELECT w.client_id, e.id, w.position, w.kind, w.conversation_id
+        FROM written w JOIN event_endpoints e ON e.client_id = w.client_id
+        WHERE (e.kinds = '[]' OR e.kinds ? w.kind) AND (e.private OR NOT w.private)
+    )
+    SELECT {_numbered("chunk", 1)}, {_numbered("ledger", 3)}, {_numbered("note", 5)},
+           (SELECT jsonb_object_agg(kind, number)::text
+            FROM (SELECT kind, count(*) AS number FROM found GROUP BY kind) k)"""
+
+_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('convo.number_events'))"
+_WAIT = "SELECT pg_advisory_xact_lock(hashtext('convo.number_events')) IS NOT NULL"
+# $1 the numbered ids: all ids below its first gap, all up to its last, and whether there is a gap.
+_EXTENT = """
+    SELECT min(upper(r)) - 1, max(upper(r)) - 1, count(*) > 1 FROM unnest($1::int8multirange) AS r"""
+_WITHOUT_GAPS = "SELECT ($1::int8multirange + int8multirange(int8range(0, $2, '[]')))::text"
+# Every transaction that writes to the table, or may be about to: this one only reads it.
+_HOLDERS = """
+    SELECT DISTINCT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = $1::text::regclass AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND mode NOT IN ('AccessShareLock', 'RowShareLock')"""
+
+
+@dataclass(slots=True)
+class _Source:
+    """A source's state. `was_settled`: who held its lock when a gap was seen had gone when this pass began."""
+
+    state: EventNumbering
+    after: int
+    was_settled: bool
+
+    @property
+    def values(self) -> tuple[int, str]:
+        return self.after, self.state.numbered
+
+
+def number_events(*, wait: bool = False) -> int:
+    """Give positions to what was committed since the last pass, and queue its deliveries.
+
+    Returns how many rows it looked at, which are events or not.
+
+    wait: wait for a pass that is under way, which may not have seen the newest; otherwise return 0
+    """
+    if is_cluster():
+        return _number_in_cluster(wait=wait)
+    with transaction.atomic():
+        if not rows(_WAIT if wait else _LOCK)[0][0]:
+            return 0
+        sources = [_source(source) for source in TABLES]
+        found = rows(_PASS, *(value for each in sources for value in each.values))[0]
+        for each, at in zip(sources, (0, 2, 4), strict=True):
+            _keep(each, found[at], is_whole=found[at + 1] < BATCH)
+    for kind, count in orjson.loads(found[6] or "{}").items():
+        counters.EVENTS.labels(kind).inc(count)
+    return sum(int(found[at + 1]) for at in (0, 2, 4))
+
+
+def number_all() -> int:
+    """Give a position to everything that was committed before, and return how many rows that were."""
+    total = 0
+    while count := number_events(wait=True):
+        total += count
+    return total
+
+
+def _source(source: str) -> _Source:
+    state, _ = EventNumbering.objects.get_or_create(source=source)
+    after, _, _ = _extent(state)
+    return _Source(
+        state, after, state.doubt_upto is not None and not _held_by(source).intersection(state.doubt_holders)
+    )
+
+
+def _keep(source: _Source, numbered: str, *, is_whole: bool) -> None:
+    """Store the ids that are numbered, and note or close gaps. is_whole: all that was visible was numbered."""
+    state, before = source.state, (source.state.numbered, source.state.doubt_upto)
+    state.numbered = numbered
+    if source.was_settled and is_whole:
+        [(state.numbered,)] = rows(_WITHOUT_GAPS, numbered, state.doubt_upto)
+        state.doubt_upto, state.doubt_holders = None, []
+    _, last, has_gaps = _extent(state)
+    if has_gaps and state.doubt_upto is None and is_whole:
+        state.doubt_upto, state.doubt_holders = last, sorted(_held_by(state.source))
+    if (state.numbered, state.doubt_upto) != before:
+        state.save(update_fields=["numbered", "doubt_upto", "doubt_holders"])
+
+
+def _extent(state: EventNumbering) -> Any:
+    return rows(_EXTENT, state.numbered)[0]
+
+
+def _held_by(source: str) -> set[str]:
+    return {holder for (holder,) in rows(_HOLDERS, TABLES[source])}
+
+
+# --- in a cluster: client by client -----------------------------------------------------------------------------------
+# Each table has an index by id alone there (tenants/servers.py).
+_CLIENTS_WITH_NEW = " UNION ".join(
+    f"SELECT n.client_id FROM {table} n WHERE n.id > ${at} AND NOT ${at + 1}::int8multirange @> n.id"
+    for table, at in zip(TABLES.values(), (1, 3, 5), strict=True)
+)
+# What becomes of _PASS for client $7 alone, who is named wherever a client is.
+_ALONE = (
+    (r"SELECT n\.\* FROM clients k CROSS JOIN LATERAL \(\s+SELECT", "SELECT"),
+    (r"n\.client_id = k\.id", "n.client_id = $7"),
+    (r"\) n\s+ORDER BY n\.id LIMIT \d+\)", ")"),
+    (r"\b([snec])\.client_id = [nwo]\.client_id", r"\1.client_id = $7"),
+    (
+        r"SELECT client_id, count\(\*\) FROM found GROUP BY client_id ORDER BY client_id",
+        "SELECT $7::uuid, count(*) FROM found HAVING count(*) > 0",
+    ),
+    (r"SELECT [ow]\.client_id, (c\.last|e\.id)", r"SELECT $7::uuid, \1"),
+)
+
+
+@cache
+def _pass_of_client() -> str:
+    statement = _PASS
+    for pattern, replacement in _ALONE:
+        statement = re.sub(pattern, replacement, statement)
+    return statement
+
+
+def _number_in_cluster(*, wait: bool) -> int:
+    """Number the rows of each client in a transaction of its own, but for those whose server is away.
+
+    A gap is closed only where every server answered, since what is missing may be there.
+    """
+    with transaction.atomic():
+        if not rows(_WAIT if wait else _LOCK)[0][0]:
+            return 0
+        before = [_source(source) for source in TABLES]
+    values = [value for each in before for value in each.values]
+    try:
+        clients, is_whole = [pk for (pk,) in rows(_CLIENTS_WITH_NEW, *values)], True
+    except OperationalError:
+        if not can_ask_others():
+            raise
+        clients, is_whole = list(all_clients()), False
+    counts = list(of_each([(pk,) for pk in clients], _number_client))
+    if is_whole and len(counts) == len(clients) and all(count < BATCH for each in counts for count in each):
+        with transaction.atomic():
+            rows(_WAIT)
+            for each in before:
+                _settle_gaps(each)
+    return sum(count for each in counts for count in each)
+
+
+def _number_client(client_id: UUID) -> tuple[int, ...]:
+    """Number the client's rows, and return how many of each source were looked at."""
+    with transaction.atomic():
+        rows(_WAIT)
+        sources = [_source(source) for source in TABLES]
+        found = rows(_pass_of_client(), *(value for each in sources for value in each.values), client_id)[0]
+        for each, at in zip(sources, (0, 2, 4), strict=True):
+            if each.state.numbered != found[at]:
+                each.state.numbered = found[at]
+                each.state.save(update_fields=["numbered"])
+    for kind, count in orjson.loads(found[6] or "{}").items():
+        counters.EVENTS.labels(kind).inc(count)
+    return tuple(int(found[at + 1]) for at in (0, 2, 4))
+
+
+def _settle_gaps(before: _Source) -> None:
+    """Note or close the gaps of a source. before: its state when the pass began."""
+    now = _source(before.state.source)
+    doubts = [(each.state.doubt_upto, each.state.doubt_holders) for each in (before, now)]
+    now.was_settled = before.was_settled and doubts[0] == doubts[1]
+    _keep(now, now.state.numbered, is_whole=True)
