@@ -179,8 +179,9 @@ def _polite_at(words: list[str], *, from_end: bool) -> int:
 
 def _words(text: str) -> list[str]:
     """Return the words without case, accents and signs."""
-    if text.isascii() and text.isalpha():
-        return [text.lower()]
+    plain = text.strip(",.!?")
+    if plain.isascii() and plain.isalpha():  # nearly always, and the rest is slow
+        return [plain.lower()]
     words: list[str] = _SIGNS.sub(" ", _folded(text)).split()
     return words
 

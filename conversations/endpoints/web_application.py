@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import count
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -82,6 +83,7 @@ class WebApplication:
         self._in_threads = 0
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
+        self._ids = (f"{prefix}{number:012x}" for prefix in [uuid4().hex[:20]] for number in count())
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give signs of life from the event loop."""
@@ -102,7 +104,7 @@ class WebApplication:
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer a request."""
         exchange = CountedExchange(exchange, scope.method, scope.path)
-        log_context.set_request(scope.headers.get("x-request-id", "")[:100] or uuid4().hex)
+        log_context.set_request(scope.headers.get("x-request-id", "")[:100] or next(self._ids))
         if scope.path == "/healthz" and scope.method == "GET":
             self._send(exchange, 200, HEALTHY)
         elif scope.path == "/readyz" and scope.method == "GET":

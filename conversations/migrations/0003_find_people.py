@@ -41,29 +41,37 @@ def function() -> str:
     """Return the statement that makes the function.
 
     Each piece begins with eight letters of the client's id, so that a search reads the pieces of one client alone. A
-    word is cut with a blank before it: "Ann" has the pieces " a", " an" and "ann". The function names nothing but
-    PostgreSQL's own, so that a restored dump can build its index.
+    word is cut with a blank before it: "Ann" has the pieces " a", " an" and "ann". Pieces that reach into the next word
+    are no harm, and to leave them out would cost more than they do. The text is cut by replacing: three times, from its
+    first, second and third letter. Rows made of it instead cost each new contact five times as much. The function names
+    nothing but PostgreSQL's own, so that a restored dump can build its index.
     """
-    known = {**SAME, **dict(capitals())}
-    plain = "".join(known.values())
-    ascii_folded = f"translate(lower(t), {quoted(SEPARATORS)}, {quoted(' ' * len(SEPARATORS))})"
-    letters = quoted(SEPARATORS + string.ascii_uppercase + "".join(known) + "".join(MARKS))
-    folded = quoted(" " * len(SEPARATORS) + string.ascii_lowercase + plain)
+    usual = f"{quoted(SEPARATORS + string.ascii_uppercase + ''.join(MARKS))}"
+    folded = f"{quoted(' ' * len(SEPARATORS) + string.ascii_lowercase)}"
+    rare = {**SAME, **dict(capitals())}
     return f"""
         CREATE OR REPLACE FUNCTION pieces_of_names(client uuid, VARIADIC texts text[]) RETURNS text[]
-        LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 AS $body$
-            SELECT ARRAY(
-                SELECT DISTINCT left(client::text, 8) || p
-                FROM (SELECT left(array_to_string(texts, ' '), 600) AS t) given
-                CROSS JOIN LATERAL (
-                    SELECT CASE WHEN octet_length(t) = length(t) THEN {ascii_folded}
-                        ELSE replace(translate(normalize(t, NFKD), {letters}, {folded}), 'ß', 'ss')
-                    END AS f) folded
-                CROSS JOIN LATERAL string_to_table(f, ' ') w
-                CROSS JOIN LATERAL (
-                    SELECT substr(' ' || w, i, 3) AS p FROM generate_series(1, greatest(length(w) - 1, 1)) i
-                    UNION ALL SELECT ' ' || left(w, 1)) pieces
-                WHERE w <> '')
+        LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000 AS $body$
+        DECLARE
+            of_client text := left(client::text, 8);
+            t text := left(array_to_string(texts, ' '), 600);
+        BEGIN
+            IF octet_length(t) = length(t) THEN
+                t := translate(lower(t), {quoted(SEPARATORS)}, {quoted(" " * len(SEPARATORS))});
+            ELSE
+                t := translate(normalize(t, NFKD), {usual}, {folded});
+                IF octet_length(t) <> length(t) THEN
+                    t := replace(translate(t, {quoted("".join(rare))}, {quoted("".join(rare.values()))}), 'ß', 'ss');
+                END IF;
+            END IF;
+            t := rtrim(' ' || t);
+            RETURN string_to_array(rtrim(
+                regexp_replace(t, ' +([^ ])[^ ]*', of_client || ' \\1|', 'g')
+                || regexp_replace(left(t, length(t) / 3 * 3), '(...)', of_client || '\\1|', 'g')
+                || regexp_replace(substr(left(t, (length(t) - 1) / 3 * 3 + 1), 2), '(...)', of_client || '\\1|', 'g')
+                || regexp_replace(substr(left(t, (length(t) - 2) / 3 * 3 + 2), 3), '(...)', of_client || '\\1|', 'g'),
+                '|'), '|');
+        END
         $body$"""
 
 

@@ -32,7 +32,8 @@ def by_password(user: Any, page: str = LOGIN, password: str = PASSWORD, **option
 def code_of(secret: str, steps: int = 0) -> str:
     """What an authenticator app shows, so many steps from now (RFC 6238).
 
-    The code of the step before is accepted until this step ends: it waits for the next one where this one is nearly over.
+    The code of the step before is accepted until this step ends. So the next step is awaited where this one nearly
+    is over.
     """
     left = STEP - time.time() % STEP
     if steps < 0 and left < MARGIN:

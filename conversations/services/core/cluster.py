@@ -39,18 +39,23 @@ def is_cluster() -> bool:
 
 def is_known_cluster() -> bool:
     """Return the same; in an event loop, which waits for no answer, False as long as the process has not asked."""
-    if not _is_cluster.cache_info().currsize:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return is_cluster()
-        return False
-    return is_cluster()
+    if _answers:  # the hot path: to name the connection's database costs more than all the rest
+        return _answers[-1]
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return is_cluster()
+    return False
+
+
+_answers: list[bool] = []
 
 
 @cache
 def _is_cluster(_name: str, _host: str, _port: str) -> bool:
-    return bool(rows("SELECT FROM pg_extension WHERE extname = 'citus'") and rows(_IS_CLUSTER)[0][0])
+    found = bool(rows("SELECT FROM pg_extension WHERE extname = 'citus'") and rows(_IS_CLUSTER)[0][0])
+    _answers.append(found)
+    return found
 
 
 def can_ask_others() -> bool:

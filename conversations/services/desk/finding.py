@@ -1,6 +1,6 @@
 """Finding people by a part of their name, phone, user id or e-mail address, labels, and conversations by words said.
 
-The database has an index of pieces of three characters (`pieces_of_names`, migration 0112), which follows every change
+The database has an index of pieces of three characters (`pieces_of_names`, migration 0003), which follows every change
 of a contact by itself. It proposes; what it proposes is compared with the words once more here.
 """
 
