@@ -183,7 +183,7 @@ def test_a_dripping_answer_ends_at_the_deadline() -> None:
     with socket_server(serve) as address:
         began = time.monotonic()
         assert outcome(failure(f"http://{address}/", timeout=(1, 0.3))) == ("timeout", False, True)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
 
 
 def test_a_certificate_that_nobody_signed_never_left(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_a_slow_drip_ends_with_the_time_of_the_tool(door, model, tool, slow, set
         model.then("reply", tool_calls=[CHARGE])
         begun = time.monotonic()
         reply_to_all()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15
     assert ToolCall.objects.get().status == "unknown"
 
 

@@ -99,7 +99,7 @@ def test_a_call_that_takes_too_long_is_of_unknown_outcome(door, model, crm, list
     model.then("reply", tool_calls=[CANCEL])
     begun = time.monotonic()
     reply_to_all()
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 20
     assert (ToolCall.objects.get().status, ToolCall.objects.get().code) == ("unknown", "timeout")
     assert len(crm.calls) == 1
 

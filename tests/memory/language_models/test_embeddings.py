@@ -94,7 +94,7 @@ def test_the_deadline_can_be_shorter_than_a_completion_s(model: FakeOpenAI, orde
     model.then(**order)
     begun = time.monotonic()
     assert failure(access_to(model), "a", seconds=0.4).code == "timeout"
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 15
 
 
 def test_a_provider_without_embeddings_says_so_and_is_not_asked() -> None:

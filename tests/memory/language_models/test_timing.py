@@ -57,14 +57,14 @@ def test_a_call_ends_when_its_time_is_up(fake: FakeOpenAI, behaviour: dict[str, 
 def test_adaptations_share_the_time_of_one_call(fake: FakeOpenAI) -> None:
     complete(access_to(fake), QUESTION)
     sentence = "temperature is not supported"
-    fake.then("status", status=400, message=sentence, delay=0.4)
+    fake.then("status", status=400, message=sentence, delay=1.5)
     fake.then("hang")
     begun = time.monotonic()
     with pytest.raises(LLMError) as caught:
-        complete(access_to(fake, seconds=0.8), CompletionRequest(QUESTION.messages, temperature=0.1))
+        complete(access_to(fake, seconds=2.0), CompletionRequest(QUESTION.messages, temperature=0.1))
     assert caught.value.code == "timeout"
     assert [fact.name for fact in caught.value.learned] == ["omits.temperature"]
-    assert 0.75 <= time.monotonic() - begun <= 1.15
+    assert 1.9 <= time.monotonic() - begun < 1.5 + 2.0  # a time of its own for each would be longer
 
 
 def test_a_server_that_never_takes_the_connection_is_a_timeout() -> None:
