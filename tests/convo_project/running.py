@@ -32,7 +32,9 @@ class Up:
             start_new_session=True,
         )
         threading.Thread(target=self._read, daemon=True).start()
-        assert self.says(READY), self.text
+        if not self.says(READY, 400):
+            self.process.kill()  # the next one may have the home
+            raise AssertionError(self.text)
 
     def _read(self):
         for line in self.process.stdout:
