@@ -23,5 +23,6 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     related_tables,
     staff,
     system,
+    teams,
     tools,
 )

@@ -5,19 +5,27 @@ They belong to the registry of actions (conversation_actions.py).
 
 from __future__ import annotations
 
+import re
+
 from django.utils.dateparse import parse_datetime
 
 from conversations.admin.access import Role
 from conversations.admin.action_types import Context, ConversationAction
-from conversations.admin.form_fields import Number, Text
+from conversations.admin.form_fields import Number, Text, whole_number
 from conversations.models import Conversation, DeskState
 from conversations.models.desk import LONGEST_NOTE
 from conversations.services.core.errors import InvalidError
 from conversations.services.desk import notes, states
 
+_RESPONSIBLE = re.compile(r"([0-9]{1,19})(?:/([0-9]{1,19}))?\Z")  # a user, or a user and a team; 0 is nobody
 
-def _assign(context: Context, user: int) -> str:
-    name = states.assign(context.conversation.pk, user, **context.by)
+
+def _assign(context: Context, user: str) -> str:
+    given = _RESPONSIBLE.match(user)
+    if given is None:
+        raise InvalidError("Choose a colleague or a team.", code="no_such_colleague")
+    user_id, team_id = whole_number(given[1]), whole_number(given[2] or "0")
+    name = states.assign(context.conversation.pk, user_id, team_id=team_id, **context.by)
     return f"{name} is responsible for this conversation." if name else "Nobody is responsible for this conversation."
 
 
@@ -63,7 +71,7 @@ def _is_open(conversation: Conversation) -> bool:
 
 DESK_ACTIONS = (
     ConversationAction(
-        "assign-person", "Assign", Role.AGENT, _assign, (Number("user"),), title="Assigned to", is_offered=_is_open
+        "assign-person", "Assign", Role.AGENT, _assign, (Text("user"),), title="Assigned to", is_offered=_is_open
     ),
     ConversationAction("prioritise", "Set", Role.AGENT, _prioritise, (Number("priority"),), title="Priority"),
     ConversationAction(

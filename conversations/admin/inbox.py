@@ -10,6 +10,7 @@
     /admin/inbox/<id>/draft/         the user's own draft, posted while they write
     /admin/inbox/<id>/presence/      that the user has it open, posted every few seconds
     /admin/inbox/<id>/seen/          how far the user has seen it, posted while they read
+    /admin/inbox/views/ ...          saved views, and whether the user is available (inbox_views.py)
 
 Older messages and actions have the addresses of the transcript page (transcript.py).
 """
@@ -17,7 +18,6 @@ Older messages and actions have the addresses of the transcript page (transcript
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,22 +31,23 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
 from unfold.dataclasses import SearchResult
 
-from conversations.admin import access, live, transcript_view
+from conversations.admin import access, inbox_views, live, transcript_view
 from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import icon_of, name_of
 from conversations.admin.form_fields import whole_number
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
 from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
-from conversations.services.desk import canned, finding, inbox, notes, own, states
+from conversations.services.desk import canned, filters, finding, inbox, notes, own, states
+from conversations.services.desk.filters import LONGEST_QUERY, Filters
 from conversations.services.desk.inbox import InboxRow, Order, Tab
 from conversations.services.history import search
 from memory.snippets import Snippet
 
 TEMPLATES = "admin/inbox"
-LONGEST_QUERY = 200  # characters
 COLLEAGUES = 500  # whom a note can mention
 ADDRESSES = 20  # of the person
 LABELS = 200  # in the list of labels
@@ -65,40 +66,39 @@ TAB_NAMES = {
     Tab.MINE: "Mine",
     Tab.UNASSIGNED: "Unassigned",
     Tab.ALL: "All",
+    Tab.TEAMS: _("My teams"),
     Tab.MENTIONS: "Mentions",
     Tab.SNOOZED: "Snoozed",
     Tab.ENDED: "Ended",
 }
 PRIORITIES = {1: "High", 2: "Urgent"}  # that the list names
-TAB_ICONS = {Tab.MENTIONS: "alternate_email", Tab.SNOOZED: "snooze", Tab.ENDED: "task_alt"}  # those shown as icons
+TAB_ICONS = {
+    Tab.TEAMS: "groups",
+    Tab.MENTIONS: "alternate_email",
+    Tab.SNOOZED: "snooze",
+    Tab.ENDED: "task_alt",
+}  # those shown as icons
 COUNTED = (Tab.MINE, Tab.UNASSIGNED, Tab.MENTIONS)
 EMPTY = {
     Tab.MINE: ("You have no conversation.", "Take one over from Unassigned, or reply in it."),
     Tab.UNASSIGNED: ("Nobody waits.", "Conversations that need a person appear here."),
     Tab.ALL: ("No conversation is open.", "The next message of a customer opens one."),
+    Tab.TEAMS: (_("Your teams have no conversation."), _("Conversations that are assigned to a team appear here.")),
     Tab.MENTIONS: ("Nobody mentions you.", "A colleague does by writing @ and your name in a note."),
     Tab.SNOOZED: ("Nothing is snoozed.", "Snooze a conversation to have it come back later."),
     Tab.ENDED: ("No conversation has ended yet.", "Closed and expired conversations appear here."),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The choice of a list: a tab in an order, and of it what has a label; None for all."""
-
-    tab: Tab
-    order: Order
-    label_id: int | None
-
-
 def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
     """Return the inbox, with the conversation open if one is named."""
-    choice = _choice(request)
+    choice = filters.read(request.GET)
     context = {
         **admin.site.each_context(request),
         **_list(request, choice),
         "title": "Inbox",
         "open_id": pk,
+        **inbox_views.of_page(request, client_ids_of(request), choice),
         "labels": Label.objects.filter(client__in=client_ids_of(request)).order_by("name")[:LABELS],
     }
     if pk:
@@ -108,9 +108,9 @@ def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
 
 def rows(request: HttpRequest) -> JsonResponse:
     """Return a page of the list: `html`, `next` (a cursor) and the counts of the tabs."""
-    found = _list(request, _choice(request))
+    found = _list(request, filters.read(request.GET))
     html = render_to_string(f"{TEMPLATES}/_rows.html", found, request=request)
-    counts = {tab: count for tab, *_, count in found["tabs"] if tab in COUNTED}
+    counts = {tab: count for tab, *_names, count in found["tabs"] if tab in COUNTED}
     return no_store(JsonResponse({"html": html, "next": found["next"], "counts": counts}))
 
 
@@ -230,6 +230,7 @@ def urls() -> list[URLPattern]:
         route("list/", rows, "list"),
         route("find/", find, "find"),
         route("live/", news_stream, "live"),
+        *(route(*each) for each in inbox_views.routes()),
         route("<uuid:pk>/", page, "open"),
         route("<uuid:pk>/pane/", pane, "pane"),
         route("<uuid:pk>/news/", news, "news"),
@@ -252,26 +253,19 @@ def _for_members(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
-def _choice(request: HttpRequest) -> Choice:
-    """Return what `?tab=` and `?order=` name; at first all open conversations, the newest message first."""
-    asked = request.GET
-    tab = Tab(asked["tab"]) if asked.get("tab") in set(Tab) else Tab.ALL
-    order = Order.WAITING if asked.get("order") == Order.WAITING and tab != Tab.ENDED else Order.NEWEST
-    return Choice(tab, order, whole_number(asked.get("label", "")) or None)
-
-
-def _list(request: HttpRequest, choice: Choice) -> dict[str, Any]:
+def _list(request: HttpRequest, choice: Filters) -> dict[str, Any]:
     client_ids = client_ids_of(request)
     user_id = _user_id(request)
     after = request.GET.get("after", "")
-    found = inbox.page(client_ids, user_id, choice.tab, choice.order, after, choice.label_id)
+    of_choice = [pk for pk in client_ids if choice.client_id in (None, pk)]
+    found = inbox.page(of_choice, user_id, choice.tab, choice.order, after, choice.narrowing)
     counts = inbox.counts(client_ids, user_id)
     return {
         "rows": [_shown(request, each) for each in found.rows],
         "next": found.next,
         "tab": choice.tab,
         "order": choice.order,
-        "label_id": choice.label_id,
+        "label_id": choice.narrowing.label_id,
         "tabs": [(tab, name, TAB_ICONS.get(tab, ""), getattr(counts, tab, 0)) for tab, name in TAB_NAMES.items()],
         "empty": EMPTY[choice.tab],
         "names_clients": len(client_ids) > 1,
@@ -328,14 +322,16 @@ def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
     contact = conversation.contact
     of_contact = Conversation.objects.filter(client=conversation.client_id, contact=contact).exclude(pk=conversation.pk)
     client_id = conversation.client_id
-    state = DeskState.objects.filter(client=client_id, conversation=conversation).select_related("assignee").first()
+    state = (
+        DeskState.objects.filter(client=client_id, conversation=conversation).select_related("assignee", "team").first()
+    )
     on_it = ConversationLabel.objects.filter(client=client_id, conversation=conversation).select_related("label")
     return {
         **context_of(request, conversation),
         "state": state,
         "snoozed_until": _snoozed_until(conversation, state),
         "priorities": DeskState.Priority.choices,
-        "colleagues": _colleagues(request, client_id),
+        **inbox_views.assignable(_colleagues(request, client_id), client_id, state),
         "on_it": [each.label for each in on_it.order_by("label__name")],
         "known_labels": Label.objects.filter(client=client_id).values_list("name", flat=True)[:LABELS],
         "notes": notes.notes_of(client_id, conversation.pk),

@@ -35,6 +35,7 @@ from conversations.models import (
     ModelProvider,
     RetentionReport,
     StaffAction,
+    Team,
     Tool,
     ToolCall,
     Turn,
@@ -62,6 +63,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Canned replies", "quickreply", CannedReply),
         ("Labels", "label", Label),
         ("Staff", "group", Membership),
+        ("Teams", "groups", Team),
     ],
     "Activity": [
         ("Messages", "outgoing_mail", Message),

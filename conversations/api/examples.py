@@ -149,7 +149,15 @@ PICTURE = {
     "problem": "",
 }
 SHOWN = [{**QUESTION, "attachments": [PICTURE]}, {**REPLY, "attachments": []}]
-DETAIL = {**LISTED, "device": "51999999999", "assistant": "ada", "steps": [STEP], "chunks": SHOWN}
+DETAIL = {
+    **LISTED,
+    "device": "51999999999",
+    "assistant": "ada",
+    "assigned_to": "maria",
+    "team": "Support",
+    "steps": [STEP],
+    "chunks": SHOWN,
+}
 TOOL_CALL = {
     "id": "0197a1c4-4c21-7f08-9b36-7d5e2a81c4f0",
     "tool": "refund",

@@ -299,11 +299,18 @@ class ConversationDetailSerializer(ConversationSerializer):
         allow_null=True, read_only=True, help_text="The contact's address that replies go to."
     )
     assistant = serializers.CharField(allow_null=True, read_only=True, help_text="The assistant's key.")
+    assigned_to = serializers.CharField(
+        read_only=True, help_text="The user name of the member of staff who is responsible. Empty: nobody is."
+    )
+    team = serializers.CharField(read_only=True, help_text="The team that is responsible. Empty: none is.")
     steps = StepSerializer(many=True, read_only=True)
     chunks = ChunkWithFilesSerializer(many=True, read_only=True)
 
     class Meta(ConversationSerializer.Meta):
-        fields = [*ConversationSerializer.Meta.fields, "device", "assistant", "steps", "chunks"]
+        fields = [
+            *ConversationSerializer.Meta.fields,
+            *("device", "assistant", "assigned_to", "team", "steps", "chunks"),
+        ]
         read_only_fields = fields
 
 

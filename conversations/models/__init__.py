@@ -63,6 +63,7 @@ from conversations.models.send_pause import SendPause
 from conversations.models.sign_in_tries import SignInTries
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
+from conversations.models.teams import SavedView, Team, TeamMember
 from conversations.models.tool import McpServer, Tool, ToolCall
 from conversations.models.turn import Turn
 
@@ -128,6 +129,7 @@ __all__ = [
     "RetentionRule",
     "Role",
     "RollingSummary",
+    "SavedView",
     "Scope",
     "SeenPosition",
     "SendCircuit",
@@ -139,6 +141,8 @@ __all__ = [
     "StaffNote",
     "Status",
     "Step",
+    "Team",
+    "TeamMember",
     "Tool",
     "ToolCall",
     "Turn",

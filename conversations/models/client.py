@@ -291,6 +291,8 @@ class Membership(models.Model):
         db_default=False,
         help_text="The messages and the system prompt that each reply was written from. Managers always see them.",
     )
+    # The person's own switch in the inbox: round robin gives conversations to those who are available.
+    is_available = models.BooleanField(default=False, db_default=False, editable=False)
     # The identity provider whose groups gave the role; '' for one that a colleague gave. A sign-in by the provider
     # changes and deletes only its own.
     provider = models.CharField(max_length=40, blank=True, default="", db_default="", editable=False)

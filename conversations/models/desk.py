@@ -11,6 +11,7 @@ from conversations.models.checks import one_of
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
 from conversations.models.of_client import OfClient, SameClientKey
+from conversations.models.teams import Team
 
 LONGEST_NOTE = 20_000  # characters
 LONGEST_REPLY = 10_000  # characters of a canned reply
@@ -24,7 +25,8 @@ def _conversation() -> models.ForeignKey[Conversation, Conversation]:
 
 
 class DeskState(OfClient):
-    """The state of a conversation at the desk: who is responsible, how urgent it is, until when it is out of sight.
+    """The state of a conversation at the desk: who is responsible (a person, a team, or a member of a team), how urgent
+    it is, until when it is out of sight.
 
     There is a row only where staff set something. A snooze is over at `snoozed_until`, or with the person's next
     message: `snoozed_sequence` is the conversation's inbound sequence at the time.
@@ -41,12 +43,18 @@ class DeskState(OfClient):
     assignee = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+", db_index=False
     )
+    # Set to null by services/desk/teams.py before a team is deleted.
+    team = SameClientKey(Team, on_delete=models.DO_NOTHING, null=True, related_name="+", db_index=False)
     priority = models.SmallIntegerField(choices=Priority, default=Priority.NORMAL, db_default=Priority.NORMAL)
     snoozed_until = models.DateTimeField(null=True)
     snoozed_sequence = models.IntegerField(null=True)
 
     class Meta:
         db_table = "desk_states"
+        # Used where a team is deleted.
+        indexes = [
+            models.Index(name="states_of_team", fields=["client", "team"], condition=models.Q(team__isnull=False))
+        ]
         constraints = [
             models.UniqueConstraint(name="one_desk_state", fields=["client", "conversation"]),
             models.CheckConstraint(name="desk_priority_known", condition=models.Q(priority__in=[0, 1, 2])),

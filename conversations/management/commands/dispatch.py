@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from conversations import traces
+from conversations.services.desk.round_robin import RoundRobin
 from conversations.services.events.sender import EventSender
 from conversations.services.replies.dispatcher import Dispatcher
 from conversations.services.replies.streaming_writer import CopilotWriter
@@ -30,11 +31,13 @@ class Command(BaseCommand):
 
         copilot = CopilotWriter(patience=options["patience"])
         events = EventSender(patience=options["patience"])
+        round_robin = RoundRobin()
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
             dispatcher.stop()
             copilot.stop()
             events.stop()
+            round_robin.stop()
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
@@ -42,9 +45,11 @@ class Command(BaseCommand):
             transport.warm_up(access)
         copilot.start()
         events.start()
+        round_robin.start()
         given_back = dispatcher.run()
         copilot.join()
         events.join()
+        round_robin.join()
         if given_back:
             # Threads that still wait for a model would keep the process alive. Their claims have been released.
             traces.flush()

@@ -24,6 +24,12 @@ SELECT caller.key_id, json_build_object(
     'ended_at', s.ended_at, 'ended_by', s.ended_by, 'end_reason', s.end_reason,
     'reply_owed', s.reply_owed, 'reply_due_at', CASE WHEN s.reply_owed THEN s.reply_due_at END,
     'taken_over_at', s.taken_over_at, 'taken_over_by', s.taken_over_name, 'taken_over_until', s.taken_over_until,
+    'assigned_to', COALESCE((
+        SELECT u.username FROM desk_states d JOIN auth_user u ON u.id = d.assignee_id
+        WHERE d.client_id = s.client_id AND d.conversation_id = s.id), ''),
+    'team', COALESCE((
+        SELECT q.name FROM desk_states d JOIN desk_teams q ON q.client_id = d.client_id AND q.id = d.team_id
+        WHERE d.client_id = s.client_id AND d.conversation_id = s.id), ''),
     'needs_staff_since', s.needs_staff_since, 'needs_staff_reason', s.needs_staff_reason,
     'steps', (
         SELECT COALESCE(json_agg(json_build_object(

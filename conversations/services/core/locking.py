@@ -2,8 +2,10 @@
 
 Whoever locks several rows takes them in this order. Two who took them in different orders would wait for each other.
 
-    client ─► contact ─► conversation ─► turn, step, rolling summary, engine chat, tool call ─► message ─► client's day
+    client ─► team ─► contact ─► conversation ─► turn, step, rolling summary, engine chat, tool call ─► message
+        ─► client's day
 
+- `team`: while round robin hands out a conversation (desk/round_robin.py), all that the client has.
 - `contact`: before the conversation wherever a change of the contact decides (opt-out, merging, corrections of what is
   known, receipts about a person), with `lock_contact_of`.
 - `conversation`: always, with `editing`; `FOR NO KEY UPDATE`, so that chunks may refer to it meanwhile.

@@ -22,6 +22,7 @@ import orjson
 from conversations.services.core.cluster import is_cluster, of_one, rows_of_clients
 from conversations.services.core.rotation import by_client
 from conversations.services.core.sql import rows
+from conversations.services.desk.narrowing import EVERYTHING, Narrowing, narrowed_sql
 
 PAGE_SIZE = 40  # rows
 CHARACTERS = 200  # of the customer's last words
@@ -33,6 +34,7 @@ class Tab(StrEnum):
     MINE = "mine"
     UNASSIGNED = "unassigned"
     ALL = "all"
+    TEAMS = "teams"
     MENTIONS = "mentions"
     SNOOZED = "snoozed"
     ENDED = "ended"
@@ -59,6 +61,7 @@ class InboxRow:
     labels          name and colour of each
     is_unread       the customer wrote after what the user has seen, and the user has seen it before, has it, or
                     somebody is waited for
+    team            the team that is responsible for it, or ''
     """
 
     id: UUID
@@ -81,6 +84,7 @@ class InboxRow:
     words_position: int
     labels: list[tuple[str, str]]
     is_unread: bool
+    team: str
 
     @property
     def initials(self) -> str:
@@ -120,20 +124,23 @@ _OPEN = "s.status IN ('active', 'stale')"
 _SNOOZED = "(d.snoozed_until IS NOT NULL AND d.snoozed_until > now() AND s.inbound_sequence <= d.snoozed_sequence)"
 IN_SIGHT = f"{_OPEN} AND NOT {_SNOOZED}"
 _IS_MINE = "(s.taken_over_by_id = $2 OR s.taken_over_name = '' AND d.assignee_id = $2)"
+UNASSIGNED = f"{IN_SIGHT} AND {WAITS} AND s.taken_over_name = '' AND d.assignee_id IS NULL"
 _WHERE = {
     Tab.MINE: f"{IN_SIGHT} AND {_IS_MINE}",
-    Tab.UNASSIGNED: f"{IN_SIGHT} AND {WAITS} AND s.taken_over_name = '' AND d.assignee_id IS NULL",
+    Tab.UNASSIGNED: UNASSIGNED,
     Tab.ALL: IN_SIGHT,
+    Tab.TEAMS: f"""{IN_SIGHT} AND d.team_id IN (
+        SELECT m.team_id FROM desk_team_members m
+        JOIN memberships b ON b.client_id = m.client_id AND b.id = m.membership_id
+        WHERE m.client_id = ANY ($1::uuid[]) AND b.user_id = $2)""",
     Tab.SNOOZED: f"{_OPEN} AND {_SNOOZED}",
     Tab.MENTIONS: """s.id IN (
         SELECT m.conversation_id FROM desk_mentions m WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2
           AND (m.read_at IS NULL OR m.read_at > now() - interval '1 day'))""",
 }
 _STATE = "LEFT JOIN desk_states d ON d.client_id = s.client_id AND d.conversation_id = s.id"
-_SELECTED = f"s.*, d.assignee_id, d.priority, CASE WHEN {_SNOOZED} THEN d.snoozed_until END AS snoozed"
-_LABELLED = """($5::bigint IS NULL OR EXISTS (
-    SELECT 1 FROM desk_conversation_labels l
-    WHERE l.client_id = s.client_id AND l.label_id = $5 AND l.conversation_id = s.id))"""
+_SELECTED = f"s.*, d.assignee_id, d.team_id, d.priority, CASE WHEN {_SNOOZED} THEN d.snoozed_until END AS snoozed"
+_NARROWED = narrowed_sql("$5::bigint", "$6::bigint", "$7::text", "$8::int", "$9::text", "$10::int")
 _HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.assignee_id END)"
 _ROW = f"""
     s.id, s.client_id, n.name, COALESCE(NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
@@ -145,13 +152,15 @@ _ROW = f"""
         JOIN desk_labels b ON b.client_id = l.client_id AND b.id = l.label_id
         WHERE l.client_id = s.client_id AND l.conversation_id = s.id ORDER BY b.name),
     COALESCE(w.position, 0) > COALESCE(e.position, 0)
-        AND (e.position IS NOT NULL OR {WAITS} OR COALESCE({_HOLDER} = $2, false))"""
+        AND (e.position IS NOT NULL OR {WAITS} OR COALESCE({_HOLDER} = $2, false)),
+    COALESCE(q.name, '')"""
 # Beside conversation s: its client, its contact, who is responsible, how far the user has seen it, and the customer's
 # last words as they read now.
 _BESIDE = f"""
     JOIN clients n ON n.id = s.client_id
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     LEFT JOIN auth_user u ON u.id = s.assignee_id
+    LEFT JOIN desk_teams q ON q.client_id = s.client_id AND q.id = s.team_id
     LEFT JOIN desk_seen e ON e.client_id = s.client_id AND e.conversation_id = s.id AND e.user_id = $2
     LEFT JOIN LATERAL (
         SELECT c.position, left(COALESCE((
@@ -171,14 +180,14 @@ def page(
     tab: Tab,
     order: Order = Order.NEWEST,
     cursor: str = "",
-    label_id: int | None = None,
+    narrowing: Narrowing = EVERYTHING,
 ) -> InboxPage:
     """Return a page of the clients' conversations.
 
     cursor: `next` of the page before, or ''. One that cannot be read begins from the start.
-    label_id: only those with this label
+    narrowing: only those that it lets through
     """
-    values = (user_id, *_read(cursor), label_id)
+    values = (user_id, *_read(cursor), *narrowing.values(user_id))
     if is_cluster():
         found = _page_in_cluster(client_ids, tab, order, values)
     else:
@@ -215,10 +224,15 @@ def _ids(tab: Tab, order: Order) -> str:
     direction = "DESC" if sign == "<" else "ASC"
     return f"""
     SELECT s.client_id, s.id, {key} FROM conversations s {_STATE}
-    WHERE s.client_id = ANY ($1::uuid[]) AND {where} AND $2::int IS NOT NULL AND {_LABELLED}
+    WHERE s.client_id = ANY ($1::uuid[]) AND {where} AND $2::int IS NOT NULL AND {_NARROWED}
       AND ({key}, s.id) {sign} (
           LEAST(COALESCE($3::timestamptz, '{start}'), '{_NEVER}'::timestamptz), COALESCE($4::uuid, '{last}'))
     ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}"""
+
+
+def condition(tab: Tab) -> str:
+    """Return the SQL by which conversation s, its state d, is in the tab: $1 clients, $2 user. Not of ended ones."""
+    return _WHERE[tab]
 
 
 def rows_of(client_ids: Sequence[UUID], user_id: int, conversation_ids: Sequence[UUID]) -> list[InboxRow]:
@@ -235,7 +249,7 @@ def counts(client_ids: Sequence[UUID], user_id: int) -> Counts:
 
 @cache
 def _open(tab: Tab, order: Order) -> str:
-    """The statement of a tab: $1 clients, $2 user, $3 and $4 the key and the id of the last row before, $5 label."""
+    """The statement of a tab: $1 clients, $2 user, $3, $4 key and id of the last row before, $5 to $10 narrow."""
     if order == Order.NEWEST:
         key, sign, direction, start, last = "s.last_message_at", "<", "DESC", "infinity", _LAST
     else:
@@ -243,7 +257,7 @@ def _open(tab: Tab, order: Order) -> str:
     return f"""
     SELECT {_ROW} FROM (
         SELECT {_SELECTED} FROM conversations s {_STATE}
-        WHERE s.client_id = ANY ($1::uuid[]) AND {_WHERE[tab]} AND $2::int IS NOT NULL AND {_LABELLED}
+        WHERE s.client_id = ANY ($1::uuid[]) AND {_WHERE[tab]} AND $2::int IS NOT NULL AND {_NARROWED}
           AND ({key}, s.id) {sign} (COALESCE($3::timestamptz, '{start}'), COALESCE($4::uuid, '{last}'))
         ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
     ORDER BY {key} {direction}, s.id {direction}"""
@@ -256,7 +270,7 @@ def _ended() -> str:
     SELECT {_ROW} FROM (
         SELECT e.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
             SELECT {_SELECTED} FROM conversations s {_STATE}
-            WHERE s.client_id = of_client AND s.ended_at IS NOT NULL AND $2::int IS NOT NULL AND {_LABELLED}
+            WHERE s.client_id = of_client AND s.ended_at IS NOT NULL AND $2::int IS NOT NULL AND {_NARROWED}
               AND (s.ended_at, s.id) < (COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, '{_LAST}'))
             ORDER BY s.ended_at DESC, s.id DESC LIMIT {PAGE_SIZE + 1}) e
         ORDER BY e.ended_at DESC, e.id DESC LIMIT {PAGE_SIZE + 1}) s {_BESIDE}

@@ -12,11 +12,13 @@ from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.utils.translation import gettext as _
 
-from conversations.models import Client, Conversation, ConversationLabel, DeskState, Label, Membership
+from conversations.models import Client, Conversation, ConversationLabel, DeskState, Label, Membership, Team
 from conversations.services.core.errors import InvalidError, NotFoundError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import lock, lock_open
+from conversations.services.desk import teams
 
 LONGEST_SNOOZE = timedelta(days=365)
 MOST_LABELS = 200  # of a client
@@ -31,10 +33,13 @@ def colleagues(client: Client | UUID) -> Any:
     return users.filter(pk__in=members).order_by("username")
 
 
-def assign(conversation_id: UUID, user_id: int, *, actor: Actor, now: datetime, client: Client) -> str:
-    """Make the user responsible for the open conversation, or nobody if user_id is 0, and return their name.
+def assign(
+    conversation_id: UUID, user_id: int, *, team_id: int = 0, actor: Actor, now: datetime, client: Client
+) -> str:
+    """Make the user and the team responsible for the open conversation and return their names; 0 for nobody, no team.
 
-    Raises NotFoundError if the user is no agent or manager of the client, ConflictError (`ended`).
+    Raises NotFoundError if the user is no agent or manager of the client or it has no such team, InvalidError
+    (`not_in_team`), ConflictError (`ended`).
     """
     with transaction.atomic():
         conversation = lock_open(conversation_id, client)
@@ -42,9 +47,28 @@ def assign(conversation_id: UUID, user_id: int, *, actor: Actor, now: datetime, 
         if user is None and user_id and user_id != actor.user_id:  # a superuser may have it without being a member
             raise NotFoundError("This colleague is no agent or manager of the client.")
         name = user.get_username() if user else (actor.name if user_id else "")
-        if _set(conversation, assignee_id=user_id or None):
-            record(conversation, "assigned_to", actor, cause=name or "nobody", user=user_id or None)
-    return name
+        team = Team.objects.filter(client=client, pk=team_id).first() if team_id else None
+        if team_id and team is None:
+            raise NotFoundError(_("The client has no such team."))
+        if team and user_id and not teams.is_member(client, team_id, user_id):
+            said = _("%(name)s is no member of %(team)s.") % {"name": name, "team": team}
+            raise InvalidError(said, code="not_in_team")
+        put(conversation, user_id or None, name, team, actor)
+    return responsible(name, team)
+
+
+def put(conversation: Conversation, user_id: int | None, name: str, team: Team | None, actor: Actor) -> None:
+    """Make the user and the team responsible for the locked conversation. Where they are already, nothing changes."""
+    team_id = team.pk if team else None
+    if _set(conversation, assignee_id=user_id, team_id=team_id):
+        cause = responsible(name, team) or "nobody"
+        about: dict[str, Any] = {"team": team.pk, "team_name": team.name} if team else {}
+        record(conversation, "assigned_to", actor, cause=cause, user=user_id, **about)
+
+
+def responsible(name: str, team: Team | None) -> str:
+    """Return the names of whoever is responsible: "max", "Support", "max of Support", or ''."""
+    return f"{name} of {team}" if name and team else name or (team.name if team else "")
 
 
 def set_priority(conversation_id: UUID, priority: int, *, actor: Actor, now: datetime, client: Client) -> None:
@@ -94,8 +118,8 @@ def add_label(conversation_id: UUID, name: str, *, actor: Actor, now: datetime, 
             raise InvalidError(f"The client has {MOST_LABELS} labels already. Choose one of them.", code="too_many")
         if label is None:
             colour = Label.COLOURS[sum(name.encode()) % len(Label.COLOURS)]
-            label, _ = Label.objects.get_or_create(client=client, name=name, defaults={"colour": colour})
-        _, is_new = ConversationLabel.objects.get_or_create(client=client, conversation=conversation, label=label)
+            label, _was_made = Label.objects.get_or_create(client=client, name=name, defaults={"colour": colour})
+        _row, is_new = ConversationLabel.objects.get_or_create(client=client, conversation=conversation, label=label)
         if is_new:
             record(conversation, "labelled", actor, cause=label.name)
     return label
@@ -114,7 +138,7 @@ def remove_label(conversation_id: UUID, label_id: int, *, actor: Actor, now: dat
 
 def _set(conversation: Conversation, **values: Any) -> bool:
     """Set fields of the locked conversation's state and return whether any changed."""
-    state, _ = DeskState.objects.get_or_create(client_id=conversation.client_id, conversation=conversation)
+    state, _was_made = DeskState.objects.get_or_create(client_id=conversation.client_id, conversation=conversation)
     if all(getattr(state, name) == value for name, value in values.items()):
         return False
     DeskState.objects.filter(client=conversation.client_id, pk=state.pk).update(**values)

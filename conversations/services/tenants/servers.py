@@ -21,7 +21,7 @@ from conversations.services.tenants.cluster_policies import replace_policies
 from memory.of_client import NamesClient
 
 # Read beside clients' rows, though none of these refers to it.
-READ_BESIDE = ("api_keys", "memberships", "provider_models", "retention_policies")
+READ_BESIDE = ("api_keys", "desk_team_members", "memberships", "provider_models", "retention_policies")
 # They belong to nobody, though they may name a client.
 ON_COORDINATOR = ("bulk_jobs", "inbound_events", "refused_webhooks", "retention_reports", "staff_actions")
 ANCHOR = "contacts"  # the table whose shards the others follow

@@ -16,6 +16,8 @@
   const TYPING_MS = 3000;
   const NEAR = 600; // pixels above the end of the list at which its next page is read
 
+  const FILTERS = ["client", "channel", "status", "team", "priority", "assigned"]; // inbox_views.js shows them
+
   let transcript = null; // what transcript.js made of the open conversation
   let opening = 0; // the number of the newest opening: an answer that is overtaken is not shown
   let reading = null; // the reading of the list that is under way
@@ -36,8 +38,9 @@
   }
 
   function choice() {
-    const { tab, order, label } = inbox.dataset;
-    return label ? { tab, order, label } : { tab, order };
+    const { tab, order } = inbox.dataset;
+    const chosen = ["label", ...FILTERS].filter((name) => inbox.dataset[name]).map((name) => [name, inbox.dataset[name]]);
+    return { tab, order, ...Object.fromEntries(chosen) };
   }
 
   function post(url, fields) {
@@ -211,10 +214,11 @@
     }
   }
 
-  async function choose(changed) {
+  async function choose(changed, words = "") {
     Object.assign(inbox.dataset, changed);
-    search.value = "";
+    search.value = words;
     inbox.classList.remove("ib-searching");
+    inbox.dispatchEvent(new CustomEvent("ib-chosen", { detail: choice() }));
     const { tab } = inbox.dataset;
     inbox.querySelectorAll("[data-tab]").forEach((link) => {
       if (link.dataset.tab === tab) link.setAttribute("aria-current", "page");
@@ -222,8 +226,12 @@
     });
     rows.scrollTop = 0;
     history.replaceState(history.state, "", address(inbox.dataset.open));
-    await readList(showList).catch((error) => say(error.message));
+    if (words) return find();
+    return readList(showList).catch((error) => say(error.message));
   }
+
+  inbox.addEventListener("ib-choose", ({ detail: { q = "", ...changed } }) => choose(changed, q));
+  if (search.value) find(); // a saved view of words
 
   // --- times ---------------------------------------------------------------------------------------------------------
   function span(since) {
