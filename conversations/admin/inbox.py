@@ -39,6 +39,7 @@ from conversations.admin import access, inbox_views, live, transcript_view
 from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import icon_of, name_of
 from conversations.admin.form_fields import whole_number
+from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
 from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
 from conversations.services.desk import canned, filters, finding, inbox, notes, own, states
@@ -275,13 +276,6 @@ def _list(request: HttpRequest, choice: Filters) -> dict[str, Any]:
 
 def _user_id(request: HttpRequest) -> int:
     return int(request.user.pk or 0)
-
-
-def client_ids_of(request: HttpRequest) -> list[UUID]:
-    """Return the ids of the clients whose conversations the user may read."""
-    if request.user.is_superuser:
-        return list(access.clients_of(request.user).values_list("pk", flat=True))
-    return access.client_ids_of(request.user)
 
 
 def _shown(request: HttpRequest, row: InboxRow) -> dict[str, Any]:

@@ -33,6 +33,13 @@ TEMPLATES = "admin/inbox"
 COLLEAGUES = 500  # among whom one filters
 
 
+def client_ids_of(request: HttpRequest) -> list[UUID]:
+    """Return the ids of the clients whose conversations the user may read."""
+    if request.user.is_superuser:
+        return list(access.clients_of(request.user).values_list("pk", flat=True))
+    return access.client_ids_of(request.user)
+
+
 # --- what the page shows ----------------------------------------------------------------------------------------------
 def of_page(request: HttpRequest, client_ids: Sequence[UUID], choice: Filters) -> dict[str, Any]:
     """Return what the page shows beside its list: the choices of the filters, the views, the user's availability."""
@@ -201,7 +208,7 @@ def _client_of(request: HttpRequest, choice: Filters) -> Client:
 def _changeable(request: HttpRequest, view_id: int) -> SavedView:
     """Return the view, if the user may change it. Raises Http404 for what the user does not see."""
     user: Any = request.user
-    client_ids = list(access.clients_of(user).values_list("pk", flat=True))
+    client_ids = client_ids_of(request)
     view = next((each for each in saved_views.views_of(client_ids, int(user.pk)) if each.pk == view_id), None)
     if view is None:
         raise Http404
@@ -233,7 +240,7 @@ def _done(request: HttpRequest, run: Callable[[HttpRequest], str]) -> JsonRespon
 
 def _answer(request: HttpRequest, said: str) -> JsonResponse:
     user_id = int(request.user.pk or 0)
-    client_ids = list(access.clients_of(request.user).values_list("pk", flat=True))
+    client_ids = client_ids_of(request)
     found = saved_views.views_of(client_ids, user_id)
     context = _views(request, found, saved_views.counts(found, user_id), is_of_several=len(client_ids) > 1)
     html = render_to_string(f"{TEMPLATES}/_views.html", context, request=request)

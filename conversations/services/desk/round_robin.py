@@ -13,12 +13,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, close_old_connections, connection, transaction
-from django.db.models import Q
-from django.utils import timezone
+from django.db.models import DateTimeField, Func, Q
 
 from conversations.models import Conversation, DeskState, Team, TeamMember
 from conversations.services.core.cluster import for_each_with
@@ -29,6 +27,7 @@ from conversations.services.desk import inbox, states
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
+_CLOCK = Func(function="clock_timestamp", output_field=DateTimeField())  # one clock for all processes
 AT_ONCE = 200  # conversations of a client in one pass
 ROUND_ROBIN = Actor(Kind.SYSTEM, "round robin")
 
@@ -61,26 +60,26 @@ _NEXT = f"""
     ORDER BY m.last_given_at NULLS FIRST, m.id LIMIT 1"""
 
 
-def hand_out(now: datetime) -> int:
+def hand_out() -> int:
     """Hand out what waits, of all clients, and return how many conversations got a member of a team."""
-    return sum(for_each_with(_CLIENTS, (), lambda client_id: hand_out_of(client_id, now)))
+    return sum(for_each_with(_CLIENTS, (), hand_out_of))
 
 
-def hand_out_of(client_id: UUID, now: datetime) -> int:
+def hand_out_of(client_id: UUID) -> int:
     """Hand out what waits of the client, the longest wait first, and return how many got a member of a team."""
     full: set[int] = set()
     given = 0
     for conversation_id, team_id in rows(_WAITING, client_id):
         if team_id in full:
             continue
-        team, was_given = _hand_out(client_id, conversation_id, now)
+        team, was_given = _hand_out(client_id, conversation_id)
         given += was_given
         if team and team.hands_out and not was_given:
             full.add(team.pk)
     return given
 
 
-def _hand_out(client_id: UUID, conversation_id: UUID, now: datetime) -> tuple[Team | None, bool]:
+def _hand_out(client_id: UUID, conversation_id: UUID) -> tuple[Team | None, bool]:
     """Return the team that the conversation is in, and whether a member was given it.
 
     None where it waits for nobody any more, or somebody else has it locked.
@@ -99,7 +98,7 @@ def _hand_out(client_id: UUID, conversation_id: UUID, now: datetime) -> tuple[Te
         member_id, user_id, name = member or (None, None, "")
         states.put(conversation, user_id, name, team, ROUND_ROBIN)
         if member_id:
-            TeamMember.objects.filter(client=client_id, pk=member_id).update(last_given_at=now)
+            TeamMember.objects.filter(client=client_id, pk=member_id).update(last_given_at=_CLOCK)
         return team, member is not None
 
 
@@ -142,7 +141,7 @@ class RoundRobin:
         while not self._stopping.wait(EVERY_SECONDS):
             try:
                 close_old_connections()
-                hand_out(timezone.now())
+                hand_out()
             except (OperationalError, InterfaceError):
                 connection.close()
             except Exception:
