@@ -52,6 +52,7 @@ class MemberInline(TabularInline):  # type: ignore[misc]
     formset = MemberFormSet
     fields = ["membership", "most_open"]
     extra = 1
+    hide_title = True
     team: Team | None = None
     verbose_name_plural = _("Members")
 
@@ -73,6 +74,14 @@ class MemberInline(TabularInline):  # type: ignore[misc]
             kwargs["queryset"] = found.select_related("user").order_by("user__username")
             kwargs["form_class"] = MemberChoice
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the field, without the links to add or change memberships."""
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        for link in ("add", "change", "delete", "view"):
+            if hasattr(field.widget, f"can_{link}_related"):
+                setattr(field.widget, f"can_{link}_related", False)
+        return field
 
     def _may(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(self.admin_site._registry[Team].has_change_permission(request, obj))

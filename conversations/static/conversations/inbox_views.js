@@ -11,7 +11,9 @@
   const dialog = inbox.querySelector("[data-views-dialog]");
   const refused = dialog.querySelector(".ib-refused");
   const search = inbox.querySelector("#ib-find");
-  const selects = Array.from(panel.querySelectorAll("[data-filter]"));
+  const pieces = Array.from(inbox.querySelector("template[data-filters]").content.children); // in the panel while it is open
+  const selects = pieces.map((piece) => piece.querySelector("[data-filter]")).filter(Boolean);
+  const clear = pieces.find((piece) => piece.matches("[data-clear]"));
   const COUNT_MS = 30000;
   let shown = new URLSearchParams(location.search).get("view") || ""; // the view that the list shows
 
@@ -35,19 +37,24 @@
     opener.classList.toggle("ib-active", Boolean(count));
     const name = opener.title;
     opener.setAttribute("aria-label", count ? `${name} (${count})` : name);
-    panel.querySelector("[data-clear]").disabled = !count;
+    clear.disabled = !count;
     const label = inbox.querySelector("select[data-label]");
     if (label) label.value = inbox.dataset.label || "";
     inbox.querySelector("select[data-order]").value = inbox.dataset.order;
   }
 
+  function showPanel(isShown) {
+    panel.replaceChildren(...(isShown ? pieces : []));
+    panel.hidden = !isShown;
+    opener.setAttribute("aria-expanded", String(isShown));
+  }
+
   opener.addEventListener("click", () => {
-    panel.hidden = !panel.hidden;
-    opener.setAttribute("aria-expanded", String(!panel.hidden));
+    showPanel(panel.hidden);
     if (!panel.hidden) selects[0]?.focus();
   });
   panel.addEventListener("change", (event) => tell({ [event.target.name]: event.target.value }));
-  panel.querySelector("[data-clear]").addEventListener("click", () => {
+  clear.addEventListener("click", () => {
     tell(Object.fromEntries(selects.map((select) => [select.name, ""])));
     selects[0]?.focus();
   });
@@ -173,8 +180,7 @@
   });
 
   showFilters();
-  panel.hidden = !selects.some((select) => select.value);
-  opener.setAttribute("aria-expanded", String(!panel.hidden));
+  showPanel(selects.some((select) => select.value));
   mark();
   count();
   setInterval(count, COUNT_MS);
