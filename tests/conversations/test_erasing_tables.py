@@ -26,6 +26,7 @@ from conversations.models import (
     IdempotencyKey,
     InboundEvent,
     Message,
+    SavedView,
     SendPause,
     SimulatedExchange,
     StaffAction,
@@ -66,6 +67,7 @@ COUNTED = {
     "simulated_exchanges": SimulatedExchange,
     "send_pauses": SendPause,
     "idempotency_keys": IdempotencyKey,
+    "saved_views": SavedView,
 }
 
 

@@ -39,6 +39,7 @@ from conversations.models import (
     OrderLink,
     Presence,
     RollingSummary,
+    SavedView,
     SeenPosition,
     SendPause,
     SimulatedExchange,
@@ -125,6 +126,7 @@ def everything_else(contact: Contact) -> None:
     Draft.objects.create(**beside, user=user, text="Dear Zebulon")
     SeenPosition.objects.create(**beside, user=user, position=1)
     Presence.objects.create(**beside, user=user, seen_at=now)
+    SavedView.objects.create(client=client, owner=user, name="Leaks", filters={"q": "zebulon"})
     for each in (contact, alias):
         StaffAction.objects.create(
             client=client,

@@ -164,6 +164,9 @@ _MENTIONS = {
     "idempotency_keys": """
         FROM idempotency_keys WHERE client_id = $1 AND conversation_id IS NULL
             AND (key || ' ' || answer) LIKE ANY ($2::text[])""",
+    "saved_views": """
+        FROM desk_views WHERE client_id = $1
+            AND (name || ' ' || COALESCE(filters ->> 'q', '')) ILIKE ANY ($2::text[])""",
 }
 
 
@@ -172,9 +175,13 @@ def _mentions(contact: Contact, verb: str) -> dict[str, int]:
 
     verb: "SELECT 1 {}", or a DELETE that returns a row for each
     """
-    values = (contact.client_id, mentions.patterns(contact))
+    addresses = mentions.patterns(contact)
+    patterns = {"saved_views": [*addresses, *mentions.patterns_of_name(contact)]}  # by the words that staff search for
     counted = {
-        name: row(f"WITH found AS ({verb.format(which)}) SELECT count(*) FROM found", *values)
+        name: row(
+            f"WITH found AS ({verb.format(which)}) SELECT count(*) FROM found",
+            *(contact.client_id, patterns.get(name, addresses)),
+        )
         for name, which in _MENTIONS.items()
     }
     return {name: found[0] if found else 0 for name, found in counted.items()}

@@ -25,8 +25,17 @@ def patterns(contact: Contact) -> list[str]:
     names = {name for name in names if len(name) >= SHORTEST}
     for _ in range(2):
         names |= {json.dumps(name, ensure_ascii=only_ascii)[1:-1] for name in names for only_ascii in (True, False)}
-    escaped = (name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") for name in names)
-    return [f"%{name}%" for name in sorted(escaped)]
+    return [_pattern(name) for name in sorted(names)]
+
+
+def patterns_of_name(contact: Contact) -> list[str]:
+    """Return a LIKE pattern for the contact's name, if it is long enough to name anybody."""
+    return [_pattern(contact.name)] if len(contact.name) >= SHORTEST else []
+
+
+def _pattern(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
 
 
 def patterns_of_held_contacts() -> tuple[list[UUID], list[str]]:
