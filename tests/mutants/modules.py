@@ -19,6 +19,7 @@ _SERVICES = {
     "context": ("replies/prompt_context",),
     "tools": ("replies/tool_calls", "replies/tool_outcomes", "staff_actions/tool_decisions"),
     "idempotency": ("core/idempotency",),
+    "round robin": ("desk/round_robin",),
     "access": ("tenants/api_keys", "tenants/second_factor", "tenants/provider_roles", "core/row_level_security"),
 }
 _OTHERS = {
