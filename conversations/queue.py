@@ -20,6 +20,8 @@ TASKS = "conversations.tasks"
 SCHEDULES = {
     # task: minutes between two runs
     "sweep": 5,
+    "hand_over": 1,
+    "tell_staff": 1,
     "archive": 60,
     "clean_up": 1440,
     "refresh_models": 1440,

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from conversations.queue import enqueue, task
 from conversations.services.delivery import template_catalogue
+from conversations.services.desk import mails
 from conversations.services.history import archive as archiving
 from conversations.services.history import remember
 from conversations.services.jobs import sweep as lifecycle
@@ -17,10 +18,12 @@ from conversations.services.media import removals
 from conversations.services.replies import chat_endings, summaries
 from conversations.services.retention import erasure, retention
 from conversations.services.tenants import model_listing
+from conversations.services.transitions import handovers
 
 log = logging.getLogger(__name__)
 
 REMOVE_FILES_SECONDS = 300.0
+TELL_SECONDS = 120.0
 
 
 @task
@@ -38,6 +41,18 @@ def sweep() -> None:
         enqueue("remove_files")
     if erasure.pending():
         enqueue("erase")
+
+
+@task
+def hand_over() -> None:
+    """Make the hand-overs whose opening has come. Each deletes its row in its transaction: twice does no more."""
+    log.info("handed over: %s", handovers.make_due(timezone.now()))
+
+
+@task
+def tell_staff() -> None:
+    """E-mail staff what waits. What was told is marked, and each mail is claimed by a lease: two share the work."""
+    log.info("mails sent: %s", mails.tell(timezone.now(), time.monotonic() + TELL_SECONDS))
 
 
 @task
@@ -80,6 +95,7 @@ def archive() -> None:
 def clean_up() -> None:
     """Delete what the retention rules no longer keep. Each batch is a statement: twice does no more than once."""
     log.info("cleaned up: %s", asdict(retention.clean_up(timezone.now())))
+    mails.delete_old(timezone.now())
     orphans = removals.delete_orphans(timezone.now(), time.monotonic() + REMOVE_FILES_SECONDS)
     log.info("files without a row deleted: %s", orphans)
 

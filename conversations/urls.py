@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations.endpoints import copilot_pages, cron
+from conversations.endpoints import copilot_pages, cron, mail_pages
 from conversations.endpoints.health import healthz, readyz
 from conversations.endpoints.media import media_file
 from conversations.endpoints.metrics import metrics
@@ -25,6 +25,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("copilot/logout", copilot_pages.logout),
     path("cron/sweep", cron.sweep),
     path("cron/cleanup", cron.cleanup),
+    path("mail/unsubscribe/<str:token>", mail_pages.unsubscribe, name="mail_unsubscribe"),
     path("metrics", metrics),
     path("healthz", healthz),
     path("readyz", readyz),

@@ -294,6 +294,16 @@ DISPATCH_STREAMS = env.whole("DISPATCH_STREAMS", 256, least=1, most=10_000)
 WEB_STREAMS = capacity.web_streams()
 WEB_BODY_SECONDS = capacity.web_body_seconds()
 
+# --- e-mail to staff (docs/operations.md); without a host none is sent ----------------------------------------------
+EMAIL_HOST = env.text("EMAIL_HOST")
+_EMAIL_SECURITY = env.choice("EMAIL_SECURITY", "STARTTLS", {"STARTTLS", "TLS", "NONE"})
+EMAIL_USE_TLS, EMAIL_USE_SSL = _EMAIL_SECURITY == "STARTTLS", _EMAIL_SECURITY == "TLS"
+EMAIL_PORT = env.whole("EMAIL_PORT", {"STARTTLS": 587, "TLS": 465, "NONE": 25}[_EMAIL_SECURITY], least=1, most=65_535)
+EMAIL_HOST_USER = env.text("EMAIL_HOST_USER")
+EMAIL_HOST_PASSWORD = env.text("EMAIL_HOST_PASSWORD")
+EMAIL_TIMEOUT = env.seconds("EMAIL_TIMEOUT_SECONDS", 10, least=1, most=60)
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", f"Convo <convo@{_PUBLIC.hostname}>")
+
 # --- phone calls -----------------------------------------------------------------------------------------------------
 # Seconds that a request about a call waits for the reply, and threads of a web process that may wait at once.
 VOICE_REPLY_SECONDS = env.seconds("VOICE_REPLY_SECONDS", 8, least=0, most=13)

@@ -9,9 +9,11 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from channels_out.opt_out import HELP_TEXT
+from conversations.admin import client_hours as hours_form
 from conversations.admin.access import SUPERUSER
 from conversations.admin.durations import DurationInWordsField
 from conversations.admin.provider_choice import NamesProviders, check_own, narrow_to
@@ -20,7 +22,7 @@ from conversations.models import Client
 from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services.core.durations import in_words
 from conversations.services.core.errors import InvalidError
-from conversations.services.tenants import day_quotas, provider_rules, setup
+from conversations.services.tenants import client_hours, day_quotas, provider_rules, setup
 from memory.redaction import CARD_REMOVED, REDACTED
 
 SHARES = ("weight", "messages_per_minute", "replies_at_once")
@@ -59,7 +61,7 @@ class PatternsField(forms.CharField):
         validate_patterns(value)
 
 
-class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
+class ClientForm(hours_form.ClientHoursForm):
     """The form of a client. The quiet window of each channel is a field of its own."""
 
     quiet_whatsapp = _seconds("WhatsApp")
@@ -77,7 +79,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = Client
-        exclude = ["quiet_windows"]  # noqa: DJ006 - the page's fieldsets say which of the others
+        exclude = ["quiet_windows"]  # the page's fieldsets say which of the others
         labels = {
             "is_active": "Active",
             "requires_second_factor": "A second factor is required",
@@ -130,8 +132,7 @@ class ClientForm(forms.ModelForm):  # type: ignore[type-arg]
             f" Empty: {HELP_TEXT}",
             "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
             "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
-            "answer_within": "A conversation that waits for a person for longer is late, and red in the inbox. Such as"
-            " 15 minutes. Empty: no promise.",
+            "answer_within": "From when a conversation waits for a person. Such as 15 minutes. Empty: no promise.",
             "stale_after": "Time without a message. The next message makes the conversation active again.",
             "expire_after": "Time without a message. The next message opens a new conversation.",
             "semantic_recall": "The first message of a conversation is searched in the contact's earlier ones: by"
@@ -237,7 +238,8 @@ class ClientAdmin(RetentionPage, NamesProviders):
             },
         ),
         ("Signing in", {"fields": ["requires_second_factor"]}),
-        ("Takeovers", {"fields": ["hand_back_after", "answer_within"]}),
+        ("Takeovers", {"fields": ["hand_back_after"]}),
+        *hours_form.FIELDSETS,
         ("Timeouts", {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (
             "What is not stored",
@@ -255,14 +257,27 @@ class ClientAdmin(RetentionPage, NamesProviders):
         shown = [(title, options) for title, options in self.fieldsets if obj or title != FOR_PROGRAMS]
         if self.has_change_permission(request, obj):
             return shown
+        read_only = {
+            BURSTS: ["quiet", "longest_wait"],
+            hours_form.HOURS: ["hours_in_words"],
+            hours_form.PROMISES: ["promises_in_words"],
+        }
         return [
-            (title, {**options, "fields": ["quiet", "longest_wait"]} if title == BURSTS else options)
+            (title, {**options, "fields": read_only[title]} if title in read_only else options)
             for title, options in shown
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that the user cannot change."""
-        return ["id", "created_at", "quiet", "used_today", *([] if request.user.is_superuser else ONLY_SUPERUSERS)]
+        return [
+            "id",
+            "created_at",
+            "quiet",
+            "used_today",
+            "hours_in_words",
+            "promises_in_words",
+            *([] if request.user.is_superuser else ONLY_SUPERUSERS),
+        ]
 
     def save_model(self, request: HttpRequest, obj: Client, form: Any, change: bool) -> None:
         """Save the client. A new one gets a default assistant."""
@@ -272,6 +287,8 @@ class ClientAdmin(RetentionPage, NamesProviders):
                 day_quotas.release(obj, timezone.now())
         else:
             setup.store_client(obj)
+        if {*hours_form.FIELDS} & {*form.changed_data}:
+            client_hours.store(obj, form.values_of_hours())
 
     @admin.display(description="Quiet windows (seconds)")
     def quiet(self, client: Client) -> str:
@@ -279,6 +296,16 @@ class ClientAdmin(RetentionPage, NamesProviders):
         return ", ".join(
             f"{channel} {seconds:g}" for channel, seconds in sorted(client.quiet_windows.items()) if seconds
         )
+
+    @admin.display(description=_("Business hours"))
+    def hours_in_words(self, client: Client) -> str:
+        """Return the hours."""
+        return hours_form.summary(client)
+
+    @admin.display(description=_("Promises"))
+    def promises_in_words(self, client: Client) -> str:
+        """Return the promises."""
+        return hours_form.promises_summary(client)
 
     @admin.display(description="Used today")
     def used_today(self, client: Client) -> str:

@@ -17,7 +17,7 @@ Older messages and actions have the addresses of the transcript page (transcript
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -35,14 +35,14 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_POST
 from unfold.dataclasses import SearchResult
 
-from conversations.admin import access, inbox_views, live, transcript_view
+from conversations.admin import access, inbox_views, live, promise_view, transcript_view
 from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import icon_of, name_of
 from conversations.admin.form_fields import whole_number
 from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
 from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
-from conversations.services.desk import canned, filters, finding, inbox, notes, own, states
+from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states
 from conversations.services.desk.filters import LONGEST_QUERY, Filters
 from conversations.services.desk.inbox import InboxRow, Order, Tab
 from conversations.services.history import search
@@ -121,7 +121,7 @@ def find(request: HttpRequest) -> JsonResponse:
     found = finding.find(client_ids, query)
     of_people = [each.conversation_id for each in found.people if each.conversation_id]
     rows_of = inbox.rows_of(client_ids, _user_id(request), [*of_people, *found.conversations])
-    shown = {row.id: _shown(request, row) for row in rows_of}
+    shown = {each["row"].id: each for each in _all_shown(request, rows_of)}
     context = {
         "people": [(each, each.conversation_id and shown.get(each.conversation_id)) for each in found.people],
         "found_labels": found.labels,
@@ -210,7 +210,8 @@ def seen(request: HttpRequest, pk: UUID) -> HttpResponse:
 
 
 def news_stream(request: HttpRequest) -> HttpResponseBase:
-    """Return the stream of news of the user's clients."""
+    """Return the stream of news of the user's clients. Whoever reads it is in the back office."""
+    mail_choices.note_here(_user_id(request), timezone.now())
     return live.stream(request, client_ids_of(request))
 
 
@@ -262,7 +263,7 @@ def _list(request: HttpRequest, choice: Filters) -> dict[str, Any]:
     found = inbox.page(of_choice, user_id, choice.tab, choice.order, after, choice.narrowing)
     counts = inbox.counts(client_ids, user_id)
     return {
-        "rows": [_shown(request, each) for each in found.rows],
+        "rows": _all_shown(request, found.rows),
         "next": found.next,
         "tab": choice.tab,
         "order": choice.order,
@@ -278,6 +279,11 @@ def _user_id(request: HttpRequest) -> int:
     return int(request.user.pk or 0)
 
 
+def _all_shown(request: HttpRequest, found: Sequence[InboxRow]) -> list[dict[str, Any]]:
+    promised, now = inbox.next_promises(found), timezone.now()
+    return [{**_shown(request, each), "promise": promise_view.shown(promised.get(each.id), now)} for each in found]
+
+
 def _shown(request: HttpRequest, row: InboxRow) -> dict[str, Any]:
     """Return the row with what depends on the user."""
     return {
@@ -287,7 +293,6 @@ def _shown(request: HttpRequest, row: InboxRow) -> dict[str, Any]:
         "channel": name_of(row.channel),
         "icon": icon_of(row.channel),
         "is_mine": row.holder_id == request.user.pk,
-        "is_late": row.late_at is not None and row.late_at <= timezone.now(),
         "priority": PRIORITIES.get(row.priority, ""),
     }
 
@@ -324,6 +329,7 @@ def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
         **context_of(request, conversation),
         "state": state,
         "snoozed_until": _snoozed_until(conversation, state),
+        **promise_view.beside(conversation, timezone.now()),
         "priorities": DeskState.Priority.choices,
         **inbox_views.assignable(_colleagues(request, client_id), client_id, state),
         "on_it": [each.label for each in on_it.order_by("label__name")],

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.translation import gettext as _
 from django_q.models import Failure, Schedule
 
 from conversations.admin import access
@@ -134,6 +135,8 @@ def account_links(request: HttpRequest) -> list[dict[str, str]]:
     if not request.user.is_authenticated:
         return []
     links = [{"title": "Second factor", "link": reverse("mfa_index")}]
+    if access.can_somewhere(request.user, access.Role.AGENT):
+        links.append({"title": str(_("E-mails")), "link": reverse("mail_choice")})
     if request.user.has_usable_password():
         links.append({"title": "Change password", "link": reverse("admin:password_change")})
     return links

@@ -18,19 +18,23 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
+from conversations.services.desk import mails
 from conversations.services.history import archive, remember
 from conversations.services.jobs.sweep import sweep as run_sweep
 from conversations.services.media import removals
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure, retention
+from conversations.services.transitions import handovers
 
 METHODS = ("GET", "POST")
 REMOVE_FILES_SECONDS = 60.0
+TELL_SECONDS = 30.0
 
 
 @csrf_exempt
 def sweep(request: HttpRequest) -> HttpResponse:
-    """Run the sweep, and the work that it would enqueue: remembering, archiving, ending chats, continuing erasures."""
+    """Run the sweep, and the work of other schedules: hand-overs at an opening, e-mails to staff, remembering,
+    archiving, ending chats, continuing erasures."""
 
     def swept() -> dict[str, Any]:
         now = timezone.now()
@@ -38,6 +42,8 @@ def sweep(request: HttpRequest) -> HttpResponse:
         report.pop("examples")
         return {
             **report,
+            "handed_over": handovers.make_due(now),
+            "mails_sent": mails.tell(now, time.monotonic() + TELL_SECONDS),
             "remembered": remember.remember_ended() if remember.count_pending() else 0,
             "archived": archive.archive(now),
             "chats_settled": chat_endings.settle_due() if chat_endings.is_pending() else 0,
@@ -54,6 +60,7 @@ def cleanup(request: HttpRequest) -> HttpResponse:
 
     def cleaned_up() -> dict[str, Any]:
         report = asdict(retention.clean_up(timezone.now(), by="/cron/cleanup"))
+        mails.delete_old(timezone.now())
         return {"receipts" if name == "sends" else name: value for name, value in report.items()}  # the route's word
 
     return _answer_cron(request, cleaned_up)

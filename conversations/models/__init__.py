@@ -51,6 +51,7 @@ from conversations.models.event import (
     EventNumbering,
     EventPosition,
 )
+from conversations.models.hours import ClientHours, PendingHandover
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
@@ -64,6 +65,7 @@ from conversations.models.sign_in_tries import SignInTries
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
 from conversations.models.teams import SavedView, Team, TeamMember
+from conversations.models.staff_mail import MailChoice, MailMark, StaffMail
 from conversations.models.tool import McpServer, Tool, ToolCall
 from conversations.models.turn import Turn
 
@@ -87,6 +89,7 @@ __all__ = [
     "Chunk",
     "Client",
     "ClientDay",
+    "ClientHours",
     "Contact",
     "ContactIdentity",
     "ContactMatch",
@@ -112,6 +115,8 @@ __all__ = [
     "IdempotencyKey",
     "InboundEvent",
     "Label",
+    "MailChoice",
+    "MailMark",
     "McpServer",
     "MediaRemoval",
     "Membership",
@@ -121,6 +126,7 @@ __all__ = [
     "MessageTombstone",
     "ModelProvider",
     "OrderLink",
+    "PendingHandover",
     "Presence",
     "ProviderModel",
     "RefusedWebhooks",
@@ -138,6 +144,7 @@ __all__ = [
     "SimulatedExchange",
     "SimulatedFault",
     "StaffAction",
+    "StaffMail",
     "StaffNote",
     "Status",
     "Step",

@@ -35,8 +35,10 @@ from conversations.models import (
     IdempotencyKey,
     InboundEvent,
     Label,
+    MailMark,
     Mention,
     OrderLink,
+    PendingHandover,
     Presence,
     RollingSummary,
     SavedView,
@@ -44,6 +46,7 @@ from conversations.models import (
     SendPause,
     SimulatedExchange,
     StaffAction,
+    StaffMail,
     StaffNote,
     ToolCall,
     Turn,
@@ -127,6 +130,9 @@ def everything_else(contact: Contact) -> None:
     SeenPosition.objects.create(**beside, user=user, position=1)
     Presence.objects.create(**beside, user=user, seen_at=now)
     SavedView.objects.create(client=client, owner=user, name="Leaks", filters={"q": "zebulon"})
+    PendingHandover.objects.create(**beside, due_at=now, reason="the Quagmire", actor="system")
+    mail = StaffMail.objects.create(client=client, user=user, kind="waiting", due_at=now)
+    MailMark.objects.create(**beside, user=user, mail=mail, since=now)
     for each in (contact, alias):
         StaffAction.objects.create(
             client=client,

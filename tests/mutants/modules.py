@@ -14,6 +14,7 @@ _SERVICES = {
     ),
     "receipts": ("delivery/receipts", "delivery/receipts_bulk"),
     "deadlines": ("core/deadlines", "jobs/sweep"),
+    "hours": ("core/hours", "tenants/promises", "transitions/handovers", "desk/mails"),
     "deletions": ("retention/deletions", "retention/erasure", "retention/retention", "retention/holds"),
     "redaction": ("core/redaction",),
     "context": ("replies/prompt_context",),

@@ -18,11 +18,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from django.utils import timezone
 
 from conversations.services.core.cluster import is_cluster, of_one, rows_of_clients
 from conversations.services.core.rotation import by_client
 from conversations.services.core.sql import rows
 from conversations.services.desk.narrowing import EVERYTHING, Narrowing, narrowed_sql
+from conversations.services.tenants import client_hours, promises
+from conversations.services.tenants.promises import UNANSWERED_SINCE, WAITS_SINCE, Promise
 
 PAGE_SIZE = 40  # rows
 CHARACTERS = 200  # of the customer's last words
@@ -45,6 +48,7 @@ class Order(StrEnum):
 
     NEWEST = "newest"
     WAITING = "waiting"
+    LATE = "late"  # what is late first, then what is due soonest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class InboxRow:
     name            of the contact, or their phone or user id
     last_at         the time of the last message
     waits_since     since when it waits for a person; None if it does not
-    late_at         when it is late by the client's promise; None if it does not wait or nothing is promised
+    asked_at        when the person wrote first, if nobody has answered and somebody should; else None
     holder          who has it or is responsible for it; '' for the assistant or nobody
     words           the customer's last words, or the summary of an archived conversation
     words_position  their position in the conversation; 0 if there are none
@@ -74,7 +78,8 @@ class InboxRow:
     last_at: datetime
     ended_at: datetime | None
     waits_since: datetime | None
-    late_at: datetime | None
+    asked_at: datetime | None
+    started_at: datetime
     is_taken_over: bool
     holder_id: int | None
     holder: str
@@ -115,9 +120,6 @@ class Counts:
     mentions: int
 
 
-# Since when conversation s waits for staff: as Conversation.waits_for_staff_since.
-WAITS_SINCE = """COALESCE(s.needs_staff_since, CASE WHEN s.taken_over_at IS NOT NULL AND s.reply_owed
-    THEN COALESCE(s.burst_began_at, s.reply_due_at) END)"""
 WAITS = "(s.needs_staff_since IS NOT NULL OR s.reply_owed AND s.taken_over_at IS NOT NULL)"
 _OPEN = "s.status IN ('active', 'stale')"
 # Conversation s is out of sight. d: what staff set of it.
@@ -144,7 +146,7 @@ _NARROWED = narrowed_sql("$5::bigint", "$6::bigint", "$7::text", "$8::int", "$9:
 _HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.assignee_id END)"
 _ROW = f"""
     s.id, s.client_id, n.name, COALESCE(NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
-    s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE}, {WAITS_SINCE} + n.answer_within,
+    s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE}, {UNANSWERED_SINCE}, s.started_at,
     s.taken_over_at IS NOT NULL, {_HOLDER},
     COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,
     COALESCE(w.words, left(s.summary, {CHARACTERS}), ''), COALESCE(w.position, 0),
@@ -170,6 +172,16 @@ _BESIDE = f"""
         FROM conversation_chunks c
         WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.role IN ('user', 'voice')
         ORDER BY c.position DESC LIMIT 1) w ON true"""
+# By order of open ones: what the statement begins with, what it joins, and the time by which it sorts.
+_WITH = {order: f"WITH o AS MATERIALIZED ({promises.SCALES})" if order == Order.LATE else "" for order in Order}
+_DUE = {
+    order: f"""JOIN o ON o.client_id = s.client_id
+    CROSS JOIN LATERAL ({promises.DUE_AT} OFFSET 0) due(at)"""
+    if order == Order.LATE
+    else ""
+    for order in Order
+}
+_SOONEST = {Order.WAITING: WAITS_SINCE, Order.LATE: "due.at"}
 _NEVER = "9999-12-31 UTC"  # psycopg reads no infinity
 _FIRST, _LAST = "00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
@@ -187,14 +199,16 @@ def page(
     cursor: `next` of the page before, or ''. One that cannot be read begins from the start.
     narrowing: only those that it lets through
     """
-    values = (user_id, *_read(cursor), *narrowing.values(user_id))
+    values: tuple[Any, ...] = (user_id, *_read(cursor), *narrowing.values(user_id))
+    if order == Order.LATE and tab != Tab.ENDED:
+        values += tuple(promises.sort_values(client_ids, timezone.now()))
     if is_cluster():
         found = _page_in_cluster(client_ids, tab, order, values)
     else:
         found = rows(_ended() if tab == Tab.ENDED else _open(tab, order), list(client_ids), *values)
-    key = "ended_at" if tab == Tab.ENDED else "last_at" if order == Order.NEWEST else "waits_since"
-    read = [InboxRow(*each) for each in found[:PAGE_SIZE]]
-    return InboxPage(read, _written(getattr(read[-1], key), read[-1].id) if len(found) > PAGE_SIZE else "")
+    read = [InboxRow(*each[:-1]) for each in found[:PAGE_SIZE]]
+    goes_on = len(found) > PAGE_SIZE
+    return InboxPage(read, _written(found[PAGE_SIZE - 1][-1], read[-1].id) if goes_on else "")
 
 
 def _page_in_cluster(
@@ -207,8 +221,9 @@ def _page_in_cluster(
     found = sorted(of_each, key=lambda each: (each[2], each[1]), reverse=newest_first)[: PAGE_SIZE + 1]
     whose = by_client({pk: client_id for client_id, pk, _ in found})
     shown = [each for client_id, ids in whose.items() for each in rows(of_one(_SOME), [client_id], values[0], ids)]
-    places = {pk: place for place, (_, pk, _) in enumerate(found)}
-    return sorted(shown, key=lambda each: places[each[0]])
+    places = {pk: (place, key) for place, (_, pk, key) in enumerate(found)}
+    ordered = sorted(shown, key=lambda each: places[each[0]][0])
+    return [(*each, places[each[0]][1]) for each in ordered]
 
 
 @cache
@@ -219,11 +234,11 @@ def _ids(tab: Tab, order: Order) -> str:
     elif order == Order.NEWEST:
         key, sign, start, last, where = "s.last_message_at", "<", "infinity", _LAST, _WHERE[tab]
     else:
-        key, sign, start, last = f"COALESCE({WAITS_SINCE}, '{_NEVER}')", ">", "-infinity", _FIRST
+        key, sign, start, last = f"COALESCE({_SOONEST[order]}, '{_NEVER}')", ">", "-infinity", _FIRST
         where = _WHERE[tab]
     direction = "DESC" if sign == "<" else "ASC"
-    return f"""
-    SELECT s.client_id, s.id, {key} FROM conversations s {_STATE}
+    return f"""{_WITH[order]}
+    SELECT s.client_id, s.id, {key} FROM conversations s {_STATE} {_DUE[order]}
     WHERE s.client_id = ANY ($1::uuid[]) AND {where} AND $2::int IS NOT NULL AND {_NARROWED}
       AND ({key}, s.id) {sign} (
           LEAST(COALESCE($3::timestamptz, '{start}'), '{_NEVER}'::timestamptz), COALESCE($4::uuid, '{last}'))
@@ -233,6 +248,19 @@ def _ids(tab: Tab, order: Order) -> str:
 def condition(tab: Tab) -> str:
     """Return the SQL by which conversation s, its state d, is in the tab: $1 clients, $2 user. Not of ended ones."""
     return _WHERE[tab]
+
+
+def next_promises(found: Sequence[InboxRow]) -> dict[UUID, Promise]:
+    """Return the promise that is to be kept next in each of the conversations that have one; one statement."""
+    terms = client_hours.terms_of([*{each.client_id for each in found if not each.ended_at}])
+    of_each = {
+        row.id: promises.made(
+            terms[row.client_id], row.channel, row.started_at, waits_since=row.waits_since, asked_at=row.asked_at
+        ).next
+        for row in found
+        if row.client_id in terms and not row.ended_at
+    }
+    return {pk: each for pk, each in of_each.items() if each}
 
 
 def rows_of(client_ids: Sequence[UUID], user_id: int, conversation_ids: Sequence[UUID]) -> list[InboxRow]:
@@ -253,21 +281,21 @@ def _open(tab: Tab, order: Order) -> str:
     if order == Order.NEWEST:
         key, sign, direction, start, last = "s.last_message_at", "<", "DESC", "infinity", _LAST
     else:
-        key, sign, direction, start, last = f"COALESCE({WAITS_SINCE}, 'infinity')", ">", "ASC", "-infinity", _FIRST
-    return f"""
-    SELECT {_ROW} FROM (
-        SELECT {_SELECTED} FROM conversations s {_STATE}
+        key, sign, direction, start, last = f"COALESCE({_SOONEST[order]}, 'infinity')", ">", "ASC", "-infinity", _FIRST
+    return f"""{_WITH[order]}
+    SELECT {_ROW}, NULLIF(s.sort_key, 'infinity') FROM (
+        SELECT {_SELECTED}, {key} AS sort_key FROM conversations s {_STATE} {_DUE[order]}
         WHERE s.client_id = ANY ($1::uuid[]) AND {_WHERE[tab]} AND $2::int IS NOT NULL AND {_NARROWED}
           AND ({key}, s.id) {sign} (COALESCE($3::timestamptz, '{start}'), COALESCE($4::uuid, '{last}'))
         ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
-    ORDER BY {key} {direction}, s.id {direction}"""
+    ORDER BY s.sort_key {direction}, s.id {direction}"""
 
 
 @cache
 def _ended() -> str:
     """The statement of the ended ones: of each client as many as a page holds, by `ended_conversations_of_client`."""
     return f"""
-    SELECT {_ROW} FROM (
+    SELECT {_ROW}, s.ended_at FROM (
         SELECT e.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
             SELECT {_SELECTED} FROM conversations s {_STATE}
             WHERE s.client_id = of_client AND s.ended_at IS NOT NULL AND $2::int IS NOT NULL AND {_NARROWED}

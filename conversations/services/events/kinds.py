@@ -22,6 +22,7 @@ OF_LEDGER: Mapping[str, str] = {
             *("assistant_assigned", "details_edited", "intent_changed", "reset", "extended", "order_linked", "joined"),
             *("assigned_to", "prioritised", "snoozed", "woken", "noted"),  # of the desk; a note without its words
             *("held", "hold_lifted", "account_changed", "transfer_requested", "call_transferred", "transfer_failed"),
+            "handover_noted",  # the hand-over itself is K.TAKEN_OVER
         ),
         K.STEP: ("step_added", "step_complete", "step_cancelled", "step_edited", "step_moved"),
         K.TOOL: (

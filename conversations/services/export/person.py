@@ -38,9 +38,11 @@ from conversations.models import (
     Feedback,
     IdempotencyKey,
     InboundEvent,
+    MailMark,
     Mention,
     Message,
     OrderLink,
+    PendingHandover,
     Presence,
     RollingSummary,
     SeenPosition,
@@ -94,6 +96,8 @@ OF_CONVERSATION: Mapping[str, type[Model]] = {
     "staff_drafts": Draft,
     "staff_seen": SeenPosition,
     "staff_presences": Presence,
+    "staff_handovers": PendingHandover,
+    "staff_mails": MailMark,
 }
 ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
 CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together

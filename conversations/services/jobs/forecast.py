@@ -13,7 +13,16 @@ from typing import Any
 
 from django.conf import settings
 
-from conversations.models import ChannelAccount, Conversation, EngineChat, Message, RollingSummary, SendPause, Turn
+from conversations.models import (
+    ChannelAccount,
+    ClientHours,
+    Conversation,
+    EngineChat,
+    Message,
+    RollingSummary,
+    SendPause,
+    Turn,
+)
 from conversations.models import RetentionRule as R
 from conversations.models.retention import FOR_EVER
 from conversations.queue import SCHEDULES
@@ -30,11 +39,13 @@ from conversations.services.core.durations import in_words
 from conversations.services.core.sql import row
 from conversations.services.delivery.sending import UNKNOWN_DELAY
 from conversations.services.retention import holds
-from conversations.services.tenants import channel_accounts
+from conversations.services.tenants import channel_accounts, client_hours
+from conversations.services.transitions import pending_handovers
 
 DISPATCHER = "dispatcher"
-SWEEP, ARCHIVE, CLEAN_UP = (
-    f"{job}, every {in_words(timedelta(minutes=SCHEDULES[job]))}" for job in ("sweep", "archive", "clean_up")
+SWEEP, ARCHIVE, CLEAN_UP, HAND_OVER = (
+    f"{job}, every {in_words(timedelta(minutes=SCHEDULES[job]))}"
+    for job in ("sweep", "archive", "clean_up", "hand_over")
 )
 S = Message.Status
 
@@ -67,6 +78,7 @@ def upcoming_events(conversation: Conversation, now: datetime) -> list[UpcomingE
     """Return what will happen to the conversation as it is now, the earliest first; events that are held come last."""
     found = [
         *_reply(conversation),
+        *_handover(conversation, now),
         *_sends(conversation, now),
         *_summary(conversation),
         *_chat(conversation),
@@ -120,6 +132,17 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
 
 def _colleague(conversation: Conversation) -> str:
     return conversation.taken_over_name or "nobody yet"
+
+
+def _handover(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
+    pending = pending_handovers.of(conversation) if conversation.is_open else None
+    if pending:
+        terms = client_hours.terms(conversation.client_id)
+        when = client_hours.when_in_words(terms, pending.due_at, now=now)
+        says = f"The conversation is handed over to a person: {when} in {terms.hours.zone}"
+        rule = "business hours: the next opening"
+        setting = f"Outside the hours: {ClientHours.Outside(terms.outside).label}"
+        yield UpcomingEvent("handed_over", says, pending.due_at, rule, setting, HAND_OVER)
 
 
 def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
@@ -283,7 +306,11 @@ def _open(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
         at, setting = times.stale, f"A conversation becomes stale after: {in_words(client.stale_after)}"
         says = "The conversation becomes stale"
         yield UpcomingEvent("stale", says, None if held else at, "no message", setting, SWEEP, held)
-    rule = "no message; extended by its agent" if times.expires == conversation.extended_until else "no message"
+    rule = (
+        "no message; extended by its agent or for a hand-over"
+        if times.expires == conversation.extended_until
+        else "no message"
+    )
     at, setting = times.expires, f"A conversation expires after: {in_words(client.expire_after)}"
     yield UpcomingEvent("expired", "The conversation expires", None if held else at, rule, setting, SWEEP, held)
 

@@ -21,7 +21,7 @@ from conversations.services.replies import failures, phrases, reply_files, tool_
 from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink
 from conversations.services.tenants.pricing import cost_of
-from conversations.services.transitions import closing, takeover, transfers
+from conversations.services.transitions import closing, handovers, transfers
 
 TurnStatus = Turn.Status
 TOOL_CALLED = "A tool was called, and the person does not know: see Tool calls."
@@ -96,7 +96,7 @@ def say(
     elif requested.human or requested.transfer:
         outbox.allow_sending(conversation)
         why = requested.why or "the assistant asks for a person"
-        takeover.take(conversation, actor, now, reason=why, tell=not (reply.text or files))
+        handovers.hand_over(conversation, actor, now, reason=why, tell=not (reply.text or files), is_wish=True)
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
         outbox.allow_sending(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
@@ -134,7 +134,7 @@ def give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half:
         failed = conversation.replies_failed
         times = "A reply failed." if failed == 1 else f"{failed} replies in a row failed."
         reason = f"{times} {failures.explain(code)}"
-        takeover.take(conversation, SYSTEM, now, reason=reason)
+        handovers.hand_over(conversation, SYSTEM, now, reason=reason)
 
 
 def overtake(conversation: Conversation, turn: Turn, now: datetime) -> None:

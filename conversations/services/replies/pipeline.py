@@ -42,6 +42,7 @@ from conversations.models import (
     Turn,
 )
 from conversations.services.core import redaction, spans
+from conversations.services.core.appending import note_answered
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import SYSTEM, assistant_actor
 from conversations.services.core.locking import editing_if_there, lock_contact_of
@@ -65,7 +66,7 @@ from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE, REASONING_SHOWN, Sink, sink_of
 from conversations.services.replies.tool_runner import tokens_of_tools, with_tools
 from conversations.services.tenants import day_quotas
-from conversations.services.transitions import takeover, transfers
+from conversations.services.transitions import handovers, takeover, transfers
 from memory.context import TOOL_CALLS, with_part
 from memory.text import estimate_tokens
 
@@ -127,7 +128,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     if assistant and (assistant.human_phrases or assistant.goodbye_phrases):
         turn.rule = phrases.rule_for(assistant, phrases.unanswered(conversation))
     if turn.rule == phrases.HUMAN:
-        hand_over(claim, "a person was asked for", now or timezone.now())
+        hand_over(claim, "a person was asked for", now or timezone.now(), is_wish=True)
         return None
     if looping := loops.reason_to_brake(conversation, now or timezone.now()):
         hand_over(claim, looping, now or timezone.now(), tell=False)
@@ -207,7 +208,8 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
             drafts.end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
             actor = assistant_actor(conversation.assistant)
-            takeover.take(conversation, actor, now, reason="low confidence", tell=True)
+            if not handovers.hand_over(conversation, actor, now, reason="low confidence", tell=True):
+                note_answered(conversation)
         elif reply.text or not sink.is_awaited:
             drafts.say(
                 *(conversation, turn, sink, reply, now), code=code, overtaken=overtaken, has_calls=found.has_calls
@@ -271,10 +273,11 @@ def stop_waiting(claim: ClaimedTurn, now: datetime) -> None:
             drafts.overtake(conversation, turn, now)
 
 
-def hand_over(claim: ClaimedTurn, reason: str, now: datetime, *, tell: bool = True) -> None:
+def hand_over(claim: ClaimedTurn, reason: str, now: datetime, *, tell: bool = True, is_wish: bool = False) -> None:
     """Let the conversation wait for a person, and end the turn, if it is still ours, without a reply.
 
     tell: send the person the assistant's sentence about it
+    is_wish: the person asked for it; else it cannot wait for the next opening
     """
     with _ending(claim, now) as found:
         if found is None:
@@ -284,7 +287,10 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime, *, tell: bool = Tr
         drafts.end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.allow_sending(conversation)
-            takeover.take(conversation, SYSTEM, now, reason=reason, tell=tell)
+            if not is_wish:
+                takeover.take(conversation, SYSTEM, now, reason=reason, tell=tell)
+            elif not handovers.hand_over(conversation, SYSTEM, now, reason=reason, tell=tell, is_wish=True):
+                note_answered(conversation)
 
 
 def hold_back(claim: ClaimedTurn, now: datetime) -> None:

@@ -31,6 +31,7 @@ FALLBACK = "Sorry, I cannot answer right now. A colleague will get back to you."
 
 FINISH = "finish"  # in a chunk's metadata: why the model stopped, if that was not at the end of its answer
 MARKED = {"length", "refused"}
+NO_ANSWER = {"said_at": "failure"}  # in a chunk's metadata: the sentence is no answer to what was asked
 
 STREAM_ATTEMPTS = 3  # without being asked, as long as nothing was written; then the user may try again
 STREAM_PAUSE_SECONDS = 1.0  # before the second attempt; twice as long before the third
@@ -125,7 +126,8 @@ class SendSink:
     def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
         """Send the fallback sentence, once, and call staff."""
         if not conversation.fallback_sent:
-            self.say(conversation, turn, conversation.assistant.fallback if conversation.assistant else FALLBACK, now)
+            sentence = conversation.assistant.fallback if conversation.assistant else FALLBACK
+            self.say(conversation, turn, sentence, now, more=NO_ANSWER)
             update(turn, ("chunk",))
             conversation.fallback_sent = True
             record(conversation, "fallback_said", ASSISTANT, cause=code)
@@ -140,7 +142,7 @@ class SendSink:
         """
         sentence = self._sentence_of_quota(conversation, now)
         if sentence:
-            self.say(conversation, turn, sentence, now)
+            self.say(conversation, turn, sentence, now, more=NO_ANSWER)
             record(conversation, "fallback_said", ASSISTANT, cause=USED_UP)
         elif not conversation.needs_staff_since:
             conversation.needs_staff_since = now

@@ -29,7 +29,7 @@ from conversations.models import (
 from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import saving
 from conversations.services.core.sql import rows
-from conversations.services.transitions import closing
+from conversations.services.transitions import closing, pending_handovers
 
 # The chunks of both in the order of time, but each conversation's in the order of its positions where its clock ran
 # backwards. In two steps, since no two chunks may have the same position at any moment: first to positions beyond all
@@ -70,6 +70,7 @@ def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor
     for model in FOLLOWING:
         model._default_manager.filter(conversation=other).update(conversation=into)
     _move_agent_state(into, other)
+    pending_handovers.move(into, other)
     before = other.last_position
     with saving(into), saving(other):
         _restart_summary_and_chat(into)

@@ -26,7 +26,7 @@ from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import editing, saving
 from conversations.services.delivery import disclosure, outbox
-from conversations.services.transitions import transfers
+from conversations.services.transitions import pending_handovers, transfers
 
 LONGEST_NAME = 200
 SWEEP = Actor(Kind.SYSTEM, "sweep")
@@ -91,6 +91,7 @@ def take(
     tell: send the person the assistant's sentence about the takeover
     """
     outbox.silence(conversation)
+    pending_handovers.drop(conversation)
     conversation.taken_over_at = conversation.taken_over_at or now
     conversation.taken_over_by_id = user_id
     conversation.taken_over_name = holder
@@ -121,6 +122,7 @@ def note_written(conversation: Conversation, actor: Actor, now: datetime) -> Non
     """
     if actor.kind == Kind.STAFF:
         _note_attended(conversation)
+        pending_handovers.drop(conversation)
         if conversation.taken_over_at and not conversation.taken_over_name:
             take(conversation, actor, now, holder=actor.name, user_id=actor.user_id)
     if conversation.taken_over_name:

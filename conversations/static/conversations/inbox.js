@@ -243,11 +243,7 @@
   }
 
   function tellTimes(within) {
-    within.querySelectorAll(".ib-in-time[data-late-at]").forEach((clock) => {
-      if (Date.now() < new Date(clock.dataset.lateAt)) return;
-      clock.classList.replace("ib-in-time", "ib-late");
-      clock.querySelector("[data-wait]").textContent = "late, waits";
-    });
+    within.querySelectorAll("[data-due-at]").forEach(tellDue);
     within.querySelectorAll("time[data-ago], time[data-span], time[data-local]").forEach((each) => {
       const at = new Date(each.dateTime);
       const whole = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
@@ -259,6 +255,22 @@
       each.title = whole;
       each.textContent = text;
     });
+  }
+
+  // A promise: "due in 12 min", "5 min late"; as admin/promise_view.py writes it.
+  function tellDue(clock) {
+    const at = new Date(clock.dataset.dueAt);
+    const isLate = Date.now() > at;
+    const minutes = Math.max(1, Math.floor(Math.abs(Date.now() - at) / 60000));
+    const left = minutes < 60 ? `${minutes} min` : minutes < 1440 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 1440)} d`;
+    const text = (isLate ? clock.dataset.late : clock.dataset.soon).replace("{span}", left);
+    const shown = clock.querySelector("time");
+    if (shown.textContent === text && clock.title) return;
+    clock.title = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    clock.classList.toggle("ib-late", isLate);
+    clock.classList.toggle("ib-soon", !isLate && minutes < 60);
+    clock.querySelector(".material-symbols-outlined").textContent = isLate ? "alarm" : "timer";
+    shown.textContent = text;
   }
 
   // --- the open conversation -----------------------------------------------------------------------------------------
