@@ -11,6 +11,7 @@ from django.utils import timezone
 from conversations.queue import enqueue, task
 from conversations.services.delivery import template_catalogue
 from conversations.services.desk import mails
+from conversations.services.figures import keeping as figures
 from conversations.services.history import archive as archiving
 from conversations.services.history import remember
 from conversations.services.jobs import sweep as lifecycle
@@ -18,7 +19,7 @@ from conversations.services.media import removals
 from conversations.services.replies import chat_endings, summaries
 from conversations.services.retention import erasure, retention
 from conversations.services.tenants import model_listing
-from conversations.services.transitions import handovers
+from conversations.services.transitions import handovers, rating_questions
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,10 @@ def sweep() -> None:
         enqueue("remove_files")
     if erasure.pending():
         enqueue("erase")
+    if rating_questions.is_pending():
+        enqueue("ask_for_ratings")
+    if figures.is_pending(timezone.now()):
+        enqueue("keep_figures")
 
 
 @task
@@ -77,6 +82,18 @@ def summarise() -> None:
 def remember_ended() -> None:
     """Put ended conversations into memory. Each is claimed by a lease on its row, so two tasks share the work."""
     log.info("remembered: %s", remember.remember_ended())
+
+
+@task
+def ask_for_ratings() -> None:
+    """Ask about satisfaction where a conversation has ended. The row of a question is unique: twice asks once."""
+    log.info("asked for ratings: %s", rating_questions.ask_due(timezone.now()))
+
+
+@task
+def keep_figures() -> None:
+    """Count the figures of quarters of an hour that are over. Counting a quarter again gives the same rows."""
+    log.info("figures kept: rows=%d", figures.keep(timezone.now()))
 
 
 @task

@@ -36,6 +36,7 @@ from conversations.models import (
     ModelProvider,
     RetentionReport,
     StaffAction,
+    Survey,
     Team,
     Tool,
     ToolCall,
@@ -63,6 +64,7 @@ GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
         ("Clients", "storefront", Client),
         ("Canned replies", "quickreply", CannedReply),
         ("Labels", "label", Label),
+        ("Satisfaction", "sentiment_satisfied", Survey),
         ("Staff", "group", Membership),
         ("Teams", "groups", Team),
     ],
@@ -106,7 +108,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ]
         if title == "Messaging" and items:
             items[:1] = _inbox_and_all(items[0])
-            items += _simulator(request)
+            items += [_reports(), *_simulator(request)]
         for item in items:
             if item["link"] == address_of(ChannelAccount):
                 item["active"] = _in_channels  # the addresses of the simulator begin with those of the accounts
@@ -120,6 +122,12 @@ def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
     link = reverse("inbox:page")
     inbox = {"title": "Inbox", "icon": "inbox", "link": link, "active": lambda request: request.path.startswith(link)}
     return [inbox, conversations]
+
+
+def _reports() -> dict[str, Any]:
+    """Return the link to the reports."""
+    link = reverse("reports:page")
+    return {"title": _("Reports"), "icon": "bar_chart", "link": link, "active": lambda request: request.path == link}
 
 
 def _simulator(request: HttpRequest) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from conversations.admin.form_fields import whole_number
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import Bubble, Page
 from conversations.http.downloads import Download
-from conversations.models import Conversation
+from conversations.models import Conversation, Rating
 from conversations.services.core import files
 from conversations.services.core.errors import DomainError, NotFoundError
 from conversations.services.export.sessions import record_exported
@@ -180,7 +180,15 @@ def news_of(
 
 def context_of(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
     """Return the template values of a transcript and what stands beside it."""
-    return {**_offered(request, conversation), **transcript_view.side_panel(conversation)}
+    shown = {"rating": _rating_of(conversation)}
+    return {**_offered(request, conversation), **transcript_view.side_panel(conversation), **shown}
+
+
+def _rating_of(conversation: Conversation) -> Rating | None:
+    """Return the question about satisfaction, which is asked in ended conversations; None where it was not."""
+    if conversation.is_open:
+        return None
+    return Rating.objects.filter(client=conversation.client_id, conversation=conversation).first()
 
 
 def _offered(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:

@@ -21,6 +21,7 @@ TAGS = {
     "copilot": "Conversations of a signed-in user, with replies that stream.",
     "sync": "The state-sync protocol for agents that run elsewhere. It uses camelCase and says session.",
     "events": "What happened, in order: as pages, and as a stream. The same events are posted to endpoints.",
+    "reports": "Figures: volume, times, satisfaction and cost.",
     "health": "Is the process alive, can it serve, and what waits?",
 }
 
@@ -155,6 +156,7 @@ DETAIL = {
     "assistant": "ada",
     "assigned_to": "maria",
     "team": "Support",
+    "rating": None,
     "steps": [STEP],
     "chunks": SHOWN,
 }
@@ -190,6 +192,7 @@ TRANSCRIPT = {
     "ended_by": "user",
     "end_reason": "goodbye",
     "disclosed": [{"at": LATER, "position": 4, "sentence": "You are writing with an AI assistant of the shop."}],
+    "rating": {"score": 5, "scale": "five", "asked_at": LATER, "rated_at": LATER},
     "steps": [{"description": "Ask for the order number", "status": "complete"}],
     "chunks": [
         {
@@ -284,6 +287,36 @@ BACKLOG = {
     "complete": True,
     "total": _WAITING,
     "clients": [{"client_id": CLIENT, "sub_domain": "shop", "waiting": _WAITING}],
+}
+
+_FIGURES = {
+    "opened": 40,
+    "ended": 38,
+    "answered_alone": 30,
+    "handed_over": 8,
+    "messages_in": 160,
+    "messages_out": 190,
+    "asked": 20,
+    "ratings": 12,
+    "satisfied": 11,
+    "rating_sum": 55,
+    "tokens": 81_000,
+    "cost": "0.41000000",
+    "first_response": {"median": 2.4, "p90": 6.1},
+    "resolution": {"median": 940.0, "p90": 4200.0},
+}
+REPORT = {
+    "first": "2026-11-30",
+    "last": "2026-11-30",
+    "time_zone": "America/Lima",
+    "step": "day",
+    "total": _FIGURES,
+    "before": _FIGURES,
+    "steps": [{**_FIGURES, "begins": "2026-11-30T00:00:00"}],
+    "channels": [{**_FIGURES, "name": "whatsapp"}],
+    "assistants": [{**_FIGURES, "name": "ada"}],
+    "colleagues": [{**_FIGURES, "name": None}],
+    "labels": [],
 }
 
 ROUTES = {
@@ -438,6 +471,7 @@ ROUTES = {
     ),
     "sync_conversation_of": Example("sync", "Find a person's open session (agent's route)", None, STATE),
     "events_feed": Example("events", "Read events", None, {"items": [EVENT], "next": None, "position": 42}),
+    "reports_report": Example("reports", "Read figures of some days", None, REPORT),
     "healthz": Example("health", "Check that the process is alive", None, {"status": "ok"}),
     "readyz": Example("health", "Check that the process can serve", None, {"status": "ready"}),
     "health_backlog": Example("health", "See what waits", None, BACKLOG),

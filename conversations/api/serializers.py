@@ -292,6 +292,17 @@ class ConversationSerializer(serializers.ModelSerializer[Conversation]):
         return conversation.reply_due_at if conversation.reply_owed else None
 
 
+class RatingSerializer(serializers.Serializer[Any]):
+    """The question about satisfaction that was asked, and the answer."""
+
+    score = serializers.IntegerField(
+        allow_null=True, min_value=1, max_value=5, help_text="1 to 5; a thumb up is 5, a thumb down 1. Null: no answer."
+    )
+    scale = serializers.ChoiceField(["five", "thumbs"], help_text="What was asked: 1 to 5, or thumbs up or down.")
+    asked_at = serializers.DateTimeField()
+    rated_at = serializers.DateTimeField(allow_null=True)
+
+
 class ConversationDetailSerializer(ConversationSerializer):
     """A conversation with its steps and newest chunks. `conversations/services/core/detail_sql.py` builds it."""
 
@@ -303,13 +314,16 @@ class ConversationDetailSerializer(ConversationSerializer):
         read_only=True, help_text="The user name of the member of staff who is responsible. Empty: nobody is."
     )
     team = serializers.CharField(read_only=True, help_text="The team that is responsible. Empty: none is.")
+    rating = RatingSerializer(
+        allow_null=True, read_only=True, help_text="The person's satisfaction; null where it was not asked."
+    )
     steps = StepSerializer(many=True, read_only=True)
     chunks = ChunkWithFilesSerializer(many=True, read_only=True)
 
     class Meta(ConversationSerializer.Meta):
         fields = [
             *ConversationSerializer.Meta.fields,
-            *("device", "assistant", "assigned_to", "team", "steps", "chunks"),
+            *("device", "assistant", "assigned_to", "team", "rating", "steps", "chunks"),
         ]
         read_only_fields = fields
 

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from channels_out.kinds import MediaKind
-from conversations.api.serializers import Choice
+from conversations.api.serializers import Choice, RatingSerializer
 from conversations.models import Attachment, Role, Step
 from conversations.services.export.transcripts import FORMATS
 
@@ -91,5 +91,6 @@ class TranscriptSerializer(serializers.Serializer[Any]):
     ended_by = serializers.CharField(allow_blank=True)
     end_reason = serializers.CharField(allow_blank=True)
     disclosed = TranscriptDisclosureSerializer(many=True)
+    rating = RatingSerializer(allow_null=True, help_text="The person's satisfaction; null where it was not asked.")
     steps = TranscriptStepSerializer(many=True)
     chunks = TranscriptChunkSerializer(many=True)

@@ -10,6 +10,7 @@ from conversations.api import copilot
 from conversations.api.backlog import BacklogViewSet
 from conversations.api.events import EventViewSet
 from conversations.api.memory import MemoryViewSet
+from conversations.api.reports import ReportViewSet
 from conversations.api.schema import openapi
 from conversations.api.views import ConversationViewSet, conversation_detail
 from conversations.http.envelope import get_only
@@ -43,6 +44,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("templates", ConversationViewSet.as_view({"get": "templates"})),
     path("events", EventViewSet.as_view({"get": "feed"})),
     path("memory/search", MemoryViewSet.as_view({"get": "search"})),
+    path("reports", ReportViewSet.as_view({"get": "report"})),
     path("health/backlog", BacklogViewSet.as_view({"get": "backlog"})),
     path("api/v1/", include("conversations.api.sync_urls")),
     *(path(route, view.as_view()) for route, view in copilot.routes.items()),

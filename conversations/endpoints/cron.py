@@ -19,12 +19,13 @@ from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
 from conversations.services.desk import mails
+from conversations.services.figures import keeping as figures
 from conversations.services.history import archive, remember
 from conversations.services.jobs.sweep import sweep as run_sweep
 from conversations.services.media import removals
 from conversations.services.replies import chat_endings
 from conversations.services.retention import erasure, retention
-from conversations.services.transitions import handovers
+from conversations.services.transitions import handovers, rating_questions
 
 METHODS = ("GET", "POST")
 REMOVE_FILES_SECONDS = 60.0
@@ -34,7 +35,7 @@ TELL_SECONDS = 30.0
 @csrf_exempt
 def sweep(request: HttpRequest) -> HttpResponse:
     """Run the sweep, and the work of other schedules: hand-overs at an opening, e-mails to staff, remembering,
-    archiving, ending chats, continuing erasures."""
+    archiving, ending chats, continuing erasures, asking about satisfaction, keeping figures."""
 
     def swept() -> dict[str, Any]:
         now = timezone.now()
@@ -49,6 +50,8 @@ def sweep(request: HttpRequest) -> HttpResponse:
             "chats_settled": chat_endings.settle_due() if chat_endings.is_pending() else 0,
             "files_removed": removals.remove_due(now, time.monotonic() + REMOVE_FILES_SECONDS),
             "erased": erasure.continue_erasures(now) if erasure.pending() else 0,
+            "asked": rating_questions.ask_due(now) if rating_questions.is_pending() else 0,
+            "figures": figures.keep(now) if figures.is_pending(now) else 0,
         }
 
     return _answer_cron(request, swept)

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ("auth", "0012_alter_user_first_name_max_length"),
-        ("conversations", "0007_files_of_the_simulator"),
+        ("conversations", "0008_teams"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

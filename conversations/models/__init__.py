@@ -51,12 +51,14 @@ from conversations.models.event import (
     EventNumbering,
     EventPosition,
 )
+from conversations.models.figures import FiguresDone, QuarterFigures, QuarterTimes
 from conversations.models.hours import ClientHours, PendingHandover
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
 from conversations.models.message import Message
 from conversations.models.message_template import MessageTemplate
 from conversations.models.model_provider import ModelProvider, ProviderModel
+from conversations.models.rating import Rating, Scale, Survey
 from conversations.models.retention import RetentionPolicy, RetentionReport, RetentionRule
 from conversations.models.rolling_summary import RollingSummary
 from conversations.models.send_circuit import SendCircuit
@@ -64,8 +66,8 @@ from conversations.models.send_pause import SendPause
 from conversations.models.sign_in_tries import SignInTries
 from conversations.models.simulation import SimulatedExchange, SimulatedFault
 from conversations.models.staff_action import StaffAction
-from conversations.models.teams import SavedView, Team, TeamMember
 from conversations.models.staff_mail import MailChoice, MailMark, StaffMail
+from conversations.models.teams import SavedView, Team, TeamMember
 from conversations.models.tool import McpServer, Tool, ToolCall
 from conversations.models.turn import Turn
 
@@ -112,6 +114,7 @@ __all__ = [
     "EventNumbering",
     "EventPosition",
     "Feedback",
+    "FiguresDone",
     "IdempotencyKey",
     "InboundEvent",
     "Label",
@@ -129,6 +132,9 @@ __all__ = [
     "PendingHandover",
     "Presence",
     "ProviderModel",
+    "QuarterFigures",
+    "QuarterTimes",
+    "Rating",
     "RefusedWebhooks",
     "RetentionPolicy",
     "RetentionReport",
@@ -136,6 +142,7 @@ __all__ = [
     "Role",
     "RollingSummary",
     "SavedView",
+    "Scale",
     "Scope",
     "SeenPosition",
     "SendCircuit",
@@ -148,6 +155,7 @@ __all__ = [
     "StaffNote",
     "Status",
     "Step",
+    "Survey",
     "Team",
     "TeamMember",
     "Tool",

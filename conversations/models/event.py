@@ -31,6 +31,7 @@ class EventKind(models.TextChoices):
     HANDED_BACK = "conversation.handed_back", "The assistant has the conversation again."
     NEEDS_STAFF = "conversation.needs_staff", "The conversation waits for a person."
     LABELLED = "conversation.labelled", "The labels of the conversation changed."
+    RATED = "conversation.rated", "A person rated an ended conversation."
     CHANGED = "conversation.changed", "Its assistant, account, details or state changed, or what staff keep beside it."
     STEP = "step.updated", "A step was added or changed."
     TOOL = "tool.updated", "A tool call waits, was decided on, or has no known outcome."

@@ -8,6 +8,6 @@ retention | voice
 inbound
 transitions
 delivery | media | simulator | events
-contacts | tenants | engine_chats
+contacts | tenants | engine_chats | figures
 core
 """

@@ -114,6 +114,7 @@ def test_lists_show_the_own_client_s_alone(
         "/templates",  # test_templates.py
         "/events",  # test_events_feed.py
         "/memory/search",  # test_searching.py
+        "/reports",  # test_reports.py
         "/health/backlog",  # test_backlog.py
         "/api/v1/conversations",  # below
     ], "a new list needs a line here"

@@ -40,6 +40,7 @@ from conversations.models import (
     OrderLink,
     PendingHandover,
     Presence,
+    Rating,
     RollingSummary,
     SavedView,
     SeenPosition,
@@ -133,6 +134,7 @@ def everything_else(contact: Contact) -> None:
     PendingHandover.objects.create(**beside, due_at=now, reason="the Quagmire", actor="system")
     mail = StaffMail.objects.create(client=client, user=user, kind="waiting", due_at=now)
     MailMark.objects.create(**beside, user=user, mail=mail, since=now)
+    Rating.objects.create(**beside, scale="five", asked_at=now, rated_at=now, score=2)
     for each in (contact, alias):
         StaffAction.objects.create(
             client=client,

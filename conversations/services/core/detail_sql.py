@@ -31,6 +31,9 @@ SELECT caller.key_id, json_build_object(
         SELECT q.name FROM desk_states d JOIN desk_teams q ON q.client_id = d.client_id AND q.id = d.team_id
         WHERE d.client_id = s.client_id AND d.conversation_id = s.id), ''),
     'needs_staff_since', s.needs_staff_since, 'needs_staff_reason', s.needs_staff_reason,
+    'rating', (
+        SELECT json_build_object('score', r.score, 'scale', r.scale, 'asked_at', r.asked_at, 'rated_at', r.rated_at)
+        FROM ratings r WHERE r.client_id = s.client_id AND r.conversation_id = s.id),
     'steps', (
         SELECT COALESCE(json_agg(json_build_object(
             'id', t.id, 'description', t.description, 'status', t.status,

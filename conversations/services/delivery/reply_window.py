@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from channels_out.contract import Adapter, Template
 from conversations.models import Assistant, Chunk, Conversation, Message
@@ -49,11 +50,13 @@ def is_open(message: Message, adapter: Adapter, now: datetime) -> bool:
     if adapter.reply_window is None:
         return True
     since = now - adapter.reply_window
-    found = row(
-        _WROTE,
-        *(message.conversation_id, message.channel_account_id, since, since.astimezone(UTC).strftime(SENT_AT)),
-        message.client_id,
-    )
+    return wrote_since(message.client_id, message.conversation_id, message.channel_account_id, since)
+
+
+def wrote_since(client_id: UUID, conversation_id: UUID, account_id: UUID | None, since: datetime) -> bool:
+    """Return whether the conversation's person has written to the account since then."""
+    in_words = since.astimezone(UTC).strftime(SENT_AT)
+    found = row(_WROTE, conversation_id, account_id, since, in_words, client_id)
     return bool(found and found[0])
 
 

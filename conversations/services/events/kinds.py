@@ -18,6 +18,7 @@ OF_LEDGER: Mapping[str, str] = {
         K.HANDED_BACK: ("handed_back",),
         K.NEEDS_STAFF: ("needs_staff", "nothing_said"),
         K.LABELLED: ("labelled", "unlabelled"),
+        K.RATED: ("rated",),
         K.CHANGED: (
             *("assistant_assigned", "details_edited", "intent_changed", "reset", "extended", "order_linked", "joined"),
             *("assigned_to", "prioritised", "snoozed", "woken", "noted"),  # of the desk; a note without its words

@@ -44,6 +44,7 @@ from conversations.models import (
     OrderLink,
     PendingHandover,
     Presence,
+    Rating,
     RollingSummary,
     SeenPosition,
     StaffAction,
@@ -98,6 +99,7 @@ OF_CONVERSATION: Mapping[str, type[Model]] = {
     "staff_presences": Presence,
     "staff_handovers": PendingHandover,
     "staff_mails": MailMark,
+    "ratings": Rating,
 }
 ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
 CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from conversations.models import Attachment, Chunk, Conversation, ConversationEvent, Message, Role, corrected_text
+from conversations.models import (
+    Attachment,
+    Chunk,
+    Conversation,
+    ConversationEvent,
+    Message,
+    Rating,
+    Role,
+    corrected_text,
+)
 from conversations.services.core.json import dumps
 from conversations.services.export import pages
 from conversations.services.export.reading import BATCH, ExportedMessage
@@ -106,8 +115,16 @@ def _facts(conversation: Conversation) -> dict[str, Any]:
         "ended_by": conversation.ended_by,
         "end_reason": conversation.end_reason,
         "disclosed": _disclosed(conversation),
+        "rating": _rating(conversation),
         "steps": [{"description": step.description, "status": step.status} for step in conversation.steps.all()],
     }
+
+
+def _rating(conversation: Conversation) -> dict[str, Any] | None:
+    """Return the person's rating, None where they were not asked."""
+    found = Rating.objects.filter(client=conversation.client_id, conversation=conversation)
+    rating = found.first()
+    return {name: getattr(rating, name) for name in ("score", "scale", "asked_at", "rated_at")} if rating else None
 
 
 def _disclosed(conversation: Conversation) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ from conversations.services.core.sql import row
 from conversations.services.core.statements import THIS_THREAD, Statements, finish
 from conversations.services.delivery import opt_outs, outbox
 from conversations.services.media import arriving
+from conversations.services.transitions import ratings
 from memory.redaction import RedactionRules
 
 TRIES = 20
@@ -87,10 +88,15 @@ class InboundText:
         return number_in(self.text) is not None
 
     @property
+    def may_rate(self) -> bool:
+        """Return whether the message may answer the question about satisfaction: a choice that names it, or a thumb."""
+        return ratings.pressed(self.metadata) is not None or ratings.is_thumb(self.text)
+
+    @property
     def needs_general_form(self) -> bool:
-        """Return whether the statements for the usual message do not do: they know neither wishes nor choices, and they
-        owe a reply."""
-        return self.wish is not None or self.is_number or not self.is_answered
+        """Return whether the statements for the usual message do not do: they know neither wishes, choices nor ratings,
+        and they owe a reply."""
+        return self.wish is not None or self.is_number or self.may_rate or not self.is_answered
 
     def cleaned(self, rules: RedactionRules) -> InboundText:
         """Return the message without what the rules remove."""
@@ -231,7 +237,11 @@ def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> In
     if message.wish:
         locked = Contact.objects.select_for_update(no_key=True)  # see core/locking.py
         contact = locked.get(client=client, pk=contact.pk)
+    if rated := ratings.take_press(client.pk, contact.pk, message.as_chunk()):
+        return _rated(client, message, rated)
     conversation, message = _locked_open(contact, message)
+    if conversation is None and (rated := ratings.take_number(client.pk, contact.pk, message.as_chunk())):
+        return _rated(client, message, rated)
     if conversation is None:
         device_id = device.pk if device else None
         opened = open_conversation(client.pk, contact.pk, message.as_chunk(), actor=CONTACT, device_id=device_id)
@@ -251,6 +261,12 @@ def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> In
         appended = append_inbound(conversation, chunk, answer=message.is_answered)
     record_received(client.pk, [message], [appended])
     return _result(appended)
+
+
+def _rated(client: Client, message: InboundText, rated: ratings.Taken) -> InboundResult:
+    """Return the place of a message that rates an ended conversation, which stays as it is."""
+    record_received(client.pk, [message], [rated.appended])
+    return replace(_result(rated.appended), status=rated.status)
 
 
 def _locked_open(contact: Contact, message: InboundText) -> tuple[Conversation | None, InboundText]:

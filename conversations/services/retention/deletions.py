@@ -17,6 +17,7 @@ from conversations.services.core.deadlines import KEPT, default_days, retention_
 from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
 from conversations.services.core.ledger import events_sql
 from conversations.services.core.sql import column, rows
+from conversations.services.figures.deleted import note_deleted
 from conversations.services.retention import mentions
 from memory import services as memory
 
@@ -95,6 +96,12 @@ _DELETE_SESSIONS = """
     RETURNING due.id, due.client_id, due.contact_id, due.since"""
 
 
+# The guests' conversations that a batch deletes, whose figures are noted before (services/figures/deleted.py).
+_LOCK_SESSIONS = """
+    SELECT s.id, s.ended_at {due} AND s.client_id = $3
+    LIMIT $2 FOR UPDATE OF s SKIP LOCKED FOR SHARE OF p SKIP LOCKED"""
+
+
 def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
     if not is_on(rule):
         return
@@ -104,12 +111,17 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
         since=kept.since,
         tombstones=tombstones_sql("due"),
         due=f"{retention_due(rule)} AND {kept.free}",
-        further="AND s.id > $5 ORDER BY s.id" if walk else "",
+        further="AND s.id > $5 ORDER BY s.id" if walk else "AND s.id = ANY($5::uuid[])" if rule == R.GUESTS else "",
     )
+    locking = _LOCK_SESSIONS.format(due=f"{retention_due(rule)} AND {kept.free}")
     total = 0
     for client_id in _clients():
         last: list[UUID] = [UUID(int=0)] if walk else []
-        while gone := _delete_batch(statement, client_id, now, *last):
+        while gone := (
+            _delete_guests_batch(locking, statement, client_id, now)
+            if rule == R.GUESTS
+            else _delete_batch(statement, client_id, now, *last)
+        ):
             for *_, since in gone:
                 done.line(client_id, rule).add(since)
             _delete_guests(client_id, list({contact_id for _, _, contact_id, _ in gone}))
@@ -122,7 +134,17 @@ def _clients() -> Sequence[UUID]:
     return column("SELECT id FROM clients ORDER BY id")
 
 
-def _delete_batch(statement: str, client_id: UUID, now: datetime, *last: UUID) -> list[tuple[Any, ...]]:
+def _delete_guests_batch(locking: str, statement: str, client_id: UUID, now: datetime) -> list[tuple[Any, ...]]:
+    """Delete a batch of guests' conversations, with their figures noted, and return a row for each."""
+    with transaction.atomic():
+        ended = [(conversation_id, at) for conversation_id, at in rows(locking, now, BATCH, client_id)]
+        if not ended:
+            return []
+        note_deleted(client_id, ended, now)
+        return _delete_batch(statement, client_id, now, [conversation_id for conversation_id, _ in ended])
+
+
+def _delete_batch(statement: str, client_id: UUID, now: datetime, *last: Any) -> list[tuple[Any, ...]]:
     with transaction.atomic():
         gone = rows(statement, now, BATCH, TOMBSTONES_LAST, client_id, *last)
         memory.forget_texts(client_id, [conversation_id for conversation_id, *_ in gone])

@@ -36,6 +36,7 @@ from conversations.models import (
     EventKind,
     IdempotencyKey,
     Message,
+    Rating,
     StaffAction,
     StaffNote,
     Step,
@@ -70,6 +71,7 @@ BELOW: dict[str, Any] = {
     "activities": Activity,
     "attachments": Attachment,
     "staff_notes": StaffNote,
+    "ratings": Rating,
 }
 
 

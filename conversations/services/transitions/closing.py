@@ -13,7 +13,7 @@ from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import editing
 from conversations.services.delivery import outbox
 from conversations.services.engine_chats import chats
-from conversations.services.transitions import takeover
+from conversations.services.transitions import rating_questions, takeover
 
 
 def close(
@@ -63,3 +63,4 @@ def end(conversation: Conversation, *, ended_by: str, actor: Actor, now: datetim
     chats.schedule_end(conversation, now)
     if conversation.remember_due_at:
         enqueue("remember_ended")
+    rating_questions.schedule(conversation)

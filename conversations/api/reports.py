@@ -1,0 +1,183 @@
+"""Reports by HTTP: the figures of the key's client over some days."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from django.contrib.auth import get_user_model
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers, viewsets
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from channels_out.kinds import Channel
+from conversations.api.serializers import Choice, Text, read
+from conversations.http.auth import key_of
+from conversations.models import Assistant, Client, Label, QuarterTimes, Scope
+from conversations.services.core.errors import InvalidError
+from conversations.services.figures.counting import COLUMNS
+from conversations.services.figures.reading import LONGEST_DAYS, MOST, Narrowed, Numbers, Period, Step, report
+
+USUAL_DAYS = 30
+EARLIEST, LATEST = date(2000, 1, 3), date(2199, 12, 31)
+HOURS_FOR_DAYS = 7
+
+
+class ReportFilterSerializer(serializers.Serializer[Any]):
+    """The days of a report, its steps, and what it is narrowed to."""
+
+    first = serializers.DateField(required=False, help_text="The first day. Default: 30 days up to the last.")
+    last = serializers.DateField(required=False, help_text="The last day. Default: today.")
+    step = Choice(choices=[each.value for each in Step], default="day", help_text="Hours: for at most 7 days.")
+    channel = Choice(choices=[each.value for each in Channel], required=False)
+    assistant = Text(required=False, max_length=100, help_text="The assistant's key.")
+    label = Text(required=False, max_length=40)  # type: ignore[assignment]  # DRF's own fields have labels
+
+
+class TimeSerializer(serializers.Serializer[Any]):
+    """Times in seconds; null without any."""
+
+    median = serializers.FloatField(allow_null=True)
+    p90 = serializers.FloatField(allow_null=True)
+
+
+class FiguresSerializer(serializers.Serializer[Any]):
+    """Figures of some time."""
+
+    opened = serializers.IntegerField(help_text="Conversations that began.")
+    ended = serializers.IntegerField()
+    answered_alone = serializers.IntegerField(help_text="Of those that ended: answered, without a person.")
+    handed_over = serializers.IntegerField(help_text="Of those that ended: taken over, or a person was called.")
+    messages_in = serializers.IntegerField()
+    messages_out = serializers.IntegerField()
+    asked = serializers.IntegerField(help_text="Questions about satisfaction.")
+    ratings = serializers.IntegerField()
+    satisfied = serializers.IntegerField(help_text="Ratings of 4 or 5.")
+    rating_sum = serializers.IntegerField(help_text="The sum of the ratings, each 1 to 5.")
+    tokens = serializers.IntegerField()
+    cost = serializers.DecimalField(20, 8, help_text="US dollars, by the prices at the time.")
+    first_response = TimeSerializer(help_text="From a person's first message to the first reply.")
+    resolution = TimeSerializer(help_text="From the beginning to the end, of conversations that were closed.")
+
+
+class StepFiguresSerializer(FiguresSerializer):
+    """Figures of a step."""
+
+    begins = serializers.CharField(help_text="Local date and time at which the step begins, without offset.")
+
+
+class NamedFiguresSerializer(FiguresSerializer):
+    """Figures of one channel, assistant, colleague or label."""
+
+    name = serializers.CharField(
+        allow_null=True, help_text="The channel, the assistant's key, the user name, or the label. Null: none."
+    )
+
+
+class ReportSerializer(serializers.Serializer[Any]):
+    """A report. Days and steps are those of the client's time zone."""
+
+    first = serializers.DateField()
+    last = serializers.DateField()
+    time_zone = serializers.CharField()
+    step = serializers.CharField()
+    total = FiguresSerializer()
+    before = FiguresSerializer(help_text="Of as many days before.")
+    steps = StepFiguresSerializer(many=True)
+    channels = NamedFiguresSerializer(many=True)
+    assistants = NamedFiguresSerializer(many=True)
+    colleagues = NamedFiguresSerializer(many=True)
+    labels = NamedFiguresSerializer(many=True)
+
+
+class ReportViewSet(viewsets.GenericViewSet[Client]):
+    """The figures of the key's client."""
+
+    serializer_class = ReportSerializer
+    http_method_names = ["get", "head"]
+    schema_group = "reports"
+    scopes = {"report": Scope.CONVERSATIONS_READ}
+    queryset = Client.objects.none()
+
+    @extend_schema(parameters=[ReportFilterSerializer], responses=ReportSerializer)
+    def report(self, request: Request) -> Response:
+        """Return figures by day, week or month, in total, and by channel, assistant, colleague and label. They are
+        counted every quarter of an hour."""
+        wanted, client = read(ReportFilterSerializer, request.query_params.dict()), key_of(request).client
+        period, step = _period(wanted, ZoneInfo(client.time_zone)), Step(wanted["step"])
+        if step == Step.HOUR and period.days > HOURS_FOR_DAYS:
+            raise InvalidError(f"Hours are reported for at most {HOURS_FOR_DAYS} days.", code="range")
+        found = report(client.pk, period, step, _narrowed(wanted, client))
+        names = _names(client, found.by)
+        named = {
+            f"{split}s": [{"name": names[split].get(key), **_figures(each)} for key, each in of_split.items()]
+            for split, of_split in found.by.items()
+        }
+        steps = [{"begins": at.isoformat(), **_figures(each)} for at, each in found.steps.items()]
+        answer = {
+            "first": period.first,
+            "last": period.last,
+            "time_zone": period.zone.key,
+            "step": step.value,
+            "total": _figures(found.total),
+            "before": _figures(found.before),
+            "steps": steps,
+            **named,
+        }
+        return Response(ReportSerializer(answer).data)
+
+
+def _period(wanted: dict[str, Any], zone: ZoneInfo) -> Period:
+    """Return the days that are asked for. Raises InvalidError (`range`)."""
+    last = wanted.get("last") or max(timezone.now().astimezone(zone).date(), wanted.get("first") or EARLIEST)
+    first = wanted.get("first") or max(last, EARLIEST + timedelta(days=USUAL_DAYS)) - timedelta(days=USUAL_DAYS - 1)
+    if not EARLIEST <= first <= last <= LATEST:
+        raise InvalidError("The first day must not be after the last, and both between 2000 and 2199.", code="range")
+    if (last - first).days >= LONGEST_DAYS:
+        raise InvalidError(f"A report has at most {LONGEST_DAYS} days.", code="range")
+    return Period(first, last, zone)
+
+
+def _narrowed(wanted: dict[str, Any], client: Client) -> Narrowed:
+    """Return what the report is narrowed to. Raises InvalidError for an assistant or a label that is not there."""
+    assistant_id: UUID | None = None
+    label_id: int | None = None
+    if key := wanted.get("assistant"):
+        assistant_id = Assistant.objects.filter(client=client, key=key).values_list("pk", flat=True).first()
+        if assistant_id is None:
+            raise InvalidError("There is no such assistant.", code="assistant")
+    if name := wanted.get("label"):
+        label_id = Label.objects.filter(client=client, name=name).values_list("pk", flat=True).first()
+        if label_id is None:
+            raise InvalidError("There is no such label.", code="label")
+    return Narrowed(channel=wanted.get("channel", ""), assistant_id=assistant_id, label_id=label_id)
+
+
+def _names(client: Client, by: dict[str, dict[Any, Numbers]]) -> dict[str, dict[Any, str]]:
+    users = get_user_model().objects.filter(pk__in=[key for key in by["colleague"] if key])
+    return {
+        "channel": {key: key for key in by["channel"]},
+        "assistant": dict(Assistant.objects.filter(client=client).values_list("pk", "key")),
+        "colleague": dict(users.values_list("pk", "username")),
+        "label": dict(Label.objects.filter(client=client).values_list("pk", "name")),
+    }
+
+
+def _figures(numbers: Numbers) -> dict[str, Any]:
+    return {
+        **{name: numbers[name] for name in COLUMNS},
+        "first_response": _times(numbers, QuarterTimes.Kind.FIRST_RESPONSE),
+        "resolution": _times(numbers, QuarterTimes.Kind.RESOLUTION),
+    }
+
+
+def _times(numbers: Numbers, kind: str) -> dict[str, float | None]:
+    median, most = numbers.time(kind), numbers.time(kind, MOST)
+    return {
+        "median": None if median is None else round(median, 1),
+        "p90": None if most is None else round(most, 1),
+    }
