@@ -20,6 +20,7 @@ from conversations.admin import (  # noqa: F401 - registers the pages
     inbound_events,
     message_templates,
     model_providers,
+    proposals,
     related_tables,
     staff,
     system,

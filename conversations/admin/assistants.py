@@ -62,6 +62,7 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
                     "client",
                     ("name", "key"),
                     ("is_default", "in_copilot"),
+                    "proposes",
                     "system_prompt",
                     "disclosure",
                     "fallback",

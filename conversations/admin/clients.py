@@ -96,6 +96,7 @@ class ClientForm(hours_form.ClientHoursForm):
             "time_zone": "Time zone",
             "help_text": "Answer to HELP on SMS",
             "longest_wait": "Longest wait",
+            "asks_before_takeover": "Ask before a reply takes a conversation over",
             "hand_back_after": "A takeover ends after",
             "answer_within": "Staff answer within",
             "stale_after": "A conversation becomes stale after",
@@ -131,6 +132,7 @@ class ClientForm(hours_form.ClientHoursForm):
             "help_text": "Carriers want it to name the business and STOP. {business} stands for the client's name."
             f" Empty: {HELP_TEXT}",
             "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
+            "asks_before_takeover": "Off: whoever replies has the conversation, without a question.",
             "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
             "answer_within": "From when a conversation waits for a person. Such as 15 minutes. Empty: no promise.",
             "stale_after": "Time without a message. The next message makes the conversation active again.",
@@ -238,7 +240,7 @@ class ClientAdmin(RetentionPage, NamesProviders):
             },
         ),
         ("Signing in", {"fields": ["requires_second_factor"]}),
-        ("Takeovers", {"fields": ["hand_back_after"]}),
+        ("Takeovers", {"fields": ["asks_before_takeover", "hand_back_after"]}),
         *hours_form.FIELDSETS,
         ("Timeouts", {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (

@@ -23,7 +23,8 @@ from conversations.admin.channel_names import name_of
 from conversations.admin.confirmation import confirmed
 from conversations.admin.conversation_actions import LONGEST_REASON
 from conversations.admin.erasures import counts_in_words
-from conversations.admin.long_list import LongListAdmin
+from conversations.admin.person import PersonPages, person_of
+from conversations.admin.transcript_view import plain_text
 from conversations.http.downloads import Download
 from conversations.models import Contact, Conversation, Erasure
 from conversations.services.core.errors import NotFoundError
@@ -71,27 +72,35 @@ class OptOutForm(forms.Form):
 
 
 @admin.register(Contact)
-class ContactAdmin(LongListAdmin):
-    """Contacts. Agents opt them out. Managers lift opt-outs, set legal holds, export and erase."""
+class ContactAdmin(PersonPages):
+    """Contacts. Agents edit what staff say of them, and opt them out. Managers lift opt-outs, set holds, export and
+    erase."""
 
+    change_form_outer_before_template = "admin/person/contact_page.html"
     client_path = "client"
     empty_message = "Nobody has written yet. Play a customer in the simulator, or connect a channel."
     change_role: str | None = Role.MANAGER
-    list_display = ["user_id", "name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
+    list_display = ["user_id", "shown_name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
     list_filter = ["is_guest", OptedOut]
     list_select_related = ["client", "merged_into"]
     search_fields = ["user_id__exact", "phone__exact"]
     ordering = ["-created_at", "-id"]
     readonly_fields = [
-        *("client", "user_id", "name", "phone", "is_guest", "opted_out_on"),
+        *("client", "user_id", "shown_name", "phone", "is_guest", "opted_out_on"),
         *("said_by_staff", "known_as", "created_at", "holds", "their_conversations"),
     ]
     fields = [
-        *("name", "phone", "their_conversations", "client", "user_id", "known_as", "is_guest", "opted_out_on"),
+        *("shown_name", "phone", "their_conversations", "client", "user_id", "known_as", "is_guest", "opted_out_on"),
         *("said_by_staff", "created_at"),
         *("hold_reason", "holds"),
     ]
     actions_detail = ["opt_out", "opt_in", "export", "erase"]
+
+    class Media:
+        """The form of the person."""
+
+        css = {"all": ["conversations/transcript.css", "conversations/person.css"]}
+        js = ["conversations/person.js"]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Contact | None:
         """Return the contact. For an alias, return the contact that it was merged into."""
@@ -104,6 +113,18 @@ class ContactAdmin(LongListAdmin):
             return super().changeform_view(request, object_id, *more, **named)
         except NotFoundError:
             return self.row_not_found(request, str(object_id))
+
+    def render_change_form(self, request: HttpRequest, context: Any, *more: Any, **named: Any) -> HttpResponse:
+        """Return the page, which begins with what staff say of the person."""
+        contact = context.get("original")
+        person = person_of(request, contact) if isinstance(contact, Contact) else None
+        page: HttpResponse = super().render_change_form(request, {**context, "person": person}, *more, **named)
+        return page
+
+    @admin.display(description="Name", ordering="name")
+    def shown_name(self, contact: Contact) -> str:
+        """Return the name by staff, else the channel's."""
+        return plain_text(contact.shown_name)
 
     def save_model(self, request: HttpRequest, obj: Contact, form: Any, change: bool) -> None:
         """Set or lift the hold. Raises NotFoundError."""

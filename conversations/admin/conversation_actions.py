@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from channels_out.choices import Choices
 from channels_out.kinds import Channel
@@ -20,9 +21,10 @@ from conversations.admin.access import Role
 from conversations.admin.action_types import Bulk, Context, ConversationAction
 from conversations.admin.desk_actions import DESK_ACTIONS
 from conversations.admin.form_fields import Checkbox, ChoiceLines, Files, Number, RowId, Text, values_of
+from conversations.admin.proposal_actions import PROPOSAL_ACTIONS
 from conversations.models import OPEN, Conversation, EndedBy, Status, Step
 from conversations.services.core import audit_log
-from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.desk import own
 from conversations.services.retention import holds
 from conversations.services.staff_actions import corrections, resend, send, tool_decisions
@@ -63,8 +65,14 @@ def offered_actions(user: Any, conversation: Conversation) -> dict[str, Conversa
 
 
 # --- what each action does -------------------------------------------------------------------------------------------
-def _reply(context: Context, text: str, files: Sequence[Any], choices: Choices | None) -> str:
-    """Send the reply. Whoever replies has the conversation, or the assistant would answer beside them."""
+def _reply(context: Context, text: str, files: Sequence[Any], choices: Choices | None, takes_over: bool) -> str:
+    """Send the reply. Whoever replies has the conversation, or the assistant would answer beside them.
+
+    takes_over: the colleague was asked about that, where the client wants it
+    """
+    conversation = context.conversation
+    if conversation.client.asks_before_takeover and conversation.taken_over_at is None and not takes_over:
+        raise ConflictError(_("The assistant has this conversation. Send again to take it over."), code="asks")
     words = text if text.strip() else ""
     if not words and not files:
         raise InvalidError("Write something first.", code="blank")
@@ -72,7 +80,7 @@ def _reply(context: Context, text: str, files: Sequence[Any], choices: Choices |
     if choices and not words:
         raise InvalidError("Write the question to which these are the choices.", code="blank")
     by: dict[str, Any] = {"actor": context.actor, "now": context.now}
-    _, messages = send.send_uploads(context.conversation, words, uploads, choices=choices, **by)
+    messages = send.send_uploads(context.conversation, words, uploads, choices=choices, **by)[1]
     own.save_draft(context.conversation.client_id, context.conversation.pk, context.user.pk, "", context.now)
     return "Your reply is on its way." if messages else "Your reply is in the transcript."
 
@@ -218,6 +226,7 @@ _REGISTERED = (
             Text("text", "Reply", longest=LONGEST_REPLY, trimmed=False, rows=2, required=False),
             Files("files", "Attach files, of 3 MB together"),
             ChoiceLines("choices", "Choices, one in each line"),
+            Checkbox("takes_over"),
         ),
         is_offered=_is_open,
     ),
@@ -408,5 +417,7 @@ _REGISTERED = (
     ),
 )
 
-ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in (*_REGISTERED, *DESK_ACTIONS)}
+ACTIONS: Mapping[str, ConversationAction] = {
+    action.name: action for action in (*_REGISTERED, *DESK_ACTIONS, *PROPOSAL_ACTIONS)
+}
 BULK_ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED if action.bulk}

@@ -238,7 +238,7 @@ class ConversationList(LongListAdmin):
     def person(self, conversation: Conversation) -> str:
         """Return the contact's name and phone."""
         contact = conversation.contact
-        below = contact.phone or (contact.user_id if contact.name else "")
+        below = contact.phone or (contact.user_id if contact.shown_name else "")
         return format_html(
             '<div><span class="sl-name"><bdi>{}</bdi></span><span class="sl-small"><bdi>{}</bdi>{}</span></div>',
             plain_text(str(contact)),

@@ -149,5 +149,11 @@ def _lines(seen: merge_contacts.MergePreview) -> Iterable[tuple[str, Any]]:
 
 
 def _named(contact: Contact) -> str:
-    said = [contact.user_id, contact.name, contact.phone or "", "signs in" if contact.login_id else ""]
+    said = [
+        contact.user_id,
+        contact.shown_name,
+        contact.phone or "",
+        contact.email,
+        "signs in" if contact.login_id else "",
+    ]
     return plain_text(", ".join(each for each in said if each)) + f" (since {contact.created_at:%Y-%m-%d})"

@@ -8,6 +8,7 @@
     /admin/inbox/<id>/news/          what changed in it
     /admin/inbox/<id>/choices/       what its composer offers: canned replies and colleagues
     /admin/inbox/<id>/draft/         the user's own draft, posted while they write
+    /admin/inbox/<id>/preview/       how the channel will show what is posted
     /admin/inbox/<id>/presence/      that the user has it open, posted every few seconds
     /admin/inbox/<id>/seen/          how far the user has seen it, posted while they read
     /admin/inbox/views/ ...          saved views, and whether the user is available (inbox_views.py)
@@ -38,8 +39,10 @@ from unfold.dataclasses import SearchResult
 from conversations.admin import access, inbox_views, live, promise_view, transcript_view
 from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import icon_of, name_of
+from conversations.admin.composing import preview, proposal_of
 from conversations.admin.form_fields import whole_number
 from conversations.admin.inbox_views import client_ids_of
+from conversations.admin.person import person_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
 from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
 from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states
@@ -57,6 +60,7 @@ SECTIONS = {
     "title": f"{TEMPLATES}/_title.html",
     "requests": "admin/transcript/_requests.html",
     "holder": f"{TEMPLATES}/_holder.html",
+    "proposal": f"{TEMPLATES}/_proposal.html",
     "composer": f"{TEMPLATES}/_composer.html",
     "person": f"{TEMPLATES}/_person.html",
     "desk": f"{TEMPLATES}/_desk.html",
@@ -201,6 +205,11 @@ def draft(request: HttpRequest, pk: UUID) -> HttpResponse:
     return no_store(HttpResponse(status=204))
 
 
+def show_preview(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """Return how the channel will show the posted text, as HTML."""
+    return preview(request, _conversation(request, pk))
+
+
 def seen(request: HttpRequest, pk: UUID) -> HttpResponse:
     """Note that the user has seen the conversation up to the posted position."""
     conversation = _conversation(request, pk)
@@ -239,6 +248,7 @@ def urls() -> list[URLPattern]:
         route("<uuid:pk>/choices/", choices, "choices"),
         route("<uuid:pk>/draft/", draft, "draft", require_POST),
         route("<uuid:pk>/presence/", presence, "presence", require_POST),
+        route("<uuid:pk>/preview/", show_preview, "preview", require_POST),
         route("<uuid:pk>/seen/", seen, "seen", require_POST),
     ]
 
@@ -339,6 +349,8 @@ def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
         "channel": name_of(conversation.channel),
         "is_mine": conversation.taken_over_by_id == request.user.pk,
         "addresses": [(name_of(each.channel), each.address) for each in _addresses(conversation)],
+        "person": person_of(request, contact, conversation),
+        "proposal": proposal_of(conversation),
         "earlier": [(each, name_of(each.channel)) for each in of_contact.order_by("-started_at", "id")[:EARLIER]],
     }
 

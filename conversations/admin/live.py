@@ -11,11 +11,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
+from conversations.admin import access
 from conversations.admin.transcript import no_store
 from conversations.http.streams import EventStream, event, stream_limit
 from conversations.models import Conversation
 from conversations.services.core.errors import TooManyError
-from conversations.services.desk import presence
+from conversations.services.desk import presence, typing
 from conversations.services.desk.live import Watcher, live
 
 LASTS_SECONDS = 120.0  # then the browser comes back, and what it may see is decided anew
@@ -41,11 +42,17 @@ def stream(request: HttpRequest, client_ids: list[UUID]) -> HttpResponseBase:
 
 
 def note_presence(request: HttpRequest, conversation: Conversation) -> HttpResponse:
-    """Note that the user has the conversation open (`here`, with `typing`), or no more."""
+    """Note that the user has the conversation open (`here`, with `typing`), or no more.
+
+    The customer is shown that somebody who may reply is typing, where the channel can show it.
+    """
     client_id, user_id = conversation.client_id, int(request.user.pk or 0)
     if request.POST.get("here") == "yes":
         is_typing = request.POST.get("typing") == "yes"
-        presence.note(client_id, conversation.pk, user_id, is_typing=is_typing, now=timezone.now())
+        now = timezone.now()
+        presence.note(client_id, conversation.pk, user_id, is_typing=is_typing, now=now)
+        if is_typing and access.can(request.user, access.Role.AGENT, client_id):
+            typing.show(conversation, user_id, now)
     else:
         presence.leave(client_id, conversation.pk, user_id)
     return no_store(HttpResponse(status=204))

@@ -24,6 +24,7 @@ from conversations.models import (
     ConversationEvent,
     Correction,
     Message,
+    Proposal,
     Role,
     Step,
     ToolCall,
@@ -36,6 +37,7 @@ from conversations.services.jobs import overdue
 from conversations.services.media import shown
 from conversations.services.media.shown import ShownFile
 from conversations.services.replies.sinks import FINISH
+from conversations.services.staff_actions.proposals import PROPOSAL
 from memory import services as memory
 
 PAGE_SIZE = 50
@@ -131,6 +133,7 @@ class Bubble:
     has_prompt: a model wrote it, and its turn keeps what the model was given.
     beside: what it quotes or is about, and what the person did with it or after it.
     files: its pictures, recordings and documents.
+    proposed: what the assistant proposed, where a colleague edited it.
     """
 
     chunk: Chunk
@@ -141,6 +144,13 @@ class Bubble:
     has_prompt: bool = False
     beside: Beside = NOTHING
     files: Sequence[ShownFile] = ()
+    proposed: str = ""
+
+    @property
+    def proposal(self) -> dict[str, Any] | None:
+        """Return who sent it (`by`) and whether they edited it (`edited`), where the assistant proposed it."""
+        told = self.chunk.metadata.get(PROPOSAL) if self.chunk.role == Role.AI else None
+        return told if isinstance(told, dict) else None
 
     @property
     def recalled(self) -> list[dict[str, Any]]:
@@ -268,6 +278,7 @@ def _bubbles(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Bubble
     for correction in Correction.objects.filter(client=conversation.client_id, chunk__in=chunks).order_by("id"):
         corrections[correction.chunk_id].append(correction)
     beside = beside_chunks(conversation, chunks)
+    proposed = _proposed(conversation, ours)
     files = shown.of_chunks(conversation.client_id, [chunk.pk for chunk in chunks])
     prompted = Turn.objects.filter(client=conversation.client_id, chunk__in=chunks, prompt__isnull=False)
     written = set(prompted.values_list("chunk", flat=True))
@@ -280,9 +291,23 @@ def _bubbles(conversation: Conversation, chunks: Iterable[Chunk]) -> list[Bubble
             has_prompt=chunk.pk in written,
             beside=beside[chunk.pk],
             files=[ShownFile(row) for row in files.get(chunk.pk, ())],
+            proposed=proposed.get(chunk.pk, ""),
         )
         for chunk in chunks
     ]
+
+
+def _proposed(conversation: Conversation, chunks: Sequence[Chunk]) -> dict[int, str]:
+    """Return what the assistant proposed for each chunk that a colleague edited before it was sent."""
+    edited = [
+        chunk.pk
+        for chunk in chunks
+        if isinstance(told := chunk.metadata.get(PROPOSAL), dict) and told.get("edited") is True
+    ]
+    if not edited:
+        return {}
+    found = Proposal.objects.filter(conversation=conversation, chunk_id__in=edited).values_list("chunk_id", "text")
+    return {pk: plain_text(text) for pk, text in found if pk is not None}
 
 
 def _voice(conversation: Conversation, chunk: Chunk) -> tuple[str, str]:

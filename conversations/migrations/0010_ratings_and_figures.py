@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
     """The tables, with keys that begin with the client."""
 
     dependencies = [
-        ('conversations', '0007_files_of_the_simulator'),
+        ('conversations', '0009_hours_and_mail'),
     ]
 
     operations = [

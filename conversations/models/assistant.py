@@ -148,6 +148,13 @@ class Assistant(models.Model):
         db_default=False,
         help_text="Whether the client's signed-in users may talk to it in the copilot.",
     )
+    proposes = models.BooleanField(
+        "proposes; a person sends",
+        default=False,
+        db_default=False,
+        help_text="Its replies wait in the inbox until a colleague sends, edits or discards them. On the phone, where"
+        " nobody can wait for that, it answers itself. Not for the copilot and not with the engine retell.",
+    )
     # Tools, takeover by staff, and the end of a conversation.
     uses_tools = models.BooleanField(
         default=True,
@@ -283,6 +290,12 @@ class Assistant(models.Model):
                 name="assistant_names_its_retell_agent",
                 condition=~models.Q(engine="retell") | ~models.Q(retell_agent_id=""),
                 violation_error_message="The engine retell needs the id of a Retell agent.",
+            ),
+            models.CheckConstraint(
+                name="assistant_proposes_where_it_can",
+                condition=models.Q(proposes=False) | (models.Q(in_copilot=False) & ~models.Q(engine="retell")),
+                violation_error_message="An assistant that proposes cannot be in the copilot, where people read replies"
+                " while they are written, nor have the engine retell, which keeps the conversation itself.",
             ),
             models.CheckConstraint(
                 name="assistant_names_its_agent",

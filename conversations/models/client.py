@@ -107,6 +107,11 @@ class Client(models.Model):
     quiet_windows = models.JSONField(default=default_quiet_windows, db_default=QUIET_WINDOWS)
     longest_wait = models.DurationField(default=timedelta(seconds=6), db_default=timedelta(seconds=6))
     hand_back_after = models.DurationField(default=timedelta(hours=2), db_default=timedelta(hours=2))
+    asks_before_takeover = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Whether staff are asked before their reply takes a conversation over from the assistant.",
+    )
     # What staff promise: a conversation that waits for a person for longer is late. Empty: no promise.
     answer_within = models.DurationField(null=True, blank=True)
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from django.conf import settings
 from django.contrib.postgres.indexes import GinIndex
@@ -10,7 +11,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind, Channel
-from conversations.models.checks import one_of
+from conversations.models.checks import Rule, one_of
 from conversations.models.client import Client
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -25,6 +26,10 @@ class Contact(OfClient):
     author (the contact, the provider with its code, or staff with a reason):
     {"sms": {"since": "2026-…", "word": "stop", "by": "contact"}}.
 
+    `name` is what the channel or the client's own programs say. `staff_name` is the name by staff: it is shown in place
+    of `name`, and no message changes it. `email`, `language` (a tag such as `es` or `pt-br`) and `attributes` (texts by
+    key) come from staff (services/staff_actions/edit_contact.py).
+
     If two contacts turn out to be one person, one row stays as an alias: its `merged_into` is the other contact, who is
     found by the alias's id and user id too. An alias has no data of its own.
     """
@@ -34,6 +39,10 @@ class Contact(OfClient):
     user_id = models.CharField(max_length=200)
     phone = models.CharField(max_length=16, null=True, blank=True)  # noqa: DJ001 - null: not captured yet
     name = models.CharField(max_length=200, blank=True, default="", db_default="")
+    staff_name = models.CharField("name by staff", max_length=200, blank=True, default="", db_default="")
+    email = models.CharField("e-mail", max_length=254, blank=True, default="", db_default="")
+    language = models.CharField(max_length=20, blank=True, default="", db_default="")
+    attributes: models.JSONField[Any, Any] = models.JSONField(default=dict, db_default={}, blank=True, editable=False)
     is_guest = models.BooleanField(default=True, db_default=True)
     login = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -89,6 +98,17 @@ class Contact(OfClient):
                 | models.Q(phone__isnull=True, login__isnull=True, opted_out={}, hold_reason="", is_guest=False),
             ),
             models.CheckConstraint(
+                name="contact_alias_has_no_details",
+                condition=Rule(
+                    "{0} IS NULL OR concat({1}, {2}, {3}, {4}) = '{{}}'",
+                    *("merged_into", "staff_name", "email", "language", "attributes"),
+                ),
+            ),
+            # Used by staff who enter an e-mail address: one address is one contact of its client.
+            models.UniqueConstraint(
+                name="one_contact_per_email", fields=["client", "email"], condition=~models.Q(email="")
+            ),
+            models.CheckConstraint(
                 name="contact_with_phone_is_no_guest",
                 condition=models.Q(phone__isnull=True) | models.Q(is_guest=False),
             ),
@@ -110,9 +130,9 @@ class Contact(OfClient):
             models.Index(
                 name="contact_aliases", fields=["client", "merged_into"], condition=models.Q(merged_into__isnull=False)
             ),
-            # Used by the search of the desk: by parts of names, phones and user ids (migration 0002).
+            # Used by the search of the desk: by parts of names, phones, user ids and e-mail addresses.
             GinIndex(
-                models.Func("client", "name", "phone", "user_id", function="pieces_of_names"),
+                models.Func(*("client", "name", "phone", "user_id", "staff_name", "email"), function="pieces_of_names"),
                 name="contacts_by_pieces",
             ),
             # Used by the back office: the contacts who want no messages.
@@ -120,7 +140,12 @@ class Contact(OfClient):
         ]
 
     def __str__(self) -> str:
-        return self.name or self.user_id
+        return self.shown_name or self.user_id
+
+    @property
+    def shown_name(self) -> str:
+        """Return the name by staff, else the one that the channel or the client's programs say; '' for none."""
+        return self.staff_name or self.name
 
 
 class ContactIdentity(OfClient):

@@ -30,6 +30,7 @@ class ContactMatch(OfClient):
         SAME_PHONE = "same_phone", "both have the same phone"
         SAME_MESSAGE = "same_message", "one message named an address of each"
         MOVED = "moved", "the channel said that the one's address became the other's"
+        ENTERED = "entered", "a colleague entered the one's phone or e-mail for the other"
 
     class State(models.TextChoices):
         """The states of the diagram above."""
@@ -66,7 +67,8 @@ class ContactMatch(OfClient):
             models.UniqueConstraint(name="one_match_per_pair", fields=["client", "first", "second"]),
             models.CheckConstraint(name="match_in_order", condition=models.Q(first__lt=models.F("second"))),
             models.CheckConstraint(
-                name="match_evidence_known", condition=models.Q(evidence__in=["same_phone", "same_message", "moved"])
+                name="match_evidence_known",
+                condition=models.Q(evidence__in=["same_phone", "same_message", "moved", "entered"]),
             ),
             models.CheckConstraint(
                 name="match_state_known",

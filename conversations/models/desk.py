@@ -202,6 +202,7 @@ class Presence(OfClient):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+", db_index=False)
     seen_at = models.DateTimeField()
     typing_until = models.DateTimeField(null=True)
+    told_at = models.DateTimeField(null=True)  # when the customer was last shown that they are typing
 
     class Meta:
         db_table = "desk_presences"

@@ -43,6 +43,7 @@ from conversations.models import (
     MessageTemplate,
     MessageTombstone,
     ModelProvider,
+    Proposal,
     RefusedWebhooks,
     RetentionReport,
     Survey,
@@ -110,6 +111,7 @@ def full_house(client: Client, word: str) -> None:
     send_all()
     reply = Chunk.objects.filter(conversation=session, role="ai").first()
     Feedback.objects.create(chunk=reply, conversation_id=session, rating="up", note=word)
+    Proposal.objects.create(client=client, conversation_id=session, text=word, inbound_sequence=1)
     tool, _ = tools.create_tool(client, f"tool-{word}", url=f"https://{word}.example/", description=word)
     tools.create_mcp_server(client, word[:20], url=f"https://{word}.example/mcp")
     CannedReply.objects.create(client=client, shortcut=word, text=word)

@@ -105,7 +105,8 @@ def test_the_index_is_used(people: Client) -> None:
         # The statement without the lateral joins around it, as it runs for one client.
         cursor.execute(
             "EXPLAIN SELECT k.id FROM contacts k WHERE k.client_id = %s"
-            " AND pieces_of_names(k.client_id, k.name, k.phone, k.user_id) @> pieces_of_names(%s, 'maria') LIMIT 300",
+            " AND pieces_of_names(k.client_id, k.name, k.phone, k.user_id, k.staff_name, k.email) @>"
+            " pieces_of_names(%s, 'maria') LIMIT 300",
             [people.pk, people.pk],
         )
         assert "contacts_by_pieces" in str(cursor.fetchall())

@@ -40,6 +40,7 @@ from conversations.models import (
     OrderLink,
     PendingHandover,
     Presence,
+    Proposal,
     Rating,
     RollingSummary,
     SavedView,
@@ -135,6 +136,10 @@ def everything_else(contact: Contact) -> None:
     mail = StaffMail.objects.create(client=client, user=user, kind="waiting", due_at=now)
     MailMark.objects.create(**beside, user=user, mail=mail, since=now)
     Rating.objects.create(**beside, scale="five", asked_at=now, rated_at=now, score=2)
+    Proposal.objects.create(**beside, text="Dear Zebulon", inbound_sequence=1)
+    Contact.objects.filter(client=client, pk=contact.pk).update(
+        staff_name="Zebulon Quagmire", email="zeb-77@example.com", attributes={"Of": "Quagmire"}
+    )
     for each in (contact, alias):
         StaffAction.objects.create(
             client=client,

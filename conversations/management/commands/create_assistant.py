@@ -51,6 +51,9 @@ class Command(BaseCommand):
         parser.add_argument("--disclosure", help="Sentence before its first words: that it is a machine.")
         parser.add_argument("--fallback", help="Sentence that is sent if no reply can be written.")
         parser.add_argument("--copilot", action="store_true", help="Offer the assistant in the copilot.")
+        parser.add_argument(
+            "--proposes", action="store_true", help="Let its replies wait in the inbox until a colleague sends them."
+        )
         parser.add_argument("--greeting", help="First sentence of a phone call.")
         parser.add_argument("--spoken-language", help="Language of phone calls, such as es-MX. Default: en-US.")
         parser.add_argument("--voice", help="Voice, by the phone provider's name, such as Polly.Joanna.")
@@ -64,7 +67,7 @@ class Command(BaseCommand):
         names += ["retell_agent_id", "opener", "reasoning_effort", "fallback_model"]
         names += ["agent_url", "agent_timeout_seconds", "agent_deadline_seconds"]
         fields = {name: options[name] for name in names if options[name] is not None}
-        fields["in_copilot"] = options["copilot"]
+        fields["in_copilot"], fields["proposes"] = options["copilot"], options["proposes"]
         with refusals():
             client = setup.get_client(options["client"])
             for option, field in (("provider", "model_provider"), ("fallback_provider", "fallback_provider")):

@@ -63,10 +63,11 @@ WITH beginning AS (
            concat_ws(E'\\n\\n', COALESCE(
                '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
                '{KNOWN_OF_CONTACT}' || NULLIF(concat(
-                   E'\\n- Name: ' || NULLIF(regexp_replace(trim(p.name), '\\s+', ' ', 'g'), ''),
-                   E'\\n- Language: ' || initcap((
+                   E'\\n- Name: ' || NULLIF(regexp_replace(
+                       trim(COALESCE(NULLIF(p.staff_name, ''), p.name)), '\\s+', ' ', 'g'), ''),
+                   E'\\n- Language: ' || COALESCE(NULLIF(p.language, ''), initcap((
                        SELECT NULLIF(m.language, 'simple') FROM memories m
-                       WHERE m.client_id = $1 AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1)),
+                       WHERE m.client_id = $1 AND m.contact_id = p.id ORDER BY m.ended_at DESC LIMIT 1))),
                    CASE WHEN p.phone IS NOT NULL THEN E'\\n- Phone number: known' END), '')),
                '{KNOWN_FROM_EARLIER}' || earlier.lines,
                CASE WHEN COALESCE(p.known, '') = '' AND earlier.lines IS NULL THEN '{NOTHING_KNOWN}' END) AS memory,

@@ -74,7 +74,7 @@ def queue(
     said = chunk.content if text is None else text
     texts, form = [with_numbers(said, choices)] if said else [], None
     if adapter and account and said:
-        texts, form = _parts(said, choices, adapter, account, by_assistant)
+        texts, form = parts_of(said, choices, adapter, account, by_assistant)
     content = {CHOICES: choices.as_json()} if choices and form else None
     failure = {} if adapter else _no_account(conversation, now)
     messages = [
@@ -181,7 +181,7 @@ def _waiting_for(client_id: UUID, conversation_id: UUID, attachment_id: UUID) ->
     return ours.filter(attachment=attachment_id, status=S.QUEUED)
 
 
-def _parts(
+def parts_of(
     text: str, choices: Choices | None, adapter: Adapter, account: ChannelAccount, by_assistant: bool
 ) -> tuple[list[str], ChoiceForm | None]:
     """Return the text in the parts that are sent, none of which ends inside a mark, and the form of the choices.

@@ -27,9 +27,20 @@ class ReadMark:
     adapter: Adapter
     account: Account
     answered: InboundReference
+    is_proposed: bool = False  # what the assistant writes is not sent by itself
 
     def show(self, *, typing: bool) -> None:
-        """Send the mark to the provider, with the typing indicator if `typing`. A refusal is only logged."""
+        """Send the mark to the provider, with the typing indicator if the assistant is `typing` what it sends itself.
+
+        A refusal is only logged.
+        """
+        self.show_colleague(typing=typing and not self.is_proposed)
+
+    def show_colleague(self, *, typing: bool) -> None:
+        """Send the mark to the provider, with the typing indicator if a colleague is `typing`.
+
+        A refusal is only logged.
+        """
         try:
             self.adapter.mark_read(self.account, self.answered, typing=typing)
         except SendError as error:
@@ -38,9 +49,10 @@ class ReadMark:
 
 _ACCOUNT = PreparedSelect(
     f"""
-    SELECT {{a}}, {{k}}, d.address
+    SELECT {{a}}, {{k}}, d.address, COALESCE(o.proposes, false)
     FROM conversations s
     JOIN channel_accounts a ON a.id = s.channel_account_id AND a.is_active AND a.health = 'ok'
+    LEFT JOIN assistants o ON o.id = s.assistant_id
     JOIN contact_identities d ON d.client_id = s.client_id AND d.id = s.device_id
     JOIN LATERAL (
         SELECT * FROM conversation_chunks c
@@ -64,7 +76,7 @@ def mark_for_newest(client_id: UUID, conversation_id: UUID) -> ReadMark | None:
     found = _ACCOUNT.first(conversation_id, client_id)
     if found is None:
         return None
-    account, newest, address = found
+    account, newest, address, is_proposed = found
     try:
         adapter = adapter_of(account)
     except LookupError:
@@ -74,7 +86,7 @@ def mark_for_newest(client_id: UUID, conversation_id: UUID) -> ReadMark | None:
     if not was_delivered_by(account, newest):
         return None
     answered = InboundReference(newest.message_id, address)
-    return ReadMark(adapter, replace(as_account(account), timeout=TIMEOUT), answered)
+    return ReadMark(adapter, replace(as_account(account), timeout=TIMEOUT), answered, is_proposed)
 
 
 def was_delivered_by(account: ChannelAccount, chunk: Chunk) -> bool:

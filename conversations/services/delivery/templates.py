@@ -187,7 +187,7 @@ def _values_of(conversation: Conversation, message: Message, assistant: Assistan
     lines = assistant.template_variables.split("\n") if assistant.template_variables.strip() else []
     facts = {
         **conversation.variables,
-        "name": conversation.contact.name,
+        "name": conversation.contact.shown_name,
         "goal": conversation.goal,
         "assistant": assistant.name,
     }

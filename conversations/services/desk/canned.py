@@ -15,7 +15,7 @@ def replies_for(conversation: Conversation, agent: str) -> list[tuple[str, str]]
 
     agent: the name of whoever replies. A placeholder that is not known stays as it is written.
     """
-    name = conversation.contact.name
+    name = conversation.contact.shown_name
     values = {
         "name": name,
         "first_name": name.split()[0] if name.split() else "",

@@ -1,7 +1,7 @@
 """Finding people by a part of their name, phone, user id or e-mail address, labels, and conversations by words said.
 
-The database has an index of pieces of three characters (`pieces_of_names`, migration 0003), which follows every change
-of a contact by itself. It proposes; what it proposes is compared with the words once more here.
+The database has an index of pieces of three characters (`pieces_of_names`, migrations 0003 and 0011), which follows
+every change of a contact by itself. It proposes; what it proposes is compared with the words once more here.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ _SEPARATORS = str.maketrans(dict.fromkeys(string.punctuation + string.whitespace
 
 @dataclass(frozen=True, slots=True)
 class FoundPerson:
-    """A contact, and their newest conversation; None if they have none."""
+    """A contact, and their newest conversation; None if they have none.
+
+    name    as it is shown; others has the channel's own and the e-mail address
+    """
 
     contact_id: UUID
     client_id: UUID
     name: str
     phone: str
     user_id: str
+    others: str
     conversation_id: UUID | None
 
 
@@ -64,14 +68,14 @@ def find(client_ids: Sequence[UUID], query: str) -> Found:
 
 
 def people(client_ids: Sequence[UUID], query: str) -> list[FoundPerson]:
-    """Return the contacts whose name, phone or user id contains all words of the query, the best first."""
+    """Return the contacts whose names, phone, e-mail or user id contain all words of the query, the best first."""
     asked = _words(query.replace("\x00", ""))
     if not asked:
         return []
     proposed = rows_of_clients(_PROPOSED, client_ids[:MOST_CLIENTS], asked)
     ranked = []
     for each in proposed:
-        place = _place(asked, fold(" ".join(each[2:5])), each[4])
+        place = _place(asked, fold(" ".join(each[2:6])), each[4])
         if place is not None:
             ranked.append((place, FoundPerson(*each)))
     ranked.sort(key=lambda pair: (pair[0], pair[1].name.casefold(), str(pair[1].contact_id)))
@@ -105,7 +109,8 @@ def _place(asked: Sequence[str], text: str, user_id: str) -> int | None:
 # $1 clients, $2 words. Of a word with three or more characters the pieces within it are asked for, of a shorter one the
 # piece with which a word begins.
 _PROPOSED = f"""
-    SELECT DISTINCT ON (p.id) p.id, p.client_id, p.name, COALESCE(p.phone, ''), k.user_id, s.id
+    SELECT DISTINCT ON (p.id) p.id, p.client_id, COALESCE(NULLIF(p.staff_name, ''), p.name), COALESCE(p.phone, ''),
+        k.user_id, p.name || ' ' || p.email, s.id
     FROM unnest($1::uuid[]) AS of_client
     CROSS JOIN LATERAL (
         SELECT ARRAY(
@@ -114,7 +119,7 @@ _PROPOSED = f"""
     CROSS JOIN LATERAL (
         SELECT k.id, k.user_id, k.merged_into_id FROM contacts k
         WHERE k.client_id = of_client AND cardinality(a.pieces) > 0
-          AND pieces_of_names(k.client_id, k.name, k.phone, k.user_id) @> a.pieces
+          AND pieces_of_names(k.client_id, k.name, k.phone, k.user_id, k.staff_name, k.email) @> a.pieces
         LIMIT {PROPOSED}) k
     JOIN contacts p ON p.client_id = of_client AND p.id = COALESCE(k.merged_into_id, k.id)
     LEFT JOIN LATERAL (

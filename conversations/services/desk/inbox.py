@@ -145,7 +145,8 @@ _SELECTED = f"s.*, d.assignee_id, d.team_id, d.priority, CASE WHEN {_SNOOZED} TH
 _NARROWED = narrowed_sql("$5::bigint", "$6::bigint", "$7::text", "$8::int", "$9::text", "$10::int")
 _HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.assignee_id END)"
 _ROW = f"""
-    s.id, s.client_id, n.name, COALESCE(NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
+    s.id, s.client_id, n.name,
+    COALESCE(NULLIF(k.staff_name, ''), NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
     s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE}, {UNANSWERED_SINCE}, s.started_at,
     s.taken_over_at IS NOT NULL, {_HOLDER},
     COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,

@@ -165,7 +165,7 @@ _ENDS = """
 _NEW = f"""
     SELECT s.client_id, s.id, x.newest, x.written, COALESCE(s.taken_over_by_id,
         CASE WHEN s.taken_over_name = '' THEN d.assignee_id END), {inbox.WAITS},
-        COALESCE(NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id)
+        COALESCE(NULLIF(k.staff_name, ''), NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id)
     FROM clients c CROSS JOIN LATERAL (
         SELECT n.client_id, n.conversation_id, max(n.id) AS newest, {{written}} AS written
         FROM {{table}} n WHERE n.client_id = c.id AND n.id > $2 GROUP BY n.client_id, n.conversation_id) x

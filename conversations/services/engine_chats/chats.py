@@ -150,7 +150,7 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
     memory = Chunk.objects.filter(conversation=conversation, position__lte=2, role=Role.MEMORY)
     known = memory.annotate(words=corrected_text()).values_list("words", flat=True).first() or ""
     return {
-        "name": conversation.contact.name,
+        "name": conversation.contact.shown_name,
         "goal": one_line(conversation.goal, LONGEST_VARIABLE),
         "steps": "; ".join(one_line(step, 200) for step in steps)[:LONGEST_VARIABLE],
         "memory": "" if known == NOTHING_KNOWN else known[:LONGEST_VARIABLE],

@@ -16,12 +16,20 @@ OF_LEDGER: Mapping[str, str] = {
         K.ARCHIVED: ("archived",),
         K.TAKEN_OVER: ("taken_over",),
         K.HANDED_BACK: ("handed_back",),
-        K.NEEDS_STAFF: ("needs_staff", "nothing_said"),
+        K.NEEDS_STAFF: ("needs_staff", "nothing_said", "reply_proposed"),
         K.LABELLED: ("labelled", "unlabelled"),
         K.RATED: ("rated",),
         K.CHANGED: (
             *("assistant_assigned", "details_edited", "intent_changed", "reset", "extended", "order_linked", "joined"),
-            *("assigned_to", "prioritised", "snoozed", "woken", "noted"),  # of the desk; a note without its words
+            *(
+                "assigned_to",
+                "prioritised",
+                "snoozed",
+                "woken",
+                "noted",
+                "proposal_sent",
+                "proposal_discarded",
+            ),  # of the desk; a note without its words
             *("held", "hold_lifted", "account_changed", "transfer_requested", "call_transferred", "transfer_failed"),
             "handover_noted",  # the hand-over itself is K.TAKEN_OVER
         ),

@@ -44,6 +44,7 @@ from conversations.models import (
     OrderLink,
     PendingHandover,
     Presence,
+    Proposal,
     Rating,
     RollingSummary,
     SeenPosition,
@@ -54,6 +55,7 @@ from conversations.models import (
     Turn,
     corrected_text,
 )
+from conversations.services.contacts.details import language_name
 from conversations.services.core import files
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.json import dumps
@@ -100,6 +102,7 @@ OF_CONVERSATION: Mapping[str, type[Model]] = {
     "staff_handovers": PendingHandover,
     "staff_mails": MailMark,
     "ratings": Rating,
+    "proposals": Proposal,
 }
 ROWS_AT_ONCE: Mapping[type[Model], int] = {Turn: 10, Memory: 5}  # batches of tables with large rows
 CHUNKS_AT_ONCE = 1_000  # conversations with about so many chunks are read together
@@ -361,8 +364,12 @@ def _facts(contact: Contact, at: datetime) -> dict[str, str]:
     """Return the page's facts about the person, by label."""
     opted_out = ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
     facts = {
-        "Name": contact.name,
+        "Name": contact.shown_name,
+        "Name by the channel": contact.name if contact.staff_name else "",
         "Phone": contact.phone or "",
+        "E-mail": contact.email,
+        "Language": language_name(contact.language),
+        **({key: str(value) for key, value in contact.attributes.items()} if contact.attributes else {}),
         "User id": contact.user_id,
         "Contact": str(contact.pk),
         "With": contact.client.name,

@@ -104,7 +104,7 @@ def _facts(conversation: Conversation) -> dict[str, Any]:
         "client": conversation.client.sub_domain,
         "channel": conversation.channel,
         "status": conversation.status,
-        "contact": {"user_id": contact.user_id, "name": contact.name, "phone": contact.phone},
+        "contact": {"user_id": contact.user_id, "name": contact.shown_name, "phone": contact.phone},
         "assistant": conversation.assistant.key if conversation.assistant else None,
         "goal": conversation.goal,
         "topic": conversation.topic,

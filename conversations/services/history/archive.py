@@ -64,6 +64,8 @@ def _archive_sql(due_sql: str) -> str:
         UPDATE attachments a SET position = k.position, chunk_id = NULL
         FROM moved JOIN conversation_chunks k ON k.client_id = $7 AND k.conversation_id = moved.id
         WHERE a.client_id = $7 AND a.chunk_id = k.id),
+    proposals AS (
+        DELETE FROM desk_proposals p USING moved WHERE p.client_id = $7 AND p.conversation_id = moved.id),
     gone AS (
         DELETE FROM conversation_chunks k USING moved WHERE k.client_id = $7 AND k.conversation_id = moved.id)
     {_LINES}

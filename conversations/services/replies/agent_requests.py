@@ -108,10 +108,10 @@ def idempotency_key(conversation: Conversation) -> str:
 
 def _contact(conversation: Conversation) -> dict[str, Any]:
     contact = conversation.contact
-    known = {"id": str(contact.pk), "user_id": contact.user_id, "name": contact.name}
+    known = {"id": str(contact.pk), "user_id": contact.user_id, "name": contact.shown_name}
     if conversation.channel in REACHED_BY_PHONE and contact.phone:
         known["phone"] = contact.phone
-    language = conversation.metadata.get("language")
+    language = contact.language or conversation.metadata.get("language")
     return {**known, "locale": language} if isinstance(language, str) else known
 
 

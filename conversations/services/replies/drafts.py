@@ -11,7 +11,7 @@ from datetime import datetime
 
 from conversations.engines.contract import Reply, Usage
 from conversations.models import Chunk, Conversation, EndedBy, Turn
-from conversations.services.core import counters, redaction, spans, tool_requests
+from conversations.services.core import counters, proposals, redaction, spans, tool_requests
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE, note_answered
 from conversations.services.core.ledger import ASSISTANT, CONTACT, SYSTEM, assistant_actor, record
 from conversations.services.core.sql import update
@@ -96,8 +96,12 @@ def say(
     elif requested.human or requested.transfer:
         outbox.allow_sending(conversation)
         why = requested.why or "the assistant asks for a person"
-        handovers.hand_over(conversation, actor, now, reason=why, tell=not (reply.text or files), is_wish=True)
+        is_told = bool(reply.text or files or sink.proposes)
+        handovers.hand_over(conversation, actor, now, reason=why, tell=not is_told, is_wish=True)
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
+        if sink.proposes and (reply.text or files):
+            proposals.let_end(conversation)
+            return
         outbox.allow_sending(conversation)
         closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
 

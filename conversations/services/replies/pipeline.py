@@ -204,7 +204,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
         elif reply.later_until:
             turn.waiting_until = turn.lease_until = reply.later_until
             update(turn)
-        elif _too_unsure(conversation, reply):
+        elif not sink.proposes and _too_unsure(conversation, reply):
             drafts.end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
             actor = assistant_actor(conversation.assistant)
@@ -287,6 +287,7 @@ def hand_over(claim: ClaimedTurn, reason: str, now: datetime, *, tell: bool = Tr
         drafts.end(turn, TurnStatus.DROPPED, now, code=silenced or HUMAN_WANTED)
         if not silenced:
             outbox.allow_sending(conversation)
+            tell = tell and not found.sink.proposes
             if not is_wish:
                 takeover.take(conversation, SYSTEM, now, reason=reason, tell=tell)
             elif not handovers.hand_over(conversation, SYSTEM, now, reason=reason, tell=tell, is_wish=True):

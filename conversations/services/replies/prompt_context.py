@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from conversations.models import COLLEAGUE, Assistant, Conversation, Message, Role, Step
+from conversations.services.contacts.details import language_name
 from conversations.services.core import redaction
 from conversations.services.core.sql import rows
 from conversations.services.history.beside import CHOICES, YOUR, Quoted, beside, ordered_at, quoted_by
@@ -243,8 +244,11 @@ def _contact_facts(conversation: Conversation, entries: Sequence[PromptEntry]) -
     words = " ".join(entry.content[:LANGUAGE_SAMPLE] for entry in entries if entry.role != Role.AI)
     language = languages.guess(words)
     return [
-        ("Name", contact.name),
-        ("Language", "" if language == languages.DEFAULT else language.capitalize()),
+        ("Name", contact.shown_name),
+        (
+            "Language",
+            language_name(contact.language) or ("" if language == languages.DEFAULT else language.capitalize()),
+        ),
         ("Phone number", "known" if contact.phone else "not known yet"),
     ]
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from channels_out.kinds import Channel
 from conversations.engines.contract import EngineError
 from conversations.models import Chunk, Conversation, Delta, Role, Turn
+from conversations.services.core import proposals
 from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.backoff import backoff
 from conversations.services.core.ledger import ASSISTANT, SYSTEM, record
@@ -48,10 +49,12 @@ class Sink(Protocol):
 
     is_awaited          a reader waits for this turn; the conversation owes no reply
     can_be_overtaken    a message may come while the reply is written
+    proposes            a colleague sends it; by itself the assistant says nothing
     """
 
     is_awaited: bool
     can_be_overtaken: bool
+    proposes: bool
 
     def say(
         self,
@@ -92,6 +95,7 @@ class SendSink:
 
     is_awaited = False
     can_be_overtaken = True
+    proposes = False
 
     def say(
         self,
@@ -106,6 +110,7 @@ class SendSink:
         files: ReplyFiles = NO_FILES,
     ) -> None:
         """Append the text as the turn's chunk and queue it for sending."""
+        proposals.end_outdated(conversation, now)
         sentence = disclosure.due(conversation)
         metadata = {**_finish(turn), **(more or {}), **disclosure.metadata(sentence)}
         words = disclosure.before(text, sentence) if text else sentence
@@ -170,11 +175,54 @@ class SendSink:
         """Leave everything as it is."""
 
 
+class ProposeSink(SendSink):
+    """Owed replies of an assistant that proposes: a colleague sends them. Nothing is said without a colleague, so where
+    no reply can be written staff are called."""
+
+    proposes = True
+
+    def say(
+        self,
+        conversation: Conversation,
+        turn: Turn,
+        text: str,
+        now: datetime,
+        *,
+        code: str = "",
+        reply_to: str = "",
+        more: Mapping[str, Any] | None = None,
+        files: ReplyFiles = NO_FILES,
+    ) -> None:
+        """Keep the text as the conversation's proposal. What it would quote is left out: it is sent at another time."""
+        proposals.propose(
+            conversation,
+            text,
+            now,
+            turn_id=turn.pk,
+            inbound_sequence=turn.inbound_sequence,
+            metadata={**_finish(turn), **(more or {})},
+            files=[row.pk for row in files.rows],
+            links=files.linked,
+        )
+
+    def give_up(self, conversation: Conversation, turn: Turn, code: str, written: str, now: datetime) -> None:
+        """Call staff."""
+        conversation.needs_staff_since = conversation.needs_staff_since or now
+        conversation.needs_staff_reason = (turn.reason or failures.explain(code))[:200]
+        record(conversation, "needs_staff", SYSTEM, cause=code)
+
+    @staticmethod
+    def _sentence_of_quota(conversation: Conversation, now: datetime) -> str:
+        """Return nothing to say: staff are called."""
+        return ""
+
+
 class StreamSink:
     """Streamed replies: a reader sees them grow. What was written before a failure or a stop stays, marked as not
     whole, and the reader may have it tried again."""
 
     is_awaited = True
+    proposes = False
     can_be_overtaken = False  # a session of the copilot takes no message while a reply is written
 
     def say(
@@ -224,9 +272,12 @@ class StreamSink:
         Delta.objects.filter(turn=turn)._raw_delete(using="default")
 
 
-_SENT, _STREAMED = SendSink(), StreamSink()
+_SENT, _PROPOSED, _STREAMED = SendSink(), ProposeSink(), StreamSink()
 
 
 def sink_of(turn: Turn) -> Sink:
-    """Return the way of the turn's reply."""
-    return _STREAMED if turn.streamed else _SENT
+    """Return the way of the turn's reply. A caller on the phone cannot wait for a colleague."""
+    if turn.streamed:
+        return _STREAMED
+    assistant, is_call = turn.conversation.assistant, turn.conversation.channel == Channel.VOICE
+    return _PROPOSED if assistant and assistant.proposes and not is_call else _SENT

@@ -316,7 +316,7 @@ def _start(
         contact={
             "id": str(contact.pk),
             "user_id": contact.user_id,
-            "name": contact.name,
+            "name": contact.shown_name,
             "phone": contact.phone or "",
         },
         secret=tool.credentials.get("secret", ""),

@@ -36,6 +36,7 @@ from conversations.models import (
     EventKind,
     IdempotencyKey,
     Message,
+    Proposal,
     Rating,
     StaffAction,
     StaffNote,
@@ -72,6 +73,7 @@ BELOW: dict[str, Any] = {
     "attachments": Attachment,
     "staff_notes": StaffNote,
     "ratings": Rating,
+    "proposals": Proposal,
 }
 
 

@@ -20,7 +20,7 @@ def patterns(contact: Contact) -> list[str]:
     """
     identities = ContactIdentity.objects.filter(contact=contact).values_list("address", flat=True)
     aliases = contact.aliases.values_list("user_id", flat=True)
-    names = {contact.user_id, contact.phone or "", *identities, *aliases}
+    names = {contact.user_id, contact.phone or "", contact.email, *identities, *aliases}
     names |= {name.removeprefix("+") for name in names}
     names = {name for name in names if len(name) >= SHORTEST}
     for _ in range(2):

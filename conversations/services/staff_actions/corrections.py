@@ -21,6 +21,7 @@ from conversations.models import (
     Conversation,
     Correction,
     Message,
+    Proposal,
     Role,
     ToolCall,
     Turn,
@@ -94,7 +95,8 @@ def redact(
         redacted = next((each for each in done if each.kind == Correction.Kind.REDACTION), None)
         if redacted:
             return redacted
-        texts = [text for text in (chunk.content, *(each.text for each in done)) if text.strip()]
+        proposed = Proposal.objects.filter(conversation=conversation, chunk_id=chunk.pk).values_list("text", flat=True)
+        texts = [text for text in (chunk.content, *(each.text for each in done), *proposed) if text.strip()]
         chunk.content, chunk.metadata = REDACTED, {}
         chunk.save(update_fields=["content", "metadata"])
         Correction.objects.filter(chunk=chunk).update(text=REDACTED)
@@ -104,6 +106,7 @@ def redact(
         _redact_messages(chunk)
         chats.delete_analysis(conversation)
         _redact_turns(conversation, [*texts, *map(excerpt, texts)], position, now)
+        _redact_proposals(conversation, chunk, texts)
         for name in DETAILS:
             setattr(conversation, name, redact_text(getattr(conversation, name), texts))
         _redact_model_notes(conversation, texts)
@@ -114,6 +117,16 @@ def redact(
             step.save(update_fields=["description"])
         _note(conversation, "chunk_redacted", actor, now, position, cause=reason)
     return redaction
+
+
+def _redact_proposals(conversation: Conversation, chunk: Chunk, texts: list[str]) -> None:
+    """Redact what assistants proposed in the conversation, and the whole of the proposal that became the chunk."""
+    for each in Proposal.objects.filter(conversation=conversation):
+        text = REDACTED if each.chunk_id == chunk.pk else redact_text(each.text, texts)
+        if text != each.text:
+            metadata = {} if each.chunk_id == chunk.pk else _redact_values(each.metadata, texts)
+            each.text, each.metadata = text, metadata
+            each.save(update_fields=["text", "metadata"])
 
 
 def _redact_model_notes(conversation: Conversation, texts: list[str]) -> None:

@@ -22,6 +22,7 @@ from conversations.models import (
     Status,
 )
 from conversations.queue import enqueue
+from conversations.services.contacts import details
 from conversations.services.core.appending import note_answered
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.event_notes import note_contact
@@ -34,6 +35,7 @@ from memory import services as memory
 State = ContactMatch.State
 LONGEST_REASON = 200
 NEVER = datetime.min.replace(tzinfo=UTC)
+DETAIL_FIELDS = ["staff_name", "email", "language", "attributes"]  # what staff say of the person
 KNOWN_FIELDS = ["known", "known_until", "known_in", "known_by", "known_at"]  # staff's correction of a memory chunk
 
 
@@ -232,13 +234,24 @@ def _merge_fields(person: Contact, alias: Contact) -> None:
     person.opted_out = {**alias.opted_out, **person.opted_out}
     person.hold_reason = _hold(person, alias)
     _merge_known(person, alias)
+    email, person.staff_name = person.email or alias.email, person.staff_name or alias.staff_name
+    person.email, person.language = email, person.language or alias.language
+    person.attributes = dict([*person.attributes.items(), *_missing(person.attributes, alias.attributes)])
+    alias.staff_name = alias.email = alias.language = ""
+    alias.attributes = {}
     alias.merged_into = person
     alias.phone = alias.login = alias.known_until = alias.known_in = alias.known_at = None
     alias.name = alias.hold_reason = alias.known = alias.known_by = ""
     alias.opted_out, alias.is_guest = {}, False
-    fields = ["phone", "name", "login", "is_guest", "opted_out", "hold_reason", *KNOWN_FIELDS]
+    fields = ["phone", "name", *DETAIL_FIELDS, "login", "is_guest", "opted_out", "hold_reason", *KNOWN_FIELDS]
     alias.save(update_fields=[*fields, "merged_into"])  # before the person: a login has one contact of a client
     person.save(update_fields=fields)
+
+
+def _missing(ours: dict[str, str], others: dict[str, str]) -> list[tuple[str, str]]:
+    """Return the other's attributes that we lack, as many as there is room for."""
+    room = max(details.MOST_ATTRIBUTES - len(ours), 0)
+    return [each for each in others.items() if each[0] not in ours][:room]
 
 
 def _merge_known(person: Contact, alias: Contact) -> None:

@@ -19,6 +19,7 @@ from conversations.models import (
     Mention,
     Message,
     OrderLink,
+    Proposal,
     RollingSummary,
     StaffNote,
     Status,
@@ -26,6 +27,7 @@ from conversations.models import (
     ToolCall,
     Turn,
 )
+from conversations.services.core import proposals
 from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import saving
 from conversations.services.core.sql import rows
@@ -51,7 +53,19 @@ _IN_PLACE = """
     WHERE client_id = $3 AND conversation_id = $1 RETURNING id"""
 
 # Rows that move with the chunks. Agent states and orders move where the conversation that goes on has none of its own.
-FOLLOWING = (Message, Turn, Step, Feedback, IdempotencyKey, ToolCall, Activity, StaffNote, Mention, Attachment)
+FOLLOWING = (
+    Message,
+    Turn,
+    Step,
+    Feedback,
+    IdempotencyKey,
+    ToolCall,
+    Activity,
+    StaffNote,
+    Mention,
+    Attachment,
+    Proposal,
+)
 
 
 def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor, now: datetime) -> None:
@@ -67,6 +81,8 @@ def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor
     beyond = into.last_position + other.last_position
     moved = len(rows(_TOGETHER, into.pk, other.pk, beyond, into.client_id))
     rows(_IN_PLACE, into.pk, beyond, into.client_id)
+    for each in (into, other):  # neither answers what both have now
+        proposals.outdate(each, now)
     for model in FOLLOWING:
         model._default_manager.filter(conversation=other).update(conversation=into)
     _move_agent_state(into, other)

@@ -12,7 +12,7 @@ from channels_out.choices import Choices
 from channels_out.errors import SendError
 from conversations.models import Chunk, Client, Conversation, Message, Role
 from conversations.services.core import files as media_files
-from conversations.services.core import redaction, tool_requests
+from conversations.services.core import proposals, redaction, tool_requests
 from conversations.services.core.appending import note_answered, write_chunks
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import Actor, record
@@ -102,6 +102,7 @@ def _queue(
 def _note_sent(conversation: Conversation, chunk: Chunk, actor: Actor, now: datetime) -> None:
     """Note in the locked conversation that staff or a program answered in the assistant's place."""
     note_answered(conversation)
+    proposals.discard_open(conversation, actor, now)
     tool_requests.expire_approved(conversation, now)
     takeover.note_written(conversation, actor, now)
     record(conversation, "sent", actor, chunk_id=chunk.pk)

@@ -17,11 +17,14 @@ def assign(
 
     The system chunk that the conversation began with stays.
 
-    Raises NotFoundError, InvalidError (`other_client`) for another client's assistant, or ConflictError (`ended`).
+    Raises NotFoundError, ConflictError (`ended`), or InvalidError: `other_client` for another client's assistant,
+    `proposes` for one that proposes, in the copilot.
     """
     with editing(conversation_id, client, if_open=True) as conversation:
         if assistant.client_id != conversation.client_id:
             raise InvalidError(f"{assistant} is another client's assistant.", code="other_client")
+        if assistant.proposes and conversation.in_copilot:
+            raise InvalidError(f"{assistant} proposes, which is not possible in the copilot.", code="proposes")
         if conversation.assistant_id != assistant.pk:
             conversation.assistant = assistant
             record(conversation, "assistant_assigned", actor, cause=assistant.key, assistant_id=str(assistant.pk))

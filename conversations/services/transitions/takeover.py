@@ -21,6 +21,7 @@ from uuid import UUID
 from django.db import transaction
 
 from conversations.models import Client, Conversation, Role
+from conversations.services.core import proposals
 from conversations.services.core.appending import write_chunks
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import Actor, Kind, record
@@ -98,6 +99,7 @@ def take(
     conversation.reply_attempts = conversation.reply_crashes = conversation.drafts_overtaken = 0
     stay(conversation, now)
     if holder:
+        proposals.discard_open(conversation, actor, now)
         _note_attended(conversation)
     else:
         conversation.needs_staff_since = conversation.needs_staff_since or now

@@ -295,6 +295,12 @@
     }).observe(page, { childList: true, subtree: true });
   }
 
+  inbox.addEventListener("convo:saved", (event) => { // the person was edited (person.js)
+    transcript?.say(event.detail);
+    transcript?.ask();
+    refresh();
+  });
+
   function unmount() {
     saveDraft();
     if (transcript) noteHere(false);

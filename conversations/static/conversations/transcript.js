@@ -53,6 +53,8 @@ window.convoTranscript = function (page, whenDone) {
   function inUse(element) {
     const active = document.activeElement;
     if (element.contains(active) && active.matches("input, textarea, select")) return true;
+    const chosen = Array.from(element.querySelectorAll("form[data-person] option"));
+    if (chosen.some((option) => option.selected !== option.defaultSelected)) return true;
     return Array.from(element.querySelectorAll("input:not([type=hidden]), textarea"))
       .some((field) => field.value !== field.defaultValue);
   }
@@ -301,7 +303,7 @@ window.convoTranscript = function (page, whenDone) {
 
   // Remove the quoted text from the page: it may have been redacted.
   page.querySelectorAll("dialog").forEach((dialog) => dialog.addEventListener("close", () => {
-    dialog.querySelector("form").reset();
+    dialog.querySelector("form")?.reset();
     dialog.querySelectorAll(".cv-quoted").forEach((quoted) => { quoted.textContent = ""; });
   }));
 
