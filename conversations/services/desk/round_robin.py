@@ -23,6 +23,7 @@ from conversations.services.core.cluster import for_each_with
 from conversations.services.core.ledger import Actor, Kind
 from conversations.services.core.sql import row, rows
 from conversations.services.desk import inbox, states
+from conversations.services.tenants.promises import WAITS_SINCE
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ _WAITING = f"""
     WHERE s.client_id = $1 AND {inbox.UNASSIGNED} AND EXISTS (
         SELECT 1 FROM desk_teams t WHERE t.client_id = $1
           AND (t.id = d.team_id AND t.hands_out OR d.team_id IS NULL AND t.is_default))
-    ORDER BY {inbox.WAITS_SINCE}, s.id LIMIT {AT_ONCE}"""
+    ORDER BY {WAITS_SINCE}, s.id LIMIT {AT_ONCE}"""
 
 # The member of team $2 of client $1 whose turn it is. Open conversations count for whoever has them, or else is
 # responsible for them.
