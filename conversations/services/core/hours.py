@@ -245,18 +245,16 @@ def soonest_due_sql(promised: Sequence[tuple[str, str]], o: str) -> str:
     promised: pairs of the SQL of a time and of an interval, each of which may be NULL
     o: the name of a row with the float8[] columns opens, closes and passed, as in `Scale`
     """
-    pairs = ", ".join(
-        f"(extract(epoch FROM {since})::float8, extract(epoch FROM {span})::float8)" for since, span in promised
-    )
-    # OFFSET 0 keeps each step a step: written into each other, their text and cost would multiply. What is reached
-    # exactly at a closing is due then, and not with the next opening.
-    return f"""
-    SELECT to_timestamp(min({o}.opens[f.place] + f.needed - {o}.passed[f.place])) FROM (
-        SELECT n.needed, GREATEST(width_bucket(n.needed - 0.0005, {o}.passed), 1) AS place FROM (
-            SELECT {o}.passed[b.place] + LEAST(b.since, {o}.closes[b.place]) - {o}.opens[b.place] + b.span AS needed
-            FROM (
-                SELECT v.since, v.span, GREATEST(width_bucket(v.since, {o}.opens), 1) AS place
-                FROM (VALUES {pairs}) v(since, span) WHERE v.since IS NOT NULL AND v.span IS NOT NULL
-                OFFSET 0) b
-            OFFSET 0) n
-        OFFSET 0) f"""
+    times = ", ".join(f"extract(epoch FROM {since})::float8 AS since{n}" for n, (since, _) in enumerate(promised))
+    dues = ", ".join(_due_sql(f"v.since{n}", span, o) for n, (_, span) in enumerate(promised))
+    return f"SELECT to_timestamp(LEAST({dues})) FROM (SELECT {times} OFFSET 0) v"  # OFFSET 0: each time is found once
+
+
+def _due_sql(since: str, span: str, o: str) -> str:
+    """Return the SQL of `after_business_time`, in seconds. It repeats itself: a step of its own would cost more."""
+    place = f"GREATEST(width_bucket({since}, {o}.opens), 1)"
+    waited = f"{o}.passed[{place}] + LEAST({since}, {o}.closes[{place}]) - {o}.opens[{place}]"
+    needed = f"({waited} + extract(epoch FROM {span})::float8)"
+    # What is reached exactly at a closing is due then, and not with the next opening.
+    reached = f"GREATEST(width_bucket({needed} - 0.0005, {o}.passed), 1)"
+    return f"CASE WHEN {since} IS NOT NULL THEN {o}.opens[{reached}] + {needed} - {o}.passed[{reached}] END"
