@@ -5,9 +5,6 @@ Programs that look into e-mails follow links, so a GET changes nothing. A mail p
 
 from __future__ import annotations
 
-from typing import Any
-
-from django.contrib import admin
 from django.core.signing import BadSignature
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -28,10 +25,5 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         if request.method == "POST":
             mail_choices.unsubscribe(token)
     except (BadSignature, ValueError, TypeError):
-        return _page(request, 404, unknown=True)
-    return _page(request, 200, kind=kind, is_done=request.method == "POST")
-
-
-def _page(request: HttpRequest, status: int, **shown: Any) -> HttpResponse:
-    context = {**admin.site.each_context(request), **shown}  # names, colours and styles of the back office
-    return render(request, "mail/unsubscribe.html", context, status=status)
+        return render(request, "mail/unsubscribe.html", {"unknown": True}, status=404)
+    return render(request, "mail/unsubscribe.html", {"kind": kind, "is_done": request.method == "POST"})
