@@ -18,23 +18,25 @@ from channels_out.kinds import Channel
 from conversations.api.serializers import Choice, Text, read
 from conversations.http.auth import key_of
 from conversations.models import Assistant, Client, Label, QuarterTimes, Scope
-from conversations.services.core.errors import InvalidError
 from conversations.services.figures.counting import COLUMNS
 from conversations.services.figures.reading import LONGEST_DAYS, MOST, Narrowed, Numbers, Period, Step, report
 
 USUAL_DAYS = 30
-EARLIEST, LATEST = date(2000, 1, 3), date(2199, 12, 31)
-HOURS_FOR_DAYS = 7
+EARLIEST, LATEST = date(2001, 12, 31), date(2199, 12, 31)
+STEPS = [each.value for each in Step if each != Step.HOUR]
+NO_ASSISTANT, NO_LABEL = UUID(int=2**128 - 1), -1  # ids that nothing has
 
 
 class ReportFilterSerializer(serializers.Serializer[Any]):
     """The days of a report, its steps, and what it is narrowed to."""
 
-    first = serializers.DateField(required=False, help_text="The first day. Default: 30 days up to the last.")
-    last = serializers.DateField(required=False, help_text="The last day. Default: today.")
-    step = Choice(choices=[each.value for each in Step], default="day", help_text="Hours: for at most 7 days.")
+    last = serializers.DateField(
+        required=False, help_text="The last day. Default: today. The years are 2001 to 2199; others count as these."
+    )
+    days = serializers.IntegerField(default=USUAL_DAYS, min_value=1, max_value=LONGEST_DAYS)
+    step = Choice(choices=STEPS, default="day")
     channel = Choice(choices=[each.value for each in Channel], required=False)
-    assistant = Text(required=False, max_length=100, help_text="The assistant's key.")
+    assistant = Text(required=False, max_length=100, help_text="The assistant's key. An unknown one has no figures.")
     label = Text(required=False, max_length=40)  # type: ignore[assignment]  # DRF's own fields have labels
 
 
@@ -109,8 +111,6 @@ class ReportViewSet(viewsets.GenericViewSet[Client]):
         counted every quarter of an hour."""
         wanted, client = read(ReportFilterSerializer, request.query_params.dict()), key_of(request).client
         period, step = _period(wanted, ZoneInfo(client.time_zone)), Step(wanted["step"])
-        if step == Step.HOUR and period.days > HOURS_FOR_DAYS:
-            raise InvalidError(f"Hours are reported for at most {HOURS_FOR_DAYS} days.", code="range")
         found = report(client.pk, period, step, _narrowed(wanted, client))
         names = _names(client, found.by)
         named = {
@@ -132,28 +132,20 @@ class ReportViewSet(viewsets.GenericViewSet[Client]):
 
 
 def _period(wanted: dict[str, Any], zone: ZoneInfo) -> Period:
-    """Return the days that are asked for. Raises InvalidError (`range`)."""
-    last = wanted.get("last") or max(timezone.now().astimezone(zone).date(), wanted.get("first") or EARLIEST)
-    first = wanted.get("first") or max(last, EARLIEST + timedelta(days=USUAL_DAYS)) - timedelta(days=USUAL_DAYS - 1)
-    if not EARLIEST <= first <= last <= LATEST:
-        raise InvalidError("The first day must not be after the last, and both between 2000 and 2199.", code="range")
-    if (last - first).days >= LONGEST_DAYS:
-        raise InvalidError(f"A report has at most {LONGEST_DAYS} days.", code="range")
-    return Period(first, last, zone)
+    """Return the days that are asked for."""
+    last = min(max(wanted.get("last") or timezone.now().astimezone(zone).date(), EARLIEST), LATEST)
+    return Period(last - timedelta(days=wanted["days"] - 1), last, zone)
 
 
 def _narrowed(wanted: dict[str, Any], client: Client) -> Narrowed:
-    """Return what the report is narrowed to. Raises InvalidError for an assistant or a label that is not there."""
+    """Return what the report is narrowed to; to nothing, where an assistant or a label is not there."""
     assistant_id: UUID | None = None
     label_id: int | None = None
     if key := wanted.get("assistant"):
-        assistant_id = Assistant.objects.filter(client=client, key=key).values_list("pk", flat=True).first()
-        if assistant_id is None:
-            raise InvalidError("There is no such assistant.", code="assistant")
+        found = Assistant.objects.filter(client=client, key=key).values_list("pk", flat=True)
+        assistant_id = found.first() or NO_ASSISTANT
     if name := wanted.get("label"):
-        label_id = Label.objects.filter(client=client, name=name).values_list("pk", flat=True).first()
-        if label_id is None:
-            raise InvalidError("There is no such label.", code="label")
+        label_id = Label.objects.filter(client=client, name=name).values_list("pk", flat=True).first() or NO_LABEL
     return Narrowed(channel=wanted.get("channel", ""), assistant_id=assistant_id, label_id=label_id)
 
 

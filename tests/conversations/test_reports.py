@@ -199,7 +199,7 @@ def test_a_program_reads_the_same_figures(door, shop, neighbour):
     figures(shop, messages_in=7)
     figures(neighbour, opened=50)
     QuarterTimes.objects.create(client=shop, quarter=DAY, channel="sms", kind="first", bucket=0, number=5)
-    found = door.get("/reports?first=2026-03-09&last=2026-03-11")
+    found = door.get("/reports?days=3&last=2026-03-11")
     assert (found["total"]["opened"], found["before"]["opened"], found["time_zone"]) == (3, 0, "UTC")
     assert [(each["begins"][:10], each["messages_in"]) for each in found["steps"]] == [
         ("2026-03-09", 0),
@@ -208,17 +208,24 @@ def test_a_program_reads_the_same_figures(door, shop, neighbour):
     ]
     assert found["channels"][0]["name"] == "sms"
     assert found["total"]["first_response"]["median"] == 0.5
-    assert door.get("/reports?first=2026-03-10&last=2026-03-10&channel=whatsapp&assistant=ada")["total"]["opened"] == 0
+    assert door.get("/reports?days=1&last=2026-03-10&channel=whatsapp&assistant=ada")["total"]["opened"] == 0
     assert len(door.get("/reports")["steps"]) == 30
 
 
+@pytest.mark.parametrize("more", ["", "&channel=sms", "&assistant=nobody", "&label=none", "&step=month"])
+def test_what_is_not_there_has_no_figures(door, shop, more):
+    figures(shop)
+    total = door.get(f"/reports?days=1&last=2026-03-10{more}")["total"]
+    assert total["opened"] == (0 if "no" in more else 3)
+
+
+@pytest.mark.parametrize(("last", "first"), [("0001-01-01", "2001-12-02"), ("9999-12-31", "2199-12-02")])
+def test_far_days_count_as_the_nearest_that_are_known(door, last, first):
+    assert door.get(f"/reports?last={last}")["first"] == first
+
+
 @pytest.mark.parametrize(
-    "query",
-    [
-        *("first=nonsense", "first=2026-03-11&last=2026-03-10", "first=2020-01-01&last=2026-03-10", "step=minute"),
-        *("first=0001-01-01&last=0001-01-02", "last=0001-01-01", "first=9999-12-31", "channel=pigeon"),
-        *("assistant=nobody", "label=none", "first=2026-03-01&last=2026-03-31&step=hour"),
-    ],
+    "query", ["last=nonsense", "last=2026-02-30", "days=0", "days=367", "step=hour", "channel=pigeon", "label=%20"]
 )
 def test_a_query_that_makes_no_sense_is_refused(door, query):
     status, envelope = door.call("GET", f"/reports?{query}")
