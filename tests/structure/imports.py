@@ -15,7 +15,7 @@ SERVICES = "conversations.services"
 # The floors of the services, lowest first. The contract for import-linter in pyproject.toml lists the same.
 FLOORS = (
     {"core"},
-    {"contacts", "tenants", "engine_chats"},
+    {"contacts", "tenants", "engine_chats", "figures"},
     {"delivery", "media", "simulator", "events"},
     {"transitions"},
     {"inbound"},
