@@ -11,6 +11,7 @@ COPY channels_out channels_out
 COPY conversations conversations
 COPY convo_project convo_project
 COPY memory memory
+COPY locale locale
 COPY templates templates
 RUN make compile
 

@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test test-long test-browser mutants lint style types floors audit bench shell lock compile run-venv
-.PHONY: dev-venv
+.PHONY: dev-venv messages
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,12 @@ audit: dev-venv ## look for known weaknesses in our code (bandit) and in the loc
 	$(PY) -m bandit --quiet --severity-level medium --configfile pyproject.toml --recursive channels_out conversations convo_project memory
 	$(PY) -m pip_audit --requirement requirements.lock --require-hashes --disable-pip
 
-compile: run-venv ## compile all modules, for an image that is read-only
+compile: run-venv ## compile all modules and languages, for an image that is read-only
+	@$(PY) -m convo_project.languages
 	@$(PY) -m compileall -q -j 0 $(VENV)/lib channels_out conversations convo_project memory manage.py
+
+messages: dev-venv ## collect the sentences that are to be translated into locale/
+	@SECRET_KEY=unused CREDENTIALS_KEYS=unused DATABASE_URL=postgres:///unused $(PY) -m convo_project.catalogues
 
 shell: run-venv ## open a Python shell with the models imported
 	@$(PY) manage.py shell

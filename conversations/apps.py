@@ -10,12 +10,14 @@ class ConversationsConfig(AppConfig):
     verbose_name = "Convo"
 
     def ready(self) -> None:
-        """Load the system checks, and let memory ask which model serves a client, and count its tokens.
+        """Load the system checks, translate what fields are called, and connect memory to the models' providers.
 
-        There are no signals.
+        Memory asks which model serves a client, and its tokens are counted. There are no signals.
         """
         from conversations import checks  # noqa: F401
         from conversations.services.tenants import day_quotas, model_providers
+        from conversations.words import translate_fields
         from memory.language_models import choosing
 
+        translate_fields(self.get_models())
         choosing.register(model_providers.access_for, model_providers.learn, day_quotas.note_model_use)

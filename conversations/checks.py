@@ -84,6 +84,15 @@ def the_copilot_has_its_role(databases: Sequence[str] | None = None, **_: Any) -
 
 
 @register()
+def the_languages_are_compiled(**_: Any) -> list[CheckMessage]:
+    """Warn of catalogues that cannot be compiled, since their directory is read-only: their pages are in English."""
+    return [
+        Warning(f"{path} is not compiled.", hint="Run make compile before the directory is read-only.", id="convo.W011")
+        for path in settings.LANGUAGES_NOT_COMPILED
+    ]
+
+
+@register()
 def settings_have_their_current_names(**_: Any) -> list[CheckMessage]:
     """Warn of environment variables that have another name now."""
     return [

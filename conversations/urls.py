@@ -9,6 +9,7 @@ from conversations.endpoints.metrics import metrics
 from conversations.endpoints.simulated_providers import provider_end
 from conversations.endpoints.start_page import start_page
 from conversations.endpoints.webhooks import inbound_webhook, retell_webhook, status_webhook
+from conversations.endpoints.words import words
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", start_page),
@@ -19,6 +20,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", include("conversations.api.urls")),
     path("simulator/<uuid:pk>", provider_end),
     path("simulator/<uuid:pk>/<path:rest>", provider_end),
+    path("words/<str:language>.js", words, name="words"),
     path("copilot/panel", copilot_pages.panel),
     path("copilot/app", copilot_pages.app),
     path("copilot/login", copilot_pages.login),

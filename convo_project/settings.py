@@ -9,7 +9,7 @@ from typing import Any
 
 import environ
 
-from convo_project import address, capacity, embedded_postgres, env, identity_providers, media
+from convo_project import address, capacity, embedded_postgres, env, identity_providers, languages, media
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env.load_files()
@@ -79,6 +79,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "conversations.http.signed_in.SignedInMiddleware",
+    "conversations.http.languages.LanguageMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -105,7 +106,11 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
-LANGUAGE_CODE = "en-us"
+LANGUAGE_CODE = "en"  # of everything but the pages that people see (conversations/http/languages.py)
+LANGUAGES = languages.found()
+LOCALE_PATHS = [languages.FOLDER]
+LANGUAGES_NOT_COMPILED = languages.compile_stale()
+LANGUAGES_VERSION = languages.version()
 TIME_ZONE = "UTC"
 USE_TZ = True
 FORMAT_MODULE_PATH = "convo_project.formats"
@@ -171,13 +176,17 @@ Q_CLUSTER = {
 UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "Convo",
     "SITE_HEADER": "Convo",
-    "SITE_SUBHEADER": "Back office, times in UTC",
+    "SITE_SUBHEADER": "conversations.http.languages.subheader",
     "SITE_SYMBOL": "forum",
     "SITE_URL": "",
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_BACK_BUTTON": True,
     "STYLES": [f"{STATIC_URL}conversations/admin.css"],
-    "SCRIPTS": [f"{STATIC_URL}conversations/admin.js", f"{STATIC_URL}conversations/live.js"],
+    "SCRIPTS": [
+        "conversations.http.languages.words_address",
+        f"{STATIC_URL}conversations/admin.js",
+        f"{STATIC_URL}conversations/live.js",
+    ],
     "ACCOUNT": {"navigation": "conversations.admin.navigation.account_links"},
     "DASHBOARD_CALLBACK": "conversations.admin.dashboard.add_numbers",
     "COMMAND": {"search_callback": "conversations.admin.inbox.search_everywhere"},

@@ -3,7 +3,7 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
-from conversations.admin import inbox, mail_choice, reports
+from conversations.admin import inbox, mail_choice, my_settings, reports
 from conversations.endpoints import account_pages
 from conversations.http.sign_in import limit_password_changes
 
@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/inbox/", include((inbox.urls(), "inbox"))),
     path("admin/e-mails/", mail_choice.page, name="mail_choice"),
     path("admin/reports/", include((reports.urls(), "reports"))),
+    path("admin/me/", include((my_settings.urls(), "me"))),
     path("admin/", admin.site.urls),
     path("", include("conversations.urls")),
 ]

@@ -35,7 +35,7 @@ BELOW = (
     *("conversations/services/core/sql.py", "conversations/models/of_client.py"),
     *("conversations/services/core/cluster.py", "conversations/services/core/rotation.py"),
     *("conversations/http/doubled_path.py", "conversations/http/security_policy.py"),
-    *("conversations/http/sign_in.py", "conversations/http/signed_in.py"),
+    *("conversations/http/sign_in.py", "conversations/http/signed_in.py", "conversations/http/languages.py"),
 )
 MEMORY = {"memories", "memory_vectors"}
 

@@ -8,6 +8,7 @@ from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
@@ -16,6 +17,7 @@ from conversations.admin.one_time_secret import show_once
 from conversations.models import ApiKey, Scope
 from conversations.models.client import usual_scopes
 from conversations.services.tenants import api_keys
+from conversations.words import lazy as _
 
 
 class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -26,8 +28,10 @@ class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         initial=usual_scopes,
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="Choose only what the program needs. None chosen: the first four. You cannot"
-        " change this later; make another key instead.",
+        help_text=_(
+            "Choose only what the program needs. None chosen: the first four. You cannot"
+            " change this later; make another key instead."
+        ),
     )
 
     class Meta:
@@ -42,7 +46,7 @@ class NewKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         """Return the key's end. Refuse one in the past."""
         ends = self.cleaned_data["expires_at"]
         if ends and ends <= timezone.now():
-            raise forms.ValidationError("Choose a time in the future.")
+            raise forms.ValidationError(gettext("Choose a time in the future."))
         return ends
 
 
@@ -54,7 +58,7 @@ class ApiKeyAdmin(ClientScopedAdmin):
     """The API keys of programs. A key cannot be shown again or deleted. It can be renamed and revoked."""
 
     client_path = "client"
-    empty_message = "No program has a key yet. Add one for each program, so that you can revoke it alone."
+    empty_message = _("No program has a key yet. Add one for each program, so that you can revoke it alone.")
     list_display = ["prefix", "name", "client", "scopes_shown", "last_used_at", "expires_at", "revoked_at"]
     list_filter = [("revoked_at", admin.EmptyFieldListFilter), ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -69,7 +73,7 @@ class ApiKeyAdmin(ClientScopedAdmin):
         """Return the form; a new key's offers the scopes."""
         return super().get_form(request, obj, change, **({} if obj else {"form": NewKeyForm}), **kwargs)
 
-    @admin.display(description="Scopes")
+    @admin.display(description=_("Scopes"))
     def scopes_shown(self, key: ApiKey) -> str:
         """Return the key's scopes in the order of their list."""
         return ", ".join(scope for scope in Scope.values if scope in key.scopes)
@@ -89,12 +93,15 @@ class ApiKeyAdmin(ClientScopedAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Return the only page that ever shows the key."""
-        about = f"This is the key {obj.name!r} of {obj.client}. Programs send it in the header X-Service-API-Key."
-        return show_once(self, request, obj, title="API key", about=about, secret=obj.key)
+        about = gettext("This is the key %(name)s of %(client)s. Programs send it in the header X-Service-API-Key.") % {
+            "name": repr(obj.name),
+            "client": obj.client,
+        }
+        return show_once(self, request, obj, title=gettext("API key"), about=about, secret=obj.key)
 
     @confirmed(
-        "Revoke",
-        question="Programs that use this key are refused from now on. You cannot undo this.",
+        _("Revoke"),
+        question=_("Programs that use this key are refused from now on. You cannot undo this."),
         icon="key_off",
         destroys=True,
         path="revoke",
@@ -102,6 +109,6 @@ class ApiKeyAdmin(ClientScopedAdmin):
     def revoke(self, request: HttpRequest, key: ApiKey) -> str:
         """Revoke the key."""
         if not api_keys.revoke(key.pk):
-            return "This key is revoked already."
+            return gettext("This key is revoked already.")
         self.record(request, "revoked", key)
-        return f"{key} is revoked. Programs that use it are refused."
+        return gettext("%(key)s is revoked. Programs that use it are refused.") % {"key": key}

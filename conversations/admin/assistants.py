@@ -8,6 +8,7 @@ from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html_join
+from django.utils.translation import gettext
 
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
@@ -16,6 +17,7 @@ from conversations.admin.provider_choice import NamesProviders, check_own, narro
 from conversations.admin.try_assistant import TryAssistantPage
 from conversations.models import Assistant
 from conversations.services.tenants import model_endings, model_overview, setup
+from conversations.words import lazy as _
 
 PROVIDERS = ("model_provider", "fallback_provider")
 
@@ -39,7 +41,7 @@ class AssistantForm(OwnAgentForm):
         return cleaned
 
 
-FOR_PROGRAMS = "For programs"  # what an assistant has once it is stored
+FOR_PROGRAMS = _("For programs")  # what an assistant has once it is stored
 
 
 @admin.register(Assistant)
@@ -48,7 +50,7 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
 
     client_path = "client"
     form = AssistantForm
-    empty_message = "There is no assistant yet. Nobody answers until you add one."
+    empty_message = _("There is no assistant yet. Nobody answers until you add one.")
     list_display = ["name", "key", "client", "engine", "model", "is_default", "in_copilot"]
     list_filter = ["engine", "is_default", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -70,7 +72,7 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
             },
         ),
         (
-            "Engine",
+            _("Engine"),
             {
                 "fields": [
                     "engine",
@@ -83,17 +85,17 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
                 ]
             },
         ),
-        ("On the phone", {"fields": ["greeting", ("spoken_language", "voice"), "transfer_number"]}),
+        (_("On the phone"), {"fields": ["greeting", ("spoken_language", "voice"), "transfer_number"]}),
         (
-            "Outside the reply window",
+            _("Outside the reply window"),
             {"fields": [("template_name", "template_language"), "template_variables", "template_header"]},
         ),
         (
-            "Tools, files and goodbyes",
+            _("Tools, files and goodbyes"),
             {"fields": [("uses_tools", "sees_files"), "goodbye_phrases"]},
         ),
         (
-            "Handing over to a person",
+            _("Handing over to a person"),
             {
                 "fields": [
                     "takeover_sentence",
@@ -130,15 +132,15 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
                 messages.warning(request, ending.sentence)
         return super().render_change_form(request, context, add, change, form_url, obj)
 
-    @admin.display(description="Learned of the model")
+    @admin.display(description=_("Learned of the model"))
     def learned(self, assistant: Assistant) -> str:
         """Return what the model's answers taught of it."""
         facts = model_overview.learned_by(assistant) if assistant.pk and assistant.client_id else ()
-        return format_html_join("", "{}<br>", ((fact.sentence,) for fact in facts)) or "nothing yet"
+        return format_html_join("", "{}<br>", ((fact.sentence,) for fact in facts)) or gettext("nothing yet")
 
     @confirmed(
-        "Make default",
-        question="This assistant will reply for all accounts of its client that name no other. Make it the default?",
+        _("Make default"),
+        question=_("This assistant will reply for all accounts of its client that name no other. Make it the default?"),
         icon="star",
         path="default",
     )
@@ -146,4 +148,4 @@ class AssistantAdmin(TryAssistantPage, OwnAgentPages, NamesProviders):
         """Make the assistant its client's default, in place of the current one."""
         setup.make_default(assistant)
         self.record(request, "made default", assistant)
-        return f"{assistant} is the default assistant now."
+        return gettext("%(assistant)s is the default assistant now.") % {"assistant": assistant}

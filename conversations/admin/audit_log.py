@@ -11,6 +11,7 @@ from django.utils.safestring import SafeString
 from conversations.admin.base import ReadOnlyAdmin, VisibleRowsFilter
 from conversations.models import StaffAction
 from conversations.services.core import audit_log
+from conversations.words import lazy as _
 
 
 @admin.register(StaffAction)
@@ -18,16 +19,16 @@ class StaffActionAdmin(ReadOnlyAdmin):
     """The entries of the audit log."""
 
     client_path = "client"
-    empty_message = "Staff have changed nothing yet."
+    empty_message = _("Staff have changed nothing yet.")
     list_display = ["created_at", "user_name", "verb", "object_type", "object_name", "what", "client"]
     list_filter = ["object_type", ("client", VisibleRowsFilter), "created_at"]
     list_select_related = ["client"]
     search_fields = ["user_name__exact", "object_id__exact"]
-    search_help_text = "A user name, or the id of a row"
+    search_help_text = _("A user name, or the id of a row")
     ordering = ["-id"]
     fields = ["created_at", "user_name", "verb", "object_type", "object_name", "object_id", "what", "client"]
 
-    @admin.display(description="Changes")
+    @admin.display(description=_("Changes"))
     def what(self, entry: StaffAction) -> SafeString:
         """Return each changed field with its values before and after. Secrets are shown as replaced."""
         lines = [

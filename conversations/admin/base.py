@@ -15,12 +15,14 @@ from django.forms import ModelChoiceField
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.translation import gettext
 
 from conversations.admin import access
 from conversations.admin.access import Role
 from conversations.models import Client
 from conversations.models.of_client import OfClient
 from conversations.services.core import audit_log
+from conversations.words import lazy as _
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin  # unfold's has no types; it is this one with more attributes
@@ -67,7 +69,7 @@ class ClientScopedAdmin(ModelAdmin):  # type: ignore[type-arg]
     """
 
     client_path = ""
-    empty_message = "Nothing here yet."
+    empty_message = _("Nothing here yet.")
     view_role: str | None = Role.VIEWER
     add_role: str | None = Role.MANAGER
     change_role: str | None = Role.MANAGER
@@ -114,7 +116,7 @@ class ClientScopedAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def empty_message_for(self, request: HttpRequest, *, is_narrowed: bool) -> str:
         """Return what the list says if it is empty. is_narrowed: a search or a filter is set."""
-        return "Nothing matches." if is_narrowed else self.empty_message
+        return gettext("Nothing matches.") if is_narrowed else self.empty_message
 
     def client_id_of(self, row: Any) -> UUID | None:
         """Return the id of the row's client, or None if the row has no client."""

@@ -13,11 +13,13 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextInputWidget
 
 from channels_out import registry
 from channels_out.contract import Adapter
 from conversations.admin.base import VisibleRowsFilter
+from conversations.admin.channel_names import name_of
 from conversations.admin.confirmation import confirmed
 from conversations.admin.durations import DurationInWordsField
 from conversations.admin.simulator import SimulatorPages
@@ -25,6 +27,7 @@ from conversations.models import ChannelAccount
 from conversations.services.core.errors import DomainError, InvalidError
 from conversations.services.delivery import template_catalogue
 from conversations.services.tenants import channel_accounts, setup
+from conversations.words import lazy as _
 
 PREFIX = "credential_"
 STATE = [  # shown, and never typed
@@ -33,13 +36,17 @@ STATE = [  # shown, and never typed
     *("created_at", "updated_at", "id"),
 ]
 WEBHOOK_PLACES = {
-    "whatsapp": "Enter it with the verify token in Meta's developer console, under WhatsApp, Configuration, Webhook,"
-    " and subscribe to messages.",
-    "messenger": "Enter it with the verify token in Meta's developer console, under Messenger, API Settings, Webhooks,"
-    " and subscribe the page.",
-    "dialog360": "Enter it in 360dialog's Hub, under Channel Webhook, with the header X-Convo-Secret.",
-    "plivo": "Enter it as the URL of the application that the number belongs to, in Plivo's console, method POST.",
-    "orb": "Let your gateway post to it, signed with the secret.",
+    "whatsapp": _(
+        "Enter it with the verify token in Meta's developer console, under WhatsApp, Configuration, Webhook,"
+        " and subscribe to messages."
+    ),
+    "messenger": _(
+        "Enter it with the verify token in Meta's developer console, under Messenger, API Settings, Webhooks,"
+        " and subscribe the page."
+    ),
+    "dialog360": _("Enter it in 360dialog's Hub, under Channel Webhook, with the header X-Convo-Secret."),
+    "plivo": _("Enter it as the URL of the application that the number belongs to, in Plivo's console, method POST."),
+    "orb": _("Let your gateway post to it, signed with the secret."),
 }
 KIND = "kind"  # in the address of the page that adds an account: "whatsapp:whatsapp"
 
@@ -65,7 +72,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         for name in _credentials(self.adapter):
             if account.credentials.get(name) and PREFIX + name in self.fields:
                 self.fields[PREFIX + name].required = False
-                self.fields[PREFIX + name].widget.attrs["placeholder"] = "stored; leave blank to keep it"
+                self.fields[PREFIX + name].widget.attrs["placeholder"] = gettext("stored; leave blank to keep it")
 
     def clean(self) -> dict[str, Any]:
         """Return the cleaned values. Refuse incomplete credentials, a used address, and another client's assistant."""
@@ -95,10 +102,10 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]
         if account.provider == "sandbox":
             same = same.filter(client=client)
         if same.exclude(pk=account.pk).exists():
-            self.add_error("address", "This address is connected already.")
+            self.add_error("address", gettext("This address is connected already."))
         assistant = cleaned.get("assistant")
         if assistant and client and assistant.client_id != client.pk:
-            self.add_error("assistant", "This assistant belongs to another client.")
+            self.add_error("assistant", gettext("This assistant belongs to another client."))
         return cleaned
 
 
@@ -118,12 +125,12 @@ def form_of(adapter: Adapter | None) -> type[AccountForm]:
 class UnreachedFilter(admin.SimpleListFilter):
     """Accounts whose provider cannot be reached."""
 
-    title = "sends"
+    title = _("sends")
     parameter_name = "unreached"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the choices."""
-        return [("1", "the provider cannot be reached")]
+        return [("1", gettext("the provider cannot be reached"))]
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         """Return the accounts of the choice."""
@@ -138,7 +145,7 @@ class ChannelAccountAdmin(SimulatorPages):
     formfield_overrides = {
         models.DurationField: {"form_class": DurationInWordsField, "widget": UnfoldAdminTextInputWidget}
     }
-    empty_message = "No channel is connected yet. Add an account at a provider, or try one in the simulator."
+    empty_message = _("No channel is connected yet. Add an account at a provider, or try one in the simulator.")
     list_display = [
         "__str__",
         "channel",
@@ -158,7 +165,7 @@ class ChannelAccountAdmin(SimulatorPages):
     def add_view(self, request: HttpRequest, form_url: str = "", extra_context: Any = None) -> HttpResponse:
         """Return the list of providers, or the form of the chosen one."""
         if self.has_add_permission(request) and not _adapter(request, None):
-            context = {"title": "Add channel account", "opts": self.opts, "adapters": registry.ADAPTERS}
+            context = {"title": gettext("Add channel account"), "opts": self.opts, "adapters": registry.ADAPTERS}
             context |= self.admin_site.each_context(request)
             return TemplateResponse(request, "admin/channel_accounts/choose_provider.html", context)
         return super().add_view(request, form_url, extra_context)
@@ -172,14 +179,23 @@ class ChannelAccountAdmin(SimulatorPages):
         adapter = _adapter(request, obj)
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         credentials = [PREFIX + name for name in _credentials(adapter)] if may_write else []
-        about = "Credentials are stored encrypted and never shown. A blank field keeps the stored value."
-        title = f"{adapter.title or adapter.provider} on {adapter.channel}" if adapter else None
+        about = gettext("Credentials are stored encrypted and never shown. A blank field keeps the stored value.")
+        title = (
+            gettext("%(provider)s on %(channel)s")
+            % {"provider": adapter.title or adapter.provider, "channel": name_of(adapter.channel)}
+            if adapter
+            else None
+        )
         return [
             (title, {"fields": ["client", ("name", "address"), "assistant"]}),
-            *([("Credentials", {"fields": credentials, "description": about})] if credentials else []),
-            *([("Webhooks", {"fields": ["webhook_url"]})] if obj and channel_accounts.webhook_url(obj) else []),
-            ("Use", {"fields": ["is_active", "base_url", *_of_provider(adapter)]}),
-            *([("State", {"fields": STATE})] if obj else []),
+            *([(gettext("Credentials"), {"fields": credentials, "description": about})] if credentials else []),
+            *(
+                [(gettext("Webhooks"), {"fields": ["webhook_url"]})]
+                if obj and channel_accounts.webhook_url(obj)
+                else []
+            ),
+            (gettext("Use"), {"fields": ["is_active", "base_url", *_of_provider(adapter)]}),
+            *([(gettext("State"), {"fields": STATE})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -193,47 +209,57 @@ class ChannelAccountAdmin(SimulatorPages):
         is_editable = may_set_url and not (obj and obj.is_simulated)
         return [*STATE, "webhook_url", *(["client"] if obj else []), *([] if is_editable else ["base_url"])]
 
-    @admin.display(description="Sends")
+    @admin.display(description=_("Sends"))
     def reach(self, account: ChannelAccount) -> str:
         """Return a sentence about whether messages reach the provider."""
         circuit = channel_accounts.open_circuit(account)
         if circuit is None or circuit.opened_at is None or circuit.probe_at is None:
-            return "They reach the provider."
-        tries = f"{circuit.probes} tries so far" if circuit.probes != 1 else "1 try so far"
-        return (
-            f"The provider cannot be reached since {circuit.opened_at:%Y-%m-%d %H:%M} UTC ({circuit.code})."
-            f" Messages wait. One of them tries it from time to time, next at {circuit.probe_at:%H:%M:%S} UTC: {tries}."
-        )
+            return gettext("They reach the provider.")
+        tries = ngettext("%(count)s try so far", "%(count)s tries so far", circuit.probes) % {"count": circuit.probes}
+        return gettext(
+            "The provider cannot be reached since %(opened_at)s (%(code)s). Messages wait. One of them tries it from"
+            " time to time, next at %(probe_at)s: %(tries)s."
+        ) % {
+            "opened_at": f"{timezone.localtime(circuit.opened_at):%Y-%m-%d %H:%M}",
+            "code": circuit.code,
+            "probe_at": f"{timezone.localtime(circuit.probe_at):%H:%M:%S %Z}",
+            "tries": tries,
+        }
 
-    @admin.display(description="Webhook URL")
+    @admin.display(description=_("Webhook URL"))
     def webhook_url(self, account: ChannelAccount) -> SafeString:
         """Return the address that the provider must deliver to, and where it is entered."""
-        about = WEBHOOK_PLACES.get(account.provider, "Enter it at the provider.")
+        about = WEBHOOK_PLACES.get(account.provider, gettext("Enter it at the provider."))
         url = channel_accounts.webhook_url(account)
         return format_html('<code class="select-all">{}</code><p class="mt-2">{}</p>', url, about)
 
-    @admin.display(description="Checks")
+    @admin.display(description=_("Checks"))
     def checks(self, account: ChannelAccount) -> SafeString:
         """Return what the last check found, a line each, what is not fine first."""
         if account.checked_at is None:
-            return format_html("{}", "Not checked yet: press Check account.")
+            return format_html("{}", gettext("Not checked yet: press Check account."))
         marks = {True: ("✓", "text-green-700 dark:text-green-400"), False: ("!", "text-red-700 dark:text-red-400")}
         lines = ((*marks[bool(each.get("is_fine"))], each.get("sentence", "")) for each in account.findings)
         line = '<p><span class="font-semibold {1}" aria-hidden="true">{0}</span> {2}</p>'
         return format_html_join("", line, lines)
 
-    @admin.display(description="Templates")
+    @admin.display(description=_("Templates"))
     def catalogue(self, account: ChannelAccount) -> str:
         """Return a sentence about the list of the account's templates."""
         if account.templates_at is None:
-            return "They have not been read yet."
+            return gettext("They have not been read yet.")
         known = account.templates.filter(client=account.client_id).count()
-        read = f"{known} are known. Read on {account.templates_at:%Y-%m-%d at %H:%M} UTC."
-        return f"{read} The last try failed: {account.templates_problem}" if account.templates_problem else read
+        read_at = f"{timezone.localtime(account.templates_at):%Y-%m-%d, %H:%M %Z}"
+        read = gettext("%(known)s are known. Read on %(at)s.") % {"known": known, "at": read_at}
+        return (
+            gettext("%(read)s The last try failed: %(problem)s") % {"read": read, "problem": account.templates_problem}
+            if account.templates_problem
+            else read
+        )
 
     @confirmed(
-        "Fetch templates",
-        question="The account's templates are read from its provider now. They are read every hour anyway.",
+        _("Fetch templates"),
+        question=_("The account's templates are read from its provider now. They are read every hour anyway."),
         icon="sync",
         path="templates",
     )
@@ -241,11 +267,13 @@ class ChannelAccountAdmin(SimulatorPages):
         """Read the account's templates from its provider."""
         count = template_catalogue.refresh(account, timezone.now())
         self.record(request, "fetched the templates of", account)
-        return f"The account has {count} templates."
+        return gettext("The account has %(count)s templates.") % {"count": count}
 
     @confirmed(
-        "Try again",
-        question="Messages that wait for this account are sent now. If the provider refuses it again, they wait again.",
+        _("Try again"),
+        question=_(
+            "Messages that wait for this account are sent now. If the provider refuses it again, they wait again."
+        ),
         icon="play_arrow",
         path="resume",
     )
@@ -253,12 +281,14 @@ class ChannelAccountAdmin(SimulatorPages):
         """Send what waits for the account, with the credentials that are stored."""
         waiting = channel_accounts.resume(account)
         self.record(request, "resumed", account)
-        return f"The account is tried again. Messages that wait to be sent: {waiting}."
+        return gettext("The account is tried again. Messages that wait to be sent: %(waiting)s.") % {"waiting": waiting}
 
     @confirmed(
-        "Check account",
-        question="The provider is asked whether it accepts the stored credentials, in which state the account is, and"
-        " whether it delivers to us. No message is sent.",
+        _("Check account"),
+        question=_(
+            "The provider is asked whether it accepts the stored credentials, in which state the account is, and"
+            " whether it delivers to us. No message is sent."
+        ),
         icon="verified_user",
         path="check",
     )
@@ -271,8 +301,15 @@ class ChannelAccountAdmin(SimulatorPages):
             raise
         self.record(request, "checked (ok)", account)
         faults = [str(each["sentence"]) for each in account.findings if not each["is_fine"]]
-        accepted = f"{account.provider} accepts the credentials: {name}."
-        return f"{accepted} To be mended: {' '.join(faults)}" if faults else f"{accepted} Everything is fine."
+        accepted = gettext("%(provider)s accepts the credentials: %(name)s.") % {
+            "provider": account.provider,
+            "name": name,
+        }
+        return (
+            gettext("%(accepted)s To be mended: %(faults)s") % {"accepted": accepted, "faults": " ".join(faults)}
+            if faults
+            else gettext("%(accepted)s Everything is fine.") % {"accepted": accepted}
+        )
 
 
 def _adapter(request: HttpRequest, account: ChannelAccount | None) -> Adapter | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from channels_out.kinds import Channel
+from conversations.words import lazy as _
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,9 @@ CHANNEL_NAMES: Mapping[str, ChannelName] = {
     Channel.WHATSAPP: ChannelName("WhatsApp", "chat"),
     Channel.MESSENGER: ChannelName("Messenger", "forum"),
     Channel.SMS: ChannelName("SMS", "sms"),
-    Channel.VOICE: ChannelName("Phone", "call"),
+    Channel.VOICE: ChannelName(_("Phone"), "call"),
     Channel.ORB: ChannelName("Orb", "graphic_eq"),
-    Channel.WEB: ChannelName("Web", "language"),
+    Channel.WEB: ChannelName(_("Web"), "language"),
 }
 
 

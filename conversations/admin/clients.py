@@ -9,7 +9,8 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
+from django.utils.text import format_lazy
+from django.utils.translation import gettext, pgettext_lazy
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from channels_out.opt_out import HELP_TEXT
@@ -23,13 +24,14 @@ from conversations.models.client import LONGEST_QUIET_WINDOW, validate_patterns
 from conversations.services.core.durations import in_words
 from conversations.services.core.errors import InvalidError
 from conversations.services.tenants import client_hours, day_quotas, provider_rules, setup
+from conversations.words import lazy as _
 from memory.redaction import CARD_REMOVED, REDACTED
 
 SHARES = ("weight", "messages_per_minute", "replies_at_once")
 DAY_QUOTAS = ("tokens_per_day", "cost_per_day")
 ONLY_SUPERUSERS = ["name", "sub_domain", "is_active", *SHARES, *DAY_QUOTAS]
-BURSTS = "Bursts"
-FOR_PROGRAMS = "For programs"  # what a client has once it is stored
+BURSTS = _("Bursts")
+FOR_PROGRAMS = _("For programs")  # what a client has once it is stored
 PROVIDERS = ("summary_provider", "embedding_provider", "transcription_provider")
 QUIET = {f"quiet_{channel}": channel for channel in ("whatsapp", "messenger", "sms", "orb", "voice", "web")}
 
@@ -68,86 +70,110 @@ class ClientForm(hours_form.ClientHoursForm):
     quiet_messenger = _seconds("Messenger")
     quiet_sms = _seconds("SMS")
     quiet_orb = _seconds("Orb")
-    quiet_voice = _seconds("Voice")
-    quiet_web = _seconds("Web")
+    quiet_voice = _seconds(_("Voice"))
+    quiet_web = _seconds(_("Web"))
     redaction_patterns = PatternsField(
-        label="Patterns to remove",
+        label=_("Patterns to remove"),
         required=False,
-        help_text="One pattern per line, in the syntax of RE2: (?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}."
-        f" Text that matches is replaced by {REDACTED}.",
+        help_text=format_lazy(
+            _("One pattern per line, in the syntax of RE2: {example} Text that matches is replaced by {mark}."),
+            example="(?i)\\bIBAN [A-Z]{2}\\d{2}[A-Z0-9 ]{11,30}.",
+            mark=REDACTED,
+        ),
     )
 
     class Meta:
         model = Client
         exclude = ["quiet_windows"]  # the page's fieldsets say which of the others
         labels = {
-            "is_active": "Active",
-            "requires_second_factor": "A second factor is required",
-            "weight": "Share",
-            "messages_per_minute": "Messages a minute",
-            "replies_at_once": "Replies at once",
-            "tokens_per_day": "Tokens a day",
-            "cost_per_day": "US dollars a day",
-            "quota_sentence": "Sentence where a quota is used up",
-            "auto_reply": "The assistant replies automatically",
-            "answers_synced": "The assistant also replies in conversations of the sync protocol",
-            "numbers_apart": "Each number has its own conversation with a person",
-            "default_goal": "Goal of a new conversation",
-            "time_zone": "Time zone",
-            "help_text": "Answer to HELP on SMS",
-            "longest_wait": "Longest wait",
-            "asks_before_takeover": "Ask before a reply takes a conversation over",
-            "hand_back_after": "A takeover ends after",
-            "answer_within": "Staff answer within",
-            "stale_after": "A conversation becomes stale after",
-            "expire_after": "A conversation expires after",
-            "archive_after": "A conversation is archived after",
-            "redact_cards": "Remove card numbers",
-            "summary_provider": "Provider of summaries",
-            "summary_model": "Model of summaries",
-            "embedding_provider": "Provider of embeddings",
-            "transcription_provider": "Provider of transcriptions",
-            "transcription_model": "Model of transcriptions",
-            "transcribes": "Write recordings down",
-            "semantic_recall": "The assistant recalls earlier conversations on the same topic",
+            "is_active": pgettext_lazy("in use", "Active"),
+            "requires_second_factor": _("A second factor is required"),
+            "weight": _("Share"),
+            "messages_per_minute": _("Messages a minute"),
+            "replies_at_once": _("Replies at once"),
+            "tokens_per_day": _("Tokens a day"),
+            "cost_per_day": _("US dollars a day"),
+            "quota_sentence": _("Sentence where a quota is used up"),
+            "auto_reply": _("The assistant replies automatically"),
+            "answers_synced": _("The assistant also replies in conversations of the sync protocol"),
+            "numbers_apart": _("Each number has its own conversation with a person"),
+            "default_goal": _("Goal of a new conversation"),
+            "time_zone": _("Time zone"),
+            "help_text": _("Answer to HELP on SMS"),
+            "longest_wait": _("Longest wait"),
+            "asks_before_takeover": _("Ask before a reply takes a conversation over"),
+            "hand_back_after": _("A takeover ends after"),
+            "answer_within": _("Staff answer within"),
+            "stale_after": _("A conversation becomes stale after"),
+            "expire_after": _("A conversation expires after"),
+            "archive_after": _("A conversation is archived after"),
+            "redact_cards": _("Remove card numbers"),
+            "summary_provider": _("Provider of summaries"),
+            "summary_model": _("Model of summaries"),
+            "embedding_provider": _("Provider of embeddings"),
+            "transcription_provider": _("Provider of transcriptions"),
+            "transcription_model": _("Model of transcriptions"),
+            "transcribes": _("Write recordings down"),
+            "semantic_recall": _("The assistant recalls earlier conversations on the same topic"),
         }
         help_texts = {
-            "sub_domain": "Lower-case letters, digits and hyphens. Programs name the client by it.",
-            "is_active": "Off: the client's API keys and messages are refused.",
-            "requires_second_factor": "Members of the client, and superusers, sign in with an authenticator app or a"
-            " passkey. Whoever has none sets one up before they go on, also where they are signed in already.",
-            "weight": "A client of share 2 gets twice as much of the dispatchers as one of share 1, where both wait.",
-            "messages_per_minute": "Messages in Convo's own JSON for one web process. More are refused with a 429.",
-            "replies_at_once": "Replies that one dispatcher writes at a time. More wait.",
-            "tokens_per_day": "Tokens of language models, in and out. Empty: no quota.",
-            "cost_per_day": "What language models may cost, by the known prices. Empty: no quota.",
-            "quota_sentence": "Sent once a day in a conversation; then a person is called. Empty: a person is called at"
-            " once. Only superusers set the quotas.",
-            "auto_reply": "Off: messages wait for a reply of the staff.",
-            "answers_synced": "Off: the agent that records a conversation by the sync protocol replies itself.",
-            "numbers_apart": "Off: a person who writes to several numbers has one conversation, where one assistant"
-            " answers on them. Numbers with assistants of their own are always apart.",
-            "default_goal": "What the assistant is to achieve, if whoever opens the conversation names no other goal.",
-            "time_zone": "Such as Europe/Madrid or America/Bogota. The assistant is told the date and time there.",
-            "help_text": "Carriers want it to name the business and STOP. {business} stands for the client's name."
-            f" Empty: {HELP_TEXT}",
-            "longest_wait": "The assistant replies at the latest this long after the first unanswered message.",
-            "asks_before_takeover": "Off: whoever replies has the conversation, without a question.",
-            "hand_back_after": "The assistant goes on if the colleague who took over has not written for this long.",
-            "answer_within": "From when a conversation waits for a person. Such as 15 minutes. Empty: no promise.",
-            "stale_after": "Time without a message. The next message makes the conversation active again.",
-            "expire_after": "Time without a message. The next message opens a new conversation.",
-            "semantic_recall": "The first message of a conversation is searched in the contact's earlier ones: by"
-            " meaning if Pinecone is configured, otherwise by words. The first reply waits for the search.",
-            "redact_cards": f"13 to 19 digits with a valid check digit are replaced by {CARD_REMOVED}.",
-            "summary_provider": "Empty: the installation's provider.",
-            "summary_model": "Empty: OPENAI_MODEL, at the installation's provider.",
-            "embedding_provider": "Makes the vectors of memory. Empty: the installation's provider.",
-            "transcription_provider": "Writes down recordings. Empty: the installation's provider.",
-            "transcription_model": "Empty: OPENAI_TRANSCRIPTION_MODEL.",
-            "transcribes": "Voice notes and videos are written down before they are answered, where a provider of"
-            " transcriptions is configured.",
-            "archive_after": "Time after its end. The transcript is then kept in memory alone.",
+            "sub_domain": _("Lower-case letters, digits and hyphens. Programs name the client by it."),
+            "is_active": _("Off: the client's API keys and messages are refused."),
+            "requires_second_factor": _(
+                "Members of the client, and superusers, sign in with an authenticator app or a"
+                " passkey. Whoever has none sets one up before they go on, also where they are signed in already."
+            ),
+            "weight": _(
+                "A client of share 2 gets twice as much of the dispatchers as one of share 1, where both wait."
+            ),
+            "messages_per_minute": _("Messages in Convo's own JSON for one web process. More are refused with a 429."),
+            "replies_at_once": _("Replies that one dispatcher writes at a time. More wait."),
+            "tokens_per_day": _("Tokens of language models, in and out. Empty: no quota."),
+            "cost_per_day": _("What language models may cost, by the known prices. Empty: no quota."),
+            "quota_sentence": _(
+                "Sent once a day in a conversation; then a person is called. Empty: a person is called at"
+                " once. Only superusers set the quotas."
+            ),
+            "auto_reply": _("Off: messages wait for a reply of the staff."),
+            "answers_synced": _("Off: the agent that records a conversation by the sync protocol replies itself."),
+            "numbers_apart": _(
+                "Off: a person who writes to several numbers has one conversation, where one assistant"
+                " answers on them. Numbers with assistants of their own are always apart."
+            ),
+            "default_goal": _(
+                "What the assistant is to achieve, if whoever opens the conversation names no other goal."
+            ),
+            "time_zone": _("Such as Europe/Madrid or America/Bogota. The assistant is told the date and time there."),
+            "help_text": format_lazy(
+                _("Carriers want it to name the business and STOP. {name} stands for the client's name. Empty: {text}"),
+                name="{business}",
+                text=HELP_TEXT,
+            ),
+            "longest_wait": _("The assistant replies at the latest this long after the first unanswered message."),
+            "asks_before_takeover": _("Off: whoever replies has the conversation, without a question."),
+            "hand_back_after": _("The assistant goes on if the colleague who took over has not written for this long."),
+            "answer_within": _(
+                "From when a conversation waits for a person. Such as 15 minutes. Empty: no promise."
+            ),
+            "stale_after": _("Time without a message. The next message makes the conversation active again."),
+            "expire_after": _("Time without a message. The next message opens a new conversation."),
+            "semantic_recall": _(
+                "The first message of a conversation is searched in the contact's earlier ones: by"
+                " meaning if Pinecone is configured, otherwise by words. The first reply waits for the search."
+            ),
+            "redact_cards": format_lazy(
+                _("13 to 19 digits with a valid check digit are replaced by {mark}."), mark=CARD_REMOVED
+            ),
+            "summary_provider": _("Empty: the installation's provider."),
+            "summary_model": _("Empty: OPENAI_MODEL, at the installation's provider."),
+            "embedding_provider": _("Makes the vectors of memory. Empty: the installation's provider."),
+            "transcription_provider": _("Writes down recordings. Empty: the installation's provider."),
+            "transcription_model": _("Empty: OPENAI_TRANSCRIPTION_MODEL."),
+            "transcribes": _(
+                "Voice notes and videos are written down before they are answered, where a provider of"
+                " transcriptions is configured."
+            ),
+            "archive_after": _("Time after its end. The transcript is then kept in memory alone."),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -198,17 +224,19 @@ class ClientAdmin(RetentionPage, NamesProviders):
     }
     fieldsets = [
         (None, {"fields": [("name", "sub_domain"), "is_active"]}),
-        ("Shares", {"fields": [*SHARES]}),
+        (_("Shares"), {"fields": [*SHARES]}),
         (
-            "Quotas of a day",
+            _("Quotas of a day"),
             {
                 "fields": [DAY_QUOTAS, "quota_sentence", "used_today"],
-                "description": "The day is that of the client's time zone. Staff are warned at 80 %. Where a quota is"
-                " used up, messages are stored and replies wait for the next day.",
+                "description": _(
+                    "The day is that of the client's time zone. Staff are warned at 80 %. Where a quota is"
+                    " used up, messages are stored and replies wait for the next day."
+                ),
             },
         ),
         (
-            "Replies",
+            _("Replies"),
             {
                 "fields": [
                     "auto_reply",
@@ -222,7 +250,7 @@ class ClientAdmin(RetentionPage, NamesProviders):
             },
         ),
         (
-            "Models",
+            _("Models"),
             {
                 "fields": [
                     ("summary_provider", "summary_model"),
@@ -236,19 +264,21 @@ class ClientAdmin(RetentionPage, NamesProviders):
             BURSTS,
             {
                 "fields": [*QUIET, "longest_wait"],
-                "description": "The assistant replies after this many seconds without another message. 0: at once.",
+                "description": _("The assistant replies after this many seconds without another message. 0: at once."),
             },
         ),
-        ("Signing in", {"fields": ["requires_second_factor"]}),
-        ("Takeovers", {"fields": ["asks_before_takeover", "hand_back_after"]}),
+        (_("Signing in"), {"fields": ["requires_second_factor"]}),
+        (_("Takeovers"), {"fields": ["asks_before_takeover", "hand_back_after"]}),
         *hours_form.FIELDSETS,
-        ("Timeouts", {"fields": ["stale_after", "expire_after", "archive_after"]}),
+        (_("Timeouts"), {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (
-            "What is not stored",
+            _("What is not stored"),
             {
                 "fields": ["redact_cards", "redaction_patterns"],
-                "description": "Removed from the messages of contacts, assistants and staff before they are stored or"
-                " shown to a model. Messages that are stored already stay as they are; models see them without it.",
+                "description": _(
+                    "Removed from the messages of contacts, assistants and staff before they are stored or"
+                    " shown to a model. Messages that are stored already stay as they are; models see them without it."
+                ),
             },
         ),
         (FOR_PROGRAMS, {"fields": ["id", "created_at"]}),
@@ -292,7 +322,7 @@ class ClientAdmin(RetentionPage, NamesProviders):
         if {*hours_form.FIELDS} & {*form.changed_data}:
             client_hours.store(obj, form.values_of_hours())
 
-    @admin.display(description="Quiet windows (seconds)")
+    @admin.display(description=_("Quiet windows (seconds)"))
     def quiet(self, client: Client) -> str:
         """Return the quiet windows by channel."""
         return ", ".join(
@@ -309,20 +339,25 @@ class ClientAdmin(RetentionPage, NamesProviders):
         """Return the promises."""
         return hours_form.promises_summary(client)
 
-    @admin.display(description="Used today")
+    @admin.display(description=_("Used today"))
     def used_today(self, client: Client) -> str:
         """Return what language models took today, and when staff were warned."""
         if client._state.adding:
             return "—"
         day = day_quotas.today(client, timezone.now())
-        return f"{day.sentence} Staff were warned at {day.warned_time}." if day.warned_at else day.sentence
+        return (
+            gettext("%(sentence)s Staff were warned at %(warned_time)s.")
+            % {"sentence": day.sentence, "warned_time": day.warned_time}
+            if day.warned_at
+            else day.sentence
+        )
 
-    @admin.display(description="Becomes stale after", ordering="stale_after")
+    @admin.display(description=_("Becomes stale after"), ordering="stale_after")
     def becomes_stale(self, client: Client) -> str:
         """Return the time in words."""
         return in_words(client.stale_after)
 
-    @admin.display(description="Expires after", ordering="expire_after")
+    @admin.display(description=_("Expires after"), ordering="expire_after")
     def expires(self, client: Client) -> str:
         """Return the time in words."""
         return in_words(client.expire_after)

@@ -59,7 +59,7 @@ def confirmed(
             back = reverse(f"admin:{admin.opts.app_label}_{admin.opts.model_name}_change", args=[row.pk])
             asked = form(row, request.POST if request.method == "POST" else None) if form else None
             if request.method != "POST" or (asked and not asked.is_valid()):
-                asks = question if isinstance(question, str) else question(row)
+                asks = question(row) if callable(question) else question
                 context = {"title": title, "subtitle": str(row), "question": asks, "opts": admin.opts, "back": back}
                 context["variant"] = "danger" if destroys else "primary"
                 context |= {"form": asked, "object": Breadcrumb(row, plain_text(str(row)))}

@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from channels_out.opt_out import OPT_OUT_CHANNELS
@@ -32,9 +33,10 @@ from conversations.services.delivery import opt_outs
 from conversations.services.export import person
 from conversations.services.retention import erasure as erasure_service
 from conversations.services.retention import holds
+from conversations.words import lazy as _
 
 CONVERSATIONS = 20  # newest, on the page of a contact
-HOLD = (
+HOLD = _(
     "Why the data of this contact must be kept. While there is a reason, nothing of it is archived, redacted, erased or"
     " deleted by retention. Empty: no hold."
 )
@@ -43,12 +45,12 @@ HOLD = (
 class OptedOut(admin.SimpleListFilter):
     """A filter for contacts that opted out on any channel."""
 
-    title = "opted out"
+    title = _("opted out")
     parameter_name = "opted_out"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the one choice."""
-        return [("yes", "opted out")]
+        return [("yes", gettext("opted out"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Contact]) -> QuerySet[Contact]:
         """Return the contacts that opted out. A partial index holds only these."""
@@ -61,8 +63,8 @@ class OptOutForm(forms.Form):
     channel = forms.ChoiceField(widget=UnfoldAdminSelectWidget)
     reason = forms.CharField(
         max_length=LONGEST_REASON,
-        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "asked on the phone"}),
-        help_text="How you know. The ledger and the audit log keep it.",
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": _("asked on the phone")}),
+        help_text=_("How you know. The ledger and the audit log keep it."),
     )
 
     def __init__(self, channels: Iterable[str], data: Any = None) -> None:
@@ -78,7 +80,7 @@ class ContactAdmin(PersonPages):
 
     change_form_outer_before_template = "admin/person/contact_page.html"
     client_path = "client"
-    empty_message = "Nobody has written yet. Play a customer in the simulator, or connect a channel."
+    empty_message = _("Nobody has written yet. Play a customer in the simulator, or connect a channel.")
     change_role: str | None = Role.MANAGER
     list_display = ["user_id", "shown_name", "phone", "is_guest", "opted_out_on", "same_as", "client", "created_at"]
     list_filter = ["is_guest", OptedOut]
@@ -133,46 +135,53 @@ class ContactAdmin(PersonPages):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         """Return the form field. The hold gets a label and a help text."""
         if db_field.name == "hold_reason":
-            kwargs |= {"label": "Legal hold", "help_text": HOLD}
+            kwargs |= {"label": gettext("Legal hold"), "help_text": HOLD}
         return super().formfield_for_dbfield(db_field, request, **kwargs)
 
-    @admin.display(description="Alias of")
+    @admin.display(description=_("Alias of"))
     def same_as(self, contact: Contact) -> str:
         """Return the contact that this one was merged into."""
         return str(contact.merged_into or "")
 
-    @admin.display(description="Aliases")
+    @admin.display(description=_("Aliases"))
     def known_as(self, contact: Contact) -> str:
         """Return the user ids of the contacts that were merged into this one."""
         return ", ".join(contact.aliases.values_list("user_id", flat=True)) or "-"
 
-    @admin.display(description="Conversations")
+    @admin.display(description=_("Conversations"))
     def their_conversations(self, contact: Contact) -> SafeString | str:
         """Return the newest conversations as links into the inbox."""
         found = Conversation.objects.filter(client=contact.client_id, contact=contact).order_by("-started_at", "id")
         links = (
             (
                 reverse("inbox:open", args=[each.pk]),
-                f"{each.started_at:%Y-%m-%d %H:%M}",
+                f"{timezone.localtime(each.started_at):%Y-%m-%d %H:%M}",
                 name_of(each.channel),
-                each.status,
+                each.get_status_display().lower(),
             )
             for each in found[:CONVERSATIONS]
         )
-        return format_html_join("", '<div><a class="row-link" href="{}">{}</a> {}, {}</div>', links) or "none yet"
+        return format_html_join("", '<div><a class="row-link" href="{}">{}</a> {}, {}</div>', links) or gettext(
+            "none yet"
+        )
 
-    @admin.display(description="Opted out")
+    @admin.display(description=_("Opted out"))
     def opted_out_on(self, contact: Contact) -> str:
         """Return the channels on which the contact opted out, each with the date."""
-        return ", ".join(f"{channel} since {wish['since'][:10]}" for channel, wish in contact.opted_out.items())
+        return ", ".join(
+            gettext("%(channel)s since %(day)s") % {"channel": name_of(channel), "day": wish["since"][:10]}
+            for channel, wish in contact.opted_out.items()
+        )
 
-    @admin.display(description="Memory corrected by staff")
+    @admin.display(description=_("Memory corrected by staff"))
     def said_by_staff(self, contact: Contact) -> SafeString | str:
         """Return the text with which the next conversation begins, and where staff wrote it."""
         if not contact.known_at or not contact.known_in:
-            return "none; staff can correct the memory message of a conversation"
+            return gettext("none; staff can correct the memory message of a conversation")
         page = reverse("admin:conversations_conversation_change", args=[contact.known_in])
-        said = format_html("<a href='{}'>{}, {}</a>", page, contact.known_by, f"{contact.known_at:%Y-%m-%d}")
+        said = format_html(
+            "<a href='{}'>{}, {}</a>", page, contact.known_by, f"{timezone.localtime(contact.known_at):%Y-%m-%d}"
+        )
         return format_html("{}<div style='white-space: pre-wrap'>{}</div>", said, contact.known)
 
     def has_opt_out_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -184,9 +193,11 @@ class ContactAdmin(PersonPages):
         return self.has_role(request, Role.MANAGER, obj)
 
     @confirmed(
-        "Opt out",
-        question="The contact gets no more messages on the channel, as if they had written STOP. Queued messages are"
-        " cancelled, and the assistant does not reply there. The contact is not told.",
+        _("Opt out"),
+        question=_(
+            "The contact gets no more messages on the channel, as if they had written STOP. Queued messages are"
+            " cancelled, and the assistant does not reply there. The contact is not told."
+        ),
         icon="notifications_off",
         path="opt-out",
         permission="opt_out",
@@ -196,12 +207,17 @@ class ContactAdmin(PersonPages):
         """Opt the contact out on the channel. Raises ConflictError."""
         cancelled = opt_outs.opt_out(contact.pk, **asked, actor=actor_of(request), now=timezone.now())
         self.record(request, "opted out", contact, {asked["channel"]: ("", asked["reason"])})
-        return f"The contact gets no more messages on {asked['channel']}. Cancelled messages: {cancelled}."
+        return gettext("The contact gets no more messages on %(channel)s. Cancelled messages: %(cancelled)s.") % {
+            "channel": name_of(asked["channel"]),
+            "cancelled": cancelled,
+        }
 
     @confirmed(
-        "Lift opt-out",
-        question="The contact gets messages on the channel again. Do this only if they told you that they want them:"
-        " carriers and the law require their consent. A block at the provider is not lifted by this.",
+        _("Lift opt-out"),
+        question=_(
+            "The contact gets messages on the channel again. Do this only if they told you that they want them:"
+            " carriers and the law require their consent. A block at the provider is not lifted by this."
+        ),
         icon="notifications_active",
         path="opt-in",
         permission="opt_in",
@@ -211,18 +227,20 @@ class ContactAdmin(PersonPages):
         """Lift the opt-out on the channel. Raises ConflictError."""
         opt_outs.opt_in(contact.pk, **asked, actor=actor_of(request))
         self.record(request, "lifted the opt-out of", contact, {asked["channel"]: ("", asked["reason"])})
-        return f"The contact gets messages on {asked['channel']} again."
+        return gettext("The contact gets messages on %(channel)s again.") % {"channel": name_of(asked["channel"])}
 
-    @admin.display(description="Stored data")
+    @admin.display(description=_("Stored data"))
     def holds(self, contact: Contact) -> str:
         """Return what an erasure would remove."""
         return counts_in_words(erasure_service.preview(contact))
 
     @confirmed(
-        "Export",
-        question="You get a zip file with all data of this contact: conversations, messages, deliveries, turns, ledger"
-        " and memory, as JSON lines and as a page to read or print. Redacted text is not in it. The audit log and the"
-        " timeline of each conversation record that you exported it.",
+        _("Export"),
+        question=_(
+            "You get a zip file with all data of this contact: conversations, messages, deliveries, turns, ledger"
+            " and memory, as JSON lines and as a page to read or print. Redacted text is not in it. The audit log and"
+            " the timeline of each conversation record that you exported it."
+        ),
         icon="download",
         path="export",
     )
@@ -233,11 +251,14 @@ class ContactAdmin(PersonPages):
         return Download(taken.pieces(), name=taken.name, content_type="application/zip")
 
     @confirmed(
-        "Erase",
+        _("Erase"),
         question=lambda contact: (
-            "All data of this contact are removed now and for good: "
-            f"{counts_in_words(erasure_service.preview(contact))}. Vectors and chats at providers are deleted in the"
-            " background. You cannot undo this. A certificate stays. You may want to export the data first."
+            gettext(
+                "All data of this contact are removed now and for good: %(counts)s. Vectors and chats at providers are"
+                " deleted in the background. You cannot undo this. A certificate stays. You may want to export the data"
+                " first."
+            )
+            % {"counts": counts_in_words(erasure_service.preview(contact))}
         ),
         icon="person_remove",
         destroys=True,
@@ -247,5 +268,5 @@ class ContactAdmin(PersonPages):
         """Erase the contact and show the erasure. Raises ConflictError if the contact is on hold."""
         erasure = erasure_service.begin(contact.pk, actor=actor_of(request), now=timezone.now(), client=contact.client)
         self.admin_site._registry[Erasure].record(request, "erased a contact", erasure)  # type: ignore[attr-defined]
-        self.message_user(request, "The contact is erased. Copies at providers follow in the background.")
+        self.message_user(request, gettext("The contact is erased. Copies at providers follow in the background."))
         return redirect(reverse("admin:conversations_erasure_change", args=[erasure.pk]))

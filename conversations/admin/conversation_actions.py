@@ -12,7 +12,7 @@ from uuid import UUID
 
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext
 
 from channels_out.choices import Choices
 from channels_out.kinds import Channel
@@ -31,6 +31,7 @@ from conversations.services.staff_actions import corrections, resend, send, tool
 from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing, steps, takeover, transfers
+from conversations.words import lazy as _
 
 LONGEST_REPLY = 100_000
 LONGEST_DETAIL = 20_000
@@ -44,7 +45,7 @@ def run_action(action: ConversationAction, request: HttpRequest, conversation: C
     The caller has checked the role.
     """
     if action.run is None:
-        raise NotFoundError("This action cannot be run on one conversation.")
+        raise NotFoundError(gettext("This action cannot be run on one conversation."))
     context = Context(conversation, request.user, access.actor_of(request), timezone.now())
     uploaded = {name: request.FILES.getlist(name) for name in request.FILES}
     return action.run(context, **values_of(action.fields, {**request.POST.dict(), **uploaded}))
@@ -72,80 +73,80 @@ def _reply(context: Context, text: str, files: Sequence[Any], choices: Choices |
     """
     conversation = context.conversation
     if conversation.client.asks_before_takeover and conversation.taken_over_at is None and not takes_over:
-        raise ConflictError(_("The assistant has this conversation. Send again to take it over."), code="asks")
+        raise ConflictError(gettext("The assistant has this conversation. Send again to take it over."), code="asks")
     words = text if text.strip() else ""
     if not words and not files:
-        raise InvalidError("Write something first.", code="blank")
+        raise InvalidError(gettext("Write something first."), code="blank")
     uploads = [(each.name or "file", each.file) for each in files]
     if choices and not words:
-        raise InvalidError("Write the question to which these are the choices.", code="blank")
+        raise InvalidError(gettext("Write the question to which these are the choices."), code="blank")
     by: dict[str, Any] = {"actor": context.actor, "now": context.now}
     messages = send.send_uploads(context.conversation, words, uploads, choices=choices, **by)[1]
     own.save_draft(context.conversation.client_id, context.conversation.pk, context.user.pk, "", context.now)
-    return "Your reply is on its way." if messages else "Your reply is in the transcript."
+    return gettext("Your reply is on its way.") if messages else gettext("Your reply is in the transcript.")
 
 
 def _close(context: Context, reason: str) -> str:
     closing.close(context.conversation.pk, ended_by=EndedBy.STAFF, reason=reason, **context.by)
-    return "The conversation is closed."
+    return gettext("The conversation is closed.")
 
 
 def _take_over(context: Context, tell: bool, from_colleague: bool) -> str:
     takeover.take_over(context.conversation.pk, tell=tell, from_colleague=from_colleague, **context.by)
-    return "You have this conversation now. The assistant is silent."
+    return gettext("You have this conversation now. The assistant is silent.")
 
 
 def _transfer_call(context: Context, number: str) -> str:
     transfers.transfer(context.conversation.pk, number, actor=context.actor, client=context.conversation.client)
-    return "The caller is put through as soon as they have heard what is being said, or have spoken."
+    return gettext("The caller is put through as soon as they have heard what is being said, or have spoken.")
 
 
 def _hand_back(context: Context) -> str:
     takeover.hand_back(context.conversation.pk, **context.by)
-    return "The assistant has this conversation again."
+    return gettext("The assistant has this conversation again.")
 
 
 def _edit_details(context: Context, goal: str, topic: str, summary: str) -> str:
     edit_details(context.conversation.pk, goal=goal, topic=topic, summary=summary, **context.by)
-    return "The details are saved."
+    return gettext("The details are saved.")
 
 
 def _resend(context: Context, message: UUID, although_unclear: bool) -> str:
     resend.resend(message, conversation_id=context.conversation.pk, although_unclear=although_unclear, **context.by)
-    return "The message is being sent again."
+    return gettext("The message is being sent again.")
 
 
 def _resume_account(context: Context) -> str:
     account = context.conversation.channel_account
     if account is None:
-        raise NotFoundError("This conversation has no account.")
+        raise NotFoundError(gettext("This conversation has no account."))
     waiting = channel_accounts.resume(account)
     audit_log.record(context.user, "resumed", account, account.client_id)
-    return f"The account is tried again. Messages that wait to be sent: {waiting}."
+    return gettext("The account is tried again. Messages that wait to be sent: %(waiting)s.") % {"waiting": waiting}
 
 
 def _correct(context: Context, position: int, text: str) -> str:
     corrections.correct(context.conversation.pk, position, text, **context.by)
-    return "The message is corrected. The original is kept beside it."
+    return gettext("The message is corrected. The original is kept beside it.")
 
 
 def _redact(context: Context, position: int, reason: str) -> str:
     corrections.redact(context.conversation.pk, position, reason=reason, **context.by)
-    return "The text is removed for good."
+    return gettext("The text is removed for good.")
 
 
 def _hold(context: Context, reason: str) -> str:
     before = context.conversation.hold_reason
     holds.hold(context.conversation.pk, reason=reason, actor=context.actor, client=context.conversation.client)
     _record_hold(context, "held", before, reason)
-    return "The conversation is on hold. Nothing of it is deleted."
+    return gettext("The conversation is on hold. Nothing of it is deleted.")
 
 
 def _lift_hold(context: Context) -> str:
     before = context.conversation.hold_reason
     holds.lift(context.conversation.pk, actor=context.actor, client=context.conversation.client)
     _record_hold(context, "lifted the hold of", before, "")
-    return "The hold is lifted."
+    return gettext("The hold is lifted.")
 
 
 def _record_hold(context: Context, verb: str, before: str, after: str) -> None:
@@ -156,12 +157,12 @@ def _record_hold(context: Context, verb: str, before: str, after: str) -> None:
 
 def _add_step(context: Context, text: str) -> str:
     steps.add_step(context.conversation.pk, text, context.actor, context.conversation.client)
-    return "The step is added."
+    return gettext("The step is added.")
 
 
 def _edit_step(context: Context, step: int, text: str) -> str:
     steps.edit_step(step, text, context.actor, context.conversation.client, context.conversation.pk)
-    return "The step is saved."
+    return gettext("The step is saved.")
 
 
 def _set_step(status: Step.Status, said: str) -> Callable[..., str]:
@@ -182,18 +183,18 @@ def _move_step(places: int, said: str) -> Callable[..., str]:
 
 def _approve_call(context: Context, call: UUID, reason: str) -> str:
     tool_decisions.approve(context.conversation.pk, call, reason=reason, **context.by)
-    return "The call is approved. The assistant makes it and replies."
+    return gettext("The call is approved. The assistant makes it and replies.")
 
 
 def _refuse_call(context: Context, call: UUID, reason: str) -> str:
     tool_decisions.refuse(context.conversation.pk, call, reason=reason, **context.by)
-    return "The call is refused. The assistant is told so and replies."
+    return gettext("The call is refused. The assistant is told so and replies.")
 
 
 def _settle_call(*, done: bool) -> Callable[..., str]:
     def run(context: Context, call: UUID) -> str:
         tool_decisions.settle(context.conversation.pk, call, done=done, **context.by)
-        return "It is noted, and the assistant is told with its next reply."
+        return gettext("It is noted, and the assistant is told with its next reply.")
 
     return run
 
@@ -211,7 +212,7 @@ _POSITION = Number("position")
 _CALL = RowId("call")
 _DECISION = (
     _CALL,
-    Text("reason", "Reason", required=False, placeholder="Reason; the assistant is told why you refuse"),
+    Text("reason", _("Reason"), required=False, placeholder=_("Reason; the assistant is told why you refuse")),
 )
 _STEP = Number("step")
 _STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
@@ -219,199 +220,223 @@ _STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
 _REGISTERED = (
     ConversationAction(
         "reply",
-        "Send",
+        _("Send"),
         Role.AGENT,
         _reply,
         (
-            Text("text", "Reply", longest=LONGEST_REPLY, trimmed=False, rows=2, required=False),
-            Files("files", "Attach files, of 3 MB together"),
-            ChoiceLines("choices", "Choices, one in each line"),
+            Text("text", _("Reply"), longest=LONGEST_REPLY, trimmed=False, rows=2, required=False),
+            Files("files", _("Attach files, of 3 MB together")),
+            ChoiceLines("choices", _("Choices, one in each line")),
             Checkbox("takes_over"),
         ),
         is_offered=_is_open,
     ),
     ConversationAction(
         "close",
-        "Close",
+        _("Close"),
         Role.AGENT,
         _close,
-        (Text("reason", "Reason", required=False, placeholder="What was settled, or why it ends"),),
-        title="Close this conversation",
-        question="Close this conversation? Nothing more is sent or answered in it.",
+        (Text("reason", _("Reason"), required=False, placeholder=_("What was settled, or why it ends")),),
+        title=_("Close this conversation"),
+        question=_("Close this conversation? Nothing more is sent or answered in it."),
         is_offered=_is_open,
         bulk=Bulk(
-            "Close",
-            "closed",
-            "Only open conversations can be closed. Nothing more is sent or answered in a closed conversation.",
+            _("Close"),
+            _("closed"),
+            _("Only open conversations can be closed. Nothing more is sent or answered in a closed conversation."),
             statuses=OPEN,
         ),
     ),
     ConversationAction(
         "take-over",
-        "Take over",
+        _("Take over"),
         Role.AGENT,
         _take_over,
         (Checkbox("tell"), Checkbox("from_colleague")),
-        question="A colleague has this conversation. Take it over?",
+        question=_("A colleague has this conversation. Take it over?"),
         is_offered=_is_open,
     ),
     ConversationAction(
         "transfer-call",
-        "Transfer",
+        _("Transfer"),
         Role.AGENT,
         _transfer_call,
-        (Text("number", "Number", longest=40, required=False, placeholder="Empty: the assistant's transfer number"),),
-        title="Transfer the call",
+        (
+            Text(
+                "number",
+                _("Number"),
+                longest=40,
+                required=False,
+                placeholder=_("Empty: the assistant's transfer number"),
+            ),
+        ),
+        title=_("Transfer the call"),
         is_offered=lambda conversation: conversation.is_open and conversation.channel == Channel.VOICE,
     ),
-    ConversationAction("hand-back", "Hand back to the assistant", Role.AGENT, _hand_back, is_offered=_is_open),
+    ConversationAction("hand-back", _("Hand back to the assistant"), Role.AGENT, _hand_back, is_offered=_is_open),
     ConversationAction(
         "details",
-        "Save",
+        _("Save"),
         Role.AGENT,
         _edit_details,
         (
-            Text("goal", "Goal", longest=LONGEST_DETAIL, required=False, rows=2),
-            Text("topic", "Topic", longest=LONGEST_REASON, required=False),
-            Text("summary", "Summary", longest=LONGEST_DETAIL, required=False, rows=4),
+            Text("goal", _("Goal"), longest=LONGEST_DETAIL, required=False, rows=2),
+            Text("topic", _("Topic"), longest=LONGEST_REASON, required=False),
+            Text("summary", _("Summary"), longest=LONGEST_DETAIL, required=False, rows=4),
         ),
-        title="Edit goal, topic and summary",
+        title=_("Edit goal, topic and summary"),
     ),
     ConversationAction(
         "resend",
-        "Send again",
+        _("Send again"),
         Role.AGENT,
         _resend,
         (RowId("message"), Checkbox("although_unclear")),
-        question="Nobody knows whether this message arrived. If it did, the contact gets it twice. Send it again?",
+        question=_("Nobody knows whether this message arrived. If it did, the contact gets it twice. Send it again?"),
         is_offered=_is_open,
     ),
-    ConversationAction("resume-account", "Try again", Role.MANAGER, _resume_account),
+    ConversationAction("resume-account", _("Try again"), Role.MANAGER, _resume_account),
     ConversationAction(
         "correct",
-        "Save correction",
+        _("Save correction"),
         Role.MANAGER,
         _correct,
-        (_POSITION, Text("text", "Corrected text", longest=LONGEST_REPLY, trimmed=False, rows=8)),
-        title="Correct this message",
-        explanation="The original stays beside the correction. Nothing is sent again.",
+        (_POSITION, Text("text", _("Corrected text"), longest=LONGEST_REPLY, trimmed=False, rows=8)),
+        title=_("Correct this message"),
+        explanation=_("The original stays beside the correction. Nothing is sent again."),
         is_offered=_is_not_archived,
     ),
     ConversationAction(
         "redact",
-        "Remove for good",
+        _("Remove for good"),
         Role.MANAGER,
         _redact,
         (
             _POSITION,
-            Text("reason", "Why", required=False, placeholder="Do not repeat the text: the reason is kept"),
+            Text("reason", _("Why"), required=False, placeholder=_("Do not repeat the text: the reason is kept")),
         ),
-        title="Redact this message",
-        explanation="The text is removed for good, here and in prompts, drafts and the summary. A message that was"
-        " delivered stays with the contact.",
+        title=_("Redact this message"),
+        explanation=_(
+            "The text is removed for good, here and in prompts, drafts and the summary. A message that was"
+            " delivered stays with the contact."
+        ),
         is_offered=_is_not_archived,
     ),
     ConversationAction(
         "hold",
-        "Hold",
+        _("Hold"),
         Role.MANAGER,
         _hold,
-        (Text("reason", "Reason", placeholder="Case number, or who asked for it"),),
-        title="Put this conversation on hold",
+        (Text("reason", _("Reason"), placeholder=_("Case number, or who asked for it")),),
+        title=_("Put this conversation on hold"),
     ),
     ConversationAction(
         "lift-hold",
-        "Lift the hold",
+        _("Lift the hold"),
         Role.MANAGER,
         _lift_hold,
-        question="Lift the hold? Data that are due for deletion are deleted with the next run.",
+        question=_("Lift the hold? Data that are due for deletion are deleted with the next run."),
     ),
     ConversationAction(
         "add-step",
-        "Add",
+        _("Add"),
         Role.AGENT,
         _add_step,
-        (Text("text", "New step", longest=LONGEST_STEP, placeholder="New step"),),
+        (Text("text", _("New step"), longest=LONGEST_STEP, placeholder=_("New step")),),
         is_offered=_is_open,
     ),
     ConversationAction(
-        "edit-step", "Save", Role.AGENT, _edit_step, (_STEP, _STEP_TEXT), title="Edit", is_offered=_is_open
+        "edit-step", _("Save"), Role.AGENT, _edit_step, (_STEP, _STEP_TEXT), title=_("Edit"), is_offered=_is_open
     ),
     ConversationAction(
         "complete-step",
-        "Complete",
+        _("Complete"),
         Role.AGENT,
-        _set_step(Step.Status.COMPLETE, "The step is complete."),
+        _set_step(Step.Status.COMPLETE, _("The step is complete.")),
         (_STEP,),
         is_offered=_is_open,
     ),
     ConversationAction(
         "cancel-step",
-        "Cancel",
+        _("Cancel"),
         Role.AGENT,
-        _set_step(Step.Status.CANCELLED, "The step is cancelled."),
+        _set_step(Step.Status.CANCELLED, _("The step is cancelled.")),
         (_STEP,),
         is_offered=_is_open,
     ),
     ConversationAction(
-        "raise-step", "Move up", Role.AGENT, _move_step(-1, "The step is moved up."), (_STEP,), is_offered=_is_open
+        "raise-step",
+        _("Move up"),
+        Role.AGENT,
+        _move_step(-1, _("The step is moved up.")),
+        (_STEP,),
+        is_offered=_is_open,
     ),
     ConversationAction(
-        "lower-step", "Move down", Role.AGENT, _move_step(1, "The step is moved down."), (_STEP,), is_offered=_is_open
+        "lower-step",
+        _("Move down"),
+        Role.AGENT,
+        _move_step(1, _("The step is moved down.")),
+        (_STEP,),
+        is_offered=_is_open,
     ),
-    ConversationAction("approve-call", "Approve", Role.AGENT, _approve_call, _DECISION, is_offered=_is_open),
-    ConversationAction("refuse-call", "Refuse", Role.AGENT, _refuse_call, _DECISION, is_offered=_is_open),
+    ConversationAction("approve-call", _("Approve"), Role.AGENT, _approve_call, _DECISION, is_offered=_is_open),
+    ConversationAction("refuse-call", _("Refuse"), Role.AGENT, _refuse_call, _DECISION, is_offered=_is_open),
     ConversationAction(
         "call-was-done",
-        "It was done",
+        _("It was done"),
         Role.AGENT,
         _settle_call(done=True),
         (_CALL,),
-        question="Have you found out that the tool did it? The assistant is told so.",
+        question=_("Have you found out that the tool did it? The assistant is told so."),
     ),
     ConversationAction(
         "call-was-not-done",
-        "It was not done",
+        _("It was not done"),
         Role.AGENT,
         _settle_call(done=False),
         (_CALL,),
-        question="Have you found out that the tool did not do it? The assistant is told so.",
+        question=_("Have you found out that the tool did not do it? The assistant is told so."),
     ),
     ConversationAction(
         "assign",
-        "Assign assistant",
+        _("Assign assistant"),
         Role.MANAGER,
         bulk=Bulk(
-            "Assign",
-            "assigned",
-            "Only open conversations can be assigned, and only to an assistant of the same client.",
+            _("Assign"),
+            _("assigned"),
+            _("Only open conversations can be assigned, and only to an assistant of the same client."),
             statuses=OPEN,
             asks_assistant=True,
         ),
     ),
     ConversationAction(
         "archive",
-        "Archive",
+        _("Archive"),
         Role.MANAGER,
         bulk=Bulk(
-            "Archive",
-            "archived if they are remembered",
-            "Only conversations that have ended can be archived. The messages of an archived conversation are kept in"
-            " memory alone; its summary and timeline stay.",
+            _("Archive"),
+            _("archived if they are remembered"),
+            _(
+                "Only conversations that have ended can be archived. The messages of an archived conversation are kept"
+                " in memory alone; its summary and timeline stay."
+            ),
             statuses=(Status.CLOSED, Status.EXPIRED),
         ),
     ),
     ConversationAction(
         "export",
-        "Export",
+        _("Export"),
         Role.MANAGER,
-        title="Export the transcript",
-        explanation="The timeline records that you exported it.",
+        title=_("Export the transcript"),
+        explanation=_("The timeline records that you exported it."),
         bulk=Bulk(
-            "Export",
-            "exported",
-            "You get a file with one line of JSON per conversation, with all messages. The timeline of each"
-            " conversation records that you exported it.",
+            _("Export"),
+            _("exported"),
+            _(
+                "You get a file with one line of JSON per conversation, with all messages. The timeline of each"
+                " conversation records that you exported it."
+            ),
             is_download=True,
         ),
     ),

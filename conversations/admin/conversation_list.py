@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +16,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
+from django.utils.translation import gettext
 from unfold.decorators import display
 
 from channels_out.kinds import Channel
@@ -31,6 +33,7 @@ from conversations.admin.navigation import WAITING
 from conversations.admin.transcript_view import plain_text, waits_for
 from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
 from conversations.services.history import search
+from conversations.words import lazy as _
 
 SNIPPET = 90  # characters of the last message
 BEFORE = 20  # characters before a word that was searched for
@@ -43,12 +46,12 @@ FROM, TO, CLIENT, CHANNEL = "started_at__gte", "started_at__lt", "client__id__ex
 class WaitsFor(admin.SimpleListFilter):
     """A filter by what a conversation waits for."""
 
-    title = "waits for"
+    title = _("waits for")
     parameter_name = "waits"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the choices: a member of staff, or a reply of the assistant."""
-        return [("person", "a person"), ("reply", "a reply")]
+        return [("person", gettext("a person")), ("reply", gettext("a reply"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Conversation]) -> QuerySet[Conversation]:
         """Return the conversations that wait. Each choice has its own partial index."""
@@ -108,25 +111,30 @@ class ConversationChangeList(LongChangeList):
         They come from the calendar. Of the rows, only the date of the oldest conversation is read.
         """
         since, until = _time(self.params.get(FROM)), _time(self.params.get(TO))
-        today = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
+        today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
         if since and until and until - since > timedelta(days=31):
             months = [since.replace(day=1, month=month) for month in range(1, 13)]
-            found = [self._date_link(month, _days(month), f"{month:%B}") for month in months if month <= today]
-            return [self._back("All dates"), *found]
+            found = [
+                self._date_link(month, _days(month), date_format(month, "F")) for month in months if month <= today
+            ]
+            return [self._back(gettext("All dates")), *found]
         if since and until and until - since > timedelta(days=7):
             days = [since + timedelta(days=day) for day in range((until - since).days)]
-            found = [self._date_link(day, 1, f"{day.day} {day:%b}") for day in days if day <= today]
+            found = [self._date_link(day, 1, date_format(day, "j M")) for day in days if day <= today]
             year = since.replace(day=1, month=1)
             return [self._date_link(year, 366 if calendar.isleap(year.year) else 365, f"← {year.year}"), *found]
         if since:
             month = since.replace(day=1)
-            return [self._back("All dates"), self._date_link(month, _days(month), f"← {month:%B %Y}")]
+            return [
+                self._back(gettext("All dates")),
+                self._date_link(month, _days(month), f"← {date_format(month, 'F Y')}"),
+            ]
         oldest = self.root_queryset.order_by("started_at", "id").values_list("started_at", flat=True).first() or today
         years = [today.replace(year=year, month=1, day=1) for year in range(oldest.year, today.year + 1)]
         return [
-            self._date_link(today, 1, "Today"),
-            self._date_link(today - timedelta(days=1), 1, "Yesterday"),
-            self._date_link(today - timedelta(days=6), 7, "Last 7 days"),
+            self._date_link(today, 1, gettext("Today")),
+            self._date_link(today - timedelta(days=1), 1, gettext("Yesterday")),
+            self._date_link(today - timedelta(days=6), 7, gettext("Last 7 days")),
             *(self._date_link(year, 366 if calendar.isleap(year.year) else 365, str(year.year)) for year in years),
         ]
 
@@ -146,12 +154,12 @@ def _search_range(request: HttpRequest) -> search.SearchScope:
 
 
 def _time(text: Any) -> datetime | None:
-    """Return a time of the query string in UTC, or None if it is no time with a zone."""
+    """Return a time of the query string in the reader's zone, or None if it is no time with a zone."""
     try:
         found = parse_datetime(str(text[0] if isinstance(text, list) else text))
     except ValueError:
         return None
-    return found.astimezone(UTC) if found and found.tzinfo else None
+    return timezone.localtime(found) if found and found.tzinfo else None
 
 
 def _days(month: datetime) -> int:
@@ -183,7 +191,7 @@ class ConversationList(LongListAdmin):
     """The admin list of conversations. Every filter and every search uses an index."""
 
     client_path = "client"
-    empty_message = "Nobody has written yet. Play a customer in the simulator, or connect a channel."
+    empty_message = _("Nobody has written yet. Play a customer in the simulator, or connect a channel.")
     change_list_template = "admin/conversation_list/conversation_list.html"
     list_display = ("person", "state", "channel", "last_said", "steps_done", "waiting", "client", "who_has_it", "began")
     list_display_links = ("person",)
@@ -191,7 +199,9 @@ class ConversationList(LongListAdmin):
     list_select_related = ("contact", "client", "assistant")
     ordering = ("-started_at", "-id")
     search_fields = ("id",)
-    search_help_text = "Words of a message, a contact's user id, the beginning of a phone number, or a conversation id"
+    search_help_text = _(
+        "Words of a message, a contact's user id, the beginning of a phone number, or a conversation id"
+    )
 
     class Media:
         css = {"all": ["conversations/conversation_list.css"]}
@@ -234,7 +244,7 @@ class ConversationList(LongListAdmin):
         people: QuerySet[Contact] = page.get_queryset(request)
         return people
 
-    @admin.display(description="Contact")
+    @admin.display(description=_("Contact"))
     def person(self, conversation: Conversation) -> str:
         """Return the contact's name and phone."""
         contact = conversation.contact
@@ -243,24 +253,28 @@ class ConversationList(LongListAdmin):
             '<div><span class="sl-name"><bdi>{}</bdi></span><span class="sl-small"><bdi>{}</bdi>{}</span></div>',
             plain_text(str(contact)),
             plain_text(below),
-            " opted out" if conversation.channel in contact.opted_out else "",
+            f" {gettext('opted out')}" if conversation.channel in contact.opted_out else "",
         )
 
     @display(  # type: ignore[untyped-decorator]
-        description="Status",
+        description=_("Status"),
         label={"active": "success", "stale": "warning", "expired": "info", "closed": "info", "archived": "info"},
     )
-    def state(self, conversation: Conversation) -> str:
-        """Return the status."""
-        return conversation.status
+    def state(self, conversation: Conversation) -> tuple[str, str]:
+        """Return the status, and the word for it."""
+        return conversation.status, conversation.get_status_display().lower()
 
-    @admin.display(description="Last message")
+    @admin.display(description=_("Last message"))
     def last_said(self, conversation: Any) -> str:
         """Return the last message and its age. In a search: the text that matches, as a link to it."""
         if conversation.found:
             return _found(conversation)
         recent = timezone.now() - conversation.last_message_at < timedelta(minutes=1)
-        age = "just now" if recent else f"{timesince(conversation.last_message_at, depth=1)} ago"
+        age = (
+            gettext("just now")
+            if recent
+            else gettext("%(timesince)s ago") % {"timesince": timesince(conversation.last_message_at, depth=1)}
+        )
         text = " ".join(conversation.last_message.split())
         return format_html(
             '<div><span class="sl-said" dir="auto">{}</span><span class="sl-small">{}</span></div>',
@@ -268,7 +282,7 @@ class ConversationList(LongListAdmin):
             age,
         )
 
-    @admin.display(description="Steps")
+    @admin.display(description=_("Steps"))
     def steps_done(self, conversation: Any) -> str:
         """Return how many steps are complete, of how many."""
         return f"{conversation.steps_done}/{conversation.steps_all}" if conversation.steps_all else ""
@@ -276,7 +290,7 @@ class ConversationList(LongListAdmin):
     def empty_message_for(self, request: HttpRequest, *, is_narrowed: bool) -> str:
         """Return what the list says if it is empty. The inbox has a sentence of its own."""
         if request.GET.dict() == WAITING:
-            return "Nobody waits for a person."
+            return gettext("Nobody waits for a person.")
         return super().empty_message_for(request, is_narrowed=is_narrowed)
 
     def get_ordering(self, request: HttpRequest) -> Any:
@@ -286,29 +300,31 @@ class ConversationList(LongListAdmin):
         return self.ordering
 
     @display(  # type: ignore[untyped-decorator]
-        description="Waits for", label={"a person": "danger", "a reply": "warning"}
+        description=_("Waits for"), label={"person": "danger", "reply": "warning"}
     )
     def waiting(self, conversation: Conversation) -> Any:
         """Return what it waits for, and how long it has waited for a person."""
         if since := conversation.waits_for_staff_since:
-            return "a person", f"a person, {timesince(since, depth=1)}"
-        return waits_for(conversation) or None
+            return "person", gettext("a person, %(time)s") % {"time": timesince(since, depth=1)}
+        return ("reply", gettext("a reply")) if waits_for(conversation) else None
 
-    @admin.display(description="Who has it")
+    @admin.display(description=_("Who has it"))
     def who_has_it(self, conversation: Conversation) -> str:
         """Return the assistant, or the member of staff who took it over."""
         if not (conversation.is_open and conversation.taken_over_at):
             return str(conversation.assistant or "")
         return format_html(
-            '<div><span class="sl-name">{}</span><span class="sl-small">since {}</span></div>',
-            conversation.taken_over_name or "nobody yet",
-            f"{conversation.taken_over_at:%H:%M}",
+            '<div><span class="sl-name">{}</span><span class="sl-small">{}</span></div>',
+            conversation.taken_over_name or gettext("nobody yet"),
+            gettext("since %(at)s") % {"at": f"{timezone.localtime(conversation.taken_over_at):%H:%M}"},
         )
 
-    @admin.display(description="Started")
+    @admin.display(description=_("Started"))
     def began(self, conversation: Conversation) -> str:
         """Return the time of its start."""
-        return format_html('<span class="sl-date">{}</span>', f"{conversation.started_at:%Y-%m-%d %H:%M}")
+        return format_html(
+            '<span class="sl-date">{}</span>', f"{timezone.localtime(conversation.started_at):%Y-%m-%d %H:%M}"
+        )
 
 
 def _found(conversation: Any) -> SafeString:
@@ -326,7 +342,7 @@ def _found(conversation: Any) -> SafeString:
         reverse("admin:conversations_conversation_change", args=[conversation.pk]),
         at,
         text,
-        f"message {found.position}" if found.position else "summary",
+        gettext("message %(position)s") % {"position": found.position} if found.position else gettext("summary"),
     )
 
 

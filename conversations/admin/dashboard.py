@@ -12,9 +12,11 @@ from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.timesince import timesince
+from django.utils.translation import gettext, pgettext
 
 from conversations import queue
 from conversations.admin import access
+from conversations.admin.channel_names import name_of
 from conversations.admin.conversation_list import DUE_SUMMARIES
 from conversations.admin.navigation import WAITING, address_of
 from conversations.models import (
@@ -24,6 +26,7 @@ from conversations.models import (
     EventEndpoint,
     InboundEvent,
     Message,
+    Status,
     ToolCall,
     Turn,
 )
@@ -31,15 +34,16 @@ from conversations.services.jobs import backlog, metrics, overdue
 from conversations.services.jobs.backlog import Waiting
 from conversations.services.jobs.metrics import ClientIds, DayMetrics, OpenSessions, WorkQueue
 from conversations.services.tenants import day_quotas, model_endings
+from conversations.words import lazy as _
 
 # The kinds of the backlog: their names, and how long the first may wait before the number is red.
 NAMES = {
-    "replies": ("Due replies", timedelta(minutes=1)),
-    "sends": ("Unsent messages", timedelta(minutes=1)),
-    "summaries": ("Summaries", timedelta(minutes=15)),
-    "remembering": ("To be remembered", timedelta(minutes=15)),
-    "archiving": ("To be archived", timedelta(hours=3)),
-    "events": ("Events to process", timedelta(minutes=15)),
+    "replies": (_("Due replies"), timedelta(minutes=1)),
+    "sends": (_("Unsent messages"), timedelta(minutes=1)),
+    "summaries": (_("Summaries"), timedelta(minutes=15)),
+    "remembering": (_("To be remembered"), timedelta(minutes=15)),
+    "archiving": (_("To be archived"), timedelta(hours=3)),
+    "events": (_("Events to process"), timedelta(minutes=15)),
 }
 
 admin.site.index_template = "admin/dashboard/dashboard.html"
@@ -70,13 +74,13 @@ def add_numbers(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
     """Return the template context of the dashboard with the numbers of the user's clients."""
     user: Any = request.user
     if not access.can_somewhere(user, access.Role.VIEWER):
-        return {**context, "title": "Dashboard"}
+        return {**context, "title": gettext("Dashboard")}
     client_ids = None if user.is_superuser else access.client_ids_of(user)
     now = timezone.now()
     conversations, day = metrics.open_sessions(client_ids), metrics.last_day(client_ids, now)
     return {
         **context,
-        "title": "Dashboard",
+        "title": gettext("Dashboard"),
         "missing": _missing(now),
         "endings": model_endings.endings(client_ids, now.date()),
         "quotas": day_quotas.warnings(client_ids, now),
@@ -96,8 +100,11 @@ def _missing(now: datetime) -> list[str]:
     found = [overdue.oldest_overdue().late]
     if since := queue.late_since(now):
         found.append(
-            f"The scheduled tasks have not run since {since:%Y-%m-%d %H:%M} UTC. Conversations do not expire, and"
-            " nothing is remembered or summarised. Start the queue: manage.py qcluster."
+            gettext(
+                "The scheduled tasks have not run since %(since)s. Conversations do not expire, and nothing is"
+                " remembered or summarised. Start the queue: manage.py qcluster."
+            )
+            % {"since": f"{timezone.localtime(since):%Y-%m-%d %H:%M}"}
         )
     return [sentence for sentence in found if sentence]
 
@@ -111,7 +118,7 @@ def _waiting(client_ids: ClientIds, now: datetime) -> list[Number]:
     staff, found = metrics.waiting_for_staff(client_ids), backlog.backlog(client_ids, now).total
     lists = _lists(now.isoformat())
     return [
-        _queue("For a person", staff, now, link(Conversation, **WAITING), timedelta()),
+        _queue(gettext("For a person"), staff, now, link(Conversation, **WAITING), timedelta()),
         *(_queue(name, found[kind], now, lists[kind], patience) for kind, (name, patience) in NAMES.items()),
     ]
 
@@ -130,8 +137,8 @@ def _lists(now: str) -> dict[str, str]:
 
 def _queue(name: str, queue: WorkQueue | Waiting, now: datetime, address: str, patience: timedelta) -> Number:
     if not queue.since:
-        return Number(name, "0", address, "nothing waits")
-    waits = f"the first for {timesince(queue.since, now, depth=1)}"
+        return Number(name, "0", address, gettext("nothing waits"))
+    waits = gettext("the first for %(time)s") % {"time": timesince(queue.since, now, depth=1)}
     more = "+" if isinstance(queue, Waiting) and queue.more else ""
     return Number(name, f"{queue.count:,}{more}", address, waits, alarming=now - queue.since > patience)
 
@@ -144,26 +151,58 @@ def _failures(client_ids: ClientIds, now: datetime) -> list[Number]:
     broken, noted = metrics.broken_and_noted_accounts(client_ids, now - timedelta(hours=metrics.HOURS))
     unreached = metrics.unreached_accounts(client_ids)
     found = [
-        ("Messages", messages.count, link(Message, status__exact="failed", failed_at__gte=since), "not sent, 24 hours"),
-        ("Replies", replies.count, link(Turn, status__exact="failed", ended_at__gte=since), "failed turns, 24 hours"),
-        ("Unclear", unclear.count, link(Message, status__exact="unknown"), "sent, may have arrived"),
-        ("Tool calls", calls, link(ToolCall, status__exact="unknown"), "perhaps carried out: find out"),
-        ("Accounts", broken, link(ChannelAccount, health__exact="broken", is_active__exact=1), "refused by providers"),
-        ("Not reached", unreached, link(ChannelAccount, unreached=1), "accounts whose provider is away"),
+        (
+            gettext("Messages"),
+            messages.count,
+            link(Message, status__exact="failed", failed_at__gte=since),
+            gettext("not sent, 24 hours"),
+        ),
+        (
+            gettext("Replies"),
+            replies.count,
+            link(Turn, status__exact="failed", ended_at__gte=since),
+            gettext("failed turns, 24 hours"),
+        ),
+        (gettext("Unclear"), unclear.count, link(Message, status__exact="unknown"), gettext("sent, may have arrived")),
+        (
+            gettext("Tool calls"),
+            calls,
+            link(ToolCall, status__exact="unknown"),
+            gettext("perhaps carried out: find out"),
+        ),
+        (
+            gettext("Accounts"),
+            broken,
+            link(ChannelAccount, health__exact="broken", is_active__exact=1),
+            gettext("refused by providers"),
+        ),
+        (
+            gettext("Not reached"),
+            unreached,
+            link(ChannelAccount, unreached=1),
+            gettext("accounts whose provider is away"),
+        ),
     ]
     if noted:
         notes = link(ChannelAccount, notice_at__gte=since)
-        found.append(("Notes", noted, notes, "of providers about accounts, 24 hours"))
+        found.append((gettext("Notes"), noted, notes, gettext("of providers about accounts, 24 hours")))
     if failing := metrics.failing_endpoints(client_ids):
-        found.append(("Endpoints", failing, link(EventEndpoint, trouble=1), "that take no events, or are paused"))
+        found.append(
+            (
+                gettext("Endpoints"),
+                failing,
+                link(EventEndpoint, trouble=1),
+                gettext("that take no events, or are paused"),
+            )
+        )
     return [Number(name, f"{count:,}", address, more, alarming=count > 0) for name, count, address, more in found]
 
 
 def _times(day: DayMetrics) -> list[Number]:
     replies = link(Chunk, role__exact="ai", created_at__gte=day.hours[0].start.isoformat())
     return [
-        Number("Half within", _seconds(day.median_seconds), replies, "median (p50)"),
-        Number("95 of 100 within", _seconds(day.slow_seconds), replies, "p95"),
+        Number(gettext("Half within"), _seconds(day.median_seconds), replies, gettext("median (p50)")),
+        Number(gettext("95 of 100 within"), _seconds(day.slow_seconds), replies, "p95"),
     ]
 
 
@@ -178,11 +217,11 @@ def _open(conversations: list[OpenSessions]) -> list[Number]:
         return f"{sum(each.count for each in conversations if all(getattr(each, k) == v for k, v in which.items())):,}"
 
     return [
-        Number("Open", count(), link(Conversation, status__in="active,stale")),
-        Number("Active", count(status="active"), link(Conversation, status__exact="active")),
-        Number("Stale", count(status="stale"), link(Conversation, status__exact="stale")),
+        Number(pgettext("conversations", "Open"), count(), link(Conversation, status__in="active,stale")),
+        Number(pgettext("conversations", "Active"), count(status="active"), link(Conversation, status__exact="active")),
+        Number(pgettext("conversations", "Stale"), count(status="stale"), link(Conversation, status__exact="stale")),
         Number(
-            "Guests",
+            gettext("Guests"),
             f"{sum(each.guests for each in conversations):,}",
             link(Conversation, status__in="active,stale", is_guest__exact=1),
         ),
@@ -195,10 +234,10 @@ def _channels(conversations: list[OpenSessions]) -> list[dict[str, Any]]:
     counts = {(each.channel, each.status): each.count for each in conversations}
     return [
         {
-            "name": channel,
+            "name": name_of(channel),
             "bars": [
                 Bar(
-                    status,
+                    Status(status).label.lower(),
                     number := counts.get((channel, status), 0),
                     _percent(number, highest),
                     link(Conversation, channel__exact=channel, status__exact=status),
@@ -219,10 +258,10 @@ def _hours(day: DayMetrics) -> list[dict[str, Any]]:
         messages = link(Chunk, role__in="user,voice", **within)
         replies = link(Chunk, role__exact="ai", **within)
         bars = [
-            Bar("messages", hour.messages, _percent(hour.messages, highest), messages),
-            Bar("replies", hour.replies, _percent(hour.replies, highest), replies),
+            Bar(gettext("messages"), hour.messages, _percent(hour.messages, highest), messages),
+            Bar(gettext("replies"), hour.replies, _percent(hour.replies, highest), replies),
         ]
-        columns.append({"start": hour.start, "bars": bars, "labelled": hour.start.hour % 6 == 0})
+        columns.append({"start": hour.start, "bars": bars, "labelled": timezone.localtime(hour.start).hour % 6 == 0})
     return columns
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models.functions import Left
-from django.utils.translation import gettext_lazy as _
 
 from conversations.admin.access import Role
 from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
 from conversations.admin.channel_names import name_of
 from conversations.models import CannedReply, Label, Survey
+from conversations.words import lazy as _
 
 
 @admin.register(CannedReply)
@@ -20,7 +20,7 @@ class CannedReplyAdmin(ClientScopedAdmin):
 
     client_path = "client"
     delete_role: str | None = Role.MANAGER
-    empty_message = "There is no canned reply yet. Add what you write often; in the inbox, / offers it."
+    empty_message = _("There is no canned reply yet. Add what you write often; in the inbox, / offers it.")
     list_display = ["__str__", "beginning", "client"]
     list_filter = [("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -31,7 +31,7 @@ class CannedReplyAdmin(ClientScopedAdmin):
         """Return the rows with the beginning of each text."""
         return super().get_queryset(request).annotate(beginning=Left("text", 80))
 
-    @admin.display(description="Text")
+    @admin.display(description=_("Text"))
     def beginning(self, reply: Any) -> str:
         """Return the beginning of the text."""
         return str(reply.beginning)
@@ -47,7 +47,7 @@ class LabelAdmin(ClientScopedAdmin):
 
     client_path = "client"
     delete_role: str | None = Role.MANAGER
-    empty_message = "There is no label yet. Staff add them to conversations in the inbox."
+    empty_message = _("There is no label yet. Staff add them to conversations in the inbox.")
     list_display = ["name", "colour", "client"]
     list_filter = [("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -65,7 +65,7 @@ class SurveyAdmin(ClientScopedAdmin):
 
     client_path = "client"
     delete_role: str | None = Role.MANAGER
-    empty_message = "No question is asked yet. Add one for a channel; it is asked where a conversation has ended."
+    empty_message = _("No question is asked yet. Add one for a channel; it is asked where a conversation has ended.")
     list_display = ["channel_name", "beginning", "scale", "is_active", "client"]
     list_filter = [("client", VisibleRowsFilter), "channel", "is_active"]
     list_select_related = ["client"]

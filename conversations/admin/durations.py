@@ -10,6 +10,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from conversations.services.core.durations import UNITS, in_words
+from conversations.words import lazy as _
 
 _PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
 
@@ -24,7 +25,7 @@ def from_words(text: str) -> timedelta | None:
 class DurationInWordsField(forms.DurationField):
     """A text field for a duration, in words or in Django's own notation (1 12:00:00)."""
 
-    default_error_messages = {"invalid": "Write a time like “10 minutes”, “24 hours” or “1 day 12 hours”."}
+    default_error_messages = {"invalid": _("Write a time like “10 minutes”, “24 hours” or “1 day 12 hours”.")}
 
     def prepare_value(self, value: Any) -> Any:
         """Return the duration in words."""

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminURLInputWidget
 
@@ -23,12 +24,13 @@ from conversations.admin.one_time_secret import show_once
 from conversations.models import Event, EventDelivery, EventEndpoint, EventKind
 from conversations.services.core.errors import InvalidError
 from conversations.services.events import bodies, endpoints
+from conversations.words import lazy as _
 
 Status = EventDelivery.Status
 REASONS = {
-    "staff": "paused by staff",
-    "gone": "paused: the server says that it is gone (410)",
-    "failing": "paused: it has failed for three days",
+    "staff": _("paused by staff"),
+    "gone": _("paused: the server says that it is gone (410)"),
+    "failing": _("paused: it has failed for three days"),
 }
 
 
@@ -36,19 +38,19 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of an endpoint, with the events that it gets."""
 
     kinds = forms.MultipleChoiceField(
-        label="Events",
+        label=_("Events"),
         required=False,
         choices=[(kind.value, f"{kind.value} - {kind.label}") for kind in EventKind],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="None chosen: all.",
+        help_text=_("None chosen: all."),
     )
 
     url = forms.URLField(
-        label="URL",
+        label=_("URL"),
         max_length=500,
         assume_scheme="https",
         widget=UnfoldAdminURLInputWidget,
-        help_text="Events are posted here, signed. It begins with https:// or http://.",
+        help_text=_("Events are posted here, signed. It begins with https:// or http://."),
     )
 
     class Meta:
@@ -63,7 +65,7 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
         client = cleaned.get("client") or self.instance.client
         taken = EventEndpoint.objects.filter(client=client, url=cleaned["url"]).exclude(pk=self.instance.pk)
         if taken.exists():
-            self.add_error("url", "This client has an endpoint with this URL already.")
+            self.add_error("url", gettext("This client has an endpoint with this URL already."))
             return cleaned
         try:
             endpoints.check(EventEndpoint(client=client, url=cleaned["url"], kinds=cleaned["kinds"]))
@@ -75,12 +77,12 @@ class EndpointForm(forms.ModelForm):  # type: ignore[type-arg]
 class InTrouble(admin.SimpleListFilter):
     """Endpoints that fail or are paused."""
 
-    title = "state"
+    title = _("state")
     parameter_name = "trouble"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the only choice beside all."""
-        return [("1", "failing or paused")]
+        return [("1", gettext("failing or paused"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[EventEndpoint]) -> QuerySet[EventEndpoint]:
         """Return the endpoints that are wanted."""
@@ -94,7 +96,7 @@ class EventEndpointAdmin(ClientScopedAdmin):
 
     form = EndpointForm
     client_path = "client"
-    empty_message = "No program is told of events yet. Add its URL."
+    empty_message = _("No program is told of events yet. Add its URL.")
     list_display = ["url", "client", "state", "waiting", "succeeded_at"]
     list_filter = [InTrouble, ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -120,23 +122,23 @@ class EventEndpointAdmin(ClientScopedAdmin):
         return list(self.get_fields(request, obj)[4:]) + (["client"] if obj else [])
 
     @display(  # type: ignore[untyped-decorator]
-        description="State", label={"posting": "success", "failing": "warning", "paused": "danger"}
+        description=_("State"), label={"posting": "success", "failing": "warning", "paused": "danger"}
     )
     def state(self, endpoint: EventEndpoint) -> tuple[str, str]:
         """Return whether events are posted to it."""
         if endpoint.paused_at:
-            return "paused", REASONS.get(endpoint.pause_reason, "paused")
+            return "paused", REASONS.get(endpoint.pause_reason, gettext("paused"))
         if endpoint.failing_since:
-            return "failing", f"fails: {endpoint.last_code}"
-        return "posting", "posting"
+            return "failing", gettext("fails: %(code)s") % {"code": endpoint.last_code}
+        return "posting", gettext("posting")
 
-    @admin.display(description="State")
+    @admin.display(description=_("State"))
     def said_state(self, endpoint: EventEndpoint) -> str:
         """Return the state in words, for the endpoint's own page."""
         words: str = self.state(endpoint)[1]
         return words
 
-    @admin.display(description="Waiting")
+    @admin.display(description=_("Waiting"))
     def waiting(self, endpoint: Any) -> int:
         """Return how many events wait."""
         count: int | None = endpoint.waiting_count
@@ -150,7 +152,7 @@ class EventEndpointAdmin(ClientScopedAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).annotate(waiting_count=count)
         return rows
 
-    @admin.display(description="Log")
+    @admin.display(description=_("Log"))
     def log(self, endpoint: EventEndpoint) -> SafeString:
         """Return a link to what was posted."""
         address = reverse("admin:conversations_eventdelivery_changelist")
@@ -169,27 +171,33 @@ class EventEndpointAdmin(ClientScopedAdmin):
         return self._shown(request, obj, obj.secret)
 
     def _shown(self, request: HttpRequest, endpoint: Any, secret: str) -> HttpResponse:
-        about = f"This secret signs the events that are posted to {endpoint.url}. Enter it there."
-        return show_once(self, request, endpoint, title="Signing secret", about=about, secret=secret)
+        about = gettext("This secret signs the events that are posted to %(url)s. Enter it there.") % {
+            "url": endpoint.url
+        }
+        return show_once(self, request, endpoint, title=gettext("Signing secret"), about=about, secret=secret)
 
-    @confirmed("Pause", question="Nothing is posted until you resume it. Events wait.", icon="pause", path="pause")
+    @confirmed(
+        _("Pause"), question=_("Nothing is posted until you resume it. Events wait."), icon="pause", path="pause"
+    )
     def pause(self, request: HttpRequest, endpoint: EventEndpoint) -> str:
         """Pause the endpoint."""
         if not endpoints.pause(endpoint.pk):
-            return "It is paused already."
+            return gettext("It is paused already.")
         self.record(request, "paused", endpoint)
-        return "Nothing is posted any more. Events wait."
+        return gettext("Nothing is posted any more. Events wait.")
 
-    @confirmed("Resume", question="What waits is posted at once, in its order.", icon="play_arrow", path="resume")
+    @confirmed(_("Resume"), question=_("What waits is posted at once, in its order."), icon="play_arrow", path="resume")
     def resume(self, request: HttpRequest, endpoint: EventEndpoint) -> str:
         """Post to the endpoint again."""
         count = endpoints.resume(endpoint.pk)
         self.record(request, "resumed", endpoint)
-        return f"Events are posted again. {count} waited."
+        return gettext("Events are posted again. %(count)s waited.") % {"count": count}
 
     @confirmed(
-        "New secret",
-        question="Events are signed with the new secret and, for 24 hours, with the present one too. Make a new one?",
+        _("New secret"),
+        question=_(
+            "Events are signed with the new secret and, for 24 hours, with the present one too. Make a new one?"
+        ),
         icon="key",
         path="rotate",
     )
@@ -200,8 +208,8 @@ class EventEndpointAdmin(ClientScopedAdmin):
         return self._shown(request, endpoint, secret)
 
     @confirmed(
-        "Remove",
-        question="Nothing is posted there any more, and what waits for it is dropped. You cannot undo this.",
+        _("Remove"),
+        question=_("Nothing is posted there any more, and what waits for it is dropped. You cannot undo this."),
         icon="delete",
         path="remove",
     )
@@ -209,7 +217,7 @@ class EventEndpointAdmin(ClientScopedAdmin):
         """Remove the endpoint."""
         self.record(request, "deleted", endpoint)
         endpoints.remove(endpoint)
-        self.message_user(request, f"{endpoint.url} is removed.")
+        self.message_user(request, gettext("%(url)s is removed.") % {"url": endpoint.url})
         return redirect("admin:conversations_eventendpoint_changelist")
 
 
@@ -218,7 +226,7 @@ class EventDeliveryAdmin(ReadOnlyAdmin):
     """The posts to endpoints, with the answers, and those that wait."""
 
     client_path = "client"
-    empty_message = "Nothing was posted yet."
+    empty_message = _("Nothing was posted yet.")
     list_display = ["kind", "position", "endpoint", "shown_status", "attempts", "answer", "last_attempt_at"]
     list_filter = ["status", "kind", ("endpoint", VisibleRowsFilter), ("client", VisibleRowsFilter)]
     list_select_related = ["endpoint", "client"]
@@ -231,26 +239,26 @@ class EventDeliveryAdmin(ReadOnlyAdmin):
     readonly_fields = ["shown_status", "answer", "body"]
 
     @display(  # type: ignore[untyped-decorator]
-        description="Status",
+        description=_("Status"),
         label={Status.PENDING: "warning", Status.DELIVERED: "success", Status.FAILED: "danger"},
     )
-    def shown_status(self, delivery: EventDelivery) -> str:
-        """Return the status."""
-        return delivery.status
+    def shown_status(self, delivery: EventDelivery) -> tuple[str, str]:
+        """Return the status, and the word for it."""
+        return delivery.status, delivery.get_status_display().lower()
 
-    @admin.display(description="Answer")
+    @admin.display(description=_("Answer"))
     def answer(self, delivery: EventDelivery) -> str:
         """Return what the server answered last, or why it did not."""
         return delivery.code or (str(delivery.http_status) if delivery.http_status else "-")
 
-    @admin.display(description="Body")
+    @admin.display(description=_("Body"))
     def body(self, delivery: EventDelivery) -> SafeString | str:
         """Return the body as it would be posted now: what was redacted or erased since is not in it."""
         event = Event.objects.filter(client_id=delivery.client_id, position=delivery.position).first()
         if event is None:
-            return "It is not kept any more."
+            return gettext("It is not kept any more.")
         if event.private:
-            return "A private conversation of the copilot."
+            return gettext("A private conversation of the copilot.")
         [body] = bodies.bodies(delivery.client_id, [event])
         return format_html(
             '<pre class="overflow-x-auto whitespace-pre-wrap break-words">{}</pre>',
@@ -263,8 +271,8 @@ class EventDeliveryAdmin(ReadOnlyAdmin):
         return self.has_role(request, ClientScopedAdmin.change_role, row)
 
     @confirmed(
-        "Post again",
-        question="The event is posted once more, with the same id. Programs that have it already ignore it.",
+        _("Post again"),
+        question=_("The event is posted once more, with the same id. Programs that have it already ignore it."),
         icon="replay",
         path="replay",
         permission="replay",
@@ -272,6 +280,6 @@ class EventDeliveryAdmin(ReadOnlyAdmin):
     def replay(self, request: HttpRequest, delivery: EventDelivery) -> str:
         """Post the event again."""
         if not endpoints.replay(delivery):
-            return "It waits already."
+            return gettext("It waits already.")
         self.record(request, "posted again", delivery)
-        return "The event is posted again."
+        return gettext("The event is posted again.")

@@ -11,12 +11,14 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from unfold.decorators import display
 
 from conversations.admin.base import VisibleRowsFilter, visible_rows
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
 from conversations.models import Assistant, Chunk, Feedback, corrected_text
+from conversations.words import lazy as _
 
 SNIPPET = 120
 LONGEST_NOTE = 300
@@ -26,7 +28,7 @@ MOST_ROLES = 100
 class RoleFilter(admin.SimpleListFilter):
     """A filter by the copilot's role, which is the key of the assistant in any client."""
 
-    title = "role"
+    title = _("role")
     parameter_name = "role"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
@@ -45,7 +47,7 @@ class FeedbackAdmin(LongListAdmin):
     """Thumbs and notes, newest first, each with a link to the reply."""
 
     client_path = "client"
-    empty_message = "No user of the copilot has rated a reply yet."
+    empty_message = _("No user of the copilot has rated a reply yet.")
     list_display = ["given_at", "thumbs", "what", "reply", "role", "assistant", "who", "client"]
     list_display_links = None
     list_filter = [
@@ -72,40 +74,40 @@ class FeedbackAdmin(LongListAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).annotate(said=said).defer("chunk__content")
         return rows
 
-    @display(description="Thumbs", label={"up": "success", "down": "danger"})  # type: ignore[untyped-decorator]
-    def thumbs(self, feedback: Feedback) -> str:
-        """Return up or down."""
-        return feedback.rating
+    @display(description=_("Thumbs"), label={"up": "success", "down": "danger"})  # type: ignore[untyped-decorator]
+    def thumbs(self, feedback: Feedback) -> tuple[str, str]:
+        """Return up or down, and the word for it."""
+        return feedback.rating, feedback.get_rating_display().lower()
 
-    @admin.display(description="Note")
+    @admin.display(description=_("Note"))
     def what(self, feedback: Feedback) -> str:
         """Return the note of the user."""
         return _short(feedback.note, LONGEST_NOTE)
 
-    @admin.display(description="Reply")
+    @admin.display(description=_("Reply"))
     def reply(self, feedback: Any) -> SafeString:
         """Return the beginning of the reply as a link to it."""
         page = reverse("admin:conversations_conversation_change", args=[feedback.conversation_id])
-        words = _short(feedback.said or "", SNIPPET) or "(no text)"
+        words = _short(feedback.said or "", SNIPPET) or gettext("(no text)")
         return format_html('<a href="{}?at={}" dir="auto">{}</a>', page, feedback.chunk.position, words)
 
-    @admin.display(description="Role")
+    @admin.display(description=_("Role"))
     def role(self, feedback: Feedback) -> str:
         """Return the key of the assistant, which the copilot calls role."""
         assistant = feedback.conversation.assistant
         return assistant.key if assistant else ""
 
-    @admin.display(description="Assistant")
+    @admin.display(description=_("Assistant"))
     def assistant(self, feedback: Feedback) -> str:
         """Return the name of the assistant."""
         return str(feedback.conversation.assistant or "")
 
-    @admin.display(description="User")
+    @admin.display(description=_("User"))
     def who(self, feedback: Feedback) -> str:
         """Return the user who gave the feedback."""
         return plain_text(str(feedback.conversation.contact))
 
-    @admin.display(description="Client")
+    @admin.display(description=_("Client"))
     def client(self, feedback: Feedback) -> str:
         """Return the client of the assistant."""
         return str(feedback.conversation.client)

@@ -9,9 +9,11 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET
 
 from conversations.admin.base import Breadcrumb
+from conversations.admin.channel_names import name_of
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import TIMELINE_EVENTS, TimelineEvent, timeline_event, title_of
 from conversations.services.jobs import forecast
@@ -46,9 +48,10 @@ class ForecastPage(LongListAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"Forecast of {title_of(conversation)}",
+            "title": gettext("Forecast of %(title_of)s") % {"title_of": title_of(conversation)},
             "object": Breadcrumb(conversation, title_of(conversation)),
             "conversation": conversation,
+            "channel": name_of(conversation.channel),
             "hold": holds.hold_reason(conversation),
             "now": now,
             "next": forecast.next_event(upcoming),

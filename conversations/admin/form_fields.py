@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from channels_out.choices import Choices, InvalidChoicesError, read_choices
 from conversations.services.core.errors import InvalidError, NotFoundError
 
@@ -41,9 +43,12 @@ class Text(Field):
         """Return the text with \\n line ends. Raises InvalidError if it is too long, or blank and required."""
         text: str = posted.get(self.name, "").replace("\r\n", "\n").replace("\x00", "")
         if self.required and not text.strip():
-            raise InvalidError("Write something first.", code="blank")
+            raise InvalidError(gettext("Write something first."), code="blank")
         if len(text) > self.longest:
-            said = f"The text has {len(text):,} characters. At most {self.longest:,} are possible."
+            said = gettext("The text has %(text)s characters. At most %(longest)s are possible.") % {
+                "text": f"{len(text):,}",
+                "longest": f"{self.longest:,}",
+            }
             raise InvalidError(said, code="too_long")
         return text.strip() if self.trimmed else text
 
@@ -66,7 +71,7 @@ class RowId(Field):
         try:
             return UUID(posted.get(self.name, ""))
         except ValueError:
-            raise NotFoundError("This does not exist any more. Load the page again.") from None
+            raise NotFoundError(gettext("This does not exist any more. Load the page again.")) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class Files(Field):
         uploaded = posted.get(self.name) or []
         files = uploaded if isinstance(uploaded, list) else []  # a text under this name is no file
         if len(files) > self.most:
-            raise InvalidError(f"Choose at most {self.most} files.", code="too_many")
+            raise InvalidError(gettext("Choose at most %(most)s files.") % {"most": self.most}, code="too_many")
         return files
 
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from unfold.decorators import display
 
 from conversations.admin.access import Role
@@ -20,20 +21,21 @@ from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
 from conversations.models import InboundEvent, RefusedWebhooks
 from conversations.services.inbound import replay as replay_service
+from conversations.words import lazy as _
 
 LONGEST_RAW = 50_000  # characters that are shown
-NOT_ALLOWED = "You may not replay these events."
+NOT_ALLOWED = _("You may not replay these events.")
 
 
 class SettledFilter(admin.SimpleListFilter):
     """A filter by whether a replay settled the event."""
 
-    title = "state"
+    title = _("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the choices: open or settled."""
-        return [("open", "open"), ("settled", "settled by a replay")]
+        return [("open", gettext("open")), ("settled", gettext("settled by a replay"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[InboundEvent]) -> QuerySet[InboundEvent]:
         """Return the events in the chosen state."""
@@ -45,13 +47,13 @@ class InboundEventAdmin(LongListAdmin):
     """Inbound events that did not become a message. Agents replay them."""
 
     client_path = "client"
-    empty_message = "Every event was processed."
+    empty_message = _("Every event was processed.")
     replay_role = Role.AGENT
     list_display = ["received_at", "kind", "why", "channel", "provider", "address", "client", "state"]
     list_filter = ["reason", "channel", "provider", SettledFilter, ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["message_id__exact", "address__exact"]
-    search_help_text = "The provider's id of a message, or the address of an account"
+    search_help_text = _("The provider's id of a message, or the address of an account")
     actions = ["replay_selected"]
     actions_detail = ["replay"]
     fields = [
@@ -70,8 +72,8 @@ class InboundEventAdmin(LongListAdmin):
         return self.has_role(request, self.replay_role, obj)
 
     @confirmed(
-        "Replay",
-        question="The event is processed again, as if it arrived now. What it already caused is not repeated.",
+        _("Replay"),
+        question=_("The event is processed again, as if it arrived now. What it already caused is not repeated."),
         icon="replay",
         path="replay",
         permission="replay",
@@ -81,7 +83,7 @@ class InboundEventAdmin(LongListAdmin):
         self.record(request, "replayed", event)
         return replay_service.replay(event.pk, timezone.now()).sentence
 
-    @admin.action(description="Replay", permissions=["replay"])
+    @admin.action(description=_("Replay"), permissions=["replay"])
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[InboundEvent]) -> None:
         """Process the selected events again, the oldest first."""
         allowed = [event for event in queryset.order_by("id") if self.has_replay_permission(request, event)]
@@ -89,14 +91,15 @@ class InboundEventAdmin(LongListAdmin):
             self.record(request, "replayed", event)
         settled = sum(replay_service.replay(event.pk, timezone.now()).settled for event in allowed)
         said = (
-            f"{settled} of {len(allowed)} events are settled. Each other one says why it is not."
+            gettext("%(settled)s of %(allowed)s events are settled. Each other one says why it is not.")
+            % {"settled": settled, "allowed": len(allowed)}
             if allowed
             else NOT_ALLOWED
         )
         self.message_user(request, said, messages.SUCCESS if settled == len(allowed) > 0 else messages.WARNING)
 
     @display(  # type: ignore[untyped-decorator]
-        description="Reason",
+        description=_("Reason"),
         label={
             "processing failed": "danger",
             "unknown account": "danger",
@@ -108,14 +111,14 @@ class InboundEventAdmin(LongListAdmin):
         """Return why it did not become a message."""
         return event.reason.replace("_", " ")
 
-    @display(description="State", label={"settled": "success", "will be retried": "warning"})  # type: ignore[untyped-decorator]
-    def state(self, event: InboundEvent) -> str | None:
-        """Return whether it is settled or will be retried automatically."""
+    @display(description=_("State"), label={"settled": "success", "retried": "warning"})  # type: ignore[untyped-decorator]
+    def state(self, event: InboundEvent) -> tuple[str, str] | None:
+        """Return whether it is settled or will be retried automatically, and the words for it."""
         if event.settled_at:
-            return "settled"
-        return "will be retried" if event.retry_at else None
+            return "settled", gettext("settled")
+        return ("retried", gettext("will be retried")) if event.retry_at else None
 
-    @admin.display(description="Raw body")
+    @admin.display(description=_("Raw body"))
     def raw_body(self, event: InboundEvent) -> SafeString:
         """Return the raw body as it is stored, shortened."""
         written = json.dumps(event.raw, indent=2, ensure_ascii=False)
@@ -128,7 +131,7 @@ class RefusedWebhooksAdmin(ReadOnlyAdmin):
     """Webhooks with an invalid signature, counted by day and account."""
 
     client_path = "channel_account__client"
-    empty_message = "No webhook had an invalid signature."
+    empty_message = _("No webhook had an invalid signature.")
     list_display = ["day", "channel", "provider", "channel_account", "count", "last_at"]
     list_filter = ["channel", "provider"]
     list_select_related = ["channel_account__client"]

@@ -32,7 +32,7 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 from unfold.dataclasses import SearchResult
 
@@ -44,11 +44,12 @@ from conversations.admin.form_fields import whole_number
 from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.person import person_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
-from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
+from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label, Status
 from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states
 from conversations.services.desk.filters import LONGEST_QUERY, Filters
 from conversations.services.desk.inbox import InboxRow, Order, Tab
 from conversations.services.history import search
+from conversations.words import lazy as _
 from memory.snippets import Snippet
 
 TEMPLATES = "admin/inbox"
@@ -68,15 +69,15 @@ SECTIONS = {
     "steps": "admin/transcript/_steps.html",
 }
 TAB_NAMES = {
-    Tab.MINE: "Mine",
-    Tab.UNASSIGNED: "Unassigned",
-    Tab.ALL: "All",
+    Tab.MINE: _("Mine"),
+    Tab.UNASSIGNED: _("Unassigned"),
+    Tab.ALL: _("All"),
     Tab.TEAMS: _("My teams"),
-    Tab.MENTIONS: "Mentions",
-    Tab.SNOOZED: "Snoozed",
-    Tab.ENDED: "Ended",
+    Tab.MENTIONS: _("Mentions"),
+    Tab.SNOOZED: _("Snoozed"),
+    Tab.ENDED: _("Ended"),
 }
-PRIORITIES = {1: "High", 2: "Urgent"}  # that the list names
+PRIORITIES = {1: _("High"), 2: _("Urgent")}  # that the list names
 TAB_ICONS = {
     Tab.TEAMS: "groups",
     Tab.MENTIONS: "alternate_email",
@@ -85,13 +86,13 @@ TAB_ICONS = {
 }  # those shown as icons
 COUNTED = (Tab.MINE, Tab.UNASSIGNED, Tab.MENTIONS)
 EMPTY = {
-    Tab.MINE: ("You have no conversation.", "Take one over from Unassigned, or reply in it."),
-    Tab.UNASSIGNED: ("Nobody waits.", "Conversations that need a person appear here."),
-    Tab.ALL: ("No conversation is open.", "The next message of a customer opens one."),
+    Tab.MINE: (_("You have no conversation."), _("Take one over from Unassigned, or reply in it.")),
+    Tab.UNASSIGNED: (_("Nobody waits."), _("Conversations that need a person appear here.")),
+    Tab.ALL: (_("No conversation is open."), _("The next message of a customer opens one.")),
     Tab.TEAMS: (_("Your teams have no conversation."), _("Conversations that are assigned to a team appear here.")),
-    Tab.MENTIONS: ("Nobody mentions you.", "A colleague does by writing @ and your name in a note."),
-    Tab.SNOOZED: ("Nothing is snoozed.", "Snooze a conversation to have it come back later."),
-    Tab.ENDED: ("No conversation has ended yet.", "Closed and expired conversations appear here."),
+    Tab.MENTIONS: (_("Nobody mentions you."), _("A colleague does by writing @ and your name in a note.")),
+    Tab.SNOOZED: (_("Nothing is snoozed."), _("Snooze a conversation to have it come back later.")),
+    Tab.ENDED: (_("No conversation has ended yet."), _("Closed and expired conversations appear here.")),
 }
 
 
@@ -101,7 +102,7 @@ def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
     context = {
         **admin.site.each_context(request),
         **_list(request, choice),
-        "title": "Inbox",
+        "title": gettext("Inbox"),
         "open_id": pk,
         **inbox_views.of_page(request, client_ids_of(request), choice),
         "labels": Label.objects.filter(client__in=client_ids_of(request)).order_by("name")[:LABELS],
@@ -302,6 +303,7 @@ def _shown(request: HttpRequest, row: InboxRow) -> dict[str, Any]:
         "words": transcript_view.plain_text(" ".join(row.words.split())),
         "channel": name_of(row.channel),
         "icon": icon_of(row.channel),
+        "status": Status(row.status).label.lower(),
         "is_mine": row.holder_id == request.user.pk,
         "priority": PRIORITIES.get(row.priority, ""),
     }
@@ -340,7 +342,7 @@ def _context(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
         "state": state,
         "snoozed_until": _snoozed_until(conversation, state),
         **promise_view.beside(conversation, timezone.now()),
-        "priorities": DeskState.Priority.choices,
+        "priorities": [(0, _("Normal")), *PRIORITIES.items()],
         **inbox_views.assignable(_colleagues(request, client_id), client_id, state),
         "on_it": [each.label for each in on_it.order_by("label__name")],
         "known_labels": Label.objects.filter(client=client_id).values_list("name", flat=True)[:LABELS],
@@ -365,7 +367,10 @@ def _snoozed_until(conversation: Conversation, state: DeskState | None) -> datet
 def _colleagues(request: HttpRequest, client_id: UUID) -> list[tuple[int, str]]:
     """Return the ids and names of those who may be responsible, the user first."""
     others = [(user.pk, user.get_full_name() or user.get_username()) for user in states.colleagues(client_id)]
-    return [(_user_id(request), "You"), *[each for each in others[:COLLEAGUES] if each[0] != _user_id(request)]]
+    return [
+        (_user_id(request), gettext("You")),
+        *[each for each in others[:COLLEAGUES] if each[0] != _user_id(request)],
+    ]
 
 
 def _addresses(conversation: Conversation) -> QuerySet[ContactIdentity]:

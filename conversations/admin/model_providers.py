@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext, ngettext, pgettext_lazy
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from conversations.admin.access import Role
@@ -23,10 +24,11 @@ from conversations.models import ModelProvider
 from conversations.services.core import audit_log
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.tenants import model_listing, model_overview, model_providers, provider_rules
+from conversations.words import lazy as _
 from memory.language_models.contract import Kind
 from memory.text import storable
 
-FROM_ENVIRONMENT = "Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_API, OPENAI_TIMEOUT_SECONDS."
+FROM_ENVIRONMENT = _("Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_API, OPENAI_TIMEOUT_SECONDS.")
 STATE = ["health", "health_reason", "created_at", "updated_at", "id"]
 FIELDS_OF_CODES = {"missing_key": "api_key", "invalid_key": "api_key", "missing_base_url": "base_url"}
 
@@ -62,39 +64,47 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of a model provider. Key and headers are never rendered; blank keeps what is stored."""
 
     api_key = forms.CharField(
-        label="API key",
+        label=_("API key"),
         required=False,
         strip=True,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
     )
     new_headers = forms.CharField(
-        label="Headers",
+        label=_("Headers"),
         required=False,
         widget=SecretTextarea(attrs={"autocomplete": "off", "spellcheck": "false", "rows": 3}),
     )
 
     query = JSONObjectField(
-        label="Query parameters", help_text='A JSON object of texts, such as {"api-version": "2026-10-01"}.'
+        label=_("Query parameters"), help_text=_('A JSON object of texts, such as {"api-version": "2026-10-01"}.')
     )
     body = JSONObjectField(
-        label="Body parameters",
-        help_text='A JSON object, such as {"service_tier": "flex"}. It is added to every request for an answer, and'
-        " takes precedence over what Convo would send.",
+        label=_("Body parameters"),
+        help_text=_(
+            'A JSON object, such as {"service_tier": "flex"}. It is added to every request for an answer, and'
+            " takes precedence over what Convo would send."
+        ),
     )
 
     class Meta:
         model = ModelProvider
         fields = "__all__"  # noqa: DJ007 - the page's fieldsets say which
-        labels = {"timeout_seconds": "Time-out in seconds", "is_active": "Active"}
+        labels = {"timeout_seconds": _("Time-out in seconds"), "is_active": pgettext_lazy("in use", "Active")}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.instance.credentials.get("api_key") and "api_key" in self.fields:
-            self.fields["api_key"].widget.attrs["placeholder"] = "stored; leave blank to keep it"
+            self.fields["api_key"].widget.attrs["placeholder"] = gettext("stored; leave blank to keep it")
         if "new_headers" in self.fields:
             stored = ", ".join(sorted(self.instance.headers))
-            keep = f"Stored: {stored}. Blank keeps them; {{}} removes them." if stored else 'Such as {"X-Team": "a"}.'
-            self.fields["new_headers"].help_text = f"A JSON object. {keep} Values are never shown."
+            keep = (
+                gettext("Stored: %(stored)s. Blank keeps them; {} removes them.") % {"stored": stored}
+                if stored
+                else gettext('Such as {"X-Team": "a"}.')
+            )
+            self.fields["new_headers"].help_text = gettext("A JSON object. %(keep)s Values are never shown.") % {
+                "keep": keep
+            }
 
     def clean_new_headers(self) -> Any:
         """Return the headers that were entered; None if the field is blank."""
@@ -107,7 +117,9 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         except InvalidError as error:
             raise ValidationError(str(error)) from None
         except (ValueError, RecursionError):
-            raise ValidationError('Write the headers as a JSON object of texts, such as {"X-Team": "a"}.') from None
+            raise ValidationError(
+                gettext('Write the headers as a JSON object of texts, such as {"X-Team": "a"}.')
+            ) from None
         return headers
 
     def clean(self) -> dict[str, Any]:
@@ -122,7 +134,7 @@ class ProviderForm(forms.ModelForm):  # type: ignore[type-arg]
         client = cleaned.get("client", provider.client)
         same = ModelProvider.objects.filter(client=client, name=cleaned.get("name")).exclude(pk=provider.pk)
         if same.exists():
-            self.add_error("name", "There is a model provider of this name already.")
+            self.add_error("name", gettext("There is a model provider of this name already."))
         return cleaned
 
     def _post_clean(self) -> None:
@@ -147,7 +159,7 @@ class ModelProviderAdmin(ClientScopedAdmin):
     client_path = "client"
     delete_role = Role.MANAGER
     form = ProviderForm
-    empty_message = "There is no model provider of your own. Assistants use the installation's."
+    empty_message = _("There is no model provider of your own. Assistants use the installation's.")
     list_display = ["name", "whose", "kind", "is_active", "health", "health_reason"]
     list_filter = ["kind", "health", "is_active", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -182,14 +194,14 @@ class ModelProviderAdmin(ClientScopedAdmin):
         key, url = ("api_key", "base_url") if may_write else ("has_key", "address")
         from_environment = bool(obj and obj.from_environment)
         places = [url] if boss or obj else []
-        about = FROM_ENVIRONMENT if from_environment else "The key is stored encrypted and never shown."
+        about = FROM_ENVIRONMENT if from_environment else gettext("The key is stored encrypted and never shown.")
         requests = [*([headers] if boss or obj else []), "query", "body", "timeout_seconds"]
         return [
             (None, {"fields": ["client" if not obj or obj.client_id else "whose", ("name", "kind")]}),
-            ("Access", {"fields": [key, *places], "description": about}),
-            *([] if from_environment else [("With every request", {"fields": requests})]),
-            ("Use", {"fields": ["is_active"]}),
-            *([("State", {"fields": STATE})] if obj else []),
+            (gettext("Access"), {"fields": [key, *places], "description": about}),
+            *([] if from_environment else [(gettext("With every request"), {"fields": requests})]),
+            (gettext("Use"), {"fields": ["is_active"]}),
+            *([(gettext("State"), {"fields": STATE})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -204,14 +216,14 @@ class ModelProviderAdmin(ClientScopedAdmin):
         if "client" in made.base_fields:
             made.base_fields["client"].required = not request.user.is_superuser
             made.base_fields["client"].help_text = (
-                "Empty: the assistants of every client may use it." if request.user.is_superuser else ""
+                gettext("Empty: the assistants of every client may use it.") if request.user.is_superuser else ""
             )
         if not request.user.is_superuser:
             del made.base_fields["new_headers"]
         if "kind" in made.base_fields and not request.user.is_superuser:
             kind = made.base_fields["kind"]
             kind.choices = [each for each in kind.choices if each[0] != Kind.COMPATIBLE]
-            kind.help_text = "Servers at other addresses are added by an administrator."
+            kind.help_text = gettext("Servers at other addresses are added by an administrator.")
         return made
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
@@ -251,8 +263,8 @@ class ModelProviderAdmin(ClientScopedAdmin):
         provider_rules.delete(obj)
 
     @confirmed(
-        "Refresh models",
-        question="The provider is asked for its list of models. Nothing else is sent.",
+        _("Refresh models"),
+        question=_("The provider is asked for its list of models. Nothing else is sent."),
         icon="refresh",
         path="refresh",
         permission="operate",
@@ -261,12 +273,19 @@ class ModelProviderAdmin(ClientScopedAdmin):
         """Read the provider's list of models."""
         listing = model_listing.refresh(provider, timezone.now())
         self.record(request, "refreshed the models of", provider)
-        return f"{provider} lists {listing.count} models; {len(listing.new)} are new, {len(listing.gone)} are gone."
+        return gettext("%(provider)s lists %(count)s models; %(new)s are new, %(gone)s are gone.") % {
+            "provider": provider,
+            "count": listing.count,
+            "new": len(listing.new),
+            "gone": len(listing.gone),
+        }
 
     @confirmed(
-        "Forget what was learned",
-        question="What Convo learned of this provider's models from their answers is forgotten. It is learned anew:"
-        " the next replies may take an attempt more.",
+        _("Forget what was learned"),
+        question=_(
+            "What Convo learned of this provider's models from their answers is forgotten. It is learned anew:"
+            " the next replies may take an attempt more."
+        ),
         icon="restart_alt",
         path="forget",
         permission="operate",
@@ -275,26 +294,31 @@ class ModelProviderAdmin(ClientScopedAdmin):
         """Forget what was learned of the provider's models."""
         count = model_providers.forget(provider)
         self.record(request, "forgot what was learned of", provider)
-        return f"What was learned is forgotten, of {count} model{'' if count == 1 else 's'}."
+        said = ngettext(
+            "What was learned is forgotten, of %(count)s model.",
+            "What was learned is forgotten, of %(count)s models.",
+            count,
+        )
+        return said % {"count": count}
 
-    @admin.display(description="Client", ordering="client__name")
+    @admin.display(description=_("Client"), ordering="client__name")
     def whose(self, provider: ModelProvider) -> str:
         """Return the client's name, or that every client may use the provider."""
-        return str(provider.client) if provider.client_id else "every client"
+        return str(provider.client) if provider.client_id else gettext("every client")
 
-    @admin.display(description="API key")
+    @admin.display(description=_("API key"))
     def has_key(self, provider: ModelProvider) -> str:
         """Return whether a key is stored."""
         key = settings.OPENAI_API_KEY if provider.from_environment else provider.credentials.get("api_key")
         return "set" if key else "none"
 
-    @admin.display(description="Base URL")
+    @admin.display(description=_("Base URL"))
     def address(self, provider: ModelProvider) -> str:
         """Return where the provider is reached."""
         own = settings.OPENAI_BASE_URL if provider.from_environment else provider.base_url
-        return own or "the provider's own"
+        return own or gettext("the provider's own")
 
-    @admin.display(description="Headers")
+    @admin.display(description=_("Headers"))
     def header_names(self, provider: ModelProvider) -> str:
         """Return the names of the headers, without their values."""
         return ", ".join(sorted(provider.headers)) or "none"

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext, gettext_noop
 from django_q.models import Failure, Schedule
 
 from conversations.admin import access
@@ -43,49 +43,50 @@ from conversations.models import (
     ToolCall,
     Turn,
 )
+from conversations.words import lazy as _
 
 WAITING = {"waits": "person"}  # the filter of the list of conversations by what waits for a person
 
 # title of the group: (title, icon of Material Symbols, table)
 GROUPS: dict[str, list[tuple[str, str, type[Model]]]] = {
-    "Messaging": [
-        ("Conversations", "forum", Conversation),
-        ("Contacts", "person", Contact),
-        ("Duplicates", "merge", ContactMatch),
+    gettext_noop("Messaging"): [
+        (_("Conversations"), "forum", Conversation),
+        (_("Contacts"), "person", Contact),
+        (_("Duplicates"), "merge", ContactMatch),
     ],
-    "Settings": [
-        ("Assistants", "smart_toy", Assistant),
-        ("Model providers", "memory", ModelProvider),
-        ("Tools", "build", Tool),
-        ("MCP servers", "hub", McpServer),
-        ("Channels", "cable", ChannelAccount),
-        ("Templates", "news", MessageTemplate),
-        ("API keys", "key", ApiKey),
-        ("Event endpoints", "webhook", EventEndpoint),
-        ("Clients", "storefront", Client),
-        ("Canned replies", "quickreply", CannedReply),
-        ("Labels", "label", Label),
-        ("Satisfaction", "sentiment_satisfied", Survey),
-        ("Staff", "group", Membership),
-        ("Teams", "groups", Team),
+    gettext_noop("Settings"): [
+        (_("Assistants"), "smart_toy", Assistant),
+        (_("Model providers"), "memory", ModelProvider),
+        (_("Tools"), "build", Tool),
+        (_("MCP servers"), "hub", McpServer),
+        (_("Channels"), "cable", ChannelAccount),
+        (_("Templates"), "news", MessageTemplate),
+        (_("API keys"), "key", ApiKey),
+        (_("Event endpoints"), "webhook", EventEndpoint),
+        (_("Clients"), "storefront", Client),
+        (_("Canned replies"), "quickreply", CannedReply),
+        (_("Labels"), "label", Label),
+        (_("Satisfaction"), "sentiment_satisfied", Survey),
+        (_("Staff"), "group", Membership),
+        (_("Teams"), "groups", Team),
     ],
-    "Activity": [
-        ("Messages", "outgoing_mail", Message),
-        ("Replies", "psychology", Turn),
-        ("Tool calls", "function", ToolCall),
-        ("Proposals", "rate_review", Proposal),
-        ("Feedback", "thumbs_up_down", Feedback),
-        ("Events", "move_to_inbox", InboundEvent),
-        ("Events out", "outbox", EventDelivery),
-        ("Erasures", "person_remove", Erasure),
-        ("Retention", "auto_delete", RetentionReport),
-        ("Audit log", "history", StaffAction),
+    gettext_noop("Activity"): [
+        (_("Messages"), "outgoing_mail", Message),
+        (_("Replies"), "psychology", Turn),
+        (_("Tool calls"), "function", ToolCall),
+        (_("Proposals"), "rate_review", Proposal),
+        (_("Feedback"), "thumbs_up_down", Feedback),
+        (_("Events"), "move_to_inbox", InboundEvent),
+        (_("Events out"), "outbox", EventDelivery),
+        (_("Erasures"), "person_remove", Erasure),
+        (_("Retention"), "auto_delete", RetentionReport),
+        (_("Audit log"), "history", StaffAction),
     ],
-    "System": [
-        ("Users", "manage_accounts", User),
-        ("Linked accounts", "link", SocialAccount),
-        ("Failed tasks", "running_with_errors", Failure),
-        ("Schedules", "schedule", Schedule),
+    gettext_noop("System"): [
+        (_("Users"), "manage_accounts", User),
+        (_("Linked accounts"), "link", SocialAccount),
+        (_("Failed tasks"), "running_with_errors", Failure),
+        (_("Schedules"), "schedule", Schedule),
     ],
 }
 FOR_ALL = ("Messaging",)  # the groups that are not for managers alone
@@ -97,7 +98,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     Viewers and agents work in the inbox: what managers set up and what they look into is not in their menu, although
     they may read it.
     """
-    home = {"title": "Dashboard", "icon": "monitoring", "link": reverse("admin:index")}
+    home = {"title": gettext("Dashboard"), "icon": "monitoring", "link": reverse("admin:index")}
     groups = [{"items": [home]}]
     sets_up = access.can_somewhere(request.user, access.Role.MANAGER)
     for title, pages in GROUPS.items():
@@ -115,21 +116,26 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
             if item["link"] == address_of(ChannelAccount):
                 item["active"] = _in_channels  # the addresses of the simulator begin with those of the accounts
         if items:
-            groups.append({"title": title, "separator": True, "items": items})  # type: ignore[dict-item]
+            groups.append({"title": gettext(title), "separator": True, "items": items})  # type: ignore[dict-item]
     return groups
 
 
 def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
     """Return two links, to the inbox and to all conversations. Only one of them is marked as current."""
     link = reverse("inbox:page")
-    inbox = {"title": "Inbox", "icon": "inbox", "link": link, "active": lambda request: request.path.startswith(link)}
+    inbox = {
+        "title": gettext("Inbox"),
+        "icon": "inbox",
+        "link": link,
+        "active": lambda request: request.path.startswith(link),
+    }
     return [inbox, conversations]
 
 
 def _reports() -> dict[str, Any]:
     """Return the link to the reports."""
     link = reverse("reports:page")
-    return {"title": _("Reports"), "icon": "bar_chart", "link": link, "active": lambda request: request.path == link}
+    return {"title": gettext("Reports"), "icon": "bar_chart", "link": link, "active": lambda request: request.path == link}
 
 
 def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
@@ -137,18 +143,21 @@ def _simulator(request: HttpRequest) -> list[dict[str, Any]]:
     if not access.can_somewhere(request.user, access.Role.MANAGER):
         return []
     link = reverse("admin:simulator")
-    return [{"title": "Simulator", "icon": "smartphone", "link": link, "active": _in_simulator}]
+    return [{"title": gettext("Simulator"), "icon": "smartphone", "link": link, "active": _in_simulator}]
 
 
 def account_links(request: HttpRequest) -> list[dict[str, str]]:
     """Return the links of the menu beside the user's name."""
     if not request.user.is_authenticated:
         return []
-    links = [{"title": "Second factor", "link": reverse("mfa_index")}]
+    links = [
+        {"title": gettext("My settings"), "link": reverse("me:settings")},
+        {"title": gettext("Second factor"), "link": reverse("mfa_index")},
+    ]
     if access.can_somewhere(request.user, access.Role.AGENT):
-        links.append({"title": str(_("E-mails")), "link": reverse("mail_choice")})
+        links.insert(1, {"title": gettext("E-mails"), "link": reverse("mail_choice")})
     if request.user.has_usable_password():
-        links.append({"title": "Change password", "link": reverse("admin:password_change")})
+        links.append({"title": gettext("Change password"), "link": reverse("admin:password_change")})
     return links
 
 

@@ -10,6 +10,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from unfold.decorators import action
 from unfold.widgets import (
     UnfoldAdminSelectWidget,
@@ -21,11 +22,13 @@ from unfold.widgets import (
 from channels_out.kinds import Channel
 from conversations.admin import access
 from conversations.admin.access import Role
+from conversations.admin.channel_names import name_of
 from conversations.admin.long_list import LongListAdmin
 from conversations.models import Assistant, Client
 from conversations.services.core.errors import DomainError
 from conversations.services.staff_actions import outreach
 from conversations.services.staff_actions.outreach import Outreach
+from conversations.words import lazy as _
 
 EXAMPLE = "customer_name = Ana\ndebt_amount = 120.50\ndue_date = 2026-12-01"
 
@@ -35,44 +38,44 @@ class OutreachForm(forms.Form):
 
     client = forms.ModelChoiceField(Client.objects.none(), widget=UnfoldAdminSelectWidget, empty_label=None)
     channel = forms.ChoiceField(
-        choices=[(str(channel), str(channel).capitalize()) for channel in outreach.CHANNELS],
+        choices=[(str(channel), name_of(channel)) for channel in outreach.CHANNELS],
         widget=UnfoldAdminSelectWidget,
     )
     phone = forms.CharField(
         required=False,
         max_length=40,
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "tel", "placeholder": "+51 999 888 777"}),
-        help_text="With the country code. Required for WhatsApp and SMS.",
+        help_text=_("With the country code. Required for WhatsApp and SMS."),
     )
     user_id = forms.CharField(
-        label="User id",
+        label=_("User id"),
         required=False,
         max_length=200,
         widget=UnfoldAdminTextInputWidget,
-        help_text="The client's own id of the contact. Required for Messenger and Orb.",
+        help_text=_("The client's own id of the contact. Required for Messenger and Orb."),
     )
     name = forms.CharField(required=False, max_length=200, widget=UnfoldAdminTextInputWidget)
     template = forms.BooleanField(
-        label="Begin with a template",
+        label=_("Begin with a template"),
         required=False,
         widget=UnfoldBooleanSwitchWidget,
-        help_text="You choose and fill it on the next page, and the assistant does not write first. WhatsApp only.",
+        help_text=_("You choose and fill it on the next page, and the assistant does not write first. WhatsApp only."),
     )
     assistant = forms.ModelChoiceField(
-        Assistant.objects.none(), required=False, widget=UnfoldAdminSelectWidget, empty_label="The client's default"
+        Assistant.objects.none(), required=False, widget=UnfoldAdminSelectWidget, empty_label=_("The client's default")
     )
     goal = forms.CharField(
         required=False,
         max_length=2_000,
         widget=UnfoldAdminTextInputWidget,
-        help_text="Empty: the client's default goal.",
+        help_text=_("Empty: the client's default goal."),
     )
     variables = forms.CharField(
         required=False,
         max_length=50_000,
         strip=True,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 5, "placeholder": EXAMPLE, "spellcheck": "false"}),
-        help_text="What the assistant must know, one variable per line: name = value.",
+        help_text=_("What the assistant must know, one variable per line: name = value."),
     )
 
     def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +92,9 @@ class OutreachForm(forms.Form):
             if not line.strip():
                 continue
             if not sign or not name.strip():
-                raise forms.ValidationError(f"Write each line as name = value. This line is not: “{line[:60]}”.")
+                raise forms.ValidationError(
+                    gettext("Write each line as name = value. This line is not: “%(line)s”.") % {"line": line[:60]}
+                )
             found[name.strip()] = value.strip()
         return found
 
@@ -98,9 +103,9 @@ class OutreachForm(forms.Form):
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         assistant, client = cleaned.get("assistant"), cleaned.get("client")
         if assistant and client and assistant.client_id != client.pk:
-            self.add_error("assistant", "This assistant belongs to another client.")
+            self.add_error("assistant", gettext("This assistant belongs to another client."))
         if cleaned.get("template") and cleaned.get("channel") != Channel.WHATSAPP:
-            self.add_error("template", "Only WhatsApp has templates.")
+            self.add_error("template", gettext("Only WhatsApp has templates."))
         return cleaned
 
     def wanted(self) -> Outreach:
@@ -120,7 +125,7 @@ class OutreachPage(LongListAdmin):
         """Return whether the user may write to contacts of at least one client."""
         return self.has_role(request, Role.AGENT)
 
-    @action(description="Write to a contact", url_path="new", permissions=["write"], icon="edit_square")  # type: ignore[untyped-decorator]
+    @action(description=_("Write to a contact"), url_path="new", permissions=["write"], icon="edit_square")  # type: ignore[untyped-decorator]
     def write_to_somebody(self, request: HttpRequest) -> HttpResponse:
         """Return the form. On POST, open the conversation and redirect to its page."""
         form = OutreachForm(request.user, request.POST if request.method == "POST" else None)
@@ -134,5 +139,5 @@ class OutreachPage(LongListAdmin):
             except DomainError as error:
                 form.add_error(None, str(error))
         context = {**self.admin_site.each_context(request), "opts": self.opts, "form": form}
-        context["title"] = "Write to a contact"
+        context["title"] = gettext("Write to a contact")
         return TemplateResponse(request, "admin/outreach/outreach.html", context)

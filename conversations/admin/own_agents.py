@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminPasswordWidget
 
 from conversations.admin.base import ClientScopedAdmin
@@ -14,9 +15,10 @@ from conversations.admin.one_time_secret import show_once
 from conversations.models import Assistant
 from conversations.services.core.errors import InvalidError
 from conversations.services.tenants import agent_secrets
+from conversations.words import lazy as _
 
 SECRET = "agent_secret"  # noqa: S105 - the name of a field
-ABOUT = (
+ABOUT = _(
     "Where the engine is agent, Convo posts to this URL what was said, and the answer is the reply: see"
     " docs/own-agent.md. Requests are signed. A secret is stored encrypted and never shown again; a blank field keeps"
     " the stored one. Without one, Convo makes one when you save, and shows it once."
@@ -27,7 +29,7 @@ class OwnAgentForm(forms.ModelForm):  # type: ignore[type-arg]
     """Base of the assistants' form. The agent's secret can be written and not read."""
 
     agent_secret = forms.CharField(
-        label="Signing secret",
+        label=_("Signing secret"),
         required=False,
         strip=True,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
@@ -40,7 +42,7 @@ class OwnAgentForm(forms.ModelForm):  # type: ignore[type-arg]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if SECRET in self.fields and self.instance.agent_secrets:
-            self.fields[SECRET].widget.attrs["placeholder"] = "stored; leave blank to keep it"
+            self.fields[SECRET].widget.attrs["placeholder"] = gettext("stored; leave blank to keep it")
 
     def clean_agent_secret(self) -> str:
         """Set the secret that was typed. The one before stays valid beside it."""
@@ -61,7 +63,7 @@ class OwnAgentPages(ClientScopedAdmin):
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         fields = ["agent_url", ("agent_timeout_seconds", "agent_deadline_seconds"), *([SECRET] if may_write else [])]
         *groups, last = super().get_fieldsets(request, obj)
-        return [*groups, ("Own agent", {"fields": fields, "description": ABOUT}), last]
+        return [*groups, (gettext("Own agent"), {"fields": fields, "description": ABOUT}), last]
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the assistant, with a new secret if its engine needs one. The response shows it."""
@@ -80,13 +82,17 @@ class OwnAgentPages(ClientScopedAdmin):
         secret = getattr(assistant, "made_secret", "")
         if not secret:
             return None
-        about = f"This secret signs Convo's requests to the agent of {assistant}. Enter it there."
-        return show_once(self, request, assistant, title="Signing secret", about=about, secret=secret)
+        about = gettext("This secret signs Convo's requests to the agent of %(assistant)s. Enter it there.") % {
+            "assistant": assistant
+        }
+        return show_once(self, request, assistant, title=gettext("Signing secret"), about=about, secret=secret)
 
     @confirmed(
-        "New signing secret",
-        question="Requests to the agent are signed with the new secret and with the present one, until you make"
-        " another. Make a new secret?",
+        _("New signing secret"),
+        question=_(
+            "Requests to the agent are signed with the new secret and with the present one, until you make"
+            " another. Make a new secret?"
+        ),
         icon="key",
         path="new-secret",
     )
@@ -94,4 +100,4 @@ class OwnAgentPages(ClientScopedAdmin):
         """Make a new secret and show it once."""
         assistant.made_secret = agent_secrets.make_secret(assistant)
         self.record(request, "made a signing secret for", assistant)
-        return self._shown(request, assistant) or "There is no new secret."
+        return self._shown(request, assistant) or gettext("There is no new secret.")

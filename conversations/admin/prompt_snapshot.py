@@ -12,10 +12,12 @@ from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin import access
 from conversations.admin.base import Breadcrumb
+from conversations.admin.channel_names import name_of
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text, title_of
 from conversations.engines.contract import MOST_CALLS
@@ -23,20 +25,21 @@ from conversations.models import Conversation, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.replies import prompt_records
 from conversations.services.tenants.pricing import cost_of
+from conversations.words import lazy as _
 
 
 class RunAgainForm(forms.Form):
     """With which system prompt and model to run the prompt again."""
 
     prompt = forms.ChoiceField(
-        choices=[("then", "as it was then"), ("now", "the assistant's system prompt as it is now")],
+        choices=[("then", _("as it was then")), ("now", _("the assistant's system prompt as it is now"))],
         widget=UnfoldAdminSelectWidget,
     )
     model = forms.CharField(
         required=False,
         max_length=100,
         widget=UnfoldAdminTextInputWidget(attrs={"spellcheck": "false"}),
-        help_text="Empty: the model of that time, or OPENAI_MODEL.",
+        help_text=_("Empty: the model of that time, or OPENAI_MODEL."),
     )
 
 
@@ -80,10 +83,11 @@ class PromptSnapshotPages(LongListAdmin):
         form = RunAgainForm(request.POST if request.method == "POST" else None)
         again = self._run_again(request, conversation, turn, form) if form.is_valid() else {}
         context = {
-            "title": "What the model was given",
+            "title": gettext("What the model was given"),
             "object": Breadcrumb(conversation, title_of(conversation)),
             "opts": self.opts,
             "conversation": conversation,
+            "channel": name_of(conversation.channel),
             "form": form if prompt_records.can_run_again(turn) else None,
             "again": again,
             **_facts(turn),

@@ -11,14 +11,14 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext
 from unfold.decorators import display
 
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
 from conversations.models import Chunk, Proposal, corrected_text
+from conversations.words import lazy as _
 
 SNIPPET = 200
 
@@ -28,7 +28,7 @@ class ProposalAdmin(LongListAdmin):
     """Proposals, newest first, with the words that were sent in their place."""
 
     client_path = "client"
-    empty_message = "No assistant has proposed a reply yet. Assistants propose where their page says so."
+    empty_message = _("No assistant has proposed a reply yet. Assistants propose where their page says so.")
     list_display = ["created_at", "proposed", "sent_instead", "shown_state", "who", "assistant", "client"]
     list_display_links = None
     list_filter = ["state", "is_edited", ("client", VisibleRowsFilter)]
@@ -43,31 +43,31 @@ class ProposalAdmin(LongListAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).annotate(said=Subquery(words))
         return rows
 
-    @admin.display(description=gettext_lazy("Proposed"))
+    @admin.display(description=_("Proposed"))
     def proposed(self, proposal: Proposal) -> SafeString:
         """Return the beginning of the proposal as a link to its conversation."""
         page = reverse("inbox:open", args=[proposal.conversation_id])
-        return format_html('<a href="{}" dir="auto">{}</a>', page, _short(proposal.text) or _("(no text)"))
+        return format_html('<a href="{}" dir="auto">{}</a>', page, _short(proposal.text) or gettext("(no text)"))
 
-    @admin.display(description=gettext_lazy("Sent instead"))
+    @admin.display(description=_("Sent instead"))
     def sent_instead(self, proposal: Any) -> str:
         """Return the beginning of what a colleague sent in its place; '' where it was sent as it was, or not at all."""
         return _short(proposal.said or "") if proposal.is_edited else ""
 
     @display(  # type: ignore[untyped-decorator]
-        description=gettext_lazy("State"),
+        description=_("State"),
         label={"open": "warning", "sent": "success", "discarded": "info", "outdated": "info"},
     )
     def shown_state(self, proposal: Proposal) -> str:
         """Return what became of it."""
         return proposal.state
 
-    @admin.display(description=gettext_lazy("Decided by"))
+    @admin.display(description=_("Decided by"))
     def who(self, proposal: Proposal) -> str:
         """Return the colleague who decided; '' where a newer message did."""
         return proposal.decided_by_name
 
-    @admin.display(description=gettext_lazy("Assistant"))
+    @admin.display(description=_("Assistant"))
     def assistant(self, proposal: Proposal) -> str:
         """Return the conversation's assistant."""
         return str(proposal.conversation.assistant or "")

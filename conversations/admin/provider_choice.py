@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Field, Q, QuerySet
 from django.forms import ModelChoiceField, ModelForm
 from django.http import HttpRequest
+from django.utils.translation import gettext
 
 from conversations.admin import access
 from conversations.admin.base import ClientScopedAdmin
@@ -39,7 +40,10 @@ def _offered(user: Any) -> QuerySet[ModelProvider]:
 
 def _label(provider: Any) -> str:
     """Return the provider's name, and whose it is."""
-    return f"{provider.name} ({provider.client or 'for every client'})"
+    return gettext("%(provider)s (%(client)s)") % {
+        "provider": provider.name,
+        "client": provider.client or gettext("for every client"),
+    }
 
 
 def narrow_to(client: Client | None, form: ModelForm[Any], names: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from unfold.decorators import display
 
 from conversations.admin.channel_names import name_of
@@ -27,6 +28,7 @@ from conversations.models import (
     Turn,
     corrected_text,
 )
+from conversations.words import lazy as _
 
 SNIPPET = 200  # characters
 GRAVITY = {
@@ -43,7 +45,7 @@ class ContactIdentityAdmin(LongListAdmin):
     list_filter = ["channel", "kind"]
     list_select_related = ["contact"]
     search_fields = ["address__exact"]
-    search_help_text = "A complete address"
+    search_help_text = _("A complete address")
 
 
 class ConversationRowsAdmin(LongListAdmin):
@@ -51,7 +53,7 @@ class ConversationRowsAdmin(LongListAdmin):
 
     client_path = "client"
     search_fields = ["conversation__id__exact"]
-    search_help_text = "The id of a conversation"
+    search_help_text = _("The id of a conversation")
     list_select_related = ["conversation__contact"]
     list_display_links = ["id"]
 
@@ -59,7 +61,7 @@ class ConversationRowsAdmin(LongListAdmin):
         """Return the position of the message, or 0 if the row is about none."""
         return 0
 
-    @admin.display(description="Conversation")
+    @admin.display(description=_("Conversation"))
     def in_conversation(self, row: Any) -> SafeString:
         """Return the conversation as a link to it, or to the message."""
         return link_to(row.conversation, self.position_of(row))
@@ -79,7 +81,7 @@ def link_to(conversation: Conversation, position: int = 0) -> SafeString:
 class ChunkAdmin(ConversationRowsAdmin):
     """Chunks: the messages of the transcripts."""
 
-    empty_message = "There is no message yet."
+    empty_message = _("There is no message yet.")
     list_display = ["in_conversation", "position", "role", "said", "created_at", "id"]
     ordering = ["-id"]
 
@@ -88,7 +90,7 @@ class ChunkAdmin(ConversationRowsAdmin):
         rows: QuerySet[Any] = super().get_queryset(request).annotate(words=Left(corrected_text(), SNIPPET))
         return rows.defer("content")
 
-    @admin.display(description="Text")
+    @admin.display(description=_("Text"))
     def said(self, chunk: Any) -> str:
         """Return the beginning of the text."""
         return plain_text(chunk.words)
@@ -102,7 +104,7 @@ class ChunkAdmin(ConversationRowsAdmin):
 class StepAdmin(ConversationRowsAdmin):
     """Steps of conversations."""
 
-    empty_message = "No conversation has a step yet."
+    empty_message = _("No conversation has a step yet.")
     list_display = ["in_conversation", "description", "status", "updated_at", "id"]
     list_filter = ["status"]
     ordering = ["-id"]
@@ -112,34 +114,38 @@ class StepAdmin(ConversationRowsAdmin):
 class MessageAdmin(ConversationRowsAdmin):
     """Messages to be sent, with their delivery state."""
 
-    empty_message = "Nothing was sent yet."
+    empty_message = _("Nothing was sent yet.")
     list_display = ["in_conversation", "state", "reason", "part_of", "attempts", "created_at", "id"]
     list_filter = ["status"]
     list_select_related = ["conversation__contact", "chunk"]
     search_fields = ["id__exact", "conversation__id__exact"]
-    search_help_text = "The id of a message, or of a conversation"
+    search_help_text = _("The id of a message, or of a conversation")
     ordering = ["-chunk_id", "part"]
 
     def position_of(self, row: Message) -> int:
         """Return the position of the chunk that is sent, or 0."""
         return row.chunk.position if row.chunk else 0
 
-    @display(description="Status", label=GRAVITY)  # type: ignore[untyped-decorator]
+    @display(description=_("Status"), label=GRAVITY)  # type: ignore[untyped-decorator]
     def state(self, message: Message) -> str:
         """Return the delivery state with the label of the transcript."""
         return DELIVERY[Message.Status(message.status)][0]
 
-    @admin.display(description="Part")
+    @admin.display(description=_("Part"))
     def part_of(self, message: Message) -> str:
         """Return which part of the text it is, if the text was split."""
-        return f"{message.part} of {message.parts}" if message.parts > 1 else ""
+        return (
+            gettext("%(part)s of %(parts)s") % {"part": message.part, "parts": message.parts}
+            if message.parts > 1
+            else ""
+        )
 
 
 @admin.register(Turn)
 class TurnAdmin(ConversationRowsAdmin):
     """Turns: attempts at replies. Prompts are shown only on the page for users who may see them."""
 
-    empty_message = "No assistant has tried to reply yet."
+    empty_message = _("No assistant has tried to reply yet.")
     exclude = ["prompt", "draft", "callback_hash"]
     list_display = ["in_conversation", "state", "code", "attempt", "engine", "model", "started_at", "ended_at", "id"]
     list_filter = ["status", "engine"]
@@ -156,19 +162,19 @@ class TurnAdmin(ConversationRowsAdmin):
         return row.chunk.position if row.chunk else 0
 
     @display(  # type: ignore[untyped-decorator]
-        description="Status",
+        description=_("Status"),
         label={"committed": "success", "failed": "danger", "abandoned": "warning", "running": "info"},
     )
-    def state(self, turn: Turn) -> str:
-        """Return the status."""
-        return turn.status
+    def state(self, turn: Turn) -> tuple[str, str]:
+        """Return the status, and the word for it."""
+        return turn.status, turn.get_status_display().lower()
 
 
 @admin.register(ConversationEvent)
 class ConversationEventAdmin(ConversationRowsAdmin):
     """The ledger: what happened to conversations."""
 
-    empty_message = "Nothing happened yet."
+    empty_message = _("Nothing happened yet.")
     list_display = [
         "in_conversation",
         "kind",

@@ -23,6 +23,7 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.formats import date_format
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
@@ -220,7 +221,7 @@ def _chart(chart: Chart, found: Report, asked: Asked) -> dict[str, Any]:
         "shape": chart.shape,
         "legend": list(zip(("first", "second"), [each["label"] for each in datasets], strict=False)),
         "data": json.dumps({"labels": labels, "datasets": datasets}),
-        "options": json.dumps(OPTIONS),
+        "options": json.dumps({**OPTIONS, "locale": get_language()}),
         "has_values": any(value for each in values for value in each),
         "columns": [column.title for column in columns],
         "rows": [(_at(at, found.step), [column.words(each) for column in columns]) for at, each in found.steps.items()],
@@ -239,8 +240,8 @@ def _unit(chart: Chart, values: list[list[Any]]) -> tuple[int, str]:
 
 def _at(at: datetime, step: Step) -> str:
     if step == Step.HOUR:
-        return date_format(at, "M j, H:i")
-    return date_format(at, "M Y") if step == Step.MONTH else date_format(at, "M j")
+        return date_format(at, "j M, H:i")
+    return date_format(at, "M Y") if step == Step.MONTH else date_format(at, "j M")
 
 
 def _split(name: str, found: Report, asked: Asked, names: _Names) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -19,30 +20,35 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.html import format_html_join
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext, ngettext_lazy
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from conversations.admin.base import Breadcrumb, ClientScopedAdmin, ReadOnlyAdmin
-from conversations.models import Client, RetentionReport, RetentionRule
+from conversations.admin.channel_names import name_of
+from conversations.models import Client, RetentionReport, RetentionRule, Status
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.core.deadlines import default_days
 from conversations.services.core.errors import InvalidError
 from conversations.services.retention import policies, retention
 from conversations.services.retention.deletions import RuleResult
 from conversations.services.retention.policies import Policy
+from conversations.words import lazy as _
 
 MOST_EXCEPTIONS = 60
 SPARE_ROWS = 3
 NOUNS = {
-    RetentionRule.GUESTS: "conversation",
-    RetentionRule.WEB: "conversation",
-    RetentionRule.SESSIONS: "conversation",
-    RetentionRule.MEMORY: "archived transcript",
-    RetentionRule.TURNS: "conversation with turns",
-    RetentionRule.SENDS: "conversation with deliveries",
-    RetentionRule.EVENTS: "raw payload",
+    RetentionRule.GUESTS: ngettext_lazy("%(n)s conversation", "%(n)s conversations", "count"),
+    RetentionRule.WEB: ngettext_lazy("%(n)s conversation", "%(n)s conversations", "count"),
+    RetentionRule.SESSIONS: ngettext_lazy("%(n)s conversation", "%(n)s conversations", "count"),
+    RetentionRule.MEMORY: ngettext_lazy("%(n)s archived transcript", "%(n)s archived transcripts", "count"),
+    RetentionRule.TURNS: ngettext_lazy("%(n)s conversation with turns", "%(n)s conversations with turns", "count"),
+    RetentionRule.SENDS: ngettext_lazy(
+        "%(n)s conversation with deliveries", "%(n)s conversations with deliveries", "count"
+    ),
+    RetentionRule.EVENTS: ngettext_lazy("%(n)s raw payload", "%(n)s raw payloads", "count"),
 }
 PREVIEWED = "convo.retention.previewed"
 PREVIEW_LASTS = 3600  # seconds; a later preview may show other counts
@@ -63,8 +69,12 @@ class DaysForm(forms.Form):
         for rule in RetentionRule:
             self.fields[rule.value] = field = _days()
             default = default_days(rule)
-            in_words = "forever" if default >= FOR_EVER else f"{default} days"
-            field.label, field.help_text = rule.label, f"Empty: {in_words}"
+            in_words = (
+                gettext("forever")
+                if default >= FOR_EVER
+                else ngettext("%(n)s day", "%(n)s days", default) % {"n": default}
+            )
+            field.label, field.help_text = rule.label, gettext("Empty: %(in_words)s") % {"in_words": in_words}
 
     def chosen(self) -> list[Policy]:
         """Return the policies that were entered."""
@@ -75,15 +85,15 @@ class ExceptionForm(forms.Form):
     """An exception: other days for one channel, or for one status of ended conversations."""
 
     rule = forms.ChoiceField(
-        choices=[("", "—"), *RetentionRule.choices], required=False, widget=UnfoldAdminSelectWidget, label="What"
+        choices=[("", "—"), *RetentionRule.choices], required=False, widget=UnfoldAdminSelectWidget, label=_("What")
     )
     channel = forms.ChoiceField(
-        choices=[("", "every channel"), *((each, each) for each in sorted(policies.CHANNELS))],
+        choices=[("", _("every channel")), *((each, name_of(each)) for each in sorted(policies.CHANNELS))],
         required=False,
         widget=UnfoldAdminSelectWidget,
     )
     status = forms.ChoiceField(
-        choices=[("", "any status"), *((each, each) for each in ENDED_STATUSES)],
+        choices=[("", _("any status")), *((each, Status(each).label) for each in ENDED_STATUSES)],
         required=False,
         widget=UnfoldAdminSelectWidget,
     )
@@ -94,13 +104,13 @@ class ExceptionForm(forms.Form):
         given: dict[str, Any] = super().clean() or self.cleaned_data
         if given.get("rule"):
             if given.get("days") is None and "days" not in self.errors:
-                self.add_error("days", "Enter the number of days.")
+                self.add_error("days", gettext("Enter the number of days."))
             if not given.get("channel") and not given.get("status"):
-                self.add_error("channel", "Choose a channel or a status. For all of them, use the list above.")
+                self.add_error("channel", gettext("Choose a channel or a status. For all of them, use the list above."))
             if given.get("status") and given["rule"] not in BY_STATUS:
-                self.add_error("status", "This rule does not depend on the status.")
+                self.add_error("status", gettext("This rule does not depend on the status."))
         elif given.get("days") is not None:
-            self.add_error("rule", "Choose what the days apply to.")
+            self.add_error("rule", gettext("Choose what the days apply to."))
         return given
 
     def chosen(self) -> list[Policy]:
@@ -117,7 +127,7 @@ class RetentionPage(ClientScopedAdmin):
 
     actions_detail = ("retention",)
 
-    @action(description="Retention", url_path="retention", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
+    @action(description=_("Retention"), url_path="retention", icon="auto_delete", permissions=["change"])  # type: ignore[untyped-decorator]
     def retention(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Return the form. The first POST shows what the next run would delete; only a previewed form is saved."""
         client = self.get_object(request, unquote(object_id))
@@ -142,7 +152,7 @@ class RetentionPage(ClientScopedAdmin):
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": f"Retention: {client}",
+            "title": gettext("Retention: %(client)s") % {"client": client},
             "object": Breadcrumb(client, str(client)),
             "client": client,
             "days": days,
@@ -157,7 +167,7 @@ class RetentionPage(ClientScopedAdmin):
             if sorted(set(chosen)) != kept:
                 changes = {"retention": (policies.in_words(kept), policies.in_words(sorted(chosen)))}
                 self.record(request, "changed", client, changes)
-        self.message_user(request, "Saved. The next run uses these periods.", messages.SUCCESS)
+        self.message_user(request, gettext("Saved. The next run uses these periods."), messages.SUCCESS)
         return redirect(reverse("admin:conversations_client_change", args=[client.pk]))
 
 
@@ -177,15 +187,15 @@ def _preview(client: Client, chosen: list[Policy]) -> dict[str, Any]:
 
 def _would(rule: RetentionRule, line: RuleResult) -> str:
     """Return "would delete 12 conversations, the oldest of 2026-01-01 10:00"."""
-    noun = _noun(rule, line.deleted)
-    parts = [f"would delete {line.deleted:,} {noun}, the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
-    parts += [f"{line.held_back:,} on hold stay"] if line.held_back else []
-    return "; ".join(parts) or "nothing"
+    noun = NOUNS[rule] % {"count": line.deleted, "n": f"{line.deleted:,}"}
+    said = gettext("would delete %(what)s, the oldest of %(at)s")
+    parts = [said % {"what": noun, "at": _at(line.oldest)}] if line.oldest else []
+    parts += [gettext("%(held_back)s on hold stay") % {"held_back": f"{line.held_back:,}"}] if line.held_back else []
+    return "; ".join(parts) or gettext("nothing")
 
 
-def _noun(rule: RetentionRule, number: int) -> str:
-    first, space, rest = NOUNS[rule].partition(" with ")
-    return f"{first}{'' if number == 1 else 's'}{space}{rest}"
+def _at(time: datetime) -> str:
+    return f"{timezone.localtime(time):%Y-%m-%d %H:%M}"
 
 
 def _seen(client: Client, chosen: list[Policy]) -> str:
@@ -216,20 +226,19 @@ class RetentionReportAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     fields = ["started_at", "ended_at", "by", "client", "run", "by_rule"]
 
-    @admin.display(description="Deleted")
+    @admin.display(description=_("Deleted"))
     def deleted(self, report: RetentionReport) -> str:
         """Return the number of deleted rows by rule."""
-        return (
-            ", ".join(f"{line.deleted:,} {RetentionRule(line.rule).shown}" for line in lines_of(report) if line.deleted)
-            or "nothing"
-        )
+        return ", ".join(
+            f"{line.deleted:,} {RetentionRule(line.rule).shown}" for line in lines_of(report) if line.deleted
+        ) or gettext("nothing")
 
-    @admin.display(description="On hold")
+    @admin.display(description=_("On hold"))
     def held_back(self, report: RetentionReport) -> str:
         """Return how many rows were due but kept by a hold."""
         return f"{sum(line.held_back for line in lines_of(report)):,}"
 
-    @admin.display(description="Errors")
+    @admin.display(description=_("Errors"))
     def trouble(self, report: RetentionReport) -> str:
         """Return the error codes by rule."""
         return (
@@ -237,11 +246,13 @@ class RetentionReportAdmin(ReadOnlyAdmin):
             or "none"
         )
 
-    @admin.display(description="By rule")
+    @admin.display(description=_("By rule"))
     def by_rule(self, report: RetentionReport) -> SafeString:
         """Return the whole report, rule by rule."""
         said = [(RetentionRule(line.rule).label, _said(line)) for line in lines_of(report)]
-        return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or mark_safe("<p>Nothing was due.</p>")  # nosec B308
+        return format_html_join("", "<p><b>{}</b><br>{}</p>", said) or format_html(
+            "<p>{}</p>", gettext("Nothing was due.")
+        )
 
 
 def lines_of(report: RetentionReport) -> list[RuleResult]:
@@ -251,8 +262,8 @@ def lines_of(report: RetentionReport) -> list[RuleResult]:
 
 
 def _said(line: RuleResult) -> str:
-    parts = [f"{line.deleted:,} deleted"]
-    parts += [f"the oldest of {line.oldest:%Y-%m-%d %H:%M}"] if line.oldest else []
-    parts += [f"{line.held_back:,} kept by a hold"] if line.held_back else []
-    parts += [f"failed: {line.error}"] if line.error else []
+    parts = [gettext("%(deleted)s deleted") % {"deleted": f"{line.deleted:,}"}]
+    parts += [gettext("the oldest of %(at)s") % {"at": _at(line.oldest)}] if line.oldest else []
+    parts += [gettext("%(held_back)s kept by a hold") % {"held_back": f"{line.held_back:,}"}] if line.held_back else []
+    parts += [gettext("failed: %(error)s") % {"error": line.error}] if line.error else []
     return ", ".join(parts)

@@ -14,6 +14,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 from unfold.widgets import UnfoldAdminTextInputWidget
 
@@ -67,10 +68,13 @@ class TemplateForm(forms.Form):
         if needs.header:
             self.fields["header"] = _text(*_header(needs.header), longest=LONGEST_LINK)
         for number, name in enumerate(needs.variables):
-            self.fields[f"variable_{number}"] = _text(f"Variable {name}")
+            self.fields[f"variable_{number}"] = _text(gettext("Variable %(name)s") % {"name": name})
         for number, is_needed in enumerate(needs.buttons):
             if is_needed:
-                self.fields[f"button_{number}"] = _text(f"Button {number + 1}", "The end of its address, or its code.")
+                self.fields[f"button_{number}"] = _text(
+                    gettext("Button %(number)s") % {"number": number + 1},
+                    gettext("The end of its address, or its code."),
+                )
 
     def values(self) -> TemplateValues:
         """Return the values of the valid form."""
@@ -111,7 +115,9 @@ class SendTemplatePage(LongListAdmin):
                 return redirect(reverse("admin:conversations_conversation_change", args=[conversation.pk]))
             except DomainError as error:
                 form.add_error(None, str(error))
-        title = f"Send a template to {transcript_view.plain_text(str(conversation.contact))}"
+        title = gettext("Send a template to %(contact)s") % {
+            "contact": transcript_view.plain_text(str(conversation.contact))
+        }
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -156,8 +162,10 @@ def _words(part: Mapping[str, Any]) -> str:
 
 def _header(kind: str) -> tuple[str, str]:
     if kind == "text":
-        return "Header", "The text of the header's variable."
-    return f"{kind.capitalize()} of the header", "Its address, which begins with https:// and can be opened by anybody."
+        return gettext("Header"), gettext("The text of the header's variable.")
+    titles = {"image": gettext("Image of the header"), "video": gettext("Video of the header")}
+    about = gettext("Its address, which begins with https:// and can be opened by anybody.")
+    return titles.get(kind, gettext("Document of the header")), about
 
 
 def _text(label: str, about: str = "", *, longest: int = LONGEST_VALUE) -> forms.CharField:

@@ -18,6 +18,7 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from channels_out.simulators.contract import InjectedFault
@@ -35,6 +36,7 @@ from conversations.services.simulator import accounts as simulated_accounts
 from conversations.services.simulator import calls, phone, phone_files, provider, simulator
 from conversations.services.simulator.phone_files import ChosenFile
 from conversations.services.simulator.simulator import Delivery
+from conversations.words import lazy as _
 
 Response = TypeVar("Response", bound=HttpResponse)
 
@@ -45,20 +47,20 @@ MOST_CLIENTS = 200  # on the page that sets accounts up
 MOST_ELSEWHERE = 8  # links to other clients' accounts
 
 DELIVERIES = {
-    Delivery.ONCE: "Deliver once",
-    Delivery.TWICE: "Deliver twice",
-    Delivery.HELD: "Hold back (deliver later, in any order)",
-    Delivery.LATE: "Deliver two hours late",
-    Delivery.BADLY_SIGNED: "Sign with a wrong secret",
+    Delivery.ONCE: _("Deliver once"),
+    Delivery.TWICE: _("Deliver twice"),
+    Delivery.HELD: _("Hold back (deliver later, in any order)"),
+    Delivery.LATE: _("Deliver two hours late"),
+    Delivery.BADLY_SIGNED: _("Sign with a wrong secret"),
 }
-KINDS = {"hang_up": "hang-up", "question": "read mark or question"}  # other kinds are shown as they are
+KINDS = {"hang_up": _("hang-up"), "question": _("read mark or question")}  # other kinds are shown as they are
 IN_A_CALL = (Delivery.ONCE, Delivery.TWICE, Delivery.BADLY_SIGNED)
 MISBEHAVIOURS = {
-    InjectedFault.THROTTLED: "429, try again later",
+    InjectedFault.THROTTLED: _("429, try again later"),
     InjectedFault.ERROR: "500",
-    InjectedFault.SILENT: "accept, but do not answer",
-    InjectedFault.UNDELIVERABLE: "refuse the message",
-    InjectedFault.REFUSED: "refuse the credentials",
+    InjectedFault.SILENT: _("accept, but do not answer"),
+    InjectedFault.UNDELIVERABLE: _("refuse the message"),
+    InjectedFault.REFUSED: _("refuse the credentials"),
 }
 
 
@@ -84,7 +86,7 @@ class SimulatorPages(ClientScopedAdmin):
         accounts = simulated_accounts.playable_accounts(clients)
         if accounts and "set_up" not in request.GET:
             return redirect("admin:simulator_play", accounts[0].pk)
-        context = {"title": "Simulator", "clients": clients[:MOST_CLIENTS]}
+        context = {"title": gettext("Simulator"), "clients": clients[:MOST_CLIENTS]}
         return TemplateResponse(
             request, f"{TEMPLATES}/start.html", {**self.admin_site.each_context(request), **context, "opts": self.opts}
         )
@@ -100,7 +102,10 @@ class SimulatorPages(ClientScopedAdmin):
         for account in made:
             self.record(request, "added", account)
         accounts = simulated_accounts.playable_accounts([client])
-        said = f"{client} has {len(accounts)} simulated accounts."
+        said = gettext("%(client)s has %(accounts)s simulated accounts.") % {
+            "client": client,
+            "accounts": len(accounts),
+        }
         self.message_user(request, said, messages.SUCCESS)
         return redirect("admin:simulator_play", accounts[0].pk) if accounts else redirect("admin:simulator")
 
@@ -111,7 +116,7 @@ class SimulatorPages(ClientScopedAdmin):
         accounts = simulated_accounts.playable_accounts(clients)
         titled = [(simulated_accounts.title(each), each) for each in accounts if each.client_id == account.client_id]
         context = {
-            "title": "Simulator",
+            "title": gettext("Simulator"),
             "subtitle": simulated_accounts.title(account),
             "accounts": titled,
             "elsewhere": _other_clients(accounts, account.client_id)[:MOST_ELSEWHERE],
@@ -178,7 +183,7 @@ class SimulatorPages(ClientScopedAdmin):
 def _write(account: ChannelAccount, person: SimulatedPerson, text: str, delivery: str, file: list[Any]) -> str:
     delivery = delivery or Delivery.ONCE
     if delivery not in DELIVERIES:
-        raise InvalidError("There is no such way to deliver.", code="no_such_delivery")
+        raise InvalidError(gettext("There is no such way to deliver."), code="no_such_delivery")
     chosen = next((ChosenFile(each.name or "", each.file, each.size) for each in file), None)
     how: dict[str, Any] = {"delivery": Delivery(delivery), "now": timezone.now()}
     return _outcome(simulator.write_message(account, person, text, file=chosen, **how))
@@ -198,12 +203,12 @@ def _report(account: ChannelAccount, person: SimulatedPerson, message: str, stat
 
 def _inject_fault(account: ChannelAccount, person: SimulatedPerson, misbehaviour: str) -> str:
     provider.plan_faults(account, misbehaviour)
-    return "The next send fails like that."
+    return gettext("The next send fails like that.")
 
 
 def _clear_faults(account: ChannelAccount, person: SimulatedPerson) -> str:
     provider.clear_faults(account)
-    return "The next sends succeed."
+    return gettext("The next sends succeed.")
 
 
 def _call(account: ChannelAccount, person: SimulatedPerson) -> str:
@@ -270,10 +275,10 @@ ACTIONS = {
 
 def _outcome(exchange: Any) -> str:
     if exchange.is_held:
-        return "The message is held back. Deliver it from the list of requests when you like."
+        return gettext("The message is held back. Deliver it from the list of requests when you like.")
     if exchange.status is None:
-        return exchange.problem or "There was no answer."
-    return f"Convo answered {exchange.status}."
+        return exchange.problem or gettext("There was no answer.")
+    return gettext("Convo answered %(status)s.") % {"status": exchange.status}
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------

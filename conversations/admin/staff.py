@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from conversations.admin import access
@@ -20,6 +21,7 @@ from conversations.admin.one_time_secret import show_once
 from conversations.models import Membership
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import staff
+from conversations.words import lazy as _
 
 
 class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -29,7 +31,7 @@ class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
         max_length=150,
         validators=[UnicodeUsernameValidator()],
         widget=UnfoldAdminTextInputWidget,
-        help_text="A new user signs in with this name. The next page shows the password once.",
+        help_text=_("A new user signs in with this name. The next page shows the password once."),
     )
 
     class Meta:
@@ -40,7 +42,7 @@ class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         if "user" in self.fields:
             self.fields["user"].required = self.fields["user_name"].required = False
-            self.fields["user"].help_text = "Choose an existing user, or name a new one below."
+            self.fields["user"].help_text = gettext("Choose an existing user, or name a new one below.")
 
     def clean(self) -> dict[str, Any]:
         """Return the cleaned values. Refuse both a new and an existing user, or neither."""
@@ -49,9 +51,9 @@ class NewMemberForm(forms.ModelForm):  # type: ignore[type-arg]
         if "user_name" in self.errors or "user" in self.errors:
             return cleaned
         if bool(name) == bool(cleaned.get("user")):
-            raise ValidationError("Choose a user, or name a new one.")
+            raise ValidationError(gettext("Choose a user, or name a new one."))
         if name and get_user_model().objects.filter(username=name).exists():
-            self.add_error("user_name", "This user name is taken.")
+            self.add_error("user_name", gettext("This user name is taken."))
         return cleaned
 
 
@@ -100,8 +102,8 @@ class MembershipAdmin(ClientScopedAdmin):
         return self._show(request, obj, obj.password)
 
     @confirmed(
-        "New password",
-        question="The old password stops working. The next page shows the new one once.",
+        _("New password"),
+        question=_("The old password stops working. The next page shows the new one once."),
         icon="lock_reset",
         path="password",
     )
@@ -114,21 +116,27 @@ class MembershipAdmin(ClientScopedAdmin):
         user = membership.user
         memberships = Membership.objects.filter(user=user)
         if user.is_superuser or not all(access.can(request.user, Role.MANAGER, each.client_id) for each in memberships):
-            raise ConflictError("Only an administrator can give this user a new password.", code="not_yours")
+            raise ConflictError(gettext("Only an administrator can give this user a new password."), code="not_yours")
         password = staff.renew_password(user)
         self.record(request, "renewed the password of", membership)
         return self._show(request, membership, password)
 
     def _show(self, request: HttpRequest, membership: Membership, password: str) -> HttpResponse:
-        about = f"{membership.user} signs in with this password, and can then change it in the menu beside the name."
-        return show_once(self, request, membership, title="Password", about=about, secret=password)
+        about = gettext("%(user)s signs in with this password, and can then change it in the menu beside the name.") % {
+            "user": membership.user
+        }
+        return show_once(self, request, membership, title=gettext("Password"), about=about, secret=password)
 
-    @admin.display(description="Given by")
+    @admin.display(description=_("Given by"))
     def given_by(self, membership: Membership) -> str:
         """Return who gave the role: a colleague, or the groups of an identity provider, which may take it away."""
-        return f"the groups at {membership.provider}" if membership.provider else "a colleague"
+        return (
+            gettext("the groups at %(provider)s") % {"provider": membership.provider}
+            if membership.provider
+            else gettext("a colleague")
+        )
 
-    @admin.display(description="Last sign-in", ordering="user__last_login")
+    @admin.display(description=_("Last sign-in"), ordering="user__last_login")
     def last_sign_in(self, membership: Membership) -> Any:
         """Return the time of the last sign-in."""
         return membership.user.last_login

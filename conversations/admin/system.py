@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django_q.admin import FailAdmin, QueueAdmin, ScheduleAdmin, TaskAdmin
 from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -17,6 +18,7 @@ from conversations.admin.access import SUPERUSER
 from conversations.admin.base import ClientScopedAdmin
 from conversations.admin.confirmation import confirmed
 from conversations.services.tenants import second_factor
+from conversations.words import lazy as _
 
 # Second factors are secrets, identity providers are in the environment, and the rest is not used.
 for unused in (Group, User, Authenticator, EmailAddress, SocialAccount, SocialApp, SocialToken):
@@ -36,16 +38,18 @@ class SystemUserAdmin(ClientScopedAdmin, UserAdmin):  # type: ignore[type-arg]
     filter_horizontal = ()
     fieldsets = [
         (None, {"fields": ["username", "password"]}),
-        ("Permissions", {"fields": ["is_active", "is_staff", "is_superuser"]}),
-        ("Dates", {"fields": ["last_login", "date_joined"]}),
+        (_("Permissions"), {"fields": ["is_active", "is_staff", "is_superuser"]}),
+        (_("Dates"), {"fields": ["last_login", "date_joined"]}),
     ]
     readonly_fields = ["last_login", "date_joined"]
     actions_detail = ["remove_second_factor"]
 
     @confirmed(
-        "Remove the second factor",
-        question="For a user who has lost it. The authenticator app, the passkeys and the recovery codes are accepted"
-        " no more. Where a client requires a second factor, the user sets up a new one at the next request.",
+        _("Remove the second factor"),
+        question=_(
+            "For a user who has lost it. The authenticator app, the passkeys and the recovery codes are accepted"
+            " no more. Where a client requires a second factor, the user sets up a new one at the next request."
+        ),
         icon="phonelink_erase",
         path="second-factor",
         destroys=True,
@@ -53,9 +57,12 @@ class SystemUserAdmin(ClientScopedAdmin, UserAdmin):  # type: ignore[type-arg]
     def remove_second_factor(self, request: HttpRequest, user: User) -> str:
         """Remove the user's second factors, and return the sentence that says so."""
         if not second_factor.remove(user):
-            return f"{user} has no second factor."
+            return gettext("%(user)s has no second factor.") % {"user": user}
         self.record(request, "removed the second factor of", user)
-        return f"The second factor of {user} is removed. Make sure that it is {user} who asked for it."
+        return gettext("The second factor of %(user)s is removed. Make sure that it is %(user2)s who asked for it.") % {
+            "user": user,
+            "user2": user,
+        }
 
 
 @admin.register(SocialAccount)
@@ -64,7 +71,7 @@ class LinkedAccountAdmin(ClientScopedAdmin):
 
     add_role = change_role = None
     delete_role = SUPERUSER
-    empty_message = "Nobody has signed in by an identity provider yet."
+    empty_message = _("Nobody has signed in by an identity provider yet.")
     list_display = ["user", "provider", "uid", "last_login"]
     list_filter = ["provider"]
     list_select_related = ["user"]

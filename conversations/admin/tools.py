@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.translation import gettext
 from unfold.decorators import display
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminPasswordWidget
 
@@ -21,6 +22,7 @@ from conversations.admin.transcript_view import OUTCOMES
 from conversations.models import Assistant, McpServer, Tool, ToolCall
 from conversations.services.core.errors import InvalidError
 from conversations.services.tenants import tools
+from conversations.words import lazy as _
 
 GRAVITY = {
     label: {"grave": "danger", "waiting": "warning"}.get(gravity, "success") for label, gravity in OUTCOMES.values()
@@ -32,17 +34,17 @@ def refuse_used_name(form: Any, client: Any) -> None:
     """Add an error to the form if another row of the client has the name. The form of a change has no client."""
     others = form._meta.model.objects.filter(client=client, name=form.cleaned_data.get("name"))
     if others.exclude(pk=form.instance.pk).exists():
-        form.add_error("name", "This name is taken.")
+        form.add_error("name", gettext("This name is taken."))
 
 
 class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of a tool, with the assistants of its client to choose from."""
 
     assistant_ids = forms.MultipleChoiceField(
-        label="Assistants",
+        label=_("Assistants"),
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="The assistants that may call it. None chosen: all of the client's.",
+        help_text=_("The assistants that may call it. None chosen: all of the client's."),
     )
     visible_assistants: Any = ()
 
@@ -54,7 +56,7 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         if "parameters" in self.fields:
             self.fields["parameters"].required = False
-            self.fields["parameters"].help_text = (
+            self.fields["parameters"].help_text = gettext(
                 "A JSON Schema of an object, such as"
                 ' {"type": "object", "properties": {"order": {"type": "string"}}, "required": ["order"]}.'
                 " Empty: it takes no arguments."
@@ -74,7 +76,7 @@ class ToolForm(forms.ModelForm):  # type: ignore[type-arg]
         client = cleaned.get("client") or getattr(self.instance, "client", None)
         chosen = [UUID(each) for each in cleaned.get("assistant_ids", ())]
         if client and Assistant.objects.filter(client=client, pk__in=chosen).count() != len(set(chosen)):
-            self.add_error("assistant_ids", "Choose assistants of the tool's own client.")
+            self.add_error("assistant_ids", gettext("Choose assistants of the tool's own client."))
         cleaned["assistant_ids"] = chosen
         refuse_used_name(self, client)
         if "parameters" in cleaned:
@@ -98,7 +100,7 @@ class ToolAdmin(ClientScopedAdmin):
 
     form = ToolForm
     client_path = "client"
-    empty_message = "No tool yet. Add one at a URL of your own, or add an MCP server and list its tools."
+    empty_message = _("No tool yet. Add one at a URL of your own, or add an MCP server and list its tools.")
     list_display = ["name", "client", "server", *USE, "problem"]
     list_filter = ["is_active", "changes_something", "needs_approval", ("client", VisibleRowsFilter)]
     list_select_related = ["client", "server"]
@@ -118,9 +120,9 @@ class ToolAdmin(ClientScopedAdmin):
         where = ["url", "timeout_seconds"] if own else ["server", "remote_name"]
         return [
             (None, {"fields": ["client", "name", "description", "parameters"]}),
-            ("Where it is", {"fields": where}),
-            ("Use", {"fields": ["assistant_ids", *USE]}),
-            *([("State", {"fields": ["problem", "id", "created_at", "updated_at"]})] if obj else []),
+            (gettext("Where it is"), {"fields": where}),
+            (gettext("Use"), {"fields": ["assistant_ids", *USE]}),
+            *([(gettext("State"), {"fields": ["problem", "id", "created_at", "updated_at"]})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
@@ -137,25 +139,27 @@ class ToolAdmin(ClientScopedAdmin):
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Return the only page that ever shows the secret."""
-        return show_once(self, request, obj, title="Secret", about=_about(obj), secret=obj.new_secret)
+        return show_once(self, request, obj, title=gettext("Secret"), about=_about(obj), secret=obj.new_secret)
 
     @confirmed(
-        "Replace the secret",
-        question="Calls are signed with a new secret from now on. The tool refuses them until you enter it there.",
+        _("Replace the secret"),
+        question=_("Calls are signed with a new secret from now on. The tool refuses them until you enter it there."),
         icon="key",
         path="secret",
     )
     def replace_secret(self, request: HttpRequest, tool: Tool) -> str | HttpResponse:
         """Replace the secret that signs the tool's calls, and show the new one once."""
         if tool.server_id:
-            return "Calls of an MCP server are not signed."
+            return gettext("Calls of an MCP server are not signed.")
         secret = tools.renew_secret(tool)
         self.record(request, "replaced the secret of", tool)
-        return show_once(self, request, tool, title="Secret", about=_about(tool), secret=secret)
+        return show_once(self, request, tool, title=gettext("Secret"), about=_about(tool), secret=secret)
 
 
 def _about(tool: Tool) -> str:
-    return f"This is the secret of {tool.name!r}. Its calls are signed with it, as Standard Webhooks."
+    return gettext("This is the secret of %(name)s. Its calls are signed with it, as Standard Webhooks.") % {
+        "name": repr(tool.name)
+    }
 
 
 class McpServerForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -165,7 +169,7 @@ class McpServerForm(forms.ModelForm):  # type: ignore[type-arg]
         required=False,
         max_length=2_000,
         widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}, render_value=False),
-        help_text="Sent as Authorization: Bearer. Stored encrypted and never shown. Blank keeps the stored one.",
+        help_text=_("Sent as Authorization: Bearer. Stored encrypted and never shown. Blank keeps the stored one."),
     )
 
     class Meta:
@@ -194,7 +198,7 @@ class McpServerAdmin(ClientScopedAdmin):
 
     form = McpServerForm
     client_path = "client"
-    empty_message = "No MCP server yet."
+    empty_message = _("No MCP server yet.")
     list_display = ["name", "client", "url", "is_active", "listed_at"]
     list_filter = ["is_active", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -205,15 +209,18 @@ class McpServerAdmin(ClientScopedAdmin):
         """Return the groups of fields. Who may only look sees no field for the token."""
         may_write = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         where = ["client", "name", "url", *(["token"] if may_write else []), "timeout_seconds", "is_active"]
-        return [(None, {"fields": where}), *([("State", {"fields": ["listed_at", "id", "created_at"]})] if obj else [])]
+        return [
+            (None, {"fields": where}),
+            *([(gettext("State"), {"fields": ["listed_at", "id", "created_at"]})] if obj else []),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that cannot be changed."""
         return ["listed_at", "id", "created_at", *(["client"] if obj else [])]
 
     @confirmed(
-        "List tools",
-        question="The server is asked for its tools. New ones are not offered until you switch them on under Tools.",
+        _("List tools"),
+        question=_("The server is asked for its tools. New ones are not offered until you switch them on under Tools."),
         icon="list",
         path="list",
     )
@@ -221,7 +228,7 @@ class McpServerAdmin(ClientScopedAdmin):
         """Ask the server for its tools and store them."""
         new = tools.list_tools(server, timezone.now())
         self.record(request, "listed the tools of", server)
-        return f"New tools: {len(new)}. Switch on under Tools what the assistants may call."
+        return gettext("New tools: %(new)s. Switch on under Tools what the assistants may call.") % {"new": len(new)}
 
 
 @admin.register(ToolCall)
@@ -229,13 +236,13 @@ class ToolCallAdmin(ConversationRowsAdmin):
     """Tool calls, newest first. Each is approved, refused or settled on the page of its conversation."""
 
     client_path = "client"
-    empty_message = "No tool was called yet."
+    empty_message = _("No tool was called yet.")
     exclude = ["arguments", "answer"]
     list_display = ["in_conversation", "name", "state", "code", "tries", "created_at", "ended_at", "id"]
     list_filter = ["status"]
     ordering = ["-created_at"]
 
-    @display(description="Status", label=GRAVITY)  # type: ignore[untyped-decorator]
+    @display(description=_("Status"), label=GRAVITY)  # type: ignore[untyped-decorator]
     def state(self, call: ToolCall) -> str:
         """Return the status with the label of the transcript."""
         return OUTCOMES[ToolCall.Status(call.status)][0]

@@ -16,10 +16,12 @@ from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
 from conversations.admin import access, transcript_view
 from conversations.admin.base import Breadcrumb
+from conversations.admin.channel_names import name_of
 from conversations.admin.conversation_actions import ACTIONS, may_run, offered_actions, run_action
 from conversations.admin.form_fields import whole_number
 from conversations.admin.long_list import LongListAdmin
@@ -125,7 +127,9 @@ class TranscriptPages(LongListAdmin):
         if known is None or known.run is None:
             raise Http404
         if not may_run(known, request.user, conversation):
-            return no_store(JsonResponse({"said": f"Only {known.role}s may do that."}, status=403))
+            only_managers = known.role == access.Role.MANAGER
+            said = gettext("Only managers may do that.") if only_managers else gettext("Only agents may do that.")
+            return no_store(JsonResponse({"said": said}, status=403))
         try:
             sentence = run_action(known, request, conversation)
         except NotFoundError as error:
@@ -195,6 +199,7 @@ def _offered(request: HttpRequest, conversation: Conversation) -> dict[str, Any]
     """Return what a message's template needs beside the message."""
     return {
         "conversation": conversation,
+        "channel": name_of(conversation.channel),
         "actions": offered_actions(request.user, conversation),
         "has_templates": transcript_view.has_templates(conversation),
         "can_see_prompts": access.can_see_prompts(request.user, conversation.client_id),

@@ -14,7 +14,9 @@ from typing import Any
 
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext
 
+from conversations.admin import ledger_words
 from conversations.admin.channel_names import name_of
 from conversations.models import (
     COLLEAGUE,
@@ -26,6 +28,7 @@ from conversations.models import (
     Message,
     Proposal,
     Role,
+    Status,
     Step,
     ToolCall,
     Turn,
@@ -38,6 +41,7 @@ from conversations.services.media import shown
 from conversations.services.media.shown import ShownFile
 from conversations.services.replies.sinks import FINISH
 from conversations.services.staff_actions.proposals import PROPOSAL
+from conversations.words import lazy as _
 from memory import services as memory
 
 PAGE_SIZE = 50
@@ -53,38 +57,40 @@ FOLDED = (Role.SYSTEM, Role.MEMORY)
 S = Message.Status
 DELIVERY = {
     # status: (label for staff, severity)
-    S.QUEUED: ("waiting to be sent", "waiting"),
-    S.CLAIMED: ("waiting to be sent", "waiting"),
-    S.SENDING: ("being sent", "waiting"),
-    S.UNKNOWN: ("unclear whether it arrived", "grave"),
-    S.SENT: ("sent", "fine"),
-    S.DELIVERED: ("delivered", "fine"),
-    S.READ: ("read", "fine"),
-    S.FAILED: ("failed", "grave"),
-    S.CANCELLED: ("not sent", "grave"),
+    S.QUEUED: (_("waiting to be sent"), "waiting"),
+    S.CLAIMED: (_("waiting to be sent"), "waiting"),
+    S.SENDING: (_("being sent"), "waiting"),
+    S.UNKNOWN: (_("unclear whether it arrived"), "grave"),
+    S.SENT: (_("sent"), "fine"),
+    S.DELIVERED: (_("delivered"), "fine"),
+    S.READ: (_("read"), "fine"),
+    S.FAILED: (_("failed"), "grave"),
+    S.CANCELLED: (_("not sent"), "grave"),
 }
 
 
 CALL_HINTS = {
-    "private_address": "Its address is not public. If it is a network of your own, list it in TOOL_PRIVATE_NETWORKS.",
-    "http_401": "The tool refuses the signature. Enter the tool's secret there, or replace it.",
-    "http_404": "There is nothing at the tool's URL. Check the URL.",
+    "private_address": _(
+        "Its address is not public. If it is a network of your own, list it in TOOL_PRIVATE_NETWORKS."
+    ),
+    "http_401": _("The tool refuses the signature. Enter the tool's secret there, or replace it."),
+    "http_404": _("There is nothing at the tool's URL. Check the URL."),
 }
-FINISHES = {"length": "cut off at the longest answer", "refused": "the model refused"}
+FINISHES = {"length": _("cut off at the longest answer"), "refused": _("the model refused")}
 C = ToolCall.Status
 OUTCOMES = {
     # status of a tool call: (label for staff, severity)
-    C.WAITING: ("waits for approval", "waiting"),
-    C.APPROVED: ("approved, about to be made", "waiting"),
-    C.REFUSED: ("refused", "fine"),
-    C.EXPIRED: ("expired, and not made", "fine"),
-    C.REQUESTED: ("could not be reached yet", "waiting"),
-    C.CALLING: ("being made", "waiting"),
-    C.ANSWERED: ("answered", "fine"),
-    C.FAILED: ("failed", "grave"),
-    C.UNKNOWN: ("unclear whether it was done", "grave"),
+    C.WAITING: (_("waits for approval"), "waiting"),
+    C.APPROVED: (_("approved, about to be made"), "waiting"),
+    C.REFUSED: (_("refused"), "fine"),
+    C.EXPIRED: (_("expired, and not made"), "fine"),
+    C.REQUESTED: (_("could not be reached yet"), "waiting"),
+    C.CALLING: (_("being made"), "waiting"),
+    C.ANSWERED: (_("answered"), "fine"),
+    C.FAILED: (_("failed"), "grave"),
+    C.UNKNOWN: (_("unclear whether it was done"), "grave"),
 }
-WAITS_FOR_ACCOUNT = ("waits: the account is refused by its provider", "grave")
+WAITS_FOR_ACCOUNT = (_("waits: the account is refused by its provider"), "grave")
 
 # Unicode's direction overrides. They can make a text read as another one ("exe.png" for "gnp.exe").
 OVERRIDES = {code: f"⟨U+{code:04X}⟩" for code in (0x202D, 0x202E)}
@@ -103,7 +109,10 @@ def has_templates(conversation: Conversation) -> bool:
 
 def title_of(conversation: Conversation) -> str:
     """Return the contact and the channel: "Ann on WhatsApp"."""
-    return f"{plain_text(str(conversation.contact))} on {name_of(conversation.channel)}"
+    return gettext("%(contact)s on %(channel)s") % {
+        "contact": plain_text(str(conversation.contact)),
+        "channel": name_of(conversation.channel),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +274,7 @@ def _archived(conversation: Conversation, position: int) -> Page:
         chunk = Chunk(position=each.position, role=each.role, content=each.content, created_at=each.at)
         side, who = _voice(conversation, chunk)
         theirs = [ShownFile(row) for row in files.get(each.position, ())]
-        bubbles.append(Bubble(chunk, side, "A colleague" if each.by_staff else who, files=theirs))
+        bubbles.append(Bubble(chunk, side, gettext("A colleague") if each.by_staff else who, files=theirs))
     return Page(bubbles, has_older=len(kept) > PAGE_SIZE)
 
 
@@ -313,7 +322,7 @@ def _proposed(conversation: Conversation, chunks: Sequence[Chunk]) -> dict[int, 
 def _voice(conversation: Conversation, chunk: Chunk) -> tuple[str, str]:
     """Return the side of the chunk and the name of who speaks."""
     if chunk.role in FOLDED:
-        return "aside", "What the assistant was told" if chunk.role == Role.SYSTEM else "Memory"
+        return "aside", gettext("What the assistant was told") if chunk.role == Role.SYSTEM else gettext("Memory")
     if chunk.role == Role.AI:
         return "ours", _speaker(conversation, chunk)
     return "theirs", plain_text(str(conversation.contact))
@@ -323,12 +332,21 @@ def _speaker(conversation: Conversation, chunk: Chunk) -> str:
     if chunk.author:
         return chunk.author.get_full_name() or chunk.author.get_username()
     elsewhere = chunk.metadata.get(COLLEAGUE)
-    return f"A colleague ({elsewhere})" if elsewhere else str(conversation.assistant or "Assistant")
+    return (
+        gettext("A colleague (%(who)s)") % {"who": elsewhere}
+        if elsewhere
+        else str(conversation.assistant or gettext("Assistant"))
+    )
 
 
 def _template_label(message: Message, *, is_template: bool, label: str) -> str:
     name = message.template.partition(" ")[0]
-    return f"template {name}: {label}" if is_template else f"template {name} instead of this text: {label}"
+    said = (
+        gettext("template %(name)s: %(label)s")
+        if is_template
+        else gettext("template %(name)s instead of this text: %(label)s")
+    )
+    return said % {"name": name, "label": label}
 
 
 def _deliveries(
@@ -343,7 +361,10 @@ def _deliveries(
         waits = message.status == S.QUEUED and message.channel_account_id == refused is not None
         label, gravity = WAITS_FOR_ACCOUNT if waits else DELIVERY[Message.Status(message.status)]
         if message.status == S.QUEUED and message.due_at and message.due_at < timezone.now() - overdue.UNATTENDED_AFTER:
-            label = f"{label}, since {message.due_at:%H:%M}"
+            label = gettext("%(label)s, since %(at)s") % {
+                "label": label,
+                "at": f"{timezone.localtime(message.due_at):%H:%M}",
+            }
         if message.template:
             label = _template_label(message, is_template=message.chunk_id in templates, label=label)
         found[message.chunk_id].append(Delivery(message, label, gravity))
@@ -363,11 +384,17 @@ class TimelineEvent:
 
 def timeline_event(event: ConversationEvent) -> TimelineEvent:
     """Return an event of the ledger in words."""
-    what = event.kind.replace("_", " ")
+    what = ledger_words.name_of(event.kind)
     if event.from_status and event.to_status and event.kind not in (event.to_status, "revived"):
-        what = f"{what}: {event.from_status} to {event.to_status}"
-    who = event.actor_name or event.actor
-    return TimelineEvent(event.created_at, what, f"{who} ({event.actor})" if event.actor_name else who, event.cause)
+        before, after = (_status(each) for each in (event.from_status, event.to_status))
+        what = gettext("%(what)s: %(before)s to %(after)s") % {"what": what, "before": before, "after": after}
+    kind = event.get_actor_display().lower() if event.actor != ConversationEvent.Actor.API else "api"
+    who = f"{event.actor_name} ({kind})" if event.actor_name else kind
+    return TimelineEvent(event.created_at, what, who, event.cause)
+
+
+def _status(word: str) -> str:
+    return str(Status(word).label).lower() if word in Status else word
 
 
 def turns_of(conversation: Conversation) -> list[Turn]:
@@ -419,9 +446,9 @@ def calls_of(conversation: Conversation) -> list[ShownCall]:
 def waits_for(conversation: Conversation) -> str:
     """Return what the conversation waits for: "a person" (of the staff), "a reply" (of the assistant), or ""."""
     if conversation.waits_for_staff_since:
-        return "a person"
+        return gettext("a person")
     if conversation.is_open and conversation.reply_owed:
-        return "a reply"
+        return gettext("a reply")
     return ""
 
 

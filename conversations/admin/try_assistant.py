@@ -11,6 +11,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST
 from unfold.decorators import action
 
@@ -19,6 +20,7 @@ from conversations.models import Assistant
 from conversations.services.core.errors import TooManyError
 from conversations.services.replies import trying
 from conversations.services.replies.trying import Check
+from conversations.words import lazy as _
 
 TEMPLATES = "admin/try_assistant"
 
@@ -41,7 +43,7 @@ class TryAssistantPage(ClientScopedAdmin):
         ]
         return [*own, *super().get_urls()]
 
-    @action(description="Try this assistant", url_path="open-try", permissions=["change"], icon="science")  # type: ignore[untyped-decorator]
+    @action(description=_("Try this assistant"), url_path="open-try", permissions=["change"], icon="science")  # type: ignore[untyped-decorator]
     def open_try(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Redirect to the page."""
         assistant = self.get_object(request, unquote(object_id))
@@ -54,8 +56,8 @@ class TryAssistantPage(ClientScopedAdmin):
         assistant = self._assistant(request, pk)
         checks = [(check, trying.TITLES[check], check in trying.USUAL) for check in trying.OF_ASSISTANTS]
         context = {
-            "title": f"Try {assistant}",
-            "object": Breadcrumb(assistant, f"Try {assistant}"),
+            "title": gettext("Try %(assistant)s") % {"assistant": assistant},
+            "object": Breadcrumb(assistant, gettext("Try %(assistant)s") % {"assistant": assistant}),
             "opts": self.opts,
             "assistant": assistant,
             "checks": checks if trying.is_by_model(assistant) else [],

@@ -15,6 +15,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from conversations.endpoints.words import words_of
 from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
 from conversations.http.sign_in import limit_sign_ins
@@ -57,6 +58,7 @@ def panel(request: HttpRequest) -> HttpResponse:
             "roles": roles,
             "several_clients": len({role.client_id for role in roles}) > 1,
             "characters": settings.COPILOT_MESSAGE_CHARACTERS,
+            "words": words_of(request),
         },
     )
 

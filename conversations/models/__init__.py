@@ -58,6 +58,7 @@ from conversations.models.inbound_event import InboundEvent, MessageTombstone, R
 from conversations.models.message import Message
 from conversations.models.message_template import MessageTemplate
 from conversations.models.model_provider import ModelProvider, ProviderModel
+from conversations.models.preferences import Preferences
 from conversations.models.proposal import Proposal
 from conversations.models.rating import Rating, Scale, Survey
 from conversations.models.retention import RetentionPolicy, RetentionReport, RetentionRule
@@ -131,6 +132,7 @@ __all__ = [
     "ModelProvider",
     "OrderLink",
     "PendingHandover",
+    "Preferences",
     "Presence",
     "Proposal",
     "ProviderModel",

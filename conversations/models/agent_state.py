@@ -5,11 +5,12 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.conversation import Conversation
 from conversations.models.of_client import OfClient, SameClientKey, SameClientOneToOne
 
 
-class Intent(models.TextChoices):
+class Intent(Choices):
     """The subject of the person's messages."""
 
     MENU = "menu"

@@ -14,6 +14,7 @@ from django.core.validators import (
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.client import Client
 from conversations.models.fields import EncryptedJSONField
 from memory.context import DEFAULT_SYSTEM_PROMPT, MINIMUM_BUDGET
@@ -24,7 +25,7 @@ GREETING = "Hello, how can I help you?"
 class Assistant(models.Model):
     """A persona of a client: its system prompt, the engine of its replies, and its fallback when that fails."""
 
-    class EngineName(models.TextChoices):
+    class EngineName(Choices):
         """The engine that writes the replies.
 
         `auto` is decided for each reply: the assistant's model provider if one is configured, else offline. `openai`

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 from channels_out.kinds import MediaKind
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.checks import one_of
+from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -33,14 +34,14 @@ class Attachment(OfClient):
     `call` is the tool call whose answer gave the file. It has no chunk until the reply that it goes with is committed.
     """
 
-    class State(models.TextChoices):
+    class State(Choices):
         """The states of a file; ready and failed are final."""
 
         WAITING = "waiting"
         READY = "ready"
         FAILED = "failed"
 
-    class Transcription(models.TextChoices):
+    class Transcription(Choices):
         """The states of the words of a recording."""
 
         NONE = "", "none is wanted"

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.assistant import Assistant
+from conversations.models.choices import Choices
 
 
 class BulkJob(models.Model):
@@ -19,7 +20,7 @@ class BulkJob(models.Model):
     allow the change (it had ended already, for example). The job runs while its page is open, and can be resumed.
     """
 
-    class Kind(models.TextChoices):
+    class Kind(Choices):
         """The change of each conversation."""
 
         CLOSE = "close"

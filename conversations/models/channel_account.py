@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from channels_out.kinds import Channel
 from conversations.models.assistant import Assistant
+from conversations.models.choices import CHANNELS, Choices
 from conversations.models.client import Client
 from conversations.models.fields import EncryptedJSONField
 
@@ -22,7 +23,7 @@ class ChannelAccount(models.Model):
     rest.
     """
 
-    class Health(models.TextChoices):
+    class Health(Choices):
         """The account's health. Broken: the provider refuses the credentials; messages wait until they are fixed."""
 
         OK = "ok"
@@ -31,7 +32,7 @@ class ChannelAccount(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="channel_accounts")
     assistant = models.ForeignKey(Assistant, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel])
+    channel = models.CharField(max_length=10, choices=CHANNELS)
     provider = models.CharField(max_length=20)
     address = models.CharField(max_length=200)
     name = models.CharField(max_length=200, blank=True, default="")

@@ -15,6 +15,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import Channel
+from conversations.models.choices import Choices
 from memory.redaction import MAX_PATTERNS, pattern_problem
 
 DEFAULT_GOAL = "Handle inbound enquiry"
@@ -220,7 +221,7 @@ class Client(models.Model):
         return timedelta(seconds=self.quiet_windows.get(channel, 0))
 
 
-class Scope(models.TextChoices):
+class Scope(Choices):
     """The permissions of API keys. `admin` stands for all of them but `private:read`, which is always given by name."""
 
     MESSAGES_WRITE = "messages:write", "messages:write - pass on people's messages, and send messages"
@@ -280,7 +281,7 @@ class ApiKey(models.Model):
 class Membership(models.Model):
     """A Django user's role for a client. Superusers see all clients."""
 
-    class Role(models.TextChoices):
+    class Role(Choices):
         """The roles; each includes the one before."""
 
         VIEWER = "viewer"

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 from channels_out.kinds import AddressKind, Channel
 from conversations.models.checks import Rule, one_of
+from conversations.models.choices import CHANNELS
 from conversations.models.client import Client
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -157,7 +158,7 @@ class ContactIdentity(OfClient):
     client = models.ForeignKey(
         Client, on_delete=models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False
     )  # cascades in the database
-    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel])
+    channel = models.CharField(max_length=10, choices=CHANNELS)
     kind = models.CharField(max_length=10, choices=[(k.value, k.value) for k in AddressKind])
     address = models.CharField(max_length=200)
     created_at = models.DateTimeField(db_default=Now(), editable=False)

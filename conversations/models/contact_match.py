@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.client import Client
 from conversations.models.contact import Contact
 from conversations.models.of_client import OfClient, SameClientKey
@@ -24,7 +25,7 @@ class ContactMatch(OfClient):
     id of the message with the evidence, on `channel`.
     """
 
-    class Evidence(models.TextChoices):
+    class Evidence(Choices):
         """The kinds of evidence."""
 
         SAME_PHONE = "same_phone", "both have the same phone"
@@ -32,7 +33,7 @@ class ContactMatch(OfClient):
         MOVED = "moved", "the channel said that the one's address became the other's"
         ENTERED = "entered", "a colleague entered the one's phone or e-mail for the other"
 
-    class State(models.TextChoices):
+    class State(Choices):
         """The states of the diagram above."""
 
         OPEN = "open"

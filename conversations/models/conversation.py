@@ -15,12 +15,13 @@ from channels_out.kinds import Channel
 from conversations.models.assistant import Assistant
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.checks import Rule, none_negative, one_of
+from conversations.models.choices import CHANNELS, Choices
 from conversations.models.client import DEFAULT_GOAL, Client
 from conversations.models.contact import Contact, ContactIdentity
 from conversations.models.of_client import OfClient, SameClientKey
 
 
-class Status(models.TextChoices):
+class Status(Choices):
     """The status of a conversation; the first two are open."""
 
     ACTIVE = "active"
@@ -33,7 +34,7 @@ class Status(models.TextChoices):
 OPEN = (Status.ACTIVE, Status.STALE)
 
 
-class EndedBy(models.TextChoices):
+class EndedBy(Choices):
     """The author of a conversation's end."""
 
     TIMEOUT = "timeout"
@@ -108,7 +109,7 @@ class Conversation(OfClient):
     channel_account = SameClientKey(
         ChannelAccount, on_delete=models.SET_NULL, null=True, blank=True, related_name="+", db_index=False
     )
-    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel])
+    channel = models.CharField(max_length=10, choices=CHANNELS)
     thread = models.CharField(max_length=200, blank=True, default="", db_default="")
 
     status = models.CharField(max_length=10, choices=Status, default=Status.ACTIVE, db_default=Status.ACTIVE)
@@ -324,7 +325,7 @@ class Conversation(OfClient):
         return self.burst_began_at or self.reply_due_at
 
 
-class Role(models.TextChoices):
+class Role(Choices):
     """The source of a chunk's text."""
 
     SYSTEM = "system"
@@ -402,7 +403,7 @@ class Step(OfClient):
     Steps are ordered by `rank`, and within a rank by their creation.
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of a step; complete and cancelled are final."""
 
         PENDING = "pending"

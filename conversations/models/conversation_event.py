@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.checks import one_of
+from conversations.models.choices import Choices
 from conversations.models.conversation import Conversation
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -13,7 +14,7 @@ from conversations.models.of_client import OfClient, SameClientKey
 class ConversationEvent(OfClient):
     """One entry of the ledger: a transition of a conversation, its cause and its author."""
 
-    class Actor(models.TextChoices):
+    class Actor(Choices):
         """The authors of transitions."""
 
         CONTACT = "contact"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
 from conversations.models.of_client import OfClient, SameClientKey, SameClientOneToOne
 from conversations.models.turn import Turn
@@ -37,7 +38,7 @@ class Delta(OfClient):
 class Feedback(OfClient):
     """A signed-in user's feedback on a reply: a rating, and a note if they like. New feedback replaces the old."""
 
-    class Rating(models.TextChoices):
+    class Rating(Choices):
         """Thumbs up or down."""
 
         UP = "up"

@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models.functions import Coalesce, Now
 
+from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -17,7 +18,7 @@ class Correction(OfClient):
     for good, from the chunk and from earlier corrections; nothing can follow it.
     """
 
-    class Kind(models.TextChoices):
+    class Kind(Choices):
         """A correction stands beside the original text; a redaction replaces it."""
 
         CORRECTION = "correction"

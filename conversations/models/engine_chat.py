@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.conversation import Conversation
 from conversations.models.erasure import Erasure
 from conversations.models.of_client import OfClient, SameClientKey
@@ -22,7 +23,7 @@ class EngineChat(OfClient):
     to be closed (its agent ended the chat).
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of the diagram above."""
 
         ONGOING = "ongoing"

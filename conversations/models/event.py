@@ -8,12 +8,13 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.checks import one_of
+from conversations.models.choices import Choices
 from conversations.models.client import Client
 from conversations.models.fields import EncryptedJSONField
 from conversations.models.of_client import OfClient, SameClientKey
 
 
-class EventKind(models.TextChoices):
+class EventKind(Choices):
     """The kinds of events."""
 
     MESSAGE_IN = "message.in", "A person wrote, or spoke."
@@ -90,7 +91,7 @@ class Event(OfClient):
     read up to a position misses nothing before it. The row holds no words: what an event tells is read from its source.
     """
 
-    class Source(models.TextChoices):
+    class Source(Choices):
         """The row that an event tells about."""
 
         CHUNK = "chunk"
@@ -147,7 +148,7 @@ class EventDelivery(OfClient):
        └─(three days)─► failed ──(replay)──► pending
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of the diagram above."""
 
         PENDING = "pending"

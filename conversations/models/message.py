@@ -11,6 +11,7 @@ from channels_out.kinds import AddressKind
 from conversations.models.attachment import Attachment
 from conversations.models.channel_account import ChannelAccount
 from conversations.models.checks import one_of
+from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -28,7 +29,7 @@ class Message(OfClient):
     a crash or a lost answer the message is `unknown`, unless the provider takes our id as an idempotency key.
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of the diagram above."""
 
         QUEUED = "queued"

@@ -12,6 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.client import Client
 from conversations.models.fields import EncryptedJSONField
 from memory.language_models.contract import Kind
@@ -55,7 +56,7 @@ class ModelProvider(models.Model):
     is known of it, and neither its key nor its address. Key and headers are encrypted at rest and never shown.
     """
 
-    class Health(models.TextChoices):
+    class Health(Choices):
         """Broken: the provider refused the key, or the account must be paid. The next answer that succeeds mends it."""
 
         OK = "ok"

@@ -9,12 +9,13 @@ from django.db import models
 from django.db.models.functions import Now
 
 from channels_out.kinds import Channel
+from conversations.models.choices import CHANNELS, Choices
 from conversations.models.client import Client
 
 FOR_EVER = 36_500  # days: a hundred years
 
 
-class RetentionRule(models.TextChoices):
+class RetentionRule(Choices):
     """The kinds of data with a retention period, and the start of their age."""
 
     GUESTS = "guests", "Expired conversations of guests, after their end"
@@ -48,7 +49,7 @@ class RetentionPolicy(models.Model):
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="retention_policies", db_index=False)
     rule = models.CharField(max_length=10, choices=RetentionRule)
-    channel = models.CharField(max_length=10, choices=[(c.value, c.value) for c in Channel], blank=True, default="")
+    channel = models.CharField(max_length=10, choices=CHANNELS, blank=True, default="")
     status = models.CharField(max_length=10, choices=[(s, s) for s in ENDED_STATUSES], blank=True, default="")
     days = models.PositiveIntegerField()
 

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.channel_account import ChannelAccount
+from conversations.models.choices import Choices
 from conversations.models.of_client import OfClient, SameClientKey
 
 
@@ -20,7 +21,7 @@ class SimulatedExchange(OfClient):
     belongs to it. A trigger queues the removal of that file when the last exchange with it is deleted.
     """
 
-    class Kind(models.TextChoices):
+    class Kind(Choices):
         """The purpose of the exchange. All but `send` and `question` are webhooks."""
 
         MESSAGE = "message"

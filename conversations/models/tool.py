@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 from conversations.models.checks import none_negative, one_of
+from conversations.models.choices import Choices
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
 from conversations.models.fields import EncryptedJSONField
@@ -161,7 +162,7 @@ class ToolCall(OfClient):
     written as `answered` in the transaction that commits the reply.
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of the diagram above."""
 
         WAITING = "waiting"

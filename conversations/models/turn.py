@@ -7,6 +7,7 @@ import uuid
 from django.db import models
 from django.db.models.functions import Now
 
+from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
 from conversations.models.of_client import OfClient, SameClientKey
 
@@ -30,7 +31,7 @@ class Turn(OfClient):
     writer that finds it writes it, as a further attempt of the same turn, so that readers keep their position.
     """
 
-    class Status(models.TextChoices):
+    class Status(Choices):
         """The states of the diagram above."""
 
         RUNNING = "running"

@@ -148,7 +148,7 @@ def test_the_looks_are_as_many_however_much_there_is(door, neighbour, neighbours
             http.get(reverse("admin:index"))
         looks.append(len(seen))
         busy(door)
-    assert looks[0] == looks[1] == 19, (
+    assert looks[0] == looks[1] == 20, (
         seen.captured_queries
     )  # session, user, roles, ten figures, what is missing, models, quotas
 

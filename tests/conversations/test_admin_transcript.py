@@ -178,7 +178,7 @@ def test_the_page_costs_the_same_however_long_the_session_is(viewer, session, dj
     for number in range(300):
         seed_helpers.append_chunk(session.pk, "user" if number % 2 else "ai", f"message {number}")
         seed_helpers.add_step(session.pk, f"step {number}")
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         assert viewer.get(page_of(session)).status_code == 200
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         assert news(viewer, session).status_code == 200

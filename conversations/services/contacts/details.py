@@ -9,6 +9,7 @@ from typing import Any
 from django.conf.locale import LANG_INFO
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
+from django.utils.translation import gettext
 
 from channels_out.phones import e164
 from conversations.models import Contact
@@ -38,7 +39,7 @@ def read_name(text: str) -> str:
     """Return the name on one line. Raises InvalidError if it is too long."""
     name = " ".join(text.replace("\x00", "").split())
     if len(name) > LONGEST_NAME:
-        raise InvalidError(f"A name has at most {LONGEST_NAME} characters.", code="name")
+        raise InvalidError(gettext("A name has at most %(most)s characters.") % {"most": LONGEST_NAME}, code="name")
     return name
 
 
@@ -49,7 +50,8 @@ def read_phone(text: str) -> str | None:
     phone = e164(text)
     if phone is None:
         raise InvalidError(
-            f"“{one_line(text, 40)}” is no phone number. Write it with its country code, such as +51 999 999 999.",
+            gettext("“%(text)s” is no phone number. Write it with its country code, such as +51 999 999 999.")
+            % {"text": one_line(text, 40)},
             code="phone",
         )
     return phone
@@ -65,7 +67,7 @@ def read_email(text: str) -> str:
     except ValidationError:
         email = " "
     if len(email) > LONGEST_EMAIL or " " in email:
-        raise InvalidError(f"“{one_line(text, 60)}” is no e-mail address.", code="email")
+        raise InvalidError(gettext("“%(text)s” is no e-mail address.") % {"text": one_line(text, 60)}, code="email")
     return email
 
 
@@ -73,7 +75,7 @@ def read_language(tag: str) -> str:
     """Return the tag of a known language, '' for none. Raises InvalidError for another."""
     tag = tag.strip().lower()
     if tag and tag not in dict(languages()):
-        raise InvalidError("Choose a language of the list.", code="language")
+        raise InvalidError(gettext("Choose a language of the list."), code="language")
     return tag
 
 
@@ -87,15 +89,16 @@ def read_attributes(pairs: Mapping[str, Any]) -> dict[str, str]:
         if not value:
             continue
         if not key:
-            raise InvalidError("An attribute needs a name.", code="attributes")
+            raise InvalidError(gettext("An attribute needs a name."), code="attributes")
         if len(key) > LONGEST_KEY or len(value) > LONGEST_VALUE:
             raise InvalidError(
-                f"An attribute's name has at most {LONGEST_KEY} characters, and its value {LONGEST_VALUE}.",
+                gettext("An attribute's name has at most %(key)s characters, and its value %(value)s.")
+                % {"key": LONGEST_KEY, "value": LONGEST_VALUE},
                 code="attributes",
             )
         found[key] = value
     if len(found) > MOST_ATTRIBUTES:
-        raise InvalidError(f"A person has at most {MOST_ATTRIBUTES} attributes.", code="attributes")
+        raise InvalidError(gettext("A person has at most %(most)s attributes.") % {"most": MOST_ATTRIBUTES}, code="attributes")
     return found
 
 

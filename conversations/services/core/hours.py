@@ -16,6 +16,8 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from django.utils.translation import gettext
+
 DAY_MINUTES = 1440
 HORIZON = timedelta(days=400)  # no opening is looked for later
 _STEP = timedelta(hours=6)  # no zone changes its clock twice within
@@ -92,11 +94,12 @@ def problem(spans: Sequence[Span]) -> str:
     """Return the sentence that says why these cannot be the hours of one day, in their order; '' if they can."""
     for begin, end in spans:
         if end <= begin:
-            said = f"{clock(begin)}-{clock(end)} ends before it begins."
-            return f"{said} For a night, let it end at 24:00 and begin the next day at 0:00."
+            return gettext(
+                "%(span)s ends before it begins. For a night, let it end at 24:00 and begin the next day at 0:00."
+            ) % {"span": in_words([(begin, end)])}
     for one, other in pairwise(spans):
         if other[0] < one[1]:
-            return f"{in_words([one])} and {in_words([other])} overlap."
+            return gettext("%(one)s and %(other)s overlap.") % {"one": in_words([one]), "other": in_words([other])}
     return ""
 
 

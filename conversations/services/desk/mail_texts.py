@@ -1,4 +1,7 @@
-"""The words of e-mails to staff: counts, names, times and links. Nothing that a customer wrote is in them."""
+"""The words of e-mails to staff: counts, names, times and links. Nothing that a customer wrote is in them.
+
+They are in the language that the person chose for the back office; in English if they chose none.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,17 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.urls import reverse
+from django.utils import translation
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from conversations.models import Client, MailChoice, StaffMail
+from conversations.models.choices import CHANNELS
 from conversations.services.desk import mail_choices
+from conversations.services.tenants import preferences
 
 MOST = 20  # conversations that a mail names
 LONGEST_NAME = 60  # characters
-CHANNELS = {"whatsapp": "WhatsApp", "sms": "SMS"}  # the others are written as they are called
 
 
 class Told(Protocol):
@@ -43,7 +48,12 @@ class Told(Protocol):
 
 
 def message(mail: StaffMail, choice: MailChoice, told: Sequence[Told], now: datetime) -> EmailMessage:
-    """Return the e-mail about these conversations."""
+    """Return the e-mail about these conversations, in the language of the person."""
+    with translation.override(preferences.language_of(mail.user_id)):
+        return _message(mail, choice, told, now)
+
+
+def _message(mail: StaffMail, choice: MailChoice, told: Sequence[Told], now: datetime) -> EmailMessage:
     client = _line(Client.objects.get(pk=mail.client_id).name)
     count = len(told)
     subject = ngettext("%(client)s: 1 conversation waits", "%(client)s: %(count)s conversations wait", count)
@@ -91,7 +101,7 @@ def _item(each: Told, zone: ZoneInfo, now: datetime) -> str:
     is_today = since.date() == now.astimezone(zone).date()
     values: dict[str, Any] = {
         "name": _line(each.name) or _("A customer"),
-        "channel": CHANNELS.get(each.channel, each.channel.capitalize()),
+        "channel": dict(CHANNELS).get(each.channel, each.channel),
         "since": f"{since:%H:%M}" if is_today else f"{since:%Y-%m-%d %H:%M}",
         "link": settings.PUBLIC_BASE_URL + reverse("inbox:open", args=[each.id]),
     }

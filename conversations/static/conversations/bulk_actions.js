@@ -25,12 +25,12 @@
 
   async function run() {
     again.hidden = true;
-    said.textContent = "Keep this page open.";
+    said.textContent = gettext("Keep this page open.");
     try {
       while (!(await batch()));
-      said.textContent = "Finished.";
+      said.textContent = gettext("Finished.");
     } catch (error) {
-      said.textContent = "The job stopped. What is done stays done.";
+      said.textContent = gettext("The job stopped. What is done stays done.");
       again.hidden = false;
     }
   }

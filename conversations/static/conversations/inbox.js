@@ -27,9 +27,9 @@
   // --- asking the server ---------------------------------------------------------------------------------------------
   async function get(url) {
     const answer = await fetch(url, { credentials: "same-origin" });
-    if (answer.redirected || answer.status === 403) throw new Error("You are signed out. Load the page again.");
-    if (answer.status === 404) throw new Error("This conversation does not exist any more.");
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}. Try again.`);
+    if (answer.redirected || answer.status === 403) throw new Error(gettext("You are signed out. Load the page again."));
+    if (answer.status === 404) throw new Error(gettext("This conversation does not exist any more."));
+    if (!answer.ok) throw new Error(interpolate(gettext("The server answered %(status)s. Try again."), { status: answer.status }, true));
     return answer;
   }
 
@@ -115,7 +115,7 @@
     mark();
     waiting = list;
     fresh.hidden = !added;
-    fresh.textContent = `${added} new`;
+    fresh.textContent = interpolate(ngettext("%(count)s new", "%(count)s new", added), { count: added }, true);
   }
 
   async function readList(show = offerList) {
@@ -236,20 +236,23 @@
   // --- times ---------------------------------------------------------------------------------------------------------
   function span(since) {
     const minutes = Math.max(0, Math.floor((Date.now() - since) / 60000));
-    if (minutes < 1) return "now";
-    if (minutes < 60) return `${minutes} min`;
-    if (minutes < 60 * 24) return `${Math.floor(minutes / 60)} h`;
-    return `${Math.floor(minutes / 1440)} d`;
+    return minutes < 1 ? gettext("now") : length(minutes);
+  }
+
+  function length(minutes) {
+    if (minutes < 60) return interpolate(gettext("%(count)s min"), { count: minutes }, true);
+    if (minutes < 60 * 24) return interpolate(gettext("%(count)s h"), { count: Math.floor(minutes / 60) }, true);
+    return interpolate(gettext("%(count)s d"), { count: Math.floor(minutes / 1440) }, true);
   }
 
   function tellTimes(within) {
     within.querySelectorAll("[data-due-at]").forEach(tellDue);
     within.querySelectorAll("time[data-ago], time[data-span], time[data-local]").forEach((each) => {
       const at = new Date(each.dateTime);
-      const whole = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+      const whole = django.when(at, { dateStyle: "medium", timeStyle: "short" });
       const isOld = Date.now() - at > 6 * 86400000;
-      let text = isOld ? at.toLocaleDateString([], { day: "numeric", month: "short" }) : span(at);
-      if (each.matches("[data-span]")) text = span(at) === "now" ? "a moment" : span(at);
+      let text = isOld ? django.when(at, { day: "numeric", month: "short" }) : span(at);
+      if (each.matches("[data-span]")) text = Date.now() - at < 60000 ? gettext("a moment") : span(at);
       if (each.matches("[data-local]")) text = whole;
       if (each.textContent === text) return; // or the observer below would never rest
       each.title = whole;
@@ -262,11 +265,10 @@
     const at = new Date(clock.dataset.dueAt);
     const isLate = Date.now() > at;
     const minutes = Math.max(1, Math.floor(Math.abs(Date.now() - at) / 60000));
-    const left = minutes < 60 ? `${minutes} min` : minutes < 1440 ? `${Math.floor(minutes / 60)} h` : `${Math.floor(minutes / 1440)} d`;
-    const text = (isLate ? clock.dataset.late : clock.dataset.soon).replace("{span}", left);
+    const text = (isLate ? clock.dataset.late : clock.dataset.soon).replace("{span}", length(minutes));
     const shown = clock.querySelector("time");
     if (shown.textContent === text && clock.title) return;
-    clock.title = at.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+    clock.title = django.when(at, { dateStyle: "medium", timeStyle: "short" });
     clock.classList.toggle("ib-late", isLate);
     clock.classList.toggle("ib-soon", !isLate && minutes < 60);
     clock.querySelector(".material-symbols-outlined").textContent = isLate ? "alarm" : "timer";
@@ -357,8 +359,8 @@
     const others = present[inbox.dataset.open] || [];
     const typing = others.filter(([, isTyping]) => isTyping).map(([name]) => name);
     const here = others.map(([name]) => name);
-    line.textContent = typing.length ? `${typing.join(", ")} ${typing.length > 1 ? "are" : "is"} typing…`
-      : here.length ? `${here.join(", ")} ${here.length > 1 ? "are" : "is"} looking at this as well` : "";
+    line.textContent = typing.length ? interpolate(ngettext("%(names)s is typing…", "%(names)s are typing…", typing.length), { names: typing.join(", ") }, true)
+      : here.length ? interpolate(ngettext("%(names)s is looking at this as well", "%(names)s are looking at this as well", here.length), { names: here.join(", ") }, true) : "";
     line.hidden = !line.textContent;
   }
 
@@ -444,7 +446,7 @@
     }));
     if (!found.length) {
       const none = Object.assign(document.createElement("li"), { className: "ib-dim" });
-      none.textContent = canned ? "No canned reply begins like this. Managers add them under Canned replies." : "No colleague of this name.";
+      none.textContent = canned ? gettext("No canned reply begins like this. Managers add them under Canned replies.") : gettext("No colleague of this name.");
       list.replaceChildren(none);
     }
     list.hidden = false;

@@ -108,7 +108,7 @@
     });
     if (answer.status === 204) return {};
     const isOurs = answer.headers.get("Content-Type")?.startsWith("application/json");
-    if (answer.redirected || !isOurs) throw new Error(`The server answered ${answer.status}. Load the page again.`);
+    if (answer.redirected || !isOurs) throw new Error(interpolate(gettext("The server answered %(status)s. Load the page again."), { status: answer.status }, true));
     const told = await answer.json();
     if (!answer.ok) throw new Error(told.said);
     return told;

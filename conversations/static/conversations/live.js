@@ -40,7 +40,7 @@
       item.append(badge);
     }
     badge.textContent = waiting;
-    badge.title = `${counts.unassigned} wait for anybody, ${counts.mentions} mention you`;
+    badge.title = interpolate(gettext("waiting for anybody: %(unassigned)s, mentions of you: %(mentions)s"), { unassigned: counts.unassigned, mentions: counts.mentions }, true);
     badge.hidden = !waiting;
   }
 
@@ -76,7 +76,9 @@
     if (live.wants("sound")) ring();
     if (!live.wants("notification") || !document.hidden || Notification.permission !== "granted") return;
     const [[id, name]] = others;
-    const told = new Notification(others.length > 1 ? `${others.length} customers wrote` : `${name} wrote`, { tag: "convo" });
+    const told = new Notification(others.length > 1
+      ? interpolate(gettext("%(count)s customers wrote"), { count: others.length }, true)
+      : interpolate(gettext("%(name)s wrote"), { name }, true), { tag: "convo" });
     told.onclick = () => {
       window.focus();
       location.assign(`${link()?.pathname || "/admin/inbox/"}${id}/`);

@@ -6,8 +6,8 @@
 
   const { form } = button;
   const problem = form.querySelector("[data-passkey-problem]");
-  const NOT_HERE = "This browser cannot use passkeys on this page. Use another browser, or another second factor.";
-  const NOT_DONE = "The passkey was not used. Try again, or use another second factor.";
+  const NOT_HERE = gettext("This browser cannot use passkeys on this page. Use another browser, or another second factor.");
+  const NOT_DONE = gettext("The passkey was not used. Try again, or use another second factor.");
 
   function say(sentence) {
     problem.textContent = sentence;

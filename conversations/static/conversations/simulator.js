@@ -58,9 +58,9 @@
     const answer = await fetch(`${page.dataset.news}&seen=${seen}`, {
       headers: { Accept: "application/json" }, credentials: "same-origin",
     });
-    if (answer.redirected || answer.status === 403) throw new Error("You are signed out. Load the page again.");
+    if (answer.redirected || answer.status === 403) throw new Error(gettext("You are signed out. Load the page again."));
     if (answer.status === 204) return;
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}. The page tries again.`);
+    if (!answer.ok) throw new Error(interpolate(gettext("The server answered %(status)s. The page tries again."), { status: answer.status }, true));
     const news = await answer.json();
     Object.entries(news.sections).forEach(([name, html]) => showSection(name, html));
     seen = news.seen;
@@ -86,7 +86,7 @@
       credentials: "same-origin",
     });
     const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
-    return { ok: answer.ok, said: body.said || `The server answered ${answer.status}. Load the page again.` };
+    return { ok: answer.ok, said: body.said || interpolate(gettext("The server answered %(status)s. Load the page again."), { status: answer.status }, true) };
   }
 
   // A provider that echoes messages always does so. A phone reports what was delivered and read if the box is ticked. A
@@ -130,7 +130,7 @@
       if (!outcome.ok && text && !text.value) text.value = typed;
       if (outcome.ok && file) { file.value = ""; showChosen(file); }
     } catch (error) {
-      say("There was no answer. Check whether the message appears here before you try again.", true);
+      say(gettext("There was no answer. Check whether the message appears here before you try again."), true);
       if (text && !text.value) text.value = typed;
     } finally {
       delete form.dataset.busy;

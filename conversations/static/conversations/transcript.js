@@ -103,9 +103,9 @@ window.convoTranscript = function (page, whenDone) {
     let before = null;
     list.querySelectorAll(".cv-entry").forEach((entry) => {
       const at = new Date(entry.dataset.at);
-      const day = at.toDateString();
+      const day = dayOf(at);
       const time = entry.querySelector(".cv-meta time"); // the day stands above
-      if (time) time.textContent = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+      if (time) time.textContent = django.when(at, { hour: "2-digit", minute: "2-digit" });
       const line = entry.previousElementSibling?.matches(".cv-day") ? entry.previousElementSibling : null;
       const begins = !before || before.day !== day;
       if (line && (!begins || line.dataset.day !== day)) line.remove();
@@ -130,14 +130,20 @@ window.convoTranscript = function (page, whenDone) {
     });
   }
 
+  // The day in the person's time zone, such as 2026-11-30.
+  function dayOf(at) {
+    return new Intl.DateTimeFormat("en-CA", { timeZone: django.zone }).format(at);
+  }
+
   function dayLine(at, day) {
     const line = document.createElement("p");
     line.className = "cv-day";
     line.dataset.day = day;
-    const days = Math.round((new Date().setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86400000);
-    const year = at.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
-    line.textContent = days === 0 ? "Today" : days === 1 ? "Yesterday"
-      : at.toLocaleDateString(document.documentElement.lang || undefined, { weekday: "long", day: "numeric", month: "long", ...year });
+    const today = dayOf(new Date());
+    const days = Math.round((Date.parse(today) - Date.parse(day)) / 86400000);
+    const year = day.slice(0, 4) === today.slice(0, 4) ? {} : { year: "numeric" };
+    line.textContent = days === 0 ? gettext("Today") : days === 1 ? gettext("Yesterday")
+      : django.when(at, { weekday: "long", day: "numeric", month: "long", ...year });
     return line;
   }
 
@@ -187,9 +193,9 @@ window.convoTranscript = function (page, whenDone) {
 
   async function get(url) {
     const answer = await fetch(url, { headers: { Accept: "application/json" }, credentials: "same-origin" });
-    if (answer.redirected || answer.status === 403) throw new Error("You are signed out. Load the page again.");
+    if (answer.redirected || answer.status === 403) throw new Error(gettext("You are signed out. Load the page again."));
     if (answer.status === 204) return null;
-    if (!answer.ok) throw new Error(`The server answered ${answer.status}. The page tries again.`);
+    if (!answer.ok) throw new Error(interpolate(gettext("The server answered %(status)s. The page tries again."), { status: answer.status }, true));
     return answer.json();
   }
 
@@ -267,7 +273,7 @@ window.convoTranscript = function (page, whenDone) {
         credentials: "same-origin",
       });
       const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
-      say(body.said || `The server answered ${answer.status}. Load the page again.`, !answer.ok);
+      say(body.said || interpolate(gettext("The server answered %(status)s. Load the page again."), { status: answer.status }, true), !answer.ok);
       if (answer.ok) {
         form.reset();
         const active = document.activeElement;
@@ -282,7 +288,7 @@ window.convoTranscript = function (page, whenDone) {
       }
     } catch (error) {
       // The action may have been run all the same: perhaps only the answer was lost.
-      say("There was no answer. Check whether it appears here before you try again. Your text is kept.", true);
+      say(gettext("There was no answer. Check whether it appears here before you try again. Your text is kept."), true);
     } finally {
       delete form.dataset.busy;
     }
@@ -321,7 +327,7 @@ window.convoTranscript = function (page, whenDone) {
   });
   function showChosen(input) {
     const names = Array.from(input.files, (file) => file.name);
-    input.parentElement.querySelector("output").textContent = names.length > 1 ? `${names.length} files` : names.join("");
+    input.parentElement.querySelector("output").textContent = names.length > 1 ? interpolate(ngettext("%(count)s file", "%(count)s files", names.length), { count: names.length }, true) : names.join("");
   }
   // In the capture phase: the back office's own script would look for a text field that this form has not.
   page.addEventListener("change", (event) => {

@@ -9,7 +9,7 @@
 
   async function run(check) {
     const result = check.querySelector(".ta-result");
-    result.textContent = "Asking the model…";
+    result.textContent = gettext("Asking the model…");
     const answer = await fetch(check.dataset.check, {
       method: "POST",
       headers: { "X-CSRFToken": page.dataset.token },
@@ -20,7 +20,7 @@
       return false;
     }
     if (!answer.ok) {
-      result.textContent = `The check could not run (${answer.status}). Reload the page and try again.`;
+      result.textContent = interpolate(gettext("The check could not run (%(status)s). Reload the page and try again."), { status: answer.status }, true);
       return false;
     }
     result.innerHTML = await answer.text(); // our own page's part, escaped by the server
@@ -33,15 +33,15 @@
     button.disabled = true;
     page.querySelectorAll(".ta-result").forEach((result) => (result.textContent = ""));
     for (const [number, check] of chosen.entries()) {
-      said.textContent = `${number + 1} of ${chosen.length}…`;
+      said.textContent = interpolate(gettext("%(number)s of %(all)s…"), { number: number + 1, all: chosen.length }, true);
       try {
         failed += (await run(check)) ? 0 : 1;
       } catch (error) {
         failed += 1;
-        check.querySelector(".ta-result").textContent = "The connection broke off. Try again.";
+        check.querySelector(".ta-result").textContent = gettext("The connection broke off. Try again.");
       }
     }
-    said.textContent = chosen.length === 0 ? "Choose a check." : failed ? `${failed} failed.` : "All passed.";
+    said.textContent = chosen.length === 0 ? gettext("Choose a check.") : failed ? interpolate(ngettext("%(count)s failed.", "%(count)s failed.", failed), { count: failed }, true) : gettext("All passed.");
     button.disabled = false;
   }
 

@@ -19,6 +19,9 @@
 
     const $ = (selector, within = root) => within.querySelector(selector);
     const panel = $(".panel"), opener = $(".open"), box = $(".messages"), list = $(".list"), area = $("textarea"), role = $(".role");
+    const words = JSON.parse($("#copilot-words").textContent); // of the person's language; empty for English
+    const gettext = (text) => words[text] ?? text;
+    const fill = (text, values) => text.replace(/%\((\w+)\)s/g, (whole, name) => values[name]);
     const { token, user } = panel.dataset, most = Number(panel.dataset.characters);
     const wait = (ms) => new Promise((done) => setTimeout(done, ms));
     const kept = (store, name) => ({
@@ -42,7 +45,7 @@
             headers: { ...headers, ...(body ? { "Content-Type": "application/json" } : {}), ...(method === "GET" ? {} : { "X-CSRFToken": token }) },
         });
         if (got.ok) return got;
-        const said = await got.json().catch(() => ({ error: "The server has a problem. Try again in a minute.", code: "server_error" }));
+        const said = await got.json().catch(() => ({ error: gettext("The server has a problem. Try again in a minute."), code: "server_error" }));
         throw new Refused(got.status, said, Number(got.headers.get("Retry-After")) || 2);
     }
     const data = async (...request) => (await (await call(...request)).json()).data;
@@ -72,10 +75,10 @@
     }
     const status = (text) => { $(".status").textContent = text; };
     function explain(error) {
-        if (error.status === 401) notice("You were signed out.", { href: `/copilot/login?next=${encodeURIComponent(location.pathname)}`, textContent: "Sign in again" });
-        else if (error.status === 403) notice("This page is out of date.", { href: location.href, textContent: "Load it again" });
+        if (error.status === 401) notice(gettext("You were signed out."), { href: `/copilot/login?next=${encodeURIComponent(location.pathname)}`, textContent: gettext("Sign in again") });
+        else if (error.status === 403) notice(gettext("This page is out of date."), { href: location.href, textContent: gettext("Load it again") });
         else if (error instanceof Refused) notice(error.message);
-        else notice("There is no connection. The page tries again automatically. Your text is kept.");
+        else notice(gettext("There is no connection. The page tries again automatically. Your text is kept."));
     }
 
     // --- messages ----------------------------------------------------------------------------------------------------
@@ -90,11 +93,11 @@
     function withCopyButtons(article) {
         for (const pre of article.querySelectorAll(".settled > pre, .settled :not(.block) > pre")) {
             const block = Object.assign(document.createElement("div"), { className: "block" });
-            const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+            const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: gettext("Copy") });
             copy.onclick = async () => {
-                await navigator.clipboard.writeText(pre.innerText).then(() => { copy.textContent = "Copied"; }, () => { copy.textContent = "Select it and copy"; });
+                await navigator.clipboard.writeText(pre.innerText).then(() => { copy.textContent = gettext("Copied"); }, () => { copy.textContent = gettext("Select it and copy"); });
                 await wait(2000);
-                copy.textContent = "Copy";
+                copy.textContent = gettext("Copy");
             };
             pre.tabIndex = 0;
             pre.replaceWith(block);
@@ -112,8 +115,8 @@
         else article.classList.add("waiting");
         return article;
     }
-    const SLOW = "This takes longer than usual. Wait, or come back later. The reply will appear here.";
-    const MARKS = { stopped: "You stopped the reply.", cut_off: "The reply was cut off here.", timeout: "The reply was cut off here." };
+    const SLOW = gettext("This takes longer than usual. Wait, or come back later. The reply will appear here.");
+    const MARKS = { stopped: gettext("You stopped the reply."), cut_off: gettext("The reply was cut off here."), timeout: gettext("The reply was cut off here.") };
     function finish(article, message) {
         article.classList.remove("waiting");
         mark(article, "");
@@ -121,8 +124,8 @@
         $(".settled", article).innerHTML = message.html; // cleaned by the server
         $(".tail", article).textContent = "";
         withCopyButtons(article);
-        if (message.by_colleague) mark(article, "Written by a colleague.");
-        if (message.partial) mark(article, message.superseded ? "This reply was cut off. The next one is another attempt." : MARKS[message.state] || "The reply was cut off here.");
+        if (message.by_colleague) mark(article, gettext("Written by a colleague."));
+        if (message.partial) mark(article, message.superseded ? gettext("This reply was cut off. The next one is another attempt.") : MARKS[message.state] || gettext("The reply was cut off here."));
         $(".actions", article).hidden = false;
         $(".retry", article).hidden = !message.partial || message.superseded;
         thumbs(article, message);
@@ -147,7 +150,7 @@
             try {
                 await data("PUT", `/copilot/messages/${message.id}/feedback`, { rating, note });
                 given = { rating, note, sent };
-                status(rating ? "Thank you for your feedback." : "Your feedback is removed.");
+                status(rating ? gettext("Thank you for your feedback.") : gettext("Your feedback is removed."));
                 show();
             } catch (error) { explain(error); }
         };
@@ -185,7 +188,7 @@
         const last = items.at(-1);
         known = last?.id || 0;
         if (found.turn_id) follow(found.turn_id, mine, place());
-        else if (last?.role === "user" && !found.taken_over) failed(place(), "There is no reply to this yet.", true);
+        else if (last?.role === "user" && !found.taken_over) failed(place(), gettext("There is no reply to this yet."), true);
         watch(mine, found.taken_over);
     }
     async function showEarlier() {
@@ -203,7 +206,7 @@
     }
     /** That a colleague takes the session, writes, or hands it back appears by itself: at once where one has it. */
     async function watch(mine, taken) {
-        if (taken) notice("A colleague has this conversation and will reply here.");
+        if (taken) notice(gettext("A colleague has this conversation and will reply here."));
         const turn = ++watching;
         for (let look = 1; mine === view && turn === watching; look += 1) {
             await wait(taken ? 5000 : look < 40 ? 15000 : 120000); // an open page polls less and less often
@@ -228,12 +231,12 @@
         $(".sessions ul").replaceChildren(...items.map(row));
     }
     function row(each) {
-        const item = copyOf("t-session"), title = each.title || "Nothing said yet";
+        const item = copyOf("t-session"), title = each.title || gettext("Nothing said yet");
         $(".title", item).textContent = title;
-        $("small", item).textContent = `${each.role_name} · ${new Date(each.last_message_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}`;
+        $("small", item).textContent = `${each.role_name} · ${new Date(each.last_message_at).toLocaleString(panel.lang || [], { dateStyle: "medium", timeStyle: "short", timeZone: panel.dataset.zone || undefined })}`;
         if (each.id === session?.id) $(".go", item).setAttribute("aria-current", "true");
-        $(".rename", item).setAttribute("aria-label", `Rename: ${title}`);
-        $(".delete", item).setAttribute("aria-label", `Delete: ${title}`);
+        $(".rename", item).setAttribute("aria-label", fill(gettext("Rename: %(title)s"), { title }));
+        $(".delete", item).setAttribute("aria-label", fill(gettext("Delete: %(title)s"), { title }));
         const form = $(".retitle", item), sure = $(".sure", item);
         const doing = (work) => async (event) => { event?.preventDefault(); try { notice(); await work(); } catch (error) { explain(error); } };
         $(".go", item).onclick = doing(async () => { toggleSessions(false); await show(each.id); area.focus(); });
@@ -274,7 +277,7 @@
     const retry = (article) => {
         if (reading || !session) return;
         const mine = view, fresh = place();
-        if (article.querySelector(".settled").textContent) { article.classList.add("superseded"); mark(article, "This reply was cut off. The next one is another attempt."); $(".actions", article).hidden = true; } else article.remove();
+        if (article.querySelector(".settled").textContent) { article.classList.add("superseded"); mark(article, gettext("This reply was cut off. The next one is another attempt.")); $(".actions", article).hidden = true; } else article.remove();
         read((headers, signal) => call("POST", `/copilot/sessions/${session.id}/retry`, undefined, headers, signal), mine, fresh, () => { fresh.remove(); show(session.id).catch(explain); });
     };
     const follow = (turn, mine, article) => read((headers, signal) => call("GET", `/copilot/stream/${turn}`, undefined, headers, signal), mine, article, () => article.remove());
@@ -284,7 +287,7 @@
         const cut = new AbortController();
         const own = reading = { turn: null, stop: () => cut.abort() };
         busy(true);
-        status("The assistant is writing.");
+        status(gettext("The assistant is writing."));
         const slow = setTimeout(() => { if (article.classList.contains("waiting")) { mark(article, SLOW); status(SLOW); } }, 20000);
         let at = "", pause = 500, over = false;
         while (!over && mine === view) {
@@ -334,27 +337,27 @@
         keepingPlace(() => {
             if (said.message) finish(article, said.message);
             else if (name === "error") failed(article, said.error, said.retryable);
-            else if (said.finish_reason === "stopped") failed(article, "You stopped the reply before it began.", true);
+            else if (said.finish_reason === "stopped") failed(article, gettext("You stopped the reply before it began."), true);
             else article.remove();
             if (name === "error" && said.message) { mark(article, said.error); $(".retry", article).hidden = !said.retryable; }
         });
-        status(name === "error" ? said.error : said.message ? `The assistant says: ${said.message.content}` : "");
+        status(name === "error" ? said.error : said.message ? fill(gettext("The assistant says: %(text)s"), { text: said.message.content }) : "");
         known = Math.max(known, said.message?.id || 0);
         watch(mine, said.finish_reason === "taken_over");
     }
 
     // --- voice input ----------------------------------------------------------------------------------------------------
     const Recognition = window.SpeechRecognition || window.webkitSpeechRecognition, voice = $(".voice");
-    const PROBLEMS = { "not-allowed": "The microphone is not allowed here. Allow it in the browser's address bar.", "no-speech": "Nothing was heard. Try again, closer to the microphone.", "audio-capture": "No microphone was found. Connect one, or type." };
+    const PROBLEMS = { "not-allowed": gettext("The microphone is not allowed here. Allow it in the browser's address bar."), "no-speech": gettext("Nothing was heard. Try again, closer to the microphone."), "audio-capture": gettext("No microphone was found. Connect one, or type.") };
     let listening = null;
     function listen() {
-        if (!Recognition) { notice("This browser has no voice input. Type your message instead."); return; }
+        if (!Recognition) { notice(gettext("This browser has no voice input. Type your message instead.")); return; }
         if (listening) { listening.stop(); return; }
         listening = Object.assign(new Recognition(), { continuous: false, interimResults: false, lang: document.documentElement.lang || navigator.language });
-        const state = (on) => { voice.setAttribute("aria-pressed", on); voice.setAttribute("aria-label", on ? "Stop listening" : "Speak"); area.placeholder = on ? "Listening…" : "Type your message…"; };
-        listening.onstart = () => { state(true); status("Listening."); };
+        const state = (on) => { voice.setAttribute("aria-pressed", on); voice.setAttribute("aria-label", on ? gettext("Stop listening") : gettext("Speak")); area.placeholder = on ? gettext("Listening…") : gettext("Type your message…"); };
+        listening.onstart = () => { state(true); status(gettext("Listening.")); };
         listening.onend = () => { state(false); listening = null; area.focus(); };
-        listening.onerror = (event) => notice(PROBLEMS[event.error] || "Voice input failed. Type your message instead.");
+        listening.onerror = (event) => notice(PROBLEMS[event.error] || gettext("Voice input failed. Type your message instead."));
         listening.onresult = (event) => { area.value = `${area.value} ${event.results[0][0].transcript}`.trim().slice(0, most); typed(); };
         notice();
         listening.start();
@@ -369,7 +372,7 @@
     function typed() {
         draft.value = area.value;
         size();
-        notice(area.value.length > most * 0.9 ? `${(most - area.value.length).toLocaleString()} characters are left.` : "");
+        notice(area.value.length > most * 0.9 ? fill(gettext("%(count)s characters are left."), { count: (most - area.value.length).toLocaleString() }) : "");
     }
     async function open(focus = true) {
         panel.hidden = false;

@@ -1,0 +1,161 @@
+"""The catalogues of `locale/`: complete, up to date, and true to the placeholders of what they translate."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+
+import pytest
+from babel.messages.catalog import Catalog
+from django.test import Client as HttpClient
+from django.utils import translation
+from django.utils.translation import trans_real
+
+from convo_project import catalogues, env, languages
+from tests.unwrapped import sentences
+
+PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|\{\w*\}")
+MARKUP = re.compile(r"</?(\w+)")
+OURS = [code.replace("-", "_") for code, _ in languages.found()[1:]]
+# Templates that are no pages of the back office: documents for people elsewhere.
+NOT_TRANSLATED = {"exports/person.html", "exports/session.html", "exports/entries.html", "exports/begin.html"}
+
+
+@pytest.fixture(scope="module")
+def collected():
+    return {domain: catalogues.collected(domain) for domain in ("django", "djangojs")}
+
+
+def catalogue_of(locale, domain):
+    [folder] = [each for each in languages.FOLDER.iterdir() if each.name.lower() == locale.lower()]
+    return catalogues.read(folder / "LC_MESSAGES" / f"{domain}.po")
+
+
+def test_spanish_and_portuguese_are_there():
+    assert [code for code, _ in languages.found()] == ["en", "es", "pt-br"]
+
+
+@pytest.mark.parametrize("domain", ["django", "djangojs"])
+@pytest.mark.parametrize("locale", OURS)
+def test_each_sentence_is_translated_and_none_is_left_over(collected, locale, domain):
+    catalogue = catalogue_of(locale, domain)
+    known = {(each.context, catalogues.key_of(each.id)): each for each in catalogue if each.id}
+    said = {(each.context, catalogues.key_of(each.id)) for each in collected[domain] if each.id}
+    assert said - set(known) == set(), "make messages"
+    assert set(known) - said == set(), "nobody says this any more: make messages"
+    assert [key for key, each in known.items() if not catalogues.is_translated(each)] == []
+
+
+@pytest.mark.parametrize("domain", ["django", "djangojs"])
+@pytest.mark.parametrize("locale", OURS)
+def test_a_translation_has_the_placeholders_and_the_markup_of_its_sentence(locale, domain):
+    wrong = []
+    for each in catalogue_of(locale, domain):
+        if not each.id:
+            continue
+        originals = each.id if isinstance(each.id, tuple) else (each.id, each.id)
+        translated = each.string if isinstance(each.string, tuple) else (each.string, each.string)
+        for original, text in zip(originals, translated, strict=True):
+            same = all(
+                sorted(found.findall(original)) == sorted(found.findall(text)) for found in (PLACEHOLDER, MARKUP)
+            )
+            ends = original[-1:] in ".?…:" and original[-1:] != text[-1:]
+            if not same or ends or original.startswith("\n") != text.startswith("\n"):
+                wrong.append((original, text))
+    assert wrong == []
+
+
+def test_every_sentence_of_a_template_is_marked():
+    folder = env.PROJECT / "templates"
+    raw = [
+        f"{path.relative_to(folder)}: {each.text}"
+        for path in sorted(folder.rglob("*.html"))
+        if str(path.relative_to(folder)) not in NOT_TRANSLATED
+        for each in sentences(path.read_text())
+    ]
+    units = [each for each in raw if re.fullmatch(r"\W* ?ms", each.partition(": ")[2].replace("\ue002", ""))]
+    assert sorted(set(raw) - set(units)) == []
+
+
+def test_what_is_unmarked_is_found():
+    source = (
+        '<p>{% if a %}Go on{% endif %} <b title="Now">{{ n }} left</b></p>{% translate "no" %}<i>{# not this #}</i>'
+    )
+    assert [each.text.replace("\ue002", "").strip() for each in sentences(source)] == ["Go on", "Now", "left"]
+
+
+def test_unfolds_own_words_are_translated_too():
+    with translation.override("es"):
+        assert str(translation.gettext("Select action to run")) == "Elegir la acción que se ejecutará"
+        assert str(translation.gettext("Type to search")) == "Escriba para buscar"
+    with translation.override("pt-br"):
+        assert str(translation.gettext("Log out")) == "Encerrar sessão"  # Django's own, in the Portuguese of Brazil
+
+
+@pytest.fixture
+def made_up(tmp_path, settings):
+    """A folder with a language that nobody has translated Convo into: one file is all it takes."""
+    folder = tmp_path / "locale" / "qu" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    catalogue = Catalog(locale="es", charset="utf-8")
+    catalogue.add("Sign in", "Yaykuy")
+    catalogue.add("Back office", "Llamkana wasi")
+    catalogues.write(folder / "django.po", catalogue)
+    settings.LANGUAGES = languages.found(tmp_path / "locale")
+    settings.LOCALE_PATHS = [tmp_path / "locale"]
+    assert languages.compile_stale(tmp_path / "locale") == []
+    _forget()
+    yield tmp_path / "locale"
+    settings.LOCALE_PATHS = [languages.FOLDER]
+    _forget()
+
+
+def _forget():
+    trans_real._translations.clear()
+    for each in vars(trans_real).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+
+
+@pytest.mark.django_db
+def test_a_language_is_added_by_a_file(made_up, settings):
+    assert settings.LANGUAGES == [("en", "English"), ("qu", "qu")]
+    page = HttpClient().get("/", headers={"accept": "text/html", "accept-language": "qu-PE"}).content.decode()
+    assert '<html lang="qu">' in page
+    assert "Llamkana wasi" in page
+    assert "API documentation" in page  # what is not translated yet is English
+
+
+def test_catalogues_are_compiled_again_when_they_change(made_up):
+    po = made_up / "qu" / "LC_MESSAGES" / "django.po"
+    assert languages._stale(made_up) == []
+    later = po.with_suffix(".mo").stat().st_mtime + 5
+    os.utime(po, (later, later))
+    assert languages._stale(made_up) == [po]
+
+
+def test_a_directory_that_is_read_only_is_reported(made_up, monkeypatch):
+    def refuse(**_):
+        raise OSError("read-only")
+
+    monkeypatch.setattr(languages.tempfile, "mkstemp", refuse)
+    po = made_up / "qu" / "LC_MESSAGES" / "django.po"
+    po.with_suffix(".mo").unlink()
+    assert languages.compile_stale(made_up) == [po]
+
+
+def test_a_sentence_of_a_module_is_given_all_its_values():
+    """`gettext("… %(name)s …") % {"name": …}`: a name too few would be a fault that only its own page shows."""
+    wrong = []
+    for path in sorted((env.PROJECT / "conversations").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod) and isinstance(node.right, ast.Dict)):
+                continue
+            call = node.left
+            if not (isinstance(call, ast.Call) and getattr(call.func, "id", "") in {"gettext", "_", "ngettext"}):
+                continue
+            names = set(re.findall(r"%\((\w+)\)s", "".join(str(ast.literal_eval(each)) for each in call.args[:1])))
+            if names != {ast.literal_eval(key) for key in node.right.keys if key}:
+                wrong.append(f"{path.name}:{node.lineno}: {sorted(names)}")
+    assert wrong == []
