@@ -152,9 +152,7 @@ class ClientForm(hours_form.ClientHoursForm):
             "longest_wait": _("The assistant replies at the latest this long after the first unanswered message."),
             "asks_before_takeover": _("Off: whoever replies has the conversation, without a question."),
             "hand_back_after": _("The assistant goes on if the colleague who took over has not written for this long."),
-            "answer_within": _(
-                "From when a conversation waits for a person. Such as 15 minutes. Empty: no promise."
-            ),
+            "answer_within": _("From when a conversation waits for a person. Such as 15 minutes. Empty: no promise."),
             "stale_after": _("Time without a message. The next message makes the conversation active again."),
             "expire_after": _("Time without a message. The next message opens a new conversation."),
             "semantic_recall": _(

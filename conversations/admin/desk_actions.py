@@ -21,6 +21,7 @@ from conversations.words import lazy as _
 
 _RESPONSIBLE = re.compile(r"([0-9]{1,19})(?:/([0-9]{1,19}))?\Z")  # a user, or a user and a team; 0 is nobody
 
+
 def _assign(context: Context, user: str) -> str:
     given = _RESPONSIBLE.match(user)
     if given is None:

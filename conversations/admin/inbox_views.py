@@ -66,7 +66,12 @@ def _selects(
         ("channel", _("Channel"), _("All channels"), [(key, each.name) for key, each in CHANNEL_NAMES.items()]),
         ("status", _("Status"), _("Any status"), statuses),
         ("team", _("Team"), _("All teams"), teams.names(client_ids)),
-        ("priority", _("Priority"), _("Any priority"), list(DeskState.Priority.choices)),
+        (
+            "priority",
+            _("Priority"),
+            _("Any priority"),
+            [(value, _(str(label))) for value, label in DeskState.Priority.choices],
+        ),
         ("assigned", _("Assigned to"), _("Anybody or nobody"), _people(client_ids)),
     ]
     return [

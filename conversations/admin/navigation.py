@@ -135,7 +135,12 @@ def _inbox_and_all(conversations: dict[str, Any]) -> list[dict[str, Any]]:
 def _reports() -> dict[str, Any]:
     """Return the link to the reports."""
     link = reverse("reports:page")
-    return {"title": gettext("Reports"), "icon": "bar_chart", "link": link, "active": lambda request: request.path == link}
+    return {
+        "title": gettext("Reports"),
+        "icon": "bar_chart",
+        "link": link,
+        "active": lambda request: request.path == link,
+    }
 
 
 def _simulator(request: HttpRequest) -> list[dict[str, Any]]:

@@ -58,9 +58,9 @@ class ProposalAdmin(LongListAdmin):
         description=_("State"),
         label={"open": "warning", "sent": "success", "discarded": "info", "outdated": "info"},
     )
-    def shown_state(self, proposal: Proposal) -> str:
-        """Return what became of it."""
-        return proposal.state
+    def shown_state(self, proposal: Proposal) -> tuple[str, str]:
+        """Return what became of it, and the word for it."""
+        return proposal.state, proposal.get_state_display().lower()
 
     @admin.display(description=_("Decided by"))
     def who(self, proposal: Proposal) -> str:

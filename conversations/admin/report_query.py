@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from django.http import Http404, HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from channels_out.kinds import Channel
 from conversations.admin import access
@@ -22,6 +23,7 @@ from conversations.services.figures.reading import LONGEST_DAYS, Narrowed, Perio
 USUAL_DAYS = 30
 HOURS_FOR_DAYS = 7  # more would be too many steps
 EARLIEST, LATEST = date(2000, 1, 3), date(2199, 12, 31)
+NAMES = (gettext_noop("channel"), gettext_noop("assistant"), gettext_noop("colleague"), gettext_noop("label"))
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ def _known(query: Mapping[str, str], name: str, known: set[str], problems: list[
     value = query.get(name, "")
     if not value or value in known:
         return value or None
-    problems.append(_("There is no such %(name)s; all are shown.") % {"name": name})
+    problems.append(_("There is no such %(name)s; all are shown.") % {"name": _(name)})
     return None
 
 
@@ -115,7 +117,7 @@ def _id(query: Mapping[str, str], name: str, kind: Callable[[str], Any], problem
     except ValueError:
         found = -1
     if isinstance(found, int) and not 0 <= found < 2**63:
-        problems.append(_("There is no such %(name)s; all are shown.") % {"name": name})
+        problems.append(_("There is no such %(name)s; all are shown.") % {"name": _(name)})
         return None
     return found
 

@@ -50,4 +50,9 @@ class Migration(migrations.Migration):
                 ("retentionpolicy", {"blank": True, "default": ""}),
             )
         ),
+        migrations.AlterField(
+            model_name="survey",
+            name="channel",
+            field=models.CharField(choices=CHANNELS[:4], max_length=10),
+        ),
     ]

@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from channels_out.kinds import Channel
 from conversations.models.checks import one_of
+from conversations.models.choices import CHANNELS
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
 from conversations.models.of_client import OfClient, SameClientKey
@@ -31,7 +32,7 @@ class Survey(models.Model):
     """A client's question about satisfaction on a channel, asked where a conversation has ended."""
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="surveys", db_index=False)
-    channel = models.CharField(max_length=10, choices=[(each, each) for each in SURVEYED])
+    channel = models.CharField(max_length=10, choices=[each for each in CHANNELS if each[0] in SURVEYED])
     is_active = models.BooleanField(_("active"), default=True, db_default=True)
     text = models.TextField(
         _("question"),

@@ -98,7 +98,9 @@ def read_attributes(pairs: Mapping[str, Any]) -> dict[str, str]:
             )
         found[key] = value
     if len(found) > MOST_ATTRIBUTES:
-        raise InvalidError(gettext("A person has at most %(most)s attributes.") % {"most": MOST_ATTRIBUTES}, code="attributes")
+        raise InvalidError(
+            gettext("A person has at most %(most)s attributes.") % {"most": MOST_ATTRIBUTES}, code="attributes"
+        )
     return found
 
 

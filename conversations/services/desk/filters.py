@@ -83,7 +83,9 @@ def check(filters: Filters, client: Client) -> None:
         raise NotFoundError(_("This colleague is no agent or manager of the client."))
     is_of_ended = narrowing.status not in OPEN
     if narrowing.status and filters.tab != Tab.MENTIONS and is_of_ended != (filters.tab == Tab.ENDED):
-        said = _("This tab has no conversation of the status %(status)s.") % {"status": narrowing.status}
+        said = _("This tab has no conversation of the status %(status)s.") % {
+            "status": str(Status(narrowing.status).label).lower()
+        }
         raise InvalidError(said, code="no_such_filter")
 
 
