@@ -14,7 +14,7 @@ from conversations.http.envelope import failure_body, larger_than
 BYTES_PER_SECOND = 20_000  # for each second after WEB_BODY_SECONDS
 SMALL = 65_536  # bytes; a body of this size counts for nothing in MOST_HELD
 LOOK_SECONDS = 0.1  # between looks for bodies that are late
-MOST_HELD = 32 * 1024 * 1024  # bytes of larger bodies that are being read or worked on, all together
+MOST_HELD = 24 * 1024 * 1024  # bytes of large bodies that are read or worked on, all together; it costs twice that
 
 
 class BodyError(Exception):
