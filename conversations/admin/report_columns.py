@@ -93,6 +93,8 @@ RESOLVED_HALF = Column("resolution", _("Resolution (median)"), SECONDS, lambda n
 RESOLVED_MOST = Column("resolution_p90", _("Resolution (90 %)"), SECONDS, lambda n: n.time(RESOLUTION, MOST))
 ALONE = _share("alone", _("Without a person"), "answered_alone", "ended")
 HANDED_OVER = _sum("handed_over", _("Hand-overs"))
+LATE = _sum("late", _("Late"))
+LATE_SHARE = _share("late_share", _("Late, of those that ended"), "late", "ended")
 SATISFACTION = _share("satisfaction", _("Satisfied"), "satisfied", "ratings")
 ASKED = _sum("asked", _("Asked"))
 RATINGS = _sum("ratings", _("Ratings"))
@@ -102,7 +104,7 @@ SCORE_MEAN = Column(
 TOKENS = _sum("tokens", _("Tokens"))
 COST = _sum("cost", _("Cost"), DOLLARS)
 
-CARDS = (OPENED, ENDED, SAID, FIRST_HALF, RESOLVED_HALF, ALONE, HANDED_OVER, SATISFACTION, TOKENS, COST)
+CARDS = (OPENED, ENDED, SAID, FIRST_HALF, RESOLVED_HALF, ALONE, HANDED_OVER, LATE, SATISFACTION, TOKENS, COST)
 CHARTS = (
     Chart("conversations", _("Conversations"), "bar", (OPENED, ENDED)),
     Chart("messages", _("Messages"), "bar", (SAID, REPLIED)),
@@ -128,18 +130,26 @@ CHARTS = (
         (ENDED, HANDED_OVER),
         _("Of the conversations that ended: the assistant answered, and nobody took them over."),
     ),
+    Chart(
+        "late",
+        _("Late"),
+        "bar",
+        (LATE,),
+        (ENDED, LATE_SHARE),
+        _("Of the conversations that ended: the first response or the end came later than promised."),
+    ),
     Chart("satisfaction", _("Satisfaction"), "line", (SATISFACTION,), (ASKED, RATINGS, SCORE_MEAN)),
     Chart("tokens", _("Tokens"), "bar", (TOKENS,), note=_("Of replies, in and out. Summaries are not in it.")),
     Chart("cost", _("Cost"), "bar", (COST,), note=_("US dollars, by the known prices at the time.")),
 )
-# A place for teams: one more of these.
 SPLITS = {
     "channel": (_("By channel"), _("Channel"), CARDS),
     "assistant": (_("By assistant"), _("Assistant"), CARDS),
     "colleague": (
         _("By colleague"),
         _("Colleague"),
-        (REPLIED, FIRST_HALF, ENDED, RESOLVED_HALF, HANDED_OVER, RATINGS, SATISFACTION),
+        (REPLIED, FIRST_HALF, ENDED, RESOLVED_HALF, HANDED_OVER, LATE, RATINGS, SATISFACTION),
     ),
+    "team": (_("By team"), _("Team"), CARDS),
     "label": (_("By label"), _("Label"), CARDS),
 }

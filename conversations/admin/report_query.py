@@ -46,6 +46,7 @@ class Asked:
             "channel": self.narrowed.channel,
             "assistant": self.narrowed.assistant_id,
             "colleague": self.narrowed.colleague_id,
+            "team": self.narrowed.team_id,
             "label": self.narrowed.label_id,
         } | others
         return urlencode({name: str(value) for name, value in values.items() if value not in (None, "")})
@@ -66,6 +67,7 @@ def asked_for(request: HttpRequest, clients: list[Client]) -> Asked:
         assistant_id=_id(query, "assistant", UUID, problems),
         colleague_id=_id(query, "colleague", int, problems),
         label_id=_id(query, "label", int, problems),
+        team_id=_id(query, "team", int, problems),
     )
     step = _known(query, "step", {each.value for each in Step}, problems)
     return Asked(client, period, _step(step, period, problems), narrowed, problems)

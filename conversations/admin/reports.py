@@ -4,7 +4,7 @@
     /admin/reports/<table>.csv        the table of a chart, or of what the figures are split by
     /admin/reports/each-conversation.csv  a row for each conversation that began in the period
 
-All take the same query: client, first, last, step, channel, assistant, colleague, label. Days are those of the
+All take the same query: client, first, last, step, channel, assistant, colleague, team, label. Days are those of the
 client's time zone.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
+from django.db.models import Value
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -34,7 +35,7 @@ from conversations.admin.report_columns import CARDS, CHARTS, PERCENT, SECONDS, 
 from conversations.admin.report_query import Asked, asked_for, clients_of, usual_periods
 from conversations.admin.transcript import no_store
 from conversations.http.downloads import Download
-from conversations.models import Assistant, Client, Label, Membership
+from conversations.models import Assistant, Client, Label, Membership, Team
 from conversations.models.figures import NOBODY
 from conversations.services.core import audit_log
 from conversations.services.export import report_rows
@@ -161,7 +162,13 @@ class _Names:
         self.colleagues = sorted(
             ((user.pk, user.get_full_name() or user.get_username()) for user in users), key=lambda each: each[1]
         )
-        self.labels = list(Label.objects.filter(client=client).order_by("name").values_list("pk", "name"))
+        labels, teams = (
+            model.objects.filter(client=client).order_by().values_list(Value(split), "pk", "name")
+            for split, model in (("label", Label), ("team", Team))
+        )
+        named = sorted(labels.union(teams, all=True), key=lambda each: each[2])
+        self.labels = [(pk, name) for split, pk, name in named if split == "label"]
+        self.teams = [(pk, name) for split, pk, name in named if split == "team"]
         self._others: dict[int, str] = {}
 
     def find(self, colleagues: list[int]) -> None:
@@ -177,8 +184,8 @@ class _Names:
             return name_of(key)
         if split == "assistant":
             return dict(self.assistants).get(key) or (_("No assistant") if key == NOBODY else _("Deleted"))
-        if split == "label":
-            return dict(self.labels).get(key) or _("Deleted")
+        if split in ("label", "team"):
+            return dict(self.labels if split == "label" else self.teams).get(key) or _("Deleted")
         if not key:
             return _("Nobody of the staff")
         return dict(self.colleagues).get(key) or self._others.get(key) or _("Deleted")

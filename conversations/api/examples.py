@@ -294,6 +294,7 @@ _FIGURES = {
     "ended": 38,
     "answered_alone": 30,
     "handed_over": 8,
+    "late": 3,
     "messages_in": 160,
     "messages_out": 190,
     "asked": 20,
@@ -316,6 +317,7 @@ REPORT = {
     "channels": [{**_FIGURES, "name": "whatsapp"}],
     "assistants": [{**_FIGURES, "name": "ada"}],
     "colleagues": [{**_FIGURES, "name": None}],
+    "teams": [{**_FIGURES, "name": "Sales"}],
     "labels": [],
 }
 

@@ -17,14 +17,14 @@ from rest_framework.response import Response
 from channels_out.kinds import Channel
 from conversations.api.serializers import Choice, Text, read
 from conversations.http.auth import key_of
-from conversations.models import Assistant, Client, Label, QuarterTimes, Scope
+from conversations.models import Assistant, Client, Label, QuarterTimes, Scope, Team
 from conversations.services.figures.counting import COLUMNS
 from conversations.services.figures.reading import LONGEST_DAYS, MOST, Narrowed, Numbers, Period, Step, report
 
 USUAL_DAYS = 30
 EARLIEST, LATEST = date(2001, 12, 31), date(2199, 12, 31)
 STEPS = [each.value for each in Step if each != Step.HOUR]
-NO_ASSISTANT, NO_LABEL = UUID(int=2**128 - 1), -1  # ids that nothing has
+NO_ASSISTANT, NO_LABEL, NO_TEAM = UUID(int=2**128 - 1), -1, -1  # ids that nothing has
 
 
 class ReportFilterSerializer(serializers.Serializer[Any]):
@@ -37,6 +37,7 @@ class ReportFilterSerializer(serializers.Serializer[Any]):
     step = Choice(choices=STEPS, default="day")
     channel = Choice(choices=[each.value for each in Channel], required=False)
     assistant = Text(required=False, max_length=100, help_text="The assistant's key. An unknown one has no figures.")
+    team = Text(required=False, max_length=60, help_text="The team's name. An unknown one has no figures.")
     label = Text(required=False, max_length=40)  # type: ignore[assignment]  # DRF's own fields have labels
 
 
@@ -54,6 +55,9 @@ class FiguresSerializer(serializers.Serializer[Any]):
     ended = serializers.IntegerField()
     answered_alone = serializers.IntegerField(help_text="Of those that ended: answered, without a person.")
     handed_over = serializers.IntegerField(help_text="Of those that ended: taken over, or a person was called.")
+    late = serializers.IntegerField(
+        help_text="Of those that ended: the first response or the end came later than the client promises."
+    )
     messages_in = serializers.IntegerField()
     messages_out = serializers.IntegerField()
     asked = serializers.IntegerField(help_text="Questions about satisfaction.")
@@ -73,10 +77,11 @@ class StepFiguresSerializer(FiguresSerializer):
 
 
 class NamedFiguresSerializer(FiguresSerializer):
-    """Figures of one channel, assistant, colleague or label."""
+    """Figures of one channel, assistant, colleague, team or label."""
 
     name = serializers.CharField(
-        allow_null=True, help_text="The channel, the assistant's key, the user name, or the label. Null: none."
+        allow_null=True,
+        help_text="The channel, the assistant's key, the user name, the team, or the label. Null: none.",
     )
 
 
@@ -93,6 +98,7 @@ class ReportSerializer(serializers.Serializer[Any]):
     channels = NamedFiguresSerializer(many=True)
     assistants = NamedFiguresSerializer(many=True)
     colleagues = NamedFiguresSerializer(many=True)
+    teams = NamedFiguresSerializer(many=True)
     labels = NamedFiguresSerializer(many=True)
 
 
@@ -107,8 +113,8 @@ class ReportViewSet(viewsets.GenericViewSet[Client]):
 
     @extend_schema(parameters=[ReportFilterSerializer], responses=ReportSerializer)
     def report(self, request: Request) -> Response:
-        """Return figures by day, week or month, in total, and by channel, assistant, colleague and label. They are
-        counted every quarter of an hour."""
+        """Return figures by day, week or month, in total, and by channel, assistant, colleague, team and label.
+        They are counted every quarter of an hour."""
         wanted, client = read(ReportFilterSerializer, request.query_params.dict()), key_of(request).client
         period, step = _period(wanted, ZoneInfo(client.time_zone)), Step(wanted["step"])
         found = report(client.pk, period, step, _narrowed(wanted, client))
@@ -138,15 +144,18 @@ def _period(wanted: dict[str, Any], zone: ZoneInfo) -> Period:
 
 
 def _narrowed(wanted: dict[str, Any], client: Client) -> Narrowed:
-    """Return what the report is narrowed to; to nothing, where an assistant or a label is not there."""
+    """Return what the report is narrowed to; to nothing, where an assistant, a label or a team is not there."""
     assistant_id: UUID | None = None
     label_id: int | None = None
+    team_id: int | None = None
     if key := wanted.get("assistant"):
         found = Assistant.objects.filter(client=client, key=key).values_list("pk", flat=True)
         assistant_id = found.first() or NO_ASSISTANT
     if name := wanted.get("label"):
         label_id = Label.objects.filter(client=client, name=name).values_list("pk", flat=True).first() or NO_LABEL
-    return Narrowed(channel=wanted.get("channel", ""), assistant_id=assistant_id, label_id=label_id)
+    if name := wanted.get("team"):
+        team_id = Team.objects.filter(client=client, name=name).values_list("pk", flat=True).first() or NO_TEAM
+    return Narrowed(wanted.get("channel", ""), assistant_id, label_id=label_id, team_id=team_id)
 
 
 def _names(client: Client, by: dict[str, dict[Any, Numbers]]) -> dict[str, dict[Any, str]]:
@@ -155,6 +164,7 @@ def _names(client: Client, by: dict[str, dict[Any, Numbers]]) -> dict[str, dict[
         "channel": {key: key for key in by["channel"]},
         "assistant": dict(Assistant.objects.filter(client=client).values_list("pk", "key")),
         "colleague": dict(users.values_list("pk", "username")),
+        "team": dict(Team.objects.filter(client=client).values_list("pk", "name")),
         "label": dict(Label.objects.filter(client=client).values_list("pk", "name")),
     }
 

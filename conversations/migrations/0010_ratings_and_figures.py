@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('quarter', models.DateTimeField()),
                 ('label_id', models.BigIntegerField(db_default=0, default=0)),
+                ('team_id', models.BigIntegerField(db_default=0, default=0)),
                 ('channel', models.CharField(max_length=10)),
                 ('assistant_id', models.UUIDField(db_default=uuid.UUID('00000000-0000-0000-0000-000000000000'), default=uuid.UUID('00000000-0000-0000-0000-000000000000'))),
                 ('colleague_id', models.BigIntegerField(db_default=0, default=0)),
@@ -52,6 +53,7 @@ class Migration(migrations.Migration):
                 ('ended', models.IntegerField(db_default=0, default=0)),
                 ('answered_alone', models.IntegerField(db_default=0, default=0)),
                 ('handed_over', models.IntegerField(db_default=0, default=0)),
+                ('late', models.IntegerField(db_default=0, default=0)),
                 ('messages_in', models.IntegerField(db_default=0, default=0)),
                 ('messages_out', models.IntegerField(db_default=0, default=0)),
                 ('asked', models.IntegerField(db_default=0, default=0)),
@@ -71,6 +73,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('quarter', models.DateTimeField()),
                 ('label_id', models.BigIntegerField(db_default=0, default=0)),
+                ('team_id', models.BigIntegerField(db_default=0, default=0)),
                 ('channel', models.CharField(max_length=10)),
                 ('assistant_id', models.UUIDField(db_default=uuid.UUID('00000000-0000-0000-0000-000000000000'), default=uuid.UUID('00000000-0000-0000-0000-000000000000'))),
                 ('colleague_id', models.BigIntegerField(db_default=0, default=0)),
@@ -151,11 +154,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='quarterfigures',
-            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted'), name='one_row_of_a_quarter'),
+            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted'), name='one_row_of_a_quarter'),
         ),
         migrations.AddConstraint(
             model_name='quartertimes',
-            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted', 'kind', 'bucket'), name='one_bucket_of_a_quarter'),
+            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted', 'kind', 'bucket'), name='one_bucket_of_a_quarter'),
         ),
         migrations.AddConstraint(
             model_name='quartertimes',

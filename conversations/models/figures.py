@@ -15,14 +15,15 @@ NOBODY = uuid.UUID(int=0)
 class OfQuarter(OfClient):
     """A row of one quarter of an hour, for one combination of what reports are split by.
 
-    NOBODY and 0 stand for none: no assistant, no colleague. Rows without a label count every conversation; a row with
-    one counts the conversations that have it, once more. `of_deleted` marks what was counted when conversations were
-    deleted before their quarter was (services/figures/deleted.py).
+    NOBODY and 0 stand for none: no assistant, no colleague. Rows without a label and a team count every conversation; a
+    row with one of them, or both, counts the conversations that have it, once more. `of_deleted` marks what was counted
+    when conversations were deleted before their quarter was (services/figures/deleted.py).
     """
 
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="+", db_index=False)
     quarter = models.DateTimeField()
     label_id = models.BigIntegerField(default=0, db_default=0)
+    team_id = models.BigIntegerField(default=0, db_default=0)
     channel = models.CharField(max_length=10)
     assistant_id = models.UUIDField(default=NOBODY, db_default=NOBODY)
     colleague_id = models.BigIntegerField(default=0, db_default=0)
@@ -32,8 +33,8 @@ class OfQuarter(OfClient):
         abstract = True
 
 
-# What a row is of, in the order of its key: reports read one label, or none, over a range of time.
-DIMENSIONS = ("client", "label_id", "quarter", "channel", "assistant_id", "colleague_id", "of_deleted")
+# What a row is of, in the order of its key: reports read one label and team, or none, over a range of time.
+DIMENSIONS = ("client", "label_id", "team_id", "quarter", "channel", "assistant_id", "colleague_id", "of_deleted")
 
 
 class QuarterFigures(OfQuarter):
@@ -43,6 +44,7 @@ class QuarterFigures(OfQuarter):
     ended = models.IntegerField(default=0, db_default=0)
     answered_alone = models.IntegerField(default=0, db_default=0)
     handed_over = models.IntegerField(default=0, db_default=0)
+    late = models.IntegerField(default=0, db_default=0)
     messages_in = models.IntegerField(default=0, db_default=0)
     messages_out = models.IntegerField(default=0, db_default=0)
     asked = models.IntegerField(default=0, db_default=0)

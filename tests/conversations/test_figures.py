@@ -18,14 +18,18 @@ from conversations import tasks
 from conversations.models import (
     Assistant,
     Chunk,
+    Client,
+    ClientHours,
     Conversation,
     ConversationEvent,
     ConversationLabel,
+    DeskState,
     FiguresDone,
     Label,
     QuarterFigures,
     QuarterTimes,
     Rating,
+    Team,
     Turn,
 )
 from conversations.services.figures import buckets, counting, keeping
@@ -65,7 +69,7 @@ def turn(its: Conversation, minutes: float, **more: Any) -> Turn:
 
 def sums(**of: Any) -> dict[str, Any]:
     """The sums that are not 0, over all rows without a label, or of these."""
-    of = of or {"label_id": 0}
+    of = {"team_id": 0} | (of or {"label_id": 0})
     total: dict[str, Any] = {}
     for row in QuarterFigures.objects.filter(**of).values(*counting.COLUMNS):
         for name, value in row.items():
@@ -214,6 +218,65 @@ def test_another_client_s_rows_are_its_own(told, shop, neighbour):
     count()
     assert sums(label_id=0, client=neighbour) == {"opened": 1, "ended": 1}
     assert sums(label_id=0, client=shop)["opened"] == 2
+
+
+def test_a_team_s_rows_count_once_more_and_another_team_later_doubles_nothing(told, shop):
+    sales, care = (Team.objects.create(client=shop, name=name) for name in ("Sales", "Care"))
+    state = DeskState.objects.create(client=shop, conversation=told["taken"], team=sales)
+    count()
+    assert sums(label_id=0, team_id=sales.pk) == {
+        **dict.fromkeys(("opened", "ended", "handed_over", "messages_out", "asked", "ratings", "satisfied"), 1),
+        "messages_in": 2,
+        "rating_sum": 4,
+    }
+    assert sums(label_id=told["label"].pk, team_id=sales.pk) == sums(label_id=0, team_id=sales.pk)
+    before = rows()
+    count()
+    assert rows() == before
+    state.team = care
+    state.save(update_fields=["team"])
+    count()
+    everything = period(date(2026, 3, 10), date(2026, 3, 10))
+    found = report(shop.pk, everything, Step.DAY)
+    assert (found.total["opened"], found.total["ended"]) == (2, 2)
+    assert {pk: each["ended"] for pk, each in found.by["team"].items()} == {sales.pk: 1, care.pk: 1}
+    assert found.by["team"][care.pk].time(FIRST) > 0
+    assert found.by["label"][told["label"].pk]["ended"] == 1
+    both = report(shop.pk, everything, Step.DAY, Narrowed(label_id=told["label"].pk, team_id=care.pk))
+    assert (both.total["ended"], [*both.by["team"]], [*both.by["label"]]) == (1, [care.pk], [told["label"].pk])
+
+
+def promise(client: Any, **within: Any) -> None:
+    Client.objects.filter(pk=client.pk).update(answer_within=timedelta(minutes=1))
+    ClientHours.objects.update_or_create(client=client, defaults={"counts_business_time": False, **within})
+
+
+def test_what_was_late_is_counted_where_it_ended_and_stays_so_once_archived(told, shop):
+    count()
+    assert "late" not in sums()
+    promise(shop, first_response_within=timedelta(minutes=5))
+    count()
+    assert (sums()["late"], sums(label_id=0, team_id=0, quarter=at(60))["late"]) == (1, 1), (
+        "ten minutes were promised five"
+    )
+    assert sums(label_id=told["label"].pk)["late"] == 1
+    before = rows()
+    Chunk.objects.filter(conversation=told["taken"]).delete()
+    Conversation.objects.filter(pk=told["taken"].pk).update(status="archived", archived_at=at(120))
+    count()
+    assert rows() == before, "its end and its rating do not count again, although its colleague is not known any more"
+    promise(shop, first_response_within=timedelta(minutes=5), resolve_within=timedelta(minutes=19))
+    count()
+    assert (sums()["late"], sums(label_id=0, team_id=0, quarter=at(15))["late"]) == (2, 1)
+
+
+def test_nothing_is_late_that_was_in_time_or_promised_to_another_client(told, shop, neighbour):
+    promise(shop, first_response_within=timedelta(minutes=10), resolve_within=timedelta(hours=1))
+    promise(neighbour, first_response_within=timedelta(minutes=1))
+    unanswered = conversation(shop, 0, 20)
+    says(unanswered, 3, "user", 1)
+    count()
+    assert "late" not in sums()
 
 
 def test_guests_who_are_deleted_as_they_expire_are_counted_once(door, shop):

@@ -15,13 +15,16 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import (
+    ClientHours,
     Conversation,
     ConversationLabel,
+    DeskState,
     Label,
     QuarterFigures,
     QuarterTimes,
     Rating,
     StaffAction,
+    Team,
 )
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.figures import counting
@@ -99,6 +102,7 @@ def test_days_are_the_client_s_and_another_period_is_compared(shop):
         ({"assistant": "ada"}, "There is no such assistant"),
         ({"colleague": "9" * 40}, "There is no such colleague"),
         ({"label": "-1"}, "There is no such label"),
+        ({"team": "sales"}, "There is no such team"),
     ],
 )
 def test_what_makes_no_sense_is_said_and_the_usual_report_is_shown(shop, query, sentence):
@@ -114,9 +118,11 @@ def test_every_chart_has_its_table_and_its_csv_with_the_same_figures(shop):
     ann = staff("ann", shop="agent")
     label = Label.objects.create(client=shop, name="=vip")
     of_ann = {"colleague_id": ann.pk, "messages_out": 4, "ratings": 2, "satisfied": 1, "rating_sum": 6, "opened": 0}
-    figures(shop, messages_in=7, ended=2, answered_alone=1, tokens=1234, cost="0.5")
+    figures(shop, messages_in=7, ended=2, late=1, answered_alone=1, tokens=1234, cost="0.5")
     figures(shop, **of_ann)
     figures(shop, label_id=label.pk)
+    team = Team.objects.create(client=shop, name="Sales")
+    figures(shop, team_id=team.pk, opened=2, ended=2, late=1)
     QuarterTimes.objects.create(client=shop, quarter=DAY, channel="sms", kind="first", bucket=10, number=5)
     http = signed_in(ann)
     answer = http.get(PAGE, ON_THAT_DAY)
@@ -133,8 +139,14 @@ def test_every_chart_has_its_table_and_its_csv_with_the_same_figures(shop):
         "channel": ["SMS"],
         "assistant": ["No assistant"],
         "colleague": ["Nobody of the staff", "ann"],
+        "team": ["Sales"],
         "label": ["=vip"],
     }
+    assert rows_of(http.get(shown["late"]["csv"]))[13] == ["2026-03-10 12:00", "1", "2", "50.0"]
+    [head, of_sales] = rows_of(http.get(f"{PAGE}team.csv", ON_THAT_DAY))
+    assert (of_sales[0], of_sales[head.index("late")]) == ("Sales", "1")
+    narrowed = http.get(PAGE, {**ON_THAT_DAY, "team": team.pk})
+    assert (titles(narrowed)["Opened"], titles(narrowed)["Late"]) == ("2", "1")
     assert rows_of(http.get(f"{PAGE}label.csv", ON_THAT_DAY))[1][0] == "'=vip"
     assert http.get(f"{PAGE}nonsense.csv").status_code == 404
     assert "$0.50" in answer.content.decode()
@@ -162,6 +174,8 @@ def test_a_page_costs_the_same_whatever_the_figures_are(shop):
     for number in range(40):
         figures(shop, DAY + timedelta(minutes=15 * number), channel=("sms", "whatsapp")[number % 2])
         figures(shop, DAY + timedelta(minutes=15 * number), colleague_id=ann.pk, label_id=number)
+        team = Team.objects.create(client=shop, name=f"Team {number}")
+        figures(shop, DAY + timedelta(minutes=15 * number), team_id=team.pk)
     many = statements()
     assert (len(few), len(many)) == (14, 14)
     assert not [each for each in many if "FROM conversations " in each or "conversation_chunks" in each]
@@ -178,6 +192,10 @@ def test_there_is_a_row_for_each_conversation_without_formulas(door, shop, monke
     last = Conversation.objects.get(pk=said["conversation_id"])
     label = Label.objects.create(client=shop, name="vip")
     ConversationLabel.objects.create(client=shop, conversation=last, label=label)
+    team = Team.objects.create(client=shop, name="+Sales")
+    DeskState.objects.create(client=shop, conversation=last, team=team)
+    ClientHours.objects.create(client=shop, counts_business_time=False, resolve_within=timedelta(hours=1))
+    Conversation.objects.filter(pk=last.pk).update(started_at=timezone.now() - timedelta(hours=2))
     closing.close(last.pk, ended_by="staff", actor=SYSTEM, now=timezone.now())
     Rating.objects.create(conversation=last, scale="five", asked_at=timezone.now(), score=2, rated_at=timezone.now())
     ann = staff("ann", shop="agent")
@@ -187,10 +205,13 @@ def test_there_is_a_row_for_each_conversation_without_formulas(door, shop, monke
     row = next(dict(zip(head, line, strict=True)) for line in lines if line[0] == str(last.pk))
     assert (row["user_id"], row["name"], row["labels"], row["rating"]) == ("'=cmd4", "'+SUM(A1)", "vip", "2")
     assert (row["messages_in"], row["messages_out"], row["assistant"], row["status"]) == ("1", "1", "Ada", "closed")
+    assert (row["team"], row["late"]) == ("'+Sales", "yes")
+    assert sum(dict(zip(head, line, strict=True))["late"] == "yes" for line in lines) == 1
     assert row["started_at"][-6:] in ("+01:00", "+02:00")
     assert float(row["first_response_seconds"]) >= 0
     assert StaffAction.objects.filter(verb="exported", user_name="ann", client=shop).count() == 1
     assert len(rows_of(http.get(f"{PAGE}each-conversation.csv", {"label": label.pk}))) == 2
+    assert len(rows_of(http.get(f"{PAGE}each-conversation.csv", {"team": team.pk}))) == 2
     assert len(rows_of(http.get(f"{PAGE}each-conversation.csv", {"channel": "whatsapp"}))) == 1
 
 
@@ -210,9 +231,14 @@ def test_a_program_reads_the_same_figures(door, shop, neighbour):
     assert found["total"]["first_response"]["median"] == 0.5
     assert door.get("/reports?days=1&last=2026-03-10&channel=whatsapp&assistant=ada")["total"]["opened"] == 0
     assert len(door.get("/reports")["steps"]) == 30
+    team = Team.objects.create(client=shop, name="Sales")
+    figures(shop, team_id=team.pk, opened=2, late=1)
+    assert door.get("/reports?days=1&last=2026-03-10&team=Sales")["total"]["late"] == 1
+    [of_sales] = door.get("/reports?days=1&last=2026-03-10")["teams"]
+    assert (of_sales["name"], of_sales["opened"]) == ("Sales", 2)
 
 
-@pytest.mark.parametrize("more", ["", "&channel=sms", "&assistant=nobody", "&label=none", "&step=month"])
+@pytest.mark.parametrize("more", ["", "&channel=sms", "&assistant=nobody", "&label=none", "&team=none", "&step=month"])
 def test_what_is_not_there_has_no_figures(door, shop, more):
     figures(shop)
     total = door.get(f"/reports?days=1&last=2026-03-10{more}")["total"]
@@ -225,7 +251,8 @@ def test_far_days_count_as_the_nearest_that_are_known(door, last, first):
 
 
 @pytest.mark.parametrize(
-    "query", ["last=nonsense", "last=2026-02-30", "days=0", "days=367", "step=hour", "channel=pigeon", "label=%20"]
+    "query",
+    ["last=nonsense", "last=2026-02-30", "days=0", "days=367", "step=hour", "channel=pigeon", "label=%20", "team=%20"],
 )
 def test_a_query_that_makes_no_sense_is_refused(door, query):
     status, envelope = door.call("GET", f"/reports?{query}")

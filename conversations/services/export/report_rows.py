@@ -10,16 +10,19 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from django.utils import timezone
+
 from conversations.services.core.sql import rows
 from conversations.services.export.transcripts import BYTE_ORDER_MARK, without_formula
 from conversations.services.figures.counting import default_assistant
 from conversations.services.figures.reading import Narrowed, Period
+from conversations.services.tenants import promises
 
 BATCH = 500
 COLUMNS = (
-    *("id", "channel", "status", "user_id", "name", "assistant", "colleague", "labels", "topic"),
+    *("id", "channel", "status", "user_id", "name", "assistant", "colleague", "team", "labels", "topic"),
     *("started_at", "ended_at", "ended_by", "messages_in", "messages_out"),
-    *("first_response_seconds", "duration_seconds", "handed_over"),
+    *("first_response_seconds", "duration_seconds", "handed_over", "late"),
     *("rating", "rated_at", "tokens", "cost_usd"),
 )
 _TIMES = {"started_at", "ended_at", "rated_at"}
@@ -37,15 +40,20 @@ _PAGE = """
           AND ($8::bigint IS NULL OR EXISTS (
             SELECT FROM desk_conversation_labels l
             WHERE l.client_id = $1 AND l.conversation_id = s.id AND l.label_id = $8))
+          AND ($11::bigint IS NULL OR EXISTS (
+            SELECT FROM desk_states d
+            WHERE d.client_id = $1 AND d.conversation_id = s.id AND d.team_id = $11))
         ORDER BY s.started_at, s.id LIMIT $10)
-    SELECT s.id, s.channel, s.status, p.user_id, p.name, a.name, u.username, labels.names, s.topic,
+    SELECT s.id, s.channel, s.status, p.user_id, p.name, a.name, u.username, g.name, labels.names, s.topic,
         s.started_at, s.ended_at, s.ended_by, said.messages_in, said.messages_out,
         round(extract(epoch FROM first.replied_at - said.first_at)::numeric, 1),
-        round(extract(epoch FROM s.ended_at - s.started_at)::numeric), taken.over,
+        round(extract(epoch FROM s.ended_at - s.started_at)::numeric), taken.over, NULL,
         r.score, r.rated_at, turns.tokens, turns.cost
     FROM page s
     JOIN contacts p ON p.client_id = $1 AND p.id = s.contact_id
     LEFT JOIN assistants a ON a.id = COALESCE(s.assistant_id, $9::uuid)
+    LEFT JOIN desk_states d ON d.client_id = $1 AND d.conversation_id = s.id
+    LEFT JOIN desk_teams g ON g.client_id = $1 AND g.id = d.team_id
     LEFT JOIN ratings r ON r.client_id = $1 AND r.conversation_id = s.id
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE k.role IN ('user', 'voice')) AS messages_in,
@@ -76,14 +84,18 @@ _PAGE = """
 def as_csv(client_id: UUID, period: Period, narrowed: Narrowed) -> Iterator[bytes]:
     """Yield the rows as CSV in UTF-8 with a byte order mark, without formulas. Rows are read in batches.
 
-    An archived conversation has no messages any more: their numbers are 0 and the time of the first response is empty.
+    An archived conversation has no messages any more: their numbers are 0, the time of the first response is empty, and
+    it is late only where its end was. An open one is late where a promise about it is.
     """
     yield (BYTE_ORDER_MARK + _lines([COLUMNS])).encode()
     more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id, narrowed.label_id)
     after: tuple[datetime, UUID] = (period.since, UUID(int=0))
     started = COLUMNS.index("started_at")
-    while page := rows(_PAGE, client_id, *after, period.until, *more, default_assistant(client_id), BATCH):
-        yield _lines([_cells(row, period.zone) for row in page]).encode()
+    rest = (default_assistant(client_id), BATCH, narrowed.team_id)
+    while page := rows(_PAGE, client_id, *after, period.until, *more, *rest):
+        promised, now = promises.promises(client_id, [row[0] for row in page]), timezone.now()
+        late = {pk for pk, each in promised.items() if each.was_late(now)}
+        yield _lines([_cells(row, period.zone, is_late=row[0] in late) for row in page]).encode()
         after = (page[-1][started], page[-1][0])
 
 
@@ -93,10 +105,11 @@ def table_as_csv(titles: list[str], table: list[list[Any]]) -> Iterator[bytes]:
     yield (BYTE_ORDER_MARK + _lines([[without_formula(title) for title in titles], *lines])).encode()
 
 
-def _cells(row: tuple[Any, ...], zone: ZoneInfo) -> list[str]:
+def _cells(row: tuple[Any, ...], zone: ZoneInfo, *, is_late: bool) -> list[str]:
+    values = dict(zip(COLUMNS, row, strict=True)) | {"late": "yes" if is_late else None}
     return [
         value.astimezone(zone).isoformat(timespec="seconds") if name in _TIMES and value else _text(value)
-        for name, value in zip(COLUMNS, row, strict=True)
+        for name, value in values.items()
     ]
 
 

@@ -4,16 +4,18 @@
     ended           conversations that ended, without those that went on in another
     answered_alone  of those: answered, without a person's having it or writing in it
     handed_over     of those: a person took it over, or was called
+    late            of those: the first response or the end came later than the client promises
     messages_in     what people said; messages_out what was said to them
     asked, ratings  questions about satisfaction and answers; satisfied: of 4 or 5; rating_sum: the sum of the scores
     tokens, cost    of the turns that ended
     first response  from a person's first message to the first reply, in the quarter of the reply
     resolution      from the beginning to the end, of conversations that were closed and did not run out
 
-The colleague of a message or a first response is its author; of an end or a rating, the colleague who wrote last.
-A place for teams, and for what was late: further columns of the rows, and further facts here.
+The colleague of a message or a first response is its author; of an end or a rating, the colleague who wrote last. The
+labels and the team are those that the conversation has as it is counted.
 
-Counting a quarter again gives the same rows. A figure never falls: what was deleted since stays counted.
+Counting a quarter again gives the same rows. A figure never falls: what was deleted since stays counted. An archived
+conversation's colleague is not known any more: its end and its rating count in a quarter that has none of them yet.
 """
 
 from __future__ import annotations
@@ -23,24 +25,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
 from conversations.models import Assistant, QuarterTimes
 from conversations.models.figures import NOBODY
 from conversations.services.core.cluster import for_each_with
 from conversations.services.core.sql import rows, rows_of_each
 from conversations.services.figures.buckets import bucket_of
+from conversations.services.tenants import client_hours, promises
 
 QUARTER = timedelta(minutes=15)
 BEFORE = timedelta(hours=1)  # a turn ends within so long after a message in its conversation
 SATISFIED = 4
 
 COLUMNS = (
-    *("opened", "ended", "answered_alone", "handed_over", "messages_in", "messages_out"),
-    *("asked", "ratings", "satisfied", "rating_sum", "tokens", "cost"),
+    *("opened", "ended", "answered_alone", "handed_over", "late"),
+    *("messages_in", "messages_out", "asked", "ratings", "satisfied", "rating_sum", "tokens", "cost"),
 )
 _SAID = "('user', 'voice', 'ai')"
 
@@ -65,6 +70,16 @@ _OPENED = f"""
 _LAST_COLLEAGUE = f"""(
     SELECT k.author_id FROM {_CHUNKS} AND k.conversation_id = s.id AND k.author_id IS NOT NULL
     ORDER BY k.position DESC LIMIT 1)"""
+
+
+def _once(time: str, figure: str) -> str:
+    """Return the condition that conversation s, if it is archived, was not counted before."""
+    return f"""(s.archived_at IS NULL OR NOT EXISTS (
+        SELECT FROM quarter_figures f
+        WHERE f.client_id = $1 AND f.label_id = 0 AND f.team_id = 0 AND f.quarter = {_quarter(time)}
+          AND f.{figure} > 0 AND NOT f.of_deleted))"""
+
+
 # An archived conversation has no messages any more; its turns tell whether it was answered.
 _ENDED = f"""
     SELECT {_quarter("s.ended_at")}, {_OF}, {_LAST_COLLEAGUE},
@@ -77,7 +92,8 @@ _ENDED = f"""
         EXISTS (SELECT FROM conversation_events e
                 WHERE e.client_id = $1 AND e.conversation_id = s.id AND e.kind = 'taken_over')
     FROM conversations s
-    WHERE s.client_id = $1 AND s.ended_at >= $2 AND s.ended_at < $3 AND s.last_position > 0 {{only}}"""
+    WHERE s.client_id = $1 AND s.ended_at >= $2 AND s.ended_at < $3 AND s.last_position > 0
+      AND {_once("s.ended_at", "ended")} {{only}}"""
 _MESSAGES = f"""
     SELECT {_quarter("k.created_at")}, {_OF}, k.author_id,
         count(*) FILTER (WHERE k.role <> 'ai'), count(*) FILTER (WHERE k.role = 'ai')
@@ -112,14 +128,16 @@ _TURNS = f"""
 _ASKED = f"""
     SELECT {_quarter("r.asked_at")}, {_OF}, {_LAST_COLLEAGUE}
     FROM ratings r JOIN conversations s ON s.client_id = $1 AND s.id = r.conversation_id
-    WHERE r.client_id = $1 AND r.asked_at >= $2 AND r.asked_at < $3 {{only}}"""
+    WHERE r.client_id = $1 AND r.asked_at >= $2 AND r.asked_at < $3 AND {_once("r.asked_at", "asked")} {{only}}"""
 _RATED = f"""
     SELECT {_quarter("r.rated_at")}, {_OF}, {_LAST_COLLEAGUE}, r.score
     FROM ratings r JOIN conversations s ON s.client_id = $1 AND s.id = r.conversation_id
-    WHERE r.client_id = $1 AND r.rated_at >= $2 AND r.rated_at < $3 {{only}}"""
-_LABELS = """
-    SELECT l.conversation_id, l.label_id FROM desk_conversation_labels l
-    WHERE l.client_id = $1 AND l.conversation_id = ANY($2::uuid[])"""
+    WHERE r.client_id = $1 AND r.rated_at >= $2 AND r.rated_at < $3 AND {_once("r.rated_at", "ratings")} {{only}}"""
+_LABELS_AND_TEAMS = """
+    SELECT l.conversation_id, l.label_id, 0::bigint FROM desk_conversation_labels l
+    WHERE l.client_id = $1 AND l.conversation_id = ANY($2::uuid[])
+    UNION ALL SELECT d.conversation_id, 0::bigint, d.team_id FROM desk_states d
+    WHERE d.client_id = $1 AND d.conversation_id = ANY($2::uuid[]) AND d.team_id IS NOT NULL"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +155,19 @@ class Fact:
 
 @dataclass(slots=True)
 class Tally:
-    """The rows of figures, by what they are of: quarter, label, channel, assistant, colleague."""
+    """The rows of figures, by what they are of: label, team, quarter, channel, assistant, colleague."""
 
     sums: dict[tuple[Any, ...], Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     times: Counter[tuple[Any, ...]] = field(default_factory=Counter)
 
-    def add(self, fact: Fact, labels: list[int]) -> None:
-        """Count the fact once for all conversations, and once for each label of its conversation."""
-        for label_id in (0, *labels):
-            key = (fact.quarter, label_id, fact.channel, fact.assistant_id, fact.colleague_id or 0)
+    def add(self, fact: Fact, labels: list[int], team_id: int) -> None:
+        """Count the fact once for all conversations, and once for each label and the team of its conversation.
+
+        team_id: 0 for none
+        """
+        teams = (0, team_id) if team_id else (0,)
+        for label_id, of_team in product((0, *labels), teams):
+            key = (label_id, of_team, fact.quarter, fact.channel, fact.assistant_id, fact.colleague_id or 0)
             self.sums[key].update(fact.sums)
             if fact.time:
                 kind, seconds = fact.time
@@ -188,11 +210,16 @@ def _tally(client_id: UUID, since: datetime, until: datetime) -> Tally:
 def tallied(client_id: UUID, facts: list[Fact]) -> Tally:
     """Return the rows of these facts of the client's."""
     labels: dict[UUID, list[int]] = defaultdict(list)
-    for conversation_id, label_id in rows(_LABELS, client_id, list({fact.conversation_id for fact in facts})):
-        labels[conversation_id].append(label_id)
+    teams: dict[UUID, int] = {}
+    conversation_ids = list({fact.conversation_id for fact in facts})
+    for conversation_id, label_id, team_id in rows(_LABELS_AND_TEAMS, client_id, conversation_ids):
+        if label_id:
+            labels[conversation_id].append(label_id)
+        else:
+            teams[conversation_id] = team_id
     tally = Tally()
     for fact in facts:
-        tally.add(fact, labels.get(fact.conversation_id, []))
+        tally.add(fact, labels.get(fact.conversation_id, []), teams.get(fact.conversation_id, 0))
     return tally
 
 
@@ -214,7 +241,7 @@ def facts_of(client_id: UUID, since: datetime, until: datetime, only: Sequence[U
 
     for quarter, pk, channel, assistant in found(_OPENED):
         yield Fact(quarter, pk, channel, assistant, None, {"opened": 1})
-    yield from _ended_facts(found(_ENDED))
+    yield from _ended_facts(client_id, found(_ENDED))
     for quarter, pk, channel, assistant, author, said, replied in found(_MESSAGES):
         yield Fact(quarter, pk, channel, assistant, author, {"messages_in": said, "messages_out": replied})
     for quarter, pk, channel, assistant, author, seconds in found(_FIRST_RESPONSES):
@@ -229,35 +256,45 @@ def facts_of(client_id: UUID, since: datetime, until: datetime, only: Sequence[U
         yield Fact(quarter, pk, channel, assistant, colleague, sums)
 
 
-def _ended_facts(found: list[tuple[Any, ...]]) -> Iterator[Fact]:
+def _ended_facts(client_id: UUID, found: list[tuple[Any, ...]]) -> Iterator[Fact]:
     """Return what is counted of conversations that ended, from the rows of _ENDED."""
+    late = _late(client_id, [pk for _quarter, pk, *_rest in found])
     for quarter, pk, channel, assistant, colleague, seconds, answered, by_person, taken_over in found:
         sums = {
             "ended": 1,
             "answered_alone": int(answered and not by_person and not taken_over),
             "handed_over": int(taken_over),
+            "late": int(pk in late),
         }
         time = None if seconds is None else (QuarterTimes.Kind.RESOLUTION.value, seconds)
         yield Fact(quarter, pk, channel, assistant, colleague, sums, time)
 
 
+def _late(client_id: UUID, conversation_ids: list[UUID]) -> set[UUID]:
+    """Return which of these conversations, all ended, missed a promise of the client's."""
+    if not conversation_ids or not client_hours.terms(client_id).longest_promise:
+        return set()
+    now = timezone.now()
+    found = promises.promises(client_id, conversation_ids)
+    return {conversation_id for conversation_id, each in found.items() if each.was_late(now)}
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
-_KEY = "client_id, quarter, label_id, channel, assistant_id, colleague_id, of_deleted"
-_CONFLICT = "client_id, label_id, quarter, channel, assistant_id, colleague_id, of_deleted"
+_KEY = "client_id, label_id, team_id, quarter, channel, assistant_id, colleague_id, of_deleted"
 
 
-def _upsert(table: str, key: str, conflict: str, sums: tuple[str, ...], combine: str) -> str:
+def _upsert(table: str, key: str, sums: tuple[str, ...], combine: str) -> str:
     columns = key.count(",") + 1
     values = ", ".join(f"${number}" for number in range(1, columns + len(sums) + 1))
     combined = ", ".join(f"{each} = {combine.format(old=f't.{each}', new=f'EXCLUDED.{each}')}" for each in sums)
     return f"""
         INSERT INTO {table} AS t ({key}, {", ".join(sums)}) VALUES ({values})
-        ON CONFLICT ({conflict}) DO UPDATE SET {combined} RETURNING t.id"""
+        ON CONFLICT ({key}) DO UPDATE SET {combined} RETURNING t.id"""
 
 
 def _statements(combine: str) -> tuple[str, str]:
-    figures = _upsert("quarter_figures", _KEY, _CONFLICT, COLUMNS, combine)
-    times = _upsert("quarter_times", f"{_KEY}, kind, bucket", f"{_CONFLICT}, kind, bucket", ("number",), combine)
+    figures = _upsert("quarter_figures", _KEY, COLUMNS, combine)
+    times = _upsert("quarter_times", f"{_KEY}, kind, bucket", ("number",), combine)
     return figures, times
 
 

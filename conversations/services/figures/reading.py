@@ -71,12 +71,13 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What a report is narrowed to; None and '' for all. A place for teams."""
+    """What a report is narrowed to; None and '' for all."""
 
     channel: str = ""
     assistant_id: UUID | None = None
     colleague_id: int | None = None
     label_id: int | None = None
+    team_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -109,8 +110,8 @@ class Numbers:
 class Report:
     """The figures of a period: by steps, in total, of the period before, and by what they are split by.
 
-    `by` has "channel", "assistant", "colleague" and "label", each with the figures by its key. The key is the channel,
-    or an id; a colleague 0 stands for nobody of the staff.
+    `by` has "channel", "assistant", "colleague", "team" and "label", each with the figures by its key. The key is
+    the channel, or an id; a colleague 0 stands for nobody of the staff.
     """
 
     period: Period
@@ -121,10 +122,12 @@ class Report:
     by: dict[str, dict[Any, Numbers]]
 
 
-# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague; $8 step and $9 zone.
+# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague, $8 team; $9 step and $10 zone.
 _NARROWED = """
     ($5::text = '' OR f.channel = $5) AND ($6::uuid IS NULL OR f.assistant_id = $6)
     AND ($7::bigint IS NULL OR f.colleague_id = $7)"""
+_IN_TIME = f"f.quarter >= $3 AND f.quarter < $4 AND {_NARROWED}"
+_ROWS = f"f.client_id = $1 AND f.label_id = $2 AND f.team_id = $8 AND {_IN_TIME}"
 _SUMS = ", ".join(f"sum({name})" for name in COLUMNS)
 _SPLIT = ("step", "channel", "assistant", "colleague")
 _COLUMNS = "step, channel, assistant_id, colleague_id"
@@ -133,15 +136,20 @@ _GROUPINGS = {0b0111: "step", 0b1011: "channel", 0b1101: "assistant", 0b1110: "c
 
 def _of(table: str) -> str:
     return f"""
-        SELECT date_trunc($8, f.quarter AT TIME ZONE $9) AS step, f.* FROM {table} f
-        WHERE f.client_id = $1 AND f.label_id = $2 AND f.quarter >= $3 AND f.quarter < $4 AND {_NARROWED}"""
+        SELECT date_trunc($9, f.quarter AT TIME ZONE $10) AS step, f.* FROM {table} f
+        WHERE {_ROWS}"""
 
 
-def _of_labels(table: str) -> str:
+def _of_each(sums: str, table: str, more: str = "") -> str:
+    """Return the statement for the sums of each label and of each team. `more`: what they are grouped by besides."""
     return f"""
-        FROM desk_labels l JOIN {table} f ON f.client_id = $1 AND f.label_id = l.id
-        WHERE l.client_id = $1 AND ($2::bigint = 0 OR l.id = $2) AND f.quarter >= $3 AND f.quarter < $4
-          AND {_NARROWED}"""
+        SELECT 'label', l.id {more}, {sums} FROM desk_labels l
+        JOIN {table} f ON f.client_id = $1 AND f.label_id = l.id AND f.team_id = $8
+        WHERE l.client_id = $1 AND ($2::bigint = 0 OR l.id = $2) AND {_IN_TIME} GROUP BY l.id {more}
+        UNION ALL
+        SELECT 'team', l.id {more}, {sums} FROM desk_teams l
+        JOIN {table} f ON f.client_id = $1 AND f.label_id = $2 AND f.team_id = l.id
+        WHERE l.client_id = $1 AND ($8::bigint = 0 OR l.id = $8) AND {_IN_TIME} GROUP BY l.id {more}"""
 
 
 # Each row is added up once, and only the few sums are split in four ways.
@@ -158,34 +166,30 @@ _TIMES = f"""
     SELECT GROUPING({_COLUMNS}), {_COLUMNS}, kind, bucket, sum(number) FROM summed
     GROUP BY GROUPING SETS (
         (step, kind, bucket), (channel, kind, bucket), (assistant_id, kind, bucket), (colleague_id, kind, bucket))"""
-_FIGURES_OF_LABELS = f"SELECT l.id, {_SUMS} {_of_labels('quarter_figures')} GROUP BY l.id"
-_TIMES_OF_LABELS = f"SELECT l.id, f.kind, f.bucket, sum(number) {_of_labels('quarter_times')} GROUP BY 1, 2, 3"
+_FIGURES_OF_EACH = _of_each(_SUMS, "quarter_figures")
+_TIMES_OF_EACH = _of_each("sum(number)", "quarter_times", ", f.kind, f.bucket")
 _TOTAL = f"""
-    SELECT {_SUMS} FROM quarter_figures f
-    WHERE f.client_id = $1 AND f.label_id = $2 AND f.quarter >= $3 AND f.quarter < $4 AND {_NARROWED}"""
+    SELECT {_SUMS} FROM quarter_figures f WHERE {_ROWS}"""
 _TOTAL_TIMES = f"""
-    SELECT kind, bucket, sum(number) FROM quarter_times f
-    WHERE f.client_id = $1 AND f.label_id = $2 AND f.quarter >= $3 AND f.quarter < $4 AND {_NARROWED}
-    GROUP BY 1, 2"""
+    SELECT kind, bucket, sum(number) FROM quarter_times f WHERE {_ROWS} GROUP BY 1, 2"""
 
 
 def report(client_id: UUID, period: Period, step: Step, narrowed: Narrowed | None = None) -> Report:
     """Return the report of the client's period, in six statements."""
     narrowed = narrowed or Narrowed()
-    more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id)
-    values = (client_id, narrowed.label_id or 0, period.since, period.until, *more)
+    values = _values(client_id, period, narrowed)
     in_steps = (*values, step.value, period.zone.key)
-    by: dict[str, dict[Any, Numbers]] = {name: {} for name in (*_SPLIT, "label")}
+    by: dict[str, dict[Any, Numbers]] = {name: {} for name in (*_SPLIT, "team", "label")}
     for grouping, *keys, sums in ((found[0], *found[1:5], found[5:]) for found in rows(_FIGURES, *in_steps)):
         name = _GROUPINGS[grouping]
         _numbers(by[name], keys[_SPLIT.index(name)]).sums.update(_sums(sums))
     for grouping, *keys, kind, bucket, number in rows(_TIMES, *in_steps):
         name = _GROUPINGS[grouping]
         _numbers(by[name], keys[_SPLIT.index(name)]).times[kind][bucket] += int(number)
-    for label_id, *sums in rows(_FIGURES_OF_LABELS, *values):
-        _numbers(by["label"], label_id).sums.update(_sums(sums))
-    for label_id, kind, bucket, number in rows(_TIMES_OF_LABELS, *values):
-        _numbers(by["label"], label_id).times[kind][bucket] += int(number)
+    for name, key, *sums in rows(_FIGURES_OF_EACH, *values):
+        _numbers(by[name], key).sums.update(_sums(sums))
+    for name, key, kind, bucket, number in rows(_TIMES_OF_EACH, *values):
+        _numbers(by[name], key).times[kind][bucket] += int(number)
     found = by.pop("step")
     steps = {at: found.get(at, Numbers()) for at in period.steps(step)}
     total = Numbers()
@@ -196,14 +200,18 @@ def report(client_id: UUID, period: Period, step: Step, narrowed: Narrowed | Non
 
 
 def _total(client_id: UUID, period: Period, narrowed: Narrowed) -> Numbers:
-    more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id)
-    values = (client_id, narrowed.label_id or 0, period.since, period.until, *more)
+    values = _values(client_id, period, narrowed)
     numbers = Numbers()
     [sums] = rows(_TOTAL, *values)
     numbers.sums.update(_sums(sums))
     for kind, bucket, number in rows(_TOTAL_TIMES, *values):
         numbers.times[kind][bucket] += int(number)
     return numbers
+
+
+def _values(client_id: UUID, period: Period, narrowed: Narrowed) -> tuple[Any, ...]:
+    more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id, narrowed.team_id or 0)
+    return (client_id, narrowed.label_id or 0, period.since, period.until, *more)
 
 
 def _numbers(found: dict[Any, Numbers], key: Any) -> Numbers:
