@@ -25,6 +25,7 @@ PEOPLE = (
     SimulatedPerson(3, "Chloé Martin"),
     SimulatedPerson(4, "Dinesh Rao"),
     SimulatedPerson(5, "Elif Kaya"),
+    SimulatedPerson(7, "María Quispe"),
     SimulatedPerson(6, "Finn (hides the number)", shows_phone=False),
 )
 

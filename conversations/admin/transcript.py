@@ -28,7 +28,7 @@ from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import Bubble, Page
 from conversations.http.downloads import Download
 from conversations.models import Conversation, Rating
-from conversations.services.core import files
+from conversations.services.core import files, proposals
 from conversations.services.core.errors import DomainError, NotFoundError
 from conversations.services.export.sessions import record_exported
 from conversations.services.export.transcripts import FORMATS
@@ -184,8 +184,16 @@ def news_of(
 
 def context_of(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
     """Return the template values of a transcript and what stands beside it."""
-    shown = {"rating": _rating_of(conversation)}
+    shown = {"rating": _rating_of(conversation), "waiting_proposal": _waiting_proposal(conversation)}
     return {**_offered(request, conversation), **transcript_view.side_panel(conversation), **shown}
+
+
+def _waiting_proposal(conversation: Conversation) -> str:
+    """Return the proposal that waits for a colleague and answers the newest message, as plain text; '' for none."""
+    if not (conversation.is_open and conversation.assistant and conversation.assistant.proposes):
+        return ""
+    found = proposals.open_proposal(conversation)
+    return transcript_view.plain_text(found.text) if found and proposals.is_current(conversation, found) else ""
 
 
 def _rating_of(conversation: Conversation) -> Rating | None:

@@ -28,6 +28,7 @@ from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.delivery import opt_outs
 from conversations.services.history import archive, remember
+from conversations.services.jobs.forecast import upcoming_events
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import corrections, proposals, send
 from conversations.services.transitions import assigning, closing, takeover
@@ -78,6 +79,23 @@ def commit(text: str, turn: Any = None, **more: Any) -> Turn:
 
 def said() -> list[str]:
     return list(Chunk.objects.filter(role="ai").order_by("id").values_list("content", flat=True))
+
+
+def test_the_forecast_and_the_transcript_name_the_proposal_that_waits(door, shop, proposing, agnes, actor):
+    conversation_id = door.says("Hello")["conversation_id"]
+    http, page = signed_in(agnes), f"/admin/conversations/conversation/{conversation_id}/change/"
+    commit("We **open** at <nine>.")
+    conversation = Conversation.objects.get()
+    assert [each.says for each in upcoming_events(conversation, timezone.now()) if each.what == "approved"] == [
+        "A colleague sends, edits or discards the proposal"
+    ]
+    html = http.get(page).content.decode()
+    assert "We **open** at &lt;nine&gt;." in html
+    assert f'href="/admin/inbox/{conversation_id}/"' in html
+    proposals.discard(conversation.pk, Proposal.objects.get().pk, actor=actor, now=timezone.now(), client=shop)
+    conversation = Conversation.objects.get()
+    assert not [each for each in upcoming_events(conversation, timezone.now()) if each.what == "approved"]
+    assert "A proposal waits" not in http.get(page).content.decode()
 
 
 def kinds() -> list[str]:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from conversations.models import (
     ChannelAccount,
@@ -26,6 +27,7 @@ from conversations.models import (
 from conversations.models import RetentionRule as R
 from conversations.models.retention import FOR_EVER
 from conversations.queue import SCHEDULES
+from conversations.services.core import proposals
 from conversations.services.core.deadlines import (
     ARCHIVES_AT,
     EXPIRES_AT,
@@ -78,6 +80,7 @@ def upcoming_events(conversation: Conversation, now: datetime) -> list[UpcomingE
     """Return what will happen to the conversation as it is now, the earliest first; events that are held come last."""
     found = [
         *_reply(conversation),
+        *_proposal(conversation),
         *_handover(conversation, now),
         *_sends(conversation, now),
         *_summary(conversation),
@@ -128,6 +131,14 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
     yield UpcomingEvent(
         "reply", "The assistant writes a reply", conversation.reply_due_at, rule, setting, DISPATCHER, held
     )
+
+
+def _proposal(conversation: Conversation) -> Iterator[UpcomingEvent]:
+    found = proposals.open_proposal(conversation) if conversation.is_open else None
+    if found and proposals.is_current(conversation, found):
+        says, rule = _("A colleague sends, edits or discards the proposal"), _("the assistant proposes, a person sends")
+        by = _("a colleague in the inbox")
+        yield UpcomingEvent("approved", says, None, rule, "", by, _("the proposal waits for a colleague"))
 
 
 def _colleague(conversation: Conversation) -> str:

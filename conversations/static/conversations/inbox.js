@@ -656,7 +656,7 @@
       }
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !event.ctrlKey && !event.metaKey) {
         event.preventDefault();
-        if (at.value.trim()) at.form.requestSubmit();
+        if (at.value.trim() || at.form.querySelector("input[type=file]")?.files.length) at.form.requestSubmit();
       }
       if (event.key === "Escape") {
         event.preventDefault();
