@@ -11,6 +11,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_http_methods
@@ -81,6 +82,8 @@ def _page(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     choice = mail_choices.choice_of(request.user)
     initial = {name: getattr(choice, name) for name in MailChoiceForm.base_fields}
+    if choice._state.adding:  # nothing is stored: their own zone is the likeliest
+        initial["time_zone"] = timezone.get_current_timezone_name()
     form = MailChoiceForm(request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid():
         mail_choices.store(request.user, form.cleaned_data)

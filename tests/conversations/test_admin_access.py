@@ -115,7 +115,7 @@ def full_house(client: Client, word: str) -> None:
     tool, _ = tools.create_tool(client, f"tool-{word}", url=f"https://{word}.example/", description=word)
     tools.create_mcp_server(client, word[:20], url=f"https://{word}.example/mcp")
     CannedReply.objects.create(client=client, shortcut=word, text=word)
-    Survey.objects.create(client=client, channel="sms", text=word)
+    Survey.objects.get_or_create(client=client, channel="sms", defaults={"text": word})  # one for each channel
     Label.objects.create(client=client, name=word)
     Team.objects.create(client=client, name=word)
     endpoints.create_endpoint(client, f"https://{word}.example/events", kinds=["message.in"])

@@ -150,3 +150,21 @@ def test_the_words_of_scripts_are_one_file_for_each_language():
         assert "django.when" in script.content.decode()
     assert HttpClient().get("/words/xx.js").status_code == 404
     assert HttpClient().get("/words/..%2f..%2fetc.js").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "spanish", "portuguese"),
+    [
+        ("/admin/reports/", "Primera respuesta (mediana)", "Primeira resposta (mediana)"),
+        ("/admin/e-mails/", "Avisarme una vez al día", "Avisar-me uma vez por dia"),
+        ("/admin/inbox/", "Atrasadas primero", "Atrasadas primeiro"),
+        ("/admin/conversations/proposal/", "Ningún asistente ha propuesto", "Nenhum assistente propôs"),
+        ("/admin/conversations/team/", "Aún no hay grupos", "Ainda não há grupos"),
+        ("/admin/conversations/survey/", "Aún no se hace ninguna pregunta", "Nenhuma pergunta é feita ainda"),
+    ],
+)
+def test_the_pages_of_the_desk_are_in_each_language(path, spanish, portuguese):
+    http = sign_in("ana", factories.ClientFactory(), "manager")
+    for language, said in (("es", spanish), ("pt-br", portuguese)):
+        choose(http, language)
+        assert said in http.get(path).content.decode()

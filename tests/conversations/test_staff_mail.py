@@ -16,6 +16,7 @@ from conversations.admin.access import Role
 from conversations.models import Client, Conversation, MailChoice, MailMark, Membership, StaffMail
 from conversations.services.core.ledger import Actor
 from conversations.services.desk import mail_choices, mails, states
+from conversations.services.tenants import preferences
 from conversations.services.transitions import takeover
 from tests import factories
 from tests.conversations.staff import signed_in, staff
@@ -425,3 +426,33 @@ def test_nonsense_is_refused(shop: Client, changed: dict[str, str], field: str) 
 def test_viewers_and_strangers_have_no_such_page(shop: Client, client: HttpClient) -> None:
     assert signed_in(staff("vera", shop=Role.VIEWER)).get("/admin/e-mails/").status_code == 403
     assert client.get("/admin/e-mails/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("language", "subject", "said", "question"),
+    [
+        ("es", "Shop: 1 conversación espera", "Maria en SMS, desde 08:45", "¿No desea recibir más correos"),
+        ("pt-br", "Shop: 1 conversa espera", "Maria em SMS, desde 08:45", "Você não quer mais receber e-mails"),
+        ("", "Shop: 1 conversation waits", "Maria on SMS, since 08:45", "Do you want no e-mail any more"),
+    ],
+)
+def test_it_is_in_the_language_of_its_reader(
+    server: FakeMailServer, shop: Client, ann: Any, language: str, subject: str, said: str, question: str
+) -> None:
+    preferences.choose(ann.pk, language=language, time_zone="")
+    waits(shop)
+    assert mails.tell(NOW) == 1
+    [mail] = server.taken
+    assert mail["Subject"] == subject
+    assert said in text_of(mail)
+    link = mail_choices.unsubscribe_link(ann.pk, "waiting").removeprefix("https://convo.example.org")
+    assert question in HttpClient().get(link).content.decode()
+
+
+def test_the_time_zone_that_is_offered_first_is_that_of_ones_settings(shop: Client) -> None:
+    http = signed_in(user := staff("bea", shop=Role.AGENT))
+    preferences.choose(user.pk, language="es", time_zone="America/Lima")
+    page = http.get("/admin/e-mails/").content.decode()
+    assert '<option value="America/Lima" selected>' in page
+    assert 'href="/admin/me/"' in page
+    assert "Avisarme pronto" in page
