@@ -224,6 +224,11 @@ class Scale:
     closes: tuple[float, ...]
     passed: tuple[float, ...]
 
+    @property
+    def shift(self) -> tuple[float, ...]:
+        """Return what makes of a moment in each opening the business seconds until it."""
+        return tuple(passed - opens for passed, opens in zip(self.passed, self.opens, strict=True))
+
 
 ALWAYS = Scale((0.0,), (1e12,), (0.0,))
 
@@ -246,7 +251,7 @@ def soonest_due_sql(promised: Sequence[tuple[str, str]], o: str) -> str:
     """Return the SQL of a sub-select with one row of one column: the soonest of the `after_business_time`, or NULL.
 
     promised: pairs of the SQL of a time and of an interval, each of which may be NULL
-    o: the name of a row with the float8[] columns opens, closes and passed, as in `Scale`
+    o: the name of a row with the float8[] columns opens, closes, passed and shift, as in `Scale`
     """
     times = ", ".join(f"extract(epoch FROM {since})::float8 AS since{n}" for n, (since, _) in enumerate(promised))
     dues = ", ".join(_due_sql(f"v.since{n}", span, o) for n, (_, span) in enumerate(promised))
@@ -256,8 +261,7 @@ def soonest_due_sql(promised: Sequence[tuple[str, str]], o: str) -> str:
 def _due_sql(since: str, span: str, o: str) -> str:
     """Return the SQL of `after_business_time`, in seconds. It repeats itself: a step of its own would cost more."""
     place = f"GREATEST(width_bucket({since}, {o}.opens), 1)"
-    waited = f"{o}.passed[{place}] + LEAST({since}, {o}.closes[{place}]) - {o}.opens[{place}]"
-    needed = f"({waited} + extract(epoch FROM {span})::float8)"
+    needed = f"({o}.shift[{place}] + LEAST({since}, {o}.closes[{place}]) + extract(epoch FROM {span})::float8)"
     # What is reached exactly at a closing is due then, and not with the next opening.
     reached = f"GREATEST(width_bucket({needed} - 0.0005, {o}.passed), 1)"
-    return f"CASE WHEN {since} IS NOT NULL THEN {o}.opens[{reached}] + {needed} - {o}.passed[{reached}] END"
+    return f"CASE WHEN {since} IS NOT NULL THEN {needed} - {o}.shift[{reached}] END"

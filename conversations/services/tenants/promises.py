@@ -139,9 +139,10 @@ def made(
 # The clients' promises as a table o, from the values that `sort_values` returns: those from $11 on.
 SCALES = """
     SELECT u.client_id, u.first::interval AS first, u.answer::interval AS answer, u.resolve::interval AS resolve,
-        u.opens::float8[] AS opens, u.closes::float8[] AS closes, u.passed::float8[] AS passed
-    FROM unnest($11::uuid[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
-        AS u(client_id, first, answer, resolve, opens, closes, passed)"""
+        u.opens::float8[] AS opens, u.closes::float8[] AS closes, u.passed::float8[] AS passed,
+        u.shift::float8[] AS shift
+    FROM unnest($11::uuid[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::text[])
+        AS u(client_id, first, answer, resolve, opens, closes, passed, shift)"""
 # When the next promise about the open conversation s is due; NULL if there is none. o: its client's row of SCALES.
 _PROMISED = [
     (f"CASE WHEN o.first IS NOT NULL THEN ({UNANSWERED_SINCE}) END", "o.first"),
@@ -155,12 +156,14 @@ def sort_values(client_ids: Sequence[UUID], now: datetime) -> list[Any]:
     """Return the values of SCALES for the clients, in one statement. They are the same for a whole day."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     of_each = client_hours.terms_of(client_ids)
-    columns: list[list[Any]] = [list(of_each), [], [], [], [], [], []]
+    columns: list[list[Any]] = [list(of_each), *([] for _ in range(7))]
     for terms in of_each.values():
         scale = hours.scale(terms.promise_hours, midnight - LOOKED_BACK, midnight + LOOKED_AHEAD)
         within = (terms.first_response_within, terms.answer_within, terms.resolve_within)
         written = [f"{each.total_seconds()} seconds" if each else None for each in within]
-        written += ["{" + ",".join(map(repr, each)) + "}" for each in (scale.opens, scale.closes, scale.passed)]
+        written += [
+            "{" + ",".join(map(repr, each)) + "}" for each in (scale.opens, scale.closes, scale.passed, scale.shift)
+        ]
         for column, value in zip(columns[1:], written, strict=True):
             column.append(value)
     return columns
