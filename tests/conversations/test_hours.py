@@ -104,7 +104,8 @@ def test_sql_finds_the_same_moments(case: tuple[Hours, datetime], starts: list[i
         SELECT ({h.soonest_due_sql([("m.at", "$5::interval"), ("m.at", "NULL::interval")], "o")})
         FROM unnest($1::timestamptz[]) WITH ORDINALITY AS m(at, n),
              (
-                SELECT $2::float8[] AS opens, $3::float8[] AS closes, $4::float8[] AS passed, $6::float8[] AS shift) o ORDER BY m.n""",
+                SELECT $2::float8[] AS opens, $3::float8[] AS closes,
+                    $4::float8[] AS passed, $6::float8[] AS shift) o ORDER BY m.n""",
         *(moments, list(made.opens), list(made.closes), list(made.passed), timedelta(seconds=span), list(made.shift)),
     )
     for (due,), start in zip(found, moments, strict=True):
