@@ -71,7 +71,7 @@ def test_the_list_shows_the_newest_first(door: Door, shop: Client) -> None:
 def test_a_session_in_the_list_is_as_it_is_alone(door: Door, ids: dict[str, Any]) -> None:
     [shown] = door.get("/conversations")["items"]
     alone = door.get(f"/conversations/{ids['pk']}?chunks=0")
-    for name in ("device", "assistant", "assigned_to", "team", "steps", "chunks"):
+    for name in ("device", "assistant", "assigned_to", "team", "steps", "rating", "chunks"):
         alone.pop(name)
     times = {name for name in shown if name.endswith("_at") and shown[name]}
     assert {name: datetime.fromisoformat(alone.pop(name)) for name in times} == {
