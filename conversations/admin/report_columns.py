@@ -104,7 +104,8 @@ SCORE_MEAN = Column(
 TOKENS = _sum("tokens", _("Tokens"))
 COST = _sum("cost", _("Cost"), DOLLARS)
 
-CARDS = (OPENED, ENDED, SAID, FIRST_HALF, RESOLVED_HALF, ALONE, HANDED_OVER, LATE, SATISFACTION, TOKENS, COST)
+CARDS = (OPENED, ENDED, SAID, FIRST_HALF, RESOLVED_HALF, ALONE, HANDED_OVER, LATE, SATISFACTION, COST)
+OF_EACH = (*CARDS[:-1], TOKENS, COST)
 CHARTS = (
     Chart("conversations", _("Conversations"), "bar", (OPENED, ENDED)),
     Chart("messages", _("Messages"), "bar", (SAID, REPLIED)),
@@ -143,13 +144,13 @@ CHARTS = (
     Chart("cost", _("Cost"), "bar", (COST,), note=_("US dollars, by the known prices at the time.")),
 )
 SPLITS = {
-    "channel": (_("By channel"), _("Channel"), CARDS),
-    "assistant": (_("By assistant"), _("Assistant"), CARDS),
+    "channel": (_("By channel"), _("Channel"), OF_EACH),
+    "assistant": (_("By assistant"), _("Assistant"), OF_EACH),
     "colleague": (
         _("By colleague"),
         _("Colleague"),
         (REPLIED, FIRST_HALF, ENDED, RESOLVED_HALF, HANDED_OVER, LATE, RATINGS, SATISFACTION),
     ),
-    "team": (_("By team"), _("Team"), CARDS),
-    "label": (_("By label"), _("Label"), CARDS),
+    "team": (_("By team"), _("Team"), OF_EACH),
+    "label": (_("By label"), _("Label"), OF_EACH),
 }

@@ -12,7 +12,17 @@ from axe_playwright_python.sync_playwright import Axe
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from conversations.models import Assistant, Client, Conversation, Label, QuarterFigures, QuarterTimes, Rating, Survey
+from conversations.models import (
+    Assistant,
+    Client,
+    Conversation,
+    Label,
+    QuarterFigures,
+    QuarterTimes,
+    Rating,
+    Survey,
+    Team,
+)
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.figures import counting
 from conversations.services.transitions import closing, rating_questions
@@ -27,6 +37,7 @@ def fill(client: Client) -> None:
     """Thirty days of figures, on two channels."""
     chance, now = random.Random(7), counting.quarter_of(timezone.now())
     label = Label.objects.create(client=client, name="A label that has a rather long name")
+    team = Team.objects.create(client=client, name="Sales")
     assistant = Assistant.objects.get(client=client).pk
     rows: list[Any] = []
     times: list[Any] = []
@@ -43,6 +54,7 @@ def fill(client: Client) -> None:
             "ended": ended,
             "answered_alone": chance.randint(0, ended),
             "handed_over": chance.randint(0, 2),
+            "late": number % 3,
             "messages_in": chance.randint(5, 60),
             "messages_out": chance.randint(5, 60),
             "asked": 4,
@@ -54,6 +66,7 @@ def fill(client: Client) -> None:
         }
         rows.append(QuarterFigures(**of, **sums))
         rows.append(QuarterFigures(**of, **sums, label_id=label.pk))
+        rows.append(QuarterFigures(**of, **sums, team_id=team.pk))
         for kind in QuarterTimes.Kind:
             bucket = chance.randint(3, 12) + (25 if kind == QuarterTimes.Kind.RESOLUTION else 0)
             times.append(QuarterTimes(**of, kind=kind, bucket=bucket, number=ended))
