@@ -48,11 +48,12 @@ def test_it_names_every_route_and_no_other() -> None:
         "/docs/",
         "/schema/",
         "/media/<str:token>",
+        "/mail/unsubscribe/<str:token>",
         "/simulator/<uuid:pk>",
         "/simulator/<uuid:pk>/<path:rest>",
         "/metrics",
     }
-    assert PAGES == ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron", "/metrics", "/media")
+    assert PAGES == ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron", "/metrics", "/media", "/mail")
 
 
 @pytest.mark.django_db
