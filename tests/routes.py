@@ -23,8 +23,8 @@ from tests.web_door import behind_the_loop
 APPLICATION = behind_the_loop(wsgi.application)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 # Pages for people, the description itself, providers' ends, the signed-in user's copilot, the clock's
-# routes, Prometheus' page, files behind links, the pages of e-mails' links.
-PAGES = ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron", "/metrics", "/media", "/mail")
+# routes, Prometheus' page, files behind links, the pages of e-mails' links, scripts' words.
+PAGES = ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron", "/metrics", "/media", "/mail", "/words")
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 SCHEMA = json.loads(openapi(RequestFactory().get("/schema/")).content)
 _DESCRIBED = {re.sub(r"\{\w+\}", "{}", path): operations for path, operations in SCHEMA["paths"].items()}

@@ -49,11 +49,23 @@ def test_it_names_every_route_and_no_other() -> None:
         "/schema/",
         "/media/<str:token>",
         "/mail/unsubscribe/<str:token>",
+        "/words/<str:language>.js",
         "/simulator/<uuid:pk>",
         "/simulator/<uuid:pk>/<path:rest>",
         "/metrics",
     }
-    assert PAGES == ("/admin", "/docs", "/schema", "/simulator", "/copilot", "/cron", "/metrics", "/media", "/mail")
+    assert PAGES == (
+        "/admin",
+        "/docs",
+        "/schema",
+        "/simulator",
+        "/copilot",
+        "/cron",
+        "/metrics",
+        "/media",
+        "/mail",
+        "/words",
+    )
 
 
 @pytest.mark.django_db
