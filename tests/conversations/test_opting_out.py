@@ -165,13 +165,13 @@ def test_staff_see_it_in_the_list_the_transcript_and_the_contact(door, session):
     contacts = reverse("admin:conversations_contact_changelist")
     sessions = reverse("admin:conversations_conversation_changelist")
     for path in (sessions, page_of(session), contacts + "?opted_out=yes"):
-        assert b"sms since" not in agnes.get(path).content
+        assert b"SMS since" not in agnes.get(path).content
         assert b" opted out</span>" not in agnes.get(path).content
     door.says("STOP")
     assert b" opted out</span>" in agnes.get(sessions).content
     assert b"until the contact writes START" in agnes.get(page_of(session)).content
-    assert b"sms since" in agnes.get(contacts, {"opted_out": "yes"}).content
-    assert b"sms since" in agnes.get(reverse("admin:conversations_contact_change", args=[session.contact_id])).content
+    assert b"SMS since" in agnes.get(contacts, {"opted_out": "yes"}).content
+    assert b"SMS since" in agnes.get(reverse("admin:conversations_contact_change", args=[session.contact_id])).content
 
 
 def opt_out_page(contact, path="opt-out"):
@@ -190,8 +190,8 @@ def test_staff_opt_a_person_out_and_a_manager_lifts_it(door, session):
     assert Contact.objects.get().opted_out == {}
 
     said = agnes.post(opt_out_page(contact), {"channel": "sms", "reason": "asked on the phone"}, follow=True)
-    assert b"The contact gets no more messages on sms. Cancelled messages: 1." in said.content
-    assert b"sms since" in said.content
+    assert b"The contact gets no more messages on SMS. Cancelled messages: 1." in said.content
+    assert b"SMS since" in said.content
     assert (reply_to_all(), send_all()) == (0, 0)
     assert states() == [("cancelled", "opted_out")]
     event = session.events.get(kind="opted_out")
@@ -204,7 +204,7 @@ def test_staff_opt_a_person_out_and_a_manager_lifts_it(door, session):
     assert agnes.post(opt_out_page(contact, "opt-in"), lifting).status_code == 403
     mona = sign_in("mona", door.shop, "manager")
     assert (
-        b"The contact gets messages on sms again."
+        b"The contact gets messages on SMS again."
         in mona.post(opt_out_page(contact, "opt-in"), lifting, follow=True).content
     )
     assert Contact.objects.get().opted_out == {}
