@@ -187,6 +187,28 @@ def test_the_composer_asks_once_before_it_takes_over(page: Any, shop: Client, pe
     quiet(page)
 
 
+SLOWLY = """() => {
+    const quick = window.fetch;
+    const slowly = (...asked) => new Promise((go) => setTimeout(go, 1500)).then(() => quick(...asked));
+    window.fetch = (...asked) => (String(asked[0]).includes("/reply/") ? slowly : quick)(...asked);
+}"""
+
+
+def test_words_typed_while_a_reply_is_on_its_way_are_kept(page: Any, shop: Client, people: Door) -> None:  # noqa: F811
+    opened(page, shop, "Maria")
+    page.evaluate(SLOWLY)
+    composer = page.get_by_label("Reply", exact=True)
+    composer.fill("I am Agnes.")
+    page.keyboard.press("Enter")
+    composer.press_sequentially(" And more.")
+    expect(page.locator(".cv-ours .cv-text").last).to_have_text("I am Agnes.")
+    expect(composer).to_have_value("And more.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".cv-ours .cv-text").last).to_have_text("And more.")
+    expect(composer).to_have_value("")
+    quiet(page)
+
+
 def test_choices_a_dropped_file_and_the_preview(page: Any, shop: Client, people: Door) -> None:  # noqa: F811
     opened(page, shop, "Maria")
     composer = page.get_by_label("Reply", exact=True)

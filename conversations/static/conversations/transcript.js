@@ -258,13 +258,20 @@ window.convoTranscript = function (page, whenDone) {
 
   // --- what staff do -------------------------------------------------------------------------------------------------
 
+  // What was typed while `sent` was on its way.
+  function typedSince(now, sent) {
+    return now.startsWith(sent) ? now.slice(sent.length).trimStart() : now;
+  }
+
   async function post(form, button) {
     const action = button?.dataset.action || form.dataset.action;
     const question = button?.dataset.question || form.dataset.question;
     if (question && !window.confirm(question)) return;
     const fields = new FormData(form);
     if (form.dataset.busy) return; // a second click while the first is on its way
-    form.dataset.busy = "yes";
+    const mark = form.dataset.busy = String(Math.random());
+    const isOver = () => { if (form.dataset.busy === mark) delete form.dataset.busy; };
+    const sent = Array.from(form.querySelectorAll("textarea"), (text) => [text, text.value]);
     try {
       const answer = await fetch(page.dataset.do.replace("ACTION", action), {
         method: "POST",
@@ -275,6 +282,7 @@ window.convoTranscript = function (page, whenDone) {
       const body = (answer.headers.get("Content-Type") || "").includes("json") ? await answer.json() : {};
       say(body.said || interpolate(gettext("The server answered %(status)s. Load the page again."), { status: answer.status }, true), !answer.ok);
       if (answer.ok) {
+        const typed = sent.map(([text, before]) => [text, typedSince(text.value, before)]).filter(([, words]) => words);
         form.reset();
         const active = document.activeElement;
         if (action === "reply" || action === "note") toBottom();
@@ -284,13 +292,18 @@ window.convoTranscript = function (page, whenDone) {
         if (fold) fold.open = false;
         (body.bubbles || []).forEach(show);
         whenDone?.(action);
+        typed.forEach(([text, words]) => {
+          text.value = words;
+          text.dispatchEvent(new Event("input", { bubbles: true }));
+        });
+        isOver(); // what was typed meanwhile may be sent at once
         await ask();
       }
     } catch (error) {
       // The action may have been run all the same: perhaps only the answer was lost.
       say(gettext("There was no answer. Check whether it appears here before you try again. Your text is kept."), true);
     } finally {
-      delete form.dataset.busy;
+      isOver();
     }
   }
 
