@@ -27,7 +27,7 @@ TELLS = ("tells_mine", "tells_unassigned", "tells_digest")
 
 
 class MailChoiceForm(forms.Form):
-    """What a user is told by e-mail, when, and where."""
+    """A user's choice of the e-mails they get: about which waiting, at which hour, to which address."""
 
     tells_mine = forms.BooleanField(
         label=gettext_lazy("Conversations that I have and that wait for me"),

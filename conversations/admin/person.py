@@ -1,4 +1,4 @@
-"""What staff say of a person, with the form to edit it: in the inbox's pane and on the contact's page.
+"""The facts that staff keep of a person, with the form to edit them: in the inbox's pane and on the contact's page.
 
 /admin/conversations/contact/<id>/person/    the form is posted here, and answered with a sentence as JSON
 """

@@ -1,4 +1,4 @@
-"""What staff do with an assistant's proposal. The actions belong to the registry (conversation_actions.py)."""
+"""Sending, editing and discarding an assistant's proposal. The actions belong to those of conversation_actions.py."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ NAMES = (gettext_noop("channel"), gettext_noop("assistant"), gettext_noop("colle
 
 @dataclass(slots=True)
 class Asked:
-    """What the query asks for. `problems` has a sentence for each part of it that was not taken."""
+    """The report that the query asks for. `problems` has a sentence for each part of it that was not taken."""
 
     client: Client
     period: Period

@@ -46,7 +46,7 @@ class HasAnyKey(BasePermission):
 
 
 class WaitingSerializer(serializers.Serializer[Any]):
-    """What waits of one kind."""
+    """The work of one kind that waits."""
 
     count = serializers.IntegerField(help_text="At most 1000.")
     more = serializers.BooleanField(help_text="True if more than 1000 wait.")
@@ -54,7 +54,7 @@ class WaitingSerializer(serializers.Serializer[Any]):
 
 
 class KindsSerializer(serializers.Serializer[Any]):
-    """What waits, by kind."""
+    """The work that waits, by kind."""
 
     replies = WaitingSerializer(help_text="Replies that are due and not written.")
     sends = WaitingSerializer(help_text="Messages that are due and not sent.")
