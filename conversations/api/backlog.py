@@ -65,7 +65,7 @@ class KindsSerializer(serializers.Serializer[Any]):
 
 
 class ClientBacklogSerializer(serializers.Serializer[Any]):
-    """What waits at one client."""
+    """The work of one client that waits."""
 
     client_id = serializers.UUIDField(allow_null=True, help_text="Null for events that belong to no client.")
     sub_domain = serializers.CharField()
@@ -73,7 +73,7 @@ class ClientBacklogSerializer(serializers.Serializer[Any]):
 
 
 class BacklogSerializer(serializers.Serializer[Any]):
-    """What waits."""
+    """The work that waits."""
 
     complete = serializers.BooleanField(
         help_text="False if so much waits that not all was read: figures are then the least that they can be."
@@ -83,7 +83,7 @@ class BacklogSerializer(serializers.Serializer[Any]):
 
 
 class BacklogViewSet(viewsets.GenericViewSet[Client]):
-    """What is due and not done."""
+    """The work that is due and not done."""
 
     authentication_classes = [MetricsKeyAuthentication]
     permission_classes = [HasAnyKey]

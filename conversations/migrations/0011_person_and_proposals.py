@@ -1,4 +1,4 @@
-"""What staff say of a person, and replies of assistants that wait for a colleague."""
+"""Details that staff keep of a person, and replies of assistants that wait for a colleague."""
 
 from __future__ import annotations
 

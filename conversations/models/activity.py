@@ -1,4 +1,4 @@
-"""What people do that is no message: with a message (a reaction, an edit, a deletion), or in the conversation."""
+"""Acts of people that are no message: with a message (a reaction, an edit, a deletion), or in the conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What language models took for a client on each of its days."""
+"""The use of language models by a client on each of its days."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people do that is no message: reactions, edits, deletions, calls; on the page, in the next prompt, elsewhere."""
+"""Acts of people that are no message: reactions, edits, deletions, calls; on the page, in the prompt, elsewhere."""
 
 from __future__ import annotations
 
