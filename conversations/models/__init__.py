@@ -51,7 +51,7 @@ from conversations.models.event import (
     EventNumbering,
     EventPosition,
 )
-from conversations.models.figures import FiguresDone, QuarterFigures, QuarterTimes
+from conversations.models.figures import DayFigures, DaysSummed, DayTimes, FiguresDone, QuarterFigures, QuarterTimes
 from conversations.models.hours import ClientHours, PendingHandover
 from conversations.models.idempotency_key import IdempotencyKey
 from conversations.models.inbound_event import InboundEvent, MessageTombstone, RefusedWebhooks
@@ -101,6 +101,9 @@ __all__ = [
     "ConversationEvent",
     "ConversationLabel",
     "Correction",
+    "DayFigures",
+    "DayTimes",
+    "DaysSummed",
     "Delta",
     "DeskState",
     "Draft",

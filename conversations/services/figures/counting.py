@@ -33,9 +33,10 @@ from django.db import transaction
 from django.utils import timezone
 
 from conversations.models import Assistant, QuarterTimes
-from conversations.models.figures import NOBODY
+from conversations.models.figures import COLUMNS, NOBODY
 from conversations.services.core.cluster import for_each_with
 from conversations.services.core.sql import rows, rows_of_each
+from conversations.services.figures import days
 from conversations.services.figures.buckets import bucket_of
 from conversations.services.tenants import client_hours, promises
 
@@ -43,10 +44,6 @@ QUARTER = timedelta(minutes=15)
 BEFORE = timedelta(hours=1)  # a turn ends within so long after a message in its conversation
 SATISFIED = 4
 
-COLUMNS = (
-    *("opened", "ended", "answered_alone", "handed_over", "late"),
-    *("messages_in", "messages_out", "asked", "ratings", "satisfied", "rating_sum", "tokens", "cost"),
-)
 _SAID = "('user', 'voice', 'ai')"
 
 
@@ -199,7 +196,9 @@ def preview(since: datetime, until: datetime) -> int:
 def count_client(client_id: UUID, since: datetime, until: datetime) -> int:
     """Count the client's quarters from `since` to `until` and return how many rows they have."""
     tally = _tally(client_id, since, until)
-    write(client_id, tally)
+    with transaction.atomic():
+        write(client_id, tally)
+        days.sum_again(client_id, since, until)
     return len(tally.sums)
 
 

@@ -1,6 +1,7 @@
 """Keeping figures: every quarter of an hour is counted once it is over, and again within an hour for what came late.
 
 `figures_done` says how far. A run that dies goes on from there; one that was down for days catches up step by step.
+Days are summed as soon as none of their quarters is counted again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from django.utils import timezone
 
 from conversations.models import FiguresDone
 from conversations.services.core.sql import exclusively
-from conversations.services.figures import counting
+from conversations.services.figures import counting, days
 from conversations.services.figures.counting import QUARTER, quarter_of
 
 AGAIN = timedelta(hours=1)  # so long a quarter is counted again
@@ -40,6 +41,7 @@ def keep(now: datetime) -> int:
             total += counting.count(since, upto)
             FiguresDone.objects.update_or_create(pk=1, defaults={"upto": upto})
             since = upto
+        days.sum_days(counted_upto(now) - AGAIN)
     return total
 
 

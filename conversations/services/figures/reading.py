@@ -1,6 +1,7 @@
 """Reports: the figures of a client over some days of a time zone, by steps of time and by what they are split by.
 
-A report reads rows of figures alone, by their key, whatever the number of conversations.
+A report reads rows of figures alone, by their key, whatever the number of conversations. Days that are summed it reads
+as such, and quarters of an hour where hours are shown and where days are not summed yet.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from conversations.models import QuarterTimes
+from conversations.models.figures import COLUMNS
 from conversations.services.core.sql import rows
 from conversations.services.figures.buckets import percentile
-from conversations.services.figures.counting import COLUMNS
 
 LONGEST_DAYS = 366
 HALF, MOST = 0.5, 0.9
@@ -122,62 +123,79 @@ class Report:
     by: dict[str, dict[Any, Numbers]]
 
 
-# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague, $8 team; $9 step and $10 zone.
+# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague, $8 team, $9 the zone whose days may be
+# read, null for none; $10 step and $11 zone.
 _NARROWED = """
     ($5::text = '' OR f.channel = $5) AND ($6::uuid IS NULL OR f.assistant_id = $6)
     AND ($7::bigint IS NULL OR f.colleague_id = $7)"""
-_IN_TIME = f"f.quarter >= $3 AND f.quarter < $4 AND {_NARROWED}"
-_ROWS = f"f.client_id = $1 AND f.label_id = $2 AND f.team_id = $8 AND {_IN_TIME}"
+_SUMMED = "COALESCE((SELECT d.upto FROM days_summed d WHERE d.client_id = $1 AND d.zone = $9::text), '-infinity')"
 _SUMS = ", ".join(f"sum({name})" for name in COLUMNS)
 _SPLIT = ("step", "channel", "assistant", "colleague")
 _COLUMNS = "step, channel, assistant_id, colleague_id"
 _GROUPINGS = {0b0111: "step", 0b1011: "channel", 0b1101: "assistant", 0b1110: "colleague"}
 
 
-def _of(table: str) -> str:
-    return f"""
-        SELECT date_trunc($9, f.quarter AT TIME ZONE $10) AS step, f.* FROM {table} f
-        WHERE {_ROWS}"""
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of days and of quarters in which some columns are."""
+
+    days: str
+    quarters: str
+    columns: tuple[str, ...]
+
+    def of(self, label_id: str, team_id: str) -> str:
+        """Return the statement for the rows: days as far as they are summed, quarters from there on."""
+        columns = ", ".join(f"f.{name}" for name in (*("channel", "assistant_id", "colleague_id"), *self.columns))
+        which = f"f.client_id = $1 AND f.label_id = {label_id} AND f.team_id = {team_id} AND {_NARROWED}"
+        return f"""
+            SELECT f.day AS began, {columns} FROM {self.days} f
+            WHERE {which} AND f.day >= $3 AND f.day < LEAST($4::timestamptz, {_SUMMED})
+            UNION ALL SELECT f.quarter, {columns} FROM {self.quarters} f
+            WHERE {which} AND f.quarter >= GREATEST($3::timestamptz, {_SUMMED}) AND f.quarter < $4"""
+
+    def in_steps(self) -> str:
+        """Return the rows with the step in which each began, as the clocks of the zone show it."""
+        return f"SELECT date_trunc($10, f.began AT TIME ZONE $11) AS step, f.* FROM ({self.of('$2', '$8')}) f"
+
+    def of_each(self, sums: str, more: str = "") -> str:
+        """Return the statement for the sums of each label and of each team, also grouped by `more`."""
+        return f"""
+            SELECT 'label', l.id {more}, {sums} FROM desk_labels l CROSS JOIN LATERAL ({self.of("l.id", "$8")}) f
+            WHERE l.client_id = $1 AND ($2::bigint = 0 OR l.id = $2) GROUP BY l.id {more}
+            UNION ALL
+            SELECT 'team', l.id {more}, {sums} FROM desk_teams l CROSS JOIN LATERAL ({self.of("$2", "l.id")}) f
+            WHERE l.client_id = $1 AND ($8::bigint = 0 OR l.id = $8) GROUP BY l.id {more}"""
 
 
-def _of_each(sums: str, table: str, more: str = "") -> str:
-    """Return the statement for the sums of each label and of each team. `more`: what they are grouped by besides."""
-    return f"""
-        SELECT 'label', l.id {more}, {sums} FROM desk_labels l
-        JOIN {table} f ON f.client_id = $1 AND f.label_id = l.id AND f.team_id = $8
-        WHERE l.client_id = $1 AND ($2::bigint = 0 OR l.id = $2) AND {_IN_TIME} GROUP BY l.id {more}
-        UNION ALL
-        SELECT 'team', l.id {more}, {sums} FROM desk_teams l
-        JOIN {table} f ON f.client_id = $1 AND f.label_id = $2 AND f.team_id = l.id
-        WHERE l.client_id = $1 AND ($8::bigint = 0 OR l.id = $8) AND {_IN_TIME} GROUP BY l.id {more}"""
-
-
+_FIGURE_ROWS = _Rows("day_figures", "quarter_figures", COLUMNS)
+_TIME_ROWS = _Rows("day_times", "quarter_times", ("kind", "bucket", "number"))
 # Each row is added up once, and only the few sums are split in four ways.
 _FIGURES = f"""
     WITH summed AS MATERIALIZED (
         SELECT {_COLUMNS}, {", ".join(f"sum({name}) AS {name}" for name in COLUMNS)}
-        FROM ({_of("quarter_figures")}) f GROUP BY {_COLUMNS})
+        FROM ({_FIGURE_ROWS.in_steps()}) f GROUP BY {_COLUMNS})
     SELECT GROUPING({_COLUMNS}), {_COLUMNS}, {_SUMS} FROM summed
     GROUP BY GROUPING SETS ((step), (channel), (assistant_id), (colleague_id))"""
 _TIMES = f"""
     WITH summed AS MATERIALIZED (
         SELECT {_COLUMNS}, kind, bucket, sum(number) AS number
-        FROM ({_of("quarter_times")}) f GROUP BY {_COLUMNS}, kind, bucket)
+        FROM ({_TIME_ROWS.in_steps()}) f GROUP BY {_COLUMNS}, kind, bucket)
     SELECT GROUPING({_COLUMNS}), {_COLUMNS}, kind, bucket, sum(number) FROM summed
     GROUP BY GROUPING SETS (
         (step, kind, bucket), (channel, kind, bucket), (assistant_id, kind, bucket), (colleague_id, kind, bucket))"""
-_FIGURES_OF_EACH = _of_each(_SUMS, "quarter_figures")
-_TIMES_OF_EACH = _of_each("sum(number)", "quarter_times", ", f.kind, f.bucket")
+_FIGURES_OF_EACH = _FIGURE_ROWS.of_each(_SUMS)
+_TIMES_OF_EACH = _TIME_ROWS.of_each("sum(number)", ", f.kind, f.bucket")
 _TOTAL = f"""
-    SELECT {_SUMS} FROM quarter_figures f WHERE {_ROWS}"""
+    SELECT {_SUMS} FROM ({_FIGURE_ROWS.of("$2", "$8")}) f"""
 _TOTAL_TIMES = f"""
-    SELECT kind, bucket, sum(number) FROM quarter_times f WHERE {_ROWS} GROUP BY 1, 2"""
+    SELECT kind, bucket, sum(number) FROM ({_TIME_ROWS.of("$2", "$8")}) f GROUP BY 1, 2"""
 
 
 def report(client_id: UUID, period: Period, step: Step, narrowed: Narrowed | None = None) -> Report:
     """Return the report of the client's period, in six statements."""
     narrowed = narrowed or Narrowed()
-    values = _values(client_id, period, narrowed)
+    zone = None if step == Step.HOUR else period.zone.key
+    values = _values(client_id, period, narrowed, zone)
     in_steps = (*values, step.value, period.zone.key)
     by: dict[str, dict[Any, Numbers]] = {name: {} for name in (*_SPLIT, "team", "label")}
     for grouping, *keys, sums in ((found[0], *found[1:5], found[5:]) for found in rows(_FIGURES, *in_steps)):
@@ -196,11 +214,10 @@ def report(client_id: UUID, period: Period, step: Step, narrowed: Narrowed | Non
     for each in steps.values():
         total.add(each)
     before = period.before()
-    return Report(period, step, steps, total, _total(client_id, before, narrowed), by)
+    return Report(period, step, steps, total, _total(_values(client_id, before, narrowed, before.zone.key)), by)
 
 
-def _total(client_id: UUID, period: Period, narrowed: Narrowed) -> Numbers:
-    values = _values(client_id, period, narrowed)
+def _total(values: tuple[Any, ...]) -> Numbers:
     numbers = Numbers()
     [sums] = rows(_TOTAL, *values)
     numbers.sums.update(_sums(sums))
@@ -209,8 +226,8 @@ def _total(client_id: UUID, period: Period, narrowed: Narrowed) -> Numbers:
     return numbers
 
 
-def _values(client_id: UUID, period: Period, narrowed: Narrowed) -> tuple[Any, ...]:
-    more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id, narrowed.team_id or 0)
+def _values(client_id: UUID, period: Period, narrowed: Narrowed, zone: str | None) -> tuple[Any, ...]:
+    more = (narrowed.channel, narrowed.assistant_id, narrowed.colleague_id, narrowed.team_id or 0, zone)
     return (client_id, narrowed.label_id or 0, period.since, period.until, *more)
 
 

@@ -1,4 +1,4 @@
-"""What keeping a million sessions costs: the idle sweep, a purge, searches, exports, an erasure.
+"""What keeping a million sessions costs: the idle sweep, a purge, searches, the desk, exports, an erasure.
 
     make bench BENCH=".venv/bin/python -m tests.bench.million" ARGS="--sessions 1000000"
 
@@ -29,12 +29,13 @@ from uuid import UUID
 
 import requests
 
-from tests.bench.million import rows, searches
+from tests.bench.million import desk, rows, searches
 from tests.bench.million.watching import Messages, Transactions, memory_of, spread
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 PROJECT = Path(__file__).parents[3]
 SWEEPS = 30
+MEASURED = ("purge", "sweep", "search", "desk", "export", "erase")
 SLOW_PART = 0.002  # seconds
 
 
@@ -236,6 +237,12 @@ class Measured:
         page("warm up")
         searches.measure("the page of the back office", some, page, say)
 
+    def desk(self) -> None:
+        """By a colleague who is signed in."""
+        desk.prepare(self.plan, say)
+        say("the desk (HTTP):\n")
+        desk.measure(self.plan, self.given.url, self.asked, say)
+
     def export(self) -> None:
         """By the command, a process of its own."""
         from conversations.models import Client
@@ -295,14 +302,14 @@ def main() -> int:
         parser.add_argument(name, required=True)
     parser.add_argument("--sessions", type=int, default=20_000)
     parser.add_argument("--guests", type=int, help="Expired, to be purged; as a rule a twentieth.")
-    parser.add_argument("--only", nargs="+", choices=("purge", "sweep", "search", "export", "erase"))
+    parser.add_argument("--only", nargs="+", choices=MEASURED)
     given = parser.parse_args()
     given.guests = given.guests or given.sessions // 20
     import django
 
     django.setup()
     measured = Measured(set_up(given), given)
-    for name in given.only or ("purge", "sweep", "search", "export", "erase"):
+    for name in given.only or MEASURED:
         getattr(measured, name)()
     return 0
 
