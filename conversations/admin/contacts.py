@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -155,7 +156,7 @@ class ContactAdmin(PersonPages):
         links = (
             (
                 reverse("inbox:open", args=[each.pk]),
-                f"{timezone.localtime(each.started_at):%Y-%m-%d %H:%M}",
+                date_format(timezone.localtime(each.started_at), "SHORT_DATETIME_FORMAT"),
                 name_of(each.channel),
                 each.get_status_display().lower(),
             )

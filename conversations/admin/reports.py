@@ -23,7 +23,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.formats import date_format
+from django.utils.formats import date_format, get_format
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
@@ -246,9 +246,11 @@ def _unit(chart: Chart, values: list[list[Any]]) -> tuple[int, str]:
 
 
 def _at(at: datetime, step: Step) -> str:
+    day_and_month = get_format("DATE_FORMAT").removesuffix(" Y")
     if step == Step.HOUR:
-        return date_format(at, "j M, H:i")
-    return date_format(at, "M Y") if step == Step.MONTH else date_format(at, "j M")
+        return date_format(at, f"{day_and_month}, H:i")
+    month = get_format("DATE_FORMAT").removeprefix("j ")
+    return date_format(at, month if step == Step.MONTH else day_and_month)
 
 
 def _split(name: str, found: Report, asked: Asked, names: _Names) -> dict[str, Any]:

@@ -123,8 +123,8 @@ class Report:
     by: dict[str, dict[Any, Numbers]]
 
 
-# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague, $8 team, $9 the zone whose days may be
-# read, null for none; $10 step and $11 zone.
+# $1 client, $2 label, $3 and $4 the time, $5 channel, $6 assistant, $7 colleague, $8 team, $9 the zone whose days may
+# be read, null for none; $10 step, $11 zone.
 _NARROWED = """
     ($5::text = '' OR f.channel = $5) AND ($6::uuid IS NULL OR f.assistant_id = $6)
     AND ($7::bigint IS NULL OR f.colleague_id = $7)"""

@@ -1,9 +1,6 @@
-"""Formats of dates and times: as in English, the day first and 24 hours."""
+"""Formats of dates and times: the day first, the month in small letters, and 24 hours."""
 
-from convo_project.formats.en.formats import (  # noqa: F401
-    DATE_FORMAT,
-    DATETIME_FORMAT,
-    SHORT_DATE_FORMAT,
-    SHORT_DATETIME_FORMAT,
-    TIME_FORMAT,
-)
+from convo_project.formats.en.formats import TIME_FORMAT  # noqa: F401
+
+DATE_FORMAT = SHORT_DATE_FORMAT = "j b Y"
+DATETIME_FORMAT = SHORT_DATETIME_FORMAT = "j b Y H:i"
