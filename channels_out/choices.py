@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from channels_out.errors import SentenceError
 from channels_out.shapes import clean_text
 
 MOST_CHOICES = 10
@@ -67,7 +68,7 @@ class ChoiceForm:
         )
 
 
-class InvalidChoicesError(ValueError):
+class InvalidChoicesError(SentenceError):
     """Choices are refused. The message is a sentence that names the field."""
 
 
@@ -77,11 +78,11 @@ def read_choices(options: Any, label: Any = "") -> Choices:
     Raises InvalidChoicesError.
     """
     if not isinstance(options, list) or not 1 <= len(options) <= MOST_CHOICES:
-        raise InvalidChoicesError(f"choices must be a list of 1 to {MOST_CHOICES}.")
+        raise InvalidChoicesError("choices must be a list of 1 to %(most)s.", most=MOST_CHOICES)
     read = tuple(_read(each) for each in options)
     for name in ("title", "id"):
         if len({getattr(each, name).casefold() for each in read}) < len(read):
-            raise InvalidChoicesError(f"Each choice needs a {name} of its own.")
+            raise InvalidChoicesError("Each choice needs a %(name)s of its own.", name=name)
     return Choices(read, _text("label", "" if label is None else label, LONGEST_LABEL, may_be_empty=True))
 
 
@@ -127,7 +128,9 @@ def _read(option: Any) -> Choice:
     if not isinstance(given, dict):
         raise InvalidChoicesError("A choice must be a string, or an object with a title.")
     if unknown := sorted(str(name) for name in given.keys() - _FIELDS.keys()):
-        raise InvalidChoicesError(f"A choice has no field {unknown[0][:40]!r}; it has {', '.join(_FIELDS)}.")
+        raise InvalidChoicesError(
+            "A choice has no field %(name)s; it has %(fields)s.", name=repr(unknown[0][:40]), fields=", ".join(_FIELDS)
+        )
     title = _text("title", given.get("title"), LONGEST_TITLE)
     described = _text("description", given.get("description") or "", LONGEST_DESCRIPTION, may_be_empty=True)
     return Choice(_text("id", given.get("id") or title, LONGEST_ID), title, described)
@@ -136,7 +139,7 @@ def _read(option: Any) -> Choice:
 def _text(name: str, value: Any, longest: int, *, may_be_empty: bool = False) -> str:
     words = " ".join(clean_text(value).split()) if isinstance(value, str) else None
     if words is None or (not words and not may_be_empty):
-        raise InvalidChoicesError(f"{name} must be a string that is not blank.")
+        raise InvalidChoicesError("%(name)s must be a string that is not blank.", name=name)
     if len(words) > longest:
-        raise InvalidChoicesError(f"{name} must have at most {longest} characters.")
+        raise InvalidChoicesError("%(name)s must have at most %(longest)s characters.", name=name, longest=longest)
     return words

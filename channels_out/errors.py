@@ -11,6 +11,14 @@ from typing import Literal, NamedTuple
 Throttled = Literal["", "account", "recipient"]
 
 
+class SentenceError(ValueError):
+    """A value that is refused. The message is a sentence in English; `words` and `values` can be said in another."""
+
+    def __init__(self, words: str, **values: object) -> None:
+        super().__init__(words % values if values else words)
+        self.words, self.values = words, values
+
+
 class InboundError(Exception):
     """A webhook that is refused.
 

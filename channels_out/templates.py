@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from channels_out.errors import SentenceError
 from channels_out.shapes import clean_text, identifier, items, text
 
 LONGEST_BODY = 1024  # characters, filled, of a template that has more than a body
@@ -28,11 +29,11 @@ _VARIABLE = re.compile(r"\{\{\s*([A-Za-z0-9_]{1,60})\s*\}\}")
 _WITH_VALUE = {"URL", "COPY_CODE", "OTP"}
 
 
-class InvalidTemplateError(ValueError):
+class InvalidTemplateError(SentenceError):
     """A template cannot be filled so. The message is a sentence; `field` names what to correct."""
 
-    def __init__(self, sentence: str, *, field: str = "template") -> None:
-        super().__init__(sentence)
+    def __init__(self, words: str, *, field: str = "template", **values: object) -> None:
+        super().__init__(words, **values)
         self.field = field
 
 
@@ -154,18 +155,21 @@ def _fill_header(header: Mapping[str, Any], values: TemplateValues, sent: list[d
     if media := _MEDIA.get(kind):
         link = values.header
         if not link.startswith("https://") or len(link) > LONGEST_LINK or any(each.isspace() for each in link):
-            raise InvalidTemplateError(f"The template needs the https link of its {media} as header.", field="header")
+            raise InvalidTemplateError(
+                "The template needs the https link of its %(media)s as header.", field="header", media=media
+            )
         named = {"filename": values.filename} if values.filename and media == "document" else {}
         sent.append({"type": "header", "parameters": [{"type": media, media: {"link": link, **named}}]})
         return f"[{media}] {values.filename or link}"
     if kind != "TEXT":
         raise InvalidTemplateError(
-            f"A header of the kind {kind.lower()[:20]} cannot be sent from here.", field="header"
+            "A header of the kind %(kind)s cannot be sent from here.", field="header", kind=kind.lower()[:20]
         )
     names = variables_in(words)
     if bool(names) != bool(values.header):
-        sentence = "The template's header needs a text." if names else "The template's header has no variable."
-        raise InvalidTemplateError(sentence, field="header")
+        if names:
+            raise InvalidTemplateError("The template's header needs a text.", field="header")
+        raise InvalidTemplateError("The template's header has no variable.", field="header")
     if names:
         sent.append({"type": "header", "parameters": [_parameter(names[0], values.header)]})
     return _filled(words, dict.fromkeys(names, values.header))
@@ -175,12 +179,14 @@ def _fill_body(body: Mapping[str, Any], values: TemplateValues, sent: list[dict[
     words = text(body, "text")
     names = variables_in(words)
     if missing := [name for name in names if not values.variables.get(name)]:
-        raise InvalidTemplateError(f"The template's variable {missing[0]} has no value.", field="variables")
+        raise InvalidTemplateError("The template's variable %(name)s has no value.", field="variables", name=missing[0])
     if unknown := sorted(values.variables.keys() - set(names)):
-        raise InvalidTemplateError(f"The template has no variable {unknown[0][:40]}.", field="variables")
+        raise InvalidTemplateError("The template has no variable %(name)s.", field="variables", name=unknown[0][:40])
     filled = _filled(words, values.variables)
     if len(filled) > (most := _longest(is_alone=is_alone)):
-        raise InvalidTemplateError(f"The template's text would be longer than {most:,} characters.", field="variables")
+        raise InvalidTemplateError(
+            "The template's text would be longer than %(most)s characters.", field="variables", most=f"{most:,}"
+        )
     if names:
         sent.append({"type": "body", "parameters": [_parameter(name, values.variables[name]) for name in names]})
     return filled
@@ -188,16 +194,20 @@ def _fill_body(body: Mapping[str, Any], values: TemplateValues, sent: list[dict[
 
 def _fill_buttons(buttons: Sequence[Any], values: TemplateValues, sent: list[dict[str, Any]]) -> tuple[str, ...]:
     if len(values.buttons) > len(buttons):
-        raise InvalidTemplateError(f"The template has {len(buttons)} buttons.", field="buttons")
+        raise InvalidTemplateError("The template has %(count)s buttons.", field="buttons", count=len(buttons))
     for number, button in enumerate(buttons):
         value = values.buttons[number] if number < len(values.buttons) else ""
         kind = text(button, "type").upper()
         if not value:
             if _needs_value(button):
-                raise InvalidTemplateError(f"The template's button {number + 1} needs a value.", field="buttons")
+                raise InvalidTemplateError(
+                    "The template's button %(number)s needs a value.", field="buttons", number=number + 1
+                )
             continue
         if kind != "QUICK_REPLY" and not _needs_value(button):
-            raise InvalidTemplateError(f"The template's button {number + 1} takes no value.", field="buttons")
+            raise InvalidTemplateError(
+                "The template's button %(number)s takes no value.", field="buttons", number=number + 1
+            )
         sub_type, parameter = {
             "QUICK_REPLY": ("quick_reply", {"type": "payload", "payload": value}),
             "COPY_CODE": ("copy_code", {"type": "coupon_code", "coupon_code": value}),
@@ -235,10 +245,12 @@ def _longest(*, is_alone: bool) -> int:
 def _value(value: Any, name: str) -> str:
     """Return a value on one line: Meta takes no line breaks, tabs or long blanks in it."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise InvalidTemplateError(f"{name}: every value must be a text or a number.", field=name)
+        raise InvalidTemplateError("%(name)s: every value must be a text or a number.", field=name, name=name)
     words = " ".join(clean_text(str(value)).split())
     if len(words) > LONGEST_VALUE:
-        raise InvalidTemplateError(f"{name}: a value has at most {LONGEST_VALUE:,} characters.", field=name)
+        raise InvalidTemplateError(
+            "%(name)s: a value has at most %(most)s characters.", field=name, name=name, most=f"{LONGEST_VALUE:,}"
+        )
     return words
 
 

@@ -1,11 +1,18 @@
-"""Words on screen that are written down before anybody reads them: labels, titles, help texts."""
+"""Words on screen: those that are written down before anybody reads them, and those that others store or raise."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from django.utils.translation import gettext_lazy
+from django.utils.formats import number_format
+from django.utils.translation import gettext, gettext_lazy
+
+from channels_out.errors import SentenceError
+
+# What ends a sentence, and what stands before a value that is stored with it.
+_PARTS = re.compile(r"(?<=[.:]) | (?=\()|(?<=a call of the tool) ")
 
 
 def lazy(text: str) -> str:
@@ -15,6 +22,31 @@ def lazy(text: str) -> str:
     """
     found: Any = gettext_lazy(text)
     return found  # type: ignore[no-any-return]
+
+
+def shown(stored: str) -> str:
+    """Return a text that is stored, and so is English, in the reader's language.
+
+    It consists of sentences of ours, which are marked with `gettext_noop` where they are written. All else stays.
+    """
+    parts, said = _PARTS.split(stored), []
+    while parts:
+        texts = [" ".join(parts[:number]) for number in range(len(parts), 0, -1)]
+        text = next((each for each in texts if each and gettext(each) != each), texts[-1])
+        said.append(gettext(text) if text else "")
+        del parts[: len(_PARTS.split(text))]
+    return " ".join(said)
+
+
+def sentence_of(error: SentenceError) -> str:
+    """Return the error's sentence in the reader's language."""
+    words = gettext(error.words)
+    return words % error.values if error.values else words
+
+
+def whole(number: int) -> str:
+    """Return the whole number with the separators of the reader's language, such as 10,000."""
+    return number_format(number, force_grouping=True)
 
 
 def translate_fields(models: Iterable[Any]) -> None:

@@ -34,7 +34,7 @@ from convo_project import languages
 PROJECT = languages.FOLDER.parent
 UNFOLD = Path(unfold.__file__).parent
 ROOT = "convo_project.urls"
-MODULES = ("conversations",)
+MODULES = ("conversations", "channels_out")
 TEMPLATES = ("templates",)
 SCRIPTS = ("conversations/static",)
 KEYWORDS: dict[str, Any] = {
@@ -44,6 +44,9 @@ KEYWORDS: dict[str, Any] = {
     "ngettext_lazy": (1, 2),
     "pgettext_lazy": ((1, "c"), 2),
     "npgettext_lazy": ((1, "c"), 2, 3),
+    # Errors of channels_out, which knows no translations: see conversations/words.py.
+    "InvalidChoicesError": None,
+    "InvalidTemplateError": None,
 }
 HEADER = """msgid ""
 msgstr ""

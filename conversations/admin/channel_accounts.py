@@ -28,10 +28,11 @@ from conversations.services.core.errors import DomainError, InvalidError
 from conversations.services.delivery import template_catalogue
 from conversations.services.tenants import channel_accounts, setup
 from conversations.words import lazy as _
+from conversations.words import shown
 
 PREFIX = "credential_"
 STATE = [  # shown, and never typed
-    *("channel", "provider", "is_simulated", "health", "health_reason", "notice", "notice_at", "reach", "catalogue"),
+    *("channel", "provider", "is_simulated", "health", "why_broken", "notice", "notice_at", "reach", "catalogue"),
     *("checks", "checked_at"),
     *("created_at", "updated_at", "id"),
 ]
@@ -155,7 +156,7 @@ class ChannelAccountAdmin(SimulatorPages):
         "is_active",
         "is_simulated",
         "health",
-        "health_reason",
+        "why_broken",
     ]
     list_filter = ["channel", "health", UnreachedFilter, "is_active", "is_simulated", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
@@ -226,6 +227,11 @@ class ChannelAccountAdmin(SimulatorPages):
             "tries": tries,
         }
 
+    @admin.display(description=_("health reason"))
+    def why_broken(self, account: ChannelAccount) -> str:
+        """Return why the provider refuses the account."""
+        return shown(account.health_reason)
+
     @admin.display(description=_("Webhook URL"))
     def webhook_url(self, account: ChannelAccount) -> SafeString:
         """Return the address that the provider must deliver to, and where it is entered."""
@@ -239,7 +245,7 @@ class ChannelAccountAdmin(SimulatorPages):
         if account.checked_at is None:
             return format_html("{}", gettext("Not checked yet: press Check account."))
         marks = {True: ("✓", "text-green-700 dark:text-green-400"), False: ("!", "text-red-700 dark:text-red-400")}
-        lines = ((*marks[bool(each.get("is_fine"))], each.get("sentence", "")) for each in account.findings)
+        lines = ((*marks[bool(each.get("is_fine"))], shown(each.get("sentence", ""))) for each in account.findings)
         line = '<p><span class="font-semibold {1}" aria-hidden="true">{0}</span> {2}</p>'
         return format_html_join("", line, lines)
 
@@ -252,7 +258,8 @@ class ChannelAccountAdmin(SimulatorPages):
         read_at = f"{timezone.localtime(account.templates_at):%Y-%m-%d, %H:%M %Z}"
         read = gettext("%(known)s are known. Read on %(at)s.") % {"known": known, "at": read_at}
         return (
-            gettext("%(read)s The last try failed: %(problem)s") % {"read": read, "problem": account.templates_problem}
+            gettext("%(read)s The last try failed: %(problem)s")
+            % {"read": read, "problem": shown(account.templates_problem)}
             if account.templates_problem
             else read
         )
@@ -300,7 +307,7 @@ class ChannelAccountAdmin(SimulatorPages):
             self.record(request, f"checked ({error.code})", account)
             raise
         self.record(request, "checked (ok)", account)
-        faults = [str(each["sentence"]) for each in account.findings if not each["is_fine"]]
+        faults = [shown(each["sentence"]) for each in account.findings if not each["is_fine"]]
         accepted = gettext("%(provider)s accepts the credentials: %(name)s.") % {
             "provider": account.provider,
             "name": name,

@@ -124,7 +124,7 @@ class ContactAdmin(PersonPages):
         page: HttpResponse = super().render_change_form(request, {**context, "person": person}, *more, **named)
         return page
 
-    @admin.display(description="Name", ordering="name")
+    @admin.display(description=_("Name"), ordering="name")
     def shown_name(self, contact: Contact) -> str:
         """Return the name by staff, else the channel's."""
         return plain_text(contact.shown_name)

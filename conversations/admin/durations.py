@@ -9,17 +9,28 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from conversations.services.core.durations import UNITS, in_words
+from conversations.services.core.durations import UNITS, counted, in_words
 from conversations.words import lazy as _
+from memory.words import fold
 
-_PART = re.compile(r"(\d{1,6})\s*(day|hour|minute|second)s?", re.IGNORECASE)
+_PART = re.compile(r"(\d{1,6})\s*([^\W\d_]+)")
 
 
 def from_words(text: str) -> timedelta | None:
-    """Return the duration that the words name, or None if they name none."""
-    if _PART.sub("", text).strip(" ,") or not _PART.search(text):
+    """Return the duration that the words name, in English or the reader's language, or None if they name none."""
+    parts, units = _PART.findall(text), _units()
+    if _PART.sub("", text).strip(" ,") or not parts or any(fold(word) not in units for _number, word in parts):
         return None
-    return sum((int(number) * UNITS[unit.lower()] for number, unit in _PART.findall(text)), timedelta())
+    return sum((int(number) * units[fold(word)] for number, word in parts), timedelta())
+
+
+def _units() -> dict[str, timedelta]:
+    """Return the units by their words without accents, one and many."""
+    found = {}
+    for name, unit in UNITS.items():
+        for words in (counted(name, 1), counted(name, 2), f"1 {name}", f"2 {name}s"):
+            found[fold(words.partition(" ")[2])] = unit
+    return found
 
 
 class DurationInWordsField(forms.DurationField):

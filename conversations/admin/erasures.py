@@ -64,7 +64,9 @@ class ErasureAdmin(ReadOnlyAdmin):
             return gettext("The signature is not valid. %(error)s") % {"error": error}
         said = json.dumps(facts, indent=2, ensure_ascii=False)
         return format_html(
-            "The signature is valid.<pre style='white-space: pre-wrap; overflow-wrap: anywhere'>{}</pre>", said
+            "{}<pre style='white-space: pre-wrap; overflow-wrap: anywhere'>{}</pre>",
+            gettext("The signature is valid."),
+            said,
         )
 
     @admin.display(description=_("Removed"))

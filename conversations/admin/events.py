@@ -156,7 +156,8 @@ class EventEndpointAdmin(ClientScopedAdmin):
     def log(self, endpoint: EventEndpoint) -> SafeString:
         """Return a link to what was posted."""
         address = reverse("admin:conversations_eventdelivery_changelist")
-        return format_html('<a href="{}?endpoint__id__exact={}">What was posted</a>', address, endpoint.pk)
+        said = gettext("What was posted")
+        return format_html('<a href="{}?endpoint__id__exact={}">{}</a>', address, endpoint.pk, said)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the endpoint, or make one through its service. `response_add` shows the secret."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from django.http import Http404, HttpRequest, HttpResponse
@@ -14,6 +14,7 @@ from django.views.decorators.http import require_GET
 
 from conversations.admin.base import Breadcrumb
 from conversations.admin.channel_names import name_of
+from conversations.admin.ledger_words import name_of as name_of_event
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import TIMELINE_EVENTS, TimelineEvent, timeline_event, title_of
 from conversations.services.jobs import forecast
@@ -55,7 +56,7 @@ class ForecastPage(LongListAdmin):
             "hold": holds.hold_reason(conversation),
             "now": now,
             "next": forecast.next_event(upcoming),
-            "upcoming": upcoming,
+            "upcoming": [replace(each, after=each.after and name_of_event(each.after)) for each in upcoming],
             "past": [PastEvent(timeline_event(event), forecast.rule_of_event(event.data)) for event in past],
         }
         response = TemplateResponse(request, "admin/forecast/forecast.html", context)

@@ -12,6 +12,7 @@ from django.utils.translation import gettext
 
 from channels_out.choices import Choices, InvalidChoicesError, read_choices
 from conversations.services.core.errors import InvalidError, NotFoundError
+from conversations.words import sentence_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class ChoiceLines(Field):
         try:
             return read_choices([*titles]) if titles else None
         except InvalidChoicesError as error:
-            raise InvalidError(str(error), code="choices") from None
+            raise InvalidError(sentence_of(error), code="choices") from None
 
 
 def values_of(fields: Iterable[Field], posted: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,8 +22,16 @@ from conversations.admin.transcript_view import plain_text
 from conversations.models import InboundEvent, RefusedWebhooks
 from conversations.services.inbound import replay as replay_service
 from conversations.words import lazy as _
+from conversations.words import shown
 
 LONGEST_RAW = 50_000  # characters that are shown
+REASONS = {
+    "processing_failed": _("processing failed"),
+    "unknown_account": _("unknown account"),
+    "malformed": _("malformed"),
+    "unknown_type": _("unknown type"),
+    "receipt_unmatched": _("receipt without its message"),
+}
 NOT_ALLOWED = _("You may not replay these events.")
 
 
@@ -62,10 +70,10 @@ class InboundEventAdmin(LongListAdmin):
         ("channel", "provider", "address"),
         ("client", "channel_account"),
         ("attempts", "retry_at"),
-        ("settled_at", "outcome"),
+        ("settled_at", "outcome_in_words"),
         "raw_body",
     ]
-    readonly_fields = ["raw_body"]
+    readonly_fields = ["raw_body", "outcome_in_words"]
 
     def has_replay_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may replay the event. Without an event: any event."""
@@ -81,7 +89,7 @@ class InboundEventAdmin(LongListAdmin):
     def replay(self, request: HttpRequest, event: InboundEvent) -> str:
         """Process the event again."""
         self.record(request, "replayed", event)
-        return replay_service.replay(event.pk, timezone.now()).sentence
+        return shown(replay_service.replay(event.pk, timezone.now()).sentence)
 
     @admin.action(description=_("Replay"), permissions=["replay"])
     def replay_selected(self, request: HttpRequest, queryset: QuerySet[InboundEvent]) -> None:
@@ -101,15 +109,20 @@ class InboundEventAdmin(LongListAdmin):
     @display(  # type: ignore[untyped-decorator]
         description=_("Reason"),
         label={
-            "processing failed": "danger",
-            "unknown account": "danger",
+            "processing_failed": "danger",
+            "unknown_account": "danger",
             "malformed": "warning",
-            "unknown type": "warning",
+            "unknown_type": "warning",
         },
     )
-    def why(self, event: InboundEvent) -> str:
-        """Return why it did not become a message."""
-        return event.reason.replace("_", " ")
+    def why(self, event: InboundEvent) -> tuple[str, str]:
+        """Return why it did not become a message, and the words for it."""
+        return event.reason, str(REASONS.get(event.reason) or event.reason.replace("_", " "))
+
+    @admin.display(description=_("outcome"))
+    def outcome_in_words(self, event: InboundEvent) -> str:
+        """Return what came of the last replay."""
+        return shown(event.outcome)
 
     @display(description=_("State"), label={"settled": "success", "retried": "warning"})  # type: ignore[untyped-decorator]
     def state(self, event: InboundEvent) -> tuple[str, str] | None:
@@ -122,8 +135,8 @@ class InboundEventAdmin(LongListAdmin):
     def raw_body(self, event: InboundEvent) -> SafeString:
         """Return the raw body as it is stored, shortened."""
         written = json.dumps(event.raw, indent=2, ensure_ascii=False)
-        shown = written if len(written) <= LONGEST_RAW else written[:LONGEST_RAW] + "\n…"
-        return format_html('<pre class="raw-body" dir="auto">{}</pre>', plain_text(shown))
+        cut = written if len(written) <= LONGEST_RAW else written[:LONGEST_RAW] + "\n…"
+        return format_html('<pre class="raw-body" dir="auto">{}</pre>', plain_text(cut))
 
 
 @admin.register(RefusedWebhooks)

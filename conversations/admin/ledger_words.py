@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from django.utils.translation import gettext
+
+from conversations.models import ConversationEvent
 from conversations.words import lazy as _
+from conversations.words import shown
 
 KINDS: Mapping[str, str] = {
     "account_broken": _("account broken"),
@@ -70,6 +74,24 @@ KINDS: Mapping[str, str] = {
 }
 
 
+# Causes of these are names and texts of the client's own.
+NAMED = {"labelled", "unlabelled", "assigned_to", "assistant_assigned", "account_changed", "disclosed", "held"}
+CAUSES = (  # which are written by SQL, or where no word can be marked
+    _("no message within stale_after"),
+    _("no message within expire_after"),
+)
+
+
 def name_of(kind: str) -> str:
     """Return the kind of an event in words."""
     return str(KINDS.get(kind) or kind.replace("_", " "))
+
+
+def cause_of(event: ConversationEvent) -> str:
+    """Return the cause of an event in words."""
+    if event.kind in NAMED:
+        return event.cause
+    position = event.data.get("position")
+    if event.cause == f"message {position}":
+        return gettext("message %(position)s") % {"position": position}
+    return shown(event.cause)

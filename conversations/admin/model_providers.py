@@ -25,11 +25,12 @@ from conversations.services.core import audit_log
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.tenants import model_listing, model_overview, model_providers, provider_rules
 from conversations.words import lazy as _
+from conversations.words import shown
 from memory.language_models.contract import Kind
 from memory.text import storable
 
 FROM_ENVIRONMENT = _("Set in the environment: OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_API, OPENAI_TIMEOUT_SECONDS.")
-STATE = ["health", "health_reason", "created_at", "updated_at", "id"]
+STATE = ["health", "why_broken", "created_at", "updated_at", "id"]
 FIELDS_OF_CODES = {"missing_key": "api_key", "invalid_key": "api_key", "missing_base_url": "base_url"}
 
 
@@ -160,7 +161,7 @@ class ModelProviderAdmin(ClientScopedAdmin):
     delete_role = Role.MANAGER
     form = ProviderForm
     empty_message = _("There is no model provider of your own. Assistants use the installation's.")
-    list_display = ["name", "whose", "kind", "is_active", "health", "health_reason"]
+    list_display = ["name", "whose", "kind", "is_active", "health", "why_broken"]
     list_filter = ["kind", "health", "is_active", ("client", VisibleRowsFilter)]
     list_select_related = ["client"]
     search_fields = ["name"]
@@ -206,9 +207,14 @@ class ModelProviderAdmin(ClientScopedAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that cannot be changed: client and kind, and for managers the base URL."""
-        shown = ["whose", "has_key", "address", "header_names"]
+        told = ["whose", "has_key", "address", "header_names"]
         fixed = ["client", "kind"] if obj else []
-        return [*STATE, *shown, *fixed, *([] if request.user.is_superuser else ["base_url"])]
+        return [*STATE, *told, *fixed, *([] if request.user.is_superuser else ["base_url"])]
+
+    @admin.display(description=_("health reason"))
+    def why_broken(self, provider: ModelProvider) -> str:
+        """Return why the provider's server refuses us."""
+        return shown(provider.health_reason)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form class. Managers add providers of kinds that have an address of their own."""
@@ -256,7 +262,7 @@ class ModelProviderAdmin(ClientScopedAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Return what the question names: the provider, and not each of hundreds of models that it lists."""
-        return [str(provider) for provider in objs], {"model providers": len(objs)}, set(), []
+        return [str(provider) for provider in objs], {str(self.opts.verbose_name_plural): len(objs)}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: ModelProvider) -> None:
         """Delete the provider, unless somebody has chosen it since the page was shown."""

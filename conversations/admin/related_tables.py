@@ -10,7 +10,7 @@ from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 from unfold.decorators import display
 
@@ -71,10 +71,11 @@ def link_to(conversation: Conversation, position: int = 0) -> SafeString:
     """Return a link to the page of the conversation, or to its message at the position."""
     page = reverse("admin:conversations_conversation_change", args=[conversation.pk])
     at = f"?at={position}" if position else ""
-    whose = plain_text(str(conversation.contact))
-    return format_html(
-        '<a class="row-link" href="{}{}"><bdi>{}</bdi> on {}</a>', page, at, whose, name_of(conversation.channel)
-    )
+    said = gettext("%(contact)s on %(channel)s") % {
+        "contact": format_html("<bdi>{}</bdi>", plain_text(str(conversation.contact))),
+        "channel": name_of(conversation.channel),
+    }
+    return format_html('<a class="row-link" href="{}{}">{}</a>', page, at, mark_safe(said))  # noqa: S308 - escaped above
 
 
 @admin.register(Chunk)

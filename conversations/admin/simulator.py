@@ -37,6 +37,7 @@ from conversations.services.simulator import calls, phone, phone_files, provider
 from conversations.services.simulator.phone_files import ChosenFile
 from conversations.services.simulator.simulator import Delivery
 from conversations.words import lazy as _
+from conversations.words import shown
 
 Response = TypeVar("Response", bound=HttpResponse)
 
@@ -277,7 +278,7 @@ def _outcome(exchange: Any) -> str:
     if exchange.is_held:
         return gettext("The message is held back. Deliver it from the list of requests when you like.")
     if exchange.status is None:
-        return exchange.problem or gettext("There was no answer.")
+        return shown(exchange.problem) or gettext("There was no answer.")
     return gettext("Convo answered %(status)s.") % {"status": exchange.status}
 
 

@@ -23,6 +23,7 @@ from conversations.models import Assistant, McpServer, Tool, ToolCall
 from conversations.services.core.errors import InvalidError
 from conversations.services.tenants import tools
 from conversations.words import lazy as _
+from conversations.words import shown
 
 GRAVITY = {
     label: {"grave": "danger", "waiting": "warning"}.get(gravity, "success") for label, gravity in OUTCOMES.values()
@@ -101,7 +102,7 @@ class ToolAdmin(ClientScopedAdmin):
     form = ToolForm
     client_path = "client"
     empty_message = _("No tool yet. Add one at a URL of your own, or add an MCP server and list its tools.")
-    list_display = ["name", "client", "server", *USE, "problem"]
+    list_display = ["name", "client", "server", *USE, "why_not_offered"]
     list_filter = ["is_active", "changes_something", "needs_approval", ("client", VisibleRowsFilter)]
     list_select_related = ["client", "server"]
     search_fields = ["name", "description"]
@@ -122,13 +123,26 @@ class ToolAdmin(ClientScopedAdmin):
             (None, {"fields": ["client", "name", "description", "parameters"]}),
             (gettext("Where it is"), {"fields": where}),
             (gettext("Use"), {"fields": ["assistant_ids", *USE]}),
-            *([(gettext("State"), {"fields": ["problem", "id", "created_at", "updated_at"]})] if obj else []),
+            *([(gettext("State"), {"fields": ["why_not_offered", "id", "created_at", "updated_at"]})] if obj else []),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         """Return the fields that cannot be changed. What an MCP server says of its tool is the server's."""
-        fixed = ["problem", "id", "created_at", "updated_at", "server", "remote_name", *(["client"] if obj else [])]
+        fixed = [
+            "why_not_offered",
+            "id",
+            "created_at",
+            "updated_at",
+            "server",
+            "remote_name",
+            *(["client"] if obj else []),
+        ]
         return [*fixed, *(["description", "parameters"] if obj and obj.server_id else [])]
+
+    @admin.display(description=_("problem"))
+    def why_not_offered(self, tool: Tool) -> str:
+        """Return why the tool cannot be offered to models."""
+        return shown(tool.problem)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the tool. A new one gets the secret that signs its calls; `response_add` shows it."""

@@ -390,7 +390,7 @@ def timeline_event(event: ConversationEvent) -> TimelineEvent:
         what = gettext("%(what)s: %(before)s to %(after)s") % {"what": what, "before": before, "after": after}
     kind = event.get_actor_display().lower() if event.actor != ConversationEvent.Actor.API else "api"
     who = f"{event.actor_name} ({kind})" if event.actor_name else kind
-    return TimelineEvent(event.created_at, what, who, event.cause)
+    return TimelineEvent(event.created_at, what, who, ledger_words.cause_of(event))
 
 
 def _status(word: str) -> str:

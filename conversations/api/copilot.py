@@ -32,8 +32,8 @@ from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import StreamedMarkdown
 from conversations.http.streams import RETRY_SECONDS, EventStream, event, stream_limit
 from conversations.models import Conversation, Turn
+from conversations.services.copilot import failures, turns
 from conversations.services.copilot import sessions as copilot
-from conversations.services.copilot import turns
 from conversations.services.copilot.feed import Reader, ReadPosition, ReplyEnd, ReplyPart, feed
 from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import RequestedReply, UserMessage
@@ -41,49 +41,7 @@ from conversations.services.replies.sinks import HUMAN_WANTED, LOW_CONFIDENCE
 
 LAST_EVENT_ID = re.compile(r"([0-9]{1,4})\.([0-9]{1,7})")
 
-# What a user is told where a reply fails. None but these say more than that it failed.
-_NOT_SET_UP = "The assistant is not set up properly. Tell whoever looks after it."
-_TOO_LONG = "This conversation is too long for the assistant. Start a new one, or ask for less at once."
-_BUSY = "The assistant has too much to do. Try again in a minute."
-_CUT_OFF = "The answer broke off. What arrived is kept; try again for the whole."
-_SILENT = "The assistant fell silent. Try again."
-_AWAY = "The assistant cannot be reached. Try again in a minute."
-_TOMORROW = "The assistant has used up what it may use today. It goes on tomorrow; your question is kept."
-SENTENCES = {
-    "cut_off": _CUT_OFF,
-    "provider_error": "The assistant ran into an error while it wrote. Try again.",
-    "reasoning_shown": "The assistant wrote its notes instead of an answer. Try again.",
-    "timeout": _SILENT,
-    "connect": _AWAY,
-    "rate_limited": _BUSY,
-    "overloaded": _BUSY,
-    "refused": "The assistant may not answer this. Ask in other words.",
-    "context_too_long": _TOO_LONG,
-    "no_room": "The assistant thought for too long and wrote nothing. Ask a simpler question.",
-    "too_many_calls": "The assistant found no answer to this message. Ask in other words.",
-    "bad_request": "The assistant cannot answer this. Start a new conversation, or ask for less at once.",
-    "quota_used_up": _TOMORROW,
-    "unauthorized": _NOT_SET_UP,
-    "insufficient_quota": _NOT_SET_UP,
-    "model_not_found": _NOT_SET_UP,
-    "parameter_refused": _NOT_SET_UP,
-    "no_tools": _NOT_SET_UP,
-    "not_configured": _NOT_SET_UP,
-    "agent_cut_off": _CUT_OFF,
-    "agent_timeout": _SILENT,
-    "agent_late": _SILENT,
-    "agent_unreachable": _AWAY,
-    "agent_busy": _BUSY,
-    "agent_unauthorized": _NOT_SET_UP,
-    "agent_not_found": _NOT_SET_UP,
-    "agent_redirects": _NOT_SET_UP,
-    "agent_private_address": _NOT_SET_UP,
-    "agent_invalid_url": _NOT_SET_UP,
-    "agent_no_secret": _NOT_SET_UP,
-}
-_FINAL = {_NOT_SET_UP, _TOO_LONG, _TOMORROW}  # trying again now gives the same
 TAKEN_OVER = "taken_over"  # how a reply ends where a colleague has the session, or will have it
-FAILED = "The assistant could not answer. Try again."
 
 
 class CopilotView(views.APIView):
@@ -308,9 +266,9 @@ def _end(session: Conversation, ended: ReplyEnd) -> bytes:
     return event(
         "error",
         {
-            "error": SENTENCES.get(turn.code, FAILED),
+            "error": failures.sentence_of(turn.code),
             "code": turn.code,
-            "retryable": SENTENCES.get(turn.code) not in _FINAL,
+            "retryable": failures.may_be_retried(turn.code),
             "session_id": str(session.pk),
             "turn_id": str(turn.pk),
             "message": message_shown(ended.chunk) if ended.chunk else None,

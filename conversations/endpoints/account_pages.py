@@ -28,6 +28,7 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
 from django.utils.http import urlencode
+from django.utils.translation import gettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
@@ -46,7 +47,7 @@ def _admin_login(request: HttpRequest) -> HttpResponseBase:
         return redirect("admin:index")
     context = {
         **admin.site.each_context(request),
-        "title": "Log in",
+        "title": gettext("Log in"),
         "app_path": request.get_full_path(),
         "username": request.user.get_username(),
     }

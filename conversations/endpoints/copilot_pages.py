@@ -20,7 +20,7 @@ from conversations.http import envelope
 from conversations.http.login import NOT_SIGNED_IN, user_of
 from conversations.http.sign_in import limit_sign_ins
 from conversations.http.staged_login import StagedLoginView
-from conversations.services.copilot import sessions
+from conversations.services.copilot import failures, sessions
 
 LOGIN = settings.COPILOT_LOGIN
 APP = settings.COPILOT_PAGE
@@ -58,7 +58,7 @@ def panel(request: HttpRequest) -> HttpResponse:
             "roles": roles,
             "several_clients": len({role.client_id for role in roles}) > 1,
             "characters": settings.COPILOT_MESSAGE_CHARACTERS,
-            "words": words_of(request),
+            "words": {**failures.words(), **words} if (words := words_of(request)) else {},
         },
     )
 

@@ -13,8 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 import re2
+from django.utils.translation import gettext
 from jsonschema import Draft202012Validator, SchemaError, ValidationError
 from jsonschema.validators import extend
+
+from conversations.words import whole
 
 LONGEST_SCHEMA = 20_000  # characters of JSON
 MOST_PARTS = 5_000  # of a schema in which every reference is replaced by what it refers to
@@ -31,21 +34,27 @@ class InvalidSchemaError(ValueError):
 def check_schema(schema: Any) -> None:
     """Return if the value is a JSON Schema that tools can have. Raises InvalidSchemaError."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
-        raise InvalidSchemaError('Write a JSON Schema of an object: {"type": "object", "properties": {…}}.')
+        raise InvalidSchemaError(gettext('Write a JSON Schema of an object: {"type": "object", "properties": {…}}.'))
     try:
         size = len(json.dumps(schema))
     except (TypeError, ValueError, RecursionError):
-        raise InvalidSchemaError("The schema is not JSON, or is nested too deeply.") from None
+        raise InvalidSchemaError(gettext("The schema is not JSON, or is nested too deeply.")) from None
     if size > LONGEST_SCHEMA:
-        raise InvalidSchemaError(f"The schema has {size:,} characters. At most {LONGEST_SCHEMA:,} are possible.")
+        raise InvalidSchemaError(
+            gettext("The schema has %(size)s characters. At most %(most)s are possible.")
+            % {"size": whole(size), "most": whole(LONGEST_SCHEMA)}
+        )
     try:
         Draft202012Validator.check_schema(schema)
         _check_parts(schema)
     except SchemaError as error:
         where = "/".join(str(part) for part in error.absolute_path)[:80]
-        raise InvalidSchemaError(f"This is no JSON Schema (draft 2020-12){f': at {where}' if where else ''}.") from None
+        said = gettext("This is no JSON Schema (draft 2020-12).")
+        if where:
+            said = gettext("This is no JSON Schema (draft 2020-12): at %(where)s.") % {"where": where}
+        raise InvalidSchemaError(said) from None
     except RecursionError:
-        raise InvalidSchemaError("The schema is nested too deeply.") from None
+        raise InvalidSchemaError(gettext("The schema is nested too deeply.")) from None
 
 
 def problem_with(arguments: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
@@ -105,13 +114,15 @@ def _is_plain(value: Any, depth: int = 1) -> bool:
 def _check_parts(schema: dict[str, Any]) -> None:
     for name, value in _members(schema):
         if name in _REFUSED:
-            raise InvalidSchemaError(f"The schema uses {name}, which is not supported here.")
+            raise InvalidSchemaError(gettext("The schema uses %(name)s, which is not supported here.") % {"name": name})
         if name == "$ref" and not (isinstance(value, str) and (value == "#" or value.startswith("#/"))):
-            raise InvalidSchemaError("A $ref may only refer to a part of the same schema, such as #/$defs/item.")
+            raise InvalidSchemaError(
+                gettext("A $ref may only refer to a part of the same schema, such as #/$defs/item.")
+            )
         if name == "pattern" and isinstance(value, str) and _compiled(value) is None:
-            raise InvalidSchemaError("A pattern of the schema is not one of RE2, by which it would be run.")
+            raise InvalidSchemaError(gettext("A pattern of the schema is not one of RE2, by which it would be run."))
     if _size(schema, schema, ()) > MOST_PARTS:
-        raise InvalidSchemaError("The schema refers to its own parts too often.")
+        raise InvalidSchemaError(gettext("The schema refers to its own parts too often."))
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:
@@ -136,7 +147,7 @@ def _size(value: Any, root: dict[str, Any], within: tuple[str, ...]) -> int:
         parts, total = [each for name, each in value.items() if name not in _REFERENCES], 1
         if isinstance(reference := value.get("$ref"), str):
             if reference in within or len(within) > 50:
-                raise InvalidSchemaError("A part of the schema refers to itself, which is not supported here.")
+                raise InvalidSchemaError(gettext("A part of the schema refers to itself, which is not supported here."))
             total += _size(_target(root, reference), root, (*within, reference))
     else:
         return 1
@@ -152,10 +163,10 @@ def _target(root: dict[str, Any], reference: str) -> Any:
     for part in reference.removeprefix("#").split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         if not isinstance(found, dict) or name not in found:
-            raise InvalidSchemaError("A $ref of the schema refers to a part that does not exist.")
+            raise InvalidSchemaError(gettext("A $ref of the schema refers to a part that does not exist."))
         found = found[name]
     if found is root:
-        raise InvalidSchemaError("A part of the schema refers to itself, which is not supported here.")
+        raise InvalidSchemaError(gettext("A part of the schema refers to itself, which is not supported here."))
     return found
 
 

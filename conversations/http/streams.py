@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import orjson
 from django.conf import settings
 from django.http import StreamingHttpResponse
+from django.utils.translation import gettext
 
 from conversations.services.core.errors import TooManyError
 
@@ -48,7 +49,7 @@ class StreamLimit:
         with self._guard:
             if self._open[user_id] >= settings.COPILOT_STREAMS_PER_USER:
                 raise TooManyError(
-                    "You have this page open in too many windows. Close one of them.",
+                    gettext("You have this page open in too many windows. Close one of them."),
                     code="too_many_streams",
                     retry_after=RETRY_SECONDS,
                 )

@@ -13,6 +13,7 @@ from django.core.validators import (
 )
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from conversations.models.choices import Choices
 from conversations.models.client import Client
@@ -61,7 +62,7 @@ class Assistant(models.Model):
         blank=True,
         default="",
         db_default="",
-        validators=[RegexValidator(r"^[a-z]+\Z", "Write one word, such as none, low, medium or high.")],
+        validators=[RegexValidator(r"^[a-z]+\Z", _("Write one word, such as none, low, medium or high."))],
         help_text="How long a reasoning model thinks before it answers: none, low, medium, high. Empty: its default.",
     )
     fallback_provider = models.ForeignKey(
@@ -210,7 +211,7 @@ class Assistant(models.Model):
         default="en-US",
         db_default="en-US",
         validators=[
-            RegexValidator(r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z", "Write a language tag such as en-US or es-MX.")
+            RegexValidator(r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*\Z", _("Write a language tag such as en-US or es-MX."))
         ],
         help_text="What callers speak and hear: a language tag such as en-US or es-MX.",
     )
@@ -220,7 +221,7 @@ class Assistant(models.Model):
         default="",
         db_default="",
         validators=[
-            RegexValidator(r"^[A-Za-z0-9.\-]*\Z", "Write the provider's name of a voice, such as Polly.Joanna.")
+            RegexValidator(r"^[A-Za-z0-9.\-]*\Z", _("Write the provider's name of a voice, such as Polly.Joanna."))
         ],
         help_text="The provider's name of a voice, such as Polly.Joanna. Empty: the provider's own for the language.",
     )
@@ -229,7 +230,7 @@ class Assistant(models.Model):
         blank=True,
         default="",
         db_default="",
-        validators=[RegexValidator(r"^\+[1-9][0-9]{5,14}\Z", "Write the number such as +51999999999.")],
+        validators=[RegexValidator(r"^\+[1-9][0-9]{5,14}\Z", _("Write the number such as +51999999999."))],
         help_text="A person's phone: a call that needs a person is put through to it. Empty: it waits for staff.",
     )
     template_name = models.CharField(
@@ -237,14 +238,14 @@ class Assistant(models.Model):
         blank=True,
         default="",
         db_default="",
-        validators=[RegexValidator(r"^[a-z0-9_]+\Z", "A template's name has small letters, digits and _ alone.")],
+        validators=[RegexValidator(r"^[a-z0-9_]+\Z", _("A template's name has small letters, digits and _ alone."))],
         help_text="Sent on WhatsApp where free text is not taken any more: an approved template.",
     )
     template_language = models.CharField(
         max_length=10,
         default="en",
         db_default="en",
-        validators=[RegexValidator(r"^[a-z]{2,3}(_[A-Za-z]{2,4})?\Z", "A language is written such as en or pt_BR.")],
+        validators=[RegexValidator(r"^[a-z]{2,3}(_[A-Za-z]{2,4})?\Z", _("A language is written such as en or pt_BR."))],
         help_text="The template's language, as WhatsApp writes it: en, en_US, pt_BR.",
     )
     template_variables = models.TextField(
@@ -280,28 +281,30 @@ class Assistant(models.Model):
             models.CheckConstraint(
                 name="assistant_names_its_second_model",
                 condition=models.Q(fallback_provider__isnull=True) | ~models.Q(fallback_model=""),
-                violation_error_message="A second provider needs a second model.",
+                violation_error_message=_("A second provider needs a second model."),
             ),
             models.CheckConstraint(
                 name="assistant_names_its_model",
                 condition=models.Q(model_provider__isnull=True) | ~models.Q(model=""),
-                violation_error_message="A model provider needs a model.",
+                violation_error_message=_("A model provider needs a model."),
             ),
             models.CheckConstraint(
                 name="assistant_names_its_retell_agent",
                 condition=~models.Q(engine="retell") | ~models.Q(retell_agent_id=""),
-                violation_error_message="The engine retell needs the id of a Retell agent.",
+                violation_error_message=_("The engine retell needs the id of a Retell agent."),
             ),
             models.CheckConstraint(
                 name="assistant_proposes_where_it_can",
                 condition=models.Q(proposes=False) | (models.Q(in_copilot=False) & ~models.Q(engine="retell")),
-                violation_error_message="An assistant that proposes cannot be in the copilot, where people read replies"
-                " while they are written, nor have the engine retell, which keeps the conversation itself.",
+                violation_error_message=_(
+                    "An assistant that proposes cannot be in the copilot, where people read replies"
+                    " while they are written, nor have the engine retell, which keeps the conversation itself."
+                ),
             ),
             models.CheckConstraint(
                 name="assistant_names_its_agent",
                 condition=~models.Q(engine="agent") | ~models.Q(agent_url=""),
-                violation_error_message="The engine agent needs the URL of the agent.",
+                violation_error_message=_("The engine agent needs the URL of the agent."),
             ),
         ]
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from django.core.validators import MinValueValidator, RegexValidator, URLValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from channels_out.kinds import Channel
 from conversations.models.assistant import Assistant
@@ -70,7 +71,7 @@ class ChannelAccount(models.Model):
         blank=True,
         default="",
         db_default="",
-        validators=[RegexValidator(r"^[A-Za-z0-9._-]*\Z", "Write the id as the provider shows it.")],
+        validators=[RegexValidator(r"^[A-Za-z0-9._-]*\Z", _("Write the id as the provider shows it."))],
         help_text="The id of the WhatsApp Business account. It is learned from the first message too.",
     )
     notice = models.CharField(max_length=300, blank=True, default="", db_default="", editable=False)

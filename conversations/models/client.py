@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from channels_out.kinds import Channel
 from conversations.models.choices import Choices
@@ -22,7 +23,7 @@ DEFAULT_GOAL = "Handle inbound enquiry"
 
 sub_domain_validator = RegexValidator(
     r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z",
-    "A sub-domain is 1 to 63 lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen.",
+    _("A sub-domain is 1 to 63 lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen."),
 )
 
 
@@ -40,7 +41,7 @@ def default_quiet_windows() -> dict[str, float]:
 
 def validate_patterns(value: Any) -> None:
     """Raise ValidationError if the value is no list of valid redaction patterns."""
-    problem = pattern_problem(value) if isinstance(value, list) else "The patterns must be a list."
+    problem = pattern_problem(value) if isinstance(value, list) else _("The patterns must be a list.")
     if problem:
         raise ValidationError(problem, code="unfit_patterns")
 
@@ -68,7 +69,7 @@ class _AreSeconds(models.Func):
 def validate_time_zone(name: str) -> None:
     """Raise ValidationError unless the IANA database has a time zone of the name."""
     if name not in available_time_zones():
-        raise ValidationError("Write the name of a time zone, such as Europe/Madrid or America/Bogota.")
+        raise ValidationError(_("Write the name of a time zone, such as Europe/Madrid or America/Bogota."))
 
 
 @cache
@@ -164,29 +165,30 @@ class Client(models.Model):
             models.CheckConstraint(
                 name="client_ages_in_order",
                 condition=models.Q(stale_after__gt=timedelta(0), expire_after__gte=models.F("stale_after")),
-                violation_error_message="A conversation must become stale after some time,"
-                " and expire no sooner than that.",
+                violation_error_message=_(
+                    "A conversation must become stale after some time, and expire no sooner than that."
+                ),
             ),
             models.CheckConstraint(name="client_archives_later", condition=models.Q(archive_after__gte=timedelta(0))),
             models.CheckConstraint(
                 name="client_waits_for_bursts_a_while",
                 condition=models.Q(longest_wait__gte=timedelta(0), longest_wait__lte=timedelta(minutes=10)),
-                violation_error_message="A burst is answered within 10 minutes.",
+                violation_error_message=_("A burst is answered within 10 minutes."),
             ),
             models.CheckConstraint(
                 name="client_names_its_summary_model",
                 condition=models.Q(summary_provider__isnull=True) | ~models.Q(summary_model=""),
-                violation_error_message="A provider of summaries needs a model.",
+                violation_error_message=_("A provider of summaries needs a model."),
             ),
             models.CheckConstraint(
                 name="client_hands_back_later",
                 condition=models.Q(hand_back_after__gt=timedelta(0)),
-                violation_error_message="A takeover must last some time.",
+                violation_error_message=_("A takeover must last some time."),
             ),
             models.CheckConstraint(
                 name="client_promises_some_time",
                 condition=models.Q(answer_within__isnull=True) | models.Q(answer_within__gt=timedelta(0)),
-                violation_error_message="A promise needs some time. Without one it is empty.",
+                violation_error_message=_("A promise needs some time. Without one it is empty."),
             ),
             # Every webhook reads the values as numbers.
             models.CheckConstraint(
@@ -195,18 +197,18 @@ class Client(models.Model):
             models.CheckConstraint(
                 name="client_weighs_something",
                 condition=models.Q(weight__gte=1, weight__lte=MOST_WEIGHT),
-                violation_error_message=f"A weight is a number from 1 to {MOST_WEIGHT}.",
+                violation_error_message=_("A weight is a number from 1 to 100."),
             ),
             models.CheckConstraint(
                 name="client_quotas_allow_something",
                 condition=models.Q(messages_per_minute__gte=1, replies_at_once__gte=1),
-                violation_error_message="A quota is at least 1.",
+                violation_error_message=_("A quota is at least 1."),
             ),
             models.CheckConstraint(
                 name="client_day_quotas_allow_something",
                 condition=(models.Q(tokens_per_day__isnull=True) | models.Q(tokens_per_day__gte=1))
                 & (models.Q(cost_per_day__isnull=True) | models.Q(cost_per_day__gt=0)),
-                violation_error_message="A quota of a day is more than 0. Without one it is empty.",
+                violation_error_message=_("A quota of a day is more than 0. Without one it is empty."),
             ),
             models.CheckConstraint(
                 name="client_redaction_patterns_are_texts", condition=models.Q(_AreTexts("redaction_patterns"))

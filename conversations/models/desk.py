@@ -6,6 +6,7 @@ from django.conf import settings
 from django.core.validators import MaxLengthValidator, RegexValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from conversations.models.checks import one_of
 from conversations.models.client import Client
@@ -222,7 +223,7 @@ class CannedReply(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="canned_replies", db_index=False)
     shortcut = models.CharField(
         max_length=40,
-        validators=[RegexValidator(r"^[\w-]{1,40}\Z", "Write letters, digits, - and _, without spaces.")],
+        validators=[RegexValidator(r"^[\w-]{1,40}\Z", _("Write letters, digits, - and _, without spaces."))],
         help_text="Staff type / and the beginning of it.",
     )
     text = models.TextField(

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from conversations.models.choices import Choices
 from conversations.models.client import Client
@@ -29,23 +30,23 @@ def validate_base_url(value: str) -> None:
     except ValueError:
         fine = False
     if not fine or not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ValidationError("Write an address such as https://llm.example.com/v1.")
+        raise ValidationError(_("Write an address such as https://llm.example.com/v1."))
     if parts.username is not None:
-        raise ValidationError("Write the address without user and password. Use a header for them.")
+        raise ValidationError(_("Write the address without user and password. Use a header for them."))
     if parts.fragment:
-        raise ValidationError("Write the address without its # part.")
+        raise ValidationError(_("Write the address without its # part."))
 
 
 def validate_texts(value: Any) -> None:
     """Raise ValidationError unless the value is an object whose values are texts."""
     if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
-        raise ValidationError('Write a JSON object of texts, such as {"api-version": "2026-10-01"}.')
+        raise ValidationError(_('Write a JSON object of texts, such as {"api-version": "2026-10-01"}.'))
 
 
 def validate_object(value: Any) -> None:
     """Raise ValidationError unless the value is an object."""
     if not isinstance(value, dict):
-        raise ValidationError('Write a JSON object, such as {"service_tier": "flex"}.')
+        raise ValidationError(_('Write a JSON object, such as {"service_tier": "flex"}.'))
 
 
 class ModelProvider(models.Model):
@@ -124,7 +125,7 @@ class ModelProvider(models.Model):
                 condition=~models.Q(kind=Kind.COMPATIBLE.value)
                 | ~models.Q(base_url="")
                 | models.Q(from_environment=True),
-                violation_error_message="An OpenAI-compatible provider needs a base URL.",
+                violation_error_message=_("An OpenAI-compatible provider needs a base URL."),
             ),
             models.CheckConstraint(
                 name="environment_provider_is_shared",

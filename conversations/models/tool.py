@@ -9,6 +9,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator, URLValidator
 from django.db import models
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from conversations.models.checks import none_negative, one_of
 from conversations.models.choices import Choices
@@ -18,7 +19,7 @@ from conversations.models.fields import EncryptedJSONField
 from conversations.models.of_client import OfClient, SameClientKey
 
 LONGEST_NAME = 64  # as models accept
-NAME = RegexValidator(r"^[a-zA-Z0-9_-]{1,64}\Z", "Write up to 64 letters, digits, - and _, without spaces.")
+NAME = RegexValidator(r"^[a-zA-Z0-9_-]{1,64}\Z", _("Write up to 64 letters, digits, - and _, without spaces."))
 URL = URLValidator(schemes=["http", "https"])
 SECONDS = (MinValueValidator(1), MaxValueValidator(60))
 
@@ -33,7 +34,7 @@ class McpServer(models.Model):
     client = models.ForeignKey(Client, on_delete=models.CASCADE, related_name="mcp_servers", db_index=False)
     name = models.CharField(
         max_length=20,
-        validators=[RegexValidator(r"^[a-zA-Z0-9_-]{1,20}\Z", "Write up to 20 letters, digits, - and _.")],
+        validators=[RegexValidator(r"^[a-zA-Z0-9_-]{1,20}\Z", _("Write up to 20 letters, digits, - and _."))],
         help_text="Comes before the names of its tools where another tool has the same name.",
     )
     url = models.CharField("URL", max_length=500, validators=[URL])
@@ -133,7 +134,7 @@ class Tool(models.Model):
                 name="tool_has_one_place",
                 condition=models.Q(server__isnull=True) & ~models.Q(url="")
                 | models.Q(server__isnull=False) & models.Q(url=""),
-                violation_error_message="A tool needs a URL.",
+                violation_error_message=_("A tool needs a URL."),
             ),
         ]
 

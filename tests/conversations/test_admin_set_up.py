@@ -71,6 +71,17 @@ def test_a_manager_changes_the_policies_but_not_what_the_client_is(ann, shop):
     assert done.changes["stale_after"] == ["0:10:00", "1:30:00"]
 
 
+def test_a_manager_reads_and_writes_durations_in_portuguese(ann, shop):
+    ann.defaults["HTTP_ACCEPT_LANGUAGE"] = "pt-BR"
+    path = address("client", "change", shop.pk)
+    assert 'value="10 minutos"' in ann.get(path).content.decode()
+    saved(ann.post(path, policies(stale_after="1 hora 30 minutos", archive_after="30 dias")))
+    shop.refresh_from_db()
+    assert (shop.stale_after, shop.archive_after) == (timedelta(hours=1, minutes=30), timedelta(days=30))
+    refused = ann.post(path, policies(stale_after="2 dias"))
+    assert "Uma conversa deve ficar inativa após algum tempo" in refused.content.decode()
+
+
 def test_a_manager_sets_the_time_zone_that_assistants_are_told(ann, shop):
     saved(ann.post(address("client", "change", shop.pk), policies(time_zone="America/Lima")))
     shop.refresh_from_db()

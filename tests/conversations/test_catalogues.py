@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+from textwrap import dedent
 
 import pytest
 from babel.messages.catalog import Catalog
@@ -13,6 +14,7 @@ from django.utils import translation
 from django.utils.translation import trans_real
 
 from convo_project import catalogues, env, languages
+from tests import unmarked
 from tests.unwrapped import sentences
 
 PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|\{\w*\}")
@@ -20,6 +22,42 @@ MARKUP = re.compile(r"</?(\w+)")
 OURS = [code.replace("-", "_") for code, _ in languages.found()[1:]]
 # Templates that are no pages of the back office: documents for people elsewhere.
 NOT_TRANSLATED = {"exports/person.html", "exports/session.html", "exports/entries.html", "exports/begin.html"}
+# What people read in code and is not marked, by path and words, with the reason: others read it.
+ENGLISH = {
+    "api/": "the API is in English",
+    "http/own_webhook.py": "the API is in English",
+    "services/core/idempotency.py": "the API is in English",
+    "services/tenants/api_keys.py: This API key does not have": "the API is in English",
+    "services/tenants/quotas.py": "programs that pass messages on",
+    "services/inbound/messages.py": "programs that pass messages on",
+    "services/voice/calls.py": "providers' calls",
+    "services/agent_sync/": "agents, by the sync protocol",
+    "services/replies/late_replies.py": "a client's own agent",
+    "services/copilot/": "the API is in English; the panel says it by the code, in its user's language",
+    "services/tenants/servers.py": "whoever runs commands",
+    "services/tenants/cluster_policies.py": "whoever runs commands",
+    "services/staff_actions/seed_helpers.py": "whoever runs commands",
+    "engines/tool_schemas.py: it does not match": "models",
+    "apps.py: Convo": "a name",
+}
+# Modules whose every phrase is shown, and what in them is not.
+SHOWN = [
+    *("jobs/forecast", "jobs/overdue", "core/durations", "tenants/model_endings", "tenants/day_quotas", "media/shown"),
+    *(
+        "history/search",
+        "history/beside",
+        "replies/failures",
+        "copilot/failures",
+        "simulator/phone",
+        "contacts/details",
+    ),
+]
+NOT_SHOWN = {
+    "media/shown: not fetched yet": "documents",
+    "history/beside: {} offered the choices {}": "models",
+    "replies/failures: The provider answered with status": "stored with a value",
+    "replies/failures: The reply failed with the code": "stored with a value",
+}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +121,60 @@ def test_what_is_unmarked_is_found():
         '<p>{% if a %}Go on{% endif %} <b title="Now">{{ n }} left</b></p>{% translate "no" %}<i>{# not this #}</i>'
     )
     assert [each.text.replace("\ue002", "").strip() for each in sentences(source)] == ["Go on", "Now", "left"]
+
+
+def test_every_sentence_of_a_module_is_marked():
+    folder = env.PROJECT / "conversations"
+    raw = [
+        f"{name}: {words}"
+        for path in sorted(folder.rglob("*.py"))
+        if not (name := str(path.relative_to(folder))).startswith(("migrations/", "management/", "client/"))
+        for _, _, words in unmarked.sentences(path.read_text(), is_model=name.startswith("models/"))
+    ]
+    assert [each for each in raw if not each.startswith(tuple(ENGLISH))] == []
+    assert [each for each in ENGLISH if not any(found.startswith(each) for found in raw)] == [], "not needed"
+
+
+def test_every_phrase_of_the_modules_that_are_shown_is_marked():
+    folder = env.PROJECT / "conversations" / "services"
+    raw = [f"{name}: {words}" for name in SHOWN for _, words in unmarked.phrases((folder / f"{name}.py").read_text())]
+    assert [each for each in raw if not each.startswith(tuple(NOT_SHOWN))] == []
+    assert [each for each in NOT_SHOWN if not any(found.startswith(each) for found in raw)] == [], "not needed"
+
+
+def test_what_is_unmarked_in_a_module_is_found():
+    source = '''
+        """A docstring."""
+        TAKEN = "The name is taken."
+        REFUSALS = {"a": "You may not.", "b": gettext("marked")}
+        title = "Contacts"
+        class Form:
+            name = Field(label="Full name", help_text=f"At most {n} letters.", widget="plain")
+            column.short_description = "Last seen"
+            @display(description=_("marked"))
+            def save(self, request):
+                messages.success(request, "It is " + "saved.")
+                self.message_user(request, gettext("%(n)s are saved.") % {"n": n}, messages.SUCCESS)
+                form.add_error("name", "Too long." if n else gettext("marked"))
+                log.info("in the log", "no words for people")
+                raise ValidationError("Write %s." % n)
+        def refuse(code):
+            if code:
+                raise ConflictError(TAKEN, code="taken")
+            raise errors.NotFoundError(REFUSALS[code]) from None
+    '''
+    found = [words for _, _, words in unmarked.sentences(dedent(source))]
+    assert sorted(found) == [
+        *("At most {} letters.", "Contacts", "Full name", "It is ", "Last seen"),
+        *("The name is taken.", "Too long.", "Write %s.", "You may not.", "saved."),
+    ]
+    source = """
+        def f():
+            "A docstring."
+            log.info("It broke off")
+            return _("marked") or f"{n} days ago {x or 'not yet'}"
+    """
+    assert [words for _, words in unmarked.phrases(dedent(source))] == ["not yet", "{} days ago {}"]
 
 
 def test_unfolds_own_words_are_translated_too():

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from channels_out import mcp_tools
+from conversations import words
 from conversations.models import McpServer, Tool, ToolCall
 from conversations.services.core.errors import ConflictError
 from conversations.services.tenants import tools
@@ -64,6 +65,14 @@ def test_its_tools_are_stored_and_none_is_offered_until_staff_choose_it(door, mo
     door.says("Hello")
     reply_to_all()
     assert "find_order" not in [each["function"]["name"] for each in model.requests[0].body["tools"]]
+
+
+def test_why_a_tool_is_not_offered_is_stored_in_english_and_read_in_spanish(listed):
+    with translation.override("es"):
+        tools.list_tools(listed, timezone.now())
+        problem = Tool.objects.get(name="build").problem
+        assert words.shown(problem) == "Una parte del esquema se refiere a sí misma, lo que aquí no se admite."
+    assert problem == "A part of the schema refers to itself, which is not supported here."
 
 
 def test_a_chosen_tool_is_called_and_its_answer_used(door, model, crm, listed):

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from conversations.api.copilot import SENTENCES
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Chunk, Conversation, Delta, Turn
+from conversations.services.copilot.failures import SENTENCES
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 from tests.json_lines import json_lines

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext_noop
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import is_business_scoped, phone_address
@@ -202,7 +203,7 @@ def reset(caller: Caller, conversation_id: UUID, *, keep_history: bool = False) 
             conversation.history_from = conversation.last_position
             conversation.summary = ""
             summaries.note_summary_edited(conversation)
-        cause = "history kept" if keep_history else "history hidden"
+        cause = gettext_noop("history kept") if keep_history else gettext_noop("history hidden")
         record(conversation, "reset", caller.actor, cause=cause, position=conversation.last_position)
     return state_with_messages(conversation)
 
@@ -241,7 +242,7 @@ def end(caller: Caller, conversation_id: UUID) -> SessionState:
             ended = closing.close(
                 conversation.pk,
                 ended_by="system",
-                reason="ended by the agent",
+                reason=gettext_noop("ended by the agent"),
                 actor=caller.actor,
                 now=caller.now,
                 client=caller.client,

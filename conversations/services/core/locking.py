@@ -24,6 +24,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import Assistant, Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, NotFoundError
@@ -103,7 +104,7 @@ def lock(conversation_id: UUID | str, client: Client | UUID | None = None) -> Co
     # Twice: where the conversation became another contact's while we waited, the first look finds neither.
     found = _LOCKED.first(*wanted) or _LOCKED.first(*wanted)
     if found is None:
-        raise NotFoundError("There is no such conversation.")
+        raise NotFoundError(gettext("There is no such conversation."))
     conversation: Conversation
     conversation, conversation.contact, conversation.client, assistant = found
     if assistant or not conversation.assistant_id:  # else it got another one while we waited: read when asked for
@@ -122,7 +123,8 @@ def lock_open(conversation_id: UUID | str, client: Client | UUID | None = None) 
     conversation = lock(conversation_id, client)
     if not conversation.is_open:
         raise ConflictError(
-            f"This conversation is {conversation.status} and takes no more messages; the next message opens a new one.",
+            gettext("This conversation is %(status)s and takes no more messages; the next message opens a new one.")
+            % {"status": conversation.get_status_display().lower()},
             code="ended",
             details={"status": conversation.status},
         )

@@ -11,11 +11,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext_noop
+
 from conversations.models import Conversation, Proposal
 from conversations.services.core.ledger import Actor, assistant_actor, record
 
 S = Proposal.State
-APPROVAL = "A reply waits for approval."  # why a conversation needs a person
+APPROVAL = gettext_noop("A reply waits for approval.")  # why a conversation needs a person
 
 
 def propose(
@@ -83,7 +85,7 @@ def discard_open(conversation: Conversation, actor: Actor, now: datetime) -> Non
     decided = {"decided_at": now, "decided_by_id": actor.user_id, "decided_by_name": actor.name[:150]}
     if waiting.update(state=S.DISCARDED, **decided):
         note_decided(conversation)
-        record(conversation, "proposal_discarded", actor, cause="a person answers")
+        record(conversation, "proposal_discarded", actor, cause=gettext_noop("a person answers"))
 
 
 def note_decided(conversation: Conversation) -> None:

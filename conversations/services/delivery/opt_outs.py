@@ -16,6 +16,7 @@ import orjson
 from django.db import transaction
 from django.db.models import JSONField
 from django.db.models.expressions import RawSQL
+from django.utils.translation import gettext
 
 from channels_out.opt_out import HELP_TEXT, OPT_OUT_CHANNELS, ConsentChange, HelpRequest
 from conversations.models import Client, Contact, Conversation, Role
@@ -136,7 +137,9 @@ def opt_out(contact_id: UUID, channel: str, *, reason: str, actor: Actor, now: d
     with transaction.atomic():
         contact = _lock_contact(contact_id, channel, reason)
         if channel in contact.opted_out:
-            raise ConflictError(f"This person has already opted out of {channel}.", code="opted_out")
+            raise ConflictError(
+                gettext("This person has already opted out of %(channel)s.") % {"channel": channel}, code="opted_out"
+            )
         conversation = _lock_newest_conversation(contact, channel)
         with saving(conversation) if conversation else nullcontext():
             return _opt_out(contact, channel, conversation, actor, reason, now)
@@ -150,7 +153,9 @@ def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None
     with transaction.atomic():
         contact = _lock_contact(contact_id, channel, reason)
         if channel not in contact.opted_out:
-            raise ConflictError(f"This person has not opted out of {channel}.", code="not_opted_out")
+            raise ConflictError(
+                gettext("This person has not opted out of %(channel)s.") % {"channel": channel}, code="not_opted_out"
+            )
         _store(contact, channel, None)
         if conversation := _lock_newest_conversation(contact, channel):
             record(conversation, "opted_in", actor, cause=reason)
@@ -161,14 +166,14 @@ def opt_in(contact_id: UUID, channel: str, *, reason: str, actor: Actor) -> None
 def _lock_contact(contact_id: UUID, channel: str, reason: str) -> Contact:
     """Check the request of staff, lock the contact and return it."""
     if channel not in OPT_OUT_CHANNELS:
-        raise InvalidError("Nobody can opt out of that channel.", code="channel")
+        raise InvalidError(gettext("Nobody can opt out of that channel."), code="channel")
     if not reason.strip():
-        raise InvalidError("Enter a reason. The ledger and the audit trail keep it.", code="blank")
+        raise InvalidError(gettext("Enter a reason. The ledger and the audit trail keep it."), code="blank")
     client_id = Contact.objects.filter(pk=contact_id).values_list("client_id", flat=True).first()
     found = Contact.objects.select_for_update(no_key=True).filter(client=client_id, pk=contact_id)
     contact = found.first() if client_id else None
     if contact is None:
-        raise NotFoundError("This person no longer exists.")
+        raise NotFoundError(gettext("This person no longer exists."))
     return contact
 
 
@@ -211,7 +216,9 @@ def check(conversation: Conversation) -> None:
     """Raise ConflictError (`opted_out`) if the contact has opted out of the conversation's channel."""
     if outbox.is_opted_out(conversation):
         raise ConflictError(
-            "This person has opted out. Nothing is sent to them here until they write START or staff opt them in.",
+            gettext(
+                "This person has opted out. Nothing is sent to them here until they write START or staff opt them in."
+            ),
             code="opted_out",
         )
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext_noop
+
 from channels_out.contract import Adapter, Template
 from conversations.models import Assistant, Chunk, Conversation, Message
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE
@@ -19,7 +21,7 @@ from conversations.services.delivery import outbox, templates
 SENT_AT = "%Y-%m-%dT%H:%M:%SZ"  # format of `sent_at` in the metadata of a chunk that came late
 CLOSED = "outside_window"
 REPLACED = "template_instead"
-TEMPLATE_SENT = "The assistant's template was sent instead of this text."
+TEMPLATE_SENT = gettext_noop("The assistant's template was sent instead of this text.")
 
 _TOO_LATE = "More than {hours} hours have passed since the person last wrote, so the channel takes no free text"
 _NO_TEMPLATES = _TOO_LATE + " until they write again."

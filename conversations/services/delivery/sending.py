@@ -19,6 +19,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext_noop
 
 from channels_out.choices import choices_from_json
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
@@ -549,7 +550,9 @@ def _recover(client_id: UUID, message_id: UUID, conversation_id: UUID, now: date
             _queue_again(message, conversation, now)
         else:
             message.status, message.code = S.UNKNOWN, INTERRUPTED
-            message.reason = "Convo stopped while the message was being sent. The provider may have accepted it."
+            message.reason = gettext_noop(
+                "Convo stopped while the message was being sent. The provider may have accepted it."
+            )
             record(conversation, "message_unknown", SYSTEM, cause=INTERRUPTED, message_id=str(message.pk))
         message.save()
     return True

@@ -6,13 +6,15 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from django.utils.translation import gettext_noop
+
 from channels_out.contract import Adapter, OutboundFile
 from conversations.models import Attachment, Conversation, Message
 from conversations.services.core import files
 from conversations.services.delivery import reply_window
 
-NOT_THERE = "The file is not there."
-OUTSIDE_WINDOW = "The person last wrote too long ago: the channel takes no file until they write again."
+NOT_THERE = gettext_noop("The file is not there.")
+OUTSIDE_WINDOW = gettext_noop("The person last wrote too long ago: the channel takes no file until they write again.")
 
 
 def ready_file(message: Message, conversation: Conversation) -> Attachment | None:

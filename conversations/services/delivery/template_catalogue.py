@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import F, Q
+from django.utils.translation import gettext_noop
 
 from channels_out.contract import Account, Adapter
 from channels_out.errors import SendError
@@ -22,6 +23,7 @@ from conversations.models import ChannelAccount, MessageTemplate
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.sql import release_connection
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
+from conversations.words import shown
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ def refresh(account: ChannelAccount, now: datetime) -> int:
     answer = _try_to_read(account)
     _store_answer(account, answer, now)
     if isinstance(answer, str):
-        raise ConflictError(answer, code="no_templates")
+        raise ConflictError(shown(answer), code="no_templates")
     return len(answer)
 
 
@@ -97,7 +99,7 @@ def _try_to_read(account: ChannelAccount) -> Sequence[CatalogueTemplate] | str:
         return str(error)
     except Exception:
         log.exception("templates not read: account=%s", account.pk)
-        return "The provider's list could not be understood."
+        return gettext_noop("The provider's list could not be understood.")
 
 
 def _store_answer(account: ChannelAccount, answer: Sequence[CatalogueTemplate] | str, now: datetime) -> None:

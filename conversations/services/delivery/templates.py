@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from django.utils.translation import gettext, gettext_noop
+
 from channels_out.contract import Template
 from channels_out.templates import (
     APPROVED,
@@ -32,18 +34,20 @@ from conversations.services.core import redaction
 from conversations.services.core.appending import write_chunks
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.delivery import outbox
+from conversations.words import lazy as _
+from conversations.words import sentence_of, shown
 from memory.text import one_line
 
 TEMPLATE = outbox.TEMPLATE
 LONGEST_NAME = 512
 _STATUSES = {
-    "PENDING": "WhatsApp has not approved this template yet.",
-    "IN_APPEAL": "WhatsApp has not approved this template yet.",
-    "REJECTED": "WhatsApp has rejected this template: change it in WhatsApp Manager and have it approved.",
-    "PAUSED": "WhatsApp has paused this template, because people blocked or reported it: choose another one.",
-    "DISABLED": "WhatsApp has disabled this template: choose another one.",
-    "PENDING_DELETION": "This template is being deleted: choose another one.",
-    "DELETED": "This template was deleted: choose another one.",
+    "PENDING": _("WhatsApp has not approved this template yet."),
+    "IN_APPEAL": _("WhatsApp has not approved this template yet."),
+    "REJECTED": _("WhatsApp has rejected this template: change it in WhatsApp Manager and have it approved."),
+    "PAUSED": _("WhatsApp has paused this template, because people blocked or reported it: choose another one."),
+    "DISABLED": _("WhatsApp has disabled this template: choose another one."),
+    "PENDING_DELETION": _("This template is being deleted: choose another one."),
+    "DELETED": _("This template was deleted: choose another one."),
 }
 _FIELDS = {"name", "language", "variables", "header", "buttons"}
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_ ]{0,99})(?:\|([^{}]*))?\}")
@@ -65,7 +69,7 @@ def read_wanted(given: Any) -> WantedTemplate:
     except InvalidTemplateError as error:
         raise _refused(error) from None
     if unknown := sorted(map(str, given.keys() - _FIELDS)):
-        raise _refused(InvalidTemplateError(f"A template has no field {unknown[0][:40]!r}."))
+        raise _refused(InvalidTemplateError("A template has no field %(name)s.", name=repr(unknown[0][:40])))
     name, language = given.get("name"), given.get("language") or ""
     if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or not isinstance(language, str):
         raise _refused(InvalidTemplateError("A template has a name, and its language, as texts."))
@@ -83,10 +87,12 @@ def say_template(
     account = outbox.account_of(conversation)
     adapter = outbox.adapter_or_none(account)
     if account is None or adapter is None or not adapter.sends_templates:
-        raise ConflictError("This conversation's channel or account has no templates.", code="no_templates")
+        raise ConflictError(gettext("This conversation's channel or account has no templates."), code="no_templates")
     template = _usable(account, wanted.name, wanted.language)
     if is_marketing(template.category) and outbox.marketing_on(conversation.channel) in conversation.contact.opted_out:
-        raise ConflictError("This person wants no marketing messages, and this template is one.", code="no_marketing")
+        raise ConflictError(
+            gettext("This person wants no marketing messages, and this template is one."), code="no_marketing"
+        )
     try:
         filled = fill(template.components, _cleaned(conversation, wanted.values))
     except InvalidTemplateError as error:
@@ -109,7 +115,7 @@ def fallback(
     known = account and account.templates.filter(client=conversation.client_id)
     template = known and _named_so(known, assistant.template_name, assistant.template_language)
     if known and not template and known.exists():
-        return "The account has no template of the assistant's name and language."
+        return gettext_noop("The account has no template of the assistant's name and language.")
     if template and (refusal := refusal_of(template)):
         return f"{refusal} ({template})"
     components = template.components if template else []
@@ -131,7 +137,9 @@ def refusal_of(template: MessageTemplate) -> str:
     """Return why the template is not sent, '' if it is approved."""
     if template.status == APPROVED:
         return ""
-    return _STATUSES.get(template.status, f"WhatsApp does not send this template: its status is {template.status}.")
+    if known := _STATUSES.get(template.status):
+        return str(known)
+    return gettext("WhatsApp does not send this template: its status is %(status)s.") % {"status": template.status}
 
 
 def is_marketing(category: str) -> bool:
@@ -144,13 +152,17 @@ def _usable(account: ChannelAccount, name: str, language: str) -> MessageTemplat
     template = _named_so(found, name, language)
     if template is None:
         languages = list(found.filter(name=name).values_list("language", flat=True))
-        sentence = "The account has no such template."
+        sentence = gettext("The account has no such template.")
         if languages:
-            sentence = f"The account has this template in {', '.join(languages)}: name the language."
+            sentence = gettext("The account has this template in %(languages)s: name the language.") % {
+                "languages": ", ".join(languages)
+            }
         elif account.templates_at is None:
-            sentence = "The account's templates have not been read yet: press Fetch templates on its page."
+            sentence = gettext("The account's templates have not been read yet: press Fetch templates on its page.")
         elif account.templates_problem:
-            sentence = f"The account's templates could not be read: {account.templates_problem}"
+            sentence = gettext("The account's templates could not be read: %(problem)s") % {
+                "problem": shown(account.templates_problem)
+            }
         raise ConflictError(sentence, code="unknown_template", details={"template": [sentence]})
     if refusal := refusal_of(template):
         raise ConflictError(refusal, code="template_refused", details={"template": [refusal]})
@@ -168,7 +180,7 @@ def _named(template: MessageTemplate) -> Template:
 
 
 def _refused(error: InvalidTemplateError) -> InvalidError:
-    return InvalidError(str(error), code="template", details={"template": [str(error)]})
+    return InvalidError(sentence_of(error), code="template", details={"template": [str(error)]})
 
 
 def _cleaned(conversation: Conversation, values: TemplateValues) -> TemplateValues:

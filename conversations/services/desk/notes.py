@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import Client, Mention, StaffNote
 from conversations.models.desk import LONGEST_NOTE
@@ -14,6 +15,7 @@ from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import lock
 from conversations.services.desk.states import colleagues
+from conversations.words import whole
 
 MOST_MENTIONS = 20  # of a note
 _MENTION = re.compile(r"(?<![\w@])@([\w.+-]+(?:@[\w.-]+)?)")  # @ and a user name, which may be an address
@@ -25,7 +27,10 @@ def add_note(conversation_id: UUID, text: str, *, actor: Actor, now: datetime, c
     Raises InvalidError for a blank or long text, NotFoundError.
     """
     if not text.strip() or len(text) > LONGEST_NOTE:
-        raise InvalidError(f"A note has 1 to {LONGEST_NOTE:,} characters.", code="blank")
+        raise InvalidError(
+            gettext("A note has 1 to %(most)s characters.") % {"most": whole(LONGEST_NOTE)},
+            code="blank",
+        )
     with transaction.atomic():
         conversation = lock(conversation_id, client)
         note = StaffNote.objects.create(

@@ -45,7 +45,7 @@ def assign(
         conversation = lock_open(conversation_id, client)
         user = colleagues(client).filter(pk=user_id).first() if user_id else None
         if user is None and user_id and user_id != actor.user_id:  # a superuser may have it without being a member
-            raise NotFoundError("This colleague is no agent or manager of the client.")
+            raise NotFoundError(_("This colleague is no agent or manager of the client."))
         name = user.get_username() if user else (actor.name if user_id else "")
         team = Team.objects.filter(client=client, pk=team_id).first() if team_id else None
         if team_id and team is None:
@@ -74,7 +74,7 @@ def responsible(name: str, team: Team | None) -> str:
 def set_priority(conversation_id: UUID, priority: int, *, actor: Actor, now: datetime, client: Client) -> None:
     """Set the priority. Raises InvalidError for one that does not exist."""
     if priority not in DeskState.Priority.values:
-        raise InvalidError("There is no such priority.", code="no_such_priority")
+        raise InvalidError(_("There is no such priority."), code="no_such_priority")
     with transaction.atomic():
         conversation = lock(conversation_id, client)
         if _set(conversation, priority=priority):
@@ -87,7 +87,7 @@ def snooze(conversation_id: UUID, until: datetime, *, actor: Actor, now: datetim
     Raises InvalidError if the time is past or too far away, ConflictError (`ended`).
     """
     if not now < until <= now + LONGEST_SNOOZE:
-        raise InvalidError("Choose a time within the next year.", code="no_such_time")
+        raise InvalidError(_("Choose a time within the next year."), code="no_such_time")
     with transaction.atomic():
         conversation = lock_open(conversation_id, client)
         if _set(conversation, snoozed_until=until, snoozed_sequence=conversation.inbound_sequence):
@@ -110,12 +110,15 @@ def add_label(conversation_id: UUID, name: str, *, actor: Actor, now: datetime, 
     """
     name = " ".join(name.split())
     if not 1 <= len(name) <= LONGEST_LABEL:
-        raise InvalidError(f"A label has 1 to {LONGEST_LABEL} characters.", code="no_such_label")
+        raise InvalidError(_("A label has 1 to %(most)s characters.") % {"most": LONGEST_LABEL}, code="no_such_label")
     with transaction.atomic():
         conversation = lock(conversation_id, client)
         label = Label.objects.filter(client=client, name__iexact=name).first()
         if label is None and Label.objects.filter(client=client).count() >= MOST_LABELS:
-            raise InvalidError(f"The client has {MOST_LABELS} labels already. Choose one of them.", code="too_many")
+            raise InvalidError(
+                _("The client has %(most)s labels already. Choose one of them.") % {"most": MOST_LABELS},
+                code="too_many",
+            )
         if label is None:
             colour = Label.COLOURS[sum(name.encode()) % len(Label.COLOURS)]
             label, _was_made = Label.objects.get_or_create(client=client, name=name, defaults={"colour": colour})

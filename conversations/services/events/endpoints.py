@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext
 
 from conversations.models import Client, EventDelivery, EventEndpoint, EventKind, EventPosition
 from conversations.services.core.errors import ConflictError, InvalidError
@@ -45,7 +46,7 @@ def create_endpoint(
             endpoint.save(force_insert=True)
             note_reader(client.pk)
     except IntegrityError:
-        raise ConflictError("This client has an endpoint with this URL already.", code="url_taken") from None
+        raise ConflictError(gettext("This client has an endpoint with this URL already."), code="url_taken") from None
     return endpoint, secret
 
 
@@ -53,14 +54,18 @@ def check(endpoint: EventEndpoint) -> None:
     """Raise InvalidError unless the endpoint's URL and kinds are valid."""
     unknown = [kind for kind in endpoint.kinds if kind not in EventKind.values]
     if unknown:
-        raise InvalidError(f"events: Use {', '.join(EventKind.values)}.", code="unknown_event")
+        raise InvalidError(
+            gettext("events: Use %(kinds)s.") % {"kinds": ", ".join(EventKind.values)}, code="unknown_event"
+        )
     try:
         endpoint.clean_fields(exclude=["client", "secrets", "kinds"])
     except ValidationError:
-        raise InvalidError("url: Use an address that begins with https:// or http://.", code="invalid_url") from None
+        raise InvalidError(
+            gettext("url: Use an address that begins with https:// or http://."), code="invalid_url"
+        ) from None
     parts = urlsplit(endpoint.url)
     if parts.scheme not in ("https", "http") or parts.username is not None:
-        raise InvalidError("url: Use https or http, and no password in the address.", code="invalid_url")
+        raise InvalidError(gettext("url: Use https or http, and no password in the address."), code="invalid_url")
 
 
 def note_reader(client_id: UUID) -> None:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import orjson
 from django.db.models import F, Model, Q, QuerySet
+from django.utils.translation import gettext
 
 from conversations.models import (
     Activity,
@@ -193,7 +194,7 @@ def export(
     found = Contact.objects.select_related("client", "merged_into__client").filter(pk=contact_id)
     contact = (found.filter(client=client) if client else found).first()
     if contact is None:
-        raise NotFoundError("There is no such contact.")
+        raise NotFoundError(gettext("There is no such contact."))
     contact = contact.merged_into or contact
     for conversation_ids in _conversation_batches(contact):
         record_exported(

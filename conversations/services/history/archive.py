@@ -8,6 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django.utils.translation import gettext, gettext_noop
+
 from conversations.services.core.deadlines import ARCHIVE_DUE, FREE, IS_REMEMBERED
 from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
 from conversations.services.core.errors import ConflictError, NotFoundError
@@ -80,7 +82,7 @@ def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> i
     progress: called after each batch with "archived" and the number so far
     """
     total = 0
-    by_time = ("system", "archive", "archive_after is over")
+    by_time = ("system", "archive", gettext_noop("archive_after is over"))
     statement = _archive_sql(_DUE_OF_CLIENT)
 
     def clients() -> list[tuple[UUID, int]]:
@@ -103,12 +105,12 @@ def archive_one(conversation_id: UUID, *, actor: Actor, now: datetime) -> None:
     """
     client_id = client_of(conversation_id)
     if client_id is None:
-        raise NotFoundError("There is no such conversation.")
+        raise NotFoundError(gettext("There is no such conversation."))
     holds.refuse_if_held(client_id, conversation_id)
-    by_hand = (actor.kind, actor.name, "by hand")
+    by_hand = (actor.kind, actor.name, gettext_noop("by hand"))
     if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, client_id, conversation_id):
         raise ConflictError(
-            "Only a conversation that has ended and is remembered can be archived.", code="not_remembered"
+            gettext("Only a conversation that has ended and is remembered can be archived."), code="not_remembered"
         )
 
 

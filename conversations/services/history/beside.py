@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from channels_out.choices import choices_from_json
 from channels_out.kinds import ActivityKind
 from conversations.models import Activity, Chunk, Conversation, Message, Role, corrected_text
 from conversations.services.core.dedupe import dedupe_key
+from conversations.words import shown
 from memory.notes import excerpt
 
 CHOICES = "choices"  # in a chunk's metadata: see delivery/outbox.py
@@ -109,15 +112,27 @@ def beside(
     edits = [text for kind, text, _ in activities if kind == K.EDIT]
     is_deleted = any(kind == K.DELETION for kind, *_ in activities)
     if edits and not is_deleted:
-        about.append(f"the person edited this message, which read before: “{excerpt(original)}”")
-    which = f"{our if ours else 'their own'} message"
+        about.append(
+            gettext("the person edited this message, which read before: “%(text)s”") % {"text": excerpt(original)}
+        )
+    which = _whose(our, ours=ours)
     which += "" if is_deleted else f" “{excerpt([original, *edits][-1])}”"
     after = _offered(metadata, which) if ours and our == YOUR else []  # staff see them at the message
     after += [
-        f"the person reacted with {text} to {which}" for kind, text, _ in activities if kind == K.REACTION and text
+        gettext("the person reacted with %(emoji)s to %(which)s") % {"emoji": text, "which": which}
+        for kind, text, _ in activities
+        if kind == K.REACTION and text
     ]
-    after += [f"the person {text}" for kind, text, _ in activities if kind in (K.MISSED_CALL, K.CALL_PERMISSION)]
-    after += [f"the person {text}: {_facts(each)}" for kind, text, each in activities if kind == K.REFERRAL]
+    after += [
+        gettext("the person %(did)s") % {"did": shown(text)}
+        for kind, text, _ in activities
+        if kind in (K.MISSED_CALL, K.CALL_PERMISSION)
+    ]
+    after += [
+        gettext("the person %(did)s: %(facts)s") % {"did": shown(text), "facts": _facts(each)}
+        for kind, text, each in activities
+        if kind == K.REFERRAL
+    ]
     return Beside(tuple(filter(None, about)), tuple(after))
 
 
@@ -141,16 +156,33 @@ def _time(value: Any) -> datetime | None:
 
 def _lateness(metadata: Mapping[str, Any]) -> str:
     at = written_at(metadata)
-    return f"this was written on {at.astimezone(UTC):%Y-%m-%d at %H:%M} UTC, and arrived late" if at else ""
+    if at is None:
+        return ""
+    when = at.astimezone(UTC)
+    return gettext("this was written on %(day)s at %(time)s UTC, and arrived late") % {
+        "day": f"{when:%Y-%m-%d}",
+        "time": f"{when:%H:%M}",
+    }
+
+
+def _whose(our: str, *, ours: bool) -> str:
+    if not ours:
+        return gettext("their own message")
+    return gettext("our message") if our == OUR else f"{our} message"
 
 
 def _quote(quoted: Quoted | None, our: str) -> str:
-    return (quoted and f"this quotes {our if quoted.ours else 'their own'} message “{excerpt(quoted.text)}”") or ""
+    if quoted is None:
+        return ""
+    which = _whose(our, ours=quoted.ours)
+    return gettext("this quotes %(which)s “%(text)s”") % {"which": which, "text": excerpt(quoted.text)}
 
 
 def _chosen(metadata: Mapping[str, Any]) -> list[str]:
     number, title = metadata.get("choice"), metadata.get("title")
-    return [f"this chooses “{excerpt(title)}”"] if isinstance(number, int) and isinstance(title, str) else []
+    if not (isinstance(number, int) and isinstance(title, str)):
+        return []
+    return [gettext("this chooses “%(title)s”") % {"title": excerpt(title)}]
 
 
 def _offered(metadata: Mapping[str, Any], which: str) -> list[str]:
@@ -163,12 +195,12 @@ def _subjects(metadata: Mapping[str, Any]) -> list[str]:
     """Return what the message is about besides its words: an advertisement, a link, products."""
     found = []
     if facts := _facts(metadata.get("referral")):
-        found.append(f"the person came by an advertisement or a link: {facts}")
+        found.append(gettext("the person came by an advertisement or a link: %(facts)s") % {"facts": facts})
     if facts := _facts(metadata.get("referred_product")):
-        found.append(f"this is about a product of the catalogue: {facts}")
+        found.append(gettext("this is about a product of the catalogue: %(facts)s") % {"facts": facts})
     for attachment in _dicts(metadata.get("attachments")):
         found += [
-            f"this is about a product: {facts}"
+            gettext("this is about a product: %(facts)s") % {"facts": facts}
             for each in _dicts(attachment.get("products"))
             if (facts := _facts(each))
         ]

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db.models.functions import Left
+from django.utils.translation import gettext
 
 from conversations.models import Chunk, Conversation, corrected_text
 from conversations.services.core.cluster import is_cluster, of_one
@@ -60,7 +61,10 @@ def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchSc
     if not question.wanted or not searched:
         return result
     if len(client_ids) > len(searched):
-        result.left_out.append(f"Only {MOST_CLIENTS} of {len(client_ids)} clients were searched. Choose one (Filters).")
+        result.left_out.append(
+            gettext("Only %(searched)s of %(all)s clients were searched. Choose one (Filters).")
+            % {"searched": MOST_CLIENTS, "all": len(client_ids)}
+        )
     _search_chunks(searched, question, scope, result)
     among = memory.Filters(channel=scope.channel, ended_from=scope.began_from)
     for client_id in searched:
@@ -68,7 +72,8 @@ def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchSc
         result.sessions += found
         if len(found) == FOUND:
             result.left_out.append(
-                f"More than {FOUND} ended conversations match. The best {FOUND} are here: add a word."
+                gettext("More than %(n)s ended conversations match. The best %(n)s are here: add a word.")
+                % {"n": FOUND}
             )
     if len(searched) <= MOST_BY_MEANING:
         for client_id in filter(memory.can_search_by_meaning, searched):
@@ -76,7 +81,10 @@ def search(client_ids: Sequence[UUID], query: str, scope: SearchScope = SearchSc
             found, problem = memory.search_by_meaning(client_id, query, FOUND, filters=among)
             result.sessions += found
             if problem:
-                result.left_out.append(f"The search by meaning failed ({problem}). These are the results by words.")
+                result.left_out.append(
+                    gettext("The search by meaning failed (%(problem)s). These are the results by words.")
+                    % {"problem": problem}
+                )
     result.sessions = list(dict.fromkeys(result.sessions))
     result.left_out = list(dict.fromkeys(result.left_out))
     return result
@@ -139,7 +147,9 @@ def _search_chunks(
     looked_at = max(ENDED_LOOKED_AT // len(client_ids), FEWEST_ENDED)
     ended = of_one(_ENDED) if is_cluster() else _ENDED
     if end := _add_matches(rows(ended, *values, scope.began_before, looked_at), result):
-        result.left_out.append(_only_newest("the guests' conversations and of those that are not remembered", end[1]))
+        result.left_out.append(
+            _only_newest(gettext("the guests' conversations and of those that are not remembered"), end[1])
+        )
 
 
 def _read_open(values: Sequence[Any], before: datetime | None, result: FoundConversations) -> None:
@@ -148,10 +158,12 @@ def _read_open(values: Sequence[Any], before: datetime | None, result: FoundConv
     statement = of_one(_OPEN) if is_cluster() else _OPEN
     while end := _add_matches(rows(statement, *values, end and end[1], AT_ONCE, end[0] if end else LAST), result):
         if len(result.sessions) >= FOUND:
-            result.left_out.append(f"Only the newest {FOUND} open conversations that match are here. Add a word.")
+            result.left_out.append(
+                gettext("Only the newest %(n)s open conversations that match are here. Add a word.") % {"n": FOUND}
+            )
             return
         if time.monotonic() > until:
-            result.left_out.append(_only_newest("the open conversations", end[1]))
+            result.left_out.append(_only_newest(gettext("the open conversations"), end[1]))
             return
 
 
@@ -170,7 +182,9 @@ def _add_matches(
 
 def _only_newest(which: str, since: datetime) -> str:
     back = f"{since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return f"Of {which} only the newest were searched, back to {back}. Choose dates or a channel to see others."
+    return gettext(
+        "Of %(which)s only the newest were searched, back to %(back)s. Choose dates or a channel to see others."
+    ) % {"which": which, "back": back}
 
 
 # --- patterns ---------------------------------------------------------------------------------------------------------

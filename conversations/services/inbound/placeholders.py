@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from django.utils.translation import gettext_noop
+
 from channels_out.events import Activity as ReportedActivity
 from channels_out.kinds import ActivityKind
 from conversations.models import Activity, ChannelAccount, Chunk, Conversation
@@ -22,8 +24,8 @@ from conversations.services.inbound.messages import InboundResult, InboundText, 
 from memory.text import one_line
 
 WORDS = {ActivityKind.MISSED_CALL: "[missed call]", ActivityKind.CALL_PERMISSION: "[permission to call]"}
-CALLED = "called, and nobody answered"
-WANTS_STAFF = f"The person {CALLED}."
+CALLED = gettext_noop("called, and nobody answered")
+WANTS_STAFF = gettext_noop("The person called, and nobody answered.")
 LONGEST_PHRASE = 200
 LATE = timedelta(minutes=1)  # what took longer gets its time of sending in the metadata
 WRITTEN_AT = "written_at"  # in the metadata of what took longer than AT_ONCE and is not late

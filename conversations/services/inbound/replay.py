@@ -15,6 +15,7 @@ from itertools import islice
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError
+from django.utils.translation import gettext, gettext_noop
 
 from channels_out import registry
 from channels_out.contract import Adapter
@@ -75,9 +76,11 @@ def replay(event_id: int, now: datetime) -> ReplayResult:
     """
     event = InboundEvent.objects.select_related("channel_account__client").filter(pk=event_id).first()
     if event is None:
-        raise NotFoundError("This event no longer exists.")
+        raise NotFoundError(gettext("This event no longer exists."))
     if event.settled_at:
-        return ReplayResult(settled=True, sentence="The event was replayed before. Nothing is left to do.")
+        return ReplayResult(
+            settled=True, sentence=gettext_noop("The event was replayed before. Nothing is left to do.")
+        )
     result = _replay(event)
     changes = {"settled_at": now, "retry_at": None} if result.settled else {}
     InboundEvent.objects.filter(pk=event.pk).update(outcome=result.sentence[:200], **changes)
@@ -127,7 +130,7 @@ def _replay(event: InboundEvent) -> ReplayResult:
     try:
         events = adapter.parse(adapter.replayed(event.raw))
     except InboundError:
-        return ReplayResult(settled=False, sentence="The adapter still cannot read the event.")
+        return ReplayResult(settled=False, sentence=gettext_noop("The adapter still cannot read the event."))
     except Exception as error:
         log.exception("event not parsed: event=%s", event.pk)
         return ReplayResult(settled=False, sentence=f"The adapter still fails: {type(error).__name__}.")
@@ -147,8 +150,10 @@ def _adapter(event: InboundEvent) -> Adapter:
 def _replay_receipt(event: InboundEvent) -> ReplayResult:
     account = event.channel_account
     if account and receipts.replay(account, event):
-        return ReplayResult(settled=True, sentence="The receipt found its message.")
-    return ReplayResult(settled=False, sentence="The receipt is about a message that Convo does not know.")
+        return ReplayResult(settled=True, sentence=gettext_noop("The receipt found its message."))
+    return ReplayResult(
+        settled=False, sentence=gettext_noop("The receipt is about a message that Convo does not know.")
+    )
 
 
 def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> ReplayResult:
@@ -158,7 +163,7 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
     are stored now.
     """
     if _is_stored_in_conversation(adapter, event, events):
-        return ReplayResult(settled=True, sentence="What happened stands in its conversation now.")
+        return ReplayResult(settled=True, sentence=gettext_noop("What happened stands in its conversation now."))
     turns = [each for each in events if unprocessed.is_message_or_receipt(each) or _is_unapplied(event, each)]
     others = [
         each
@@ -179,7 +184,7 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
             outcome.recorded += 1
         return ReplayResult(settled=True, sentence=_sentence(outcome))
     if not accounts:
-        return ReplayResult(settled=False, sentence="The event's address still has no active account.")
+        return ReplayResult(settled=False, sentence=gettext_noop("The event's address still has no active account."))
     return ReplayResult(settled=False, sentence=f"{left} of {len(turns)} still fail.")
 
 

@@ -37,7 +37,7 @@ from conversations.services.core.deadlines import (
     days,
     kept_until,
 )
-from conversations.services.core.durations import in_words
+from conversations.services.core.durations import counted, in_words
 from conversations.services.core.sql import row
 from conversations.services.delivery.sending import UNKNOWN_DELAY
 from conversations.services.retention import holds
@@ -45,10 +45,7 @@ from conversations.services.tenants import channel_accounts, client_hours
 from conversations.services.transitions import pending_handovers
 
 DISPATCHER = "dispatcher"
-SWEEP, ARCHIVE, CLEAN_UP, HAND_OVER = (
-    f"{job}, every {in_words(timedelta(minutes=SCHEDULES[job]))}"
-    for job in ("sweep", "archive", "clean_up", "hand_over")
-)
+SWEEP, ARCHIVE, CLEAN_UP, HAND_OVER = "sweep", "archive", "clean_up", "hand_over"
 S = Message.Status
 
 
@@ -90,6 +87,10 @@ def upcoming_events(conversation: Conversation, now: datetime) -> list[UpcomingE
     return sorted(found, key=lambda each: (bool(each.held_by) or each.at is None, each.at or now))
 
 
+def _scheduled(job: str) -> str:
+    return _("%(job)s, every %(time)s") % {"job": job, "time": in_words(timedelta(minutes=SCHEDULES[job]))}
+
+
 def next_event(upcoming: Iterable[UpcomingEvent]) -> UpcomingEvent | None:
     """Return the first event that is held by nothing and needs no other event before; None if there is none."""
     return next((each for each in upcoming if each.at and not each.held_by and not each.after), None)
@@ -101,35 +102,45 @@ def _reply(conversation: Conversation) -> Iterator[UpcomingEvent]:
     if turn and turn.waiting_until:
         yield UpcomingEvent(
             "freed",
-            "The client's own agent answers later; if it does not call back, the reply is tried again or given up",
+            _("The client's own agent answers later; if it does not call back, the reply is tried again or given up"),
             turn.waiting_until,
-            "the deadline of the agent",
-            "The assistant's agent's deadline",
+            _("the deadline of the agent"),
+            _("The assistant's agent's deadline"),
             DISPATCHER,
         )
     elif turn:
         yield UpcomingEvent(
             "freed",
-            "A reply is being written; if its process dies, another process may write it",
+            _("A reply is being written; if its process dies, another process may write it"),
             turn.lease_until,
-            "the lease of the turn is renewed while it runs",
+            _("the lease of the turn is renewed while it runs"),
             f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s",
-            DISPATCHER if turn.streamed else SWEEP,
+            DISPATCHER if turn.streamed else _scheduled(SWEEP),
         )
     if not conversation.is_open or not conversation.reply_owed:
         return
-    held = ("the agent answers later" if turn.waiting_until else "a reply is being written") if turn else ""
+    held = (_("the agent answers later") if turn.waiting_until else _("a reply is being written")) if turn else ""
     if conversation.taken_over_at:
-        held = f"{_colleague(conversation)} has the conversation and owes the answer"
+        held = _("%(colleague)s has the conversation and owes the answer") % {"colleague": _colleague(conversation)}
     client, channel = conversation.client, conversation.channel
     quiet = client.quiet_window(channel).total_seconds()
-    rule = "the quiet window after the last message, at most the longest wait after the first"
-    setting = f"Quiet window on {channel}: {quiet:g} s; longest wait: {in_words(client.longest_wait)}"
+    rule = _("the quiet window after the last message, at most the longest wait after the first")
+    setting = _("Quiet window on %(channel)s: %(quiet)s s; longest wait: %(longest)s") % {
+        "channel": conversation.get_channel_display(),
+        "quiet": f"{quiet:g}",
+        "longest": in_words(client.longest_wait),
+    }
     if conversation.reply_attempts:
-        rule = f"tried {conversation.reply_attempts} times of {settings.REPLY_ATTEMPTS}: longer each time"
-        setting = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s, at most {settings.RETRY_MOST_SECONDS:g} s"
+        rule = _("tried %(times)s times of %(most)s: longer each time") % {
+            "times": conversation.reply_attempts,
+            "most": settings.REPLY_ATTEMPTS,
+        }
+        setting = _("RETRY_BASE_SECONDS: %(least)s s, at most %(most)s s") % {
+            "least": f"{settings.RETRY_BASE_SECONDS:g}",
+            "most": f"{settings.RETRY_MOST_SECONDS:g}",
+        }
     yield UpcomingEvent(
-        "reply", "The assistant writes a reply", conversation.reply_due_at, rule, setting, DISPATCHER, held
+        "reply", _("The assistant writes a reply"), conversation.reply_due_at, rule, setting, DISPATCHER, held
     )
 
 
@@ -142,7 +153,7 @@ def _proposal(conversation: Conversation) -> Iterator[UpcomingEvent]:
 
 
 def _colleague(conversation: Conversation) -> str:
-    return conversation.taken_over_name or "nobody yet"
+    return conversation.taken_over_name or _("nobody yet")
 
 
 def _handover(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
@@ -150,10 +161,13 @@ def _handover(conversation: Conversation, now: datetime) -> Iterator[UpcomingEve
     if pending:
         terms = client_hours.terms(conversation.client_id)
         when = client_hours.when_in_words(terms, pending.due_at, now=now)
-        says = f"The conversation is handed over to a person: {when} in {terms.hours.zone}"
-        rule = "business hours: the next opening"
-        setting = f"Outside the hours: {ClientHours.Outside(terms.outside).label}"
-        yield UpcomingEvent("handed_over", says, pending.due_at, rule, setting, HAND_OVER)
+        says = _("The conversation is handed over to a person: %(when)s in %(zone)s") % {
+            "when": when,
+            "zone": terms.hours.zone,
+        }
+        rule = _("business hours: the next opening")
+        setting = _("Outside the hours: %(label)s") % {"label": ClientHours.Outside(terms.outside).label}
+        yield UpcomingEvent("handed_over", says, pending.due_at, rule, setting, _scheduled(HAND_OVER))
 
 
 def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]:
@@ -166,23 +180,32 @@ def _sends(conversation: Conversation, now: datetime) -> Iterator[UpcomingEvent]
         if event:
             yield event
         if message.status != S.UNKNOWN or (message.sending_at and message.sending_at >= now - UNKNOWN_DELAY):
-            before = before or "the message before it"
+            before = before or _("the message before it")
 
 
 def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
-    part = f"message {message.chunk_id}, part {message.part} of {message.parts}"
+    part = _("message %(chunk_id)s, part %(part)s of %(parts)s") % {
+        "chunk_id": message.chunk_id,
+        "part": message.part,
+        "parts": message.parts,
+    }
     lease = f"LEASE_SECONDS: {settings.LEASE_SECONDS:g} s"
     if message.status == S.UNKNOWN:
         until = message.sending_at + UNKNOWN_DELAY if message.sending_at else None
         if until is None or until < now:
             return None
-        says = f"It is unclear whether {part} arrived; the messages after it stop waiting"
-        rule = "an unclear message holds back the messages after it for a minute"
+        says = _("It is unclear whether %(part)s arrived; the messages after it stop waiting") % {"part": part}
+        rule = _("an unclear message holds back the messages after it for a minute")
         return UpcomingEvent("unheld", says, until, rule, "", DISPATCHER)
     if message.status in (S.CLAIMED, S.SENDING):
-        says = f"{part.capitalize()} is being sent; if its process dies, "
-        says += "another process sends it" if message.status == S.CLAIMED else "it is unclear whether it arrived"
-        return UpcomingEvent("freed", says, message.lease_until, "the lease of the send is over", lease, SWEEP)
+        says = (
+            _("%(part)s is being sent; if its process dies, another process sends it")
+            if message.status == S.CLAIMED
+            else _("%(part)s is being sent; if its process dies, it is unclear whether it arrived")
+        ) % {"part": part.capitalize()}
+        return UpcomingEvent(
+            "freed", says, message.lease_until, _("the lease of the send is over"), lease, _scheduled(SWEEP)
+        )
     pause = SendPause.objects.filter(
         client=message.client_id,
         channel_account=message.channel_account_id,
@@ -190,53 +213,65 @@ def _send(message: Message, before: str, now: datetime) -> UpcomingEvent | None:
         until__gt=message.due_at,
     )
     paused = pause.order_by("-until").values_list("until", flat=True).first()
-    rule = "as soon as it is written"
+    rule = _("as soon as it is written")
     if message.attempts:
-        rule = f"tried {message.attempts} times of {settings.SEND_ATTEMPTS}: longer each time"
+        rule = _("tried %(times)s times of %(most)s: longer each time") % {
+            "times": message.attempts,
+            "most": settings.SEND_ATTEMPTS,
+        }
     if paused:
-        rule = "the provider throttles"
+        rule = _("the provider throttles")
     setting = f"RETRY_BASE_SECONDS: {settings.RETRY_BASE_SECONDS:g} s" if message.attempts else ""
     held = before or _account_trouble(message.channel_account)
     return UpcomingEvent(
-        "send", f"{part.capitalize()} is sent", paused or message.due_at, rule, setting, DISPATCHER, held
+        "send",
+        _("%(part)s is sent") % {"part": part.capitalize()},
+        paused or message.due_at,
+        rule,
+        setting,
+        DISPATCHER,
+        held,
     )
 
 
 def _account_trouble(account: ChannelAccount | None) -> str:
     if account is None:
-        return "there is no account"
+        return _("there is no account")
     if not account.is_active:
-        return "the account is switched off"
+        return _("the account is switched off")
     if account.health != ChannelAccount.Health.OK:
-        return "the account is refused by its provider"
+        return _("the account is refused by its provider")
     circuit = channel_accounts.open_circuit(account)
-    return "the account's provider cannot be reached, and is tried by one message at a time" if circuit else ""
+    return _("the account's provider cannot be reached, and is tried by one message at a time") if circuit else ""
 
 
 # --- summaries, memory, chats -----------------------------------------------------------------------------------------
 def _summary(conversation: Conversation) -> Iterator[UpcomingEvent]:
     rolling = RollingSummary.objects.filter(conversation=conversation, due_at__isnull=False).first()
     if rolling and conversation.is_open:
-        rule = "messages have left the prompt"
+        rule = _("messages have left the prompt")
         if rolling.error:
-            rule = f"tried {rolling.attempts} times, last: {rolling.error}"
-        says = "Messages that have left the prompt are summarised"
-        yield UpcomingEvent("summarised", says, rolling.due_at, rule, "", "summarise, asked for by the sweep")
+            rule = _("tried %(times)s times, last: %(error)s") % {"times": rolling.attempts, "error": rolling.error}
+        says = _("Messages that have left the prompt are summarised")
+        yield UpcomingEvent("summarised", says, rolling.due_at, rule, "", _("summarise, asked for by the sweep"))
     if conversation.remember_due_at:
-        rule = "at the end of a conversation"
+        rule = _("at the end of a conversation")
         if conversation.remember_error:
-            rule = f"tried {conversation.remember_attempts} times, last: {conversation.remember_error}"
-        says = "The conversation is remembered: its final summary and transcript go into memory"
-        job = "remember_ended, asked for by the sweep"
+            rule = _("tried %(times)s times, last: %(error)s") % {
+                "times": conversation.remember_attempts,
+                "error": conversation.remember_error,
+            }
+        says = _("The conversation is remembered: its final summary and transcript go into memory")
+        job = _("remember_ended, asked for by the sweep")
         yield UpcomingEvent("remembered", says, conversation.remember_due_at, rule, "", job)
 
 
 def _chat(conversation: Conversation) -> Iterator[UpcomingEvent]:
     for chat in EngineChat.objects.filter(conversation=conversation, due_at__isnull=False):
-        says = "The chat at Retell is ended"
+        says = _("The chat at Retell is ended")
         if conversation.is_open:
-            says = "The conversation is closed because the Retell agent ended the chat"
-        rule = "the conversation and its chat end together"
+            says = _("The conversation is closed because the Retell agent ended the chat")
+        rule = _("the conversation and its chat end together")
         yield UpcomingEvent("chat_settled", says, chat.due_at, rule, "", "settle_chats")
 
 
@@ -300,46 +335,56 @@ def _life(conversation: Conversation) -> Iterator[UpcomingEvent]:
 def _open(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     client = conversation.client
     if conversation.channel == "web":
-        yield from _deletion(conversation, times, R.WEB, "deleted", "The conversation is deleted")
-        held = "conversations on the web do not age"
+        yield from _deletion(conversation, times, R.WEB, "deleted", _("The conversation is deleted"))
+        held = _("conversations on the web do not age")
     else:
-        held = f"{_colleague(conversation)} has the conversation: it does not age" if conversation.taken_over_at else ""
+        held = (
+            _("%(colleague)s has the conversation: it does not age") % {"colleague": _colleague(conversation)}
+            if conversation.taken_over_at
+            else ""
+        )
     if conversation.taken_over_at:
         yield UpcomingEvent(
             "handed_back",
-            f"The conversation goes back to the assistant if {conversation.taken_over_name or 'nobody'} does nothing",
+            _("The conversation goes back to the assistant if %(colleague)s does nothing")
+            % {"colleague": _colleague(conversation)},
             times.handed_back,
-            "no action of the colleague for so long",
-            f"A takeover ends after: {in_words(client.hand_back_after)}",
-            SWEEP,
+            _("no action of the colleague for so long"),
+            _("A takeover ends after: %(time)s") % {"time": in_words(client.hand_back_after)},
+            _scheduled(SWEEP),
         )
     if conversation.status == "active" and times.stale < times.expires:
-        at, setting = times.stale, f"A conversation becomes stale after: {in_words(client.stale_after)}"
-        says = "The conversation becomes stale"
-        yield UpcomingEvent("stale", says, None if held else at, "no message", setting, SWEEP, held)
+        at, setting = (
+            times.stale,
+            _("A conversation becomes stale after: %(time)s") % {"time": in_words(client.stale_after)},
+        )
+        says = _("The conversation becomes stale")
+        yield UpcomingEvent("stale", says, None if held else at, _("no message"), setting, _scheduled(SWEEP), held)
     rule = (
-        "no message; extended by its agent or for a hand-over"
+        _("no message; extended by its agent or for a hand-over")
         if times.expires == conversation.extended_until
-        else "no message"
+        else _("no message")
     )
-    at, setting = times.expires, f"A conversation expires after: {in_words(client.expire_after)}"
-    yield UpcomingEvent("expired", "The conversation expires", None if held else at, rule, setting, SWEEP, held)
+    at, setting = times.expires, _("A conversation expires after: %(time)s") % {"time": in_words(client.expire_after)}
+    yield UpcomingEvent(
+        "expired", _("The conversation expires"), None if held else at, rule, setting, _scheduled(SWEEP), held
+    )
 
 
 def _ended(conversation: Conversation, times: _Times) -> Iterator[UpcomingEvent]:
     after = "expired" if conversation.is_open else ""
     guest = conversation.is_guest and conversation.status not in ("closed", "archived")
     if guest:
-        yield from _deletion(conversation, times, R.GUESTS, "deleted", "The guest's conversation is deleted", after)
+        yield from _deletion(conversation, times, R.GUESTS, "deleted", _("The guest's conversation is deleted"), after)
     elif not (conversation.is_guest or conversation.archived_at):
         yield from _archive(conversation, times, after)
     if not guest:
-        yield from _deletion(conversation, times, R.SESSIONS, "deleted", "The conversation is deleted", after)
-    for rule, says in ((R.TURNS, "What the model was given is deleted"), (R.SENDS, "Its sends are deleted")):
+        yield from _deletion(conversation, times, R.SESSIONS, "deleted", _("The conversation is deleted"), after)
+    for rule, says in ((R.TURNS, _("What the model was given is deleted")), (R.SENDS, _("Its sends are deleted"))):
         if times.has[rule.value]:
             yield from _deletion(conversation, times, rule, f"{rule.value}_deleted", says, after)
     if times.kept[R.MEMORY.value][1]:
-        yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", "It is deleted from memory", after)
+        yield from _deletion(conversation, times, R.MEMORY, "memory_deleted", _("It is deleted from memory"), after)
 
 
 def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[UpcomingEvent]:
@@ -347,11 +392,11 @@ def _archive(conversation: Conversation, times: _Times, after: str) -> Iterator[
         return  # its memory is deleted already, or it never had any
     held = holds.hold_reason(conversation)
     is_due = conversation.remembered_at and not conversation.remember_due_at
-    setting = f"A conversation is archived after: {in_words(conversation.client.archive_after)}"
-    says = "The conversation is archived: its messages stay in memory alone"
+    setting = _("A conversation is archived after: %(time)s") % {"time": in_words(conversation.client.archive_after)}
+    says = _("The conversation is archived: its messages stay in memory alone")
     after = after or ("" if is_due else "remembered")
     yield UpcomingEvent(
-        "archived", says, times.archives, "so long after its end", setting, ARCHIVE, held and f"hold: {held}", after
+        "archived", says, times.archives, _("so long after its end"), setting, _scheduled(ARCHIVE), _hold(held), after
     )
 
 
@@ -366,11 +411,16 @@ def _deletion(
         return
     held = holds.hold_reason(conversation)
     default = number == int(getattr(settings, KEPT[rule].setting))
-    setting = (
-        f"{KEPT[rule].setting} or the client's retention: {number} days" if default else f"Retention: {number} days"
-    )
-    job = SWEEP if rule == R.GUESTS else CLEAN_UP
-    yield UpcomingEvent(what, says, at, str(rule.label), setting, job, held and f"hold: {held}", after)
+    kept = counted("day", number)
+    setting = _("Retention: %(time)s") % {"time": kept}
+    if default:
+        setting = _("%(setting)s or the client's retention: %(time)s") % {"setting": KEPT[rule].setting, "time": kept}
+    job = _scheduled(SWEEP if rule == R.GUESTS else CLEAN_UP)
+    yield UpcomingEvent(what, says, at, str(rule.label), setting, job, _hold(held), after)
+
+
+def _hold(reason: str) -> str:
+    return _("hold: %(reason)s") % {"reason": reason} if reason else ""
 
 
 def _archived_before(conversation: Conversation, times: _Times, at: datetime, number: int) -> bool:
@@ -387,5 +437,8 @@ def rule_of_event(data: dict[str, Any]) -> str:
     if not (rule := data.get("rule")):
         return ""
     seconds, since = data.get("seconds"), str(data.get("since") or "")
-    length = f" = {in_words(timedelta(seconds=float(seconds)))}" if seconds is not None else ""
-    return f"rule {rule}{length}" + (f", since {since[:19].replace('T', ' ')}" if since else "")
+    if seconds is not None:
+        rule = f"{rule} = {in_words(timedelta(seconds=float(seconds)))}"
+    if not since:
+        return _("rule %(rule)s") % {"rule": rule}
+    return _("rule %(rule)s, since %(since)s") % {"rule": rule, "since": since[:19].replace("T", " ")}

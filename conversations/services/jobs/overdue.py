@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.utils.translation import gettext
+
 from conversations.models import Conversation, Turn
 from conversations.services.core.sql import row
 from conversations.services.delivery.throttles import NOT_PAUSED
@@ -27,7 +29,9 @@ class OverdueWork:
         """Return a sentence for staff if something waits for more than LATE_SECONDS, '' if not."""
         if max(self.oldest_reply_seconds, self.oldest_message_seconds) < LATE_SECONDS:
             return ""
-        return "Replies or messages are overdue by a minute. Check that the dispatcher runs (manage.py dispatch)."
+        return gettext(
+            "Replies or messages are overdue by a minute. Check that the dispatcher runs (manage.py dispatch)."
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return both ages by name, for the API."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.utils.translation import gettext_noop
+
 from channels_out.kinds import MediaKind
 from conversations.models import Attachment, Conversation
 from conversations.services.core import files
@@ -19,23 +21,23 @@ from memory.text import one_line
 
 S = Attachment.State
 REASONS = {
-    "too_large": "it is larger than allowed",
-    "gone": "the provider does not have it any more",
-    "empty": "it is empty",
-    "private_address": "its address is not public",
-    "no_account": "the account that it came to is gone",
-    "account_broken": "the provider refuses the account",
-    "exhausted": "the attempt broke off each time",
+    "too_large": gettext_noop("it is larger than allowed"),
+    "gone": gettext_noop("the provider does not have it any more"),
+    "empty": gettext_noop("it is empty"),
+    "private_address": gettext_noop("its address is not public"),
+    "no_account": gettext_noop("the account that it came to is gone"),
+    "account_broken": gettext_noop("the provider refuses the account"),
+    "exhausted": gettext_noop("the attempt broke off each time"),
 }
 
 
 WORDS = {
-    MediaKind.IMAGE: "picture",
-    MediaKind.STICKER: "sticker",
-    MediaKind.AUDIO: "recording",
-    MediaKind.VOICE: "voice note",
-    MediaKind.VIDEO: "video",
-    MediaKind.DOCUMENT: "file",
+    MediaKind.IMAGE: gettext_noop("picture"),
+    MediaKind.STICKER: gettext_noop("sticker"),
+    MediaKind.AUDIO: gettext_noop("recording"),
+    MediaKind.VOICE: gettext_noop("voice note"),
+    MediaKind.VIDEO: gettext_noop("video"),
+    MediaKind.DOCUMENT: gettext_noop("file"),
 }
 
 
@@ -54,7 +56,7 @@ class ShownFile:
 
     @property
     def what(self) -> str:
-        """Return the word for what it is: "picture", "voice note"."""
+        """Return the word for what it is: gettext_noop("picture"), gettext_noop("voice note")."""
         return WORDS[MediaKind(self.row.kind)]
 
     @property
@@ -67,7 +69,7 @@ class ShownFile:
         """Return why it could not be had; '' if it could, or is still being fetched."""
         if self.row.state != S.FAILED:
             return ""
-        return REASONS.get(self.row.code, "the provider did not give it")
+        return REASONS.get(self.row.code, gettext_noop("the provider did not give it"))
 
     @property
     def is_picture(self) -> bool:
@@ -76,9 +78,9 @@ class ShownFile:
 
     @property
     def player(self) -> str:
-        """Return the element that plays it: "audio" or "video"; '' if none does."""
+        """Return the element that plays it: "audio" or gettext_noop("video"); '' if none does."""
         family = self.row.content_type.partition("/")[0]
-        return family if family in ("audio", "video") and self.row.content_type in content.SHOWN else ""
+        return family if family in ("audio", gettext_noop("video")) and self.row.content_type in content.SHOWN else ""
 
 
 def of_chunks(client_id: UUID, chunk_ids: Sequence[int]) -> dict[int, list[Attachment]]:

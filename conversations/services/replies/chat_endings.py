@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from channels_out import retell
 from channels_out.errors import SendError
@@ -105,7 +106,7 @@ def _close_conversation(chat: EngineChat) -> bool:
         return False
     EngineChat.objects.filter(client=chat.client_id, pk=chat.pk).update(due_at=None)
     if not goes_on:
-        now, reason = timezone.now(), "the Retell agent ended the chat"
+        now, reason = timezone.now(), gettext_noop("the Retell agent ended the chat")
         closing.close(
             conversation.pk, ended_by=EndedBy.SYSTEM, actor=AGENT, now=now, reason=reason, client=conversation.client
         )
@@ -141,7 +142,7 @@ def _note_ended(conversation: Conversation, chat: EngineChat, event: ChatEvent, 
     """
     by_agent = chat.ended_by_agent or any(message.ends for message in event.chat.messages)
     if chat.ended_at is None:
-        why = "by its agent" if by_agent else event.chat.status or "ended"
+        why = gettext_noop("by its agent") if by_agent else event.chat.status or "ended"
         record(conversation, "chat_ended", AGENT, cause=why, chat_id=chat.chat_id)
     chat.ended_at = chat.ended_at or now
     chat.ended_by_agent = by_agent

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
+from django.utils.translation import gettext_noop
+
 from conversations.engines.contract import Reply, Usage
 from conversations.models import Chunk, Conversation, EndedBy, Turn
 from conversations.services.core import counters, proposals, redaction, spans, tool_requests
@@ -24,7 +26,7 @@ from conversations.services.tenants.pricing import cost_of
 from conversations.services.transitions import closing, handovers, transfers
 
 TurnStatus = Turn.Status
-TOOL_CALLED = "A tool was called, and the person does not know: see Tool calls."
+TOOL_CALLED = gettext_noop("A tool was called, and the person does not know: see Tool calls.")
 
 
 def noted(turn: Turn, reply: Reply) -> Reply:
@@ -95,7 +97,7 @@ def say(
         transfers.request(conversation, number, actor, requested.why)
     elif requested.human or requested.transfer:
         outbox.allow_sending(conversation)
-        why = requested.why or "the assistant asks for a person"
+        why = requested.why or gettext_noop("the assistant asks for a person")
         is_told = bool(reply.text or files or sink.proposes)
         handovers.hand_over(conversation, actor, now, reason=why, tell=not is_told, is_wish=True)
     elif (requested.end or turn.rule == phrases.GOODBYE) and not overtaken and not code:
@@ -103,7 +105,7 @@ def say(
             proposals.let_end(conversation)
             return
         outbox.allow_sending(conversation)
-        closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
+        closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason=gettext_noop("said goodbye"))
 
 
 def _newest_seen(conversation: Conversation, turn: Turn) -> str:
@@ -120,7 +122,7 @@ def _newest_seen(conversation: Conversation, turn: Turn) -> str:
 def _note_silence(conversation: Conversation, now: datetime) -> None:
     """Note for staff that the engine chose to say nothing; the person hears nothing."""
     conversation.needs_staff_since = conversation.needs_staff_since or now
-    conversation.needs_staff_reason = "The assistant said nothing to the last message."
+    conversation.needs_staff_reason = gettext_noop("The assistant said nothing to the last message.")
     record(conversation, "nothing_said", ASSISTANT)
 
 
@@ -136,7 +138,7 @@ def give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half:
     if code == CRASHED or (most and conversation.replies_failed >= most):
         outbox.allow_sending(conversation)
         failed = conversation.replies_failed
-        times = "A reply failed." if failed == 1 else f"{failed} replies in a row failed."
+        times = gettext_noop("A reply failed.") if failed == 1 else f"{failed} replies in a row failed."
         reason = f"{times} {failures.explain(code)}"
         handovers.hand_over(conversation, SYSTEM, now, reason=reason)
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from django.utils.translation import gettext_noop
+
 from channels_out.kinds import Channel
 from conversations.models import Conversation, Role
 from conversations.services.core.sql import rows
@@ -19,8 +21,8 @@ CHANNELS = (Channel.SMS, Channel.WHATSAPP, Channel.MESSENGER)  # in calls and on
 ALIKE, ALIKE_WITHIN = 5, timedelta(hours=1)
 ALIKE_SHORT, SHORT = 12, 20  # people repeat "yes" and "ok": of texts of fewer characters it takes more
 REPLIES, REPLIES_WITHIN = 20, timedelta(minutes=2)
-ALIKE_REASON = "A machine may be answering: their last messages are alike."
-REPLIES_REASON = "A machine may be answering: very many replies in a short time."
+ALIKE_REASON = gettext_noop("A machine may be answering: their last messages are alike.")
+REPLIES_REASON = gettext_noop("A machine may be answering: very many replies in a short time.")
 
 _DIGITS = re.compile(r"\d+")
 _WORD = re.compile(r"[^\W_]+")

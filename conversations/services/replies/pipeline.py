@@ -20,6 +20,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.engines.contract import (
@@ -128,7 +129,7 @@ def prepare(claim: ClaimedTurn, now: datetime | None = None) -> tuple[ReplyReque
     if assistant and (assistant.human_phrases or assistant.goodbye_phrases):
         turn.rule = phrases.rule_for(assistant, phrases.unanswered(conversation))
     if turn.rule == phrases.HUMAN:
-        hand_over(claim, "a person was asked for", now or timezone.now(), is_wish=True)
+        hand_over(claim, gettext_noop("a person was asked for"), now or timezone.now(), is_wish=True)
         return None
     if looping := loops.reason_to_brake(conversation, now or timezone.now()):
         hand_over(claim, looping, now or timezone.now(), tell=False)
@@ -208,7 +209,7 @@ def commit(claim: ClaimedTurn, reply: Reply, now: datetime, *, code: str = "") -
             drafts.end(turn, TurnStatus.DROPPED, now, code=LOW_CONFIDENCE)
             outbox.allow_sending(conversation)
             actor = assistant_actor(conversation.assistant)
-            if not handovers.hand_over(conversation, actor, now, reason="low confidence", tell=True):
+            if not handovers.hand_over(conversation, actor, now, reason=gettext_noop("low confidence"), tell=True):
                 note_answered(conversation)
         elif reply.text or not sink.is_awaited:
             drafts.say(

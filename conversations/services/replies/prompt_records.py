@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.utils.translation import gettext
+
 from channels_out.opt_out import OPT_OUT_CHANNELS
 from conversations.engines.contract import EngineError, PendingStep, Reply, ReplyRequest
 from conversations.engines.registry import ask
@@ -154,7 +156,7 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     """
     if not can_run_again(turn):
         raise ConflictError(
-            "The prompt of this reply is kept elsewhere: it cannot be run again here.", code="kept_elsewhere"
+            gettext("The prompt of this reply is kept elsewhere: it cannot be run again here."), code="kept_elsewhere"
         )
     kept = turn.prompt or {}
     asked = kept.get("request", {})
@@ -173,7 +175,7 @@ def run_again(turn: Turn, *, current_prompt: bool, model: str = "") -> Reply:
     )
     reply = ask("auto", request)
     if isinstance(reply, EngineError):
-        raise ConflictError(f"The model gave no reply: {reply}", code=reply.code)
+        raise ConflictError(gettext("The model gave no reply: %(reply)s") % {"reply": reply}, code=reply.code)
     return redaction.clean_reply(redaction.rules_of(turn.conversation.client), reply)
 
 

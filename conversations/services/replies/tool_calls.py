@@ -18,6 +18,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from channels_out.tools import Outcome, ToolRequest, ToolResult
 from conversations.engines.contract import EngineError
@@ -44,8 +45,8 @@ LEASE_GRACE = timedelta(seconds=60)
 IN_PROGRESS = "http_409"
 DRAFTS_DROPPED_AT_MOST = 2  # as the pipeline's fence
 
-APPROVAL_WANTED = "Approve or refuse a call of the tool "
-OUTCOME_WANTED = "Find out whether this tool was carried out: "
+APPROVAL_WANTED = gettext_noop("Approve or refuse a call of the tool") + " "
+OUTCOME_WANTED = gettext_noop("Find out whether this tool was carried out:") + " "
 WAITS = "A colleague must approve this first. Nothing is done yet. Say so, and go on without it."
 STILL_APPROVED = "A colleague has approved this. It is about to be done."
 TOO_MANY = f"At most {MOST_CALLS} calls are possible here. Write your reply now."

@@ -19,11 +19,16 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+from django.utils.formats import number_format
+from django.utils.translation import gettext
+
 from conversations.models import Assistant, Client
 from conversations.services.core.errors import TooManyError
 from conversations.services.core.sql import release_connection
 from conversations.services.replies.failures import explain_with_detail
 from conversations.services.tenants import model_providers, sign_in_limits
+from conversations.words import lazy as _
+from conversations.words import shown
 from memory import event_loop, summaries
 from memory.context import MINIMUM_BUDGET
 from memory.language_models import asking, capabilities, choosing, transcription
@@ -63,13 +68,13 @@ class Check(StrEnum):
 
 
 TITLES = {
-    Check.TEXT: "Plain text",
-    Check.TOOLS: "Two rounds of tools",
-    Check.STREAM: "Streaming",
-    Check.SUMMARY: "A summary",
-    Check.LONG_PROMPT: "A long prompt",
-    Check.PICTURE: "A picture",
-    Check.VOICE: "A recording",
+    Check.TEXT: _("Plain text"),
+    Check.TOOLS: _("Two rounds of tools"),
+    Check.STREAM: _("Streaming"),
+    Check.SUMMARY: _("A summary"),
+    Check.LONG_PROMPT: _("A long prompt"),
+    Check.PICTURE: _("A picture"),
+    Check.VOICE: _("A recording"),
 }
 OF_ASSISTANTS = tuple(check for check in Check if check is not Check.VOICE)
 USUAL = tuple(check for check in OF_ASSISTANTS if check is not Check.PICTURE)
@@ -95,7 +100,7 @@ class Trial:
     @property
     def title(self) -> str:
         """Return the name of the check."""
-        return TITLES[self.check]
+        return str(TITLES[self.check])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +133,16 @@ def within_limits(user_id: int, now: datetime) -> Iterator[None]:
     """
     running = sign_in_limits.counter("check", str(user_id))
     if seconds := sign_in_limits.count(running, 1, LONGEST_CHECK, now):
-        sentence = "Another check of yours is running. Wait until it is done."
+        sentence = gettext("Another check of yours is running. Wait until it is done.")
         raise TooManyError(sentence, retry_after=seconds, code="busy")
     try:
         checks = sign_in_limits.counter("checks", str(user_id))
         if seconds := sign_in_limits.count(checks, CHECKS_AN_HOUR, timedelta(hours=1), now):
             minutes = math.ceil(seconds / 60)
-            sentence = f"You have run {CHECKS_AN_HOUR} checks within an hour. Go on in {minutes} minutes."
+            sentence = gettext("You have run %(checks)s checks within an hour. Go on in %(minutes)s minutes.") % {
+                "checks": CHECKS_AN_HOUR,
+                "minutes": minutes,
+            }
             raise TooManyError(sentence, retry_after=seconds)
         yield
     finally:
@@ -149,20 +157,25 @@ def is_by_model(assistant: Assistant) -> bool:
 def run_check(assistant: Assistant, check: Check) -> list[Trial]:
     """Return the results of one check: one for each of the assistant's models. Do not call it in a transaction."""
     if not is_by_model(assistant):
-        seen = f"The engine {assistant.engine} writes the replies, and no language model."
-        return [Trial(check, "", passed=False, seen=seen, change=_NOT_A_MODEL)]
+        seen = gettext("The engine %(engine)s writes the replies, and no language model.") % {
+            "engine": assistant.engine
+        }
+        return [Trial(check, "", passed=False, seen=seen, change=str(_NOT_A_MODEL))]
     if check is Check.SUMMARY:
         access = choosing.access_for(assistant.client_id, Purpose.SUMMARIES)
         accesses: tuple[ModelAccess, ...] = (access,) if access else ()
     else:
         accesses = model_providers.accesses_of(assistant)
     if not accesses:
-        seen, change = "No model provider is configured.", "Add a model provider, or set OPENAI_API_KEY."
+        seen, change = (
+            gettext("No model provider is configured."),
+            gettext("Add a model provider, or set OPENAI_API_KEY."),
+        )
         return [Trial(check, assistant.model, passed=False, seen=seen, change=change)]
     return [_tried(check, access, partial(_CHECKS[check], access, assistant)) for access in accesses]
 
 
-_NOT_A_MODEL = "Try such an assistant in the channel simulator."
+_NOT_A_MODEL = _("Try such an assistant in the channel simulator.")
 
 
 def _tried(check: Check, access: ModelAccess, ask: Callable[[], _Seen]) -> Trial:
@@ -173,7 +186,7 @@ def _tried(check: Check, access: ModelAccess, ask: Callable[[], _Seen]) -> Trial
         code = ""
     except LLMError as error:
         code = error.code
-        sentence = explain_with_detail(error.code, error.detail)
+        sentence = shown(explain_with_detail(error.code, error.detail))
         said, _, change = sentence.partition(". ")
         seen = _Seen(passed=False, text=f"{said.rstrip('.')}.", change=change, facts=error.learned)
     model_providers.learn(access, seen.facts)
@@ -206,11 +219,17 @@ def _text(access: ModelAccess, assistant: Assistant) -> _Seen:
 
 
 def _answered(answer: Completion) -> _Seen:
-    said = f"It said: “{one_line(answer.text, SHOWN)}” ({answer.tokens_in} tokens in, {answer.tokens_out} out)."
+    said = gettext("It said: “%(text)s” (%(tokens_in)s tokens in, %(tokens_out)s out).") % {
+        "text": one_line(answer.text, SHOWN),
+        "tokens_in": answer.tokens_in,
+        "tokens_out": answer.tokens_out,
+    }
     if answer.finish_reason == "length":
-        return _Seen(False, f"{said} It was cut off.", "Raise the assistant's most tokens.", answer.learned)
+        seen, change = gettext("%(said)s It was cut off."), gettext("Raise the assistant's most tokens.")
+        return _Seen(False, seen % {"said": said}, change, answer.learned)
     if answer.finish_reason == "refused":
-        return _Seen(False, f"{said} That is a refusal.", "Choose another model.", answer.learned)
+        seen, change = gettext("%(said)s That is a refusal."), gettext("Choose another model.")
+        return _Seen(False, seen % {"said": said}, change, answer.learned)
     return _Seen(True, said, facts=answer.learned)
 
 
@@ -233,7 +252,7 @@ _ANSWERS = {"find_article": "The number is K-17.", "price_of": f"The price is {P
 
 def _tools(access: ModelAccess, assistant: Assistant) -> _Seen:
     if not assistant.uses_tools:
-        return _Seen(True, "The assistant uses no tools: not tried.")
+        return _Seen(True, gettext("The assistant uses no tools: not tried."))
     asked = "What does the article “kettle” cost? Find its number with one tool, then its price with the other."
     rounds: list[ToolRound] = []
     called: list[str] = []
@@ -249,14 +268,17 @@ def _tools(access: ModelAccess, assistant: Assistant) -> _Seen:
         answers = tuple(_ANSWERS.get(call.name, "There is no such tool.") for call in answer.tool_calls)
         rounds.append(ToolRound(answer, answers))
     if access.known.get(capabilities.TOOLS) is False:
-        return _Seen(
-            False, "The model has no tools.", "Turn the assistant's tools off, or choose another model.", learned
-        )
-    names = ", ".join(called) or "none"
+        change = gettext("Turn the assistant's tools off, or choose another model.")
+        return _Seen(False, gettext("The model has no tools."), change, learned)
+    names = ", ".join(called) or gettext("none")
     if {"find_article", "price_of"} <= set(called) and PRICE in answer.text:
-        return _Seen(True, f"It called {names} in {len(rounds)} rounds, and used their answers.", facts=learned)
-    seen = f"It called {names}, and said: “{one_line(answer.text, SHOWN)}”"
-    return _Seen(False, seen, "Do not count on tools with this model, or choose another one.", learned)
+        seen = gettext("It called %(names)s in %(rounds)s rounds, and used their answers.")
+        return _Seen(True, seen % {"names": names, "rounds": len(rounds)}, facts=learned)
+    seen = gettext("It called %(names)s, and said: “%(text)s”") % {
+        "names": names,
+        "text": one_line(answer.text, SHOWN),
+    }
+    return _Seen(False, seen, gettext("Do not count on tools with this model, or choose another one."), learned)
 
 
 def _stream(access: ModelAccess, assistant: Assistant) -> _Seen:
@@ -275,11 +297,18 @@ def _stream(access: ModelAccess, assistant: Assistant) -> _Seen:
         pieces, first, answer = event_loop.run(read(), STREAM_SECONDS)
     except TimeoutError:
         raise LLMError("The stream did not end.", code="timeout", retryable=True) from None
-    seen = f"{pieces} pieces came, the first after {first:.1f} s."
+    seen = gettext("%(pieces)s pieces came, the first after %(seconds)s s.") % {
+        "pieces": pieces,
+        "seconds": number_format(first, 1),
+    }
     if pieces < 2:
-        change = "The server sends the whole answer at once. Look for a setting of it or of a proxy that buffers."
+        change = gettext(
+            "The server sends the whole answer at once. Look for a setting of it or of a proxy that buffers."
+        )
         return _Seen(False, seen, change, answer.learned)
-    return _Seen(True, seen if answer.tokens_out else f"{seen} The server counts no tokens.", facts=answer.learned)
+    if not answer.tokens_out:
+        seen = gettext("%(seen)s The server counts no tokens.") % {"seen": seen}
+    return _Seen(True, seen, facts=answer.learned)
 
 
 def _summary(access: ModelAccess, _assistant: Assistant) -> _Seen:
@@ -292,8 +321,9 @@ def _summary(access: ModelAccess, _assistant: Assistant) -> _Seen:
     made = summaries.summarise(access, entries, goal="Handle inbound enquiry")
     shown = f"“{one_line(made.text, SHOWN)}”"
     if made.kind != summaries.LLM:
-        return _Seen(False, f"The model wrote none: {shown}", "Name another model for the client's summaries.")
-    return _Seen(True, f"It wrote: {shown}")
+        seen = gettext("The model wrote none: %(shown)s") % {"shown": shown}
+        return _Seen(False, seen, gettext("Name another model for the client's summaries."))
+    return _Seen(True, gettext("It wrote: %(shown)s") % {"shown": shown})
 
 
 def _long_prompt(access: ModelAccess, assistant: Assistant) -> _Seen:
@@ -302,11 +332,15 @@ def _long_prompt(access: ModelAccess, assistant: Assistant) -> _Seen:
     filler = FILLER * max(room // estimate_tokens(FILLER), 1)
     asked = f"The code word is {CODE_WORD}.\n\n{filler}\n\nAnswer with the code word alone."
     answer = asking.complete(access, _request(assistant, asked))
-    seen = f"It took {answer.tokens_in or 'an uncounted number of'} tokens (by estimate {estimate_tokens(asked)})"
+    counts = {"tokens": answer.tokens_in or gettext("an uncounted number of"), "estimate": estimate_tokens(asked)}
     if CODE_WORD not in answer.text.lower():
-        change = "The server may drop the beginning of long prompts. Lower the context budget, or raise its window."
-        return _Seen(False, f"{seen}, and did not know their beginning.", change, answer.learned)
-    return _Seen(True, f"{seen}, and knew their beginning.", facts=answer.learned)
+        seen = gettext("It took %(tokens)s tokens (by estimate %(estimate)s), and did not know their beginning.")
+        change = gettext(
+            "The server may drop the beginning of long prompts. Lower the context budget, or raise its window."
+        )
+        return _Seen(False, seen % counts, change, answer.learned)
+    seen = gettext("It took %(tokens)s tokens (by estimate %(estimate)s), and knew their beginning.")
+    return _Seen(True, seen % counts, facts=answer.learned)
 
 
 def _picture(access: ModelAccess, assistant: Assistant) -> _Seen:
@@ -317,11 +351,12 @@ def _picture(access: ModelAccess, assistant: Assistant) -> _Seen:
         if error.code not in ("bad_request", "parameter_refused"):
             raise
         fact = Fact(capabilities.PICTURES, False, error.detail or error.code)
-        return _Seen(False, "It takes no pictures.", "Choose a model that does, if people send some.", (fact,))
-    said = f"It said: “{one_line(answer.text, SHOWN)}”"
+        change = gettext("Choose a model that does, if people send some.")
+        return _Seen(False, gettext("It takes no pictures."), change, (fact,))
+    said = gettext("It said: “%(text)s” The picture is red.") % {"text": one_line(answer.text, SHOWN)}
     if "red" in answer.text.lower():
-        return _Seen(True, f"{said} The picture is red.", facts=answer.learned)
-    return _Seen(False, f"{said} The picture is red.", "Choose a model that sees pictures.", answer.learned)
+        return _Seen(True, said, facts=answer.learned)
+    return _Seen(False, said, gettext("Choose a model that sees pictures."), answer.learned)
 
 
 def _red() -> Picture:
@@ -350,14 +385,17 @@ def try_transcription(client: Client, audio: bytes, name: str) -> Trial:
     """Return how the client's provider of transcriptions writes down the recording. Do not call it in a transaction."""
     access = model_providers.access_for(client.pk, Purpose.TRANSCRIPTION)
     if access is None:
-        seen, change = "No model provider is configured.", "Add a model provider, or set OPENAI_API_KEY."
+        seen, change = (
+            gettext("No model provider is configured."),
+            gettext("Add a model provider, or set OPENAI_API_KEY."),
+        )
         return Trial(Check.VOICE, "", passed=False, seen=seen, change=change)
 
     def heard() -> _Seen:
         text = transcription.transcribe(access, audio, name)
         if not text:
-            return _Seen(False, "It heard nothing.", "Try a recording in which somebody speaks.")
-        return _Seen(True, f"It wrote: “{one_line(text, SHOWN)}”")
+            return _Seen(False, gettext("It heard nothing."), gettext("Try a recording in which somebody speaks."))
+        return _Seen(True, gettext("It wrote: %(shown)s") % {"shown": f"“{one_line(text, SHOWN)}”"})
 
     return _tried(Check.VOICE, access, heard)
 

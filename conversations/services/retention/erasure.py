@@ -20,6 +20,7 @@ from django.conf import settings
 from django.contrib.admin.models import LogEntry
 from django.core import signing
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import (
     Activity,
@@ -118,9 +119,9 @@ def begin(contact_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
         found = Contact.objects.select_for_update().filter(client=whose, pk=contact_id)
         contact = found.first() if whose else None
         if contact is None:
-            raise NotFoundError("This contact does not exist.")
+            raise NotFoundError(gettext("This contact does not exist."))
         if contact.merged_into_id:
-            raise ConflictError("This contact is an alias of another. Erase that one.", code="is_alias")
+            raise ConflictError(gettext("This contact is an alias of another. Erase that one."), code="is_alias")
         # Their rows are locked before the holds are read. A hold or a message that comes meanwhile waits for the end,
         # and finds that there is no such conversation.
         theirs = Conversation.objects.select_for_update().filter(contact=contact).order_by("pk")
@@ -293,8 +294,10 @@ def verify(certificate: str) -> dict[str, Any]:
         facts: dict[str, Any] = signing.Signer(salt=SALT).unsign_object(certificate.strip())
     except (signing.BadSignature, ValueError):
         raise InvalidError(
-            "The signature does not fit: this is no certificate of ours, or it was changed. If the SECRET_KEY has "
-            "changed since, add the earlier one to SECRET_KEY_FALLBACKS.",
+            gettext(
+                "The signature does not fit: this is no certificate of ours, or it was changed. If the SECRET_KEY has "
+                "changed since, add the earlier one to SECRET_KEY_FALLBACKS."
+            ),
             code="not_ours",
         ) from None
     return facts

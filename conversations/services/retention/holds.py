@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import Client, Contact, Conversation
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
@@ -23,7 +24,10 @@ def hold(conversation_id: UUID | str, *, reason: str, actor: Actor, client: Clie
     """
     reason = reason.strip()
     if not reason or len(reason) > LONGEST_REASON:
-        raise InvalidError(f"A hold needs a reason of at most {LONGEST_REASON} characters.", code="no_reason")
+        raise InvalidError(
+            gettext("A hold needs a reason of at most %(most)s characters.") % {"most": LONGEST_REASON},
+            code="no_reason",
+        )
     return _set(conversation_id, reason, actor, client)
 
 
@@ -49,7 +53,7 @@ def set_contact_hold(client_id: UUID, contact_id: UUID, reason: str) -> None:
         ours = Contact.objects.select_for_update(no_key=True).filter(client_id=client_id, pk=contact_id)
         before = ours.values_list("hold_reason", flat=True).first()
         if before is None:
-            raise NotFoundError("This contact does not exist.")
+            raise NotFoundError(gettext("This contact does not exist."))
         if before != reason:
             Contact.objects.filter(client_id=client_id, pk=contact_id).update(hold_reason=reason)
             note_contact(client_id, contact_id, "hold")
@@ -64,13 +68,18 @@ def refuse_if_held(client_id: UUID, conversation_id: UUID) -> None:
     """Raise ConflictError (`on_hold`) if the conversation or its contact is on hold."""
     found = Conversation.objects.of(client_id).select_related("contact").filter(pk=conversation_id).first()
     if found and (reason := hold_reason(found)):
-        raise ConflictError(f"This conversation is on hold: {reason}", code="on_hold")
+        raise ConflictError(gettext("This conversation is on hold: %(reason)s") % {"reason": reason}, code="on_hold")
 
 
 def refuse_if_contact_held(contact: Contact) -> None:
     """Raise ConflictError (`on_hold`) if the contact or one of their conversations is on hold."""
     if contact.hold_reason:
-        raise ConflictError(f"This contact is on hold: {contact.hold_reason}", code="on_hold")
+        raise ConflictError(
+            gettext("This contact is on hold: %(reason)s") % {"reason": contact.hold_reason}, code="on_hold"
+        )
     held = Conversation.objects.filter(contact=contact).exclude(hold_reason="").order_by("started_at").first()
     if held:
-        raise ConflictError(f"A conversation of this contact is on hold: {held.hold_reason}", code="on_hold")
+        raise ConflictError(
+            gettext("A conversation of this contact is on hold: %(reason)s") % {"reason": held.hold_reason},
+            code="on_hold",
+        )

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import Client, RetentionPolicy, RetentionRule
 from conversations.models.retention import BY_STATUS, ENDED_STATUSES, FOR_EVER
 from conversations.services.core.errors import InvalidError
+from conversations.words import whole
 
 CHANNELS = {value for value, _ in RetentionPolicy._meta.get_field("channel").choices or ()}
 
@@ -41,7 +43,7 @@ def replace(client: Client, policies: Iterable[Policy]) -> None:
         _check(policy)
     places = [(policy.rule, policy.channel, policy.status) for policy in wanted]
     if len(set(places)) < len(places):
-        raise InvalidError("A rule can have only one number of days for a channel and status.", code="doubled")
+        raise InvalidError(gettext("A rule can have only one number of days for a channel and status."), code="doubled")
     with transaction.atomic():
         Client.objects.select_for_update(no_key=True).get(pk=client.pk)  # simultaneous saves wait here
         RetentionPolicy.objects.filter(client=client).delete()
@@ -55,14 +57,25 @@ def replace(client: Client, policies: Iterable[Policy]) -> None:
 
 def _check(policy: Policy) -> None:
     if policy.rule not in RetentionRule.values:
-        raise InvalidError(f"There is no retention rule {policy.rule!r}.", code="unknown_rule")
+        raise InvalidError(
+            gettext("There is no retention rule %(rule)s.") % {"rule": repr(policy.rule)}, code="unknown_rule"
+        )
     if policy.channel and policy.channel not in CHANNELS:
-        raise InvalidError(f"There is no channel {policy.channel!r}.", code="unknown_channel")
+        raise InvalidError(
+            gettext("There is no channel %(channel)s.") % {"channel": repr(policy.channel)}, code="unknown_channel"
+        )
     if policy.status and (policy.status not in ENDED_STATUSES or policy.rule not in BY_STATUS):
         rule = RetentionRule(policy.rule).shown
-        raise InvalidError(f"The rule {rule} cannot have days for the status {policy.status!r}.", code="unknown_status")
+        raise InvalidError(
+            gettext("The rule %(rule)s cannot have days for the status %(status)s.")
+            % {"rule": rule, "status": repr(policy.status)},
+            code="unknown_status",
+        )
     if not 0 <= policy.days <= FOR_EVER:
-        raise InvalidError(f"Enter a number of days from 0 to {FOR_EVER:,}.", code="impossible_days")
+        raise InvalidError(
+            gettext("Enter a number of days from 0 to %(most)s.") % {"most": whole(FOR_EVER)},
+            code="impossible_days",
+        )
 
 
 def in_words(policies: Iterable[Policy]) -> str:

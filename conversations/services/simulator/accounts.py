@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.utils.translation import gettext, gettext_noop
 
 from channels_out.errors import UnknownAdapterError
 from channels_out.kinds import Channel
@@ -21,10 +22,10 @@ KEY_NAME = "simulator"
 TRIES = 10
 NAMES = {
     ("whatsapp", "whatsapp"): "WhatsApp",
-    ("dialog360", "whatsapp"): "WhatsApp by 360dialog",
+    ("dialog360", "whatsapp"): gettext_noop("WhatsApp by 360dialog"),
     ("messenger", "messenger"): "Messenger",
-    ("plivo", "sms"): "SMS by Plivo",
-    ("plivo", "voice"): "Voice by Plivo",
+    ("plivo", "sms"): gettext_noop("SMS by Plivo"),
+    ("plivo", "voice"): gettext_noop("Voice by Plivo"),
     ("orb", "orb"): "Orb",
 }
 
@@ -35,7 +36,10 @@ def set_up(client: Client) -> list[ChannelAccount]:
     Returns the created accounts. Raises ConflictError (`client_inactive`) if the client is switched off.
     """
     if not client.is_active:
-        raise ConflictError(f"{client} is switched off. Switch it on to receive messages.", code="client_inactive")
+        raise ConflictError(
+            gettext("%(client)s is switched off. Switch it on to receive messages.") % {"client": client},
+            code="client_inactive",
+        )
     with transaction.atomic():
         Client.objects.select_for_update().get(pk=client.pk)  # of two at once, the second finds everything made
         made = [_new(client, each) for each in SIMULATORS if each.provider != SANDBOX and not _has(client, each)]
@@ -57,7 +61,9 @@ def title(account: ChannelAccount) -> str:
     """Return the account's name in the list from which staff choose one to play."""
     if account.provider == SANDBOX:
         return f"Sandbox ({account.channel})"
-    return NAMES.get((account.provider, account.channel), f"{account.provider} on {account.channel}")
+    if name := NAMES.get((account.provider, account.channel)):
+        return gettext(name)
+    return gettext("%(provider)s on %(channel)s") % {"provider": account.provider, "channel": account.channel}
 
 
 def simulator_of(account: ChannelAccount) -> Simulator:
@@ -95,7 +101,9 @@ def _new(client: Client, simulator: Simulator) -> ChannelAccount:
         account.is_simulated = True
         account.save(update_fields=["is_simulated"])
         return account
-    raise UnavailableError(f"No free address was found for {simulator.provider}. Try again.")
+    raise UnavailableError(
+        gettext("No free address was found for %(provider)s. Try again.") % {"provider": simulator.provider}
+    )
 
 
 def _give_key(client: Client) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from django.utils.translation import gettext
+
 from channels_out.simulators.contract import Simulator
 from channels_out.simulators.people import SimulatedPerson
 from conversations.models import ChannelAccount, SimulatedExchange
@@ -19,7 +21,9 @@ def begin(account: ChannelAccount, person: SimulatedPerson) -> SimulatedExchange
     """Let the person call, and store our answer. Raises ConflictError (`in_a_call`, `no_calls`)."""
     simulator = _voice_simulator(account)
     if phone.current_call(account, person).is_on:
-        raise ConflictError(f"{person.name} is already in a call. Hang up first.", code="in_a_call")
+        raise ConflictError(
+            gettext("%(person)s is already in a call. Hang up first.") % {"person": person.name}, code="in_a_call"
+        )
     call_id = simulator.new_message_id()
     webhook = simulator.call(as_account(account), person, call_id)
     exchange = new_webhook(account, person, Kind.CALL, webhook, message_id=call_id, details={"call": call_id})
@@ -56,7 +60,7 @@ def continue_call(account: ChannelAccount, person: SimulatedPerson, after: int) 
     """
     call = _current_call(account, person)
     if call.goes_on != after:
-        raise ConflictError("The call has already continued.", code="gone_on")
+        raise ConflictError(gettext("The call has already continued."), code="gone_on")
     heard = SimulatedExchange.objects.get(client=account.client_id, pk=after).details["heard"]
     return _continue(account, person, call.call_id, heard["path"])
 
@@ -65,7 +69,7 @@ def _continue(
     account: ChannelAccount, person: SimulatedPerson, call_id: str, path: str, note: str = ""
 ) -> SimulatedExchange:
     if not path:
-        raise ConflictError("The last answer does not say how the call continues.", code="nowhere")
+        raise ConflictError(gettext("The last answer does not say how the call continues."), code="nowhere")
     webhook = _voice_simulator(account).continuation(as_account(account), person, call_id, path)
     message_id = turn_id(call_id, path)
     exchange = new_webhook(
@@ -79,12 +83,12 @@ def _current_call(account: ChannelAccount, person: SimulatedPerson) -> phone.Sim
     _voice_simulator(account)
     call = phone.current_call(account, person)
     if not call.call_id:
-        raise ConflictError(f"{person.name} is not in a call.", code="no_call")
+        raise ConflictError(gettext("%(person)s is not in a call.") % {"person": person.name}, code="no_call")
     return call
 
 
 def _voice_simulator(account: ChannelAccount) -> Simulator:
     simulator = simulator_of(account)
     if not simulator.is_call:
-        raise ConflictError("This channel has no calls.", code="no_calls")
+        raise ConflictError(gettext("This channel has no calls."), code="no_calls")
     return simulator

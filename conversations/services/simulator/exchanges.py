@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 
 from channels_out.shapes import clean_text
 from channels_out.simulators.contract import UnsignedWebhook
@@ -47,7 +48,9 @@ def new_webhook(
     Raises InvalidError (`no_webhook`) if its path is none of our webhooks.
     """
     if not webhook.path.startswith(WEBHOOKS):
-        raise InvalidError(f"A provider posts only to paths below {WEBHOOKS}.", code="no_webhook")
+        raise InvalidError(
+            gettext("A provider posts only to paths below %(path)s.") % {"path": WEBHOOKS}, code="no_webhook"
+        )
     exchange = SimulatedExchange.objects.create(
         account=account,
         kind=kind,

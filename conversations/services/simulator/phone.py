@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from channels_out.kinds import MediaKind
 from channels_out.simulators.contract import Gesture
@@ -129,7 +130,7 @@ def _show_rest(found: dict[str, PhoneMessage], key: str, exchange: SimulatedExch
     if exchange.kind == Kind.GESTURE:
         _show_gesture(found, exchange)
     elif exchange.kind in (Kind.CALL, Kind.HANG_UP):
-        text = "You called." if exchange.kind == Kind.CALL else "You hung up."
+        text = gettext("You called.") if exchange.kind == Kind.CALL else gettext("You hung up.")
         note = PhoneMessage(text, exchange.created_at, is_ours=False, is_note=True)
         found.setdefault(f"{exchange.kind} {key}", note)
 
@@ -144,27 +145,30 @@ def _show_gesture(found: dict[str, PhoneMessage], exchange: SimulatedExchange) -
     elif gesture == Gesture.EDIT and about in found:
         found[about].text = exchange.text
     elif gesture == Gesture.DELETE and about in found:
-        found[about].text, found[about].can_change = "You deleted this message.", False
+        found[about].text, found[about].can_change = gettext("You deleted this message."), False
         found[about].file = None
     elif gesture == Gesture.ECHO:
         found[key] = PhoneMessage(exchange.text, exchange.created_at, is_ours=True)
     else:
-        note = f"You reacted with {exchange.text}."
+        note = gettext("You reacted with %(emoji)s.") % {"emoji": exchange.text}
         found[key] = PhoneMessage(note, exchange.created_at, is_ours=False, is_note=True)
 
 
 def _mark(message: PhoneMessage, exchange: SimulatedExchange) -> None:
     """Set how far the person's message got; of several deliveries the furthest counts."""
-    if message.mark == "taken":
+    if message.mark == gettext("taken"):
         return
     if exchange.is_held:
-        message.mark, message.is_grave = "held back", False
+        message.mark, message.is_grave = gettext("held back"), False
     elif exchange.status == 200:
-        message.mark, message.is_grave = "taken", False
+        message.mark, message.is_grave = gettext("taken"), False
     elif exchange.answered_at is None:
-        message.mark, message.is_grave = "on its way", False
+        message.mark, message.is_grave = gettext("on its way"), False
     else:
-        message.mark, message.is_grave = f"not taken ({exchange.status or 'no answer'})", True
+        message.mark, message.is_grave = (
+            gettext("not taken (%(status)s)") % {"status": exchange.status or gettext("no answer")},
+            True,
+        )
 
 
 def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
@@ -172,7 +176,7 @@ def _heard(exchange: SimulatedExchange) -> list[PhoneMessage]:
     heard = exchange.details.get("heard") or {}
     at = exchange.answered_at or exchange.created_at
     spoken = [PhoneMessage(heard["text"], at, is_ours=True)] if heard.get("text") else []
-    ended = [PhoneMessage("The call has ended.", at, is_ours=True, is_note=True)] if heard.get("over") else []
+    ended = [PhoneMessage(gettext("The call has ended."), at, is_ours=True, is_note=True)] if heard.get("over") else []
     return [*spoken, *ended]
 
 

@@ -18,6 +18,7 @@ from uuid import UUID, uuid4
 from django.conf import settings
 from django.core import signing
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from channels_out.kinds import MediaKind
 from channels_out.simulators.contract import AcceptedFile, Simulator
@@ -93,19 +94,25 @@ def check(simulator: Simulator, chosen: ChosenFile, caption: str) -> tuple[Media
     Raises InvalidError (`no_files`, `empty`, `unknown_file`, `too_large`, `no_caption`).
     """
     if not simulator.most_bytes:
-        raise InvalidError("The simulator sends no files on this channel.", code="no_files")
+        raise InvalidError(gettext("The simulator sends no files on this channel."), code="no_files")
     if chosen.size == 0:
-        raise InvalidError("The file is empty.", code="empty")
+        raise InvalidError(gettext("The file is empty."), code="empty")
     known = kind_and_type(chosen.name)
     if known is None:
         endings = ", ".join(sorted(each.removeprefix(".") for each in TYPES))
-        raise InvalidError(f"The phone knows no such file. Choose one of these: {endings}.", code="unknown_file")
+        raise InvalidError(
+            gettext("The phone knows no such file. Choose one of these: %(endings)s.") % {"endings": endings},
+            code="unknown_file",
+        )
     kind, content_type = known
     most = min(simulator.most_bytes[kind], settings.MEDIA_MOST_MB * MEGABYTE)
     if chosen.size > most:
-        raise InvalidError(f"The file is too large: at most {most / MEGABYTE:g} MB are possible.", code="too_large")
+        raise InvalidError(
+            gettext("The file is too large: at most %(most)s MB are possible.") % {"most": f"{most / MEGABYTE:g}"},
+            code="too_large",
+        )
     if caption.strip() and kind not in simulator.captions:
-        said = "On this channel such a file has no caption. Send the words as a message of their own."
+        said = gettext("On this channel such a file has no caption. Send the words as a message of their own.")
         raise InvalidError(said, code="no_caption")
     return kind, content_type
 
@@ -194,7 +201,7 @@ def address_of(account: ChannelAccount, exchange_id: int) -> str:
     link = str((details.get("shown") or {}).get("link", ""))
     if is_ours(link):
         return link.removeprefix(settings.PUBLIC_BASE_URL)
-    raise NotFoundError("This file is not on the phone any more.")
+    raise NotFoundError(gettext("This file is not on the phone any more."))
 
 
 def is_ours(link: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext, gettext_noop
 
 from channels_out.contract import Account, InboundRequest
 from channels_out.errors import UnknownAdapterError
@@ -111,7 +112,7 @@ def _exchange_of(
         answered_at=now,
     )
     if answered.silent:
-        exchange.problem = "The provider accepted the request and never answered."
+        exchange.problem = gettext_noop("The provider accepted the request and never answered.")
     else:
         exchange.status, exchange.answer = answered.status, answered.body
         exchange.answer_headers = {"content-type": answered.content_type, **answered.headers}
@@ -126,7 +127,7 @@ def plan_faults(account: ChannelAccount, fault: str, times: int = 1) -> None:
     At most MOST_FAULTS are planned. Raises InvalidError (`no_such_misbehaviour`).
     """
     if account.provider == SANDBOX or fault not in simulator_of(account).faults:
-        raise InvalidError("This provider cannot fail in this way.", code="no_such_misbehaviour")
+        raise InvalidError(gettext("This provider cannot fail in this way."), code="no_such_misbehaviour")
     planned = SimulatedFault.objects.filter(account=account).count()
     times = max(0, min(times, MOST_FAULTS - planned))
     SimulatedFault.objects.bulk_create(SimulatedFault(account=account, misbehaviour=fault) for _ in range(times))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 
 from channels_out import http
 from channels_out.errors import SendError
@@ -72,14 +73,17 @@ def write_message(
     if file:
         return _send_file(account, person, file, text, delivery=delivery, now=now)
     if not text.strip():
-        raise InvalidError("Write something first.", code="blank")
+        raise InvalidError(gettext("Write something first."), code="blank")
     simulator = simulator_of(account)
     at = now - LATE if delivery is Delivery.LATE else now
     said, details = SimulatedMessage(text, simulator.new_message_id(), at), {}
     if simulator.is_call:
         call = phone.current_call(account, person)
         if not call.path:
-            raise ConflictError(f"{person.name} cannot speak now. Let them call, or wait.", code="no_call")
+            raise ConflictError(
+                gettext("%(person)s cannot speak now. Let them call, or wait.") % {"person": person.name},
+                code="no_call",
+            )
         said, details = (
             SimulatedMessage(text, turn_id(call.call_id, call.path), at, call.call_id, call.path),
             {"call": call.call_id},
@@ -136,20 +140,20 @@ def play_gesture(
     """
     simulator = simulator_of(account)
     if gesture not in simulator.gestures:
-        raise InvalidError("This provider reports no such gesture.", code="no_such_gesture")
+        raise InvalidError(gettext("This provider reports no such gesture."), code="no_such_gesture")
     wanted, choice = Gesture(gesture), ""
     if wanted is not Gesture.DELETE and not text.strip():
-        raise InvalidError("Write something first.", code="blank")
+        raise InvalidError(gettext("Write something first."), code="blank")
     if wanted is not Gesture.ECHO:
         kind = Kind.SEND if wanted in (Gesture.REACT, Gesture.PRESS) else Kind.MESSAGE
         known = of_account(account).filter(kind=kind, person=person.number, message_id=about)
         found = known.exclude(message_id="").last()
         if found is None:
-            raise NotFoundError("There is no such message on this phone.")
+            raise NotFoundError(gettext("There is no such message on this phone."))
         if wanted is Gesture.PRESS:
             choice = next((pk for pk, title in found.details.get("choices", ()) if title == text), "")
             if not choice:
-                raise NotFoundError("There is no such choice below this message.")
+                raise NotFoundError(gettext("There is no such choice below this message."))
     played = PlayedGesture(wanted, about, text, simulator.new_message_id(), now, choice)
     webhook = simulator.gesture(as_account(account), person, played)
     details = {"gesture": gesture, "about": about}
@@ -162,7 +166,7 @@ def play_gesture(
 
 NOTES = {
     Delivery.LATE: f"delivered {LATE.seconds // 3600} hours late",
-    Delivery.BADLY_SIGNED: "signed with a wrong secret",
+    Delivery.BADLY_SIGNED: gettext_noop("signed with a wrong secret"),
 }
 
 
@@ -173,14 +177,14 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
     """
     exchange = webhooks_of(account).filter(pk=exchange_id).first()
     if exchange is None:
-        raise NotFoundError("This webhook is no longer in the log.")
+        raise NotFoundError(gettext("This webhook is no longer in the log."))
     if exchange.is_held:
         taken = SimulatedExchange.objects.filter(client=account.client_id, pk=exchange.pk, sent_at=None).update(
             sent_at=timezone.now()
         )
         if not taken:
-            raise ConflictError("Somebody else is delivering this webhook just now.", code="being_delivered")
-        post(exchange, note="held back until now")
+            raise ConflictError(gettext("Somebody else is delivering this webhook just now."), code="being_delivered")
+        post(exchange, note=gettext_noop("held back until now"))
         return exchange
     again = new_webhook(
         account,
@@ -191,7 +195,7 @@ def deliver(account: ChannelAccount, exchange_id: int) -> SimulatedExchange:
         text=exchange.text,
         details=exchange.details,
     )
-    post(again, note="delivered again")
+    post(again, note=gettext_noop("delivered again"))
     return again
 
 
@@ -205,9 +209,12 @@ def report_receipt(account: ChannelAccount, message_id: str, status: str, now: d
     simulator = simulator_of(account)
     sent = of_account(account).filter(kind=Kind.SEND, message_id=message_id).exclude(message_id="").first()
     if sent is None:
-        raise NotFoundError("The provider does not know this message.")
+        raise NotFoundError(gettext("The provider does not know this message."))
     if status not in simulator.receipts:
-        raise InvalidError(f"This provider never reports the status {status!r}.", code="no_such_receipt")
+        raise InvalidError(
+            gettext("This provider never reports the status %(status)s.") % {"status": repr(status)},
+            code="no_such_receipt",
+        )
     taken = AcceptedMessage(
         message_id=message_id,
         to=sent.details.get("to", ""),

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from conversations.models import Assistant, BulkJob, EndedBy
 from conversations.services.core.errors import DomainError, NotFoundError
@@ -45,7 +46,7 @@ def continue_job(job_id: UUID | str, *, actor: Actor, now: datetime, allowed: Al
     with transaction.atomic():
         job = BulkJob.objects.select_for_update(of=("self",)).filter(pk=job_id, user_id=actor.user_id or 0).first()
         if job is None:
-            raise NotFoundError("There is no such job.")
+            raise NotFoundError(gettext("There is no such job."))
         batch = job.sessions[job.handled : job.handled + BATCH]
         may = set(allowed(batch))
         for conversation_id in batch:

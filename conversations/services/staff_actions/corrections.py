@@ -11,6 +11,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Prefetch
+from django.utils.translation import gettext
 
 from channels_out.kinds import ActivityKind
 from conversations.models import (
@@ -61,7 +62,7 @@ def correct(
         done = list(Correction.objects.filter(chunk=chunk))
         text = text if chunk.role == Role.SYSTEM else redaction.rules_of(conversation.client).clean(text)
         if any(correction.kind == Correction.Kind.REDACTION for correction in done):
-            raise ConflictError("This message is redacted. It cannot be corrected.", code="redacted")
+            raise ConflictError(gettext("This message is redacted. It cannot be corrected."), code="redacted")
         if text == (done[-1].text if done else chunk.content):
             return None
         correction = _keep(chunk, Correction.Kind.CORRECTION, text, "", actor, now)
@@ -197,12 +198,12 @@ def _editing(conversation_id: UUID | str, position: int, client: Client | None) 
     with transaction.atomic():
         client_id = client.pk if client else client_of(conversation_id)
         if client_id is None:
-            raise NotFoundError("There is no such conversation.")
+            raise NotFoundError(gettext("There is no such conversation."))
         lock_contact_of(conversation_id, client_id)
         with editing(conversation_id, client_id) as conversation:
             chunk = conversation.chunks.filter(position=position).first()
             if chunk is None:
-                raise NotFoundError("There is no such message in this conversation.")
+                raise NotFoundError(gettext("There is no such message in this conversation."))
             yield conversation, chunk
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 from django.db.models import Q
+from django.utils.translation import gettext, gettext_noop
 
 from conversations.models import (
     Client,
@@ -103,7 +104,7 @@ def merge(
             .order_by("pk")
         )
         if len(pair) < 2:
-            raise NotFoundError("One of the two contacts does not exist any more.")
+            raise NotFoundError(gettext("One of the two contacts does not exist any more."))
         person, alias = _ordered(pair, keep)
         if refused := _refusal(person, alias):
             raise ConflictError(refused, code="both_sign_in" if alias.login_id and person.login_id else "being_erased")
@@ -132,7 +133,7 @@ def dismiss(match_id: UUID, *, actor: Actor, now: datetime, client: Client | Non
     with transaction.atomic():
         match = _locked(match_id, client)
         if match.state == State.MERGED:
-            raise ConflictError("These contacts are merged already. A merge cannot be undone.", code="merged")
+            raise ConflictError(gettext("These contacts are merged already. A merge cannot be undone."), code="merged")
         if match.state != State.DISMISSED:
             _decide(match, State.DISMISSED, actor, now)
     return match
@@ -145,7 +146,7 @@ def _locked(match_id: UUID, client: Client | None) -> ContactMatch:
     found = ContactMatch.objects.select_for_update(of=("self",)).filter(client=client_id, pk=match_id)
     match = found.first() if client_id else None
     if match is None:
-        raise NotFoundError("There is no such match.")
+        raise NotFoundError(gettext("There is no such match."))
     return match
 
 
@@ -168,9 +169,9 @@ def _ordered(pair: Sequence[Contact], keep: UUID | None) -> tuple[Contact, Conta
 def _refusal(person: Contact, alias: Contact) -> str:
     """Return a sentence if the contacts cannot be merged, '' if they can."""
     if person.login_id and alias.login_id:
-        return "Both contacts sign in, as two users. Merge the users first."
+        return gettext("Both contacts sign in, as two users. Merge the users first.")
     if Erasure.objects.filter(client=person.client_id, contact__in=[person.pk, alias.pk], finished_at=None).exists():
-        return "One of the contacts is being erased."
+        return gettext("One of the contacts is being erased.")
     return ""
 
 
@@ -201,7 +202,7 @@ def _move_conversations(person: Contact, alias: Contact, actor: Actor, now: date
             client_id=person.client_id,
             conversation_id=pk,
             kind="contact_merged",
-            cause="two contacts are one person",
+            cause=gettext_noop("two contacts are one person"),
             actor=actor.kind,
             actor_name=actor.name,
             data={"from": str(alias.pk), "to": str(person.pk)},

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.utils.translation import gettext
 
 from channels_out.kinds import AddressKind, Channel
 from channels_out.phones import REACHED_BY_PHONE, e164, phone_address
@@ -24,6 +25,7 @@ from conversations.services.core.opening import open_conversation
 from conversations.services.core.person import Person
 from conversations.services.delivery import opt_outs, outbox, templates
 from conversations.services.delivery.templates import WantedTemplate
+from conversations.words import whole
 
 TRIES = 5
 CHANNELS = (Channel.WHATSAPP, Channel.SMS, Channel.MESSENGER, Channel.ORB)  # not calls and the web
@@ -64,7 +66,10 @@ def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datet
     nothing is opened.
     """
     if wanted.channel not in CHANNELS:
-        raise InvalidError(f"A conversation can be opened on {', '.join(CHANNELS)}.", code="unknown_channel")
+        raise InvalidError(
+            gettext("A conversation can be opened on %(channels)s.") % {"channels": ", ".join(CHANNELS)},
+            code="unknown_channel",
+        )
     rules = redaction.rules_of(client)
     person, variables = _person(wanted), rules.clean_json(variables_as_text(wanted.variables))
     assistant = _assistant(client, wanted.assistant) if wanted.assistant else None
@@ -97,7 +102,7 @@ def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datet
             return Conversation.objects.of(client).select_related("contact").get(pk=opened.conversation_id)
         except IntegrityError:
             continue  # another process made the same contact or opened a conversation meanwhile: look again
-    raise UnavailableError("This person's data changes too often at the moment. Send the request again.")
+    raise UnavailableError(gettext("This person's data changes too often at the moment. Send the request again."))
 
 
 def _say_template(conversation_id: UUID, wanted: WantedTemplate, actor: Actor, now: datetime) -> None:
@@ -111,14 +116,18 @@ def _say_template(conversation_id: UUID, wanted: WantedTemplate, actor: Actor, n
 def variables_as_text(variables: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables with all values as text, which is what Retell takes. Raises InvalidError."""
     if len(variables) > MOST_VARIABLES:
-        raise InvalidError(f"There can be {MOST_VARIABLES} variables.", details={"variables": ["too many"]})
+        raise InvalidError(
+            gettext("There can be %(most)s variables.") % {"most": MOST_VARIABLES},
+            details={"variables": ["too many"]},
+        )
     return {_name(name): _text(name, value) for name, value in variables.items()}
 
 
 def _name(name: str) -> str:
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
         problem = f"a name is 1 to {LONGEST_NAME} printable characters"
-        raise InvalidError(f"variables: {problem}.", details={"variables": [problem]})
+        sentence = gettext("variables: a name is 1 to %(most)s printable characters.") % {"most": LONGEST_NAME}
+        raise InvalidError(sentence, details={"variables": [problem]})
     return name.strip()
 
 
@@ -129,7 +138,11 @@ def _text(name: str, value: Any) -> str:
         value = str(value)
     if not isinstance(value, str) or len(value) > LONGEST_VALUE:
         problem = f"must be text of at most {LONGEST_VALUE:,} characters, a number or a boolean"
-        raise InvalidError(f"variables.{name[:LONGEST_NAME]} {problem}.", details={"variables": [problem]})
+        raise InvalidError(
+            gettext("variables.%(name)s must be text of at most %(most)s characters, a number or a boolean.")
+            % {"name": name[:LONGEST_NAME], "most": whole(LONGEST_VALUE)},
+            details={"variables": [problem]},
+        )
     return value
 
 
@@ -137,13 +150,17 @@ def _person(wanted: Outreach) -> Person:
     phone = e164(wanted.phone) if wanted.phone else None
     if wanted.phone and phone is None:
         problem = "must be a phone number with its country code, such as +51999999999"
-        raise InvalidError(f"phone {problem}.", details={"phone": [problem]})
+        sentence = gettext("phone must be a phone number with its country code, such as +51999999999.")
+        raise InvalidError(sentence, details={"phone": [problem]})
     if wanted.user_id:
         return Person(user_id=wanted.user_id, phone=phone, name=wanted.name)
     address = phone_address(wanted.channel, phone)
     if address is None:
         field_name = "phone" if wanted.channel in REACHED_BY_PHONE else "user_id"
-        raise InvalidError(f"{field_name} is required on {wanted.channel}.", details={field_name: ["is required"]})
+        raise InvalidError(
+            gettext("%(name)s is required on %(channel)s.") % {"name": field_name, "channel": wanted.channel},
+            details={field_name: ["is required"]},
+        )
     return Person(address=address, kind=AddressKind.PHONE, phone=phone, name=wanted.name)
 
 
@@ -151,7 +168,7 @@ def _assistant(client: Client, key: str) -> Assistant:
     found = Assistant.objects.filter(client=client, key=key).first()
     if found is None:
         details = {"assistant": ["is unknown"]}
-        raise InvalidError("There is no such assistant.", code="unknown_assistant", details=details)
+        raise InvalidError(gettext("There is no such assistant."), code="unknown_assistant", details=details)
     return found
 
 
@@ -162,5 +179,5 @@ def _refuse_second(contact: Contact, channel: str) -> None:
     there = Conversation.objects.of(contact.client_id).open().filter(Q(thread="") | over_it)
     there = there.filter(contact=contact, channel=channel)
     if found := there.values_list("pk", flat=True).first():
-        sentence = "This person has an open conversation on this channel already."
+        sentence = gettext("This person has an open conversation on this channel already.")
         raise ConflictError(sentence, code="already_open", details={"conversation_id": [str(found)]})

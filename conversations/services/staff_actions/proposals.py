@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from conversations.models import Attachment, Chunk, Client, Conversation, EndedBy, Proposal, Role, Turn
 from conversations.services.core import proposals, redaction
@@ -59,7 +60,9 @@ def send(
         takeover.note_written(conversation, actor, now)
         record(conversation, "proposal_sent", actor, proposal=proposal.pk, edited=proposal.is_edited, chunk_id=chunk.pk)
         if proposal.ends:
-            closing.end(conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason="said goodbye")
+            closing.end(
+                conversation, ended_by=EndedBy.USER, actor=CONTACT, now=now, reason=gettext_noop("said goodbye")
+            )
     return chunk
 
 

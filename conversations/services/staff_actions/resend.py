@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from conversations.models import Attachment, Client, Conversation, Message, Turn
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, record
@@ -40,11 +42,16 @@ def resend(
     with editing(conversation_id, client, if_open=True) as conversation:
         message = Message.objects.select_for_update().filter(pk=message_id, conversation=conversation).first()
         if message is None:
-            raise NotFoundError("There is no such message in this conversation.")
+            raise NotFoundError(gettext("There is no such message in this conversation."))
         if message.status == S.UNKNOWN and not although_unclear:
-            raise ConflictError("This message may have arrived. Confirm that it is to be sent again.", code="unclear")
+            raise ConflictError(
+                gettext("This message may have arrived. Confirm that it is to be sent again."), code="unclear"
+            )
         if message.status not in (S.FAILED, S.UNKNOWN):
-            raise ConflictError(f"This message is {message.status}, not failed.", code="not_failed")
+            raise ConflictError(
+                gettext("This message is %(status)s, not failed.") % {"status": message.get_status_display().lower()},
+                code="not_failed",
+            )
         record(
             conversation, "message_resent", actor, cause=message.code, message_id=str(message.pk), **_before(message)
         )
@@ -81,7 +88,10 @@ def _queue_again(message: Message, now: datetime) -> None:
 def _queue_over_an_account(conversation: Conversation, message: Message, now: datetime) -> None:
     """Split the chunk again, with its files, for the account that the client has now; there was none for any part."""
     if outbox.account_of(conversation) is None:
-        raise ConflictError(f"The client still has no account on {conversation.channel}.", code=NO_ACCOUNT)
+        raise ConflictError(
+            gettext("The client still has no account on %(channel)s.") % {"channel": conversation.channel},
+            code=NO_ACCOUNT,
+        )
     chunk = message.chunk
     by_assistant = Turn.objects.filter(client=message.client_id, chunk=message.chunk_id).exists()
     failed = Message.objects.select_for_update().filter(client=message.client_id, chunk=message.chunk_id)

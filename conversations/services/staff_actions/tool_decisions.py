@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from conversations.models import Client, Conversation, ToolCall
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import Actor, record
@@ -65,7 +67,11 @@ def settle(
     """
     with _editing(conversation_id, call_id, client, if_open=False) as (conversation, call):
         if call.status != S.UNKNOWN:
-            raise ConflictError(f"The outcome of this call is known: {call.status}.", code="not_unknown")
+            raise ConflictError(
+                gettext("The outcome of this call is known: %(status)s.")
+                % {"status": call.get_status_display().lower()},
+                code="not_unknown",
+            )
         call.status, call.answer = (S.ANSWERED, DONE) if done else (S.FAILED, NOT_DONE)
         call.is_open, call.given_to = conversation.is_open, None
         _stamp(call, actor, now, "")
@@ -90,7 +96,8 @@ def _decide(
             return call
         if call.status != S.WAITING:
             raise ConflictError(
-                f"This call does not wait for approval: it is {call.status}.",
+                gettext("This call does not wait for approval: it is %(status)s.")
+                % {"status": call.get_status_display().lower()},
                 code="decided",
                 details={"status": call.status},
             )
@@ -131,10 +138,11 @@ def _editing(
         found = ToolCall.objects.select_for_update().filter(conversation=conversation, client=conversation.client_id)
         call = found.filter(pk=call_id).first()
         if call is None:
-            raise NotFoundError("There is no such tool call in this conversation.")
+            raise NotFoundError(gettext("There is no such tool call in this conversation."))
         if if_open and not conversation.is_open:
             raise ConflictError(
-                f"This conversation is {conversation.status}. Its requests have expired.",
+                gettext("This conversation is %(status)s. Its requests have expired.")
+                % {"status": conversation.get_status_display().lower()},
                 code="ended",
                 details={"status": conversation.status},
             )

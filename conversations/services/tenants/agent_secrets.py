@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import secrets
 
+from django.utils.translation import gettext
+
 from channels_out import standard_webhooks
 from conversations.models import Assistant
 from conversations.services.core.errors import InvalidError
@@ -22,7 +24,9 @@ def replace_secret(assistant: Assistant, secret: str = "") -> str:
     """
     secret = secret or f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
     if not standard_webhooks.is_secret(secret):
-        raise InvalidError('A secret is "whsec_" and base64. Leave it out to have one made.', code="invalid_secret")
+        raise InvalidError(
+            gettext('A secret is "whsec_" and base64. Leave it out to have one made.'), code="invalid_secret"
+        )
     before = assistant.agent_secrets.get(CURRENT, "")
     if before != secret:
         assistant.agent_secrets = {CURRENT: secret, **({BEFORE: before} if before else {})}

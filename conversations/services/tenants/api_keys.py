@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from conversations.models import ApiKey, Client, Conversation, Scope
 from conversations.models.client import usual_scopes
@@ -58,12 +59,12 @@ def create_api_key(
     Raises InvalidError if the name is longer than LONGEST_NAME, a scope unknown, none given, or the end in the past.
     """
     if len(name) > LONGEST_NAME:
-        raise InvalidError(f"name: Use at most {LONGEST_NAME} characters.")
+        raise InvalidError(gettext("name: Use at most %(most)s characters.") % {"most": LONGEST_NAME})
     wanted = usual_scopes() if scopes is None else list(dict.fromkeys(scopes))
     if not wanted or not set(wanted) <= set(Scope.values):
-        raise InvalidError(f"scopes: Use one or more of {', '.join(Scope.values)}.")
+        raise InvalidError(gettext("scopes: Use one or more of %(scopes)s.") % {"scopes": ", ".join(Scope.values)})
     if expires_at and expires_at <= timezone.now():
-        raise InvalidError("expires_at: Use a time in the future.")
+        raise InvalidError(gettext("expires_at: Use a time in the future."))
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     row = ApiKey.objects.create(
         client=client, name=name, prefix=key[:12], key_hash=key_hash(key), scopes=wanted, expires_at=expires_at

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from channels_out import registry
 from channels_out.contract import Account, Adapter, Finding
@@ -111,7 +112,9 @@ def _findings(account: ChannelAccount) -> list[Finding]:
     found = []
     url = webhook_url(account)
     if url and not account.is_simulated and not url.startswith("https://"):
-        sentence = "Providers deliver to https addresses alone: set PUBLIC_BASE_URL to the one at which they reach us."
+        sentence = gettext_noop(
+            "Providers deliver to https addresses alone: set PUBLIC_BASE_URL to the one at which they reach us."
+        )
         found.append(Finding(sentence, is_fine=False))
     try:
         return [*found, *adapter_of(account).inspect(as_account(account), account.business_id, url)]
@@ -119,7 +122,7 @@ def _findings(account: ChannelAccount) -> list[Finding]:
         return [*found, Finding(f"The rest could not be asked: {error}", is_fine=False)]
     except Exception:
         log.exception("account not inspected: account=%s", account.pk)
-        return [*found, Finding("The provider's answer could not be understood.", is_fine=False)]
+        return [*found, Finding(gettext_noop("The provider's answer could not be understood."), is_fine=False)]
 
 
 def _save_findings(account: ChannelAccount, found: list[Finding]) -> None:

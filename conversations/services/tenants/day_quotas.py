@@ -13,17 +13,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import TypeGuard
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.translation import gettext
 
 from conversations.engines.contract import Usage
 from conversations.models import Client, ClientDay, Conversation
 from conversations.services.core.sql import column, row, unlocked
 from conversations.services.tenants.pricing import cost
+from conversations.words import whole
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +77,36 @@ class Day:
     @property
     def sentence(self) -> str:
         """Return what staff are told of the figures."""
-        used = [_figure(f"{self.tokens:,}", self.client.tokens_per_day, Decimal(self.tokens), " tokens", "")]
-        used.append(_figure(f"${self.cost:,.2f}", self.client.cost_per_day, self.cost, "", "$"))
-        count = self.tokens_unpriced
-        unpriced = f" {count:,} tokens have no known price and count as $0." if count else ""
-        return f"{', '.join(used)}.{unpriced}"
+        used = f"{self._tokens_used}, {self._cost_used}."
+        if not self.tokens_unpriced:
+            return used
+        unpriced = gettext("%(n)s tokens have no known price and count as $0.") % {"n": whole(self.tokens_unpriced)}
+        return f"{used} {unpriced}"
+
+    @property
+    def _tokens_used(self) -> str:
+        """Return how many tokens were used, and what part of the quota they are."""
+        used, most = whole(self.tokens), self.client.tokens_per_day
+        if not _is_quota(most):
+            return gettext("%(used)s tokens") % {"used": used}
+        percent = int(100 * Decimal(self.tokens) / most)
+        return gettext("%(used)s of %(most)s tokens (%(percent)s %%)") % {
+            "used": used,
+            "most": whole(int(most)),
+            "percent": percent,
+        }
+
+    @property
+    def _cost_used(self) -> str:
+        """Return how many dollars were used, and what part of the quota they are."""
+        used, most = number_format(self.cost, 2, force_grouping=True), self.client.cost_per_day
+        if not _is_quota(most):
+            return f"${used}"
+        return gettext("$%(used)s of $%(most)s (%(percent)s %%)") % {
+            "used": used,
+            "most": number_format(most, force_grouping=True),
+            "percent": int(100 * self.cost / most),
+        }
 
 
 def zone_of(client: Client) -> ZoneInfo:
@@ -169,8 +198,6 @@ def _day(client: Client, found: ClientDay) -> Day:
     return Day(client, found.tokens, found.cost, found.tokens_unpriced, found.warned_at)
 
 
-def _figure(used: str, most: Decimal | int | None, number: Decimal, unit: str, sign: str) -> str:
-    """Return the figure, and what part of its quota it is."""
-    if most is None or most <= 0:  # as a form shows it that was refused
-        return f"{used}{unit}"
-    return f"{used} of {sign}{most:,}{unit} ({int(100 * number / most)} %)"
+def _is_quota(most: Decimal | int | None) -> TypeGuard[Decimal | int]:
+    """Return whether there is a quota: a form that was refused may show one of 0 or less."""
+    return most is not None and most > 0

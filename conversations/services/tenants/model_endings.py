@@ -13,6 +13,8 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Count, Q, QuerySet, Value
+from django.utils.formats import date_format
+from django.utils.translation import gettext, ngettext
 
 from conversations.models import Assistant, Client, ModelProvider, ProviderModel
 from memory.language_models import catalogue, choosing
@@ -52,21 +54,32 @@ class Ending:
     @property
     def sentence(self) -> str:
         """Return what staff are told."""
-        at = f" at {self.use.provider}" if self.use.provider else ""
-        ends = f"{self.use.model}{at} {'ended' if self.has_ended else 'ends'} on {self.on.day} {self.on:%B %Y}."
-        instead = f"Use {self.replacement} instead." if self.replacement else "Choose another model."
+        ends = gettext("%(model)s ended on %(day)s.") if self.has_ended else gettext("%(model)s ends on %(day)s.")
+        ends %= {"model": self._model, "day": date_format(self.on, "j F Y")}
+        instead = gettext("Choose another model.")
+        if self.replacement:
+            instead = gettext("Use %(model)s instead.") % {"model": self.replacement}
         return " ".join(filter(None, [ends, self._used, instead]))
+
+    @property
+    def _model(self) -> str:
+        """Return the model, and its provider if it is known."""
+        if not self.use.provider:
+            return self.use.model
+        return gettext("%(model)s at %(provider)s") % {"model": self.use.model, "provider": self.use.provider}
 
     @property
     def _used(self) -> str:
         """Return who uses the model, as a sentence; '' if nobody was counted."""
-        users = [
-            f"{count} {noun}{'s' if count > 1 else ''}"
-            for count, noun in ((self.users.assistants, "assistant"), (self.users.clients, "client"))
-            if count
-        ]
-        many = self.users.assistants + self.users.clients > 1
-        return f"{' and '.join(users)} {'use' if many else 'uses'} it." if users else ""
+        assistants, clients = self.users.assistants, self.users.clients
+        if assistants and clients:
+            return gettext("%(assistants)s and %(clients)s use it.") % {
+                "assistants": ngettext("%(n)s assistant", "%(n)s assistants", assistants) % {"n": assistants},
+                "clients": ngettext("%(n)s client", "%(n)s clients", clients) % {"n": clients},
+            }
+        if assistants:
+            return ngettext("%(n)s assistant uses it.", "%(n)s assistants use it.", assistants) % {"n": assistants}
+        return ngettext("%(n)s client uses it.", "%(n)s clients use it.", clients) % {"n": clients} if clients else ""
 
 
 def endings(client_ids: Collection[UUID] | None, today: date) -> list[Ending]:

@@ -20,6 +20,7 @@ from typing import Any
 import requests
 from django.db import transaction
 from django.db.models import Max
+from django.utils.translation import gettext, gettext_noop
 from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
@@ -27,6 +28,7 @@ from conversations.models import ModelProvider, ProviderModel
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.sql import release_connection
 from conversations.services.tenants import model_providers
+from conversations.words import shown
 from memory.language_models import choosing
 from memory.language_models.contract import Kind, ModelAccess
 from memory.language_models.transport import address_and_query
@@ -74,7 +76,7 @@ def refresh_all(now: datetime, name: str = "", *, dry_run: bool = False) -> list
     """
     asked = sources(name)
     if name and not asked:
-        raise NotFoundError(f"There is no active model provider {name!r}.")
+        raise NotFoundError(gettext("There is no active model provider %(name)s.") % {"name": repr(name)})
     release_connection()
     with ThreadPoolExecutor(max_workers=AT_A_TIME, thread_name_prefix="model-list") as pool:
         answers = list(pool.map(_try_to_read, asked))
@@ -91,11 +93,17 @@ def refresh(provider: ModelProvider, now: datetime) -> Listing:
     """
     access = model_providers.access_of(provider, "")
     if access is None:
-        raise ConflictError(f"{provider.name} is switched off or not configured.", code="no_list")
+        raise ConflictError(
+            gettext("%(provider)s is switched off or not configured.") % {"provider": provider.name}, code="no_list"
+        )
     release_connection()
     answer = _try_to_read(access)
     if isinstance(answer, str):
-        raise ConflictError(f"The list of {provider.name} could not be read: {answer}.", code="no_list")
+        raise ConflictError(
+            gettext("The list of %(provider)s could not be read: %(answer)s.")
+            % {"provider": provider.name, "answer": shown(answer)},
+            code="no_list",
+        )
     return _stored(access, answer, now, dry_run=False)
 
 
@@ -165,7 +173,7 @@ def _pages(session: requests.Session, access: ModelAccess, until: float) -> Iter
 def _entries(answer: Mapping[str, Any]) -> list[Any]:
     data = answer.get("data") or []  # a server without models may say null
     if not isinstance(data, list):
-        raise ModelListError("its answer is no list of models")
+        raise ModelListError(gettext_noop("its answer is no list of models"))
     return data
 
 
@@ -191,17 +199,23 @@ def _get(
     except (requests.Timeout, ReadTimeoutError):
         raise ModelListError(TOO_SLOW) from None
     except (requests.RequestException, HTTPError, HTTPException, OSError):
-        raise ModelListError("no connection, or it broke off") from None
+        raise ModelListError(gettext_noop("no connection, or it broke off")) from None
     except (ValueError, RecursionError):
-        raise ModelListError("its answer is no list of models") from None
+        raise ModelListError(gettext_noop("its answer is no list of models")) from None
     if not isinstance(answer, dict):
-        raise ModelListError("its answer is no list of models")
+        raise ModelListError(gettext_noop("its answer is no list of models"))
     return answer
 
 
 def _refusal(status: int) -> str:
-    reasons = {401: "it refuses the key", 403: "the key may not read the list", 404: "it has no list of models"}
-    reason = reasons.get(status, "it wants another address" if 300 <= status < 400 else "it failed")
+    reasons = {
+        401: gettext_noop("it refuses the key"),
+        403: gettext_noop("the key may not read the list"),
+        404: gettext_noop("it has no list of models"),
+    }
+    reason = reasons.get(
+        status, gettext_noop("it wants another address") if 300 <= status < 400 else gettext_noop("it failed")
+    )
     return f"{reason} (status {status})"
 
 
@@ -211,7 +225,7 @@ def _body(response: requests.Response, until: float) -> bytes:
     while piece := response.raw.read1(64 * 1024, decode_content=True):
         body += piece
         if len(body) > MOST_BYTES:
-            raise ModelListError("its list of models is too long")
+            raise ModelListError(gettext_noop("its list of models is too long"))
         if time.monotonic() > until:
             raise ModelListError(TOO_SLOW)
     return bytes(body)
@@ -252,7 +266,7 @@ def store_list(
         rows = ModelProvider.objects.select_for_update(no_key=True)
         provider = rows.filter(pk=access.provider_id).first() if access.provider_id else None
         if provider is None:
-            raise NotFoundError("it was deleted meanwhile")
+            raise NotFoundError(gettext("it was deleted meanwhile"))
         report = _compare(provider, access.name, listed)
         if not dry_run:
             _write(provider, listed, now)

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from conversations.models import Assistant, Client, ModelProvider, ProviderModel
 from conversations.services.core.json import dumps
@@ -23,8 +24,8 @@ from memory.language_models.contract import Fact, Kind, ModelAccess
 
 ENVIRONMENT = "Environment"
 REFUSALS = {
-    "unauthorized": "The provider refuses the key.",
-    "insufficient_quota": "The account at the provider has no budget left.",
+    "unauthorized": gettext_noop("The provider refuses the key."),
+    "insufficient_quota": gettext_noop("The account at the provider has no budget left."),
 }
 FACTS_LAST = timedelta(days=30)  # after which a fact is learned again
 LONGEST_MODEL = 100  # characters, as ProviderModel's

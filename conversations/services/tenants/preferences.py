@@ -9,6 +9,7 @@ from functools import cache
 from zoneinfo import available_timezones
 
 from django.conf import settings
+from django.utils.translation import gettext
 
 from conversations.models import Preferences
 from conversations.services.core.errors import InvalidError
@@ -35,9 +36,9 @@ def choose(user_id: int, *, language: str, time_zone: str) -> Preferences:
     Raises InvalidError for a language or zone that does not exist.
     """
     if language and language not in dict(settings.LANGUAGES):
-        raise InvalidError("There is no such language.", code="no_such_language")
+        raise InvalidError(gettext("There is no such language."), code="no_such_language")
     if time_zone and not is_zone(time_zone):
-        raise InvalidError("There is no such time zone.", code="no_such_time_zone")
+        raise InvalidError(gettext("There is no such time zone."), code="no_such_time_zone")
     values = {"language": language, "time_zone": time_zone}
     chosen, _ = Preferences.objects.update_or_create(user_id=user_id, defaults=values)
     return chosen

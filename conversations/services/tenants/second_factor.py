@@ -11,6 +11,7 @@ from typing import Any
 
 from allauth.mfa.models import Authenticator
 from django.conf import settings
+from django.utils.translation import gettext
 
 from conversations.models import Client
 from conversations.services.core.errors import TooManyError
@@ -73,7 +74,7 @@ def count_attempt(user_id: int, now: datetime) -> None:
     """Count an attempt to show a second factor, from wherever. Raises TooManyError above SIGN_IN_TRIES."""
     most = settings.SIGN_IN_TRIES
     if most and (seconds := sign_in_limits.count(_counter(user_id), most, sign_in_limits.PERIOD, now)):
-        raise TooManyError("Too many attempts.", retry_after=seconds, code="too_many_sign_ins")
+        raise TooManyError(gettext("Too many attempts."), retry_after=seconds, code="too_many_sign_ins")
 
 
 def forget_attempts(user_id: int) -> None:

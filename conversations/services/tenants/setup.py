@@ -8,6 +8,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import F
+from django.utils.translation import gettext
 
 from channels_out import registry
 from channels_out.errors import UnknownAdapterError
@@ -39,7 +40,10 @@ def get_client(sub_domain: str) -> Client:
     """Return the client with the sub-domain. Raises NotFoundError."""
     client = Client.objects.filter(sub_domain=sub_domain).first()
     if client is None:
-        raise NotFoundError(f"There is no client with the sub-domain {sub_domain!r}. Create one with create_client.")
+        raise NotFoundError(
+            gettext("There is no client with the sub-domain %(sub_domain)s. Create one with create_client.")
+            % {"sub_domain": repr(sub_domain)}
+        )
     return client
 
 
@@ -50,7 +54,9 @@ def create_assistant(client: Client, key: str, *, make_default: bool = False, **
     fields: values for other fields of Assistant
     """
     assistant = Assistant(client=client, key=key, is_default=make_default, **fields)
-    taken = ConflictError(f"{client} has an assistant {key!r} already.", code="key_taken")
+    taken = ConflictError(
+        gettext("%(client)s has an assistant %(key)s already.") % {"client": client, "key": repr(key)}, code="key_taken"
+    )
     try:
         _clean(assistant, taken="key_taken", exclude=["is_default"])
     except ConflictError:
@@ -72,7 +78,10 @@ def get_model_provider(client: Client, name: str) -> ModelProvider:
     found = provider_rules.usable_by(client).filter(name=name, is_active=True)
     provider = found.order_by(F("client").asc(nulls_last=True)).first()
     if provider is None:
-        raise NotFoundError(f"There is no model provider {name!r} for {client}. Create it with create_model_provider.")
+        raise NotFoundError(
+            gettext("There is no model provider %(name)s for %(client)s. Create it with create_model_provider.")
+            % {"name": repr(name), "client": client}
+        )
     return provider
 
 
@@ -98,7 +107,10 @@ def create_model_provider(
     """
     same = ModelProvider.objects.filter(client=client, name=name).first()
     if same and (same.from_environment or same.kind != kind):
-        raise ConflictError(f"There is a model provider {name!r} of another kind already.", code="name_taken")
+        raise ConflictError(
+            gettext("There is a model provider %(name)s of another kind already.") % {"name": repr(name)},
+            code="name_taken",
+        )
     provider = same or ModelProvider(client=client, name=name, kind=kind)
     provider.credentials = {"api_key": api_key} if api_key else {}
     provider.base_url, provider.timeout_seconds = base_url, timeout_seconds
@@ -111,7 +123,9 @@ def create_model_provider(
         with transaction.atomic():
             provider.save()
     except IntegrityError:
-        raise ConflictError(f"There is a model provider {name!r} already.", code="name_taken") from None
+        raise ConflictError(
+            gettext("There is a model provider %(name)s already.") % {"name": repr(name)}, code="name_taken"
+        ) from None
     return provider
 
 
@@ -161,7 +175,10 @@ def create_channel_account(
         with transaction.atomic():
             account.save()
     except IntegrityError:
-        taken = f"{provider} {address} is already another client's account."
+        taken = gettext("%(provider)s %(address)s is already another client's account.") % {
+            "provider": provider,
+            "address": address,
+        }
         raise ConflictError(taken, code="address_taken") from None
     return account
 
@@ -174,23 +191,37 @@ def check_credentials(channel: str, provider: str, credentials: Mapping[str, str
         raise InvalidError(str(error), code="unknown_provider") from None
     missing = [name for name in adapter.credentials if not credentials.get(name)]
     if missing:
-        raise InvalidError(f"{provider} needs the credentials {', '.join(missing)}.", code="missing_credentials")
+        raise InvalidError(
+            gettext("%(provider)s needs the credentials %(missing)s.")
+            % {"provider": provider, "missing": ", ".join(missing)},
+            code="missing_credentials",
+        )
     unknown = sorted(set(credentials) - set(adapter.credentials))
     if unknown:
-        raise InvalidError(f"{provider} has no credentials {', '.join(unknown)}.", code="unknown_credentials")
+        raise InvalidError(
+            gettext("%(provider)s has no credentials %(unknown)s.")
+            % {"provider": provider, "unknown": ", ".join(unknown)},
+            code="unknown_credentials",
+        )
 
 
 def check_base_url(channel: str, provider: str, base_url: str) -> None:
     """Check that a base URL is given if the provider runs on the client's own server. Raises InvalidError."""
     if registry.adapter_for(provider, channel).needs_base_url and not base_url:
-        raise InvalidError(f"{provider} needs a base URL, to which messages are posted.", code="missing_base_url")
+        raise InvalidError(
+            gettext("%(provider)s needs a base URL, to which messages are posted.") % {"provider": provider},
+            code="missing_base_url",
+        )
 
 
 def get_assistant(client: Client, key: str) -> Assistant:
     """Return the client's assistant with the key. Raises NotFoundError."""
     assistant = Assistant.objects.filter(client=client, key=key).first()
     if assistant is None:
-        raise NotFoundError(f"{client} has no assistant {key!r}. Create it with create_assistant.")
+        raise NotFoundError(
+            gettext("%(client)s has no assistant %(key)s. Create it with create_assistant.")
+            % {"client": client, "key": repr(key)}
+        )
     return assistant
 
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from ipaddress import IPv6Address, ip_address
 
 from django.conf import settings
+from django.utils.translation import gettext
 
 from conversations.services.core.errors import TooManyError
 from conversations.services.core.sql import rows
@@ -43,7 +44,7 @@ def count_attempt(name: str, address: str, now: datetime) -> None:
         if not most:
             return
         if seconds := count(who, most, PERIOD, now):
-            raise TooManyError("Too many attempts to sign in.", retry_after=seconds, code="too_many_sign_ins")
+            raise TooManyError(gettext("Too many attempts to sign in."), retry_after=seconds, code="too_many_sign_ins")
 
 
 def count(who: bytes, most: int, period: timedelta, now: datetime) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from allauth.socialaccount.models import SocialAccount
 from django.contrib.auth import get_user_model
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext
 
 from conversations.models import Client, Membership
 from conversations.services.core.errors import ConflictError
@@ -25,7 +26,10 @@ def create_staff(user_name: str, client: Client, role: str) -> tuple[Membership,
             user = get_user_model().objects.create_user(user_name, password=password, is_staff=True)
             return Membership.objects.create(user=user, client=client, role=role), password
     except IntegrityError:
-        raise ConflictError(f"The user name {user_name!r} is taken. Choose another.", code="user_name_taken") from None
+        raise ConflictError(
+            gettext("The user name %(user_name)s is taken. Choose another.") % {"user_name": repr(user_name)},
+            code="user_name_taken",
+        ) from None
 
 
 def renew_password(user: Any) -> str:
@@ -35,7 +39,9 @@ def renew_password(user: Any) -> str:
     the provider lets them in no more.
     """
     if not user.has_usable_password() and SocialAccount.objects.filter(user=user.pk).exists():
-        raise ConflictError(f"{user} signs in by an identity provider.", code="signs_in_elsewhere")
+        raise ConflictError(
+            gettext("%(user)s signs in by an identity provider.") % {"user": user}, code="signs_in_elsewhere"
+        )
     password = secrets.token_urlsafe(12)
     user.set_password(password)
     user.save(update_fields=["password"])

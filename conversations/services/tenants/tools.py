@@ -12,6 +12,8 @@ from uuid import UUID
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.utils import translation
+from django.utils.translation import gettext, gettext_noop
 
 from channels_out import mcp_tools
 from channels_out.mcp_tools import ListedTool, McpError
@@ -22,10 +24,11 @@ from conversations.models import Assistant, Client, McpServer, Tool
 from conversations.models.tool import LONGEST_NAME
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.sql import release_connection
+from conversations.words import whole
 
 LONGEST_DESCRIPTION = 4_000
 NOTHING_TAKEN: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
-NOT_LISTED = "The server does not list this tool any more."
+NOT_LISTED = gettext_noop("The server does not list this tool any more.")
 
 
 def new_secret() -> str:
@@ -65,18 +68,23 @@ def create_tool(
     )
     tool.credentials = {"secret": secret}
     check(tool)
-    _save(tool, "tool")
+    _save(tool, gettext("%(client)s has a tool %(name)s already."))
     return tool, secret
 
 
 def check(tool: Tool) -> None:
     """Check everything about the tool that no single field can say. Raises InvalidError."""
     if tool.name in BUILT_IN:
-        raise InvalidError(f"{tool.name} is a built-in tool. Choose another name.", code="name_is_built_in")
+        raise InvalidError(
+            gettext("%(name)s is a built-in tool. Choose another name.") % {"name": tool.name}, code="name_is_built_in"
+        )
     if not (tool.url or tool.server_id):
-        raise InvalidError("A tool needs a URL.", code="missing_url")
+        raise InvalidError(gettext("A tool needs a URL."), code="missing_url")
     if len(tool.description) > LONGEST_DESCRIPTION:
-        raise InvalidError(f"A description has at most {LONGEST_DESCRIPTION:,} characters.", code="too_long")
+        raise InvalidError(
+            gettext("A description has at most %(most)s characters.") % {"most": whole(LONGEST_DESCRIPTION)},
+            code="too_long",
+        )
     try:
         check_schema(tool.parameters)
     except InvalidSchemaError as error:
@@ -98,7 +106,7 @@ def create_mcp_server(client: Client, name: str, *, url: str, bearer: str = "", 
     """
     server = McpServer(client=client, name=name, url=url, **fields)
     server.headers = bearer_header(bearer)
-    _save(server, "MCP server")
+    _save(server, gettext("%(client)s has an MCP server %(name)s already."))
     return server
 
 
@@ -107,7 +115,7 @@ def bearer_header(token: str) -> dict[str, str]:
     if not token:
         return {}
     if not (token.isascii() and token.isprintable()):
-        raise InvalidError("The token has characters that cannot be sent in a header.", code="invalid_token")
+        raise InvalidError(gettext("The token has characters that cannot be sent in a header."), code="invalid_token")
     return {"Authorization": f"Bearer {token}"}
 
 
@@ -157,7 +165,8 @@ def _store(server: McpServer, listed: ListedTool, known: Tool | None) -> Tool | 
     tool.description = listed.description[:LONGEST_DESCRIPTION]
     tool.parameters, tool.problem = listed.parameters, ""
     try:
-        check(tool)
+        with translation.override("en"):  # the sentence is stored
+            check(tool)
     except InvalidError as error:
         tool.parameters, tool.problem = dict(NOTHING_TAKEN), str(error)[:300]
     tool.save()
@@ -183,12 +192,18 @@ def _free_name(server: McpServer, listed: str) -> str:
 def _assistant_id(client: Client, key: str) -> UUID:
     found = Assistant.objects.filter(client=client, key=key).values_list("pk", flat=True).first()
     if found is None:
-        raise NotFoundError(f"{client} has no assistant {key!r}. Create it with create_assistant.")
+        raise NotFoundError(
+            gettext("%(client)s has no assistant %(key)s. Create it with create_assistant.")
+            % {"client": client, "key": repr(key)}
+        )
     return found
 
 
-def _save(row: Any, what: str) -> None:
-    """Validate the new row as a form would, and store it. Raises the first error as a sentence."""
+def _save(row: Any, taken: str) -> None:
+    """Validate the new row as a form would, and store it. Raises the first error as a sentence.
+
+    taken: the sentence if the client has one of that name already
+    """
     try:
         row.full_clean(validate_unique=False, validate_constraints=False)
     except ValidationError as error:
@@ -198,4 +213,7 @@ def _save(row: Any, what: str) -> None:
         with transaction.atomic():
             row.save(force_insert=True)
     except IntegrityError:
-        raise ConflictError(f"{row.client} has a {what} {row.name!r} already.", code="name_taken") from None
+        raise ConflictError(
+            taken % {"client": row.client, "name": repr(row.name)},
+            code="name_taken",
+        ) from None

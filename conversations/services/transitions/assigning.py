@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from conversations.models import Assistant, Client, Conversation
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import Actor, record
@@ -22,9 +24,14 @@ def assign(
     """
     with editing(conversation_id, client, if_open=True) as conversation:
         if assistant.client_id != conversation.client_id:
-            raise InvalidError(f"{assistant} is another client's assistant.", code="other_client")
+            raise InvalidError(
+                gettext("%(assistant)s is another client's assistant.") % {"assistant": assistant}, code="other_client"
+            )
         if assistant.proposes and conversation.in_copilot:
-            raise InvalidError(f"{assistant} proposes, which is not possible in the copilot.", code="proposes")
+            raise InvalidError(
+                gettext("%(assistant)s proposes, which is not possible in the copilot.") % {"assistant": assistant},
+                code="proposes",
+            )
         if conversation.assistant_id != assistant.pk:
             conversation.assistant = assistant
             record(conversation, "assistant_assigned", actor, cause=assistant.key, assistant_id=str(assistant.pk))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from conversations.models import Client, Conversation, EndedBy, Status
 from conversations.queue import enqueue
 from conversations.services.core import tool_requests
@@ -35,7 +37,8 @@ def close(
             return conversation
         if not conversation.is_open:
             raise ConflictError(
-                f"This conversation is {conversation.status} already.",
+                gettext("This conversation is %(status)s already.")
+                % {"status": conversation.get_status_display().lower()},
                 code="ended",
                 details={"status": conversation.status},
             )

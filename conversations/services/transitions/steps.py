@@ -11,14 +11,21 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from conversations.models import Client, Conversation, Step
 from conversations.services.core import redaction
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.core.ledger import Actor, record
 from conversations.services.core.locking import lock, lock_open
+from conversations.words import lazy as _
 
-NO_STEP = "There is no such step in this conversation."
+NO_STEP = _("There is no such step in this conversation.")
+WORDS = {
+    Step.Status.PENDING: _("pending"),
+    Step.Status.COMPLETE: _("complete"),
+    Step.Status.CANCELLED: _("cancelled"),
+}
 FINAL = (Step.Status.COMPLETE, Step.Status.CANCELLED)
 
 
@@ -55,7 +62,10 @@ def update_step(
     status already, `ended` if its conversation has ended.
     """
     if status not in FINAL:
-        raise InvalidError(f"A step can become complete or cancelled, not {status!r}.", code="unknown_status")
+        raise InvalidError(
+            gettext("A step can become complete or cancelled, not %(status)s.") % {"status": repr(status)},
+            code="unknown_status",
+        )
     with transaction.atomic():
         step = _lock_step(step_id, client, conversation_id)
         if step.status != status:
@@ -81,7 +91,8 @@ def set_status(conversation: Conversation, step_id: int, status: str, actor: Act
 def _refuse_if_final(step: Step) -> None:
     if step.status in FINAL:
         raise ConflictError(
-            f"This step is {step.status}. Only a pending step can become complete or cancelled.",
+            gettext("This step is %(status)s. Only a pending step can become complete or cancelled.")
+            % {"status": str(WORDS[Step.Status(step.status)])},
             code="step_is_final",
             details={"status": step.status, "possible": [step.status]},
         )
@@ -105,7 +116,11 @@ def edit_step(
     with transaction.atomic():
         step = _lock_step(step_id, client, conversation_id)
         if step.status in FINAL:
-            raise ConflictError(f"This step is {step.status}. Only a pending step can be edited.", code="step_is_final")
+            raise ConflictError(
+                gettext("This step is %(status)s. Only a pending step can be edited.")
+                % {"status": str(WORDS[Step.Status(step.status)])},
+                code="step_is_final",
+            )
         conversation = lock_open(step.conversation_id, step.client_id)
         description = redaction.rules_of(conversation.client).clean(description)
         if step.description != description:

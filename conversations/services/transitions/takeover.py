@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.utils.translation import gettext, gettext_noop
 
 from conversations.models import Client, Conversation, Role
 from conversations.services.core import proposals
@@ -59,7 +60,7 @@ def take_over(
             stay(conversation, now)
         elif conversation.taken_over_name and not from_colleague:
             raise ConflictError(
-                f"{conversation.taken_over_name} has this conversation.",
+                gettext("%(name)s has this conversation.") % {"name": conversation.taken_over_name},
                 code="taken_over",
                 details={"taken_over_by": conversation.taken_over_name, "taken_over_at": conversation.taken_over_at},
             )
@@ -163,7 +164,7 @@ def _hand_back_abandoned(client_id: UUID, conversation_id: UUID, now: datetime) 
         span = conversation.client.hand_back_after.total_seconds()
         rule = {"rule": "hand_back_after", "seconds": span}
         with saving(conversation):
-            _hand_back(conversation, SWEEP, now, "nobody did anything within hand_back_after", **rule)
+            _hand_back(conversation, SWEEP, now, gettext_noop("nobody did anything within hand_back_after"), **rule)
     return True
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from django.utils.translation import gettext
+
 from channels_out.kinds import Channel
 from channels_out.phones import e164
 from conversations.models import Client, Conversation
@@ -25,10 +27,10 @@ def transfer(conversation_id: UUID | str, number: str, *, actor: Actor, client: 
     """
     with editing(conversation_id, client, if_open=True) as conversation:
         if conversation.channel != Channel.VOICE:
-            raise ConflictError("Only a phone call can be transferred.", code="no_call")
+            raise ConflictError(gettext("Only a phone call can be transferred."), code="no_call")
         wanted = e164(number) if number.strip() else number_of(conversation)
         if not wanted:
-            raise InvalidError("Write the number with its country code, such as +51999999999.", code="number")
+            raise InvalidError(gettext("Write the number with its country code, such as +51999999999."), code="number")
         request(conversation, wanted, actor)
     return conversation
 

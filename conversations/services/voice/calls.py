@@ -24,6 +24,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction
 from channels_out.choices import choices_from_json, with_numbers
@@ -201,13 +202,21 @@ def _after_transfer(conversation_id: UUID, account: ChannelAccount, call: CallRe
         return known
     if call.connected:
         with suppress(ConflictError):
-            closing.close(conversation_id, ended_by="system", actor=SYSTEM, now=now, reason="the call was transferred")
+            closing.close(
+                conversation_id,
+                ended_by="system",
+                actor=SYSTEM,
+                now=now,
+                reason=gettext_noop("the call was transferred"),
+            )
         return _answer(conversation_id, account, call, now, lambda _: replace(HANG_UP, speaks=False))
     with editing(conversation_id, account.client_id) as conversation:
         record(conversation, "transfer_failed", SYSTEM, cause=call.cause[:200])
         is_nobody_s = conversation.is_open and conversation.taken_over_at and not conversation.taken_over_name
     if is_nobody_s:
-        takeover.hand_back(conversation_id, actor=SYSTEM, now=now, reason="nobody answered the transferred call")
+        takeover.hand_back(
+            conversation_id, actor=SYSTEM, now=now, reason=gettext_noop("nobody answered the transferred call")
+        )
     return _answer(
         conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, spoken.NOT_REACHED, turn=call.turn)
     )
@@ -380,7 +389,7 @@ def _answer(
                 ended_by="system",
                 actor=SYSTEM,
                 now=now,
-                reason="nobody spoke",
+                reason=gettext_noop("nobody spoke"),
                 client=account.client,
             )
     return _instruction(given)

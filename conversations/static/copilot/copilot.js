@@ -36,8 +36,22 @@
     let known = 0; // the newest message that is shown
 
     // --- talking to the server ---------------------------------------------------------------------------------------
+    // The API speaks English. What it refuses is said here in the person's language.
+    const REFUSALS = {
+        busy: gettext("A reply is being written. Wait for it, or stop it."),
+        ended: gettext("This conversation has ended. Start a new one."),
+        no_assistant: gettext("This assistant no longer exists. Start a new conversation."),
+        nothing_to_retry: gettext("The last reply is complete. It cannot be tried again."),
+        message_too_long: gettext("A message has at most %(characters)s characters."),
+        too_many_streams: gettext("Too many replies are being written for you, or this page is open in too many windows. Wait, or close one."),
+        rate_limited: gettext("You have sent too many messages within a minute. Go on in %(seconds)s seconds."),
+        not_found: gettext("This does not exist any more. Load the page again."),
+        unavailable: gettext("This is not possible right now. Try again in a minute."),
+    };
+    const isEnglish = !Object.keys(words).length;
+    const refusal = ({ error, code }, values) => isEnglish || !REFUSALS[code] ? error : fill(REFUSALS[code], values);
     class Refused extends Error {
-        constructor(status, body, after) { super(body.error); Object.assign(this, { status, code: body.code, details: body.details || {}, after }); }
+        constructor(status, body, after) { super(refusal(body, { ...body.details, seconds: after })); Object.assign(this, { status, code: body.code, details: body.details || {}, after }); }
     }
     async function call(method, path, body, headers = {}, signal = undefined) {
         const got = await fetch(path, {
@@ -336,12 +350,12 @@
     function end(article, { name, data: said }, mine) {
         keepingPlace(() => {
             if (said.message) finish(article, said.message);
-            else if (name === "error") failed(article, said.error, said.retryable);
+            else if (name === "error") failed(article, gettext(said.error), said.retryable);
             else if (said.finish_reason === "stopped") failed(article, gettext("You stopped the reply before it began."), true);
             else article.remove();
-            if (name === "error" && said.message) { mark(article, said.error); $(".retry", article).hidden = !said.retryable; }
+            if (name === "error" && said.message) { mark(article, gettext(said.error)); $(".retry", article).hidden = !said.retryable; }
         });
-        status(name === "error" ? said.error : said.message ? fill(gettext("The assistant says: %(text)s"), { text: said.message.content }) : "");
+        status(name === "error" ? gettext(said.error) : said.message ? fill(gettext("The assistant says: %(text)s"), { text: said.message.content }) : "");
         known = Math.max(known, said.message?.id || 0);
         watch(mine, said.finish_reason === "taken_over");
     }
