@@ -228,7 +228,7 @@ def test_a_reply_is_claimed_when_the_clock_says(door, shop):
     Client.objects.update(quiet_windows={"sms": 5})
     session = door.says("Hello")["conversation_id"]
     reply = one(session, "reply", timezone.now())
-    assert "Quiet window on sms: 5 s" in reply.setting
+    assert "Quiet window on SMS: 5 s" in reply.setting
     assert leases.claim(reply.at - MOMENT, 10) == []
     [claim] = leases.claim(reply.at, 10)
     assert one(session, "reply", reply.at).held_by == "a reply is being written"
