@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from conversations.queue import enqueue, task
 from conversations.services.delivery import template_catalogue
-from conversations.services.desk import mails
+from conversations.services.desk import giving_back, mails
 from conversations.services.figures import keeping as figures
 from conversations.services.history import archive as archiving
 from conversations.services.history import remember
@@ -50,8 +50,10 @@ def sweep() -> None:
 
 @task
 def hand_over() -> None:
-    """Make the hand-overs whose opening has come. Each deletes its row in its transaction: twice does no more."""
+    """Make the hand-overs whose opening has come, and give back what waits for users who may answer no more. Each is a
+    transaction that looks at its rows again: twice does no more."""
     log.info("handed over: %s", handovers.make_due(timezone.now()))
+    log.info("given back: %s", giving_back.give_back_of_absent())
 
 
 @task

@@ -103,6 +103,7 @@ class ClientForm(hours_form.ClientHoursForm):
             "longest_wait": _("Longest wait"),
             "asks_before_takeover": _("Ask before a reply takes a conversation over"),
             "hand_back_after": _("A takeover ends after"),
+            "when_away": _("Conversations that wait for a colleague who goes away"),
             "answer_within": _("Staff answer within"),
             "stale_after": _("A conversation becomes stale after"),
             "expire_after": _("A conversation expires after"),
@@ -152,6 +153,10 @@ class ClientForm(hours_form.ClientHoursForm):
             "longest_wait": _("The assistant replies at the latest this long after the first unanswered message."),
             "asks_before_takeover": _("Off: whoever replies has the conversation, without a question."),
             "hand_back_after": _("The assistant goes on if the colleague who took over has not written for this long."),
+            "when_away": _(
+                "Where they go back, round robin or another colleague takes them. The same holds for colleagues who are"
+                " let in no more; then whoever ends their access is asked."
+            ),
             "answer_within": _("From when a conversation waits for a person. Such as 15 minutes. Empty: no promise."),
             "stale_after": _("Time without a message. The next message makes the conversation active again."),
             "expire_after": _("Time without a message. The next message opens a new conversation."),
@@ -266,7 +271,7 @@ class ClientAdmin(RetentionPage, NamesProviders):
             },
         ),
         (_("Signing in"), {"fields": ["requires_second_factor"]}),
-        (_("Takeovers"), {"fields": ["asks_before_takeover", "hand_back_after"]}),
+        (_("Takeovers"), {"fields": ["asks_before_takeover", "hand_back_after", "when_away"]}),
         *hours_form.FIELDSETS,
         (_("Timeouts"), {"fields": ["stale_after", "expire_after", "archive_after"]}),
         (

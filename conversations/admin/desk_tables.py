@@ -69,7 +69,7 @@ class SurveyAdmin(ClientScopedAdmin):
     list_display = ["channel_name", "beginning", "scale", "is_active", "client"]
     list_filter = [("client", VisibleRowsFilter), "channel", "is_active"]
     list_select_related = ["client"]
-    fields = ["client", "channel", "is_active", "text", "scale", "days_between"]
+    fields = ["client", "channel", "is_active", "text", "scale", "days_between", "why", "thanks"]
 
     def get_queryset(self, request: Any) -> Any:
         """Return the rows with the beginning of each text."""

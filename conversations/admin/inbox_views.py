@@ -4,7 +4,7 @@
 /admin/inbox/views/save/            the filters that are posted, under a name
 /admin/inbox/views/<id>/rename/     another name
 /admin/inbox/views/<id>/delete/     no view any more
-/admin/inbox/available/             whether round robin may give the user conversations
+/admin/inbox/available/ ...         whether round robin may give the user conversations (away.py)
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, JsonResponse
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from conversations.admin import access
+from conversations.admin import access, away
 from conversations.admin.access import Role
 from conversations.admin.channel_names import CHANNEL_NAMES
 from conversations.admin.transcript import no_store
@@ -253,16 +253,6 @@ def _answer(request: HttpRequest, said: str) -> JsonResponse:
     return no_store(JsonResponse({"said": said, "html": html, "managed": managed}))
 
 
-# --- available or away ------------------------------------------------------------------------------------------------
-def available(request: HttpRequest) -> HttpResponse:
-    """Note whether the user is available for round robin."""
-    wanted = request.POST.get("available", "")
-    if wanted not in ("yes", "no"):
-        return no_store(JsonResponse({"said": _("Choose available or away.")}, status=409))
-    teams.set_available(int(request.user.pk or 0), wanted == "yes")
-    return no_store(HttpResponse(status=204))
-
-
 def routes() -> list[tuple[str, Callable[..., Any], str, Any]]:
     """Return the addresses: path, view, name, and what restricts their method."""
     return [
@@ -270,5 +260,5 @@ def routes() -> list[tuple[str, Callable[..., Any], str, Any]]:
         ("views/save/", save, "save-view", require_POST),
         ("views/<int:view_id>/rename/", rename, "rename-view", require_POST),
         ("views/<int:view_id>/delete/", delete, "delete-view", require_POST),
-        ("available/", available, "available", require_POST),
+        *away.routes(),
     ]

@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from conversations.admin import access
+from conversations.admin import access, away
 from conversations.admin.access import Role
 from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter
 from conversations.admin.confirmation import confirmed
@@ -63,13 +63,13 @@ class MembershipAdmin(ClientScopedAdmin):
 
     client_path = "client"
     delete_role = Role.MANAGER
-    list_display = ["user", "client", "role", "sees_receipts", "last_sign_in"]
+    list_display = ["user", "client", "role", "available", "sees_receipts", "last_sign_in"]
     list_filter = ["role", ("client", VisibleRowsFilter)]
     list_select_related = ["user", "client"]
     search_fields = ["user__username"]
     ordering = ["user__username", "client__name"]
     autocomplete_fields = ["user"]
-    actions_detail = ["new_password"]
+    actions_detail = ["new_password", "give_back"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         """Return the form class. A new member can be a new user."""
@@ -91,9 +91,21 @@ class MembershipAdmin(ClientScopedAdmin):
         obj.password = ""
         if change or obj.user_id:
             super().save_model(request, obj, form, change)
+            if change and "role" in form.changed_data and obj.role == Membership.Role.VIEWER:
+                away.note_absent(self, request, obj.user, [obj.client_id])
             return
         made, obj.password = staff.create_staff(form.cleaned_data["user_name"], obj.client, obj.role)
         obj.pk, obj.user = made.pk, made.user
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete the membership. What waits for the colleague goes back, unless the client says otherwise."""
+        super().delete_model(request, obj)
+        away.note_absent(self, request, obj.user, [obj.client_id], can_ask=False)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Delete the memberships one by one."""
+        for membership in queryset:
+            self.delete_model(request, membership)
 
     def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
         """Return the only page that ever shows the password of a new user."""
@@ -121,6 +133,13 @@ class MembershipAdmin(ClientScopedAdmin):
         self.record(request, "renewed the password of", membership)
         return self._show(request, membership, password)
 
+    @confirmed(_("Give conversations back"), question=away.question_of, icon="assignment_return", path="give-back")
+    def give_back(self, request: HttpRequest, membership: Membership) -> str:
+        """Let the colleague be away, give back what waits for them, and say how much it was."""
+        said = away.send_away(request, membership)
+        self.record(request, "gave back the conversations of", membership)
+        return said
+
     def _show(self, request: HttpRequest, membership: Membership, password: str) -> HttpResponse:
         about = gettext("%(user)s signs in with this password, and can then change it in the menu beside the name.") % {
             "user": membership.user
@@ -135,6 +154,11 @@ class MembershipAdmin(ClientScopedAdmin):
             if membership.provider
             else gettext("a colleague")
         )
+
+    @admin.display(description=_("Available"), boolean=True, ordering="is_available")
+    def available(self, membership: Membership) -> bool:
+        """Return whether round robin may give them conversations."""
+        return membership.is_available
 
     @admin.display(description=_("Last sign-in"), ordering="user__last_login")
     def last_sign_in(self, membership: Membership) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount, SocialApp, SocialToken
@@ -14,9 +16,11 @@ from django_q.admin import FailAdmin, QueueAdmin, ScheduleAdmin, TaskAdmin
 from django_q.models import Failure, OrmQ, Schedule, Success
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from conversations.admin import away
 from conversations.admin.access import SUPERUSER
 from conversations.admin.base import ClientScopedAdmin
 from conversations.admin.confirmation import confirmed
+from conversations.services.desk import giving_back
 from conversations.services.tenants import second_factor
 from conversations.words import lazy as _
 
@@ -43,6 +47,13 @@ class SystemUserAdmin(ClientScopedAdmin, UserAdmin):  # type: ignore[type-arg]
     ]
     readonly_fields = ["last_login", "date_joined"]
     actions_detail = ["remove_second_factor"]
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Save the user. What waits for one who is let in no more goes back, where their clients say so."""
+        super().save_model(request, obj, form, change)
+        is_out = not (obj.is_active and obj.is_staff)
+        if change and is_out and {"is_active", "is_staff"} & set(form.changed_data):
+            away.note_absent(self, request, obj, giving_back.clients_of(obj.pk))
 
     @confirmed(
         _("Remove the second factor"),

@@ -27,12 +27,13 @@ from conversations.api.copilot_serializers import (
     role_shown,
     session_shown,
 )
+from conversations.api.rating_serializers import GivenRatingSerializer, ShownRatingSerializer, rating_shown
 from conversations.api.serializers import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import StreamedMarkdown
 from conversations.http.streams import RETRY_SECONDS, EventStream, event, stream_limit
 from conversations.models import Conversation, Turn
-from conversations.services.copilot import failures, turns
+from conversations.services.copilot import failures, ratings, turns
 from conversations.services.copilot import sessions as copilot
 from conversations.services.copilot.feed import Reader, ReadPosition, ReplyEnd, ReplyPart, feed
 from conversations.services.copilot.sessions import User
@@ -148,6 +149,17 @@ class FeedbackAPI(CopilotView):
         return Response({"id": pk, "rating": wanted["rating"], "note": wanted["note"] if wanted["rating"] else ""})
 
 
+class RatingAPI(CopilotView):
+    """The answer to the question about satisfaction."""
+
+    @extend_schema(operation_id="copilot_rate", request=GivenRatingSerializer, responses=ShownRatingSerializer)
+    def put(self, request: Request, pk: UUID) -> Response:
+        """Answer the question about satisfaction of an ended session. The first answer counts: the same again changes
+        nothing, and another one is a 409 `rated`."""
+        wanted = read(GivenRatingSerializer, request.data)
+        return Response(rating_shown(ratings.rate(user_of(request), pk, **wanted, now=timezone.now())))
+
+
 class StreamAPI(CopilotView):
     """Streaming a reply."""
 
@@ -162,7 +174,8 @@ class StreamAPI(CopilotView):
 
 def _messages(user: User, wanted: dict[str, Any]) -> dict[str, Any]:
     session_id = wanted["session_id"]
-    session = session_shown(copilot.session(user, session_id))
+    known = copilot.session(user, session_id)
+    session = session_shown(known, ratings.shown(known, timezone.now()))
     if "last" in wanted:
         found = copilot.newest_messages(user, session_id, before=wanted.get("before"), limit=wanted["last"])
         earlier = found[0].position if len(found) == wanted["last"] else None
@@ -294,6 +307,7 @@ routes: dict[str, Any] = {
     "copilot/sessions/<uuid:pk>": SessionAPI,
     "copilot/sessions/<uuid:pk>/stop": StopAPI,
     "copilot/sessions/<uuid:pk>/retry": RetryAPI,
+    "copilot/sessions/<uuid:pk>/rating": RatingAPI,
     "copilot/messages/<int:pk>/feedback": FeedbackAPI,
     "copilot/stream/<uuid:turn_id>": StreamAPI,
 }

@@ -8,6 +8,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
+from conversations.api.rating_serializers import ShownRatingSerializer
 from conversations.http.streams import EVENT_STREAM
 from conversations.models import Feedback, Status
 
@@ -51,6 +52,10 @@ class SessionShownSerializer(serializers.Serializer[Any]):
     taken_over = serializers.BooleanField(
         help_text="True while a colleague has taken the conversation over and the assistant is silent."
     )
+    rating = ShownRatingSerializer(
+        allow_null=True,
+        help_text="The question about satisfaction of an ended session, where it was asked and the session is read.",
+    )
     turn_id = serializers.UUIDField(allow_null=True, help_text="The reply that is being written, or null.")
     started_at = serializers.DateTimeField()
     last_message_at = serializers.DateTimeField()
@@ -74,6 +79,7 @@ class MessageShownSerializer(serializers.Serializer[Any]):
     html = serializers.CharField(allow_null=True, help_text="A reply's Markdown as sanitised HTML.")
     partial = serializers.BooleanField()  # type: ignore[assignment]
     state = serializers.CharField(help_text="`whole`, or the reason why the reply is partial.")
+    asks_rating = serializers.BooleanField(help_text="True if it asks about satisfaction, or why a rating is low.")
     superseded = serializers.BooleanField(help_text="True if another attempt replaced this reply.")
     feedback = FeedbackShownSerializer(allow_null=True)
     created_at = serializers.DateTimeField()

@@ -6,10 +6,12 @@ from typing import Any
 
 from rest_framework import serializers
 
+from conversations.api.rating_serializers import rating_shown
 from conversations.api.serializers import Choice, Text
 from conversations.http import markdown
 from conversations.models import Assistant, Chunk, Conversation, Feedback, Role
 from conversations.services.replies.prompt_context import ENDED, SUPERSEDED
+from conversations.services.transitions.ratings import QUESTION, WHY, ShownRating
 
 DEFAULT_SESSIONS = 5
 DEFAULT_MESSAGES = 50
@@ -61,8 +63,8 @@ def role_shown(assistant: Assistant) -> dict[str, Any]:
     return {"role": assistant.key, "name": assistant.name, "client": client.sub_domain, "client_name": client.name}
 
 
-def session_shown(session: Conversation) -> dict[str, Any]:
-    """Return a session; `turn_id` is the reply that is being written."""
+def session_shown(session: Conversation, rating: ShownRating | None = None) -> dict[str, Any]:
+    """Return a session; `turn_id` is the reply that is being written. rating: of an ended session that is read."""
     assistant = session.assistant
     running = getattr(session, "running_turn", None)
     return {
@@ -73,6 +75,7 @@ def session_shown(session: Conversation) -> dict[str, Any]:
         "client": session.client.sub_domain,
         "status": session.status,
         "taken_over": session.taken_over_at is not None,
+        "rating": rating_shown(rating) if rating else None,
         "turn_id": str(running) if running else None,
         "started_at": session.started_at,
         "last_message_at": session.last_message_at,
@@ -96,6 +99,7 @@ def message_shown(chunk: Chunk) -> dict[str, Any]:
         "html": markdown.render(text) if chunk.role == Role.AI else None,
         "partial": ENDED in chunk.metadata,
         "state": chunk.metadata.get(ENDED, "whole"),
+        "asks_rating": QUESTION in chunk.metadata or WHY in chunk.metadata,
         "superseded": SUPERSEDED in chunk.metadata,
         "feedback": {"rating": feedback.rating, "note": feedback.note} if feedback else None,
         "created_at": chunk.created_at,

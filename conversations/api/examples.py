@@ -176,6 +176,18 @@ TOOL_CALL = {
     "reason": "",
 }
 DECIDED = {**TOOL_CALL, "decided_at": LATER, "decided_by_name": "back office (convo_3f9a1c)"}
+RATED = {
+    "score": 2,
+    "scale": "five",
+    "asked_at": AT,
+    "rated_at": LATER,
+    "comment": "It came a day late.",
+    "question": "How satisfied are you, from 1 (not at all) to 5 (very)?",
+    "choices": [{"score": score, "title": f"{score} {'★' * score}"} for score in range(1, 6)],
+    "why": "",
+    "takes_answer": False,
+    "takes_comment": False,
+}
 TRANSCRIPT = {
     "id": CONVERSATION,
     "client": "shop",
@@ -192,7 +204,7 @@ TRANSCRIPT = {
     "ended_by": "user",
     "end_reason": "goodbye",
     "disclosed": [{"at": LATER, "position": 4, "sentence": "You are writing with an AI assistant of the shop."}],
-    "rating": {"score": 5, "scale": "five", "asked_at": LATER, "rated_at": LATER},
+    "rating": {"score": 5, "scale": "five", "asked_at": LATER, "rated_at": LATER, "comment": ""},
     "steps": [{"description": "Ask for the order number", "status": "complete"}],
     "chunks": [
         {
@@ -227,6 +239,7 @@ SESSION = {
     "client": "shop",
     "status": "active",
     "taken_over": False,
+    "rating": None,
     "turn_id": None,
     "started_at": AT,
     "last_message_at": LATER,
@@ -409,6 +422,18 @@ ROUTES = {
         {"ended_by": "user", "reason": "goodbye"},
         {**LISTED, "status": "closed", "ended_at": LATER, "ended_by": "user", "end_reason": "goodbye"},
     ),
+    "conversations_rating": Example(
+        "conversations",
+        "Read the question about satisfaction",
+        None,
+        {**RATED, "score": None, "rated_at": None, "comment": "", "takes_answer": True},
+    ),
+    "conversations_rate": Example(
+        "conversations",
+        "Answer the question about satisfaction",
+        {"score": 2, "comment": "It came a day late."},
+        RATED,
+    ),
     "conversations_templates": Example("conversations", "List templates", None, _page(LISTED_TEMPLATE)),
     "conversations_add_step": Example("steps", "Add a step", {"description": "Ask for the order number"}, STEP),
     "conversations_update_step": Example(
@@ -434,6 +459,7 @@ ROUTES = {
     "copilot_delete": Example("copilot", "Delete a session", None, {"id": CONVERSATION, "deleted": True}),
     "copilot_stop": Example("copilot", "Stop the reply that is being written", None, {"stopping": True}),
     "copilot_retry": Example("copilot", "Stream another reply to the last message", None, STREAM),
+    "copilot_rate": Example("copilot", "Rate an ended session", {"score": 2, "comment": "It came a day late."}, RATED),
     "copilot_feedback": Example(
         "copilot",
         "Rate a reply",

@@ -18,7 +18,7 @@ from channels_out.kinds import Channel
 from conversations.api.serializers import Choice, Text, read
 from conversations.http.auth import key_of
 from conversations.models import Assistant, Client, Label, QuarterTimes, Scope, Team
-from conversations.services.figures.counting import COLUMNS
+from conversations.models.figures import COLUMNS
 from conversations.services.figures.reading import LONGEST_DAYS, MOST, Narrowed, Numbers, Period, Step, report
 
 USUAL_DAYS = 30

@@ -301,6 +301,7 @@ class RatingSerializer(serializers.Serializer[Any]):
     scale = serializers.ChoiceField(["five", "thumbs"], help_text="What was asked: 1 to 5, or thumbs up or down.")
     asked_at = serializers.DateTimeField()
     rated_at = serializers.DateTimeField(allow_null=True)
+    comment = serializers.CharField(allow_blank=True, help_text="Why the person rated so, in their words.")
 
 
 class ConversationDetailSerializer(ConversationSerializer):

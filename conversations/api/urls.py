@@ -24,6 +24,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("conversations/<uuid:pk>/transcript", ConversationViewSet.as_view({"get": "transcript"})),
     path("conversations/<uuid:pk>/send", ConversationViewSet.as_view({"post": "send"})),
     path("conversations/<uuid:pk>/replies", ConversationViewSet.as_view({"post": "replies"})),
+    path("conversations/<uuid:pk>/rating", ConversationViewSet.as_view({"get": "rating", "post": "rate"})),
     path("conversations/<uuid:pk>/close", ConversationViewSet.as_view({"post": "close"})),
     path("conversations/<uuid:pk>/takeover", ConversationViewSet.as_view({"post": "takeover"})),
     path("conversations/<uuid:pk>/handback", ConversationViewSet.as_view({"post": "handback"})),

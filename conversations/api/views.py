@@ -19,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from conversations.api.paging import page_of_conversations, page_of_templates
+from conversations.api.rating_serializers import GivenRatingSerializer, ShownRatingSerializer, rating_shown
 from conversations.api.serializers import (
     AcceptedReplySerializer,
     AgentReplySerializer,
@@ -61,7 +62,7 @@ from conversations.services.staff_actions import outreach, tool_decisions
 from conversations.services.staff_actions import send as sending
 from conversations.services.staff_actions.outreach import Outreach
 from conversations.services.tenants import api_keys
-from conversations.services.transitions import closing, steps, takeover
+from conversations.services.transitions import closing, ratings, steps, takeover
 
 DEFAULT_CHUNKS = 10
 
@@ -75,9 +76,9 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     lookup_value_regex = "[0-9a-f-]{36}"
     scopes = {
         **dict.fromkeys(
-            ("list", "retrieve", "chunks", "transcript", "tool_calls", "templates"), Scope.CONVERSATIONS_READ
+            ("list", "retrieve", "chunks", "transcript", "tool_calls", "templates", "rating"), Scope.CONVERSATIONS_READ
         ),
-        **dict.fromkeys(("send", "replies"), Scope.MESSAGES_WRITE),
+        **dict.fromkeys(("send", "replies", "rate"), Scope.MESSAGES_WRITE),
         **dict.fromkeys(("create", "close", "takeover", "handback"), Scope.CONVERSATIONS_WRITE),
         **dict.fromkeys(("add_step", "update_step"), Scope.CONVERSATIONS_WRITE),
         **dict.fromkeys(("approve_tool_call", "refuse_tool_call"), Scope.CONVERSATIONS_WRITE),
@@ -203,6 +204,24 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
             pk, wanted.pop("turn_token"), wanted, client=self._client(), now=timezone.now()
         )
         return Response(AcceptedReplySerializer(turn).data)
+
+    @extend_schema(responses=ShownRatingSerializer)
+    def rating(self, request: Request, pk: UUID) -> Response:
+        """Return the question about satisfaction that was asked in the ended conversation, its choices and the answer,
+        for a page that shows the conversation. A 404 `not_asked` where the person was not asked."""
+        found = ratings.shown(self._conversation(pk), timezone.now())
+        if found is None:
+            raise NotFoundError("Nobody was asked about this conversation.", code="not_asked")
+        return Response(rating_shown(found))
+
+    @extend_schema(request=GivenRatingSerializer, responses=ShownRatingSerializer)
+    def rate(self, request: Request, pk: UUID) -> Response:
+        """Pass on the person's answer to the question about satisfaction. It opens no conversation. The first answer
+        counts: the same again changes nothing, and another one is a 409 `rated`."""
+        wanted = read(GivenRatingSerializer, request.data)
+        client_id = self._client().pk
+        found = ratings.answer(client_id, pk, **wanted, actor=actor(request), now=timezone.now())
+        return Response(rating_shown(found))
 
     @extend_schema(request=CloseSerializer, responses=ConversationSerializer)
     def close(self, request: Request, pk: UUID) -> Response:

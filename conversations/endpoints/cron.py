@@ -18,7 +18,7 @@ from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
 from conversations.http import envelope
-from conversations.services.desk import mails
+from conversations.services.desk import giving_back, mails
 from conversations.services.figures import keeping as figures
 from conversations.services.history import archive, remember
 from conversations.services.jobs.sweep import sweep as run_sweep
@@ -44,6 +44,7 @@ def sweep(request: HttpRequest) -> HttpResponse:
         return {
             **report,
             "handed_over": handovers.make_due(now),
+            "given_back": giving_back.give_back_of_absent(),
             "mails_sent": mails.tell(now, time.monotonic() + TELL_SECONDS),
             "remembered": remember.remember_ended() if remember.count_pending() else 0,
             "archived": archive.archive(now),

@@ -9,7 +9,7 @@ from conversations.models.audit_entry import AuditEntry
 from conversations.models.bulk_job import BulkJob
 from conversations.models.call_answer import CallAnswer
 from conversations.models.channel_account import ChannelAccount
-from conversations.models.client import DEFAULT_GOAL, ApiKey, Client, Membership, Scope
+from conversations.models.client import DEFAULT_GOAL, ApiKey, Client, Membership, Scope, WhenAway
 from conversations.models.client_day import ClientDay
 from conversations.models.contact import Contact, ContactIdentity
 from conversations.models.contact_match import ContactMatch
@@ -168,6 +168,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "Turn",
+    "WhenAway",
     "corrected_text",
     "is_by_staff",
 ]

@@ -16,6 +16,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from channels_out.kinds import Channel
+from conversations.models.checks import one_of
 from conversations.models.choices import Choices
 from memory.redaction import MAX_PATTERNS, pattern_problem
 
@@ -78,6 +79,14 @@ def available_time_zones() -> frozenset[str]:
     return frozenset(zoneinfo.available_timezones())
 
 
+class WhenAway(models.TextChoices):
+    """The choices of what becomes of conversations that wait for a colleague who goes away or may answer no more."""
+
+    KEEP = "keep", _("They stay with the colleague")
+    ASK = "ask", _("The colleague is asked")
+    GIVE_BACK = "give_back", _("They go back to their team, or to unassigned")
+
+
 class Client(models.Model):
     """A tenant: a business whose assistants talk to people. Its policies set how conversations age and who answers."""
 
@@ -114,6 +123,7 @@ class Client(models.Model):
         db_default=False,
         help_text="Whether staff are asked before their reply takes a conversation over from the assistant.",
     )
+    when_away = models.CharField(max_length=10, choices=WhenAway, default=WhenAway.ASK, db_default=WhenAway.ASK)
     # What staff promise: a conversation that waits for a person for longer is late. Empty: no promise.
     answer_within = models.DurationField(null=True, blank=True)
     stale_after = models.DurationField(default=timedelta(minutes=10), db_default=timedelta(minutes=10))
@@ -185,6 +195,7 @@ class Client(models.Model):
                 condition=models.Q(hand_back_after__gt=timedelta(0)),
                 violation_error_message=_("A takeover must last some time."),
             ),
+            models.CheckConstraint(name="client_when_away_known", condition=one_of("when_away", WhenAway)),
             models.CheckConstraint(
                 name="client_promises_some_time",
                 condition=models.Q(answer_within__isnull=True) | models.Q(answer_within__gt=timedelta(0)),

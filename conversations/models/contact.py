@@ -67,6 +67,8 @@ class Contact(OfClient):
         db_constraint=False,
         db_index=False,
     )  # cascades in the database
+    # Until then the person's next message may say why they rated low, if they have no conversation open.
+    comment_until = models.DateTimeField(null=True, editable=False)
     # The staff's correction of the opening memory of one conversation (`known_in`, which started at `known_until`).
     # Later conversations open with this text, in place of everything from before that conversation.
     known = models.TextField("what staff say is known", blank=True, default="", db_default="", editable=False)

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from channels_out.kinds import Channel
-from conversations.models.checks import one_of
+from conversations.models.checks import Rule, one_of
 from conversations.models.choices import CHANNELS
 from conversations.models.client import Client
 from conversations.models.conversation import Conversation
@@ -15,6 +15,7 @@ from conversations.models.of_client import OfClient, SameClientKey
 
 LONGEST_QUESTION = 900  # characters; WhatsApp takes 1,024 above choices
 BEST, WORST = 5, 1
+LOW = 2  # a rating of so many or less
 
 
 class Scale(models.TextChoices):
@@ -24,8 +25,8 @@ class Scale(models.TextChoices):
     THUMBS = "thumbs", _("Thumbs up or down")
 
 
-# A call is over, and what is read on the web is not sent: there a program asks, and passes the answer on.
-SURVEYED = tuple(channel.value for channel in Channel if channel not in (Channel.VOICE, Channel.WEB))
+# A call is over when its conversation is.
+SURVEYED = tuple(channel.value for channel in Channel if channel != Channel.VOICE)
 
 
 class Survey(models.Model):
@@ -51,6 +52,27 @@ class Survey(models.Model):
         help_text=_("A person who was asked is not asked again for so many days, on any channel. 0: each time."),
     )
 
+    # Both or neither: what is asked after a low rating, and the answer to what the person then says.
+    why = models.TextField(
+        _("question after a low rating"),
+        blank=True,
+        default="",
+        db_default="",
+        validators=[MaxLengthValidator(LONGEST_QUESTION)],
+        help_text=_(
+            "Asked after an answer of 1 or 2 or a thumb down, such as: We are sorry. What went wrong? The person's"
+            " next message within half an hour is kept with the rating and opens no conversation. Empty: not asked."
+        ),
+    )
+    thanks = models.TextField(
+        _("thanks"),
+        blank=True,
+        default="",
+        db_default="",
+        validators=[MaxLengthValidator(LONGEST_QUESTION)],
+        help_text=_("The answer to it, such as: Thank you. We read every comment."),
+    )
+
     class Meta:
         db_table = "surveys"
         ordering = ["channel"]
@@ -61,6 +83,11 @@ class Survey(models.Model):
             models.CheckConstraint(name="survey_channel_known", condition=one_of("channel", SURVEYED)),
             models.CheckConstraint(name="survey_scale_known", condition=one_of("scale", ("five", "thumbs"))),
             models.CheckConstraint(name="survey_days_between_known", condition=models.Q(days_between__lte=3650)),
+            models.CheckConstraint(
+                name="survey_thanks_for_why",
+                condition=Rule("({0} = '') = ({1} = '')", "why", "thanks"),
+                violation_error_message=_("Write both the question after a low rating and the thanks, or neither."),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -70,7 +97,9 @@ class Survey(models.Model):
 class Rating(OfClient):
     """The question of one conversation, and the person's answer. A conversation without a row was not asked.
 
-    asked ──(a choice, or a number)──► rated
+    asked ──(a choice, or a number)──► rated ──(low, and the client asks why)──► why asked ──(a message)──► commented
+
+    `comment` is how the message `comment_id` reads; it outlives the messages, which the archive deletes.
     """
 
     conversation = SameClientKey(
@@ -80,6 +109,9 @@ class Rating(OfClient):
     asked_at = models.DateTimeField()
     score = models.SmallIntegerField(null=True, help_text="1 to 5.")
     rated_at = models.DateTimeField(null=True)
+    why_asked_at = models.DateTimeField(null=True)
+    comment = models.TextField(blank=True, default="", db_default="")
+    comment_id = models.BigIntegerField(null=True)
 
     class Meta:
         db_table = "ratings"
@@ -90,6 +122,10 @@ class Rating(OfClient):
                 name="rating_is_answered_or_not",
                 condition=models.Q(score__isnull=True, rated_at__isnull=True)
                 | models.Q(score__gte=WORST, score__lte=BEST, rated_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="rating_comment_after_score",
+                condition=models.Q(comment_id__isnull=True, comment="") | models.Q(score__isnull=False),
             ),
         ]
         indexes = [

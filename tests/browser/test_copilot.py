@@ -14,10 +14,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.utils import timezone
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from conversations.models import Chunk, Conversation, Feedback
+from conversations.models import Chunk, Conversation, Feedback, Rating, Survey
 from conversations.services.core.ledger import Actor
 from conversations.services.staff_actions import send
-from conversations.services.transitions import takeover
+from conversations.services.transitions import closing, rating_questions, takeover
 from tests.bounds import rounds
 from tests.browser.panel import LONG, opened, replies, say, sound, watched
 from tests.copilot.reading import user
@@ -423,4 +423,36 @@ def test_a_colleague_comes_writes_and_goes_and_the_user_sees_it(people: Any, mod
     expect(page.get_by_role("alert")).not_to_contain_text("colleague")
     page.get_by_role("button", name="Try again").click()
     expect(replies(page).last).to_contain_text("You said: Thanks, Grace")
+    sound(page)
+
+
+def test_an_ended_session_is_rated_and_a_low_rating_is_explained(people: Any, model: FakeOpenAI, roofers: Any) -> None:
+    Survey.objects.create(
+        client=roofers, channel="web", text="How satisfied are you?", why="What went wrong?", thanks="Thank you."
+    )
+    page = opened(people())
+    say(page, "Where is the ladder?")
+    expect(replies(page)).to_contain_text("You said")
+    expect(page.get_by_role("button", name="4 of 5")).to_have_count(0)
+    closing.close(Conversation.objects.get().pk, ended_by="staff", actor=Actor("system"), now=timezone.now())
+    assert rating_questions.ask_due(timezone.now()) == 1
+    page.reload()
+    expect(page.get_by_text("How satisfied are you?")).to_be_visible()
+    choices = page.get_by_role("group", name="Your rating").get_by_role("button")
+    expect(choices).to_have_count(5)
+    accessible(page)
+    shot(page, "copilot-rating")
+    choices.nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("What went wrong?")).to_be_visible()
+    expect(page.locator(".message.user .text").last).to_have_text("2 ★★")
+    expect(choices).to_have_count(0)
+    page.get_by_label("Your answer").fill("It was the wrong ladder")
+    page.get_by_label("Your answer").press("Enter")
+    expect(page.get_by_text("Thank you.", exact=True)).to_be_visible()
+    expect(page.get_by_label("Your answer")).to_have_count(0)
+    rating = Rating.objects.get()
+    assert (rating.score, rating.comment) == (2, "It was the wrong ladder")
+    assert Conversation.objects.count() == 1
+    accessible(page)
     sound(page)

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from conversations.models import Client, Conversation, DeskState, Membership, SavedView, Team, TeamMember
 from conversations.services.core.ledger import Actor
-from conversations.services.desk import round_robin, saved_views, states
+from conversations.services.desk import round_robin, saved_views, states, teams
 from conversations.services.desk.filters import read
 from conversations.services.transitions import takeover
 from tests.browser.test_inbox import SOON_MS, colleague, people, quiet, row, violations  # noqa: F401
@@ -86,6 +86,37 @@ def test_who_is_available_gets_what_needs_a_person_and_who_is_away_does_not(
     expect(page.get_by_role("switch")).to_have_text("Away")
     call_a_person("Maria Fernández")
     assert round_robin.hand_out() == 0
+    quiet(page)
+
+
+def test_who_goes_away_gives_back_what_waits(
+    page: Any,
+    shop: Client,
+    people: Door,  # noqa: F811
+) -> None:
+    user = sign_in(page, "agnes", shop, "agent")
+    team_of(shop, "Support", user, is_default=True, hands_out=True)
+    teams.set_available(user.pk, True)
+    for name in ("Ann Lee", "Maria Fernández"):
+        call_a_person(name)
+    assert round_robin.hand_out() == 2
+    page.goto("/admin/inbox/?tab=mine")
+    expect(page.locator(".ib-link")).to_have_count(2)
+    page.get_by_role("switch").click()
+    dialog = page.get_by_role("dialog", name="You are away")
+    expect(dialog).to_contain_text("2 conversations wait for an answer of yours.")
+    assert violations(page) == []
+    dialog.get_by_role("button", name="Keep").click()
+    expect(page.locator(".ib-link")).to_have_count(2)
+    page.get_by_role("switch").click()
+    expect(page.get_by_role("switch")).to_have_text("Available")
+    page.get_by_role("switch").click()
+    dialog.get_by_role("button", name="Give back").click()
+    expect(dialog).to_contain_text("2 conversations went back to their teams, or to unassigned.")
+    dialog.get_by_role("button", name="Close").click()
+    expect(page.locator("[data-count=unassigned]")).to_have_text("2", timeout=SOON_MS)
+    expect(page.locator(".ib-link")).to_have_count(0, timeout=SOON_MS)
+    assert set(DeskState.objects.values_list("assignee", flat=True)) == {None}
     quiet(page)
 
 

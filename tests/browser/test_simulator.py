@@ -133,7 +133,7 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
 
 
 def test_the_sandbox_is_played_by_convo_s_own_json(page, convo):
-    open_simulator(page, "Sandbox (whatsapp)")
+    open_simulator(page, "Sandbox (WhatsApp)")
     write(page, "Is anybody there?")
     expect(arrived(page)).to_contain_text(ANSWER)
     expect(page.locator(".sim-conversation .cv-delivery[data-status=delivered]")).to_be_visible()

@@ -17,12 +17,16 @@ from django.utils import timezone
 from django_q.models import Schedule
 
 from channels_out.kinds import Channel
-from conversations.models import ApiKey, Assistant, ChannelAccount, Client, Contact, Conversation, Membership
+from conversations.models import ApiKey, Assistant, ChannelAccount, Client, Contact, Conversation, Membership, Team
 from conversations.queue import SCHEDULES
+from conversations.services.core.ledger import Actor
+from conversations.services.desk import round_robin
 from conversations.services.simulator import demo
 from conversations.services.tenants import api_keys
+from conversations.services.transitions import takeover
 from tests.conftest import Door
 from tests.conversations.conftest import close
+from tests.conversations.staff import signed_in
 from tests.routes import written
 
 pytestmark = pytest.mark.django_db
@@ -362,10 +366,34 @@ def test_a_demo_is_set_up_once(db: Any, tmp_path: Path) -> None:
     assert written() == before
     client = Client.objects.get()
     assert Door(client, first["api_key"]).says("Hello", channel="voice")["created"] is True
-    admin = get_user_model().objects.get()
+    admin = get_user_model().objects.get(username=demo.STAFF)
     assert (admin.username, admin.is_superuser) == (first["admin_username"], True)
     assert admin.check_password(first["admin_password"])
-    assert Membership.objects.get().role == "manager"
+    assert Membership.objects.get(user=admin).role == "manager"
+
+
+def test_a_demo_has_a_team_with_round_robin_and_a_view_and_accounts_with_real_names(db: Any, tmp_path: Path) -> None:
+    first = made("setup_demo", "--quickstart", tmp_path / "quickstart.json")
+    client = Client.objects.get()
+    assert "Sandbox WhatsApp" in [str(each) for each in ChannelAccount.objects.filter(provider="sandbox")]
+    Door(client, first["api_key"]).says("Hello", channel="sms", user_id="ann", name="Ann")
+    conversation = Conversation.objects.get()
+    takeover.take_over(conversation.pk, actor=Actor("system"), now=timezone.now())
+    assert round_robin.hand_out() == 1
+    http = signed_in(get_user_model().objects.get(username=demo.STAFF))
+    page = http.get("/admin/inbox/?tab=mine").content.decode()
+    assert 'role="switch" aria-checked="true"' in page
+    assert demo.VIEW in page
+    assert [str(each["row"].id) for each in http.get("/admin/inbox/?tab=mine").context["rows"]] == [
+        str(conversation.pk)
+    ]
+    for name in demo.COLLEAGUES:
+        assert not get_user_model().objects.get(username=name).has_usable_password()
+    ChannelAccount.objects.filter(name="Sandbox SMS").update(name="Sandbox sms")
+    Team.objects.all().update(name="Ours")
+    made("setup_demo", "--quickstart", tmp_path / "quickstart.json")
+    assert ChannelAccount.objects.filter(name="Sandbox SMS").count() == 1, "one of an earlier version has the name too"
+    assert list(Team.objects.values_list("name", flat=True)) == ["Ours"]
 
 
 @pytest.mark.parametrize("kept", ["", "{", "[]", '{"api_key": 5, "admin_password": null}', '{"api_key": "convo_old"}'])
@@ -376,7 +404,7 @@ def test_what_a_demo_cannot_know_any_more_is_made_anew(kept: str, db: Any, tmp_p
     again = made("setup_demo", "--quickstart", quickstart)
     assert again["api_key"] != first["api_key"]
     assert again["client_id"] == first["client_id"]
-    assert get_user_model().objects.get().check_password(again["admin_password"])
+    assert get_user_model().objects.get(username=demo.STAFF).check_password(again["admin_password"])
     assert api_keys.find_api_key(again["api_key"])
     assert ChannelAccount.objects.filter(address="sandbox").count() == len(Channel)
     assert Client.objects.get().sub_domain == demo.SUB_DOMAIN

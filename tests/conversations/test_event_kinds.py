@@ -33,6 +33,7 @@ NO_EVENTS = {
     "disclosed": "its message is an event",
     "help_answered": "its message is an event",
     "rating_asked": "its message is an event",
+    "rating_why_asked": "its message is an event",
     "fallback_said": "its message is an event, and so is needs_staff",
     "recalled": "what a model was given",
     "chat_opened": "of the engine's own chat",

@@ -171,6 +171,45 @@ def test_counting_again_gives_the_same_rows_and_what_came_late_is_added(told, sh
     assert (sums()["messages_in"], sums()["opened"]) == (4, 3), "what was deleted stays counted"
 
 
+def test_a_colleague_who_is_deleted_does_not_double_what_they_said(told, shop):
+    count()
+    before, by = (
+        sums(),
+        list(QuarterTimes.objects.filter(team_id=0, label_id=0).values_list("kind", "bucket", "number")),
+    )
+    told["ann"].delete()
+    count()
+    assert sums() == before, "the messages are nobody's now, and were counted as hers"
+    again = QuarterTimes.objects.filter(team_id=0, label_id=0).values_list("kind", "bucket", "number")
+    assert sorted(again) == sorted(by)
+    says(told["taken"], 6, "ai", 17)
+    count()
+    assert sums() == before | {"messages_out": before["messages_out"] + 1}, "what comes late is counted still"
+
+
+def test_an_assistant_who_is_deleted_or_follows_another_does_not_double_what_was_counted(told, shop):
+    other = factories.AssistantFactory(client=shop, key="other", is_default=False)
+    Conversation.objects.filter(pk=told["alone"].pk).update(assistant=other)
+    count()
+    before = sums()
+    Conversation.objects.filter(pk=told["taken"].pk).update(assistant=other)
+    count()
+    assert sums() == before, "it counts for the assistant that it had first"
+    other.delete()
+    count()
+    assert sums() == before
+    assert sums(label_id=told["label"].pk)["opened"] == 1
+
+
+def test_what_was_deleted_stays_counted_beside_a_colleague_who_was(told, shop):
+    count()
+    before = sums()
+    told["alone"].delete()
+    told["ann"].delete()
+    count()
+    assert sums() == before
+
+
 def test_bounds_belong_to_the_quarter_that_they_begin(shop):
     for minutes in (0, 14.999, 15, 29.999):
         conversation(shop, minutes)

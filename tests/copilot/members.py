@@ -46,6 +46,7 @@ def calls(session_id: Any, turn_id: Any, chunk_id: Any) -> list[tuple[str, str, 
         ("DELETE", f"/copilot/sessions/{session_id}", None),
         ("POST", f"/copilot/sessions/{session_id}/stop", None),
         ("POST", f"/copilot/sessions/{session_id}/retry", None),
+        ("PUT", f"/copilot/sessions/{session_id}/rating", {"score": 5}),
         ("PUT", f"/copilot/messages/{chunk_id}/feedback", {"rating": "up"}),
         ("GET", f"/copilot/stream/{turn_id}", None),
     ]

@@ -25,8 +25,10 @@ _KNOWN = """
 _TAKEN_IDS = "SELECT user_id FROM contacts WHERE client_id = $1 AND user_id = ANY($2::text[])"
 _TAKEN_PHONES = "SELECT phone FROM contacts WHERE client_id = $1 AND phone = ANY($2::text[])"
 # As opening a conversation locks a contact (core/opening.py), but without waiting for anybody (core/locking.py).
+# Whoever may be about to say why they rated low is for the general form.
 _HELD = """
     SELECT id FROM contacts WHERE client_id = $2 AND id = ANY($1::uuid[]) AND merged_into_id IS NULL
+      AND (comment_until IS NULL OR comment_until < now())
     FOR SHARE SKIP LOCKED"""
 
 _NEW = """

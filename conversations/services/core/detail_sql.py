@@ -32,7 +32,8 @@ SELECT caller.key_id, json_build_object(
         WHERE d.client_id = s.client_id AND d.conversation_id = s.id), ''),
     'needs_staff_since', s.needs_staff_since, 'needs_staff_reason', s.needs_staff_reason,
     'rating', (
-        SELECT json_build_object('score', r.score, 'scale', r.scale, 'asked_at', r.asked_at, 'rated_at', r.rated_at)
+        SELECT json_build_object('score', r.score, 'scale', r.scale, 'asked_at', r.asked_at, 'rated_at', r.rated_at,
+            'comment', r.comment)
         FROM ratings r WHERE r.client_id = s.client_id AND r.conversation_id = s.id),
     'steps', (
         SELECT COALESCE(json_agg(json_build_object(

@@ -159,7 +159,8 @@ _OPEN = f"""
 SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id, session.inbound_sequence
 FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
 
-# With an API key: only where the message says nothing new of the person and no conversation is open.
+# With an API key: only where the message says nothing new of the person, is not the reason for a low rating, and no
+# conversation is open.
 BY_KEY = (
     _BEGINNING.format(
         key="k.id",
@@ -167,7 +168,8 @@ BY_KEY = (
         contact=contact_sql("$1", "$5"),
         condition=f"""k.key_hash = $4 AND {key_sql.may(Scope.MESSAGES_WRITE)}
       AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
-                            AND ($9::text = '' OR p.name = $9)))
+                            AND ($9::text = '' OR p.name = $9)
+                            AND (p.comment_until IS NULL OR p.comment_until < $16::timestamptz)))
       AND {open_conversation_sql("$1", "p.id", "$2", "$7")} IS NULL
       AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
     )

@@ -125,10 +125,10 @@ _OPEN = "s.status IN ('active', 'stale')"
 # Conversation s is out of sight. d: what staff set of it.
 _SNOOZED = "(d.snoozed_until IS NOT NULL AND d.snoozed_until > now() AND s.inbound_sequence <= d.snoozed_sequence)"
 IN_SIGHT = f"{_OPEN} AND NOT {_SNOOZED}"
-_IS_MINE = "(s.taken_over_by_id = $2 OR s.taken_over_name = '' AND d.assignee_id = $2)"
+IS_MINE = "(s.taken_over_by_id = $2 OR s.taken_over_name = '' AND d.assignee_id = $2)"
 UNASSIGNED = f"{IN_SIGHT} AND {WAITS} AND s.taken_over_name = '' AND d.assignee_id IS NULL"
 _WHERE = {
-    Tab.MINE: f"{IN_SIGHT} AND {_IS_MINE}",
+    Tab.MINE: f"{IN_SIGHT} AND {IS_MINE}",
     Tab.UNASSIGNED: UNASSIGNED,
     Tab.ALL: IN_SIGHT,
     Tab.TEAMS: f"""{IN_SIGHT} AND d.team_id IN (

@@ -103,6 +103,12 @@ def _hand_out(client_id: UUID, conversation_id: UUID) -> tuple[Team | None, bool
         return team, member is not None
 
 
+def wait_for_hand_outs(client_id: UUID) -> None:
+    """Return once what is being handed out at the client is committed. What is handed out later sees who is away."""
+    with transaction.atomic():
+        _lock_teams(client_id)
+
+
 def _lock_teams(client_id: UUID) -> Sequence[Team]:
     """Return the client's teams that get or hand out conversations, locked: one conversation is handed out at a time.
 

@@ -23,12 +23,14 @@ OF_LEDGER: Mapping[str, str] = {
             *("assistant_assigned", "details_edited", "intent_changed", "reset", "extended", "order_linked", "joined"),
             *(
                 "assigned_to",
+                "given_back",
                 "prioritised",
                 "snoozed",
                 "woken",
                 "noted",
                 "proposal_sent",
                 "proposal_discarded",
+                "rating_commented",  # its words are the event of its message
             ),  # of the desk; a note without its words
             *("held", "hold_lifted", "account_changed", "transfer_requested", "call_transferred", "transfer_failed"),
             "handover_noted",  # the hand-over itself is K.TAKEN_OVER

@@ -23,7 +23,7 @@ COLUMNS = (
     *("id", "channel", "status", "user_id", "name", "assistant", "colleague", "team", "labels", "topic"),
     *("started_at", "ended_at", "ended_by", "messages_in", "messages_out"),
     *("first_response_seconds", "duration_seconds", "handed_over", "late"),
-    *("rating", "rated_at", "tokens", "cost_usd"),
+    *("rating", "rated_at", "comment", "tokens", "cost_usd"),
 )
 _TIMES = {"started_at", "ended_at", "rated_at"}
 
@@ -48,7 +48,7 @@ _PAGE = """
         s.started_at, s.ended_at, s.ended_by, said.messages_in, said.messages_out,
         round(extract(epoch FROM first.replied_at - said.first_at)::numeric, 1),
         round(extract(epoch FROM s.ended_at - s.started_at)::numeric), taken.over, NULL,
-        r.score, r.rated_at, turns.tokens, turns.cost
+        r.score, r.rated_at, r.comment, turns.tokens, turns.cost
     FROM page s
     JOIN contacts p ON p.client_id = $1 AND p.id = s.contact_id
     LEFT JOIN assistants a ON a.id = COALESCE(s.assistant_id, $9::uuid)

@@ -120,11 +120,14 @@ def _facts(conversation: Conversation) -> dict[str, Any]:
     }
 
 
+_RATED = ("score", "scale", "asked_at", "rated_at", "comment")
+
+
 def _rating(conversation: Conversation) -> dict[str, Any] | None:
     """Return the person's rating, None where they were not asked."""
     found = Rating.objects.filter(client=conversation.client_id, conversation=conversation)
     rating = found.first()
-    return {name: getattr(rating, name) for name in ("score", "scale", "asked_at", "rated_at")} if rating else None
+    return {name: getattr(rating, name) for name in _RATED} if rating else None
 
 
 def _disclosed(conversation: Conversation) -> list[dict[str, Any]]:

@@ -14,8 +14,10 @@
 The colleague of a message or a first response is its author; of an end or a rating, the colleague who wrote last. The
 labels and the team are those that the conversation has as it is counted.
 
-Counting a quarter again gives the same rows. A figure never falls: what was deleted since stays counted. An archived
-conversation's colleague is not known any more: its end and its rating count in a quarter that has none of them yet.
+Counting a quarter again gives the same rows. A figure never falls: what was deleted since stays counted. Nor does it
+count twice under somebody else: a colleague or an assistant who is deleted, or is another now, keeps what was counted
+(raising.py). An archived conversation's colleague is not known any more: its end and its rating count in a quarter that
+has none of them yet.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from conversations.services.core.cluster import for_each_with
 from conversations.services.core.sql import rows, rows_of_each
 from conversations.services.figures import days
 from conversations.services.figures.buckets import bucket_of
+from conversations.services.figures.raising import raised
 from conversations.services.tenants import client_hours, promises
 
 QUARTER = timedelta(minutes=15)
@@ -197,9 +200,38 @@ def count_client(client_id: UUID, since: datetime, until: datetime) -> int:
     """Count the client's quarters from `since` to `until` and return how many rows they have."""
     tally = _tally(client_id, since, until)
     with transaction.atomic():
-        write(client_id, tally)
+        rows(_ONE_AT_A_TIME, client_id)
+        write(client_id, _raised(client_id, tally, since, until))
         days.sum_again(client_id, since, until)
     return len(tally.sums)
+
+
+def _raised(client_id: UUID, tally: Tally, since: datetime, until: datetime) -> Tally:
+    """Return the rows as they are to be written beside what was counted before."""
+    places = {key[:2] for key in tally.sums}
+    values = (client_id, [label for label, _ in places], [team for _, team in places], since, until)
+    sums = {(*key, name): tally.sums[key][name] for key in tally.sums for name in COLUMNS}
+    known = {
+        (*row[:_KEYS], name): number
+        for row in rows(_KNOWN_SUMS, *values)
+        for name, number in zip(COLUMNS, row[_KEYS:], strict=True)
+    }
+    raised_tally = Tally()
+    for (*key, name), number in raised(sums, known, _total_of_sum).items():
+        raised_tally.sums[tuple(key)][name] = number
+    times = {tuple(row[:-1]): row[-1] for row in rows(_KNOWN_TIMES, *values)}
+    raised_tally.times.update(raised(tally.times, times, _total_of_time))
+    return raised_tally
+
+
+def _total_of_sum(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return what a sum is a part of: the figure of all assistants and colleagues."""
+    return (*key[:_WITHOUT_PEOPLE], key[-1])
+
+
+def _total_of_time(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the same of a bucket of times."""
+    return (*key[:_WITHOUT_PEOPLE], *key[_KEYS:])
 
 
 def _tally(client_id: UUID, since: datetime, until: datetime) -> Tally:
@@ -280,6 +312,20 @@ def _late(client_id: UUID, conversation_ids: list[UUID]) -> set[UUID]:
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 _KEY = "client_id, label_id, team_id, quarter, channel, assistant_id, colleague_id, of_deleted"
+_KEYS, _WITHOUT_PEOPLE = 6, 4  # columns of a tally's key: all, and those before the assistant and the colleague
+_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('convo.figures' || $1::uuid::text, 0)) IS NOT NULL"
+
+
+def _known(table: str, columns: str) -> str:
+    """Return the statement of the rows of quarters $4 to $5, of these labels and teams, as a tally has them."""
+    return f"""
+        SELECT label_id, team_id, quarter, channel, assistant_id, colleague_id, {columns} FROM {table}
+        WHERE client_id = $1 AND label_id = ANY ($2::bigint[]) AND team_id = ANY ($3::bigint[])
+          AND quarter >= $4 AND quarter < $5 AND NOT of_deleted"""
+
+
+_KNOWN_SUMS = _known("quarter_figures", ", ".join(COLUMNS))
+_KNOWN_TIMES = _known("quarter_times", "kind, bucket, number")
 
 
 def _upsert(table: str, key: str, sums: tuple[str, ...], combine: str) -> str:

@@ -240,7 +240,7 @@ def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> In
     if rated := ratings.take_press(client.pk, contact.pk, message.as_chunk()):
         return _rated(client, message, rated)
     conversation, message = _locked_open(contact, message)
-    if conversation is None and (rated := ratings.take_number(client.pk, contact.pk, message.as_chunk())):
+    if conversation is None and (rated := _rating_in(contact, message)):
         return _rated(client, message, rated)
     if conversation is None:
         device_id = device.pk if device else None
@@ -261,6 +261,14 @@ def _settle(client: Client, message: InboundText, *, is_new: bool = False) -> In
         appended = append_inbound(conversation, chunk, answer=message.is_answered)
     record_received(client.pk, [message], [appended])
     return _result(appended)
+
+
+def _rating_in(contact: Contact, message: InboundText) -> ratings.Taken | None:
+    """Return the rating, or the reason for a low one, that the message of a person without a conversation is."""
+    chunk = message.as_chunk()
+    if rated := ratings.take_number(contact.client_id, contact.pk, chunk):
+        return rated
+    return None if message.wish or message.media else ratings.take_comment(contact, chunk)
 
 
 def _rated(client: Client, message: InboundText, rated: ratings.Taken) -> InboundResult:

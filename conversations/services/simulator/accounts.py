@@ -60,10 +60,11 @@ def playable_accounts(clients: Iterable[Client]) -> list[ChannelAccount]:
 def title(account: ChannelAccount) -> str:
     """Return the account's name in the list from which staff choose one to play."""
     if account.provider == SANDBOX:
-        return f"Sandbox ({account.channel})"
+        return f"Sandbox ({account.get_channel_display()})"
     if name := NAMES.get((account.provider, account.channel)):
         return gettext(name)
-    return gettext("%(provider)s on %(channel)s") % {"provider": account.provider, "channel": account.channel}
+    channel = account.get_channel_display()
+    return gettext("%(provider)s on %(channel)s") % {"provider": account.provider, "channel": channel}
 
 
 def simulator_of(account: ChannelAccount) -> Simulator:

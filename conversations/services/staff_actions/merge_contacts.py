@@ -234,6 +234,7 @@ def _merge_fields(person: Contact, alias: Contact) -> None:
     person.is_guest = person.is_guest and alias.is_guest
     person.opted_out = {**alias.opted_out, **person.opted_out}
     person.hold_reason = _hold(person, alias)
+    person.comment_until = max(filter(None, (person.comment_until, alias.comment_until)), default=None)
     _merge_known(person, alias)
     email, person.staff_name = person.email or alias.email, person.staff_name or alias.staff_name
     person.email, person.language = email, person.language or alias.language
@@ -241,10 +242,12 @@ def _merge_fields(person: Contact, alias: Contact) -> None:
     alias.staff_name = alias.email = alias.language = ""
     alias.attributes = {}
     alias.merged_into = person
+    alias.comment_until = None
     alias.phone = alias.login = alias.known_until = alias.known_in = alias.known_at = None
     alias.name = alias.hold_reason = alias.known = alias.known_by = ""
     alias.opted_out, alias.is_guest = {}, False
     fields = ["phone", "name", *DETAIL_FIELDS, "login", "is_guest", "opted_out", "hold_reason", *KNOWN_FIELDS]
+    fields.append("comment_until")
     alias.save(update_fields=[*fields, "merged_into"])  # before the person: a login has one contact of a client
     person.save(update_fields=fields)
 

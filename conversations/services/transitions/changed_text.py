@@ -8,12 +8,14 @@ from django.utils import timezone
 
 from conversations.models import Conversation, RollingSummary
 from conversations.queue import enqueue
+from conversations.services.transitions import ratings
 from conversations.services.transitions.details import remember_anew
 from memory.models import Memory
 
 
 def note_changed_text(conversation: Conversation, position: int, now: datetime) -> None:
     """Have memory and summary of the locked conversation made again, because the message at the position has changed.
+    Where it is the comment of a rating, that reads as the message does.
 
     Call it within `locking.saving`. A summary may say the old text in other words, so it is cleared; one that staff
     wrote stays.
@@ -21,6 +23,7 @@ def note_changed_text(conversation: Conversation, position: int, now: datetime) 
     if remember_anew(conversation, now) and not summary_is_by_staff(conversation):
         conversation.summary = ""
     restart_summary(conversation, position)
+    ratings.reread_comment(conversation, position)
 
 
 def summary_is_by_staff(conversation: Conversation) -> bool:

@@ -1,5 +1,7 @@
 """The question about satisfaction, asked where a conversation has ended: at most once in each, by the normal send.
 
+On the web nothing is sent: whoever shows the transcript (the copilot's panel, a program) shows the question.
+
 It is asked by a task, which an end enqueues, and the sweep where one was lost. What decides is on rows: a conversation
 that ended within ASK_WITHIN, without a row in `ratings`, of a client who wants it asked on that channel.
 """
@@ -13,6 +15,7 @@ from django.db import transaction
 from django.db.models import Q
 
 from channels_out.choices import Choices, form_of
+from channels_out.kinds import Channel
 from conversations.models import OPEN, ChannelAccount, Conversation, Rating, Role, Scale, Status, Survey
 from conversations.queue import enqueue
 from conversations.services.core.appending import SPOKEN_BY_PEOPLE, write_chunks
@@ -26,7 +29,6 @@ from conversations.services.transitions import ratings
 ASK_WITHIN = timedelta(hours=1)  # of the end
 MARGIN = timedelta(minutes=10)  # of the reply window: the question is sent a moment later
 BATCH = 500
-QUESTION = "rating_question"  # in the metadata of the question's chunk: the id of its row
 
 # Read from the end of the index of ended conversations.
 _DUE = """
@@ -81,13 +83,17 @@ def _say(conversation: Conversation, survey: Survey, rating: Rating, now: dateti
     """Write the question into the ended conversation and queue it."""
     choices = ratings.choices_of(rating)
     offered = {outbox.CHOICES: choices.as_json()} if _offers(conversation, survey, choices) else {}
-    [chunk] = write_chunks(conversation, [(Role.AI, survey.text)], now, metadata={QUESTION: rating.pk, **offered})
+    [chunk] = write_chunks(
+        conversation, [(Role.AI, survey.text)], now, metadata={ratings.QUESTION: rating.pk, **offered}
+    )
     outbox.queue(conversation, chunk, now, unconditional=True)
     record(conversation, "rating_asked", SYSTEM, scale=survey.scale)
 
 
 def _offers(conversation: Conversation, survey: Survey, choices: Choices) -> bool:
     """Return whether the choices go with the text. Where a channel has no form for 1 to 5, the text alone says it."""
+    if conversation.channel == Channel.WEB:
+        return True
     adapter = outbox.adapter_or_none(conversation.channel_account)
     return survey.scale == Scale.THUMBS or bool(adapter and form_of(choices, adapter.choice_forms))
 
@@ -118,7 +124,12 @@ def _was_answered(conversation: Conversation) -> bool:
 
 
 def _goes_on(conversation: Conversation, ended_at: datetime) -> bool:
-    """Return whether the person has written on the channel since, or is still writing in another conversation there."""
+    """Return whether the person has written on the channel since, or is still writing in another conversation there.
+
+    The copilot's sessions stand side by side, each about something else.
+    """
+    if conversation.is_private:
+        return False
     theirs = Conversation.objects.filter(
         client=conversation.client_id, contact=conversation.contact_id, channel=conversation.channel
     )
@@ -131,7 +142,9 @@ def _was_asked_lately(conversation: Conversation, survey: Survey, now: datetime)
 
 
 def _can_be_sent(conversation: Conversation, account: ChannelAccount | None, now: datetime) -> bool:
-    """Return whether the channel takes free text to the person now."""
+    """Return whether the channel takes free text to the person now, or they read it on the web."""
+    if conversation.channel == Channel.WEB:
+        return True
     adapter = outbox.adapter_or_none(account)
     if adapter is None or account is None or not account.is_active or adapter.fetches_replies:
         return False

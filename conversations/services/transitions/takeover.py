@@ -8,7 +8,8 @@
 From the commit of a takeover on the assistant is silent. A reply that is being written is dropped where it would be
 committed (replies/pipeline.py), and messages that were not sent yet are cancelled: here, and once more just before they
 would leave (delivery/sending.py). The conversation does not age meanwhile. A message of the person still needs an
-answer: by the colleague who has the conversation, and after the hand-back by the assistant.
+answer: by the colleague who has the conversation, and after the hand-back by the assistant. A colleague who goes away
+may leave a conversation that waits for them to nobody (`leave_to_anybody`).
 """
 
 from __future__ import annotations
@@ -130,6 +131,19 @@ def note_written(conversation: Conversation, actor: Actor, now: datetime) -> Non
             take(conversation, actor, now, holder=actor.name, user_id=actor.user_id)
     if conversation.taken_over_name:
         stay(conversation, now)
+
+
+def leave_to_anybody(conversation: Conversation, actor: Actor, now: datetime) -> None:
+    """Let nobody have the locked conversation that a colleague has and that waits for their answer.
+
+    It waits on, since when it did, and the assistant stays silent. Call it within `locking.saving`.
+    """
+    holder = conversation.taken_over_name
+    conversation.needs_staff_since = conversation.waits_for_staff_since or now
+    conversation.needs_staff_reason = conversation.needs_staff_reason or "given back"
+    conversation.taken_over_by_id, conversation.taken_over_name = None, ""
+    stay(conversation, now)
+    record(conversation, "given_back", actor, cause=holder)
 
 
 def hand_back(

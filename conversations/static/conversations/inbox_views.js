@@ -167,16 +167,43 @@
   // --- available or away ---------------------------------------------------------------------------------------------
   const available = inbox.querySelector("[data-available]");
 
+  const away = inbox.querySelector("dialog[data-away]"); // what becomes of conversations that wait for the user
+
+  function tellAway({ said, question }) {
+    away.querySelector("[data-said]").textContent = said || "";
+    away.querySelector("[data-question]").textContent = question || "";
+    away.querySelector("[data-give-back]").hidden = away.querySelector("[data-keep]").hidden = !question;
+    away.querySelector("[data-close]").hidden = Boolean(question);
+    away.querySelector(".ib-refused").hidden = true;
+    if ((said || question) && !away.open) away.showModal();
+  }
+
+  away?.querySelector("[data-give-back]").addEventListener("click", async (event) => {
+    const button = event.currentTarget;
+    button.disabled = true;
+    try {
+      tellAway(await ask(button.dataset.giveBack, {}));
+      away.querySelector("[data-close]").focus();
+    } catch (error) {
+      const wrong = away.querySelector(".ib-refused");
+      wrong.textContent = error.message;
+      wrong.hidden = false;
+    }
+    button.disabled = false;
+  });
+
   available?.addEventListener("click", async () => {
     const wanted = available.getAttribute("aria-checked") !== "true";
+    let left;
     try {
-      await ask(available.dataset.available, { available: wanted ? "yes" : "no" });
+      left = await ask(available.dataset.available, { available: wanted ? "yes" : "no" });
     } catch (error) {
       available.title = error.message;
       return;
     }
     available.setAttribute("aria-checked", String(wanted));
     available.querySelector("[data-name]").textContent = available.dataset.names.split("|")[wanted ? 0 : 1];
+    tellAway(left);
   });
 
   showFilters();

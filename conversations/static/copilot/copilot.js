@@ -140,7 +140,7 @@
         withCopyButtons(article);
         if (message.by_colleague) mark(article, gettext("Written by a colleague."));
         if (message.partial) mark(article, message.superseded ? gettext("This reply was cut off. The next one is another attempt.") : MARKS[message.state] || gettext("The reply was cut off here."));
-        $(".actions", article).hidden = false;
+        $(".actions", article).hidden = message.asks_rating;
         $(".retry", article).hidden = !message.partial || message.superseded;
         thumbs(article, message);
     }
@@ -199,11 +199,40 @@
         $(".earlier").hidden = !before;
         list.append(...items.map((each) => (each.role === "user" ? userMessage(each.content) : replyMessage(each))));
         box.scrollTop = box.scrollHeight;
+        offerRating(found.rating);
         const last = items.at(-1);
         known = last?.id || 0;
         if (found.turn_id) follow(found.turn_id, mine, place());
         else if (last?.role === "user" && !found.taken_over) failed(place(), gettext("There is no reply to this yet."), true);
         watch(mine, found.taken_over);
+    }
+    /** The choices below the question about satisfaction, or a field for the reason, where either is still open. */
+    function offerRating(rating) {
+        if (rating?.takes_answer) {
+            const row = copyOf("t-rating");
+            row.append(...rating.choices.map(({ score, title }) => {
+                const button = Object.assign(document.createElement("button"), { type: "button", textContent: title });
+                button.setAttribute("aria-label", rating.scale === "thumbs" ? (score > 3 ? gettext("Thumb up") : gettext("Thumb down")) : fill(gettext("%(score)s of 5"), { score }));
+                button.onclick = () => rate(row, { score });
+                return button;
+            }));
+            list.append(row);
+        } else if (rating?.takes_comment) {
+            const form = copyOf("t-why");
+            form.onsubmit = (event) => { event.preventDefault(); rate(form, { score: rating.score, comment: form.elements.comment.value }); };
+            list.append(form);
+        } else return;
+        box.scrollTop = box.scrollHeight;
+    }
+    async function rate(row, answer) {
+        const { id } = session, buttons = row.querySelectorAll("button");
+        for (const button of buttons) button.disabled = true;
+        const refused = await data("PUT", `/copilot/sessions/${id}/rating`, answer).then(() => null, (error) => error);
+        for (const button of buttons) button.disabled = false;
+        if (session?.id !== id) return;
+        if (!refused || refused.code === "rated") await show(id).catch(explain); // answered in another window
+        if (refused) explain(refused);
+        else status(gettext("Thank you for your feedback."));
     }
     async function showEarlier() {
         const { items, before } = await data("GET", `/copilot?session_id=${session.id}&last=50&before=${earliest}`);
