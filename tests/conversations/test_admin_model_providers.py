@@ -313,7 +313,7 @@ def test_a_client_names_providers_that_can_do_what_it_wants(ann: HttpClient, sho
         "archive_after": "30 days",
         "default_goal": "Sell",
     }
-    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours", "time_zone": "UTC"}
+    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours", "when_away": "ask", "time_zone": "UTC"}
     page = address("change", shop.pk, model="client")
     refused = ann.post(page, {**usual, "embedding_provider": claude.pk})
     assert "Claude makes no embeddings" in errors_of(refused)

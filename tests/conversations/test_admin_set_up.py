@@ -56,7 +56,7 @@ def trail() -> list[tuple[str, str, str]]:
 
 def policies(**changes: str) -> dict[str, str]:
     usual = {"stale_after": "10 minutes", "expire_after": "24 hours", "archive_after": "30 days"}
-    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours"}
+    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours", "when_away": "ask"}
     return {"auto_reply": "on", "default_goal": "Sell", **usual, **changes}
 
 

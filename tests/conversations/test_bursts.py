@@ -179,6 +179,7 @@ def test_a_manager_sets_the_windows_channel_by_channel_and_others_read_them(pati
         "expire_after": "1 day",
         "archive_after": "30 days",
         "hand_back_after": "1 hour",
+        "when_away": "ask",
     }
     fields |= spans | {"longest_wait": "8 seconds", "auto_reply": "on", "default_goal": "Help"}
     assert manager.post(page, fields).status_code == 302

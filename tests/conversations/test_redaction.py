@@ -228,7 +228,8 @@ def test_notes_that_are_kept_on_the_way_are_clean(door: Door, strict: Client, mo
 # --- where they are set ----------------------------------------------------------------------------------------------
 def policies(**changes: str) -> dict[str, str]:
     usual = {"stale_after": "10 minutes", "expire_after": "24 hours", "archive_after": "30 days"}
-    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours", "default_goal": "Sell", "redact_cards": "on"}
+    usual |= {"longest_wait": "6 seconds", "hand_back_after": "2 hours", "when_away": "ask"}
+    usual |= {"default_goal": "Sell", "redact_cards": "on"}
     return usual | changes
 
 
