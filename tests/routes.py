@@ -139,6 +139,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /conversations/<uuid:pk>/close": {"ended_by": "user", "reason": "said goodbye"},
     "POST /conversations/<uuid:pk>/takeover": {"name": "Maria", "tell": True, "from_colleague": False},
     "POST /conversations/<uuid:pk>/handback": {"reason": "settled"},
+    "POST /conversations/<uuid:pk>/rating": {"score": 2},
     "POST /conversations/<uuid:pk>/steps": {"description": "Ask the name"},
     "PATCH /conversations/<uuid:pk>/steps/<int:step_id>": {"status": "complete"},
     "POST /conversations/<uuid:pk>/tool-calls/<uuid:call_id>/approve": {"reason": "within the rules"},

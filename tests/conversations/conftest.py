@@ -10,7 +10,7 @@ import pytest
 from django.test import Client as HttpClient
 from django.utils import timezone
 
-from conversations.models import ChannelAccount, Client, Contact, Conversation, ToolCall, Turn
+from conversations.models import ChannelAccount, Client, Contact, Conversation, Rating, ToolCall, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.replies.agent_requests import hash_of
 from conversations.services.staff_actions import seed_helpers
@@ -32,7 +32,7 @@ PHONE = "+51999999999"
 
 
 def in_business(client: Client) -> dict[str, Any]:
-    """The client has an open session with a pending step and a tool call that waits for approval.
+    """The client has an open session with a pending step, a tool call that waits for approval, and a rating.
 
     Returns what a path that names them needs.
     """
@@ -42,6 +42,8 @@ def in_business(client: Client) -> dict[str, Any]:
     call = ToolCall.objects.create(
         client=client, conversation=conversation, name="refund", key=f"key of {conversation.pk}"[:64], status="waiting"
     )
+    now = timezone.now()
+    Rating.objects.create(client=client, conversation=conversation, scale="five", asked_at=now, score=2, rated_at=now)
     Contact.objects.filter(pk=conversation.contact_id).update(phone=PHONE, is_guest=False)
     wait_for_agent(conversation.pk, BODIES["POST /conversations/<uuid:pk>/replies"]["turn_token"])
     return {"channel": "sms", "pk": conversation.pk, "step_id": step.pk, "call_id": call.pk, "phone": PHONE}

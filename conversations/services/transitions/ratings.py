@@ -22,6 +22,7 @@ from uuid import UUID
 
 import orjson
 from django.db import transaction
+from django.utils.translation import gettext
 
 from channels_out.choices import Choice, Choices, number_in
 from channels_out.kinds import Channel
@@ -240,7 +241,7 @@ def answer(
     with _editing_with_contact(client_id, conversation_id) as conversation:
         rating = Rating.objects.filter(client=client_id, conversation=conversation).first()
         if rating is None:
-            raise ConflictError("Nobody was asked about this conversation.", code="not_asked")
+            raise ConflictError(gettext("Nobody was asked about this conversation."), code="not_asked")
         _check_score(rating, score)
         comment = redaction.rules_of(conversation.client).clean(comment.strip())
         if rating.score is None:
@@ -255,7 +256,9 @@ def answer(
             written = _append(conversation, _new_chunk(conversation, comment, now), {COMMENT: rating.pk})
             _keep_comment(conversation, rating, written, actor, now)
         elif comment and comment != rating.comment:
-            raise ConflictError("The person has said why before.", code="rated", details={"score": rating.score})
+            raise ConflictError(
+                gettext("The person has said why before."), code="rated", details={"score": rating.score}
+            )
     found = shown(conversation, now)
     assert found is not None  # noqa: S101 - for the type checker; it was read above
     return found
@@ -274,14 +277,16 @@ def _check_score(rating: Rating, score: int) -> None:
     scores = SCORES[rating.scale]
     if score not in scores:
         wanted = ", ".join(str(each) for each in sorted(scores))
-        raise InvalidError(f"The scores of this question are {wanted}.", code="no_such_score")
+        raise InvalidError(
+            gettext("The scores of this question are %(scores)s.") % {"scores": wanted}, code="no_such_score"
+        )
     if rating.score not in (None, score):
-        raise ConflictError("The person has answered before.", code="rated", details={"score": rating.score})
+        raise ConflictError(gettext("The person has answered before."), code="rated", details={"score": rating.score})
 
 
 def _check_time(conversation: Conversation, since: datetime, now: datetime) -> None:
     if conversation.status not in ENDED or since < now - PRESS_WITHIN:
-        raise ConflictError("It is too late to answer this question.", code="too_late")
+        raise ConflictError(gettext("It is too late to answer this question."), code="too_late")
 
 
 def _is_recent(rating: Rating, now: datetime) -> bool:
