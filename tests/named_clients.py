@@ -7,6 +7,7 @@ named.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tomllib
@@ -38,6 +39,7 @@ BELOW = (
     *("conversations/http/sign_in.py", "conversations/http/signed_in.py", "conversations/http/languages.py"),
 )
 MEMORY = {"memories", "memory_vectors"}
+IN_CLUSTER = bool(os.environ.get("CITUS_DATABASE_URL"))
 
 
 @cache
@@ -219,6 +221,89 @@ def refused_by_citus(statement: str) -> tuple[str, ...]:
     return tuple(found.why)
 
 
+class _SubSelects(Visitor):  # type: ignore[misc]
+    """The sub-selects in the target list of a query of one client, that name the client by the query's own row."""
+
+    def __init__(self) -> None:
+        self.found = False
+
+    def visit_SelectStmt(self, _ancestors: Any, node: Any) -> None:
+        levels = _Levels()
+        levels.visit_SelectStmt(None, node)
+        aliases: dict[str, str] = {}
+        for source in node.fromClause or ():
+            _gather(source, aliases, [])
+        if levels.unnamed or not tables().intersection(aliases.values()):
+            return
+        for target in node.targetList or ():
+            below = _Below()
+            below(target)
+            self.found |= any(_is_named_from_outside(each) for each in below.selects)
+
+
+class _Below(Visitor):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.selects: list[Any] = []
+
+    def visit_SubLink(self, _ancestors: Any, node: Any) -> Any:
+        self.selects.append(node.subselect)
+        return pglast.visitors.Skip
+
+
+def _is_named_from_outside(node: Any) -> bool:
+    """Return whether the query has rows of a client that a column of the query around it names, and no value."""
+    aliases: dict[str, str] = {}
+    conditions = [node.whereClause]
+    for source in node.fromClause or ():
+        _gather(source, aliases, conditions)
+    named: set[str] = set()
+    links: list[tuple[str, str]] = []
+    for equation in (each for condition in conditions for each in _equations(condition)):
+        ends = [_alias(side, aliases) for side in equation]
+        if all(ends) or not any(isinstance(side, ast.ColumnRef) and not _alias(side, aliases) for side in equation):
+            _note(equation, aliases, named, links)
+    while grown := {b for pair in links for a, b in (pair, pair[::-1]) if a in named} - named:
+        named |= grown
+    return any(table in tables() and alias not in named for alias, table in aliases.items())
+
+
+@cache
+def asks_every_server_for_a_column(statement: str) -> bool:
+    """Return whether a column of one client's rows is a sub-select whose client Citus cannot derive.
+
+    It derives the client through joins, not into a sub-select in the target list, and asks every server for those rows.
+    """
+    if "(" not in statement or not any(table in statement for table in tables()):
+        return False
+    found = _SubSelects()
+    found(pglast.parse_sql(re.sub(r"%(\(\w+\))?s", "NULL", statement).replace("%%", "%")))
+    return found.found
+
+
+class _Inserts(Visitor):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.inserts = self.has_with = False
+
+    def visit_InsertStmt(self, _ancestors: Any, node: Any) -> None:
+        self.inserts |= node.relation.relname in tables()
+
+    def visit_CommonTableExpr(self, _ancestors: Any, _node: Any) -> None:
+        self.has_with = True
+
+
+@cache
+def needs_every_server(statement: str) -> bool:
+    """Return whether the statement inserts what a CTE found, for which a cluster asks every server.
+
+    One server does so where that costs less. In a cluster such a statement would wait for a server that is away.
+    """
+    if not re.search(r"(?is)\bwith\b.*\binsert\b", statement) or not any(table in statement for table in tables()):
+        return False
+    found = _Inserts()
+    found(pglast.parse_sql(re.sub(r"%(\(\w+\))?s", "NULL", statement).replace("%%", "%")))
+    return found.inserts and found.has_with
+
+
 # --- while tests run --------------------------------------------------------------------------------------------------
 @cache
 def allowed() -> dict[str, str]:
@@ -246,6 +331,10 @@ def check(statement: Any, wrong: list[str]) -> None:
         wrong.append(f"{where} names no client of {', '.join(sorted(tables_of))}: {text}")
     if (refusals := refused_by_citus(text)) and (where := site()):
         wrong.append(f"{where} asks what Citus refuses, {'; '.join(refusals)}: {text}")
+    if IN_CLUSTER and asks_every_server_for_a_column(text) and (where := site()) and where not in allowed():
+        wrong.append(f"{where} has a column for which a cluster asks every server: {text}")
+    if IN_CLUSTER and needs_every_server(text) and (where := site()):
+        wrong.append(f"{where} inserts what a CTE found, for which a cluster asks every server: {text}")
 
 
 @contextmanager

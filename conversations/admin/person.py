@@ -141,5 +141,5 @@ def _notes(contact: Contact) -> list[StaffNote]:
 def _known(conversation: Conversation) -> str:
     """Return the memory with which the conversation began, as it reads now."""
     opening = Chunk.objects.filter(conversation=conversation, position__lte=2, role=Role.MEMORY)
-    found = opening.annotate(words=corrected_text()).values_list("words", flat=True).first()
+    found = opening.annotate(words=corrected_text(conversation.client_id)).values_list("words", flat=True).first()
     return plain_text(found or "")

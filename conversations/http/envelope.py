@@ -5,6 +5,7 @@ Success: `{"success": true, "data": …}`. Failure: `{"success": false, "error":
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -326,10 +327,15 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Return the 500 that Django asks for: a page in the back office, an envelope elsewhere."""
-    if _is_page(request):
-        return defaults.server_error(request)
-    return server_fault()
+    """Return the 500 that Django asks for, or a 503 where the database is away: a page in the back office, an envelope
+    elsewhere."""
+    is_away = isinstance(sys.exc_info()[1], OperationalError | InterfaceError)
+    if not _is_page(request):
+        return database_away() if is_away else server_fault()
+    page = defaults.server_error(request)
+    if is_away:
+        page.status_code, page["Retry-After"] = 503, "1"
+    return page
 
 
 def server_fault() -> HttpResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Coalesce, Now
@@ -53,8 +55,11 @@ class Correction(OfClient):
         return f"{self.kind} by {self.author_name}"
 
 
-def corrected_text() -> Coalesce:
-    """Return the expression of a chunk's current text, for annotations: the newest correction, else the original."""
-    of_chunk = Correction.objects.filter(client=models.OuterRef("client"), chunk=models.OuterRef("pk"))
+def corrected_text(client_id: UUID | None = None) -> Coalesce:
+    """Return the expression of a chunk's current text, for annotations: the newest correction, else the original.
+
+    client_id: the chunks' client, where all are of one; a database of several servers finds the server by it
+    """
+    of_chunk = Correction.objects.filter(client=client_id or models.OuterRef("client"), chunk=models.OuterRef("pk"))
     newest = of_chunk.filter(kind=Correction.Kind.CORRECTION).order_by("-id")
     return Coalesce(models.Subquery(newest.values("text")[:1]), "content")

@@ -8,11 +8,12 @@ from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
-from django.db.utils import DatabaseErrorWrapper
+from django.db.utils import DatabaseErrorWrapper, OperationalError
 from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
 from convo_project.postgresql import failures, limits
+from convo_project.postgresql.schema import SchemaEditor
 
 ANSWERING = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 
@@ -20,9 +21,12 @@ ANSWERING = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
 class DatabaseWrapper(base.DatabaseWrapper):
     """PostgreSQL with `CONN_HEALTH_CHECKS`, without Django's `SELECT 1` before every request, and with our limits."""
 
+    SchemaEditorClass = SchemaEditor
+
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.call = limits.Call()
+        self._lost_commits: list[str] = []
 
     def is_usable(self) -> bool:
         """Return whether the connection is alive as far as our end of the socket knows.
@@ -48,7 +52,19 @@ class DatabaseWrapper(base.DatabaseWrapper):
             limits.note_away()
             raise
         self.call.connected(connection.fileno())
+        connection.add_notice_handler(self._note)
         return connection
+
+    def _note(self, notice: psycopg.errors.Diagnostic) -> None:
+        if failures.is_lost_commit(notice):
+            self._lost_commits.append(notice.message_primary or "")
+
+    def _commit(self) -> None:
+        """Commit. Raises OperationalError where a cluster does not know whether its other server committed."""
+        self._lost_commits.clear()
+        super()._commit()  # type: ignore[misc]  # the stubs do not know it
+        if self._lost_commits:
+            raise OperationalError("A server of the cluster was lost at the end of the transaction.")
 
     def init_connection_state(self) -> None:
         """Prepare the connection for use, with the settings of this process.
@@ -92,4 +108,6 @@ class _LimitedCall(DatabaseErrorWrapper):
         self.wrapper.call.end()
         if kind is not None:
             failures.note(error)
+            if lost := failures.lost_server(error):
+                kind, error = type(lost), lost
             super().__exit__(kind, error, traceback)

@@ -46,6 +46,31 @@ def note(error: BaseException | None) -> None:
         log.warning("a database call failed: class=%s %s", kind, reason)
 
 
+# --- servers of a cluster ---------------------------------------------------------------------------------------------
+# Citus says XX000, which is a fault of the server, of a connection to another server that broke off under a statement.
+_ELSEWHERE = "while executing command on "
+_BROKE_OFF = ("closed the connection", "connection reset", "no connection to the server", "connection not open", "eof")
+# It only warns of a transaction on one other server that was lost at its COMMIT, which may be done there or not.
+_NOT_COMMITTED = "failed to commit transaction on "
+
+
+def lost_server(error: BaseException | None) -> psycopg.OperationalError | None:
+    """Return the error of a lost connection, where a cluster's server lost that to another; None for any other."""
+    if not isinstance(error, psycopg.errors.InternalError_) or _ELSEWHERE not in (error.diag.context or ""):
+        return None
+    sentence = (error.diag.message_primary or "").lower()
+    if sentence and not any(part in sentence for part in _BROKE_OFF):
+        return None
+    lost = psycopg.OperationalError("A server of the cluster was lost.")
+    lost.__cause__ = error
+    return lost
+
+
+def is_lost_commit(notice: psycopg.errors.Diagnostic) -> bool:
+    """Return whether a notice says that it is not known whether another server committed."""
+    return (notice.message_primary or "").startswith(_NOT_COMMITTED)
+
+
 def _reason(error: psycopg.Error) -> str:
     sentence = str(error).lower()
     return next((word for part, word in REASONS.items() if part in sentence), "unknown")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Message
 from conversations.services.jobs import backlog, sweep
 from conversations.services.tenants import servers
-from tests import databases
+from tests.citus.places import ONLY_IN_CLUSTER
 from tests.conftest import Door, reply_to_all, send_all
 
-pytestmark = [
-    pytest.mark.citus,
-    pytest.mark.skipif(
-        not os.environ.get(databases.CLUSTER),
-        reason=f"{databases.CLUSTER} names no coordinator of a Citus cluster, so these are left out",
-    ),
-]
+pytestmark = ONLY_IN_CLUSTER
 
 
 def test_every_table_is_placed_and_a_second_run_does_nothing(db: Any) -> None:

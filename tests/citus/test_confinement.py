@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -15,17 +13,10 @@ from conversations.services.copilot import sessions, turns
 from conversations.services.copilot.turns import UserMessage
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.row_level_security import confined_to
-from tests import databases, factories
+from tests import factories
+from tests.citus.places import ONLY_IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.citus,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.forgets_the_client,
-    pytest.mark.skipif(
-        not os.environ.get(databases.CLUSTER),
-        reason=f"{databases.CLUSTER} names no coordinator of a Citus cluster, so these are left out",
-    ),
-]
+pytestmark = [*ONLY_IN_CLUSTER, pytest.mark.django_db(transaction=True), pytest.mark.forgets_the_client]
 TABLES = ("contacts", "conversations", "conversation_chunks", "conversation_turns", "conversation_events")
 
 

@@ -10,7 +10,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from tests.databases import CLUSTER
-from tests.named_clients import refused_by_citus
+from tests.named_clients import asks_every_server_for_a_column, needs_every_server, refused_by_citus
 
 
 @pytest.mark.skipif(CLUSTER in os.environ, reason="this database has Citus")
@@ -36,3 +36,32 @@ def test_a_database_without_citus_is_told_so(db: Any) -> None:
 )
 def test_what_citus_refuses_is_found(statement: str, refused: bool) -> None:
     assert bool(refused_by_citus(statement)) == refused
+
+
+@pytest.mark.parametrize(
+    ("statement", "needs"),
+    [
+        ("WITH c AS (SELECT 1 AS id) INSERT INTO event_notes (client_id, kind) SELECT $1, 'x' FROM c", True),
+        ("WITH c AS (INSERT INTO event_notes (client_id) VALUES ($1) RETURNING 1) SELECT 1 FROM c", True),
+        ("INSERT INTO event_notes (client_id, kind) SELECT $1, t.k FROM unnest($2::text[]) AS t(k)", False),
+        ("WITH c AS (UPDATE contacts SET name = '' WHERE client_id = $1 RETURNING id) SELECT id FROM c", False),
+        ("WITH c AS (SELECT 1) INSERT INTO sign_in_tries (who) SELECT 'x' FROM c", False),
+    ],
+)
+def test_an_insert_that_needs_every_server_is_found(statement: str, needs: bool) -> None:
+    assert needs_every_server(statement) == needs
+
+
+@pytest.mark.parametrize(
+    ("column", "asks"),
+    [
+        ("(SELECT c.text FROM chunk_corrections c WHERE c.client_id = k.client_id AND c.chunk_id = k.id)", True),
+        ("(SELECT c.text FROM chunk_corrections c WHERE c.client_id = $1 AND c.chunk_id = k.id)", False),
+        ("EXISTS (SELECT FROM contacts p JOIN clients c ON c.id = p.client_id WHERE p.client_id = $1)", False),
+        ("EXISTS (SELECT FROM contacts p JOIN clients c ON c.id = p.client_id WHERE c.id = k.client_id)", True),
+        ("COALESCE((SELECT name FROM clients WHERE id = k.client_id), '')", False),
+    ],
+)
+def test_a_column_that_asks_every_server_is_found(column: str, asks: bool) -> None:
+    statement = f"SELECT k.id, {column} FROM conversation_chunks k WHERE k.client_id = $1"
+    assert asks_every_server_for_a_column(statement) == asks

@@ -1,8 +1,10 @@
 """The database backend sees a dead connection without asking the server, and Django replaces it."""
 
+from contextlib import nullcontext
+
 import environ
 import pytest
-from django.db.utils import ConnectionHandler, OperationalError
+from django.db.utils import ConnectionHandler, IntegrityError, InternalError, OperationalError
 
 from convo_project import embedded_postgres
 from convo_project.processes import wait_for
@@ -100,3 +102,60 @@ def test_a_restart_of_the_server_is_noticed(databases, home):
     embedded_postgres.stop(home)
     embedded_postgres.start(home)
     assert ask(databases["default"], "SELECT 1") == 1
+
+
+# --- a cluster, whose server lost its connection to another -----------------------------------------------------------
+FAILS = """
+    CREATE FUNCTION pg_temp."while executing command on worker:5432"(state text, sentence text) RETURNS int
+    LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = state, MESSAGE = sentence; END $$"""
+FAIL = """SELECT pg_temp."while executing command on worker:5432"(%s, %s)"""
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence", "error"),
+    [
+        ("XX000", "server closed the connection unexpectedly", OperationalError),
+        ("XX000", "could not receive data from server: Connection reset by peer", OperationalError),
+        ("XX000", "tuple concurrently updated", InternalError),
+        ("08006", "connection to the remote node failed", OperationalError),
+        ("23505", "duplicate key", IntegrityError),
+    ],
+)
+def test_a_server_that_was_lost_under_a_statement_is_as_a_lost_connection(databases, state, sentence, error):
+    connection = databases["default"]
+    with connection.cursor() as cursor:
+        cursor.execute(FAILS)
+    with pytest.raises(error):
+        ask(connection, FAIL, state, sentence)
+    assert ask(connection, "SELECT 1") == 1
+
+
+def test_a_fault_of_this_server_itself_stays_one(databases):
+    with pytest.raises(InternalError), databases["default"].cursor() as cursor:
+        cursor.execute(
+            "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'server closed the connection'; END $$"
+        )
+
+
+@pytest.mark.parametrize(
+    ("warning", "fails"), [("failed to commit transaction on worker:5432", True), ("there is little space left", False)]
+)
+def test_a_commit_that_another_server_may_not_have_done_is_no_success(databases, warning, fails):
+    connection = databases["default"]
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TEMPORARY TABLE written (id int)")
+        cursor.execute(
+            "CREATE FUNCTION pg_temp.warn() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN RAISE WARNING '{warning}'; RETURN NULL; END $$"
+        )
+        cursor.execute(
+            "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION pg_temp.warn()"
+        )
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO written VALUES (1)")
+    with pytest.raises(OperationalError) if fails else nullcontext():
+        connection.commit()
+    connection.rollback()
+    connection.commit()

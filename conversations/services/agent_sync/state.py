@@ -141,7 +141,7 @@ def open_sessions(
 def state_with_messages(conversation: Conversation) -> SessionState:
     """Return the conversation's state with its newest messages and its orders, without what a reset has hidden."""
     shown = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
-    newest = shown.annotate(words=corrected_text()).order_by("-position")
+    newest = shown.annotate(words=corrected_text(conversation.client_id)).order_by("-position")
     messages = list(newest.values_list("role", "words", "created_at")[:MESSAGES_SHOWN])
     last = next((words for role, words, _ in messages if role != Role.AI), None)
     if last is None and len(messages) == MESSAGES_SHOWN:

@@ -18,6 +18,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from conversations.models import Chunk, Turn
 from conversations.services.copilot.sessions import clients_of, with_text_and_feedback
+from conversations.services.core.cluster import can_ask_others, of_each
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
 
@@ -165,6 +166,15 @@ class Feed:
             readers = list(self._readers)
         if not readers:
             return
+        try:
+            self._give_to(readers)
+        except OperationalError:
+            if not can_ask_others():
+                raise
+            for _ in of_each([([reader],) for reader in readers], self._give_to):
+                pass
+
+    def _give_to(self, readers: Sequence[Reader]) -> None:
         with confined_to(*{reader.user_id for reader in readers}):
             # The ended turns first: the deltas of a turn are deleted when it ends.
             users = {reader.user_id for reader in readers}

@@ -268,12 +268,16 @@ def newest_messages(user: User, session_id: UUID, *, before: int | None, limit: 
 
 def _messages(conversation: Conversation) -> QuerySet[Chunk]:
     """Return the messages of people and assistants, never the system or memory chunk."""
-    return with_text_and_feedback(Chunk.objects.filter(conversation=conversation, role__in=SAID))
+    said = Chunk.objects.filter(conversation=conversation, role__in=SAID)
+    return with_text_and_feedback(said, conversation.client_id)
 
 
-def with_text_and_feedback(chunks: QuerySet[Chunk]) -> QuerySet[Chunk]:
-    """Return the chunks with their corrected text as `words` and the user's feedback."""
-    return chunks.select_related("feedback").annotate(words=corrected_text())
+def with_text_and_feedback(chunks: QuerySet[Chunk], client_id: UUID | None = None) -> QuerySet[Chunk]:
+    """Return the chunks with their corrected text as `words` and the user's feedback.
+
+    client_id: the chunks' client, where all are of one
+    """
+    return chunks.select_related("feedback").annotate(words=corrected_text(client_id))
 
 
 def give_feedback(user: User, chunk_id: int, rating: str, note: str, now: datetime) -> Feedback:

@@ -109,6 +109,17 @@ def of_all(read: Callable[[UUID | None], Iterable[Done]], client_ids: Sequence[U
         return [found for each in of_each(names, lambda pk: list(read(pk))) for found in each]
 
 
+def clients_that_answer(client_ids: Sequence[UUID] | None = None) -> list[UUID]:
+    """Return those of the clients, or of all, whose server answers: a statement over these reaches no other."""
+    asked = [(pk,) for pk in (all_clients() if client_ids is None else client_ids)]
+
+    def ask(client_id: UUID) -> UUID:
+        rows("SELECT 1 FROM contacts WHERE client_id = $1 LIMIT 1", client_id)
+        return client_id
+
+    return list(of_each(asked, ask))
+
+
 def of_client(found: QuerySet[AnyModel], client_id: UUID | None) -> QuerySet[AnyModel]:
     """Return those of the rows that are the client's; all of them for None."""
     return found.filter(client=client_id) if client_id else found

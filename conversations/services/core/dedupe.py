@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from conversations.services.core.cluster import rows_over_all
+from conversations.services.core.cluster import is_cluster, rows_over_all
 from conversations.services.core.sql import column, row, rows
 
 TOMBSTONE_DAYS = 8  # WhatsApp delivers again for 7 days
@@ -59,11 +59,38 @@ def tombstones_sql(conversations: str, expires_at: str = "k.created_at + $3") ->
 _WRITE_ALL = f"""
     WITH gone AS (SELECT $4::uuid AS client_id, unnest($2::uuid[]) AS id)
     {tombstones_sql("gone", "$1::timestamptz + $3::interval")} RETURNING dedupe_key"""
+# In a cluster an INSERT of what a CTE found needs every server.
+_KEYS = """
+    SELECT dedupe_key, created_at FROM conversation_chunks
+    WHERE client_id = $1 AND conversation_id = ANY ($2::uuid[]) AND dedupe_key IS NOT NULL"""
+_WRITE_THESE = """
+    INSERT INTO message_tombstones (client_id, dedupe_key, expires_at)
+    SELECT $1::uuid, t.key, t.expires_at FROM unnest($2::uuid[], $3::timestamptz[]) AS t(key, expires_at)
+    ON CONFLICT DO NOTHING RETURNING dedupe_key"""
 
 
 def write_tombstones(client_id: UUID, conversation_ids: Sequence[UUID], now: datetime) -> None:
     """Write a tombstone for every message of these conversations, however old: none of them may come back."""
-    rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST, client_id)
+    if is_cluster():
+        _write(client_id, [(key, now + TOMBSTONES_LAST) for key, _ in _keys(client_id, conversation_ids)])
+    else:
+        rows(_WRITE_ALL, now, list(conversation_ids), TOMBSTONES_LAST, client_id)
+
+
+def write_tombstones_of_late(client_id: UUID, conversation_ids: Sequence[UUID], now: datetime) -> None:
+    """Write what `tombstones_sql` writes for these conversations, in a cluster."""
+    found = [(key, at + TOMBSTONES_LAST) for key, at in _keys(client_id, conversation_ids)]
+    _write(client_id, [(key, expires_at) for key, expires_at in found if expires_at > now])
+
+
+def _keys(client_id: UUID, conversation_ids: Sequence[UUID]) -> list[tuple[UUID, datetime]]:
+    return rows(_KEYS, client_id, list(conversation_ids))
+
+
+def _write(client_id: UUID, tombstones: Sequence[tuple[UUID, datetime]]) -> None:
+    if tombstones:
+        keys, times = (list(each) for each in zip(*tombstones, strict=True))
+        rows(_WRITE_THESE, client_id, keys, times)
 
 
 def seen_keys(client_id: UUID, keys: Iterable[UUID | None]) -> set[UUID]:

@@ -38,10 +38,13 @@ def deliveries_sql(moved: str) -> str:
         WHERE {IS_READ}"""
 
 
+# The same for message $2 of client $1, which reached the status $3.
 _ONE = f"""
-    WITH moved AS (SELECT $1::uuid AS client_id, $2::uuid AS message, $3::text AS status),
-               noted AS ({deliveries_sql("moved")})
-    SELECT 1"""
+    INSERT INTO event_notes (client_id, kind, conversation_id, data)
+    SELECT s.client_id, '{EventKind.DELIVERY}', s.id, jsonb_build_object('message_id', m.id, 'status', $3::text)
+    FROM conversation_messages m JOIN conversations s ON s.client_id = m.client_id AND s.id = m.conversation_id
+    WHERE m.client_id = $1 AND m.id = $2 AND {IS_READ}
+    RETURNING id"""
 
 
 def note_delivery(client_id: UUID, message_id: UUID, status: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from conversations.models import Assistant, Conversation, ConversationEvent
-from conversations.services.core.sql import insert
+from conversations.services.core.sql import insert, rows
 
 Kind = ConversationEvent.Actor
 
@@ -102,3 +103,27 @@ def events_sql(
             (client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
         SELECT client_id, id, '{kind}', {from_status}, {to_status}, {cause}, {actor}, {actor_name}, {data}, {at}
         FROM {source}"""
+
+
+_LINE = """
+    INSERT INTO conversation_events
+        (client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::jsonb, $10)
+    RETURNING id"""
+
+
+def write_line(
+    client_id: UUID,
+    conversation_id: UUID,
+    kind: str,
+    *,
+    actor: str,
+    actor_name: str,
+    at: datetime,
+    cause: str = "",
+    from_status: str = "",
+    to_status: str = "",
+    data: str = "{}",
+) -> None:
+    """Write the line that `events_sql` writes for one conversation, by a statement of its own. `data` is JSON."""
+    rows(_LINE, client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, at)

@@ -139,7 +139,7 @@ def words_of(message: Message) -> str:
     """Return the whole text of the message's chunk, of which the message may be a part, as it reads now."""
     found = (
         Chunk.objects.filter(client=message.client_id, pk=message.chunk_id)
-        .annotate(words=corrected_text())
+        .annotate(words=corrected_text(message.client_id))
         .values_list("words", flat=True)
     )
     return found.first() or message.text

@@ -6,15 +6,18 @@ A simple receipt only moves a message forward. receipts.py is the general form, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
+from django.db import transaction
 from django.utils import timezone
 
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.services.core.appending import ACCOUNT_VERSION
 from conversations.services.core.cluster import is_known_cluster
-from conversations.services.core.event_notes import deliveries_sql
+from conversations.services.core.event_notes import deliveries_sql, note_delivery
+from conversations.services.core.sql import rows
 from conversations.services.core.statements import Statements
 
 _RANK = {ReceiptStatus.SENT: 1, ReceiptStatus.DELIVERED: 2, ReceiptStatus.READ: 3}
@@ -57,8 +60,10 @@ _MOVE_ON = f"""
     ), noted AS ({deliveries_sql("moved")}
     )
     SELECT id FROM theirs"""
-# The same whatever has become of the account, as a cluster needs it, which has no version of rows.
-_MOVE_ON_ANYWAY = _MOVE_ON.replace(_UNCHANGED, " WHERE $5::text IS NULL")
+# The beginning of the same for a cluster: whatever has become of the account, since it has no version of rows, and
+# without the notes, since an INSERT of what a CTE found needs every server.
+_MOVE_ON_ANYWAY = f"""{_MOVE_ON.partition(", noted AS")[0].replace(_UNCHANGED, " WHERE $5::text IS NULL")}
+    SELECT theirs.id, theirs.message, moved.status FROM theirs LEFT JOIN moved ON moved.message = theirs.message"""
 
 
 def simple_receipts(said: Sequence[Receipt]) -> list[Receipt]:
@@ -88,6 +93,18 @@ async def apply(
     ids = [each.provider_message_id for each in said]
     ranks = [_RANK[each.status] for each in said]
     times = [each.occurred_at or now for each in said]
-    statement = _MOVE_ON_ANYWAY if is_known_cluster() else _MOVE_ON
-    found = await statements.rows(statement, account_id, ids, ranks, times, version, client_id)
+    values = (account_id, ids, ranks, times, version, client_id)
+    if is_known_cluster():
+        return await statements.in_thread(_apply_in_cluster, values)
+    found = await statements.rows(_MOVE_ON, *values)
     return {provider_message_id for (provider_message_id,) in found}
+
+
+def _apply_in_cluster(values: tuple[Any, ...]) -> set[str]:
+    *_, client_id = values
+    with transaction.atomic():
+        found = rows(_MOVE_ON_ANYWAY, *values)
+        for _, message_id, status in found:
+            if status:
+                note_delivery(client_id, message_id, status)
+    return {provider_message_id for provider_message_id, *_ in found}

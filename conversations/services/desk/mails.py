@@ -79,8 +79,9 @@ def tell(now: datetime, until: float = float("inf")) -> int:
 
 def delete_old(now: datetime) -> None:
     """Delete the mails that were queued more than KEPT ago, with their marks."""
-    for client_id in clients_in("staff_mails"):
-        StaffMail.objects.filter(client=client_id, created_at__lt=now - KEPT).delete()
+    clients = [(client_id,) for client_id in clients_in("staff_mails")]
+    for _ in of_each(clients, lambda pk: StaffMail.objects.filter(client=pk, created_at__lt=now - KEPT).delete()):
+        pass
 
 
 def waiting_at(client_id: UUID) -> list[Waiting]:
@@ -176,10 +177,14 @@ def send(now: datetime, until: float = float("inf")) -> int:
 
 
 def _claimed(now: datetime, until: float) -> Iterator[StaffMail]:
-    for client_id in clients_in("staff_mails", "state = 'queued'"):
+    def due_of(client_id: UUID) -> list[tuple[UUID, int, datetime]]:
         due = StaffMail.objects.filter(client=client_id, state=S.QUEUED, due_at__lte=now)
-        for pk in list(due.order_by("due_at").values_list("pk", flat=True)):
-            mail = claim(client_id, pk, now) if time.monotonic() < until else None
+        return [(client_id, pk, now) for pk in due.order_by("due_at").values_list("pk", flat=True)]
+
+    clients = [(client_id,) for client_id in clients_in("staff_mails", "state = 'queued'")]
+    for due in of_each(clients, due_of):
+        for which in due:
+            mail = next(of_each([which], claim), None) if time.monotonic() < until else None
             if mail:
                 yield mail
 

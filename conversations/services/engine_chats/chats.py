@@ -123,7 +123,11 @@ def _said_after(conversation: Conversation, told: int) -> list[PromptEntry]:
     """Return the messages that the agent has not received: the person's, and those of staff, but not its own."""
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=told)
     own = Turn.objects.filter(conversation=conversation, chunk__isnull=False).values("chunk")
-    columns = said.exclude(role=Role.AI, pk__in=own).order_by("-position").annotate(words=corrected_text())
+    columns = (
+        said.exclude(role=Role.AI, pk__in=own)
+        .order_by("-position")
+        .annotate(words=corrected_text(conversation.client_id))
+    )
     newest = columns.values_list("role", "words", "author_id", f"metadata__{COLLEAGUE}", "position")[:MOST_UNHEARD]
     return [
         PromptEntry(role, words, is_by_staff(role, author, elsewhere), position)
@@ -133,7 +137,7 @@ def _said_after(conversation: Conversation, told: int) -> list[PromptEntry]:
 
 def _said_before(conversation: Conversation, told: int) -> list[str]:
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__lte=told).order_by("-position")
-    newest = said.annotate(words=corrected_text()).values_list("role", "words")[:CARRIED_ENTRIES]
+    newest = said.annotate(words=corrected_text(conversation.client_id)).values_list("role", "words")[:CARRIED_ENTRIES]
     return [f"{'agent' if role == Role.AI else 'person'}: {one_line(words, 500)}" for role, words in newest][::-1]
 
 
@@ -148,7 +152,7 @@ def _variables(conversation: Conversation, steps: Iterable[str]) -> dict[str, st
     The values that the conversation was opened with overrule ours.
     """
     memory = Chunk.objects.filter(conversation=conversation, position__lte=2, role=Role.MEMORY)
-    known = memory.annotate(words=corrected_text()).values_list("words", flat=True).first() or ""
+    known = memory.annotate(words=corrected_text(conversation.client_id)).values_list("words", flat=True).first() or ""
     return {
         "name": conversation.contact.shown_name,
         "goal": one_line(conversation.goal, LONGEST_VARIABLE),

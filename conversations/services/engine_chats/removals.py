@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.utils import timezone
@@ -47,6 +47,12 @@ def request_removal(client_id: UUID, chat_ids: Iterable[str], erasure: Erasure |
         unique_fields=["client_id", "chat_id"],
         update_fields=["erasure"],
     )
+
+
+def request_removal_once(client_id: UUID, chat_ids: Iterable[str], now: datetime) -> None:
+    """Request the deletion of those chats at Retell that is not requested yet."""
+    asked = [EngineChatRemoval(client_id=client_id, chat_id=chat_id, due_at=now) for chat_id in chat_ids]
+    EngineChatRemoval.objects.bulk_create(asked, ignore_conflicts=True)
 
 
 def chat_ids_of(client_id: UUID, conversation_ids: Iterable[UUID]) -> list[str]:

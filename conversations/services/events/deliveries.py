@@ -7,15 +7,15 @@ the work: a delivery is claimed by a lease.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
 
-from conversations.models import Client, Event, EventDelivery, EventEndpoint
-from conversations.services.core.cluster import is_cluster, of_each, rows_over_all
+from conversations.models import Event, EventDelivery, EventEndpoint
+from conversations.services.core.cluster import all_clients, is_cluster, of_each, rows_over_all
 from conversations.services.core.sql import column, rows
 from conversations.services.events import endpoints
 from conversations.services.events.bodies import as_bytes, bodies, event_id
@@ -137,25 +137,56 @@ def record(outcomes: Sequence[Outcome], now: datetime) -> None:
     for each in outcomes:
         by_endpoint.setdefault(each.endpoint_id, []).append(each)
     for endpoint_id, theirs in sorted(by_endpoint.items()):
+        if is_cluster():
+            _record_apart(endpoint_id, theirs, now)
+            continue
         with transaction.atomic():
             endpoint = EventEndpoint.objects.select_for_update().filter(pk=endpoint_id).first()
             if endpoint:
-                _record(endpoint, theirs, now)
+                _settle(endpoint, theirs, now)
+                _note(endpoint, theirs, now)
 
 
-def _record(endpoint: EventEndpoint, outcomes: Sequence[Outcome], now: datetime) -> None:
+def _record_apart(endpoint_id: UUID, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """Store the same in two transactions: in a cluster every server has the endpoint, which waits for one that is away.
+
+    The deliveries do not, or they would be posted again.
+    """
+
+    def settle() -> None:
+        endpoint = EventEndpoint.objects.filter(pk=endpoint_id).first()
+        if endpoint:
+            _settle(endpoint, outcomes, now)
+
+    def note() -> None:
+        endpoint = EventEndpoint.objects.select_for_update().filter(pk=endpoint_id).first()
+        if endpoint:
+            _note(endpoint, outcomes, now)
+
+    def done(part: Callable[[], None]) -> None:
+        with transaction.atomic():
+            part()
+
+    for _ in of_each([(settle,), (note,)], done):
+        pass
+
+
+def _settle(endpoint: EventEndpoint, outcomes: Sequence[Outcome], now: datetime) -> None:
     theirs = EventDelivery.objects.filter(client_id=endpoint.client_id, endpoint=endpoint)
-    done = [each for each in outcomes if not each.code]
-    for each in done:
-        theirs.filter(pk=each.delivery_id).update(
-            status=S.DELIVERED, http_status=each.http_status, code="", lease_until=None
-        )
     for each in outcomes:
-        if each.code and (delivery := theirs.filter(pk=each.delivery_id).first()):
+        if not each.code:
+            theirs.filter(pk=each.delivery_id).update(
+                status=S.DELIVERED, http_status=each.http_status, code="", lease_until=None
+            )
+        elif delivery := theirs.filter(pk=each.delivery_id).first():
             _fail(delivery, each, now)
-    if done:
+
+
+def _note(endpoint: EventEndpoint, outcomes: Sequence[Outcome], now: datetime) -> None:
+    failed = [each for each in outcomes if each.code]
+    if len(failed) < len(outcomes):
         _note_success(endpoint, now)
-    elif failed := [each for each in outcomes if each.code]:
+    elif failed:
         _note_failure(endpoint, failed, now)
 
 
@@ -200,7 +231,7 @@ def _note_failure(endpoint: EventEndpoint, failed: Sequence[Outcome], now: datet
 def delete_old(now: datetime, days: int) -> int:
     """Delete events, their notes and their deliveries that are older than so many days, and return how many events."""
     before = now - timedelta(days=days)
-    return sum(_delete_old_of(client_id, before) for client_id in Client.objects.values_list("pk", flat=True))
+    return sum(of_each([(client_id, before) for client_id in all_clients()], _delete_old_of))
 
 
 def _delete_old_of(client_id: UUID, before: datetime) -> int:

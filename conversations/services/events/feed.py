@@ -17,6 +17,7 @@ from uuid import UUID
 from django.db import InterfaceError, OperationalError, connection
 
 from conversations.models import Event, EventPosition
+from conversations.services.core.cluster import of_all, of_each
 from conversations.services.events import endpoints
 from conversations.services.events.bodies import bodies
 from conversations.services.events.numbering import number_all
@@ -142,13 +143,19 @@ class EventFeed:
             return
         number_all()
         last = _last({each.client_id for each in readers})
-        for reader in readers:
-            while reader.position < last.get(reader.client_id, 0) and not reader.is_full:
-                reader.give(_page(reader.client_id, reader.position, PAGE, reader.kinds, private=reader.private))
+        for _ in of_each([(reader, last.get(reader.client_id, 0)) for reader in readers], _give_upto):
+            pass
+
+
+def _give_upto(reader: EventReader, last: int) -> None:
+    while reader.position < last and not reader.is_full:
+        reader.give(_page(reader.client_id, reader.position, PAGE, reader.kinds, private=reader.private))
 
 
 def _last(client_ids: Iterable[UUID]) -> dict[UUID, int]:
-    return dict(EventPosition.objects.filter(client_id__in=list(client_ids)).values_list("client_id", "last"))
+    """Return the last position of each of the clients. In a cluster, those whose server is away have none."""
+    of_clients = EventPosition.objects.filter(client_id__in=list(client_ids)).values_list("client_id", "last")
+    return dict(of_all(lambda pk: of_clients.filter(client_id=pk) if pk else of_clients, list(client_ids)))
 
 
 feed = EventFeed()

@@ -24,7 +24,7 @@ from django.db import OperationalError, transaction
 from conversations.models import EventNumbering
 from conversations.services.core import counters
 from conversations.services.core.cluster import all_clients, can_ask_others, is_cluster, of_each
-from conversations.services.core.sql import rows
+from conversations.services.core.sql import column, rows
 from conversations.services.events.kinds import OF_LEDGER
 
 BATCH = 2_000  # rows of each source that one pass numbers
@@ -52,7 +52,7 @@ def _numbered(source: str, after: int) -> str:
 
 # A conversation's chunks keep their order, and so do its lines: the time of each is at least that of the one before.
 # Where a line and a chunk have the same time, the line comes first: it opened the conversation.
-_PASS = f"""
+_ORDERED = f"""
     WITH new_chunks AS MATERIALIZED ({_new("chunk", "n.client_id, n.id, n.conversation_id, n.role, n.created_at", 1)}),
     new_ledgers AS MATERIALIZED ({_new("ledger", "n.client_id, n.id, n.conversation_id, n.kind, n.created_at", 3)}),
     new_notes AS MATERIALIZED ({_new("note", "n.client_id, n.id, n.conversation_id, n.kind, n.created_at", 5)}),
@@ -72,8 +72,12 @@ _PASS = f"""
         SELECT found.*, max(created_at) OVER (PARTITION BY conversation_id, source ORDER BY source_id) AS at FROM found
     ), ordered AS (
         SELECT timed.*, row_number() OVER (PARTITION BY client_id ORDER BY at, source = 'chunk', source_id) AS place
-        FROM timed
-    ), counted AS (
+        FROM timed)"""
+_NUMBERED = ", ".join((_numbered("chunk", 1), _numbered("ledger", 3), _numbered("note", 5)))
+_KINDS_FOUND = """(SELECT jsonb_object_agg(kind, number)::text
+            FROM (SELECT kind, count(*) AS number FROM found GROUP BY kind) k)"""
+_PASS = f"""{_ORDERED},
+    counted AS (
         INSERT INTO event_positions (client_id, last)
         SELECT client_id, count(*) FROM found GROUP BY client_id ORDER BY client_id
         ON CONFLICT (client_id) DO UPDATE SET last = event_positions.last + EXCLUDED.last
@@ -90,9 +94,8 @@ _PASS = f"""
         FROM written w JOIN event_endpoints e ON e.client_id = w.client_id
         WHERE (e.kinds = '[]' OR e.kinds ? w.kind) AND (e.private OR NOT w.private)
     )
-    SELECT {_numbered("chunk", 1)}, {_numbered("ledger", 3)}, {_numbered("note", 5)},
-           (SELECT jsonb_object_agg(kind, number)::text
-            FROM (SELECT kind, count(*) AS number FROM found GROUP BY kind) k)"""
+    SELECT {_NUMBERED},
+           {_KINDS_FOUND}"""
 
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('convo.number_events'))"
 _WAIT = "SELECT pg_advisory_xact_lock(hashtext('convo.number_events')) IS NOT NULL"
@@ -186,26 +189,50 @@ _CLIENTS_WITH_NEW = " UNION ".join(
     f"SELECT n.client_id FROM {table} n WHERE n.id > ${at} AND NOT ${at + 1}::int8multirange @> n.id"
     for table, at in zip(TABLES.values(), (1, 3, 5), strict=True)
 )
-# What becomes of _PASS for client $7 alone, who is named wherever a client is.
+# What becomes of _ORDERED for client $7 alone, who is named wherever a client is.
 _ALONE = (
     (r"SELECT n\.\* FROM clients k CROSS JOIN LATERAL \(\s+SELECT", "SELECT"),
     (r"n\.client_id = k\.id", "n.client_id = $7"),
     (r"\) n\s+ORDER BY n\.id LIMIT \d+\)", ")"),
-    (r"\b([snec])\.client_id = [nwo]\.client_id", r"\1.client_id = $7"),
-    (
-        r"SELECT client_id, count\(\*\) FROM found GROUP BY client_id ORDER BY client_id",
-        "SELECT $7::uuid, count(*) FROM found HAVING count(*) > 0",
-    ),
-    (r"SELECT [ow]\.client_id, (c\.last|e\.id)", r"SELECT $7::uuid, \1"),
+    (r"\bs\.client_id = n\.client_id", "s.client_id = $7"),
 )
+_ROW = "place bigint, kind text, conversation_id uuid, source text, source_id bigint, private boolean, at timestamptz"
+_FOUND = f"""
+    SELECT {_NUMBERED},
+           {_KINDS_FOUND},
+           (SELECT jsonb_agg(jsonb_build_object('place', place, 'kind', kind, 'conversation_id', conversation_id,
+                'source', source, 'source_id', source_id, 'private', private, 'at', created_at))::text FROM ordered)"""
+# The rest of _PASS, by statements of their own: an INSERT of what a CTE found needs every server. $1 is the client, $2
+# how many events it has.
+_COUNT = """
+    INSERT INTO event_positions (client_id, last) VALUES ($1, $2)
+    ON CONFLICT (client_id) DO UPDATE SET last = event_positions.last + EXCLUDED.last
+    RETURNING last - $2"""
+# $1 the client, $2 the last position before, $3 the rows.
+_WRITE = f"""
+    INSERT INTO events (client_id, position, kind, conversation_id, source, source_id, private, occurred_at)
+    SELECT $1::uuid, $2::bigint + r.place, r.kind, r.conversation_id, r.source, r.source_id, r.private, r.at
+    FROM jsonb_to_recordset($3::jsonb) AS r({_ROW})
+    RETURNING position"""
+_ENDPOINTS = """
+    SELECT jsonb_agg(jsonb_build_object('id', e.id, 'kinds', e.kinds, 'private', e.private))::text
+    FROM event_endpoints e WHERE e.client_id = $1"""
+# $4 the endpoints: an INSERT of what is read of a table that every server has needs every server, too.
+_DELIVER = f"""
+    INSERT INTO event_deliveries (client_id, endpoint_id, position, kind, conversation_id)
+    SELECT $1::uuid, e.id, $2::bigint + r.place, r.kind, r.conversation_id
+    FROM jsonb_to_recordset($3::jsonb) AS r({_ROW})
+    CROSS JOIN jsonb_to_recordset($4::jsonb) AS e(id uuid, kinds jsonb, private boolean)
+    WHERE (e.kinds = '[]' OR e.kinds ? r.kind) AND (e.private OR NOT r.private)
+    RETURNING position"""
 
 
 @cache
-def _pass_of_client() -> str:
-    statement = _PASS
+def _found_of_client() -> str:
+    statement = _ORDERED
     for pattern, replacement in _ALONE:
         statement = re.sub(pattern, replacement, statement)
-    return statement
+    return statement + _FOUND
 
 
 def _number_in_cluster(*, wait: bool) -> int:
@@ -238,12 +265,17 @@ def _number_client(client_id: UUID) -> tuple[int, ...]:
     with transaction.atomic():
         rows(_WAIT)
         sources = [_source(source) for source in TABLES]
-        found = rows(_pass_of_client(), *(value for each in sources for value in each.values), client_id)[0]
+        found = rows(_found_of_client(), *(value for each in sources for value in each.values), client_id)[0]
+        if kinds := orjson.loads(found[6] or "{}"):
+            [(last,)] = rows(_COUNT, client_id, sum(kinds.values()))
+            rows(_WRITE, client_id, last, found[7])
+            if endpoints := column(_ENDPOINTS, client_id)[0]:
+                rows(_DELIVER, client_id, last, found[7], endpoints)
         for each, at in zip(sources, (0, 2, 4), strict=True):
             if each.state.numbered != found[at]:
                 each.state.numbered = found[at]
                 each.state.save(update_fields=["numbered"])
-    for kind, count in orjson.loads(found[6] or "{}").items():
+    for kind, count in kinds.items():
         counters.EVENTS.labels(kind).inc(count)
     return tuple(int(found[at + 1]) for at in (0, 2, 4))
 

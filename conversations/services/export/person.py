@@ -245,7 +245,7 @@ def _below(model: type[Model]) -> Callable[[Contact], Iterator[Row]]:
     def found(contact: Contact) -> Iterator[Row]:
         every: QuerySet[Any, Any] = model._default_manager.values(*column_names(model, *LEFT_OUT))
         if model is Chunk:
-            every = every.annotate(reads=corrected_text())
+            every = every.annotate(reads=corrected_text(contact.client_id))
         for conversation_ids in _conversation_batches(contact):
             yield from read_in_batches(
                 every.filter(client=contact.client_id, conversation__in=conversation_ids),

@@ -48,7 +48,11 @@ def message_batches(conversation: Conversation) -> Iterator[list[ExportedMessage
                 for e in entries
             ]
         return
-    chunks = Chunk.objects.filter(conversation=conversation).annotate(words=corrected_text()).order_by("position")
+    chunks = (
+        Chunk.objects.filter(conversation=conversation)
+        .annotate(words=corrected_text(conversation.client_id))
+        .order_by("position")
+    )
     last = 0
     while batch := list(chunks.filter(position__gt=last)[:BATCH]):
         deliveries = _deliveries(conversation.client_id, [chunk.pk for chunk in batch if chunk.role == Role.AI])

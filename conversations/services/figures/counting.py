@@ -23,7 +23,7 @@ has none of them yet.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -36,7 +36,7 @@ from django.utils import timezone
 
 from conversations.models import Assistant, QuarterTimes
 from conversations.models.figures import COLUMNS, NOBODY
-from conversations.services.core.cluster import for_each_with
+from conversations.services.core.cluster import all_clients, for_each_with, is_cluster, of_each
 from conversations.services.core.sql import rows, rows_of_each
 from conversations.services.figures import days
 from conversations.services.figures.buckets import bucket_of
@@ -60,6 +60,14 @@ _CLIENTS = f"""
     UNION SELECT s.client_id FROM conversations s WHERE s.started_at >= $1 AND s.started_at < $2
     UNION SELECT c.id FROM clients c WHERE EXISTS (
         SELECT FROM conversations s WHERE s.client_id = c.id AND s.ended_at >= $1 AND s.ended_at < $2)"""
+
+# The same of client $3: a cluster takes no such list.
+_HAS_ANY = f"""
+    SELECT EXISTS (
+        SELECT FROM conversation_chunks k
+        WHERE k.client_id = $3 AND k.created_at >= $1 AND k.created_at < $2 AND k.role IN {_SAID})
+      OR EXISTS (SELECT FROM conversations s WHERE s.client_id = $3 AND s.started_at >= $1 AND s.started_at < $2)
+      OR EXISTS (SELECT FROM conversations s WHERE s.client_id = $3 AND s.ended_at >= $1 AND s.ended_at < $2)"""
 
 # $1 the client, $2 and $3 the time, $4 the assistant that answers where none is named.
 _OF = "s.id, s.channel, COALESCE(s.assistant_id, $4::uuid)"
@@ -184,7 +192,7 @@ def count(since: datetime, until: datetime) -> int:
 
     In a cluster, clients whose server is away are left out.
     """
-    return sum(for_each_with(_CLIENTS, (since, until), lambda client_id: count_client(client_id, since, until)))
+    return sum(_for_each(since, until, lambda client_id: count_client(client_id, since, until)))
 
 
 def preview(since: datetime, until: datetime) -> int:
@@ -193,7 +201,18 @@ def preview(since: datetime, until: datetime) -> int:
     def of_client(client_id: UUID) -> int:
         return len(_tally(client_id, since, until).sums)
 
-    return sum(for_each_with(_CLIENTS, (since, until), of_client))
+    return sum(_for_each(since, until, of_client))
+
+
+def _for_each(since: datetime, until: datetime, work: Callable[[UUID], int]) -> Iterator[int]:
+    """Yield what `work` returns for each client that may have anything in the time."""
+    if not is_cluster():
+        return for_each_with(_CLIENTS, (since, until), work)
+
+    def of_client(client_id: UUID) -> int:
+        return work(client_id) if rows(_HAS_ANY, since, until, client_id)[0][0] else 0
+
+    return of_each([(client_id,) for client_id in all_clients()], of_client)
 
 
 def count_client(client_id: UUID, since: datetime, until: datetime) -> int:

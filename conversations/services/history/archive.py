@@ -8,12 +8,14 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
+from django.db import transaction
 from django.utils.translation import gettext, gettext_noop
 
+from conversations.services.core.cluster import is_cluster
 from conversations.services.core.deadlines import ARCHIVE_DUE, FREE, IS_REMEMBERED
-from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
+from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql, write_tombstones_of_late
 from conversations.services.core.errors import ConflictError, NotFoundError
-from conversations.services.core.ledger import Actor, events_sql
+from conversations.services.core.ledger import Actor, Kind, events_sql, write_line
 from conversations.services.core.locking import client_of
 from conversations.services.core.rotation import Waiting, in_rotation
 from conversations.services.core.sql import column, row, rows
@@ -52,11 +54,15 @@ _LINES = events_sql(
 )
 
 
+def _due(due_sql: str, more: str = "") -> str:
+    return f"""
+        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {more} {due_sql}
+        ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED"""
+
+
 def _archive_sql(due_sql: str) -> str:
     return f"""
-    WITH due AS (
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {due_sql}
-        ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED),
+    WITH due AS ({_due(due_sql)}),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due
         WHERE s.client_id = $7 AND s.id = due.id
@@ -74,6 +80,48 @@ def _archive_sql(due_sql: str) -> str:
     RETURNING conversation_id"""
 
 
+# The parts of the same in a cluster, where an INSERT of what a CTE found needs every server. $1 is the client, $2 its
+# conversations.
+_FACTS = """,
+            jsonb_build_object('rule', 'archive_after', 'seconds', extract(epoch from c.archive_after),
+                'since', s.ended_at)::text AS facts"""
+_MOVE = """
+    UPDATE conversations SET status = 'archived', archived_at = $3 WHERE client_id = $1 AND id = ANY ($2::uuid[])
+    RETURNING id"""
+_KEEP_FILES = """
+    UPDATE attachments a SET position = k.position, chunk_id = NULL FROM conversation_chunks k
+    WHERE a.client_id = $1 AND k.client_id = $1 AND k.conversation_id = ANY ($2::uuid[]) AND a.chunk_id = k.id
+    RETURNING a.id"""
+_DELETE = tuple(
+    f"DELETE FROM {table} WHERE client_id = $1 AND conversation_id = ANY ($2::uuid[]) RETURNING id"
+    for table in ("desk_proposals", "conversation_chunks")
+)
+
+
+def _archive(due_sql: str, now: datetime, most: int, who: tuple[str, str, str], client_id: UUID, *which: UUID) -> int:
+    """Archive at most so many of the client's conversations that are due, and return how many there were.
+
+    who: the kind and the name of the actor, and the cause
+    """
+    if not is_cluster():
+        return len(rows(_archive_sql(due_sql), now, most, TOMBSTONES_LAST, *who, client_id, *which))
+    with transaction.atomic():
+        due = rows(_due(due_sql.replace("$7", "$3").replace("$8", "$4"), _FACTS), now, most, client_id, *which)
+        ids = [pk for pk, *_ in due]
+        if not ids:
+            return 0
+        rows(_MOVE, client_id, ids, now)
+        write_tombstones_of_late(client_id, ids, now)
+        for statement in (_KEEP_FILES, *_DELETE):
+            rows(statement, client_id, ids)
+        actor, name, cause = who
+        for pk, before, _span, _since, facts in due:
+            why = {"cause": cause, "data": facts if actor == Kind.SYSTEM else "{}"}
+            moved = {"from_status": before, "to_status": "archived"}
+            write_line(client_id, pk, "archived", actor=actor, actor_name=name, at=now, **why, **moved)
+    return len(ids)
+
+
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
     """Archive every conversation that is due at `now` and return how many there were.
 
@@ -83,13 +131,12 @@ def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> i
     """
     total = 0
     by_time = ("system", "archive", gettext_noop("archive_after is over"))
-    statement = _archive_sql(_DUE_OF_CLIENT)
 
     def clients() -> list[tuple[UUID, int]]:
         return [(pk, weight) for pk, weight in _CLIENTS.rows(now)]
 
     def move(client_id: UUID) -> int | None:
-        return len(rows(statement, now, BATCH, TOMBSTONES_LAST, *by_time, client_id)) or None
+        return _archive(_DUE_OF_CLIENT, now, BATCH, by_time, client_id) or None
 
     for moved in in_rotation(clients, move):
         total += moved
@@ -108,7 +155,7 @@ def archive_one(conversation_id: UUID, *, actor: Actor, now: datetime) -> None:
         raise NotFoundError(gettext("There is no such conversation."))
     holds.refuse_if_held(client_id, conversation_id)
     by_hand = (actor.kind, actor.name, gettext_noop("by hand"))
-    if not rows(_archive_sql(_ONE_DUE), now, 1, TOMBSTONES_LAST, *by_hand, client_id, conversation_id):
+    if not _archive(_ONE_DUE, now, 1, by_hand, client_id, conversation_id):
         raise ConflictError(
             gettext("Only a conversation that has ended and is remembered can be archived."), code="not_remembered"
         )

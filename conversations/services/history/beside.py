@@ -66,7 +66,9 @@ def quoted_by(conversation: Conversation, metadata: Iterable[Mapping[str, Any]])
     keys: dict[UUID | None, str] = {dedupe_key(str(account), each): each for each in ids - found.keys()}
     theirs = Chunk.objects.filter(client=conversation.client_id, conversation__contact=conversation.contact_id)
     written = theirs.filter(dedupe_key__in=keys)
-    for key, role, words in written.annotate(words=corrected_text()).values_list("dedupe_key", "role", "words"):
+    for key, role, words in written.annotate(words=corrected_text(conversation.client_id)).values_list(
+        "dedupe_key", "role", "words"
+    ):
         found[keys[key]] = Quoted(role == "ai", words)
     return found
 

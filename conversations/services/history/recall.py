@@ -73,7 +73,7 @@ def recall_query(client_id: UUID, conversation_id: UUID) -> RecallQuery | None:
     if conversation is None:
         return None
     said = Chunk.objects.filter(conversation=conversation, role__in=SPOKEN_BY_PEOPLE).order_by("position")
-    words = said.annotate(words=corrected_text()).values_list("words", flat=True)[:10]
+    words = said.annotate(words=corrected_text(client_id)).values_list("words", flat=True)[:10]
     text = "\n".join(words)[:QUERY_CHARACTERS]
     text = redaction.rules_of(conversation.client).clean(text)
     if not text.strip():

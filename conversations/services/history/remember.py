@@ -135,7 +135,7 @@ def _entries(conversation: Conversation) -> Sequence[TranscriptEntry]:
     """Return the transcript with corrections; of an archived conversation, the one that memory has already."""
     if conversation.archived_at:
         return memory.transcript(conversation.client_id, conversation.pk) or ()
-    said = conversation.chunks.annotate(words=corrected_text()).order_by("position")
+    said = conversation.chunks.annotate(words=corrected_text(conversation.client_id)).order_by("position")
     columns = said.values_list("position", "role", "words", "created_at", "author_id", f"metadata__{COLLEAGUE}")
     return [
         TranscriptEntry(position=position, role=role, content=words, at=at, by_staff=is_by_staff(role, author, app))

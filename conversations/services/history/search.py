@@ -261,9 +261,10 @@ def _snippets_of_chunks(clients: Mapping[UUID, UUID], question: WordQuery) -> di
         if clients
         else ()
     )
+    theirs = list(dict.fromkeys(clients.values()))
     said = (
-        Chunk.objects.filter(client__in={*clients.values()}, pk__in=list(entries))
-        .annotate(reads=Left(corrected_text(), CHARACTERS))
+        Chunk.objects.filter(client__in=theirs, pk__in=list(entries))
+        .annotate(reads=Left(corrected_text(theirs[0] if len(theirs) == 1 else None), CHARACTERS))
         .order_by("-position")
     )
     texts: dict[UUID, list[tuple[int | None, str]]] = {}

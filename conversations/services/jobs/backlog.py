@@ -91,7 +91,7 @@ KINDS = {
         _EVENTS.format(client="IS NULL") + " ORDER BY s.retry_at LIMIT {most}",
     ],
 }
-OF_NOBODY = {"events": KINDS["events"][1:]}
+EVENTS = {"events": KINDS["events"]}
 
 
 def _of_client(statement: str) -> str:
@@ -103,8 +103,9 @@ def _of_client(statement: str) -> str:
     return which.replace("w.id", "$2")
 
 
-# The first statement of each kind is that of the clients. That of messages reads those without an account, too.
-OF_CLIENT = {kind: [_of_client(statements[0])] for kind, statements in KINDS.items()}
+# The first statement of each kind is that of the clients. That of messages reads those without an account, too. In a
+# cluster all events are on the coordinator.
+OF_CLIENT = {kind: [_of_client(statements[0])] for kind, statements in KINDS.items() if kind not in EVENTS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +142,10 @@ class Backlog:
 
 
 def _read(now: datetime) -> list[tuple[Any, ...]]:
-    """The rows of the statement. In a cluster each client's are read by one of its own, and nobody's by another."""
+    """The rows of the statement. In a cluster each client's are read by one of its own, and all events by another."""
     if not is_cluster():
         return rows(_statement(), now)
-    return rows_of_each_client(_statement(OF_CLIENT), now) + rows(_statement(OF_NOBODY), now)
+    return rows_of_each_client(_statement(OF_CLIENT), now) + rows(_statement(EVENTS), now)
 
 
 def backlog(client_ids: Sequence[UUID] | None, now: datetime) -> Backlog:

@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.db import OperationalError
+
+from conversations.services.core.cluster import can_ask_others, clients_that_answer
 from conversations.services.core.sql import rows
 
 HOURS = 24
@@ -206,7 +209,19 @@ def _queue(statement: str, client_ids: ClientIds, *values: Any) -> WorkQueue:
 
 
 def _rows(statement: str, client_ids: ClientIds, *values: Any, join: str = "") -> list[tuple[Any, ...]]:
-    """Run the statement and return its rows; {of_clients} in it limits `s` to the clients, whose ids come last."""
+    """Run the statement and return its rows; {of_clients} in it limits `s` to the clients, whose ids come last.
+
+    While a server of a cluster is away, they are those of the clients whose server answers.
+    """
+    try:
+        return _rows_of(statement, client_ids, *values, join=join)
+    except OperationalError:
+        if not can_ask_others():
+            raise
+        return _rows_of(statement, clients_that_answer(client_ids), *values, join=join)
+
+
+def _rows_of(statement: str, client_ids: ClientIds, *values: Any, join: str) -> list[tuple[Any, ...]]:
     if client_ids is None:
         return rows(statement.format(of_clients="", join=join), *values)
     of_clients = f"AND s.client_id = ANY(${len(values) + 1}::uuid[])"

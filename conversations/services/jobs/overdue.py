@@ -10,7 +10,7 @@ from typing import Any
 from django.utils.translation import gettext
 
 from conversations.models import Conversation, Turn
-from conversations.services.core.sql import row
+from conversations.services.core.cluster import rows_over_all
 from conversations.services.delivery.throttles import NOT_PAUSED
 
 LATE_SECONDS = 60
@@ -40,23 +40,24 @@ class OverdueWork:
 
 def oldest_overdue() -> OverdueWork:
     """Return how long the oldest overdue reply and message have been waiting; 0 for none."""
-    found = row(
+    found = rows_over_all(
         f"""
         SELECT
             GREATEST((
              SELECT COALESCE(EXTRACT(epoch FROM now() - min(t.lease_until)), 0)::float FROM conversation_turns t
-             WHERE t.status = 'running' AND t.streamed AND t.lease_until < now()),
+             WHERE {{only:t}} AND t.status = 'running' AND t.streamed AND t.lease_until < now()),
              (SELECT COALESCE(EXTRACT(epoch FROM now() - min(s.reply_due_at)), 0)::float FROM conversations s
-             WHERE s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < now() AND NOT EXISTS (
+             WHERE {{only:s}} AND s.reply_owed AND s.taken_over_at IS NULL AND s.reply_due_at < now() AND NOT EXISTS (
                 SELECT FROM conversation_turns t
                 WHERE t.client_id = s.client_id AND t.conversation_id = s.id AND t.status = 'running'
                   AND t.lease_until >= now()))),
             (SELECT COALESCE(EXTRACT(epoch FROM now() - min(m.due_at)), 0)::float FROM conversation_messages m
              JOIN channel_accounts a ON a.id = m.channel_account_id AND a.health = 'ok' AND a.is_active
-             WHERE m.status = 'queued' AND m.due_at < now() AND {NOT_PAUSED.format(now="now()", client="m.client_id")})
+             WHERE {{only:m}} AND m.status = 'queued' AND m.due_at < now()
+               AND {NOT_PAUSED.format(now="now()", client="m.client_id")})
         """
     )
-    return OverdueWork(*found) if found else OverdueWork(0, 0)
+    return OverdueWork(*(max(ages, default=0) for ages in zip(*(found or [(0, 0)]), strict=True)))
 
 
 def unattended_since(conversation: Conversation, turns: Iterable[Turn], now: datetime) -> datetime | None:

@@ -31,7 +31,7 @@ from conversations.services.core.deadlines import (
     sweep_due,
 )
 from conversations.services.core.dedupe import trim_tombstones
-from conversations.services.core.ledger import events_sql
+from conversations.services.core.ledger import events_sql, write_line
 from conversations.services.core.sql import column, exclusively, row, rows
 from conversations.services.core.tool_requests import EXPIRE_SQL
 from conversations.services.delivery import sending, throttles
@@ -102,11 +102,6 @@ _EXPIRE = f"""
 
 # What follows in a cluster, where an INSERT of what a CTE found needs every server: the line of each by a statement.
 _AGED = {_MARK_STALE: ("stale", "stale_after", "'active'"), _EXPIRE: ("expired", "expire_after", "before")}
-_LINE = """
-    INSERT INTO conversation_events
-        (client_id, conversation_id, kind, from_status, to_status, cause, actor, actor_name, data, created_at)
-    VALUES ($1, $2, $3, $4, $3, $5, 'system', 'sweep', $6::jsonb, $7)
-    RETURNING id"""
 
 
 def _age(statement: str, now: datetime, ids: Sequence[UUID], client_id: UUID) -> list[tuple[Any, ...]]:
@@ -118,7 +113,8 @@ def _age(statement: str, now: datetime, ids: Sequence[UUID], client_id: UUID) ->
     with transaction.atomic():
         aged = rows(f"{first} SELECT id, {before}::text, {_data(rule)}::text FROM moved", now, ids, client_id)
         for pk, was, data in aged:
-            rows(_LINE, client_id, pk, status, was, f"no message within {rule}", data, now)
+            why = {"cause": f"no message within {rule}", "from_status": was, "to_status": status, "data": data}
+            write_line(client_id, pk, status, actor="system", actor_name="sweep", at=now, **why)
     return aged
 
 

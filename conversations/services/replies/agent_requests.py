@@ -118,7 +118,9 @@ def _contact(conversation: Conversation) -> dict[str, Any]:
 def _known(conversation: Conversation, steps: Sequence[Step], clean: Callable[[str], str]) -> dict[str, Any]:
     """Return what is known of the conversation beside what was said."""
     opening = Chunk.objects.filter(conversation=conversation, position__lte=2, role=Role.MEMORY)
-    memory = opening.annotate(words=corrected_text()).values_list("words", flat=True).first() or ""
+    memory = (
+        opening.annotate(words=corrected_text(conversation.client_id)).values_list("words", flat=True).first() or ""
+    )
     goal = conversation.current_goal
     wanted = goal.get("description", "") if isinstance(goal, dict) else goal
     return {
@@ -140,7 +142,11 @@ def _said(conversation: Conversation, assistant: Assistant) -> tuple[list[Chunk]
     own = Turn.objects.filter(conversation=conversation, status=Turn.Status.COMMITTED, chunk__isnull=False)
     last = own.order_by("-started_at").values_list("inbound_sequence", flat=True).first()
     said = Chunk.objects.filter(conversation=conversation, role__in=SAID, position__gt=conversation.history_from or 0)
-    newest = said.exclude(metadata__has_key=SUPERSEDED).annotate(words=corrected_text()).order_by("-position")
+    newest = (
+        said.exclude(metadata__has_key=SUPERSEDED)
+        .annotate(words=corrected_text(conversation.client_id))
+        .order_by("-position")
+    )
     unanswered = newest.exclude(pk__in=own.values("chunk"))
     if last is not None:
         seen = newest.filter(role__in=SPOKEN_BY_PEOPLE)[max(conversation.inbound_sequence - last, 0) :]

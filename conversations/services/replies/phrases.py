@@ -40,7 +40,11 @@ def unanswered(conversation: Conversation) -> list[str]:
     chunks = conversation.chunks.filter(role__in=SPOKEN_BY_PEOPLE, position__gt=answered)
     if conversation.handed_back_at:
         chunks = chunks.filter(created_at__gt=conversation.handed_back_at)
-    newest = chunks.annotate(words=corrected_text()).order_by("-position").values_list("words", flat=True)
+    newest = (
+        chunks.annotate(words=corrected_text(conversation.client_id))
+        .order_by("-position")
+        .values_list("words", flat=True)
+    )
     return list(newest[:MOST_MESSAGES])[::-1]
 
 

@@ -159,7 +159,7 @@ def _next_batch(conversation: Conversation, rolling: RollingSummary) -> Sequence
     """Return the oldest messages that are requested and not summarised yet, as many as one call to the model takes."""
     after = max(rolling.upto, conversation.history_from or 0)
     chunks = conversation.chunks.filter(position__gt=after, position__lte=rolling.wanted, role__in=SAID)
-    columns = chunks.annotate(words=corrected_text()).order_by("position")
+    columns = chunks.annotate(words=corrected_text(conversation.client_id)).order_by("position")
     found = columns.values_list("position", "role", "words", "created_at", "author_id", f"metadata__{COLLEAGUE}")[
         :BATCH
     ]

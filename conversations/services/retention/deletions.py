@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,16 +14,19 @@ from django.db import transaction
 from conversations.models import RetentionPolicy
 from conversations.models import RetentionRule as R
 from conversations.models.retention import FOR_EVER
+from conversations.services.core.cluster import all_clients, is_cluster, of_each
 from conversations.services.core.deadlines import KEPT, default_days, retention_due
-from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql
-from conversations.services.core.ledger import events_sql
+from conversations.services.core.dedupe import TOMBSTONES_LAST, tombstones_sql, write_tombstones_of_late
+from conversations.services.core.ledger import events_sql, write_line
 from conversations.services.core.sql import column, rows
+from conversations.services.engine_chats import removals
 from conversations.services.figures.deleted import note_deleted
 from conversations.services.retention import mentions
 from memory import services as memory
 
 BATCH = 200  # conversations deleted in one transaction, with all below them: short enough that nobody waits for long
 BATCH_BELOW = 200  # conversations whose turns or sends are deleted in one transaction: each has many
+AWAY = "database_away"  # the error of a client whose server of a cluster does not answer
 Progress = Callable[[str, int], None]
 
 
@@ -114,8 +118,8 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
         further="AND s.id > $5 ORDER BY s.id" if walk else "AND s.id = ANY($5::uuid[])" if rule == R.GUESTS else "",
     )
     locking = _LOCK_SESSIONS.format(due=f"{retention_due(rule)} AND {kept.free}")
-    total = 0
-    for client_id in _clients():
+
+    def of_client(client_id: UUID) -> None:
         last: list[UUID] = [UUID(int=0)] if walk else []
         while gone := (
             _delete_guests_batch(locking, statement, client_id, now)
@@ -126,12 +130,16 @@ def _delete_sessions(rule: R, now: datetime, done: RetentionRun, progress: Progr
                 done.line(client_id, rule).add(since)
             _delete_guests(client_id, list({contact_id for _, _, contact_id, _ in gone}))
             last = [max(conversation_id for conversation_id, *_ in gone)] if walk else []
-            total += len(gone)
-            progress(rule.shown, total)
+            progress(rule.shown, done.deleted(rule))
+
+    _of_each_client(rule, done, of_client)
 
 
-def _clients() -> Sequence[UUID]:
-    return column("SELECT id FROM clients ORDER BY id")
+def _of_each_client(rule: R, done: RetentionRun, delete: Callable[[UUID], None]) -> None:
+    """Delete each client's rows. In a cluster, a client whose server is away has that as its result."""
+    for client_id in all_clients():
+        if not list(of_each([(client_id,)], delete)):
+            done.line(client_id, rule).error = AWAY
 
 
 def _delete_guests_batch(locking: str, statement: str, client_id: UUID, now: datetime) -> list[tuple[Any, ...]]:
@@ -145,10 +153,24 @@ def _delete_guests_batch(locking: str, statement: str, client_id: UUID, now: dat
 
 
 def _delete_batch(statement: str, client_id: UUID, now: datetime, *last: Any) -> list[tuple[Any, ...]]:
+    delete = _delete_in_cluster if is_cluster() else rows
     with transaction.atomic():
-        gone = rows(statement, now, BATCH, TOMBSTONES_LAST, client_id, *last)
+        gone = delete(statement, now, BATCH, TOMBSTONES_LAST, client_id, *last)
         memory.forget_texts(client_id, [conversation_id for conversation_id, *_ in gone])
     return gone
+
+
+def _delete_in_cluster(
+    statement: str, now: datetime, most: int, kept: timedelta, client_id: UUID, *last: Any
+) -> list[tuple[Any, ...]]:
+    """Do what _DELETE_SESSIONS does, in parts: in a cluster an INSERT of what a CTE found needs every server."""
+    lock = statement.partition(",\n    tombstones AS")[0] + " SELECT id, client_id, contact_id, since FROM due"
+    due = rows(lock, now, most, kept, client_id, *last)
+    if ids := [conversation_id for conversation_id, *_ in due]:
+        write_tombstones_of_late(client_id, ids, now)
+        removals.request_removal_once(client_id, removals.chat_ids_of(client_id, ids), now)
+        rows("DELETE FROM conversations WHERE client_id = $1 AND id = ANY ($2::uuid[]) RETURNING id", client_id, ids)
+    return due
 
 
 def _delete_guests(client_id: UUID, contact_ids: list[UUID]) -> None:
@@ -177,6 +199,31 @@ def _delete_guests(client_id: UUID, contact_ids: list[UUID]) -> None:
 
 _BY_RETENTION = {"cause": "'kept long enough'", "actor": "'system'", "actor_name": "'retention'"}
 
+
+def _noted(what: str, source: str, data: str) -> str:
+    """Return the further part of a statement that writes ledger lines; none in a cluster."""
+    return "" if is_cluster() else f",\n    noted AS ({events_sql(what, source, **_BY_RETENTION, data=data)})"
+
+
+def _delete_with_lines(
+    statement: str, now: datetime, last: UUID, client_id: UUID, facts: Callable[[int], dict[str, Any]], what: str
+) -> list[tuple[Any, ...]]:
+    """Delete a batch, and return for each conversation its id, its client, since when it is due, and how many rows.
+
+    In a cluster, where an INSERT of what a CTE found needs every server, the lines are written by statements of their
+    own. facts: returns what a line says, for a number of rows
+    """
+    if not is_cluster():
+        return rows(statement, now, BATCH_BELOW, last, client_id)
+    with transaction.atomic():
+        gone = rows(statement, now, BATCH_BELOW, last, client_id)
+        for conversation_id, *_, number in gone:
+            if number:
+                said = {"cause": "kept long enough", "data": json.dumps(facts(number))}
+                write_line(client_id, conversation_id, what, actor="system", actor_name="retention", at=now, **said)
+    return gone
+
+
 # Deletes rows of one table below ended conversations, which stay; their ledger says what was deleted.
 _DELETE_BELOW = """
     WITH due AS (
@@ -187,8 +234,8 @@ _DELETE_BELOW = """
         WHERE t.client_id = $4 AND t.conversation_id = due.id AND {settled} RETURNING t.conversation_id),
     {also}
     counted AS (
-        SELECT $4::uuid AS client_id, conversation_id AS id, count(*) AS number FROM gone GROUP BY conversation_id),
-    noted AS ({lines})
+        SELECT $4::uuid AS client_id, conversation_id AS id, count(*) AS number
+        FROM gone GROUP BY conversation_id){noted}
     SELECT due.id, due.client_id, due.since, COALESCE(counted.number, 0)
     FROM due LEFT JOIN counted ON counted.id = due.id"""
 # With the turns go the calls that they made, whose arguments and answers are of the same kind as their prompts.
@@ -207,29 +254,29 @@ def _delete_below(rule: R, now: datetime, done: RetentionRun, progress: Progress
     if not is_on(rule):
         return
     kept, (table, settled) = KEPT[rule], _BELOW[rule]
+    what = f"{rule.value}_deleted"
     statement = _DELETE_BELOW.format(
         since=kept.since,
         due=f"{retention_due(rule)} AND {kept.free}",
         table=table,
         settled=settled,
         also=_ALSO.get(rule, ""),
-        lines=events_sql(
-            f"{rule.value}_deleted",
-            "counted",
-            **_BY_RETENTION,
-            data=f"jsonb_build_object('rule', '{kept.setting}', 'deleted', number)",
-        ),
+        noted=_noted(what, "counted", f"jsonb_build_object('rule', '{kept.setting}', 'deleted', number)"),
     )
-    total = 0
-    for client_id in _clients():
+
+    def facts(number: int) -> dict[str, Any]:
+        return {"rule": kept.setting, "deleted": number}
+
+    def of_client(client_id: UUID) -> None:
         last = UUID(int=0)
-        while gone := rows(statement, now, BATCH_BELOW, last, client_id):
+        while gone := _delete_with_lines(statement, now, last, client_id, facts, what):
             for *_, since, count in gone:
                 if count:
                     done.line(client_id, rule).add(since, count)
-                total += count
             last = max(conversation_id for conversation_id, *_ in gone)
-            progress(rule.shown, total)
+            progress(rule.shown, done.deleted(rule))
+
+    _of_each_client(rule, done, of_client)
 
 
 # A conversation that is not archived yet never will be: nobody would have its transcript.
@@ -243,12 +290,11 @@ _DELETE_MEMORY = """
         RETURNING m.conversation_id),
     known AS (
         SELECT s.client_id, s.id FROM conversations s JOIN gone ON gone.conversation_id = s.id
-        WHERE s.client_id = $4),
-    noted AS ({lines}),
+        WHERE s.client_id = $4){noted},
     never AS (
         UPDATE conversations s SET remembered_at = NULL FROM gone
         WHERE s.client_id = $4 AND s.id = gone.conversation_id AND s.archived_at IS NULL)
-    SELECT id, client_id, since FROM due"""
+    SELECT id, client_id, since, (SELECT count(*) FROM known WHERE known.id = due.id) FROM due"""
 
 
 def _delete_memory(rule: R, now: datetime, done: RetentionRun, progress: Progress) -> None:
@@ -258,19 +304,21 @@ def _delete_memory(rule: R, now: datetime, done: RetentionRun, progress: Progres
     statement = _DELETE_MEMORY.format(
         since=kept.since,
         due=f"{retention_due(rule)} AND {kept.free}",
-        lines=events_sql(
-            "memory_deleted", "known", **_BY_RETENTION, data=f"jsonb_build_object('rule', '{kept.setting}')"
-        ),
+        noted=_noted("memory_deleted", "known", f"jsonb_build_object('rule', '{kept.setting}')"),
     )
-    total = 0
-    for client_id in _clients():
+
+    def facts(_number: int) -> dict[str, Any]:
+        return {"rule": kept.setting}
+
+    def of_client(client_id: UUID) -> None:
         last = UUID(int=0)
-        while gone := rows(statement, now, BATCH_BELOW, last, client_id):
-            for *_, since in gone:
+        while gone := _delete_with_lines(statement, now, last, client_id, facts, "memory_deleted"):
+            for _, _, since, _ in gone:
                 done.line(client_id, rule).add(since)
             last = max(conversation_id for conversation_id, *_ in gone)
-            total += len(gone)
-            progress(rule.shown, total)
+            progress(rule.shown, done.deleted(rule))
+
+    _of_each_client(rule, done, of_client)
 
 
 _DELETE_EVENTS = """

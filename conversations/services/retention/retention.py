@@ -20,13 +20,13 @@ from django.utils import timezone
 
 from conversations.models import Client, RetentionReport
 from conversations.models import RetentionRule as R
-from conversations.services.core.cluster import rows_over_all
+from conversations.services.core.cluster import can_ask_others, rows_over_all
 from conversations.services.core.deadlines import KEPT, retention_due
 from conversations.services.core.sql import column, exclusively, row, rows
 from conversations.services.events import deliveries
 from conversations.services.inbound import unprocessed
 from conversations.services.retention import mentions
-from conversations.services.retention.deletions import DELETE, Progress, RetentionRun, is_on
+from conversations.services.retention.deletions import AWAY, DELETE, Progress, RetentionRun, is_on
 from memory import services as memory
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def purge_guests(now: datetime, progress: Progress = lambda _what, _count: None,
         return 0  # nearly always, at a tenth of the cost of the full search
     done, begun = RetentionRun(), timezone.now()
     _attempt(R.GUESTS, now, done, lambda _rule, count: progress("purged", count), count_held=False)
-    if done.lines:
+    if any(line.deleted or line.error not in ("", AWAY) for line in done.lines.values()):
         _report(done, by, begun)
     return done.deleted(R.GUESTS)
 
@@ -138,7 +138,10 @@ def _attempt(rule: str, now: datetime, done: RetentionRun, progress: Progress, *
         if count_held:
             _count_held(rule, now, done)
     except (OperationalError, InterfaceError):
-        raise
+        if not can_ask_others():
+            raise
+        log.warning("retention failed: a server of the database is away: rule=%s", rule)
+        done.line(None, rule).error = AWAY
     except Exception as error:
         log.exception("retention failed: rule=%s", rule)
         done.line(None, rule).error = type(error).__name__
@@ -184,6 +187,10 @@ def _clear_vectors(done: RetentionRun) -> None:
     except memory.StoreError as error:
         log.warning("vectors not cleared yet: code=%s", error.code)
         done.line(None, R.MEMORY).error = error.code
+    except OperationalError:
+        if not can_ask_others():
+            raise
+        done.line(None, R.MEMORY).error = AWAY
 
 
 def _report(done: RetentionRun, by: str, begun: datetime) -> None:

@@ -25,6 +25,7 @@ from django.utils.translation import gettext
 
 from conversations.engines.contract import Usage
 from conversations.models import Client, ClientDay, Conversation
+from conversations.services.core.cluster import of_all, of_client
 from conversations.services.core.sql import column, row, unlocked
 from conversations.services.tenants.pricing import cost
 from conversations.words import whole
@@ -178,7 +179,8 @@ def warnings(client_ids: Collection[UUID] | None, now: datetime) -> list[Day]:
         limited = limited.filter(pk__in=client_ids)
     clients = {client.pk: client for client in limited.order_by("name")}
     days = {pk: day_of(client, now) for pk, client in clients.items()}
-    rows = ClientDay.objects.filter(client__in=clients, day__in=set(days.values())) if clients else ()
+    theirs = ClientDay.objects.filter(client__in=clients, day__in=set(days.values()))
+    rows = of_all(lambda pk: of_client(theirs, pk), list(clients)) if clients else ()
     found = {each.client_id: each for each in rows if each.day == days[each.client_id]}
     shown = [_day(client, found[pk]) for pk, client in clients.items() if pk in found]
     return [day for day in shown if day.share >= NEARLY]

@@ -134,10 +134,7 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
         return 0
     _check_cluster()
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
-        # Our triggers write rows of the same client, which are on the same server.
-        cursor.execute("SET LOCAL citus.enable_unsafe_triggers = on")
-        cursor.execute("SET LOCAL client_min_messages = 'error'")
+        prepare_placing()
         replace_policies(cursor)
         # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet.
         cursor.execute(_KEYS, {"tables": [table for table, kind in to_do if kind == "by_client"]})
@@ -150,13 +147,41 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
         for table, kind in to_do:
             note(f"{table}: {WORDS[kind]}")
             _place(cursor, table, kind)
-        for table, column, last, is_called in counted:
-            cursor.execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", [table, column, last, is_called])
+        _count_on(cursor, counted)
         for table, name, definition in keys:
             if name != FOLLOWS:
                 cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
         for table in BY_ID_TOO:
             cursor.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_id ON {table} (id)")
+    return len(to_do)
+
+
+def has_placed() -> bool:
+    """Return whether the clients' tables are placed. It is asked anew each time, also while they are placed."""
+    return has_citus() and _placed().get(ANCHOR) == "by_client"
+
+
+def prepare_placing() -> None:
+    """Let the transaction place tables, change placed ones and write them."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL citus.multi_shard_modify_mode = 'sequential'")
+        # Our triggers write rows of the same client, which are on the same server.
+        cursor.execute("SET LOCAL citus.enable_unsafe_triggers = on")
+        cursor.execute("SET LOCAL client_min_messages = 'error'")
+
+
+def place_new() -> int:
+    """Place the tables that a migration made, which have no keys yet, and return how many. Call it in its transaction.
+
+    Tables that a later migration makes are not there yet.
+    """
+    there = set(connection.introspection.table_names())
+    to_do = [(table, kind) for table, kind in placing().to_do() if table in there]
+    with connection.cursor() as cursor:
+        counted = [each for each in _counted(cursor) if each[0] in {table for table, _ in to_do}]
+        for table, kind in to_do:
+            _place(cursor, table, kind)
+        _count_on(cursor, counted)
     return len(to_do)
 
 
@@ -188,6 +213,11 @@ def _counted(cursor: Any) -> list[tuple[str, str, int, bool]]:
         cursor.execute(f"SELECT last_value, is_called FROM {cursor.fetchone()[0]}")
         found.append((table, column, *cursor.fetchone()))
     return found
+
+
+def _count_on(cursor: Any, counted: list[tuple[str, str, int, bool]]) -> None:
+    for table, column, last, is_called in counted:
+        cursor.execute("SELECT setval(pg_get_serial_sequence(%s, %s), %s, %s)", [table, column, last, is_called])
 
 
 def _place(cursor: Any, table: str, kind: str) -> None:

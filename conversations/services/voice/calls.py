@@ -439,7 +439,7 @@ def _instruction(given: CallAnswer) -> Instruction:
     chunks = Chunk.objects.filter(
         conversation=conversation, role=Role.AI, position__range=(given.first_position, given.last_position)
     )
-    said = _with_author(chunks.order_by("position").annotate(words=corrected_text()))
+    said = _with_author(chunks.order_by("position").annotate(words=corrected_text(conversation.client_id)))
     words = [
         _spoken(text, metadata, by_assistant=by_assistant)
         for text, metadata, by_assistant in said.values_list("words", "metadata", "by_assistant")
