@@ -1,4 +1,4 @@
-"""What waits for a colleague who goes away, or may answer no more: it stays, is asked about, or goes back."""
+"""Conversations that wait for a colleague who goes away, or may answer no more, stay, are asked about, or go back."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def held(door: Door, name: str, user: Any) -> Conversation:
 
 
 def state_of(name: str) -> tuple[str | None, str | None]:
-    """Who is responsible for the conversation, and which team."""
+    """Return who is responsible for the conversation, and which team."""
     state = DeskState.objects.filter(conversation=conversation_of(name)).first()
     return (
         state.assignee.username if state and state.assignee else None,

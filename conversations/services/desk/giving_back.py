@@ -1,5 +1,5 @@
-"""What waits for the answer of a colleague who goes away, or may answer no more: it goes back to its team, or to
-unassigned, where round robin or another colleague takes it.
+"""Giving back: conversations that wait for the answer of a colleague who goes away, or may answer no more, go back to
+their team or to unassigned, where round robin or another colleague takes them.
 
     away, and the client says: keep ──► nothing; ask ──► the colleague (or a manager) decides; give_back ──► at once
 
