@@ -34,7 +34,7 @@ from convo_project import languages
 PROJECT = languages.FOLDER.parent
 UNFOLD = Path(unfold.__file__).parent
 ROOT = "convo_project.urls"
-MODULES = ("conversations", "channels_out")
+MODULES = ("conversations", "channels_out", "memory")
 TEMPLATES = ("templates",)
 SCRIPTS = ("conversations/static",)
 KEYWORDS: dict[str, Any] = {
@@ -44,9 +44,11 @@ KEYWORDS: dict[str, Any] = {
     "ngettext_lazy": (1, 2),
     "pgettext_lazy": ((1, "c"), 2),
     "npgettext_lazy": ((1, "c"), 2, 3),
-    # Errors of channels_out, which knows no translations: see conversations/words.py.
+    # Errors and notices of channels_out, which knows no translations: see conversations/words.py.
     "InvalidChoicesError": None,
     "InvalidTemplateError": None,
+    "AccountNotice": None,
+    "_noticed": None,
 }
 HEADER = """msgid ""
 msgstr ""

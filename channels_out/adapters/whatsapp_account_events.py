@@ -32,7 +32,7 @@ def _word(value: Any, key: str) -> str:
     return found if _PLAIN.fullmatch(found) else ""
 
 
-def _sentence(*parts: str) -> str:
+def _noticed(*parts: str) -> str:
     return " ".join(filter(None, parts)).strip()
 
 
@@ -48,41 +48,41 @@ def _account_update(value: Any) -> AccountNotice:
         return AccountNotice("Meta has reinstated the WhatsApp Business account.", "ok")
     if ban == "SCHEDULE_FOR_DISABLE":
         date = _word(record(value, "ban_info"), "waba_ban_date")
-        return AccountNotice(_sentence("Meta will disable the WhatsApp Business account:", date))
+        return AccountNotice(_noticed("Meta will disable the WhatsApp Business account:", date))
     if event == "ACCOUNT_RESTRICTION":
-        sentence = _sentence("Meta restricts the WhatsApp Business account:", ", ".join(filter(None, restricted)))
+        sentence = _noticed("Meta restricts the WhatsApp Business account:", ", ".join(filter(None, restricted)))
         return AccountNotice(sentence, "broken" if _NO_ANSWERS in restricted else "")
     if event == "ACCOUNT_VIOLATION":
         kind = _word(record(value, "violation_info"), "violation_type")
-        return AccountNotice(_sentence("Meta reports a violation of its policies by the account:", kind))
-    return AccountNotice(_sentence("Meta reports of the WhatsApp Business account:", event or "an update"))
+        return AccountNotice(_noticed("Meta reports a violation of its policies by the account:", kind))
+    return AccountNotice(_noticed("Meta reports of the WhatsApp Business account:", event or "an update"))
 
 
 def _review(value: Any) -> AccountNotice:
-    return AccountNotice(_sentence("Meta's review of the WhatsApp Business account:", _word(value, "decision")))
+    return AccountNotice(_noticed("Meta's review of the WhatsApp Business account:", _word(value, "decision")))
 
 
 def _alert(value: Any) -> AccountNotice:
     about = record(value, "alert_info") or value
     words = (_word(about, key) for key in ("alert_severity", "alert_status", "alert_type", "alert_description"))
-    return AccountNotice(_sentence("Meta's alert about the account:", *words))
+    return AccountNotice(_noticed("Meta's alert about the account:", *words))
 
 
 def _quality(value: Any) -> AccountNotice:
-    words = _sentence(_word(value, "event"), _word(value, "current_limit"))
-    return AccountNotice(_sentence("WhatsApp's rating of the number changed:", words))
+    words = _noticed(_word(value, "event"), _word(value, "current_limit"))
+    return AccountNotice(_noticed("WhatsApp's rating of the number changed:", words))
 
 
 def _name(value: Any) -> AccountNotice:
-    words = _sentence(_word(value, "decision"), _word(value, "rejection_reason"))
-    return AccountNotice(_sentence("WhatsApp's decision on the number's display name:", words))
+    words = _noticed(_word(value, "decision"), _word(value, "rejection_reason"))
+    return AccountNotice(_noticed("WhatsApp's decision on the number's display name:", words))
 
 
 def _template(value: Any) -> AccountNotice:
-    name = _sentence(_word(value, "message_template_name"), _word(value, "message_template_language"))
+    name = _noticed(_word(value, "message_template_name"), _word(value, "message_template_language"))
     event, reason = _word(value, "event"), _word(value, "reason")
     quality, category = _word(value, "new_quality_score"), _word(value, "new_category")
-    said = _sentence(event, "" if reason == "NONE" else reason, quality, category)
+    said = _noticed(event, "" if reason == "NONE" else reason, quality, category)
     sentence = f"WhatsApp reports of the template {name or 'without a name'}: {said or 'an update'}"
     news = TemplateNews(
         _word(value, "message_template_name"),

@@ -32,7 +32,17 @@ from conversations.words import shown
 
 PREFIX = "credential_"
 STATE = [  # shown, and never typed
-    *("channel", "provider", "is_simulated", "health", "why_broken", "notice", "notice_at", "reach", "catalogue"),
+    *(
+        "channel",
+        "provider",
+        "is_simulated",
+        "health",
+        "why_broken",
+        "notice_in_words",
+        "notice_at",
+        "reach",
+        "catalogue",
+    ),
     *("checks", "checked_at"),
     *("created_at", "updated_at", "id"),
 ]
@@ -231,6 +241,11 @@ class ChannelAccountAdmin(SimulatorPages):
     def why_broken(self, account: ChannelAccount) -> str:
         """Return why the provider refuses the account."""
         return shown(account.health_reason)
+
+    @admin.display(description=_("notice"))
+    def notice_in_words(self, account: ChannelAccount) -> str:
+        """Return what the provider told of the account itself last."""
+        return shown(account.notice)
 
     @admin.display(description=_("Webhook URL"))
     def webhook_url(self, account: ChannelAccount) -> SafeString:

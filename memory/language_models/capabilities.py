@@ -19,6 +19,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.translation import gettext
+
 from memory.language_models import catalogue
 from memory.language_models.contract import Fact, ModelAccess
 
@@ -121,20 +123,20 @@ def tool_name(tool: Mapping[str, Any]) -> str:
 def describe(name: str, value: Any) -> str:
     """Return a fact in plain words, for staff."""
     if name.startswith(OMITS):
-        return f"It does not take the parameter {name.removeprefix(OMITS)}."
+        return gettext("It does not take the parameter %(name)s.") % {"name": name.removeprefix(OMITS)}
     sentences = {
-        API: "It is asked by the Responses API.",
-        MAX_TOKENS_NAME: f"The longest answer is named {value}.",
-        EFFORT_WITH_TOOLS: f"With tools it wants the reasoning effort {value}.",
-        TOOLS: "It has no tools: it cannot move steps, ask for a person or look anything up.",
-        SYSTEM_ROLE: "It takes no system message. The instructions are sent before the person's first words.",
-        PICTURES: "It takes no pictures.",
-        MOST_OUTPUT: f"An answer has at most {value} tokens.",
-        OUTPUT_FACTOR: f"It spends tokens on reasoning: the cap of an answer is multiplied by {value}.",
-        TOKEN_RATIO: f"It counts {value} tokens for each token that Convo estimates.",
-        CONTEXT_WINDOW: f"A prompt and its answer have at most {value} tokens together.",
-        REASONS_UNMARKED: "Its text may begin with reasoning. Streams are held back until that has ended."
+        API: gettext("It is asked by the Responses API."),
+        MAX_TOKENS_NAME: gettext("The longest answer is named %(value)s."),
+        EFFORT_WITH_TOOLS: gettext("With tools it wants the reasoning effort %(value)s."),
+        TOOLS: gettext("It has no tools: it cannot move steps, ask for a person or look anything up."),
+        SYSTEM_ROLE: gettext("It takes no system message. The instructions are sent before the person's first words."),
+        PICTURES: gettext("It takes no pictures."),
+        MOST_OUTPUT: gettext("An answer has at most %(value)s tokens."),
+        OUTPUT_FACTOR: gettext("It spends tokens on reasoning: the cap of an answer is multiplied by %(value)s."),
+        TOKEN_RATIO: gettext("It counts %(value)s tokens for each token that Convo estimates."),
+        CONTEXT_WINDOW: gettext("A prompt and its answer have at most %(value)s tokens together."),
+        REASONS_UNMARKED: gettext("Its text may begin with reasoning. Streams are held back until that has ended.")
         if value
-        else "Its text began with reasoning before, and does not any more.",
+        else gettext("Its text began with reasoning before, and does not any more."),
     }
-    return sentences.get(name, f"{name}: {value}")
+    return sentences[name] % {"value": value} if name in sentences else f"{name}: {value}"

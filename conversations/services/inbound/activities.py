@@ -14,6 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.db import transaction
+from django.utils.translation import gettext_noop
 
 from channels_out.events import Activity as ReportedActivity
 from channels_out.events import Sender
@@ -45,7 +46,7 @@ from conversations.services.transitions.changed_text import note_changed_text
 from memory.text import one_line
 
 DELETED = "[deleted by the person]"  # a deleted message reads so
-BY_PERSON = "by the person"  # the reason of the corrections that an edit or a deletion writes
+BY_PERSON = gettext_noop("by the person")  # the reason of the corrections that an edit or a deletion writes
 LONGEST_REACTION = 40  # characters: emoji of many code points are shorter
 
 
