@@ -27,7 +27,7 @@ ALL = [
     *("messages:write", "conversations:read", "conversations:write"),
     *("memory:read", "private:read", "admin"),
 ]
-MESSAGES = ("POST /webhooks/<str:channel>/inbound", "/send", "/replies", "/messages")
+MESSAGES = ("POST /webhooks/<str:channel>/inbound", "/send", "/replies", "/messages", "/rating")
 
 
 def needs(operation: Operation) -> str:
