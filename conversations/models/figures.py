@@ -130,7 +130,7 @@ class QuarterTimes(OfQuarter):
 
 
 class DayTimes(OfDay):
-    """How many times of a kind fell into a bucket, in a day."""
+    """The number of times of a kind that fell into a bucket, in a day."""
 
     kind = models.CharField(max_length=10, choices=QuarterTimes.Kind)
     bucket = models.SmallIntegerField()
@@ -145,7 +145,7 @@ class DayTimes(OfDay):
 
 
 class DaysSummed(models.Model):
-    """How far a client's quarters are summed by day: every day before `upto`, of this time zone."""
+    """The days of a client that are summed: every one before `upto`, of this time zone."""
 
     client = models.OneToOneField(Client, on_delete=models.CASCADE, primary_key=True, related_name="+")
     zone = models.CharField(max_length=64)

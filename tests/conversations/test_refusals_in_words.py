@@ -1,4 +1,4 @@
-"""What is refused and how long things take: staff read it in their language, and programs in English."""
+"""Refusals and durations: staff read them in their language, and programs in English."""
 
 from __future__ import annotations
 

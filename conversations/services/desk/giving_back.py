@@ -48,7 +48,7 @@ _GIVING_BACK = f"SELECT id FROM clients WHERE is_active AND when_away = '{WhenAw
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a colleague who went away leaves: how many conversations went back, and about how many one is asked."""
+    """The number of conversations that went back when a colleague went away, and the number that one is asked about."""
 
     given: int
     asked: int

@@ -1,4 +1,4 @@
-"""What keeping a million sessions costs: the idle sweep, a purge, searches, the desk, exports, an erasure.
+"""The costs of keeping a million sessions: the idle sweep, a purge, searches, the desk, exports, an erasure.
 
     make bench BENCH=".venv/bin/python -m tests.bench.million" ARGS="--sessions 1000000"
 

@@ -1,4 +1,4 @@
-"""What a colleague waits for at the desk, among a million conversations: inbox, search, person and reports.
+"""The pages of the desk among a million conversations: inbox, search, person and reports.
 
 The pages are asked for over HTTP, one after the other, by somebody who is signed in and an agent of the first client,
 whose are 40 % of the conversations.
