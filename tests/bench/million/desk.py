@@ -31,8 +31,8 @@ def prepare(plan: rows.Plan, say: Say) -> None:
     from conversations.services.figures import days, keeping
 
     client = plan.clients[0]
-    labels = [Label.objects.create(client_id=client, name=name).pk for name in ("vip", "refund", "delivery")]
-    teams = [Team.objects.create(client_id=client, name=name).pk for name in ("Sales", "Support")]
+    labels = [Label.objects.get_or_create(client_id=client, name=name)[0].pk for name in ("vip", "refund", "delivery")]
+    teams = [Team.objects.get_or_create(client_id=client, name=name)[0].pk for name in ("Sales", "Support")]
     with rows.connection() as database, rows.timed(say, "names, labels and teams"):
         names = "ARRAY[" + ", ".join(f"'{each}'" for each in FIRST_NAMES) + "]"
         database.execute(
