@@ -18,7 +18,8 @@ Older messages and actions have the addresses of the transcript page (transcript
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -36,18 +37,19 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 from unfold.dataclasses import SearchResult
 
-from conversations.admin import access, inbox_views, live, promise_view, transcript_view
+from conversations.admin import access, inbox_rows, inbox_views, live, promise_view, transcript_view
 from conversations.admin.base import visible_rows
-from conversations.admin.channel_names import icon_of, name_of
+from conversations.admin.channel_names import name_of
 from conversations.admin.composing import preview, proposal_of
 from conversations.admin.form_fields import whole_number
+from conversations.admin.inbox_rows import PRIORITIES, Place, ShownRow
 from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.person import person_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
-from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label, Status
+from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
 from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states
 from conversations.services.desk.filters import LONGEST_QUERY, Filters
-from conversations.services.desk.inbox import InboxRow, Order, Tab
+from conversations.services.desk.inbox import Order, Tab
 from conversations.services.history import search
 from conversations.words import lazy as _
 from memory.snippets import Snippet
@@ -77,7 +79,6 @@ TAB_NAMES = {
     Tab.SNOOZED: _("Snoozed"),
     Tab.ENDED: _("Ended"),
 }
-PRIORITIES = {1: _("High"), 2: _("Urgent")}  # that the list names
 TAB_ICONS = {
     Tab.TEAMS: "groups",
     Tab.MENTIONS: "alternate_email",
@@ -101,7 +102,7 @@ def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
     choice = filters.read(request.GET)
     context = {
         **admin.site.each_context(request),
-        **_list(request, choice),
+        **_list(request, choice, pk),
         "title": gettext("Inbox"),
         "open_id": pk,
         **inbox_views.of_page(request, client_ids_of(request), choice),
@@ -126,16 +127,16 @@ def find(request: HttpRequest) -> JsonResponse:
     found = finding.find(client_ids, query)
     of_people = [each.conversation_id for each in found.people if each.conversation_id]
     rows_of = inbox.rows_of(client_ids, _user_id(request), [*of_people, *found.conversations])
-    shown = {each["row"].id: each for each in _all_shown(request, rows_of)}
+    shown = {each.row.id: each for each in inbox_rows.shown(rows_of, _user_id(request))}
+    place = Place(Tab.ALL, Order.NEWEST, names_clients=len(client_ids) > 1)
+    people = inbox_rows.as_html([shown[pk] for pk in of_people if pk in shown], place)
+    said = _with_snippets([shown[pk] for pk in found.conversations if pk in shown], query)
     context = {
-        "people": [(each, each.conversation_id and shown.get(each.conversation_id)) for each in found.people],
+        "people": [(each, each.conversation_id and people.get(each.conversation_id)) for each in found.people],
         "found_labels": found.labels,
-        "said": _with_snippets([shown[pk] for pk in found.conversations if pk in shown], query),
+        "said": inbox_rows.as_html(said, place).values(),
         "left_out": found.left_out,
         "query": query.strip(),
-        "tab": Tab.ALL,
-        "order": Order.NEWEST,
-        "names_clients": len(client_ids) > 1,
     }
     html = render_to_string(f"{TEMPLATES}/_found.html", context, request=request)
     return no_store(JsonResponse({"html": html}))
@@ -154,25 +155,25 @@ def search_everywhere(request: HttpRequest, query: str) -> list[SearchResult]:
     return results
 
 
-def _with_snippets(shown: list[dict[str, Any]], query: str) -> list[dict[str, Any]]:
-    """Return the rows with the parts of a snippet, each with whether it was searched for."""
+def _with_snippets(shown: list[ShownRow], query: str) -> list[ShownRow]:
+    """Return the rows, each with the part of a message in which the words are."""
     conversations = Conversation.objects.filter(
-        client__in={each["row"].client_id for each in shown}, pk__in=[each["row"].id for each in shown]
+        client__in={each.row.client_id for each in shown}, pk__in=[each.row.id for each in shown]
     )
     snippets = search.snippets_of(conversations, query)
-    for each in shown:
-        snippet = snippets.get(each["row"].id)
-        each["at"] = snippet.position if snippet else None
-        each["snippet"] = _parts(snippet) if snippet else []
-    return shown
+    return [
+        replace(each, at=snippet.position, snippet=_parts(snippet)) if (snippet := snippets.get(each.row.id)) else each
+        for each in shown
+    ]
 
 
-def _parts(snippet: Snippet) -> list[tuple[str, bool]]:
+def _parts(snippet: Snippet) -> tuple[tuple[str, bool], ...]:
     parts, upto = [], 0
     for start, end in snippet.highlights:
         parts += [(snippet.text[upto:start], False), (snippet.text[start:end], True)]
         upto = end
-    return [(transcript_view.plain_text(text), is_found) for text, is_found in (*parts, (snippet.text[upto:], False))]
+    parts.append((snippet.text[upto:], False))
+    return tuple((transcript_view.plain_text(text), is_found) for text, is_found in parts)
 
 
 def pane(request: HttpRequest, pk: UUID) -> HttpResponse:
@@ -266,47 +267,27 @@ def _for_members(view: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
-def _list(request: HttpRequest, choice: Filters) -> dict[str, Any]:
+def _list(request: HttpRequest, choice: Filters, open_id: UUID | None = None) -> dict[str, Any]:
     client_ids = client_ids_of(request)
     user_id = _user_id(request)
     after = request.GET.get("after", "")
     of_choice = [pk for pk in client_ids if choice.client_id in (None, pk)]
     found = inbox.page(of_choice, user_id, choice.tab, choice.order, after, choice.narrowing)
     counts = inbox.counts(client_ids, user_id)
+    place = Place(choice.tab, choice.order, names_clients=len(client_ids) > 1)
     return {
-        "rows": _all_shown(request, found.rows),
+        "rows": inbox_rows.as_html(inbox_rows.shown(found.rows, user_id), place, open_id).values(),
         "next": found.next,
         "tab": choice.tab,
         "order": choice.order,
         "label_id": choice.narrowing.label_id,
         "tabs": [(tab, name, TAB_ICONS.get(tab, ""), getattr(counts, tab, 0)) for tab, name in TAB_NAMES.items()],
         "empty": EMPTY[choice.tab],
-        "names_clients": len(client_ids) > 1,
-        "now": timezone.now(),
     }
 
 
 def _user_id(request: HttpRequest) -> int:
     return int(request.user.pk or 0)
-
-
-def _all_shown(request: HttpRequest, found: Sequence[InboxRow]) -> list[dict[str, Any]]:
-    promised, now = inbox.next_promises(found), timezone.now()
-    return [{**_shown(request, each), "promise": promise_view.shown(promised.get(each.id), now)} for each in found]
-
-
-def _shown(request: HttpRequest, row: InboxRow) -> dict[str, Any]:
-    """Return the row with what depends on the user."""
-    return {
-        "row": row,
-        "name": transcript_view.plain_text(row.name),
-        "words": transcript_view.plain_text(" ".join(row.words.split())),
-        "channel": name_of(row.channel),
-        "icon": icon_of(row.channel),
-        "status": Status(row.status).label.lower(),
-        "is_mine": row.holder_id == request.user.pk,
-        "priority": PRIORITIES.get(row.priority, ""),
-    }
 
 
 # --- the open conversation --------------------------------------------------------------------------------------------

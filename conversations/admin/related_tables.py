@@ -63,8 +63,9 @@ class ConversationRowsAdmin(LongListAdmin):
 
     @admin.display(description=_("Conversation"))
     def in_conversation(self, row: Any) -> SafeString:
-        """Return the conversation as a link to it, or to the message."""
-        return link_to(row.conversation, self.position_of(row))
+        """Return the conversation as a link to it, or to the message, with the label that a phone shows."""
+        link = link_to(row.conversation, self.position_of(row))
+        return format_html('<span class="row-label">{}</span>{}', gettext("Conversation"), link)
 
 
 def link_to(conversation: Conversation, position: int = 0) -> SafeString:

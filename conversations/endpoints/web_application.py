@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import cached_property
 from itertools import count
 from typing import Any, Protocol
@@ -41,6 +42,10 @@ from conversations.services.core.statements import Statements
 log = logging.getLogger(__name__)
 
 MOST_WAITING_FOR_EACH_THREAD = 8
+# What every open inbox asks for by itself, all of them at the same moment when something has changed. Their pages take
+# turns in an eighth of the threads: sixteen that render at once let a message wait for sixteen turns at the interpreter.
+BY_THEMSELVES = ("/admin/inbox/list/", "/admin/inbox/live/")
+THREADS_FOR_ONE_TURN = 8
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
@@ -81,6 +86,7 @@ class WebApplication:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._most_in_threads = threads * (1 + MOST_WAITING_FOR_EACH_THREAD)
         self._in_threads = 0
+        self._turns = asyncio.Semaphore(max(1, threads // THREADS_FOR_ONE_TURN))
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
         self._ids = (f"{prefix}{number:012x}" for prefix in [uuid4().hex[:20]] for number in count())
@@ -159,7 +165,8 @@ class WebApplication:
             environ[REFUSAL] = refusal
         self._in_threads += 1
         try:
-            response = await statements.in_thread(wsgi_bridge.call, self._application, environ)
+            async with self._turns if scope.path in BY_THEMSELVES else nullcontext():
+                response = await statements.in_thread(wsgi_bridge.call, self._application, environ)
         except Exception:
             log.exception("request failed")
             self._send(exchange, 500, envelope.server_fault().content)

@@ -132,8 +132,8 @@ def percentile(values: list[float], share: float) -> str:
     return f"{ordered[min(int(len(ordered) * share), len(ordered) - 1)] * 1000:.0f} ms" if ordered else "none"
 
 
-def signed_in(count: int) -> list[str]:
-    """Cookies of so many members of the demo client, each somebody else."""
+def signed_in(count: int, *, is_staff: bool = False) -> list[str]:
+    """Cookies of so many members of the demo client, each somebody else; agents if `is_staff`."""
     from django.contrib.auth import get_user_model
     from django.contrib.sessions.backends.db import SessionStore
 
@@ -144,8 +144,8 @@ def signed_in(count: int) -> list[str]:
     )  # who writes over SMS is answered without the model
     client, cookies = Client.objects.get(sub_domain="demo"), []
     for number in range(count):
-        user = get_user_model().objects.create(username=f"reader-{number}", password="!")
-        Membership.objects.create(client=client, user=user)
+        user = get_user_model().objects.create(username=f"reader-{number}", password="!", is_staff=is_staff)
+        Membership.objects.create(client=client, user=user, role="agent" if is_staff else "viewer")
         session = SessionStore()
         session["_auth_user_id"] = str(user.pk)
         session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"

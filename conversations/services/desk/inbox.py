@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -87,7 +87,7 @@ class InboxRow:
     snoozed_until: datetime | None
     words: str
     words_position: int
-    labels: list[tuple[str, str]]
+    labels: list[tuple[str, str]] = field(hash=False)
     is_unread: bool
     team: str
 

@@ -1,0 +1,91 @@
+"""The rows of the inbox's lists as HTML.
+
+Browsers read their lists again whenever something has changed, and most rows are as they were, for one colleague as for
+the next. So a process keeps the HTML of the newest rows that it rendered, by all that it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
+
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from django.utils.translation import get_language
+
+from conversations.admin import promise_view, transcript_view
+from conversations.admin.channel_names import icon_of, name_of
+from conversations.admin.promise_view import Clock
+from conversations.models import Status
+from conversations.services.desk import inbox
+from conversations.services.desk.inbox import InboxRow, Order, Tab
+from conversations.words import lazy as _
+
+KEPT = 1_000  # rows, of some 2 kB each
+PRIORITIES = {1: _("High"), 2: _("Urgent")}  # that the list names
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row as a user sees it.
+
+    at: the position of the message that was searched for
+    snippet: parts of it, each with whether it was searched for
+    """
+
+    row: InboxRow
+    name: str
+    words: str
+    channel: str
+    icon: str
+    status: str
+    is_mine: bool
+    priority: str
+    promise: Clock | None
+    at: int | None = None
+    snippet: tuple[tuple[str, bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The list that a row is in. names_clients: the user has several clients."""
+
+    tab: Tab
+    order: Order
+    names_clients: bool
+
+
+def shown(found: Sequence[InboxRow], user_id: int) -> list[ShownRow]:
+    """Return the rows as the user sees them."""
+    promised, now = inbox.next_promises(found), timezone.now()
+    return [
+        ShownRow(
+            row,
+            name=transcript_view.plain_text(row.name),
+            words=transcript_view.plain_text(" ".join(row.words.split())),
+            channel=str(name_of(row.channel)),
+            icon=icon_of(row.channel),
+            status=Status(row.status).label.lower(),
+            is_mine=row.holder_id == user_id,
+            priority=str(PRIORITIES.get(row.priority, "")),
+            promise=promise_view.shown(promised.get(row.id), now),
+        )
+        for row in found
+    ]
+
+
+def as_html(found: Sequence[ShownRow], place: Place, open_id: UUID | None = None) -> dict[UUID, SafeString]:
+    """Return the HTML of each row by its id, in their order, in the language and the time zone of the request.
+
+    open_id: the conversation that is open beside the list
+    """
+    language, zone = get_language() or "", timezone.get_current_timezone_name()
+    return {each.row.id: _html(each, place, each.row.id == open_id, language, zone) for each in found}
+
+
+@lru_cache(maxsize=KEPT)
+def _html(row: ShownRow, place: Place, is_open: bool, _language: str, _zone: str) -> SafeString:
+    return render_to_string("admin/inbox/_row.html", {"each": row, "place": place, "is_open": is_open})
