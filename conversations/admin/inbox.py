@@ -127,14 +127,12 @@ def find(request: HttpRequest) -> JsonResponse:
     found = finding.find(client_ids, query)
     of_people = [each.conversation_id for each in found.people if each.conversation_id]
     rows_of = inbox.rows_of(client_ids, _user_id(request), [*of_people, *found.conversations])
-    shown = {each.row.id: each for each in inbox_rows.shown(rows_of, _user_id(request))}
     place = Place(Tab.ALL, Order.NEWEST, names_clients=len(client_ids) > 1)
-    people = inbox_rows.as_html([shown[pk] for pk in of_people if pk in shown], place)
-    said = _with_snippets([shown[pk] for pk in found.conversations if pk in shown], query)
+    shown = {each.row.id: each for each in inbox_rows.shown(rows_of, _user_id(request), place)}
     context = {
-        "people": [(each, each.conversation_id and people.get(each.conversation_id)) for each in found.people],
+        "people": [(each, each.conversation_id and shown.get(each.conversation_id)) for each in found.people],
         "found_labels": found.labels,
-        "said": inbox_rows.as_html(said, place).values(),
+        "said": _with_snippets([shown[pk] for pk in found.conversations if pk in shown], query),
         "left_out": found.left_out,
         "query": query.strip(),
     }
@@ -276,7 +274,7 @@ def _list(request: HttpRequest, choice: Filters, open_id: UUID | None = None) ->
     counts = inbox.counts(client_ids, user_id)
     place = Place(choice.tab, choice.order, names_clients=len(client_ids) > 1)
     return {
-        "rows": inbox_rows.as_html(inbox_rows.shown(found.rows, user_id), place, open_id).values(),
+        "rows": inbox_rows.shown(found.rows, user_id, place, open_id),
         "next": found.next,
         "tab": choice.tab,
         "order": choice.order,

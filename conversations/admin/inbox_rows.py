@@ -29,27 +29,6 @@ PRIORITIES = {1: _("High"), 2: _("Urgent")}  # that the list names
 
 
 @dataclass(frozen=True, slots=True)
-class ShownRow:
-    """A row as a user sees it.
-
-    at: the position of the message that was searched for
-    snippet: parts of it, each with whether it was searched for
-    """
-
-    row: InboxRow
-    name: str
-    words: str
-    channel: str
-    icon: str
-    status: str
-    is_mine: bool
-    priority: str
-    promise: Clock | None
-    at: int | None = None
-    snippet: tuple[tuple[str, bool], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Place:
     """The list that a row is in. names_clients: the user has several clients."""
 
@@ -58,12 +37,47 @@ class Place:
     names_clients: bool
 
 
-def shown(found: Sequence[InboxRow], user_id: int) -> list[ShownRow]:
-    """Return the rows as the user sees them."""
+@dataclass(frozen=True, slots=True)
+class ShownRow:
+    """A row as a user sees it.
+
+    is_open: the conversation is open beside the list
+    at: the position of the message that was searched for
+    snippet: parts of it, each with whether it was searched for
+    """
+
+    row: InboxRow
+    place: Place
+    name: str
+    words: str
+    channel: str
+    icon: str
+    status: str
+    is_mine: bool
+    priority: str
+    promise: Clock | None
+    is_open: bool = False
+    at: int | None = None
+    snippet: tuple[tuple[str, bool], ...] = ()
+
+    @property
+    def html(self) -> SafeString:
+        """Return the row in the language and the time zone of the request."""
+        return _html(self, get_language() or "", timezone.get_current_timezone_name())
+
+
+@lru_cache(maxsize=KEPT)
+def _html(row: ShownRow, _language: str, _zone: str) -> SafeString:
+    return render_to_string("admin/inbox/_row.html", {"each": row})
+
+
+def shown(found: Sequence[InboxRow], user_id: int, place: Place, open_id: UUID | None = None) -> list[ShownRow]:
+    """Return the rows as the user sees them. open_id: the conversation that is open beside the list"""
     promised, now = inbox.next_promises(found), timezone.now()
     return [
         ShownRow(
             row,
+            place,
             name=transcript_view.plain_text(row.name),
             words=transcript_view.plain_text(" ".join(row.words.split())),
             channel=str(name_of(row.channel)),
@@ -72,20 +86,7 @@ def shown(found: Sequence[InboxRow], user_id: int) -> list[ShownRow]:
             is_mine=row.holder_id == user_id,
             priority=str(PRIORITIES.get(row.priority, "")),
             promise=promise_view.shown(promised.get(row.id), now),
+            is_open=row.id == open_id,
         )
         for row in found
     ]
-
-
-def as_html(found: Sequence[ShownRow], place: Place, open_id: UUID | None = None) -> dict[UUID, SafeString]:
-    """Return the HTML of each row by its id, in their order, in the language and the time zone of the request.
-
-    open_id: the conversation that is open beside the list
-    """
-    language, zone = get_language() or "", timezone.get_current_timezone_name()
-    return {each.row.id: _html(each, place, each.row.id == open_id, language, zone) for each in found}
-
-
-@lru_cache(maxsize=KEPT)
-def _html(row: ShownRow, place: Place, is_open: bool, _language: str, _zone: str) -> SafeString:
-    return render_to_string("admin/inbox/_row.html", {"each": row, "place": place, "is_open": is_open})

@@ -42,8 +42,8 @@ from conversations.services.core.statements import Statements
 log = logging.getLogger(__name__)
 
 MOST_WAITING_FOR_EACH_THREAD = 8
-# What every open inbox asks for by itself, all of them at the same moment when something has changed. Their pages take
-# turns in an eighth of the threads: sixteen that render at once let a message wait for sixteen turns at the interpreter.
+# What every open inbox asks for by itself, all at the same moment when something has changed. An eighth of the threads
+# answers these in turn: sixteen that render at once would let a message wait for sixteen turns at the interpreter.
 BY_THEMSELVES = ("/admin/inbox/list/", "/admin/inbox/live/")
 THREADS_FOR_ONE_TURN = 8
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes

@@ -384,9 +384,7 @@ def test_a_demo_has_a_team_with_round_robin_and_a_view_and_accounts_with_real_na
     page = http.get("/admin/inbox/?tab=mine").content.decode()
     assert 'role="switch" aria-checked="true"' in page
     assert demo.VIEW in page
-    assert [str(each["row"].id) for each in http.get("/admin/inbox/?tab=mine").context["rows"]] == [
-        str(conversation.pk)
-    ]
+    assert [str(each.row.id) for each in http.get("/admin/inbox/?tab=mine").context["rows"]] == [str(conversation.pk)]
     for name in demo.COLLEAGUES:
         assert not get_user_model().objects.get(username=name).has_usable_password()
     ChannelAccount.objects.filter(name="Sandbox SMS").update(name="Sandbox sms")

@@ -115,7 +115,7 @@ def test_labels_are_made_found_and_taken_off(door: Door, agnes: Any, neighbour: 
 def test_a_priority_is_shown_and_one_that_does_not_exist_is_refused(door: Door, agnes: Any) -> None:
     conversation, http = waits(door), signed_in(agnes)
     assert do(http, conversation, "prioritise", priority=2)[0] == 200
-    assert http.get("/admin/inbox/").context["rows"][0]["priority"] == "Urgent"
+    assert http.get("/admin/inbox/").context["rows"][0].priority == "Urgent"
     assert do(http, conversation, "prioritise", priority=7)[0] == 409
 
 
@@ -179,7 +179,7 @@ def test_what_was_not_seen_is_unread_for_me_alone(door: Door, agnes: Any, max_: 
     mine, theirs = signed_in(agnes), signed_in(max_)
 
     def is_unread(http: Any) -> bool:
-        unread: bool = http.get("/admin/inbox/").context["rows"][0]["row"].is_unread
+        unread: bool = http.get("/admin/inbox/").context["rows"][0].row.is_unread
         return unread
 
     assert is_unread(mine)

@@ -126,6 +126,15 @@ def test_viewers_and_other_clients_staff_do_not_edit(ann: Contact, shop: Client,
     assert "data-person" not in page
 
 
+def test_the_page_of_a_person_reads_no_payloads_and_counts_once(agnes: Any, ann: Contact) -> None:
+    with CaptureQueriesContext(connection) as asked:
+        assert agnes.get(reverse("admin:conversations_contact_change", args=[ann.pk])).status_code == 200
+    statements = [each["sql"] for each in asked.captured_queries]
+    assert not [each for each in statements if "inbound_events" in each], "they are as many as were ever received"
+    assert len([each for each in statements if 'COUNT(*) AS "__count" FROM "contact_identities"' in each]) == 1
+    assert len(statements) <= 45
+
+
 def test_hostile_fields_change_nothing_else(agnes: Any, ann: Contact) -> None:
     address = reverse("admin:conversations_contact_person", args=[ann.pk])
     for before in ("", "[]", "null", "{" * 900, json.dumps({"name": 7, "phone": ["x"]})):

@@ -30,7 +30,7 @@ def names(http: Any, **asked: str) -> list[str]:
     """Return the names in the list, in its order."""
     answer = http.get("/admin/inbox/", asked)
     assert answer.status_code == 200
-    return [each["name"] for each in answer.context["rows"]]
+    return [each.name for each in answer.context["rows"]]
 
 
 def conversation_of(user_id: str) -> Conversation:
@@ -81,8 +81,7 @@ def test_what_waits_longer_than_was_promised_is_late(door: Door, shop: Client) -
 
     def late() -> dict[str, bool]:
         return {
-            each["name"]: bool(each["promise"] and each["promise"].is_late)
-            for each in http.get("/admin/inbox/").context["rows"]
+            each.name: bool(each.promise and each.promise.is_late) for each in http.get("/admin/inbox/").context["rows"]
         }
 
     assert late() == {"In time": False, "Late": False}
@@ -97,10 +96,10 @@ def test_a_row_shows_the_customers_last_words_as_they_read_now(door: Door, shop:
     reply_to_all()
     http = signed_in(staff("mona", shop=Role.MANAGER))
     [row] = http.get("/admin/inbox/").context["rows"]
-    assert (row["words"], row["channel"], row["row"].initials) == ("Where is it?", "SMS", "A")
+    assert (row.words, row.channel, row.row.initials) == ("Where is it?", "SMS", "A")
     actor = Actor("staff", "mona")
     corrections.correct(conversation_of("ann").pk, 3, "Where is the parcel?", actor=actor, now=timezone.now())
-    assert http.get("/admin/inbox/").context["rows"][0]["words"] == "Where is the parcel?"
+    assert http.get("/admin/inbox/").context["rows"][0].words == "Where is the parcel?"
 
 
 @pytest.mark.parametrize("tab", [Tab.ALL, Tab.ENDED])

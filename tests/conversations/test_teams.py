@@ -75,13 +75,13 @@ def test_a_conversation_is_a_teams_a_colleagues_or_both(door: Door, shop: Client
     assert names(http, tab="unassigned") == ["ann"], "a team is nobody yet"
     assert (names(theirs, tab="teams"), names(http, tab="teams")) == (["ann"], [])
     [row] = http.get("/admin/inbox/").context["rows"]
-    assert (row["row"].team, row["row"].holder) == ("Support", "")
+    assert (row.row.team, row.row.holder) == ("Support", "")
 
     status, said = do(http, conversation, "assign-person", user=f"{max_.pk}/{support.pk}")
     assert (status, said["said"]) == (200, "max of Support is responsible for this conversation.")
     assert (names(http, tab="unassigned"), names(theirs, tab="mine")) == ([], ["ann"])
     [row] = http.get("/admin/inbox/").context["rows"]
-    assert (row["row"].team, row["row"].holder) == ("Support", "max")
+    assert (row.row.team, row.row.holder) == ("Support", "max")
     page = http.get(f"/admin/inbox/{conversation.pk}/").content.decode()
     assert f'<option value="{max_.pk}/{support.pk}" selected>max · Support</option>' in page
     assert "<bdi data-team>Support</bdi>" in page

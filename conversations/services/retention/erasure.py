@@ -80,25 +80,33 @@ BELOW: dict[str, Any] = {
 
 # --- preview ----------------------------------------------------------------------------------------------------------
 def preview(contact: Contact) -> dict[str, int]:
-    """Return how many rows of each kind an erasure would remove now. Changes nothing."""
+    """Return how many rows of each kind an erasure would remove now. Changes nothing.
+
+    It reads all payloads, pauses and saved views of the client, since any may name the person.
+    """
+    counted = held(contact)
+    answers = counted.pop("idempotency_keys")
+    named = _mentions(contact, "SELECT 1 {}")
+    return {**counted, **named, "idempotency_keys": named["idempotency_keys"] + answers}
+
+
+def held(contact: Contact) -> dict[str, int]:
+    """Return how many rows of each kind belong to the person, without those that only name them."""
     sessions = list(Conversation.objects.filter(contact=contact).values_list("pk", flat=True))
     remembered, vectors = memory.count_remembered(contact.client_id, _remembered(contact, sessions))
-    named = _mentions(contact, "SELECT 1 {}")
-    named["idempotency_keys"] += IdempotencyKey.objects.filter(
-        client_id=contact.client_id, conversation__in=sessions
-    ).count()
+    client_id = contact.client_id
     return {
         "sessions": len(sessions),
         **{
-            name: model._default_manager.filter(client_id=contact.client_id).filter(conversation__in=sessions).count()
+            name: model._default_manager.filter(client_id=client_id, conversation__in=sessions).count()
             for name, model in BELOW.items()
         },
-        "corrections": Correction.objects.filter(client_id=contact.client_id, chunk__conversation__in=sessions).count(),
+        "corrections": Correction.objects.filter(client_id=client_id, chunk__conversation__in=sessions).count(),
         "remembered": remembered,
         "vectors": vectors,
         "chats": len(removals.chat_ids_of(contact.client_id, sessions)),
         "addresses": ContactIdentity.objects.filter(contact=contact).count(),
-        **named,
+        "idempotency_keys": IdempotencyKey.objects.filter(client_id=client_id, conversation__in=sessions).count(),
     }
 
 
