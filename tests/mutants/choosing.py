@@ -1,7 +1,8 @@
 """The tests of a mutant: those that reach the lines of its fault.
 
 A line of a function is reached as the recording says. A constant is reached where it is used: its users are looked for
-in the module and in the modules that import it.
+in the module and in the modules that import it. So is a function that writes a part of a statement while modules are
+imported, before any test.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def reaching(place: Place, texts: Callable[[str], str], recording: Recording) ->
     source = Source(texts(place.module))
     lines = {line for at in range(place.line, place.last_line + 1) for line in source.around(at)}
     if not source.runs_on_import(place.line):
-        return recording.tests(place.module, lines)
+        return recording.tests(place.module, lines) or _of_users(place, source, texts, recording)
     if body := source.body_of(place.line):
         return recording.tests(place.module, body)
     return _of_users(place, source, texts, recording) or recording.tests(place.module, source.function_lines())

@@ -23,6 +23,14 @@ def use(rows):
 
 def other(rows, limit=3):
     return rows
+
+def written(word):
+    return f"{word} = $1 AND b = $2"
+
+BUILT = written("a")
+
+def late():
+    return BUILT
 """,
     OTHER: """from memory.a import PART
 
@@ -48,9 +56,13 @@ def recording(tmp_path: Path) -> Recording:
         ),
         (
             SLOW,
-            {f"{SLOW}::test_all": 0.1, f"{SLOW}::test_elsewhere": 9.0},
+            {f"{SLOW}::test_all": 0.1, f"{SLOW}::test_elsewhere": 9.0, f"{SLOW}::test_late": 9.0},
             {
-                MODULE: {5: [f"{SLOW}::test_all", f"{SLOW}::test_failed"], 10: [f"{SLOW}::test_all"]},
+                MODULE: {
+                    5: [f"{SLOW}::test_all", f"{SLOW}::test_failed"],
+                    10: [f"{SLOW}::test_all"],
+                    18: [f"{SLOW}::test_late"],
+                },
                 OTHER: {4: [f"{SLOW}::test_elsewhere"]},
             },
         ),
@@ -83,6 +95,11 @@ def test_a_constant_is_tried_by_the_tests_of_all_who_use_it(recording: Recording
 def test_a_default_is_tried_by_the_tests_of_its_function(recording: Recording) -> None:
     """The `def` line runs on import; its function's body tells who needs it."""
     assert names(reaching(place("other", 9), TEXTS.__getitem__, recording)) == ["test_all"]
+
+
+def test_a_function_that_is_called_on_import_is_tried_by_the_tests_of_what_it_made(recording: Recording) -> None:
+    """No test reaches the lines of `written`; `late` uses what it wrote."""
+    assert names(reaching(place("written", 13), TEXTS.__getitem__, recording)) == ["test_late"]
 
 
 def test_tests_that_name_the_module_come_first_and_of_them_those_that_know_most(recording: Recording) -> None:
