@@ -135,7 +135,7 @@ def _editing(
     conversation_id: UUID | str, call_id: UUID, client: Client | None, *, if_open: bool
 ) -> Iterator[tuple[Conversation, ToolCall]]:
     with editing(conversation_id, client) as conversation:
-        found = ToolCall.objects.select_for_update().filter(conversation=conversation, client=conversation.client_id)
+        found = ToolCall.objects.select_for_update().filter(conversation=conversation)
         call = found.filter(pk=call_id).first()
         if call is None:
             raise NotFoundError(gettext("There is no such tool call in this conversation."))
