@@ -10,7 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from conversations.models import Client, Contact, Conversation, EngineChatRemoval, Erasure
+from conversations.models import Client, Contact, Conversation, Correction, EngineChatRemoval, Erasure
 from conversations.services.core.errors import ConflictError, NotFoundError
 from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.retention import erasure, holds
@@ -31,7 +31,8 @@ def person(client: Client, conversations: int = 1) -> Contact:
     contact = factories.ContactFactory(client=client, is_guest=False)
     for number in range(conversations):
         session = factories.ConversationFactory(client=client, contact=contact, channel="voice", thread=f"{number}")
-        session.chunks.create(position=1, role="user", content="Hello")
+        chunk = session.chunks.create(position=1, role="user", content="Hello")
+        Correction.objects.create(client=client, chunk=chunk, kind="correction", text="Good evening")
         factories.StepFactory(conversation=session)
     return contact
 
@@ -83,7 +84,12 @@ def test_each_of_several_has_their_own(shop, neighbour):
 def test_what_one_person_had_is_counted_and_deleted_and_no_more(shop):
     other, contact = person(shop, 3), person(shop, 2)
     removed = begin(contact, timezone.now()).removed
-    assert (removed["sessions"], removed["chunks"], removed["steps"]) == (2, 2, 2)
+    assert {name: removed[name] for name in ("sessions", "chunks", "corrections", "steps")} == {
+        "sessions": 2,
+        "chunks": 2,
+        "corrections": 2,
+        "steps": 2,
+    }
     assert set(Conversation.objects.values_list("contact", flat=True)) == {other.pk}
     assert list(Contact.objects.all()) == [other]
 
@@ -111,6 +117,23 @@ def test_a_problem_stops_its_own_erasure_and_no_other(shop, monkeypatch):
     assert erasure.continue_erasures(now + HOUR) == 1
     first.refresh_from_db()
     assert (first.problem, first.finished_at) == ("", now + HOUR)
+
+
+def test_a_problem_is_not_told_of_somebody_who_is_erased_already(shop, monkeypatch):
+    now = timezone.now()
+    finished = begin(person(shop), now)
+    assert erasure.continue_erasures(now + TICK) == 1
+    stuck = begin(person(shop), now + 2 * TICK)
+
+    def away(_client_id: Any, contact_id: Any, _known: Any) -> None:
+        if contact_id == stuck.contact:
+            raise memory.StoreError("Nobody is there.", code="connect", retryable=True)
+
+    monkeypatch.setattr(memory, "confirm_forgotten", away)
+    assert erasure.continue_erasures(now + 3 * TICK) == 0
+    finished.refresh_from_db()
+    stuck.refresh_from_db()
+    assert (finished.problem, stuck.problem) == ("", "connect: Nobody is there.")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -175,3 +198,12 @@ def test_somebody_who_is_just_being_put_on_hold_is_kept(shop):
     with not_committed(partial(holds.set_contact_hold, contact.client_id, contact.pk, "Case 4711")), refused:
         begin(contact, timezone.now())
     assert Conversation.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hold_that_comes_too_late_says_so(shop):
+    """Else somebody would believe that the person is kept."""
+    contact = person(shop)
+    refused = pytest.raises(NotFoundError, match="This contact does not exist")
+    with not_committed(partial(begin, contact, timezone.now())), refused:
+        holds.set_contact_hold(contact.client_id, contact.pk, "Case 4711")

@@ -18,6 +18,7 @@ from conversations.services.replies.tool_calls import Recorded
 from conversations.services.transitions import closing
 from tests.conversations import begun_calls
 from tests.conversations.begun_calls import HOUR, begun, call_of, events, someone_else
+from tests.races.row_changed import beside_change
 
 pytestmark = pytest.mark.django_db
 
@@ -135,6 +136,20 @@ def test_a_result_of_a_call_that_was_deleted_is_told_all_the_same(conversation, 
     ToolCall.objects.all().delete()
     assert tool_calls.record_result(made, ToolResult(Outcome.ANSWERED, text)) == Recorded(told)
     assert tool_calls.record_result(replace(made, call_id=uuid4()), ToolResult(Outcome.UNKNOWN, text)).answer == told
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_that_is_redacted_while_its_result_comes_stays_redacted(conversation, turn, tool):
+    """A redaction in another conversation of the person reaches the calls of this one, and locks them alone."""
+    made = begun(turn, tool)
+    recorded = beside_change(
+        'UPDATE tool_calls SET arguments = \'{"order": "[redacted]"}\' WHERE id = %s',
+        [made.call_id],
+        lambda: tool_calls.record_result(made, ToolResult(Outcome.ANSWERED, "R-1")),
+    )
+    assert recorded == Recorded("R-1")
+    call = ToolCall.objects.get()
+    assert (call.status, call.answer, call.arguments) == ("answered", "R-1", {"order": "[redacted]"})
 
 
 # --- processes that died ----------------------------------------------------------------------------------------------
