@@ -63,8 +63,8 @@ def ann(shop: Client) -> Any:
 
 def waits(client: Client, minutes: float = 20, name: str = "Maria", **more: Any) -> Conversation:
     contact = factories.ContactFactory(client=client, name=name)
-    since = NOW - timedelta(minutes=minutes)
-    return factories.ConversationFactory(client=client, contact=contact, needs_staff_since=since, **more)
+    since = {"needs_staff_since": NOW - timedelta(minutes=minutes)}
+    return factories.ConversationFactory(client=client, contact=contact, **{**since, **more})
 
 
 def text_of(mail: Any) -> str:
@@ -161,6 +161,14 @@ def test_who_may_not_answer_any_more_is_told_nothing(server: FakeMailServer, sho
     assert server.taken == []
 
 
+def test_of_a_client_that_is_switched_off_nothing_is_told(server: FakeMailServer, shop: Client, ann: Any) -> None:
+    waits(shop)
+    mails.queue(NOW)
+    Client.objects.update(is_active=False)
+    assert mails.send(NOW) == 0
+    assert (server.taken, states_of()) == ([], ["dropped"])
+
+
 def test_what_waits_no_more_when_it_would_be_sent_is_not_told(server: FakeMailServer, shop: Client, ann: Any) -> None:
     waits(shop)
     mails.queue(NOW)
@@ -212,11 +220,13 @@ def test_a_digest_comes_once_a_day_at_the_chosen_hour_of_the_users_zone(
 def test_no_digest_where_nothing_waits_or_the_user_is_there(
     server: FakeMailServer, shop: Client, digest: MailChoice
 ) -> None:
+    waits(shop, needs_staff_since=None)  # the assistant has it
     assert mails.tell(at(8)) == 0
     waits(shop)
     mail_choices.note_here(digest.user_id, at(7, 58))
     assert mails.tell(at(8)) == 0
     assert mails.tell(at(8, 10)) == 1, "gone since"
+    assert server.taken[0]["Subject"] == "Shop: 1 conversation waits"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -333,6 +343,17 @@ def test_two_tasks_at_a_time_tell_it_once(server: FakeMailServer, shop: Client, 
     work: list[Callable[[], int]] = [lambda: mails.tell(NOW)] * 2
     assert sorted(together(*work)) == [0, 1]
     assert len(server.taken) == 1
+
+
+def test_a_mail_that_another_task_has_sent_meanwhile_is_not_claimed(
+    server: FakeMailServer, shop: Client, ann: Any
+) -> None:
+    """Two tasks have listed the mail as due, and one of them was faster."""
+    waits(shop)
+    assert mails.tell(NOW) == 1
+    [sent] = StaffMail.objects.values()
+    assert mails.claim(shop.pk, sent["id"], NOW) is None
+    assert StaffMail.objects.values().get() == sent, "nor is it written to, where a late claim would call it lost"
 
 
 def test_old_mails_go_with_their_marks(server: FakeMailServer, shop: Client, ann: Any) -> None:
