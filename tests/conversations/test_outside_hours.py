@@ -7,6 +7,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.engines import registry
@@ -235,6 +237,19 @@ def test_hours_that_change_meanwhile_move_it_to_the_next_opening(door: Door, sho
     assert PendingHandover.objects.get().due_at == MONDAY + timedelta(days=1)
     client_hours.store(shop, {"week": [[]] * 7, "holidays": []})
     assert handovers.make_due(MONDAY + timedelta(days=1)) == 1
+
+
+def test_a_hand_over_that_waits_holds_up_nothing_in_its_conversation(door: Door, shop: Client, clock: Any) -> None:
+    set_hours(shop)
+    wish_by_phrase(shop)
+    door.says("A person please")
+    reply_to_all()
+    locks = []
+    for moment in (MONDAY - timedelta(minutes=1), MONDAY):
+        with CaptureQueriesContext(connection) as seen:
+            handovers.make_due(moment)
+        locks.append(any("FOR NO KEY UPDATE" in each["sql"] for each in seen))
+    assert locks == [False, True]
 
 
 def test_a_crash_in_the_middle_leaves_it_to_be_done_again(

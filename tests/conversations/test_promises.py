@@ -17,7 +17,7 @@ from conversations.engines import registry
 from conversations.engines.contract import EngineError
 from conversations.models import Chunk, Client, Conversation
 from conversations.services.core.ledger import Actor
-from conversations.services.desk import inbox
+from conversations.services.desk import inbox, notes
 from conversations.services.desk.inbox import Order, Tab
 from conversations.services.staff_actions import send as staff_send
 from conversations.services.tenants import client_hours, promises
@@ -84,9 +84,21 @@ def test_sentences_about_failures_and_hand_overs_are_no_answers_and_a_colleagues
     assert promises_of(shop).of(Kind.FIRST_RESPONSE).met_at is not None  # type: ignore[union-attr]
 
 
+def test_what_was_said_before_the_person_wrote_is_no_answer(shop: Client) -> None:
+    promise(shop, first_response_within=5 * MINUTE)
+    conversation = factories.ConversationFactory(client=shop)
+    for position, role in enumerate(("ai", "user"), 1):
+        conversation.chunks.create(position=position, role=role, content="Hello")
+    assert promises_of(shop).of(Kind.FIRST_RESPONSE).met_at is None  # type: ignore[union-attr]
+    answer = conversation.chunks.create(position=3, role="ai", content="How can I help you?")
+    answer.refresh_from_db()
+    assert promises_of(shop).of(Kind.FIRST_RESPONSE).met_at == answer.created_at  # type: ignore[union-attr]
+
+
 def test_what_waits_for_a_person_has_to_be_answered(door: Door, shop: Client) -> None:
     promise(shop, answer=15 * MINUTE)
     door.says("Hello")
+    assert promises_of(shop) == Promises(), "the assistant will answer"
     reply_to_all()
     assert promises_of(shop) == Promises()
     since = timezone.now() - 20 * MINUTE
@@ -172,6 +184,20 @@ def test_an_unanswered_first_message_is_sorted_as_well(door: Door, shop: Client)
     page = http.get("/admin/inbox/", {"order": "late"}).content.decode()
     assert "First response" in page
     assert "due in 4 min" in page
+
+
+def test_among_ones_mentions_an_ended_conversation_is_not_late(door: Door, shop: Client) -> None:
+    promise(shop, first_response_within=5 * MINUTE)
+    max_ = staff("max", shop=Role.AGENT)
+    for name in ("ended", "open"):
+        pk = door.says("Hello", user_id=name, name=name)["conversation_id"]
+        notes.add_note(pk, "@max, please look.", actor=ANN, now=timezone.now(), client=shop)
+        if name == "ended":
+            closing.close(pk, ended_by="staff", actor=ANN, now=timezone.now())
+    # A tool call whose outcome nobody knows asks for staff after the end as well.
+    Conversation.objects.update(needs_staff_since=timezone.now())
+    found = inbox.page([shop.pk], max_.pk, Tab.MENTIONS, Order.LATE).rows
+    assert [each.name for each in found] == ["open", "ended"]
 
 
 def test_pages_of_late_ones_go_on_behind_the_last_row(
