@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 from django.core.management import CommandError, call_command
+from django.http import HttpResponse
 from django.test import Client as HttpClient
+from django.test import RequestFactory
 from django.urls import reverse
+from django.utils import timezone
 
+from conversations.http.signed_in import SHOWN, SignedInMiddleware, missing
 from conversations.models import SignInTries, StaffAction
 from conversations.services.tenants import second_factor
 from tests.conversations.sign_in_doors import LOGIN, by_password, code_of, is_signed_in, send_code, set_up_app
@@ -223,7 +227,9 @@ def test_the_command_switches_it_on_and_off(ann, capsys):
 
 def test_it_concerns_members_and_superusers_alone(ann, neighbour):
     second_factor.require(neighbour, required=True)
+    member = staff("bob", neighbour="viewer")
     assert is_signed_in(by_password(ann))
+    assert not is_signed_in(by_password(member))
     boss = by_password(superuser())
     assert not is_signed_in(boss)
     set_up_app(boss)
@@ -269,6 +275,30 @@ def test_sessions_from_before_the_set_up_show_it_before_they_go_on(ann):
     answer = before.post(f"{CONFIRM}?next=/admin/inbox/", {"code": code_of(secret), "next": "/admin/inbox/"})
     assert answer["Location"] == "/admin/inbox/"
     assert is_signed_in(before)
+
+
+def test_another_factor_that_is_set_up_later_asks_no_session_again_that_showed_the_first(ann, app):
+    http = by_password(ann)
+    send_code(http, code_of(app[0]))
+    Authenticator.objects.create(user=ann, type="webauthn", data={}, created_at=timezone.now())
+    assert is_signed_in(http)
+
+
+def test_what_somebody_else_showed_in_a_session_is_no_factor_of_its_user(ann, app):
+    http = signed_in(ann)
+    for whose, shown in ((staff("bob", shop="agent").pk, False), (ann.pk, True)):
+        session = http.session
+        session[SHOWN] = [whose, timezone.now().timestamp()]
+        session.save()
+        assert is_signed_in(http) is shown
+
+
+@pytest.mark.usefixtures("required")
+def test_what_a_session_lacks_is_known_though_nobody_asked_for_its_user_yet(ann):
+    request = RequestFactory().get(reverse("mfa_view_recovery_codes"))
+    request.session = signed_in(ann).session
+    SignedInMiddleware(lambda _: HttpResponse())(request)
+    assert missing(request) is second_factor.Standing.TO_SET_UP
 
 
 def test_the_password_confirms_nobody_who_has_a_second_factor(ann, app):
@@ -318,6 +348,14 @@ def test_a_command_removes_one_too(ann, app, capsys):
     assert StaffAction.objects.filter(object_id=str(ann.pk), verb__startswith="removed by command").exists()
     with pytest.raises(CommandError, match="no user"):
         call_command("remove_second_factor", "--user", "nobody")
+
+
+def test_a_colleague_s_stays_when_one_is_removed(ann, app):
+    bob = staff("bob", shop="agent")
+    set_up_app(by_password(bob))
+    call_command("remove_second_factor", "--user", "ann")
+    assert is_signed_in(by_password(ann))
+    assert not is_signed_in(by_password(bob))
 
 
 def test_nobody_else_removes_one(ann, app):
