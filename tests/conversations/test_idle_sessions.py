@@ -38,6 +38,13 @@ def test_who_does_nothing_for_long_is_signed_out(http):
     assert not is_signed_in(http)
 
 
+def test_a_session_that_was_idle_for_too_long_does_not_come_back_when_the_limit_is_raised(http, settings):
+    seen(http, 31)
+    assert not is_signed_in(http)
+    settings.SIGN_IN_IDLE_MINUTES = 60
+    assert not is_signed_in(http)
+
+
 def test_the_copilot_s_routes_know_it_too(http):
     seen(http, 31)
     assert http.get("/copilot").status_code == 401
