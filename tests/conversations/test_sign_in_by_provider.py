@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from conversations.models import Membership, StaffAction
 from conversations.services.core.errors import ConflictError
-from conversations.services.tenants import second_factor
+from conversations.services.tenants import provider_roles, second_factor
 from conversations.services.tenants import staff as staff_service
 from tests.conversations.provider_doors import callback, configure
 from tests.conversations.sign_in_doors import (
@@ -29,8 +29,9 @@ from tests.conversations.sign_in_doors import (
     to_provider,
 )
 from tests.conversations.staff import signed_in, staff, superuser
-from tests.fakes.identity_provider import CLIENT_ID, SECRET, STRANGERS_KEY, FakeIdentityProvider
+from tests.fakes.identity_provider import CLIENT_ID, KEY, SECRET, STRANGERS_KEY, FakeIdentityProvider, public
 from tests.fakes.server import Fault, Reply
+from tests.races.threads import not_committed
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("shop", "neighbour")]
 
@@ -112,6 +113,28 @@ def test_without_a_mapped_group_there_is_no_user(corp, groups):
     assert not get_user_model().objects.exists()
 
 
+def test_a_colleague_s_role_lets_nobody_else_in(corp):
+    staff("bob", shop="agent")
+    by_provider(HttpClient())
+    corp.groups = []
+    http = HttpClient()
+    assert by_provider(http).status_code == 403
+    assert not is_signed_in(http)
+    assert not get_user_model().objects.get(username="ann").is_staff
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_sign_ins_at_once_give_a_role_once():
+    ann = staff("ann")
+
+    def give() -> None:
+        provider_roles.apply_roles(ann, "corp", {"shop": "agent"})
+
+    with not_committed(give):
+        give()
+    assert roles_of("ann") == {"shop": "agent"}
+
+
 def test_a_role_that_a_colleague_gave_stays(corp, shop):
     by_provider(HttpClient())
     ann = get_user_model().objects.get(username="ann")
@@ -155,6 +178,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "expired": {"exp": int(time.time()) - 3600, "iat": int(time.time()) - 7200},
     "no expiry": {"exp": None},
     "nobody": {"sub": None},
+    "an empty subject": {"sub": ""},
     "a subject without end": {"sub": "x" * 256},
 }
 
@@ -175,6 +199,27 @@ def test_a_token_that_the_provider_did_not_sign_signs_nobody_in(corp, key, algor
     corp.signed_by, corp.algorithm = key, algorithm
     http = HttpClient()
     assert_refused(by_provider(http), http)
+
+
+def test_the_clock_of_the_provider_may_differ_by_some_seconds(corp):
+    now = int(time.time())
+    for claims in ({"exp": now - 5, "iat": now - 305}, {"iat": now + 20, "exp": now + 320}):
+        corp.claims = claims
+        assert by_provider(HttpClient()).status_code == 302
+
+
+def test_of_several_keys_the_one_that_the_token_names_counts(corp):
+    corp.keys = [public(STRANGERS_KEY, "new"), public(KEY)]
+    for signed_by, named, status in ((KEY, "first", 302), (STRANGERS_KEY, "new", 302), (KEY, "new", 401)):
+        corp.signed_by, corp.named = signed_by, named
+        assert by_provider(HttpClient()).status_code == status, named
+
+
+def test_a_token_that_names_no_key_is_of_the_only_one(corp):
+    corp.named = None
+    assert by_provider(HttpClient()).status_code == 302
+    corp.keys = [public(STRANGERS_KEY, "new"), public(KEY)]
+    assert by_provider(HttpClient()).status_code == 401
 
 
 def test_an_answer_is_taken_once(corp):

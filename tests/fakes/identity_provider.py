@@ -1,6 +1,7 @@
 """An OpenID provider: discovery, authorization with PKCE, token endpoint, keys and userinfo (OpenID Connect Core 1.0).
 
-Whoever is `person` is signed in there. `claims` change what its tokens say, and `signed_by` who signs them.
+Whoever is `person` is signed in there. `claims` change what its tokens say, `signed_by` who signs them, and
+`named` which of the `keys` they name.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class FakeIdentityProvider(FakeServer):
         self.claims: dict[str, Any] = {}
         self.discovery: dict[str, Any] = {}
         self.userinfo: dict[str, Any] = {}
+        self.keys = [public(KEY)]
         self.signed_by: Any = KEY
+        self.named: str | None = "first"
         self.algorithm = "RS256"
         self.codes: dict[str, Mapping[str, str]] = {}
 
@@ -55,7 +58,7 @@ class FakeIdentityProvider(FakeServer):
             case "POST", "/token":
                 return self._token(dict(parse_qsl(request.body.decode())), request.headers)
             case "GET", "/keys":
-                return Reply(200, {"keys": [public(KEY)]})
+                return Reply(200, {"keys": self.keys})
             case "GET", "/userinfo":
                 return Reply(200, {"sub": self.person["sub"], **self.userinfo})
         return Reply(404)
@@ -107,10 +110,12 @@ class FakeIdentityProvider(FakeServer):
         claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 300, "nonce": asked.get("nonce")}
         claims |= self.person | ({} if self.groups is None else {"groups": self.groups}) | self.claims
         kept = {name: value for name, value in claims.items() if value is not None}
-        return jwt.encode(kept, self.signed_by, algorithm=self.algorithm, headers={"kid": "first"})
+        return jwt.encode(
+            kept, self.signed_by, algorithm=self.algorithm, headers={"kid": self.named} if self.named else None
+        )
 
 
-def public(key: rsa.RSAPrivateKey) -> dict[str, Any]:
+def public(key: rsa.RSAPrivateKey, name: str = "first") -> dict[str, Any]:
     """Return the public half as a JSON Web Key."""
     found: dict[str, Any] = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
-    return found | {"kid": "first", "use": "sig", "alg": "RS256"}
+    return found | {"kid": name, "use": "sig", "alg": "RS256"}
