@@ -17,8 +17,10 @@ from django.utils import timezone
 
 from conversations.models import AuditEntry, Client, Contact, StaffAction
 from conversations.services.core import audit_chain
-from conversations.services.core.ledger import SYSTEM
+from conversations.services.core.errors import InvalidError
+from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.retention import erasure
+from conversations.services.transitions import closing, takeover
 from convo_project import env
 from convo_project.verify_audit import BrokenChainError, verify
 from tests import factories
@@ -115,6 +117,43 @@ def test_what_staff_and_programs_do_is_in_the_chain(door: Door, manager: HttpCli
     assert entries[1]["object_id"] == pk
     assert entries[1]["actor_id"] == door.key[:12]
     assert verify(exported(door.shop))[0] == 3
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, change: Any, error: Exception | None = None) -> None:
+    """Somebody else changes something while a request is about to close a conversation."""
+    real = closing.close
+
+    def close(*args: Any, **more: Any) -> Any:
+        change()
+        if error:
+            raise error
+        return real(*args, **more)
+
+    monkeypatch.setattr(closing, "close", close)
+
+
+def test_what_happens_meanwhile_in_another_conversation_is_no_deed_of_a_request_that_changes_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pk = door.says("Hello")["conversation_id"]
+    assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
+    before = exported(door.shop)
+    meanwhile(monkeypatch, lambda: door.says("Hello", user_id="bob"))
+    assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
+    assert exported(door.shop) == before
+
+
+def test_a_refused_request_is_not_in_the_chain_though_a_colleague_takes_the_conversation_meanwhile(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pk = door.says("Hello")["conversation_id"]
+
+    def takes() -> None:
+        takeover.take_over(pk, actor=Actor("staff", "boss"), now=timezone.now())
+
+    meanwhile(monkeypatch, takes, InvalidError("no"))
+    assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 400
+    assert exported(door.shop) == []
 
 
 def test_an_erasure_leaves_the_chain_valid(shop: Client, manager: HttpClient) -> None:
