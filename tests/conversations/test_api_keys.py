@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from conversations.models import ApiKey, Client, Conversation, ConversationEvent
-from conversations.services.core.errors import InvalidError
-from conversations.services.tenants import api_keys
+from conversations.models import ApiKey, ApiKeyUse, Client, Conversation, ConversationEvent
+from conversations.services.core.errors import InvalidError, TooManyError
+from conversations.services.tenants import api_keys, quotas
 from tests.conftest import Door
 
 pytestmark = pytest.mark.django_db
@@ -81,6 +82,35 @@ def test_the_use_of_a_key_is_noted_once_a_minute(shop: Client, monkeypatch: pyte
     monkeypatch.setattr(api_keys, "_touched", {})
     clock["now"] = 1.0  # a machine that has just started
     assert is_noted_after(0)
+
+
+def test_the_use_of_a_key_tells_the_quota_of_its_client(shop: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "_touched", {})
+    monkeypatch.setattr(quotas, "time", SimpleNamespace(time=lambda: 1_800_000_015.0))
+    Client.objects.filter(pk=shop.pk).update(messages_per_minute=1)
+    _, key = api_keys.create_api_key(shop)
+    assert api_keys.find_api_key(key)
+    hashed = api_keys.key_hash(key)
+    quotas.check(hashed, shop.pk)
+    quotas.count(hashed, shop.pk)
+    with pytest.raises(TooManyError, match="more than 1 messages a minute"):
+        quotas.check(hashed, shop.pk)
+
+
+def test_the_sweep_takes_over_when_keys_were_used_in_a_cluster(shop: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_keys, "is_cluster", lambda: True)
+    never, earlier, later = (api_keys.create_api_key(shop)[0] for _ in range(3))
+    now = timezone.now()
+    at = {each.pk: now - timedelta(minutes=minutes) for each, minutes in ((never, 3), (earlier, 2), (later, 4))}
+    for row in (earlier, later):
+        ApiKey.objects.filter(pk=row.pk).update(last_used_at=now - timedelta(minutes=3))
+    for pk, used_at in at.items():
+        ApiKeyUse.objects.create(client=shop, key_id=pk, last_used_at=used_at)
+    assert api_keys.take_over_uses(now) == 2
+    found = dict(ApiKey.objects.values_list("pk", "last_used_at"))
+    assert found[never.pk] == at[never.pk], "it was never used before"
+    assert found[earlier.pk] == at[earlier.pk]
+    assert found[later.pk] == now - timedelta(minutes=3), "it was used again since"
 
 
 # --- in a request -----------------------------------------------------------------------------------------------------
