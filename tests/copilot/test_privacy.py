@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from uuid import uuid4
 
@@ -9,8 +10,9 @@ import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client as HttpClient
+from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
 from django.utils import timezone
 
@@ -25,6 +27,7 @@ from conversations.services.replies.streaming_writer import NewText, store_delta
 from tests import factories
 from tests.copilot.members import NEVER, answered, as_json, as_user, calls, http_of
 from tests.copilot.reading import user
+from tests.databases import CLUSTER
 from tests.routes import COPILOT, written
 
 pytestmark = pytest.mark.django_db
@@ -260,6 +263,14 @@ def confined() -> tuple[str, str]:
         cursor.execute("SELECT current_setting('role'), coalesce(current_setting('convo.logins', true), '')")
         [found] = cursor.fetchall()
     return tuple(found)  # type: ignore[return-value]
+
+
+@pytest.mark.skipif(CLUSTER in os.environ, reason="this database has Citus")
+def test_on_one_server_the_role_costs_one_statement_and_nothing_for_several(ann: Any) -> None:
+    with CaptureQueriesContext(connection) as seen, transaction.atomic(), confined_to(ann.pk):
+        pass
+    asked = [each["sql"] for each in seen if "SAVEPOINT" not in each["sql"]]
+    assert ["citus" in each for each in asked] == [False, False], "on and off again"
 
 
 def test_a_role_lasts_as_long_as_its_block(ann: Any, bob: Any) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from conversations.admin.access import Role
@@ -106,3 +107,24 @@ def test_the_thread_of_a_dispatcher_hands_out_and_stops(shop: Client, people: li
         thread.stop()
         thread.join()
     assert not thread._thread.is_alive()
+
+
+def test_its_connection_is_renewed_when_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    backends: list[int] = []
+
+    def hand_out_and_grow_old() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            backends.extend(cursor.fetchone())
+        connection.close_at = 0.0
+
+    monkeypatch.setattr(round_robin, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(round_robin, "hand_out", hand_out_and_grow_old)
+    thread = round_robin.RoundRobin()
+    thread.start()
+    try:
+        eventually(lambda: len(backends) >= 3, "three passes")
+    finally:
+        thread.stop()
+        thread.join()
+    assert len(set(backends)) == len(backends)
