@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from conversations.http.auth import key_of
+from conversations.http.auth import actor, key_of
 from conversations.models import ConversationEvent
 from conversations.services.core import audit_chain, idempotency
 from conversations.services.core.idempotency import RefusedError, StoredResponse
@@ -37,13 +37,13 @@ class OncePerKey(APIView):
     request was invalid (400, as when a proxy cut its body off) or came too soon (429), and after a fault (5xx).
     """
 
-    _newest: int | None = None  # the conversation's last line in the ledger, before an action that is audited
+    _newest: int | None = None  # the key's last line in the conversation's ledger, before an action that is audited
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Let a POST with a key be done once. Raises ValidationError for a malformed key."""
         super().initial(request, *args, **kwargs)
         if getattr(self, "action", None) in getattr(self, "audited", ()):
-            self._newest = _newest_line(key_of(request).client_id, kwargs.get("pk"))
+            self._newest = _newest_line(request, kwargs.get("pk"))
         key = request.headers.get(HEADER)
         handler: Handler | None = getattr(self, "post", None)
         if request.method == "POST" and key is not None and handler is not None:
@@ -60,7 +60,7 @@ class OncePerKey(APIView):
         if self._newest is not None and found.status_code < 400 and REPLAYED not in found:
             about = _conversation_id(response.data, kwargs.get("pk"))
             key, verb = key_of(request), str(getattr(self, "action", ""))
-            if _newest_line(key.client_id, about) > self._newest:
+            if _newest_line(request, about) > self._newest:
                 who = {"actor": "api", "actor_id": key.prefix}
                 audit_chain.append(key.client_id, **who, verb=verb, object_type="conversation", object_id=about)
         return found
@@ -91,12 +91,13 @@ class OncePerKey(APIView):
         return StoredResponse(response.status_code, response.data, _conversation_id(response.data, **kwargs))
 
 
-def _newest_line(client_id: UUID, conversation_id: UUID | None) -> int:
-    """Return the id of the conversation's newest line in the ledger, 0 for none."""
+def _newest_line(request: Request, conversation_id: UUID | None) -> int:
+    """Return the id of the newest line in the conversation's ledger that the caller's key wrote, 0 for none."""
     if conversation_id is None:
         return 0
-    lines = ConversationEvent.objects.filter(client=client_id, conversation=conversation_id)
-    newest: int | None = lines.aggregate(newest=Max("id"))["newest"]
+    caller, lines = actor(request), ConversationEvent.objects.filter(client=key_of(request).client_id)
+    theirs = lines.filter(conversation=conversation_id, actor=caller.kind, actor_name=caller.name)
+    newest: int | None = theirs.aggregate(newest=Max("id"))["newest"]
     return newest or 0
 
 

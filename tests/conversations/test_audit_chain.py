@@ -15,8 +15,8 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import AuditEntry, Client, Contact, StaffAction
-from conversations.services.core import audit_chain
+from conversations.models import AuditEntry, Client, Contact, Conversation, StaffAction
+from conversations.services.core import audit_chain, ledger
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import SYSTEM, Actor
 from conversations.services.retention import erasure
@@ -139,6 +139,18 @@ def test_what_happens_meanwhile_in_another_conversation_is_no_deed_of_a_request_
     assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
     before = exported(door.shop)
     meanwhile(monkeypatch, lambda: door.says("Hello", user_id="bob"))
+    assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
+    assert exported(door.shop) == before
+
+
+def test_what_a_colleague_does_meanwhile_is_no_deed_of_a_request_that_changes_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pk = door.says("Hello")["conversation_id"]
+    assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
+    before = exported(door.shop)
+    boss = Actor("staff", "boss")
+    meanwhile(monkeypatch, lambda: ledger.record(Conversation.objects.get(pk=pk), "redacted", boss))
     assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
     assert exported(door.shop) == before
 
