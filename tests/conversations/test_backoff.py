@@ -197,6 +197,13 @@ def test_the_pauses_of_others_make_nobody_wait_longer(shop, neighbour, whole):
 
 
 @pytest.mark.django_db
+def test_the_pause_of_one_account_makes_the_client_s_others_wait_no_longer(shop, whole):
+    account, other = shop.channel_accounts.all()[:2]
+    SendPause.objects.create(channel_account=account, to_address="", until=NOW, times=5)
+    assert pause(other, "1", throttled(), NOW) == NOW + seconds(8)
+
+
+@pytest.mark.django_db
 def test_a_provider_that_throttles_for_ever_does_not_overflow(shop, whole):
     account = shop.channel_accounts.first()
     SendPause.objects.create(channel_account=account, to_address="", until=NOW, times=1_000)

@@ -99,9 +99,10 @@ def test_sql_finds_the_same_moments(case: tuple[Hours, datetime], starts: list[i
     hours, begin = case
     made = h.scale(hours, begin, begin + timedelta(days=60))
     moments = [begin + timedelta(seconds=each) for each in starts if each >= 0]
+    promised = [("m.at", "$5::interval * 2"), ("m.at", "$5::interval"), ("m.at", "NULL::interval")]
     found = rows(
         f"""
-        SELECT ({h.soonest_due_sql([("m.at", "$5::interval"), ("m.at", "NULL::interval")], "o")})
+        SELECT ({h.soonest_due_sql(promised, "o")})
         FROM unnest($1::timestamptz[]) WITH ORDINALITY AS m(at, n),
              (
                 SELECT $2::float8[] AS opens, $3::float8[] AS closes,

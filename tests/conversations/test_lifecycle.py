@@ -197,6 +197,13 @@ def test_the_sweep_finds_what_each_rule_finds_and_nothing_else():
     assert found == {what: set(column(f"SELECT s.id {deadlines.sweep_due(what)}", now)) for what in deadlines.SWEPT}
     assert {what: len(ids) for what, ids in found.items() if len(ids) <= 20} == {}
 
+    in_a_cluster: dict[str, set[Any]] = {}
+    for client in clients:
+        for what, client_id, ids in rows(sweep.DUE_OF_CLIENT_BY_KIND, now, client.pk):
+            assert client_id == client.pk
+            in_a_cluster.setdefault(what, set()).update(ids)
+    assert in_a_cluster == found
+
 
 def _at(now, **hours):
     return {name: now + number * HOURS for name, number in hours.items() if number is not None}

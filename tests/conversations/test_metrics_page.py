@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from conversations.models import Client, SendCircuit
 from conversations.services.events import deliveries, endpoints
 from conversations.services.events.numbering import number_all
 from conversations.services.jobs import sweep
+from tests import factories
 from tests.conftest import Door, reply_to_all, send_all
 from tests.routes import WebServer, assert_failure
 
@@ -52,6 +54,7 @@ def test_what_is_done_is_counted(door: Door, settings: Any) -> None:
     reply_to_all()
     send_all()
     number_all()
+    factories.ConversationFactory(client=door.shop, aged=timedelta(hours=2))
     sweep.sweep(timezone.now())
     after = read(settings)
 
@@ -63,6 +66,8 @@ def test_what_is_done_is_counted(door: Door, settings: Any) -> None:
     assert grown("convo_turns_total", "", "offline", "committed") == 1
     assert grown("convo_sends_total", "", "sandbox") == 1
     assert grown("convo_sweeps_total") == 1
+    assert grown("convo_sweep_seconds_count") == 1
+    assert {what: grown("convo_swept_total", what) for what in ("stale", "expired")} == {"stale": 1, "expired": 0}
     assert grown("convo_database_seconds_count", "thread") > 10
 
 

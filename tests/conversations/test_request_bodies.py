@@ -81,6 +81,19 @@ def test_a_body_that_does_not_arrive_is_refused(settings: Any) -> None:
     assert refused(headers=of_length(4), then=never) == (408, "too_slow")
 
 
+def test_who_read_a_body_that_was_late_is_not_cancelled_any_more(settings: Any) -> None:
+    settings.WEB_BODY_SECONDS = 0
+
+    async def late() -> int:
+        with pytest.raises(BodyError):
+            await take(Bodies(MOST), pieces(then=never), of_length(4))
+        task = asyncio.current_task()
+        assert task
+        return task.cancelling()
+
+    assert asyncio.run(late()) == 0
+
+
 def test_what_arrives_gives_the_rest_more_time(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.WEB_BODY_SECONDS = 0
     monkeypatch.setattr(bodies, "BYTES_PER_SECOND", 0.001)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 from django.utils import timezone
@@ -24,6 +25,7 @@ from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.delivery import template_catalogue
 from conversations.services.staff_actions import resend
+from tests import factories
 from tests.conftest import reply_to_all, send_all
 from tests.conversations import meta_doors
 from tests.conversations.back_office import sign_in
@@ -453,3 +455,14 @@ def test_a_refusal_for_marketing_is_kept_as_the_person_s_choice(meta, catalogue,
     status, envelope = sends(door, conversation, template=news)
     assert (status, envelope["code"]) == (409, "no_marketing")
     assert sends(door, conversation, template=VALUES)[0] == 201
+
+
+def test_a_refusal_for_marketing_is_the_choice_of_the_person_it_was_sent_to(meta, catalogue, door, shop):
+    conversation = conversation_of(meta)
+    for number in (0, 2**128 - 1):  # before and after the person's own id
+        factories.ContactFactory(client=shop, pk=UUID(int=number))
+    sends(door, conversation, template={"name": "news", "variables": ["x"]})
+    meta.error_next(131050)
+    send_all()
+    chosen = dict(Contact.objects.values_list("pk", "opted_out"))
+    assert [pk for pk, opted_out in chosen.items() if opted_out] == [conversation.contact_id]
