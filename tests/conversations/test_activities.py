@@ -6,8 +6,10 @@ import json
 import threading
 import time
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import transaction
 from django.utils import timezone
@@ -27,6 +29,7 @@ from conversations.models import (
     Message,
     Turn,
 )
+from conversations.services.core import pipelines, sql
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.history import search
 from conversations.services.inbound import replay, settling
@@ -550,6 +553,19 @@ def test_a_deletion_finds_the_message_that_is_being_stored_at_the_same_instant(m
     chunk = Chunk.objects.get(role="user")
     assert Activity.objects.get(chunk=chunk).kind == "deletion"
     assert not Conversation.objects.get().reply_owed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_in_another_database_of_the_server_holds_no_deletion_up(meta, account, monkeypatch):
+    waits: list[float] = []
+    clock = {"monotonic": time.monotonic, "perf_counter": time.perf_counter, "sleep": waits.append}
+    monkeypatch.setattr(sql, "time", SimpleNamespace(**clock))
+    with psycopg.connect(**pipelines.connection_settings() | {"dbname": "postgres"}) as other:
+        other.execute("SELECT pg_current_xact_id()")
+        arrives(meta, whatsapp.revoked("wamid.PIN"))
+    assert waits == []
+    arrives(meta, whatsapp.text("My PIN is 4711", message_id="wamid.PIN"))
+    assert not Chunk.objects.filter(content__contains="4711").exists()
 
 
 def account_event(meta, message):

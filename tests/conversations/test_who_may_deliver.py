@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from channels_out.simulators.meta import SignedWebhook
 from conversations.models import ChannelAccount, Chunk, Client, Contact, ContactIdentity, Conversation
+from conversations.services.core import appending
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.retention import erasure
 from conversations.services.transitions import takeover
@@ -56,6 +57,13 @@ def test_the_usual_message_is_one_statement(line: Line) -> None:
     with CaptureQueriesContext(connection) as captured:
         assert line.hears("Once more").status == 200
     assert len(captured) == 1
+
+
+@pytest.mark.parametrize("sender", [BEA, "51955555555"], ids=["was in one", "new"])
+def test_a_message_that_opens_a_conversation_is_tried_in_an_open_one_only_once(line: Line, sender: str) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        assert line.hears("Hello again", sender=sender).status == 200
+    assert [each["sql"] for each in captured].count(appending.BY_ADDRESS) == 1
 
 
 @pytest.mark.parametrize("sender", [ANA, BEA, "51955555555"], ids=["in a conversation", "was in one", "new"])
