@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.models import Conversation, ToolCall, Turn
@@ -71,6 +72,14 @@ def test_a_claim_counts_the_attempt_of_its_own_conversation_alone(shop):
     assert claimed() == [due.pk]
     later.refresh_from_db()
     assert later.reply_attempts == 0
+
+
+def test_many_replies_of_a_client_are_claimed_by_one_statement(shop):
+    for _ in range(3):
+        owing(shop)
+    with CaptureQueriesContext(connection) as captured:
+        assert len(claimed()) == 3
+    assert len(captured) == 2, "which clients have any, and the claim"
 
 
 def test_replies_are_claimed_from_their_very_moment_the_longest_due_first(shop):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from channels_out.contract import SendResult
@@ -57,6 +59,16 @@ def test_a_recovery_is_of_the_leases_that_are_over(two):
     sending.renew({second.pk: second.client_id}, timezone.now() + 2 * HOUR)
     assert sending.recover(timezone.now() + HOUR) == 1
     assert [state(each)[0] for each in (first, second)] == ["queued", "sending"]
+
+
+def test_a_recovery_finds_each_message_by_its_key_and_does_not_read_all(two):
+    """The key begins with the client."""
+    Message.objects.update(status="sending")
+    with CaptureQueriesContext(connection) as captured:
+        assert sending.recover(timezone.now() + HOUR) == 2
+    reads = [each["sql"] for each in captured if 'FOR UPDATE OF "conversation_messages"' in each["sql"]]
+    client = f"""."client_id" = '{two[0].client_id.hex}'"""
+    assert [client in each for each in reads] == [True, True]
 
 
 @pytest.mark.parametrize("status", ["claimed", "sending", "unknown", "sent", "failed", "cancelled"])

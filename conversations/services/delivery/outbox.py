@@ -308,7 +308,7 @@ def cancel_unsent(conversation: Conversation, code: str) -> int:
 def cancel_for_contact(contact: Contact, channel: str) -> int:
     """Cancel the unsent messages to the contact on the channel and return how many there were."""
     ours = Message.objects.filter(client=contact.client_id, status__in=[S.QUEUED, S.CLAIMED])
-    theirs = Conversation.objects.filter(client=contact.client_id, contact=contact, channel=channel)
+    theirs = Conversation.objects.filter(contact=contact, channel=channel)
     return _cancel(ours.filter(conversation__in=theirs.values("pk")), OPTED_OUT)
 
 
