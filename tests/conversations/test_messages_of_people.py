@@ -13,8 +13,10 @@ from conversations.models import ChannelAccount, Chunk, Client, Contact, Convers
 from conversations.services.core.dedupe import dedupe_key
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.core.person import Person
+from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundResult, InboundText
+from conversations.services.tenants import api_keys
 from conversations.services.transitions import closing
 
 pytestmark = pytest.mark.django_db
@@ -55,6 +57,24 @@ def test_a_message_that_was_deleted_since_is_not_stored_again(shop: Client) -> N
     )
     assert not Conversation.objects.exists()
     assert settle(shop, "Hello", "m2").created
+
+
+def test_the_place_of_a_message_that_comes_again_is_told_to_its_client_s_key_alone(
+    shop: Client, key: str, neighbours_key: str
+) -> None:
+    first = settle(shop)
+
+    def told(key: str) -> InboundResult | None:
+        found = finish(messages.settle_with_key(THIS_THREAD, message(), api_keys.key_hash(key), shop.pk))
+        return found[0] if found else None
+
+    place = told(key)
+    assert place
+    assert (place.chunk_id, place.duplicate) == (first.chunk_id, True)
+    assert told(neighbours_key) is None
+    assert told("convo_unknown") is None
+    Client.objects.filter(pk=shop.pk).update(is_active=False)
+    assert told(key) is None
 
 
 def test_a_message_without_an_id_is_a_new_one_each_time(shop: Client) -> None:
