@@ -42,10 +42,10 @@ from conversations.services.core.statements import Statements
 log = logging.getLogger(__name__)
 
 MOST_WAITING_FOR_EACH_THREAD = 8
-# What every open inbox asks for by itself, all at the same moment when something has changed. An eighth of the threads
+# What every open inbox asks for by itself, all at the same moment when something has changed. One thread of sixteen
 # answers these in turn: sixteen that render at once would let a message wait for sixteen turns at the interpreter.
 BY_THEMSELVES = ("/admin/inbox/list/", "/admin/inbox/live/")
-THREADS_FOR_ONE_TURN = 8
+THREADS_FOR_ONE_TURN = 16
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
