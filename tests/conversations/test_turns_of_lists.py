@@ -1,4 +1,4 @@
-"""What open inboxes ask for by themselves takes turns; whoever asks for something else does not wait for them."""
+"""The pages that open inboxes ask for by themselves take turns; nobody who asks for another page waits for them."""
 
 from __future__ import annotations
 
