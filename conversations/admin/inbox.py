@@ -42,7 +42,7 @@ from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import name_of
 from conversations.admin.composing import preview, proposal_of
 from conversations.admin.form_fields import whole_number
-from conversations.admin.inbox_rows import PRIORITIES, Place, ShownRow
+from conversations.admin.inbox_rows import PRIORITIES, InboxList, ShownRow
 from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.person import person_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
@@ -127,8 +127,8 @@ def find(request: HttpRequest) -> JsonResponse:
     found = finding.find(client_ids, query)
     of_people = [each.conversation_id for each in found.people if each.conversation_id]
     rows_of = inbox.rows_of(client_ids, _user_id(request), [*of_people, *found.conversations])
-    place = Place(Tab.ALL, Order.NEWEST, names_clients=len(client_ids) > 1)
-    shown = {each.row.id: each for each in inbox_rows.shown(rows_of, _user_id(request), place)}
+    in_list = InboxList(Tab.ALL, Order.NEWEST, names_clients=len(client_ids) > 1)
+    shown = {each.row.id: each for each in inbox_rows.shown(rows_of, _user_id(request), in_list)}
     context = {
         "people": [(each, each.conversation_id and shown.get(each.conversation_id)) for each in found.people],
         "found_labels": found.labels,
@@ -272,9 +272,9 @@ def _list(request: HttpRequest, choice: Filters, open_id: UUID | None = None) ->
     of_choice = [pk for pk in client_ids if choice.client_id in (None, pk)]
     found = inbox.page(of_choice, user_id, choice.tab, choice.order, after, choice.narrowing)
     counts = inbox.counts(client_ids, user_id)
-    place = Place(choice.tab, choice.order, names_clients=len(client_ids) > 1)
+    in_list = InboxList(choice.tab, choice.order, names_clients=len(client_ids) > 1)
     return {
-        "rows": inbox_rows.shown(found.rows, user_id, place, open_id),
+        "rows": inbox_rows.shown(found.rows, user_id, in_list, open_id),
         "next": found.next,
         "tab": choice.tab,
         "order": choice.order,

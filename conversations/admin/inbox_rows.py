@@ -1,7 +1,8 @@
 """The rows of the inbox's lists as HTML.
 
-Browsers read their lists again whenever something has changed, and most rows are as they were, for one colleague as for
-the next. So a process keeps the HTML of the newest rows that it rendered, by all that it is made of.
+Browsers read their lists again whenever something has changed. Most rows have not changed, and read the same for every
+colleague. So each process keeps the HTML of the last rows that it rendered, in its memory alone. The key is everything
+that the HTML is made of: a row that differs in anything, language and time zone included, is rendered anew.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PRIORITIES = {1: _("High"), 2: _("Urgent")}  # that the list names
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class InboxList:
     """The list that a row is in. names_clients: the user has several clients."""
 
     tab: Tab
@@ -47,7 +48,7 @@ class ShownRow:
     """
 
     row: InboxRow
-    place: Place
+    in_list: InboxList
     name: str
     words: str
     channel: str
@@ -71,13 +72,13 @@ def _html(row: ShownRow, _language: str, _zone: str) -> SafeString:
     return render_to_string("admin/inbox/_row.html", {"each": row})
 
 
-def shown(found: Sequence[InboxRow], user_id: int, place: Place, open_id: UUID | None = None) -> list[ShownRow]:
+def shown(found: Sequence[InboxRow], user_id: int, in_list: InboxList, open_id: UUID | None = None) -> list[ShownRow]:
     """Return the rows as the user sees them. open_id: the conversation that is open beside the list"""
     promised, now = inbox.next_promises(found), timezone.now()
     return [
         ShownRow(
             row,
-            place,
+            in_list,
             name=transcript_view.plain_text(row.name),
             words=transcript_view.plain_text(" ".join(row.words.split())),
             channel=str(name_of(row.channel)),

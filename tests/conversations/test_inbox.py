@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connection
+from django.template.loader import render_to_string
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from conversations.admin import inbox_rows
 from conversations.admin.access import Role
 from conversations.models import Client, Conversation
 from conversations.services.core.ledger import Actor
 from conversations.services.desk import inbox
 from conversations.services.desk.inbox import Order, Tab
 from conversations.services.staff_actions import corrections
+from conversations.services.tenants import preferences
 from conversations.services.transitions import closing, takeover
 from tests import factories
 from tests.conftest import Door, reply_to_all
@@ -24,6 +28,8 @@ from tests.conversations.back_office import do
 from tests.conversations.staff import signed_in, staff
 
 pytestmark = pytest.mark.django_db
+
+TOKYO = ZoneInfo("Asia/Tokyo")
 
 
 def names(http: Any, **asked: str) -> list[str]:
@@ -100,6 +106,49 @@ def test_a_row_shows_the_customers_last_words_as_they_read_now(door: Door, shop:
     actor = Actor("staff", "mona")
     corrections.correct(conversation_of("ann").pk, 3, "Where is the parcel?", actor=actor, now=timezone.now())
     assert http.get("/admin/inbox/").context["rows"][0].words == "Where is the parcel?"
+
+
+def rows_html(http: Any, **asked: str) -> str:
+    html: str = http.get("/admin/inbox/list/", {"tab": "all", **asked}).json()["html"]
+    return html
+
+
+def test_each_colleague_reads_their_own_rows_whoever_read_them_before(door: Door, shop: Client) -> None:
+    door.says("Where is it?", user_id="ann", name="Ann")
+    mona = staff("mona", shop=Role.AGENT)
+    taken("ann", mona)
+    at = conversation_of("ann").last_message_at
+    for name, language, zone, expected in (
+        ("max", "en", "UTC", (">mona<", "on SMS", f"{at.astimezone(UTC):%H:%M}<")),
+        ("eva", "es", "UTC", (">mona<", "en SMS", f"{at.astimezone(UTC):%H:%M}<")),
+        ("kim", "en", "Asia/Tokyo", (">mona<", "on SMS", f"{at.astimezone(TOKYO):%H:%M}<")),
+    ):
+        user = staff(name, shop=Role.AGENT)
+        preferences.choose(user.pk, language=language, time_zone=zone)
+        row = rows_html(signed_in(user))
+        assert [each for each in expected if each not in row] == [], name
+    assert ">You<" in rows_html(signed_in(mona))
+    assert "order=waiting" in rows_html(signed_in(mona), order="waiting")
+
+
+def test_a_row_is_rendered_once_for_all_who_see_the_same(
+    door: Door, shop: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[str] = []
+
+    def render(template: str, context: Any) -> Any:
+        rendered.append(context["each"].name)
+        return render_to_string(template, context)
+
+    monkeypatch.setattr(inbox_rows, "render_to_string", render)
+    for name in ("Ann", "Bob"):
+        door.says("Hello", user_id=name, name=name)
+    colleagues = [signed_in(staff(name, shop=Role.AGENT)) for name in ("mona", "max")]
+    assert rows_html(colleagues[0]) == rows_html(colleagues[1])
+    assert rendered == ["Bob", "Ann"]
+    door.says("Is anybody there?", user_id="Ann", name="Ann")
+    assert "Is anybody there?" in rows_html(colleagues[1])
+    assert rendered == ["Bob", "Ann", "Ann"], "what has changed alone is rendered anew"
 
 
 @pytest.mark.parametrize("tab", [Tab.ALL, Tab.ENDED])
