@@ -49,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             connection: psycopg.Connection[Any] = super().get_new_connection(conn_params)
         except psycopg.errors.ConnectionTimeout:
-            limits.note_away()
+            limits.note_away(conn_params["connect_timeout"], "no connection")
             raise
         self.call.connected(connection.fileno())
         connection.add_notice_handler(self._note)

@@ -84,6 +84,7 @@ class Call:
 
 _limits = Limits()
 _calls: WeakSet[Call] = WeakSet()
+_counting = threading.Lock()  # held while the calls are read or added to
 _looking = threading.Lock()  # held while there is a thread that looks
 _away_until = 0.0
 
@@ -99,10 +100,11 @@ def current() -> Limits:
     return _limits
 
 
-def note_away() -> None:
-    """Note that the server did not answer: for a moment nobody tries to connect."""
+def note_away(seconds: float, consequence: str) -> None:
+    """Note that the server did not answer for so long, and log it: for a moment nobody tries to connect."""
     global _away_until
     _away_until = time.monotonic() + PAUSE_SECONDS
+    log.warning("the database did not answer for %.0f s: %s", seconds, consequence)
 
 
 def is_away() -> bool:
@@ -112,7 +114,8 @@ def is_away() -> bool:
 
 def _look_after(call: Call) -> None:
     if call not in _calls:
-        _calls.add(call)
+        with _counting:
+            _calls.add(call)
     if _looking.acquire(blocking=False):
         threading.Thread(target=_look, name="database-limits", daemon=True).start()
 
@@ -120,17 +123,18 @@ def _look_after(call: Call) -> None:
 def _look() -> None:
     while wait := _limits.wait:
         time.sleep(min(wait / 4, MOST_BETWEEN_LOOKS))
+        with _counting:
+            calls = list(_calls)
         now = time.monotonic()
-        if late := sum(call.cut_if_late(now) for call in list(_calls)):
-            note_away()
-            log.warning("the database did not answer for %.0f s: cut connections=%d", wait * SPARE, late)
+        if late := sum(call.cut_if_late(now) for call in calls):
+            note_away(wait * SPARE, f"cut connections={late}")
     _looking.release()
 
 
 def _begin_anew() -> None:
     """Forget the parent's calls, whose connections are not ours, and its thread, which a child does not have."""
-    global _calls, _looking
-    _calls, _looking = WeakSet(), threading.Lock()
+    global _calls, _counting, _looking
+    _calls, _counting, _looking = WeakSet(), threading.Lock(), threading.Lock()
 
 
 os.register_at_fork(after_in_child=_begin_anew)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -318,7 +319,9 @@ def test_with_synchronous_standbys_each_commit_waits_for_itself(monkeypatch: pyt
     assert numbers() == [0]
 
 
-def test_a_database_that_answers_no_more_counts_as_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_answers_no_more_counts_as_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(pipelines, "BATCH_SECONDS", 0.3)
     monkeypatch.setattr(pipelines, "STATEMENT_MILLISECONDS", 0)
 
@@ -326,6 +329,23 @@ def test_a_database_that_answers_no_more_counts_as_away(monkeypatch: pytest.Monk
         return await outcomes(open_batches.row(SLOW, 3.0), open_batches.row(INSERT, uuid4(), 1, ""))
 
     assert [type(each) for each in run(work)] == [OperationalError, OperationalError]
+    assert "the database did not answer for" in caplog.text
+
+
+def test_a_server_that_lets_nobody_in_counts_as_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = pipelines.connection_settings()
+        nowhere = {"host": "127.0.0.1", "port": silent.getsockname()[1], "connect_timeout": 1}
+        monkeypatch.setattr(pipelines, "connection_settings", lambda: settings | nowhere)
+
+        async def work(open_batches: Batches) -> list[Any]:
+            return await outcomes(open_batches.row(COUNT))
+
+        [found] = run(work)
+    assert isinstance(found, OperationalError)
+    assert "the database did not answer for" in caplog.text
 
 
 def test_no_connection_is_told_to_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:

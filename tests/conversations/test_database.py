@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import uuid
 from datetime import UTC, datetime
+from weakref import WeakSet
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
@@ -203,6 +206,57 @@ def test_a_dispatcher_s_connections_are_limited_and_keep_plans_at_once():
 def test_behind_a_pooler_no_setting_is_left_to_the_next_user(monkeypatch):
     monkeypatch.setitem(connection.settings_dict["OPTIONS"], "prepare_threshold", None)
     assert row("SELECT current_setting('lock_timeout')") == ("0",)
+
+
+def _nobody_looks():
+    """Return when no thread looks after calls any more: it ends at its next look once there is no limit."""
+    for thread in threading.enumerate():
+        if thread.name == "database-limits":
+            thread.join(60)
+
+
+def _begin_one(calls):
+    calls.append(limits.Call())
+    calls[-1].begin()
+
+
+class _WhoComesMeanwhile(WeakSet):
+    """Calls among which, while they are read, another thread begins one."""
+
+    def __init__(self, calls, comes):
+        super().__init__(calls)
+        self._comes = comes
+
+    def __iter__(self):
+        for each in super().__iter__():
+            if not self._comes.ident:
+                self._comes.start()
+                self._comes.join(0.5)
+            yield each
+
+
+def test_a_call_that_begins_while_the_others_are_looked_at_ends_no_limit(monkeypatch):
+    """The thread that looks is the process's only one: without it, nothing ends a call to a frozen server."""
+    calls = [limits.Call() for _ in range(3)]
+    comes = threading.Thread(target=_begin_one, args=(calls,))
+    before = limits.current()
+    _nobody_looks()
+    monkeypatch.setattr(limits, "_calls", _WhoComesMeanwhile(calls, comes))
+    monkeypatch.setattr(limits, "_looking", threading.Lock())
+    monkeypatch.setattr(limits, "PAUSE_SECONDS", 0)
+    ours, servers = socket.socketpair()
+    with ours, servers:
+        calls[0].connected(ours.fileno())
+        try:
+            limits.set_limits(limits.Limits(wait=0.2))
+            calls[0].begin()
+            servers.settimeout(20)
+            assert servers.recv(1) == b""  # it was cut off
+            assert not comes.is_alive()
+        finally:
+            limits.set_limits(before)
+            calls[0].disconnected()
+            _nobody_looks()
 
 
 def test_commands_and_the_queue_have_no_limits():

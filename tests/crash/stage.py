@@ -62,6 +62,11 @@ def eventually(condition: Callable[[], Any], what: str, seconds: float = SECONDS
         time.sleep(0.02)
 
 
+def state_of(pid: int) -> str:
+    """The state of a process, in Linux's letters: T for one that is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def children_of(parent: int) -> list[int]:
     """The children of a process that live."""
     found = []
@@ -116,8 +121,9 @@ class Postgres:
     def frozen(self) -> Iterator[None]:
         """All its processes stand still inside the block, as on a machine that is swapped out; none is gone."""
         pids = [self.pid]
-        os.kill(self.pid, signal.SIGSTOP)  # it makes no further ones
+        os.kill(self.pid, signal.SIGSTOP)
         try:
+            eventually(lambda: state_of(self.pid) == "T", "PostgreSQL makes no further processes")
             for pid in children_of(self.pid):
                 os.kill(pid, signal.SIGSTOP)
                 pids.append(pid)

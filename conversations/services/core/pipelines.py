@@ -29,6 +29,7 @@ STATEMENT_MILLISECONDS = 2_000
 ENOUGH_AHEAD = 8  # statements
 BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as away
 AWAY = "The database does not answer."
+SILENCE = "the database did not answer for %.0f s: %s"  # as convo_project/postgresql/limits.py logs it
 
 # Writes all of the write-ahead log to disk, what others wrote included. PostgreSQL has it since version 17, and the
 # application's role may use it unless somebody took that right away. It waits for no synchronous standby.
@@ -95,7 +96,12 @@ def connect() -> psycopg.Connection[Any]:
 
     Commits wait for the disk one by one where no flush can do it for all (CAN_FLUSH).
     """
-    connection: psycopg.Connection[Any] = psycopg.connect(**connection_settings(), autocommit=True)
+    settings = connection_settings()
+    try:
+        connection: psycopg.Connection[Any] = psycopg.connect(**settings, autocommit=True)
+    except psycopg.errors.ConnectionTimeout:
+        log.warning(SILENCE, settings["connect_timeout"], "no connection for batches")
+        raise
     try:
         connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
@@ -236,7 +242,7 @@ class Pipeline:
         self._done()
 
     def _too_late(self) -> None:
-        log.warning("a batch had no end within %g s", BATCH_SECONDS)
+        log.warning(SILENCE, BATCH_SECONDS, "a batch had no end")
         self.lose(too_late=True)
 
     def lose(self, *, too_late: bool = False) -> None:
