@@ -13,6 +13,8 @@ from channels_out.errors import SentenceError
 
 # What ends a sentence, and what stands before a value that is stored with it.
 _PARTS = re.compile(r"(?<=[.:]) | (?=\()|(?<=a call of the tool) ")
+_PLACEHOLDER = re.compile(r"%\\\((\w+)\\\)s")  # in a pattern
+_with_values: dict[str, re.Pattern[str]] = {}  # by the sentence, which has placeholders
 
 
 def lazy(text: str) -> str:
@@ -24,18 +26,37 @@ def lazy(text: str) -> str:
     return found  # type: ignore[no-any-return]
 
 
+def with_values(sentence: str) -> str:
+    """Return the sentence, which is stored with values in place of its placeholders `%(name)s`.
+
+    Call it while the module is imported, so that `shown` knows the sentence again in every process.
+    """
+    _with_values[sentence] = re.compile(_PLACEHOLDER.sub(r"(?P<\1>.+)", re.escape(sentence)))
+    return sentence
+
+
 def shown(stored: str) -> str:
     """Return a text that is stored, and so is English, in the reader's language.
 
-    It consists of sentences of ours, which are marked with `gettext_noop` where they are written. All else stays.
+    It consists of sentences of ours, which are marked with `gettext_noop`, or `with_values`, where they are written.
+    All else stays.
     """
     parts, said = _PARTS.split(stored), []
     while parts:
         texts = [" ".join(parts[:number]) for number in range(len(parts), 0, -1)]
-        text = next((each for each in texts if each and gettext(each) != each), texts[-1])
-        said.append(gettext(text) if text else "")
+        text = next((each for each in texts if each and _translated(each) != each), texts[-1])
+        said.append(_translated(text) if text else "")
         del parts[: len(_PARTS.split(text))]
     return " ".join(said)
+
+
+def _translated(text: str) -> str:
+    if (said := gettext(text)) != text:
+        return said
+    for sentence, pattern in _with_values.items():
+        if found := pattern.fullmatch(text):
+            return gettext(sentence) % found.groupdict()
+    return text
 
 
 def sentence_of(error: SentenceError) -> str:

@@ -44,6 +44,7 @@ KEYWORDS: dict[str, Any] = {
     "ngettext_lazy": (1, 2),
     "pgettext_lazy": ((1, "c"), 2),
     "npgettext_lazy": ((1, "c"), 2, 3),
+    "with_values": None,  # conversations/words.py
     # Errors and notices of channels_out, which knows no translations: see conversations/words.py.
     "InvalidChoicesError": None,
     "InvalidTemplateError": None,

@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-MARKS = {"gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy", "_"}
+MARKS = {
+    *("gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy", "_"),
+    "with_values",
+}
 REFUSALS = {
     *("DomainError", "NotFoundError", "ConflictError", "InvalidError", "UnavailableError"),
     *("NotSignedError", "ForbiddenError", "TooManyError"),

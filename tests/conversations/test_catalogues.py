@@ -55,8 +55,6 @@ SHOWN = [
 NOT_SHOWN = {
     "media/shown: not fetched yet": "documents",
     "history/beside: {} offered the choices {}": "models",
-    "replies/failures: The provider answered with status": "stored with a value",
-    "replies/failures: The reply failed with the code": "stored with a value",
 }
 
 

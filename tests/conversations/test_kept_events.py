@@ -75,7 +75,7 @@ def test_what_we_failed_to_process_is_answered_200_and_settled_by_a_later_sweep(
     assert user_chunks() == ["one", "two", "poison", "poison"], "what was there already came no second time"
     kept.refresh_from_db()
     assert kept.settled_at
-    assert kept.outcome == "Settled: 4 messages."
+    assert kept.outcome == "Settled. Messages: 4."
     assert sweep.sweep(now + timedelta(days=1)).replayed == 0
 
 
@@ -274,7 +274,7 @@ def test_staff_see_filter_and_replay(meta, account, broken, shop):
     assert agent.get(replay_url(kept)).status_code == 200, "it asks first"
     assert not user_chunks()
     answer = agent.post(replay_url(kept), follow=True)
-    assert "Settled: 1 message." in answer.content.decode()
+    assert "Settled. Messages: 1." in answer.content.decode()
     assert user_chunks() == ["poison"]
     assert StaffAction.objects.get().verb == "replayed"
 

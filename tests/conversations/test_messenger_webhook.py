@@ -215,7 +215,7 @@ def test_what_failed_of_two_tenants_pages_is_kept_and_replayed_apart(page, accou
     assert [entry["id"] for entry in ours.raw["entry"]] == [page.page, page.page]
     assert [entry["id"] for entry in others.raw["entry"]] == ["222"]
     monkeypatch.setattr(messages, "settle", real)
-    assert replay.replay(ours.pk, timezone.now()).sentence == "Settled: 2 messages."
+    assert replay.replay(ours.pk, timezone.now()).sentence == "Settled. Messages: 2."
     assert [conversation.client for conversation in Conversation.objects.all()] == [account.client]
     assert replay.replay(others.pk, timezone.now()).settled
     assert Conversation.objects.count() == 2

@@ -80,6 +80,17 @@ def test_a_stored_reason_is_put_into_words_where_it_is_read(agent, session):
         ("said goodbye", "se despidió"),
         ("A reply failed. The reply was tried too often. Reply yourself.", None),
         ("it refuses the key (status 401)", "rechaza la clave (status 401)"),
+        (
+            "3 replies in a row failed. The provider answered with status 418. Reply yourself; add a second model.",
+            "Fallaron 3 respuestas seguidas. El proveedor respondió con el estado 418. Responda usted; añada un"
+            " segundo modelo.",
+        ),
+        (
+            "The reply failed with the code odd_code. (status 500)",
+            "La respuesta falló con el código odd_code. (status 500)",
+        ),
+        ("Settled. Messages: 2. Receipts: 1.", "Resuelto. Mensajes: 2. Acuses de recibo: 1."),
+        ("2 of 3 still fail.", "2 de 3 siguen fallando."),
     ],
 )
 def test_what_is_stored_is_translated_sentence_by_sentence(stored, spanish):

@@ -28,6 +28,7 @@ from conversations.models import (
 )
 from conversations.services.core.ledger import SYSTEM, record, record_in
 from conversations.services.core.sql import follow, insert, row, update
+from conversations.words import with_values
 
 S = Message.Status
 CHOICES = "choices"  # in a chunk's metadata and a message's content
@@ -36,6 +37,7 @@ OPTED_OUT = "opted_out"
 TAKEN_OVER = "taken_over"
 NO_MARKETING = "no_marketing"
 FILE_FAILED = "file_failed"
+NO_ACCOUNT = with_values("The client has no account on %(channel)s. Create one with create_channel_account.")
 FILE_WAIT = timedelta(days=1)  # a message waits for its file; what ends the wait is the fetch
 
 
@@ -233,7 +235,7 @@ def _no_account(conversation: Conversation, now: datetime) -> dict[str, object]:
         "status": S.FAILED,
         "failed_at": now,
         "code": "no_account",
-        "reason": f"The client has no account on {conversation.channel}. Create one with create_channel_account.",
+        "reason": NO_ACCOUNT % {"channel": conversation.channel},
     }
 
 

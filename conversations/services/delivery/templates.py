@@ -40,6 +40,7 @@ from memory.text import one_line
 
 TEMPLATE = outbox.TEMPLATE
 LONGEST_NAME = 512
+NOT_FILLED = gettext_noop("The assistant's template cannot be filled:")
 _STATUSES = {
     "PENDING": _("WhatsApp has not approved this template yet."),
     "IN_APPEAL": _("WhatsApp has not approved this template yet."),
@@ -123,7 +124,7 @@ def fallback(
         values = _values_of(conversation, message, assistant, components if template else None)
         filled = fill(components, values) if template else fill_unknown(values)
     except InvalidTemplateError as error:
-        return f"The assistant's template cannot be filled: {error}"
+        return f"{NOT_FILLED} {error}"
     category = template.category if template else ""
     return Template(assistant.template_name, assistant.template_language), content_of(filled, category)
 

@@ -30,8 +30,15 @@ from conversations.services.delivery import receipts
 from conversations.services.inbound import settling, unprocessed
 from conversations.services.inbound.settling import Outcome
 from conversations.services.inbound.signatures import active_accounts
+from conversations.words import with_values
 
 log = logging.getLogger(__name__)
+
+NO_ADAPTER = with_values("There is no longer an adapter for %(provider)s on %(channel)s.")
+FAILS = gettext_noop("The adapter still fails:")
+NEITHER = gettext_noop("The event is no message and no receipt.")
+NEITHER_BUT = with_values("The event is no message and no receipt: %(kinds)s.")
+SOME_FAIL = with_values("%(left)s of %(all)s still fail.")
 
 RETRIES = 9
 FIRST_WAIT = timedelta(minutes=5)
@@ -123,7 +130,7 @@ def _replay(event: InboundEvent) -> ReplayResult:
         adapter = _adapter(event)
     except LookupError:
         return ReplayResult(
-            settled=False, sentence=f"There is no longer an adapter for {event.provider} on {event.channel}."
+            settled=False, sentence=NO_ADAPTER % {"provider": event.provider, "channel": event.channel or "-"}
         )
     if event.reason == receipts.UNMATCHED:
         return _replay_receipt(event)
@@ -133,7 +140,7 @@ def _replay(event: InboundEvent) -> ReplayResult:
         return ReplayResult(settled=False, sentence=gettext_noop("The adapter still cannot read the event."))
     except Exception as error:
         log.exception("event not parsed: event=%s", event.pk)
-        return ReplayResult(settled=False, sentence=f"The adapter still fails: {type(error).__name__}.")
+        return ReplayResult(settled=False, sentence=f"{FAILS} {type(error).__name__}.")
     theirs = [each for each in events if event.kind == unprocessed.WHOLE_REQUEST or each.account == event.address]
     return _settle(adapter, event, theirs)
 
@@ -172,7 +179,7 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
     ]
     if not turns and not others:
         kinds = ", ".join(dict.fromkeys(each.kind for each in events if isinstance(each, Unhandled)))
-        return ReplayResult(settled=False, sentence=f"The event is no message and no receipt ({kinds or 'nothing'}).")
+        return ReplayResult(settled=False, sentence=NEITHER_BUT % {"kinds": kinds} if kinds else NEITHER)
     accounts = _accounts(adapter, event, [*turns, *others])
     outcome, left = Outcome(), 0
     for each in settling.settle_together(adapter, turns, accounts, outcome):
@@ -185,7 +192,7 @@ def _settle(adapter: Adapter, event: InboundEvent, events: list[Event]) -> Repla
         return ReplayResult(settled=True, sentence=_sentence(outcome))
     if not accounts:
         return ReplayResult(settled=False, sentence=gettext_noop("The event's address still has no active account."))
-    return ReplayResult(settled=False, sentence=f"{left} of {len(turns)} still fail.")
+    return ReplayResult(settled=False, sentence=SOME_FAIL % {"left": left, "all": len(turns)})
 
 
 def _is_stored_in_conversation(adapter: Adapter, event: InboundEvent, events: list[Event]) -> bool:
@@ -216,6 +223,10 @@ def _accounts(adapter: Adapter, event: InboundEvent, events: Iterable[Event]) ->
 
 
 def _sentence(outcome: Outcome) -> str:
-    counts = {"message": outcome.messages, "receipt": outcome.receipts, "other event": outcome.recorded}
-    said = [f"{count} {what}{'s' if count > 1 else ''}" for what, count in counts.items() if count]
-    return f"Settled: {', '.join(said)}."
+    counts = {
+        gettext_noop("Messages:"): outcome.messages,
+        gettext_noop("Receipts:"): outcome.receipts,
+        gettext_noop("Other events:"): outcome.recorded,
+    }
+    said = [f"{what} {count}." for what, count in counts.items() if count]
+    return " ".join([gettext_noop("Settled."), *said])

@@ -24,8 +24,10 @@ from conversations.services.replies.prompt_context import prompt_record
 from conversations.services.replies.sinks import CRASHED, HUMAN_WANTED, Sink
 from conversations.services.tenants.pricing import cost_of
 from conversations.services.transitions import closing, handovers, transfers
+from conversations.words import with_values
 
 TurnStatus = Turn.Status
+IN_A_ROW = with_values("%(number)s replies in a row failed.")
 TOOL_CALLED = gettext_noop("A tool was called, and the person does not know: see Tool calls.")
 
 
@@ -138,7 +140,7 @@ def give_up(conversation: Conversation, turn: Turn, sink: Sink, code: str, half:
     if code == CRASHED or (most and conversation.replies_failed >= most):
         outbox.allow_sending(conversation)
         failed = conversation.replies_failed
-        times = gettext_noop("A reply failed.") if failed == 1 else f"{failed} replies in a row failed."
+        times = gettext_noop("A reply failed.") if failed == 1 else IN_A_ROW % {"number": failed}
         reason = f"{times} {failures.explain(code)}"
         handovers.hand_over(conversation, SYSTEM, now, reason=reason)
 

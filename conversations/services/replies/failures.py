@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.utils.translation import gettext_noop as _
 
+from conversations.words import with_values
+
 # By the code of a failure: what is wrong, and what to do. Both together are shown in 200 characters.
 _EXPLANATIONS = {
     "model_not_found": _(
@@ -49,6 +51,8 @@ _EXPLANATIONS = {
     "quota_used_up": _("The client's quota of today is used up. Reply yourself; the assistant goes on tomorrow."),
     "unknown_engine": _("The assistant names an engine that does not exist. Choose another."),
 }
+_STATUS = with_values("The provider answered with status %(status)s. Reply yourself; add a second model.")
+_CODE = with_values("The reply failed with the code %(code)s.")
 
 
 def explain(code: str) -> str:
@@ -56,8 +60,8 @@ def explain(code: str) -> str:
     if code in _EXPLANATIONS:
         return _EXPLANATIONS[code]
     if code.startswith("http_"):
-        return f"The provider answered with status {code.removeprefix('http_')}. Reply yourself; add a second model."
-    return f"The reply failed with the code {code}."
+        return _STATUS % {"status": code.removeprefix("http_")}
+    return _CODE % {"code": code}
 
 
 def explain_with_detail(code: str, detail: str) -> str:

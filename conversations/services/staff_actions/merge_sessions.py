@@ -32,6 +32,9 @@ from conversations.services.core.ledger import Actor, Kind, record
 from conversations.services.core.locking import saving
 from conversations.services.core.sql import rows
 from conversations.services.transitions import closing, pending_handovers
+from conversations.words import with_values
+
+GOES_ON = with_values("Goes on in %(conversation)s")
 
 # The chunks of both in the order of time, but each conversation's in the order of its positions where its clock ran
 # backwards. In two steps, since no two chunks may have the same position at any moment: first to positions beyond all
@@ -94,7 +97,7 @@ def merge_conversations(into: Conversation, other: Conversation, *, actor: Actor
         into.last_position = moved
         _clear(other)
         ended_by = EndedBy.STAFF if actor.kind == Kind.STAFF else EndedBy.SYSTEM
-        closing.end(other, ended_by=ended_by, actor=actor, now=now, reason=f"Goes on in {into.pk}")
+        closing.end(other, ended_by=ended_by, actor=actor, now=now, reason=GOES_ON % {"conversation": into.pk})
         other.remember_due_at = None  # there is nothing to remember
     record(into, "joined", actor, cause=f"with {other.pk}", other=str(other.pk), entries=before)
 

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SIMULATED_PATIENCE = 8.0  # seconds to wait for a simulated provider's answer
 BROKEN = ChannelAccount.Health.BROKEN
+ACCEPTED = gettext_noop("The credentials are accepted:")
+NOT_ASKED = gettext_noop("The rest could not be asked:")
 BASE_URL_SETTINGS = {
     "whatsapp": "GRAPH_BASE_URL",
     "messenger": "GRAPH_BASE_URL",
@@ -94,7 +96,7 @@ def check(account: ChannelAccount) -> str:
         _save_findings(account, [Finding(str(error), is_fine=False)])
         raise ConflictError(str(error), code="credentials_refused") from None
     _save_healthy(account)
-    _save_findings(account, [Finding(f"The credentials are accepted: {name}."), *_findings(account)])
+    _save_findings(account, [Finding(f"{ACCEPTED} {name}."), *_findings(account)])
     return name
 
 
@@ -119,7 +121,7 @@ def _findings(account: ChannelAccount) -> list[Finding]:
     try:
         return [*found, *adapter_of(account).inspect(as_account(account), account.business_id, url)]
     except (LookupError, SendError) as error:
-        return [*found, Finding(f"The rest could not be asked: {error}", is_fine=False)]
+        return [*found, Finding(f"{NOT_ASKED} {error}", is_fine=False)]
     except Exception:
         log.exception("account not inspected: account=%s", account.pk)
         return [*found, Finding(gettext_noop("The provider's answer could not be understood."), is_fine=False)]
