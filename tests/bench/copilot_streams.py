@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,19 @@ async def stall(address: tuple[str, int], cookie: str, token: str) -> asyncio.St
     return writer
 
 
-async def webhooks(address: tuple[str, int], key: str, client_id: str, rate: float, until: float) -> list[float]:
-    """Seconds that each of the webhooks took, which come at that rate."""
+async def webhooks(
+    address: tuple[str, int], key: str, client_id: str, rate: float, until: float, *, text: Callable[[], str] = str
+) -> list[float]:
+    """Seconds that each of the webhooks took, which come at that rate.
+
+    text: called for each message; what it returns stands behind "Hello"
+    """
     took: list[float] = []
 
     async def one(number: int) -> None:
-        body = json.dumps({"client_id": client_id, "user_id": f"bench-{number % 50}", "message": "Hello"}).encode()
+        body = json.dumps(
+            {"client_id": client_id, "user_id": f"bench-{number % 50}", "message": f"Hello {text()}"}
+        ).encode()
         begun = time.perf_counter()
         reader, writer = await asyncio.open_connection(*address)
         writer.write(

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import time
 from contextlib import suppress
 from multiprocessing import Pipe, get_context
@@ -26,6 +27,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 LIST = "/admin/inbox/list/?tab=all"
 PAUSES = (0.8, 1.2)  # seconds between the beginnings of two readings of the list, as inbox.js has them
 SHARE = 10  # of a reading's time, within these bounds
+SENT = re.compile(r"sent at ([0-9.]+)")  # a message's words
+QUIET = 0.5  # seconds without a message
 
 
 class Agent:
@@ -34,6 +37,7 @@ class Agent:
     def __init__(self, address: tuple[str, int], cookie: str) -> None:
         self._address, self._cookie = address, cookie
         self._changed, self.lists, self.news, self.shown = asyncio.Event(), list[float](), 0, ""
+        self.late, self._seen = list[float](), 0.0  # seconds until a message was shown; the newest that was
 
     async def read_news(self) -> None:
         """Read the stream, and come back when it ends."""
@@ -64,6 +68,16 @@ class Agent:
         writer.close()
         assert head.split()[1] == b"200", head
         self.shown = json.loads(body)["html"]
+        self._note_lateness(sorted(float(each) for each in SENT.findall(self.shown)), time.time())
+
+    def _note_lateness(self, sent: list[float], now: float) -> None:
+        """Note how long ago the message may have been sent that came first after those that were shown before.
+
+        It may be hidden by a later one of the same person: then the newest that was shown before stands for it.
+        """
+        if first := next((each for each in sent if each > self._seen), None):
+            self.late.append(now - (self._seen if first - self._seen < QUIET else first))
+            self._seen = sent[-1]
 
     async def _ask(self, path: str, more: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection(*self._address, limit=2**20)
@@ -88,7 +102,8 @@ async def be_agents(address: tuple[str, int], cookies: list[str], stages: Connec
     with suppress(asyncio.CancelledError):
         await asyncio.gather(*jobs)
     lists = [seconds for agent in agents for seconds in agent.lists]
-    stages.send((lists, sum(agent.news for agent in agents), [agent.shown for agent in agents]))
+    late = [seconds for agent in agents for seconds in agent.late]
+    stages.send((lists, late, sum(agent.news for agent in agents), [agent.shown for agent in agents]))
 
 
 def _begin_agents(*given: Any) -> None:
@@ -111,7 +126,8 @@ def measure(options: Any) -> None:
 
     def arrive(seconds: float) -> list[float]:
         until = time.perf_counter() + seconds
-        return asyncio.run(webhooks(address, options.api_key, options.client_id, options.rate, until))
+        about = options.api_key, options.client_id, options.rate, until
+        return asyncio.run(webhooks(address, *about, text=lambda: f"sent at {time.time():.3f}"))
 
     agents = get_context("spawn").Process(
         target=_begin_agents, args=(address, signed_in(options.agents, is_staff=True), theirs)
@@ -129,7 +145,7 @@ def measure(options: Any) -> None:
     time.sleep(4)
     newest = _newest(10)
     stages.send("end")
-    lists, events, shown = stages.recv()
+    lists, late, events, shown = stages.recv()
     agents.join(10)
     right = sum(all(f'data-id="{pk}"' in html for pk in newest) for html in shown)
     print(  # noqa: T201
@@ -137,6 +153,8 @@ def measure(options: Any) -> None:
         f"webhooks     alone p50 {percentile(alone, 0.5)}, p95 {percentile(alone, 0.95)} ({len(alone)}); "
         f"beside p50 {percentile(beside, 0.5)}, p95 {percentile(beside, 0.95)} ({len(beside)})\n"
         f"lists        p50 {percentile(lists, 0.5)}, p95 {percentile(lists, 0.95)} ({len(lists)}), {right} right\n"
+        f"shown        what waited longest for a reading of the list: p50 {percentile(late, 0.5)}, "
+        f"p95 {percentile(late, 0.95)}, at most {percentile(late, 1)} after it was sent ({len(late)} readings)\n"
         f"streams      {events} events; threads {idle[0]} without, {quiet[0]} with; connections to the database "
         f"{idle[1]} without, {quiet[1]} with\n"
         f"CPU          web {took[1] / took[0]:.0%} of a core beside, over {took[0]:.0f} s"
