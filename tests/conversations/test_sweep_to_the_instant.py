@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from conversations.models import Client, Contact, Conversation, IdempotencyKey, Message, SendPause
 from conversations.models import RetentionRule as R
+from conversations.services.core.sql import rows
 from conversations.services.history import archive
 from conversations.services.jobs import sweep
 from tests import factories
@@ -66,6 +67,22 @@ def test_what_is_due_happens_at_its_instant_and_not_before(client, row, what, at
     assert (announced(at - TICK), swept(at - TICK)) == ({}, {})
     assert (announced(at), swept(at)) == ({what: 1}, {what: 1})
     assert swept(at) == {}
+
+
+def test_a_cluster_finds_of_each_client_what_is_found_of_all_elsewhere(client):
+    other = factories.ClientFactory(stale_after=HOUR, expire_after=DAY)
+    at = THEN + DAY
+    for each in (client, other):
+        session(each, last_message_at=at)
+        session(each, last_message_at=at - HOUR)
+        session(each, status="stale")
+        session(each, last_message_at=at, taken_over_at=THEN, taken_over_until=at)
+    found = {(due, pk): set(ids) for due, pk, ids in rows(sweep.DUE_BY_KIND, at)}
+    assert {due for due, _ in found} == {"stale", "expired", "handed_back"}
+    assert {len(ids) for ids in found.values()} == {1}
+    for each in (client, other):
+        of_client = {(due, pk): set(ids) for due, pk, ids in rows(sweep.DUE_OF_CLIENT_BY_KIND, at, each.pk)}
+        assert of_client == {key: ids for key, ids in found.items() if key[1] == each.pk}
 
 
 def test_what_is_remembered_is_archived_at_its_instant_and_not_before(shop):
