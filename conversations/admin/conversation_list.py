@@ -177,7 +177,8 @@ def _add_steps_and_last_messages(conversations: Sequence[Any]) -> None:
     }
     newest = Chunk.objects.filter(client__in=clients, conversation__in=ids)
     newest = newest.filter(position=F("conversation__last_position"), role__in=SAID)
-    said = dict(newest.values_list("conversation", Left(corrected_text(), SNIPPET)))
+    only = next(iter(clients)) if len(clients) == 1 else None
+    said = dict(newest.values_list("conversation", Left(corrected_text(only), SNIPPET)))
     for conversation in conversations:
         conversation.steps_done, conversation.steps_all = steps.get(conversation.pk, (0, 0))
         conversation.last_message = said.get(conversation.pk, "")

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
-from django.db.utils import DatabaseErrorWrapper, OperationalError
+from django.db.utils import DatabaseErrorWrapper, IntegrityError, InternalError, OperationalError
 from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
@@ -27,6 +27,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().__init__(*arguments, **named)
         self.call = limits.Call()
         self._lost_commits: list[str] = []
+        self._refused_commits: list[str] = []
 
     def is_usable(self) -> bool:
         """Return whether the connection is alive as far as our end of the socket knows.
@@ -58,13 +59,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _note(self, notice: psycopg.errors.Diagnostic) -> None:
         if failures.is_lost_commit(notice):
             self._lost_commits.append(notice.message_primary or "")
+        elif failures.is_refused_commit(notice):
+            self._refused_commits.append(notice.message_primary or "")
 
     def _commit(self) -> None:
-        """Commit. Raises OperationalError where a cluster does not know whether its other server committed."""
+        """Commit. Raises OperationalError where a cluster does not know whether its other server committed, and
+        IntegrityError where that server refused.
+        """
         self._lost_commits.clear()
-        super()._commit()  # type: ignore[misc]  # the stubs do not know it
+        self._refused_commits.clear()
+        failed = None
+        try:
+            super()._commit()  # type: ignore[misc]  # the stubs do not know it
+        except InternalError as error:
+            if not self._lost_commits:
+                raise
+            failed = error
+        if self._refused_commits and failed:
+            raise IntegrityError(self._refused_commits[-1]) from failed
         if self._lost_commits:
-            raise OperationalError("A server of the cluster was lost at the end of the transaction.")
+            raise OperationalError("A server of the cluster was lost at the end of the transaction.") from failed
 
     def init_connection_state(self) -> None:
         """Prepare the connection for use, with the settings of this process.

@@ -50,7 +50,8 @@ def note(error: BaseException | None) -> None:
 # Citus says XX000, which is a fault of the server, of a connection to another server that broke off under a statement.
 _ELSEWHERE = "while executing command on "
 _BROKE_OFF = ("closed the connection", "connection reset", "no connection to the server", "connection not open", "eof")
-# It only warns of a transaction on one other server that was lost at its COMMIT, which may be done there or not.
+# It warns of a transaction on another server that was lost at its COMMIT, which may be done there or not, and then says
+# XX000 or that all went well. Where that server refused what a deferred constraint forbids, a warning before says so.
 _NOT_COMMITTED = "failed to commit transaction on "
 
 
@@ -69,6 +70,11 @@ def lost_server(error: BaseException | None) -> psycopg.OperationalError | None:
 def is_lost_commit(notice: psycopg.errors.Diagnostic) -> bool:
     """Return whether a notice says that it is not known whether another server committed."""
     return (notice.message_primary or "").startswith(_NOT_COMMITTED)
+
+
+def is_refused_commit(notice: psycopg.errors.Diagnostic) -> bool:
+    """Return whether a notice says that a constraint of another server forbids what was to be committed."""
+    return (notice.sqlstate or "").startswith("23")
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -294,7 +294,7 @@ def end_connections_of(client: Client) -> None:
     with other:
         other.execute(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'citus_internal%' AND pid <> pg_backend_pid()"
+            " WHERE application_name LIKE 'citus_internal%' AND usename = current_user AND pid <> pg_backend_pid()"
         )
     other.close()
 

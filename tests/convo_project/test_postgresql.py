@@ -137,25 +137,36 @@ def test_a_fault_of_this_server_itself_stays_one(databases):
         )
 
 
+LOST = "RAISE WARNING 'failed to commit transaction on worker:5432'; "
+REFUSED = "RAISE WARNING USING ERRCODE = '23503', MESSAGE = 'violates foreign key constraint'; "
+FAULT = "RAISE EXCEPTION USING ERRCODE = 'XX000', MESSAGE = 'could not commit transaction for shard 1'; "
+
+
 @pytest.mark.parametrize(
-    ("warning", "fails"), [("failed to commit transaction on worker:5432", True), ("there is little space left", False)]
+    ("said", "error"),
+    [
+        (LOST, OperationalError),
+        (LOST + FAULT, OperationalError),
+        (REFUSED + LOST + FAULT, IntegrityError),
+        (FAULT, InternalError),
+        ("RAISE WARNING 'there is little space left'; ", None),
+    ],
 )
-def test_a_commit_that_another_server_may_not_have_done_is_no_success(databases, warning, fails):
+def test_a_commit_that_another_server_may_not_have_done_is_no_success(databases, said, error):
     connection = databases["default"]
     with connection.cursor() as cursor:
         cursor.execute("CREATE TEMPORARY TABLE written (id int)")
         cursor.execute(
-            "CREATE FUNCTION pg_temp.warn() RETURNS trigger LANGUAGE plpgsql AS"
-            f" $$ BEGIN RAISE WARNING '{warning}'; RETURN NULL; END $$"
+            f"CREATE FUNCTION pg_temp.say() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {said} RETURN NULL; END $$"
         )
         cursor.execute(
             "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON written DEFERRABLE INITIALLY DEFERRED"
-            " FOR EACH ROW EXECUTE FUNCTION pg_temp.warn()"
+            " FOR EACH ROW EXECUTE FUNCTION pg_temp.say()"
         )
     connection.set_autocommit(False)
     with connection.cursor() as cursor:
         cursor.execute("INSERT INTO written VALUES (1)")
-    with pytest.raises(OperationalError) if fails else nullcontext():
+    with pytest.raises(error) if error else nullcontext():
         connection.commit()
     connection.rollback()
     connection.commit()

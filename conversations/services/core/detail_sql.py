@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from uuid import UUID
 
 from conversations.models import Scope
 from conversations.services.core import key_sql
+from conversations.services.core.cluster import is_known_cluster
 from conversations.services.core.sql import row
 from conversations.services.core.statements import Statements
 
@@ -69,17 +71,16 @@ JOIN conversations s ON s.client_id = caller.client_id
 JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id
 WHERE s.id = $1 AND """ + key_sql.is_visible("s", "caller.sees_private")
 
-_BY_KEY = f"""
-WITH caller AS (
+_CALLER = f"""
     SELECT k.id AS key_id, k.client_id, {key_sql.SEES_PRIVATE} AS sees_private
     FROM api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active
-    WHERE k.key_hash = $3 AND {key_sql.may(Scope.CONVERSATIONS_READ)}
-)"""
-
+    WHERE k.key_hash = $3 AND {key_sql.may(Scope.CONVERSATIONS_READ)}"""
 _BY_CLIENT = "WITH caller AS (SELECT NULL::bigint AS key_id, $3::uuid AS client_id, $4::boolean AS sees_private)"
 
-BY_KEY = _BY_KEY + _DETAIL
-BY_CLIENT = _BY_CLIENT + _DETAIL
+BY_KEY = f"WITH caller AS ({_CALLER}\n){_DETAIL}"
+# A cluster finds the client's server where every sub-select names the client as a value.
+BY_CLIENT = _BY_CLIENT + re.sub(r"client_id = [a-z]+\.client_id", "client_id = $3", _DETAIL)
+CALLER = _CALLER.replace("$3", "$1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,15 @@ async def conversation_by_key(
     None if the key is unknown, revoked, expired or without the scope for it, its client inactive, or the conversation
     not the client's, or private and the key without the scope for that.
     """
-    found = await statements.read(BY_KEY, conversation_id, chunks, key_hash)
-    return Detail(*found) if found else None
+    if not is_known_cluster():
+        found = await statements.read(BY_KEY, conversation_id, chunks, key_hash)
+        return Detail(*found) if found else None
+    caller = await statements.read(CALLER, key_hash)
+    if caller is None:
+        return None
+    key_id, client_id, private = caller
+    found = await statements.read(BY_CLIENT, conversation_id, chunks, client_id, private)
+    return Detail(key_id, *found[1:]) if found else None
 
 
 def conversation_of(client_id: UUID, conversation_id: UUID, chunks: int, *, private: bool = True) -> Detail | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from conversations.services.core.cluster import is_cluster, of_each
+from conversations.services.core.cluster import is_cluster, of_each, rows_over_all
 from conversations.services.core.sql import rows
 from conversations.services.jobs import backlog
 
@@ -23,7 +24,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _CIRCUITS = """
     SELECT a.provider, count(*)
     FROM send_circuits o JOIN channel_accounts a ON a.client_id = o.client_id AND a.id = o.channel_account_id
-    WHERE o.opened_at IS NOT NULL GROUP BY a.provider"""
+    WHERE {only:o} AND o.opened_at IS NOT NULL GROUP BY a.provider"""
 _ENDPOINTS = """
     SELECT c.sub_domain, count(*) FILTER (WHERE e.paused_at IS NOT NULL),
            count(*) FILTER (WHERE e.paused_at IS NULL AND e.failing_since IS NOT NULL)
@@ -59,6 +60,14 @@ def _posts() -> list[tuple[str, int, datetime]]:
         before = found.get(client, (0, since))
         found[client] = (before[0] + count, min(before[1], since))
     return [(client, count, since) for client, (count, since) in found.items()]
+
+
+def _open_circuits() -> Counter[str]:
+    """Return how many accounts of each provider cannot be reached."""
+    found: Counter[str] = Counter()
+    for provider, count in rows_over_all(_CIRCUITS):
+        found[provider] += count
+    return found
 
 
 def exposition() -> bytes:
@@ -103,7 +112,7 @@ class _Rows:
         circuits = GaugeMetricFamily(
             "convo_circuits_open", "Accounts whose provider cannot be reached.", labels=["provider"]
         )
-        for provider, count in rows(_CIRCUITS):
+        for provider, count in _open_circuits().items():
             circuits.add_metric([provider], count)
         yield circuits
         troubled = GaugeMetricFamily(
