@@ -37,6 +37,15 @@ def client_ids_of(user: Any, role: str = Role.VIEWER) -> list[UUID]:
     return [client_id for client_id, has in _roles_of(user).items() if RANKS[has] >= RANKS[role]]
 
 
+def only_client_of(user: Any) -> UUID | None:
+    """Return the id of the only client that the user sees, or None if there are several, or the user is a superuser.
+
+    A sub-select that names it as a value is answered by the client's server; a cluster asks every server otherwise.
+    """
+    found = [] if user.is_superuser else client_ids_of(user)
+    return found[0] if len(found) == 1 else None
+
+
 def role_in(user: Any, client: Client | UUID) -> str | None:
     """Return the user's role in the client, or None. A superuser is a manager in every client."""
     if user.is_superuser and user.is_active:

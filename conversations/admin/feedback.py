@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from unfold.decorators import display
 
+from conversations.admin import access
 from conversations.admin.base import VisibleRowsFilter, visible_rows
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
@@ -67,8 +68,9 @@ class FeedbackAdmin(LongListAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with the beginning of each reply, corrections included."""
-        reply = Chunk.objects.filter(client=OuterRef("client"), pk=OuterRef("chunk_id")).annotate(
-            words=Left(corrected_text(), SNIPPET + 1)
+        only = access.only_client_of(request.user)
+        reply = Chunk.objects.filter(client=only or OuterRef("client"), pk=OuterRef("chunk_id")).annotate(
+            words=Left(corrected_text(only), SNIPPET + 1)
         )
         said = Subquery(reply.values("words")[:1])
         rows: QuerySet[Any] = super().get_queryset(request).annotate(said=said).defer("chunk__content")

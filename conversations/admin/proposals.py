@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from unfold.decorators import display
 
+from conversations.admin import access
 from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import plain_text
@@ -38,8 +39,9 @@ class ProposalAdmin(LongListAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with the beginning of what was sent, corrections included."""
-        sent = Chunk.objects.filter(client=OuterRef("client"), pk=OuterRef("chunk_id"))
-        words = sent.annotate(words=Left(corrected_text(), SNIPPET + 1)).values("words")[:1]
+        only = access.only_client_of(request.user)
+        sent = Chunk.objects.filter(client=only or OuterRef("client"), pk=OuterRef("chunk_id"))
+        words = sent.annotate(words=Left(corrected_text(only), SNIPPET + 1)).values("words")[:1]
         rows: QuerySet[Any] = super().get_queryset(request).annotate(said=Subquery(words))
         return rows
 

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext
 from unfold.decorators import display
 
+from conversations.admin import access
 from conversations.admin.channel_names import name_of
 from conversations.admin.long_list import LongListAdmin
 from conversations.admin.transcript_view import DELIVERY, plain_text
@@ -89,7 +90,8 @@ class ChunkAdmin(ConversationRowsAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Return the rows with the beginning of each text, corrections included. A text can be very long."""
-        rows: QuerySet[Any] = super().get_queryset(request).annotate(words=Left(corrected_text(), SNIPPET))
+        words = Left(corrected_text(access.only_client_of(request.user)), SNIPPET)
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(words=words)
         return rows.defer("content")
 
     @admin.display(description=_("Text"))

@@ -43,7 +43,7 @@ from conversations.services.retention import retention
 from conversations.services.transitions import closing
 from memory.models import Memory
 from tests import bounds
-from tests.citus.places import ONLY_IN_CLUSTER, away, door_of, on_two_servers, server_of
+from tests.citus.places import ONLY_IN_CLUSTER, away, server_of
 from tests.conftest import Door, reply_to_all, send_all
 from tests.conversations.reported import message, receipt, state
 from tests.conversations.staff import signed_in, staff, superuser
@@ -55,18 +55,6 @@ from tests.routes import WebServer
 
 pytestmark = [*ONLY_IN_CLUSTER, pytest.mark.django_db(transaction=True)]
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def both() -> tuple[Client, Client]:
-    """A client whose server answers, and one whose server will not."""
-    return on_two_servers()
-
-
-@pytest.fixture
-def doors(both: tuple[Client, Client]) -> tuple[Door, Door]:
-    here, there = both
-    return door_of(here), door_of(there)
 
 
 def kinds_of(client: Client) -> list[str]:

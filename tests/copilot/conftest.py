@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,9 +15,19 @@ from django.db import connection
 from conversations.models import Client
 from conversations.services.copilot import feed
 from conversations.services.replies.streaming_writer import CopilotWriter
-from tests import factories
+from tests import factories, named_clients
 from tests.copilot.reading import Browser, user
 from tests.fakes.openai import FakeOpenAI
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In a cluster no two roles write in one transaction, so none is around a test of this folder there."""
+    if named_clients.IN_CLUSTER:
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.django_db(transaction=True), append=False)
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 from django.test import Client as HttpClient
 from django.utils import timezone
+from psycopg import sql
 
 from conversations.engines.contract import Reply
 from conversations.services.copilot import turns
@@ -20,6 +22,15 @@ NEVER = "5f0c7a52-0000-4000-8000-000000000000"
 
 def as_user(who: Any) -> User:
     return User(who.pk, who.username)
+
+
+def act_as(raw: psycopg.Connection[Any], *who: Any) -> None:
+    """Until its end the transaction of the copilot's role is these users'.
+
+    Only SET LOCAL reaches the servers of a cluster.
+    """
+    raw.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+    raw.execute(sql.SQL("SET LOCAL convo.logins = {}").format(",".join(str(each.pk) for each in who)))
 
 
 def answered(who: Any, message: str = "Hello", **more: Any) -> turns.RequestedReply:

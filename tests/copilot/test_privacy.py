@@ -25,7 +25,7 @@ from conversations.services.replies.leases import StreamedTurn, claim_streamed
 from conversations.services.replies.pipeline import commit
 from conversations.services.replies.streaming_writer import NewText, store_deltas
 from tests import factories
-from tests.copilot.members import NEVER, answered, as_json, as_user, calls, http_of
+from tests.copilot.members import NEVER, act_as, answered, as_json, as_user, calls, http_of
 from tests.copilot.reading import user
 from tests.databases import CLUSTER
 from tests.routes import COPILOT, written
@@ -243,7 +243,7 @@ def test_no_more_than_the_limits(ann: Any, bob: Any, settings: Any) -> None:
 # --- by the database --------------------------------------------------------------------------------------------------
 def counts(raw: psycopg.Connection[Any], who: Any = None) -> dict[str, int]:
     """How many rows of each table there are, for the user."""
-    raw.execute("SELECT set_config('convo.logins', %s, false)", [str(who.pk) if who else ""])
+    act_as(raw, *filter(None, [who]))
     return {table: raw.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in CONFINED}  # type: ignore[index]
 
 
@@ -321,8 +321,7 @@ def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[
     ann, bob = user("ann", firm), user("bob", firm)
     asked = answered(ann)
     answered(bob)
-    counts(raw, bob)
-    raw.commit()
+    act_as(raw, bob)
     assert raw.execute("UPDATE conversations SET topic = 'taken'").rowcount == 1
     assert raw.execute("DELETE FROM conversations WHERE id = %s", [asked.session.pk]).rowcount == 0
     raw.commit()
@@ -350,6 +349,7 @@ def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[
         ("SELECT * FROM channel_accounts",),
         ("CREATE TABLE x ()",),
     ]:
+        act_as(raw, bob)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             raw.execute(statement, values)
         raw.rollback()

@@ -19,6 +19,7 @@ from django.db import InterfaceError, OperationalError, connection
 from conversations.models import Chunk, Turn
 from conversations.services.copilot.sessions import clients_of, with_text_and_feedback
 from conversations.services.core.cluster import can_ask_others, of_each
+from conversations.services.core.rotation import by_client
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
 
@@ -193,9 +194,9 @@ def _ended(users: Set[int], turn_ids: set[UUID]) -> dict[UUID, tuple[Turn | None
     theirs = Turn.objects.filter(client__in=clients_of(*users), pk__in=turn_ids)
     turns = {turn.pk: turn for turn in theirs.defer("prompt", "draft")}
     over = {pk: turn for pk, turn in turns.items() if turn.status != Turn.Status.RUNNING}
-    said = [turn.chunk_id for turn in over.values() if turn.chunk_id]
-    written = Chunk.objects.filter(client__in={turn.client_id for turn in over.values()}, pk__in=said)
-    chunks = {chunk.pk: chunk for chunk in with_text_and_feedback(written)} if over else {}
+    said = by_client({turn.chunk_id: turn.client_id for turn in over.values() if turn.chunk_id})
+    written = {client_id: Chunk.objects.filter(client=client_id, pk__in=ids) for client_id, ids in said.items()}
+    chunks = {each.pk: each for pk, theirs in written.items() for each in with_text_and_feedback(theirs, pk)}
     ended: dict[UUID, tuple[Turn | None, Chunk | None]] = dict.fromkeys(turn_ids - set(turns), (None, None))
     return ended | {pk: (turn, chunks.get(turn.chunk_id or 0)) for pk, turn in over.items()}
 

@@ -109,8 +109,11 @@ def session(user: User, session_id: UUID) -> Conversation:
 
 def _shown(user: User) -> ConversationQuerySet:
     """Return the user's sessions with what is shown of them: the assistant, the client and the running turn."""
+    clients = clients_of(user.id)
     running = Turn.objects.filter(client=OuterRef("client"), conversation=OuterRef("pk"), status=Turn.Status.RUNNING)
-    found = Conversation.objects.filter(client__in=clients_of(user.id), contact__login=user.id, channel=Channel.WEB)
+    if is_cluster():  # which asks every server for a sub-select that does not name the clients itself
+        running = running.filter(client__in=clients)
+    found = Conversation.objects.filter(client__in=clients, contact__login=user.id, channel=Channel.WEB)
     return found.select_related("assistant", "client").annotate(running_turn=Subquery(running.values("pk")[:1]))
 
 
@@ -272,11 +275,8 @@ def _messages(conversation: Conversation) -> QuerySet[Chunk]:
     return with_text_and_feedback(said, conversation.client_id)
 
 
-def with_text_and_feedback(chunks: QuerySet[Chunk], client_id: UUID | None = None) -> QuerySet[Chunk]:
-    """Return the chunks with their corrected text as `words` and the user's feedback.
-
-    client_id: the chunks' client, where all are of one
-    """
+def with_text_and_feedback(chunks: QuerySet[Chunk], client_id: UUID) -> QuerySet[Chunk]:
+    """Return the chunks of the client with their corrected text as `words` and the user's feedback."""
     return chunks.select_related("feedback").annotate(words=corrected_text(client_id))
 
 

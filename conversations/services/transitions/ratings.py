@@ -300,7 +300,12 @@ def _new_chunk(conversation: Conversation, text: str, now: datetime) -> NewChunk
 def _words(conversation: Conversation, mark: str) -> str:
     """Return how the newest message with the mark in its metadata reads; '' if there is none any more."""
     marked = Chunk.objects.filter(client=conversation.client_id, conversation=conversation, metadata__has_key=mark)
-    found = marked.annotate(words=corrected_text()).order_by("-position").values_list("words", flat=True).first()
+    found = (
+        marked.annotate(words=corrected_text(conversation.client_id))
+        .order_by("-position")
+        .values_list("words", flat=True)
+        .first()
+    )
     return found or ""
 
 
@@ -361,7 +366,7 @@ def reread_comment(conversation: Conversation, position: int) -> None:
     if rating is None:
         return
     said = Chunk.objects.filter(client=conversation.client_id, conversation=conversation, position=position)
-    for pk, words in said.annotate(words=corrected_text()).values_list("pk", "words"):
+    for pk, words in said.annotate(words=corrected_text(conversation.client_id)).values_list("pk", "words"):
         if pk == rating.comment_id:
             _set(rating, comment=words)
 

@@ -425,7 +425,7 @@ def _record_messages(
                 sending_at=sent_at,
                 sent_at=sent_at,
             )
-            for chunk in _with_author(chunks)
+            for chunk in _with_author(conversation.client_id, chunks)
         ),
         ignore_conflicts=True,  # a hang-up that comes twice
     )
@@ -439,7 +439,9 @@ def _instruction(given: CallAnswer) -> Instruction:
     chunks = Chunk.objects.filter(
         conversation=conversation, role=Role.AI, position__range=(given.first_position, given.last_position)
     )
-    said = _with_author(chunks.order_by("position").annotate(words=corrected_text(conversation.client_id)))
+    said = _with_author(
+        conversation.client_id, chunks.order_by("position").annotate(words=corrected_text(conversation.client_id))
+    )
     words = [
         _spoken(text, metadata, by_assistant=by_assistant)
         for text, metadata, by_assistant in said.values_list("words", "metadata", "by_assistant")
@@ -458,9 +460,9 @@ def _instruction(given: CallAnswer) -> Instruction:
     )
 
 
-def _with_author(chunks: QuerySet[Chunk]) -> QuerySet[Any]:
-    """Return the chunks with `by_assistant`: whether a model wrote them."""
-    return chunks.annotate(by_assistant=Exists(Turn.objects.filter(client=OuterRef("client"), chunk=OuterRef("pk"))))
+def _with_author(client_id: UUID, chunks: QuerySet[Chunk]) -> QuerySet[Any]:
+    """Return the client's chunks with `by_assistant`: whether a model wrote them."""
+    return chunks.annotate(by_assistant=Exists(Turn.objects.filter(client=client_id, chunk=OuterRef("pk"))))
 
 
 def _spoken(text: str, metadata: dict[str, Any], *, by_assistant: bool) -> str:

@@ -1,0 +1,106 @@
+"""The desk in a cluster: colleagues of one client work on while the server of another is away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from conversations.admin.access import Role
+from conversations.models import (
+    CannedReply,
+    Client,
+    Conversation,
+    ConversationLabel,
+    DeskState,
+    Draft,
+    Label,
+    Mention,
+    Presence,
+    SavedView,
+    SeenPosition,
+    StaffNote,
+)
+from conversations.services.core.ledger import SYSTEM
+from conversations.services.desk import giving_back, round_robin, states
+from conversations.services.transitions import takeover
+from tests.citus.places import ONLY_IN_CLUSTER, away
+from tests.conversations.back_office import do
+from tests.conversations.staff import signed_in, staff
+from tests.conversations.test_desk import post
+from tests.conversations.test_inbox import names
+from tests.conversations.test_round_robin import available
+from tests.conversations.test_saved_views import save, shown
+from tests.conversations.test_teams import team_of
+
+pytestmark = [*ONLY_IN_CLUSTER, pytest.mark.django_db(transaction=True)]
+
+
+def waits(client: Client, door: Any) -> Conversation:
+    """A conversation of the client's that waits for a colleague."""
+    door.says("Hello", user_id="ann", name="ann")
+    pk = Conversation.objects.get(client=client).pk
+    takeover.take_over(pk, actor=SYSTEM, now=timezone.now())
+    return Conversation.objects.get(client=client, pk=pk)
+
+
+def test_a_conversation_is_worked_on_with_all_that_the_desk_has(both: Any, doors: Any) -> None:
+    here, there = both
+    ours = waits(here, doors[0])
+    waits(there, doors[1])
+    agnes, max_ = staff("agnes", here=Role.AGENT), staff("max", here=Role.AGENT)
+    team_of(here, "Roofs", agnes, max_)
+    label = Label.objects.create(client=here, name="vip")
+    CannedReply.objects.create(client=here, shortcut="hi", text="Dear {name}")
+    http = signed_in(agnes)
+    until = (timezone.now() + timedelta(hours=1)).isoformat()
+    with away(there):
+        assert names(http, tab="unassigned") == ["ann"]
+        for what, fields in (
+            ("note", {"text": "A leak, @max"}),
+            ("label", {"name": "vip"}),
+            ("prioritise", {"priority": 2}),
+            ("snooze", {"until": until}),
+            ("wake", {}),
+            ("assign-person", {"user": max_.pk}),
+        ):
+            assert do(http, ours, what, **fields)[0] == 200, what
+        for what, fields in (("draft", {"text": "Dear Ann"}), ("seen", {"position": 2}), ("presence", {"here": "yes"})):
+            assert post(http, ours, what, **fields) == 204, what
+        page = http.get(f"/admin/inbox/{ours.pk}/")
+        assert page.status_code == 200
+        assert "A leak" in page.content.decode()
+        assert save(http, "Very important", label=label.pk)[0] == 200
+        assert shown(http) == {"Very important": "1"}
+        assert names(signed_in(max_), tab="mine") == ["ann"]
+        assert http.get("/admin/inbox/find/", {"q": "Hello"}).status_code == 200
+        for model in (ConversationLabel, DeskState, Draft, Mention, Presence, SavedView, SeenPosition, StaffNote):
+            assert model.objects.filter(client=here).count() == 1, model.__name__
+        assert do(http, ours, "unlabel", label=label.pk)[0] == 200
+        assert do(http, ours, "reply", text="Dear Ann, it is here.")[0] == 200
+        assert not Draft.objects.filter(client=here).exists()
+
+
+def test_what_waits_is_given_back(both: Any, doors: Any) -> None:
+    ours = waits(both[0], doors[0])
+    agnes = available("agnes", both[0])
+    states.assign(ours.pk, agnes.pk, actor=SYSTEM, now=timezone.now(), client=both[0])
+    with away(both[1]):
+        assert giving_back.waiting_for(both[0].pk, agnes.pk) == 1
+        assert giving_back.give_back(both[0].pk, agnes.pk, actor=SYSTEM, now=timezone.now()) == 1
+        assert names(signed_in(agnes), tab="unassigned") == ["ann"]
+        giving_back.give_back_of_absent()
+
+
+def test_each_client_s_team_hands_out_and_waits_for_a_server_that_is_away(both: Any, doors: Any) -> None:
+    """Whose turn it is stands in a table that is whole on every server, so nothing is handed out meanwhile."""
+    for client, door in zip(both, doors, strict=True):
+        team_of(client, "Roofs", available(f"of-{client.sub_domain}", client), is_default=True, hands_out=True)
+        waits(client, door)
+    with away(both[1]):
+        assert round_robin.hand_out() == 0
+    assert round_robin.hand_out() == 2
+    for client in both:
+        assert DeskState.objects.get(client=client).assignee.username == f"of-{client.sub_domain}"
