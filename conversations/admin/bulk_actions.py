@@ -5,7 +5,7 @@ Which actions there are, and what the preview says, is declared in `conversation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
@@ -63,10 +63,13 @@ class BulkActionPages(ConversationList):
         if kind not in BULK_ACTIONS or not self._may_run(request, kind):
             raise Http404
         action, rules = BULK_ACTIONS[kind], _rules(kind)
-        ids = list(self._matching(request, rules.role).values_list("pk", flat=True)[: bulk.MOST_CONVERSATIONS + 1])
+        matching = self._matching(request, rules.role).values_list("pk", "client_id")
+        clients = dict(matching[: bulk.MOST_CONVERSATIONS + 1])
+        ids = list(clients)
         assistants = Assistant.objects.filter(client__in=access.clients_of(request.user, rules.role))
         if request.method == "POST" and ids:
-            return self._begin(request, kind, ids[: bulk.MOST_CONVERSATIONS], assistants)
+            chosen = {pk: clients[pk] for pk in ids[: bulk.MOST_CONVERSATIONS]}
+            return self._begin(request, kind, chosen, assistants)
         counted = (
             self.get_queryset(request)
             .filter(pk__in=ids[: bulk.MOST_CONVERSATIONS])
@@ -111,14 +114,14 @@ class BulkActionPages(ConversationList):
         )
 
     def _begin(
-        self, request: HttpRequest, kind: str, ids: Sequence[UUID], assistants: QuerySet[Assistant]
+        self, request: HttpRequest, kind: str, clients: Mapping[UUID, UUID], assistants: QuerySet[Assistant]
     ) -> HttpResponseBase:
         rules, actor = _rules(kind), access.actor_of(request)
         if rules.is_download:
-            return _download(request, ids)
+            return _download(request, clients)
         assistant = _chosen(request, assistants) if rules.asks_assistant else None
         reason = request.POST.get("reason", "").replace("\x00", "").strip()[:LONGEST_REASON]
-        job = bulk.start_job(kind, ids, actor=actor, reason=reason, assistant=assistant)
+        job = bulk.start_job(kind, list(clients), actor=actor, reason=reason, assistant=assistant)
         return redirect("admin:conversations_conversation_bulk_job", pk=job.pk)
 
     def _may_run(self, request: HttpRequest, kind: str) -> bool:
@@ -178,7 +181,7 @@ def _chosen(request: HttpRequest, assistants: QuerySet[Assistant]) -> Assistant:
         raise Http404 from None
 
 
-def _download(request: HttpRequest, ids: Sequence[UUID]) -> Download:
-    lines = json_lines(ids, actor=access.actor_of(request))
+def _download(request: HttpRequest, clients: Mapping[UUID, UUID]) -> Download:
+    lines = json_lines(clients, actor=access.actor_of(request))
     name = f"sessions-{timezone.now():%Y%m%d-%H%M%S}.jsonl"
     return Download(lines, name=name, content_type="application/x-ndjson")

@@ -44,6 +44,8 @@ def test_what_citus_refuses_is_found(statement: str, refused: bool) -> None:
         ("WITH c AS (SELECT 1 AS id) INSERT INTO event_notes (client_id, kind) SELECT $1, 'x' FROM c", True),
         ("WITH c AS (INSERT INTO event_notes (client_id) VALUES ($1) RETURNING 1) SELECT 1 FROM c", True),
         ("INSERT INTO event_notes (client_id, kind) SELECT $1, t.k FROM unnest($2::text[]) AS t(k)", False),
+        ("INSERT INTO desk_seen (client_id, position) SELECT s.client_id, 1 FROM conversations s", True),
+        ("INSERT INTO contact_matches (client_id, id) SELECT p.client_id, p.id FROM contacts p", False),
         ("WITH c AS (UPDATE contacts SET name = '' WHERE client_id = $1 RETURNING id) SELECT id FROM c", False),
         ("WITH c AS (SELECT 1) INSERT INTO sign_in_tries (who) SELECT 'x' FROM c", False),
     ],

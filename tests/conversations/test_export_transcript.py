@@ -169,5 +169,5 @@ def test_nobody_else_does(agent, manager, session, neighbour):
 def test_json_lines_and_the_transcript_are_the_same_object(server, session):
     from conversations.services.export.sessions import json_lines
 
-    [line] = b"".join(json_lines([session.pk], actor=SYSTEM)).splitlines()
+    [line] = b"".join(json_lines({session.pk: session.client_id}, actor=SYSTEM)).splitlines()
     assert json.loads(line) == fetch(server, session).json["data"]

@@ -101,6 +101,7 @@ def together() -> Iterator[None]:
     with transaction.atomic(), connection.cursor() as cursor:
         for table in TABLES:
             cursor.execute(f"CREATE TEMPORARY TABLE {table} AS SELECT * FROM public.{table}")
+        cursor.execute("ALTER TABLE pg_temp.conversations ADD PRIMARY KEY (client_id, id)")
         yield
         for table in TABLES:
             cursor.execute(f"DROP TABLE pg_temp.{table}")

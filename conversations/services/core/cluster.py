@@ -180,6 +180,26 @@ def answering(client_id: UUID) -> Iterator[None]:
         raise
 
 
+# --- one row of what was found ----------------------------------------------------------------------------------------
+class InsertSelect:
+    """An INSERT of the row that a SELECT finds. Where the row gets a number, Citus asks every server for such a
+    statement, so a cluster reads and writes by statements of their own.
+
+        InsertSelect("desk_seen (client_id, …)", "SELECT s.client_id, … FROM conversations s WHERE …", "ON CONFLICT …")
+    """
+
+    def __init__(self, into: str, select: str, then: str) -> None:
+        places = ", ".join(f"${number}" for number in range(1, into.count(",") + 2))
+        self._at_once = f"INSERT INTO {into} {select} {then}"
+        self._select, self._insert = select, f"INSERT INTO {into} VALUES ({places}) {then}"
+
+    def rows(self, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of its RETURNING: none where nothing was found."""
+        if not is_cluster():
+            return rows(self._at_once, *values)
+        return [written for found in rows(self._select, *values) for written in rows(self._insert, *found)]
+
+
 # --- statements over some clients -------------------------------------------------------------------------------------
 def of_one(statement: str, clients: str = "$1::uuid[]") -> str:
     """Return the statement for the first of `clients` alone, named wherever a client is: a cluster takes no other."""

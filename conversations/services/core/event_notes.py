@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from conversations.models import EventKind, EventNote
-from conversations.services.core.sql import insert, rows
+from conversations.services.core.cluster import InsertSelect
+from conversations.services.core.sql import insert
 
 IS_READ = "EXISTS (SELECT FROM event_positions r WHERE r.client_id = s.client_id AND r.is_read)"
 
@@ -39,14 +40,16 @@ def deliveries_sql(moved: str) -> str:
 
 
 # The same for message $2 of client $1, which reached the status $3.
-_ONE = f"""
-    INSERT INTO event_notes (client_id, kind, conversation_id, data)
+_ONE = InsertSelect(
+    "event_notes (client_id, kind, conversation_id, data)",
+    f"""
     SELECT s.client_id, '{EventKind.DELIVERY}', s.id, jsonb_build_object('message_id', m.id, 'status', $3::text)
     FROM conversation_messages m JOIN conversations s ON s.client_id = m.client_id AND s.id = m.conversation_id
-    WHERE m.client_id = $1 AND m.id = $2 AND {IS_READ}
-    RETURNING id"""
+    WHERE m.client_id = $1 AND m.id = $2 AND {IS_READ}""",
+    "RETURNING id",
+)
 
 
 def note_delivery(client_id: UUID, message_id: UUID, status: str) -> None:
     """Note that the message reached the status, where somebody reads the client's events."""
-    rows(_ONE, client_id, message_id, status)
+    _ONE.rows(client_id, message_id, status)

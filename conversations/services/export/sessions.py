@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 from django.db.models import Prefetch
 
-from conversations.models import Client, Conversation, ConversationEvent, Step
+from conversations.models import Conversation, ConversationEvent, Step
 from conversations.services.core.ledger import Actor
 from conversations.services.export import transcripts
 
 BATCH = 20
 
 
-def json_lines(conversation_ids: Sequence[UUID], *, actor: Actor) -> Iterator[bytes]:
+def json_lines(clients: Mapping[UUID, UUID], *, actor: Actor) -> Iterator[bytes]:
     """Yield a line of JSON for each conversation, in pieces, with contact, steps and corrected chunks.
 
     The ledger of each conversation records who took it. Rows are read in batches, whatever their number.
+
+    clients: the ids of the conversations, each with its client's
     """
+    conversation_ids = list(clients)
     for start in range(0, len(conversation_ids), BATCH):
         batch = conversation_ids[start : start + BATCH]
-        found = Conversation.objects.filter(client__in=Client.objects.values("pk"), pk__in=batch).select_related(
+        theirs = {clients[pk] for pk in batch}
+        found = Conversation.objects.filter(client__in=theirs, pk__in=batch).select_related(
             "contact", "client", "assistant"
         )
-        steps = Step.objects.filter(client__in=Client.objects.values("pk"))
+        steps = Step.objects.filter(client__in=theirs)
         conversations = {each.pk: each for each in found.prefetch_related(Prefetch("steps", steps))}
         record_exported({pk: each.client_id for pk, each in conversations.items()}, actor=actor)
         for pk in batch:
