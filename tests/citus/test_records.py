@@ -37,6 +37,7 @@ def ours(both: Any, doors: Any) -> Conversation:
 
 
 def test_a_person_and_a_transcript_are_exported(both: Any, ours: Conversation) -> None:
+    manager = signed_in(staff("mona", here=Role.MANAGER))
     with away(both[1]):
         for pieces in (
             person.export(ours.contact_id, actor=SYSTEM, now=timezone.now(), client=both[0]).pieces(),
@@ -46,7 +47,6 @@ def test_a_person_and_a_transcript_are_exported(both: Any, ours: Conversation) -
             sessions.json_lines({ours.pk: ours.client_id}, actor=SYSTEM),
         ):
             assert b"".join(pieces)
-        manager = signed_in(staff("mona", here=Role.MANAGER))
         page = manager.get(reverse("admin:conversations_conversation_change", args=[ours.pk]))
         assert page.status_code == 200
 

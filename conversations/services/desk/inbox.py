@@ -217,7 +217,7 @@ def _page_in_cluster(
 ) -> list[tuple[Any, ...]]:
     """Return the rows of a page, each client's by a statement of its own after their ids were found together."""
     statement = _ids(tab, order)
-    of_each = rows_of_clients(statement, client_ids, *values, at_once=True)
+    of_each = rows_of_clients(statement, client_ids, *values, at_once=tab == Tab.ENDED or order != Order.LATE)
     newest_first = tab == Tab.ENDED or order == Order.NEWEST
     found = sorted(of_each, key=lambda each: (each[2], each[1]), reverse=newest_first)[: PAGE_SIZE + 1]
     whose = by_client({pk: client_id for client_id, pk, _ in found})
@@ -231,6 +231,7 @@ def _page_in_cluster(
 def _ids(tab: Tab, order: Order) -> str:
     """Return the statement of the clients, ids and keys of a page: its values are those of `_open`."""
     if tab == Tab.ENDED:
+        order = Order.NEWEST
         key, sign, start, last, where = "s.ended_at", "<", "infinity", _LAST, "s.ended_at IS NOT NULL"
     elif order == Order.NEWEST:
         key, sign, start, last, where = "s.last_message_at", "<", "infinity", _LAST, _WHERE[tab]
@@ -272,8 +273,13 @@ def rows_of(client_ids: Sequence[UUID], user_id: int, conversation_ids: Sequence
 
 def counts(client_ids: Sequence[UUID], user_id: int) -> Counts:
     """Return the counts of the tabs."""
-    found = rows_of_clients(_COUNTS, client_ids, user_id, at_once=True)
-    return Counts(*(sum(column) for column in zip(*found, strict=True)) if found else (0, 0, 0))
+    if is_cluster() and len(client_ids) != 1:  # over several it takes no sub-select beside an aggregate
+        opened = rows_of_clients(_OPEN_COUNTS, client_ids, user_id, at_once=True)
+        mentions = rows_of_clients(_MENTIONS, client_ids, user_id, at_once=True)
+        mine, unassigned = (sum(each[place] for each in opened) for place in (0, 1))
+        return Counts(mine, unassigned, sum(each[0] for each in mentions))
+    [found] = rows_of_clients(_COUNTS, client_ids, user_id)
+    return Counts(*found)
 
 
 @cache
@@ -312,11 +318,13 @@ _SOME = f"""
         WHERE s.client_id = ANY ($1::uuid[]) AND s.id = ANY ($3::uuid[])) s {_BESIDE}
     ORDER BY s.last_message_at DESC, s.id DESC"""
 
-_COUNTS = f"""
-    SELECT count(*) FILTER (WHERE {_WHERE[Tab.MINE]}), count(*) FILTER (WHERE {_WHERE[Tab.UNASSIGNED]}),
-        (SELECT count(DISTINCT m.conversation_id) FROM desk_mentions m
-         WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2 AND m.read_at IS NULL)
-    FROM conversations s {_STATE} WHERE s.client_id = ANY ($1::uuid[]) AND {_OPEN}"""
+_COUNTED = f"count(*) FILTER (WHERE {_WHERE[Tab.MINE]}), count(*) FILTER (WHERE {_WHERE[Tab.UNASSIGNED]})"
+_OF_OPEN = f"FROM conversations s {_STATE} WHERE s.client_id = ANY ($1::uuid[]) AND {_OPEN}"
+_MENTIONS = """
+    SELECT count(DISTINCT m.conversation_id) FROM desk_mentions m
+    WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2 AND m.read_at IS NULL"""
+_OPEN_COUNTS = f"SELECT {_COUNTED} {_OF_OPEN}"
+_COUNTS = f"SELECT {_COUNTED}, ({_MENTIONS}) {_OF_OPEN}"
 
 
 # --- cursors ----------------------------------------------------------------------------------------------------------
