@@ -26,6 +26,7 @@ from conversations.models import (
 )
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.desk import giving_back, round_robin
+from conversations.services.desk.inbox import Order
 from conversations.services.transitions import takeover
 from tests.citus.places import ONLY_IN_CLUSTER, away
 from tests.conversations.back_office import do
@@ -55,7 +56,7 @@ def test_a_conversation_is_worked_on_with_all_that_the_desk_has(both: Any, doors
     team_of(here, "Roofs", agnes, max_)
     label = Label.objects.create(client=here, name="vip")
     CannedReply.objects.create(client=here, shortcut="hi", text="Dear {name}")
-    http = signed_in(agnes)
+    http, theirs = signed_in(agnes), signed_in(max_)
     until = (timezone.now() + timedelta(hours=1)).isoformat()
     with away(there):
         assert names(http, tab="unassigned") == ["ann"]
@@ -75,13 +76,23 @@ def test_a_conversation_is_worked_on_with_all_that_the_desk_has(both: Any, doors
         assert "A leak" in page.content.decode()
         assert save(http, "Very important", label=label.pk)[0] == 200
         assert shown(http) == {"Very important": "1"}
-        assert names(signed_in(max_), tab="mine") == ["ann"]
+        assert names(theirs, tab="mine") == ["ann"]
         assert http.get("/admin/inbox/find/", {"q": "Hello"}).status_code == 200
         for model in (ConversationLabel, DeskState, Draft, Mention, Presence, SavedView, SeenPosition, StaffNote):
             assert model.objects.filter(client=here).count() == 1, model.__name__
         assert do(http, ours, "unlabel", label=label.pk)[0] == 200
         assert do(http, ours, "reply", text="Dear Ann, it is here.")[0] == 200
         assert not Draft.objects.filter(client=here).exists()
+
+
+@pytest.mark.parametrize("order", Order)
+def test_a_colleague_of_both_sees_what_is_of_the_other(both: Any, doors: Any, order: Order) -> None:
+    for client, door in zip(both, doors, strict=True):
+        waits(client, door)
+    http = signed_in(staff("agnes", **{client.sub_domain: Role.AGENT for client in both}))
+    assert names(http, tab="unassigned", order=order.value) == ["ann", "ann"]
+    with away(both[1]):
+        assert names(http, tab="unassigned", order=order.value) == ["ann"]
 
 
 def test_a_team_hands_out_and_takes_back_what_waits_for_a_server_that_is_away(both: Any, doors: Any) -> None:
