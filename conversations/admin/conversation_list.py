@@ -177,8 +177,7 @@ def _add_steps_and_last_messages(conversations: Sequence[Any]) -> None:
     }
     newest = Chunk.objects.filter(client__in=clients, conversation__in=ids)
     newest = newest.filter(position=F("conversation__last_position"), role__in=SAID)
-    only = next(iter(clients)) if len(clients) == 1 else None
-    said = dict(newest.values_list("conversation", Left(corrected_text(only), SNIPPET)))
+    said = dict(newest.values_list("conversation", Left(corrected_text(among=clients), SNIPPET)))
     for conversation in conversations:
         conversation.steps_done, conversation.steps_all = steps.get(conversation.pk, (0, 0))
         conversation.last_message = said.get(conversation.pk, "")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
@@ -27,6 +30,7 @@ from conversations.services.events import bodies, endpoints
 from conversations.words import lazy as _
 
 Status = EventDelivery.Status
+WAITING = "convo_waiting"  # an attribute of a listed endpoint: how many events wait, by endpoint
 REASONS = {
     "staff": _("paused by staff"),
     "gone": _("paused: the server says that it is gone (410)"),
@@ -90,6 +94,28 @@ class InTrouble(admin.SimpleListFilter):
         return queryset.filter(in_trouble) if self.value() == "1" else queryset
 
 
+def _count_waiting(endpoints: Sequence[EventEndpoint]) -> dict[UUID, int]:
+    """Return by endpoint how many events wait; a statement of its own, since a cluster takes none within theirs."""
+    clients = {endpoint.client_id for endpoint in endpoints}
+    waiting = EventDelivery.objects.filter(
+        client__in=clients, endpoint__in=[endpoint.pk for endpoint in endpoints], status=Status.PENDING
+    )
+    return dict(waiting.order_by().values_list("endpoint").annotate(Count("pk")))
+
+
+class EndpointChangeList(ChangeList):
+    """One page of endpoints. The events that wait are counted for the whole page at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        """Read the rows of the page and what waits for them."""
+        super().get_results(request)
+        endpoints: Any = list(self.result_list)
+        counted = _count_waiting(endpoints)
+        for endpoint in endpoints:
+            setattr(endpoint, WAITING, counted)
+        self.result_list = endpoints
+
+
 @admin.register(EventEndpoint)
 class EventEndpointAdmin(ClientScopedAdmin):
     """The URLs that a client's events are posted to."""
@@ -141,16 +167,12 @@ class EventEndpointAdmin(ClientScopedAdmin):
     @admin.display(description=_("Waiting"))
     def waiting(self, endpoint: Any) -> int:
         """Return how many events wait."""
-        count: int | None = endpoint.waiting_count
-        return count or 0
+        counted: dict[UUID, int] | None = getattr(endpoint, WAITING, None)
+        return (_count_waiting([endpoint]) if counted is None else counted).get(endpoint.pk, 0)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """Return the endpoints with the number of events that wait for each."""
-        theirs = {"client_id": OuterRef("client_id"), "endpoint_id": OuterRef("pk"), "status": Status.PENDING}
-        waiting = EventDelivery.objects.filter(**theirs).order_by().values("endpoint_id")
-        count = Subquery(waiting.annotate(n=Count("pk")).values("n"))
-        rows: QuerySet[Any] = super().get_queryset(request).annotate(waiting_count=count)
-        return rows
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> Any:
+        """Return the class of the list."""
+        return EndpointChangeList
 
     @admin.display(description=_("Log"))
     def log(self, endpoint: EventEndpoint) -> SafeString:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from uuid import UUID
 
 from django.conf import settings
@@ -55,11 +56,14 @@ class Correction(OfClient):
         return f"{self.kind} by {self.author_name}"
 
 
-def corrected_text(client_id: UUID | None = None) -> Coalesce:
+def corrected_text(client_id: UUID | None = None, among: Collection[UUID] = ()) -> Coalesce:
     """Return the expression of a chunk's current text, for annotations: the newest correction, else the original.
 
     client_id: the chunks' client, where all are of one; a database of several servers finds the server by it
+    among: or else the clients that they may be of, by which it finds the servers
     """
     of_chunk = Correction.objects.filter(client=client_id or models.OuterRef("client"), chunk=models.OuterRef("pk"))
+    if among:
+        of_chunk = of_chunk.filter(client__in=among)
     newest = of_chunk.filter(kind=Correction.Kind.CORRECTION).order_by("-id")
     return Coalesce(models.Subquery(newest.values("text")[:1]), "content")

@@ -19,8 +19,9 @@ from conversations.services.staff_actions import corrections
 from tests import factories
 from tests.conversations.back_office import sign_in
 from tests.copilot.reading import user
+from tests.named_clients import IN_CLUSTER
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=IN_CLUSTER)  # there no two roles write in one transaction
 LIST = reverse("admin:conversations_feedback_changelist")
 
 

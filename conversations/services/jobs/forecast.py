@@ -299,7 +299,7 @@ def _times(conversation: Conversation) -> _Times:
     asked += [("archived", days(R.SESSIONS, "'archived'"), kept_until(R.SESSIONS, _ENDS, "'archived'"))]
     asked += [(rule.value, days(rule), kept_until(rule)) for rule in (R.WEB, R.MEMORY)]
     has = [
-        f"EXISTS (SELECT FROM {table} t WHERE t.client_id = s.client_id AND t.conversation_id = s.id)"
+        f"EXISTS (SELECT FROM {table} t WHERE t.client_id = $2 AND t.conversation_id = s.id)"
         for table in _BELOW.values()
     ]
     columns = [STALE_AT, EXPIRES_AT, HANDED_BACK_AT, ARCHIVES_AT.format(ended=_ENDS)]

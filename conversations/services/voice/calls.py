@@ -325,7 +325,7 @@ def _said_after(client_id: UUID, conversation_id: UUID, position: int) -> bool:
         """
         SELECT s.status NOT IN ('active', 'stale') OR s.transfer_to <> '' OR EXISTS (
             SELECT FROM conversation_chunks c
-            WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.position > $2 AND c.role = 'ai')
+            WHERE c.client_id = $3 AND c.conversation_id = s.id AND c.position > $2 AND c.role = 'ai')
         FROM conversations s WHERE s.client_id = $3 AND s.id = $1
         """,
         conversation_id,
