@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from conversations.models import Client, SavedView
 from conversations.models.teams import LONGEST_NAME
-from conversations.services.core.cluster import rows_of_clients
+from conversations.services.core.cluster import of_all, rows_of_clients
 from conversations.services.core.errors import ConflictError, InvalidError
 from conversations.services.desk import filters as choices
 from conversations.services.desk import inbox
@@ -26,8 +26,8 @@ COUNTED = (Tab.MINE, Tab.UNASSIGNED, Tab.ALL, Tab.TEAMS, Tab.SNOOZED)
 
 def views_of(client_ids: Sequence[UUID], user_id: int) -> list[SavedView]:
     """Return the user's own views of the clients and the shared ones, by name."""
-    found = SavedView.objects.filter(client__in=client_ids).filter(Q(owner=user_id) | Q(owner=None))
-    return list(found.order_by("name", "pk").select_related("client"))
+    theirs = SavedView.objects.filter(Q(owner=user_id) | Q(owner=None)).order_by("name", "pk").select_related("client")
+    return of_all(lambda pk: theirs.filter(client__in=[pk] if pk else client_ids), client_ids)
 
 
 def save(client: Client, owner_id: int | None, name: str, filters: Filters) -> SavedView:

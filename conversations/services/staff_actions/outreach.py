@@ -98,16 +98,16 @@ def start_outreach(client: Client, wanted: Outreach, *, actor: Actor, now: datet
                     reply_due_at=now if greets else None,
                 )
                 if wanted.template:
-                    _say_template(opened.conversation_id, wanted.template, actor, now)
+                    _say_template(opened.conversation_id, client, wanted.template, actor, now)
             return Conversation.objects.of(client).select_related("contact").get(pk=opened.conversation_id)
         except IntegrityError:
             continue  # another process made the same contact or opened a conversation meanwhile: look again
     raise UnavailableError(gettext("This person's data changes too often at the moment. Send the request again."))
 
 
-def _say_template(conversation_id: UUID, wanted: WantedTemplate, actor: Actor, now: datetime) -> None:
+def _say_template(conversation_id: UUID, client: Client, wanted: WantedTemplate, actor: Actor, now: datetime) -> None:
     """Begin the new conversation with the template. Nothing is opened where it is refused, or the person opted out."""
-    with editing(conversation_id) as conversation:
+    with editing(conversation_id, client) as conversation:
         opt_outs.check(conversation)
         chunk, _ = templates.say_template(conversation, wanted, now, author_id=actor.user_id)
         record(conversation, "sent", actor, chunk_id=chunk.pk)

@@ -130,7 +130,15 @@ def send_uploads(
             kept.append(
                 fetching.keep_upload(conversation.client_id, one_line(name, LONGEST_NAME) or "file", file, size)
             )
-        return send(conversation.pk, content, actor=actor, now=now, choices=choices, takes_over=True, uploaded=kept)
+        return send(
+            *(conversation.pk, content),
+            actor=actor,
+            now=now,
+            client=conversation.client,
+            choices=choices,
+            takes_over=True,
+            uploaded=kept,
+        )
     except SendError as error:
         _forget(kept)
         raise InvalidError(str(error), code=error.code) from None
