@@ -67,7 +67,10 @@ def on_two_servers() -> tuple[Client, Client]:
 
 @contextmanager
 def away(client: Client) -> Iterator[None]:
-    """The client's server refuses connections meanwhile, as one does whose PostgreSQL is stopped."""
+    """The client's server refuses connections meanwhile, as one does whose PostgreSQL is stopped.
+
+    Needs a role that may update `pg_dist_node`: a superuser, or one to whom that was granted.
+    """
     port = server_of(client)
     _name_port(port, CLOSED)
     try:
