@@ -76,7 +76,8 @@ class Agent:
         It may be hidden by a later one of the same person: then the newest that was shown before stands for it.
         """
         if first := next((each for each in sent if each > self._seen), None):
-            self.late.append(now - (self._seen if first - self._seen < QUIET else first))
+            if self._seen:
+                self.late.append(now - (self._seen if first - self._seen < QUIET else first))
             self._seen = sent[-1]
 
     async def _ask(self, path: str, more: str = "") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

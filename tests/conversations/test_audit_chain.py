@@ -15,7 +15,7 @@ from django.test import Client as HttpClient
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import AuditEntry, Client, Contact, Conversation, StaffAction
+from conversations.models import AuditEntry, Client, Contact, Conversation, ConversationEvent, StaffAction
 from conversations.services.core import audit_chain, ledger
 from conversations.services.core.errors import InvalidError
 from conversations.services.core.ledger import SYSTEM, Actor
@@ -143,14 +143,21 @@ def test_what_happens_meanwhile_in_another_conversation_is_no_deed_of_a_request_
     assert exported(door.shop) == before
 
 
-def test_what_a_colleague_does_meanwhile_is_no_deed_of_a_request_that_changes_nothing(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("who", ["a colleague", "a colleague of the key's name", "another key", "the key, elsewhere"])
+def test_what_others_do_meanwhile_is_no_deed_of_a_request_that_changes_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
-    pk = door.says("Hello")["conversation_id"]
+    pk, elsewhere = (door.says("Hello", user_id=name)["conversation_id"] for name in ("ann", "bob"))
     assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
+    own = ConversationEvent.objects.filter(conversation=pk, actor="api").latest("id").actor_name
     before = exported(door.shop)
-    boss = Actor("staff", "boss")
-    meanwhile(monkeypatch, lambda: ledger.record(Conversation.objects.get(pk=pk), "redacted", boss))
+    where, actor = {
+        "a colleague": (pk, Actor("staff", "boss")),
+        "a colleague of the key's name": (pk, Actor("staff", own)),
+        "another key": (pk, Actor("api", f"another {own}")),
+        "the key, elsewhere": (elsewhere, Actor("api", own)),
+    }[who]
+    meanwhile(monkeypatch, lambda: ledger.record(Conversation.objects.get(pk=where), "redacted", actor))
     assert door.call("POST", f"/conversations/{pk}/close", {})[0] == 200
     assert exported(door.shop) == before
 
