@@ -45,6 +45,20 @@ def row(page: Page, name: str) -> Any:
     return page.locator(".ib-link", has_text=name)
 
 
+def test_a_click_while_the_list_is_read_anew_opens_the_conversation(page: Page, shop: Client, people: Door) -> None:
+    sign_in(page, "agnes", shop, "agent")
+    page.goto("/admin/inbox/")
+    row(page, "Maria").hover()
+    with page.expect_response("**/inbox/list/**") as read:
+        page.mouse.down()
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    read.value.finished()
+    page.evaluate("() => new Promise((go) => setTimeout(go, 100))")  # the list would be shown
+    page.mouse.up()
+    expect(page.locator(".ib-title h2")).to_contain_text("Maria")
+    quiet(page)
+
+
 def test_by_keyboard_alone_a_conversation_is_chosen_answered_and_closed(page: Any, shop: Client, people: Door) -> None:
     page.set_viewport_size({"width": 1440, "height": 860})
     sign_in(page, "agnes", shop, "agent")

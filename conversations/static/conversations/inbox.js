@@ -99,9 +99,16 @@
     if (focused) rowOf(focused)?.querySelector(".ib-link").focus({ preventScroll: true });
   }
 
+  // A row that is replaced between the press of a button and its release is never clicked.
+  let pressedAt = 0;
+
+  rows.addEventListener("pointerdown", () => { pressedAt = Date.now(); });
+  ["pointerup", "pointercancel"].forEach((end) => document.addEventListener(end, () => { pressedAt = 0; }));
+
   // While the user reads further down, the list stays as it is and says how many are new.
   function offerList(list) {
     showCounts(list.counts);
+    if (Date.now() - pressedAt < 2000) return refreshSoon();
     if (rows.scrollTop < 8) return showList(list);
     const parsed = document.createElement("template");
     parsed.innerHTML = list.html;
