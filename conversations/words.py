@@ -29,9 +29,10 @@ def lazy(text: str) -> str:
 def with_values(sentence: str) -> str:
     """Return the sentence, which is stored with values in place of its placeholders `%(name)s`.
 
-    Call it while the module is imported, so that `shown` knows the sentence again in every process.
+    Call it while the module is imported, so that `shown` knows the sentence again in every process. A value contains no
+    end of a sentence.
     """
-    _with_values[sentence] = re.compile(_PLACEHOLDER.sub(r"(?P<\1>.+)", re.escape(sentence)))
+    _with_values[sentence] = re.compile(_PLACEHOLDER.sub(r"(?P<\1>(?:(?!\\. ).)+)", re.escape(sentence)))
     return sentence
 
 

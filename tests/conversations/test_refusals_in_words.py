@@ -91,6 +91,10 @@ def test_a_stored_reason_is_put_into_words_where_it_is_read(agent, session):
         ),
         ("Settled. Messages: 2. Receipts: 1.", "Resuelto. Mensajes: 2. Acuses de recibo: 1."),
         ("2 of 3 still fail.", "2 de 3 siguen fallando."),
+        (
+            "The reply failed with the code odd.code. 2 of 3 still fail.",
+            "La respuesta falló con el código odd.code. 2 de 3 siguen fallando.",
+        ),
     ],
 )
 def test_what_is_stored_is_translated_sentence_by_sentence(stored, spanish):

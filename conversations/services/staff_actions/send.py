@@ -131,7 +131,8 @@ def send_uploads(
                 fetching.keep_upload(conversation.client_id, one_line(name, LONGEST_NAME) or "file", file, size)
             )
         return send(
-            *(conversation.pk, content),
+            conversation.pk,
+            content,
             actor=actor,
             now=now,
             client=conversation.client,
