@@ -173,9 +173,12 @@ def in_child(work: Any, limit: float) -> int | None:
 def ended(child: int, limit: float) -> int | None:
     """Return the child's exit code, or None if it took too long. It has ended then, with all that it started."""
     watched = os.pidfd_open(child)
-    in_time: list[int] = []
+    in_time: list[tuple[int, int]] = []
     try:
-        in_time, _, _ = select.select([watched], [], [], limit)
+        # select() refuses a descriptor of 1,024 or more, and a process that ran many tests has such.
+        waiting = select.poll()
+        waiting.register(watched, select.POLLIN)
+        in_time = waiting.poll(limit * 1000)
     finally:
         os.close(watched)
         with suppress(ProcessLookupError, PermissionError):
