@@ -37,7 +37,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 from unfold.dataclasses import SearchResult
 
-from conversations.admin import access, inbox_rows, inbox_views, live, promise_view, transcript_view
+from conversations.admin import access, inbox_lists, inbox_rows, inbox_views, live, promise_view, transcript_view
 from conversations.admin.base import visible_rows
 from conversations.admin.channel_names import name_of
 from conversations.admin.composing import preview, proposal_of
@@ -46,8 +46,9 @@ from conversations.admin.inbox_rows import PRIORITIES, InboxList, ShownRow
 from conversations.admin.inbox_views import client_ids_of
 from conversations.admin.person import person_of
 from conversations.admin.transcript import RELATED, context_of, news_of, no_store
+from conversations.http import repeating
 from conversations.models import ContactIdentity, Conversation, ConversationLabel, DeskState, Label
-from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states
+from conversations.services.desk import canned, filters, finding, inbox, mail_choices, notes, own, states, tab_counts
 from conversations.services.desk.filters import LONGEST_QUERY, Filters
 from conversations.services.desk.inbox import Order, Tab
 from conversations.services.history import search
@@ -85,16 +86,6 @@ TAB_ICONS = {
     Tab.SNOOZED: "snooze",
     Tab.ENDED: "task_alt",
 }  # those shown as icons
-COUNTED = (Tab.MINE, Tab.UNASSIGNED, Tab.MENTIONS)
-EMPTY = {
-    Tab.MINE: (_("You have no conversation."), _("Take one over from Unassigned, or reply in it.")),
-    Tab.UNASSIGNED: (_("Nobody waits."), _("Conversations that need a person appear here.")),
-    Tab.ALL: (_("No conversation is open."), _("The next message of a customer opens one.")),
-    Tab.TEAMS: (_("Your teams have no conversation."), _("Conversations that are assigned to a team appear here.")),
-    Tab.MENTIONS: (_("Nobody mentions you."), _("A colleague does by writing @ and your name in a note.")),
-    Tab.SNOOZED: (_("Nothing is snoozed."), _("Snooze a conversation to have it come back later.")),
-    Tab.ENDED: (_("No conversation has ended yet."), _("Closed and expired conversations appear here.")),
-}
 
 
 def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
@@ -113,12 +104,9 @@ def page(request: HttpRequest, pk: UUID | None = None) -> HttpResponse:
     return no_store(TemplateResponse(request, f"{TEMPLATES}/inbox.html", context))
 
 
-def rows(request: HttpRequest) -> JsonResponse:
+def rows(request: HttpRequest) -> HttpResponse:
     """Return a page of the list: `html`, `next` (a cursor) and the counts of the tabs."""
-    found = _list(request, filters.read(request.GET))
-    html = render_to_string(f"{TEMPLATES}/_rows.html", found, request=request)
-    counts = {tab: count for tab, *_names, count in found["tabs"] if tab in COUNTED}
-    return no_store(JsonResponse({"html": html, "next": found["next"], "counts": counts}))
+    return no_store(repeating.answer(request, inbox_lists.viewer_of(request), inbox_lists.bodies))
 
 
 def find(request: HttpRequest) -> JsonResponse:
@@ -269,9 +257,9 @@ def _list(request: HttpRequest, choice: Filters, open_id: UUID | None = None) ->
     client_ids = client_ids_of(request)
     user_id = _user_id(request)
     after = request.GET.get("after", "")
-    of_choice = [pk for pk in client_ids if choice.client_id in (None, pk)]
+    of_choice = inbox_lists.clients_of_choice(client_ids, choice)
     found = inbox.page(of_choice, user_id, choice.tab, choice.order, after, choice.narrowing)
-    counts = inbox.counts(client_ids, user_id)
+    counts = tab_counts.of_user(tab_counts.counted(client_ids, [user_id]), user_id, client_ids)
     in_list = InboxList(choice.tab, choice.order, names_clients=len(client_ids) > 1)
     return {
         "rows": inbox_rows.shown(found.rows, user_id, in_list, open_id),
@@ -279,8 +267,8 @@ def _list(request: HttpRequest, choice: Filters, open_id: UUID | None = None) ->
         "tab": choice.tab,
         "order": choice.order,
         "label_id": choice.narrowing.label_id,
-        "tabs": [(tab, name, TAB_ICONS.get(tab, ""), getattr(counts, tab, 0)) for tab, name in TAB_NAMES.items()],
-        "empty": EMPTY[choice.tab],
+        "tabs": [(tab, name, TAB_ICONS.get(tab, ""), counts.get(tab, 0)) for tab, name in TAB_NAMES.items()],
+        "empty": inbox_lists.EMPTY[choice.tab],
     }
 
 

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import count
+from time import monotonic
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ from channels_out.errors import InboundError
 from conversations import heartbeat, log_context, traces
 from conversations.endpoints import fast_path, health
 from conversations.endpoints.fast_path import HotRequest
+from conversations.endpoints.repeated import Repeated
 from conversations.endpoints.webhooks import REFUSAL
 from conversations.http import envelope, wsgi_bridge
 from conversations.http.bodies import Bodies, BodyError
@@ -89,6 +91,7 @@ class WebApplication:
         self._turns = asyncio.Semaphore(max(1, threads // THREADS_FOR_ONE_TURN))
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
+        self._repeated = Repeated()
         self._ids = (f"{prefix}{number:012x}" for prefix in [uuid4().hex[:20]] for number in count())
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,6 +141,9 @@ class WebApplication:
             if (found := await fast_path.answer(statements, request)) is not None:
                 self._send(exchange, 200, found)
                 return
+            if repeated := await self._repeated.answer(statements, scope):
+                exchange.response_bytes(200, *repeated)
+                return
         except (DomainError, InboundError) as error:
             refusal = error
         except (OperationalError, InterfaceError) as error:
@@ -164,6 +170,7 @@ class WebApplication:
         if refusal:
             environ[REFUSAL] = refusal
         self._in_threads += 1
+        begun = monotonic()
         try:
             async with self._turns if scope.path in BY_THEMSELVES else nullcontext():
                 response = await statements.in_thread(wsgi_bridge.call, self._application, environ)
@@ -173,6 +180,7 @@ class WebApplication:
             return
         finally:
             self._in_threads -= 1
+        self._repeated.note(scope, begun, response)
         await _send_response(exchange, response)
 
 

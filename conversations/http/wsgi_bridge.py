@@ -17,6 +17,7 @@ from django.conf import settings
 
 from conversations import log_context
 from conversations.http.downloads import Download
+from conversations.http.repeating import Repeatable, RepeatableResponse
 from conversations.http.streams import Events, EventStream
 
 REQUEST_ID = "convo.request"  # in the environment: the request's id, for the log
@@ -41,7 +42,10 @@ class Scope(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer: its body, or the events or the file that follow. Then call `close` at the end."""
+    """An answer: its body, or the events or the file that follow. Then call `close` at the end.
+
+    repeatable: the decision that the body rests on, where it may be given again
+    """
 
     status: int
     headers: Headers
@@ -49,6 +53,7 @@ class Response:
     events: Events | None = None
     file: IO[bytes] | None = None
     close: Callable[[], None] = lambda: None
+    repeatable: Repeatable | None = None
 
 
 def environ_of(scope: Scope, body: bytes) -> Environ:
@@ -113,7 +118,8 @@ def call(application: Application, environ: Environ) -> Response:
     if isinstance(answer, Download) and answer.file and environ["REQUEST_METHOD"] != "HEAD":
         return Response(status, headers, file=answer.file, close=answer.close)
     try:
-        return Response(status, headers, b"".join(answer))
+        repeatable = answer.repeatable if isinstance(answer, RepeatableResponse) else None
+        return Response(status, headers, b"".join(answer), repeatable=repeatable)
     finally:
         getattr(answer, "close", lambda: None)()
 

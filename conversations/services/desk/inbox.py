@@ -2,15 +2,16 @@
 
 Open conversations are read from the index of open ones and sorted, since an index on the time of the last message would
 end the heap-only updates of an append. Ended ones are read from the index by their end. A page goes on behind its last
-row (keyset pagination), so that new messages neither repeat nor hide rows. Each page is one statement.
+row (keyset pagination), so that new messages neither repeat nor hide rows. How far users have seen the conversations
+is a statement of its own, so that a page is read once for many users.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
@@ -23,7 +24,7 @@ from django.utils import timezone
 from conversations.services.core.cluster import is_cluster, of_one, rows_of_clients
 from conversations.services.core.rotation import by_client
 from conversations.services.core.sql import rows
-from conversations.services.desk.narrowing import EVERYTHING, Narrowing, narrowed_sql
+from conversations.services.desk.narrowing import EVERYTHING, ME, Narrowing, narrowed_sql
 from conversations.services.tenants import client_hours, promises
 from conversations.services.tenants.promises import UNANSWERED_SINCE, WAITS_SINCE, Promise
 
@@ -58,14 +59,15 @@ class InboxRow:
     name            of the contact, or their phone or user id
     last_at         the time of the last message
     waits_since     since when it waits for a person; None if it does not
-    asked_at        when the person wrote first, if nobody has answered and somebody should; else None
+    asked_at        when the person wrote first, if nobody has answered and somebody should, of a client that promises a
+                    first response; else None
     holder          who has it or is responsible for it; '' for the assistant or nobody
     words           the customer's last words, or the summary of an archived conversation
     words_position  their position in the conversation; 0 if there are none
     labels          name and colour of each
+    team            the team that is responsible for it, or ''
     is_unread       the customer wrote after what the user has seen, and the user has seen it before, has it, or
                     somebody is waited for
-    team            the team that is responsible for it, or ''
     """
 
     id: UUID
@@ -88,8 +90,8 @@ class InboxRow:
     words: str
     words_position: int
     labels: list[tuple[str, str]] = field(hash=False)
-    is_unread: bool
     team: str
+    is_unread: bool = False
 
     @property
     def initials(self) -> str:
@@ -109,15 +111,6 @@ class InboxPage:
 
     rows: list[InboxRow]
     next: str
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The numbers of open conversations that the user has, that wait for anybody, and with unread notes for them."""
-
-    mine: int
-    unassigned: int
-    mentions: int
 
 
 WAITS = "(s.needs_staff_since IS NOT NULL OR s.reply_owed AND s.taken_over_at IS NOT NULL)"
@@ -140,6 +133,8 @@ _WHERE = {
         SELECT m.conversation_id FROM desk_mentions m WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2
           AND (m.read_at IS NULL OR m.read_at > now() - interval '1 day'))""",
 }
+_OWN = (Tab.MINE, Tab.TEAMS, Tab.MENTIONS)  # whose conversations depend on who looks
+_NOBODY = 0  # no user's id
 _STATE = "LEFT JOIN desk_states d ON d.client_id = s.client_id AND d.conversation_id = s.id"
 _SELECTED = f"s.*, d.assignee_id, d.team_id, d.priority, CASE WHEN {_SNOOZED} THEN d.snoozed_until END AS snoozed"
 _NARROWED = narrowed_sql("$5::bigint", "$6::bigint", "$7::text", "$8::int", "$9::text", "$10::int")
@@ -147,24 +142,22 @@ _HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.
 _ROW = f"""
     s.id, s.client_id, n.name,
     COALESCE(NULLIF(k.staff_name, ''), NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
-    s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE}, {UNANSWERED_SINCE}, s.started_at,
+    s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE},
+    CASE WHEN h.first_response_within IS NOT NULL THEN {UNANSWERED_SINCE} END, s.started_at,
     s.taken_over_at IS NOT NULL, {_HOLDER},
     COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,
     COALESCE(w.words, left(s.summary, {CHARACTERS}), ''), COALESCE(w.position, 0),
     ARRAY(SELECT ARRAY[b.name, b.colour] FROM desk_conversation_labels l
         JOIN desk_labels b ON b.client_id = l.client_id AND b.id = l.label_id
         WHERE l.client_id = s.client_id AND l.conversation_id = s.id ORDER BY b.name),
-    COALESCE(w.position, 0) > COALESCE(e.position, 0)
-        AND (e.position IS NOT NULL OR {WAITS} OR COALESCE({_HOLDER} = $2, false)),
     COALESCE(q.name, '')"""
-# Beside conversation s: its client, its contact, who is responsible, how far the user has seen it, and the customer's
-# last words as they read now.
+# Beside conversation s: its client, its contact, who is responsible, and the customer's last words as they read now.
 _BESIDE = f"""
     JOIN clients n ON n.id = s.client_id
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
+    LEFT JOIN client_hours h ON h.client_id = s.client_id
     LEFT JOIN auth_user u ON u.id = s.assignee_id
     LEFT JOIN desk_teams q ON q.client_id = s.client_id AND q.id = s.team_id
-    LEFT JOIN desk_seen e ON e.client_id = s.client_id AND e.conversation_id = s.id AND e.user_id = $2
     LEFT JOIN LATERAL (
         SELECT c.position, left(COALESCE((
             SELECT x.text FROM chunk_corrections x
@@ -200,6 +193,40 @@ def page(
     cursor: `next` of the page before, or ''. One that cannot be read begins from the start.
     narrowing: only those that it lets through
     """
+    return pages(client_ids, [user_id], tab, order, cursor, narrowing)[user_id]
+
+
+def pages(
+    client_ids: Sequence[UUID],
+    user_ids: Sequence[int],
+    tab: Tab,
+    order: Order = Order.NEWEST,
+    cursor: str = "",
+    narrowing: Narrowing = EVERYTHING,
+) -> dict[int, InboxPage]:
+    """Return the page as each of the users sees it, in two statements where all see the same conversations.
+
+    A row that reads the same for several users is one object.
+    """
+    if tab in _OWN or narrowing.assignee_id == ME:
+        read = [([each], _page(client_ids, each, tab, order, cursor, narrowing)) for each in user_ids]
+    else:
+        read = [(list(user_ids), _page(client_ids, _NOBODY, tab, order, cursor, narrowing))]
+    seen = _seen(client_ids, user_ids, {row.id for _, found in read for row in found.rows})
+    pages_of: dict[int, InboxPage] = {}
+    for users, found in read:
+        unread = [replace(row, is_unread=True) for row in found.rows]
+        for user_id in users:
+            shown = [
+                news if _is_unread(row, user_id, seen) else row for row, news in zip(found.rows, unread, strict=True)
+            ]
+            pages_of[user_id] = InboxPage(shown, found.next)
+    return pages_of
+
+
+def _page(
+    client_ids: Sequence[UUID], user_id: int, tab: Tab, order: Order, cursor: str, narrowing: Narrowing
+) -> InboxPage:
     values: tuple[Any, ...] = (user_id, *_read(cursor), *narrowing.values(user_id))
     if order == Order.LATE and tab != Tab.ENDED:
         values += tuple(promises.sort_values(client_ids, timezone.now()))
@@ -212,6 +239,20 @@ def page(
     return InboxPage(read, _written(found[PAGE_SIZE - 1][-1], read[-1].id) if goes_on else "")
 
 
+def _seen(
+    client_ids: Sequence[UUID], user_ids: Sequence[int], conversation_ids: Iterable[UUID]
+) -> dict[tuple[UUID, int], int]:
+    """Return by conversation and user how far the user has seen it; those left out have never opened it."""
+    found = rows_of_clients(_SEEN, client_ids, list(conversation_ids), list(user_ids), at_once=True)
+    return {(conversation_id, user_id): position for conversation_id, user_id, position in found}
+
+
+def _is_unread(row: InboxRow, user_id: int, seen: Mapping[tuple[UUID, int], int]) -> bool:
+    position = seen.get((row.id, user_id))
+    is_followed = position is not None or row.waits_since is not None or row.holder_id == user_id
+    return is_followed and row.words_position > (position or 0)
+
+
 def _page_in_cluster(
     client_ids: Sequence[UUID], tab: Tab, order: Order, values: tuple[Any, ...]
 ) -> list[tuple[Any, ...]]:
@@ -221,7 +262,7 @@ def _page_in_cluster(
     newest_first = tab == Tab.ENDED or order == Order.NEWEST
     found = sorted(of_each, key=lambda each: (each[2], each[1]), reverse=newest_first)[: PAGE_SIZE + 1]
     whose = by_client({pk: client_id for client_id, pk, _ in found})
-    shown = [each for client_id, ids in whose.items() for each in rows(of_one(_SOME), [client_id], values[0], ids)]
+    shown = [each for client_id, ids in whose.items() for each in rows(of_one(_SOME), [client_id], ids)]
     places = {pk: (place, key) for place, (_, pk, key) in enumerate(found)}
     ordered = sorted(shown, key=lambda each: places[each[0]][0])
     return [(*each, places[each[0]][1]) for each in ordered]
@@ -267,19 +308,10 @@ def next_promises(found: Sequence[InboxRow]) -> dict[UUID, Promise]:
 
 def rows_of(client_ids: Sequence[UUID], user_id: int, conversation_ids: Sequence[UUID]) -> list[InboxRow]:
     """Return the rows of these of the clients' conversations, the newest message first."""
-    found = rows_of_clients(_SOME, client_ids, user_id, list(conversation_ids))
-    return sorted((InboxRow(*each) for each in found), key=lambda each: (each.last_at, each.id), reverse=True)
-
-
-def counts(client_ids: Sequence[UUID], user_id: int) -> Counts:
-    """Return the counts of the tabs."""
-    if is_cluster() and len(client_ids) != 1:  # over several it takes no sub-select beside an aggregate
-        opened = rows_of_clients(_OPEN_COUNTS, client_ids, user_id, at_once=True)
-        mentions = rows_of_clients(_MENTIONS, client_ids, user_id, at_once=True)
-        mine, unassigned = (sum(each[place] for each in opened) for place in (0, 1))
-        return Counts(mine, unassigned, sum(each[0] for each in mentions))
-    [found] = rows_of_clients(_COUNTS, client_ids, user_id)
-    return Counts(*found)
+    found = [InboxRow(*each) for each in rows_of_clients(_SOME, client_ids, list(conversation_ids))]
+    seen = _seen(client_ids, [user_id], [row.id for row in found])
+    shown = [replace(row, is_unread=_is_unread(row, user_id, seen)) for row in found]
+    return sorted(shown, key=lambda each: (each.last_at, each.id), reverse=True)
 
 
 @cache
@@ -312,19 +344,15 @@ def _ended() -> str:
     ORDER BY s.ended_at DESC, s.id DESC"""
 
 
+_SEEN = """
+    SELECT e.conversation_id, e.user_id, e.position FROM desk_seen e
+    WHERE e.client_id = ANY ($1::uuid[]) AND e.conversation_id = ANY ($2::uuid[]) AND e.user_id = ANY ($3::int[])"""
+
 _SOME = f"""
     SELECT {_ROW} FROM (
         SELECT {_SELECTED} FROM conversations s {_STATE}
-        WHERE s.client_id = ANY ($1::uuid[]) AND s.id = ANY ($3::uuid[])) s {_BESIDE}
+        WHERE s.client_id = ANY ($1::uuid[]) AND s.id = ANY ($2::uuid[])) s {_BESIDE}
     ORDER BY s.last_message_at DESC, s.id DESC"""
-
-_COUNTED = f"count(*) FILTER (WHERE {_WHERE[Tab.MINE]}), count(*) FILTER (WHERE {_WHERE[Tab.UNASSIGNED]})"
-_OF_OPEN = f"FROM conversations s {_STATE} WHERE s.client_id = ANY ($1::uuid[]) AND {_OPEN}"
-_MENTIONS = """
-    SELECT count(DISTINCT m.conversation_id) FROM desk_mentions m
-    WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = $2 AND m.read_at IS NULL"""
-_OPEN_COUNTS = f"SELECT {_COUNTED} {_OF_OPEN}"
-_COUNTS = f"SELECT {_COUNTED}, ({_MENTIONS}) {_OF_OPEN}"
 
 
 # --- cursors ----------------------------------------------------------------------------------------------------------

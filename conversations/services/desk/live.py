@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,8 @@ from django.db import InterfaceError, OperationalError, connection
 
 from conversations.services.core.cluster import is_cluster, rows_of_clients
 from conversations.services.core.sql import row
-from conversations.services.desk import inbox, presence
+from conversations.services.desk import inbox, presence, tab_counts
+from conversations.services.desk.tab_counts import Counted
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ POLL_SECONDS = 0.7
 IDLE_SECONDS = 2.0  # without watchers, after which the thread and its connection end
 AWAY_SECONDS = 1.0
 DEPTH_SECONDS = 4.0  # within which a transaction that has taken ids is committed
+TOLD_APART_SECONDS = 0.003  # between two watchers, so that not all of them ask for their lists at the same moment
+TOLD_WITHIN_SECONDS = 0.3  # all of them
 COUNT_SECONDS = 5.0  # after which counts are asked for although nothing changed: snoozes end by themselves
 MOST_IDS = 200  # of changed conversations in one event; with more, the reader reads everything again
 DELIVERIES = 30  # newest chunks of an open conversation whose deliveries are watched
@@ -93,8 +96,9 @@ class Watcher:
         alerts: dict[UUID, str],
         counts: dict[str, int] | None,
         present: dict[UUID, list[tuple[str, bool]]],
-    ) -> None:
-        """Add news, and wake the reader if there is any. counts: None where they were not asked for."""
+    ) -> bool:
+        """Add news, wake the reader if there is any, and return whether there is. counts: None where they were not
+        asked for."""
         with self._guard:
             self._changed |= dict.fromkeys(changed)
             self._alerts |= alerts
@@ -108,6 +112,7 @@ class Watcher:
             has_news = self._has_news
         if has_news:
             self._wake()
+        return has_news
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,20 +207,6 @@ _DELIVERIES = f"""
         JOIN conversation_messages m ON m.client_id = s.client_id AND m.chunk_id = c.id)
     FROM conversations s WHERE s.client_id = ANY ($1::uuid[]) AND s.id = ANY ($2::uuid[])"""
 
-# By client and holder: open conversations in sight, and of these the ones that wait for anybody.
-_COUNTED = f"""
-    SELECT s.client_id, h.holder, count(*), count(*) FILTER (WHERE {inbox.WAITS} AND s.taken_over_name = '')
-    FROM conversations s LEFT JOIN desk_states d ON d.client_id = s.client_id AND d.conversation_id = s.id
-    CROSS JOIN LATERAL (SELECT COALESCE(s.taken_over_by_id,
-        CASE WHEN s.taken_over_name = '' THEN d.assignee_id END) AS holder) h
-    WHERE s.client_id = ANY ($1::uuid[]) AND {inbox.IN_SIGHT}
-      AND (h.holder = ANY ($2::int[]) OR h.holder IS NULL AND {inbox.WAITS})
-    GROUP BY s.client_id, h.holder"""
-_MENTIONED = """
-    SELECT m.client_id, m.user_id, count(DISTINCT m.conversation_id) FROM desk_mentions m
-    WHERE m.client_id = ANY ($1::uuid[]) AND m.user_id = ANY ($2::int[]) AND m.read_at IS NULL
-    GROUP BY m.client_id, m.user_id"""
-
 
 class LiveFeed:
     """The watchers of this process, and the thread that asks the database for them."""
@@ -293,12 +284,14 @@ class LiveFeed:
         changes = self._changes(client_ids)
         present = rows_of_clients(_PRESENT, client_ids, at_once=True)
         delivered = self._changed_deliveries(client_ids, {conversation_id for _, conversation_id, *_ in present})
-        counts = None
+        counted = None
         if changes or monotonic() - self._counted_at > COUNT_SECONDS:
             self._counted_at = monotonic()
-            counts = _counts(client_ids, user_ids)
+            counted = tab_counts.counted(client_ids, user_ids)
+        apart = min(TOLD_APART_SECONDS, TOLD_WITHIN_SECONDS / len(watchers))
         for watcher in watchers:
-            _tell(watcher, changes, delivered, counts, present)
+            if _tell(watcher, changes, delivered, counted, present):
+                sleep(apart)
 
     def _changes(self, client_ids: list[UUID]) -> list[Change]:
         ends = row(_ENDS) or (0, 0)
@@ -331,27 +324,14 @@ class LiveFeed:
         return changed
 
 
-Counted = dict[tuple[UUID, int | None], tuple[int, int, int]]
-
-
-def _counts(client_ids: list[UUID], user_ids: list[int]) -> Counted:
-    """Return by client and holder (None: nobody) what they have, what waits for anybody, and what mentions them."""
-    found: Counted = {}
-    for client_id, holder_id, mine, unassigned in rows_of_clients(_COUNTED, client_ids, user_ids, at_once=True):
-        found[client_id, holder_id] = (mine, unassigned, 0)
-    for client_id, user_id, mentions in rows_of_clients(_MENTIONED, client_ids, user_ids, at_once=True):
-        mine, unassigned, _ = found.get((client_id, user_id), (0, 0, 0))
-        found[client_id, user_id] = (mine, unassigned, mentions)
-    return found
-
-
 def _tell(
     watcher: Watcher,
     changes: Sequence[Change],
     delivered: Sequence[tuple[UUID, UUID]],
     counted: Counted | None,
     present: Sequence[tuple[Any, ...]],
-) -> None:
+) -> bool:
+    """Tell the watcher what concerns them, and return whether there is anything."""
     theirs = [change for change in changes if change.client_id in watcher.client_ids]
     changed = [change.conversation_id for change in theirs]
     changed += [conversation_id for client_id, conversation_id in delivered if client_id in watcher.client_ids]
@@ -360,16 +340,8 @@ def _tell(
         for change in theirs
         if change.wrote and (change.holder_id == watcher.user_id or (change.is_waiting and change.holder_id is None))
     }
-    counts = None
-    if counted is not None:
-        own = [counted.get((client_id, watcher.user_id), (0, 0, 0)) for client_id in watcher.client_ids]
-        anybody = [counted.get((client_id, None), (0, 0, 0)) for client_id in watcher.client_ids]
-        counts = {
-            "mine": sum(mine for mine, _, _ in own),
-            "unassigned": sum(unassigned for _, unassigned, _ in anybody),
-            "mentions": sum(mentions for _, _, mentions in own),
-        }
-    watcher.tell(changed, alerts, counts, _beside(watcher, present))
+    counts = None if counted is None else tab_counts.of_user(counted, watcher.user_id, watcher.client_ids)
+    return watcher.tell(changed, alerts, counts, _beside(watcher, present))
 
 
 def _beside(watcher: Watcher, present: Sequence[tuple[Any, ...]]) -> dict[UUID, list[tuple[str, bool]]]:
