@@ -252,6 +252,7 @@ def test_a_call_that_begins_while_the_others_are_looked_at_ends_no_limit(monkeyp
             calls[0].begin()
             servers.settimeout(20)
             assert servers.recv(1) == b""  # it was cut off
+            comes.join(20)
             assert not comes.is_alive()
         finally:
             limits.set_limits(before)

@@ -292,7 +292,7 @@ def test_a_claim_reads_what_is_due_and_not_what_is_stored(analyzed: bool) -> Non
         for table in ("conversations", "conversation_messages", "conversation_turns"):
             whole, fetched = (now - then for now, then in zip(after[table], before[table], strict=True))
             assert whole == 0, f"{table} is read as a whole"
-            assert fetched < TRIES * 10_000 / 10, (table, fetched)
+            assert fetched < TRIES * 10_000 / 5, (table, fetched)
 
 
 @pytest.mark.parametrize("analyzed", [True, False])

@@ -66,7 +66,8 @@ class Request:
         self.answer: Answer = (0, {}, b"")
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        named = {name: value for name, value in headers if name.lower() != "content-length"}
+        # The length is the server's, and the moment at which an answer that nobody keeps expires says nothing.
+        named = {name: value for name, value in headers if name.lower() not in ("content-length", "expires")}
         self.answer = (status, named, body)
 
 
