@@ -6,6 +6,7 @@ it from one reading, and what reads the same is rendered once.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,8 @@ from conversations.services.desk.filters import Filters
 from conversations.services.desk.inbox import InboxPage, InboxRow, Tab
 from conversations.services.tenants.promises import Promise
 from conversations.words import lazy as _
+
+log = logging.getLogger(__name__)
 
 QUERIES = 500  # of addresses, that were read
 EMPTY = {
@@ -60,8 +63,8 @@ class _Wanted:
 
 def viewer_of(request: HttpRequest) -> Viewer:
     """Return the reader of the request's answer."""
-    zone = timezone.get_current_timezone_name()
-    return Viewer(int(request.user.pk or 0), tuple(client_ids_of(request)), translation.get_language() or "en", zone)
+    language, zone = translation.get_language() or "en", str(timezone.get_current_timezone())
+    return Viewer(int(request.user.pk or 0), tuple(sorted(client_ids_of(request))), language, zone)
 
 
 def clients_of_choice(client_ids: Sequence[UUID], choice: Filters) -> list[UUID]:
@@ -69,15 +72,25 @@ def clients_of_choice(client_ids: Sequence[UUID], choice: Filters) -> list[UUID]
     return [pk for pk in client_ids if choice.client_id in (None, pk)]
 
 
-def bodies(asked: Sequence[tuple[Viewer, str]]) -> list[bytes]:
+def bodies(asked: Sequence[tuple[Viewer, str]]) -> list[bytes | None]:
     """Return the page that each viewer asks for by the query of an address: `html`, `next` (a cursor) and `counts` of
-    the tabs, as JSON."""
+    the tabs, as JSON.
+
+    Where one of several pages cannot be read, its viewers have None. Raises what the reading of a single page raises.
+    """
     wanted = [(viewer, _Wanted(viewer.client_ids, *_read(query))) for viewer, query in asked]
     viewers: dict[_Wanted, list[Viewer]] = {}
     for viewer, page in wanted:
         viewers.setdefault(page, []).append(viewer)
-    told = {page: _told(page, its) for page, its in viewers.items()}
-    return [told[page][viewer] for viewer, page in wanted]
+    told = {}
+    for page, its in viewers.items():
+        try:
+            told[page] = _told(page, its)
+        except Exception:
+            if len(viewers) == 1:
+                raise
+            log.exception("a list that others wait for beside could not be read")
+    return [told[page][viewer] if page in told else None for viewer, page in wanted]
 
 
 @lru_cache(maxsize=QUERIES)

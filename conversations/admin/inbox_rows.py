@@ -131,7 +131,7 @@ def shown(
 
     def time(at: datetime) -> SafeString:
         local = at.astimezone(zone)
-        text = _minute(local.replace(second=0, microsecond=0), language)
+        text = _minute(local.replace(second=0, microsecond=0, tzinfo=None), language)
         return mark_safe(f'<time class="ib-time" datetime="{local.isoformat()}" data-ago>{text}</time>')  # noqa: S308
 
     return [

@@ -17,7 +17,7 @@ from time import monotonic
 
 from django.db import InterfaceError, OperationalError
 
-from conversations.http.repeating import Read, Repeatable
+from conversations.http.repeating import BY_ITSELF, Read, Repeatable
 from conversations.http.wsgi_bridge import Headers, Response, Scope
 from conversations.services.core.statements import Statements
 from conversations.services.tenants import session_state
@@ -26,13 +26,14 @@ log = logging.getLogger(__name__)
 
 PATH = "/admin/inbox/list/"
 LASTS_SECONDS = 60.0
-BY_ITSELF = "by_itself=1"  # in the query of what a page asks for by itself; a person does not wait for others
 APART_SECONDS = 0.5  # between the beginnings of two readings
-SENT_APART_SECONDS = 0.003  # so that a message which arrives meanwhile waits for one answer and not for all
+SENT_APART_SECONDS = 0.003  # at most, so that a message which arrives meanwhile waits for one answer and not for all
 GATHERED_SECONDS = 0.02  # for which the first request waits for others
+SENT_WITHIN_SECONDS = 0.2
 MOST_TOGETHER = 200
 MOST_WAITING = 1_000
 MOST_KNOWN = 2_000
+LONGEST = 8_000  # characters by which an asker is known
 # All of a request that a view may look at, but for its address: who asks, in which language, and from where.
 LOOKED_AT = {"host", "cookie", "accept-language", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"}
 
@@ -94,7 +95,12 @@ class Repeated:
         asker = _asker(scope)
         before = self._known.pop(asker, None)
         made = response.repeatable
-        if made is None or response.status != 200 or any(name.lower() == "set-cookie" for name, _ in response.headers):
+        if (
+            made is None
+            or sum(len(value) for _, value in asker) > LONGEST
+            or response.status != 200
+            or any(name.lower() == "set-cookie" for name, _ in response.headers)
+        ):
             return
         is_same = before is not None and before.repeatable == made
         if before and is_same and before.noted_at >= begun:  # another of the asker's requests was answered meanwhile
@@ -102,8 +108,9 @@ class Repeated:
             return
         headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
         self._known[asker] = _Known(made, headers, monotonic(), begun + LASTS_SECONDS, is_certain=is_same)
-        if len(self._known) > MOST_KNOWN:
-            del self._known[next(iter(self._known))]
+        oldest = next(iter(self._known))
+        if len(self._known) > MOST_KNOWN or self._known[oldest].until < monotonic():
+            del self._known[oldest]
 
     async def _read_for_all(self, statements: Statements) -> None:
         try:
@@ -132,7 +139,7 @@ async def _answer(statements: Statements, asked: Sequence[_Waiting]) -> None:
             each.body.set_exception(failure)
         else:
             each.body.set_result(body)
-        await asyncio.sleep(SENT_APART_SECONDS)
+        await asyncio.sleep(min(SENT_APART_SECONDS, SENT_WITHIN_SECONDS / len(asked)))
 
 
 def _bodies(asked: Sequence[tuple[Repeatable, str]]) -> list[bytes | None]:

@@ -15,7 +15,9 @@ from django.http import HttpRequest, HttpResponse
 
 from conversations.services.tenants import session_state
 
-Read = Callable[[Sequence[tuple[Any, str]]], list[bytes]]
+BY_ITSELF = "by_itself=1"  # ends the query of what a page asks for by itself; for others a person waits
+
+Read = Callable[[Sequence[tuple[Any, str]]], list[bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Repeatable:
 
     viewer  for whom the answer is, as `read` wants it
     state   of the session's rows, behind the decision
-    read    returns the bodies for viewers and the queries that they ask, in this order
+    read    returns the bodies for viewers and the queries that they ask, in this order; None where Django answers. For
+            one alone it returns the body, or raises
     """
 
     session_key: str
@@ -42,9 +45,10 @@ class RepeatableResponse(HttpResponse):
 
 def answer(request: HttpRequest, viewer: Hashable, read: Read) -> RepeatableResponse:
     """Return what `read` has for the viewer, as JSON, with the decision that the viewer may have it."""
-    [body] = read([(viewer, request.META.get("QUERY_STRING", ""))])
-    response = RepeatableResponse(body, content_type="application/json")
+    query = request.META.get("QUERY_STRING", "")
+    [body] = read([(viewer, query)])
+    response = RepeatableResponse(body or b"", content_type="application/json")
     key, user_id = request.session.session_key, int(request.user.pk or 0)
-    if key and (state := session_state.states_of({key: user_id}).get(key)):
+    if key and query.endswith(BY_ITSELF) and (state := session_state.states_of({key: user_id}).get(key)):
         response.repeatable = Repeatable(key, user_id, viewer, state, read)
     return response

@@ -25,7 +25,7 @@ from tests.bench.copilot_streams import connections, cpu, family, percentile, si
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 LIST = "/admin/inbox/list/?tab=all&by_itself=1"
-PAUSES = (0.6, 1.2)  # seconds between the beginnings of two readings of the list, the second where one takes long
+PAUSES = (0.6, 1.0)  # seconds between the beginnings of two readings of the list, the second where one takes long
 QUICK = 0.05  # seconds; both as inbox.js has them
 SENT = re.compile(r"sent at ([0-9.]+)")  # a message's words
 QUIET = 0.5  # seconds without a message

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -20,7 +21,7 @@ from conversations.endpoints.web_application import WebApplication
 from conversations.models import Client, Conversation, Membership
 from conversations.services.core.ledger import Actor
 from conversations.services.core.statements import ThisThread
-from conversations.services.desk import own
+from conversations.services.desk import inbox, own
 from conversations.services.tenants import preferences
 from conversations.services.transitions import takeover
 from convo_project import wsgi
@@ -182,6 +183,44 @@ def test_who_asks_at_once_gets_each_their_own(web: Web, door: Door, shop: Client
     assert "ib-mine" not in of_bea
     assert "espera" in of_bea
     assert ["Maria" in each for each in (of_ann, of_bea, of_cleo)] == [True, True, False]
+
+
+@pytest.mark.parametrize("zones", [("Etc/GMT+5", "Etc/GMT+5"), ("Europe/Madrid", "Asia/Tokyo")])
+def test_each_reads_the_time_of_their_own_zone(web: Web, door: Door, shop: Client, zones: tuple[str, str]) -> None:
+    door.says("Hello", user_id="maria")
+    https, hours = [], []
+    at = Conversation.objects.get().last_message_at
+    for name, zone in zip(("ann", "bea"), zones, strict=True):
+        user = staff(name, shop=Role.AGENT)
+        preferences.choose(user.pk, language="en", time_zone=zone)
+        https.append(signed_in(user))
+        hours.append(at.astimezone(ZoneInfo(zone)).strftime("%H:%M</time>"))
+    web.know(*https)
+    found = web.by_itself(*https)
+    assert found == web.by_django(*https, query="tab=all")
+    assert [hour in body.decode() for hour, (_, _, body) in zip(hours, found, strict=True)] == [True, True]
+
+
+def test_a_list_that_cannot_be_read_fails_nobody_else(
+    web: Web, door: Door, shop: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Django answers who asked for it, with the error that it is."""
+    factories.AssistantFactory(client=factories.ClientFactory(sub_domain="other"), key="eve")
+    door.says("Hello", name="Maria", user_id="maria")
+    https = [signed_in(staff("ann", shop=Role.AGENT)), signed_in(staff("cleo", other=Role.AGENT))]
+    web.know(*https)
+    read = inbox.pages
+
+    def fails_for_others(client_ids: Any, *rest: Any) -> Any:
+        if shop.pk not in client_ids:
+            raise OperationalError("away")
+        return read(client_ids, *rest)
+
+    monkeypatch.setattr(inbox, "pages", fails_for_others)
+    before = web.asked_django
+    (ours, _, body), (theirs, _, _) = web.get(*https)
+    assert (ours, theirs, web.asked_django) == (200, 503, before + 1)
+    assert b"Maria" in body
 
 
 def _sign_out(_: Any) -> None:

@@ -59,8 +59,8 @@ class InboxRow:
     name            of the contact, or their phone or user id
     last_at         the time of the last message
     waits_since     since when it waits for a person; None if it does not
-    asked_at        when the person wrote first, if nobody has answered and somebody should, of a client that promises a
-                    first response; else None
+    asked_at        when the person wrote first, if nobody has answered and somebody should; else None. It may be None
+                    where the client promises no first response
     holder          who has it or is responsible for it; '' for the assistant or nobody
     words           the customer's last words, or the summary of an archived conversation
     words_position  their position in the conversation; 0 if there are none
@@ -143,7 +143,7 @@ _ROW = f"""
     s.id, s.client_id, n.name,
     COALESCE(NULLIF(k.staff_name, ''), NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
     s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE},
-    CASE WHEN h.first_response_within IS NOT NULL THEN {UNANSWERED_SINCE} END, s.started_at,
+    {UNANSWERED_SINCE}, s.started_at,
     s.taken_over_at IS NOT NULL, {_HOLDER},
     COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,
     COALESCE(w.words, left(s.summary, {CHARACTERS}), ''), COALESCE(w.position, 0),
@@ -155,7 +155,6 @@ _ROW = f"""
 _BESIDE = f"""
     JOIN clients n ON n.id = s.client_id
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
-    LEFT JOIN client_hours h ON h.client_id = s.client_id
     LEFT JOIN auth_user u ON u.id = s.assignee_id
     LEFT JOIN desk_teams q ON q.client_id = s.client_id AND q.id = s.team_id
     LEFT JOIN LATERAL (
@@ -166,6 +165,10 @@ _BESIDE = f"""
         FROM conversation_chunks c
         WHERE c.client_id = s.client_id AND c.conversation_id = s.id AND c.role IN ('user', 'voice')
         ORDER BY c.position DESC LIMIT 1) w ON true"""
+# On one server a transcript is looked at for its first answer only where the client promises one. A cluster has the
+# promises on the coordinator alone.
+_ROW_HERE = _ROW.replace(UNANSWERED_SINCE, f"CASE WHEN h.first_response_within IS NOT NULL THEN {UNANSWERED_SINCE} END")
+_BESIDE_HERE = f"LEFT JOIN client_hours h ON h.client_id = s.client_id {_BESIDE}"
 # By order of open ones: what the statement begins with, what it joins, and the time by which it sorts.
 _WITH = {order: f"WITH o AS MATERIALIZED ({promises.SCALES})" if order == Order.LATE else "" for order in Order}
 _DUE = {
@@ -322,11 +325,11 @@ def _open(tab: Tab, order: Order) -> str:
     else:
         key, sign, direction, start, last = f"COALESCE({_SOONEST[order]}, 'infinity')", ">", "ASC", "-infinity", _FIRST
     return f"""{_WITH[order]}
-    SELECT {_ROW}, NULLIF(s.sort_key, 'infinity') FROM (
+    SELECT {_ROW_HERE}, NULLIF(s.sort_key, 'infinity') FROM (
         SELECT {_SELECTED}, {key} AS sort_key FROM conversations s {_STATE} {_DUE[order]}
         WHERE s.client_id = ANY ($1::uuid[]) AND {_WHERE[tab]} AND $2::int IS NOT NULL AND {_NARROWED}
           AND ({key}, s.id) {sign} (COALESCE($3::timestamptz, '{start}'), COALESCE($4::uuid, '{last}'))
-        ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
+        ORDER BY {key} {direction}, s.id {direction} LIMIT {PAGE_SIZE + 1}) s {_BESIDE_HERE}
     ORDER BY s.sort_key {direction}, s.id {direction}"""
 
 
@@ -334,13 +337,13 @@ def _open(tab: Tab, order: Order) -> str:
 def _ended() -> str:
     """The statement of the ended ones: of each client as many as a page holds, by `ended_conversations_of_client`."""
     return f"""
-    SELECT {_ROW}, s.ended_at FROM (
+    SELECT {_ROW_HERE}, s.ended_at FROM (
         SELECT e.* FROM unnest($1::uuid[]) AS of_client CROSS JOIN LATERAL (
             SELECT {_SELECTED} FROM conversations s {_STATE}
             WHERE s.client_id = of_client AND s.ended_at IS NOT NULL AND $2::int IS NOT NULL AND {_NARROWED}
               AND (s.ended_at, s.id) < (COALESCE($3::timestamptz, 'infinity'), COALESCE($4::uuid, '{_LAST}'))
             ORDER BY s.ended_at DESC, s.id DESC LIMIT {PAGE_SIZE + 1}) e
-        ORDER BY e.ended_at DESC, e.id DESC LIMIT {PAGE_SIZE + 1}) s {_BESIDE}
+        ORDER BY e.ended_at DESC, e.id DESC LIMIT {PAGE_SIZE + 1}) s {_BESIDE_HERE}
     ORDER BY s.ended_at DESC, s.id DESC"""
 
 

@@ -32,7 +32,7 @@ IDLE_SECONDS = 2.0  # without watchers, after which the thread and its connectio
 AWAY_SECONDS = 1.0
 DEPTH_SECONDS = 4.0  # within which a transaction that has taken ids is committed
 TOLD_APART_SECONDS = 0.003  # between two watchers, so that not all of them ask for their lists at the same moment
-TOLD_WITHIN_SECONDS = 0.3  # all of them
+TOLD_WITHIN_SECONDS = 0.2  # all of them
 COUNT_SECONDS = 5.0  # after which counts are asked for although nothing changed: snoozes end by themselves
 MOST_IDS = 200  # of changed conversations in one event; with more, the reader reads everything again
 DELIVERIES = 30  # newest chunks of an open conversation whose deliveries are watched
@@ -246,6 +246,7 @@ class LiveFeed:
         while self._has_watchers():
             try:
                 connection.close_if_unusable_or_obsolete()
+                self._wake.clear()
                 self._tell_news()
                 pause = POLL_SECONDS
             except (OperationalError, InterfaceError):
@@ -255,7 +256,6 @@ class LiveFeed:
                 log.exception("the live feed failed; it tries again")
                 connection.close()
                 pause = AWAY_SECONDS
-            self._wake.clear()
             self._wake.wait(pause)
         connection.close()
 

@@ -126,9 +126,9 @@
   }
 
   // A list that nobody waits for is read together with those of others (endpoints/repeated.py).
-  async function readList(show = offerList) {
+  async function readList(show = offerList, isAwaited = show !== offerList) {
     const asked = listAddress();
-    const list = await (await get(show === offerList ? `${asked}&by_itself=1` : asked)).json();
+    const list = await (await get(isAwaited ? asked : `${asked}&by_itself=1`)).json();
     if (asked === listAddress()) show(list);
   }
 
@@ -182,12 +182,12 @@
     soon = setTimeout(() => {
       soon = null;
       refresh();
-    }, Math.max(0, readAt + (tookMs < 50 ? 600 : 1200) - Date.now()));
+    }, Math.max(0, readAt + (tookMs < 50 ? 600 : 1000) - Date.now()));
   }
 
   let again = false; // something changed while the list was read
 
-  function refresh() {
+  function refresh(isAwaited = false) {
     if (document.hidden || search.value.trim()) return;
     if (reading) {
       again = true;
@@ -195,7 +195,7 @@
     }
     again = false;
     readAt = Date.now();
-    reading = readList().catch(() => {}).finally(() => {
+    reading = readList(offerList, isAwaited).catch(() => {}).finally(() => {
       reading = null;
       tookMs = Date.now() - readAt;
       if (again) refreshSoon();
@@ -308,7 +308,7 @@
   inbox.addEventListener("convo:saved", (event) => { // the person was edited (person.js)
     transcript?.say(event.detail);
     transcript?.ask();
-    refresh();
+    refresh(true);
   });
 
   function unmount() {
@@ -321,7 +321,7 @@
 
   // After an action the list has changed as well.
   function done(action) {
-    refresh();
+    refresh(true);
     if (action !== "reply" && action !== "note") return;
     const text = composer();
     if (!text) return;
@@ -340,7 +340,7 @@
     const mentioned = position && seen.id !== id;
     if (document.hidden || !position || (!mentioned && position <= seen.position)) return;
     seen = { id, position };
-    post(place.querySelector("[data-transcript]").dataset.seen, { position }).then(refresh, () => { seen = {}; });
+    post(place.querySelector("[data-transcript]").dataset.seen, { position }).then(() => refresh(), () => { seen = {}; });
   }
 
   // --- live news ------------------------------------------------------------------------------------------------------
@@ -690,5 +690,5 @@
   mark();
   setInterval(() => { if (Date.now() - readAt > (live.isConnected ? CALM_MS : 0)) refresh(); }, LIST_MS);
   setInterval(() => { tellTimes(rows); }, 30000);
-  document.addEventListener("visibilitychange", refresh);
+  document.addEventListener("visibilitychange", () => refresh());
 })();
