@@ -44,7 +44,7 @@ EMPTY = {
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who reads a list: a user, the clients whose conversations they may read, and how times and words read."""
+    """The reader of a list: a user, the clients whose conversations they may read, and their language and zone."""
 
     user_id: int
     client_ids: tuple[UUID, ...]

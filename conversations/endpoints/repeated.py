@@ -63,7 +63,7 @@ class _Waiting:
 
 
 class Repeated:
-    """What views of this process have decided lately, and the requests that wait for an answer by it."""
+    """The latest decisions of views in this process, and the requests that wait for an answer by them."""
 
     def __init__(self) -> None:
         self._known: dict[Asker, _Known] = {}

@@ -86,7 +86,7 @@ class Web:
         return wsgi.application(environ, start_response)
 
     def get(self, *https: HttpClient, query: str = QUERY, **headers: str) -> list[Answer]:
-        """What each of the browsers gets; all ask at once."""
+        """Return the answers to the browsers, which all ask at once."""
         requests: list[Any] = [Request(http, query, headers) for http in https]
 
         async def ask() -> None:

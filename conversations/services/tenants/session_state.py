@@ -1,4 +1,4 @@
-"""What decides whether a session is signed in, and what its user may see: one value for all of these rows.
+"""One value for all rows that decide whether a session is signed in, and which conversations its user may see.
 
 While it is the same as when a view decided, the view would decide the same again, but for limits of time.
 """
