@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 
 PATH = "/admin/inbox/list/"
 LASTS_SECONDS = 60.0
-APART_SECONDS = 0.5  # between the beginnings of two readings
-SENT_APART_SECONDS = 0.003  # at most, so that a message which arrives meanwhile waits for one answer and not for all
 GATHERED_SECONDS = 0.02  # for which the first request waits for others
+APART_SECONDS = 0.5  # between the beginnings of two readings
+# Between two answers of a reading, so that a message which arrives meanwhile waits for one of them; and for them all.
+SENT_APART_SECONDS = 0.003
 SENT_WITHIN_SECONDS = 0.2
 MOST_TOGETHER = 200
 MOST_WAITING = 1_000

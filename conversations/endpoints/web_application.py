@@ -28,7 +28,7 @@ from django.db import InterfaceError, OperationalError
 
 from channels_out.errors import InboundError
 from conversations import heartbeat, log_context, traces
-from conversations.endpoints import fast_path, health
+from conversations.endpoints import fast_path, health, repeated
 from conversations.endpoints.fast_path import HotRequest
 from conversations.endpoints.repeated import Repeated
 from conversations.endpoints.webhooks import REFUSAL
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 MOST_WAITING_FOR_EACH_THREAD = 8
 # What every open inbox asks for by itself, all at the same moment when something has changed. One thread of sixteen
 # answers these in turn: sixteen that render at once would let a message wait for sixteen turns at the interpreter.
-BY_THEMSELVES = ("/admin/inbox/list/", "/admin/inbox/live/")
+BY_THEMSELVES = (repeated.PATH, "/admin/inbox/live/")
 THREADS_FOR_ONE_TURN = 16
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
@@ -141,8 +141,8 @@ class WebApplication:
             if (found := await fast_path.answer(statements, request)) is not None:
                 self._send(exchange, 200, found)
                 return
-            if repeated := await self._repeated.answer(statements, scope):
-                exchange.response_bytes(200, *repeated)
+            if again := await self._repeated.answer(statements, scope):
+                exchange.response_bytes(200, *again)
                 return
         except (DomainError, InboundError) as error:
             refusal = error

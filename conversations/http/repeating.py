@@ -47,7 +47,9 @@ def answer(request: HttpRequest, viewer: Hashable, read: Read) -> RepeatableResp
     """Return what `read` has for the viewer, as JSON, with the decision that the viewer may have it."""
     query = request.META.get("QUERY_STRING", "")
     [body] = read([(viewer, query)])
-    response = RepeatableResponse(body or b"", content_type="application/json")
+    if body is None:
+        raise RuntimeError("A view that asks for one alone is told the error.")
+    response = RepeatableResponse(body, content_type="application/json")
     key, user_id = request.session.session_key, int(request.user.pk or 0)
     if key and query.endswith(BY_ITSELF) and (state := session_state.states_of({key: user_id}).get(key)):
         response.repeatable = Repeatable(key, user_id, viewer, state, read)
