@@ -126,13 +126,14 @@ class _Rendered:
         self._in_list = InboxList(choice.tab, choice.order, names_clients=len(wanted.client_ids) > 1)
         every: dict[UUID, InboxRow] = {row.id: row for page in pages.values() for row in page.rows}
         self._promised: dict[UUID, Promise] = inbox.next_promises(list(every.values()))
+        self._holders = {row.holder_id for row in every.values()}
 
     def html(self, viewer: Viewer) -> bytes:
         """Return the viewer's page as HTML, as a string of JSON."""
         rows, user_id = self._pages[viewer.user_id].rows, viewer.user_id
-        # The same object is the same row (`inbox.pages`); to compare all their values would take longer.
-        seen_so = tuple((id(row), row.holder_id == user_id) for row in rows)
-        key = (viewer.language, viewer.zone, seen_so)
+        # The same object is the same page (`inbox.pages`); to compare all its rows would take longer.
+        holder_id = user_id if user_id in self._holders else None  # whose own rows look otherwise
+        key = (viewer.language, viewer.zone, id(rows), holder_id)
         if key not in self._done:
             with translation.override(viewer.language), timezone.override(ZoneInfo(viewer.zone)):
                 shown = inbox_rows.shown(rows, user_id, self._in_list, promised=self._promised)

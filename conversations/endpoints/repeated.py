@@ -4,7 +4,7 @@
                 └──────────────────────────────────────────────┴─► Django, which decides anew
 
 A decision counts from its second time on: the rows that it rested on read the same before it was made and after it. It
-counts for a minute, since limits of time (of an idle session) are to be noticed without a change in any row.
+counts for a minute at most, since limits of time (of an idle session) are to be noticed without a change in any row.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ log = logging.getLogger(__name__)
 
 PATH = "/admin/inbox/list/"
 LASTS_SECONDS = 60.0
-GATHERED_SECONDS = 0.02  # for which the first request waits for others
-APART_SECONDS = 0.5  # between the beginnings of two readings
+RENEWED_WITHIN_SECONDS = 15  # before that, so that Django does not decide anew for all who came at once at one moment
+GATHERED_SECONDS = 0.02  # for which requests wait for one more
+LONGEST_GATHERED_SECONDS = 0.3  # as long as all watchers of a process are told news (services/desk/live.py), and longer
+APART_SECONDS = 1.0  # between the beginnings of two readings
 # Between two answers of a reading, so that a message which arrives meanwhile waits for one of them; and for them all.
 SENT_APART_SECONDS = 0.003
 SENT_WITHIN_SECONDS = 0.2
@@ -108,7 +110,8 @@ class Repeated:
             self._known[asker] = before
             return
         headers = [(name, value) for name, value in response.headers if name.lower() != "content-length"]
-        self._known[asker] = _Known(made, headers, monotonic(), begun + LASTS_SECONDS, is_certain=is_same)
+        until = begun + LASTS_SECONDS - hash(asker) % RENEWED_WITHIN_SECONDS
+        self._known[asker] = _Known(made, headers, monotonic(), until, is_certain=is_same)
         oldest = next(iter(self._known))
         if len(self._known) > MOST_KNOWN or self._known[oldest].until < monotonic():
             del self._known[oldest]
@@ -116,12 +119,20 @@ class Repeated:
     async def _read_for_all(self, statements: Statements) -> None:
         try:
             while self._waiting:
-                await asyncio.sleep(max(GATHERED_SECONDS, self._read_at + APART_SECONDS - monotonic()))
+                await self._gather()
                 self._read_at = monotonic()
                 asked, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
                 await _answer(statements, asked)
         finally:
             self._reading = None
+
+    async def _gather(self) -> None:
+        """Wait until the last reading is long enough ago, and then until nobody has come for a moment."""
+        await asyncio.sleep(self._read_at + APART_SECONDS - monotonic())
+        count, until = 0, monotonic() + LONGEST_GATHERED_SECONDS
+        while count < len(self._waiting) < MOST_TOGETHER and monotonic() < until:
+            count = len(self._waiting)
+            await asyncio.sleep(GATHERED_SECONDS)
 
 
 async def _answer(statements: Statements, asked: Sequence[_Waiting]) -> None:

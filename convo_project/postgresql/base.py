@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from datetime import UTC
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +13,7 @@ from django.db.utils import DatabaseErrorWrapper, IntegrityError, InternalError,
 from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
-from convo_project.postgresql import failures, limits
+from convo_project.postgresql import failures, limits, times
 from convo_project.postgresql.schema import SchemaEditor
 
 ANSWERING = (TransactionStatus.IDLE, TransactionStatus.INTRANS)
@@ -53,6 +54,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             limits.note_away(conn_params["connect_timeout"], "no connection")
             raise
         self.call.connected(connection.fileno())
+        if self.timezone is UTC:
+            times.register(connection)
         connection.add_notice_handler(self._note)
         return connection
 

@@ -36,6 +36,39 @@ def test_values_and_rows_keep_their_types():
     assert row(statement, *values) == values
 
 
+# A fraction of any length, and a year in which zones differed from UTC by seconds.
+MOMENTS = [
+    "2026-12-01 18:00:00+00",
+    "2026-12-01 18:00:00.5+00",
+    "2026-12-01 18:00:00.000001+00",
+    "1883-01-01 00:00:00+00",
+]
+ENDS = ["0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"]
+ZONES = ["UTC", "Asia/Kathmandu", "America/New_York", "Europe/Amsterdam"]
+
+
+@pytest.mark.parametrize(
+    ("written", "zone"), [*((each, zone) for each in MOMENTS for zone in ZONES), *((each, "UTC") for each in ENDS)]
+)
+def test_a_moment_is_read_as_psycopg_reads_it_whatever_the_zone_of_the_session(written, zone):
+    with transaction.atomic():
+        rows("SELECT set_config('timezone', $1, true)", zone)
+        [read] = column("SELECT $1::text::timestamptz", written)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT %s::timestamptz", [written])
+            assert cursor.fetchone() == (read,)
+    assert read == datetime.fromisoformat(written)
+    assert read.tzinfo is UTC
+
+
+@pytest.mark.parametrize("written", ["infinity", "-infinity", "10000-01-01 00:00:00+00", "12345-06-07 08:09:10+00"])
+def test_a_moment_that_python_does_not_know_is_an_error(written):
+    with pytest.raises(DataError):
+        column("SELECT $1::text::timestamptz", written)
+    with pytest.raises(DataError):
+        column("SELECT ($1::text::timestamptz - '12000 years'::interval)", "0044-03-15 00:00:00+00")
+
+
 def test_a_statement_is_prepared_at_its_first_use_and_once_for_values_of_the_same_types():
     statement = "SELECT $1::text || ' of test_database'"
     assert [row(statement, word) for word in ("one", "two", None)] == [

@@ -85,31 +85,35 @@ class Web:
         self.asked_django += 1
         return wsgi.application(environ, start_response)
 
-    def get(self, *https: HttpClient, query: str = QUERY, **headers: str) -> list[Answer]:
-        """Return the answers to the browsers, which all ask at once."""
+    def get(self, *https: HttpClient, query: str = QUERY, apart: float = 0.0, **headers: str) -> list[Answer]:
+        """Return the answers to the browsers, which all ask at once, or so many seconds apart."""
         requests: list[Any] = [Request(http, query, headers) for http in https]
 
+        async def come(place: int, each: Any) -> None:
+            await asyncio.sleep(place * apart)
+            await self._application.answer(self._statements, each, each, b"")
+
         async def ask() -> None:
-            await asyncio.gather(*(self._application.answer(self._statements, each, each, b"") for each in requests))
+            await asyncio.gather(*(come(place, each) for place, each in enumerate(requests)))
 
         self._loop.run(ask())
         return [each.answer for each in requests]
 
-    def by_itself(self, *https: HttpClient, **given: str) -> list[Answer]:
+    def by_itself(self, *https: HttpClient, **given: Any) -> list[Answer]:
         """The same; Django must not have been asked."""
         before = self.asked_django
         found = self.get(*https, **given)
         assert self.asked_django == before
         return found
 
-    def by_django(self, *https: HttpClient, **given: str) -> list[Answer]:
+    def by_django(self, *https: HttpClient, **given: Any) -> list[Answer]:
         """The same; Django must have been asked by each."""
         before = self.asked_django
         found = self.get(*https, **given)
         assert self.asked_django == before + len(https)
         return found
 
-    def know(self, *https: HttpClient, **given: str) -> None:
+    def know(self, *https: HttpClient, **given: Any) -> None:
         """Have Django decide twice about each of the browsers."""
         for _ in range(2):
             self.by_django(*https, **given)
@@ -183,6 +187,32 @@ def test_who_asks_at_once_gets_each_their_own(web: Web, door: Door, shop: Client
     assert "ib-mine" not in of_bea
     assert "espera" in of_bea
     assert ["Maria" in each for each in (of_ann, of_bea, of_cleo)] == [True, True, False]
+
+
+def test_all_who_are_told_the_same_news_are_in_one_reading(
+    web: Web, shop: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told one after another."""
+    https = [signed_in(staff(name, shop=Role.AGENT)) for name in ("ann", "bea", "cleo", "dora")]
+    web.know(*https)
+    read, together = repeated._bodies, []
+
+    def note(asked: Any) -> Any:
+        together.append(len(asked))
+        return read(asked)
+
+    monkeypatch.setattr(repeated, "_bodies", note)
+    monkeypatch.setattr(repeated, "GATHERED_SECONDS", 0.5)
+    web.by_itself(*https, apart=0.05)
+    assert together == [4]
+
+
+def test_a_reading_does_not_wait_for_ever_for_one_more(web: Web, shop: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    http = signed_in(staff("ann", shop=Role.AGENT))
+    web.know(http)
+    monkeypatch.setattr(repeated, "LONGEST_GATHERED_SECONDS", 0.0)
+    monkeypatch.setattr(repeated, "GATHERED_SECONDS", 3_600.0)
+    assert web.by_itself(http)[0][0] == 200
 
 
 @pytest.mark.parametrize("zones", [("Etc/GMT+5", "Etc/GMT+5"), ("Europe/Madrid", "Asia/Tokyo")])

@@ -140,23 +140,22 @@ _SELECTED = f"s.*, d.assignee_id, d.team_id, d.priority, CASE WHEN {_SNOOZED} TH
 _NARROWED = narrowed_sql("$5::bigint", "$6::bigint", "$7::text", "$8::int", "$9::text", "$10::int")
 _HOLDER = "COALESCE(s.taken_over_by_id, CASE WHEN s.taken_over_name = '' THEN s.assignee_id END)"
 _ROW = f"""
-    s.id, s.client_id, n.name,
+    s.id, s.client_id, (SELECT n.name FROM clients n WHERE n.id = s.client_id),
     COALESCE(NULLIF(k.staff_name, ''), NULLIF(k.name, ''), NULLIF(k.phone, ''), k.user_id), s.channel, s.status,
     s.is_guest, s.last_message_at, s.ended_at, {WAITS_SINCE},
     {UNANSWERED_SINCE}, s.started_at,
     s.taken_over_at IS NOT NULL, {_HOLDER},
-    COALESCE(NULLIF(s.taken_over_name, ''), u.username, ''), COALESCE(s.priority, 0), s.snoozed,
+    COALESCE(NULLIF(s.taken_over_name, ''), (SELECT u.username FROM auth_user u WHERE u.id = s.assignee_id), ''),
+    COALESCE(s.priority, 0), s.snoozed,
     COALESCE(w.words, left(s.summary, {CHARACTERS}), ''), COALESCE(w.position, 0),
     ARRAY(SELECT ARRAY[b.name, b.colour] FROM desk_conversation_labels l
         JOIN desk_labels b ON b.client_id = l.client_id AND b.id = l.label_id
         WHERE l.client_id = s.client_id AND l.conversation_id = s.id ORDER BY b.name),
-    COALESCE(q.name, '')"""
-# Beside conversation s: its client, its contact, who is responsible, and the customer's last words as they read now.
+    COALESCE((SELECT q.name FROM desk_teams q WHERE q.client_id = s.client_id AND q.id = s.team_id), '')"""
+# Beside conversation s: its contact, and the customer's last words as they read now. The statement is planned anew each
+# time, which takes as long as its run; each table more that is joined, rather than asked for a value, takes longer.
 _BESIDE = f"""
-    JOIN clients n ON n.id = s.client_id
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
-    LEFT JOIN auth_user u ON u.id = s.assignee_id
-    LEFT JOIN desk_teams q ON q.client_id = s.client_id AND q.id = s.team_id
     LEFT JOIN LATERAL (
         SELECT c.position, left(COALESCE((
             SELECT x.text FROM chunk_corrections x
@@ -209,22 +208,43 @@ def pages(
 ) -> dict[int, InboxPage]:
     """Return the page as each of the users sees it, in two statements where all see the same conversations.
 
-    A row that reads the same for several users is one object.
+    A row that reads the same for several users is one object, and so is a page.
     """
     if tab in _OWN or narrowing.assignee_id == ME:
         read = [([each], _page(client_ids, each, tab, order, cursor, narrowing)) for each in user_ids]
     else:
         read = [(list(user_ids), _page(client_ids, _NOBODY, tab, order, cursor, narrowing))]
     seen = _seen(client_ids, user_ids, {row.id for _, found in read for row in found.rows})
-    pages_of: dict[int, InboxPage] = {}
-    for users, found in read:
-        unread = [replace(row, is_unread=True) for row in found.rows]
-        for user_id in users:
-            shown = [
-                news if _is_unread(row, user_id, seen) else row for row, news in zip(found.rows, unread, strict=True)
-            ]
-            pages_of[user_id] = InboxPage(shown, found.next)
-    return pages_of
+    return {user_id: page for users, found in read for user_id, page in _seen_by(users, found, seen).items()}
+
+
+def _seen_by(users: Sequence[int], found: InboxPage, seen: Mapping[tuple[UUID, int], int]) -> dict[int, InboxPage]:
+    """Return the page as each of the users sees it."""
+    of_others = frozenset(place for place, row in enumerate(found.rows) if _is_unread(row, _NOBODY, {}))
+    unread = dict.fromkeys(users, of_others)
+    for user_id, places in _own_places(found.rows, seen).items():
+        if user_id in unread:
+            own = {place for place in places if _is_unread(found.rows[place], user_id, seen)}
+            unread[user_id] = (of_others - places) | own
+    marked = [replace(row, is_unread=True) for row in found.rows]
+    pages_with = {
+        places: InboxPage([marked[at] if at in places else row for at, row in enumerate(found.rows)], found.next)
+        for places in set(unread.values())
+    }
+    return {user_id: pages_with[places] for user_id, places in unread.items()}
+
+
+def _own_places(found: Sequence[InboxRow], seen: Mapping[tuple[UUID, int], int]) -> dict[int, set[int]]:
+    """Return by user the places of the rows that they have, or have opened: others see these in another way."""
+    places = {row.id: place for place, row in enumerate(found)}
+    own: dict[int, set[int]] = {}
+    for conversation_id, user_id in seen:
+        if conversation_id in places:
+            own.setdefault(user_id, set()).add(places[conversation_id])
+    for place, row in enumerate(found):
+        if row.holder_id is not None:
+            own.setdefault(row.holder_id, set()).add(place)
+    return own
 
 
 def _page(
