@@ -12,12 +12,14 @@ class ConversationsConfig(AppConfig):
     def ready(self) -> None:
         """Load the system checks, translate what fields are called, and connect memory to the models' providers.
 
-        Memory asks which model serves a client, and its tokens are counted. There are no signals.
+        Memory asks which model serves a client, and its tokens are counted. There are no signals but Django's own, by
+        which it notes sign-ins.
         """
         from conversations import checks  # noqa: F401
-        from conversations.services.tenants import day_quotas, model_providers
+        from conversations.services.tenants import day_quotas, last_sign_ins, model_providers
         from conversations.words import translate_fields
         from memory.language_models import choosing
 
         translate_fields(self.get_models())
+        last_sign_ins.register()
         choosing.register(model_providers.access_for, model_providers.learn, day_quotas.note_model_use)

@@ -30,6 +30,7 @@ from conversations.services.desk.inbox import Order
 from conversations.services.transitions import takeover
 from tests.citus.places import ONLY_IN_CLUSTER, away
 from tests.conversations.back_office import do
+from tests.conversations.sign_in_doors import by_password
 from tests.conversations.staff import signed_in, staff
 from tests.conversations.test_desk import post
 from tests.conversations.test_inbox import names
@@ -112,3 +113,22 @@ def test_a_team_hands_out_and_takes_back_what_waits_for_a_server_that_is_away(bo
         with pytest.raises(OperationalError):
             giving_back.give_back(here.pk, of_each[0].pk, actor=SYSTEM, now=timezone.now())
     assert giving_back.give_back(here.pk, of_each[0].pk, actor=SYSTEM, now=timezone.now()) == 1
+
+
+def test_colleagues_sign_in_and_read_their_inbox(both: Any, doors: Any) -> None:
+    here, there = both
+    waits(here, doors[0])
+    waits(there, doors[1])
+    agnes = staff("agnes", here=Role.AGENT)
+    with away(there):
+        http = by_password(agnes)
+        assert "ann" in http.get("/admin/inbox/").content.decode()
+        assert http.get("/admin/inbox/list/?tab=all").status_code == 200
+        assert by_password(agnes, "/copilot/login").session.get("_auth_user_id") == str(agnes.pk)
+        http.post("/admin/logout/")
+        assert http.get("/admin/inbox/").status_code == 302
+    agnes.refresh_from_db()
+    assert agnes.last_login is None, "it could not be noted"
+    by_password(agnes)
+    agnes.refresh_from_db()
+    assert agnes.last_login is not None
