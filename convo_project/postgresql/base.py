@@ -98,6 +98,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 cursor.execute(
                     "SELECT set_config('plan_cache_mode', 'auto', false) FROM pg_extension WHERE extname = 'citus'"
                 )
+                if cursor.fetchone():
+                    limits.note_cluster()
 
     def _close(self) -> None:
         try:

@@ -87,6 +87,7 @@ _calls: WeakSet[Call] = WeakSet()
 _counting = threading.Lock()  # held while the calls are read or added to
 _looking = threading.Lock()  # held while there is a thread that looks
 _away_until = 0.0
+_is_cluster = False
 
 
 def set_limits(limits: Limits) -> None:
@@ -100,10 +101,20 @@ def current() -> Limits:
     return _limits
 
 
-def note_away(seconds: float, consequence: str) -> None:
-    """Note that the server did not answer for so long, and log it: for a moment nobody tries to connect."""
+def note_cluster() -> None:
+    """Note that the server asks others: a call that it does not answer says nothing of its other calls."""
+    global _is_cluster
+    _is_cluster = True
+
+
+def note_away(seconds: float, consequence: str, *, of_all: bool = True) -> None:
+    """Note that the server did not answer for so long, and log it: for a moment nobody tries to connect.
+
+    of_all: False where others may be answered
+    """
     global _away_until
-    _away_until = time.monotonic() + PAUSE_SECONDS
+    if of_all:
+        _away_until = time.monotonic() + PAUSE_SECONDS
     log.warning("the database did not answer for %.0f s: %s", seconds, consequence)
 
 
@@ -127,7 +138,7 @@ def _look() -> None:
             calls = list(_calls)
         now = time.monotonic()
         if late := sum(call.cut_if_late(now) for call in calls):
-            note_away(wait * SPARE, f"cut connections={late}")
+            note_away(wait * SPARE, f"cut connections={late}", of_all=not _is_cluster)
     _looking.release()
 
 

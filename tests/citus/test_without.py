@@ -9,6 +9,8 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
+from conversations.services.core.sql import rows
+from conversations.services.tenants import servers
 from tests.databases import CLUSTER
 from tests.named_clients import asks_every_server_for_a_column, needs_every_server, refused_by_citus
 
@@ -19,6 +21,33 @@ def test_a_database_without_citus_is_told_so(db: Any) -> None:
         call_command("distribute")
     with pytest.raises(CommandError, match="no Citus"):
         call_command("distribute", "--dry-run")
+
+
+KEYS = """
+    SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE contype = 'f' AND connamespace = current_schema()::regnamespace ORDER BY 1, 2"""
+
+
+@pytest.mark.skipif(CLUSTER in os.environ, reason="there the tables are placed")
+def test_no_key_stands_while_rows_are_copied_and_all_do_afterwards(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Citus could add no key behind the copied rows of a table whose keys are checked at the end of the transaction."""
+    by_client = sorted(servers._tables_of_clients() - {servers.ANCHOR})
+    shared = sorted(servers._shared([servers.ANCHOR, *by_client]))
+    placed: dict[str, list[str]] = {}
+
+    def place(cursor: Any, table: str, kind: str) -> None:
+        placed[table] = [name for owner, name, _ in rows(KEYS) if owner == table]
+
+    to_do = servers.Placing(reference=shared, by_client=[servers.ANCHOR, *by_client])
+    monkeypatch.setattr(servers, "placing", lambda: to_do)
+    monkeypatch.setattr(servers, "_place", place)
+    for name in ("_check_cluster", "prepare_placing"):
+        monkeypatch.setattr(servers, name, lambda: None)
+    monkeypatch.setattr(servers, "replace_policies", lambda _cursor: None)
+    before = rows(KEYS)
+    assert servers.distribute() == len(shared) + len(by_client) + 1
+    assert {table: names for table, names in placed.items() if names} == {}
+    assert rows(KEYS) == [each for each in before if each[1] != servers.FOLLOWS]  # a trigger does its work
 
 
 @pytest.mark.parametrize(

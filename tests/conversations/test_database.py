@@ -16,6 +16,7 @@ from conversations.models import Client
 from conversations.services.core.sql import column, row, rows
 from convo_project import resident
 from convo_project.postgresql import failures, limits
+from convo_project.processes import wait_for
 from tests import databases
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -290,6 +291,33 @@ def test_a_call_that_begins_while_the_others_are_looked_at_ends_no_limit(monkeyp
         finally:
             limits.set_limits(before)
             calls[0].disconnected()
+            _nobody_looks()
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_a_call_that_was_cut_off_keeps_others_from_connecting_but_for_a_cluster_s(monkeypatch, caplog, is_cluster):
+    """There it was another server that did not answer."""
+    before = limits.current()
+    _nobody_looks()
+    monkeypatch.setattr(limits, "_away_until", 0.0)
+    monkeypatch.setattr(limits, "_is_cluster", False)
+    monkeypatch.setattr(limits, "PAUSE_SECONDS", 3_600.0)
+    if is_cluster:
+        limits.note_cluster()
+    call = limits.Call()
+    ours, servers = socket.socketpair()
+    with ours, servers:
+        call.connected(ours.fileno())
+        try:
+            limits.set_limits(limits.Limits(wait=0.2))
+            call.begin()
+            servers.settimeout(20)
+            assert servers.recv(1) == b""  # it was cut off
+            assert wait_for(lambda: "cut connections=1" in caplog.text, 20)
+            assert limits.is_away() is not is_cluster
+        finally:
+            limits.set_limits(before)
+            call.disconnected()
             _nobody_looks()
 
 

@@ -245,7 +245,7 @@ async def _append(
 ) -> tuple[Any, ...] | None:
     if not is_known_cluster():
         return await statements.row(statement, *values)
-    with answering(client_id):
+    async with answering(client_id):
         return await statements.in_thread(_append_in_cluster, statement, values, client_id)
 
 

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -156,28 +156,75 @@ def rows_of_each_client(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 # --- a server that does not answer ------------------------------------------------------------------------------------
-SLOW_SECONDS = (
-    0.5  # a server that refuses connections costs nothing; one that is gone costs as long as is waited for it
-)
+SLOW_SECONDS = 1.0  # a server that refuses connections costs nothing; one that hangs costs as long as is waited for it
 PAUSE_SECONDS = 2.0
-_away: dict[UUID, float] = {}  # clients whose server did not answer, and until when none of their statements is sent
+MOST_AT_ONCE = 4  # messages of one client in threads
 
 
-@contextmanager
-def answering(client_id: UUID) -> Iterator[None]:
-    """Raise OperationalError at once where the client's server of a cluster did not answer a moment ago.
+class _Asked:
+    """The statements of a client that are under way."""
 
-    So a flood of one client's messages does not hold all threads while its server is gone.
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(MOST_AT_ONCE)
+        self._began: list[float] = []
+        self._away_until = 0.0
+
+    async def begin(self) -> float:
+        """Wait for a place, a second at most, and return the moment. Raises OperationalError where the client's server
+        does not answer."""
+        self._check()
+        if self._places.locked():
+            try:
+                async with asyncio.timeout(SLOW_SECONDS):
+                    await self._places.acquire()
+            except TimeoutError:
+                raise OperationalError(_SILENT) from None
+        else:
+            await self._places.acquire()  # at once
+        try:
+            self._check()
+        except OperationalError:
+            self._places.release()
+            raise
+        self._began.append(began := time.monotonic())
+        return began
+
+    def end(self, began: float) -> None:
+        """Give the place back."""
+        self._began.remove(began)
+        self._places.release()
+
+    def note_failure(self, began: float) -> None:
+        """Note that a statement failed: whether it waited long for the server."""
+        if time.monotonic() - began > SLOW_SECONDS:
+            self._away_until = time.monotonic() + PAUSE_SECONDS
+
+    def _check(self) -> None:
+        now = time.monotonic()
+        if self._away_until > now or min(self._began, default=now) < now - SLOW_SECONDS:
+            raise OperationalError(_SILENT)
+
+
+_SILENT = "The client's server does not answer."
+_asked: dict[UUID, _Asked] = {}
+
+
+@asynccontextmanager
+async def answering(client_id: UUID) -> AsyncIterator[None]:
+    """Raise OperationalError at once where the client's server of a cluster does not answer.
+
+    A message of the client's waits for it since a second, or did so a moment ago, or all its places are taken. So a
+    flood of one client's messages does not hold all threads while its server hangs.
     """
-    began = time.monotonic()
-    if _away and _away.get(client_id, began) > began:
-        raise OperationalError("The client's server did not answer a moment ago.")
+    asked = _asked.setdefault(client_id, _Asked())
+    began = await asked.begin()
     try:
         yield
     except OperationalError:
-        if time.monotonic() - began > SLOW_SECONDS and is_known_cluster():
-            _away[client_id] = time.monotonic() + PAUSE_SECONDS
+        asked.note_failure(began)
         raise
+    finally:
+        asked.end(began)
 
 
 # --- one row of what was found ----------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ async def open_with_key(
     """
     values = _values(client_id, key_hash, chunk, person, actor=CONTACT, rules=rules)
     if is_known_cluster():
-        with answering(client_id):
+        async with answering(client_id):
             found = await statements.in_thread(open_in_parts, BY_KEY.partition(_OPEN)[0], values)
     else:
         found = await statements.row(BY_KEY, *values)

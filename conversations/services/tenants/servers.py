@@ -136,8 +136,9 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         prepare_placing()
         replace_policies(cursor)
-        # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet.
-        cursor.execute(_KEYS, {"tables": [table for table, kind in to_do if kind == "by_client"]})
+        # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet. And keys that
+        # are checked at the end of the transaction keep others from being added where rows were copied.
+        cursor.execute(_KEYS, {"tables": [table for table, _ in to_do]})
         keys = cursor.fetchall()
         for table, name, _ in keys:
             cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
