@@ -19,7 +19,7 @@ def _no_answers_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_a_flood_so_many_wait_for_the_server_and_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "SLOW_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.2)
     hangs, waiting = asyncio.Event, list[int]()
 
     async def flood() -> None:

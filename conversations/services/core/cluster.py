@@ -158,6 +158,7 @@ def rows_of_each_client(statement: str, *values: Any) -> list[tuple[Any, ...]]:
 # --- a server that does not answer ------------------------------------------------------------------------------------
 SLOW_SECONDS = 1.0  # a server that refuses connections costs nothing; one that hangs costs as long as is waited for it
 PAUSE_SECONDS = 2.0
+PATIENCE_SECONDS = 3.0  # longer than a client's writes wait, as a rule, while it is moved
 MOST_AT_ONCE = 4  # messages of one client in threads
 
 
@@ -170,12 +171,14 @@ class _Asked:
         self._away_until = 0.0
 
     async def begin(self) -> float:
-        """Wait for a place, a second at most, and return the moment. Raises OperationalError where the client's server
-        does not answer."""
+        """Wait for a place, a few seconds at most, and return the moment.
+
+        Raises OperationalError where the client's server does not answer.
+        """
         self._check()
         if self._places.locked():
             try:
-                async with asyncio.timeout(SLOW_SECONDS):
+                async with asyncio.timeout(PATIENCE_SECONDS):
                     await self._places.acquire()
             except TimeoutError:
                 raise OperationalError(_SILENT) from None
@@ -201,7 +204,7 @@ class _Asked:
 
     def _check(self) -> None:
         now = time.monotonic()
-        if self._away_until > now or min(self._began, default=now) < now - SLOW_SECONDS:
+        if self._away_until > now or min(self._began, default=now) < now - PATIENCE_SECONDS:
             raise OperationalError(_SILENT)
 
 
@@ -213,8 +216,8 @@ _asked: dict[UUID, _Asked] = {}
 async def answering(client_id: UUID) -> AsyncIterator[None]:
     """Raise OperationalError at once where the client's server of a cluster does not answer.
 
-    A message of the client's waits for it since a second, or did so a moment ago, or all its places are taken. So a
-    flood of one client's messages does not hold all threads while its server hangs.
+    A message of the client's waits for it since seconds, or did so a moment ago, or all its places are taken. So a flood
+    of one client's messages does not hold all threads while its server hangs.
     """
     asked = _asked.setdefault(client_id, _Asked())
     began = await asked.begin()

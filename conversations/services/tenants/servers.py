@@ -136,8 +136,8 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         prepare_placing()
         replace_policies(cursor)
-        # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet. And keys that
-        # are checked at the end of the transaction keep others from being added where rows were copied.
+        # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet. Keys that
+        # are checked at the end of the transaction forbid others to be added behind copied rows.
         cursor.execute(_KEYS, {"tables": [table for table, _ in to_do]})
         keys = cursor.fetchall()
         for table, name, _ in keys:
