@@ -20,6 +20,7 @@ from uuid import UUID
 from django.db import OperationalError, connection
 from django.db.models import Model, QuerySet
 
+from conversations.services.core.silence import silence
 from conversations.services.core.sql import column, rows
 
 Done = TypeVar("Done")
@@ -59,20 +60,35 @@ def _is_cluster(_name: str, _host: str, _port: str) -> bool:
 
 
 def can_ask_others() -> bool:
-    """Return whether other servers can be asked after a statement failed."""
-    return not connection.in_atomic_block and is_cluster() and connection.is_usable()
+    """Return whether other servers can be asked after a statement failed. A lost connection is replaced."""
+    if connection.in_atomic_block or not is_cluster():
+        return False
+    if not connection.is_usable():
+        connection.close()
+        try:
+            connection.ensure_connection()
+        except OperationalError:
+            return False
+    return True
 
 
 def of_each(names: Iterable[tuple[Any, ...]], ask: Callable[..., Done]) -> Iterator[Done]:
     """Yield what `ask` returns for the values of each of the names. In a cluster those are left out whose server is
-    away."""
+    away, or hangs."""
     for values in names:
+        if silence.keeps(values):
+            continue
+        began = time.monotonic()
         try:
-            yield ask(*values)
+            done = ask(*values)
         except OperationalError as error:
             if not can_ask_others():
                 raise
             log.warning("a server of the database is away: class=%s", type(error.__cause__ or error).__name__)
+            silence.note_failure(values, began, all_clients())
+            continue
+        silence.note_answer(values)
+        yield done
 
 
 def all_clients() -> Sequence[UUID]:
@@ -82,6 +98,8 @@ def all_clients() -> Sequence[UUID]:
 
 def clients_with(statement: str, *values: Any) -> Sequence[UUID]:
     """Return the clients that the statement lists; all clients while a server of a cluster is away."""
+    if silence.is_anywhere():
+        return all_clients()
     try:
         return column(statement, *values)
     except OperationalError:
@@ -100,13 +118,14 @@ def of_all(read: Callable[[UUID | None], Iterable[Done]], client_ids: Sequence[U
 
     While a server of a cluster is away, that is what `read` returns for each client whose server answers.
     """
-    try:
-        return list(read(None))
-    except OperationalError:
-        if not can_ask_others():
-            raise
-        names = [(pk,) for pk in (all_clients() if client_ids is None else client_ids)]
-        return [found for each in of_each(names, lambda pk: list(read(pk))) for found in each]
+    if not silence.is_anywhere():
+        try:
+            return list(read(None))
+        except OperationalError:
+            if not can_ask_others():
+                raise
+    names = [(pk,) for pk in (all_clients() if client_ids is None else client_ids)]
+    return [found for each in of_each(names, lambda pk: list(read(pk))) for found in each]
 
 
 def clients_that_answer(client_ids: Sequence[UUID] | None = None) -> list[UUID]:
@@ -216,8 +235,8 @@ _asked: dict[UUID, _Asked] = {}
 async def answering(client_id: UUID) -> AsyncIterator[None]:
     """Raise OperationalError at once where the client's server of a cluster does not answer.
 
-    A message of the client's waits for it since seconds, or did so a moment ago, or all its places are taken. So a flood
-    of one client's messages does not hold all threads while its server hangs.
+    A message of the client's waits for it since seconds, or did so a moment ago, or all its places are taken. So a
+    flood of one client's messages does not hold all threads while its server hangs.
     """
     asked = _asked.setdefault(client_id, _Asked())
     began = await asked.begin()

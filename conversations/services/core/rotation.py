@@ -11,6 +11,7 @@ from uuid import UUID
 from django.db import OperationalError
 
 from conversations.services.core.cluster import can_ask_others, clients_with, is_cluster, of_each
+from conversations.services.core.silence import silence
 from conversations.services.core.sql import column, rows
 
 Name = TypeVar("Name")
@@ -72,12 +73,13 @@ class Waiting:
         return [found for one in each for found in one]
 
     def _names(self) -> Sequence[tuple[Any, ...]]:
-        try:
-            return rows(self._waiting)
-        except OperationalError:
-            if not can_ask_others():
-                raise
-            return rows(self._everybody)
+        if not silence.is_anywhere():
+            try:
+                return rows(self._waiting)
+            except OperationalError:
+                if not can_ask_others():
+                    raise
+        return rows(self._everybody)
 
 
 def by_client(clients: Mapping[Name, UUID]) -> dict[UUID, list[Name]]:
