@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
@@ -20,10 +21,10 @@ def _no_answers_from_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_a_flood_so_many_wait_for_the_server_and_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.2)
-    hangs, waiting = asyncio.Event, list[int]()
+    waiting = list[int]()
 
     async def flood() -> None:
-        client_id, over = uuid4(), hangs()
+        client_id, over = uuid4(), asyncio.Event()
 
         async def ask(number: int) -> None:
             async with answering(client_id):
@@ -58,6 +59,25 @@ def test_who_waits_behind_quick_ones_has_their_turn() -> None:
 
     asyncio.run(many())
     assert sorted(served) == list(range(50))
+
+
+def test_a_thread_that_asks_by_itself_needs_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that Django answers has one already, and no loop in which it could wait."""
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 3_600.0)
+    client_id, asked = uuid4(), list[str]()
+
+    async def ask() -> None:
+        async with answering(client_id):
+            asked.append("asked")
+
+    async def all_places_are_taken() -> None:
+        async with AsyncExitStack() as taken:
+            for _ in range(MOST_AT_ONCE):
+                await taken.enter_async_context(answering(client_id))
+            await asyncio.to_thread(finish, ask())
+
+    asyncio.run(all_places_are_taken())
+    assert asked == ["asked"]
 
 
 @pytest.mark.parametrize(("slow", "refused"), [(0.0, True), (3_600.0, False)])

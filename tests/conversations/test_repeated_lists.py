@@ -192,7 +192,7 @@ def test_who_asks_at_once_gets_each_their_own(web: Web, door: Door, shop: Client
 def test_all_who_are_told_the_same_news_are_in_one_reading(
     web: Web, shop: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are told one after another."""
+    """News reaches one after another."""
     https = [signed_in(staff(name, shop=Role.AGENT)) for name in ("ann", "bea", "cleo", "dora")]
     web.know(*https)
     read, together = repeated._bodies, []

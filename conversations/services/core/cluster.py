@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
@@ -42,11 +42,7 @@ def is_known_cluster() -> bool:
     """Return the same; in an event loop, which waits for no answer, False as long as the process has not asked."""
     if _answers:  # the hot path: to name the connection's database costs more than all the rest
         return _answers[-1]
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return is_cluster()
-    return False
+    return False if _is_event_loop() else is_cluster()
 
 
 _answers: list[bool] = []
@@ -189,42 +185,44 @@ class _Asked:
         self._began: list[float] = []
         self._away_until = 0.0
 
-    async def begin(self) -> float:
-        """Wait for a place, a few seconds at most, and return the moment.
-
-        Raises OperationalError where the client's server does not answer.
-        """
-        self._check()
-        if self._places.locked():
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    await self._places.acquire()
-            except TimeoutError:
-                raise OperationalError(_SILENT) from None
-        else:
-            await self._places.acquire()  # at once
-        try:
-            self._check()
-        except OperationalError:
-            self._places.release()
-            raise
-        self._began.append(began := time.monotonic())
-        return began
-
-    def end(self, began: float) -> None:
-        """Give the place back."""
-        self._began.remove(began)
-        self._places.release()
-
-    def note_failure(self, began: float) -> None:
-        """Note that a statement failed: whether it waited long for the server."""
-        if time.monotonic() - began > SLOW_SECONDS:
-            self._away_until = time.monotonic() + PAUSE_SECONDS
-
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise OperationalError where the client's server does not answer."""
         now = time.monotonic()
         if self._away_until > now or min(self._began, default=now) < now - PATIENCE_SECONDS:
             raise OperationalError(_SILENT)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold one of the client's places in threads. A thread that asks by itself needs none.
+
+        Raises OperationalError where none gets free within PATIENCE_SECONDS.
+        """
+        if not _is_event_loop():
+            yield
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise OperationalError(_SILENT) from None
+        try:
+            yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note a statement while it is under way, and whether it waited in vain."""
+        began = time.monotonic()
+        self._began.append(began)
+        try:
+            yield
+        except OperationalError:
+            if time.monotonic() - began > SLOW_SECONDS:
+                self._away_until = time.monotonic() + PAUSE_SECONDS
+            raise
+        finally:
+            self._began.remove(began)
 
 
 _SILENT = "The client's server does not answer."
@@ -239,14 +237,19 @@ async def answering(client_id: UUID) -> AsyncIterator[None]:
     flood of one client's messages does not hold all threads while its server hangs.
     """
     asked = _asked.setdefault(client_id, _Asked())
-    began = await asked.begin()
+    asked.check()
+    async with asked.place():
+        asked.check()
+        with asked.noted():
+            yield
+
+
+def _is_event_loop() -> bool:
     try:
-        yield
-    except OperationalError:
-        asked.note_failure(began)
-        raise
-    finally:
-        asked.end(began)
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 # --- one row of what was found ----------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ _SERVERS = """
 
 
 class Silence:
-    """What this process knows of servers that hang. A server is named by the values of a statement, of which one is the
-    id of a client."""
+    """The servers that hang, as far as this process knows.
+
+    A server is named by the values of a statement, of which one is the id of a client.
+    """
 
     def __init__(self) -> None:
         self._servers: dict[UUID, int] = {}
