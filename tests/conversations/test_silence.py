@@ -81,9 +81,9 @@ def test_while_one_tries_the_others_go_on(clock: Clock) -> None:
     a_round(clock)
     clock.now += 11
     silence = cluster.silence
-    assert silence.keeps((A,)) is False
-    assert silence.keeps((A,)) is silence.keeps((B,)) is True
-    assert silence.keeps((C,)) is False
+    assert silence.leaves_out((A,)) is False
+    assert silence.leaves_out((A,)) is silence.leaves_out((B,)) is True
+    assert silence.leaves_out((C,)) is False
 
 
 def test_once_it_answers_all_its_clients_are_asked(clock: Clock) -> None:
@@ -97,13 +97,30 @@ def test_once_it_answers_all_its_clients_are_asked(clock: Clock) -> None:
     assert a_round(clock)[0] == [A, C], "the pause begins small again"
 
 
+def test_a_server_that_nobody_asks_is_not_taken_to_hang_for_ever(clock: Clock) -> None:
+    """Its clients may have been moved, or deleted."""
+    a_round(clock)
+    clock.now += 69
+    assert cluster.silence.is_anywhere()
+    clock.now += 2
+    assert not cluster.silence.is_anywhere()
+
+
+def test_a_server_that_refuses_costs_no_list_of_clients(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> list[UUID]:
+        raise AssertionError("all clients were listed for one of them")
+
+    monkeypatch.setattr(cluster, "all_clients", refuse)
+    assert a_round(clock, seconds=0.0) == ([A, B, C], [C])
+
+
 def test_threads_that_waited_at_the_same_time_count_once(clock: Clock) -> None:
     began = clock.now
     clock.now += 8
     for _ in range(4):
-        cluster.silence.note_failure((A,), began, [A, B, C])
+        cluster.silence.note_failure((A,), began, lambda: [A, B, C])
     clock.now += 11
-    assert cluster.silence.keeps((A,)) is False
+    assert cluster.silence.leaves_out((A,)) is False
 
 
 def test_a_list_over_all_servers_is_not_asked_for_while_one_hangs(

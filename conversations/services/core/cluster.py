@@ -72,7 +72,7 @@ def of_each(names: Iterable[tuple[Any, ...]], ask: Callable[..., Done]) -> Itera
     """Yield what `ask` returns for the values of each of the names. In a cluster those are left out whose server is
     away, or hangs."""
     for values in names:
-        if silence.keeps(values):
+        if silence.leaves_out(values):
             continue
         began = time.monotonic()
         try:
@@ -81,7 +81,7 @@ def of_each(names: Iterable[tuple[Any, ...]], ask: Callable[..., Done]) -> Itera
             if not can_ask_others():
                 raise
             log.warning("a server of the database is away: class=%s", type(error.__cause__ or error).__name__)
-            silence.note_failure(values, began, all_clients())
+            silence.note_failure(values, began, all_clients)
             continue
         silence.note_answer(values)
         yield done

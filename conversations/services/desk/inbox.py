@@ -152,8 +152,8 @@ _ROW = f"""
         JOIN desk_labels b ON b.client_id = l.client_id AND b.id = l.label_id
         WHERE l.client_id = s.client_id AND l.conversation_id = s.id ORDER BY b.name),
     COALESCE((SELECT q.name FROM desk_teams q WHERE q.client_id = s.client_id AND q.id = s.team_id), '')"""
-# Beside conversation s: its contact, and the customer's last words as they read now. The statement is planned anew each
-# time, which takes as long as its run; each table more that is joined, rather than asked for a value, takes longer.
+# Beside conversation s: its contact, and the customer's last words as they read now. PostgreSQL plans the statement
+# anew each time, and that takes longer with each join. So names are read by sub-selects.
 _BESIDE = f"""
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     LEFT JOIN LATERAL (
