@@ -1,6 +1,6 @@
 """Databases for tests: copies of one that was migrated once, and emptied of what a test left in them.
 
-Migrating takes many seconds, a run of the tests needs a dozen databases, and every test that commits leaves rows.
+Migrating takes seconds, a run of the tests needs a dozen databases, and every test that commits leaves rows.
 """
 
 from __future__ import annotations

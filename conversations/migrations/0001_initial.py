@@ -26,6 +26,78 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='Client',
+            fields=[
+                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ('name', models.CharField(max_length=200)),
+                ('sub_domain', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z', 'A sub-domain is 1 to 63 lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen.')])),
+                ('is_active', models.BooleanField(db_default=True, default=True)),
+                ('auto_reply', models.BooleanField(db_default=True, default=True, help_text='Whether the assistant answers by itself what people write.')),
+                ('answers_synced', models.BooleanField(db_default=False, default=False, help_text='Whether the assistant also answers what agents record by the sync protocol.')),
+                ('numbers_apart', models.BooleanField(db_default=False, default=False, help_text="Whether a person who writes to two of the client's numbers has a conversation with each.")),
+                ('default_goal', models.TextField(db_default='Handle inbound enquiry', default='Handle inbound enquiry')),
+                ('help_text', models.TextField(blank=True, db_default='', default='')),
+                ('quiet_windows', models.JSONField(db_default={'messenger': 1.5, 'orb': 1.5, 'sms': 1.5, 'voice': 0, 'web': 0, 'whatsapp': 1.5}, default=conversations.models.client.default_quiet_windows)),
+                ('longest_wait', models.DurationField(db_default=datetime.timedelta(seconds=6), default=datetime.timedelta(seconds=6))),
+                ('hand_back_after', models.DurationField(db_default=datetime.timedelta(seconds=7200), default=datetime.timedelta(seconds=7200))),
+                ('answer_within', models.DurationField(blank=True, null=True)),
+                ('stale_after', models.DurationField(db_default=datetime.timedelta(seconds=600), default=datetime.timedelta(seconds=600))),
+                ('expire_after', models.DurationField(db_default=datetime.timedelta(days=1), default=datetime.timedelta(days=1))),
+                ('archive_after', models.DurationField(db_default=datetime.timedelta(days=30), default=datetime.timedelta(days=30))),
+                ('semantic_recall', models.BooleanField(db_default=False, default=False, help_text='With the first message of a conversation, tell the assistant of earlier ones on the same subject.')),
+                ('time_zone', models.CharField(db_default='UTC', default='UTC', max_length=64, validators=[conversations.models.client.validate_time_zone])),
+                ('summary_model', models.CharField(blank=True, db_default='', default='', max_length=100)),
+                ('transcription_model', models.CharField(blank=True, db_default='', default='', max_length=100)),
+                ('transcribes', models.BooleanField(db_default=True, default=True)),
+                ('redact_cards', models.BooleanField(db_default=True, default=True)),
+                ('redaction_patterns', models.JSONField(blank=True, db_default=[], default=list, validators=[conversations.models.client.validate_patterns])),
+                ('weight', models.PositiveSmallIntegerField(db_default=1, default=1)),
+                ('messages_per_minute', models.PositiveIntegerField(db_default=600000, default=600000)),
+                ('replies_at_once', models.PositiveSmallIntegerField(db_default=1000, default=1000)),
+                ('tokens_per_day', models.BigIntegerField(blank=True, null=True)),
+                ('cost_per_day', models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True)),
+                ('quota_sentence', models.TextField(blank=True, db_default='', default='', validators=[django.core.validators.MaxLengthValidator(1000)])),
+                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+            ],
+            options={
+                'db_table': 'clients',
+                'ordering': ['name'],
+            },
+        ),
+        migrations.CreateModel(
+            name='ModelProvider',
+            fields=[
+                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ('name', models.CharField(max_length=100)),
+                ('kind', models.CharField(choices=[('openai', 'OpenAI (Responses API)'), ('openai_compatible', 'OpenAI-compatible (chat completions)'), ('anthropic', 'Anthropic (Messages API)')], max_length=20)),
+                ('base_url', models.CharField(blank=True, db_default='', default='', help_text="Empty: the provider's own. It may have query parameters, such as ?api-version=2026-10-01.", max_length=500, validators=[conversations.models.model_provider.validate_base_url], verbose_name='base URL')),
+                ('credentials', conversations.models.fields.EncryptedJSONField(blank=True, default=dict, editable=False)),
+                ('headers', conversations.models.fields.EncryptedJSONField(blank=True, default=dict, editable=False)),
+                ('query', models.JSONField(blank=True, db_default={}, default=dict, validators=[conversations.models.model_provider.validate_texts], verbose_name='query parameters')),
+                ('body', models.JSONField(blank=True, db_default={}, default=dict, help_text='Added to every request for an answer. They take precedence over what Convo would send.', validators=[conversations.models.model_provider.validate_object], verbose_name='body parameters')),
+                ('timeout_seconds', models.FloatField(blank=True, help_text='For a whole answer, or between two pieces of a stream. Empty: OPENAI_TIMEOUT_SECONDS.', null=True, validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(600)])),
+                ('from_environment', models.BooleanField(db_default=False, default=False, editable=False)),
+                ('is_active', models.BooleanField(db_default=True, default=True)),
+                ('health', models.CharField(choices=[('ok', 'Ok'), ('broken', 'Broken')], db_default='ok', default='ok', max_length=10)),
+                ('health_reason', models.CharField(blank=True, db_default='', default='', max_length=300)),
+                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                ('updated_at', models.DateTimeField(auto_now=True)),
+                ('client', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='model_providers', to='conversations.client')),
+            ],
+            options={
+                'db_table': 'model_providers',
+                'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'name'), name='one_model_provider_of_a_name'),
+                    models.UniqueConstraint(condition=models.Q(('client__isnull', True)), fields=('name',), name='one_shared_model_provider_of_a_name'),
+                    models.UniqueConstraint(condition=models.Q(('from_environment', True)), fields=('from_environment',), name='one_model_provider_from_the_environment'),
+                    models.CheckConstraint(condition=models.Q(('kind__in', ['openai', 'openai_compatible', 'anthropic'])), name='model_provider_kind_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('kind', 'openai_compatible'), _negated=True), models.Q(('base_url', ''), _negated=True), ('from_environment', True), _connector='OR'), name='compatible_provider_has_its_address', violation_error_message='An OpenAI-compatible provider needs a base URL.'),
+                    models.CheckConstraint(condition=models.Q(('from_environment', False), ('client__isnull', True), _connector='OR'), name='environment_provider_is_shared'),
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name='Assistant',
             fields=[
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
@@ -66,10 +138,22 @@ class Migration(migrations.Migration):
                 ('template_variables', models.TextField(blank=True, db_default='', default='', help_text="The values of the template's variables, one a line, in their order. {text} is what the assistant wrote, {name} the contact's name, {goal} the conversation's goal, {due_date} a variable of the conversation; {name|there} says “there” where there is no name.", validators=[django.core.validators.MaxLengthValidator(4000)])),
                 ('template_header', models.CharField(blank=True, db_default='', default='', help_text="The text of the header's variable, or the https link of its picture, video or document.", max_length=2000)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                ('client', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='assistants', to='conversations.client')),
+                ('fallback_provider', models.ForeignKey(blank=True, help_text='Asked when the first is down or refuses. Empty: the same provider.', null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider', verbose_name='second provider')),
+                ('model_provider', models.ForeignKey(blank=True, help_text="Empty: the installation's provider.", null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider')),
             ],
             options={
                 'db_table': 'assistants',
                 'ordering': ['key'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'key'), name='one_assistant_key_per_client'),
+                    models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('client',), name='one_default_assistant_per_client'),
+                    models.CheckConstraint(condition=models.Q(('engine__in', ['auto', 'openai', 'retell', 'agent', 'offline'])), name='assistant_engine_known'),
+                    models.CheckConstraint(condition=models.Q(('fallback_provider__isnull', True), models.Q(('fallback_model', ''), _negated=True), _connector='OR'), name='assistant_names_its_second_model', violation_error_message='A second provider needs a second model.'),
+                    models.CheckConstraint(condition=models.Q(('model_provider__isnull', True), models.Q(('model', ''), _negated=True), _connector='OR'), name='assistant_names_its_model', violation_error_message='A model provider needs a model.'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('engine', 'retell'), _negated=True), models.Q(('retell_agent_id', ''), _negated=True), _connector='OR'), name='assistant_names_its_retell_agent', violation_error_message='The engine retell needs the id of a Retell agent.'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('engine', 'agent'), _negated=True), models.Q(('agent_url', ''), _negated=True), _connector='OR'), name='assistant_names_its_agent', violation_error_message='The engine agent needs the URL of the agent.'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -98,50 +182,79 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
                 ('updated_at', models.DateTimeField(auto_now=True)),
                 ('assistant', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='conversations.assistant')),
+                ('client', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='channel_accounts', to='conversations.client')),
             ],
             options={
                 'db_table': 'channel_accounts',
                 'ordering': ['created_at'],
+                'indexes': [
+                    models.Index(condition=models.Q(('business_id', ''), _negated=True), fields=['business_id'], name='accounts_by_business'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(condition=models.Q(('provider', 'sandbox'), _negated=True), fields=('provider', 'address', 'channel'), name='one_account_per_address'),
+                    models.UniqueConstraint(condition=models.Q(('provider', 'sandbox')), fields=('client', 'channel', 'address'), name='one_sandbox_per_client_and_address'),
+                    models.CheckConstraint(condition=models.Q(('channel__in', ['messenger', 'whatsapp', 'sms', 'orb', 'voice', 'web'])), name='account_channel_known'),
+                ],
             },
         ),
-        migrations.CreateModel(
-            name='Client',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=200)),
-                ('sub_domain', models.CharField(max_length=63, unique=True, validators=[django.core.validators.RegexValidator('^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\Z', 'A sub-domain is 1 to 63 lower-case letters, digits and hyphens, and neither starts nor ends with a hyphen.')])),
-                ('is_active', models.BooleanField(db_default=True, default=True)),
-                ('auto_reply', models.BooleanField(db_default=True, default=True, help_text='Whether the assistant answers by itself what people write.')),
-                ('answers_synced', models.BooleanField(db_default=False, default=False, help_text='Whether the assistant also answers what agents record by the sync protocol.')),
-                ('numbers_apart', models.BooleanField(db_default=False, default=False, help_text="Whether a person who writes to two of the client's numbers has a conversation with each.")),
-                ('default_goal', models.TextField(db_default='Handle inbound enquiry', default='Handle inbound enquiry')),
-                ('help_text', models.TextField(blank=True, db_default='', default='')),
-                ('quiet_windows', models.JSONField(db_default={'messenger': 1.5, 'orb': 1.5, 'sms': 1.5, 'voice': 0, 'web': 0, 'whatsapp': 1.5}, default=conversations.models.client.default_quiet_windows)),
-                ('longest_wait', models.DurationField(db_default=datetime.timedelta(seconds=6), default=datetime.timedelta(seconds=6))),
-                ('hand_back_after', models.DurationField(db_default=datetime.timedelta(seconds=7200), default=datetime.timedelta(seconds=7200))),
-                ('answer_within', models.DurationField(blank=True, null=True)),
-                ('stale_after', models.DurationField(db_default=datetime.timedelta(seconds=600), default=datetime.timedelta(seconds=600))),
-                ('expire_after', models.DurationField(db_default=datetime.timedelta(days=1), default=datetime.timedelta(days=1))),
-                ('archive_after', models.DurationField(db_default=datetime.timedelta(days=30), default=datetime.timedelta(days=30))),
-                ('semantic_recall', models.BooleanField(db_default=False, default=False, help_text='With the first message of a conversation, tell the assistant of earlier ones on the same subject.')),
-                ('time_zone', models.CharField(db_default='UTC', default='UTC', max_length=64, validators=[conversations.models.client.validate_time_zone])),
-                ('summary_model', models.CharField(blank=True, db_default='', default='', max_length=100)),
-                ('transcription_model', models.CharField(blank=True, db_default='', default='', max_length=100)),
-                ('transcribes', models.BooleanField(db_default=True, default=True)),
-                ('redact_cards', models.BooleanField(db_default=True, default=True)),
-                ('redaction_patterns', models.JSONField(blank=True, db_default=[], default=list, validators=[conversations.models.client.validate_patterns])),
-                ('weight', models.PositiveSmallIntegerField(db_default=1, default=1)),
-                ('messages_per_minute', models.PositiveIntegerField(db_default=600000, default=600000)),
-                ('replies_at_once', models.PositiveSmallIntegerField(db_default=1000, default=1000)),
-                ('tokens_per_day', models.BigIntegerField(blank=True, null=True)),
-                ('cost_per_day', models.DecimalField(blank=True, decimal_places=2, max_digits=12, null=True)),
-                ('quota_sentence', models.TextField(blank=True, db_default='', default='', validators=[django.core.validators.MaxLengthValidator(1000)])),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-            ],
-            options={
-                'db_table': 'clients',
-                'ordering': ['name'],
-            },
+        migrations.AddField(
+            model_name='client',
+            name='embedding_provider',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
+        ),
+        migrations.AddField(
+            model_name='client',
+            name='summary_provider',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
+        ),
+        migrations.AddField(
+            model_name='client',
+            name='transcription_provider',
+            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('expire_after__gte', models.F('stale_after')), ('stale_after__gt', datetime.timedelta(0))), name='client_ages_in_order', violation_error_message='A conversation must become stale after some time, and expire no sooner than that.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('archive_after__gte', datetime.timedelta(0))), name='client_archives_later'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('longest_wait__gte', datetime.timedelta(0)), ('longest_wait__lte', datetime.timedelta(seconds=600))), name='client_waits_for_bursts_a_while', violation_error_message='A burst is answered within 10 minutes.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('summary_provider__isnull', True), models.Q(('summary_model', ''), _negated=True), _connector='OR'), name='client_names_its_summary_model', violation_error_message='A provider of summaries needs a model.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('hand_back_after__gt', datetime.timedelta(0))), name='client_hands_back_later', violation_error_message='A takeover must last some time.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('answer_within__isnull', True), ('answer_within__gt', datetime.timedelta(0)), _connector='OR'), name='client_promises_some_time', violation_error_message='A promise needs some time. Without one it is empty.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(conversations.models.client._AreSeconds('quiet_windows')), name='client_quiet_windows_are_seconds'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('weight__gte', 1), ('weight__lte', 100)), name='client_weighs_something', violation_error_message='A weight is a number from 1 to 100.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(('messages_per_minute__gte', 1), ('replies_at_once__gte', 1)), name='client_quotas_allow_something', violation_error_message='A quota is at least 1.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('tokens_per_day__isnull', True), ('tokens_per_day__gte', 1), _connector='OR'), models.Q(('cost_per_day__isnull', True), ('cost_per_day__gt', 0), _connector='OR')), name='client_day_quotas_allow_something', violation_error_message='A quota of a day is more than 0. Without one it is empty.'),
+        ),
+        migrations.AddConstraint(
+            model_name='client',
+            constraint=models.CheckConstraint(condition=models.Q(conversations.models.client._AreTexts('redaction_patterns')), name='client_redaction_patterns_are_texts'),
         ),
         migrations.CreateModel(
             name='Contact',
@@ -165,6 +278,21 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'contacts',
+                'indexes': [
+                    models.Index(condition=models.Q(('phone__isnull', False)), fields=['client', 'phone'], name='contact_by_phone'),
+                    models.Index(condition=models.Q(('phone__isnull', False)), fields=['phone'], name='contact_by_start_of_phone', opclasses=['varchar_pattern_ops']),
+                    models.Index(condition=models.Q(('user_id', ''), _negated=True), fields=['user_id'], name='contact_by_user_id'),
+                    models.Index(condition=models.Q(('merged_into__isnull', False)), fields=['client', 'merged_into'], name='contact_aliases'),
+                    models.Index(condition=models.Q(('opted_out', {}), _negated=True), fields=['client', 'id'], name='contacts_opted_out'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'user_id'), name='one_contact_per_user_id'),
+                    models.UniqueConstraint(condition=models.Q(('login__isnull', False)), fields=('client', 'login'), name='one_contact_per_login'),
+                    models.CheckConstraint(condition=models.Q(('login__isnull', True), ('is_guest', False), _connector='OR'), name='contact_who_signs_in_is_no_guest'),
+                    models.CheckConstraint(condition=models.Q(('phone__isnull', True), ('phone__regex', '^\\+[1-9][0-9]{5,14}$'), _connector='OR'), name='contact_phone_is_e164'),
+                    models.CheckConstraint(condition=models.Q(('merged_into__isnull', True), models.Q(('hold_reason', ''), ('is_guest', False), ('login__isnull', True), ('opted_out', {}), ('phone__isnull', True)), _connector='OR'), name='contact_alias_has_nothing_of_its_own'),
+                    models.CheckConstraint(condition=models.Q(('phone__isnull', True), ('is_guest', False), _connector='OR'), name='contact_with_phone_is_no_guest'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -181,6 +309,14 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'contact identities',
                 'db_table': 'contact_identities',
+                'indexes': [
+                    models.Index(fields=['client', 'contact', 'id'], name='identities_of_contact'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'channel', 'address'), name='one_contact_per_address'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb","voice","web"}}\'::text[])', 'channel'), name='identity_channel_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"phone","bsuid","psid","device","user"}}\'::text[])', 'kind'), name='identity_kind_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -262,6 +398,34 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'conversations',
+                'indexes': [
+                    models.Index(condition=models.Q(('reply_owed', True)), fields=['client'], name='reply_owed'),
+                    models.Index(fields=['client', 'contact', '-started_at', 'id'], name='conversations_of_contact'),
+                    models.Index(fields=['client', '-started_at', '-id'], name='conversations_of_client'),
+                    models.Index(condition=models.Q(('status__in', ['active', 'stale'])), fields=['client', '-started_at', '-id'], name='open_conversations_of_client'),
+                    models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['client', '-ended_at', '-id'], name='ended_conversations_of_client'),
+                    models.Index(fields=['-started_at', '-id'], name='conversations_newest'),
+                    models.Index(fields=['status', '-started_at', '-id'], name='conversations_by_status'),
+                    models.Index(fields=['channel', '-started_at', '-id'], name='conversations_by_channel'),
+                    models.Index(condition=models.Q(('is_guest', True), ('status', 'expired')), fields=['ended_at'], name='expired_guests'),
+                    models.Index(condition=models.Q(('remember_due_at__isnull', False)), fields=['client', 'remember_due_at'], name='to_be_remembered'),
+                    models.Index(condition=models.Q(('archived_at__isnull', True), ('remembered_at__isnull', False)), fields=['client', 'ended_at'], name='to_be_archived'),
+                    models.Index(condition=models.Q(('status', 'active'), models.Q(('channel', channels_out.kinds.Channel['WEB']), _negated=True)), fields=['started_at'], name='active_that_age'),
+                    models.Index(condition=models.Q(('taken_over_until__isnull', False)), fields=['taken_over_until'], name='taken_over'),
+                    models.Index(condition=models.Q(('needs_staff_since__isnull', False)), fields=['client', 'needs_staff_since'], name='needs_staff'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(condition=models.Q(('status__in', ['active', 'stale'])), fields=('client', 'contact', 'channel', 'thread'), name='one_open_conversation'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"active","stale","expired","closed","archived"}}\'::text[])', 'status'), name='conversation_status_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb","voice","web"}}\'::text[])', 'channel'), name='conversation_channel_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"","timeout","user","system","staff"}}\'::text[])', 'ended_by'), name='conversation_ended_by_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}, {2}) >= 0', 'last_position', 'inbound_sequence', 'history_from'), name='conversation_counts_from_zero'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}, {2}, {3}, {4}) >= 0', 'remember_attempts', 'reply_attempts', 'reply_crashes', 'replies_failed', 'drafts_overtaken'), name='conversation_tries_from_zero'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule("({0} IS NULL) = ({1} = ANY ('{{active,stale}}'::text[])) AND ({0} IS NULL) = ({2} = '')", 'ended_at', 'status', 'ended_by'), name='conversation_ended_when_not_open'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('NOT {0} OR {1} IS NOT NULL AND {2} IS NULL', 'reply_owed', 'reply_due_at', 'ended_at'), name='conversation_owes_replies_only_while_open'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule("{0} IS NOT NULL OR num_nonnulls({1}, {2}) = 0 AND {3} = ''", 'taken_over_at', 'taken_over_until', 'taken_over_by', 'taken_over_name'), name='conversation_taken_over_for_a_time'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule("{0} = '' OR {1} = ANY ('{{voice,web}}'::text[]) OR length({0}) = 36", 'thread', 'channel'), name='conversation_thread_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -282,6 +446,15 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_chunks',
                 'ordering': ['position'],
+                'indexes': [
+                    models.Index(condition=models.Q(('role__in', ['user', 'voice', 'ai'])), fields=['created_at'], name='said_of_late'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'position'), name='one_position_once'),
+                    models.UniqueConstraint(condition=models.Q(('dedupe_key__isnull', False)), fields=('client', 'dedupe_key'), name='one_message_once'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"system","user","ai","memory","voice"}}\'::text[])', 'role'), name='chunk_role_known'),
+                    models.CheckConstraint(condition=models.Q(('position__gte', 1)), name='chunk_position_from_one'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -295,11 +468,6 @@ class Migration(migrations.Migration):
                 'db_table': 'event_positions',
             },
         ),
-        migrations.AddField(
-            model_name='channelaccount',
-            name='client',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='channel_accounts', to='conversations.client'),
-        ),
         migrations.CreateModel(
             name='CannedReply',
             fields=[
@@ -312,6 +480,9 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'canned replies',
                 'db_table': 'canned_replies',
                 'ordering': ['shortcut'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'shortcut'), name='one_canned_reply_of_a_shortcut'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -333,6 +504,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'conversation_call_answers',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'key'), name='one_answer_per_request'),
+                    models.CheckConstraint(condition=models.Q(('then__in', ['listen', 'wait', 'transfer', 'hang_up'])), name='call_answer_then_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -353,6 +528,9 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'audit entries',
                 'db_table': 'audit_entries',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'number'), name='one_audit_entry_per_number', nulls_distinct=False),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -388,12 +566,17 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'attachments',
                 'ordering': ['chunk', 'number'],
+                'indexes': [
+                    models.Index(condition=models.Q(('due_at__isnull', False)), fields=['client', 'due_at'], name='attachments_due'),
+                    models.Index(condition=models.Q(('reply_waits_until__isnull', False)), fields=['client', 'conversation'], name='attachments_waited_for'),
+                    models.Index(fields=['client', 'chunk'], name='attachments_of_chunk'),
+                    models.Index(fields=['client', 'conversation', 'position'], name='attachments_in_conversation'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"image","sticker","audio","voice","video","document"}}\'::text[])', 'kind'), name='attachment_kind_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('state', 'ready'), _negated=True), models.Q(models.Q(('file', ''), _negated=True), ('size__isnull', False)), _connector='OR'), name='attachment_ready_with_its_file'),
+                ],
             },
-        ),
-        migrations.AddField(
-            model_name='assistant',
-            name='client',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='assistants', to='conversations.client'),
         ),
         migrations.CreateModel(
             name='ApiKey',
@@ -413,6 +596,10 @@ class Migration(migrations.Migration):
                 'verbose_name': 'API key',
                 'db_table': 'api_keys',
                 'ordering': ['-created_at'],
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['messages:write', 'conversations:read', 'conversations:write', 'memory:read', 'private:read', 'admin'])), name='api_key_scopes_known'),
+                    models.CheckConstraint(condition=models.Q(('scopes', []), _negated=True), name='api_key_has_a_scope'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -433,6 +620,16 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'activities',
                 'db_table': 'conversation_activities',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='activities_of_conversation'),
+                    models.Index(fields=['client', 'chunk'], name='activities_of_chunk'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(condition=models.Q(('kind', 'reaction')), fields=('client', 'chunk'), name='one_reaction_to_a_message'),
+                    models.UniqueConstraint(condition=models.Q(('kind', 'deletion')), fields=('client', 'chunk'), name='one_deletion_of_a_message'),
+                    models.UniqueConstraint(condition=models.Q(models.Q(('message_id', ''), _negated=True), models.Q(('kind', 'reaction'), _negated=True)), fields=('client', 'conversation', 'message_id'), name='one_activity_once'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"reaction","edit","deletion","missed_call","call_permission","referral"}}\'::text[])', 'kind'), name='activity_kind_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -448,6 +645,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'client_days',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'day'), name='one_row_for_a_client_s_day'),
+                    models.CheckConstraint(condition=models.Q(('cost__gte', 0), ('tokens__gte', 0), ('tokens_unpriced__gte', 0)), name='client_day_counts_up'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -471,6 +672,16 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'contact matches',
                 'db_table': 'contact_matches',
                 'ordering': ['-found_at', '-id'],
+                'indexes': [
+                    models.Index(fields=['client', '-found_at'], name='matches_of_client'),
+                    models.Index(fields=['client', 'second'], name='matches_of_second'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'first', 'second'), name='one_match_per_pair'),
+                    models.CheckConstraint(condition=models.Q(('first__lt', models.F('second'))), name='match_in_order'),
+                    models.CheckConstraint(condition=models.Q(('evidence__in', ['same_phone', 'same_message', 'moved'])), name='match_evidence_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('decided_at__isnull', True), ('state', 'open')), models.Q(('decided_at__isnull', False), ('state__in', ['merged', 'dismissed'])), _connector='OR'), name='match_state_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -491,6 +702,12 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_events',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='events_of_conversation'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"contact","assistant","staff","api","system"}}\'::text[])', 'actor'), name='event_actor_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -509,6 +726,13 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'chunk_corrections',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'chunk'], name='corrections_of_chunk'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(condition=models.Q(('kind', 'redaction')), fields=('client', 'chunk'), name='one_redaction_per_chunk'),
+                    models.CheckConstraint(condition=models.Q(('kind__in', ['correction', 'redaction'])), name='correction_kind_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -524,6 +748,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_states',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation'), name='one_desk_state'),
+                    models.CheckConstraint(condition=models.Q(('priority__in', [0, 1, 2])), name='desk_priority_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('snoozed_sequence__isnull', True), ('snoozed_until__isnull', True)), models.Q(('snoozed_sequence__isnull', False), ('snoozed_until__isnull', False)), _connector='OR'), name='desk_snooze_has_both'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -538,6 +767,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_drafts',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'user'), name='one_draft_of_a_user'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -561,6 +793,13 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'engine_chats',
                 'ordering': ['created_at'],
+                'indexes': [
+                    models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='chats_to_be_settled'),
+                    models.Index(fields=['client', 'conversation'], name='chats_of_conversation'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('status__in', ['ongoing', 'ended', 'replaced'])), name='engine_chat_status_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -582,6 +821,12 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'erasures',
                 'ordering': ['-begun_at', '-id'],
+                'indexes': [
+                    models.Index(condition=models.Q(('contact__isnull', False)), fields=['begun_at'], name='erasures_to_go_on_with'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(models.Q(('certificate', ''), ('finished_at__isnull', True)), models.Q(('finished_at__isnull', False), models.Q(('certificate', ''), _negated=True)), _connector='OR'), name='erasure_finished_with_its_certificate'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -597,6 +842,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'engine_chat_removals',
+                'indexes': [
+                    models.Index(condition=models.Q(('removed_at__isnull', True)), fields=['due_at'], name='chats_to_be_removed'),
+                    models.Index(fields=['client', 'erasure'], name='removals_of_erasure'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -615,6 +864,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'events',
+                'indexes': [
+                    models.Index(fields=['client', 'conversation_id'], name='positions_of_conversation'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'position'), name='one_event_per_position'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -638,6 +893,10 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'event_endpoints',
                 'ordering': ['created_at'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'url'), name='one_endpoint_per_url'),
+                    models.CheckConstraint(condition=models.Q(('kinds__contained_by', ['message.in', 'message.out', 'message.edited', 'message.deleted', 'message.corrected', 'delivery.updated', 'conversation.opened', 'conversation.revived', 'conversation.stale', 'conversation.ended', 'conversation.archived', 'conversation.taken_over', 'conversation.handed_back', 'conversation.needs_staff', 'conversation.labelled', 'conversation.changed', 'step.updated', 'tool.updated', 'summary.ready', 'contact.changed', 'contact.erased'])), name='event_endpoint_kinds_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -661,6 +920,14 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'event deliveries',
                 'db_table': 'event_deliveries',
+                'indexes': [
+                    models.Index(condition=models.Q(('status', 'pending')), fields=['client', 'endpoint', 'position'], name='event_deliveries_pending'),
+                    models.Index(fields=['client', 'conversation_id'], name='deliveries_of_conversation'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'endpoint', 'position'), name='one_delivery_per_endpoint'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"pending","delivered","failed"}}\'::text[])', 'status'), name='event_delivery_status_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -675,6 +942,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'event_notes',
+                'indexes': [
+                    models.Index(fields=['client', 'conversation_id'], name='notes_of_conversation'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -691,6 +961,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'idempotency_keys',
+                'indexes': [
+                    models.Index(condition=models.Q(('conversation__isnull', False)), fields=['client', 'conversation'], name='answers_of_conversation'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'key'), name='one_answer_per_key'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -715,6 +991,12 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'inbound_events',
                 'ordering': ['-id'],
+                'indexes': [
+                    models.Index(fields=['reason', '-id'], name='events_by_reason'),
+                    models.Index(fields=['received_at'], name='events_by_age'),
+                    models.Index(condition=models.Q(('reason', 'processing_failed'), ('settled_at__isnull', True)), fields=['client', 'retry_at'], name='events_to_retry'),
+                    models.Index(condition=models.Q(('reason', 'receipt_unmatched')), fields=['channel_account', 'message_id'], name='early_receipts'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -728,6 +1010,10 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'desk_labels',
                 'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'name'), name='one_label_of_a_name'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"grey","red","amber","green","blue","violet"}}\'::text[])', 'colour'), name='label_colour_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -740,6 +1026,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_conversation_labels',
+                'indexes': [
+                    models.Index(fields=['client', 'label', 'conversation'], name='conversations_of_label'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'label'), name='one_label_once'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -759,6 +1051,9 @@ class Migration(migrations.Migration):
                 'verbose_name': 'MCP server',
                 'db_table': 'mcp_servers',
                 'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'name'), name='one_mcp_server_of_a_name'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -775,6 +1070,12 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'media_removals',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='removals_of_conversation'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'attachment'), name='one_removal_of_an_attachment'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -788,6 +1089,10 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'memberships',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'user'), name='one_membership_per_client'),
+                    models.CheckConstraint(condition=models.Q(('role__in', ['viewer', 'agent', 'manager'])), name='membership_role_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -827,6 +1132,18 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_messages',
                 'ordering': ['chunk_id', 'part'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='messages_of_conversation'),
+                    models.Index(condition=models.Q(('status', 'queued')), fields=['channel_account', 'due_at'], name='messages_queued'),
+                    models.Index(condition=models.Q(('status__in', ['queued', 'claimed', 'sending', 'unknown'])), fields=['client', 'conversation', 'chunk', 'part'], name='messages_unsettled'),
+                    models.Index(condition=models.Q(('status', 'failed')), fields=['failed_at'], name='messages_failed'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'chunk', 'part'), name='one_part_once'),
+                    models.UniqueConstraint(condition=models.Q(('provider_message_id', ''), _negated=True), fields=('client', 'channel_account', 'provider_message_id'), name='one_provider_message_once'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"queued","claimed","sending","unknown","sent","delivered","read","failed","cancelled"}}\'::text[])', 'status'), name='message_status_known'),
+                    models.CheckConstraint(condition=models.Q(('part__gte', 1), ('part__lte', models.F('parts'))), name='message_part_of_parts'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -847,6 +1164,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'message_templates',
                 'ordering': ['name', 'language'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'channel_account', 'name', 'language'), name='one_template_per_language'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -861,56 +1181,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name='ModelProvider',
-            fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=100)),
-                ('kind', models.CharField(choices=[('openai', 'OpenAI (Responses API)'), ('openai_compatible', 'OpenAI-compatible (chat completions)'), ('anthropic', 'Anthropic (Messages API)')], max_length=20)),
-                ('base_url', models.CharField(blank=True, db_default='', default='', help_text="Empty: the provider's own. It may have query parameters, such as ?api-version=2026-10-01.", max_length=500, validators=[conversations.models.model_provider.validate_base_url], verbose_name='base URL')),
-                ('credentials', conversations.models.fields.EncryptedJSONField(blank=True, default=dict, editable=False)),
-                ('headers', conversations.models.fields.EncryptedJSONField(blank=True, default=dict, editable=False)),
-                ('query', models.JSONField(blank=True, db_default={}, default=dict, validators=[conversations.models.model_provider.validate_texts], verbose_name='query parameters')),
-                ('body', models.JSONField(blank=True, db_default={}, default=dict, help_text='Added to every request for an answer. They take precedence over what Convo would send.', validators=[conversations.models.model_provider.validate_object], verbose_name='body parameters')),
-                ('timeout_seconds', models.FloatField(blank=True, help_text='For a whole answer, or between two pieces of a stream. Empty: OPENAI_TIMEOUT_SECONDS.', null=True, validators=[django.core.validators.MinValueValidator(0.1), django.core.validators.MaxValueValidator(600)])),
-                ('from_environment', models.BooleanField(db_default=False, default=False, editable=False)),
-                ('is_active', models.BooleanField(db_default=True, default=True)),
-                ('health', models.CharField(choices=[('ok', 'Ok'), ('broken', 'Broken')], db_default='ok', default='ok', max_length=10)),
-                ('health_reason', models.CharField(blank=True, db_default='', default='', max_length=300)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('client', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='model_providers', to='conversations.client')),
-            ],
-            options={
-                'db_table': 'model_providers',
-                'ordering': ['name'],
-            },
-        ),
-        migrations.AddField(
-            model_name='client',
-            name='embedding_provider',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
-        ),
-        migrations.AddField(
-            model_name='client',
-            name='summary_provider',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
-        ),
-        migrations.AddField(
-            model_name='client',
-            name='transcription_provider',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
-        ),
-        migrations.AddField(
-            model_name='assistant',
-            name='fallback_provider',
-            field=models.ForeignKey(blank=True, help_text='Asked when the first is down or refuses. Empty: the same provider.', null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider', verbose_name='second provider'),
-        ),
-        migrations.AddField(
-            model_name='assistant',
-            name='model_provider',
-            field=models.ForeignKey(blank=True, help_text="Empty: the installation's provider.", null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='conversations.modelprovider'),
-        ),
-        migrations.CreateModel(
             name='OrderLink',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -922,6 +1192,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_orders',
                 'ordering': ['id'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'order_id'), name='one_order_once'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -936,6 +1209,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_presences',
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='presences_in_conversation'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'user', 'conversation'), name='one_presence_of_a_user'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -954,6 +1233,9 @@ class Migration(migrations.Migration):
                 'verbose_name': 'model',
                 'db_table': 'provider_models',
                 'ordering': ['model'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('provider', 'model'), name='one_model_at_a_provider'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -972,6 +1254,9 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'refused webhooks',
                 'db_table': 'refused_webhooks',
                 'ordering': ['-day', '-last_at'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('channel', 'provider', 'channel_account', 'day'), name='one_count_a_day', nulls_distinct=False),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -988,6 +1273,13 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'retention policies',
                 'db_table': 'retention_policies',
                 'ordering': ['client', 'rule', 'channel', 'status'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'rule', 'channel', 'status'), name='one_retention_policy_a_place'),
+                    models.CheckConstraint(condition=models.Q(('rule__in', ['guests', 'web', 'sessions', 'memory', 'turns', 'receipts', 'events'])), name='retention_rule_known'),
+                    models.CheckConstraint(condition=models.Q(('channel__in', ['', 'messenger', 'whatsapp', 'sms', 'orb', 'voice', 'web'])), name='retention_channel_known'),
+                    models.CheckConstraint(condition=models.Q(('status', ''), models.Q(('rule__in', ['sessions', 'turns', 'receipts']), ('status__in', ('closed', 'expired', 'archived'))), _connector='OR'), name='retention_status_only_where_it_matters'),
+                    models.CheckConstraint(condition=models.Q(('days__lte', 36500)), name='retention_days_possible'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1004,6 +1296,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'retention_reports',
                 'ordering': ['-id'],
+                'indexes': [
+                    models.Index(fields=['client', '-id'], name='retention_reports_of_client'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1017,6 +1312,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_seen',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'user'), name='one_seen_position_of_a_user'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1031,6 +1329,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'send_pauses',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'channel_account', 'to_address'), name='one_pause_per_account_and_address'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1061,6 +1362,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'simulated_exchanges',
                 'ordering': ['-id'],
+                'indexes': [
+                    models.Index(fields=['client', 'account', '-id'], name='exchanges_of_account'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1074,6 +1378,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'simulated_faults',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'account', 'id'], name='faults_of_account'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1093,6 +1400,10 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'staff_actions',
                 'ordering': ['-id'],
+                'indexes': [
+                    models.Index(fields=['client', '-id'], name='staff_actions_of_client'),
+                    models.Index(fields=['object_type', 'object_id', '-id'], name='staff_actions_on_object'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1109,6 +1420,9 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'desk_notes',
                 'ordering': ['id'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation', 'id'], name='staff_notes_of_conversation'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1123,6 +1437,13 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'desk_mentions',
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='mentions_in_conversation'),
+                    models.Index(fields=['client', 'user', 'conversation'], name='mentions_of_user'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'note', 'user'), name='one_mention_once'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1141,6 +1462,12 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_steps',
                 'ordering': ['rank', 'id'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='steps_of_conversation'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'complete', 'cancelled'])), name='step_status_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1168,6 +1495,11 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'tools',
                 'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'name'), name='one_tool_of_a_name'),
+                    models.UniqueConstraint(condition=models.Q(('server__isnull', False)), fields=('server', 'remote_name'), name='one_tool_of_a_server'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('server__isnull', True), models.Q(('url', ''), _negated=True)), models.Q(('server__isnull', False), ('url', '')), _connector='OR'), name='tool_has_one_place', violation_error_message='A tool needs a URL.'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1202,6 +1534,15 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'tool_calls',
                 'ordering': ['created_at'],
+                'indexes': [
+                    models.Index(condition=models.Q(('is_open', True)), fields=['client', 'conversation'], name='tool_calls_open'),
+                    models.Index(condition=models.Q(('status__in', ['waiting', 'approved', 'calling', 'unknown'])), fields=['status', 'lease_until'], name='tool_calls_unsettled'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation', 'key'), name='one_tool_call_of_a_key'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"waiting","approved","refused","expired","requested","calling","answered","failed","unknown"}}\'::text[])', 'status'), name='tool_call_status_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}) >= 0', 'tries', 'attempt'), name='tool_call_tries_from_zero'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1243,6 +1584,17 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'conversation_turns',
                 'ordering': ['started_at'],
+                'indexes': [
+                    models.Index(fields=['client', 'conversation'], name='turns_of_conversation'),
+                    models.Index(fields=['client', 'chunk'], name='turns_of_chunk'),
+                    models.Index(condition=models.Q(('status', 'running'), ('streamed', True)), fields=['lease_until'], name='streamed_turns_running'),
+                    models.Index(condition=models.Q(('status', 'running'), ('waiting_until__isnull', False)), fields=['waiting_until'], name='turns_waiting'),
+                    models.Index(condition=models.Q(('status', 'failed')), fields=['ended_at'], name='turns_failed'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(condition=models.Q(('status', 'running')), fields=('client', 'conversation'), name='one_running_turn'),
+                    models.CheckConstraint(condition=models.Q(('status__in', ['running', 'committed', 'overtaken', 'dropped', 'failed', 'abandoned'])), name='turn_status_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1278,6 +1630,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'conversation_states',
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('intent__in', ['menu', 'order', 'support', 'info', 'payment', 'delivery', 'idle']), ('previous_intent__in', ['', 'menu', 'order', 'support', 'info', 'payment', 'delivery', 'idle'])), name='state_intents_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1295,6 +1650,9 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'rolling summaries',
                 'db_table': 'conversation_summaries',
+                'indexes': [
+                    models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='to_be_summarised'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1331,6 +1689,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'send_circuits',
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(models.Q(('opened_at__isnull', True), ('probe__isnull', True), ('probe_at__isnull', True)), models.Q(('opened_at__isnull', False), ('probe_at__isnull', False)), _connector='OR'), name='circuit_open_with_a_next_probe'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -1347,770 +1708,13 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'feedback',
                 'db_table': 'copilot_feedback',
                 'ordering': ['-given_at'],
+                'indexes': [
+                    models.Index(fields=['-given_at'], name='feedback_by_age'),
+                    models.Index(fields=['client', 'conversation'], name='feedback_of_conversation'),
+                ],
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('rating__in', ['up', 'down'])), name='rating_known'),
+                ],
             },
-        ),
-        migrations.AddIndex(
-            model_name='chunk',
-            index=models.Index(condition=models.Q(('role__in', ['user', 'voice', 'ai'])), fields=['created_at'], name='said_of_late'),
-        ),
-        migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'position'), name='one_position_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.UniqueConstraint(condition=models.Q(('dedupe_key__isnull', False)), fields=('client', 'dedupe_key'), name='one_message_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"system","user","ai","memory","voice"}}\'::text[])', 'role'), name='chunk_role_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='chunk',
-            constraint=models.CheckConstraint(condition=models.Q(('position__gte', 1)), name='chunk_position_from_one'),
-        ),
-        migrations.AddIndex(
-            model_name='channelaccount',
-            index=models.Index(condition=models.Q(('business_id', ''), _negated=True), fields=['business_id'], name='accounts_by_business'),
-        ),
-        migrations.AddConstraint(
-            model_name='channelaccount',
-            constraint=models.UniqueConstraint(condition=models.Q(('provider', 'sandbox'), _negated=True), fields=('provider', 'address', 'channel'), name='one_account_per_address'),
-        ),
-        migrations.AddConstraint(
-            model_name='channelaccount',
-            constraint=models.UniqueConstraint(condition=models.Q(('provider', 'sandbox')), fields=('client', 'channel', 'address'), name='one_sandbox_per_client_and_address'),
-        ),
-        migrations.AddConstraint(
-            model_name='channelaccount',
-            constraint=models.CheckConstraint(condition=models.Q(('channel__in', ['messenger', 'whatsapp', 'sms', 'orb', 'voice', 'web'])), name='account_channel_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='cannedreply',
-            constraint=models.UniqueConstraint(fields=('client', 'shortcut'), name='one_canned_reply_of_a_shortcut'),
-        ),
-        migrations.AddConstraint(
-            model_name='callanswer',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'key'), name='one_answer_per_request'),
-        ),
-        migrations.AddConstraint(
-            model_name='callanswer',
-            constraint=models.CheckConstraint(condition=models.Q(('then__in', ['listen', 'wait', 'transfer', 'hang_up'])), name='call_answer_then_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='auditentry',
-            constraint=models.UniqueConstraint(fields=('client', 'number'), name='one_audit_entry_per_number', nulls_distinct=False),
-        ),
-        migrations.AddIndex(
-            model_name='attachment',
-            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['client', 'due_at'], name='attachments_due'),
-        ),
-        migrations.AddIndex(
-            model_name='attachment',
-            index=models.Index(condition=models.Q(('reply_waits_until__isnull', False)), fields=['client', 'conversation'], name='attachments_waited_for'),
-        ),
-        migrations.AddIndex(
-            model_name='attachment',
-            index=models.Index(fields=['client', 'chunk'], name='attachments_of_chunk'),
-        ),
-        migrations.AddIndex(
-            model_name='attachment',
-            index=models.Index(fields=['client', 'conversation', 'position'], name='attachments_in_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='attachment',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"image","sticker","audio","voice","video","document"}}\'::text[])', 'kind'), name='attachment_kind_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='attachment',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('state', 'ready'), _negated=True), models.Q(models.Q(('file', ''), _negated=True), ('size__isnull', False)), _connector='OR'), name='attachment_ready_with_its_file'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('scopes__contained_by', ['messages:write', 'conversations:read', 'conversations:write', 'memory:read', 'private:read', 'admin'])), name='api_key_scopes_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('scopes', []), _negated=True), name='api_key_has_a_scope'),
-        ),
-        migrations.AddIndex(
-            model_name='activity',
-            index=models.Index(fields=['client', 'conversation'], name='activities_of_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='activity',
-            index=models.Index(fields=['client', 'chunk'], name='activities_of_chunk'),
-        ),
-        migrations.AddConstraint(
-            model_name='activity',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'reaction')), fields=('client', 'chunk'), name='one_reaction_to_a_message'),
-        ),
-        migrations.AddConstraint(
-            model_name='activity',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'deletion')), fields=('client', 'chunk'), name='one_deletion_of_a_message'),
-        ),
-        migrations.AddConstraint(
-            model_name='activity',
-            constraint=models.UniqueConstraint(condition=models.Q(models.Q(('message_id', ''), _negated=True), models.Q(('kind', 'reaction'), _negated=True)), fields=('client', 'conversation', 'message_id'), name='one_activity_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='activity',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"reaction","edit","deletion","missed_call","call_permission","referral"}}\'::text[])', 'kind'), name='activity_kind_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='clientday',
-            constraint=models.UniqueConstraint(fields=('client', 'day'), name='one_row_for_a_client_s_day'),
-        ),
-        migrations.AddConstraint(
-            model_name='clientday',
-            constraint=models.CheckConstraint(condition=models.Q(('cost__gte', 0), ('tokens__gte', 0), ('tokens_unpriced__gte', 0)), name='client_day_counts_up'),
-        ),
-        migrations.AddIndex(
-            model_name='contact',
-            index=models.Index(condition=models.Q(('phone__isnull', False)), fields=['client', 'phone'], name='contact_by_phone'),
-        ),
-        migrations.AddIndex(
-            model_name='contact',
-            index=models.Index(condition=models.Q(('phone__isnull', False)), fields=['phone'], name='contact_by_start_of_phone', opclasses=['varchar_pattern_ops']),
-        ),
-        migrations.AddIndex(
-            model_name='contact',
-            index=models.Index(condition=models.Q(('user_id', ''), _negated=True), fields=['user_id'], name='contact_by_user_id'),
-        ),
-        migrations.AddIndex(
-            model_name='contact',
-            index=models.Index(condition=models.Q(('merged_into__isnull', False)), fields=['client', 'merged_into'], name='contact_aliases'),
-        ),
-        migrations.AddIndex(
-            model_name='contact',
-            index=models.Index(condition=models.Q(('opted_out', {}), _negated=True), fields=['client', 'id'], name='contacts_opted_out'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.UniqueConstraint(fields=('client', 'user_id'), name='one_contact_per_user_id'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.UniqueConstraint(condition=models.Q(('login__isnull', False)), fields=('client', 'login'), name='one_contact_per_login'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.CheckConstraint(condition=models.Q(('login__isnull', True), ('is_guest', False), _connector='OR'), name='contact_who_signs_in_is_no_guest'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.CheckConstraint(condition=models.Q(('phone__isnull', True), ('phone__regex', '^\\+[1-9][0-9]{5,14}$'), _connector='OR'), name='contact_phone_is_e164'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.CheckConstraint(condition=models.Q(('merged_into__isnull', True), models.Q(('hold_reason', ''), ('is_guest', False), ('login__isnull', True), ('opted_out', {}), ('phone__isnull', True)), _connector='OR'), name='contact_alias_has_nothing_of_its_own'),
-        ),
-        migrations.AddConstraint(
-            model_name='contact',
-            constraint=models.CheckConstraint(condition=models.Q(('phone__isnull', True), ('is_guest', False), _connector='OR'), name='contact_with_phone_is_no_guest'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('reply_owed', True)), fields=['client'], name='reply_owed'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['client', 'contact', '-started_at', 'id'], name='conversations_of_contact'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['client', '-started_at', '-id'], name='conversations_of_client'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('status__in', ['active', 'stale'])), fields=['client', '-started_at', '-id'], name='open_conversations_of_client'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('ended_at__isnull', False)), fields=['client', '-ended_at', '-id'], name='ended_conversations_of_client'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['-started_at', '-id'], name='conversations_newest'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['status', '-started_at', '-id'], name='conversations_by_status'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(fields=['channel', '-started_at', '-id'], name='conversations_by_channel'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('is_guest', True), ('status', 'expired')), fields=['ended_at'], name='expired_guests'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('remember_due_at__isnull', False)), fields=['client', 'remember_due_at'], name='to_be_remembered'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('archived_at__isnull', True), ('remembered_at__isnull', False)), fields=['client', 'ended_at'], name='to_be_archived'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('status', 'active'), models.Q(('channel', channels_out.kinds.Channel['WEB']), _negated=True)), fields=['started_at'], name='active_that_age'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('taken_over_until__isnull', False)), fields=['taken_over_until'], name='taken_over'),
-        ),
-        migrations.AddIndex(
-            model_name='conversation',
-            index=models.Index(condition=models.Q(('needs_staff_since__isnull', False)), fields=['client', 'needs_staff_since'], name='needs_staff'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.UniqueConstraint(condition=models.Q(('status__in', ['active', 'stale'])), fields=('client', 'contact', 'channel', 'thread'), name='one_open_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"active","stale","expired","closed","archived"}}\'::text[])', 'status'), name='conversation_status_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb","voice","web"}}\'::text[])', 'channel'), name='conversation_channel_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"","timeout","user","system","staff"}}\'::text[])', 'ended_by'), name='conversation_ended_by_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}, {2}) >= 0', 'last_position', 'inbound_sequence', 'history_from'), name='conversation_counts_from_zero'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}, {2}, {3}, {4}) >= 0', 'remember_attempts', 'reply_attempts', 'reply_crashes', 'replies_failed', 'drafts_overtaken'), name='conversation_tries_from_zero'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule("({0} IS NULL) = ({1} = ANY ('{{active,stale}}'::text[])) AND ({0} IS NULL) = ({2} = '')", 'ended_at', 'status', 'ended_by'), name='conversation_ended_when_not_open'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('NOT {0} OR {1} IS NOT NULL AND {2} IS NULL', 'reply_owed', 'reply_due_at', 'ended_at'), name='conversation_owes_replies_only_while_open'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule("{0} IS NOT NULL OR num_nonnulls({1}, {2}) = 0 AND {3} = ''", 'taken_over_at', 'taken_over_until', 'taken_over_by', 'taken_over_name'), name='conversation_taken_over_for_a_time'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversation',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule("{0} = '' OR {1} = ANY ('{{voice,web}}'::text[]) OR length({0}) = 36", 'thread', 'channel'), name='conversation_thread_known'),
-        ),
-        migrations.AddIndex(
-            model_name='contactidentity',
-            index=models.Index(fields=['client', 'contact', 'id'], name='identities_of_contact'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactidentity',
-            constraint=models.UniqueConstraint(fields=('client', 'channel', 'address'), name='one_contact_per_address'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactidentity',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb","voice","web"}}\'::text[])', 'channel'), name='identity_channel_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactidentity',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"phone","bsuid","psid","device","user"}}\'::text[])', 'kind'), name='identity_kind_known'),
-        ),
-        migrations.AddIndex(
-            model_name='contactmatch',
-            index=models.Index(fields=['client', '-found_at'], name='matches_of_client'),
-        ),
-        migrations.AddIndex(
-            model_name='contactmatch',
-            index=models.Index(fields=['client', 'second'], name='matches_of_second'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactmatch',
-            constraint=models.UniqueConstraint(fields=('client', 'first', 'second'), name='one_match_per_pair'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactmatch',
-            constraint=models.CheckConstraint(condition=models.Q(('first__lt', models.F('second'))), name='match_in_order'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactmatch',
-            constraint=models.CheckConstraint(condition=models.Q(('evidence__in', ['same_phone', 'same_message', 'moved'])), name='match_evidence_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='contactmatch',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('decided_at__isnull', True), ('state', 'open')), models.Q(('decided_at__isnull', False), ('state__in', ['merged', 'dismissed'])), _connector='OR'), name='match_state_known'),
-        ),
-        migrations.AddIndex(
-            model_name='conversationevent',
-            index=models.Index(fields=['client', 'conversation'], name='events_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversationevent',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"contact","assistant","staff","api","system"}}\'::text[])', 'actor'), name='event_actor_known'),
-        ),
-        migrations.AddIndex(
-            model_name='correction',
-            index=models.Index(fields=['client', 'chunk'], name='corrections_of_chunk'),
-        ),
-        migrations.AddConstraint(
-            model_name='correction',
-            constraint=models.UniqueConstraint(condition=models.Q(('kind', 'redaction')), fields=('client', 'chunk'), name='one_redaction_per_chunk'),
-        ),
-        migrations.AddConstraint(
-            model_name='correction',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['correction', 'redaction'])), name='correction_kind_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='deskstate',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation'), name='one_desk_state'),
-        ),
-        migrations.AddConstraint(
-            model_name='deskstate',
-            constraint=models.CheckConstraint(condition=models.Q(('priority__in', [0, 1, 2])), name='desk_priority_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='deskstate',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('snoozed_sequence__isnull', True), ('snoozed_until__isnull', True)), models.Q(('snoozed_sequence__isnull', False), ('snoozed_until__isnull', False)), _connector='OR'), name='desk_snooze_has_both'),
-        ),
-        migrations.AddConstraint(
-            model_name='draft',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'user'), name='one_draft_of_a_user'),
-        ),
-        migrations.AddIndex(
-            model_name='enginechat',
-            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='chats_to_be_settled'),
-        ),
-        migrations.AddIndex(
-            model_name='enginechat',
-            index=models.Index(fields=['client', 'conversation'], name='chats_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='enginechat',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['ongoing', 'ended', 'replaced'])), name='engine_chat_status_known'),
-        ),
-        migrations.AddIndex(
-            model_name='erasure',
-            index=models.Index(condition=models.Q(('contact__isnull', False)), fields=['begun_at'], name='erasures_to_go_on_with'),
-        ),
-        migrations.AddConstraint(
-            model_name='erasure',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('certificate', ''), ('finished_at__isnull', True)), models.Q(('finished_at__isnull', False), models.Q(('certificate', ''), _negated=True)), _connector='OR'), name='erasure_finished_with_its_certificate'),
-        ),
-        migrations.AddIndex(
-            model_name='enginechatremoval',
-            index=models.Index(condition=models.Q(('removed_at__isnull', True)), fields=['due_at'], name='chats_to_be_removed'),
-        ),
-        migrations.AddIndex(
-            model_name='enginechatremoval',
-            index=models.Index(fields=['client', 'erasure'], name='removals_of_erasure'),
-        ),
-        migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['client', 'conversation_id'], name='positions_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='event',
-            constraint=models.UniqueConstraint(fields=('client', 'position'), name='one_event_per_position'),
-        ),
-        migrations.AddConstraint(
-            model_name='eventendpoint',
-            constraint=models.UniqueConstraint(fields=('client', 'url'), name='one_endpoint_per_url'),
-        ),
-        migrations.AddConstraint(
-            model_name='eventendpoint',
-            constraint=models.CheckConstraint(condition=models.Q(('kinds__contained_by', ['message.in', 'message.out', 'message.edited', 'message.deleted', 'message.corrected', 'delivery.updated', 'conversation.opened', 'conversation.revived', 'conversation.stale', 'conversation.ended', 'conversation.archived', 'conversation.taken_over', 'conversation.handed_back', 'conversation.needs_staff', 'conversation.labelled', 'conversation.changed', 'step.updated', 'tool.updated', 'summary.ready', 'contact.changed', 'contact.erased'])), name='event_endpoint_kinds_known'),
-        ),
-        migrations.AddIndex(
-            model_name='eventdelivery',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['client', 'endpoint', 'position'], name='event_deliveries_pending'),
-        ),
-        migrations.AddIndex(
-            model_name='eventdelivery',
-            index=models.Index(fields=['client', 'conversation_id'], name='deliveries_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='eventdelivery',
-            constraint=models.UniqueConstraint(fields=('client', 'endpoint', 'position'), name='one_delivery_per_endpoint'),
-        ),
-        migrations.AddConstraint(
-            model_name='eventdelivery',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"pending","delivered","failed"}}\'::text[])', 'status'), name='event_delivery_status_known'),
-        ),
-        migrations.AddIndex(
-            model_name='eventnote',
-            index=models.Index(fields=['client', 'conversation_id'], name='notes_of_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='idempotencykey',
-            index=models.Index(condition=models.Q(('conversation__isnull', False)), fields=['client', 'conversation'], name='answers_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='idempotencykey',
-            constraint=models.UniqueConstraint(fields=('client', 'key'), name='one_answer_per_key'),
-        ),
-        migrations.AddIndex(
-            model_name='inboundevent',
-            index=models.Index(fields=['reason', '-id'], name='events_by_reason'),
-        ),
-        migrations.AddIndex(
-            model_name='inboundevent',
-            index=models.Index(fields=['received_at'], name='events_by_age'),
-        ),
-        migrations.AddIndex(
-            model_name='inboundevent',
-            index=models.Index(condition=models.Q(('reason', 'processing_failed'), ('settled_at__isnull', True)), fields=['client', 'retry_at'], name='events_to_retry'),
-        ),
-        migrations.AddIndex(
-            model_name='inboundevent',
-            index=models.Index(condition=models.Q(('reason', 'receipt_unmatched')), fields=['channel_account', 'message_id'], name='early_receipts'),
-        ),
-        migrations.AddConstraint(
-            model_name='label',
-            constraint=models.UniqueConstraint(fields=('client', 'name'), name='one_label_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='label',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"grey","red","amber","green","blue","violet"}}\'::text[])', 'colour'), name='label_colour_known'),
-        ),
-        migrations.AddIndex(
-            model_name='conversationlabel',
-            index=models.Index(fields=['client', 'label', 'conversation'], name='conversations_of_label'),
-        ),
-        migrations.AddConstraint(
-            model_name='conversationlabel',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'label'), name='one_label_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='mcpserver',
-            constraint=models.UniqueConstraint(fields=('client', 'name'), name='one_mcp_server_of_a_name'),
-        ),
-        migrations.AddIndex(
-            model_name='mediaremoval',
-            index=models.Index(fields=['client', 'conversation'], name='removals_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='mediaremoval',
-            constraint=models.UniqueConstraint(fields=('client', 'attachment'), name='one_removal_of_an_attachment'),
-        ),
-        migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('client', 'user'), name='one_membership_per_client'),
-        ),
-        migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['viewer', 'agent', 'manager'])), name='membership_role_known'),
-        ),
-        migrations.AddIndex(
-            model_name='message',
-            index=models.Index(fields=['client', 'conversation'], name='messages_of_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='message',
-            index=models.Index(condition=models.Q(('status', 'queued')), fields=['channel_account', 'due_at'], name='messages_queued'),
-        ),
-        migrations.AddIndex(
-            model_name='message',
-            index=models.Index(condition=models.Q(('status__in', ['queued', 'claimed', 'sending', 'unknown'])), fields=['client', 'conversation', 'chunk', 'part'], name='messages_unsettled'),
-        ),
-        migrations.AddIndex(
-            model_name='message',
-            index=models.Index(condition=models.Q(('status', 'failed')), fields=['failed_at'], name='messages_failed'),
-        ),
-        migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('client', 'chunk', 'part'), name='one_part_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(condition=models.Q(('provider_message_id', ''), _negated=True), fields=('client', 'channel_account', 'provider_message_id'), name='one_provider_message_once'),
-        ),
-        migrations.AddConstraint(
-            model_name='message',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"queued","claimed","sending","unknown","sent","delivered","read","failed","cancelled"}}\'::text[])', 'status'), name='message_status_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='message',
-            constraint=models.CheckConstraint(condition=models.Q(('part__gte', 1), ('part__lte', models.F('parts'))), name='message_part_of_parts'),
-        ),
-        migrations.AddConstraint(
-            model_name='messagetemplate',
-            constraint=models.UniqueConstraint(fields=('client', 'channel_account', 'name', 'language'), name='one_template_per_language'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.UniqueConstraint(fields=('client', 'name'), name='one_model_provider_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.UniqueConstraint(condition=models.Q(('client__isnull', True)), fields=('name',), name='one_shared_model_provider_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.UniqueConstraint(condition=models.Q(('from_environment', True)), fields=('from_environment',), name='one_model_provider_from_the_environment'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['openai', 'openai_compatible', 'anthropic'])), name='model_provider_kind_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('kind', 'openai_compatible'), _negated=True), models.Q(('base_url', ''), _negated=True), ('from_environment', True), _connector='OR'), name='compatible_provider_has_its_address', violation_error_message='An OpenAI-compatible provider needs a base URL.'),
-        ),
-        migrations.AddConstraint(
-            model_name='modelprovider',
-            constraint=models.CheckConstraint(condition=models.Q(('from_environment', False), ('client__isnull', True), _connector='OR'), name='environment_provider_is_shared'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('expire_after__gte', models.F('stale_after')), ('stale_after__gt', datetime.timedelta(0))), name='client_ages_in_order', violation_error_message='A conversation must become stale after some time, and expire no sooner than that.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('archive_after__gte', datetime.timedelta(0))), name='client_archives_later'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('longest_wait__gte', datetime.timedelta(0)), ('longest_wait__lte', datetime.timedelta(seconds=600))), name='client_waits_for_bursts_a_while', violation_error_message='A burst is answered within 10 minutes.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('summary_provider__isnull', True), models.Q(('summary_model', ''), _negated=True), _connector='OR'), name='client_names_its_summary_model', violation_error_message='A provider of summaries needs a model.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('hand_back_after__gt', datetime.timedelta(0))), name='client_hands_back_later', violation_error_message='A takeover must last some time.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('answer_within__isnull', True), ('answer_within__gt', datetime.timedelta(0)), _connector='OR'), name='client_promises_some_time', violation_error_message='A promise needs some time. Without one it is empty.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(conversations.models.client._AreSeconds('quiet_windows')), name='client_quiet_windows_are_seconds'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('weight__gte', 1), ('weight__lte', 100)), name='client_weighs_something', violation_error_message='A weight is a number from 1 to 100.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(('messages_per_minute__gte', 1), ('replies_at_once__gte', 1)), name='client_quotas_allow_something', violation_error_message='A quota is at least 1.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('tokens_per_day__isnull', True), ('tokens_per_day__gte', 1), _connector='OR'), models.Q(('cost_per_day__isnull', True), ('cost_per_day__gt', 0), _connector='OR')), name='client_day_quotas_allow_something', violation_error_message='A quota of a day is more than 0. Without one it is empty.'),
-        ),
-        migrations.AddConstraint(
-            model_name='client',
-            constraint=models.CheckConstraint(condition=models.Q(conversations.models.client._AreTexts('redaction_patterns')), name='client_redaction_patterns_are_texts'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.UniqueConstraint(fields=('client', 'key'), name='one_assistant_key_per_client'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('client',), name='one_default_assistant_per_client'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.CheckConstraint(condition=models.Q(('engine__in', ['auto', 'openai', 'retell', 'agent', 'offline'])), name='assistant_engine_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.CheckConstraint(condition=models.Q(('fallback_provider__isnull', True), models.Q(('fallback_model', ''), _negated=True), _connector='OR'), name='assistant_names_its_second_model', violation_error_message='A second provider needs a second model.'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.CheckConstraint(condition=models.Q(('model_provider__isnull', True), models.Q(('model', ''), _negated=True), _connector='OR'), name='assistant_names_its_model', violation_error_message='A model provider needs a model.'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('engine', 'retell'), _negated=True), models.Q(('retell_agent_id', ''), _negated=True), _connector='OR'), name='assistant_names_its_retell_agent', violation_error_message='The engine retell needs the id of a Retell agent.'),
-        ),
-        migrations.AddConstraint(
-            model_name='assistant',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('engine', 'agent'), _negated=True), models.Q(('agent_url', ''), _negated=True), _connector='OR'), name='assistant_names_its_agent', violation_error_message='The engine agent needs the URL of the agent.'),
-        ),
-        migrations.AddConstraint(
-            model_name='orderlink',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'order_id'), name='one_order_once'),
-        ),
-        migrations.AddIndex(
-            model_name='presence',
-            index=models.Index(fields=['client', 'conversation'], name='presences_in_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='presence',
-            constraint=models.UniqueConstraint(fields=('client', 'user', 'conversation'), name='one_presence_of_a_user'),
-        ),
-        migrations.AddConstraint(
-            model_name='providermodel',
-            constraint=models.UniqueConstraint(fields=('provider', 'model'), name='one_model_at_a_provider'),
-        ),
-        migrations.AddConstraint(
-            model_name='refusedwebhooks',
-            constraint=models.UniqueConstraint(fields=('channel', 'provider', 'channel_account', 'day'), name='one_count_a_day', nulls_distinct=False),
-        ),
-        migrations.AddConstraint(
-            model_name='retentionpolicy',
-            constraint=models.UniqueConstraint(fields=('client', 'rule', 'channel', 'status'), name='one_retention_policy_a_place'),
-        ),
-        migrations.AddConstraint(
-            model_name='retentionpolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('rule__in', ['guests', 'web', 'sessions', 'memory', 'turns', 'receipts', 'events'])), name='retention_rule_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='retentionpolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('channel__in', ['', 'messenger', 'whatsapp', 'sms', 'orb', 'voice', 'web'])), name='retention_channel_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='retentionpolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('status', ''), models.Q(('rule__in', ['sessions', 'turns', 'receipts']), ('status__in', ('closed', 'expired', 'archived'))), _connector='OR'), name='retention_status_only_where_it_matters'),
-        ),
-        migrations.AddConstraint(
-            model_name='retentionpolicy',
-            constraint=models.CheckConstraint(condition=models.Q(('days__lte', 36500)), name='retention_days_possible'),
-        ),
-        migrations.AddIndex(
-            model_name='retentionreport',
-            index=models.Index(fields=['client', '-id'], name='retention_reports_of_client'),
-        ),
-        migrations.AddConstraint(
-            model_name='seenposition',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'user'), name='one_seen_position_of_a_user'),
-        ),
-        migrations.AddConstraint(
-            model_name='sendpause',
-            constraint=models.UniqueConstraint(fields=('client', 'channel_account', 'to_address'), name='one_pause_per_account_and_address'),
-        ),
-        migrations.AddIndex(
-            model_name='simulatedexchange',
-            index=models.Index(fields=['client', 'account', '-id'], name='exchanges_of_account'),
-        ),
-        migrations.AddIndex(
-            model_name='simulatedfault',
-            index=models.Index(fields=['client', 'account', 'id'], name='faults_of_account'),
-        ),
-        migrations.AddIndex(
-            model_name='staffaction',
-            index=models.Index(fields=['client', '-id'], name='staff_actions_of_client'),
-        ),
-        migrations.AddIndex(
-            model_name='staffaction',
-            index=models.Index(fields=['object_type', 'object_id', '-id'], name='staff_actions_on_object'),
-        ),
-        migrations.AddIndex(
-            model_name='staffnote',
-            index=models.Index(fields=['client', 'conversation', 'id'], name='staff_notes_of_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='mention',
-            index=models.Index(fields=['client', 'conversation'], name='mentions_in_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='mention',
-            index=models.Index(fields=['client', 'user', 'conversation'], name='mentions_of_user'),
-        ),
-        migrations.AddConstraint(
-            model_name='mention',
-            constraint=models.UniqueConstraint(fields=('client', 'note', 'user'), name='one_mention_once'),
-        ),
-        migrations.AddIndex(
-            model_name='step',
-            index=models.Index(fields=['client', 'conversation'], name='steps_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='step',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['pending', 'complete', 'cancelled'])), name='step_status_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='tool',
-            constraint=models.UniqueConstraint(fields=('client', 'name'), name='one_tool_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='tool',
-            constraint=models.UniqueConstraint(condition=models.Q(('server__isnull', False)), fields=('server', 'remote_name'), name='one_tool_of_a_server'),
-        ),
-        migrations.AddConstraint(
-            model_name='tool',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('server__isnull', True), models.Q(('url', ''), _negated=True)), models.Q(('server__isnull', False), ('url', '')), _connector='OR'), name='tool_has_one_place', violation_error_message='A tool needs a URL.'),
-        ),
-        migrations.AddIndex(
-            model_name='toolcall',
-            index=models.Index(condition=models.Q(('is_open', True)), fields=['client', 'conversation'], name='tool_calls_open'),
-        ),
-        migrations.AddIndex(
-            model_name='toolcall',
-            index=models.Index(condition=models.Q(('status__in', ['waiting', 'approved', 'calling', 'unknown'])), fields=['status', 'lease_until'], name='tool_calls_unsettled'),
-        ),
-        migrations.AddConstraint(
-            model_name='toolcall',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation', 'key'), name='one_tool_call_of_a_key'),
-        ),
-        migrations.AddConstraint(
-            model_name='toolcall',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"waiting","approved","refused","expired","requested","calling","answered","failed","unknown"}}\'::text[])', 'status'), name='tool_call_status_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='toolcall',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('LEAST({0}, {1}) >= 0', 'tries', 'attempt'), name='tool_call_tries_from_zero'),
-        ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(fields=['client', 'conversation'], name='turns_of_conversation'),
-        ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(fields=['client', 'chunk'], name='turns_of_chunk'),
-        ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(condition=models.Q(('status', 'running'), ('streamed', True)), fields=['lease_until'], name='streamed_turns_running'),
-        ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(condition=models.Q(('status', 'running'), ('waiting_until__isnull', False)), fields=['waiting_until'], name='turns_waiting'),
-        ),
-        migrations.AddIndex(
-            model_name='turn',
-            index=models.Index(condition=models.Q(('status', 'failed')), fields=['ended_at'], name='turns_failed'),
-        ),
-        migrations.AddConstraint(
-            model_name='turn',
-            constraint=models.UniqueConstraint(condition=models.Q(('status', 'running')), fields=('client', 'conversation'), name='one_running_turn'),
-        ),
-        migrations.AddConstraint(
-            model_name='turn',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['running', 'committed', 'overtaken', 'dropped', 'failed', 'abandoned'])), name='turn_status_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='agentstate',
-            constraint=models.CheckConstraint(condition=models.Q(('intent__in', ['menu', 'order', 'support', 'info', 'payment', 'delivery', 'idle']), ('previous_intent__in', ['', 'menu', 'order', 'support', 'info', 'payment', 'delivery', 'idle'])), name='state_intents_known'),
-        ),
-        migrations.AddIndex(
-            model_name='rollingsummary',
-            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='to_be_summarised'),
-        ),
-        migrations.AddConstraint(
-            model_name='sendcircuit',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('opened_at__isnull', True), ('probe__isnull', True), ('probe_at__isnull', True)), models.Q(('opened_at__isnull', False), ('probe_at__isnull', False)), _connector='OR'), name='circuit_open_with_a_next_probe'),
-        ),
-        migrations.AddIndex(
-            model_name='feedback',
-            index=models.Index(fields=['-given_at'], name='feedback_by_age'),
-        ),
-        migrations.AddIndex(
-            model_name='feedback',
-            index=models.Index(fields=['client', 'conversation'], name='feedback_of_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='feedback',
-            constraint=models.CheckConstraint(condition=models.Q(('rating__in', ['up', 'down'])), name='rating_known'),
         ),
     ]

@@ -23,19 +23,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
-            name='TeamMember',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('most_open', models.PositiveSmallIntegerField(blank=True, help_text="Empty: the team's limit.", null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='limit')),
-                ('last_given_at', models.DateTimeField(editable=False, null=True)),
-            ],
-            options={
-                'verbose_name': 'team member',
-                'verbose_name_plural': 'team members',
-                'db_table': 'desk_team_members',
-            },
-        ),
         migrations.AddField(
             model_name='membership',
             name='is_available',
@@ -53,6 +40,10 @@ class Migration(migrations.Migration):
             options={
                 'db_table': 'desk_views',
                 'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'owner', 'name'), name='one_own_view_of_a_name'),
+                    models.UniqueConstraint(condition=models.Q(('owner__isnull', True)), fields=('client', 'name'), name='one_shared_view_of_a_name'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -70,6 +61,34 @@ class Migration(migrations.Migration):
                 'verbose_name_plural': 'teams',
                 'db_table': 'desk_teams',
                 'ordering': ['name'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'name'), name='one_team_of_a_name', violation_error_message='The client has a team of this name.'),
+                    models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('client',), name='one_default_team', violation_error_message='The client has a default team already.'),
+                    models.CheckConstraint(condition=models.Q(('most_open__gte', 1)), name='team_limit_allows_something'),
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name='TeamMember',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('most_open', models.PositiveSmallIntegerField(blank=True, help_text="Empty: the team's limit.", null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='limit')),
+                ('last_given_at', models.DateTimeField(editable=False, null=True)),
+                ('client', models.ForeignKey(db_constraint=False, db_index=False, editable=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client')),
+                ('membership', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='teams', to='conversations.membership', verbose_name='member')),
+                ('team', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='members', to='conversations.team')),
+            ],
+            options={
+                'verbose_name': 'team member',
+                'verbose_name_plural': 'team members',
+                'db_table': 'desk_team_members',
+                'indexes': [
+                    models.Index(fields=['client', 'membership'], name='teams_of_membership'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'team', 'membership'), name='one_member_once', violation_error_message='This person is in the team already.'),
+                    models.CheckConstraint(condition=models.Q(('most_open__isnull', True), ('most_open__gte', 1), _connector='OR'), name='member_limit_allows_something'),
+                ],
             },
         ),
         migrations.AddField(
@@ -80,53 +99,6 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='deskstate',
             index=models.Index(condition=models.Q(('team__isnull', False)), fields=['client', 'team'], name='states_of_team'),
-        ),
-        migrations.AddField(
-            model_name='teammember',
-            name='client',
-            field=models.ForeignKey(db_constraint=False, db_index=False, editable=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client'),
-        ),
-        migrations.AddField(
-            model_name='teammember',
-            name='membership',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='teams', to='conversations.membership', verbose_name='member'),
-        ),
-        migrations.AddField(
-            model_name='teammember',
-            name='team',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='members', to='conversations.team'),
-        ),
-        migrations.AddConstraint(
-            model_name='savedview',
-            constraint=models.UniqueConstraint(fields=('client', 'owner', 'name'), name='one_own_view_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='savedview',
-            constraint=models.UniqueConstraint(condition=models.Q(('owner__isnull', True)), fields=('client', 'name'), name='one_shared_view_of_a_name'),
-        ),
-        migrations.AddConstraint(
-            model_name='team',
-            constraint=models.UniqueConstraint(fields=('client', 'name'), name='one_team_of_a_name', violation_error_message='The client has a team of this name.'),
-        ),
-        migrations.AddConstraint(
-            model_name='team',
-            constraint=models.UniqueConstraint(condition=models.Q(('is_default', True)), fields=('client',), name='one_default_team', violation_error_message='The client has a default team already.'),
-        ),
-        migrations.AddConstraint(
-            model_name='team',
-            constraint=models.CheckConstraint(condition=models.Q(('most_open__gte', 1)), name='team_limit_allows_something'),
-        ),
-        migrations.AddIndex(
-            model_name='teammember',
-            index=models.Index(fields=['client', 'membership'], name='teams_of_membership'),
-        ),
-        migrations.AddConstraint(
-            model_name='teammember',
-            constraint=models.UniqueConstraint(fields=('client', 'team', 'membership'), name='one_member_once', violation_error_message='This person is in the team already.'),
-        ),
-        migrations.AddConstraint(
-            model_name='teammember',
-            constraint=models.CheckConstraint(condition=models.Q(('most_open__isnull', True), ('most_open__gte', 1), _connector='OR'), name='member_limit_allows_something'),
         ),
         migrations.RunSQL(VIEWS_OF_CLIENT, migrations.RunSQL.noop),
     ]

@@ -206,6 +206,31 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "staff_mails",
+                "indexes": [
+                    models.Index(
+                condition=models.Q(("state", "queued")), fields=["client", "due_at"], name="staff_mails_queued"
+            ),
+                    models.Index(fields=["client", "created_at"], name="staff_mails_by_age"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                condition=models.Q(("day__isnull", False)), fields=("client", "user", "day"), name="one_digest_a_day"
+            ),
+                    models.CheckConstraint(
+                condition=conversations.models.checks.Rule(
+                    '{0} = ANY (\'{{"queued","sent","dropped","failed"}}\'::text[])', "state"
+                ),
+                name="staff_mail_state_known",
+            ),
+                    models.CheckConstraint(
+                condition=conversations.models.checks.Rule('{0} = ANY (\'{{"waiting","digest"}}\'::text[])', "kind"),
+                name="staff_mail_kind_known",
+            ),
+                    models.CheckConstraint(
+                condition=conversations.models.checks.Rule("LEAST({0}, {1}) >= 0", "attempts", "lost"),
+                name="staff_mail_counts_from_zero",
+            ),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -256,6 +281,12 @@ class Migration(migrations.Migration):
             ],
             options={
                 "db_table": "staff_mail_marks",
+                "indexes": [
+                    models.Index(fields=["client", "mail"], name="marks_of_mail"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(fields=("client", "conversation", "user", "since"), name="told_once"),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -299,53 +330,6 @@ class Migration(migrations.Migration):
                     models.UniqueConstraint(fields=("client", "conversation"), name="one_pending_handover")
                 ],
             },
-        ),
-        migrations.AddIndex(
-            model_name="staffmail",
-            index=models.Index(
-                condition=models.Q(("state", "queued")), fields=["client", "due_at"], name="staff_mails_queued"
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="staffmail",
-            index=models.Index(fields=["client", "created_at"], name="staff_mails_by_age"),
-        ),
-        migrations.AddConstraint(
-            model_name="staffmail",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("day__isnull", False)), fields=("client", "user", "day"), name="one_digest_a_day"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="staffmail",
-            constraint=models.CheckConstraint(
-                condition=conversations.models.checks.Rule(
-                    '{0} = ANY (\'{{"queued","sent","dropped","failed"}}\'::text[])', "state"
-                ),
-                name="staff_mail_state_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="staffmail",
-            constraint=models.CheckConstraint(
-                condition=conversations.models.checks.Rule('{0} = ANY (\'{{"waiting","digest"}}\'::text[])', "kind"),
-                name="staff_mail_kind_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="staffmail",
-            constraint=models.CheckConstraint(
-                condition=conversations.models.checks.Rule("LEAST({0}, {1}) >= 0", "attempts", "lost"),
-                name="staff_mail_counts_from_zero",
-            ),
-        ),
-        migrations.AddIndex(
-            model_name="mailmark",
-            index=models.Index(fields=["client", "mail"], name="marks_of_mail"),
-        ),
-        migrations.AddConstraint(
-            model_name="mailmark",
-            constraint=models.UniqueConstraint(fields=("client", "conversation", "user", "since"), name="told_once"),
         ),
         *(key(table) for table in ("desk_handovers", "staff_mails", "staff_mail_marks")),
         go_with("desk_handovers", "conversation_id", "conversations"),

@@ -36,6 +36,9 @@ class Migration(migrations.Migration):
             ],
             options={
                 'db_table': 'figures_done',
+                'constraints': [
+                    models.CheckConstraint(condition=models.Q(('pk', 1)), name='figures_done_once'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -62,9 +65,13 @@ class Migration(migrations.Migration):
                 ('rating_sum', models.IntegerField(db_default=0, default=0)),
                 ('tokens', models.BigIntegerField(db_default=0, default=0)),
                 ('cost', models.DecimalField(db_default=0, decimal_places=8, default=0, help_text='US dollars.', max_digits=20)),
+                ('client', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client')),
             ],
             options={
                 'db_table': 'quarter_figures',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted'), name='one_row_of_a_quarter'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -81,9 +88,14 @@ class Migration(migrations.Migration):
                 ('kind', models.CharField(choices=[('first', 'First Response'), ('resolution', 'Resolution')], max_length=10)),
                 ('bucket', models.SmallIntegerField()),
                 ('number', models.IntegerField()),
+                ('client', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client')),
             ],
             options={
                 'db_table': 'quarter_times',
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted', 'kind', 'bucket'), name='one_bucket_of_a_quarter'),
+                    models.CheckConstraint(condition=models.Q(('kind__in', ['first', 'resolution'])), name='time_kind_known'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -94,9 +106,20 @@ class Migration(migrations.Migration):
                 ('asked_at', models.DateTimeField()),
                 ('score', models.SmallIntegerField(help_text='1 to 5.', null=True)),
                 ('rated_at', models.DateTimeField(null=True)),
+                ('client', models.ForeignKey(db_constraint=False, db_index=False, editable=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='conversations.client')),
+                ('conversation', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='ratings', to='conversations.conversation')),
             ],
             options={
                 'db_table': 'ratings',
+                'indexes': [
+                    models.Index(fields=['client', 'asked_at'], name='ratings_asked'),
+                    models.Index(condition=models.Q(('rated_at__isnull', False)), fields=['client', 'rated_at'], name='ratings_given'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'conversation'), name='one_rating_of_a_conversation'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"five","thumbs"}}\'::text[])', 'scale'), name='rating_scale_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('rated_at__isnull', True), ('score__isnull', True)), models.Q(('rated_at__isnull', False), ('score__gte', 1), ('score__lte', 5)), _connector='OR'), name='rating_is_answered_or_not'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -108,11 +131,18 @@ class Migration(migrations.Migration):
                 ('text', models.TextField(help_text='Write what the answers mean, such as: How satisfied are you? Answer with a number from 1 (not at all) to 5 (very). Where the channel has buttons or lists, the answers are offered as such.', validators=[django.core.validators.MaxLengthValidator(900)], verbose_name='question')),
                 ('scale', models.CharField(choices=[('five', '1 to 5'), ('thumbs', 'Thumbs up or down')], db_default='five', default='five', max_length=10)),
                 ('days_between', models.PositiveSmallIntegerField(db_default=30, default=30, help_text='A person who was asked is not asked again for so many days, on any channel. 0: each time.', validators=[django.core.validators.MinValueValidator(0), django.core.validators.MaxValueValidator(3650)], verbose_name='days between two questions')),
+                ('client', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='surveys', to='conversations.client')),
             ],
             options={
                 'verbose_name': 'satisfaction question',
                 'db_table': 'surveys',
                 'ordering': ['channel'],
+                'constraints': [
+                    models.UniqueConstraint(fields=('client', 'channel'), name='one_survey_of_a_channel'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb"}}\'::text[])', 'channel'), name='survey_channel_known'),
+                    models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"five","thumbs"}}\'::text[])', 'scale'), name='survey_scale_known'),
+                    models.CheckConstraint(condition=models.Q(('days_between__lte', 3650)), name='survey_days_between_known'),
+                ],
             },
         ),
         migrations.RemoveConstraint(
@@ -122,83 +152,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='eventendpoint',
             constraint=models.CheckConstraint(condition=models.Q(('kinds__contained_by', ['message.in', 'message.out', 'message.edited', 'message.deleted', 'message.corrected', 'delivery.updated', 'conversation.opened', 'conversation.revived', 'conversation.stale', 'conversation.ended', 'conversation.archived', 'conversation.taken_over', 'conversation.handed_back', 'conversation.needs_staff', 'conversation.labelled', 'conversation.rated', 'conversation.changed', 'step.updated', 'tool.updated', 'summary.ready', 'contact.changed', 'contact.erased'])), name='event_endpoint_kinds_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='figuresdone',
-            constraint=models.CheckConstraint(condition=models.Q(('pk', 1)), name='figures_done_once'),
-        ),
-        migrations.AddField(
-            model_name='quarterfigures',
-            name='client',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client'),
-        ),
-        migrations.AddField(
-            model_name='quartertimes',
-            name='client',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='conversations.client'),
-        ),
-        migrations.AddField(
-            model_name='rating',
-            name='client',
-            field=models.ForeignKey(db_constraint=False, db_index=False, editable=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='+', to='conversations.client'),
-        ),
-        migrations.AddField(
-            model_name='rating',
-            name='conversation',
-            field=models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='ratings', to='conversations.conversation'),
-        ),
-        migrations.AddField(
-            model_name='survey',
-            name='client',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='surveys', to='conversations.client'),
-        ),
-        migrations.AddConstraint(
-            model_name='quarterfigures',
-            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted'), name='one_row_of_a_quarter'),
-        ),
-        migrations.AddConstraint(
-            model_name='quartertimes',
-            constraint=models.UniqueConstraint(fields=('client', 'label_id', 'team_id', 'quarter', 'channel', 'assistant_id', 'colleague_id', 'of_deleted', 'kind', 'bucket'), name='one_bucket_of_a_quarter'),
-        ),
-        migrations.AddConstraint(
-            model_name='quartertimes',
-            constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['first', 'resolution'])), name='time_kind_known'),
-        ),
-        migrations.AddIndex(
-            model_name='rating',
-            index=models.Index(fields=['client', 'asked_at'], name='ratings_asked'),
-        ),
-        migrations.AddIndex(
-            model_name='rating',
-            index=models.Index(condition=models.Q(('rated_at__isnull', False)), fields=['client', 'rated_at'], name='ratings_given'),
-        ),
-        migrations.AddConstraint(
-            model_name='rating',
-            constraint=models.UniqueConstraint(fields=('client', 'conversation'), name='one_rating_of_a_conversation'),
-        ),
-        migrations.AddConstraint(
-            model_name='rating',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"five","thumbs"}}\'::text[])', 'scale'), name='rating_scale_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='rating',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('rated_at__isnull', True), ('score__isnull', True)), models.Q(('rated_at__isnull', False), ('score__gte', 1), ('score__lte', 5)), _connector='OR'), name='rating_is_answered_or_not'),
-        ),
-        migrations.AddConstraint(
-            model_name='survey',
-            constraint=models.UniqueConstraint(fields=('client', 'channel'), name='one_survey_of_a_channel'),
-        ),
-        migrations.AddConstraint(
-            model_name='survey',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"messenger","whatsapp","sms","orb"}}\'::text[])', 'channel'), name='survey_channel_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='survey',
-            constraint=models.CheckConstraint(condition=conversations.models.checks.Rule('{0} = ANY (\'{{"five","thumbs"}}\'::text[])', 'scale'), name='survey_scale_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='survey',
-            constraint=models.CheckConstraint(condition=models.Q(('days_between__lte', 3650)), name='survey_days_between_known'),
         ),
         *(migrations.RunSQL(each, migrations.RunSQL.noop) for each in KEYS),
     ]

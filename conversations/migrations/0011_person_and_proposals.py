@@ -52,10 +52,55 @@ class Migration(migrations.Migration):
                 ),
                 ("decided_at", models.DateTimeField(null=True)),
                 ("decided_by_name", models.CharField(blank=True, db_default="", default="", max_length=150)),
+                ("client", models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                editable=False,
+                on_delete=django.db.models.deletion.DO_NOTHING,
+                related_name="+",
+                to="conversations.client",
+            )),
+                ("conversation", models.ForeignKey(
+                db_constraint=False,
+                db_index=False,
+                on_delete=django.db.models.deletion.DO_NOTHING,
+                related_name="+",
+                to="conversations.conversation",
+            )),
+                ("decided_by", models.ForeignKey(
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+            )),
             ],
             options={
                 "db_table": "desk_proposals",
                 "ordering": ["-id"],
+                "indexes": [
+                    models.Index(fields=["client", "conversation", "id"], name="proposals_of_conversation"),
+                    models.Index(fields=["client", "-id"], name="proposals_of_client"),
+                ],
+                "constraints": [
+                    models.UniqueConstraint(
+                condition=models.Q(("state", "open")), fields=("client", "conversation"), name="one_open_proposal"
+            ),
+                    models.CheckConstraint(
+                condition=conversations.models.checks.Rule(
+                    '{0} = ANY (\'{{"open","sent","discarded","outdated"}}\'::text[])', "state"
+                ),
+                name="proposal_state_known",
+            ),
+                    models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("decided_at__isnull", True), ("state", "open")),
+                    models.Q(models.Q(("state", "open"), _negated=True), ("decided_at__isnull", False)),
+                    _connector="OR",
+                ),
+                name="proposal_decided_at_some_time",
+            ),
+                ],
             },
         ),
         migrations.RemoveConstraint(
@@ -171,40 +216,6 @@ class Migration(migrations.Migration):
                 name="match_evidence_known",
             ),
         ),
-        migrations.AddField(
-            model_name="proposal",
-            name="client",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                editable=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="conversations.client",
-            ),
-        ),
-        migrations.AddField(
-            model_name="proposal",
-            name="conversation",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="conversations.conversation",
-            ),
-        ),
-        migrations.AddField(
-            model_name="proposal",
-            name="decided_by",
-            field=models.ForeignKey(
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.SET_NULL,
-                related_name="+",
-                to=settings.AUTH_USER_MODEL,
-            ),
-        ),
         migrations.RunSQL(
             [
                 "ALTER TABLE desk_proposals DROP CONSTRAINT desk_proposals_pkey,"
@@ -212,39 +223,5 @@ class Migration(migrations.Migration):
                 "ALTER TABLE desk_proposals ADD CONSTRAINT desk_proposals_conversation_id_cascades"
                 " FOREIGN KEY (client_id, conversation_id) REFERENCES conversations (client_id, id) ON DELETE CASCADE",
             ]
-        ),
-        migrations.AddIndex(
-            model_name="proposal",
-            index=models.Index(fields=["client", "conversation", "id"], name="proposals_of_conversation"),
-        ),
-        migrations.AddIndex(
-            model_name="proposal",
-            index=models.Index(fields=["client", "-id"], name="proposals_of_client"),
-        ),
-        migrations.AddConstraint(
-            model_name="proposal",
-            constraint=models.UniqueConstraint(
-                condition=models.Q(("state", "open")), fields=("client", "conversation"), name="one_open_proposal"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="proposal",
-            constraint=models.CheckConstraint(
-                condition=conversations.models.checks.Rule(
-                    '{0} = ANY (\'{{"open","sent","discarded","outdated"}}\'::text[])', "state"
-                ),
-                name="proposal_state_known",
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="proposal",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("decided_at__isnull", True), ("state", "open")),
-                    models.Q(models.Q(("state", "open"), _negated=True), ("decided_at__isnull", False)),
-                    _connector="OR",
-                ),
-                name="proposal_decided_at_some_time",
-            ),
         ),
     ]
