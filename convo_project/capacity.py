@@ -12,7 +12,7 @@ def web_threads() -> int:
 
 def web_streams() -> int:
     """Return the number of replies that a process streams at once; a stream takes no database connection."""
-    return env.whole("WEB_STREAMS", 128, least=0, most=4000)
+    return env.whole("WEB_STREAMS", 512, least=0, most=4000)
 
 
 def web_connections() -> int:

@@ -1,4 +1,4 @@
-"""The pages that open inboxes ask for by themselves take turns; nobody who asks for another page waits for them."""
+"""Pages that open inboxes ask for by themselves take turns; others wait for a thread, unless too many do."""
 
 from __future__ import annotations
 
@@ -81,5 +81,22 @@ def test_they_take_turns_and_what_a_person_asks_for_does_not_wait(path: str) -> 
         pages.may_end.set()
         await asyncio.gather(*jobs)
         assert {each.answered for each in asked} == {200}
+
+    asyncio.run(all_of_it())
+
+
+def test_two_hundred_requests_at_once_wait_and_what_is_far_too_much_is_refused() -> None:
+    pages, place = Pages(), InPool()
+    web = WebApplication(pages, THREADS)
+
+    async def all_of_it() -> None:
+        asked = [Request("/admin/inbox/7/") for _ in range(1_000)]
+        jobs = [asyncio.create_task(web.answer(place, each, each, b"")) for each in asked]  # type: ignore[arg-type]
+        await asyncio.to_thread(pages.wait_for, THREADS)
+        refused = sum(each.answered == 503 for each in asked)
+        pages.may_end.set()
+        await asyncio.gather(*jobs)
+        assert 0 < refused < 800
+        assert sum(each.answered == 200 for each in asked) == 1_000 - refused
 
     asyncio.run(all_of_it())

@@ -78,7 +78,7 @@ def _role(user: User, key: str, sub_domain: str) -> Assistant:
 
     Raises NotFoundError.
     """
-    found = _roles(user).select_related("client").order_by("client__name", "key")
+    found = _roles(user).only("key", "client_id", "is_default", "disclosure").order_by("client__name", "key")
     if sub_domain:
         found = found.filter(client__sub_domain=sub_domain)
     allowed = list(found)
@@ -132,7 +132,11 @@ def _found(conversation: Conversation | None) -> Conversation:
 def lock_session(user: User, session_id: UUID) -> Conversation:
     """Lock the user's session and return it. Call it in a transaction confined to the user. Raises NotFoundError."""
     of_user = Conversation.objects.filter(client__in=clients_of(user.id), pk=session_id)
-    conversation = lock(session_id, of_user.values_list("client", flat=True).first() or NO_CLIENT)
+    return _lock(user, session_id, of_user.values_list("client", flat=True).first() or NO_CLIENT)
+
+
+def _lock(user: User, session_id: UUID, client_id: UUID) -> Conversation:
+    conversation = lock(session_id, client_id)
     theirs = conversation.contact.login_id == user.id and conversation.channel == Channel.WEB
     return _found(conversation if theirs else None)
 
@@ -160,17 +164,17 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
     Raises NotFoundError (`no_assistant`), or IntegrityError where the user's first two are opened at once.
     """
     assistant = _role(user, role, client)
-    contact = _contact(user, assistant.client_id)
+    contact_id = _contact_id(user, assistant.client_id)
     with unconfined():  # recalling what is known of the contact reads all channels; the user may see this one alone
-        session_id = _open(user, assistant, contact, now)
-    return lock_session(user, session_id)
+        session_id = _open(user, assistant, contact_id, now)
+    return _lock(user, session_id, assistant.client_id)
 
 
-def _open(user: User, assistant: Assistant, contact: Contact, now: datetime) -> UUID:
+def _open(user: User, assistant: Assistant, contact_id: UUID, now: datetime) -> UUID:
     session_id = uuid4()
     open_conversation(
         assistant.client_id,
-        contact.pk,
+        contact_id,
         NewChunk(channel=Channel.WEB, thread=str(session_id), at=now, text=""),
         actor=user.actor,
         assistant_id=assistant.pk,
@@ -187,13 +191,13 @@ def _new_session_in_cluster(user: User, role: str, client: str, now: datetime) -
         try:
             with confined_to(user.id):
                 assistant = _role(user, role, client)
-                contact = _contact(user, assistant.client_id)
+                contact_id = _contact_id(user, assistant.client_id)
             break
         except IntegrityError:
             if last:
                 raise
     with transaction.atomic():
-        session_id = _open(user, assistant, contact, now)
+        session_id = _open(user, assistant, contact_id, now)
     return session(user, session_id)
 
 
@@ -205,19 +209,19 @@ def _disclose(session_id: UUID, client_id: UUID, now: datetime) -> None:
         disclosure.note(conversation, chunk, sentence)
 
 
-def _contact(user: User, client_id: UUID) -> Contact:
-    """Return the user's contact at the client, made if needed.
+def _contact_id(user: User, client_id: UUID) -> UUID:
+    """Return the id of the user's contact at the client, made if needed.
 
     It is never found by a user id: programs choose these, and could choose this one.
     """
-    known = Contact.objects.filter(login_id=user.id, client_id=client_id).first()
-    return known or Contact.objects.create(
-        client_id=client_id,
-        login_id=user.id,
-        user_id=f"login:{user.id}:{uuid4().hex[:8]}",
-        name=user.name,
-        is_guest=False,
+    known = Contact.objects.filter(login_id=user.id, client_id=client_id).values_list("pk", flat=True).first()
+    if known:
+        return known
+    user_id = f"login:{user.id}:{uuid4().hex[:8]}"
+    made = Contact.objects.create(
+        client_id=client_id, login_id=user.id, user_id=user_id, name=user.name, is_guest=False
     )
+    return made.pk
 
 
 def title_of(message: str) -> str:

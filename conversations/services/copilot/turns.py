@@ -169,28 +169,40 @@ def _check_ready(conversation: Conversation) -> None:
         raise ConflictError("This assistant no longer exists. Start a new conversation.", code="no_assistant")
 
 
-# The number of replies that are being written for the user $1, and the times at which those since $2 were begun.
-_RECENT = """
-    SELECT
-        (SELECT count(*)
-         FROM conversation_turns t
-         JOIN conversations s ON s.client_id = t.client_id AND s.id = t.conversation_id
-         JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
-         WHERE t.status = 'running' AND t.streamed AND k.login_id = $1
-           AND k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)),
-        ARRAY(
-            SELECT t.started_at
-            FROM contacts k
-            JOIN conversations s ON s.client_id = k.client_id AND s.contact_id = k.id
-            JOIN conversation_turns t ON t.client_id = s.client_id AND t.conversation_id = s.id
-            WHERE k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)
-              AND k.login_id = $1 AND s.last_message_at > $2 AND t.started_at > $2 AND t.streamed
-            ORDER BY t.started_at)"""
+# A reply is written for a day at most: that long, an agent may take to call back (Assistant.agent_deadline_seconds).
+LONGEST_REPLY = timedelta(hours=25)
+
+# The sessions of the user $1 that had a message since $2.
+_SESSIONS_OF_LATE = """
+    SELECT s.client_id, s.id
+    FROM contacts k
+    JOIN conversations s ON s.client_id = k.client_id AND s.contact_id = k.id
+    WHERE k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)
+      AND k.login_id = $1 AND s.last_message_at > $2"""
+
+# Whether each of the sessions' replies is being written, and when it was begun, if it is or was begun since $3. The
+# sessions are values: beside all replies that are being written for anybody, each costs a look at who may see it.
+_REPLIES_OF_LATE = """
+    SELECT t.status = 'running', t.started_at
+    FROM conversation_turns t
+    WHERE t.client_id = ANY($1::uuid[]) AND t.conversation_id = ANY($2::uuid[])
+      AND t.streamed AND (t.status = 'running' OR t.started_at > $3)
+    ORDER BY t.started_at"""
+
+
+def _replies_of_late(user: User, now: datetime) -> tuple[int, list[datetime]]:
+    """Return how many replies are being written for the user, and when those of the last minute were begun."""
+    sessions = rows(_SESSIONS_OF_LATE, user.id, now - LONGEST_REPLY)
+    if not sessions:
+        return 0, []
+    clients = list({client_id for client_id, _ in sessions})
+    found = rows(_REPLIES_OF_LATE, clients, [session_id for _, session_id in sessions], now - MINUTE)
+    return sum(running for running, _ in found), [begun for _, begun in found if begun > now - MINUTE]
 
 
 def _check_limits(user: User, now: datetime) -> None:
     """Raise TooManyError over the user's limits. They are counted on rows, so they hold for all processes together."""
-    [(running, times)] = rows(_RECENT, user.id, now - MINUTE)
+    running, times = _replies_of_late(user, now)
     if running >= settings.COPILOT_STREAMS_PER_USER:
         raise TooManyError(
             f"{running} replies are being written for you. Wait until one is done.",

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -91,7 +92,7 @@ _TURN = PreparedSelect(
     JOIN clients c ON c.id = s.client_id
     LEFT JOIN assistants a ON a.id = s.assistant_id
     LEFT JOIN conversation_summaries r ON r.client_id = s.client_id AND r.conversation_id = s.id
-    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running' AND s.id = $4
     """,
     t=Turn,
     s=Conversation,
@@ -323,7 +324,7 @@ _RUNNING = PreparedSelect(
     JOIN contacts k ON k.client_id = s.client_id AND k.id = s.contact_id
     LEFT JOIN channel_accounts a ON a.id = s.channel_account_id
     LEFT JOIN contact_identities d ON d.client_id = s.client_id AND d.id = s.device_id
-    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running'
+    WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running' AND s.id = $4
     FOR UPDATE OF t
     """,
     t=Turn,
@@ -347,10 +348,19 @@ class _Ending:
     has_calls: bool
 
 
+def _of(claim: ClaimedTurn) -> tuple[UUID, int, UUID, UUID]:
+    """Return the values $1 to $4 by which a claimed turn is read.
+
+    The conversation is one of them: on tables without statistics yet, a join by the turn's own column goes over all of
+    the client's turns for each of the client's conversations.
+    """
+    return claim.turn_id, claim.attempt, claim.client_id, claim.conversation_id
+
+
 def _running(claim: ClaimedTurn) -> tuple[Turn, bool, bool, bool] | None:
     """The turn, if it is still ours, with its conversation and all that the prompt says of it; and whether there are
     tool calls to tell the model of, tools of the client's own to offer, and pending steps."""
-    found = _TURN.first(claim.turn_id, claim.attempt, claim.client_id)
+    found = _TURN.first(*_of(claim))
     if found is None:
         return None
     turn: Turn
@@ -372,7 +382,7 @@ def _ending(
     """
     before = _contact_locked(claim) if lock_contact else nullcontext()
     with before, editing_if_there(claim.conversation_id, claim.client_id) as conversation:
-        running = _RUNNING.first(claim.turn_id, claim.attempt, claim.client_id) if conversation else None
+        running = _RUNNING.first(*_of(claim)) if conversation else None
         if conversation is None or running is None:
             yield None
             return
