@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, Feedback, Membership
 from conversations.services.copilot import turns
+from conversations.services.copilot.feed import Feed, Reader, ReadPosition, ReplyEnd, ReplyPart
 from conversations.services.copilot.turns import UserMessage
 from conversations.services.replies.leases import claim_streamed
 from conversations.services.replies.streaming_writer import NewText, store_deltas
@@ -203,3 +204,21 @@ def test_a_reply_that_is_being_read_breaks_off(
     assert (ended.name, ended.data["finish_reason"], ended.data["message"]) == ("done", "deleted", None)
     turns_left = Conversation.objects.get().turns
     turns_left.update(stop_asked_at=timezone.now())
+
+
+@pytest.mark.parametrize("lose", [membership_lost, member_elsewhere])
+def test_who_reads_along_and_loses_the_membership_reads_no_further_while_others_do(
+    ann: Any, firm: Client, lose: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = [ann, user("bob", firm)]
+    for who in both:
+        turns.ask(as_user(who), UserMessage("Hello"), timezone.now())
+    claimed = {each.login_id: each for each in claim_streamed(timezone.now(), 10)}
+    anns, bobs = (Reader(claimed[who.pk].turn_id, who.pk, ReadPosition()) for who in both)
+    feed = Feed()
+    monkeypatch.setattr(feed, "_readers", {anns, bobs})
+    lose(ann)
+    store_deltas([NewText(each, 0, "Then") for each in claimed.values()])
+    feed._give_updates()
+    assert anns.take() == ReplyEnd(None, None)
+    assert bobs.take() == ReplyPart(1, 0, "Then")

@@ -35,6 +35,7 @@ from conversations.services.core.ledger import Actor, Kind
 from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.row_level_security import confined_to, unconfined
+from conversations.services.core.sql import rows
 from conversations.services.delivery import disclosure
 from memory import services as memory
 from memory.stores.contract import StoreError
@@ -121,6 +122,14 @@ def clients_of(*user_ids: int) -> Iterable[UUID]:
     """Return the ids of the clients that the users are members of, for a query within the same transaction."""
     found = Membership.objects.filter(user_id__in=user_ids).values_list("client", flat=True)
     return list(found) if is_cluster() else found  # a cluster finds the servers by the ids themselves
+
+
+def memberships_of(*user_ids: int) -> set[tuple[int, UUID]]:
+    """Return each of the users with the id of each active client that they are a member of."""
+    statement = """
+        SELECT m.user_id, m.client_id FROM memberships m JOIN clients c ON c.id = m.client_id AND c.is_active
+        WHERE m.user_id = ANY($1::int[])"""
+    return {(user_id, client_id) for user_id, client_id in rows(statement, list(user_ids))}
 
 
 def _found(conversation: Conversation | None) -> Conversation:

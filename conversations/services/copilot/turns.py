@@ -20,6 +20,7 @@ from conversations.services.copilot.sessions import (
     User,
     clients_of,
     lock_session,
+    memberships_of,
     new_session,
     open_session,
     title_of,
@@ -172,13 +173,12 @@ def _check_ready(conversation: Conversation) -> None:
 # A reply is written for a day at most: that long, an agent may take to call back (Assistant.agent_deadline_seconds).
 LONGEST_REPLY = timedelta(hours=25)
 
-# The sessions of the user $1 that had a message since $2.
+# The sessions of the user $1, at the clients $3, that had a message since $2.
 _SESSIONS_OF_LATE = """
     SELECT s.client_id, s.id
     FROM contacts k
     JOIN conversations s ON s.client_id = k.client_id AND s.contact_id = k.id
-    WHERE k.client_id IN (SELECT client_id FROM memberships WHERE user_id = $1)
-      AND k.login_id = $1 AND s.last_message_at > $2"""
+    WHERE k.client_id = ANY($3::uuid[]) AND k.login_id = $1 AND s.last_message_at > $2"""
 
 # Whether each of the sessions' replies is being written, and when it was begun, if it is or was begun since $3. The
 # sessions are values: beside all replies that are being written for anybody, each costs a look at who may see it.
@@ -192,7 +192,8 @@ _REPLIES_OF_LATE = """
 
 def _replies_of_late(user: User, now: datetime) -> tuple[int, list[datetime]]:
     """Return how many replies are being written for the user, and when those of the last minute were begun."""
-    sessions = rows(_SESSIONS_OF_LATE, user.id, now - LONGEST_REPLY)
+    theirs = [client_id for _, client_id in memberships_of(user.id)]
+    sessions = rows(_SESSIONS_OF_LATE, user.id, now - LONGEST_REPLY, theirs)
     if not sessions:
         return 0, []
     clients = list({client_id for client_id, _ in sessions})

@@ -305,6 +305,11 @@ def claim_streamed(now: datetime, slots: Slots | int) -> list[StreamedTurn]:
     return claim_in_turn(room, lanes, of_client)
 
 
+_STOPS = f"""
+    SELECT t.id, t.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL OR s.status NOT IN ('active', 'stale')
+    FROM conversations s, conversation_turns t, {_OURS} AND s.client_id = $3 AND s.id = t.conversation_id"""
+
+
 def renew_streamed(turns: Sequence[ClaimedTurn], now: datetime) -> None:
     """Extend the leases of streamed turns that are still being written, as far as they are ours."""
     free_streamed(turns, now + lease())
@@ -312,34 +317,36 @@ def renew_streamed(turns: Sequence[ClaimedTurn], now: datetime) -> None:
 
 def free_streamed(turns: Sequence[ClaimedTurn], at: datetime) -> None:
     """Let the leases of streamed turns of ours run out at this time, when anybody may take them."""
-    for client_id, ours in _of_each_client(turns).items():
+
+    def free(client_id: UUID, ours: list[ClaimedTurn]) -> None:
         column(
             f"UPDATE conversation_turns t SET lease_until = $4 FROM {_OURS} RETURNING t.id",
             *(*attempts_of(ours), client_id, at),
         )
 
+    list(of_each(of_their_clients(turns).items(), free))
+
 
 def stopped_or_lost(turns: Sequence[ClaimedTurn]) -> tuple[set[UUID], set[UUID]]:
     """Return the ids of the turns that are to stop where they are, and of those that are not ours any more.
 
-    A turn stops where the user asked for it, a colleague has the conversation, or it has ended.
+    A turn stops where the user asked for it, a colleague has the conversation, or it has ended. In a cluster, nothing
+    is said of those whose server is away.
     """
-    found = [
-        found
-        for client_id, ours in _of_each_client(turns).items()
-        for found in rows(
-            f"""
-        SELECT t.id, t.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL OR s.status NOT IN ('active', 'stale')
-        FROM conversations s, conversation_turns t, {_OURS} AND s.client_id = $3 AND s.id = t.conversation_id
-        """,
-            *attempts_of(ours),
-            client_id,
-        )
-    ]
-    return {pk for pk, stopped in found if stopped}, {each.turn_id for each in turns} - {pk for pk, _ in found}
+    stopped: set[UUID] = set()
+    lost: set[UUID] = set()
+
+    def ask(client_id: UUID, ours: list[ClaimedTurn]) -> None:
+        found = dict(rows(_STOPS, *attempts_of(ours), client_id))
+        stopped.update(pk for pk, stops in found.items() if stops)
+        lost.update({each.turn_id for each in ours} - set(found))
+
+    list(of_each(of_their_clients(turns).items(), ask))
+    return stopped, lost
 
 
-def _of_each_client(turns: Sequence[ClaimedTurn]) -> dict[UUID, list[ClaimedTurn]]:
+def of_their_clients(turns: Sequence[ClaimedTurn]) -> dict[UUID, list[ClaimedTurn]]:
+    """Return the turns of each client."""
     found: dict[UUID, list[ClaimedTurn]] = {}
     for turn in turns:
         found.setdefault(turn.client_id, []).append(turn)

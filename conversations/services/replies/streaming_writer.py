@@ -25,8 +25,9 @@ from conversations import log_context
 from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.log_context import ContextThreads
+from conversations.services.core.cluster import is_cluster, of_each
 from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
-from conversations.services.core.sql import close_connections, column, with_retry
+from conversations.services.core.sql import close_connections, column, rows, with_retry
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline, tool_runner
 from conversations.services.replies.dispatcher import keep_recalled
@@ -323,7 +324,37 @@ def _outcome(reply: StreamedReply) -> Reply | EngineError | None:
 
 
 def store_deltas(texts: Sequence[NewText]) -> None:
-    """Store the texts as deltas for readers. Texts of a turn that is not ours any more are dropped."""
+    """Store the texts as deltas for readers. Texts of a turn that is not ours any more are dropped.
+
+    In a cluster, so are those whose server is away: their readers get the whole at the end.
+    """
+    if not is_cluster():
+        _store(texts)
+        return
+    theirs: dict[UUID, list[NewText]] = {}
+    for text in texts:
+        theirs.setdefault(text.turn.client_id, []).append(text)
+    list(of_each(theirs.items(), _store_in_cluster))
+
+
+def _store_in_cluster(client_id: UUID, texts: Sequence[NewText]) -> None:
+    """Store the texts one by one: an INSERT of what its SELECT found would need every server."""
+    statement = (
+        "SELECT id, attempt FROM conversation_turns WHERE client_id = $1 AND id = ANY($2) AND status = 'running'"
+    )
+    running = dict(rows(statement, client_id, [text.turn.turn_id for text in texts]))
+    for text in texts:
+        if running.get(text.turn.turn_id) == text.turn.attempt:
+            column(
+                """
+                INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)
+                VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING start
+                """,
+                *(client_id, text.turn.turn_id, text.turn.attempt, text.start, text.text, text.turn.login_id),
+            )
+
+
+def _store(texts: Sequence[NewText]) -> None:
     column(
         """
         INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)
