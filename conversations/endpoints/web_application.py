@@ -43,9 +43,8 @@ from conversations.services.core.statements import Statements
 
 log = logging.getLogger(__name__)
 
-MOST_WAITING_FOR_EACH_THREAD = (
-    24  # two hundred people who ask the copilot at once wait for seconds, and are not refused
-)
+# Two hundred people who ask the copilot at once wait for seconds, and are not refused.
+MOST_WAITING_FOR_EACH_THREAD = 24
 # What every open inbox asks for by itself, all at the same moment when something has changed. One thread of sixteen
 # answers these in turn: sixteen that render at once would let a message wait for sixteen turns at the interpreter.
 BY_THEMSELVES = (repeated.PATH, "/admin/inbox/live/")

@@ -324,7 +324,7 @@ def free_streamed(turns: Sequence[ClaimedTurn], at: datetime) -> None:
             *(*attempts_of(ours), client_id, at),
         )
 
-    list(of_each(of_their_clients(turns).items(), free))
+    list(of_each(_of_their_clients(turns).items(), free))
 
 
 def stopped_or_lost(turns: Sequence[ClaimedTurn]) -> tuple[set[UUID], set[UUID]]:
@@ -341,12 +341,11 @@ def stopped_or_lost(turns: Sequence[ClaimedTurn]) -> tuple[set[UUID], set[UUID]]
         stopped.update(pk for pk, stops in found.items() if stops)
         lost.update({each.turn_id for each in ours} - set(found))
 
-    list(of_each(of_their_clients(turns).items(), ask))
+    list(of_each(_of_their_clients(turns).items(), ask))
     return stopped, lost
 
 
-def of_their_clients(turns: Sequence[ClaimedTurn]) -> dict[UUID, list[ClaimedTurn]]:
-    """Return the turns of each client."""
+def _of_their_clients(turns: Sequence[ClaimedTurn]) -> dict[UUID, list[ClaimedTurn]]:
     found: dict[UUID, list[ClaimedTurn]] = {}
     for turn in turns:
         found.setdefault(turn.client_id, []).append(turn)
