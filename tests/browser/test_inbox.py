@@ -201,6 +201,41 @@ def test_a_half_written_reply_is_kept_and_a_canned_one_is_chosen_with_the_keyboa
     quiet(page)
 
 
+SLOW_DRAFTS = """
+const fetchNow = window.fetch;
+window.fetch = async (url, ...more) => {
+  if (String(url).endsWith("/draft/")) await new Promise((resolve) => setTimeout(resolve, 1500));
+  return fetchNow(url, ...more);
+};
+"""
+
+
+def test_a_draft_that_is_slow_stays_behind_neither_the_reply_nor_the_page(
+    page: Any, shop: Client, people: Door
+) -> None:
+    page.add_init_script(SLOW_DRAFTS)
+    sign_in(page, "agnes", shop, "agent")
+    page.goto("/admin/inbox/")
+    row(page, "Ann").click()
+    reply = page.get_by_label("Reply", exact=True)
+    expect(reply).to_be_focused()
+    with page.expect_response(lambda answer: answer.url.endswith("/draft/")) as saved:
+        page.keyboard.type("It is on its way.")
+        page.wait_for_timeout(700)  # the pause after which a draft is posted
+        page.keyboard.press("Enter")
+        expect(page.locator(".cv-ours .cv-text").last).to_have_text("It is on its way.")
+    assert saved.value.ok
+    page.reload()
+    expect(page.get_by_label("Reply", exact=True)).to_have_value("")
+    page.get_by_label("Reply", exact=True).fill("Half a sent")
+    row(page, "José").click()
+    expect(page.locator(".ib-title h2")).to_have_text("José Núñez")
+    row(page, "Ann").click()
+    expect(page.locator(".ib-title h2")).to_have_text("Ann Lee")
+    expect(reply).to_have_value("Half a sent")
+    quiet(page)
+
+
 def test_a_note_that_mentions_a_colleague_reaches_them(
     page: Any, browser: Any, live_server: Any, shop: Client, people: Door
 ) -> None:

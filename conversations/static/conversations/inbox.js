@@ -43,15 +43,17 @@
     return { tab, order, ...Object.fromEntries(chosen) };
   }
 
-  function post(url, fields) {
+  function post(url, fields, page = place.querySelector("[data-transcript]")) {
     return fetch(url, {
       method: "POST",
       body: new URLSearchParams(fields),
-      headers: { "X-CSRFToken": place.querySelector("[data-transcript]").dataset.token },
+      headers: { "X-CSRFToken": page.dataset.token },
       credentials: "same-origin",
       keepalive: true, // also while the page is left
     });
   }
+
+  const drafts = window.convoDrafts(inbox, post);
 
   function say(sentence) {
     if (transcript) transcript.say(sentence, true);
@@ -292,7 +294,7 @@
   function mount() {
     const page = place.querySelector("[data-transcript]");
     if (!page) return;
-    transcript = window.convoTranscript(page, done);
+    transcript = window.convoTranscript(page, done, drafts.hold);
     offered = null;
     page.dataset.poll = live.isConnected ? 20000 : 0;
     tellTimes(page);
@@ -312,7 +314,7 @@
   });
 
   function unmount() {
-    saveDraft();
+    drafts.save();
     if (transcript) noteHere(false);
     transcript?.stop();
     transcript = null;
@@ -326,8 +328,7 @@
     const text = composer();
     if (!text) return;
     text.defaultValue = text.value = "";
-    clearTimeout(saveDraft.timer); // what was sent is a draft no more
-    saveDraft.pending = null;
+    drafts.forget();
     text.focus();
   }
 
@@ -403,23 +404,6 @@
     box.checked = await live.choose(box.dataset.tell, wanted);
     told.querySelector("[data-told-refused]").hidden = box.checked === wanted;
   });
-
-  // --- drafts, kept on the server while one writes --------------------------------------------------------------------
-  function saveDraft() {
-    clearTimeout(saveDraft.timer);
-    if (!saveDraft.pending) return;
-    const { url, text } = saveDraft.pending;
-    saveDraft.pending = null;
-    post(url, { text }).catch(() => {});
-  }
-
-  inbox.addEventListener("input", (event) => {
-    if (event.target.id !== "ib-reply") return;
-    saveDraft.pending = { url: place.querySelector("[data-transcript]").dataset.draft, text: event.target.value };
-    clearTimeout(saveDraft.timer);
-    saveDraft.timer = setTimeout(saveDraft, 600);
-  });
-  window.addEventListener("pagehide", saveDraft);
 
   // --- canned replies after /, colleagues after @ ---------------------------------------------------------------------
   let offered = null; // what the open conversation's composer offers, once it was asked for
@@ -527,6 +511,7 @@
   async function open(id, { push = true, at = "", focus = true } = {}) {
     const mine = ++opening;
     try {
+      await drafts.saved(); // or a conversation that was left a moment ago would show an older one
       const html = await (await get(`${inbox.dataset.pane.replace(NOBODY, id)}${at ? `?at=${at}` : ""}`)).text();
       if (mine !== opening) return;
       unmount();

@@ -1,8 +1,9 @@
 // A conversation: loads older messages while the user scrolls up, polls for new ones, and posts the forms.
 //
-// window.convoTranscript(page, whenDone) brings an element to life (templates/admin/transcript/transcript.html and the
-// inbox's). `whenDone(action)` is called after a form was carried out. It returns { ask, say, run, stop, last }.
-window.convoTranscript = function (page, whenDone) {
+// window.convoTranscript(page, whenDone, beforeReply) brings an element to life (templates/admin/transcript/transcript.html
+// and the inbox's). `whenDone(action)` is called after a form was carried out; a reply is posted once the promise that
+// `beforeReply()` returns is settled. It returns { ask, say, run, stop, last }.
+window.convoTranscript = function (page, whenDone, beforeReply) {
   "use strict";
 
   const POLL_MS = 2000;
@@ -273,6 +274,7 @@ window.convoTranscript = function (page, whenDone) {
     const isOver = () => { if (form.dataset.busy === mark) delete form.dataset.busy; };
     const sent = Array.from(form.querySelectorAll("textarea"), (text) => [text, text.value]);
     try {
+      if (action === "reply") await beforeReply?.();
       const answer = await fetch(page.dataset.do.replace("ACTION", action), {
         method: "POST",
         body: fields,
