@@ -6,9 +6,9 @@ from datetime import datetime
 from uuid import UUID
 
 from conversations.services.core.slots import Slots
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming
 
 
 def message_ids(now: datetime, slots: Slots | int) -> list[UUID]:
     """Claim messages and return their ids, in their order."""
-    return [each.message_id for each in sending.claim(now, slots)[1]]
+    return [each.message_id for each in claiming.claim(now, slots)[1]]

@@ -20,6 +20,7 @@ from channels_out.kinds import Channel
 from conversations.engines.contract import Reply
 from conversations.engines.registry import ask
 from conversations.models import ChannelAccount, Client, Conversation, Message
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.delivery.sending import deliver
 from conversations.services.media import claims as media_claims
@@ -202,7 +203,7 @@ def send_all(*, may_refuse: bool = False, most: int = bounds.MOST) -> int:
     """
     tried = 0
     for _ in bounds.rounds("Sending", _unsent, most):
-        token, ids = delivery.claim(timezone.now(), 100)
+        token, ids = claiming.claim(timezone.now(), 100)
         if not ids:
             break
         for message_id in ids:

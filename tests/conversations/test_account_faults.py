@@ -126,13 +126,13 @@ def test_of_a_text_in_parts_one_template_goes(meta, account):
 
 
 def test_a_receipt_that_is_faster_than_our_commit_sends_the_template_too(meta, account):
-    from conversations.services.delivery import sending
+    from conversations.services.delivery import claiming, sending
 
     template()
     writes(meta)
     say("Good morning")
     now = timezone.now()
-    token, [claimed] = sending.claim(now, 1)
+    token, [claimed] = claiming.claim(now, 1)
     leaving = sending.begin(claimed, token, now)
     result = sending.deliver(leaving)
     first = meta.sent[0]

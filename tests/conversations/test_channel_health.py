@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from channels_out.simulators import orb
 from conversations.models import ChannelAccount, Conversation, Message, SendPause, StaffAction
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.jobs import overdue, sweep
 from conversations.services.tenants import setup
@@ -42,7 +43,7 @@ def over():
 def test_a_refused_account_waits_without_burning_tries_and_staff_see_it(gateway, orb_account, shop):
     for device in ("a", "b", "c"):
         say(gateway, device)
-    token, ids = delivery.claim(timezone.now(), 10)
+    token, ids = claiming.claim(timezone.now(), 10)
     gateway.fail_next(Fault(status=401))
     sendings = [delivery.begin(pk, token, timezone.now()) for pk in ids[:1]]
     from conversations.services.delivery.sending import deliver
@@ -86,7 +87,7 @@ def test_one_try_is_enough_to_see_that_it_is_still_refused(gateway, orb_account,
 
 def test_the_refusal_of_old_credentials_does_not_break_the_new_ones(gateway, orb_account):
     say(gateway, "a")
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
     setup.create_channel_account(
         orb_account.client,
@@ -158,7 +159,7 @@ def test_without_a_word_of_the_provider_the_wait_grows_and_one_burst_counts_once
     waits = []
     for times in (1, 2, 3):
         gateway.fail_next(Fault(status=429), times=3)
-        token, ids = delivery.claim(timezone.now(), 10)
+        token, ids = claiming.claim(timezone.now(), 10)
         now = timezone.now()
         sendings = [delivery.begin(pk, token, now) for pk in ids]
         from conversations.services.delivery.sending import deliver

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from channels_out.contract import SendResult
 from conversations.models import ChannelAccount, Message, SendCircuit
-from conversations.services.delivery import circuits, sending
+from conversations.services.delivery import circuits, claiming, recovery, sending
 from conversations.services.jobs import forecast
 from conversations.services.tenants import channel_accounts
 from tests.claims import message_ids
@@ -46,7 +46,7 @@ def to_send(account: ChannelAccount, number: int = 10) -> list[Message]:
 
 def send(at: Any, most: int = 1) -> list[str]:
     """Send up to so many of what may be sent at the time, and return what became of each."""
-    token, messages = sending.claim(at, most)
+    token, messages = claiming.claim(at, most)
     for claimed in messages:
         ready = sending.begin(claimed, token, at)
         assert ready is not None
@@ -162,7 +162,7 @@ def test_sends_from_before_it_opened_lengthen_no_pause(account):
 @pytest.mark.usefixtures("patient")
 def test_a_probe_that_is_not_sent_after_all_makes_room_for_another(account):
     circuit = opened(account)
-    token, [claimed] = sending.claim(circuit.probe_at, 10)
+    token, [claimed] = claiming.claim(circuit.probe_at, 10)
     assert message_ids(circuit.probe_at + SECOND, 10) == []
     Message.objects.filter(pk=claimed.message_id).update(status="cancelled")
     assert sending.begin(claimed, token, circuit.probe_at + SECOND) is None
@@ -176,7 +176,7 @@ def test_a_probe_that_died_with_its_process_is_followed_by_another_later(account
     [message_id] = message_ids(circuit.probe_at, 10)
     circuit.refresh_from_db()
     assert circuit.probe == message_id
-    sending.recover(circuit.probe_at - SECOND)
+    recovery.recover(circuit.probe_at - SECOND)
     assert message_ids(circuit.probe_at - SECOND, 10) == []
     assert len(message_ids(circuit.probe_at, 10)) == 1
 
@@ -227,7 +227,7 @@ def test_a_failure_of_an_account_that_is_deleted_changes_nothing(account):
 @pytest.mark.usefixtures("patient")
 def test_of_two_dispatchers_one_sends_the_probe(account):
     circuit = opened(account)
-    with not_committed(partial(sending.claim, circuit.probe_at, 10)):
+    with not_committed(partial(claiming.claim, circuit.probe_at, 10)):
         assert message_ids(circuit.probe_at, 10) == []
     assert Message.objects.filter(status="claimed").count() == 1
 

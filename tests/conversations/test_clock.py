@@ -26,6 +26,7 @@ from conversations.models import (
 )
 from conversations.models import RetentionRule as R
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.history import archive, remember
 from conversations.services.jobs import forecast, sweep
@@ -255,7 +256,7 @@ def test_who_has_the_session_holds_the_reply(door, shop):
 def test_a_message_is_sent_when_the_clock_says(door, shop):
     session = door.says("Hello")["conversation_id"]
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
     delivery.record_failed(sending, SendError("busy", code="http_503", retryable=True), timezone.now())
     send = one(session, "send", timezone.now())

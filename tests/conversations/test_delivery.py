@@ -10,7 +10,7 @@ from django.utils import timezone
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message, SendPause
-from conversations.services.delivery import receipts
+from conversations.services.delivery import claiming, receipts, recovery
 from conversations.services.delivery import sending as delivery
 from tests import factories
 from tests.claims import message_ids
@@ -145,18 +145,18 @@ def test_refused_credentials_stop_the_account_and_new_ones_resume_it(door, sessi
 
 def test_a_claimed_message_of_a_dead_dispatcher_is_claimed_again(door, session, meta):
     say(door, session, "Hello")
-    delivery.claim(timezone.now(), 10)
+    claiming.claim(timezone.now(), 10)
     assert message_ids(timezone.now(), 10) == []
-    assert delivery.recover(timezone.now() + timedelta(hours=1)) == 1
+    assert recovery.recover(timezone.now() + timedelta(hours=1)) == 1
     send_all()
     assert states() == ["sent"]
 
 
 def test_a_message_that_was_being_sent_when_its_dispatcher_died_is_unclear(door, session, meta):
     say(door, session, "Hello")
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
-    delivery.recover(timezone.now() + timedelta(hours=1))
+    recovery.recover(timezone.now() + timedelta(hours=1))
     assert states() == ["unknown"]
     delivery.record_sent(sending, sending.send(), timezone.now())
     assert states() == ["sent"], "late news is news"
@@ -165,9 +165,9 @@ def test_a_message_that_was_being_sent_when_its_dispatcher_died_is_unclear(door,
 def test_a_sandbox_takes_our_id_as_idempotency_key_and_is_tried_again(door):
     conversation_id = door.says("Hello")["conversation_id"]
     door.call("POST", f"/conversations/{conversation_id}/send", {"content": "Hi"})
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     delivery.begin(claimed, token, timezone.now())
-    delivery.recover(timezone.now() + timedelta(hours=1))
+    recovery.recover(timezone.now() + timedelta(hours=1))
     assert states() == ["queued"]
     all_due()
     send_all()
@@ -176,7 +176,7 @@ def test_a_sandbox_takes_our_id_as_idempotency_key_and_is_tried_again(door):
 
 def test_a_receipt_that_is_faster_than_our_commit_counts(door, session, meta, account):
     say(door, session, "Hello")
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     webhook = meta.status_webhook(meta.sent[0], "read")
@@ -188,7 +188,7 @@ def test_a_receipt_that_is_faster_than_our_commit_counts(door, session, meta, ac
 
 def test_an_early_receipt_without_our_id_is_kept_and_applied(door, session, meta, account):
     say(door, session, "Hello")
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     meta.sent[0] = type(meta.sent[0])(**{**vars(meta.sent[0]), "our_message_id": ""})

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from conversations.models import ChannelAccount, Conversation, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing
@@ -98,7 +99,7 @@ def test_a_message_of_a_session_that_ended_meanwhile_fails(meta, account):
 def test_a_status_that_is_faster_than_our_own_commit_counts_too(meta, account):
     post_whatsapp(meta.text_webhook("Hello"))
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(meta.sent[0], our_message_id="")

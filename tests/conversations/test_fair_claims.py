@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from conversations.models import Chunk, Client, Conversation, Message, Turn
 from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming
 from conversations.services.replies import leases
 from tests import factories
 from tests.claims import message_ids
@@ -104,7 +104,7 @@ def test_replies_of_one_client_in_flight_leave_slots_to_the_next(shop, neighbour
 
 
 def test_a_hanging_account_leaves_slots_to_other_accounts_of_its_client_and_to_other_clients(shop, neighbour):
-    slots = Slots(with_spare(16, sending.ACCOUNT_TIMES))
+    slots = Slots(with_spare(16, claiming.ACCOUNT_TIMES))
     hanging = queued(shop, 20, channel="orb")
     assert sorted(message_ids(NOW, slots)) == sorted(each.pk for each in hanging[:16])
     assert message_ids(NOW, slots) == []

@@ -15,7 +15,7 @@ from channels_out.simulators import whatsapp
 from conversations.models import ChannelAccount, Chunk, Contact, ContactIdentity, Conversation, InboundEvent, Message
 from conversations.services.contacts import contacts_bulk
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, sending
 from conversations.services.inbound import messages, messages_bulk, replay, settling
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
@@ -250,7 +250,7 @@ def test_many_receipts_move_their_messages_on_or_wait_for_them(meta, account):
 def test_receipts_that_came_in_a_batch_before_their_send_are_applied_by_it(meta, account):
     arrives(meta, *texts(range(1)))
     send.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [claimed] = sending.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     held = sending.begin(claimed, token, timezone.now())
     result = held.send()
     early = [whatsapp.status(f"wamid.other.{n}", "sent") for n in range(20)]

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from channels_out.simulators import messenger as composed
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, sending
 from conversations.services.inbound import messages, replay
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -153,7 +153,7 @@ def test_a_watermark_of_another_page_moves_nothing(page, account, answered):
 def test_a_watermark_that_is_faster_than_our_own_commit_is_kept_and_applied(page, account):
     post(page.text_webhook("Hello"), "messenger")
     reply_to_all()
-    token, [claimed] = sending.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     send = sending.begin(claimed, token, timezone.now())
     result = send.send()
     post(page.webhook(composed.read(page.page, PERSON)), "messenger")
@@ -167,7 +167,7 @@ def test_a_watermark_that_is_faster_than_our_own_commit_is_kept_and_applied(page
 def test_an_older_watermark_says_nothing_of_what_is_just_being_sent(page, account):
     post(page.text_webhook("Hello"), "messenger")
     reply_to_all()
-    token, [claimed] = sending.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     send = sending.begin(claimed, token, timezone.now())
     result = send.send()
     before = milliseconds(timezone.now() - timedelta(seconds=30))

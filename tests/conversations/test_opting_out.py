@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from conversations.models import Chunk, Client, Contact, Conversation, Message, StaffAction
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.replies import leases, pipeline
 from tests import factories
@@ -132,7 +133,7 @@ def test_a_reply_that_was_being_written_is_not_said(door, session):
 def test_it_is_decided_again_when_a_message_is_claimed_for_sending(door, session):
     """Whatever queued it: a message that was claimed, or queued by somebody who did not look, does not leave."""
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     Contact.objects.update(opted_out={"sms": {"since": "2026-01-01", "word": "stop"}})
     assert delivery.begin(claimed, token, timezone.now()) is None
     assert states() == [("cancelled", "opted_out")]
@@ -140,7 +141,7 @@ def test_it_is_decided_again_when_a_message_is_claimed_for_sending(door, session
 
 def test_a_send_that_failed_is_not_tried_again_after_a_stop(door, session):
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     sending = delivery.begin(claimed, token, timezone.now())
     door.says("STOP")
     from channels_out.errors import SendError

@@ -14,7 +14,7 @@ from channels_out.errors import SendError
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Assistant, ChannelAccount, Chunk, Conversation, Message, SendPause
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import outbox, sending
+from conversations.services.delivery import claiming, outbox, recovery, sending
 from conversations.services.delivery.sending import Sending
 from conversations.services.staff_actions import send
 from tests.claims import message_ids
@@ -39,7 +39,7 @@ NO = SendError("The number is not on WhatsApp.", code="131026")
 
 
 def begin(message: Message) -> Sending:
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     return begun
 
@@ -84,7 +84,7 @@ def test_a_message_that_is_tried_again_waits_first_and_as_long_as_asked(message)
     assert message.due_at > now
     slow = SendError("Busy.", code="http_503", retryable=True, retry_after=600)
     now = message.due_at
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message, HOUR), now)
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message, HOUR), now)
     assert begun
     sending.record_failed(begun, slow, now)
     message.refresh_from_db()
@@ -94,15 +94,15 @@ def test_a_message_that_is_tried_again_waits_first_and_as_long_as_asked(message)
 def test_a_claim_counts_one_attempt_and_lasts_as_long_as_a_lease(message, settings):
     settings.LEASE_SECONDS = 60
     now = timezone.now()
-    token, _ = sending.claim(now, 10)
+    token, _ = claiming.claim(now, 10)
     message.refresh_from_db()
     assert (message.status, message.attempts, message.lease_token) == ("claimed", 1, token)
     assert message.lease_until == now + MINUTE
     later = now + timedelta(seconds=10)
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, later)
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, later)
     message.refresh_from_db()
     assert (message.status, message.sending_at, message.lease_until) == ("sending", later, later + MINUTE)
-    sending.renew({message.pk: message.client_id}, later + MINUTE)
+    recovery.renew({message.pk: message.client_id}, later + MINUTE)
     message.refresh_from_db()
     assert message.lease_until == later + 2 * MINUTE
 
@@ -119,10 +119,10 @@ def test_a_lease_is_over_after_its_end_and_not_before(message):
         token = claim(message)
         message.refresh_from_db()
         if message.attempts == 2:
-            assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+            assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
             message.refresh_from_db()
-        assert sending.recover(message.lease_until) == 0
-        assert sending.recover(message.lease_until + TICK) == 1
+        assert recovery.recover(message.lease_until) == 0
+        assert recovery.recover(message.lease_until + TICK) == 1
     assert state(message)[0] == "queued"
 
 
@@ -182,10 +182,10 @@ def test_each_send_whose_process_died_stands_in_its_own_ledger(meta, account, or
         writes(meta, f"Hello from {sender}", sender=sender)
     for each in Conversation.objects.order_by("pk"):
         send.send(each.pk, "Good morning", actor=SYSTEM, now=timezone.now())
-    token, ids = sending.claim(timezone.now(), 10)
+    token, ids = claiming.claim(timezone.now(), 10)
     for place in order:
         assert sending.begin(ids[place], token, timezone.now())
-    assert sending.recover(timezone.now() + HOUR) == 2
+    assert recovery.recover(timezone.now() + HOUR) == 2
     for each in Message.objects.all():
         assert each.status == "unknown"
         assert events(each, "message_unknown") == [("interrupted", str(each.pk))]
@@ -194,7 +194,7 @@ def test_each_send_whose_process_died_stands_in_its_own_ledger(meta, account, or
 def test_a_send_whose_process_died_and_whose_account_is_gone_is_unclear(message):
     begin(message)
     ChannelAccount.objects.filter(pk=message.channel_account_id).delete()
-    assert sending.recover(timezone.now() + HOUR) == 1
+    assert recovery.recover(timezone.now() + HOUR) == 1
     assert state(message) == ("unknown", "interrupted", 1)
 
 
@@ -202,7 +202,7 @@ def test_a_send_whose_process_died_and_whose_account_is_gone_is_unclear(message)
 def interrupted(message: Message) -> Sending:
     """Begin to send, and lose the lease while the provider is asked."""
     begun = begin(message)
-    assert sending.recover(timezone.now() + HOUR) == 1
+    assert recovery.recover(timezone.now() + HOUR) == 1
     assert state(message)[:2] == ("unknown", "interrupted")
     return begun
 
@@ -260,7 +260,7 @@ def test_a_template_that_is_tried_again_stays_the_one_that_was_chosen(on_whatsap
     sending.record_failed(begun, REFUSED, timezone.now())
     template("another")
     again = sending.begin(
-        sending.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), claim(on_whatsapp, HOUR), timezone.now() + HOUR
+        claiming.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), claim(on_whatsapp, HOUR), timezone.now() + HOUR
     )
     assert again
     assert again.outbound.template == begun.outbound.template
@@ -271,7 +271,7 @@ def test_a_template_that_is_tried_again_stays_the_one_that_was_chosen(on_whatsap
 @pytest.mark.parametrize("lost", ["the lease", "the account", "the conversation"])
 def test_what_is_lost_as_its_template_is_looked_up_does_not_leave_and_has_not_failed(on_whatsapp, monkeypatch, lost):
     token = claim(closed_window(on_whatsapp))
-    look = sending._lock_conversation
+    look = sending.lock_conversation
 
     def meanwhile(client_id: UUID, conversation_id: UUID) -> Conversation | None:
         if lost == "the lease":
@@ -282,8 +282,8 @@ def test_what_is_lost_as_its_template_is_looked_up_does_not_leave_and_has_not_fa
             Conversation.objects.all().delete()
         return look(client_id, conversation_id)
 
-    monkeypatch.setattr(sending, "_lock_conversation", meanwhile)
-    assert sending.begin(sending.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), token, timezone.now()) is None
+    monkeypatch.setattr(sending, "lock_conversation", meanwhile)
+    assert sending.begin(claiming.ClaimedMessage(on_whatsapp.client_id, on_whatsapp.pk), token, timezone.now()) is None
     assert not Message.objects.filter(status__in=["sending", "failed"]).exists()
 
 
@@ -291,7 +291,7 @@ def test_what_is_lost_as_its_template_is_looked_up_does_not_leave_and_has_not_fa
 def test_a_pause_and_a_claim_that_are_over_leave_nothing_behind(message):
     token = claim(message)
     pause(message.channel_account, "", minutes=5)
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     message.refresh_from_db()
     assert (message.lease_until, message.lease_token) == (None, None)
     SendPause.objects.all().delete()
@@ -304,4 +304,4 @@ def test_a_pause_and_a_claim_that_are_over_leave_nothing_behind(message):
         None,
         None,
     )
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None

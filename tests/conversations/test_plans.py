@@ -21,7 +21,7 @@ from conversations.services.core.appending import NewChunk
 from conversations.services.core.person import Person
 from conversations.services.core.slots import Slots
 from conversations.services.core.statements import THIS_THREAD, finish
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming
 from conversations.services.history import archive, remember
 from conversations.services.inbound import replay
 from conversations.services.replies import leases
@@ -271,7 +271,7 @@ def test_a_claim_reads_what_is_due_and_not_what_is_stored(analyzed: bool) -> Non
     shop = Shop()
     acts: list[Callable[[], Any]] = [
         lambda: leases.claim(timezone.now(), Slots(8)),
-        lambda: sending.claim(timezone.now(), Slots(8)),
+        lambda: claiming.claim(timezone.now(), Slots(8)),
     ]
     _owe(shop, 4 * TRIES)
     for act in acts:

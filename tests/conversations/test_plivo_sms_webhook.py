@@ -12,6 +12,7 @@ from django.utils import timezone
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.core.errors import ConflictError
 from conversations.services.core.ledger import SYSTEM
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.staff_actions import resend
 from conversations.services.tenants import channel_accounts, setup
@@ -135,7 +136,7 @@ def test_case_4_a_late_status_does_not_revive_what_failed(plivo, account):
 def test_case_4_a_status_that_is_faster_than_our_own_commit_counts(plivo, account):
     post(plivo.sms("Hello"))
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone
@@ -229,7 +230,7 @@ def test_a_status_that_says_opted_out_is_a_stop(plivo, account, door):
 def test_a_stop_that_plivo_knows_of_before_our_own_commit_is_heeded(plivo, account):
     post(plivo.sms("Hello"))
     reply_to_all()
-    token, [claimed] = delivery.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     sending = delivery.begin(claimed, token, timezone.now())
     result = sending.send()
     unnamed = replace(plivo.sent[0], url=plivo.sent[0].url.partition("?")[0])  # by Plivo's id alone

@@ -11,7 +11,7 @@ from channels_out.contract import SendResult
 from conversations.engines.contract import Reply
 from conversations.engines.registry import ask
 from conversations.models import Message
-from conversations.services.delivery import read_marks, sending
+from conversations.services.delivery import claiming, read_marks, sending
 from conversations.services.replies import leases, pipeline
 from tests.conftest import Door
 
@@ -36,7 +36,7 @@ def _answer() -> list[str]:
         reply = ask(engine, request)
         assert isinstance(reply, Reply)
         pipeline.commit(turn, reply, timezone.now())
-        token, [claimed] = sending.claim(timezone.now(), 10)
+        token, [claimed] = claiming.claim(timezone.now(), 10)
         ready = sending.begin(claimed, token, timezone.now())
         assert ready is not None
         result = sending.deliver(ready)

@@ -12,7 +12,7 @@ from channels_out import registry
 from channels_out.contract import Adapter
 from channels_out.errors import SendError
 from conversations.models import Assistant, ChannelAccount, Chunk, Client, Conversation, Message
-from conversations.services.delivery import outbox, reply_window, sending
+from conversations.services.delivery import claiming, outbox, reply_window, sending
 from conversations.services.delivery.reply_window import SENT_AT
 from tests import factories
 from tests.conversations.test_outbox_rows import message_of
@@ -141,8 +141,8 @@ def test_a_channel_without_a_window_is_always_open(shop, now):
 
 def test_a_provider_s_word_that_it_is_too_late_is_told_where_we_know_of_no_window(shop):
     message = message_of(factories.ConversationFactory(client=shop))
-    token, _ = sending.claim(timezone.now(), 10)
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    token, _ = claiming.claim(timezone.now(), 10)
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
     assert begun
     too_late = SendError("Too late.", code="470", outside_window=True)
     sending.record_failed(begun, too_late, timezone.now())

@@ -13,7 +13,7 @@ from channels_out.contract import SendResult
 from channels_out.errors import SendError
 from conversations.models import ChannelAccount, Contact, Conversation, Message, SendPause
 from conversations.services.core.ledger import SYSTEM, Actor
-from conversations.services.delivery import outbox, sending
+from conversations.services.delivery import claiming, outbox, recovery, sending
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from tests.claims import message_ids
@@ -44,7 +44,7 @@ def message(conversation: Conversation) -> Message:
 
 
 def claim(message: Message, later: timedelta = timedelta()) -> UUID:
-    token, claimed = sending.claim(timezone.now() + later, 10)
+    token, claimed = claiming.claim(timezone.now() + later, 10)
     assert [each.message_id for each in claimed] == [message.pk]
     return token
 
@@ -63,13 +63,13 @@ def pause(account: ChannelAccount, to: str, **ends: float) -> None:
 def test_a_pause_that_begins_after_the_claim_has_the_message_wait_and_costs_no_try(message, whom):
     token = claim(message)
     pause(message.channel_account, "" if whom == "the account" else message.to_address, minutes=5)
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     assert state(message) == ("queued", "", 0)
     assert message.lease_token is None
     assert message_ids(timezone.now(), 10) == []
     token = claim(message, timedelta(minutes=6))
     assert sending.begin(
-        sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now() + timedelta(minutes=6)
+        claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now() + timedelta(minutes=6)
     )
 
 
@@ -92,14 +92,14 @@ def test_a_pause_of_something_else_holds_nothing_up(shop, message, what, when):
     token = claim(message)
     if when == "after it":
         begins()
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"health": "broken"}])
 def test_an_account_that_is_switched_off_or_refused_after_the_claim_sends_nothing(message, change):
     token = claim(message)
     ChannelAccount.objects.filter(pk=message.channel_account_id).update(**change)
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     assert state(message) == ("queued", "", 0)
     assert message_ids(timezone.now(), 10) == []
 
@@ -123,16 +123,16 @@ def test_what_may_not_be_said_any_more_does_not_leave(message, what, when):
     token = claim(message)
     if when == "before it begins":
         happens(what)
-        assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+        assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
         assert state(message) == ("cancelled", what, 1)
         return
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
     assert begun
     happens(what)
     if when == "before it is tried again":
         sending.record_failed(begun, REFUSED, timezone.now())
     else:
-        sending.recover(timezone.now() + HOUR)
+        recovery.recover(timezone.now() + HOUR)
     assert state(message) == ("cancelled", what, 1)
     assert message.lease_token is None
 
@@ -143,7 +143,7 @@ def test_last_words_leave_after_an_end_but_not_after_an_opt_out(message, what, l
     token = claim(message)
     happens(what)
     assert (
-        sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is not None
+        sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is not None
     ) is leaves
 
 
@@ -152,18 +152,18 @@ def test_what_a_colleague_wrote_leaves_during_a_takeover_and_a_stop_is_confirmed
     message = Message.objects.get()
     token = claim(message)
     happens("taken_over")
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
     Message.objects.update(status="sent", lease_until=None, lease_token=None)
     door.says("STOP")
     confirmation = Message.objects.get(status="queued")
     assert sending.begin(
-        sending.ClaimedMessage(confirmation.client_id, confirmation.pk), claim(confirmation), timezone.now()
+        claiming.ClaimedMessage(confirmation.client_id, confirmation.pk), claim(confirmation), timezone.now()
     )
 
 
 def test_a_close_ends_the_tries_of_last_words_that_are_just_being_sent(message):
     outbox.allow_sending(message.conversation)
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     closing.close(message.conversation_id, ended_by="staff", actor=SYSTEM, now=timezone.now())
     sending.record_failed(begun, REFUSED, timezone.now())
@@ -173,24 +173,24 @@ def test_a_close_ends_the_tries_of_last_words_that_are_just_being_sent(message):
 # --- a lease that was lost --------------------------------------------------------------------------------------------
 def test_who_lost_the_claim_begins_nothing(message):
     lost = claim(message)
-    sending.recover(timezone.now() + HOUR)
+    recovery.recover(timezone.now() + HOUR)
     token = claim(message)
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), lost, timezone.now()) is None
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), uuid4(), timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), lost, timezone.now()) is None
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), uuid4(), timezone.now()) is None
     assert state(message)[0] == "claimed"
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
 
 
 @pytest.mark.parametrize("outcome", ["sent", "failed"])
 @pytest.mark.parametrize("now_it_is", ["queued", "claimed", "sending"])
 def test_news_of_an_attempt_that_was_given_up_do_not_touch_the_next_one(message, outcome, now_it_is):
-    first = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    first = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert first
-    sending.recover(timezone.now() + HOUR)
+    recovery.recover(timezone.now() + HOUR)
     if now_it_is != "queued":
         token = claim(message, HOUR)
         if now_it_is == "sending":
-            assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+            assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
     message.refresh_from_db()
     before = (message.status, message.lease_token, message.attempts)
     if outcome == "failed":
@@ -205,34 +205,34 @@ def test_news_of_an_attempt_that_was_given_up_do_not_touch_the_next_one(message,
 def test_a_lease_is_renewed_only_while_the_message_is_on_its_way(message, now_it_is):
     claim(message)
     Message.objects.update(status=now_it_is, lease_until=None)
-    sending.renew({message.pk: message.client_id}, timezone.now())
+    recovery.renew({message.pk: message.client_id}, timezone.now())
     assert Message.objects.get().lease_until is None
 
 
 # --- recovery ---------------------------------------------------------------------------------------------------------
 def test_nothing_is_recovered_before_its_lease_is_over(message):
     token = claim(message)
-    assert sending.recover(timezone.now()) == 0
-    assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
-    assert sending.recover(timezone.now()) == 0
+    assert recovery.recover(timezone.now()) == 0
+    assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+    assert recovery.recover(timezone.now()) == 0
     assert state(message)[0] == "sending"
 
 
 @pytest.mark.parametrize("what", ["sent", "renewed"])
 def test_a_message_that_got_further_between_the_look_and_the_recovery_is_left_alone(message, monkeypatch, what):
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
-    look = sending._lock_conversation
+    look = recovery.lock_conversation
 
     def meanwhile(client_id: UUID, conversation_id: UUID) -> Conversation | None:
         if what == "sent":
             Message.objects.update(status="sent", lease_until=timezone.now())
         else:
-            sending.renew({message.pk: message.client_id}, timezone.now() + 2 * HOUR)
+            recovery.renew({message.pk: message.client_id}, timezone.now() + 2 * HOUR)
         return look(client_id, conversation_id)
 
-    monkeypatch.setattr(sending, "_lock_conversation", meanwhile)
-    assert sending.recover(timezone.now() + HOUR) == 0
+    monkeypatch.setattr(recovery, "lock_conversation", meanwhile)
+    assert recovery.recover(timezone.now() + HOUR) == 0
     assert state(message)[0] == ("sent" if what == "sent" else "sending")
 
 
@@ -240,9 +240,9 @@ def test_a_send_whose_process_died_at_its_last_try_is_unclear_and_not_tried_agai
     settings.SEND_ATTEMPTS = 2
     for attempt, then in ((1, "queued"), (2, "unknown")):
         assert sending.begin(
-            sending.ClaimedMessage(message.client_id, message.pk), claim(message, attempt * HOUR), timezone.now()
+            claiming.ClaimedMessage(message.client_id, message.pk), claim(message, attempt * HOUR), timezone.now()
         )
-        assert sending.recover(timezone.now() + (attempt + 1) * HOUR) == 1
+        assert recovery.recover(timezone.now() + (attempt + 1) * HOUR) == 1
         assert state(message)[::2] == (then, attempt)
     assert message.code == "interrupted"
     assert message.conversation.events.filter(kind="message_unknown", cause="interrupted").count() == 1
@@ -252,21 +252,21 @@ def test_a_send_whose_process_died_at_its_last_try_is_unclear_and_not_tried_agai
 @pytest.mark.parametrize("error", [REFUSED, UNCLEAR])
 def test_a_send_that_fails_at_its_last_try_has_failed(message, settings, error):
     settings.SEND_ATTEMPTS = 1
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     sending.record_failed(begun, error, timezone.now())
     assert state(message)[0] == "failed"
 
 
 def test_an_unclear_send_over_an_account_that_knows_our_key_is_tried_again(message):
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     sending.record_failed(begun, UNCLEAR, timezone.now())
     assert state(message) == ("queued", "connection_lost", 1)
 
 
 def test_an_answer_after_an_earlier_receipt_changes_no_status(message):
-    begun = sending.begin(sending.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
+    begun = sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), claim(message), timezone.now())
     assert begun
     Message.objects.update(status="read", lease_token=None, lease_until=None)
     sending.record_sent(begun, SendResult("wamid.1"), timezone.now())

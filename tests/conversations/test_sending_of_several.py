@@ -14,7 +14,7 @@ from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import ChannelAccount, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import receipts, sending
+from conversations.services.delivery import claiming, receipts, recovery, sending
 from conversations.services.staff_actions import send
 from conversations.services.transitions import closing
 from tests.claims import message_ids
@@ -35,9 +35,9 @@ def two(door: Door) -> tuple[Message, Message]:
         door.says("Hello", user_id=user)
     reply_to_all()
     first, second = Message.objects.order_by("chunk_id")
-    token, ids = sending.claim(timezone.now(), 10)
+    token, ids = claiming.claim(timezone.now(), 10)
     assert {each.message_id for each in ids} == {first.pk, second.pk}
-    assert sending.begin(sending.ClaimedMessage(first.client_id, first.pk), token, timezone.now())
+    assert sending.begin(claiming.ClaimedMessage(first.client_id, first.pk), token, timezone.now())
     return first, second
 
 
@@ -48,7 +48,7 @@ def test_one_message_is_begun_of_those_that_a_dispatcher_claimed(two):
 def test_a_renewal_is_of_the_messages_it_names(two):
     first, second = two
     before = Message.objects.get(pk=second.pk).lease_until
-    sending.renew({first.pk: first.client_id}, timezone.now() + HOUR)
+    recovery.renew({first.pk: first.client_id}, timezone.now() + HOUR)
     assert Message.objects.get(pk=second.pk).lease_until == before
     assert Message.objects.get(pk=first.pk).lease_until > before
 
@@ -56,8 +56,8 @@ def test_a_renewal_is_of_the_messages_it_names(two):
 def test_a_recovery_is_of_the_leases_that_are_over(two):
     first, second = two
     Message.objects.filter(pk=second.pk).update(status="sending")
-    sending.renew({second.pk: second.client_id}, timezone.now() + 2 * HOUR)
-    assert sending.recover(timezone.now() + HOUR) == 1
+    recovery.renew({second.pk: second.client_id}, timezone.now() + 2 * HOUR)
+    assert recovery.recover(timezone.now() + HOUR) == 1
     assert [state(each)[0] for each in (first, second)] == ["queued", "sending"]
 
 
@@ -65,7 +65,7 @@ def test_a_recovery_finds_each_message_by_its_key_and_does_not_read_all(two):
     """The key begins with the client."""
     Message.objects.update(status="sending")
     with CaptureQueriesContext(connection) as captured:
-        assert sending.recover(timezone.now() + HOUR) == 2
+        assert recovery.recover(timezone.now() + HOUR) == 2
     reads = [each["sql"] for each in captured if 'FOR UPDATE OF "conversation_messages"' in each["sql"]]
     client = f"""."client_id" = '{two[0].client_id.hex}'"""
     assert [client in each for each in reads] == [True, True]
@@ -77,14 +77,14 @@ def test_a_recovery_of_one_claim_leaves_every_other_message_as_it_is(two, status
     Message.objects.filter(pk=first.pk).update(status="claimed")
     now = timezone.now()
     Message.objects.filter(pk=second.pk).update(status=status, lease_until=now + 2 * HOUR)
-    assert sending.recover(now + HOUR) == 1
+    assert recovery.recover(now + HOUR) == 1
     assert [state(each)[0] for each in (first, second)] == ["queued", status]
 
 
 def test_an_answer_is_of_its_own_message(two):
     first, second = two
     begun = sending.begin(
-        sending.ClaimedMessage(second.client_id, second.pk),
+        claiming.ClaimedMessage(second.client_id, second.pk),
         Message.objects.get(pk=second.pk).lease_token,
         timezone.now(),
     )
@@ -143,7 +143,7 @@ def test_an_account_that_is_broken_or_off_holds_no_other_up(two, shop):
 # --- two at a time ----------------------------------------------------------------------------------------------------
 @pytest.mark.django_db(transaction=True)
 def test_a_message_that_is_just_being_claimed_is_not_claimed_again_and_not_waited_for(message):
-    with not_committed(partial(sending.claim, timezone.now(), 10)):
+    with not_committed(partial(claiming.claim, timezone.now(), 10)):
         assert message_ids(timezone.now(), 10) == []
         assert state(message)[0] == "queued", "the other claim is not committed yet"
     assert state(message) == ("claimed", "", 1)
@@ -154,7 +154,7 @@ def test_a_message_whose_conversation_is_just_being_closed_does_not_leave(messag
     token = claim(message)
     close = partial(closing.close, message.conversation_id, ended_by="staff", actor=SYSTEM, now=timezone.now())
     with not_committed(close):
-        assert sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
+        assert sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now()) is None
     assert state(message) == ("cancelled", "closed", 1)
 
 
@@ -162,8 +162,8 @@ def test_a_message_whose_conversation_is_just_being_closed_does_not_leave(messag
 def test_a_message_that_is_just_being_begun_is_not_recovered_and_not_waited_for(message):
     token = claim(message)
     late = timezone.now() + HOUR
-    with not_committed(partial(sending.begin, sending.ClaimedMessage(message.client_id, message.pk), token, late)):
-        assert sending.recover(late) == 0
+    with not_committed(partial(sending.begin, claiming.ClaimedMessage(message.client_id, message.pk), token, late)):
+        assert recovery.recover(late) == 0
         assert state(message)[0] == "claimed", "the begin is not committed yet"
     assert state(message) == ("sending", "", 1)
 
@@ -173,7 +173,7 @@ def test_an_answer_that_is_just_being_written_is_not_overwritten_by_a_recovery(o
     begun = begin(on_whatsapp)
     answer = partial(sending.record_sent, begun, SendResult("wamid.1"), timezone.now())
     with not_committed(answer):
-        assert sending.recover(timezone.now() + HOUR) == 0
+        assert recovery.recover(timezone.now() + HOUR) == 0
     assert state(on_whatsapp)[:2] == ("sent", "")
 
 

@@ -11,7 +11,7 @@ from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply
 from conversations.models import Assistant, Chunk, Conversation, ConversationEvent, Message, Turn
 from conversations.services.core.ledger import Actor
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, sending
 from conversations.services.jobs import sweep
 from conversations.services.replies import failures, leases, phrases, pipeline, sinks
 from conversations.services.staff_actions import send as staff_send
@@ -78,7 +78,7 @@ def test_from_the_takeover_on_the_assistant_is_silent_also_in_mid_turn(parrot, c
 
 def test_what_was_not_sent_yet_is_not_sent_also_by_who_has_claimed_it(parrot, conversation):
     reply_to_all()
-    token, [claimed] = sending.claim(timezone.now(), 10)
+    token, [claimed] = claiming.claim(timezone.now(), 10)
     taken(conversation)
     assert sending.begin(claimed, token, timezone.now()) is None
     message = Message.objects.get()
@@ -98,7 +98,7 @@ def test_a_message_that_slipped_past_the_takeover_is_stopped_before_it_leaves(pa
 
 
 def send_all_or_nothing():
-    token, ids = sending.claim(timezone.now(), 10)
+    token, ids = claiming.claim(timezone.now(), 10)
     return len([pk for pk in ids if sending.begin(pk, token, timezone.now())])
 
 

@@ -17,7 +17,7 @@ from channels_out.simulators import whatsapp
 from channels_out.simulators.meta import SignedWebhook, meta_json, meta_signature, signed_by_meta
 from conversations.models import Chunk, Contact, Conversation, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, sending
 from conversations.services.staff_actions import send
 from tests import factories
 from tests.conftest import reply_to_all, send_all
@@ -107,7 +107,7 @@ def test_case_04_receipts_out_of_order_never_go_back(meta, account, order):
 def test_case_04_failed_after_sent_says_why_and_the_rest_is_not_sent(meta, account, door):
     arrives(meta, whatsapp.text("Hello"))
     send.send(Conversation.objects.get().pk, "x" * 5000, actor=SYSTEM, now=timezone.now())
-    token, [claimed] = sending.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     held = sending.begin(claimed, token, timezone.now())
     sending.record_sent(held, held.send(), timezone.now())
     post(meta.status_webhook(meta.sent[0], "failed", error=131026), "whatsapp")
@@ -120,7 +120,7 @@ def test_case_04_failed_after_sent_says_why_and_the_rest_is_not_sent(meta, accou
 def test_case_04_a_status_faster_than_our_commit_is_kept_and_applied(meta, account, with_our_id):
     arrives(meta, whatsapp.text("Hello"))
     send.send(Conversation.objects.get().pk, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [claimed] = sending.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     held = sending.begin(claimed, token, timezone.now())
     result = held.send()
     ours = str(claimed.message_id) if with_our_id else ""
@@ -341,7 +341,7 @@ def test_case_17_a_revoked_token_stops_the_account_and_costs_no_message_its_trie
         arrives(meta, whatsapp.text("Hello", sender=f"5199999990{number}"))
     reply_to_all()
     meta.error_next(190, status=401)
-    token, [first, *_] = sending.claim(timezone.now(), 1)
+    token, [first, *_] = claiming.claim(timezone.now(), 1)
     held = sending.begin(first, token, timezone.now())
     with pytest.raises(Exception, match="refuses the access token") as caught:
         held.send()

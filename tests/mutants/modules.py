@@ -9,7 +9,7 @@ _SERVICES = {
     "arriving": ("inbound/messages", "inbound/signatures", "inbound/provider_events"),
     "fence and leases": ("replies/leases", "replies/drafts"),
     "delivery": (
-        *("delivery/sending", "delivery/outbox", "delivery/throttles"),
+        *("delivery/claiming", "delivery/sending", "delivery/recovery", "delivery/outbox", "delivery/throttles"),
         *("delivery/reply_window", "delivery/opt_outs"),
     ),
     "receipts": ("delivery/receipts", "delivery/receipts_bulk"),

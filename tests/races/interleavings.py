@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from conversations.engines.contract import Reply
 from conversations.models import Message, Turn
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, sending
 from conversations.services.replies import leases, pipeline
 from tests.races.doors import Says
 from tests.races.threads import Job, outcomes
@@ -33,7 +33,7 @@ class Sender:
         self.left: list[tuple[UUID, UUID, float]] = []  # conversation, message, when it was asked
 
     def send(self) -> None:
-        token, ids = sending.claim(timezone.now(), 5)
+        token, ids = claiming.claim(timezone.now(), 5)
         for pk in ids:
             time.sleep(random.uniform(0, 0.001))
             asked_at = time.monotonic()

@@ -20,7 +20,7 @@ from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, Message, Turn
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, recovery
 from conversations.services.jobs import sweep
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send as staff_send
@@ -230,16 +230,16 @@ def test_leases_kept_and_taken_while_sessions_end_never_wait_in_circles(own_json
         for claim in leases.claim(timezone.now(), 6):
             pipeline.commit(claim, Reply("Hi", "offline"), timezone.now())
         turns = {claim.turn_id: claim.client_id for claim in leases.claim(timezone.now(), 12)}
-        messages = {pk: client for client, pk in sending.claim(timezone.now(), 12)[1]}
+        messages = {pk: client for client, pk in claiming.claim(timezone.now(), 12)[1]}
         later = timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1)
         with slow_rows("conversation_messages", "conversation_turns"):
             results = outcomes(
                 shuffled(
                     [
                         partial(leases.renew, in_any_order(turns), later),
-                        partial(sending.renew, in_any_order(messages), later),
+                        partial(recovery.renew, in_any_order(messages), later),
                         partial(leases.recover, later),
-                        partial(sending.recover, later),
+                        partial(recovery.recover, later),
                         partial(sweep.sweep, later + timedelta(hours=25)),
                         *(
                             partial(closing.close, pk, ended_by="staff", actor=SYSTEM, now=later)

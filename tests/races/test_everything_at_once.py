@@ -18,7 +18,7 @@ from conversations.engines.contract import ASK_FOR_HUMAN, END_CONVERSATION, Engi
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Step
 from conversations.services.core.errors import DomainError
 from conversations.services.core.ledger import Actor
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, recovery, sending
 from conversations.services.inbound import settling
 from conversations.services.jobs import sweep as lifecycle
 from conversations.services.replies import leases, pipeline
@@ -118,7 +118,7 @@ class Everything:
     def leases_run_out(self):
         later = timezone.now() + LATE
         leases.recover(later)
-        sending.recover(later)
+        recovery.recover(later)
 
     def replies_are_written(self):
         now = timezone.now() + LATE  # whatever waits for its next try is due
@@ -134,12 +134,12 @@ class Everything:
                 pipeline.fail(turn, error, timezone.now())
 
     def messages_are_sent(self):
-        token, messages = sending.claim(timezone.now() + LATE, 5)
+        token, messages = claiming.claim(timezone.now() + LATE, 5)
         for pk in messages:
             held = sending.begin(pk, token, timezone.now())
             if held is None:
                 continue
-            sending.renew({pk: client for client, pk in messages}, timezone.now())
+            recovery.renew({pk: client for client, pk in messages}, timezone.now())
             if random.random() < 0.6:
                 sending.record_sent(held, SendResult(f"wamid.{pk.message_id}"), timezone.now())
             elif random.random() < 0.8:
@@ -197,7 +197,7 @@ def test_afterwards_everything_is_answered_and_sent(shop, key, account):
         for turn in turns:
             pipeline.prepare(turn)
             pipeline.commit(turn, Reply("Hi", "offline"), later)
-    sending.recover(later)
+    recovery.recover(later)
     for _ in rounds("Sending", lambda: list(Message.objects.filter(status="queued").values_list("pk", "conversation"))):
         messages = message_ids(later, 100)
         if not messages:

@@ -15,7 +15,7 @@ from conversations.engines.contract import EngineError, Reply
 from conversations.models import Chunk, Conversation, InboundEvent, Message, Turn
 from conversations.services.core.ledger import SYSTEM
 from conversations.services.core.sql import row, with_retry
-from conversations.services.delivery import sending
+from conversations.services.delivery import claiming, recovery, sending
 from conversations.services.inbound import messages as inbound
 from conversations.services.replies import leases, pipeline
 from conversations.services.staff_actions import send
@@ -49,7 +49,7 @@ def claimed(account):
     """A message that is claimed: its id and the claim's token."""
     conversation_id = doors.provider(account)("Hello")["conversation_id"]
     send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
-    token, [claimed] = sending.claim(timezone.now(), 1)
+    token, [claimed] = claiming.claim(timezone.now(), 1)
     return claimed, token
 
 
@@ -138,7 +138,7 @@ def test_a_message_that_was_stored_unheard_is_not_stored_again(says, answer_of_c
 def test_a_send_that_never_left_is_tried_again_though_its_lease_ended_meanwhile(claimed, settings):
     """The database was away for longer than the lease, and another process was the first to look."""
     held = sending.begin(*claimed, timezone.now())
-    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    recovery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
     assert Message.objects.get().status == "unknown"
     sending.record_failed(held, SendError("Nobody there.", code="connect", retryable=True), timezone.now())
 
@@ -147,7 +147,7 @@ def test_a_send_that_never_left_is_tried_again_though_its_lease_ended_meanwhile(
 
 def test_an_unclear_send_stays_unclear_though_its_lease_ended_meanwhile(claimed, settings):
     held = sending.begin(*claimed, timezone.now())
-    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    recovery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
     sending.record_failed(held, SendError("No answer.", code="timeout", ambiguous=True), timezone.now())
 
     assert Message.objects.get().status == "unknown"
@@ -155,7 +155,7 @@ def test_an_unclear_send_stays_unclear_though_its_lease_ended_meanwhile(claimed,
 
 def test_an_answer_that_comes_after_the_lease_ended_counts(claimed, settings):
     held = sending.begin(*claimed, timezone.now())
-    sending.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
+    recovery.recover(timezone.now() + timedelta(seconds=settings.LEASE_SECONDS + 1))
     sending.record_sent(held, SendResult("wamid.1"), timezone.now())
 
     assert Message.objects.get().status == "sent"

@@ -16,7 +16,7 @@ from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
 from conversations.models import Conversation, InboundEvent, Message
 from conversations.services.core.ledger import SYSTEM
-from conversations.services.delivery import receipts_bulk, sending
+from conversations.services.delivery import claiming, receipts_bulk, sending
 from conversations.services.inbound import settling, unprocessed
 from conversations.services.jobs import sweep
 from conversations.services.staff_actions import send
@@ -40,9 +40,9 @@ def being_sent(account):
     def make():
         conversation_id = says("Hello", user_id=f"5199999{next(people):04}")["conversation_id"]
         _, [message] = send.send(conversation_id, "Hi", actor=SYSTEM, now=timezone.now())
-        token, [claimed] = sending.claim(timezone.now(), 1)
+        token, [claimed] = claiming.claim(timezone.now(), 1)
         assert claimed.message_id == message.pk
-        return message, sending.begin(sending.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
+        return message, sending.begin(claiming.ClaimedMessage(message.client_id, message.pk), token, timezone.now())
 
     return make
 

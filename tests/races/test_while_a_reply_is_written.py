@@ -20,6 +20,7 @@ from channels_out.contract import SendResult
 from channels_out.simulators import whatsapp
 from conversations.engines.contract import Reply
 from conversations.models import ChannelAccount, Chunk, Client, Conversation, Message, Turn
+from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.delivery.sending import deliver
 from conversations.services.replies import leases, pipeline
@@ -108,7 +109,7 @@ class Interleaving:
                 status = pipeline.commit(claim, Reply(ANSWER, "offline"), timezone.now())
                 self.committed = status == Turn.Status.COMMITTED
         self._hesitate()
-        token, ids = delivery.claim(timezone.now(), 1)
+        token, ids = claiming.claim(timezone.now(), 1)
         for message_id in ids:
             began = time.monotonic()
             if ready := delivery.begin(message_id, token, timezone.now()):

@@ -1,25 +1,19 @@
 """Send the messages in the outbox.
 
-    claim ──► begin ──► deliver ──► record_sent | record_failed
+    claiming.claim ──► begin ──► deliver ──► record_sent | record_failed
 
 Claim, begin and the two last are short transactions; no transaction is open while the provider is called (deliver).
-
-Messages of a conversation go oldest first: one is claimed only if all before it are settled. An `unknown` one delays
-the rest by a minute at most.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import NamedTuple
-from uuid import UUID, uuid4
+from datetime import datetime
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
-from django.utils.translation import gettext_noop
 
 from channels_out.choices import choices_from_json
 from channels_out.contract import Account, Adapter, OutboundMessage, SendResult
@@ -30,15 +24,13 @@ from conversations.models import ChannelAccount, Contact, Conversation, Message
 from conversations.services.contacts import contacts
 from conversations.services.core import counters, spans
 from conversations.services.core.backoff import backoff
-from conversations.services.core.cluster import for_each_with, of_each
 from conversations.services.core.errors import NotFoundError
 from conversations.services.core.event_notes import note_delivery
 from conversations.services.core.ledger import SYSTEM, record, record_in
 from conversations.services.core.locking import lock
-from conversations.services.core.rotation import Waiting, by_client
-from conversations.services.core.slots import Bound, Lane, Slots, as_slots, claim_in_turn
-from conversations.services.core.sql import PreparedSelect, column, rows, unlocked, update
+from conversations.services.core.sql import PreparedSelect, update
 from conversations.services.delivery import circuits, opt_outs, outbox, receipts, reply_window, sent_files, throttles
+from conversations.services.delivery.claiming import ClaimedMessage, lease_duration
 from conversations.services.tenants import channel_accounts
 from conversations.services.tenants.channel_accounts import adapter_of, as_account
 from conversations.traces import Kind
@@ -46,10 +38,6 @@ from conversations.traces import Kind
 log = logging.getLogger(__name__)
 
 S = Message.Status
-UNKNOWN_DELAY = timedelta(minutes=1)
-# What an account or a host may hold of a process, in times of what is left free. With core/slots.CLIENT_TIMES between
-# them, a provider that hangs leaves slots to its client's other accounts, and a client to the others at its host.
-ACCOUNT_TIMES, HOST_TIMES = 2, 4
 INTERRUPTED = "interrupted"
 
 
@@ -81,115 +69,6 @@ class Sending:
         at = traces.of_send(self.message_id, self.sending_at, self.trace) if self.trace else None
         with traces.part(f"send {self.adapter.provider}", Kind.CLIENT, self.trace, about, at):
             return self.adapter.send(self.account, self.outbound)
-
-
-class ClaimedMessage(NamedTuple):
-    """A message that is ours to send while its lease lasts: its client's id and its own."""
-
-    client_id: UUID
-    message_id: UUID
-
-
-_QUEUED = "m.status = 'queued' AND m.due_at <= $1"
-_LANES = Waiting(
-    *("conversation_messages", "channel_account_id", "status = 'queued'"),
-    f"""
-    SELECT a.*, EXISTS (
-        SELECT FROM conversation_messages m
-        WHERE m.client_id = {{client}} AND m.channel_account_id = a.id AND m.attempts = 0 AND {_QUEUED} OFFSET 0)
-    FROM {{each}} (
-        SELECT a.id, a.client_id, c.weight, a.provider, a.base_url, a.is_simulated, {circuits.IS_OPEN}
-        FROM channel_accounts a JOIN clients c ON c.id = a.client_id {circuits.JOIN.format(client="{client}")}
-        WHERE a.id = {{id}} AND a.id <> ALL ($2::uuid[]) AND a.health = 'ok' AND a.is_active AND {circuits.MAY_SEND}
-          AND {throttles.ACCOUNT_NOT_PAUSED.format(now="$1", client="{client}")}
-        OFFSET 0) AS a
-    CROSS JOIN LATERAL (
-        SELECT m.id FROM conversation_messages m
-        WHERE m.client_id = {{client}} AND m.channel_account_id = a.id AND {_QUEUED} LIMIT 1) AS due""",
-    of="a.client_id",
-)
-
-# OFFSET 0 keeps the planner from joining: where it does not know how much is due, it would read all for each.
-_CLAIM = f"""
-    WITH due AS (
-        SELECT m.id
-        FROM conversation_messages m
-        WHERE m.client_id = $7 AND m.channel_account_id = $6 AND {_QUEUED}
-          AND {throttles.NOT_PAUSED.format(now="$1", client="$7")}
-          AND NOT EXISTS (
-            SELECT FROM conversation_messages earlier
-            WHERE earlier.client_id = $7 AND earlier.conversation_id = m.conversation_id
-              AND earlier.status IN ('queued', 'claimed', 'sending', 'unknown')
-              AND (earlier.chunk_id, earlier.part) < (m.chunk_id, m.part)
-              AND NOT (earlier.status = 'unknown' AND earlier.sending_at < $4)
-            OFFSET 0)
-        ORDER BY m.due_at, m.chunk_id, m.part
-        LIMIT $2
-        FOR UPDATE OF m SKIP LOCKED
-    )
-    UPDATE conversation_messages m
-    SET status = 'claimed', lease_until = $3, lease_token = $5, attempts = m.attempts + 1
-    FROM due WHERE m.client_id = $7 AND m.id = due.id
-    RETURNING m.id"""
-
-
-def claim(now: datetime, slots: Slots | int) -> tuple[UUID, Sequence[ClaimedMessage]]:
-    """Claim due messages for the duration of the lease, while slots are free.
-
-    Returns the lease's token and the messages.
-
-    Clients take turns, by their weight, and so do the accounts of each. Accounts that have retries alone come after all
-    others. Of one account the message that is due longest comes first.
-
-    slots: those of this process, which the messages take; or how many messages, without bounds for each account
-    """
-    room, token = as_slots(slots), uuid4()
-
-    def of_account(lane: Lane, number: int) -> Sequence[ClaimedMessage]:
-        claimed = (_claim_probe if lane.most else _claim)(now, lane, number, token)
-        for message_id in claimed:
-            room.take(message_id, lane)
-        return [ClaimedMessage(lane.client_id, message_id) for message_id in claimed]
-
-    lanes = [_lane(*found) for found in _LANES.rows(now, room.full_lanes())]
-    return token, claim_in_turn(room, lanes, of_account)
-
-
-def _lane(
-    account_id: UUID,
-    client_id: UUID,
-    weight: int,
-    provider: str,
-    base_url: str,
-    is_simulated: bool,
-    is_open: bool,
-    is_new: bool,
-) -> Lane:
-    """Return the lane of an account. One whose provider cannot be reached may have one send in flight, the probe."""
-    host = channel_accounts.host_of(provider, base_url, is_simulated=is_simulated)
-    bounds = (Bound(account_id, ACCOUNT_TIMES), *([Bound(host, HOST_TIMES)] if host else []))
-    return Lane(account_id, client_id, weight, is_new and not is_open, most=1 if is_open else None, bounds=bounds)
-
-
-def _claim(now: datetime, lane: Lane, limit: int, token: UUID) -> Sequence[UUID]:
-    until, unknown = now + lease_duration(), now - UNKNOWN_DELAY
-    return column(_CLAIM, now, limit, until, unknown, token, lane.id, lane.client_id)
-
-
-def _claim_probe(now: datetime, lane: Lane, _limit: int, token: UUID) -> Sequence[UUID]:
-    """Claim the message by which the account's provider is tried, if it is time for one."""
-    with transaction.atomic():
-        if not circuits.lock_for_probe(lane.client_id, lane.id, now):
-            return []
-        claimed = _claim(now, lane, 1, token)
-        for message_id in claimed:
-            circuits.begin_probe(lane.client_id, lane.id, message_id, now)
-    return claimed
-
-
-def lease_duration() -> timedelta:
-    """Return how long a claim lasts unless it is renewed."""
-    return timedelta(seconds=settings.LEASE_SECONDS)
 
 
 def begin(claimed: ClaimedMessage, token: UUID, now: datetime) -> Sending | None:
@@ -327,7 +206,7 @@ def _mark_sending(message: Message, now: datetime) -> None:
 def _begin_with_template(claimed: ClaimedMessage, conversation_id: UUID, token: UUID, now: datetime) -> Message | None:
     """Mark the message as sending with a template in place of its text and return it. If there is none, it fails."""
     with transaction.atomic():
-        conversation = _lock_conversation(claimed.client_id, conversation_id)
+        conversation = lock_conversation(claimed.client_id, conversation_id)
         message, *_ = _lock_claimed(claimed, token, now)
         if conversation is None or message is None or message.channel_account is None:
             return None
@@ -407,7 +286,7 @@ def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
     if error.code in sending.adapter.marketing_refusals:
         opt_outs.note_marketing_refusal(sending.client_id, sending.conversation_id, error.code, now)
     with transaction.atomic():
-        conversation = _lock_conversation(sending.client_id, sending.conversation_id)
+        conversation = lock_conversation(sending.client_id, sending.conversation_id)
         message = _lock_message(sending)
         if conversation is None or message is None or not _error_counts(message, sending, error):
             return
@@ -418,25 +297,25 @@ def record_failed(sending: Sending, error: SendError, now: datetime) -> None:
             and not message.template
             and receipts.set_template(message, conversation, sending.adapter)
         ):
-            _queue_again(message, conversation, now)
+            queue_again(message, conversation, now)
         elif error.account_broken:
             message.attempts -= 1
             _mark_broken(sending, conversation, error)
-            _queue_again(message, conversation, now)
+            queue_again(message, conversation, now)
         elif error.throttled:
             message.attempts -= 1  # it is not the message's fault; it waits at most until its conversation ends
-            _queue_again(message, conversation, throttles.pause(message, error, now))
+            queue_again(message, conversation, throttles.pause(message, error, now))
         elif error.ambiguous and not sending.adapter.sends_idempotently:
             message.status = S.UNKNOWN
             record(conversation, "message_unknown", SYSTEM, cause=error.code, message_id=str(message.pk))
         elif (error.retryable or error.ambiguous) and message.attempts < settings.SEND_ATTEMPTS:
-            _queue_again(message, conversation, now + backoff(message.attempts, error.retry_after))
+            queue_again(message, conversation, now + backoff(message.attempts, error.retry_after))
         else:
             _fail(message, now)
         message.save()
 
 
-def _lock_conversation(client_id: UUID, conversation_id: UUID) -> Conversation | None:
+def lock_conversation(client_id: UUID, conversation_id: UUID) -> Conversation | None:
     """Lock the conversation (before its message: see core/locking.py) and return it; None if it was purged."""
     try:
         return lock(conversation_id, client_id)
@@ -453,7 +332,7 @@ def _error_counts(message: Message, sending: Sending, error: SendError) -> bool:
     return interrupted and not error.ambiguous and not sending.adapter.sends_idempotently
 
 
-def _queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
+def queue_again(message: Message, conversation: Conversation, due_at: datetime) -> None:
     """Queue the message for another attempt, or cancel it if it may not be sent any more."""
     if code := outbox.cancel_code(message, conversation):
         message.status, message.code = S.CANCELLED, code
@@ -486,73 +365,3 @@ def _lock_message(sending: Sending) -> Message | None:
     """Lock the message and return it, if our lease still holds or a receipt settled it meanwhile."""
     found = _OURS.first(sending.message_id, sending.token, sending.client_id)
     return found[0] if found else None
-
-
-def renew(messages: Mapping[UUID, UUID], now: datetime) -> None:
-    """Renew the leases of the messages that are still being sent. One that is locked elsewhere is skipped.
-
-    messages: their ids, each with its client's
-    """
-
-    def renew_of(client_id: UUID, ids: Sequence[UUID]) -> None:
-        with transaction.atomic():
-            held = Message.objects.filter(client_id=client_id, pk__in=ids, status__in=[S.CLAIMED, S.SENDING])
-            unlocked(held, client_id).update(lease_until=now + lease_duration())
-
-    list(of_each(by_client(messages).items(), renew_of))
-
-
-_CLIENTS_WITH_LOST = """
-    SELECT DISTINCT client_id FROM conversation_messages
-    WHERE status IN ('claimed', 'sending') AND lease_until < $1"""
-_RELEASE = """
-    UPDATE conversation_messages m SET status = 'queued', lease_until = NULL, lease_token = NULL
-    FROM (SELECT id FROM conversation_messages WHERE client_id = $2 AND status = 'claimed' AND lease_until < $1
-          FOR UPDATE SKIP LOCKED) lost
-    WHERE m.client_id = $2 AND m.id = lost.id
-    RETURNING m.id"""
-_LOST = """
-    SELECT id, conversation_id FROM conversation_messages
-    WHERE client_id = $2 AND status = 'sending' AND lease_until < $1 LIMIT 500"""
-
-
-def recover(now: datetime) -> int:
-    """Recover the messages whose lease has run out, as after a dispatcher's crash. Returns how many there were.
-
-    One that was only claimed is queued again. One that was being sent is queued again if its adapter sends
-    idempotently, else it is unknown.
-    """
-    return sum(for_each_with(_CLIENTS_WITH_LOST, [now], lambda client_id: _recover_of(client_id, now)))
-
-
-def _recover_of(client_id: UUID, now: datetime) -> int:
-    released = len(rows(_RELEASE, now, client_id))
-    return released + sum(
-        _recover(client_id, message_id, conversation_id, now)
-        for message_id, conversation_id in rows(_LOST, now, client_id)
-    )
-
-
-def _recover(client_id: UUID, message_id: UUID, conversation_id: UUID, now: datetime) -> bool:
-    with transaction.atomic():
-        conversation = _lock_conversation(client_id, conversation_id)
-        message = (
-            Message.objects.select_for_update(of=("self",))
-            .select_related("channel_account")
-            .filter(client_id=client_id, pk=message_id, status=S.SENDING, lease_until__lt=now)
-            .first()
-        )
-        if conversation is None or message is None:
-            return False
-        adapter = outbox.adapter_or_none(message.channel_account)
-        message.lease_until = message.lease_token = None
-        if adapter and adapter.sends_idempotently and message.attempts < settings.SEND_ATTEMPTS:
-            _queue_again(message, conversation, now)
-        else:
-            message.status, message.code = S.UNKNOWN, INTERRUPTED
-            message.reason = gettext_noop(
-                "Convo stopped while the message was being sent. The provider may have accepted it."
-            )
-            record(conversation, "message_unknown", SYSTEM, cause=INTERRUPTED, message_id=str(message.pk))
-        message.save()
-    return True

@@ -39,7 +39,7 @@ from conversations.services.core.deadlines import (
 )
 from conversations.services.core.durations import counted, in_words
 from conversations.services.core.sql import row
-from conversations.services.delivery.sending import UNKNOWN_DELAY
+from conversations.services.delivery.claiming import UNKNOWN_DELAY
 from conversations.services.retention import holds
 from conversations.services.tenants import channel_accounts, client_hours
 from conversations.services.transitions import pending_handovers

@@ -34,7 +34,7 @@ from conversations.services.core.dedupe import trim_tombstones
 from conversations.services.core.ledger import events_sql, write_line
 from conversations.services.core.sql import column, exclusively, row, rows
 from conversations.services.core.tool_requests import EXPIRE_SQL
-from conversations.services.delivery import sending, throttles
+from conversations.services.delivery import recovery, throttles
 from conversations.services.inbound import replay
 from conversations.services.replies import leases, tool_calls
 from conversations.services.retention.retention import guests_due_sql, purge_guests
@@ -157,7 +157,7 @@ def sweep(now: datetime, progress: Progress = lambda _what, _count: None) -> Swe
         report.purged = sum(of_each([(now, progress)], purge_guests))
         duplicates.note_recent(now)
         api_keys.take_over_uses(now)
-        report.recovered = leases.recover(now) + sending.recover(now) + tool_calls.recover(now)
+        report.recovered = leases.recover(now) + recovery.recover(now) + tool_calls.recover(now)
         idempotency.delete_expired(now)
         throttles.delete_expired(now)
         sign_in_limits.delete_expired(now)

@@ -37,7 +37,7 @@ from conversations.models import Message
 from conversations.services.core.rotation import by_client
 from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
 from conversations.services.core.sql import close_connections, with_retry
-from conversations.services.delivery import read_marks
+from conversations.services.delivery import claiming, read_marks, recovery
 from conversations.services.delivery import sending as delivery
 from conversations.services.engine_chats import chats
 from conversations.services.history import recall
@@ -78,7 +78,7 @@ class Dispatcher:
         self._wake = threading.Event()
         self._rows = ContextThreads(ROW_THREADS, thread_name_prefix="rows")
         replies = with_spare(settings.DISPATCH_REPLIES, CLIENT_TIMES)
-        sends = with_spare(settings.DISPATCH_SENDS, delivery.ACCOUNT_TIMES)
+        sends = with_spare(settings.DISPATCH_SENDS, claiming.ACCOUNT_TIMES)
         media = with_spare(settings.DISPATCH_MEDIA, CLIENT_TIMES)
         self._turns, self._messages, self._media = Slots(replies), Slots(sends), Slots(media)
         self._clients_of_media: dict[UUID, UUID] = {}  # of the files in flight
@@ -138,7 +138,7 @@ class Dispatcher:
     def _claim_messages(self) -> int:
         if not self._messages.free:
             return 0
-        token, claimed = delivery.claim(timezone.now(), self._messages)
+        token, claimed = claiming.claim(timezone.now(), self._messages)
         for message in claimed:
             with log_context.about(message=message.message_id):
                 self._let_go_after(self._rows.submit(self._send, message, token), self._messages, message.message_id)
@@ -219,7 +219,7 @@ class Dispatcher:
 
     # --- a send -------------------------------------------------------------------------------------------------------
 
-    def _send(self, message: delivery.ClaimedMessage, token: UUID) -> Future[Any] | None:
+    def _send(self, message: claiming.ClaimedMessage, token: UUID) -> Future[Any] | None:
         sending = with_retry(delivery.begin, message, token, timezone.now())
         if sending is None:
             return None
@@ -285,12 +285,12 @@ class Dispatcher:
         if now - self._renewed >= settings.LEASE_SECONDS / 3:
             self._renewed = now
             leases.renew(self._turns.held, timezone.now())
-            delivery.renew(self._messages.held, timezone.now())
+            recovery.renew(self._messages.held, timezone.now())
             media_claims.renew(self._held_media(), timezone.now())
         if now - self._recovered >= RECOVER_EVERY_SECONDS:
             self._recovered = now
             at = timezone.now()
-            if freed := leases.recover(at) + delivery.recover(at) + tool_calls.recover(at):
+            if freed := leases.recover(at) + recovery.recover(at) + tool_calls.recover(at):
                 log.warning("freed claims of a dead dispatcher: %s", freed)
             if self._waiting is None or self._waiting.done():
                 self._waiting = self._rows.submit(with_retry, late_replies.end_waiting, timezone.now())
