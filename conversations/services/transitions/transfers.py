@@ -1,6 +1,6 @@
 """Transfers: a call is put through to a person's phone, by the assistant, by staff, or where a person is called.
 
-The conversation's row has the number. The provider's next request in the call takes it (voice/calls.py): the caller
+The conversation's row has the number. The provider's next request in the call takes it (voice/answers.py): the caller
 hears what is still to be said, and is connected. If nobody answers there, the assistant goes on.
 """
 

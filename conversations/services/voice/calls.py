@@ -12,49 +12,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from channels_out.calls import CallEvent, CallRequest, Instruction, NextAction
-from channels_out.choices import choices_from_json, with_numbers
 from channels_out.events import Unhandled
-from channels_out.formatting import Formatting, formatted
-from conversations.models import (
-    Assistant,
-    CallAnswer,
-    ChannelAccount,
-    Chunk,
-    Conversation,
-    Message,
-    Role,
-    Turn,
-    corrected_text,
-)
+from conversations.models import ChannelAccount, Chunk, Message, Role
 from conversations.services.contacts import contacts
 from conversations.services.core.appending import NewChunk, append_inbound, write_chunks
 from conversations.services.core.errors import ConflictError, UnavailableError
 from conversations.services.core.ledger import CONTACT, SYSTEM, record
-from conversations.services.core.locking import editing, lock, saving
+from conversations.services.core.locking import editing, lock
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.person import Person
 from conversations.services.core.sql import release_connection, row
-from conversations.services.delivery import disclosure, outbox
+from conversations.services.delivery import disclosure
 from conversations.services.inbound import unprocessed
 from conversations.services.inbound.messages import InboundText, with_choice
 from conversations.services.tenants import channel_accounts
 from conversations.services.transitions import closing, takeover
-from conversations.services.voice import missed, spoken
+from conversations.services.voice import answers, missed, spoken
+from conversations.services.voice.answers import HANG_UP, Decision, Unheard
 
 TRIES = 5
 ASKED_AGAIN_AT_MOST = 2
@@ -69,23 +55,6 @@ def _waiters() -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(settings.VOICE_WAITERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The next step of a call. If `speaks`, all replies that the caller has not heard are said as well."""
-
-    then: NextAction
-    phrase: str = ""
-    speaks: bool = True
-    turn: int = 0
-    again: int = 0
-    waited: int = 0
-
-
-HANG_UP = Decision(NextAction.HANG_UP)
-Unheard = QuerySet[Chunk]
-Decide = Callable[[Unheard], Decision]
-
-
 def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """Return the instruction for the provider's request in a call of the account. Waits up to VOICE_REPLY_SECONDS.
 
@@ -97,11 +66,11 @@ def answer(account: ChannelAccount, call: CallRequest, now: datetime) -> Instruc
     if conversation_id is None:
         conversation_id = _open(account, call, now)
     if call.event == CallEvent.BEGAN:
-        return _answer(conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, turn=1))
+        return answers.answer(conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, turn=1))
     if call.event == CallEvent.TRANSFER_ENDED:
         return _after_transfer(conversation_id, account, call, now)
     if call.event == CallEvent.SILENT:
-        return _answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
+        return answers.answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
     if call.event == CallEvent.HEARD and _is_unclear(call):
         return _ask_again(conversation_id, account, call, now)
     return _reply(conversation_id, account, call, now)
@@ -161,14 +130,10 @@ def _open_once(account: ChannelAccount, person: Person, said: NewChunk) -> UUID:
     opened = open_conversation(account.client_id, contact.pk, said, actor=CONTACT, device_id=device_id)
     with editing(opened.conversation_id, account.client_id) as conversation:
         sentence = disclosure.due(conversation)
-        greeting = disclosure.before(_assistant_of(conversation).greeting, sentence)
+        greeting = disclosure.before(answers.assistant_of(conversation).greeting, sentence)
         [chunk] = write_chunks(conversation, [(Role.AI, greeting)], said.at, metadata=disclosure.metadata(sentence))
         disclosure.note(conversation, chunk, sentence)
     return opened.conversation_id
-
-
-def _assistant_of(conversation: Conversation) -> Assistant:
-    return conversation.assistant or Assistant()
 
 
 def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
@@ -191,14 +156,14 @@ def _ended(conversation_id: UUID | None, account: ChannelAccount, call: CallRequ
         )
     with transaction.atomic():
         conversation = lock(conversation_id, account.client_id)
-        unheard = _unheard(conversation)
-        _record_messages(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
+        unheard = answers.unheard_replies(conversation)
+        answers.record_messages(conversation, unheard, call, now, status=Message.Status.CANCELLED, code="hung_up")
     return Instruction(NextAction.HANG_UP)
 
 
 def _after_transfer(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """End the call after a transfer in which they talked; else let the assistant go on. A colleague keeps it."""
-    if known := _previous_answer(conversation_id, account, call):
+    if known := answers.previous_answer(conversation_id, account, call):
         return known
     if call.connected:
         with suppress(ConflictError):
@@ -209,7 +174,7 @@ def _after_transfer(conversation_id: UUID, account: ChannelAccount, call: CallRe
                 now=now,
                 reason=gettext_noop("the call was transferred"),
             )
-        return _answer(conversation_id, account, call, now, lambda _: replace(HANG_UP, speaks=False))
+        return answers.answer(conversation_id, account, call, now, lambda _: replace(HANG_UP, speaks=False))
     with editing(conversation_id, account.client_id) as conversation:
         record(conversation, "transfer_failed", SYSTEM, cause=call.cause[:200])
         is_nobody_s = conversation.is_open and conversation.taken_over_at and not conversation.taken_over_name
@@ -217,7 +182,7 @@ def _after_transfer(conversation_id: UUID, account: ChannelAccount, call: CallRe
         takeover.hand_back(
             conversation_id, actor=SYSTEM, now=now, reason=gettext_noop("nobody answered the transferred call")
         )
-    return _answer(
+    return answers.answer(
         conversation_id, account, call, now, lambda _: Decision(NextAction.LISTEN, spoken.NOT_REACHED, turn=call.turn)
     )
 
@@ -231,9 +196,9 @@ def _is_unclear(call: CallRequest) -> bool:
 
 def _ask_again(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     again = Decision(NextAction.LISTEN, spoken.NOT_UNDERSTOOD, speaks=False, turn=call.turn, again=call.again + 1)
-    if _previous_answer(conversation_id, account, call) is None:
+    if answers.previous_answer(conversation_id, account, call) is None:
         _store_unprocessed(account, call, "not_a_turn")
-    return _answer(conversation_id, account, call, now, lambda _: again)
+    return answers.answer(conversation_id, account, call, now, lambda _: again)
 
 
 def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
@@ -247,7 +212,7 @@ def _after_silence(call: CallRequest, unheard: Unheard) -> Decision:
 
 def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime) -> Instruction:
     """Append what the caller said, and say the reply to it or wait for it."""
-    if known := _previous_answer(conversation_id, account, call):
+    if known := answers.previous_answer(conversation_id, account, call):
         return known
     chunk = _append_words(conversation_id, account, call, now) if call.event == CallEvent.HEARD else None
     chunk = (
@@ -256,7 +221,7 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, no
     if chunk is None:  # the conversation had ended, or does not know the words to which the caller awaits a reply
         if call.event == CallEvent.HEARD:
             _store_unprocessed(account, call, OVER)
-        return _answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
+        return answers.answer(conversation_id, account, call, now, lambda unheard: _after_silence(call, unheard))
     waited = _wait(account.client_id, conversation_id, chunk.position)
 
     def decide(unheard: Unheard) -> Decision:  # not by `now`, which is when the wait began
@@ -267,7 +232,7 @@ def _reply(conversation_id: UUID, account: ChannelAccount, call: CallRequest, no
         phrase = spoken.MOMENT if waited and not unheard.exists() else ""
         return Decision(NextAction.WAIT, phrase, turn=call.turn, again=call.again, waited=call.waited + 1)
 
-    return _answer(conversation_id, account, call, now, decide)
+    return answers.answer(conversation_id, account, call, now, decide)
 
 
 def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundText:
@@ -333,142 +298,6 @@ def _said_after(client_id: UUID, conversation_id: UUID, position: int) -> bool:
         client_id,
     )
     return found is None or bool(found[0])
-
-
-# --- answers ----------------------------------------------------------------------------------------------------------
-def _request_key(call: CallRequest) -> str:
-    return f"{call.event}.{call.turn}.{call.again}.{call.waited}"
-
-
-def _previous_answer(conversation_id: UUID, account: ChannelAccount, call: CallRequest) -> Instruction | None:
-    """Return the instruction that the same request got before, or None."""
-    given = CallAnswer.objects.filter(
-        client=account.client_id, conversation=conversation_id, key=_request_key(call)
-    ).first()
-    return _instruction(given) if given else None
-
-
-def _answer(
-    conversation_id: UUID, account: ChannelAccount, call: CallRequest, now: datetime, decide: Decide
-) -> Instruction:
-    """Decide, store the answer and return its instruction; a repeated request gets the stored answer.
-
-    The lock of the conversation puts simultaneous requests in line.
-    """
-    with transaction.atomic():
-        conversation = lock(conversation_id, account.client_id)
-        known = CallAnswer.objects.filter(conversation=conversation, key=_request_key(call)).first()
-        if known:
-            return _instruction(known)
-        unheard = _unheard(conversation)
-        decision = decide(unheard) if conversation.is_open else HANG_UP
-        number = conversation.transfer_to if decision.then != NextAction.HANG_UP else ""
-        if number:
-            decision = Decision(NextAction.TRANSFER, turn=call.turn + 1)
-            with saving(conversation):
-                conversation.transfer_to = ""
-            record(conversation, "call_transferred", SYSTEM, number=number)
-        said = [chunk.position for chunk in unheard] if decision.speaks else []
-        if said:
-            _record_messages(conversation, unheard, call, now, status=Message.Status.SENT)
-        given = CallAnswer.objects.create(
-            conversation=conversation,
-            key=_request_key(call),
-            then=decision.then,
-            phrase=decision.phrase,
-            first_position=said[0] if said else 0,
-            last_position=said[-1] if said else 0,
-            number=number,
-            turn=decision.turn,
-            again=decision.again,
-            waited=decision.waited,
-        )
-        if decision.then == NextAction.HANG_UP and conversation.is_open:
-            closing.close(
-                conversation_id,
-                ended_by="system",
-                actor=SYSTEM,
-                now=now,
-                reason=gettext_noop("nobody spoke"),
-                client=account.client,
-            )
-    return _instruction(given)
-
-
-def _unheard(conversation: Conversation) -> Unheard:
-    """Return the replies that the caller has not heard yet, in order."""
-    heard = CallAnswer.objects.filter(conversation=conversation).aggregate(last=Max("last_position"))["last"] or 0
-    said = Chunk.objects.filter(conversation=conversation, role=Role.AI, position__gt=heard)
-    return said.order_by("position")
-
-
-def _record_messages(
-    conversation: Conversation, chunks: Unheard, call: CallRequest, now: datetime, *, status: str, code: str = ""
-) -> None:
-    """Create a message for each chunk that says whether it was said, as on the channels to which we send."""
-    to, kind = outbox.destination(conversation)
-    sent_at = now if status == Message.Status.SENT else None
-    Message.objects.bulk_create(
-        (
-            Message(
-                conversation=conversation,
-                chunk=chunk,
-                channel_account_id=conversation.channel_account_id,
-                to_address=to,
-                to_kind=kind,
-                text=_spoken(chunk.content, chunk.metadata, by_assistant=chunk.by_assistant),
-                status=status,
-                code=code,
-                provider_message_id=f"{call.call_id}.{chunk.position}" if sent_at else "",
-                due_at=now,
-                created_at=now,
-                sending_at=sent_at,
-                sent_at=sent_at,
-            )
-            for chunk in _with_author(conversation.client_id, chunks)
-        ),
-        ignore_conflicts=True,  # a hang-up that comes twice
-    )
-
-
-def _instruction(given: CallAnswer) -> Instruction:
-    related = ("assistant", "channel_account")
-    theirs = Conversation.objects.of(given.client_id)
-    conversation = theirs.select_related(*related).get(pk=given.conversation_id)
-    assistant = _assistant_of(conversation)
-    chunks = Chunk.objects.filter(
-        conversation=conversation, role=Role.AI, position__range=(given.first_position, given.last_position)
-    )
-    said = _with_author(
-        conversation.client_id, chunks.order_by("position").annotate(words=corrected_text(conversation.client_id))
-    )
-    words = [
-        _spoken(text, metadata, by_assistant=by_assistant)
-        for text, metadata, by_assistant in said.values_list("words", "metadata", "by_assistant")
-    ]
-    first = spoken.phrase(given.phrase, assistant.spoken_language)
-    return Instruction(
-        then=NextAction(given.then),
-        say=tuple(filter(None, [*words, first])),
-        turn=given.turn,
-        again=given.again,
-        waited=given.waited,
-        number=given.number,
-        ours=conversation.channel_account.address if conversation.channel_account else "",
-        language=assistant.spoken_language,
-        voice=assistant.voice,
-    )
-
-
-def _with_author(client_id: UUID, chunks: QuerySet[Chunk]) -> QuerySet[Any]:
-    """Return the client's chunks with `by_assistant`: whether a model wrote them."""
-    return chunks.annotate(by_assistant=Exists(Turn.objects.filter(client=client_id, chunk=OuterRef("pk"))))
-
-
-def _spoken(text: str, metadata: dict[str, Any], *, by_assistant: bool) -> str:
-    """Return the text as it is said: what a model wrote without its Markdown, other text as it is, then the choices."""
-    said = formatted(text, Formatting.SPEECH).text if by_assistant else text
-    return with_numbers(said, choices_from_json(metadata.get(outbox.CHOICES)))
 
 
 def _store_unprocessed(account: ChannelAccount, call: CallRequest, reason: str) -> None:
