@@ -42,7 +42,8 @@ ENGLISH = {
 }
 # Modules whose every phrase is shown, and what in them is not.
 SHOWN = [
-    *("jobs/forecast", "jobs/overdue", "core/durations", "tenants/model_endings", "tenants/day_quotas", "media/shown"),
+    *("jobs/forecast", "jobs/ageing", "jobs/upcoming", "jobs/overdue", "core/durations"),
+    *("tenants/model_endings", "tenants/day_quotas", "media/shown"),
     *(
         "history/search",
         "history/beside",

@@ -30,7 +30,7 @@ from conversations.services.delivery import claiming
 from conversations.services.delivery import sending as delivery
 from conversations.services.history import archive, remember
 from conversations.services.jobs import forecast, sweep
-from conversations.services.jobs.forecast import UpcomingEvent
+from conversations.services.jobs.upcoming import UpcomingEvent
 from conversations.services.replies import leases, pipeline
 from conversations.services.retention import holds, policies, retention
 from conversations.services.retention.policies import Policy
