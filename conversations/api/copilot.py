@@ -27,8 +27,8 @@ from conversations.api.copilot_serializers import (
     role_shown,
     session_shown,
 )
+from conversations.api.fields import read
 from conversations.api.rating_serializers import GivenRatingSerializer, ShownRatingSerializer, rating_shown
-from conversations.api.serializers import read
 from conversations.http.login import IsSignedIn, SessionLogin, user_of
 from conversations.http.markdown import StreamedMarkdown
 from conversations.http.streams import RETRY_SECONDS, EventStream, event, stream_limit

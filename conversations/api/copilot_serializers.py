@@ -6,8 +6,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from conversations.api.fields import Choice, Text
 from conversations.api.rating_serializers import rating_shown
-from conversations.api.serializers import Choice, Text
 from conversations.http import markdown
 from conversations.models import Assistant, Chunk, Conversation, Feedback, Role
 from conversations.services.replies.prompt_context import ENDED, SUPERSEDED

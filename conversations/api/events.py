@@ -12,7 +12,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.serializers import read
+from conversations.api.fields import read
 from conversations.http.auth import key_of
 from conversations.http.streams import EVENT_STREAM, RETRY_SECONDS, EventStream, event, stream_limit
 from conversations.models import ApiKey, Event, EventKind, Scope

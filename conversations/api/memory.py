@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from channels_out.kinds import Channel
-from conversations.api.serializers import Choice, Text, read
+from conversations.api.fields import Choice, Text, read
 from conversations.http.auth import key_of
 from conversations.models import Conversation, Scope
 from conversations.services.contacts import contacts

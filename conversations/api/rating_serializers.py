@@ -6,7 +6,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from conversations.api.serializers import RatingSerializer, Text
+from conversations.api.fields import Text
+from conversations.api.serializers import RatingSerializer
 from conversations.services.transitions.ratings import ShownRating
 
 LONGEST_COMMENT = 2_000

@@ -15,7 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from channels_out.kinds import Channel
-from conversations.api.serializers import Choice, Text, read
+from conversations.api.fields import Choice, Text, read
 from conversations.http.auth import key_of
 from conversations.models import Assistant, Client, Label, QuarterTimes, Scope, Team
 from conversations.models.figures import COLUMNS

@@ -15,7 +15,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
 
 from channels_out.kinds import WEBHOOK_CHANNELS
-from conversations.api.serializers import NOT_BLANK
+from conversations.api.fields import NOT_BLANK
 from conversations.http.envelope import JSON, get_only
 from conversations.http.idempotency import HEADER, PATTERN, OncePerKey
 from conversations.models import EventKind

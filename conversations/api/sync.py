@@ -13,7 +13,7 @@ from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from conversations.api.serializers import read
+from conversations.api.fields import read
 from conversations.api.sync_serializers import (
     ContextSerializer,
     ExtendSerializer,

@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from conversations.api.serializers import LONGEST_TEXT, Choice, Text, exact_numbers
+from conversations.api.fields import LONGEST_TEXT, Choice, Text, exact_numbers
 from conversations.models.agent_state import Intent
 from conversations.services.agent_sync.state import person_of
 

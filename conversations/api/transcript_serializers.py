@@ -7,7 +7,8 @@ from typing import Any
 from rest_framework import serializers
 
 from channels_out.kinds import MediaKind
-from conversations.api.serializers import Choice, RatingSerializer
+from conversations.api.fields import Choice
+from conversations.api.serializers import RatingSerializer
 from conversations.models import Attachment, Role, Step
 from conversations.services.export.transcripts import FORMATS
 

@@ -18,31 +18,33 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from conversations.api.fields import read
 from conversations.api.paging import page_of_conversations, page_of_templates
 from conversations.api.rating_serializers import GivenRatingSerializer, ShownRatingSerializer, rating_shown
-from conversations.api.serializers import (
-    AcceptedReplySerializer,
+from conversations.api.request_serializers import (
     AgentReplySerializer,
     ChunksShownSerializer,
-    ChunkWithFilesSerializer,
     CloseSerializer,
-    ConversationDetailSerializer,
     ConversationFilterSerializer,
-    ConversationSerializer,
     DecisionSerializer,
     HandbackSerializer,
-    MessageSerializer,
     NewStepSerializer,
     OpenSerializer,
     PageSerializer,
     SendSerializer,
-    SentSerializer,
     StepChangeSerializer,
-    StepSerializer,
     TakeoverSerializer,
+)
+from conversations.api.serializers import (
+    AcceptedReplySerializer,
+    ChunkWithFilesSerializer,
+    ConversationDetailSerializer,
+    ConversationSerializer,
+    MessageSerializer,
+    SentSerializer,
+    StepSerializer,
     TemplateSerializer,
     ToolCallSerializer,
-    read,
 )
 from conversations.api.transcript_serializers import TranscriptFormatSerializer, TranscriptSerializer
 from conversations.http.auth import actor, key_of, service_key
