@@ -266,7 +266,10 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_PATCH": False,  # a PATCH takes a whole body
     "ENFORCE_NON_BLANK_FIELDS": True,
     # And no names for enums, which are short.
-    "POSTPROCESSING_HOOKS": ["conversations.api.schema.add_webhooks", "conversations.api.examples.add_examples"],
+    "POSTPROCESSING_HOOKS": [
+        "conversations.api.webhook_schema.add_webhooks",
+        "conversations.api.examples.add_examples",
+    ],
 }
 MAX_WEBHOOK_BYTES = 3_500_000  # Meta posts up to 3 MB
 MAX_API_BYTES = 1_000_000
