@@ -30,7 +30,8 @@ from conversations.admin.base import VisibleRowsFilter
 from conversations.admin.conversation_actions import BULK_ACTIONS
 from conversations.admin.long_list import LongChangeList, LongListAdmin
 from conversations.admin.navigation import WAITING
-from conversations.admin.transcript_view import plain_text, waits_for
+from conversations.admin.transcript_panel import waits_for
+from conversations.admin.transcript_view import plain_text
 from conversations.models import SAID, WAITS_FOR_STAFF, Chunk, Contact, Conversation, Step, corrected_text
 from conversations.services.history import search
 from conversations.words import lazy as _

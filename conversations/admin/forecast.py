@@ -16,7 +16,8 @@ from conversations.admin.base import Breadcrumb
 from conversations.admin.channel_names import name_of
 from conversations.admin.ledger_words import name_of as name_of_event
 from conversations.admin.long_list import LongListAdmin
-from conversations.admin.transcript_view import TIMELINE_EVENTS, TimelineEvent, timeline_event, title_of
+from conversations.admin.transcript_panel import TIMELINE_EVENTS, TimelineEvent, timeline_event
+from conversations.admin.transcript_view import title_of
 from conversations.services.jobs import forecast
 from conversations.services.retention import holds
 

@@ -25,7 +25,7 @@ from channels_out.simulators.contract import InjectedFault
 from channels_out.simulators.people import PEOPLE, SimulatedPerson
 from channels_out.simulators.people import person as person_of
 from channels_out.simulators.phone_files import TYPES as ENDINGS
-from conversations.admin import access, transcript_view
+from conversations.admin import access, transcript_panel, transcript_view
 from conversations.admin.access import Role
 from conversations.admin.base import ClientScopedAdmin
 from conversations.admin.form_fields import Field, Files, Number, Text, values_of, whole_number
@@ -305,7 +305,7 @@ def _context(account: ChannelAccount, person: SimulatedPerson) -> dict[str, Any]
 
 
 def _unattended_since(conversation: Conversation) -> datetime | None:
-    return overdue.unattended_since(conversation, transcript_view.turns_of(conversation), timezone.now())
+    return overdue.unattended_since(conversation, transcript_panel.turns_of(conversation), timezone.now())
 
 
 def _shown(exchange: Any) -> dict[str, Any]:

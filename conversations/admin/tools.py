@@ -18,7 +18,7 @@ from conversations.admin.base import ClientScopedAdmin, VisibleRowsFilter, visib
 from conversations.admin.confirmation import confirmed
 from conversations.admin.one_time_secret import show_once
 from conversations.admin.related_tables import ConversationRowsAdmin
-from conversations.admin.transcript_view import OUTCOMES
+from conversations.admin.transcript_panel import OUTCOMES
 from conversations.models import Assistant, McpServer, Tool, ToolCall
 from conversations.services.core.errors import InvalidError
 from conversations.services.tenants import tools

@@ -19,7 +19,7 @@ from django.urls import URLPattern, path
 from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_POST
 
-from conversations.admin import access, transcript_view
+from conversations.admin import access, transcript_panel, transcript_view
 from conversations.admin.base import Breadcrumb
 from conversations.admin.channel_names import name_of
 from conversations.admin.conversation_actions import ACTIONS, may_run, offered_actions, run_action
@@ -185,7 +185,7 @@ def news_of(
 def context_of(request: HttpRequest, conversation: Conversation) -> dict[str, Any]:
     """Return the template values of a transcript and what stands beside it."""
     shown = {"rating": _rating_of(conversation), "waiting_proposal": _waiting_proposal(conversation)}
-    return {**_offered(request, conversation), **transcript_view.side_panel(conversation), **shown}
+    return {**_offered(request, conversation), **transcript_panel.side_panel(conversation), **shown}
 
 
 def _waiting_proposal(conversation: Conversation) -> str:
