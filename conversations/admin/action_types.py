@@ -82,3 +82,8 @@ class ConversationAction:
     def field(self) -> Mapping[str, Field]:
         """Return the fields by name, for templates."""
         return {field.name: field for field in self.fields}
+
+
+def is_open(conversation: Conversation) -> bool:
+    """Return whether the conversation is open, for actions that are offered only then."""
+    return conversation.is_open

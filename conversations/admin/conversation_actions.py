@@ -6,7 +6,7 @@ role and runs it on one conversation, and `bulk_actions.py` runs it on many, aft
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,24 +18,25 @@ from channels_out.choices import Choices
 from channels_out.kinds import Channel
 from conversations.admin import access
 from conversations.admin.access import Role
-from conversations.admin.action_types import Bulk, Context, ConversationAction
+from conversations.admin.action_types import Bulk, Context, ConversationAction, is_open
 from conversations.admin.desk_actions import DESK_ACTIONS
 from conversations.admin.form_fields import Checkbox, ChoiceLines, Files, Number, RowId, Text, values_of
 from conversations.admin.proposal_actions import PROPOSAL_ACTIONS
-from conversations.models import OPEN, Conversation, EndedBy, Status, Step
+from conversations.admin.step_actions import STEP_ACTIONS
+from conversations.admin.tool_call_actions import TOOL_CALL_ACTIONS
+from conversations.models import OPEN, Conversation, EndedBy, Status
 from conversations.services.core import audit_log
 from conversations.services.core.errors import ConflictError, InvalidError, NotFoundError
 from conversations.services.desk import own
 from conversations.services.retention import holds
-from conversations.services.staff_actions import corrections, resend, send, tool_decisions
+from conversations.services.staff_actions import corrections, resend, send
 from conversations.services.staff_actions.edit_details import edit_details
 from conversations.services.tenants import channel_accounts
-from conversations.services.transitions import closing, steps, takeover, transfers
+from conversations.services.transitions import closing, takeover, transfers
 from conversations.words import lazy as _
 
 LONGEST_REPLY = 100_000
 LONGEST_DETAIL = 20_000
-LONGEST_STEP = 2_000
 LONGEST_REASON = 200
 
 
@@ -155,67 +156,12 @@ def _record_hold(context: Context, verb: str, before: str, after: str) -> None:
         audit_log.record(context.user, verb, conversation, conversation.client_id, {"hold_reason": (before, after)})
 
 
-def _add_step(context: Context, text: str) -> str:
-    steps.add_step(context.conversation.pk, text, context.actor, context.conversation.client)
-    return gettext("The step is added.")
-
-
-def _edit_step(context: Context, step: int, text: str) -> str:
-    steps.edit_step(step, text, context.actor, context.conversation.client, context.conversation.pk)
-    return gettext("The step is saved.")
-
-
-def _set_step(status: Step.Status, said: str) -> Callable[..., str]:
-    def run(context: Context, step: int) -> str:
-        steps.update_step(step, status, context.actor, context.conversation.client, context.conversation.pk)
-        return said
-
-    return run
-
-
-def _move_step(places: int, said: str) -> Callable[..., str]:
-    def run(context: Context, step: int) -> str:
-        steps.move_step(step, places, context.actor, context.conversation.client, context.conversation.pk)
-        return said
-
-    return run
-
-
-def _approve_call(context: Context, call: UUID, reason: str) -> str:
-    tool_decisions.approve(context.conversation.pk, call, reason=reason, **context.by)
-    return gettext("The call is approved. The assistant makes it and replies.")
-
-
-def _refuse_call(context: Context, call: UUID, reason: str) -> str:
-    tool_decisions.refuse(context.conversation.pk, call, reason=reason, **context.by)
-    return gettext("The call is refused. The assistant is told so and replies.")
-
-
-def _settle_call(*, done: bool) -> Callable[..., str]:
-    def run(context: Context, call: UUID) -> str:
-        tool_decisions.settle(context.conversation.pk, call, done=done, **context.by)
-        return gettext("It is noted, and the assistant is told with its next reply.")
-
-    return run
-
-
 # --- the registry ----------------------------------------------------------------------------------------------------
-def _is_open(conversation: Conversation) -> bool:
-    return conversation.is_open
-
-
 def _is_not_archived(conversation: Conversation) -> bool:
     return conversation.archived_at is None
 
 
 _POSITION = Number("position")
-_CALL = RowId("call")
-_DECISION = (
-    _CALL,
-    Text("reason", _("Reason"), required=False, placeholder=_("Reason; the assistant is told why you refuse")),
-)
-_STEP = Number("step")
-_STEP_TEXT = Text("text", longest=LONGEST_STEP, rows=2)
 
 _REGISTERED = (
     ConversationAction(
@@ -229,7 +175,7 @@ _REGISTERED = (
             ChoiceLines("choices", _("Choices, one in each line")),
             Checkbox("takes_over"),
         ),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
     ConversationAction(
         "close",
@@ -239,7 +185,7 @@ _REGISTERED = (
         (Text("reason", _("Reason"), required=False, placeholder=_("What was settled, or why it ends")),),
         title=_("Close this conversation"),
         question=_("Close this conversation? Nothing more is sent or answered in it."),
-        is_offered=_is_open,
+        is_offered=is_open,
         bulk=Bulk(
             _("Close"),
             _("closed"),
@@ -254,7 +200,7 @@ _REGISTERED = (
         _take_over,
         (Checkbox("tell"), Checkbox("from_colleague")),
         question=_("A colleague has this conversation. Take it over?"),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
     ConversationAction(
         "transfer-call",
@@ -273,7 +219,7 @@ _REGISTERED = (
         title=_("Transfer the call"),
         is_offered=lambda conversation: conversation.is_open and conversation.channel == Channel.VOICE,
     ),
-    ConversationAction("hand-back", _("Hand back to the assistant"), Role.AGENT, _hand_back, is_offered=_is_open),
+    ConversationAction("hand-back", _("Hand back to the assistant"), Role.AGENT, _hand_back, is_offered=is_open),
     ConversationAction(
         "details",
         _("Save"),
@@ -293,7 +239,7 @@ _REGISTERED = (
         _resend,
         (RowId("message"), Checkbox("although_unclear")),
         question=_("Nobody knows whether this message arrived. If it did, the contact gets it twice. Send it again?"),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
     ConversationAction("resume-account", _("Try again"), Role.MANAGER, _resume_account),
     ConversationAction(
@@ -336,67 +282,6 @@ _REGISTERED = (
         Role.MANAGER,
         _lift_hold,
         question=_("Lift the hold? Data that are due for deletion are deleted with the next run."),
-    ),
-    ConversationAction(
-        "add-step",
-        _("Add"),
-        Role.AGENT,
-        _add_step,
-        (Text("text", _("New step"), longest=LONGEST_STEP, placeholder=_("New step")),),
-        is_offered=_is_open,
-    ),
-    ConversationAction(
-        "edit-step", _("Save"), Role.AGENT, _edit_step, (_STEP, _STEP_TEXT), title=_("Edit"), is_offered=_is_open
-    ),
-    ConversationAction(
-        "complete-step",
-        _("Complete"),
-        Role.AGENT,
-        _set_step(Step.Status.COMPLETE, _("The step is complete.")),
-        (_STEP,),
-        is_offered=_is_open,
-    ),
-    ConversationAction(
-        "cancel-step",
-        _("Cancel"),
-        Role.AGENT,
-        _set_step(Step.Status.CANCELLED, _("The step is cancelled.")),
-        (_STEP,),
-        is_offered=_is_open,
-    ),
-    ConversationAction(
-        "raise-step",
-        _("Move up"),
-        Role.AGENT,
-        _move_step(-1, _("The step is moved up.")),
-        (_STEP,),
-        is_offered=_is_open,
-    ),
-    ConversationAction(
-        "lower-step",
-        _("Move down"),
-        Role.AGENT,
-        _move_step(1, _("The step is moved down.")),
-        (_STEP,),
-        is_offered=_is_open,
-    ),
-    ConversationAction("approve-call", _("Approve"), Role.AGENT, _approve_call, _DECISION, is_offered=_is_open),
-    ConversationAction("refuse-call", _("Refuse"), Role.AGENT, _refuse_call, _DECISION, is_offered=_is_open),
-    ConversationAction(
-        "call-was-done",
-        _("It was done"),
-        Role.AGENT,
-        _settle_call(done=True),
-        (_CALL,),
-        question=_("Have you found out that the tool did it? The assistant is told so."),
-    ),
-    ConversationAction(
-        "call-was-not-done",
-        _("It was not done"),
-        Role.AGENT,
-        _settle_call(done=False),
-        (_CALL,),
-        question=_("Have you found out that the tool did not do it? The assistant is told so."),
     ),
     ConversationAction(
         "assign",
@@ -443,6 +328,7 @@ _REGISTERED = (
 )
 
 ACTIONS: Mapping[str, ConversationAction] = {
-    action.name: action for action in (*_REGISTERED, *DESK_ACTIONS, *PROPOSAL_ACTIONS)
+    action.name: action
+    for action in (*_REGISTERED, *STEP_ACTIONS, *TOOL_CALL_ACTIONS, *DESK_ACTIONS, *PROPOSAL_ACTIONS)
 }
 BULK_ACTIONS: Mapping[str, ConversationAction] = {action.name: action for action in _REGISTERED if action.bulk}

@@ -11,9 +11,9 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext
 
 from conversations.admin.access import Role
-from conversations.admin.action_types import Context, ConversationAction
+from conversations.admin.action_types import Context, ConversationAction, is_open
 from conversations.admin.form_fields import Number, Text, whole_number
-from conversations.models import Conversation, DeskState
+from conversations.models import DeskState
 from conversations.models.desk import LONGEST_NOTE
 from conversations.services.core.errors import InvalidError
 from conversations.services.desk import notes, states
@@ -77,10 +77,6 @@ def _note(context: Context, text: str) -> str:
     )
 
 
-def _is_open(conversation: Conversation) -> bool:
-    return conversation.is_open
-
-
 DESK_ACTIONS = (
     ConversationAction(
         "assign-person",
@@ -89,7 +85,7 @@ DESK_ACTIONS = (
         _assign,
         (Text("user"),),
         title=_("Assigned to"),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
     ConversationAction("prioritise", _("Set"), Role.AGENT, _prioritise, (Number("priority"),), title=_("Priority")),
     ConversationAction(
@@ -99,9 +95,9 @@ DESK_ACTIONS = (
         _snooze,
         (Text("until", _("Until")),),
         title=_("Snooze"),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
-    ConversationAction("wake", _("End the snooze"), Role.AGENT, _wake, is_offered=_is_open),
+    ConversationAction("wake", _("End the snooze"), Role.AGENT, _wake, is_offered=is_open),
     ConversationAction(
         "label",
         _("Add label"),

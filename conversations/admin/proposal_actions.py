@@ -5,9 +5,8 @@ from __future__ import annotations
 from django.utils.translation import gettext
 
 from conversations.admin.access import Role
-from conversations.admin.action_types import Context, ConversationAction
+from conversations.admin.action_types import Context, ConversationAction, is_open
 from conversations.admin.form_fields import Number, Text
-from conversations.models import Conversation
 from conversations.services.staff_actions import proposals
 from conversations.words import lazy as _
 
@@ -27,21 +26,17 @@ def _discard(context: Context, proposal: int) -> str:
     return gettext("The proposal is discarded. Nothing is sent.")
 
 
-def _is_open(conversation: Conversation) -> bool:
-    return conversation.is_open
-
-
 _PROPOSAL = Number("proposal")
 
 PROPOSAL_ACTIONS = (
-    ConversationAction("send-proposal", _("Send"), Role.AGENT, _send, (_PROPOSAL,), is_offered=_is_open),
+    ConversationAction("send-proposal", _("Send"), Role.AGENT, _send, (_PROPOSAL,), is_offered=is_open),
     ConversationAction(
         "send-edited-proposal",
         _("Send edited"),
         Role.AGENT,
         _send_edited,
         (_PROPOSAL, Text("text", _("Edited reply"), longest=proposals.LONGEST, trimmed=False, rows=4)),
-        is_offered=_is_open,
+        is_offered=is_open,
     ),
-    ConversationAction("discard-proposal", _("Discard"), Role.AGENT, _discard, (_PROPOSAL,), is_offered=_is_open),
+    ConversationAction("discard-proposal", _("Discard"), Role.AGENT, _discard, (_PROPOSAL,), is_offered=is_open),
 )
