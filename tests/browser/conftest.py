@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from conversations.services.desk import live
 
@@ -19,6 +19,8 @@ from tests.copilot.conftest import model, no_thread_is_left, roofers, writer  # 
 # Playwright's loop makes Django believe that it is called from async code; it is not.
 os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
 
+PATIENCE = 60_000.0  # milliseconds: a machine that stands still for a while is no fault of a page
+expect.set_options(timeout=PATIENCE)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -47,6 +49,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, live_server: Any) -> Iterator[Page]:
     """A page that reports every request that leaves the server, and every error of a script."""
     context = browser.new_context(base_url=live_server.url)
+    context.set_default_timeout(PATIENCE)
     opened = context.new_page()
     opened.outside = []  # type: ignore[attr-defined]
     opened.faults = []  # type: ignore[attr-defined]

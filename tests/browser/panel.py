@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page
 
 LONG = "One two three four five six seven eight nine ten."
-expect.set_options(timeout=20_000)  # milliseconds; the first reply of a process loads the model's library
 
 
 def watched(page: Page, home: str) -> Page:

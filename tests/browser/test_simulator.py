@@ -22,8 +22,6 @@ from tests.media_files import document, picture
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-PATIENCE = 30_000.0
-expect.set_options(timeout=PATIENCE)
 ANSWER = "This is an automatic answer"
 
 
@@ -91,7 +89,7 @@ def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, 
     expect(page.locator(".sim-out .sim-mark")).to_contain_text("taken")
     expect(page.locator(".sim-conversation .cv-theirs .cv-text")).to_have_text("Where is my <b>order</b>?")
     furthest = CHANNELS[tab]
-    expect(page.locator(f".sim-conversation .cv-delivery[data-status={furthest}]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(f".sim-conversation .cv-delivery[data-status={furthest}]")).to_be_visible()
     assert Message.objects.get().status == furthest
     webhook = page.locator("[data-kind=message]").first
     webhook.locator("summary").click()
@@ -108,7 +106,7 @@ def test_a_customer_writes_gets_the_answer_and_the_receipt_arrives(page, convo, 
 def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo):
     open_simulator(page, "Voice by Plivo")
     page.get_by_role("button", name="Call", exact=True).click()
-    expect(page.get_by_role("button", name="Hang up")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Hang up")).to_be_visible()
     expect(arrived(page)).to_have_count(1)  # the greeting
     page.get_by_label("Delivery").select_option(label="Deliver twice")
     page.get_by_label("Message", exact=True).fill("Where is my parcel?")
@@ -127,7 +125,7 @@ def test_a_caller_is_greeted_speaks_and_hears_the_answer_on_the_line(page, convo
     expect(page.locator("[data-kind=continuation]").first).to_have_attribute("data-status", "200")
     expect(arrived(page)).to_have_count(heard + 1)  # asked again
     page.get_by_role("button", name="Hang up").click()
-    expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Call", exact=True)).to_be_visible()
     expect(page.locator(".sim-conversation .cv-badge").first).to_have_text("closed")
     stayed_at_home(page)
 
@@ -184,10 +182,10 @@ def test_sends_that_go_wrong_are_tried_again(page, convo):
         page.get_by_role("button", name=button, exact=True).click()
         expect(page.locator(".sim-faults summary")).to_contain_text(button)
     write(page, "Hello")
-    expect(page.locator(".sim-bad[data-kind=send][data-status='429']")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator(".sim-bad[data-kind=send][data-status='500']")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-bad[data-kind=send][data-status='429']")).to_be_visible()
+    expect(page.locator(".sim-bad[data-kind=send][data-status='500']")).to_be_visible()
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible()
     assert Message.objects.get().attempts == 2, "being asked to wait counts as no try"
     stayed_at_home(page)
 
@@ -201,9 +199,9 @@ def test_a_send_without_an_answer_is_settled_by_its_receipt(page, convo, setting
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-conversation .cv-delivery[data-status=unknown]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=unknown]")).to_be_visible()
     page.locator(".sim-in").get_by_role("button", name="read").click()
-    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=read]")).to_be_visible()
     assert Message.objects.get().attempts == 1, "it was not sent again"
     stayed_at_home(page)
 
@@ -217,7 +215,7 @@ def test_messenger_echoes_what_it_took_and_the_echo_is_no_message(page, convo, s
     expect(page.locator(".sim-faults summary")).to_contain_text("Next send")
     write(page, "Hello")
     expect(arrived(page)).to_have_count(1)
-    expect(page.locator(".sim-conversation .cv-delivery[data-status=sent]")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(".sim-conversation .cv-delivery[data-status=sent]")).to_be_visible()
     echo = page.locator("[data-kind=receipt]")
     echo.locator("summary").click()
     expect(echo.locator(".sim-http").first).to_contain_text('"is_echo": true')
