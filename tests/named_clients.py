@@ -359,9 +359,9 @@ def watched(wrong: list[str]) -> Iterator[None]:
         for name in ("execute", "executemany"):
             patch.setattr(CursorWrapper, name, _before(getattr(CursorWrapper, name), 1, wrong))
         patch.setattr(sql, "_noted", _before(sql._noted, 1, wrong))
-        add = pipelines.Pipeline._add
+        ready = pipelines.Pipeline._ready
         patch.setattr(
-            pipelines.Pipeline, "_add", lambda self, asked: (check(asked.statement, wrong), add(self, asked))[1]
+            pipelines.Pipeline, "_ready", lambda self, asked: (check(asked.statement, wrong), ready(self, asked))[1]
         )
         yield
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection
 
-from conversations.services.core import batches, libpq, pipelines
+from conversations.services.core import batches, pipelines
 from conversations.services.core.batches import Batches
 from conversations.services.core.statements import BusyError, UnclearError
 
@@ -28,7 +28,7 @@ COUNT = "SELECT count(*) FROM things"
 SLEEPS = """
     SELECT FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event = 'PgSleep'"""
-COMMITS = "SELECT pg_backend_pid(), source FROM pg_settings WHERE name = 'synchronous_commit'"
+COMMIT = "SELECT source FROM pg_settings WHERE name = 'synchronous_commit'"
 SLOW = "SELECT pg_sleep($1::float8)"
 
 
@@ -72,6 +72,13 @@ def numbers() -> list[int]:
         return [number for (number,) in cursor.fetchall()]
 
 
+def transactions() -> list[int]:
+    """Return how many rows each transaction wrote."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM things GROUP BY xmin::text")
+        return [count for (count,) in cursor.fetchall()]
+
+
 def connection_of_its_own() -> psycopg.Connection[Any]:
     return psycopg.connect(**pipelines.connection_settings(), autocommit=True)
 
@@ -93,17 +100,6 @@ def test_a_hundred_statements_at_once_each_get_their_own_row() -> None:
 
     assert run(work) == [(each,) for each in ids]
     assert numbers() == list(range(100))
-
-
-def test_batches_run_without_libpq_s_own_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An older libpq has none, and not every system tells where it is."""
-    monkeypatch.setattr(libpq, "LOADED", Path("/nowhere"))
-    ids = [uuid4() for _ in range(40)]
-
-    async def work(open_batches: Batches) -> list[Any]:
-        return await outcomes(*(open_batches.row(INSERT, each, at, "Hello") for at, each in enumerate(ids)))
-
-    assert run(work) == [(each,) for each in ids]
 
 
 def test_a_statement_reaches_postgresql_while_another_batch_runs() -> None:
@@ -232,27 +228,48 @@ def until_one(other: psycopg.Connection[Any], state: str) -> None:
 
 
 def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> None:
-    """The one that ran is unclear; those after it were not begun; those before are there, but perhaps not on disk."""
+    """The server said it before the transaction was over, so all of it is undone; the next one was not begun."""
 
     async def work(open_batches: Batches) -> list[Any]:
         await open_batches.row(INSERT, uuid4(), 0, "")
         [backend] = await open_batches.read("SELECT pg_backend_pid()") or [0]
-        sent = [
+        under_way = [
             open_batches.row(INSERT, UUID(int=1), 1, ""),
             open_batches.row(SLOW, 1.5),
             open_batches.row(INSERT, UUID(int=3), 3, ""),
         ]
-        waiting = asyncio.gather(*sent, return_exceptions=True)
+        waiting = asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.sleep(0)
+        sent_ahead = [open_batches.row(INSERT, uuid4(), number, "") for number in range(10, 18)]
+        following = asyncio.gather(*sent_ahead, return_exceptions=True)
         await asyncio.get_running_loop().run_in_executor(None, kill, backend)
-        found = await waiting
-        return [*found, await open_batches.row(INSERT, UUID(int=4), 4, "")]
+        return [await waiting, await following, await open_batches.row(INSERT, UUID(int=4), 4, "")]
 
-    first, second, third, fourth = run(work)
-    assert (type(first), first.rows) == (UnclearError, [(UUID(int=1),)])
-    assert (type(second), second.rows) == (UnclearError, None)
-    assert type(third) is BusyError
-    assert fourth == (UUID(int=4),)
-    assert numbers() == [0, 1, 4]
+    under_way, following, later = run(work)
+    assert {type(each) for each in (*under_way, *following)} == {BusyError}
+    assert later == (UUID(int=4),)
+    assert numbers() == [0, 4]
+
+
+def test_a_connection_that_breaks_leaves_the_transaction_under_way_unclear() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        await open_batches.row(INSERT, uuid4(), 0, "")
+        under_way = asyncio.gather(
+            open_batches.row(INSERT, UUID(int=1), 1, ""), open_batches.row(SLOW, 0.5), return_exceptions=True
+        )
+        await asyncio.sleep(0)
+        sent_ahead = [open_batches.row(INSERT, uuid4(), number, "") for number in range(10, 18)]
+        following = asyncio.gather(*sent_ahead, return_exceptions=True)
+        await asyncio.sleep(0.1)  # both are sent
+        assert open_batches._pipeline
+        with socket.socket(fileno=os.dup(open_batches._pipeline._socket)) as connected:
+            connected.shutdown(socket.SHUT_RD)
+        return [await under_way, await following, await open_batches.row(INSERT, UUID(int=4), 4, "")]
+
+    under_way, following, later = run(work)
+    assert [(type(each), each.rows) for each in under_way] == [(UnclearError, None)] * 2
+    assert {type(each) for each in following} == {BusyError}
+    assert later == (UUID(int=4),)
 
 
 def kill(backend: int) -> None:
@@ -262,28 +279,22 @@ def kill(backend: int) -> None:
         other.execute("SELECT pg_terminate_backend(%s)", [backend])
 
 
-def test_without_a_flush_what_was_answered_before_the_end_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each commit waits for the disk, as before PostgreSQL 17 and with synchronous standbys."""
-    monkeypatch.setattr(pipelines, "CAN_FLUSH", "SELECT false")
-
-    async def work(open_batches: Batches) -> list[Any]:
-        await open_batches.row(INSERT, uuid4(), 0, "")
-        found = await open_batches.read(COMMITS) or (0, "")
-        waiting = asyncio.gather(
-            open_batches.row(INSERT, UUID(int=1), 1, ""), open_batches.row(SLOW, 1.5), return_exceptions=True
-        )
-        await asyncio.get_running_loop().run_in_executor(None, kill, found[0])
-        return [found[1], *await waiting]
-
-    commit, first, second = run(work)
-    assert (commit != "session", first, type(second)) == (True, (UUID(int=1),), UnclearError)
-
-
-def test_commits_wait_for_the_disk_once_for_a_batch() -> None:
+def test_what_a_batch_writes_is_one_transaction_whose_commit_waits_for_the_disk() -> None:
     async def work(open_batches: Batches) -> Any:
-        return await open_batches.read(COMMITS)
+        await outcomes(*(open_batches.row(INSERT, uuid4(), number, "") for number in range(20)))
+        return await open_batches.read(COMMIT)
 
-    assert (run(work)[1] == "session") == (connection.pg_version >= 170_000)
+    [source] = run(work)
+    assert source != "session"  # the server's own, which is on unless somebody has set it
+    assert transactions() == [20]
+
+
+def test_what_is_done_again_is_a_transaction_of_its_own() -> None:
+    async def work(open_batches: Batches) -> Any:
+        return await outcomes(*(open_batches.row(INSERT, uuid4(), number, "") for number in (97, 98, 99, 100)))
+
+    assert [type(each) for each in run(work)] == [tuple, tuple, tuple, IntegrityError]
+    assert transactions() == [1, 1, 1]
 
 
 def test_what_is_only_read_waits_for_nothing_that_comes_after_it() -> None:
@@ -294,29 +305,6 @@ def test_what_is_only_read_waits_for_nothing_that_comes_after_it() -> None:
         return slow.done(), bool(await slow)
 
     assert run(work) == (False, True)
-
-
-def test_without_the_function_that_flushes_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before PostgreSQL 17, and where the right to call it was taken away."""
-    monkeypatch.setattr(pipelines, "CAN_FLUSH", pipelines.CAN_FLUSH.replace("text, text, boolean", "text, text, uuid"))
-
-    async def work(open_batches: Batches) -> Any:
-        return await open_batches.read(COMMITS)
-
-    assert run(work)[1] != "session"
-
-
-def test_with_synchronous_standbys_each_commit_waits_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flush would not wait for them."""
-    set_up = pipelines.CAN_FLUSH.replace("current_setting('synchronous_standby_names')", "'first 1 (berlin)'")
-    monkeypatch.setattr(pipelines, "CAN_FLUSH", set_up)
-
-    async def work(open_batches: Batches) -> Any:
-        await open_batches.row(INSERT, uuid4(), 0, "")
-        return await open_batches.read(COMMITS)
-
-    assert run(work)[1] != "session"
-    assert numbers() == [0]
 
 
 def test_a_database_that_answers_no_more_counts_as_away(

@@ -1,9 +1,10 @@
 """Batches: the statements of requests that wait at the same time, sent together on one connection (pipelines.py).
 
-Each statement is its own transaction, which succeeds or fails alone. Their commits do not wait for the disk; the end of
-the batch does so for all, and only then are the answers given. While a batch is under way, the next one gathers.
+All that write are one transaction, so that one commit waits for the disk for all of them. Where one fails, each of them
+is done again as a transaction of its own, and only that one gets the error. Answers are given after the commit. While a
+batch is under way, the next one gathers.
 
-    row() ──► waiting ──► batch: statement, Sync, statement, Sync, … flush, Sync ──► results ──► answers
+    row() ──► waiting ──► batch: what reads, Sync, what writes, Sync ──► results ──► answers
 
 A batch waits for nobody: a row that somebody holds for long is given up (BusyError), and its request goes on in a
 thread. Large values do not belong here either (`endpoints/fast_path.py` decides).
@@ -59,16 +60,16 @@ class Batches:
 
     async def rows(self, statement: str, *values: Any) -> list[Row]:
         """Return the rows once what the statement wrote is on disk. See Statements."""
-        return await self._run(statement, values, durable=True)
+        return await self._run(statement, values, writes=True)
 
     async def row(self, statement: str, *values: Any) -> Row | None:
         """Return the first row once what the statement wrote is on disk. See Statements."""
-        found = await self._run(statement, values, durable=True)
+        found = await self._run(statement, values, writes=True)
         return found[0] if found else None
 
     async def read(self, statement: str, *values: Any) -> Row | None:
         """Return the first row of a statement that changes nothing. See Statements."""
-        found = await self._run(statement, values, durable=False)
+        found = await self._run(statement, values, writes=False)
         return found[0] if found else None
 
     async def in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
@@ -79,10 +80,10 @@ class Batches:
         """Do the work in one of the threads; errors are logged."""
         self._loop.run_in_executor(self._threads, _logged, work, arguments)
 
-    async def _run(self, statement: str, values: Sequence[Any], *, durable: bool) -> list[Row]:
+    async def _run(self, statement: str, values: Sequence[Any], *, writes: bool) -> list[Row]:
         if self._by_threads:
             return await self.in_thread(sql.rows, statement, *values)
-        asked = Asked(statement, values, self._loop.create_future(), durable)
+        asked = Asked(statement, values, self._loop.create_future(), writes)
         self._waiting.append(asked)
         if not self._is_scheduled:
             self._is_scheduled = True

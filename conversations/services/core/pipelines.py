@@ -1,6 +1,10 @@
 """A connection in libpq's pipeline mode (https://www.postgresql.org/docs/current/libpq-pipeline-mode.html), on a loop.
 
-It sends a batch of statements, each its own transaction with a Sync after it, and takes the results as they arrive.
+It sends the statements of a batch as one transaction, and what only reads as another before it. If one of them fails,
+PostgreSQL undoes the transaction, and each of its statements is sent again as a transaction of its own:
+
+    read, read, Sync, write, write, write, Sync ──► all done
+                                   └─ one failed ──► write, Sync, write, Sync, write, Sync ──► each done, or its error
 """
 
 from __future__ import annotations
@@ -9,9 +13,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import psycopg
 from django.db import DEFAULT_DB_ALIAS, connections, utils
@@ -19,25 +22,17 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from conversations.services.core import libpq
 from conversations.services.core.statements import BusyError, Row, UnclearError
 
 log = logging.getLogger(__name__)
 
 LOCK_MILLISECONDS = 100
 STATEMENT_MILLISECONDS = 2_000
-ENOUGH_AHEAD = 8  # statements
+ENOUGH_AHEAD = 4  # statements
 BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as away
 AWAY = "The database does not answer."
 SILENCE = "the database did not answer for %.0f s: %s"  # as convo_project/postgresql/limits.py logs it
 
-# Writes all of the write-ahead log to disk, what others wrote included. PostgreSQL has it since version 17, and the
-# application's role may use it unless somebody took that right away. It waits for no synchronous standby.
-_FLUSH_NAME = b"flush"
-_FLUSH = b"SELECT pg_logical_emit_message(false, '', '', true)"
-CAN_FLUSH = """
-    SELECT current_setting('synchronous_standby_names') = '' AND has_function_privilege(
-        to_regprocedure('pg_logical_emit_message(boolean, text, text, boolean)'), 'EXECUTE')"""
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
 _SHUT_DOWN = "57P"  # the server ends the connection
 _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "OperationalError", "ProgrammingError")
@@ -45,44 +40,50 @@ _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A statement that somebody waits for. `durable`: the answer waits until what was written is on disk."""
+    """A statement that somebody waits for. `writes`: it may change rows."""
 
     statement: str
     values: Sequence[Any]
     future: asyncio.Future[list[Row]]
-    durable: bool
+    writes: bool
     rows: list[Row] | None = None
-    is_over: bool = False
-    is_committed: bool = False
 
     def answer(self) -> None:
         """Give the rows, unless whoever asked is gone."""
-        self.is_over = True
         if not self.future.done():
             self.future.set_result(self.rows or [])
 
     def fail(self, error: BaseException) -> None:
         """Give the error, unless whoever asked is gone."""
-        self.is_over = True
         if not self.future.done():
             self.future.set_exception(error)
 
 
-class _Aside(Enum):
-    """Results that nobody asked for."""
+@dataclass(slots=True, eq=False)
+class _Transaction:
+    """Statements with a Sync after them: all are done, or none. `error`: of the one that `failed`, or of the commit."""
 
-    PREPARED = "prepared"
-    FLUSHED = "flushed"
-    SYNC = "sync"
-    END = "end"
+    asked: list[Asked]
+    error: PGresult | None = None
+    failed: Asked | None = None
+
+
+class _Ready(NamedTuple):
+    """A statement that is prepared, with its values as PostgreSQL takes them."""
+
+    asked: Asked
+    name: bytes
+    values: Any
+    formats: Any
 
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch under way."""
+    """A batch under way. `again`: statements that were undone because another one failed."""
 
-    asked: list[Asked]
+    transactions: deque[_Transaction]
     deadline: asyncio.TimerHandle
+    again: list[Asked] = field(default_factory=list)
 
 
 def connection_settings() -> dict[str, Any]:
@@ -92,10 +93,7 @@ def connection_settings() -> dict[str, Any]:
 
 
 def connect() -> psycopg.Connection[Any]:
-    """Return a connection with the settings of Django's, ready for a pipeline. Raises psycopg.Error.
-
-    Commits wait for the disk one by one where no flush can do it for all (CAN_FLUSH).
-    """
+    """Return a connection with the settings of Django's, ready for a pipeline. Raises psycopg.Error."""
     settings = connection_settings()
     try:
         connection: psycopg.Connection[Any] = psycopg.connect(**settings, autocommit=True)
@@ -105,10 +103,6 @@ def connect() -> psycopg.Connection[Any]:
     try:
         connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
         connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
-        [(can_flush,)] = connection.execute(CAN_FLUSH).fetchall()
-        if can_flush:
-            connection.execute("SET synchronous_commit = off")
-            connection.pgconn.prepare(_FLUSH_NAME, _FLUSH)
     except BaseException:
         connection.close()
         raise
@@ -123,14 +117,12 @@ class Pipeline:
     """
 
     def __init__(self, connection: psycopg.Connection[Any], done: Callable[[], None], lost: Callable[[], None]) -> None:
-        self._libpq, self._sync_later = connection.pgconn, libpq.buffered_sync()
+        self._libpq = connection.pgconn
         self._adapter = Transformer.from_context(connection)
         self._done, self._lost = done, lost
-        self._flushes = bool(self._libpq.describe_prepared(_FLUSH_NAME).status == ExecStatus.COMMAND_OK)
         self._names: dict[tuple[str, tuple[int, ...] | None], bytes] = {}
         self._batches: deque[_Batch] = deque()
-        self._expected: deque[Asked | _Aside] = deque()  # results, in the order in which they come
-        self._last: Asked | None = None  # the statement whose result came last
+        self._expected: deque[Asked | _Transaction | None] = deque()  # in the order of the results; None: is prepared
         self._loop = asyncio.get_running_loop()
         self._is_lost = False
         self._libpq.nonblocking = 1
@@ -147,40 +139,46 @@ class Pipeline:
 
     def send(self, asked: list[Asked]) -> None:
         """Send the statements as one batch."""
-        self._batches.append(_Batch(asked, self._loop.call_later(BATCH_SECONDS, self._too_late)))
+        kinds = ([each for each in asked if not each.writes], [each for each in asked if each.writes])
+        self._send([kind for kind in kinds if kind])
+
+    def _send(self, parts: Sequence[list[Asked]]) -> None:
+        """Send each part as a transaction."""
+        transactions = deque(_Transaction(part) for part in parts)
+        self._batches.append(_Batch(transactions, self._loop.call_later(BATCH_SECONDS, self._too_late)))
         try:
-            for each in asked:
-                self._add(each)
-            if self._flushes and any(each.durable for each in asked):
-                self._libpq.send_query_prepared(_FLUSH_NAME, [])
-                self._expected.append(_Aside.FLUSHED)
-            self._sync(_Aside.END)
+            for transaction in transactions:
+                self._add(transaction)
         except psycopg.Error:
             self.lose()
         else:
             self._write()
 
-    def _add(self, asked: Asked) -> None:
-        """Add a statement to the batch; one whose values PostgreSQL cannot take fails alone and is not sent."""
+    def _add(self, transaction: _Transaction) -> None:
+        """Add a transaction to what is sent. All of its statements are prepared before it begins."""
+        ready = [each for each in map(self._ready, transaction.asked) if each]
+        transaction.asked = [each.asked for each in ready]
+        for each in ready:
+            self._libpq.send_query_prepared(each.name, each.values, each.formats)
+            self._expected.append(each.asked)
+        self._expected.append(transaction)
+        self._libpq.pipeline_sync()
+
+    def _ready(self, asked: Asked) -> _Ready | None:
+        """Return a statement as it is sent. One whose values PostgreSQL cannot take fails alone and is not sent."""
         adapter = self._adapter
         try:
             values: Any = adapter.dump_sequence(asked.values, [PyFormat.AUTO] * len(asked.values))
         except Exception as error:
             asked.fail(_as_django(error))
-            return
+            return None
         name = self._names.get((asked.statement, adapter.types))
         if name is None:
             name = self._names[asked.statement, adapter.types] = b"batch_%d" % len(self._names)
             self._libpq.send_prepare(name, asked.statement.encode(), adapter.types)
-            self._expected.append(_Aside.PREPARED)
-            self._sync()
-        self._libpq.send_query_prepared(name, values, adapter.formats)
-        self._expected.append(asked)
-        self._sync()
-
-    def _sync(self, aside: _Aside = _Aside.SYNC) -> None:
-        self._sync_later(self._libpq)
-        self._expected.append(aside)
+            self._libpq.pipeline_sync()
+            self._expected += [None, None]
+        return _Ready(asked, name, values, adapter.formats)
 
     def _write(self) -> None:
         """Hand the socket what it takes, and the rest when it takes more."""
@@ -206,39 +204,54 @@ class Pipeline:
     def _take(self, result: PGresult) -> None:
         """Take the next result. An error where a Sync is expected is one of the commit: of a deferred constraint."""
         expected, status = self._expected[0], result.status
-        if status == ExecStatus.FATAL_ERROR and _is_connections(_sqlstate(result)):
+        if status == ExecStatus.FATAL_ERROR and _is_connections(sqlstate := _sqlstate(result)):
+            if sqlstate and isinstance(expected, Asked):
+                self._batches[0].transactions[0].error = result  # the server said so before the statement's end
             raise psycopg.OperationalError(AWAY)
-        if expected is _Aside.SYNC and status != ExecStatus.PIPELINE_SYNC and self._last:
-            self._settle(self._last, result)
+        if isinstance(expected, _Transaction) and status != ExecStatus.PIPELINE_SYNC:
+            expected.error = result
             return
         self._expected.popleft()
         if isinstance(expected, Asked):
-            self._last = expected
-            self._settle(expected, result)
-        elif status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.PIPELINE_SYNC):
-            log.warning("a batch was not %s: %s", expected.value, _sqlstate(result))
+            self._note(expected, result)
+        elif isinstance(expected, _Transaction):
+            self._settle(expected)
+        elif status not in (ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_SYNC):
+            log.warning("a statement could not be prepared: %s", _sqlstate(result))
             raise psycopg.OperationalError(AWAY)
-        elif expected is _Aside.END:
-            self._end(self._batches.popleft())
-        elif expected is _Aside.SYNC and self._last:
-            self._last.is_committed = True
 
-    def _settle(self, asked: Asked, result: PGresult) -> None:
-        """Note the result of one statement. A row that was only read needs no flush, and an error wrote nothing."""
-        if result.status != ExecStatus.TUPLES_OK:
-            is_given_up = _sqlstate(result) in _GIVEN_UP
-            asked.fail(BusyError() if is_given_up else _as_django(psycopg.errors.error_from_result(result)))
-            return
-        self._adapter.set_pgresult(result)
-        asked.rows = self._adapter.load_rows(0, result.ntuples, tuple)
-        if not asked.durable:
-            asked.answer()
+    def _note(self, asked: Asked, result: PGresult) -> None:
+        """Note the result of one statement. Those after one that failed were not run."""
+        if result.status == ExecStatus.TUPLES_OK:
+            self._adapter.set_pgresult(result)
+            asked.rows = self._adapter.load_rows(0, result.ntuples, tuple)
+        elif result.status == ExecStatus.FATAL_ERROR:
+            transaction = self._batches[0].transactions[0]
+            transaction.error, transaction.failed = result, asked
+
+    def _settle(self, transaction: _Transaction) -> None:
+        """Give the answers of a transaction that is over, or the error of the one statement that it had.
+
+        Of several, one that waited too long for a row is given up at once. Each other one has a second try alone.
+        """
+        batch = self._batches[0]
+        batch.transactions.popleft()
+        error, is_alone = transaction.error, len(transaction.asked) == 1
+        for asked in transaction.asked:
+            if error is None:
+                asked.answer()
+            elif is_alone or (asked is transaction.failed and _sqlstate(error) in _GIVEN_UP):
+                asked.fail(_error_of(error))
+            else:
+                asked.rows = None
+                batch.again.append(asked)
+        if not batch.transactions:
+            self._end(self._batches.popleft())
 
     def _end(self, batch: _Batch) -> None:
         batch.deadline.cancel()
-        for asked in batch.asked:
-            if not asked.is_over:
-                asked.answer()
+        if batch.again:
+            self._send([[asked] for asked in batch.again])
         self._done()
 
     def _too_late(self) -> None:
@@ -248,7 +261,8 @@ class Pipeline:
     def lose(self, *, too_late: bool = False) -> None:
         """Close the connection and say of each statement under way what became of it.
 
-        The server takes one after the other. The first without a result may be done; those after it were not begun.
+        The server takes one transaction after the other. The first that is not settled may be done, unless it has
+        failed; those after it were not begun.
         """
         if self._is_lost:
             return
@@ -258,20 +272,28 @@ class Pipeline:
         self._libpq.finish()
         for batch in self._batches:
             batch.deadline.cancel()
-        begun = True
-        for asked in (asked for batch in self._batches for asked in batch.asked):
-            if asked.is_over:
-                continue
-            if asked.is_committed and not self._flushes:
-                asked.answer()  # its commit waited for the disk
-            elif asked.rows is not None:
-                asked.fail(UnclearError(asked.rows))
-            elif too_late:
-                asked.fail(utils.OperationalError(AWAY))
-            else:
-                asked.fail(UnclearError() if begun else BusyError())
-                begun = False
+        transactions = [each for batch in self._batches for each in batch.transactions]
+        for number, transaction in enumerate(transactions):
+            may_be_done = number == 0 and transaction.error is None
+            for asked in transaction.asked:
+                asked.fail(_fate(asked, may_be_done=may_be_done, too_late=too_late))
+        for asked in (asked for batch in self._batches for asked in batch.again):
+            asked.fail(_fate(asked, may_be_done=False, too_late=too_late))
         self._lost()
+
+
+def _fate(asked: Asked, *, may_be_done: bool, too_late: bool) -> Exception:
+    """Return what is said of a statement whose connection is lost."""
+    if may_be_done and asked.rows is not None:
+        return UnclearError(asked.rows)
+    if too_late:
+        return utils.OperationalError(AWAY)
+    return UnclearError() if may_be_done else BusyError()
+
+
+def _error_of(result: PGresult) -> BaseException:
+    error = psycopg.errors.error_from_result(result)
+    return BusyError() if error.sqlstate in _GIVEN_UP else _as_django(error)
 
 
 def _sqlstate(result: PGresult) -> str:

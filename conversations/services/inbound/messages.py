@@ -317,7 +317,7 @@ def _note_account(conversation: Conversation, account: ChannelAccount) -> None:
 def confirmed(client_id: UUID, returned: tuple[Any, ...]) -> InboundResult | None:
     """Return the place of a message of which a statement returned this row before its connection was lost.
 
-    What the statement wrote is on disk then. None if it is not there.
+    None if it is not there. A row that is seen is on disk: its commit waited for that.
     """
     appended = Appended(*returned)
     found = row(_IS_THERE, appended.chunk_id, client_id)
@@ -332,9 +332,7 @@ _PLACE = """
     WHERE c.client_id = {client} AND c.dedupe_key = $1
     UNION ALL
     SELECT NULL, NULL, NULL, true, 'deleted' FROM message_tombstones WHERE client_id = {client} AND dedupe_key = $1"""
-# Is chunk $1 there? All that was committed before is written to disk.
-_IS_THERE = """
-    SELECT pg_logical_emit_message(false, '', '', true) FROM conversation_chunks WHERE client_id = $2 AND id = $1"""
+_IS_THERE = "SELECT 1 FROM conversation_chunks WHERE client_id = $2 AND id = $1"
 _PLACE_OF_CLIENT = _PLACE.format(client="$2")
 _PLACE_WITH_KEY = f"""
     SELECT seen.*, k.id
