@@ -93,9 +93,9 @@ async def receive(statements: Statements, body: bytes, channel: str, key: str) -
     """Store the message that a program passes on in Convo's own JSON, and return its conversation and position.
 
     Raises NotSignedError for a wrong API key, or ForbiddenError for one without the scope, also if the body is wrong as
-    well; then what read_message and
-    messages.settle raise, NotFoundError where the key is another client's, TooManyError where the client's quota is
-    used up, or OperationalError where it is not known whether the message was stored.
+    well; then what read_message and messages.settle raise, NotFoundError where the key is another client's,
+    TooManyError where the client's quota is used up, or OperationalError where it is not known whether the message was
+    stored.
     """
     try:
         message, client_id = read_message(body, channel, timezone.now())
