@@ -1,4 +1,4 @@
-"""What one reply of the copilot reads does not grow with how many are written for others, on tables that are new."""
+"""A reply of the copilot reads no more rows while many are written for others, also on tables that are new."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def asks(name: str, firm: Client) -> Any:
 
 
 def rows_read(act: Callable[[], Any]) -> float:
-    """How many rows `act` reads each time."""
+    """Return the number of rows that `act` reads each time."""
     before = _read()
     for _ in range(TRIES):
         act()

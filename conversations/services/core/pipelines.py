@@ -276,14 +276,14 @@ class Pipeline:
         for number, transaction in enumerate(transactions):
             may_be_done = number == 0 and transaction.error is None
             for asked in transaction.asked:
-                asked.fail(_fate(asked, may_be_done=may_be_done, too_late=too_late))
+                asked.fail(_error_of_lost(asked, may_be_done=may_be_done, too_late=too_late))
         for asked in (asked for batch in self._batches for asked in batch.again):
-            asked.fail(_fate(asked, may_be_done=False, too_late=too_late))
+            asked.fail(_error_of_lost(asked, may_be_done=False, too_late=too_late))
         self._lost()
 
 
-def _fate(asked: Asked, *, may_be_done: bool, too_late: bool) -> Exception:
-    """Return what is said of a statement whose connection is lost."""
+def _error_of_lost(asked: Asked, *, may_be_done: bool, too_late: bool) -> Exception:
+    """Return the error for a statement whose connection is lost."""
     if may_be_done and asked.rows is not None:
         return UnclearError(asked.rows)
     if too_late:
