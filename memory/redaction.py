@@ -38,6 +38,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE
 _PLUS = ("+", "\uff0b")
 _MAY_GO_ON = "0123456789+\uff0b \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
 PROBES = ("", " aB 1.,-\n")
+# After one of these no card number goes on, nor an id or a phone number that looks like one.
+_UP_TO_AN_END = re.compile(r".*[g-zG-Z.,;:!?()\n]", re.DOTALL)
 HELD_BACK = 256  # characters at the end of a text that is still being written: a pattern may yet match them
 
 # Keys of ids, addresses and times in JSON that is stored to be processed again, as providers and we call them.
@@ -117,6 +119,26 @@ class RedactionRules:
 
 
 CARDS_ONLY = RedactionRules()
+
+
+class GrowingText:
+    """The redacted beginning of a text that is still being written, which is read again and again as it grows.
+
+    Without patterns only the end is looked at again: the whole each time would cost as much as its length.
+    """
+
+    def __init__(self, rules: RedactionRules = CARDS_ONLY) -> None:
+        self._rules = rules
+        self._read, self._clean = 0, ""  # characters that no later one changes, and what they are redacted
+
+    def beginning(self, text: str) -> str:
+        """Return what `RedactionRules.clean_beginning` does. `text` begins with the text of the last call."""
+        if self._rules.patterns:
+            return self._rules.clean_beginning(text)
+        if settled := _UP_TO_AN_END.match(text, self._read):
+            self._read = settled.end()
+            self._clean += self._rules.clean(settled[0])
+        return self._clean + self._rules.clean_beginning(text[self._read :])
 
 
 # --- patterns --------------------------------------------------------------------------------------------------------

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import requests
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from conversations.http import streams
 from conversations.models import Chunk, Client, Conversation, Event, EventNumbering, EventPosition
 from conversations.services.core.ledger import SYSTEM, record
-from conversations.services.events import deliveries, feed
+from conversations.services.events import deliveries, feed, numbering
 from conversations.services.events.numbering import number_all, number_events
 from conversations.services.tenants import api_keys
 from conversations.services.transitions import closing, steps, takeover
@@ -184,6 +185,21 @@ def test_a_gap_that_nobody_fills_is_closed(two: tuple[Conversation, Conversation
     state = EventNumbering.objects.get(source="chunk")
     last = Chunk.objects.latest("pk").pk
     assert (state.numbered, state.doubt_upto) == (f"{{[0,{last + 1})}}", None)
+
+
+def test_a_pass_takes_one_statement_where_nothing_was_written(two: tuple[Conversation, Conversation]) -> None:
+    with connection.cursor() as cursor:  # ids that nobody uses, the last ones that were given among them
+        cursor.execute("SELECT nextval(s || '_id_seq') FROM unnest(%s::text[]) s", [list(numbering.TABLES.values())])
+    for _ in range(4):  # number what is new, see what was never used, close it, and see nothing
+        number_events()
+    with CaptureQueriesContext(connection) as seen:
+        assert number_events() == 0
+    assert len(seen) == 1
+    say(two[0], "something")
+    with CaptureQueriesContext(connection) as seen:
+        assert number_events() == 1
+    assert len(seen) <= 8, "the look, the lock in a transaction, the states, the events, and a state that is kept"
+    assert [text for _, text in told(two[0].client)] == ["something"]
 
 
 def write(conversation: Conversation) -> None:

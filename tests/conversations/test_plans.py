@@ -15,10 +15,12 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from conversations.models import ApiKey, Contact
+from conversations.models import ApiKey, Contact, Turn
+from conversations.services.copilot import feed
 from conversations.services.core import appending, opening
 from conversations.services.core.appending import NewChunk
 from conversations.services.core.person import Person
+from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.slots import Slots
 from conversations.services.core.statements import THIS_THREAD, finish
 from conversations.services.delivery import claiming
@@ -324,6 +326,53 @@ def test_looks_for_work_in_the_background_read_a_row_or_two_of_each_client(analy
         whole, fetched = (now - then for now, then in zip(after[table], before[table], strict=True))
         assert whole == 0, f"{table} is read as a whole"
         assert fetched < TRIES * 2_500, (table, fetched)
+
+
+def _write(shop: Shop, first: int, last: int) -> None:
+    """Each of the running replies of the shop goes on by deltas of ten characters, which user 7 may read."""
+    _column(
+        """
+        INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)
+        SELECT t.client_id, t.id, 1, 10 * n, 'ten letter', 7
+        FROM conversation_turns t, generate_series(%s, %s) n WHERE t.client_id = %s RETURNING start
+        """,
+        [first, last, shop.client.pk],
+    )
+
+
+@pytest.mark.parametrize("analyzed", [True, False])
+def test_who_reads_along_is_given_what_is_new_without_a_look_at_the_rest(analyzed: bool) -> None:
+    shop, now = Shop(), timezone.now()
+    shop.conversations(shop.people(40, "reader"))
+    _column(
+        """
+        INSERT INTO conversation_turns (client_id, id, conversation_id, status, attempt, inbound_sequence, streamed,
+            lease_until, started_at, engine, model, draft, finish_reason, tokens_in, tokens_out, code, reason)
+        SELECT client_id, gen_random_uuid(), id, 'running', 1, 1, true, %s, %s, '', '', '', '', 0, 0, '', ''
+        FROM conversations WHERE client_id = %s RETURNING id
+        """,
+        [now, now, shop.client.pk],
+    )
+    _write(shop, 0, 49)
+    running = {turn.pk: turn.client_id for turn in Turn.objects.filter(client=shop.client)}
+    readers = [feed.Reader(turn_id, 7, feed.ReadPosition(1, 495)) for turn_id in running]
+
+    def read_on() -> set[int]:
+        with confined_to(7):
+            parts = feed._new_parts(running, readers)
+        for reader in readers:
+            for part in parts.get(reader.turn_id, ()):
+                reader.give(part)
+        return {reader.position.characters for reader in readers}
+
+    if analyzed:
+        _analyze()
+    assert read_on() == {500}
+    before = _read()["copilot_deltas"]
+    for _ in range(TRIES):
+        assert read_on() == {500}, "nothing is new"
+    whole, fetched = (now - then for now, then in zip(_read()["copilot_deltas"], before, strict=True))
+    assert (whole, fetched) == (0, 0)
 
 
 def test_staff_find_a_user_id_of_all_clients_by_its_index() -> None:

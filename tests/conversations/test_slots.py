@@ -96,6 +96,33 @@ def test_retries_alone_come_after_all_that_is_new():
     assert len(claimed) == 1, "what new lanes leave goes to retries"
 
 
+def test_a_few_slots_are_tried_first_and_a_backlog_gets_all():
+    slots, waiting = Slots(300, bounded=False), lane()
+    asked = []
+
+    def claim(one: Lane, number: int) -> list[UUID]:
+        asked.append(number)
+        return take(slots, one, min(number, left))
+
+    left = 2
+    assert len(claim_in_turn(slots, [waiting], claim)) == 2
+    assert asked == [16], "to count out a slot takes time"
+    left = 300
+    assert len(claim_in_turn(slots, [waiting], claim)) == 298
+    assert asked == [16, 16, 64, 218]
+
+
+def test_a_slot_is_held_once_and_given_back_whole():
+    slots, first, second = Slots(10, bounded=False), lane(most=1), lane(most=1)
+    [pk] = take(slots, first)
+    slots.take(pk, second)
+    assert (slots.free, slots.full_lanes()) == (9, [second.id])
+    slots.let_go(pk)
+    slots.let_go(pk)
+    assert (slots.free, slots.full_lanes()) == (10, [])
+    assert slots.allot([first, second]) == [(first, 1), (second, 1)]
+
+
 def test_a_probe_is_alone():
     slots, probe = Slots(10), lane(most=1)
     assert slots.allot([probe]) == [(probe, 1)]

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
-from django.db import connection, transaction
+from django.db import DataError, connection, transaction
 from django.test import Client as HttpClient
 from django.test.utils import CaptureQueriesContext
 from django.urls import resolve
@@ -255,6 +255,15 @@ def test_an_error_outside_the_role_gives_it_back(ann: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('role'), current_setting('convo.logins')")
             assert cursor.fetchall() == [(django_settings.COPILOT_ROLE, str(ann.pk))]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_statement_that_fails_outside_the_role_gives_it_back_with_its_savepoint(ann: Any) -> None:
+    with confined_to(ann.pk):
+        with pytest.raises(DataError), transaction.atomic(), unconfined(), connection.cursor() as cursor:
+            cursor.execute("SELECT 1 / 0")
+        assert confined() == (django_settings.COPILOT_ROLE, str(ann.pk))
+    assert confined() == ("none", "")
 
 
 def confined() -> tuple[str, str]:

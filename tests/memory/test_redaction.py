@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memory.redaction import (
     CARD_REMOVED,
@@ -13,6 +15,7 @@ from memory.redaction import (
     MAX_PATTERNS,
     MOST_INSTRUCTIONS,
     REDACTED,
+    GrowingText,
     RedactionRules,
     pattern_problem,
 )
@@ -171,6 +174,29 @@ def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: R
     for length in range(len(text) + 1):
         assert whole.startswith(rules.clean_beginning(text[:length])), length
     assert len(rules.clean_beginning(text)) > len(whole) - HELD_BACK - 20
+
+
+CUT = "é٣+-\n.gaf07 "  # what may stand between the parts of a text, and within an id or a number
+A_UUID = "550e8400-e29b-41d4-a716-446655440000"
+PARTS = st.sampled_from([*CUT, VISA, "4111 1111 1111 1111", "+49 151 2345 678", A_UUID, "no. 12-34, ", "words "])
+
+
+@given(st.lists(PARTS, max_size=12), st.integers(1, 9))
+def test_a_text_that_grows_is_shown_as_if_it_were_read_anew_each_time(parts: list[str], step: int) -> None:
+    text, growing = "".join(parts), GrowingText(RULES)
+    for length in [*range(0, len(text), step), len(text)]:
+        assert growing.beginning(text[:length]) == RULES.clean_beginning(text[:length])
+
+
+def test_of_a_long_text_that_grows_only_the_end_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    clean = RedactionRules.clean
+    monkeypatch.setattr(RedactionRules, "clean", lambda rules, text: looked.append(len(text)) or clean(rules, text))
+    growing, text = GrowingText(RULES), ""
+    for number in range(1_000):
+        text += f"word {number} "
+        growing.beginning(text)
+    assert sum(looked) < 5 * len(text), "and not the whole a thousand times"
 
 
 # --- where it begins and ends ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from conversations.models import Chunk, Turn
 from conversations.services.copilot.sessions import memberships_of, with_text_and_feedback
-from conversations.services.core.cluster import can_ask_others, of_each
+from conversations.services.core.cluster import can_ask_others, is_cluster, of_each
 from conversations.services.core.rotation import by_client
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.sql import rows
@@ -77,6 +77,12 @@ class Reader:
     position: ReadPosition
     _updates: deque[FeedUpdate] = field(default_factory=deque)
     _wake: Callable[[], object] = lambda: None
+    _begins_a_delta = False  # the position: a reader that comes back may name one within a delta
+
+    @property
+    def wanted(self) -> ReadPosition:
+        """Return the position from which deltas that begin there or later hold all that the reader has not read."""
+        return self.position if self._begins_a_delta else ReadPosition(self.position.attempt)
 
     def take(self) -> FeedUpdate | None:
         """Return the next update, or None if there is none yet."""
@@ -97,7 +103,7 @@ class Reader:
             return  # of an earlier attempt, or after a part that is not there yet
         if text := part.text[known - part.start :]:
             new = ReplyPart(part.attempt, known, text)
-            self.position = new.end
+            self.position, self._begins_a_delta = new.end, True
             self._put(new)
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
@@ -183,7 +189,7 @@ class Feed:
         with confined_to(*{reader.user_id for reader in readers}):
             # The ended turns first: the deltas of a turn are deleted when it ends.
             ended = _ended(clients, over) if over else {}
-            parts = _new_parts(clients, [reader for reader in readers if reader.turn_id not in ended])
+            parts = _new_parts(running, [reader for reader in readers if reader.turn_id not in ended])
         for reader in readers:
             for part in parts.get(reader.turn_id, ()):
                 reader.give(part)
@@ -219,27 +225,36 @@ def _ended(clients: Sequence[UUID], turn_ids: set[UUID]) -> dict[UUID, tuple[Tur
     return ended | {pk: (turn, chunks.get(turn.chunk_id or 0)) for pk, turn in over.items()}
 
 
-def _new_parts(clients: Sequence[UUID], readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
-    """Return the text after the position of the slowest reader of each turn, in order, by turn."""
+_WANTED = """
+    SELECT wanted.turn_id, d.attempt, d.start, d.text
+    FROM unnest($1::uuid[], $2::uuid[], $3::int[], $4::int[]) AS wanted (client_id, turn_id, attempt, start)"""
+_NEWER = """d.client_id = wanted.client_id AND d.turn_id = wanted.turn_id
+        AND (d.attempt, d.start) >= (wanted.attempt, wanted.start)"""
+# OFFSET 0 keeps the planner from joining, which looks at all deltas of all turns and asks of each who may see it.
+_OF_EACH_TURN = f"""
+    CROSS JOIN LATERAL (SELECT d.attempt, d.start, d.text FROM copilot_deltas d WHERE {_NEWER} OFFSET 0) d"""
+# Citus knows no OFFSET there, and finds the servers by the clients' ids.
+_BY_JOIN = f"""
+    JOIN copilot_deltas d ON {_NEWER}
+    WHERE d.client_id = ANY ($1::uuid[])"""
+
+
+def _new_parts(running: Mapping[UUID, UUID], readers: Sequence[Reader]) -> dict[UUID, list[ReplyPart]]:
+    """Return the text that the slowest reader of each turn wants, in order, by turn.
+
+    running: the client of each turn
+    """
     slowest: dict[UUID, ReadPosition] = {}
     for reader in readers:
-        known = slowest.get(reader.turn_id, reader.position)
-        slowest[reader.turn_id] = min(known, reader.position, key=lambda each: (each.attempt, each.characters))
+        known = slowest.get(reader.turn_id, reader.wanted)
+        slowest[reader.turn_id] = min(known, reader.wanted, key=lambda each: (each.attempt, each.characters))
     found: dict[UUID, list[ReplyPart]] = {}
     for turn_id, attempt, start, text in rows(
-        """
-        SELECT d.turn_id, d.attempt, d.start, d.text
-        FROM copilot_deltas d
-        JOIN unnest($1::uuid[], $2::int[], $3::int[]) AS read (turn_id, attempt, characters)
-          ON d.turn_id = read.turn_id
-         AND (d.attempt > read.attempt OR d.attempt = read.attempt AND d.start + length(d.text) > read.characters)
-        WHERE d.client_id = ANY($4::uuid[])
-        ORDER BY d.turn_id, d.attempt, d.start
-        """,
+        _WANTED + (_BY_JOIN if is_cluster() else _OF_EACH_TURN) + " ORDER BY wanted.turn_id, d.attempt, d.start",
+        [running[turn_id] for turn_id in slowest],
         list(slowest),
         [position.attempt for position in slowest.values()],
         [position.characters for position in slowest.values()],
-        clients,
     ):
         found.setdefault(turn_id, []).append(ReplyPart(attempt, start, text))
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import IntegrityError, transaction
@@ -35,7 +36,7 @@ from conversations.services.core.ledger import Actor, Kind
 from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.row_level_security import confined_to, unconfined
-from conversations.services.core.sql import rows
+from conversations.services.core.sql import column, insert, rows
 from conversations.services.delivery import disclosure
 from memory import services as memory
 from memory.stores.contract import StoreError
@@ -72,17 +73,33 @@ def _roles(user: User) -> QuerySet[Assistant]:
     return Assistant.objects.filter(Exists(theirs), in_copilot=True, client__is_active=True)
 
 
-def _role(user: User, key: str, sub_domain: str) -> Assistant:
+class _Role(NamedTuple):
+    """An assistant that the user may talk to."""
+
+    pk: UUID
+    key: str
+    client_id: UUID
+    is_default: bool
+    disclosure: str
+
+
+_ROLES = """
+    SELECT a.id, a.key, a.client_id, a.is_default, a.disclosure
+    FROM memberships m
+    JOIN clients c ON c.id = m.client_id AND c.is_active
+    JOIN assistants a ON a.client_id = m.client_id AND a.in_copilot
+    WHERE m.user_id = $1 AND $2::text IN ('', c.sub_domain)
+    ORDER BY c.name, a.key"""
+
+
+def _role(user: User, key: str, sub_domain: str) -> _Role:
     """Return the assistant with the key, of the client with the sub-domain.
 
     key: '' for DEFAULT_ROLE, or else a default assistant; sub_domain: '' for any client
 
     Raises NotFoundError.
     """
-    found = _roles(user).only("key", "client_id", "is_default", "disclosure").order_by("client__name", "key")
-    if sub_domain:
-        found = found.filter(client__sub_domain=sub_domain)
-    allowed = list(found)
+    allowed = [_Role(*found) for found in rows(_ROLES, user.id, sub_domain)]
     for each in allowed:
         if each.key == (key or DEFAULT_ROLE):
             return each
@@ -179,7 +196,7 @@ def open_session(user: User, role: str, client: str, now: datetime) -> Conversat
     return _lock(user, session_id, assistant.client_id)
 
 
-def _open(user: User, assistant: Assistant, contact_id: UUID, now: datetime) -> UUID:
+def _open(user: User, assistant: _Role, contact_id: UUID, now: datetime) -> UUID:
     session_id = uuid4()
     open_conversation(
         assistant.client_id,
@@ -223,13 +240,11 @@ def _contact_id(user: User, client_id: UUID) -> UUID:
 
     It is never found by a user id: programs choose these, and could choose this one.
     """
-    known = Contact.objects.filter(login_id=user.id, client_id=client_id).values_list("pk", flat=True).first()
-    if known:
-        return known
+    for contact_id in column("SELECT id FROM contacts WHERE client_id = $1 AND login_id = $2", client_id, user.id):
+        return UUID(str(contact_id))
     user_id = f"login:{user.id}:{uuid4().hex[:8]}"
-    made = Contact.objects.create(
-        client_id=client_id, login_id=user.id, user_id=user_id, name=user.name, is_guest=False
-    )
+    made = Contact(client_id=client_id, login_id=user.id, user_id=user_id, name=user.name, is_guest=False)
+    insert([made])
     return made.pk
 
 

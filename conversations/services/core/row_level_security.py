@@ -5,6 +5,7 @@ The copilot's queries ask for the user's rows anyway; the policies are there for
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,18 +13,32 @@ from typing import Any
 from django.conf import settings
 from django.db import connection, transaction
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from conversations.services.core.cluster import is_cluster
 
 NOBODY = "none"
+# All that a user asks for is found by keys: a plan for these values would be no better than one for any, and each new
+# connection would plan each statement five times before it keeps a plan.
+_TAKE_ON = """
+    SELECT set_config('role', %s, true), set_config('convo.logins', %s, true),
+        set_config('plan_cache_mode', 'force_generic_plan', true)"""
+
+
+class _Current(threading.local):
+    """The role of this thread's transaction, and the users to whom it is confined."""
+
+    role = NOBODY, ""
+
+
+_current = _Current()
 
 
 @contextmanager
 def confined_to(*user_ids: int) -> Iterator[None]:
     """A transaction that sees and changes the rows of these users alone, however it asks."""
     nested = connection.in_atomic_block
-    with transaction.atomic():
-        _take_on(settings.COPILOT_ROLE, ",".join(map(str, user_ids)))
+    with transaction.atomic(), _as(settings.COPILOT_ROLE, ",".join(map(str, user_ids))):
         yield
         if nested:  # the role would last as long as the transaction around this one
             _take_on(NOBODY, "")
@@ -32,13 +47,29 @@ def confined_to(*user_ids: int) -> Iterator[None]:
 @contextmanager
 def unconfined() -> Iterator[None]:
     """Within `confined_to`: run the block in the application's own role. Its queries must name client and contact."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('role'), current_setting('convo.logins', true)")
-        [(role, logins)] = cursor.fetchall()
-    with transaction.atomic():  # an error that is caught further out gives the role back with its savepoint
-        _take_on(NOBODY, "")
+    around = _current.role
+    with _as(NOBODY, ""):
+        try:
+            yield
+        finally:
+            if not _has_failed():  # else a rollback gives the role back, to the savepoint or to the beginning
+                _take_on(*around)
+
+
+@contextmanager
+def _as(role: str, logins: str) -> Iterator[None]:
+    around, _current.role = _current.role, (role, logins)
+    try:
+        _take_on(role, logins)
         yield
-        _take_on(role, logins or "")
+    finally:
+        _current.role = around
+
+
+def _has_failed() -> bool:
+    """Return whether PostgreSQL takes no further statement of this transaction."""
+    status: int = connection.connection.info.transaction_status
+    return status != TransactionStatus.INTRANS
 
 
 def _take_on(role: str, logins: str) -> None:
@@ -46,7 +77,7 @@ def _take_on(role: str, logins: str) -> None:
         if is_cluster():
             _take_on_in_cluster(cursor, role, logins)
             return
-        cursor.execute("SELECT set_config('role', %s, true), set_config('convo.logins', %s, true)", [role, logins])
+        cursor.execute(_TAKE_ON, [role, logins])
 
 
 def _take_on_in_cluster(cursor: Any, role: str, logins: str) -> None:

@@ -14,13 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TypeVar
+from math import inf
+from typing import Any, TypeVar
 from uuid import UUID
 
 from conversations.services.core.cluster import of_each
 
 Claimed = TypeVar("Claimed")
 
+FIRST_STEP = 16  # slots that are allotted at first: often less is due, and to allot one takes as long as ten lines
 CLIENT_TIMES = 3  # a client holds at most three times as many slots as it leaves free
 
 
@@ -55,6 +57,11 @@ class Lane:
         """Return the bounds with the client's, which grows with its weight."""
         return (Bound(self.client_id, CLIENT_TIMES * self.weight), *self.bounds)
 
+    @property
+    def names(self) -> set[UUID | str]:
+        """Return the names that a slot of the lane counts for."""
+        return {self.client_id, *(bound.name for bound in self.bounds)}
+
 
 def with_spare(number: int, times: int) -> int:
     """Return the number of slots of which a name that may hold `times` what is free gets `number`."""
@@ -72,6 +79,8 @@ class Slots:
         self._total, self._bounded = total, bounded
         self._guard = threading.Lock()
         self._held: dict[UUID, Lane] = {}
+        self._names: Counter[UUID | str] = Counter()  # how many slots each holds
+        self._lanes: Counter[UUID] = Counter()
         self._turns: dict[UUID, int] = {}  # by client and lane: when it took a slot last
         self._clock = count(1)
 
@@ -92,31 +101,46 @@ class Slots:
     def take(self, pk: UUID, lane: Lane) -> None:
         """Let what was claimed of the lane hold a slot."""
         with self._guard:
+            self._let_go(pk)
             self._held[pk] = lane
+            self._names.update(lane.names)
+            self._lanes[lane.id] += 1
 
     def let_go(self, pk: UUID) -> None:
         """Free the slot of what has ended."""
         with self._guard:
-            self._held.pop(pk, None)
+            self._let_go(pk)
+
+    def _let_go(self, pk: UUID) -> None:
+        if lane := self._held.pop(pk, None):
+            _count_less(self._lanes, lane.id)
+            for name in lane.names:
+                _count_less(self._names, name)
+
+    def _use(self) -> _Use:
+        return _Use(self.free, self._names.copy(), self._lanes.copy())
 
     def full_lanes(self) -> list[UUID]:
         """Return the ids of the lanes in flight that may take no further slot."""
         with self._guard:
-            using = _Use(self._total, self._held.values())
-            return [lane.id for lane in set(self._held.values()) if not self._may_take(lane, using)]
+            using, lanes = self._use(), {lane.id: lane for lane in self._held.values()}
+            return [lane.id for lane in lanes.values() if not self._may_take(lane, using)]
 
-    def allot(self, lanes: Sequence[Lane]) -> list[tuple[Lane, int]]:
-        """Return how many of the free slots each of the lanes may take now; a lane that may take none is left out."""
+    def allot(self, lanes: Sequence[Lane], most: float = inf) -> list[tuple[Lane, int]]:
+        """Return how many of the free slots each of the lanes may take now; a lane that may take none is left out.
+
+        most: how many slots all together
+        """
         with self._guard:
-            using = _Use(self._total, self._held.values())
+            using = self._use()
             for is_new in (True, False):
-                self._allot([lane for lane in lanes if lane.is_new == is_new], using)
+                self._allot([lane for lane in lanes if lane.is_new == is_new], using, most)
             return [(lane, number) for lane in lanes if (number := using.allotted[lane.id])]
 
-    def _allot(self, lanes: Iterable[Lane], using: _Use) -> None:
+    def _allot(self, lanes: Iterable[Lane], using: _Use, most: float) -> None:
         queue = [(self._rank(lane, using), number, lane) for number, lane in enumerate(lanes)]
         heapq.heapify(queue)
-        while queue and using.free:
+        while queue and using.free and using.allotted.total() < most:
             rank, number, lane = heapq.heappop(queue)
             if rank != (now := self._rank(lane, using)):  # its client took one for another lane
                 heapq.heappush(queue, (now, number, lane))
@@ -139,32 +163,27 @@ class Slots:
         )
 
 
+def _count_less(counter: Counter[Any], key: Any) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
+
+
 @dataclass(slots=True)
 class _Use:
     """The use of the slots, and what of it is allotted just now."""
 
-    total: int
-    held: Iterable[Lane]
-    free: int = 0
-    names: Counter[UUID | str] = field(default_factory=Counter)
-    lanes: Counter[UUID] = field(default_factory=Counter)
+    free: int
+    names: Counter[UUID | str]
+    lanes: Counter[UUID]
     allotted: Counter[UUID] = field(default_factory=Counter)
-
-    def __post_init__(self) -> None:
-        self.free = self.total
-        for lane in self.held:
-            self._count(lane)
-        self.free = max(self.free, 0)
 
     def add(self, lane: Lane) -> None:
         """Allot one slot to the lane."""
-        self._count(lane)
-        self.allotted[lane.id] += 1
-
-    def _count(self, lane: Lane) -> None:
         self.free -= 1
         self.lanes[lane.id] += 1
-        self.names.update({bound.name for bound in lane.all_bounds})
+        self.names.update(lane.names)
+        self.allotted[lane.id] += 1
 
 
 def claim_in_turn(
@@ -176,7 +195,9 @@ def claim_in_turn(
     """
     claimed: list[Claimed] = []
     waiting = {lane.id: lane for lane in lanes}
-    while waiting and (allotted := slots.allot(list(waiting.values()))):
+    most = FIRST_STEP
+    while waiting and (allotted := slots.allot(list(waiting.values()), most)):
+        most *= 4
         for lane, number in allotted:
             found = next(of_each([(lane, number)], claim), ())
             claimed += found

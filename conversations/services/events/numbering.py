@@ -13,15 +13,14 @@ One pass runs at a time, whoever begins it: dispatchers several times a second, 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 import orjson
 from django.db import OperationalError, transaction
 
-from conversations.models import EventNumbering
 from conversations.services.core import counters
 from conversations.services.core.cluster import all_clients, can_ask_others, is_cluster, of_each
 from conversations.services.core.sql import column, rows
@@ -29,6 +28,8 @@ from conversations.services.events.kinds import OF_LEDGER
 
 BATCH = 2_000  # rows of each source that one pass numbers
 TABLES = {"chunk": "conversation_chunks", "ledger": "conversation_events", "note": "event_notes"}
+
+NOTHING = "{[0,1)}"  # is numbered yet
 
 _KINDS = orjson.dumps(dict(OF_LEDGER)).decode().replace("'", "''")
 _PRIVATE = "s.channel = 'web' AND s.thread <> ''"
@@ -99,9 +100,19 @@ _PASS = f"""{_ORDERED},
 
 _LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('convo.number_events'))"
 _WAIT = "SELECT pg_advisory_xact_lock(hashtext('convo.number_events')) IS NOT NULL"
-# $1 the numbered ids: all ids below its first gap, all up to its last, and whether there is a gap.
-_EXTENT = """
-    SELECT min(upper(r)) - 1, max(upper(r)) - 1, count(*) > 1 FROM unnest($1::int8multirange) AS r"""
+# The state of each source, and the last id that anybody was given.
+_STATES = " UNION ALL ".join(
+    f"""
+    SELECT '{source}', n.numbered, n.doubt_upto, n.doubt_holders::text,
+        CASE WHEN ids.is_called THEN ids.last_value ELSE 0 END
+    FROM {table}_id_seq ids LEFT JOIN event_numbering n ON n.source = '{source}'"""
+    for source, table in TABLES.items()
+)
+_KEEP = """
+    INSERT INTO event_numbering (source, numbered, doubt_upto, doubt_holders) VALUES ($1, $2, $3, $4::jsonb)
+    ON CONFLICT (source) DO UPDATE
+    SET numbered = EXCLUDED.numbered, doubt_upto = EXCLUDED.doubt_upto, doubt_holders = EXCLUDED.doubt_holders
+    RETURNING source"""
 _WITHOUT_GAPS = "SELECT ($1::int8multirange + int8multirange(int8range(0, $2, '[]')))::text"
 # Every transaction that writes to the table, or may be about to: this one only reads it.
 _HOLDERS = """
@@ -113,15 +124,45 @@ _HOLDERS = """
 
 @dataclass(slots=True)
 class _Source:
-    """A source's state. `was_settled`: who held its lock when a gap was seen had gone when this pass began."""
+    """A source's state.
 
-    state: EventNumbering
-    after: int
-    was_settled: bool
+    numbered       the ids that are numbered, as an int8multirange
+    doubt_upto     the last id that was given when a gap was seen; None for no gap
+    doubt_holders  who held the table's lock then
+    given          the last id that was given when this pass began
+    was_settled    the holders had gone when this pass began
+    """
+
+    name: str
+    numbered: str
+    doubt_upto: int | None
+    doubt_holders: Sequence[str]
+    given: int
+    was_settled: bool = False
 
     @property
     def values(self) -> tuple[int, str]:
-        return self.after, self.state.numbered
+        """Return the last id below the first gap, and all that are numbered."""
+        return _ranges(self.numbered)[0][1] - 1, self.numbered
+
+    @property
+    def has_gaps(self) -> bool:
+        """Return whether an id was given that is not numbered."""
+        (_, end), *more = _ranges(self.numbered)
+        return bool(more) or end <= self.given
+
+    def settle(self) -> None:
+        """Note whether all who held the table's lock when a gap was seen have gone."""
+        self.was_settled = self.doubt_upto is not None and not _held_by(self.name).intersection(self.doubt_holders)
+
+    def store(self) -> None:
+        """Write the state to its row."""
+        rows(_KEEP, self.name, self.numbered, self.doubt_upto, orjson.dumps(list(self.doubt_holders)).decode())
+
+
+def _ranges(numbered: str) -> list[tuple[int, int]]:
+    """Return the ranges of an int8multirange, which PostgreSQL writes with their ends excluded."""
+    return [(int(first), int(end)) for first, end in re.findall(r"\[(\d+),(\d+)\)", numbered)]
 
 
 def number_events(*, wait: bool = False) -> int:
@@ -133,10 +174,12 @@ def number_events(*, wait: bool = False) -> int:
     """
     if is_cluster():
         return _number_in_cluster(wait=wait)
+    if not any(each.has_gaps for each in _states()):  # asked all the time, so it reads no client's rows
+        return 0
     with transaction.atomic():
         if not rows(_WAIT if wait else _LOCK)[0][0]:
             return 0
-        sources = [_source(source) for source in TABLES]
+        sources = _sources()
         found = rows(_PASS, *(value for each in sources for value in each.values))[0]
         for each, at in zip(sources, (0, 2, 4), strict=True):
             _keep(each, found[at], is_whole=found[at + 1] < BATCH)
@@ -153,30 +196,36 @@ def number_all() -> int:
     return total
 
 
-def _source(source: str) -> _Source:
-    state, _ = EventNumbering.objects.get_or_create(source=source)
-    after, _, _ = _extent(state)
-    return _Source(
-        state, after, state.doubt_upto is not None and not _held_by(source).intersection(state.doubt_holders)
-    )
+def _states() -> list[_Source]:
+    """Return the states of the sources, in the order of TABLES. What a cluster's other servers gave is not known."""
+    return [
+        _Source(name, numbered or NOTHING, upto, orjson.loads(holders or "[]"), 0 if is_cluster() else given)
+        for name, numbered, upto, holders, given in rows(_STATES)
+    ]
+
+
+def _sources() -> list[_Source]:
+    """Return the states of the sources at the beginning of a pass."""
+    found = _states()
+    for each in found:
+        each.settle()
+    return found
 
 
 def _keep(source: _Source, numbered: str, *, is_whole: bool) -> None:
     """Store the ids that are numbered, and note or close gaps. is_whole: all that was visible was numbered."""
-    state, before = source.state, (source.state.numbered, source.state.doubt_upto)
-    state.numbered = numbered
+    before = source.numbered, source.doubt_upto
+    source.numbered = numbered
     if source.was_settled and is_whole:
-        [(state.numbered,)] = rows(_WITHOUT_GAPS, numbered, state.doubt_upto)
-        state.doubt_upto, state.doubt_holders = None, []
-    _, last, has_gaps = _extent(state)
-    if has_gaps and state.doubt_upto is None and is_whole:
-        state.doubt_upto, state.doubt_holders = last, sorted(_held_by(state.source))
-    if (state.numbered, state.doubt_upto) != before:
-        state.save(update_fields=["numbered", "doubt_upto", "doubt_holders"])
-
-
-def _extent(state: EventNumbering) -> Any:
-    return rows(_EXTENT, state.numbered)[0]
+        [(source.numbered,)] = rows(_WITHOUT_GAPS, numbered, source.doubt_upto)
+        source.doubt_upto, source.doubt_holders = None, []
+    last, is_doubtful = _ranges(source.numbered)[-1][1] - 1, source.has_gaps
+    if last < source.given and source.numbered != before[0]:  # while much is written there is always one under way
+        is_doubtful = len(_ranges(source.numbered)) > 1
+    if is_doubtful and source.doubt_upto is None and is_whole:
+        source.doubt_upto, source.doubt_holders = max(last, source.given), sorted(_held_by(source.name))
+    if (source.numbered, source.doubt_upto) != before:
+        source.store()
 
 
 def _held_by(source: str) -> set[str]:
@@ -243,7 +292,7 @@ def _number_in_cluster(*, wait: bool) -> int:
     with transaction.atomic():
         if not rows(_WAIT if wait else _LOCK)[0][0]:
             return 0
-        before = [_source(source) for source in TABLES]
+        before = _sources()
     values = [value for each in before for value in each.values]
     try:
         clients, is_whole = [pk for (pk,) in rows(_CLIENTS_WITH_NEW, *values)], True
@@ -255,8 +304,8 @@ def _number_in_cluster(*, wait: bool) -> int:
     if is_whole and len(counts) == len(clients) and all(count < BATCH for each in counts for count in each):
         with transaction.atomic():
             rows(_WAIT)
-            for each in before:
-                _settle_gaps(each)
+            for then, now in zip(before, _sources(), strict=True):
+                _settle_gaps(then, now)
     return sum(count for each in counts for count in each)
 
 
@@ -264,7 +313,7 @@ def _number_client(client_id: UUID) -> tuple[int, ...]:
     """Number the client's rows, and return how many of each source were looked at."""
     with transaction.atomic():
         rows(_WAIT)
-        sources = [_source(source) for source in TABLES]
+        sources = _sources()
         found = rows(_found_of_client(), *(value for each in sources for value in each.values), client_id)[0]
         if kinds := orjson.loads(found[6] or "{}"):
             [(last,)] = rows(_COUNT, client_id, sum(kinds.values()))
@@ -272,17 +321,16 @@ def _number_client(client_id: UUID) -> tuple[int, ...]:
             if endpoints := column(_ENDPOINTS, client_id)[0]:
                 rows(_DELIVER, client_id, last, found[7], endpoints)
         for each, at in zip(sources, (0, 2, 4), strict=True):
-            if each.state.numbered != found[at]:
-                each.state.numbered = found[at]
-                each.state.save(update_fields=["numbered"])
+            if each.numbered != found[at]:
+                each.numbered = found[at]
+                each.store()
     for kind, count in kinds.items():
         counters.EVENTS.labels(kind).inc(count)
     return tuple(int(found[at + 1]) for at in (0, 2, 4))
 
 
-def _settle_gaps(before: _Source) -> None:
+def _settle_gaps(before: _Source, now: _Source) -> None:
     """Note or close the gaps of a source. before: its state when the pass began."""
-    now = _source(before.state.source)
-    doubts = [(each.state.doubt_upto, each.state.doubt_holders) for each in (before, now)]
+    doubts = [(each.doubt_upto, each.doubt_holders) for each in (before, now)]
     now.was_settled = before.was_settled and doubts[0] == doubts[1]
-    _keep(now, now.state.numbered, is_whole=True)
+    _keep(now, now.numbered, is_whole=True)

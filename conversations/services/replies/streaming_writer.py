@@ -34,7 +34,7 @@ from conversations.services.replies.dispatcher import keep_recalled
 from conversations.services.replies.leases import StreamedTurn
 from memory import event_loop
 from memory.recall import NearestVectors
-from memory.redaction import CARDS_ONLY
+from memory.redaction import GrowingText
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class StreamedReply:
 
     def __init__(self, turn: StreamedTurn) -> None:
         self.turn = turn
-        self.rules = CARDS_ONLY
+        self.shown = GrowingText()
         self.is_held_back = False  # until its confidence is known: an unsure draft is never shown
         self.writing: Future[Reply] | None = None
         self.stopped = self.settling = False
@@ -89,7 +89,7 @@ class StreamedReply:
         """Return the text since the last call that may be shown after redaction, and count it as stored."""
         if self.is_held_back:
             return None
-        clean = self.rules.clean_beginning(self.text)
+        clean = self.shown.beginning(self.text)
         piece = NewText(self.turn, self._stored, clean[self._stored :])
         self._stored = len(clean)
         return piece if piece.text else None
@@ -233,7 +233,7 @@ class CopilotWriter:
             return
         request, engine = prepared
         request = tool_runner.with_rows(request, self._run_on_rows)
-        reply.rules, reply.is_held_back = request.rules, request.confidence
+        reply.shown, reply.is_held_back = GrowingText(request.rules), request.confidence
         reply.writing = event_loop.start(self._write(reply, request, engine))
         reply.writing.add_done_callback(lambda _: self._put_ended(reply))
 
