@@ -355,7 +355,9 @@ def test_who_reads_along_is_given_what_is_new_without_a_look_at_the_rest(analyze
     )
     _write(shop, 0, 49)
     running = {turn.pk: turn.client_id for turn in Turn.objects.filter(client=shop.client)}
-    readers = [feed.Reader(turn_id, 7, feed.ReadPosition(1, 495)) for turn_id in running]
+    # Each has two: one comes back within a delta, and one has read all that there is.
+    places = [feed.ReadPosition(1, 495), feed.ReadPosition(1, 500)]
+    readers = [feed.Reader(turn_id, 7, place) for turn_id in running for place in places]
 
     def read_on() -> set[int]:
         with confined_to(7):

@@ -103,8 +103,9 @@ class Reader:
             return  # of an earlier attempt, or after a part that is not there yet
         if text := part.text[known - part.start :]:
             new = ReplyPart(part.attempt, known, text)
-            self.position, self._begins_a_delta = new.end, True
+            self.position = new.end
             self._put(new)
+        self._begins_a_delta |= part.end == self.position
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
         """Hand the reader the rest of the reply and the end of the turn."""

@@ -219,11 +219,12 @@ def _keep(source: _Source, numbered: str, *, is_whole: bool) -> None:
     if source.was_settled and is_whole:
         [(source.numbered,)] = rows(_WITHOUT_GAPS, numbered, source.doubt_upto)
         source.doubt_upto, source.doubt_holders = None, []
-    last, is_doubtful = _ranges(source.numbered)[-1][1] - 1, source.has_gaps
-    if last < source.given and source.numbered != before[0]:  # while much is written there is always one under way
-        is_doubtful = len(_ranges(source.numbered)) > 1
+    ranges = _ranges(source.numbered)
+    # While much is written some id is always under way: behind the last one it is a gap once a pass finds nothing new.
+    is_doubtful = len(ranges) > 1 or (source.has_gaps and source.numbered == before[0])
     if is_doubtful and source.doubt_upto is None and is_whole:
-        source.doubt_upto, source.doubt_holders = max(last, source.given), sorted(_held_by(source.name))
+        last = max(ranges[-1][1] - 1, source.given)
+        source.doubt_upto, source.doubt_holders = last, sorted(_held_by(source.name))
     if (source.numbered, source.doubt_upto) != before:
         source.store()
 
