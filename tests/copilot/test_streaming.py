@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -14,6 +15,10 @@ from conversations.engines import registry
 from conversations.engines.contract import EngineError, Reply, ReplyRequest
 from conversations.models import Chunk, Conversation, Delta, Turn
 from conversations.services.copilot.failures import SENTENCES
+from conversations.services.copilot.feed import Reader, ReadPosition, ReplyPart
+from conversations.services.replies.leases import StreamedTurn
+from conversations.services.replies.streaming_writer import StreamedReply
+from memory.redaction import CARDS_ONLY
 from tests.copilot.reading import Browser, text_of
 from tests.fakes.openai import FakeOpenAI
 from tests.json_lines import json_lines
@@ -239,3 +244,29 @@ def test_what_is_logged_while_a_reply_is_streamed_names_its_conversation_and_tur
         for words in ("writing", "turn failed"):
             [line] = lines(words)
             assert (line["conversation"], line["turn"]) == (str(turn.conversation_id), str(turn.pk))
+
+
+def test_each_piece_begins_where_the_one_before_ended() -> None:
+    """A blank may be shown, and be held back again when a digit follows, with which a card number could begin."""
+    turn = StreamedTurn(uuid4(), uuid4(), uuid4(), 1, recalls=False, calls=False, login_id=7, stopped=False)
+    reply, reader = StreamedReply(turn), Reader(turn.turn_id, 7, ReadPosition())
+    deltas: list[ReplyPart] = []
+    for words in ("I have ", "4", " apples", " and", " ", "- ", "4111 1111 1111 1111", ", a card."):
+        reply.append(words)
+        if piece := reply.take_new_text():
+            deltas.append(ReplyPart(1, piece.start, piece.text))
+        for delta in deltas:
+            if delta.start >= reader.wanted.characters:
+                reader.give(delta)
+    read = "".join(part.text for part in iter(reader.take, None) if isinstance(part, ReplyPart))
+    assert read == CARDS_ONLY.clean(reply.text) == "I have 4 apples and - [card number removed], a card."
+
+
+@pytest.mark.parametrize("place", [0, 3, 10, 12, 9_999_999])
+def test_who_comes_back_at_any_place_reads_on_from_the_delta_that_holds_it(place: int) -> None:
+    deltas = [ReplyPart(1, start, "ten letter") for start in (0, 10, 20)]
+    reader = Reader(uuid4(), 7, ReadPosition(1, place))
+    for delta in deltas:
+        reader.give(delta)
+    assert "".join(part.text for part in iter(reader.take, None)) == ("ten letter" * 3)[place:]
+    assert reader.wanted.characters in (20, 30), "the whole is not read again"

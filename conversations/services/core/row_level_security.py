@@ -67,9 +67,9 @@ def _as(role: str, logins: str) -> Iterator[None]:
 
 
 def _has_failed() -> bool:
-    """Return whether PostgreSQL takes no further statement of this transaction."""
+    """Return whether no further statement of this transaction is possible."""
     status: int = connection.connection.info.transaction_status
-    return status != TransactionStatus.INTRANS
+    return connection.needs_rollback or status != TransactionStatus.INTRANS
 
 
 def _take_on(role: str, logins: str) -> None:

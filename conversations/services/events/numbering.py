@@ -127,9 +127,9 @@ class _Source:
     """A source's state.
 
     numbered       the ids that are numbered, as an int8multirange
-    doubt_upto     the last id that was given when a gap was seen; None for no gap
+    doubt_upto     the last id that was numbered when a gap was seen; None for no gap
     doubt_holders  who held the table's lock then
-    given          the last id that was given when this pass began
+    given          the last id that anybody was given
     was_settled    the holders had gone when this pass began
     """
 
@@ -146,8 +146,8 @@ class _Source:
         return _ranges(self.numbered)[0][1] - 1, self.numbered
 
     @property
-    def has_gaps(self) -> bool:
-        """Return whether an id was given that is not numbered."""
+    def may_have_new(self) -> bool:
+        """Return whether an id was given that is not numbered: its row may be there, or come, or never come."""
         (_, end), *more = _ranges(self.numbered)
         return bool(more) or end <= self.given
 
@@ -174,7 +174,7 @@ def number_events(*, wait: bool = False) -> int:
     """
     if is_cluster():
         return _number_in_cluster(wait=wait)
-    if not any(each.has_gaps for each in _states()):  # asked all the time, so it reads no client's rows
+    if not any(each.may_have_new for each in _states()):  # asked all the time, so it reads no client's rows
         return 0
     with transaction.atomic():
         if not rows(_WAIT if wait else _LOCK)[0][0]:
@@ -197,11 +197,12 @@ def number_all() -> int:
 
 
 def _states() -> list[_Source]:
-    """Return the states of the sources, in the order of TABLES. What a cluster's other servers gave is not known."""
-    return [
-        _Source(name, numbered or NOTHING, upto, orjson.loads(holders or "[]"), 0 if is_cluster() else given)
+    """Return the states of the sources, in the order of TABLES."""
+    found = {
+        name: _Source(name, numbered or NOTHING, upto, orjson.loads(holders or "[]"), given)
         for name, numbered, upto, holders, given in rows(_STATES)
-    ]
+    }
+    return [found[name] for name in TABLES]
 
 
 def _sources() -> list[_Source]:
@@ -220,11 +221,8 @@ def _keep(source: _Source, numbered: str, *, is_whole: bool) -> None:
         [(source.numbered,)] = rows(_WITHOUT_GAPS, numbered, source.doubt_upto)
         source.doubt_upto, source.doubt_holders = None, []
     ranges = _ranges(source.numbered)
-    # While much is written some id is always under way: behind the last one it is a gap once a pass finds nothing new.
-    is_doubtful = len(ranges) > 1 or (source.has_gaps and source.numbered == before[0])
-    if is_doubtful and source.doubt_upto is None and is_whole:
-        last = max(ranges[-1][1] - 1, source.given)
-        source.doubt_upto, source.doubt_holders = last, sorted(_held_by(source.name))
+    if len(ranges) > 1 and source.doubt_upto is None and is_whole:
+        source.doubt_upto, source.doubt_holders = ranges[-1][1] - 1, sorted(_held_by(source.name))
     if (source.numbered, source.doubt_upto) != before:
         source.store()
 

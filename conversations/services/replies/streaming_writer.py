@@ -90,9 +90,11 @@ class StreamedReply:
         if self.is_held_back:
             return None
         clean = self.shown.beginning(self.text)
+        if len(clean) <= self._stored:  # less than before, where a blank before a digit is held back again
+            return None
         piece = NewText(self.turn, self._stored, clean[self._stored :])
         self._stored = len(clean)
-        return piece if piece.text else None
+        return piece
 
 
 class CopilotWriter:
