@@ -36,10 +36,10 @@ _MANY_DIGITS = re.compile(rf"\d(?:{_BETWEEN}{{0,3}}\d){{{_FEWEST - 1}}}")
 _RUN = re.compile(rf"\d+(?:{_BETWEEN}{{1,3}}\d+)*")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _PLUS = ("+", "\uff0b")
-_MAY_GO_ON = "0123456789+\uff0b \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
+_MAY_GO_ON = "+\uff0b \u00a0\u2007\u2009\u202f-\u2010\u2011\u2012\u2013\u2212"
 PROBES = ("", " aB 1.,-\n")
-# After one of these no card number goes on, nor an id or a phone number that looks like one.
-_UP_TO_AN_END = re.compile(r".*[g-zG-Z.,;:!?()\n]", re.DOTALL)
+# Up to the last character that is part of no card number, and of no id or phone number that looks like one.
+_SETTLED = re.compile(rf".*[^\da-fA-F+\uff0b{_BETWEEN[1:-1]}]", re.DOTALL)
 HELD_BACK = 256  # characters at the end of a text that is still being written: a pattern may yet match them
 
 # Keys of ids, addresses and times in JSON that is stored to be processed again, as providers and we call them.
@@ -129,13 +129,13 @@ class GrowingText:
 
     def __init__(self, rules: RedactionRules = CARDS_ONLY) -> None:
         self._rules = rules
-        self._read, self._clean = 0, ""  # characters that no later one changes, and what they are redacted
+        self._read, self._clean = 0, ""  # how many characters are settled, and these, redacted
 
     def beginning(self, text: str) -> str:
         """Return what `RedactionRules.clean_beginning` does. `text` begins with the text of the last call."""
         if self._rules.patterns:
             return self._rules.clean_beginning(text)
-        if settled := _UP_TO_AN_END.match(text, self._read):
+        if settled := _SETTLED.match(text, self._read):
             self._read = settled.end()
             self._clean += self._rules.clean(settled[0])
         return self._clean + self._rules.clean_beginning(text[self._read :])
@@ -191,8 +191,10 @@ def _compile(pattern: str) -> Any:
 
 def _before_digits(text: str, end: int) -> int:
     """Return the start of the text before `end` that may be the beginning of a card number; `end` if there is none."""
-    settled = len(text[:end].rstrip(_MAY_GO_ON))
-    return settled if any(character.isdigit() for character in text[settled:end]) else end
+    settled = end
+    while settled and (text[settled - 1] in _MAY_GO_ON or text[settled - 1].isdecimal()):
+        settled -= 1
+    return settled if any(character.isdecimal() for character in text[settled:end]) else end
 
 
 @lru_cache(maxsize=1_000)

@@ -168,6 +168,18 @@ def test_what_commits_late_is_told_late_and_not_skipped(two: tuple[Conversation,
     assert [text for _, text in told(first.client, after)] == ["slow"]
 
 
+def test_what_is_under_way_with_the_last_id_of_all_is_told_when_it_commits(
+    two: tuple[Conversation, Conversation],
+) -> None:
+    first, second = two
+    say(second, "quick")
+    after = told(first.client)[-1][0]
+    with not_committed(lambda: say(first, "last")):
+        for _ in range(3):
+            assert number_events() == 0
+    assert [text for _, text in told(first.client, after)] == ["last"]
+
+
 def test_a_gap_that_nobody_fills_is_closed(two: tuple[Conversation, Conversation]) -> None:
     first, second = two
 

@@ -293,7 +293,12 @@ def test_a_role_lasts_as_long_as_its_block(ann: Any, bob: Any) -> None:
         assert confined() == (role, f"{ann.pk},{bob.pk}")
         with confined_to(ann.pk):
             assert confined() == (role, str(ann.pk))
-        assert confined() == ("none", ""), "rather nobody's rows than the wrong one's"
+        assert confined() == (role, f"{ann.pk},{bob.pk}")
+        with unconfined():
+            with confined_to(bob.pk):
+                assert confined() == (role, str(bob.pk))
+            assert confined() == ("none", "")
+        assert confined() == (role, f"{ann.pk},{bob.pk}")
     assert confined() == ("none", ""), "though this transaction goes on"
     with pytest.raises(ZeroDivisionError), confined_to(ann.pk):
         raise ZeroDivisionError

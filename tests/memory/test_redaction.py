@@ -167,7 +167,7 @@ def test_a_form_stays_a_form() -> None:
 )
 def test_what_is_shown_of_a_text_that_is_being_written_is_its_beginning(rules: RedactionRules) -> None:
     text = (
-        f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}. "
+        f"Call +49 151 2345. It is 4111 1111 1111 1111, or {VISA}, or ٤١١١ ١١١١ ١١١١ ١١١١. "
         + "secret word! and so on, SECRET-71-SECRET-7 2 " * 20
     )
     whole = rules.clean(text)
@@ -188,13 +188,14 @@ def test_a_text_that_grows_is_shown_as_if_it_were_read_anew_each_time(parts: lis
         assert growing.beginning(text[:length]) == RULES.clean_beginning(text[:length])
 
 
-def test_of_a_long_text_that_grows_only_the_end_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", ["word {} ", "слово {} ", "字{}，"])
+def test_of_a_long_text_that_grows_only_the_end_is_looked_at(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     looked: list[int] = []
     clean = RedactionRules.clean
     monkeypatch.setattr(RedactionRules, "clean", lambda rules, text: looked.append(len(text)) or clean(rules, text))
     growing, text = GrowingText(RULES), ""
     for number in range(1_000):
-        text += f"word {number} "
+        text += words.format(number)
         growing.beginning(text)
     assert sum(looked) < 5 * len(text), "and not the whole a thousand times"
 

@@ -77,12 +77,12 @@ class Reader:
     position: ReadPosition
     _updates: deque[FeedUpdate] = field(default_factory=deque)
     _wake: Callable[[], object] = lambda: None
-    _from = 0  # where the delta begins in which the position is: a reader that comes back may name any
+    _delta_start = 0  # of the delta that holds the position: a reader that comes back may name any position
 
     @property
     def wanted(self) -> ReadPosition:
         """Return the position from which deltas that begin there or later hold all that the reader has not read."""
-        return ReadPosition(self.position.attempt, self._from)
+        return ReadPosition(self.position.attempt, self._delta_start)
 
     def take(self) -> FeedUpdate | None:
         """Return the next update, or None if there is none yet."""
@@ -105,7 +105,7 @@ class Reader:
             new = ReplyPart(part.attempt, known, text)
             self.position = new.end
             self._put(new)
-        self._from = part.end.characters if part.end == self.position else part.start
+        self._delta_start = part.end.characters if part.end == self.position else part.start
 
     def end(self, turn: Turn | None, chunk: Chunk | None) -> None:
         """Hand the reader the rest of the reply and the end of the turn."""

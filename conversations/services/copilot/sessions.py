@@ -36,7 +36,7 @@ from conversations.services.core.ledger import Actor, Kind
 from conversations.services.core.locking import editing, lock, saving
 from conversations.services.core.opening import open_conversation
 from conversations.services.core.row_level_security import confined_to, unconfined
-from conversations.services.core.sql import column, insert, rows
+from conversations.services.core.sql import insert, row, rows
 from conversations.services.delivery import disclosure
 from memory import services as memory
 from memory.stores.contract import StoreError
@@ -240,8 +240,9 @@ def _contact_id(user: User, client_id: UUID) -> UUID:
 
     It is never found by a user id: programs choose these, and could choose this one.
     """
-    for contact_id in column("SELECT id FROM contacts WHERE client_id = $1 AND login_id = $2", client_id, user.id):
-        return UUID(str(contact_id))
+    if known := row("SELECT id FROM contacts WHERE client_id = $1 AND login_id = $2", client_id, user.id):
+        contact_id: UUID = known[0]
+        return contact_id
     user_id = f"login:{user.id}:{uuid4().hex[:8]}"
     made = Contact(client_id=client_id, login_id=user.id, user_id=user_id, name=user.name, is_guest=False)
     insert([made])

@@ -37,33 +37,32 @@ _current = _Current()
 @contextmanager
 def confined_to(*user_ids: int) -> Iterator[None]:
     """A transaction that sees and changes the rows of these users alone, however it asks."""
-    nested = connection.in_atomic_block
-    with transaction.atomic(), _as(settings.COPILOT_ROLE, ",".join(map(str, user_ids))):
+    is_nested = connection.in_atomic_block  # then the role would last as long as the transaction around this one
+    logins = ",".join(map(str, user_ids))
+    with transaction.atomic(), _acting_as(settings.COPILOT_ROLE, logins, gives_back=is_nested):
         yield
-        if nested:  # the role would last as long as the transaction around this one
-            _take_on(NOBODY, "")
 
 
 @contextmanager
 def unconfined() -> Iterator[None]:
-    """Within `confined_to`: run the block in the application's own role. Its queries must name client and contact."""
-    around = _current.role
-    with _as(NOBODY, ""):
-        try:
-            yield
-        finally:
-            if not _has_failed():  # else a rollback gives the role back, to the savepoint or to the beginning
-                _take_on(*around)
+    """Within `confined_to`: run the block in the application's own role. Its queries must name client and contact.
+
+    Where a statement of the block fails, the transaction has failed: catch the error outside, or around a savepoint.
+    """
+    with _acting_as(NOBODY, "", gives_back=True):
+        yield
 
 
 @contextmanager
-def _as(role: str, logins: str) -> Iterator[None]:
-    around, _current.role = _current.role, (role, logins)
+def _acting_as(role: str, logins: str, *, gives_back: bool) -> Iterator[None]:
+    before, _current.role = _current.role, (role, logins)
     try:
         _take_on(role, logins)
         yield
     finally:
-        _current.role = around
+        _current.role = before
+        if gives_back and not _has_failed():  # a rollback gives the role back by itself
+            _take_on(*before)
 
 
 def _has_failed() -> bool:

@@ -22,7 +22,7 @@ from conversations.services.core.cluster import of_each
 
 Claimed = TypeVar("Claimed")
 
-FIRST_STEP = 16  # slots of the first round, each next one has four times as many: mostly no more is due
+FIRST_STEP = 16  # slots that the first round allots, mostly enough; each further round allots four times as many
 CLIENT_TIMES = 3  # a client holds at most three times as many slots as it leaves free
 
 

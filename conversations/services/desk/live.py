@@ -161,10 +161,11 @@ class Recent:
         return before
 
 
-# The newest ids that were given to rows, of whatever client.
+# The newest ids that were given to rows, of whatever client; 1 before the first. The function waits for whoever is just
+# taking an id. To select from a sequence does not, and can see up to 32 ids more than were given.
 _ENDS = """
-    SELECT chunks.last_value, events.last_value
-    FROM conversation_chunks_id_seq chunks CROSS JOIN conversation_events_id_seq events"""
+    SELECT COALESCE(pg_sequence_last_value('conversation_chunks_id_seq'), 1),
+        COALESCE(pg_sequence_last_value('conversation_events_id_seq'), 1)"""
 
 # What is new in table {table} above the id $2, by conversation of the clients $1.
 _NEW = f"""

@@ -29,7 +29,7 @@ from conversations.services.events.kinds import OF_LEDGER
 BATCH = 2_000  # rows of each source that one pass numbers
 TABLES = {"chunk": "conversation_chunks", "ledger": "conversation_events", "note": "event_notes"}
 
-NOTHING = "{[0,1)}"  # is numbered yet
+NONE_NUMBERED = "{[0,1)}"
 
 _KINDS = orjson.dumps(dict(OF_LEDGER)).decode().replace("'", "''")
 _PRIVATE = "s.channel = 'web' AND s.thread <> ''"
@@ -104,8 +104,8 @@ _WAIT = "SELECT pg_advisory_xact_lock(hashtext('convo.number_events')) IS NOT NU
 _STATES = " UNION ALL ".join(
     f"""
     SELECT '{source}', n.numbered, n.doubt_upto, n.doubt_holders::text,
-        CASE WHEN ids.is_called THEN ids.last_value ELSE 0 END
-    FROM {table}_id_seq ids LEFT JOIN event_numbering n ON n.source = '{source}'"""
+        COALESCE(pg_sequence_last_value('{table}_id_seq'), 0)
+    FROM (SELECT) AS always LEFT JOIN event_numbering n ON n.source = '{source}'"""
     for source, table in TABLES.items()
 )
 _KEEP = """
@@ -199,7 +199,7 @@ def number_all() -> int:
 def _states() -> list[_Source]:
     """Return the states of the sources, in the order of TABLES."""
     found = {
-        name: _Source(name, numbered or NOTHING, upto, orjson.loads(holders or "[]"), given)
+        name: _Source(name, numbered or NONE_NUMBERED, upto, orjson.loads(holders or "[]"), given)
         for name, numbered, upto, holders, given in rows(_STATES)
     }
     return [found[name] for name in TABLES]
