@@ -9,17 +9,18 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from django.db import DataError, IntegrityError, OperationalError, connection
+from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 
 from conversations.services.core import batches, pipelines
 from conversations.services.core.batches import Batches
-from conversations.services.core.statements import BusyError, UnclearError
+from conversations.services.core.sql import rows
+from conversations.services.core.statements import THIS_THREAD, BusyError, UnclearError, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -178,30 +179,70 @@ def test_a_locked_row_gives_its_statement_up_and_holds_nobody() -> None:
     assert numbers() == [1, 2, 3]
 
 
+BOTH = """WITH first AS (UPDATE things SET text = 'ours' WHERE id = $1 RETURNING id)
+    UPDATE things SET text = 'ours' FROM first WHERE things.id = $2 RETURNING things.id"""
+
+
+def rival(one: UUID, two: UUID, has_two: threading.Event) -> bool:
+    """Take the second thing, and the first while somebody has that and waits, and return whether it got both.
+
+    PostgreSQL ends who waited first, after a second.
+    """
+    with psycopg.connect(**pipelines.connection_settings()) as other:
+        other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [two])
+        has_two.set()
+        until_one(other, "wait_event_type = 'Lock'")
+        try:
+            other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [one])
+        except psycopg.errors.DeadlockDetected:  # on a machine that stood still for a second
+            return False
+    return True
+
+
+def test_a_thread_does_a_statement_again_that_a_deadlock_undid() -> None:
+    one, two = uuid4(), uuid4()
+    for number, thing in enumerate((one, two), start=1):
+        finish(THIS_THREAD.row(INSERT, thing, number, ""))
+    for _ in range(5):
+        has_two = threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(rival, one, two, has_two)
+            assert has_two.wait(20)
+            assert finish(THIS_THREAD.row(BOTH, one, two)) == (two,)
+        assert [text for (text,) in rows("SELECT text FROM things")] == ["ours", "ours"]
+        if other.result():
+            return
+    raise AssertionError("PostgreSQL always ended the rival.")
+
+
+def test_in_a_transaction_a_deadlock_is_an_error() -> None:
+    """What the transaction did before is undone as well."""
+    one, two = uuid4(), uuid4()
+    for number, thing in enumerate((one, two), start=1):
+        finish(THIS_THREAD.row(INSERT, thing, number, ""))
+    for _ in range(5):
+        has_two = threading.Event()
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(rival, one, two, has_two)
+            assert has_two.wait(20)
+            with suppress(OperationalError), transaction.atomic():
+                finish(THIS_THREAD.row(BOTH, one, two))
+        if other.result():
+            assert [text for (text,) in rows("SELECT text FROM things")] == ["rival", "rival"]
+            return
+    raise AssertionError("PostgreSQL always ended the rival.")
+
+
 def test_a_deadlock_gives_one_statement_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds what the other waits for. PostgreSQL ends one of them after a second: ours, as it waited first."""
     monkeypatch.setattr(pipelines, "LOCK_MILLISECONDS", 0)  # waits until the deadlock is found
-    both = """WITH first AS (UPDATE things SET text = 'batch' WHERE id = $1 RETURNING id)
-        UPDATE things SET text = 'batch' FROM first WHERE things.id = $2 RETURNING things.id"""
     one, two = uuid4(), uuid4()
-
-    def rival(has_two: threading.Event) -> bool:
-        """Return whether the rival got both."""
-        with psycopg.connect(**pipelines.connection_settings()) as other:
-            other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [two])
-            has_two.set()
-            until_one(other, "wait_event_type = 'Lock'")
-            try:
-                other.execute("UPDATE things SET text = 'rival' WHERE id = %s", [one])
-            except psycopg.errors.DeadlockDetected:  # on a machine that stood still for a second
-                return False
-        return True
 
     async def collide(open_batches: Batches, number: int) -> list[Any]:
         loop, has_two = asyncio.get_running_loop(), threading.Event()
-        other = loop.run_in_executor(None, rival, has_two)
+        other = loop.run_in_executor(None, rival, one, two, has_two)
         await loop.run_in_executor(None, has_two.wait, 20)
-        asked = (open_batches.row(INSERT, uuid4(), number, ""), open_batches.row(both, one, two))
+        asked = (open_batches.row(INSERT, uuid4(), number, ""), open_batches.row(BOTH, one, two))
         return [*await outcomes(*asked, open_batches.row(INSERT, uuid4(), number + 1, "")), await other]
 
     async def work(open_batches: Batches) -> list[Any]:

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
+import psycopg
+from django.db import OperationalError, connection
+
 from conversations.services.core import sql
 
 Result = TypeVar("Result")
 Row = tuple[Any, ...]
+DEADLOCK_TRIES = 3
 
 
 class BusyError(Exception):
@@ -60,11 +64,11 @@ class ThisThread:
 
     async def rows(self, statement: str, *values: Any) -> list[Row]:
         """Return the rows."""
-        return sql.rows(statement, *values)
+        return _despite_deadlocks(statement, values)
 
     async def row(self, statement: str, *values: Any) -> Row | None:
         """Return the first row, or None."""
-        return sql.row(statement, *values)
+        return next(iter(_despite_deadlocks(statement, values)), None)
 
     read = row
 
@@ -78,6 +82,25 @@ class ThisThread:
 
 
 THIS_THREAD = ThisThread()
+
+
+def _despite_deadlocks(statement: str, values: tuple[Any, ...]) -> list[Row]:
+    """Return the rows of a statement, which is tried again where it was undone by a deadlock and is alone."""
+    for left in reversed(range(DEADLOCK_TRIES)):
+        try:
+            return sql.rows(statement, *values)
+        except OperationalError as error:
+            if not left or connection.in_atomic_block or not is_deadlock(error):
+                raise
+    raise AssertionError
+
+
+def is_deadlock(error: BaseException) -> bool:
+    """Return whether PostgreSQL undid this because two waited for each other. The same can be done again.
+
+    Two that store the same person at once can, since each waits at an index for a row that the other has not committed.
+    """
+    return isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
 
 
 def finish(work: Coroutine[Any, Any, Result]) -> Result:

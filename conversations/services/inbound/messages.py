@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 
 from channels_out.choices import chosen, number_in
 from channels_out.events import MediaReference
@@ -39,7 +39,7 @@ from conversations.services.core.locking import editing, saving
 from conversations.services.core.opening import open_conversation, open_with_key
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row
-from conversations.services.core.statements import THIS_THREAD, Statements, finish
+from conversations.services.core.statements import THIS_THREAD, Statements, finish, is_deadlock
 from conversations.services.delivery import opt_outs, outbox
 from conversations.services.media import arriving
 from conversations.services.transitions import ratings
@@ -205,10 +205,11 @@ def settle(client: Client, message: InboundText, *, is_new: bool = False, append
                 if wish and settled.conversation_id and not settled.duplicate:
                     opt_outs.apply(client.pk, settled.conversation_id, wish, message.at)
                 return settled
-        except IntegrityError:
-            is_new = append_tried = (
-                False  # another request stored the same message, contact or conversation: look again
-            )
+        except (IntegrityError, OperationalError) as error:
+            if isinstance(error, OperationalError) and not is_deadlock(error):
+                raise
+            # Another request stored, or stores, the same message, contact or conversation: look again.
+            is_new = append_tried = False
     raise UnavailableError("Too many requests change this conversation at once. Send the message again.")
 
 

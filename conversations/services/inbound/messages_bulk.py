@@ -15,7 +15,6 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from uuid import UUID
 
-import psycopg
 from django.db import InterfaceError, OperationalError, transaction
 
 from channels_out.contract import Adapter
@@ -28,6 +27,7 @@ from conversations.services.core.dedupe import seen_keys
 from conversations.services.core.opening import open_each
 from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
+from conversations.services.core.statements import is_deadlock
 from conversations.services.delivery import receipts
 from conversations.services.inbound import unprocessed
 from conversations.services.inbound.messages import InboundText, record_received
@@ -194,9 +194,7 @@ def _with_first_name(said: Numbered) -> Person:
 
 def _is_away(error: Exception) -> bool:
     """Return whether the database is away, so that the provider should deliver the webhook again."""
-    return isinstance(error, OperationalError | InterfaceError) and not isinstance(
-        error.__cause__, psycopg.errors.DeadlockDetected
-    )
+    return isinstance(error, OperationalError | InterfaceError) and not is_deadlock(error)
 
 
 # --- receipts and other events ----------------------------------------------------------------------------------------
