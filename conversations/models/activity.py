@@ -31,7 +31,7 @@ class Activity(OfClient):
     )  # cascades in the database
     chunk = SameClientKey(
         Chunk, on_delete=models.DO_NOTHING, related_name="activities", db_constraint=False, db_index=False
-    )  # cascades in the database
+    )  # goes with the conversation, or with its chunks when it is archived
     kind = models.CharField(max_length=20, choices=[(kind.value, kind.value) for kind in ActivityKind])
     text = models.TextField(blank=True, default="", db_default="")
     metadata = models.JSONField(blank=True, default=dict, db_default={})

@@ -53,7 +53,7 @@ class Attachment(OfClient):
     conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="attachments", db_constraint=False, db_index=False
     )  # cascades in the database
-    # Set to NULL in the database when the chunk is archived.
+    # Set to NULL when the chunk is archived (services/history/archive.py).
     chunk = SameClientKey(
         Chunk, on_delete=models.DO_NOTHING, related_name="attachments", null=True, db_constraint=False, db_index=False
     )

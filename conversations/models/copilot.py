@@ -46,7 +46,7 @@ class Feedback(OfClient):
 
     chunk = SameClientOneToOne(
         Chunk, on_delete=models.DO_NOTHING, primary_key=True, related_name="feedback", db_constraint=False
-    )  # cascades in the database
+    )  # goes with the conversation, or with its chunks when it is archived
     conversation = SameClientKey(
         Conversation, on_delete=models.DO_NOTHING, related_name="feedback", db_constraint=False, db_index=False
     )  # cascades in the database

@@ -137,7 +137,7 @@ class StaffNote(OfClient):
 
 
 class Mention(OfClient):
-    """A colleague whom a note mentions. It is unread until they open the conversation."""
+    """A colleague whom a note mentions. It is unread until they open the conversation, and goes with the note."""
 
     conversation = _conversation()
     note = SameClientKey(
@@ -149,12 +149,8 @@ class Mention(OfClient):
     class Meta:
         db_table = "desk_mentions"
         constraints = [models.UniqueConstraint(name="one_mention_once", fields=["client", "note", "user"])]
-        indexes = [
-            # Used by the deletion of a conversation.
-            models.Index(name="mentions_in_conversation", fields=["client", "conversation"]),
-            # Used by the inbox: where a colleague is mentioned.
-            models.Index(name="mentions_of_user", fields=["client", "user", "conversation"]),
-        ]
+        # Used by the inbox: where a colleague is mentioned.
+        indexes = [models.Index(name="mentions_of_user", fields=["client", "user", "conversation"])]
 
     def __str__(self) -> str:
         return f"mention of {self.user_id}"

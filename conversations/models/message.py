@@ -48,7 +48,7 @@ class Message(OfClient):
     )  # cascades in the database
     chunk = SameClientKey(
         Chunk, on_delete=models.DO_NOTHING, related_name="messages", db_constraint=False, db_index=False
-    )  # cascades in the database
+    )  # goes with the conversation, or with its chunks when it is archived
     part = models.PositiveSmallIntegerField(default=1)
     parts = models.PositiveSmallIntegerField(default=1)
     channel_account = SameClientKey(

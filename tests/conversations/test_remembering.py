@@ -6,11 +6,23 @@ import io
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
 from django.urls import reverse
 from django.utils import timezone
 
-from conversations.models import Chunk, Conversation, ConversationEvent, Message, MessageTombstone
+from conversations.models import (
+    Activity,
+    Attachment,
+    Chunk,
+    Conversation,
+    ConversationEvent,
+    Correction,
+    Feedback,
+    Message,
+    MessageTombstone,
+    Turn,
+)
 from conversations.services.core.ledger import Actor
 from conversations.services.history import archive, remember
 from conversations.services.jobs import sweep
@@ -19,6 +31,7 @@ from memory import services as memory
 from memory.models import Memory
 from tests.conftest import reply_to_all, send_all
 from tests.conversations.back_office import sign_in
+from tests.conversations.test_retention_rules import turn_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -125,6 +138,35 @@ def test_a_remembered_session_is_archived_after_its_time(door):
     assert ConversationEvent.objects.filter(kind="archived", from_status="closed").exists()
     assert memory.transcript(*Conversation.objects.values_list("client_id", "pk").get())
     assert archive.archive(now + timedelta(days=31)) == 0
+
+
+def test_what_stands_beside_messages_goes_with_them_and_files_and_failed_turns_stay(door, shop):
+    pk = ended(door, message_id="m1")
+    mine = {"client_id": shop.pk, "conversation_id": pk}
+    said, reply = (Chunk.objects.get(conversation=pk, role=role) for role in ("user", "ai"))
+    Activity.objects.create(**mine, chunk=said, kind="reaction", text="+1", occurred_at=timezone.now())
+    Feedback.objects.create(**mine, chunk=reply, rating="up")
+    corrections.correct(pk, said.position, "I want a blue roof", actor=STAFF, now=timezone.now())
+    photo = Attachment.objects.create(**mine, chunk=said, number=1, kind="image")
+    failed = turn_of(Conversation.objects.get(), status="failed", ended_at=timezone.now())
+    before = rows_with_a_chunk()
+    assert set(before) == {Activity, Attachment, Correction, Feedback, Message, Turn}
+    remember.remember_ended()
+    assert archive.archive(timezone.now() + timedelta(days=31)) == 1
+    assert rows_with_a_chunk() == {}
+    photo.refresh_from_db()
+    assert (photo.chunk_id, photo.position) == (None, said.position)
+    assert list(Turn.objects.all()) == [failed]
+
+
+def rows_with_a_chunk():
+    """Return the models whose rows name a chunk, with the numbers of these rows."""
+    counted = {}
+    for model in apps.get_app_config("conversations").get_models():
+        names = [field.name for field in model._meta.concrete_fields if field.related_model is Chunk]
+        for name in names:
+            counted[model] = model._default_manager.filter(**{f"{name}__isnull": False}).count()
+    return {model: count for model, count in counted.items() if count}
 
 
 def test_a_session_that_is_not_remembered_is_not_archived(door):

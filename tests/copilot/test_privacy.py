@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -20,14 +21,18 @@ from conversations.engines.contract import Reply
 from conversations.models import Chunk, Client, Contact, Conversation, Delta, Feedback, Membership, Turn
 from conversations.services.copilot import sessions, turns
 from conversations.services.copilot.turns import UserMessage
+from conversations.services.core.ledger import SYSTEM
 from conversations.services.core.row_level_security import confined_to, unconfined
+from conversations.services.history import archive, remember
 from conversations.services.replies.leases import StreamedTurn, claim_streamed
 from conversations.services.replies.pipeline import commit
 from conversations.services.replies.streaming_writer import NewText, store_deltas
+from conversations.services.transitions import closing
 from tests import factories
 from tests.copilot.members import NEVER, act_as, answered, as_json, as_user, calls, http_of
 from tests.copilot.reading import user
 from tests.databases import CLUSTER
+from tests.races.threads import not_committed
 from tests.routes import COPILOT, written
 
 pytestmark = pytest.mark.django_db
@@ -182,6 +187,19 @@ def test_a_deleted_session_leaves_nothing(ann: Any) -> None:
     assert http.delete(f"/copilot/sessions/{asked.session.pk}").status_code == 200
     assert [model for model in (Conversation, Chunk, Turn, Feedback) if model.objects.exists()] == []
     assert http.delete(f"/copilot/sessions/{asked.session.pk}").status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_feedback_on_a_reply_that_is_just_being_archived_is_not_stored(ann: Any) -> None:
+    session, now = answered(ann).session, timezone.now()
+    chunk = Chunk.objects.get(role="ai")
+    closing.close(session.pk, ended_by="staff", actor=SYSTEM, now=now)
+    assert remember.remember_ended() == 1
+    path, rating = f"/copilot/messages/{chunk.pk}/feedback", {"rating": "up"}
+    with not_committed(lambda: archive.archive(now + timedelta(days=60))):
+        answer = http_of(ann).put(path, rating, content_type="application/json")
+    assert (answer.status_code, Feedback.objects.count()) == (404, 0)
+    assert not Chunk.objects.filter(pk=chunk.pk).exists()
 
 
 # --- by the door ------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ DEFAULT_ROLE = "field"
 NO_CLIENT = UUID(int=0)
 TITLE_CHARACTERS = 60
 TRIES = 5
+NO_MESSAGE = "There is no such message."
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +314,10 @@ def give_feedback(user: User, chunk_id: int, rating: str, note: str, now: dateti
     """Store the user's feedback on a reply and return it. Raises NotFoundError, or InvalidError for other messages."""
     with confined_to(user.id):
         chunk = _theirs(user, chunk_id)
+        # Held, so that it is not archived meanwhile.
+        held = Chunk.objects.select_for_update(no_key=True).filter(client=chunk.client_id, pk=chunk.pk)
+        if held.first() is None:
+            raise NotFoundError(NO_MESSAGE)
         feedback, _ = Feedback.objects.update_or_create(
             chunk=chunk,
             client_id=chunk.client_id,
@@ -332,7 +337,7 @@ def _theirs(user: User, chunk_id: int) -> Chunk:
     known = Chunk.objects.filter(client__in=clients_of(user.id), pk=chunk_id, role__in=SAID)
     chunk = known.filter(conversation__contact__login=user.id, conversation__channel=Channel.WEB).first()
     if chunk is None:
-        raise NotFoundError("There is no such message.")
+        raise NotFoundError(NO_MESSAGE)
     if chunk.role != Role.AI:
         raise InvalidError("Give feedback to a reply of the assistant, not to another message.")
     return chunk

@@ -60,6 +60,22 @@ def _due(due_sql: str, more: str = "") -> str:
         ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED"""
 
 
+# By table: which rows go with the chunks. Files stay. A turn without a chunk wrote no reply; retention deletes it.
+_WITH_CHUNKS = {
+    "desk_proposals": "true",
+    "conversation_messages": "true",
+    "conversation_turns": "x.chunk_id IS NOT NULL",
+    "conversation_activities": "true",
+    "copilot_feedback": "true",
+    "conversation_chunks": "true",
+}
+_GONE = ",\n".join(
+    f"""    gone_{table} AS (
+        DELETE FROM {table} x USING moved WHERE x.client_id = $7 AND x.conversation_id = moved.id AND {which})"""
+    for table, which in _WITH_CHUNKS.items()
+)
+
+
 def _archive_sql(due_sql: str) -> str:
     return f"""
     WITH due AS ({_due(due_sql)}),
@@ -72,10 +88,7 @@ def _archive_sql(due_sql: str) -> str:
         UPDATE attachments a SET position = k.position, chunk_id = NULL
         FROM moved JOIN conversation_chunks k ON k.client_id = $7 AND k.conversation_id = moved.id
         WHERE a.client_id = $7 AND a.chunk_id = k.id),
-    proposals AS (
-        DELETE FROM desk_proposals p USING moved WHERE p.client_id = $7 AND p.conversation_id = moved.id),
-    gone AS (
-        DELETE FROM conversation_chunks k USING moved WHERE k.client_id = $7 AND k.conversation_id = moved.id)
+{_GONE}
     {_LINES}
     RETURNING conversation_id"""
 
@@ -93,8 +106,9 @@ _KEEP_FILES = """
     WHERE a.client_id = $1 AND k.client_id = $1 AND k.conversation_id = ANY ($2::uuid[]) AND a.chunk_id = k.id
     RETURNING a.id"""
 _DELETE = tuple(
-    f"DELETE FROM {table} WHERE client_id = $1 AND conversation_id = ANY ($2::uuid[]) RETURNING id"
-    for table in ("desk_proposals", "conversation_chunks")
+    f"DELETE FROM {table} x WHERE x.client_id = $1 AND x.conversation_id = ANY ($2::uuid[]) AND {which}"
+    " RETURNING x.client_id"
+    for table, which in _WITH_CHUNKS.items()
 )
 
 

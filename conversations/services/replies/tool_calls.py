@@ -25,7 +25,7 @@ from conversations.engines.contract import EngineError
 from conversations.engines.tool_schemas import canonical
 from conversations.models import Conversation, Tool, ToolCall, Turn
 from conversations.services.core import redaction, spans
-from conversations.services.core.cluster import of_all, of_client, of_each
+from conversations.services.core.cluster import of_each, rows_over_all
 from conversations.services.core.json import dumps
 from conversations.services.core.ledger import SYSTEM, assistant_actor, record
 from conversations.services.core.locking import editing_if_there
@@ -374,11 +374,14 @@ def _note(conversation: Conversation, kind: str, call: ToolCall) -> None:
     record(conversation, kind, actor, cause=call.name, tool_call_id=str(call.pk), code=call.code)
 
 
+_LOST = """
+    SELECT o.client_id, o.id, o.conversation_id FROM tool_calls o
+    WHERE {only:o} AND o.status = 'calling' AND o.lease_until < $1 LIMIT 100"""
+
+
 def recover(now: datetime) -> int:
     """Give up the calls of dead processes that no later turn has found, and return how many there were."""
-    over = ToolCall.objects.filter(status=S.CALLING, lease_until__lt=now)
-    found = of_all(lambda pk: of_client(over, pk).values_list("client_id", "pk", "conversation_id")[:100])
-    return sum(of_each([(*each, now) for each in found], _recover))
+    return sum(of_each([(*each, now) for each in rows_over_all(_LOST, now)], _recover))
 
 
 def _recover(client_id: UUID, call_id: UUID, conversation_id: UUID, now: datetime) -> bool:

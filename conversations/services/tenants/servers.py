@@ -28,20 +28,6 @@ ANCHOR = "contacts"  # the table whose shards the others follow
 # What is new of all clients is found there by its id alone (events/numbering.py, desk/live.py).
 BY_ID_TOO = ("conversation_chunks", "conversation_events", "event_notes")
 
-# Citus takes no key with SET NULL that names the client. The file stays when its chunk is archived, by a trigger.
-FOLLOWS = "attachments_chunk_id_follows"
-FORGET_CHUNKS = """
-CREATE FUNCTION forget_chunk_of_attachments() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
-BEGIN
-    UPDATE attachments SET chunk_id = NULL WHERE client_id = OLD.client_id AND chunk_id = OLD.id;
-    RETURN NULL;
-END $$;
-CREATE TRIGGER chunks_leave_attachments AFTER DELETE ON conversation_chunks
-    FOR EACH ROW EXECUTE FUNCTION forget_chunk_of_attachments();
-DO $$ BEGIN EXECUTE format('ALTER FUNCTION forget_chunk_of_attachments() SET search_path = %I, pg_temp',
-    current_schema()); END $$;
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Placing:
@@ -142,16 +128,13 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
         keys = cursor.fetchall()
         for table, name, _ in keys:
             cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-        if any(name == FOLLOWS for _, name, _ in keys):
-            cursor.execute(FORGET_CHUNKS)
         counted = _counted(cursor)
         for table, kind in to_do:
             note(f"{table}: {WORDS[kind]}")
             _place(cursor, table, kind)
         _count_on(cursor, counted)
         for table, name, definition in keys:
-            if name != FOLLOWS:
-                cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
+            cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
         for table in BY_ID_TOO:
             cursor.execute(f"CREATE INDEX IF NOT EXISTS {table}_by_id ON {table} (id)")
     return len(to_do)
