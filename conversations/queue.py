@@ -67,7 +67,7 @@ def delete_old_failures(now: datetime) -> int:
     """Delete the failed tasks that ended more than FAILURES_KEPT ago, and return how many there were."""
     at = Value(now, output_field=DateTimeField())  # PostgreSQL subtracts from any time
     old = ExpressionWrapper(at - Value(FAILURES_KEPT), output_field=DateTimeField())
-    deleted: int = Task.objects.filter(success=False, stopped__lt=old).delete()[0]
+    deleted: int = Task.objects.filter(success=False, stopped__lt=old)._raw_delete(using="default")
     return deleted
 
 
