@@ -72,7 +72,7 @@ lock: dev-venv ## resolve the dependencies again: make lock ARGS=--upgrade
 	@$(COMPILE) pyproject.toml $(ARGS) --group dev -c requirements.lock -o requirements-dev.lock
 
 COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-header
+	--no-emit-index-url --no-emit-find-links --no-header --no-strip-extras
 
 # .venv holds a copy of the lock that was installed last. An interrupted installation, or one from another lock, is
 # repeated. The lock for development contains everything of the other one. Modules are compiled when they are imported,
