@@ -18,6 +18,8 @@ class Migration(migrations.Migration):
     dependencies = [("conversations", "0014_web_ratings_comments_and_away")]
 
     operations = [
+        # The tables that the keys lead to, in the order of those that write.
+        migrations.RunSQL("LOCK TABLE conversations, conversation_chunks IN ACCESS EXCLUSIVE MODE"),
         *(
             migrations.RunSQL(f"ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {name}")
             for name, table in SECOND_KEYS.items()

@@ -149,8 +149,12 @@ class Mention(OfClient):
     class Meta:
         db_table = "desk_mentions"
         constraints = [models.UniqueConstraint(name="one_mention_once", fields=["client", "note", "user"])]
-        # Used by the inbox: where a colleague is mentioned.
-        indexes = [models.Index(name="mentions_of_user", fields=["client", "user", "conversation"])]
+        indexes = [
+            # Used by merging, exports of a person and notes of a conversation.
+            models.Index(name="mentions_in_conversation", fields=["client", "conversation"]),
+            # Used by the inbox: where a colleague is mentioned.
+            models.Index(name="mentions_of_user", fields=["client", "user", "conversation"]),
+        ]
 
     def __str__(self) -> str:
         return f"mention of {self.user_id}"

@@ -313,15 +313,15 @@ def with_text_and_feedback(chunks: QuerySet[Chunk], client_id: UUID) -> QuerySet
 def give_feedback(user: User, chunk_id: int, rating: str, note: str, now: datetime) -> Feedback:
     """Store the user's feedback on a reply and return it. Raises NotFoundError, or InvalidError for other messages."""
     with confined_to(user.id):
-        chunk = _theirs(user, chunk_id)
-        # Held, so that it is not archived meanwhile.
-        held = Chunk.objects.select_for_update(no_key=True).filter(client=chunk.client_id, pk=chunk.pk)
-        if held.first() is None:
+        found = _theirs(user, chunk_id)
+        conversation = _lock(user, found.conversation_id, found.client_id)
+        chunk = conversation.chunks.filter(pk=chunk_id).first()  # it may have been archived meanwhile
+        if chunk is None:
             raise NotFoundError(NO_MESSAGE)
         feedback, _ = Feedback.objects.update_or_create(
             chunk=chunk,
             client_id=chunk.client_id,
-            defaults={"conversation_id": chunk.conversation_id, "rating": rating, "note": note, "given_at": now},
+            defaults={"conversation": conversation, "rating": rating, "note": note, "given_at": now},
         )
         return feedback
 

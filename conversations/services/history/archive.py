@@ -25,7 +25,7 @@ from conversations.services.retention.deletions import BATCH, Progress
 _ONE_DUE = f"""
     FROM conversations s JOIN clients c ON c.id = s.client_id
     JOIN contacts p ON p.client_id = s.client_id AND p.id = s.contact_id
-    WHERE s.client_id = $7 AND s.id = $8 AND {IS_REMEMBERED} AND {FREE}"""
+    WHERE s.client_id = $3 AND s.id = $4 AND {IS_REMEMBERED} AND {FREE}"""
 
 _CLIENTS = Waiting(
     *("conversations", "client_id", "remembered_at IS NOT NULL AND archived_at IS NULL"),
@@ -37,10 +37,24 @@ _CLIENTS = Waiting(
         WHERE s.client_id = {{client}} AND {IS_REMEMBERED} AND s.ended_at <= $1 - c.archive_after LIMIT 1) AS due""",
 )
 # The condition on the end alone is for the index.
-_DUE_OF_CLIENT = f"""{ARCHIVE_DUE} AND s.client_id = $7
-      AND s.ended_at <= $1 - (SELECT archive_after FROM clients WHERE id = $7)"""
+_DUE_OF_CLIENT = f"""{ARCHIVE_DUE} AND s.client_id = $3
+      AND s.ended_at <= $1 - (SELECT archive_after FROM clients WHERE id = $3)"""
 
-# $1 now, $2 how many, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause.
+
+def _lock(due_sql: str) -> str:
+    """Return the statement that locks those due ($1 now, $2 how many, $3 the client) and returns them with the facts
+    of their line.
+
+    It is a statement of its own: the next ones see what was stored beside the chunks until then.
+    """
+    return f"""
+        SELECT s.id, s.status,
+            jsonb_build_object('rule', 'archive_after', 'seconds', extract(epoch from c.archive_after),
+                'since', s.ended_at)::text
+        {due_sql} ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED"""
+
+
+# $1 now, $2 the locked conversations, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause, $7 the client.
 _LINES = events_sql(
     "archived",
     "moved",
@@ -52,12 +66,6 @@ _LINES = events_sql(
     data="""CASE WHEN $4::varchar = 'system' THEN jsonb_build_object(
         'rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since) ELSE '{}' END""",
 )
-
-
-def _due(due_sql: str, more: str = "") -> str:
-    return f"""
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since {more} {due_sql}
-        ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED"""
 
 
 # By table: which rows go with the chunks. Files stay. A turn without a chunk wrote no reply; retention deletes it.
@@ -76,9 +84,11 @@ _GONE = ",\n".join(
 )
 
 
-def _archive_sql(due_sql: str) -> str:
-    return f"""
-    WITH due AS ({_due(due_sql)}),
+_ARCHIVE = f"""
+    WITH due AS (
+        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since
+        FROM conversations s JOIN clients c ON c.id = s.client_id
+        WHERE s.client_id = $7 AND s.id = ANY ($2::uuid[])),
     moved AS (
         UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due
         WHERE s.client_id = $7 AND s.id = due.id
@@ -92,12 +102,8 @@ def _archive_sql(due_sql: str) -> str:
     {_LINES}
     RETURNING conversation_id"""
 
-
 # The parts of the same in a cluster, where an INSERT of what a CTE found needs every server. $1 is the client, $2 its
 # conversations.
-_FACTS = """,
-            jsonb_build_object('rule', 'archive_after', 'seconds', extract(epoch from c.archive_after),
-                'since', s.ended_at)::text AS facts"""
 _MOVE = """
     UPDATE conversations SET status = 'archived', archived_at = $3 WHERE client_id = $1 AND id = ANY ($2::uuid[])
     RETURNING id"""
@@ -117,29 +123,35 @@ def _archive(due_sql: str, now: datetime, most: int, who: tuple[str, str, str], 
 
     who: the kind and the name of the actor, and the cause
     """
-    if not is_cluster():
-        return len(rows(_archive_sql(due_sql), now, most, TOMBSTONES_LAST, *who, client_id, *which))
     with transaction.atomic():
-        due = rows(_due(due_sql.replace("$7", "$3").replace("$8", "$4"), _FACTS), now, most, client_id, *which)
-        ids = [pk for pk, *_ in due]
-        if not ids:
-            return 0
-        rows(_MOVE, client_id, ids, now)
-        write_tombstones_of_late(client_id, ids, now)
-        for statement in (_KEEP_FILES, *_DELETE):
-            rows(statement, client_id, ids)
-        actor, name, cause = who
-        for pk, before, _span, _since, facts in due:
-            why = {"cause": cause, "data": facts if actor == Kind.SYSTEM else "{}"}
-            moved = {"from_status": before, "to_status": "archived"}
-            write_line(client_id, pk, "archived", actor=actor, actor_name=name, at=now, **why, **moved)
-    return len(ids)
+        due = rows(_lock(due_sql), now, most, client_id, *which)
+        if due and is_cluster():
+            _move_in_cluster(due, now, who, client_id)
+        elif due:
+            rows(_ARCHIVE, now, [pk for pk, *_ in due], TOMBSTONES_LAST, *who, client_id)
+    return len(due)
+
+
+def _move_in_cluster(
+    due: list[tuple[UUID, str, str]], now: datetime, who: tuple[str, str, str], client_id: UUID
+) -> None:
+    """Archive the locked conversations. due: their ids, states and the facts of their lines"""
+    ids = [pk for pk, *_ in due]
+    rows(_MOVE, client_id, ids, now)
+    write_tombstones_of_late(client_id, ids, now)
+    for statement in (_KEEP_FILES, *_DELETE):
+        rows(statement, client_id, ids)
+    actor, name, cause = who
+    for pk, before, facts in due:
+        why = {"cause": cause, "data": facts if actor == Kind.SYSTEM else "{}"}
+        moved = {"from_status": before, "to_status": "archived"}
+        write_line(client_id, pk, "archived", actor=actor, actor_name=name, at=now, **why, **moved)
 
 
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
     """Archive every conversation that is due at `now` and return how many there were.
 
-    It is safe to repeat and to interrupt: each batch is one statement. Clients take turns, a batch each.
+    It is safe to repeat and to interrupt: each batch is one transaction. Clients take turns, a batch each.
 
     progress: called after each batch with "archived" and the number so far
     """
