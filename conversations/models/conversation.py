@@ -18,7 +18,7 @@ from conversations.models.checks import Rule, none_negative, one_of
 from conversations.models.choices import CHANNELS, Choices
 from conversations.models.client import DEFAULT_GOAL, Client
 from conversations.models.contact import Contact, ContactIdentity
-from conversations.models.of_client import OfClient, SameClientKey
+from conversations.models.of_client import OfClient, OfSession, SameClientKey
 
 
 class Status(Choices):
@@ -180,6 +180,8 @@ class Conversation(OfClient):
     needs_staff_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
     # A legal hold: the reason why nothing of this conversation may be deleted. Empty: no hold.
     hold_reason = models.CharField(max_length=200, blank=True, default="", db_default="")
+    # The user whose session with the copilot it is. Rows below that the user may see have the same (OfSession).
+    login_id = models.IntegerField(null=True, editable=False)
 
     objects = ConversationQuerySet.as_manager()
 
@@ -280,6 +282,10 @@ class Conversation(OfClient):
             models.Index(
                 name="taken_over", fields=["taken_over_until"], condition=models.Q(taken_over_until__isnull=False)
             ),
+            # Used by the copilot: a user's sessions.
+            models.Index(
+                name="sessions_of_user", fields=["client", "login_id"], condition=models.Q(login_id__isnull=False)
+            ),
             # Used by staff: the conversations that wait for staff, longest first.
             models.Index(
                 name="needs_staff",
@@ -315,7 +321,7 @@ class Conversation(OfClient):
     @property
     def in_copilot(self) -> bool:
         """Return whether the conversation is a signed-in user's own session with the copilot."""
-        return self.channel == Channel.WEB and self.contact.login_id is not None
+        return self.login_id is not None
 
     @property
     def waits_for_staff_since(self) -> datetime | None:
@@ -344,7 +350,7 @@ def is_by_staff(role: str, author_id: int | None, elsewhere: object) -> bool:
     return author_id is not None or (role == Role.AI and elsewhere is not None)
 
 
-class Chunk(OfClient):
+class Chunk(OfSession):
     """One entry of a conversation, at its own position: 1, 2, 3… without gaps.
 
     `dedupe_key` is set for messages that a provider may deliver again: 128 bits of a hash of the message's source and

@@ -7,16 +7,15 @@ from django.db.models.functions import Now
 
 from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
-from conversations.models.of_client import OfClient, SameClientKey, SameClientOneToOne
+from conversations.models.of_client import OfSession, SameClientKey, SameClientOneToOne
 from conversations.models.turn import Turn
 
 
-class Delta(OfClient):
+class Delta(OfSession):
     """A piece of the reply that a streamed turn is writing; `start` counts the characters before it.
 
     Any process can read the pieces while the reply is written. They are deleted when the turn ends, when the chunk has
-    the whole text; those of an earlier attempt are deleted when the next begins. `login_id` is the reader's, for the
-    table's row-level security policy.
+    the whole text; those of an earlier attempt are deleted when the next begins.
     """
 
     pk = models.CompositePrimaryKey("turn_id", "attempt", "start")
@@ -26,7 +25,6 @@ class Delta(OfClient):
     attempt = models.PositiveSmallIntegerField()
     start = models.PositiveIntegerField()
     text = models.TextField()
-    login_id = models.IntegerField(null=True)
 
     class Meta:
         db_table = "copilot_deltas"
@@ -35,7 +33,7 @@ class Delta(OfClient):
         return f"{len(self.text)} characters from {self.start} on"
 
 
-class Feedback(OfClient):
+class Feedback(OfSession):
     """A signed-in user's feedback on a reply: a rating, and a note if they like. New feedback replaces the old."""
 
     class Rating(Choices):

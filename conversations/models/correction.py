@@ -11,10 +11,10 @@ from django.db.models.functions import Coalesce, Now
 
 from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk
-from conversations.models.of_client import OfClient, SameClientKey
+from conversations.models.of_client import OfSession, SameClientKey
 
 
-class Correction(OfClient):
+class Correction(OfSession):
     """The corrected text of a chunk, or the redaction of the chunk.
 
     A corrected chunk keeps its original text; of several corrections the newest counts. A redaction removes the text

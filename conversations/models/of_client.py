@@ -33,6 +33,18 @@ class OfClient(NamesClient):
         abstract = True
 
 
+class OfSession(OfClient):
+    """A row below a conversation that a user of the copilot may see: it names the user whose session that is.
+
+    So row-level security compares columns alone. As the client, the user is that of the row that this one belongs to.
+    """
+
+    login_id = models.IntegerField(null=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
 class _TakesClient:
     """Assigning the row that another belongs to also assigns its client."""
 
@@ -40,6 +52,8 @@ class _TakesClient:
         super().__set__(instance, value)  # type: ignore[misc]
         if value is not None:
             instance.client_id = value.client_id
+            if isinstance(instance, OfSession):
+                instance.login_id = value.login_id
 
 
 class _ForwardKey(_TakesClient, ForwardManyToOneDescriptor):  # type: ignore[type-arg]

@@ -9,10 +9,10 @@ from django.db.models.functions import Now
 
 from conversations.models.choices import Choices
 from conversations.models.conversation import Chunk, Conversation
-from conversations.models.of_client import OfClient, SameClientKey
+from conversations.models.of_client import OfSession, SameClientKey
 
 
-class Turn(OfClient):
+class Turn(OfSession):
     """One attempt at a reply: the snapshot of its prompt, its cost and its outcome.
 
     running ──► committed   the reply is a chunk

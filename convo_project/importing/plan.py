@@ -16,8 +16,21 @@ from convo_project.home import CannotStartError
 
 LEFT_OUT_APPS = {"django_q"}  # tasks have no arguments, and setup_schedules makes the schedules
 LEFT_OUT_COLUMNS = {"event_numbering": {"doubt_upto", "doubt_holders"}}  # transactions of the source's server
+# The user whose session with the copilot the conversation {} of the row `t` is.
+LOGIN = """
+    (SELECT p.login_id FROM conversations s JOIN contacts p ON p.id = s.contact_id
+     WHERE s.id = {} AND s.channel = 'web' AND s.thread <> '')"""
+OF_CHUNK = "(SELECT k.conversation_id FROM conversation_chunks k WHERE k.id = t.chunk_id)"
 # Values of columns that the source lacks, where new rows get another: old tools name no files for people.
-OF_OLD_ROWS = {("tools", "sends_files"): sql.Literal(False)}
+OF_OLD_ROWS = {
+    ("tools", "sends_files"): sql.Literal(False),
+    ("conversations", "login_id"): sql.SQL(LOGIN.format("t.id")),
+    **{
+        (table, "login_id"): sql.SQL(LOGIN.format("t.conversation_id"))
+        for table in ("conversation_chunks", "conversation_turns", "copilot_feedback")
+    },
+    ("chunk_corrections", "login_id"): sql.SQL(LOGIN.format(OF_CHUNK)),
+}
 CONTENT_TYPES, PERMISSIONS = "django_content_type", "auth_permission"  # made by migrations
 CLIENT = "client_id"
 
@@ -131,7 +144,7 @@ def _table(model: Any, source: Columns) -> Table:
             value, joins = _client(model, source)
             columns.append(Column(CLIENT, value))
             rows += joins
-        elif (default := OF_OLD_ROWS.get((table, field.column)) or _default(field)) is not None:
+        elif (default := _of_old_rows(table, field.column, source) or _default(field)) is not None:
             columns.append(Column(field.column, default))
     return Table(
         name=table,
@@ -149,6 +162,13 @@ def _kept(field: Any) -> Column:
     if named_by not in NAMES:
         return Column(field.column, value)
     return Column(field.column, sql.SQL(NAMES[named_by][0]).format(value), named_by, not field.null)
+
+
+def _of_old_rows(table: str, column: str, source: Columns) -> sql.Composable | None:
+    """Return the value of OF_OLD_ROWS; None also where the source knows no sessions with the copilot."""
+    if column == "login_id" and not (column in source["contacts"] and "thread" in source["conversations"]):
+        return None
+    return OF_OLD_ROWS.get((table, column))
 
 
 def _default(field: Any) -> sql.Composable | None:

@@ -17,7 +17,7 @@ from tests import factories
 from tests.citus.places import ONLY_IN_CLUSTER
 
 pytestmark = [*ONLY_IN_CLUSTER, pytest.mark.django_db(transaction=True), pytest.mark.forgets_the_client]
-TABLES = ("contacts", "conversations", "conversation_chunks", "conversation_turns", "conversation_events")
+TABLES = ("contacts", "conversations", "conversation_chunks", "conversation_turns")
 
 
 def signed_in(name: str) -> sessions.User:
@@ -52,7 +52,6 @@ def test_each_user_sees_own_rows_alone() -> None:
         "conversations": 1,
         "conversation_chunks": 3,
         "conversation_turns": 1,
-        "conversation_events": 1,
     }
     users = [signed_in("ann"), signed_in("bob")]
     for user in users:

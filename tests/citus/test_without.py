@@ -41,9 +41,8 @@ def test_no_key_stands_while_rows_are_copied_and_all_do_afterwards(db: Any, monk
     to_do = servers.Placing(reference=shared, by_client=[servers.ANCHOR, *by_client])
     monkeypatch.setattr(servers, "placing", lambda: to_do)
     monkeypatch.setattr(servers, "_place", place)
-    for name in ("_check_cluster", "prepare_placing"):
+    for name in ("_check_cluster", "prepare_placing", "let_role_connect"):
         monkeypatch.setattr(servers, name, lambda: None)
-    monkeypatch.setattr(servers, "replace_policies", lambda _cursor: None)
     before = rows(KEYS)
     assert servers.distribute() == len(shared) + len(by_client) + 1
     assert {table: names for table, names in placed.items() if names} == {}

@@ -35,7 +35,7 @@ ENGLISH = {
     "services/replies/late_replies.py": "a client's own agent",
     "services/copilot/": "the API is in English; the panel says it by the code, in its user's language",
     "services/tenants/servers.py": "whoever runs commands",
-    "services/tenants/cluster_policies.py": "whoever runs commands",
+    "services/tenants/cluster_role.py": "whoever runs commands",
     "services/staff_actions/seed_helpers.py": "whoever runs commands",
     "engines/tool_schemas.py: it does not match": "models",
     "apps.py: Convo": "a name",

@@ -30,6 +30,7 @@ from conversations.services.replies import leases
 from conversations.services.tenants import api_keys
 from memory.redaction import CARDS_ONLY
 from tests import databases, factories
+from tests.copilot.reading import user
 
 TRIES = 12  # the first five are planned for their values; the plan that is kept comes after them
 # Further indexes that hold one row for each value, or a few: those of ids, of messages, and of a contact's addresses.
@@ -328,21 +329,22 @@ def test_looks_for_work_in_the_background_read_a_row_or_two_of_each_client(analy
         assert fetched < TRIES * 2_500, (table, fetched)
 
 
-def _write(shop: Shop, first: int, last: int) -> None:
-    """Each of the running replies of the shop goes on by deltas of ten characters, which user 7 may read."""
+def _write(shop: Shop, user_id: int, first: int, last: int) -> None:
+    """Each of the running replies of the shop goes on by deltas of ten characters, which the user may read."""
     _column(
         """
         INSERT INTO copilot_deltas (client_id, turn_id, attempt, start, text, login_id)
-        SELECT t.client_id, t.id, 1, 10 * n, 'ten letter', 7
+        SELECT t.client_id, t.id, 1, 10 * n, 'ten letter', %s
         FROM conversation_turns t, generate_series(%s, %s) n WHERE t.client_id = %s RETURNING start
         """,
-        [first, last, shop.client.pk],
+        [user_id, first, last, shop.client.pk],
     )
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
 def test_who_reads_along_is_given_what_is_new_without_a_look_at_the_rest(analyzed: bool) -> None:
     shop, now = Shop(), timezone.now()
+    user_id = user("ann", shop.client).pk
     shop.conversations(shop.people(40, "reader"))
     _column(
         """
@@ -353,14 +355,14 @@ def test_who_reads_along_is_given_what_is_new_without_a_look_at_the_rest(analyze
         """,
         [now, now, shop.client.pk],
     )
-    _write(shop, 0, 49)
+    _write(shop, user_id, 0, 49)
     running = {turn.pk: turn.client_id for turn in Turn.objects.filter(client=shop.client)}
     # Each has two: one comes back within a delta, and one has read all that there is.
     places = [feed.ReadPosition(1, 495), feed.ReadPosition(1, 500)]
-    readers = [feed.Reader(turn_id, 7, place) for turn_id in running for place in places]
+    readers = [feed.Reader(turn_id, user_id, place) for turn_id in running for place in places]
 
     def read_on() -> set[int]:
-        with confined_to(7):
+        with confined_to(user_id):
             parts = feed._new_parts(running, readers)
         for reader in readers:
             for part in parts.get(reader.turn_id, ()):

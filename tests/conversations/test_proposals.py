@@ -366,8 +366,7 @@ def test_the_mode_is_not_for_the_copilot_nor_for_retell(shop: Client) -> None:
 
 
 def test_it_cannot_be_given_a_conversation_of_the_copilot(shop: Client, proposing: Assistant) -> None:
-    login = factories.ContactFactory(client=shop, is_guest=False, login=staff("lo"))
-    conversation = factories.ConversationFactory(client=shop, contact=login, channel="web")
+    conversation = factories.ConversationFactory(client=shop, channel="web", login_id=staff("lo").pk)
     with pytest.raises(InvalidError, match="copilot"):
         assigning.assign(conversation.pk, proposing, actor=SYSTEM, client=shop)
 

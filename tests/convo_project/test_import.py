@@ -235,6 +235,28 @@ def test_old_tools_send_no_files_to_people(source, target):
         assert found.execute("SELECT DISTINCT sends_files FROM tools").fetchall() == [(False,)]
 
 
+OF_SESSIONS = "conversations", "conversation_chunks", "conversation_turns", "copilot_feedback", "chunk_corrections"
+
+
+def test_rows_of_sessions_with_the_copilot_name_its_user(source, target):
+    copied(run(target, source))
+    with connected(target) as found:
+        of_users = "SELECT id, login_id FROM contacts WHERE login_id IS NOT NULL ORDER BY 2"
+        logins = [login for _, login in found.execute(of_users).fetchall()]
+        assert logins
+        for table in OF_SESSIONS:
+            named = found.execute(f"SELECT DISTINCT login_id FROM {table} ORDER BY 1").fetchall()
+            assert named == [(login,) for login in logins], table
+
+
+def test_a_source_without_the_copilot_has_no_sessions_with_it(changed, target):
+    with connected(changed) as found:
+        found.execute("ALTER TABLE contacts DROP COLUMN login_id")
+    copied(run(target, changed))
+    with connected(target) as found:
+        assert found.execute("SELECT DISTINCT login_id FROM conversation_chunks").fetchall() == [(None,)]
+
+
 def test_columns_and_tables_that_the_first_version_did_not_have_get_their_defaults(changed, target):
     with connected(changed) as found:
         found.execute("DROP TABLE tool_calls, tools, mcp_servers")

@@ -11,6 +11,7 @@ from django.utils import timezone
 from psycopg import sql
 
 from conversations.engines.contract import Reply
+from conversations.models import Membership
 from conversations.services.copilot import turns
 from conversations.services.copilot.sessions import User
 from conversations.services.copilot.turns import UserMessage
@@ -30,7 +31,9 @@ def act_as(raw: psycopg.Connection[Any], *who: Any) -> None:
     Only SET LOCAL reaches the servers of a cluster.
     """
     raw.execute("SET LOCAL citus.propagate_set_commands = 'local'")
-    raw.execute(sql.SQL("SET LOCAL convo.logins = {}").format(",".join(str(each.pk) for each in who)))
+    clients = Membership.objects.filter(user__in=who, client__is_active=True).values_list("client", flat=True)
+    for name, ids in (("logins", [each.pk for each in who]), ("clients", clients)):
+        raw.execute(sql.SQL("SET LOCAL {} = {}").format(sql.SQL(f"convo.{name}"), ",".join(map(str, ids))))
 
 
 def answered(who: Any, message: str = "Hello", **more: Any) -> turns.RequestedReply:

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.django_db
 
 CONFINED = [
     *("memberships", "clients", "assistants", "contacts", "conversations", "conversation_chunks"),
-    *("conversation_turns", "conversation_events", "copilot_deltas", "copilot_feedback", "chunk_corrections"),
+    *("conversation_turns", "copilot_deltas", "copilot_feedback", "chunk_corrections"),
 ]
 
 
@@ -361,9 +361,9 @@ def test_the_role_changes_the_user_s_rows_and_no_others(raw: psycopg.Connection[
     hers, his = asked.session, bobs.pk
     for statement, *values in [
         (
-            "INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content)"
-            " VALUES (%s, %s, 9, 'ai', '')",
-            *(firm.pk, hers.pk),
+            "INSERT INTO conversation_chunks (client_id, conversation_id, position, role, content, login_id)"
+            " VALUES (%s, %s, 9, 'ai', '', %s)",
+            *(firm.pk, hers.pk, bob.pk),
         ),
         ("UPDATE conversations SET contact_id = %s WHERE id = %s", hers.contact_id, his),
         ("UPDATE conversations SET channel = 'sms', thread = '' WHERE id = %s", his),

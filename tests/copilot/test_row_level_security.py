@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import psycopg
 import pytest
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.db import connection
 from django.utils import timezone
@@ -20,13 +22,14 @@ from conversations.services.copilot import turns
 from conversations.services.copilot.turns import UserMessage
 from conversations.services.replies.leases import claim_streamed
 from conversations.services.replies.streaming_writer import NewText, store_deltas
+from convo_project.postgresql.schema import SchemaEditor
 from tests import factories
 from tests.copilot.members import act_as, answered, as_user
 from tests.copilot.reading import user
 from tests.named_clients import IN_CLUSTER
 
 pytestmark = pytest.mark.django_db(transaction=True)
-on_one_server = pytest.mark.skipif(IN_CLUSTER, reason="a cluster has policies and functions of its own")
+on_one_server = pytest.mark.skipif(IN_CLUSTER, reason="there the role connects to the workers by itself")
 
 # All that the role may do, by table. A new table here needs a row in `furnished`; the tests below then try it.
 GRANTED = {
@@ -35,16 +38,15 @@ GRANTED = {
     "clients": {"SELECT"},
     "contacts": {"SELECT", "INSERT"},
     "conversation_chunks": {"SELECT", "INSERT", "UPDATE (metadata)"},
-    "conversation_events": {"SELECT", "INSERT"},
     "conversation_turns": {"SELECT", "INSERT", "UPDATE (stop_asked_at)"},
-    "conversations": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "conversations": {
+        *("SELECT", "DELETE", "UPDATE (inbound_sequence, last_message_at, last_position, topic)"),
+    },
     "copilot_deltas": {"SELECT"},
-    "copilot_feedback": {"SELECT", "INSERT", "UPDATE", "DELETE"},
+    "copilot_feedback": {"SELECT", "INSERT", "UPDATE (given_at, note, rating)", "DELETE"},
     "memberships": {"SELECT"},
 }
-# These are the user's own whatever becomes of the client: the membership itself, and the text of a running reply,
-# which the feed gives out only while the reply's turn is seen.
-BY_USER_ALONE = {"memberships", "copilot_deltas"}
+BY_USER_ALONE = {"memberships"}  # the user's own whatever becomes of the client
 
 
 @dataclass
@@ -117,22 +119,25 @@ def test_the_role_may_do_this_and_nothing_else(db: Any) -> None:
     assert granted() == GRANTED
 
 
-@on_one_server
 def test_every_table_of_the_role_is_confined_and_no_policy_lets_it_out(db: Any) -> None:
     role = django_settings.COPILOT_ROLE
     guarded = asked_of_owner(
         """SELECT c.relname FROM pg_class c
-        WHERE c.relrowsecurity AND c.relnamespace = current_schema()::regnamespace ORDER BY 1"""
+        WHERE c.relrowsecurity AND c.relkind IN ('r', 'p') AND c.relnamespace = current_schema()::regnamespace
+        ORDER BY 1"""
     )
     assert [table for (table,) in guarded] == sorted(GRANTED)
     policies = asked_of_owner(
-        """SELECT tablename, policyname, permissive, roles::text, cmd FROM pg_policies
-        WHERE schemaname = current_schema()"""
+        """SELECT tablename, roles::text, cmd, qual, with_check FROM pg_policies WHERE schemaname = current_schema()"""
     )
-    confining = {
-        table for table, _, how, roles, cmd in policies if (how, roles, cmd) == ("RESTRICTIVE", f"{{{role}}}", "ALL")
-    }
-    assert confining == set(GRANTED)
+    of_role = {table: (cmd, seen, written) for table, roles, cmd, seen, written in policies if role in roles}
+    assert of_role.keys() == GRANTED.keys()
+    for table, (cmd, *conditions) in of_role.items():
+        assert cmd == "ALL"
+        assert not [each for each in conditions if "SELECT" in each], f"{table}: columns alone are compared"
+    others = [each for each in policies if role not in each[1]]
+    assert sorted(table for table, *_ in others) == sorted(GRANTED)
+    assert {tuple(each[1:]) for each in others} == {("{public}", "ALL", f"(CURRENT_USER <> '{role}'::name)", None)}
 
 
 @on_one_server
@@ -146,15 +151,9 @@ def test_the_role_is_no_other_s_member_and_cannot_sign_in_or_pass_by_the_policie
     assert attributes == (False,) * 6
 
 
-@on_one_server
-def test_the_functions_behind_the_policies_look_at_our_tables_alone(db: Any) -> None:
-    """Functions run as the tables' owner, so a caller must not be able to put other tables in their way."""
-    functions = asked_of_owner(
-        "SELECT proname, proconfig::text FROM pg_proc WHERE prosecdef AND pronamespace = current_schema()::regnamespace"
-    )
-    assert sorted(name for name, _ in functions) == ["copilot_clients", "copilot_contacts", "copilot_sees"]
-    [(schema,)] = asked_of_owner("SELECT current_schema()")
-    assert {config for _, config in functions} == {f'{{"search_path={schema}, pg_temp"}}'}
+def test_no_function_runs_as_the_tables_owner_for_whoever_calls_it(db: Any) -> None:
+    of_owner = "SELECT proname FROM pg_proc WHERE prosecdef AND pronamespace = current_schema()::regnamespace"
+    assert asked_of_owner(of_owner) == []
 
 
 # --- what it sees -----------------------------------------------------------------------------------------------------
@@ -190,6 +189,29 @@ def test_each_user_sees_own_rows_in_every_table_and_no_other_s(firms: Firms, raw
     assert (counts["clients"], counts["assistants"], counts["contacts"], counts["conversations"]) == (1, 1, 1, 1)
     both = seen(raw, firms.ann, firms.bob)
     assert all(sorted([*anns[table], *bobs[table]]) == both[table] for table in granted()), "as the feed asks"
+
+
+def test_each_user_sees_every_row_below_the_own_sessions(firms: Firms, raw: psycopg.Connection[Any]) -> None:
+    anns = seen(raw, firms.ann)
+    for table in ("conversations", "conversation_chunks", "conversation_turns", "copilot_feedback"):
+        assert len(anns[table]) == len(rows_of(table, firms.ann)), table
+
+
+def test_sessions_of_before_are_given_their_user_by_the_migration(firms: Firms, raw: psycopg.Connection[Any]) -> None:
+    tables = "conversations", "conversation_chunks", "conversation_turns", "copilot_feedback", "chunk_corrections"
+    before = seen(raw, firms.ann)
+    raw.rollback()
+    with connection.cursor() as cursor:
+        for table in tables:
+            cursor.execute(f"UPDATE {table} SET login_id = NULL WHERE client_id = ANY (ARRAY(SELECT id FROM clients))")
+    lost = seen(raw, firms.ann)
+    raw.rollback()
+    assert not any(lost[table] for table in tables)
+    migration = import_module("conversations.migrations.0017_logins_of_sessions")
+    migration.fill(apps, SchemaEditor(connection))
+    assert seen(raw, firms.ann) == before
+    theirs = Chunk.objects.filter(content__in=("A secret", "By text message"))
+    assert set(theirs.values_list("login_id", flat=True)) == {None}
 
 
 def membership_lost(who: Any) -> None:
@@ -270,14 +292,43 @@ def test_no_row_is_written_for_somebody_else_nor_for_what_was_lost(
     for who in (firms.bob, firms.colleague):
         become(raw, who)
         assert all(refused(raw, statement) for statement in anns)
-    become(raw, firms.ann)
-    with pytest.raises(psycopg.errors.UniqueViolation):  # she may write such a row, and it is there already
-        raw.execute(anns[0])
+    for session in locked_by(table, firms.ann):
+        become(raw, firms.ann)
+        lock(raw, session)
+        with pytest.raises(psycopg.errors.UniqueViolation):  # she may write such a row, and it is there already
+            raw.execute(anns[0])
     for loss in (client_off, membership_lost):
         Client.objects.update(is_active=True)
         loss(firms.ann)
+        for session in locked_by(table, firms.ann):
+            become(raw, firms.ann)
+            lock(raw, session)
+            assert all(refused(raw, statement) for statement in anns), loss
+
+
+def locked_by(table: str, who: Any) -> list[Any]:
+    """The session that is to be locked before a row of the table is written; none for a table that has none."""
+    return [None] if table == "contacts" else [Conversation.objects.get(login_id=who.pk).pk]
+
+
+def lock(raw: psycopg.Connection[Any], session: Any) -> None:
+    """Say what the copilot says of a session that it has locked."""
+    raw.execute(sql.SQL("SET LOCAL convo.session = {}").format(str(session or "")))
+
+
+@pytest.mark.parametrize("table", ["conversation_chunks", "conversation_turns", "copilot_feedback"])
+def test_no_row_of_one_s_own_is_written_below_a_session_that_is_not_locked(
+    firms: Firms, raw: psycopg.Connection[Any], table: str
+) -> None:
+    anns = json.loads(rows_of(table, firms.ann)[0])
+    mine, cleos = (Conversation.objects.get(login_id=who.pk).pk for who in (firms.ann, firms.colleague))
+    in_cleos = insert(table, json.dumps({**anns, "conversation_id": str(cleos)}))
+    for locked in (None, mine):
         become(raw, firms.ann)
-        assert all(refused(raw, statement) for statement in anns), loss
+        lock(raw, locked)
+        assert refused(raw, in_cleos), "her own row, in a colleague's session"
+    become(raw, firms.ann)
+    assert refused(raw, insert(table, json.dumps(anns))), "in her own, which is not locked"
 
 
 @pytest.mark.parametrize("table", may("UPDATE"))
@@ -285,6 +336,7 @@ def test_no_row_of_somebody_else_is_changed(firms: Firms, raw: psycopg.Connectio
     column = {"conversation_chunks": "metadata", "conversation_turns": "stop_asked_at"}.get(table, "conversation_id")
     column = "topic" if table == "conversations" else "note" if table == "copilot_feedback" else column
     become(raw, firms.bob)
+    lock(raw, Conversation.objects.get(login_id=firms.bob.pk).pk)
     query = sql.SQL("UPDATE {0} SET {1} = {1}").format(sql.Identifier(table), sql.Identifier(column))
     assert raw.execute(query).rowcount == len(rows_of(table, firms.bob))
     client_off(firms.bob)

@@ -13,7 +13,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import IntegrityError
 
-from channels_out.kinds import Channel
 from conversations.models import SAID, Chunk, Conversation, Role, Turn
 from conversations.services.copilot.sessions import (
     TRIES,
@@ -176,12 +175,11 @@ LONGEST_REPLY = timedelta(hours=25)
 # The sessions of the user $1, at the clients $3, that had a message since $2.
 _SESSIONS_OF_LATE = """
     SELECT s.client_id, s.id
-    FROM contacts k
-    JOIN conversations s ON s.client_id = k.client_id AND s.contact_id = k.id
-    WHERE k.client_id = ANY($3::uuid[]) AND k.login_id = $1 AND s.last_message_at > $2"""
+    FROM conversations s
+    WHERE s.client_id = ANY($3::uuid[]) AND s.login_id = $1 AND s.last_message_at > $2"""
 
 # Whether each of the sessions' replies is being written, and when it was begun, if it is or was begun since $3. The
-# sessions are values: beside all replies that are being written for anybody, each costs a look at who may see it.
+# sessions are values, by which an index finds the turns.
 _REPLIES_OF_LATE = """
     SELECT t.status = 'running', t.started_at
     FROM conversation_turns t
@@ -251,7 +249,7 @@ def get_turn(user: User, turn_id: UUID) -> Turn:
     """Return the turn of a reply in one of the user's sessions. Raises NotFoundError."""
     with confined_to(user.id):
         theirs = Turn.objects.select_related("conversation__assistant", "conversation__client").filter(
-            conversation__contact__login=user.id, conversation__channel=Channel.WEB, streamed=True
+            login_id=user.id, streamed=True
         )
         theirs = theirs.filter(client__in=clients_of(user.id))
         turn = theirs.filter(pk=turn_id).first()

@@ -185,11 +185,12 @@ def _append_sql(client: str, more: str = "") -> str:
     WHERE s.client_id = {client} AND s.id = {open_conversation_sql(client, "(SELECT id FROM person)", "$1", "$2")}
       AND s.contact_id IS NOT DISTINCT FROM person.id AND s.status || '' = 'active'
       AND {is_new_sql(client)}{more}
-    RETURNING s.id, s.last_position, s.is_guest, person.key_id, s.inbound_sequence
+    RETURNING s.id, s.last_position, s.is_guest, person.key_id, s.inbound_sequence, s.login_id
 ), chunk AS (
     INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
-    SELECT {client}, id, last_position, CASE WHEN $1 = 'voice' THEN 'voice' ELSE 'user' END, $4, $5, $6, $7::jsonb, $3
+        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
+    SELECT {client}, id, last_position, CASE WHEN $1 = 'voice' THEN 'voice' ELSE 'user' END, $4, $5, $6, $7::jsonb, $3,
+           login_id
     FROM session
     RETURNING id
 )
@@ -219,12 +220,12 @@ def rules_as_values(rules: RedactionRules) -> tuple[bool, str]:
 # In a cluster an INSERT of what a CTE found needs every server. So a chunk is inserted by a statement of its own there.
 _CHUNK = "), chunk AS ("
 _FOUND = """)
-SELECT session.id, session.last_position, session.is_guest, session.key_id,
+SELECT session.id, session.last_position, session.is_guest, session.key_id, session.login_id,
     $4::text, $5::text, $6::uuid, $7::jsonb FROM session"""
 _INSERT = """
     INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9) RETURNING id"""
+        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10) RETURNING id"""
 
 
 def _append_in_cluster(statement: str, values: Sequence[Any], client_id: UUID) -> tuple[Any, ...] | None:
@@ -233,10 +234,11 @@ def _append_in_cluster(statement: str, values: Sequence[Any], client_id: UUID) -
         found = row(statement.partition(_CHUNK)[0] + _FOUND, *values)
         if found is None:
             return None
-        conversation_id, position, is_guest, key_id, *_ = found
+        conversation_id, position, is_guest, key_id, login, *_ = found
         channel, _, at, text, message_id, key, metadata, *_ = values
         role = Role.VOICE if channel == Channel.VOICE else Role.USER
-        [chunk] = rows(_INSERT, client_id, conversation_id, position, role.value, text, message_id, key, metadata, at)
+        said = (role.value, text, message_id, key, metadata, at)
+        [chunk] = rows(_INSERT, client_id, conversation_id, position, *said, login)
     return conversation_id, chunk[0], position, is_guest, key_id
 
 

@@ -60,6 +60,7 @@ WITH beginning AS (
            (SELECT i.id FROM contact_identities i
             WHERE i.client_id = $1 AND i.contact_id >= p.id AND i.contact_id <= p.id AND i.channel = $2
             ORDER BY i.contact_id DESC, i.id DESC LIMIT 1) AS device_id,
+           CASE WHEN $2 = 'web' AND $7 <> '' THEN p.login_id END AS login_id,
            concat_ws(E'\\n\\n', COALESCE(
                '{CORRECTED_BY_STAFF} (' || to_char(p.known_at, 'YYYY-MM-DD') || E'):\\n' || NULLIF(p.known, ''),
                '{KNOWN_OF_CONTACT}' || NULLIF(concat(
@@ -130,14 +131,14 @@ _OPEN = f"""
     INSERT INTO conversations
         (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
          summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, burst_began_at,
-         reply_due_at)
+         reply_due_at, login_id)
     SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact), contact_id),
            COALESCE((SELECT id FROM identity), $13::bigint, device_id), assistant_id, account_id, $2, $7,
            COALESCE((SELECT is_guest FROM contact), (SELECT is_guest FROM known), is_guest),
            COALESCE(NULLIF($14::text, ''), default_goal), $15, $16::timestamptz, $16::timestamptz,
            CASE WHEN $18::text = '' THEN 2 ELSE 3 END, CASE WHEN $18::text = '' THEN 0 ELSE 1 END,
            auto_reply AND $18::text <> '', CASE WHEN $18::text <> '' THEN $16::timestamptz END,
-           CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END
+           CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END, login_id
     FROM beginning
     WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
     RETURNING client_id, id, is_guest, inbound_sequence
@@ -145,10 +146,11 @@ _OPEN = f"""
     {_LINE}
 ), chunks AS (
     INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
+        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
     SELECT $1, session.id, first.position, first.role, first.content,
            CASE WHEN first.position = 3 THEN $19::text ELSE '' END, CASE WHEN first.position = 3 THEN $6::uuid END,
-           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{{}}' END, $16::timestamptz
+           CASE first.position WHEN 3 THEN $20::jsonb WHEN 2 THEN beginning.recalled ELSE '{{}}' END, $16::timestamptz,
+           beginning.login_id
     FROM session, beginning, LATERAL (
         VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
     ) AS first (position, role, content)

@@ -25,6 +25,7 @@ class _Beginning(NamedTuple):
     assistant_id: UUID | None
     system_prompt: str
     device_id: int | None
+    login_id: int | None
     memory: str
     recalled: str
 
@@ -32,9 +33,9 @@ class _Beginning(NamedTuple):
 # Every value is named, so that PostgreSQL knows the type of each.
 _LOOK = """
 SELECT b.auto_reply, b.default_goal, b.key_id, b.contact_id, b.quiet, b.account_id, b.assistant_id, b.system_prompt,
-    b.device_id, b.memory, b.recalled::text, $5::text, $7::text, $8::text, $9::text, $10::uuid, $11::uuid, $12::text,
-    $13::bigint, $14::text, $15::text, $16::timestamptz, $17::text, $18::text, $19::text, $20::jsonb, $21::text,
-    $22::text
+    b.device_id, b.login_id, b.memory, b.recalled::text, $5::text, $7::text, $8::text, $9::text, $10::uuid, $11::uuid,
+    $12::text, $13::bigint, $14::text, $15::text, $16::timestamptz, $17::text, $18::text, $19::text, $20::jsonb,
+    $21::text, $22::text
 FROM beginning b"""
 _CONTACT = """
     INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest) VALUES ($1, $2, $3, $4, $5, $6)
@@ -47,8 +48,8 @@ _SESSION = """
     INSERT INTO conversations
         (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
          summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, burst_began_at,
-         reply_due_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16, $17)
+         reply_due_at, login_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $12, $13, $14, $15, $16, $17, $18)
     RETURNING id"""
 _EVENT = """
     INSERT INTO conversation_events
@@ -57,8 +58,8 @@ _EVENT = """
     RETURNING id"""
 _CHUNK = """
     INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9)
+        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10)
     RETURNING id"""
 
 
@@ -69,7 +70,7 @@ def open_in_parts(beginning: str, values: Sequence[Any]) -> tuple[Any, ...] | No
     """
     with transaction.atomic():
         found = row(beginning + _LOOK, *values)
-        return _write(_Beginning(*found[:11]), values) if found else None
+        return _write(_Beginning(*found[:12]), values) if found else None
 
 
 def _write(begins: _Beginning, values: Sequence[Any]) -> tuple[Any, ...] | None:
@@ -84,7 +85,7 @@ def _write(begins: _Beginning, values: Sequence[Any]) -> tuple[Any, ...] | None:
         _SESSION,
         *(session_id, client_id, contact_id, identity_id or device_id or begins.device_id, begins.assistant_id),
         *(begins.account_id, channel, thread, is_guest, goal or begins.default_goal, summary, at, last, last - 2),
-        *(owed, at if text else None, at + begins.quiet if owed else None),
+        *(owed, at if text else None, at + begins.quiet if owed else None, begins.login_id),
     )
     row(_EVENT, client_id, session_id, actor, actor_name, at)
     chunks = [
@@ -94,7 +95,7 @@ def _write(begins: _Beginning, values: Sequence[Any]) -> tuple[Any, ...] | None:
     ]
     chunk_id = None
     for position, chunk in enumerate(chunks[:last], 1):
-        [chunk_id] = column(_CHUNK, client_id, session_id, position, *chunk, at)
+        [chunk_id] = column(_CHUNK, client_id, session_id, position, *chunk, at, begins.login_id)
     return session_id, chunk_id, last, is_guest, begins.key_id
 
 

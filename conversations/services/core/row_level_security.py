@@ -8,7 +8,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -18,17 +19,35 @@ from psycopg.pq import TransactionStatus
 from conversations.services.core.cluster import is_cluster
 
 NOBODY = "none"
-# All that a user asks for is found by keys: a plan for these values would be no better than one for any, and each new
-# connection would plan each statement five times before it keeps a plan.
+_CLIENTS = """
+    (SELECT COALESCE(string_agg(DISTINCT m.client_id::text, ','), '')
+     FROM memberships m JOIN clients c ON c.id = m.client_id AND c.is_active
+     WHERE m.user_id = ANY (string_to_array(%s, ',')::int[]))"""
+# The role comes last: it sees no others' memberships. All that a user asks for is found by keys: a plan for these
+# values would be no better than one for any, and each new connection would plan each statement five times before it
+# keeps a plan.
 _TAKE_ON = """
-    SELECT set_config('role', %s, true), set_config('convo.logins', %s, true),
-        set_config('plan_cache_mode', 'force_generic_plan', true)"""
+    SELECT set_config('convo.clients', {clients}, true), set_config('convo.logins', %s, true),
+        set_config('plan_cache_mode', 'force_generic_plan', true), set_config('role', %s, true)"""
+_LOOK_UP_AND_TAKE_ON = _TAKE_ON.format(clients=_CLIENTS)
+_TAKE_ON_AGAIN = _TAKE_ON.format(clients="%s")
+
+
+class _Confinement(NamedTuple):
+    """A role and whose rows it sees: those of the users, at the active clients that one of them is a member of.
+
+    logins, clients: ids, with commas between them; clients: None where they are still to be looked up
+    """
+
+    role: str = NOBODY
+    logins: str = ""
+    clients: str | None = ""
 
 
 class _Current(threading.local):
-    """The role of this thread's transaction, and the users to whom it is confined."""
+    """The confinement of this thread's transaction."""
 
-    role = NOBODY, ""
+    confinement = _Confinement()
 
 
 _current = _Current()
@@ -36,11 +55,20 @@ _current = _Current()
 
 @contextmanager
 def confined_to(*user_ids: int) -> Iterator[None]:
-    """A transaction that sees and changes the rows of these users alone, however it asks."""
+    """A transaction that sees and changes the rows of these users alone, however it asks. Not within another such."""
     is_nested = connection.in_atomic_block  # then the role would last as long as the transaction around this one
-    logins = ",".join(map(str, user_ids))
-    with transaction.atomic(), _acting_as(settings.COPILOT_ROLE, logins, gives_back=is_nested):
+    theirs = _Confinement(settings.COPILOT_ROLE, ",".join(map(str, user_ids)), None)
+    with transaction.atomic(), _acting_as(theirs, gives_back=is_nested):
         yield
+
+
+def let_write(conversation_id: UUID) -> None:
+    """Let the confined transaction write rows below this conversation, which it has locked, and below no other."""
+    with connection.cursor() as cursor:
+        if is_cluster():
+            _set_everywhere(cursor, session=str(conversation_id))
+        else:
+            cursor.execute("SELECT set_config('convo.session', %s, true)", [str(conversation_id)])
 
 
 @contextmanager
@@ -49,20 +77,20 @@ def unconfined() -> Iterator[None]:
 
     Where a statement of the block fails, the transaction has failed: catch the error outside, or around a savepoint.
     """
-    with _acting_as(NOBODY, "", gives_back=True):
+    with _acting_as(_Confinement(), gives_back=True):
         yield
 
 
 @contextmanager
-def _acting_as(role: str, logins: str, *, gives_back: bool) -> Iterator[None]:
-    before, _current.role = _current.role, (role, logins)
+def _acting_as(confinement: _Confinement, *, gives_back: bool) -> Iterator[None]:
+    before = _current.confinement
     try:
-        _take_on(role, logins)
+        _current.confinement = _take_on(confinement)
         yield
     finally:
-        _current.role = before
+        _current.confinement = before
         if gives_back and not _has_failed():  # a rollback gives the role back by itself
-            _take_on(*before)
+            _take_on(before)
 
 
 def _has_failed() -> bool:
@@ -71,21 +99,36 @@ def _has_failed() -> bool:
     return connection.needs_rollback or status != TransactionStatus.INTRANS
 
 
-def _take_on(role: str, logins: str) -> None:
+def _take_on(wanted: _Confinement) -> _Confinement:
+    """Take on the role until the transaction ends, and return the confinement with its clients."""
     with connection.cursor() as cursor:
         if is_cluster():
-            _take_on_in_cluster(cursor, role, logins)
-            return
-        cursor.execute(_TAKE_ON, [role, logins])
+            return _take_on_in_cluster(cursor, wanted)
+        if wanted.clients is None:
+            cursor.execute(_LOOK_UP_AND_TAKE_ON, [wanted.logins, wanted.logins, wanted.role])
+        else:
+            cursor.execute(_TAKE_ON_AGAIN, [wanted.clients, wanted.logins, wanted.role])
+        return wanted._replace(clients=cursor.fetchone()[0])
 
 
-def _take_on_in_cluster(cursor: Any, role: str, logins: str) -> None:
-    """Take on the role, and have the workers know the users: `set_config` does not reach them.
+def _take_on_in_cluster(cursor: Any, wanted: _Confinement) -> _Confinement:
+    """Take on the role, and have the workers know users and clients.
 
     The role itself is not handed on: it connects to the workers by its own name.
     """
-    cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(role)))
-    cursor.execute("SET LOCAL citus.propagate_set_commands = 'local'")
-    cursor.execute(sql.SQL("SET LOCAL convo.logins = {}").format(sql.Literal(logins)))
-    cursor.execute("SET LOCAL citus.propagate_set_commands = 'none'")
+    if wanted.clients is None:
+        cursor.execute(f"SELECT {_CLIENTS}", [wanted.logins])
+        wanted = wanted._replace(clients=cursor.fetchone()[0])
+    cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(wanted.role)))
+    _set_everywhere(cursor, logins=wanted.logins, clients=wanted.clients)
     cursor.execute("SET LOCAL citus.max_adaptive_executor_pool_size = 1")  # what one locks, another would wait for
+    return wanted
+
+
+def _set_everywhere(cursor: Any, **settings_of_convo: str | None) -> None:
+    """Set these until the transaction ends, also on the workers, which `set_config` does not reach."""
+    cursor.execute("SET LOCAL citus.propagate_set_commands = 'local'")
+    for name, value in settings_of_convo.items():
+        setting = sql.Identifier("convo", name)
+        cursor.execute(sql.SQL("SET LOCAL {} = {}").format(setting, sql.Literal(value)))
+    cursor.execute("SET LOCAL citus.propagate_set_commands = 'none'")

@@ -94,7 +94,7 @@ _LANES = Waiting(
 )
 
 _DUE = f"""
-    SELECT s.id, s.channel, s.reply_attempts, s.reply_crashes, s.inbound_sequence,
+    SELECT s.id, s.channel, s.reply_attempts, s.reply_crashes, s.inbound_sequence, s.login_id,
         {RECALLS.format(client="$7")} AS recalls, {CALLS.format(client="$7")} AS calls
     FROM conversations s
     WHERE s.client_id = $7 AND s.reply_crashes {{crashes}} AND {_IS_DUE.format(client="$7")}
@@ -109,9 +109,9 @@ _CLAIM = f"""
     begun AS (
         INSERT INTO conversation_turns
             (client_id, id, conversation_id, status, attempt, inbound_sequence, lease_until, started_at, engine, model,
-             draft, finish_reason, tokens_in, tokens_out, code, reason)
+             draft, finish_reason, tokens_in, tokens_out, code, reason, login_id)
         SELECT $7, gen_random_uuid(), id, 'running', reply_attempts + 1, inbound_sequence, $3, $1, '', '', '',
-               '', 0, 0, '', ''
+               '', 0, 0, '', '', login_id
         FROM due
         ON CONFLICT (client_id, conversation_id) WHERE status = 'running' DO NOTHING
         RETURNING id, conversation_id, attempt
@@ -155,8 +155,8 @@ _DUE_ALONE = _DUE.replace("$7", "$3")
 _BEGIN = """
     INSERT INTO conversation_turns
         (client_id, id, conversation_id, status, attempt, inbound_sequence, lease_until, started_at, engine, model,
-         draft, finish_reason, tokens_in, tokens_out, code, reason)
-    VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, '', '', '', '', 0, 0, '', '')
+         draft, finish_reason, tokens_in, tokens_out, code, reason, login_id)
+    VALUES ($1, $2, $3, 'running', $4, $5, $6, $7, '', '', '', '', 0, 0, '', '', $8)
     ON CONFLICT (client_id, conversation_id) WHERE status = 'running' DO NOTHING
     RETURNING id"""
 _COUNT = "UPDATE conversations SET reply_attempts = $3 WHERE client_id = $1 AND id = $2 RETURNING id"
@@ -167,11 +167,11 @@ def _claim_in_cluster(now: datetime, client_id: UUID, limit: int, suspects: int)
     with transaction.atomic():
         for which, most in (("< $4", limit), (">= $4", suspects)):
             due = _DUE_ALONE.format(crashes=which, limit="$2")
-            for pk, channel, attempts, crashes, sequence, recalls, calls in rows(
+            for pk, channel, attempts, crashes, sequence, login, recalls, calls in rows(
                 due, now, most, client_id, SUSPECT_AFTER_CRASHES
             ):
                 turn_id, attempt = uuid4(), attempts + 1
-                if not rows(_BEGIN, client_id, turn_id, pk, attempt, sequence, now + lease(), now):
+                if not rows(_BEGIN, client_id, turn_id, pk, attempt, sequence, now + lease(), now, login):
                     continue
                 rows(_COUNT, client_id, pk, attempt)
                 is_exhausted = max(attempt - 1, crashes) >= settings.REPLY_ATTEMPTS
@@ -278,11 +278,10 @@ _CLAIM_STREAMED = f"""
         DELETE FROM copilot_deltas d USING free WHERE d.client_id = $4 AND d.turn_id = free.id
     )
     SELECT s.client_id, o.id, o.conversation_id, o.attempt,
-           {RECALLS.format(client="$4")}, {CALLS.format(client="$4")}, p.login_id,
+           {RECALLS.format(client="$4")}, {CALLS.format(client="$4")}, s.login_id,
            o.stop_asked_at IS NOT NULL OR s.taken_over_at IS NOT NULL
     FROM ours o
-    JOIN conversations s ON s.client_id = $4 AND s.id = o.conversation_id
-    JOIN contacts p ON p.client_id = $4 AND p.id = s.contact_id"""
+    JOIN conversations s ON s.client_id = $4 AND s.id = o.conversation_id"""
 
 
 def claim_streamed(now: datetime, slots: Slots | int) -> list[StreamedTurn]:

@@ -17,7 +17,7 @@ from django.db import connection, models, transaction
 from conversations.models import Client, EventPosition
 from conversations.models.of_client import OfClient
 from conversations.services.core.errors import ConflictError, NotFoundError
-from conversations.services.tenants.cluster_policies import replace_policies
+from conversations.services.tenants.cluster_role import let_role_connect
 from memory.of_client import NamesClient
 
 # Read beside clients' rows, though none of these refers to it.
@@ -121,7 +121,7 @@ def distribute(note: Callable[[str], None] = lambda _line: None) -> int:
     _check_cluster()
     with transaction.atomic(), connection.cursor() as cursor:
         prepare_placing()
-        replace_policies(cursor)
+        let_role_connect()
         # Citus takes the tables one by one, and no key from a table that is placed to one that is not yet. Keys that
         # are checked at the end of the transaction forbid others to be added behind copied rows.
         cursor.execute(_KEYS, {"tables": [table for table, _ in to_do]})
