@@ -189,6 +189,7 @@ def test_a_deleted_session_leaves_nothing(ann: Any) -> None:
     assert http.delete(f"/copilot/sessions/{asked.session.pk}").status_code == 404
 
 
+@pytest.mark.skipif(CLUSTER in os.environ, reason="there a worker waits for the lock, which is not seen from here")
 @pytest.mark.django_db(transaction=True)
 def test_feedback_on_a_reply_that_is_just_being_archived_is_not_stored(ann: Any) -> None:
     session, now = answered(ann).session, timezone.now()
