@@ -152,6 +152,13 @@ class RatingSerializer(serializers.Serializer[Any]):
     comment = serializers.CharField(allow_blank=True, help_text="Why the person rated so, in their words.")
 
 
+# The columns that ConversationSerializer shows: a list reads no others of fifty conversations and their contacts.
+LISTED = (
+    *({*ConversationSerializer.Meta.fields} & {field.name for field in Conversation._meta.concrete_fields}),
+    *("client", "contact", "contact__user_id", "taken_over_name"),
+)
+
+
 class ConversationDetailSerializer(ConversationSerializer):
     """A conversation with its steps and newest chunks. `conversations/services/core/detail_sql.py` builds it."""
 

@@ -36,6 +36,7 @@ from conversations.api.request_serializers import (
     TakeoverSerializer,
 )
 from conversations.api.serializers import (
+    LISTED,
     AcceptedReplySerializer,
     ChunkWithFilesSerializer,
     ConversationDetailSerializer,
@@ -104,7 +105,7 @@ class ConversationViewSet(OncePerKey, viewsets.GenericViewSet[Conversation]):
     def list(self, request: Request) -> Response:
         """List conversations, newest first. `status=open` stands for active and stale."""
         wanted = read(ConversationFilterSerializer, request.query_params.dict())
-        found = Conversation.objects.of(self._client()).select_related("contact")
+        found = Conversation.objects.of(self._client()).select_related("contact").only(*LISTED)
         if not key_of(request).allows(Scope.PRIVATE_READ):
             found = found.not_private()
         if status := wanted.get("status"):
