@@ -54,7 +54,8 @@ def _lock(due_sql: str) -> str:
         {due_sql} ORDER BY s.ended_at LIMIT $2 FOR UPDATE OF s SKIP LOCKED"""
 
 
-# $1 now, $2 the locked conversations, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause, $7 the client.
+# $1 now, $2 the locked conversations, $3 how long tombstones stay, $4 and $5 the actor, $6 the cause, $7 the client, $8
+# and $9 the conversations' states and the facts of their lines.
 _LINES = events_sql(
     "archived",
     "moved",
@@ -63,10 +64,8 @@ _LINES = events_sql(
     cause="$6",
     actor="$4::varchar",
     actor_name="$5",
-    data="""CASE WHEN $4::varchar = 'system' THEN jsonb_build_object(
-        'rule', 'archive_after', 'seconds', extract(epoch from span), 'since', since) ELSE '{}' END""",
+    data="facts",
 )
-
 
 # By table: which rows go with the chunks. Files stay. A turn without a chunk wrote no reply; retention deletes it.
 _WITH_CHUNKS = {
@@ -82,17 +81,12 @@ _GONE = ",\n".join(
         DELETE FROM {table} x USING moved WHERE x.client_id = $7 AND x.conversation_id = moved.id AND {which})"""
     for table, which in _WITH_CHUNKS.items()
 )
-
-
 _ARCHIVE = f"""
-    WITH due AS (
-        SELECT s.id, s.status AS before, c.archive_after AS span, s.ended_at AS since
-        FROM conversations s JOIN clients c ON c.id = s.client_id
-        WHERE s.client_id = $7 AND s.id = ANY ($2::uuid[])),
-    moved AS (
-        UPDATE conversations s SET status = 'archived', archived_at = $1 FROM due
+    WITH moved AS (
+        UPDATE conversations s SET status = 'archived', archived_at = $1
+        FROM unnest($2::uuid[], $8::text[], $9::jsonb[]) AS due (id, before, facts)
         WHERE s.client_id = $7 AND s.id = due.id
-        RETURNING s.client_id, s.id, due.before, due.span, due.since),
+        RETURNING s.client_id, s.id, due.before, due.facts),
     tombstones AS ({tombstones_sql("moved")}),
     files AS (
         UPDATE attachments a SET position = k.position, chunk_id = NULL
@@ -125,27 +119,29 @@ def _archive(due_sql: str, now: datetime, most: int, who: tuple[str, str, str], 
     """
     with transaction.atomic():
         due = rows(_lock(due_sql), now, most, client_id, *which)
-        if due and is_cluster():
-            _move_in_cluster(due, now, who, client_id)
-        elif due:
-            rows(_ARCHIVE, now, [pk for pk, *_ in due], TOMBSTONES_LAST, *who, client_id)
-    return len(due)
+        if not due:
+            return 0
+        ids, states, facts = (list(each) for each in zip(*due, strict=True))
+        if who[0] != Kind.SYSTEM:
+            facts = ["{}"] * len(ids)
+        if is_cluster():
+            _archive_in_cluster(ids, states, facts, now, who, client_id)
+        else:
+            rows(_ARCHIVE, now, ids, TOMBSTONES_LAST, *who, client_id, states, facts)
+    return len(ids)
 
 
-def _move_in_cluster(
-    due: list[tuple[UUID, str, str]], now: datetime, who: tuple[str, str, str], client_id: UUID
+def _archive_in_cluster(
+    ids: list[UUID], states: list[str], facts: list[str], now: datetime, who: tuple[str, str, str], client_id: UUID
 ) -> None:
-    """Archive the locked conversations. due: their ids, states and the facts of their lines"""
-    ids = [pk for pk, *_ in due]
     rows(_MOVE, client_id, ids, now)
     write_tombstones_of_late(client_id, ids, now)
     for statement in (_KEEP_FILES, *_DELETE):
         rows(statement, client_id, ids)
     actor, name, cause = who
-    for pk, before, facts in due:
-        why = {"cause": cause, "data": facts if actor == Kind.SYSTEM else "{}"}
-        moved = {"from_status": before, "to_status": "archived"}
-        write_line(client_id, pk, "archived", actor=actor, actor_name=name, at=now, **why, **moved)
+    for pk, before, data in zip(ids, states, facts, strict=True):
+        moved = {"from_status": before, "to_status": "archived", "cause": cause, "data": data}
+        write_line(client_id, pk, "archived", actor=actor, actor_name=name, at=now, **moved)
 
 
 def archive(now: datetime, progress: Progress = lambda _what, _count: None) -> int:
