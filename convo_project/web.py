@@ -50,7 +50,7 @@ def serve() -> None:
         address=address.host(),
         port=address.port(),
         interface=Interfaces.RSGI,
-        loop=Loops.asyncio,
+        loop=Loops.uvloop,
         http=HTTPModes.http1,
         websockets=False,
         workers=env.whole("WEB_WORKERS", 1, least=1, most=64),
