@@ -359,9 +359,11 @@ def watched(wrong: list[str]) -> Iterator[None]:
         for name in ("execute", "executemany"):
             patch.setattr(CursorWrapper, name, _before(getattr(CursorWrapper, name), 1, wrong))
         patch.setattr(sql, "_noted", _before(sql._noted, 1, wrong))
-        ready = pipelines.Pipeline._ready
+        name_of = pipelines.Pipeline._name_of
         patch.setattr(
-            pipelines.Pipeline, "_ready", lambda self, asked: (check(asked.statement, wrong), ready(self, asked))[1]
+            pipelines.Pipeline,
+            "_name_of",
+            lambda self, statement, types: (check(statement, wrong), name_of(self, statement, types))[1],
         )
         yield
 

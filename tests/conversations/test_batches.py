@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,11 +21,18 @@ from django.db import DataError, IntegrityError, OperationalError, connection, t
 from conversations.services.core import batches, pipelines
 from conversations.services.core.batches import Batches
 from conversations.services.core.sql import rows
-from conversations.services.core.statements import THIS_THREAD, BusyError, UnclearError, finish
+from conversations.services.core.statements import THIS_THREAD, BusyError, Many, UnclearError, finish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 INSERT = "INSERT INTO things (id, number, text) VALUES ($1, $2, $3) RETURNING id"
+INSERT_MANY = Many(
+    """
+    WITH asked AS (SELECT * FROM json_to_recordset($1::json) AS a (n int, v1 uuid, v2 int, v3 text)),
+    new AS (INSERT INTO things (id, number, text) SELECT v1, v2, v3 FROM asked ORDER BY n DESC RETURNING id)
+    SELECT n, id FROM asked JOIN new ON id = v1 WHERE v3 <> 'no answer'""",
+    about=(1,),
+)
 COUNT = "SELECT count(*) FROM things"
 SLEEPS = """
     SELECT FROM pg_stat_activity
@@ -80,6 +88,13 @@ def transactions() -> list[int]:
         return [count for (count,) in cursor.fetchall()]
 
 
+def statements() -> list[int]:
+    """Return how many rows each statement of the only transaction wrote."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM things GROUP BY cmin::text ORDER BY min(cmin::text::int)")
+        return [count for (count,) in cursor.fetchall()]
+
+
 def connection_of_its_own() -> psycopg.Connection[Any]:
     return psycopg.connect(**pipelines.connection_settings(), autocommit=True)
 
@@ -103,6 +118,53 @@ def test_a_hundred_statements_at_once_each_get_their_own_row() -> None:
     assert numbers() == list(range(100))
 
 
+def test_those_that_have_a_form_for_many_are_one_statement() -> None:
+    ids = [uuid4() for _ in range(20)]
+
+    async def work(open_batches: Batches) -> list[Any]:
+        asked = [open_batches.row(INSERT, each, at, 'é "\\', many=INSERT_MANY) for at, each in enumerate(ids)]
+        return await outcomes(*asked, open_batches.row(INSERT, uuid4(), 20, "alone"))
+
+    *together, alone = run(work)
+    assert together == [(each,) for each in ids]
+    assert isinstance(alone, tuple)
+    assert statements() == [20, 1]
+    assert {text for (text,) in rows("SELECT text FROM things WHERE number < 20")} == {'é "\\'}
+
+
+def test_of_those_about_the_same_thing_each_after_the_first_is_alone() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        asked = [(1, "first"), (2, "other"), (1, "second"), (1, "third")]
+        return await outcomes(*(open_batches.row(INSERT, uuid4(), *each, many=INSERT_MANY) for each in asked))
+
+    assert [type(each) for each in run(work)] == [tuple] * 4
+    assert statements() == [2, 1, 1]
+    assert [text for (text,) in rows("SELECT text FROM things WHERE number = 1 ORDER BY cmin::text::int")] == [
+        *("first", "second", "third")
+    ]
+
+
+def test_one_of_many_for_which_nothing_is_returned_gets_no_row() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        texts = enumerate(("", "no answer", ""))
+        return await outcomes(
+            *(open_batches.row(INSERT, UUID(int=at), at, each, many=INSERT_MANY) for at, each in texts)
+        )
+
+    assert run(work) == [(UUID(int=0),), None, (UUID(int=2),)]
+
+
+def test_values_that_have_no_form_in_json_are_sent_alone() -> None:
+    async def work(open_batches: Batches) -> list[Any]:
+        numbers_asked = (Decimal(1), Decimal(2))
+        return await outcomes(
+            *(open_batches.row(INSERT, uuid4(), each, "", many=INSERT_MANY) for each in numbers_asked)
+        )
+
+    assert [type(each) for each in run(work)] == [tuple, tuple]
+    assert statements() == [1, 1]
+
+
 def test_a_statement_reaches_postgresql_while_another_batch_runs() -> None:
     """It runs as soon as the one before has ended, before anybody has read that one's result."""
 
@@ -124,6 +186,7 @@ def test_a_statement_reaches_postgresql_while_another_batch_runs() -> None:
     assert run(work) == [(8,)]
 
 
+@pytest.mark.parametrize("many", [None, INSERT_MANY])
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
@@ -133,12 +196,14 @@ def test_a_statement_reaches_postgresql_while_another_batch_runs() -> None:
         ((uuid4(), 2**31, "no such integer"), DataError),
     ],
 )
-def test_a_statement_that_fails_in_a_batch_fails_alone(bad: tuple[Any, ...], error: type[Exception]) -> None:
+def test_a_statement_that_fails_in_a_batch_fails_alone(
+    bad: tuple[Any, ...], error: type[Exception], many: Many | None
+) -> None:
     async def work(open_batches: Batches) -> list[Any]:
         await open_batches.row(INSERT, UUID(int=0), 0, "")
-        before = [open_batches.row(INSERT, uuid4(), number, "") for number in (1, 2)]
-        after = [open_batches.row(INSERT, uuid4(), number, "") for number in (3, 4)]
-        return await outcomes(*before, open_batches.row(INSERT, *bad), *after)
+        before = [open_batches.row(INSERT, uuid4(), number, "", many=many) for number in (1, 2)]
+        after = [open_batches.row(INSERT, uuid4(), number, "", many=many) for number in (3, 4)]
+        return await outcomes(*before, open_batches.row(INSERT, *bad, many=many), *after)
 
     found = run(work)
     assert [type(each) for each in found] == [tuple, tuple, error, tuple, tuple]
@@ -158,6 +223,28 @@ def test_a_rule_that_is_checked_at_the_commit_refuses_its_statement_alone() -> N
     found = run(work)
     assert [type(each) for each in found] == [tuple, IntegrityError, tuple]
     assert numbers() == [1, 3]
+
+
+def test_a_locked_row_gives_up_the_one_of_many_that_is_about_it() -> None:
+    held, free = uuid4(), uuid4()
+    update = "UPDATE things SET text = 'mine' WHERE id = $1 RETURNING id"
+    update_many = Many(
+        """
+        UPDATE things SET text = 'mine' FROM json_to_recordset($1::json) AS a (n int, v1 uuid)
+        WHERE id = v1 RETURNING n, id""",
+        about=(0,),
+    )
+
+    async def work(open_batches: Batches) -> list[Any]:
+        for number, each in enumerate((held, free)):
+            await open_batches.row(INSERT, each, number, "")
+        with locked(held):
+            return await outcomes(*(open_batches.row(update, each, many=update_many) for each in (held, free)))
+
+    found = run(work)
+    assert isinstance(found[0], BusyError)
+    assert found[1] == (free,)
+    assert rows("SELECT text FROM things ORDER BY number") == [("held",), ("mine",)]
 
 
 def test_a_locked_row_gives_its_statement_up_and_holds_nobody() -> None:
@@ -235,7 +322,7 @@ def test_in_a_transaction_a_deadlock_is_an_error() -> None:
 
 def test_a_deadlock_gives_one_statement_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds what the other waits for. PostgreSQL ends one of them after a second: ours, as it waited first."""
-    monkeypatch.setattr(pipelines, "LOCK_MILLISECONDS", 0)  # waits until the deadlock is found
+    monkeypatch.setitem(pipelines.SETTINGS, "lock_timeout", 0)  # waits until the deadlock is found
     one, two = uuid4(), uuid4()
 
     async def collide(open_batches: Batches, number: int) -> list[Any]:
@@ -275,7 +362,7 @@ def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> 
         await open_batches.row(INSERT, uuid4(), 0, "")
         [backend] = await open_batches.read("SELECT pg_backend_pid()") or [0]
         under_way = [
-            open_batches.row(INSERT, UUID(int=1), 1, ""),
+            *(open_batches.row(INSERT, UUID(int=each), each, "", many=INSERT_MANY) for each in (1, 2)),
             open_batches.row(SLOW, 1.5),
             open_batches.row(INSERT, UUID(int=3), 3, ""),
         ]
@@ -295,9 +382,8 @@ def test_a_backend_that_is_killed_says_of_each_statement_what_became_of_it() -> 
 def test_a_connection_that_breaks_leaves_the_transaction_under_way_unclear() -> None:
     async def work(open_batches: Batches) -> list[Any]:
         await open_batches.row(INSERT, uuid4(), 0, "")
-        under_way = asyncio.gather(
-            open_batches.row(INSERT, UUID(int=1), 1, ""), open_batches.row(SLOW, 0.5), return_exceptions=True
-        )
+        first = [open_batches.row(INSERT, UUID(int=each), each, "", many=INSERT_MANY) for each in (1, 2)]
+        under_way = asyncio.gather(*first, open_batches.row(SLOW, 0.5), return_exceptions=True)
         await asyncio.sleep(0)
         sent_ahead = [open_batches.row(INSERT, uuid4(), number, "") for number in range(10, 18)]
         following = asyncio.gather(*sent_ahead, return_exceptions=True)
@@ -308,7 +394,7 @@ def test_a_connection_that_breaks_leaves_the_transaction_under_way_unclear() -> 
         return [await under_way, await following, await open_batches.row(INSERT, UUID(int=4), 4, "")]
 
     under_way, following, later = run(work)
-    assert [(type(each), each.rows) for each in under_way] == [(UnclearError, None)] * 2
+    assert [(type(each), each.rows) for each in under_way] == [(UnclearError, None)] * 3
     assert {type(each) for each in following} == {BusyError}
     assert later == (UUID(int=4),)
 
@@ -352,7 +438,7 @@ def test_a_database_that_answers_no_more_counts_as_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pipelines, "BATCH_SECONDS", 0.3)
-    monkeypatch.setattr(pipelines, "STATEMENT_MILLISECONDS", 0)
+    monkeypatch.setitem(pipelines.SETTINGS, "statement_timeout", 0)
 
     async def work(open_batches: Batches) -> list[Any]:
         return await outcomes(open_batches.row(SLOW, 3.0), open_batches.row(INSERT, uuid4(), 1, ""))

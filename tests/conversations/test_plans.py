@@ -11,18 +11,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
 
 from conversations.models import ApiKey, Contact, Turn
 from conversations.services.copilot import feed
-from conversations.services.core import appending, opening
+from conversations.services.core import appending, opening, pipelines
 from conversations.services.core.appending import NewChunk
+from conversations.services.core.asking import Asked, gathered
 from conversations.services.core.person import Person
 from conversations.services.core.row_level_security import confined_to
 from conversations.services.core.slots import Slots
-from conversations.services.core.statements import THIS_THREAD, finish
+from conversations.services.core.statements import THIS_THREAD, Many, Row, ThisThread, finish
 from conversations.services.delivery import claiming
 from conversations.services.history import archive, remember
 from conversations.services.inbound import replay
@@ -54,6 +56,36 @@ def own_database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None
             databases.drop(new["NAME"])
 
 
+class AsInBatches(ThisThread):
+    """Gathers what has a form for many, and runs it on a connection such as the batches'."""
+
+    def __init__(self) -> None:
+        self._connection = psycopg.RawCursor(pipelines.connect())
+        self._asked: list[Asked] = []
+
+    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Row | None:
+        """Note what is asked."""
+        nobody: Any = None
+        self._asked.append(Asked(statement, values, nobody, writes=True, many=many))
+        return None
+
+    def run(self) -> int:
+        """Run what is noted as one statement, and return how many rows it returned."""
+        [together], alone = gathered(self._asked)
+        assert not alone
+        self._asked.clear()
+        found = self._connection.execute(
+            together.many.statement, [(together.values() or b"").decode()], prepare=True
+        ).fetchall()
+        self._connection.execute("SELECT pg_stat_force_next_flush()")
+        return len(found)
+
+    def connect_anew(self) -> None:
+        """Forget all plans."""
+        self._connection.connection.close()
+        self._connection = psycopg.RawCursor(pipelines.connect())
+
+
 class Shop:
     """A client with a key, and Ann and Bob, who have one open conversation each."""
 
@@ -65,6 +97,7 @@ class Shop:
         [self.ann] = self.people(1, "ann")
         self.people(1, "bob")
         self.conversations([self.ann])
+        self.together = AsInBatches()
 
     def people(self, number: int, name: str) -> list[UUID]:
         """That many new contacts, called name-1, name-2 …, with an address each."""
@@ -105,6 +138,19 @@ class Shop:
     def append_by_address(self) -> None:
         """Ann writes through a provider."""
         assert finish(appending.append_by_address(THIS_THREAD, _chunk(), self.client.pk, "ann-1", None, "", []))
+
+    def append_many_by_key(self) -> None:
+        """Ann and Bob, who has no open conversation, write at once through the shop's program."""
+        for name in ("ann-1", "bob-1"):
+            person = Person(user_id=name)
+            finish(appending.append_by_key(self.together, _chunk(), self.key_hash, self.client.pk, person, CARDS_ONLY))
+        assert self.together.run() == 1
+
+    def append_many_by_address(self) -> None:
+        """Ann and Bob write at once through a provider."""
+        for address in ("ann-1", "bob-1"):
+            finish(appending.append_by_address(self.together, _chunk(), self.client.pk, address, None, "", []))
+        assert self.together.run() == 1
 
     def open_by_key(self) -> None:
         """A known person without an open conversation writes through the shop's program."""
@@ -181,18 +227,21 @@ def test_a_message_finds_its_person_and_their_open_conversation_by_the_index_mad
     """Tried with the plans that were kept from before the tables grew, and with those that are made after it."""
     shop = Shop()
     acts = [shop.append_by_key, shop.append_by_address, shop.look_before_opening, shop.open_by_key]
+    acts += [shop.append_many_by_key, shop.append_many_by_address]
     for act in acts:
         _used(act)
     for step in growth:
         step(shop)
     kept = {act: _used(act) for act in acts}
     connection.close()
+    shop.together.connect_anew()
     for act in acts:
         _used(act)
     new = {act: _used(act) for act in acts}
 
     for act in acts:
-        person = "one_contact_per_address" if act == shop.append_by_address else "one_contact_per_user_id"
+        by_address = act in (shop.append_by_address, shop.append_many_by_address)
+        person = "one_contact_per_address" if by_address else "one_contact_per_user_id"
         # An opening reads the summaries of the conversations that the person had.
         all_theirs = ["conversations_of_contact"] if act == shop.open_by_key else []
         for used in (kept[act], new[act]):

@@ -14,11 +14,6 @@ its whole statement is undone, position and time included.
 
 A reply is due when nothing more came for the channel's quiet window, and at the latest `longest_wait` after the first
 message that is not answered (`burst_began_at`).
-
-The plan is prepared once and kept, perhaps since the tables were small, when every index looks as good as another. So
-it is written such that only the right one fits (`open_conversation_sql`), and the conversation is looked up by a
-subquery, not by a join, which leaves PostgreSQL no other way than from the person to the conversation. What the UPDATE
-checks once more, because somebody may change it while we wait for the row, is written such that no index fits.
 """
 
 from __future__ import annotations
@@ -33,21 +28,25 @@ import orjson
 from django.db import transaction
 
 from channels_out.kinds import Channel
-from conversations.models import Chunk, Conversation, Role, Scope, Status
-from conversations.services.core import key_sql, redaction
+from conversations.models import Chunk, Conversation, Role, Status
+from conversations.services.core import redaction
+from conversations.services.core.appending_sql import (
+    BY_ADDRESS,
+    BY_ADDRESS_ANYWAY,
+    BY_KEY,
+    INSERT_CHUNK,
+    MANY_BY_ADDRESS,
+    MANY_BY_KEY,
+    without_chunk,
+)
 from conversations.services.core.cluster import answering, is_known_cluster
-from conversations.services.core.dedupe import is_new_sql
 from conversations.services.core.ledger import CONTACT, record
 from conversations.services.core.person import Person
-from conversations.services.core.sql import insert, later, row, rows, rows_of_each
-from conversations.services.core.statements import Statements
+from conversations.services.core.sql import insert, row, rows, rows_of_each
+from conversations.services.core.statements import Many, Statements
 from memory.redaction import RedactionRules
 
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
-
-# The version of an account is where its row and its client's lie and who wrote them: PostgreSQL never changes a row in
-# place. `a` is the account, `c` its client.
-ACCOUNT_VERSION = "a.xmin::text || a.ctid::text || c.xmin::text || c.ctid::text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,157 +95,31 @@ class Appended:
     sequence: int = 0
 
 
-# --- the SQL form -----------------------------------------------------------------------------------------------------
-def quiet_window(channel: str) -> str:
-    """Return SQL for how long client `c` waits for another message on the channel, a placeholder."""
-    return f"COALESCE((c.quiet_windows->>{channel}::text)::float8, 0) * interval '1 second'"
-
-
-def contact_sql(client: str, user_id: str) -> str:
-    """Return the subquery for the client's contact of that user id.
-
-    Of all indexes that fit, the index `one_contact_per_user_id` alone also gives the order that is asked for. So it is
-    chosen on tables without statistics too, where every index that begins with the client seems to find one row. The
-    order needs a range: where a column is equal to a value, PostgreSQL knows that there is nothing to order.
-    """
-    return f"""(
-        SELECT n.* FROM contacts n
-        WHERE n.client_id = {client} AND n.user_id >= {user_id} AND n.user_id <= {user_id}
-        ORDER BY n.user_id LIMIT 1)"""
-
-
-def open_conversation_sql(client: str, contact: str, channel: str, thread: str) -> str:
-    """Return the subquery for the id of the contact's open conversation on the channel in the thread.
-
-    It finds the one row of an index, as `contact_sql` says.
-    """
-    return f"""(
-        SELECT o.id FROM conversations o
-        WHERE o.client_id = {client} AND o.contact_id = {contact} AND o.channel = {channel}
-          AND o.thread >= {thread} AND o.thread <= {thread}
-          AND o.status IN ('active', 'stale')
-        ORDER BY o.thread LIMIT 1)"""
-
-
-_BY_KEY = """
-WITH person AS (
-    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
-           {quiet} AS quiet, c.longest_wait, k.id AS key_id, NULL::bigint AS device_id
-    FROM api_keys k
-    JOIN clients c ON c.id = k.client_id AND c.is_active
-    CROSS JOIN {contact} p
-    WHERE k.key_hash = $9 AND {may_write} AND c.id = $10
-      AND ($12::text IS NULL OR p.phone = $12) AND ($13::text = '' OR p.name = $13)
-      AND c.redact_cards = $14 AND c.redaction_patterns = $15::jsonb
-)"""
-
-# The address finds the one row of its index, as `contact_sql` says; OFFSET 0 has the contact looked up by its whole
-# key.
-_BY_ADDRESS = """
-WITH person AS (
-    SELECT p.id, c.auto_reply AND NOT p.opted_out ? $1::text AS auto_reply,
-           {quiet} AS quiet, c.longest_wait, NULL::bigint AS key_id, i.id AS device_id
-    FROM (
-        SELECT d.id, d.contact_id FROM contact_identities d
-        WHERE d.client_id = $9 AND d.channel = $1 AND d.address >= $10 AND d.address <= $10
-        ORDER BY d.address LIMIT 1) i
-    JOIN clients c ON c.id = $9 AND c.is_active
-    CROSS JOIN LATERAL (
-        SELECT k.id, k.phone, k.name, k.opted_out FROM contacts k
-        WHERE k.client_id = $9 AND k.id = i.contact_id OFFSET 0) p
-    WHERE ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
-      AND (SELECT count(*) FROM contact_identities o
-           WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])
-             AND o.contact_id = i.contact_id) = cardinality($13::text[])
-      AND {unchanged}
-)"""
-
-
-def _append_sql(client: str, more: str = "") -> str:
-    """Return the rest of a statement that appends.
-
-    client: the placeholder of the client's id
-    more: further conditions of the conversation `s`
-    """
-    return f"""
-, session AS (
-    UPDATE conversations s
-    SET last_message_at = GREATEST(s.last_message_at, $3),
-        last_position = s.last_position + 1,
-        inbound_sequence = s.inbound_sequence + 1,
-        channel_account_id = COALESCE($8, s.channel_account_id),
-        device_id = COALESCE(person.device_id, s.device_id),
-        reply_owed = s.reply_owed OR person.auto_reply,
-        burst_began_at = CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END,
-        reply_due_at = LEAST(
-            {later("$3", "person.quiet")},
-            {later("CASE WHEN s.reply_owed THEN COALESCE(s.burst_began_at, $3) ELSE $3 END", "person.longest_wait")})
-    FROM person
-    WHERE s.client_id = {client} AND s.id = {open_conversation_sql(client, "(SELECT id FROM person)", "$1", "$2")}
-      AND s.contact_id IS NOT DISTINCT FROM person.id AND s.status || '' = 'active'
-      AND {is_new_sql(client)}{more}
-    RETURNING s.id, s.last_position, s.is_guest, person.key_id, s.inbound_sequence, s.login_id
-), chunk AS (
-    INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
-    SELECT {client}, id, last_position, CASE WHEN $1 = 'voice' THEN 'voice' ELSE 'user' END, $4, $5, $6, $7::jsonb, $3,
-           login_id
-    FROM session
-    RETURNING id
-)
-SELECT session.id, chunk.id, session.last_position, session.is_guest, session.key_id, session.inbound_sequence
-FROM session, chunk"""
-
-
-# A message to another of the client's accounts is for the general form: see threads.py.
-_SAME_ACCOUNT = """
-      AND ($8::uuid IS NULL OR COALESCE(s.channel_account_id, $8) = $8)"""
-
-BY_KEY = _BY_KEY.format(
-    quiet=quiet_window("$1"), contact=contact_sql("$10", "$11"), may_write=key_sql.may(Scope.MESSAGES_WRITE)
-) + _append_sql("$10")
-_UNCHANGED = f"($14::text IS NULL OR $14 = (SELECT {ACCOUNT_VERSION} FROM channel_accounts a WHERE a.id = $8))"
-_TO_SAME_ACCOUNT = _append_sql("$9", _SAME_ACCOUNT)
-BY_ADDRESS = _BY_ADDRESS.format(quiet=quiet_window("$1"), unchanged=_UNCHANGED) + _TO_SAME_ACCOUNT
-# The same whatever has become of the account: a cluster knows no version of rows.
-BY_ADDRESS_ANYWAY = _BY_ADDRESS.format(quiet=quiet_window("$1"), unchanged="$14::text IS NULL") + _TO_SAME_ACCOUNT
-
-
+# --- the SQL form (appending_sql.py) ----------------------------------------------------------------------------------
 def rules_as_values(rules: RedactionRules) -> tuple[bool, str]:
     """Return the rules as a statement compares them with the client's: whether cards go, and the patterns as JSON."""
     return rules.cards, orjson.dumps(rules.patterns).decode() if rules.patterns else "[]"
 
 
-# In a cluster an INSERT of what a CTE found needs every server. So a chunk is inserted by a statement of its own there.
-_CHUNK = "), chunk AS ("
-_FOUND = """)
-SELECT session.id, session.last_position, session.is_guest, session.key_id, session.login_id,
-    $4::text, $5::text, $6::uuid, $7::jsonb FROM session"""
-_INSERT = """
-    INSERT INTO conversation_chunks
-        (client_id, conversation_id, position, role, content, message_id, dedupe_key, metadata, created_at, login_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, $10) RETURNING id"""
-
-
 def _append_in_cluster(statement: str, values: Sequence[Any], client_id: UUID) -> tuple[Any, ...] | None:
     """Run an appending statement of the client in two parts, and return its row."""
     with transaction.atomic():
-        found = row(statement.partition(_CHUNK)[0] + _FOUND, *values)
+        found = row(without_chunk(statement), *values)
         if found is None:
             return None
         conversation_id, position, is_guest, key_id, login, *_ = found
         channel, _, at, text, message_id, key, metadata, *_ = values
         role = Role.VOICE if channel == Channel.VOICE else Role.USER
         said = (role.value, text, message_id, key, metadata, at)
-        [chunk] = rows(_INSERT, client_id, conversation_id, position, *said, login)
+        [chunk] = rows(INSERT_CHUNK, client_id, conversation_id, position, *said, login)
     return conversation_id, chunk[0], position, is_guest, key_id
 
 
 async def _append(
-    statements: Statements, statement: str, values: Sequence[Any], client_id: UUID
+    statements: Statements, statement: str, many: Many, values: Sequence[Any], client_id: UUID
 ) -> tuple[Any, ...] | None:
     if not is_known_cluster():
-        return await statements.row(statement, *values)
+        return await statements.row(statement, *values, many=many)
     async with answering(client_id):
         return await statements.in_thread(_append_in_cluster, statement, values, client_id)
 
@@ -265,7 +138,7 @@ async def append_by_key(
     """
     who = (person.user_id, person.phone, person.name)
     values = (*chunk.values(), key_hash, client_id, *who, *rules_as_values(rules))
-    found = await _append(statements, BY_KEY, values, client_id)
+    found = await _append(statements, BY_KEY, MANY_BY_KEY, values, client_id)
     return Appended(*found) if found else None
 
 
@@ -288,7 +161,8 @@ async def append_by_address(
     """
     who = (client_id, address, phone, name, aliases)
     statement = BY_ADDRESS_ANYWAY if is_known_cluster() else BY_ADDRESS
-    found = await _append(statements, statement, (*chunk.values(), *who, account_version), client_id)
+    values = (*chunk.values(), *who, account_version)
+    found = await _append(statements, statement, MANY_BY_ADDRESS, values, client_id)
     return Appended(*found) if found else None
 
 

@@ -24,9 +24,10 @@ import psycopg
 from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, close_old_connections, connections
 
 from conversations.services.core import counters, sql
+from conversations.services.core.asking import Asked
 from conversations.services.core.cluster import is_cluster
-from conversations.services.core.pipelines import AWAY, Asked, Pipeline, connect
-from conversations.services.core.statements import Result, Row
+from conversations.services.core.pipelines import AWAY, Pipeline, connect
+from conversations.services.core.statements import Many, Result, Row
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,9 @@ class Batches:
         """Return the rows once what the statement wrote is on disk. See Statements."""
         return await self._run(statement, values, writes=True)
 
-    async def row(self, statement: str, *values: Any) -> Row | None:
+    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Row | None:
         """Return the first row once what the statement wrote is on disk. See Statements."""
-        found = await self._run(statement, values, writes=True)
+        found = await self._run(statement, values, writes=True, many=many)
         return found[0] if found else None
 
     async def read(self, statement: str, *values: Any) -> Row | None:
@@ -80,10 +81,10 @@ class Batches:
         """Do the work in one of the threads; errors are logged."""
         self._loop.run_in_executor(self._threads, _logged, work, arguments)
 
-    async def _run(self, statement: str, values: Sequence[Any], *, writes: bool) -> list[Row]:
+    async def _run(self, statement: str, values: Sequence[Any], *, writes: bool, many: Many | None = None) -> list[Row]:
         if self._by_threads:
             return await self.in_thread(sql.rows, statement, *values)
-        asked = Asked(statement, values, self._loop.create_future(), writes)
+        asked = Asked(statement, values, self._loop.create_future(), writes, many)
         self._waiting.append(asked)
         if not self._is_scheduled:
             self._is_scheduled = True

@@ -16,14 +16,8 @@ from django.db import IntegrityError
 from channels_out.phones import phone_address, ways_to_write
 from conversations.models import Scope
 from conversations.services.core import key_sql
-from conversations.services.core.appending import (
-    Appended,
-    NewChunk,
-    contact_sql,
-    open_conversation_sql,
-    quiet_window,
-    rules_as_values,
-)
+from conversations.services.core.appending import Appended, NewChunk, rules_as_values
+from conversations.services.core.appending_sql import contact_sql, open_conversation_sql, quiet_window
 from conversations.services.core.cluster import answering, is_cluster, is_known_cluster
 from conversations.services.core.dedupe import is_new_sql
 from conversations.services.core.ledger import CONTACT, Actor, events_sql

@@ -5,6 +5,8 @@ PostgreSQL undoes the transaction, and each of its statements is sent again as a
 
     read, read, Sync, write, write, write, Sync ──► all done
                                    └─ one failed ──► write, Sync, write, Sync, write, Sync ──► each done, or its error
+
+Writes that have a form for many are sent as one statement (asking.py).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
-from conversations.services.core.statements import BusyError, Row, UnclearError
+from conversations.services.core import asking
+from conversations.services.core.asking import Asked, Together, asked_of, gathered
+from conversations.services.core.statements import BusyError, UnclearError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,13 @@ STATEMENT_MILLISECONDS = 2_000
 ENOUGH_AHEAD = 4  # statements
 BATCH_SECONDS = 5.0  # without the end of a batch; then the database counts as away
 AWAY = "The database does not answer."
+# Hot statements go from one row to the next by an index. While PostgreSQL does not know how many rows are asked for, or
+# how large the tables will be, it might read them as a whole.
+SETTINGS = {
+    "lock_timeout": LOCK_MILLISECONDS,
+    "statement_timeout": STATEMENT_MILLISECONDS,
+    **dict.fromkeys(("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "jit"), "off"),
+}
 SILENCE = "the database did not answer for %.0f s: %s"  # as convo_project/postgresql/limits.py logs it
 
 _GIVEN_UP = {"55P03", "40P01", "57014"}  # lock_not_available, deadlock_detected, query_canceled
@@ -39,39 +50,18 @@ _KINDS = ("DataError", "IntegrityError", "InternalError", "NotSupportedError", "
 
 
 @dataclass(slots=True, eq=False)
-class Asked:
-    """A statement that somebody waits for. `writes`: it may change rows."""
-
-    statement: str
-    values: Sequence[Any]
-    future: asyncio.Future[list[Row]]
-    writes: bool
-    rows: list[Row] | None = None
-
-    def answer(self) -> None:
-        """Give the rows, unless whoever asked is gone."""
-        if not self.future.done():
-            self.future.set_result(self.rows or [])
-
-    def fail(self, error: BaseException) -> None:
-        """Give the error, unless whoever asked is gone."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-@dataclass(slots=True, eq=False)
 class _Transaction:
     """Statements with a Sync after them: all are done, or none. `error`: of the one that `failed`, or of the commit."""
 
     asked: list[Asked]
     error: PGresult | None = None
-    failed: Asked | None = None
+    failed: Asked | Together | None = None
 
 
 class _Ready(NamedTuple):
     """A statement that is prepared, with its values as PostgreSQL takes them."""
 
-    asked: Asked
+    expected: Asked | Together
     name: bytes
     values: Any
     formats: Any
@@ -101,8 +91,8 @@ def connect() -> psycopg.Connection[Any]:
         log.warning(SILENCE, settings["connect_timeout"], "no connection for batches")
         raise
     try:
-        connection.execute(f"SET lock_timeout = {LOCK_MILLISECONDS}")
-        connection.execute(f"SET statement_timeout = {STATEMENT_MILLISECONDS}")
+        for name, value in SETTINGS.items():
+            connection.execute(f"SET {name} = {value}")
     except BaseException:
         connection.close()
         raise
@@ -122,7 +112,8 @@ class Pipeline:
         self._done, self._lost = done, lost
         self._names: dict[tuple[str, tuple[int, ...] | None], bytes] = {}
         self._batches: deque[_Batch] = deque()
-        self._expected: deque[Asked | _Transaction | None] = deque()  # in the order of the results; None: is prepared
+        # In the order of the results; None: is prepared.
+        self._expected: deque[Asked | Together | _Transaction | None] = deque()
         self._loop = asyncio.get_running_loop()
         self._is_lost = False
         self._libpq.nonblocking = 1
@@ -156,11 +147,19 @@ class Pipeline:
 
     def _add(self, transaction: _Transaction) -> None:
         """Add a transaction to what is sent. All of its statements are prepared before it begins."""
-        ready = [each for each in map(self._ready, transaction.asked) if each]
-        transaction.asked = [each.asked for each in ready]
+        together, alone = gathered(transaction.asked)
+        ready = []
+        for group in together:
+            if (values := group.values()) is None:
+                alone = group.asked + alone
+            else:
+                name = self._name_of(group.many.statement, (asking.JSON,))
+                ready.append(_Ready(group, name, [values], None))
+        ready += [each for each in map(self._ready, alone) if each]
+        transaction.asked = [asked for each in ready for asked in asked_of(each.expected)]
         for each in ready:
             self._libpq.send_query_prepared(each.name, each.values, each.formats)
-            self._expected.append(each.asked)
+            self._expected.append(each.expected)
         self._expected.append(transaction)
         self._libpq.pipeline_sync()
 
@@ -172,13 +171,17 @@ class Pipeline:
         except Exception as error:
             asked.fail(_as_django(error))
             return None
-        name = self._names.get((asked.statement, adapter.types))
+        return _Ready(asked, self._name_of(asked.statement, adapter.types), values, adapter.formats)
+
+    def _name_of(self, statement: str, types: tuple[int, ...] | None) -> bytes:
+        """Return the name of a statement with values of these types, which is prepared at its first use."""
+        name = self._names.get((statement, types))
         if name is None:
-            name = self._names[asked.statement, adapter.types] = b"batch_%d" % len(self._names)
-            self._libpq.send_prepare(name, asked.statement.encode(), adapter.types)
+            name = self._names[statement, types] = b"batch_%d" % len(self._names)
+            self._libpq.send_prepare(name, statement.encode(), types)
             self._libpq.pipeline_sync()
             self._expected += [None, None]
-        return _Ready(asked, name, values, adapter.formats)
+        return name
 
     def _write(self) -> None:
         """Hand the socket what it takes, and the rest when it takes more."""
@@ -205,14 +208,14 @@ class Pipeline:
         """Take the next result. An error where a Sync is expected is one of the commit: of a deferred constraint."""
         expected, status = self._expected[0], result.status
         if status == ExecStatus.FATAL_ERROR and _is_connections(sqlstate := _sqlstate(result)):
-            if sqlstate and isinstance(expected, Asked):
+            if sqlstate and isinstance(expected, Asked | Together):
                 self._batches[0].transactions[0].error = result  # the server said so before the statement's end
             raise psycopg.OperationalError(AWAY)
         if isinstance(expected, _Transaction) and status != ExecStatus.PIPELINE_SYNC:
             expected.error = result
             return
         self._expected.popleft()
-        if isinstance(expected, Asked):
+        if isinstance(expected, Asked | Together):
             self._note(expected, result)
         elif isinstance(expected, _Transaction):
             self._settle(expected)
@@ -220,14 +223,18 @@ class Pipeline:
             log.warning("a statement could not be prepared: %s", _sqlstate(result))
             raise psycopg.OperationalError(AWAY)
 
-    def _note(self, asked: Asked, result: PGresult) -> None:
+    def _note(self, expected: Asked | Together, result: PGresult) -> None:
         """Note the result of one statement. Those after one that failed were not run."""
         if result.status == ExecStatus.TUPLES_OK:
             self._adapter.set_pgresult(result)
-            asked.rows = self._adapter.load_rows(0, result.ntuples, tuple)
+            rows = self._adapter.load_rows(0, result.ntuples, tuple)
+            if isinstance(expected, Together):
+                expected.take(rows)
+            else:
+                expected.rows = rows
         elif result.status == ExecStatus.FATAL_ERROR:
             transaction = self._batches[0].transactions[0]
-            transaction.error, transaction.failed = result, asked
+            transaction.error, transaction.failed = result, expected
 
     def _settle(self, transaction: _Transaction) -> None:
         """Give the answers of a transaction that is over, or the error of the one statement that it had.

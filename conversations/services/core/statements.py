@@ -7,6 +7,7 @@ them with `finish(work(THIS_THREAD, …))`, which runs them to their end at once
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -37,6 +38,18 @@ class UnclearError(Exception):
         self.rows = rows
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Many:
+    """The form of a statement that does for many at once what the statement does for one.
+
+    statement: takes a JSON array as $1, whose objects have `n` and the values as `v1`, `v2` …; its rows begin with `n`
+    about: which values say whose rows are changed (from 0). No two may have the same ones.
+    """
+
+    statement: str
+    about: tuple[int, ...]
+
+
 class Statements(Protocol):
     """A place where statements run."""
 
@@ -46,8 +59,11 @@ class Statements(Protocol):
         Raises Django's database errors, BusyError or UnclearError.
         """
 
-    async def row(self, statement: str, *values: Any) -> Row | None:
-        """Return the first row of such a statement, or None. Raises the same."""
+    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Row | None:
+        """Return the first row of such a statement, or None. Raises the same.
+
+        many: a form that may be used instead, for this and others that wait at the same time
+        """
 
     async def read(self, statement: str, *values: Any) -> Row | None:
         """Return the first row of a statement that changes nothing, or None. Raises the same."""
@@ -66,7 +82,7 @@ class ThisThread:
         """Return the rows."""
         return _despite_deadlocks(statement, values)
 
-    async def row(self, statement: str, *values: Any) -> Row | None:
+    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Row | None:
         """Return the first row, or None."""
         return next(iter(_despite_deadlocks(statement, values)), None)
 

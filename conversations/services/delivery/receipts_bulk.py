@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from channels_out.events import Receipt
 from channels_out.kinds import ReceiptStatus
-from conversations.services.core.appending import ACCOUNT_VERSION
+from conversations.services.core.appending_sql import ACCOUNT_VERSION
 from conversations.services.core.cluster import is_known_cluster
 from conversations.services.core.event_notes import deliveries_sql, note_delivery
 from conversations.services.core.sql import rows

@@ -15,7 +15,7 @@ from django.db.models.expressions import RawSQL
 
 from channels_out.contract import Account, Adapter
 from conversations.models import ChannelAccount
-from conversations.services.core.appending import ACCOUNT_VERSION
+from conversations.services.core.appending_sql import ACCOUNT_VERSION
 from conversations.services.core.cluster import is_cluster
 from conversations.services.tenants.channel_accounts import as_account
 
