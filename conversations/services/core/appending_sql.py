@@ -155,20 +155,25 @@ def _for_many(person: str, client: str, more: str = "", *, types: str) -> str:
 
     Where the statement for one has $1, $2 …, it has the columns v1, v2 … of what is asked, of these types.
     """
-    values = ", ".join(f"v{number} {kind}" for number, kind in enumerate(types.split(", "), start=1))
-    asked = f"json_to_recordset($1::json) AS asked (n int, {values}) CROSS JOIN "
     conversation = open_conversation_sql(client, "person.id", "$1", "$2")
     said = f", person.n, {client}, $1, $3, $4, $5, $6, $7"
     session = _SESSION.format(
         client=client, conversation=conversation, is_new=is_new_sql(client), more=more, columns=said
     )
     chunk = _CHUNK.format(client=client, columns="session.n, ", matching=" WHERE chunk.conversation_id = session.id")
-    beginning = _from_columns("asked", person).format(columns="asked.*, ", asked=asked)
-    return beginning + _from_columns("person", session) + _from_columns("session", chunk)
+    beginning = from_columns("asked", person).format(columns="asked.*, ", asked=asked_sql(types))
+    return beginning + from_columns("person", session) + from_columns("session", chunk)
 
 
-def _from_columns(table: str, statement: str) -> str:
-    return re.sub(r"\$(\d+)", rf"{table}.v\1", statement)
+def asked_sql(types: str) -> str:
+    """Return the beginning of a FROM with what is asked of a statement for many, whose values are of these types."""
+    values = ", ".join(f"v{number} {kind}" for number, kind in enumerate(types.split(", "), start=1))
+    return f"json_to_recordset($1::json) AS asked (n int, {values}) CROSS JOIN "
+
+
+def from_columns(table: str, statement: str) -> str:
+    """Return the SQL with the columns v1, v2 … of the table in place of $1, $2 …, but for what is asked ($1::json)."""
+    return re.sub(r"\$(\d+)\b(?!::json\b)", rf"{table}.v\1", statement)
 
 
 BY_KEY = _for_one(_PERSON_BY_KEY, "$10")

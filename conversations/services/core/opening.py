@@ -17,14 +17,20 @@ from channels_out.phones import phone_address, ways_to_write
 from conversations.models import Scope
 from conversations.services.core import key_sql
 from conversations.services.core.appending import Appended, NewChunk, rules_as_values
-from conversations.services.core.appending_sql import contact_sql, open_conversation_sql, quiet_window
+from conversations.services.core.appending_sql import (
+    asked_sql,
+    contact_sql,
+    from_columns,
+    open_conversation_sql,
+    quiet_window,
+)
 from conversations.services.core.cluster import answering, is_cluster, is_known_cluster
 from conversations.services.core.dedupe import is_new_sql
 from conversations.services.core.ledger import CONTACT, Actor, events_sql
 from conversations.services.core.opening_in_parts import open_in_parts
 from conversations.services.core.person import Person
 from conversations.services.core.sql import row, rows_of_each
-from conversations.services.core.statements import Statements
+from conversations.services.core.statements import Many, Statements
 from memory.context import DEFAULT_SYSTEM_PROMPT
 from memory.redaction import RedactionRules
 
@@ -46,7 +52,7 @@ RECALL_BYTES = RECALL_TOKENS * 4
 # The newest address is ordered as the index `identities_of_contact` alone has them, as `contact_sql` says.
 _BEGINNING = f"""
 WITH beginning AS (
-    SELECT c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
+    SELECT {{columns}}c.id AS client_id, c.auto_reply AND NOT COALESCE(p.opted_out ? $2::text, false) AS auto_reply,
            c.default_goal, {{key}} AS key_id, p.id AS contact_id,
            LEAST({quiet_window("$2")}, c.longest_wait) AS quiet,
            COALESCE(p.is_guest, true) AS is_guest, a.id AS account_id, s.id AS assistant_id,
@@ -69,7 +75,7 @@ WITH beginning AS (
            CASE WHEN earlier.sessions IS NULL THEN '{{{{}}}}'
                 ELSE jsonb_build_object('recalled', earlier.sessions) END AS recalled
     FROM {{source}}
-    LEFT JOIN {{contact}} p ON true
+    LEFT JOIN LATERAL {{contact}} p ON true
     LEFT JOIN LATERAL (
         SELECT string_agg(
                    E'\\n- ' || to_char(started_at, 'YYYY-MM-DD') || ': ' || told, '' ORDER BY started_at DESC, id
@@ -101,9 +107,16 @@ WITH beginning AS (
       AND {is_new_sql("$1")}
 )"""
 
-_LINE = events_sql(
-    "opened", "session", to_status="'active'", actor="$21::text", actor_name="$22::text", at="$16::timestamptz"
-)
+_OPENED = """(
+        SELECT session.client_id, session.id, $16::timestamptz AS at, $21::text AS actor, $22::text AS actor_name
+        FROM session, beginning WHERE session.id = $10) opened"""
+_LINE = events_sql("opened", _OPENED, to_status="'active'", actor="actor", actor_name="actor_name", at="at")
+_KNOWN = """
+    SELECT id, is_guest FROM contacts
+    WHERE client_id = $1 AND id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE"""
+_KNOWN_OF_MANY = """
+    SELECT n.id, n.is_guest FROM beginning JOIN contacts n ON n.client_id = $1 AND n.id = beginning.contact_id
+    WHERE n.merged_into_id IS NULL FOR SHARE OF n"""
 # `known` locks the contact, so that a message on another channel that captures the phone comes before or after: either
 # it finds this conversation and its guest mark is removed, or this statement waits for it and sees the phone. Otherwise
 # a conversation could stay marked as a guest's, and be deleted one day. The same holds for a merge that makes the
@@ -114,28 +127,29 @@ _OPEN = f"""
     INSERT INTO contacts (id, client_id, user_id, phone, name, is_guest)
     SELECT $11::uuid, client_id, $5::text, $8::text, $9::text, $8::text IS NULL FROM beginning WHERE contact_id IS NULL
     RETURNING id, is_guest
-), known AS (
-    SELECT is_guest FROM contacts
-    WHERE client_id = $1 AND id = (SELECT contact_id FROM beginning) AND merged_into_id IS NULL FOR SHARE
+), known AS ({_KNOWN}
 ), identity AS (
     INSERT INTO contact_identities (contact_id, client_id, channel, kind, address)
-    SELECT id, $1, $2, 'phone', $12::text FROM contact WHERE $12::text IS NOT NULL
-    RETURNING id
+    SELECT contact.id, $1, $2, 'phone', $12::text FROM contact, beginning
+    WHERE contact.id = $11 AND $12::text IS NOT NULL
+    RETURNING id, contact_id
 ), session AS (
     INSERT INTO conversations
         (id, client_id, contact_id, device_id, assistant_id, channel_account_id, channel, thread, is_guest, goal,
          summary, started_at, last_message_at, last_position, inbound_sequence, reply_owed, burst_began_at,
          reply_due_at, login_id)
-    SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact), contact_id),
-           COALESCE((SELECT id FROM identity), $13::bigint, device_id), assistant_id, account_id, $2, $7,
-           COALESCE((SELECT is_guest FROM contact), (SELECT is_guest FROM known), is_guest),
+    SELECT $10::uuid, client_id, COALESCE((SELECT id FROM contact WHERE id = $11), contact_id),
+           COALESCE((SELECT id FROM identity i WHERE i.contact_id = $11), $13::bigint, device_id), assistant_id,
+           account_id, $2, $7,
+           COALESCE((SELECT n.is_guest FROM contact n WHERE n.id = $11),
+               (SELECT n.is_guest FROM known n WHERE n.id = beginning.contact_id), is_guest),
            COALESCE(NULLIF($14::text, ''), default_goal), $15, $16::timestamptz, $16::timestamptz,
            CASE WHEN $18::text = '' THEN 2 ELSE 3 END, CASE WHEN $18::text = '' THEN 0 ELSE 1 END,
            auto_reply AND $18::text <> '', CASE WHEN $18::text <> '' THEN $16::timestamptz END,
            CASE WHEN auto_reply AND $18::text <> '' THEN $16::timestamptz + quiet END, login_id
     FROM beginning
-    WHERE contact_id IS NULL OR EXISTS (SELECT FROM known)
-    RETURNING client_id, id, is_guest, inbound_sequence
+    WHERE contact_id IS NULL OR EXISTS (SELECT FROM known n WHERE n.id = beginning.contact_id)
+    RETURNING client_id, id, is_guest, inbound_sequence, last_position
 ), event AS (
     {_LINE}
 ), chunks AS (
@@ -148,19 +162,31 @@ _OPEN = f"""
     FROM session, beginning, LATERAL (
         VALUES (1, 'system', beginning.system_prompt), (2, 'memory', beginning.memory), (3, $17::text, $18::text)
     ) AS first (position, role, content)
-    WHERE first.position < 3 OR $18::text <> ''
-    ORDER BY first.position
-    RETURNING id, position
-)
-SELECT session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id, session.inbound_sequence
-FROM chunks, session, beginning ORDER BY chunks.position DESC LIMIT 1"""
+    WHERE session.id = $10 AND (first.position < 3 OR $18::text <> '')
+    ORDER BY session.id, first.position
+    RETURNING id, conversation_id, position
+)"""
+_PLACE = """
+SELECT {columns}session.id, chunks.id, chunks.position, session.is_guest, beginning.key_id, session.inbound_sequence
+FROM session, beginning, chunks
+WHERE session.id = $10 AND chunks.conversation_id = session.id AND chunks.position = session.last_position"""
 
-# With an API key: only where the message says nothing new of the person, is not the reason for a low rating, and no
-# conversation is open.
-BY_KEY = (
-    _BEGINNING.format(
+_TYPES = (
+    "uuid, text, uuid, bytea, text, uuid, text, text, text, uuid, uuid, text, bigint, text, text, timestamptz, text,"
+    " text, text, text, text, text, uuid, text[], bool, text"
+)
+
+
+def _beginning_by_key(asked: str = "", columns: str = "") -> str:
+    """Return the beginning with an API key.
+
+    Nothing begins unless the message says nothing new of the person and is not the reason for a low rating, and no
+    conversation is open.
+    """
+    return _BEGINNING.format(
+        columns=columns,
         key="k.id",
-        source="api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
+        source=f"{asked}api_keys k JOIN clients c ON c.id = k.client_id AND c.is_active",
         contact=contact_sql("$1", "$5"),
         condition=f"""k.key_hash = $4 AND {key_sql.may(Scope.MESSAGES_WRITE)}
       AND (p.id IS NULL OR (p.merged_into_id IS NULL AND ($8::text IS NULL OR p.phone = $8)
@@ -169,17 +195,26 @@ BY_KEY = (
       AND {open_conversation_sql("$1", "p.id", "$2", "$7")} IS NULL
       AND c.redact_cards = $25 AND c.redaction_patterns = $26::jsonb""",
     )
-    + _OPEN
+
+
+BY_KEY = _beginning_by_key() + _OPEN + _PLACE.format(columns="")
+# No two of many may be of one person: both could be new.
+MANY_BY_KEY = Many(
+    from_columns("asked", _beginning_by_key(asked=asked_sql(_TYPES), columns="asked.*, "))
+    + from_columns("beginning", _OPEN.replace(_KNOWN, _KNOWN_OF_MANY) + _PLACE.format(columns="beginning.n, ")),
+    about=(0, 4),
 )
 
 BY_CONTACT = (
     _BEGINNING.format(
+        columns="",
         key="NULL::bigint",
         source="clients c",
         contact="(SELECT n.* FROM contacts n WHERE n.client_id = $1 AND n.id = $4 OFFSET 0)",
         condition="p.id IS NOT NULL",
     )
     + _OPEN
+    + _PLACE.format(columns="")
 )
 
 
@@ -203,7 +238,7 @@ async def open_with_key(
         async with answering(client_id):
             found = await statements.in_thread(open_in_parts, BY_KEY.partition(_OPEN)[0], values)
     else:
-        found = await statements.row(BY_KEY, *values)
+        found = await statements.row(BY_KEY, *values, many=MANY_BY_KEY)
     return Appended(*found) if found else None
 
 
