@@ -7,22 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
 import pytest
 from django.db import transaction
-from psycopg.types.json import Json
 
 from channels_out.kinds import AddressKind
 from conversations.models import ChannelAccount, Chunk, Client, Contact, ContactIdentity, Conversation
 from conversations.services.core import redaction
-from conversations.services.core.asking import Asked, gathered
 from conversations.services.core.person import Person
-from conversations.services.core.sql import rows
-from conversations.services.core.statements import THIS_THREAD, Many, Row, Statements, ThisThread, finish
+from conversations.services.core.statements import THIS_THREAD, Statements, finish
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundText
 from conversations.services.tenants import account_cache, api_keys
 from tests import factories
+from tests.among_others import AMONG_OTHERS
 
 pytestmark = pytest.mark.django_db
 
@@ -120,26 +117,9 @@ def test_our_own_json_is_appended_alike(case: Case, shop: Client, key: str) -> N
     assert_same(by_sql, in_general)
 
 
-class AmongOthers(ThisThread):
-    """Runs the form for many, for what is asked and for the same of somebody unknown."""
-
-    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Row | None:
-        """Return the row of what is asked."""
-        if many is None:
-            return await super().row(statement, *values)
-        nobody: Any = None
-        unknown = [*values]
-        unknown[many.about[-1]] = "somebody unknown"
-        asked = [Asked(statement, each, nobody, writes=True, many=many) for each in (unknown, values)]
-        [together], _ = gathered(asked)
-        together.take(rows(many.statement, Json(orjson.loads(together.values() or b""))))
-        assert asked[0].rows == []
-        return next(iter(asked[1].rows or []), None)
-
-
 def assert_alike(act: Callable[[Statements], Coroutine[Any, Any, Any]]) -> None:
     """Assert that a message alone and one of many leave the same rows."""
-    assert_same(left_by(lambda: finish(act(THIS_THREAD))), left_by(lambda: finish(act(AmongOthers()))))
+    assert_same(left_by(lambda: finish(act(THIS_THREAD))), left_by(lambda: finish(act(AMONG_OTHERS))))
 
 
 def test_one_of_many_in_our_own_json_is_appended_as_if_it_were_alone(case: Case, shop: Client, key: str) -> None:

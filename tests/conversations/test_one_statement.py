@@ -25,10 +25,11 @@ from conversations.services.core import appending, opening
 from conversations.services.core.appending import Appended, NewChunk
 from conversations.services.core.ledger import Actor
 from conversations.services.core.person import Person
-from conversations.services.core.statements import THIS_THREAD, finish
+from conversations.services.core.statements import THIS_THREAD, Statements, finish
 from conversations.services.tenants import account_cache, api_keys
 from memory.redaction import RedactionRules
 from tests import factories
+from tests.among_others import AMONG_OTHERS
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +39,18 @@ PHONE, ADDRESS = "+51999999999", "51999999999"
 RULES = RedactionRules(cards=True, patterns=())
 ENDED = {"status": "closed", "ended_at": NOW, "ended_by": "user", "reply_owed": False}
 GRACE = Actor("staff", "grace")
+
+
+class Where:
+    """Where the statements run: alone, or as one of many."""
+
+    statements: Statements = THIS_THREAD
+
+
+@pytest.fixture(params=[THIS_THREAD, AMONG_OTHERS], ids=["alone", "one of many"], autouse=True)
+def where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms do the same."""
+    monkeypatch.setattr(Where, "statements", request.param)
 
 
 @pytest.fixture
@@ -62,19 +75,23 @@ def chunk(**more: Any) -> NewChunk:
 
 def by_key(key: str, client: Client, person: Person | None = None, new: NewChunk | None = None) -> Appended | None:
     who = person or Person(user_id="ann", phone=PHONE, name="Ann")
-    return finish(appending.append_by_key(THIS_THREAD, new or chunk(), api_keys.key_hash(key), client.pk, who, RULES))
+    return finish(
+        appending.append_by_key(Where.statements, new or chunk(), api_keys.key_hash(key), client.pk, who, RULES)
+    )
 
 
 def by_address(client: Client, new: NewChunk | None = None, **more: Any) -> Appended | None:
     usual: dict[str, Any] = {"address": ADDRESS, "phone": PHONE, "name": "Ann", "aliases": []}
-    return finish(appending.append_by_address(THIS_THREAD, new or chunk(), client.pk, **{**usual, **more}))
+    return finish(appending.append_by_address(Where.statements, new or chunk(), client.pk, **{**usual, **more}))
 
 
 def opened_with_key(
     key: str, client: Client, person: Person | None = None, new: NewChunk | None = None, rules: RedactionRules = RULES
 ) -> Appended | None:
     who = person or Person(user_id="ann", phone=PHONE, name="Ann")
-    return finish(opening.open_with_key(THIS_THREAD, new or chunk(), api_keys.key_hash(key), client.pk, who, rules))
+    return finish(
+        opening.open_with_key(Where.statements, new or chunk(), api_keys.key_hash(key), client.pk, who, rules)
+    )
 
 
 def give_to_another(conversation: Conversation) -> None:

@@ -1,0 +1,129 @@
+"""People who write at the same moment: one statement stores their messages, each where it belongs."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from conversations.models import Chunk, Client, Conversation
+from conversations.services.core import redaction
+from conversations.services.core.batches import Batches
+from conversations.services.core.person import Person
+from conversations.services.core.sql import close_connections
+from conversations.services.inbound import messages
+from conversations.services.inbound.messages import InboundText
+from conversations.services.tenants import api_keys
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOW = datetime(2026, 12, 2, 12, 0, tzinfo=UTC)
+PEOPLE = 30
+
+
+def message_of(person: int, number: int, channel: str = "sms") -> InboundText:
+    return InboundText(
+        channel=channel,
+        person=Person(user_id=f"person-{person}", phone=f"+5199900{person:04d}", name=f"Ann “{person}”"),
+        text=f"{number} from person {person}: é \\ \" '",
+        message_id=f"{person}-{number}",
+        at=NOW,
+        scope=f"{channel}-{person}",
+        metadata={"n": number},
+    )
+
+
+def settled_at_once(shop: Client, key: str, sent: list[InboundText]) -> list[Any]:
+    """Return what becomes of messages that arrive in one turn of the loop."""
+
+    async def main() -> list[Any]:
+        open_batches = Batches(threads)
+        asked = [messages.settle_with_key(open_batches, each, api_keys.key_hash(key), shop.pk) for each in sent]
+        try:
+            return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
+        finally:
+            open_batches.close()
+
+    redaction.remember_rules(shop)
+    with ThreadPoolExecutor(4) as threads:
+        try:
+            return asyncio.run(main())
+        finally:
+            close_connections(threads, 4, 10)
+
+
+def said() -> list[tuple[str, int, str, Any]]:
+    """Return who said what, by person and position."""
+    said_by_people = Chunk.objects.filter(role="user").order_by("conversation__contact__user_id", "position")
+    return list(said_by_people.values_list("conversation__contact__user_id", "position", "content", "metadata"))
+
+
+def statements() -> int:
+    """Return how many statements have written what people said."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(DISTINCT xmin::text || ' ' || cmin::text) FROM conversation_chunks WHERE role = 'user'"
+        )
+        [(count,)] = cursor.fetchall()
+        return int(count)
+
+
+def test_each_new_person_and_each_known_one_gets_their_own_message_by_few_statements(shop: Client, key: str) -> None:
+    opened = settled_at_once(shop, key, [message_of(person, 1) for person in range(PEOPLE)])
+    assert statements() <= 2  # of a batch of at most 32, and of one that was sent before the others came
+    appended = settled_at_once(shop, key, [message_of(person, 2) for person in range(PEOPLE)])
+    assert statements() <= 4
+
+    of_person = {user_id: (pk, last) for user_id, pk, last in Conversation.objects.values_list(*_PLACE)}
+    for results, position, created in ((opened, 3, True), (appended, 4, False)):
+        for person, (result, _) in enumerate(results):
+            assert (result.conversation_id, 4) == of_person[f"person-{person}"]
+            assert (result.position, result.created, result.duplicate) == (position, created, False)
+            assert Chunk.objects.get(pk=result.chunk_id).content == message_of(person, position - 2).text
+    assert said() == sorted(
+        (f"person-{person}", number + 2, message_of(person, number).text, {"n": number})
+        for person in range(PEOPLE)
+        for number in (1, 2)
+    )
+
+
+_PLACE = ("contact__user_id", "pk", "last_position")
+
+
+def test_one_message_that_arrives_three_times_at_once_is_stored_once(shop: Client, key: str) -> None:
+    settled_at_once(shop, key, [message_of(person, 1) for person in range(8)])
+    for number in (2, 3):
+        sent = [message_of(person, number) for person in range(8)] * 3
+        settled = [result for result, _ in settled_at_once(shop, key, sent)]
+        assert [each.duplicate for each in settled].count(False) == 8
+        assert {(each.conversation_id, each.position) for each in settled[:8]} == {
+            (each.conversation_id, number + 2) for each in settled[8:]
+        }
+    assert len(said()) == 8 * 3
+    assert set(Conversation.objects.values_list("last_position", "inbound_sequence")) == {(5, 3)}
+
+
+def test_one_person_who_begins_on_two_channels_at_once_is_one_contact(shop: Client, key: str) -> None:
+    sent = [message_of(person, 1, channel) for person in range(4) for channel in ("sms", "whatsapp")]
+    settled = settled_at_once(shop, key, sent)
+    assert [type(each) for each in settled] == [tuple] * 8
+    assert len(said()) == 8
+    assert Conversation.objects.count() == 8
+    assert shop.contacts.count() == 4
+
+
+def test_one_of_many_that_the_database_refuses_is_refused_alone(shop: Client, key: str) -> None:
+    """A thread's name that is none breaks a check of the table."""
+    sent = [message_of(person, 1) for person in range(6)]
+    settled_at_once(shop, key, sent[:3])
+    broken = message_of(9, 1)
+    broken = InboundText(**{**{name: getattr(broken, name) for name in broken.__slots__}, "thread": "not a thread"})
+    *good, bad = settled_at_once(shop, key, [*[message_of(person, 2) for person in range(6)], broken])
+    assert [type(each) for each in good] == [tuple] * 6
+    assert not isinstance(bad, tuple)
+    assert {each[0] for each in said()} == {f"person-{person}" for person in range(6)}
+    assert len(said()) == 3 + 6
