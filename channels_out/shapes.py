@@ -133,7 +133,8 @@ def plain_facts(value: Any, *, depth: int = 2) -> dict[str, Any]:
 
 def person_name(value: str) -> str | None:
     """Return a name to show: one line, no control characters, at most 200 characters. None if nothing is left."""
-    return " ".join(_UNPRINTABLE.sub(" ", value).split())[:MAX_NAME].strip() or None
+    line = value if value.isprintable() else _UNPRINTABLE.sub(" ", value)
+    return " ".join(line.split())[:MAX_NAME].strip() or None
 
 
 def moment(value: Any) -> datetime | None:

@@ -31,6 +31,8 @@ OBJECT = "whatsapp_business_account"
 _MAX_REASON = 500
 _APP = "WhatsApp Business app"
 
+_OF_SENDER = ("from", "from_user_id", "from_parent_user_id")
+_OF_CONTACT = ("wa_id", "user_id", "parent_user_id")
 _PREFERENCES = "user_preferences"  # the field, and the key in its value
 _ECHOES = {"smb_message_echoes": "message_echoes"}  # messages that the business wrote in its own WhatsApp app
 
@@ -191,19 +193,10 @@ class Change:
         address in `from`, else to the user id. The username is not kept: people change it.
         """
         person = self.person(item)
-        known = dict.fromkeys(
-            address
-            for address in (
-                identifier(item, "from"),
-                identifier(item, "from_user_id"),
-                identifier(item, "from_parent_user_id"),
-                identifier(person, "wa_id"),
-                identifier(person, "user_id"),
-                identifier(person, "parent_user_id"),
-            )
-            if address
-        )
-        kinds = [(kind, address) for address in known if (kind := address_kind(address))]
+        named = [identifier(item, key) for key in _OF_SENDER if key in item]
+        named += [identifier(person, key) for key in _OF_CONTACT if key in person]
+        known = dict.fromkeys(named)
+        kinds = [(kind, address) for address in known if address and (kind := address_kind(address))]
         if not kinds:
             return None
         digits = next((address for kind, address in kinds if kind is AddressKind.PHONE), "")

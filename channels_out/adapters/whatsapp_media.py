@@ -33,6 +33,8 @@ _LONGEST_NAME = 200
 
 def read_media(kind: str, item: dict[str, Any]) -> tuple[MediaReference, ...]:
     """Return the files of a message: the one of a picture, recording or document, or those of a form's answers."""
+    if kind not in _KINDS and kind != "interactive":
+        return ()
     content = record(item, kind)
     if kind in _KINDS and (source := identifier(content, "id")):
         what = MediaKind.VOICE if content.get("voice") is True else _KINDS[kind]

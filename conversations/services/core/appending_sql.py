@@ -89,9 +89,10 @@ WITH person AS MATERIALIZED (
         SELECT k.id, k.phone, k.name, k.opted_out FROM contacts k
         WHERE k.client_id = $9 AND k.id = i.contact_id OFFSET 0) p
     WHERE ($11::text IS NULL OR p.phone IS NOT NULL) AND ($12::text = '' OR p.name <> '')
-      AND (SELECT count(*) FROM contact_identities o
+      AND (cardinality($13::text[]) = 0 OR (
+           SELECT count(*) FROM contact_identities o
            WHERE o.client_id = $9 AND o.channel = $1 AND o.address = ANY($13::text[])
-             AND o.contact_id = i.contact_id) = cardinality($13::text[])
+             AND o.contact_id = i.contact_id) = cardinality($13::text[]))
       AND {unchanged}
 )"""
 
