@@ -42,7 +42,7 @@ GRACE = Actor("staff", "grace")
 
 
 class Where:
-    """Where the statements run: alone, or as one of many."""
+    """The place where the statements run: alone, or as one of many."""
 
     statements: Statements = THIS_THREAD
 

@@ -1,4 +1,4 @@
-"""What the requests that wait at the same time ask of the database, gathered to as few statements as possible.
+"""The statements of requests that wait at the same time, gathered to as few as possible.
 
 Most of what a statement costs PostgreSQL is its start. So statements that have a form for many (`statements.Many`) are
 sent as one, with their values as JSON. Two that are about the same are not in one: the second comes after it, alone.
