@@ -159,6 +159,15 @@ class Shop:
         person = Person(user_id=f"{name}-1")
         assert finish(opening.open_with_key(THIS_THREAD, _chunk(), self.key_hash, self.client.pk, person, CARDS_ONLY))
 
+    def open_many_by_key(self) -> None:
+        """Two known people without an open conversation write at once through the shop's program."""
+        for _ in range(2):
+            name = f"new-{uuid4()}"
+            self.people(1, name)
+            person = Person(user_id=f"{name}-1")
+            finish(opening.open_with_key(self.together, _chunk(), self.key_hash, self.client.pk, person, CARDS_ONLY))
+        assert self.together.run() == 2
+
     def look_before_opening(self) -> None:
         """Ann's message meets the opening, which finds that her conversation is open."""
         person = Person(user_id="ann-1")
@@ -227,7 +236,7 @@ def test_a_message_finds_its_person_and_their_open_conversation_by_the_index_mad
     """Tried with the plans that were kept from before the tables grew, and with those that are made after it."""
     shop = Shop()
     acts = [shop.append_by_key, shop.append_by_address, shop.look_before_opening, shop.open_by_key]
-    acts += [shop.append_many_by_key, shop.append_many_by_address]
+    acts += [shop.append_many_by_key, shop.append_many_by_address, shop.open_many_by_key]
     for act in acts:
         _used(act)
     for step in growth:
@@ -243,7 +252,7 @@ def test_a_message_finds_its_person_and_their_open_conversation_by_the_index_mad
         by_address = act in (shop.append_by_address, shop.append_many_by_address)
         person = "one_contact_per_address" if by_address else "one_contact_per_user_id"
         # An opening reads the summaries of the conversations that the person had.
-        all_theirs = ["conversations_of_contact"] if act == shop.open_by_key else []
+        all_theirs = ["conversations_of_contact"] if act in (shop.open_by_key, shop.open_many_by_key) else []
         for used in (kept[act], new[act]):
             assert min(used[person], used["one_open_conversation"]) >= TRIES, used
             expected = (person, "one_open_conversation", *HARMLESS, *all_theirs)

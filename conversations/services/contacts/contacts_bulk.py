@@ -18,10 +18,16 @@ from conversations.services.contacts.contacts import NAMED_KINDS
 from conversations.services.core.person import Person
 from conversations.services.core.sql import column, rows
 
+# Each address finds the one row of its index (core/appending_sql.py), whatever the plan that is kept was made for.
 _KNOWN = """
     SELECT i.address, i.id, i.contact_id, p.phone IS NOT NULL, p.name <> ''
-    FROM contact_identities i JOIN contacts p ON p.client_id = i.client_id AND p.id = i.contact_id
-    WHERE i.client_id = $1 AND i.channel = $2 AND i.address = ANY($3::text[])"""
+    FROM unnest($3::text[]) AS asked (address)
+    CROSS JOIN LATERAL (
+        SELECT d.address, d.id, d.contact_id FROM contact_identities d
+        WHERE d.client_id = $1 AND d.channel = $2 AND d.address >= asked.address AND d.address <= asked.address
+        ORDER BY d.address LIMIT 1) i
+    CROSS JOIN LATERAL (
+        SELECT c.phone, c.name FROM contacts c WHERE c.client_id = $1 AND c.id = i.contact_id OFFSET 0) p"""
 _TAKEN_IDS = "SELECT user_id FROM contacts WHERE client_id = $1 AND user_id = ANY($2::text[])"
 _TAKEN_PHONES = "SELECT phone FROM contacts WHERE client_id = $1 AND phone = ANY($2::text[])"
 # As opening a conversation locks a contact (core/opening.py), but without waiting for anybody (core/locking.py).

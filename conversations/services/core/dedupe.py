@@ -37,9 +37,17 @@ def dedupe_key(scope: str, message_id: str) -> UUID | None:
 
 
 def is_new_sql(client: str) -> str:
-    """Return SQL for whether the client's message with the dedupe key $6 of the statement was not here before."""
-    return f"""NOT EXISTS (SELECT FROM conversation_chunks WHERE client_id = {client} AND dedupe_key = $6)
-      AND NOT EXISTS (SELECT FROM message_tombstones WHERE client_id = {client} AND dedupe_key = $6)"""
+    """Return SQL for whether the client's message with the dedupe key $6 of the statement was not here before.
+
+    Each look finds the one row of the index that has the order it asks for, as `appending_sql.contact_sql` says.
+    """
+    looks = [
+        f"""(SELECT d.dedupe_key FROM {table} d
+           WHERE d.client_id = {client} AND d.dedupe_key >= $6 AND d.dedupe_key <= $6
+           ORDER BY d.dedupe_key LIMIT 1) IS NULL"""
+        for table in ("conversation_chunks", "message_tombstones")
+    ]
+    return "\n      AND ".join(looks)
 
 
 def tombstones_sql(conversations: str, expires_at: str = "k.created_at + $3") -> str:
