@@ -13,7 +13,7 @@ from channels_out.contract import InboundRequest
 from conversations.http import own_webhook
 from conversations.models import Chunk, Client
 from conversations.services.core import sql
-from conversations.services.core.statements import BusyError, ThisThread, UnclearError, finish
+from conversations.services.core.statements import BusyError, Many, ThisThread, UnclearError, finish
 from conversations.services.inbound import provider_events
 from tests.conversations.meta_doors import account_at
 from tests.fakes.meta import FakeMeta
@@ -43,7 +43,7 @@ class Lost(ThisThread):
                 transaction.set_rollback(True)
         raise UnclearError(found if self.when in ("answered", "undone by a crash") else None)
 
-    async def row(self, statement: str, *values: Any) -> Any:
+    async def row(self, statement: str, *values: Any, many: Many | None = None) -> Any:
         """Return the first row, or lose it once."""
         found = await self.rows(statement, *values)
         return found[0] if found else None

@@ -28,7 +28,7 @@ PEOPLE = 30
 def message_of(person: int, number: int, channel: str = "sms") -> InboundText:
     return InboundText(
         channel=channel,
-        person=Person(user_id=f"person-{person}", phone=f"+5199900{person:04d}", name=f"Ann “{person}”"),
+        person=Person(user_id=f"person-{person}", name=f"Ann “{person}”"),
         text=f"{number} from person {person}: é \\ \" '",
         message_id=f"{person}-{number}",
         at=NOW,

@@ -238,7 +238,8 @@ async def open_with_key(
         async with answering(client_id):
             found = await statements.in_thread(open_in_parts, BY_KEY.partition(_OPEN)[0], values)
     else:
-        found = await statements.row(BY_KEY, *values, many=MANY_BY_KEY)
+        # Two new people with one phone would not see each other in one statement.
+        found = await statements.row(BY_KEY, *values, many=None if person.phone else MANY_BY_KEY)
     return Appended(*found) if found else None
 
 
