@@ -71,7 +71,7 @@ def read_activity(kind: str, item: dict[str, Any]) -> tuple[ActivityKind, str, s
 
     An edit without a text that can be read is None too: the message stays as it was.
     """
-    if kind not in _ACTIVITIES:
+    if kind not in ("reaction", "edit", "revoke", "interactive"):
         return None
     content = record(item, kind)
     if kind == "reaction":
@@ -317,7 +317,6 @@ MESSAGE_TYPES: Mapping[str, MessageType] = {
 }
 
 # Types that are known and are no turn of the conversation.
-_ACTIVITIES = ("reaction", "edit", "revoke", "interactive")
 NOT_TURNS = frozenset({"reaction", "edit", "revoke", "system", "request_welcome"})
 
 STATUSES = {

@@ -92,7 +92,8 @@ def test_a_sender_without_ids_is_told_where_it_cannot_be_told(shop: Client, key:
 def test_a_provider_s_message_is_stored_once(shop: Client, when: str) -> None:
     with FakeMeta() as meta:
         account_at(meta, shop)
-        for text, statements in (("First", ThisThread()), ("Hello", Lost(APPEND, when)), ("Last", ThisThread())):
+        lost = Lost(APPEND, when)
+        for text, statements in (("First", ThisThread()), ("Hello", lost), ("Last", ThisThread())):
             webhook = meta.text_webhook(text, sender="51999999999")
             headers = {name.lower(): value for name, value in dict(webhook.headers).items()}
             arrived = InboundRequest("POST", "https://convo.example/", headers, {}, webhook.body)
@@ -100,5 +101,6 @@ def test_a_provider_s_message_is_stored_once(shop: Client, when: str) -> None:
             assert adapter
             outcome = finish(provider_events.receive(statements, arrived, adapter))
             assert outcome.messages == 1
+        assert lost.has_happened
     said = Chunk.objects.filter(role="user").order_by("position").values_list("position", "content")
     assert list(said) == [(3, "First"), (4, "Hello"), (5, "Last")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from conversations.models import Chunk, Client, Conversation
+from channels_out.kinds import AddressKind
+from conversations.models import ChannelAccount, Chunk, Client, ContactIdentity, Conversation
 from conversations.services.core import redaction
 from conversations.services.core.batches import Batches
 from conversations.services.core.person import Person
 from conversations.services.core.sql import close_connections
 from conversations.services.inbound import messages
 from conversations.services.inbound.messages import InboundText
-from conversations.services.tenants import api_keys
+from conversations.services.tenants import account_cache, api_keys
+from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,16 +42,21 @@ def message_of(person: int, number: int, channel: str = "sms") -> InboundText:
 
 def settled_at_once(shop: Client, key: str, sent: list[InboundText]) -> list[Any]:
     """Return what becomes of messages that arrive in one turn of the loop."""
+    redaction.remember_rules(shop)
+    return at_once(lambda where, each: messages.settle_with_key(where, each, api_keys.key_hash(key), shop.pk), sent)
+
+
+def at_once(act: Callable[[Batches, InboundText], Coroutine[Any, Any, Any]], sent: list[InboundText]) -> list[Any]:
+    """Return what `act` returns for each message, or its error, where all begin in one turn of the loop."""
 
     async def main() -> list[Any]:
         open_batches = Batches(threads)
-        asked = [messages.settle_with_key(open_batches, each, api_keys.key_hash(key), shop.pk) for each in sent]
+        asked = [act(open_batches, each) for each in sent]
         try:
             return await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
         finally:
             open_batches.close()
 
-    redaction.remember_rules(shop)
     with ThreadPoolExecutor(4) as threads:
         try:
             return asyncio.run(main())
@@ -127,3 +135,36 @@ def test_one_of_many_that_the_database_refuses_is_refused_alone(shop: Client, ke
     assert not isinstance(bad, tuple)
     assert {each[0] for each in said()} == {f"person-{person}" for person in range(6)}
     assert len(said()) == 3 + 6
+
+
+def test_two_new_people_who_tell_one_phone_at_once_are_noted_as_perhaps_one(shop: Client, key: str) -> None:
+    """However it is written: the first number is how Mexico's mobiles were written before."""
+    sent = []
+    for person, phone in enumerate(("+5215512345678", "+525512345678")):
+        known = message_of(person, 1)
+        fields = {name: getattr(known, name) for name in known.__slots__}
+        sent.append(InboundText(**{**fields, "person": Person(user_id=f"person-{person}", phone=phone)}))
+    first, second = settled_at_once(shop, key, sent)
+    assert isinstance(first, tuple)
+    assert second is None  # for the general form, which looks for others with the phone
+    assert shop.contacts.count() == 1
+
+
+def test_one_person_who_writes_from_two_addresses_at_once_has_both_messages_in_one_conversation(shop: Client) -> None:
+    account = ChannelAccount.objects.select_related("client").annotate(version=account_cache.VERSION)
+    known: Any = account.get(client=shop, channel="sms")
+    contact = factories.ContactFactory(client=shop, user_id="ann")
+    factories.ConversationFactory(client=shop, contact=contact, channel="sms", last_position=2)
+    sent = []
+    for number, address in enumerate(("51999000001", "51999000002"), start=1):
+        ContactIdentity.objects.create(contact=contact, client=shop, channel="sms", kind="phone", address=address)
+        message = message_of(0, number)
+        fields = {name: getattr(message, name) for name in message.__slots__}
+        sender = Person(address=address, kind=AddressKind.PHONE)
+        sent.append(InboundText(**{**fields, "person": sender, "account": known, "scope": str(known.pk)}))
+
+    appended = at_once(lambda statements, each: messages.append_from(statements, known, known.version, each), sent)
+    assert appended == [True, False]  # the second is for the general form
+    settled = messages.settle(shop, sent[1], append_tried=True)
+    assert (settled.position, settled.duplicate) == (4, False)
+    assert [content for _, _, content, _ in said()] == [each.text for each in sent]

@@ -152,7 +152,10 @@ def _for_one(person: str, client: str, more: str = "") -> str:
 
 
 def _for_many(person: str, client: str, more: str = "", *, types: str) -> str:
-    """Return the statement for many messages, no two of which are for the same conversation.
+    """Return the statement for many messages.
+
+    Of two that are for one conversation, PostgreSQL appends the first; the second gets no row and is for the general
+    form. That is so where one person writes from two addresses.
 
     Where the statement for one has $1, $2 …, it has the columns v1, v2 … of what is asked, of these types.
     """

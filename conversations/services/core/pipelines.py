@@ -239,7 +239,8 @@ class Pipeline:
     def _settle(self, transaction: _Transaction) -> None:
         """Give the answers of a transaction that is over, or the error of the one statement that it had.
 
-        Of several, one that waited too long for a row is given up at once. Each other one has a second try alone.
+        Of several, a statement for one that waited too long for a row is given up at once. Each other one has a second
+        try alone; so has each that was asked together with others.
         """
         batch = self._batches[0]
         batch.transactions.popleft()
