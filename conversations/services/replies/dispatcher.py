@@ -58,10 +58,11 @@ from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
 
-ROW_THREADS = 6
+ROW_THREADS = 3  # Python runs one at a time: more of them hinder each other, and each has all statements planned anew
 MARK_THREADS = 4
 TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
+LOOK_SECONDS = 0.05  # at least, from one look for what is due to the next: each costs as much as half a reply
 EXHAUSTED = EngineError("The reply was tried too often.", code="exhausted", retryable=False)
 CRASHED = EngineError("The process died each time the reply was tried.", code=sinks.CRASHED, retryable=False)
 
@@ -97,6 +98,7 @@ class Dispatcher:
         away = 0.0
         while not self.stopping.is_set():
             heartbeat.beat()
+            looked = time.monotonic()
             try:
                 close_old_connections()
                 busy = self.tick()
@@ -109,7 +111,8 @@ class Dispatcher:
                 continue
             if not busy:
                 self._wake.wait(settings.DISPATCH_POLL_SECONDS)
-                self._wake.clear()
+            self.stopping.wait(looked + LOOK_SECONDS - time.monotonic())
+            self._wake.clear()
         return self._finish()
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ from conversations.services.core.slots import CLIENT_TIMES, Slots, with_spare
 from conversations.services.core.sql import close_connections, column, rows, with_retry
 from conversations.services.history import recall
 from conversations.services.replies import leases, pipeline, tool_runner
-from conversations.services.replies.dispatcher import keep_recalled
+from conversations.services.replies.dispatcher import LOOK_SECONDS, keep_recalled
 from conversations.services.replies.leases import StreamedTurn
 from memory import event_loop
 from memory.recall import NearestVectors
@@ -134,6 +134,7 @@ class CopilotWriter:
         while not self._stopping.is_set() or (self._replies and time.monotonic() < deadline):
             if self._stopping.is_set():
                 deadline = min(deadline, time.monotonic() + self.patience)
+            looked = time.monotonic()
             try:
                 close_old_connections()
                 self.tick()
@@ -147,6 +148,7 @@ class CopilotWriter:
                 log.exception("the streaming writer failed; it tries again")
                 self._stopping.wait(1.0)
             self._wake.wait(FLUSH_SECONDS if self._replies else settings.DISPATCH_POLL_SECONDS)
+            self._stopping.wait(looked + LOOK_SECONDS - time.monotonic())
             self._wake.clear()
         self._finish()
 
