@@ -89,6 +89,15 @@ def test_every_message_of_new_people_is_stored_once_and_in_order(meta, account):
 
 
 @pytest.mark.usefixtures("in_bulk")
+def test_a_webhook_that_makes_the_tables_grow_is_planned_anew_in_between(meta, account, monkeypatch):
+    monkeypatch.setattr(messages_bulk, "CHUNK", 5)
+    with CaptureQueriesContext(connection) as seen:
+        post(meta.webhook(messages=texts(range(5 * 16))), "whatsapp")
+    assert [query["sql"] for query in seen].count("DISCARD PLANS") == 2, "before the 8th and the 16th"
+    assert said_by_person() == {number(person): [f"{person} says 0"] for person in range(5 * 16)}
+
+
+@pytest.mark.usefixtures("in_bulk")
 def test_people_who_are_known_go_on_in_their_conversations_or_begin_new_ones(meta, account):
     arrives(meta, *texts(range(20)))
     for conversation in Conversation.objects.filter(device__address__in=[number(n) for n in range(10)]):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from channels_out.contract import Adapter
 from channels_out.events import Receipt, Unhandled
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 AT_LEAST = 10  # events; fewer are settled one by one
 CHUNK = 200
 SMALLEST = 4  # a chunk that is not halved any more
+PLAN_ANEW = {8, 16, 32, 64}  # chunks before which the tables may have grown to twice their size
 
 _OPEN = """
     SELECT contact_id FROM conversations
@@ -78,8 +79,12 @@ class _Batch:
 
     def settle(self) -> set[int]:
         order = sorted(range(len(self.texts)), key=lambda index: self.texts[index].person.address)
-        chunks = [order[at : at + CHUNK] for at in range(0, len(order), CHUNK)]
-        return {index for chunk in chunks for index in self._chunk([(i, self.texts[i]) for i in chunk])}
+        settled: set[int] = set()
+        for number, at in enumerate(range(0, len(order), CHUNK), start=1):
+            if number in PLAN_ANEW:
+                _plan_anew()
+            settled |= self._chunk([(index, self.texts[index]) for index in order[at : at + CHUNK]])
+        return settled
 
     def _for_the_general_form(self) -> set[str]:
         """The addresses of people of whom one message opts out or in, or who may be one person with another."""
@@ -169,6 +174,16 @@ class _Batch:
         if of_chunks:
             account = texts[0].account
             arriving.write(self.client, account.pk if account else None, of_chunks, texts[0].at)
+
+
+def _plan_anew() -> None:
+    """Have PostgreSQL plan this connection's statements anew.
+
+    A plan that was made for small tables may read all of a client's rows. By itself PostgreSQL plans anew only after an
+    ANALYZE, which autovacuum begins once a minute.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("DISCARD PLANS")
 
 
 def _each_once(texts: Iterable[InboundText]) -> list[InboundText]:
