@@ -62,7 +62,7 @@ ROW_THREADS = 3  # Python runs one at a time: more of them hinder each other, an
 MARK_THREADS = 4
 TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
-LOOK_SECONDS = 0.05  # at least, from one look for what is due to the next: each costs as much as half a reply
+LOOK_SECONDS = 0.05  # at least, from one look for what is due to the next, however many replies end meanwhile
 EXHAUSTED = EngineError("The reply was tried too often.", code="exhausted", retryable=False)
 CRASHED = EngineError("The process died each time the reply was tried.", code=sinks.CRASHED, retryable=False)
 
