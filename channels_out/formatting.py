@@ -108,7 +108,7 @@ class _Writer:
             case "blockquote":
                 return self.quote(self.blocks(node.children))
             case "fence":
-                return self.code(node.content.strip("\n"))
+                return self.code(_written_in(node))
             case "table":
                 return "\n".join(self.row(row) for part in node.children for row in part.children)
             case "hr":
@@ -200,6 +200,12 @@ class _Writer:
         if is_same or not label.strip():
             return shown
         return f"{label}: {shown}" if shown else label
+
+
+def _written_in(fence: SyntaxTreeNode) -> str:
+    """Return the text of a fence: of three backticks without the name of its language, of tildes with what follows."""
+    follows = "" if fence.markup.startswith("`") else fence.info
+    return f"{follows}\n{fence.content}".strip("\n")
 
 
 def _is_tight(item: SyntaxTreeNode) -> bool:

@@ -10,6 +10,7 @@ import hmac
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
@@ -21,7 +22,7 @@ from channels_out.events import Sender
 from channels_out.http import HttpAnswer
 from channels_out.kinds import AddressKind
 from channels_out.phones import e164
-from channels_out.shapes import clean, clean_text, identifier, load_json, text
+from channels_out.shapes import clean, clean_text, identifier, text
 
 MAX_FIELDS = 1000
 MAX_FORM_BYTES = 200_000  # read before the signature, which covers the fields; the longest SMS has 15,000
@@ -110,15 +111,16 @@ class PlivoAdapter(Adapter):
 def fields(request: InboundRequest) -> dict[str, Any]:
     """Return the request's form, or on a GET its query, fit to be stored; of a field given twice, the first.
 
-    A payload that is replayed comes as a JSON object. Raises InboundError (`malformed`).
+    A payload that is replayed comes as `Adapter.keep` has kept it: as a JSON object, or as it was. Raises InboundError
+    (`malformed`).
     """
     if request.method == "GET":
         return {clean_text(name): clean_text(value) for name, value in request.query.items()}
-    if request.body[:1] == b"{" and not request.headers:  # nothing that arrives is without headers
-        kept = load_json(request.body)
-        if type(kept) is not dict:
-            raise InboundError("The body is not a form.", code="malformed")
-        return kept
+    if not request.headers:  # nothing that arrives is without headers
+        with suppress(InboundError):
+            kept = request.json()
+            if type(kept) is dict:
+                return kept
     return {clean_text(name): clean_text(values[0]) for name, values in form(request.body).items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from channels_out import registry
@@ -83,6 +83,8 @@ MARKDOWN = st.lists(
 ).map("".join)
 
 
+@example("* ~~~word", 40, min(UNITS))
+@example("~~~word\nword", 40, min(UNITS))
 @given(MARKDOWN, st.integers(40, 80), st.sampled_from(sorted(UNITS)))
 @settings(max_examples=300, deadline=None)
 def test_whatever_the_text_nothing_written_is_lost_and_the_parts_are_it(text, limit, unit):

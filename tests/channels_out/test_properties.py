@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 import regex
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from channels_out import registry
@@ -103,6 +103,7 @@ QUERIES = st.dictionaries(
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 @settings(max_examples=times(25, 300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(body=b"{", headers={"content-type": "application/x-www-form-urlencoded"}, query={})
 @given(body=BODIES, headers=HEADERS, query=QUERIES)
 def test_no_request_raises_anything_but_the_adapters_own_errors(
     adapter: Adapter, body: bytes, headers: dict[str, str], query: dict[str, str]
