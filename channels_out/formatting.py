@@ -203,9 +203,12 @@ class _Writer:
 
 
 def _written_in(fence: SyntaxTreeNode) -> str:
-    """Return the text of a fence: of three backticks without the name of its language, of tildes with what follows."""
-    follows = "" if fence.markup.startswith("`") else fence.info
-    return f"{follows}\n{fence.content}".strip("\n")
+    """Return the text of a block of code, without the language that is named behind its backticks.
+
+    Behind tildes people write text: it is kept as the first line.
+    """
+    first_line = "" if fence.markup.startswith("`") else fence.info
+    return f"{first_line}\n{fence.content}".strip("\n")
 
 
 def _is_tight(item: SyntaxTreeNode) -> bool:

@@ -11,7 +11,7 @@ from django.db import connection, connections
 from conversations.engines import registry
 from conversations.engines.contract import Reply
 from conversations.models import Chunk, Conversation, Message, Turn
-from conversations.services.replies.dispatcher import ROW_THREADS, Dispatcher
+from conversations.services.replies.dispatcher import LOOK_SECONDS, ROW_THREADS, Dispatcher
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -87,6 +87,18 @@ def test_sixty_four_replies_are_waited_for_at_once_and_hold_no_connections(door,
     eventually(lambda: Message.objects.filter(status="delivered").count() == 70)
     assert Chunk.objects.filter(role="ai").count() == 70
     assert gate.most == 64
+
+
+def test_looks_for_what_is_due_keep_their_pace_however_many_replies_end(door, gate, dispatcher):
+    for number in range(60):
+        door.says("Hello", user_id=f"user-{number}")
+    eventually(lambda: gate.inside == 60)
+    look, looks, began = dispatcher.tick, [], time.monotonic()
+    dispatcher.tick = lambda: looks.append(1) or look()
+    gate.opened.set()
+    eventually(lambda: Message.objects.filter(status="delivered").count() == 60)
+
+    assert len(looks) <= (time.monotonic() - began) / LOOK_SECONDS + 3
 
 
 def test_a_message_is_answered_and_delivered(door, dispatcher):

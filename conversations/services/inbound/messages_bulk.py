@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 AT_LEAST = 10  # events; fewer are settled one by one
 CHUNK = 200
 SMALLEST = 4  # a chunk that is not halved any more
-PLAN_ANEW = {8, 16, 32, 64}  # chunks before which the tables may have grown to twice their size
+PLAN_ANEW = {8, 16, 32, 64}  # numbers of chunks, each with tables twice as large; a plan for fewer rows helps little
 
 _OPEN = """
     SELECT contact_id FROM conversations

@@ -58,7 +58,7 @@ from memory.recall import NearestVectors
 
 log = logging.getLogger(__name__)
 
-ROW_THREADS = 3  # Python runs one at a time: more of them hinder each other, and each has all statements planned anew
+ROW_THREADS = 3  # Python runs one at a time, so more hinder each other; and each has plans of its own to make
 MARK_THREADS = 4
 TYPING_AFTER_SECONDS = 0.4  # an indicator that comes after the reply would stay for a while
 RECOVER_EVERY_SECONDS = 1.0
