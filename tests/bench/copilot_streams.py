@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "convo_project.settings")
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+ASKING_SECONDS = 3
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -80,6 +83,16 @@ async def stall(address: tuple[str, int], cookie: str, token: str) -> asyncio.St
     )
     reader._transport.pause_reading()  # type: ignore[attr-defined]
     return writer
+
+
+async def webhooks_apart(*what: Any) -> list[float]:
+    """`webhooks` in a process of its own: here the readers and the model would keep them waiting."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+        return await asyncio.get_running_loop().run_in_executor(apart, _webhooks_here, *what)
+
+
+def _webhooks_here(*what: Any) -> list[float]:
+    return asyncio.run(webhooks(*what))
 
 
 async def webhooks(
@@ -188,7 +201,7 @@ async def measure(options: Any) -> None:
     try:
         await asyncio.sleep(4)
         until = time.perf_counter() + options.alone
-        alone = await webhooks(address, options.api_key, options.client_id, options.rate, until)
+        alone = await webhooks_apart(address, options.api_key, options.client_id, options.rate, until)
         web = family(options.pid)
         before = cpu(web), cpu([dispatcher.pid]), time.perf_counter()
         first, ends = [], []  # type: ignore[var-annotated]
@@ -197,9 +210,9 @@ async def measure(options: Any) -> None:
             asyncio.create_task(read_reply(address, cookie, "x" * 32, first, ends))
             for cookie in cookies[: options.streams]
         ]
-        await asyncio.sleep(3)
-        until = time.perf_counter() + options.seconds - 4
-        beside = await webhooks(address, options.api_key, options.client_id, options.rate, until)
+        of_webhooks = address, options.api_key, options.client_id, options.rate
+        asking = await webhooks_apart(*of_webhooks, time.perf_counter() + ASKING_SECONDS)
+        beside = await webhooks_apart(*of_webhooks, time.perf_counter() + options.seconds - ASKING_SECONDS - 1)
         held = await asyncio.to_thread(connections)
         memory = megabytes(web), megabytes([dispatcher.pid])
         await asyncio.wait(readers, timeout=60)
@@ -210,6 +223,7 @@ async def measure(options: Any) -> None:
             f"{sorted({end for end in ends if not end.endswith('done')})}\n"
             f"first delta  p50 {percentile(first, 0.5)}, p95 {percentile(first, 0.95)}\n"
             f"webhooks     alone p50 {percentile(alone, 0.5)}, p95 {percentile(alone, 0.95)} ({len(alone)}); "
+            f"while all ask p50 {percentile(asking, 0.5)}, p95 {percentile(asking, 0.95)} ({len(asking)}); "
             f"beside p50 {percentile(beside, 0.5)}, p95 {percentile(beside, 0.95)} ({len(beside)})\n"
             f"CPU          web {(cpu(web) - before[0]) / passed:.0%}, dispatcher "
             f"{(cpu([dispatcher.pid]) - before[1]) / passed:.0%} of a core, over {passed:.0f} s\n"
