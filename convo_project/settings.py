@@ -387,6 +387,7 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
+        "aiohttp": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
         "httpcore": {"level": "WARNING"},
         "httpcore2": {"level": "WARNING"},

@@ -1,15 +1,17 @@
 """Sends requests to model providers through their SDKs, and reads answers and streams.
 
-`openai`, `anthropic` and `httpx2` are imported inside the functions: they take half a second and 40 MB that the web
-process, which imports this module on its way to the models, never needs. The typed layers of the SDKs are not used:
-they take 2.6 ms of CPU for twenty messages, the rest of a call takes 0.7 ms, and they drop what a server adds.
+`openai`, `anthropic` and their connections are imported inside the functions: they take half a second and 40 MB that
+the web process, which imports this module on its way to the models, never needs. The typed layers of the SDKs are not
+used: they take 2.6 ms of CPU for twenty messages, the rest of a call takes 0.7 ms, and they drop what a server adds.
 `memory/event_loop.py` keeps each call to its deadline.
 """
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
     from openai import AsyncOpenAI
 
+    from memory.language_models.connections import Connections
+
     Client = AsyncOpenAI | AsyncAnthropic
 
 OWN_ADDRESS = {
@@ -28,6 +32,13 @@ OWN_ADDRESS = {
     Kind.COMPATIBLE: "https://api.openai.com/v1",
     Kind.ANTHROPIC: "https://api.anthropic.com",
 }
+_NO_ANSWER = {
+    "bad_request": "The request cannot be sent as it is.",
+    "connect": "No connection to the model provider.",
+    "cut_off": "The connection to the model provider broke off.",
+    "timeout": "The model gave no answer in time.",
+}
+CLOSE_SECONDS = 1.0
 NO_KEY = "none"  # the SDKs refuse an empty one; the header is left out instead
 
 
@@ -68,7 +79,7 @@ def post(
         return event_loop.run(call(), seconds)
     except TimeoutError:
         failure = LLMError(f"The model gave no answer within {seconds:g} s.", code="timeout", retryable=True)
-    except UnicodeError:
+    except ValueError:
         failure = _cannot_be_encoded()
     except LLMError:
         raise
@@ -92,8 +103,8 @@ class Stream:
             from anthropic import AsyncStream
         else:
             from openai import AsyncStream  # type: ignore[assignment]
-        client, options = _client_and_options(self._access)
         try:
+            client, options = _client_and_options(self._access)
             self._opened = await client.post(
                 self._path,
                 body=self._body,
@@ -102,7 +113,7 @@ class Stream:
                 stream=True,
                 stream_cls=AsyncStream[object],
             )
-        except UnicodeError:
+        except ValueError:
             failure = _cannot_be_encoded()
         except Exception as error:
             failure = _as_llm_error(error, self._body, self._access)
@@ -132,7 +143,7 @@ def _broken_stream(error: Exception) -> LLMError:
     body = getattr(error, "body", None)
     if _is_of_sdk(error) and body:
         return errors.in_answer(body)
-    if _is_of_sdk(error) or type(error).__module__.startswith(("httpx", "httpcore", "h11")):
+    if _is_of_sdk(error) or _is_of_connections(error):
         return LLMError("The model's stream broke off.", code="cut_off", retryable=True)
     raise error
 
@@ -141,27 +152,25 @@ def _is_of_sdk(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in ("openai", "anthropic")
 
 
+def _is_of_connections(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] in ("httpx2", "aiohttp")
+
+
 def _cannot_be_encoded() -> LLMError:
     return LLMError("The request holds what cannot be encoded.", code="bad_request", retryable=False)
 
 
 def _as_llm_error(error: Exception, sent: Mapping[str, Any], access: ModelAccess) -> LLMError:
     """Return the LLMError that stands for the SDK's error. Both SDKs name their errors alike."""
-    import httpx2
+    from memory.language_models.connections import meaning_of
 
-    if not _is_of_sdk(error):
+    if not _is_of_sdk(error) and not _is_of_connections(error):
         raise error
     response = getattr(error, "response", None)
-    names = {each.__name__ for each in type(error).__mro__}
-    if "APIStatusError" in names and response is not None:
+    if response is not None and any(each.__name__ == "APIStatusError" for each in type(error).__mro__):
         return errors.of_status(response.status_code, _body_of(error), response.headers, sent, access)
-    if "APITimeoutError" in names:
-        return LLMError("The model gave no answer in time.", code="timeout", retryable=True)
-    if isinstance(error.__cause__, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-        return LLMError("The request cannot be sent as it is.", code="bad_request", retryable=False)
-    if "APIConnectionError" in names and not isinstance(error.__cause__, httpx2.ConnectError):
-        return LLMError("The connection to the model provider broke off.", code="cut_off", retryable=True)
-    return LLMError("No connection to the model provider.", code="connect", retryable=True)
+    code = meaning_of(error)
+    return LLMError(_NO_ANSWER[code], code=code, retryable=code != "bad_request")
 
 
 def _body_of(error: Exception) -> object:
@@ -208,6 +217,7 @@ class _ClientCache:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._clients: dict[tuple[Any, ...], Client] = {}
+        self._connections: Connections | None = None
 
     def has(self, kind: Kind) -> bool:
         """Return whether there is a client for the kind of providers, so that its SDK is loaded."""
@@ -223,13 +233,26 @@ class _ClientCache:
             if key not in self._clients:
                 while len(self._clients) >= self.MOST:
                     del self._clients[next(iter(self._clients))]
-                self._clients[key] = _new_client(access, address, query, headers)
+                self._connections = self._connections or _new_connections()
+                self._clients[key] = _new_client(access, address, query, headers, self._connections)
             return self._clients[key]
 
+    def close(self) -> None:
+        """Close all connections."""
+        if self._connections:
+            with suppress(Exception):
+                event_loop.run(self._connections.aclose(), CLOSE_SECONDS)
 
-def _new_client(access: ModelAccess, address: str, query: dict[str, str], headers: dict[str, str]) -> Client:
-    from memory.language_models.pools import SmallPools
 
+def _new_connections() -> Connections:
+    from memory.language_models.connections import Connections
+
+    return Connections()
+
+
+def _new_client(
+    access: ModelAccess, address: str, query: dict[str, str], headers: dict[str, str], connections: Connections
+) -> Client:
     given: dict[str, Any] = {
         "api_key": access.key or NO_KEY,
         "base_url": address,
@@ -242,18 +265,25 @@ def _new_client(access: ModelAccess, address: str, query: dict[str, str], header
         from anthropic import AsyncAnthropic
         from anthropic import DefaultAsyncHttpxClient as AnthropicsHttp
 
-        return AsyncAnthropic(**given, http_client=AnthropicsHttp(transport=SmallPools()))
+        return AsyncAnthropic(**given, http_client=AnthropicsHttp(transport=connections))
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-    return AsyncOpenAI(**given, http_client=DefaultAsyncHttpxClient(transport=SmallPools()))
+    return AsyncOpenAI(**given, http_client=DefaultAsyncHttpxClient(transport=connections))
 
 
 _clients = _ClientCache()
+_of_parents: list[_ClientCache] = []  # kept: closed here, a connection would be lost to the parent's event loop as well
 
 
 def _reset() -> None:
     global _clients
+    _of_parents.append(_clients)
     _clients = _ClientCache()
 
 
+def _close() -> None:
+    _clients.close()
+
+
 event_loop.after_fork(_reset)
+atexit.register(_close)  # aiohttp complains of connections that nobody closed

@@ -104,6 +104,7 @@ class ModelServer:
         self.delay = delay
         self.reply: Callable[[Messages], str] = echo
         self.requests: list[LoggedRequest] = []
+        self.connections = 0  # that were made to it
         self.in_flight = 0
         self.most_in_flight = 0
         self.closing = threading.Event()
@@ -239,6 +240,12 @@ class Exchange(BaseHTTPRequestHandler):
     @property
     def body(self) -> Mapping[str, Any]:
         return self.request_read.body
+
+    def setup(self) -> None:
+        """Count the connection."""
+        super().setup()
+        with self.fake._changed:
+            self.fake.connections += 1
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""

@@ -8,7 +8,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.memory.conftest import access_to
 
 KEY = "sk-very-secret-1234567890"
 QUESTION = CompletionRequest([{"role": "user", "content": "Where is my parcel?"}])
+ESTABLISHED = "01"
 
 
 @pytest.fixture
@@ -82,8 +85,17 @@ def test_calls_that_time_out_cost_no_connection_for_good(fake: FakeOpenAI) -> No
     with ThreadPoolExecutor(40) as threads:
         errors = list(threads.map(lambda _: failure(access), range(40)))
     assert {error.code for error in errors} == {"timeout"}
-    client: Any = transport._clients.client(access)
-    assert all(len(pool._pool.connections) <= 1 for pool in client._client._transport._pools)
+    port = int(urlsplit(fake.base_url).port or 0)
+    deadline = time.monotonic() + 20
+    while connections_to(port) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert connections_to(port) == 0
+
+
+def connections_to(port: int) -> int:
+    """Return how many connections to the port of this machine their callers keep open."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(remote == f"0100007F:{port:04X}" and state == ESTABLISHED for _, _, remote, state, *_ in sockets)
 
 
 def test_a_call_that_waits_holds_up_no_other(fake: FakeOpenAI) -> None:
@@ -120,7 +132,9 @@ def test_a_forked_process_calls_for_itself(fake: FakeOpenAI) -> None:
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert len(fake.requests) == 2
+    connections = fake.connections
+    assert complete(access_to(fake), QUESTION).text  # the parent's connection is still its own
+    assert (len(fake.requests), fake.connections) == (3, connections)
 
 
 # --- when to come back -----------------------------------------------------------------------------------------------
