@@ -11,13 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
-import psycopg
 from django.db import (
     DEFAULT_DB_ALIAS,
     InterfaceError,
@@ -28,22 +26,15 @@ from django.db import (
 )
 from django.db.models import Field, Model, QuerySet
 from django.db.models.expressions import DatabaseDefault
-from psycopg.adapt import PyFormat, Transformer
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
 
 from conversations.models.of_client import OfClient
+from conversations.services.core import prepared
 from conversations.services.core.counters import IN_THREAD
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 Result = TypeVar("Result")
 
 DATABASE_AWAY_SECONDS = 60.0
-
-# What each connection has prepared: (statement, types of its values) and the name it goes by there.
-_names: WeakKeyDictionary[psycopg.Connection[Any], dict[tuple[str, tuple[int, ...] | None], bytes]] = (
-    WeakKeyDictionary()
-)
 
 
 def rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -56,48 +47,12 @@ def rows(statement: str, *values: Any) -> list[tuple[Any, ...]]:
     database.close_if_health_check_failed()
     database.ensure_connection()
     database.validate_no_broken_transaction()
-    read = _prepared if database.connection.prepare_threshold else _unprepared
+    run = prepared.run if database.connection.prepare_threshold else prepared.run_unprepared
     began = time.perf_counter()
-    with _noted(database, statement, values), database.wrap_database_errors:
-        found = read(database.connection, statement, values)
+    with _calling(database, statement, values):
+        found = run(database.connection, statement, values)
     IN_THREAD.observe(time.perf_counter() - began)
     return found
-
-
-def _noted(database: Any, statement: str, values: tuple[Any, ...]) -> AbstractContextManager[None]:
-    """The statement in Django's log of queries, where one is kept."""
-    if not database.queries_logged:
-        return nullcontext()
-    noted: AbstractContextManager[None] = database.make_debug_cursor(None).debug_sql(statement, values)
-    return noted
-
-
-def _unprepared(connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The rows, behind a pooler that shares connections between transactions: nothing may be prepared there."""
-    return psycopg.RawCursor(connection).execute(statement, values).fetchall()
-
-
-def _prepared(connection: psycopg.Connection[Any], statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The rows, by one call of libpq: a cursor's bookkeeping costs this process three times as much. Values and rows
-    are adapted as a cursor adapts them."""
-    adapter = Transformer.from_context(connection)
-    parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
-    if not connection.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE:
-        _checked(connection.pgconn.exec_(b"BEGIN"), connection)
-
-    def execute() -> PGresult:
-        name = _name_of(connection, statement, adapter.types)
-        return _checked(connection.pgconn.exec_prepared(name, parameters, adapter.formats), connection)
-
-    try:
-        result = execute()
-    except psycopg.errors.InvalidSqlStatementName:  # somebody had the server forget all that was prepared
-        _names.pop(connection, None)
-        if not connection.autocommit:
-            raise psycopg.OperationalError("What was prepared on this connection is gone; try again.") from None
-        result = execute()
-    adapter.set_pgresult(result)
-    return adapter.load_rows(0, result.ntuples, tuple)
 
 
 def rows_of_each(statement: str, many: Sequence[Sequence[Any]]) -> list[list[tuple[Any, ...]]]:
@@ -109,66 +64,19 @@ def rows_of_each(statement: str, many: Sequence[Sequence[Any]]) -> list[list[tup
     database.validate_no_broken_transaction()
     if not many or not database.connection.prepare_threshold:
         return [rows(statement, *values) for values in many]
-    with _noted(database, statement, ()), database.wrap_database_errors:
-        return _pipelined(database.connection, statement, many)
+    with _calling(database, statement, ()):
+        return prepared.run_each(database.connection, statement, many)
 
 
-def _pipelined(
-    connection: psycopg.Connection[Any], statement: str, many: Sequence[Sequence[Any]]
-) -> list[list[tuple[Any, ...]]]:
-    sent = []
-    for values in many:
-        adapter = Transformer.from_context(connection)
-        parameters: Any = adapter.dump_sequence(values, [PyFormat.AUTO] * len(values))
-        sent.append((adapter, _name_of(connection, statement, adapter.types), parameters))
-    pgconn = connection.pgconn
-    pgconn.enter_pipeline_mode()
-    for adapter, name, parameters in sent:
-        pgconn.send_query_prepared(name, parameters, adapter.formats)
-    pgconn.pipeline_sync()
-    results = []
-    for _ in sent:
-        results.append(pgconn.get_result())
-        pgconn.get_result()  # None: the end of this statement's results
-    pgconn.get_result()  # the end of all
-    if pgconn.status == ConnStatus.OK:
-        pgconn.exit_pipeline_mode()
-    found = []
-    for (adapter, _, _), result in zip(sent, results, strict=True):
-        if result is None:
-            raise psycopg.OperationalError("The connection was lost.")
-        if result.status == ExecStatus.FATAL_ERROR and isinstance(
-            error := psycopg.errors.error_from_result(result), psycopg.errors.InvalidSqlStatementName
-        ):
-            _names.pop(connection, None)
-            raise psycopg.OperationalError("What was prepared on this connection is gone; try again.") from error
-        adapter.set_pgresult(_checked(result, connection))
-        found.append(adapter.load_rows(0, result.ntuples, tuple))
-    return found
-
-
-def _name_of(connection: psycopg.Connection[Any], statement: str, types: tuple[int, ...] | None) -> bytes:
-    """The name of the statement, with values of these types, on this connection; it is prepared at its first use."""
-    names = _names.setdefault(connection, {})
-    name = names.get((statement, types))
-    if name is None:
-        name = b"convo_%d" % len(names)
-        _checked(connection.pgconn.prepare(name, statement.encode(), types), connection)
-        names[statement, types] = name
-    return name
-
-
-def _checked(result: PGresult, connection: psycopg.Connection[Any]) -> PGresult:
-    """The result, or psycopg's exception for it.
-
-    An error without an SQLSTATE is libpq's own: the statement could not be written, or no answer came. The status of
-    the connection can be good for a while after that.
-    """
-    if result.status in {ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK}:
-        return result
-    if connection.pgconn.status != ConnStatus.OK or not result.error_field(DiagnosticField.SQLSTATE):
-        raise psycopg.OperationalError(result.get_error_message())
-    raise psycopg.errors.error_from_result(result)
+def _calling(database: Any, statement: str, values: tuple[Any, ...]) -> AbstractContextManager[Any]:
+    """A call of PostgreSQL, which raises Django's errors; noted in Django's log of queries, where one is kept."""
+    call: AbstractContextManager[Any] = database.wrap_database_errors
+    if not database.queries_logged:
+        return call
+    both = ExitStack()
+    both.enter_context(database.make_debug_cursor(None).debug_sql(statement, values))
+    both.enter_context(call)
+    return both
 
 
 def row(statement: str, *values: Any) -> tuple[Any, ...] | None:
