@@ -94,6 +94,7 @@ _TURN = PreparedSelect(
     LEFT JOIN conversation_summaries r ON r.client_id = s.client_id AND r.conversation_id = s.id
     WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running' AND s.id = $4
     """,
+    left_out=["prompt"],
     t=Turn,
     s=Conversation,
     k=Contact,
@@ -327,6 +328,7 @@ _RUNNING = PreparedSelect(
     WHERE t.client_id = $3 AND t.id = $1 AND t.attempt = $2 AND t.status = 'running' AND s.id = $4
     FOR UPDATE OF t
     """,
+    left_out=["prompt"],
     t=Turn,
     a=ChannelAccount,
     d=ContactIdentity,
