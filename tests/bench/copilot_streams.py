@@ -158,6 +158,7 @@ def signed_in(count: int, *, is_staff: bool = False) -> list[str]:
     from django.contrib.auth import get_user_model
     from django.contrib.sessions.backends.db import SessionStore
 
+    from conversations.http.signed_in import SEEN
     from conversations.models import Assistant, Client, Membership
 
     Assistant.objects.filter(is_default=True).update(
@@ -171,6 +172,7 @@ def signed_in(count: int, *, is_staff: bool = False) -> list[str]:
         session["_auth_user_id"] = str(user.pk)
         session["_auth_user_backend"] = "django.contrib.auth.backends.ModelBackend"
         session["_auth_user_hash"] = user.get_session_auth_hash()
+        session[SEEN] = time.time()  # as the page that they ask from has noted
         session.save()
         cookies.append(f"sessionid={session.session_key}; csrftoken={'x' * 32}")
     return cookies

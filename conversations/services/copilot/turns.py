@@ -145,9 +145,11 @@ def _dedupe_key(user: User, message_id: str) -> UUID | None:
 
 def _asked_before(user: User, question: UserMessage) -> RequestedReply | None:
     key = _dedupe_key(user, question.message_id)
+    if key is None:
+        return None
     related = ("conversation__assistant", "conversation__client")
     theirs = Chunk.objects.filter(client__in=clients_of(user.id))
-    chunk = theirs.select_related(*related).filter(dedupe_key=key).first() if key else None
+    chunk = theirs.select_related(*related).filter(dedupe_key=key).first()
     if chunk is None:
         return None
     turns = Turn.objects.filter(conversation=chunk.conversation, started_at__gte=chunk.created_at)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from django.utils import timezone
@@ -20,6 +21,7 @@ from conversations.services.tenants.day_quotas import zone_of
 from memory import languages, marks
 from memory.context import ConversationView, Prompt, PromptEntry, build_prompt
 from memory.notes import excerpt
+from memory.prompt import PromptPart
 
 HISTORY_LENGTH = 10
 # Keys in the metadata of a copilot's chunk: why the reply is not whole (the turn's code), and that it was tried again.
@@ -63,6 +65,10 @@ _NEWEST = f"""
 _SHOWN = f"({_NEWEST}) UNION ALL ({_OPENING})"
 
 
+_PART = tuple(each.name for each in fields(PromptPart))
+_values_of = attrgetter(*_PART)
+
+
 def prompt_for(conversation: Conversation, view: ConversationView) -> Prompt:
     """Return the prompt of the view, and request a summary of messages that have no room in it."""
     prompt = build_prompt(view)
@@ -76,7 +82,7 @@ def prompt_record(conversation: Conversation, assistant: Assistant | None, promp
     rolling = conversation.rolling
     return {
         "messages": list(prompt.messages),
-        "parts": [asdict(part) for part in prompt.parts],
+        "parts": [dict(zip(_PART, _values_of(part), strict=True)) for part in prompt.parts],
         "summary": {"version": rolling.version if rolling else 0, "upto": rolling.upto if rolling else 0},
         "request": {
             "model": assistant.model if assistant else "",
