@@ -358,7 +358,7 @@ def watched(wrong: list[str]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("execute", "executemany"):
             patch.setattr(CursorWrapper, name, _before(getattr(CursorWrapper, name), 1, wrong))
-        patch.setattr(sql, "_noted", _before(sql._noted, 1, wrong))
+        patch.setattr(sql, "_calling", _before(sql._calling, 1, wrong))
         name_of = pipelines.Pipeline._name_of
         patch.setattr(
             pipelines.Pipeline,
