@@ -45,10 +45,10 @@ log = logging.getLogger(__name__)
 
 # Two hundred people who ask the copilot at once wait for seconds, and are not refused.
 MOST_WAITING_FOR_EACH_THREAD = 24
-# What every open inbox asks for by itself, all at the same moment when something has changed. One thread of sixteen
-# answers these in turn: sixteen that render at once would let a message wait for sixteen turns at the interpreter.
-BY_THEMSELVES = (repeated.PATH, "/admin/inbox/live/")
-THREADS_FOR_ONE_TURN = 16
+# What many ask for at the same moment takes turns in few of the threads: in all of them they would hinder each other,
+# and let everything else wait. Of sixteen threads, one is for what every open inbox asks for by itself when something
+# has changed, and four are for questions to the copilot.
+SHARES = {repeated.PATH: 1 / 16, "/admin/inbox/live/": 1 / 16, "/copilot": 1 / 4}
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
@@ -89,7 +89,8 @@ class WebApplication:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._most_in_threads = threads * (1 + MOST_WAITING_FOR_EACH_THREAD)
         self._in_threads = 0
-        self._turns = asyncio.Semaphore(max(1, threads // THREADS_FOR_ONE_TURN))
+        turns = {share: asyncio.Semaphore(max(1, int(threads * share))) for share in SHARES.values()}
+        self._turns = {path: turns[share] for path, share in SHARES.items()}
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
         self._repeated = Repeated()
@@ -173,7 +174,7 @@ class WebApplication:
         self._in_threads += 1
         begun = monotonic()
         try:
-            async with self._turns if scope.path in BY_THEMSELVES else nullcontext():
+            async with self._turns.get(scope.path, nullcontext()):
                 response = await statements.in_thread(wsgi_bridge.call, self._application, environ)
         except Exception:
             log.exception("request failed")

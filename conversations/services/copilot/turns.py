@@ -19,7 +19,6 @@ from conversations.services.copilot.sessions import (
     User,
     clients_of,
     lock_session,
-    memberships_of,
     new_session,
     open_session,
     title_of,
@@ -36,7 +35,7 @@ from conversations.services.core.errors import (
     UnavailableError,
 )
 from conversations.services.core.locking import saving
-from conversations.services.core.row_level_security import confined_to
+from conversations.services.core.row_level_security import clients_seen, confined_to
 from conversations.services.core.sql import insert, rows
 from conversations.services.replies.prompt_context import ENDED, SUPERSEDED
 
@@ -192,8 +191,7 @@ _REPLIES_OF_LATE = """
 
 def _replies_of_late(user: User, now: datetime) -> tuple[int, list[datetime]]:
     """Return how many replies are being written for the user, and when those of the last minute were begun."""
-    theirs = [client_id for _, client_id in memberships_of(user.id)]
-    sessions = rows(_SESSIONS_OF_LATE, user.id, now - LONGEST_REPLY, theirs)
+    sessions = rows(_SESSIONS_OF_LATE, user.id, now - LONGEST_REPLY, clients_seen())
     if not sessions:
         return 0, []
     clients = list({client_id for client_id, _ in sessions})

@@ -81,6 +81,11 @@ def unconfined() -> Iterator[None]:
         yield
 
 
+def clients_seen() -> list[UUID]:
+    """Return the ids of the clients whose rows the confined transaction sees."""
+    return [UUID(each) for each in (_current.confinement.clients or "").split(",") if each]
+
+
 @contextmanager
 def _acting_as(confinement: _Confinement, *, gives_back: bool) -> Iterator[None]:
     before = _current.confinement

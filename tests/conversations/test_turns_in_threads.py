@@ -1,4 +1,4 @@
-"""Pages that open inboxes ask for by themselves take turns; others wait for a thread, unless too many do."""
+"""What many ask for at the same moment takes turns in few threads; others wait for a thread, unless too many do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from conversations.endpoints.web_application import WebApplication
 from conversations.services.core.statements import ThisThread
 
 THREADS = 16
-TURNS = 1  # for each sixteen
 PATIENCE = 20  # seconds, at most
 
 
@@ -41,7 +40,7 @@ class Pages:
             with self._changed:
                 self.begun.append(path)
                 self._changed.notify_all()
-            if path.startswith("/admin/inbox/"):
+            if path.startswith(("/admin/inbox/", "/copilot")):
                 assert self.may_end.wait(PATIENCE)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [path.encode()]
@@ -65,19 +64,19 @@ class Request:
         self.answered = status
 
 
-@pytest.mark.parametrize("path", ["/admin/inbox/list/", "/admin/inbox/live/"])
-def test_they_take_turns_and_what_a_person_asks_for_does_not_wait(path: str) -> None:
+@pytest.mark.parametrize(("path", "turns"), [("/admin/inbox/list/", 1), ("/admin/inbox/live/", 1), ("/copilot", 4)])
+def test_they_take_turns_and_what_another_asks_for_does_not_wait(path: str, turns: int) -> None:
     pages, place = Pages(), InPool()
     web = WebApplication(pages, THREADS)
 
     async def all_of_it() -> None:
         asked = [Request(path) for _ in range(10)]
         jobs = [asyncio.create_task(web.answer(place, each, each, b"")) for each in asked]  # type: ignore[arg-type]
-        await asyncio.to_thread(pages.wait_for, TURNS)
+        await asyncio.to_thread(pages.wait_for, turns)
         other = Request("/admin/reports/")
         await asyncio.wait_for(web.answer(place, other, other, b""), PATIENCE)  # type: ignore[arg-type]
         assert other.answered == 200
-        assert pages.begun == [path] * TURNS + [other.path], "no second list was begun"
+        assert pages.begun == [path] * turns + [other.path], "no further one was begun"
         pages.may_end.set()
         await asyncio.gather(*jobs)
         assert {each.answered for each in asked} == {200}
