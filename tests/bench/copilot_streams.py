@@ -85,13 +85,8 @@ async def stall(address: tuple[str, int], cookie: str, token: str) -> asyncio.St
     return writer
 
 
-async def webhooks_apart(*what: Any) -> list[float]:
-    """`webhooks` in a process of its own: here the readers and the model would keep them waiting."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-        return await asyncio.get_running_loop().run_in_executor(apart, _webhooks_here, *what)
-
-
-def _webhooks_here(*what: Any) -> list[float]:
+def webhooks_apart(*what: Any) -> list[float]:
+    """`webhooks`, for a process of its own: here the readers and the model would keep them waiting."""
     return asyncio.run(webhooks(*what))
 
 
@@ -197,13 +192,19 @@ async def measure(options: Any) -> None:
     server = await asyncio.start_server(lambda r, w: model(r, w, words, options.every), "127.0.0.1", 0, backlog=1024)
     base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     cookies = await asyncio.to_thread(signed_in, options.streams + options.stalled)
+    apart = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    of_webhooks = address, options.api_key, options.client_id, options.rate
+
+    async def send_webhooks(seconds: float) -> list[float]:
+        until = time.perf_counter() + seconds
+        return await asyncio.get_running_loop().run_in_executor(apart, webhooks_apart, *of_webhooks, until)
+
     dispatcher = subprocess.Popen(
         [sys.executable, "manage.py", "dispatch", "--patience", "1"], env={**os.environ, "OPENAI_BASE_URL": base_url}
     )
     try:
         await asyncio.sleep(4)
-        until = time.perf_counter() + options.alone
-        alone = await webhooks_apart(address, options.api_key, options.client_id, options.rate, until)
+        alone = await send_webhooks(options.alone)
         web = family(options.pid)
         before = cpu(web), cpu([dispatcher.pid]), time.perf_counter()
         first, ends = [], []  # type: ignore[var-annotated]
@@ -212,9 +213,8 @@ async def measure(options: Any) -> None:
             asyncio.create_task(read_reply(address, cookie, "x" * 32, first, ends))
             for cookie in cookies[: options.streams]
         ]
-        of_webhooks = address, options.api_key, options.client_id, options.rate
-        asking = await webhooks_apart(*of_webhooks, time.perf_counter() + ASKING_SECONDS)
-        beside = await webhooks_apart(*of_webhooks, time.perf_counter() + options.seconds - ASKING_SECONDS - 1)
+        asking = await send_webhooks(ASKING_SECONDS)
+        beside = await send_webhooks(options.seconds - ASKING_SECONDS - 1)
         held = await asyncio.to_thread(connections)
         memory = megabytes(web), megabytes([dispatcher.pid])
         await asyncio.wait(readers, timeout=60)
@@ -235,6 +235,7 @@ async def measure(options: Any) -> None:
     finally:
         dispatcher.terminate()
         dispatcher.wait(30)
+        apart.shutdown()
         server.close()
 
 
