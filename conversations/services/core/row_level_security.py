@@ -17,20 +17,25 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 
 from conversations.services.core.cluster import is_cluster
+from conversations.services.core.sql import rows
 
 NOBODY = "none"
 _CLIENTS = """
     (SELECT COALESCE(string_agg(DISTINCT m.client_id::text, ','), '')
      FROM memberships m JOIN clients c ON c.id = m.client_id AND c.is_active
-     WHERE m.user_id = ANY (string_to_array(%s, ',')::int[]))"""
+     WHERE m.user_id = {users})"""
+# PostgreSQL keeps a plan for one user; for a list of users it would make one each time.
+_OF_ONE = _CLIENTS.format(users="$1::int")
+_OF_SEVERAL = _CLIENTS.format(users="ANY (string_to_array($1, ',')::int[])")
 # The role comes last: it sees no others' memberships. All that a user asks for is found by keys: a plan for these
 # values would be no better than one for any, and each new connection would plan each statement five times before it
 # keeps a plan.
 _TAKE_ON = """
-    SELECT set_config('convo.clients', {clients}, true), set_config('convo.logins', %s, true),
-        set_config('plan_cache_mode', 'force_generic_plan', true), set_config('role', %s, true)"""
-_LOOK_UP_AND_TAKE_ON = _TAKE_ON.format(clients=_CLIENTS)
-_TAKE_ON_AGAIN = _TAKE_ON.format(clients="%s")
+    SELECT set_config('convo.clients', {clients}, true), set_config('convo.logins', $2, true),
+        set_config('plan_cache_mode', 'force_generic_plan', true), set_config('role', $3, true)"""
+_LOOK_UP_AND_TAKE_ON = _TAKE_ON.format(clients=_OF_ONE), _TAKE_ON.format(clients=_OF_SEVERAL)
+_TAKE_ON_AGAIN = _TAKE_ON.format(clients="$1")
+_LET_WRITE = "SELECT set_config('convo.session', $1, true)"
 
 
 class _Confinement(NamedTuple):
@@ -64,11 +69,11 @@ def confined_to(*user_ids: int) -> Iterator[None]:
 
 def let_write(conversation_id: UUID) -> None:
     """Let the confined transaction write rows below this conversation, which it has locked, and below no other."""
-    with connection.cursor() as cursor:
-        if is_cluster():
+    if is_cluster():
+        with connection.cursor() as cursor:
             _set_everywhere(cursor, session=str(conversation_id))
-        else:
-            cursor.execute("SELECT set_config('convo.session', %s, true)", [str(conversation_id)])
+    else:
+        rows(_LET_WRITE, str(conversation_id))
 
 
 @contextmanager
@@ -106,14 +111,15 @@ def _has_failed() -> bool:
 
 def _take_on(wanted: _Confinement) -> _Confinement:
     """Take on the role until the transaction ends, and return the confinement with its clients."""
-    with connection.cursor() as cursor:
-        if is_cluster():
+    if is_cluster():
+        with connection.cursor() as cursor:
             return _take_on_in_cluster(cursor, wanted)
-        if wanted.clients is None:
-            cursor.execute(_LOOK_UP_AND_TAKE_ON, [wanted.logins, wanted.logins, wanted.role])
-        else:
-            cursor.execute(_TAKE_ON_AGAIN, [wanted.clients, wanted.logins, wanted.role])
-        return wanted._replace(clients=cursor.fetchone()[0])
+    statement, known = _TAKE_ON_AGAIN, wanted.clients
+    if known is None:
+        of_one, of_several = _LOOK_UP_AND_TAKE_ON
+        statement, known = of_several if "," in wanted.logins else of_one, wanted.logins
+    [(clients, *_)] = rows(statement, known, wanted.logins, wanted.role)
+    return wanted._replace(clients=clients)
 
 
 def _take_on_in_cluster(cursor: Any, wanted: _Confinement) -> _Confinement:
@@ -122,8 +128,8 @@ def _take_on_in_cluster(cursor: Any, wanted: _Confinement) -> _Confinement:
     The role itself is not handed on: it connects to the workers by its own name.
     """
     if wanted.clients is None:
-        cursor.execute(f"SELECT {_CLIENTS}", [wanted.logins])
-        wanted = wanted._replace(clients=cursor.fetchone()[0])
+        [(clients,)] = rows(f"SELECT {_OF_SEVERAL}", wanted.logins)
+        wanted = wanted._replace(clients=clients)
     cursor.execute(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(wanted.role)))
     _set_everywhere(cursor, logins=wanted.logins, clients=wanted.clients)
     cursor.execute("SET LOCAL citus.max_adaptive_executor_pool_size = 1")  # what one locks, another would wait for
