@@ -46,7 +46,7 @@ def _killed_at(number: int, written: int) -> Iterator[None]:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
     from channels_out import http
-    from conversations.services.core import sql as database
+    from conversations.services.core import prepared
     from memory import event_loop
 
     left = number
@@ -75,7 +75,7 @@ def _killed_at(number: int, written: int) -> Iterator[None]:
         return execute(sql, *rest)
 
     around(BaseDatabaseWrapper, "_commit", "the commit")
-    around(database, "_prepared", "a statement of its own")
+    around(prepared, "run", "a statement of its own")
     around(event_loop, "run", "Pinecone")
     around(http, "_exchange", "Retell")
     with connection.execute_wrapper(on_statement):
