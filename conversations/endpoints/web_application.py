@@ -48,7 +48,7 @@ MOST_WAITING_FOR_EACH_THREAD = 24
 # What many ask for at the same moment takes turns in few of the threads: in all of them they would hinder each other,
 # and let everything else wait. Of sixteen threads, one is for what every open inbox asks for by itself when something
 # has changed, and four are for questions to the copilot.
-SHARES = {repeated.PATH: 1 / 16, "/admin/inbox/live/": 1 / 16, "/copilot": 1 / 4}
+SHARE_OF_THREADS = {repeated.PATH: 1 / 16, "/admin/inbox/live/": 1 / 16, "/copilot": 1 / 4}
 FILE_SECONDS = 10.0  # within which the server has opened a file; it reads on for as long as the reader takes
 HEALTHY = orjson.dumps({"success": True, "data": {"status": "ok"}})
 BUSY = orjson.dumps(envelope.failure_body("too_busy", "Too many requests at once. Send this one again in a moment."))
@@ -89,8 +89,8 @@ class WebApplication:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="django")
         self._most_in_threads = threads * (1 + MOST_WAITING_FOR_EACH_THREAD)
         self._in_threads = 0
-        turns = {share: asyncio.Semaphore(max(1, int(threads * share))) for share in SHARES.values()}
-        self._turns = {path: turns[share] for path, share in SHARES.items()}
+        turns = {share: asyncio.Semaphore(max(1, int(threads * share))) for share in SHARE_OF_THREADS.values()}
+        self._turns = {path: turns[share] for path, share in SHARE_OF_THREADS.items()}
         self._bodies = Bodies(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         self._headers = wsgi_bridge.headers_of_json(application)
         self._repeated = Repeated()

@@ -21,7 +21,7 @@ class Connections(AiohttpTransport):
         )
 
 
-def meaning_of(error: Exception) -> str:
+def code_of(error: Exception) -> str:
     """Return the LLMError's code for a call without an answer: `timeout`, `connect`, `bad_request` or `cut_off`.
 
     error: aiohttp's error, or one of which it is the cause

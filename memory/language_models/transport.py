@@ -162,14 +162,14 @@ def _cannot_be_encoded() -> LLMError:
 
 def _as_llm_error(error: Exception, sent: Mapping[str, Any], access: ModelAccess) -> LLMError:
     """Return the LLMError that stands for the SDK's error. Both SDKs name their errors alike."""
-    from memory.language_models.connections import meaning_of
+    from memory.language_models.connections import code_of
 
     if not _is_of_sdk(error) and not _is_of_connections(error):
         raise error
     response = getattr(error, "response", None)
     if response is not None and any(each.__name__ == "APIStatusError" for each in type(error).__mro__):
         return errors.of_status(response.status_code, _body_of(error), response.headers, sent, access)
-    code = meaning_of(error)
+    code = code_of(error)
     return LLMError(_NO_ANSWER[code], code=code, retryable=code != "bad_request")
 
 

@@ -1,4 +1,4 @@
-"""What many ask for at the same moment takes turns in few threads; others wait for a thread, unless too many do."""
+"""Requests that many send at the same moment take turns in few threads; others wait for a thread, up to a limit."""
 
 from __future__ import annotations
 

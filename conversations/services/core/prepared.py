@@ -40,10 +40,10 @@ class _Sent:
 
 
 class _Prepared:
-    """What a connection has prepared, by the text and the types of its values."""
+    """The prepared statements of a connection, by their text and the types of their values."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        # Without the connection itself, which this is kept for as long as it lives.
+        # Not the connection itself: this is kept for as long as that lives, and would keep it alive.
         self._adapters = connection.adapters
         self._writer = Transformer.from_context(self._adapters)
         self._statements: dict[tuple[str, tuple[int, ...] | None], _Statement] = {}
@@ -84,18 +84,21 @@ def _prepared_on(connection: psycopg.Connection[Any]) -> _Prepared:
 
 def run(connection: psycopg.Connection[Any], text: str, values: Sequence[Any]) -> list[Row]:
     """Return the rows of a statement with $1, $2 …, in the connection's transaction. Raises psycopg.Error."""
-    libpq = connection.pgconn
     try:
-        known = _prepared_on(connection)
-        sent = known.adapted(connection, text, values)
-        if not connection.autocommit and libpq.transaction_status == TransactionStatus.IDLE:
-            _checked(libpq.exec_(b"BEGIN"), connection)
-        result = _checked(libpq.exec_prepared(sent.statement.name, sent.values, sent.formats), connection)
+        return _run(connection, text, values)
     except psycopg.errors.InvalidSqlStatementName:  # somebody had the server forget all that was prepared
         _connections.pop(connection, None)
         if not connection.autocommit:
             raise psycopg.OperationalError(_GONE) from None
-        return run(connection, text, values)
+        return _run(connection, text, values)
+
+
+def _run(connection: psycopg.Connection[Any], text: str, values: Sequence[Any]) -> list[Row]:
+    libpq, known = connection.pgconn, _prepared_on(connection)
+    sent = known.adapted(connection, text, values)
+    if not connection.autocommit and libpq.transaction_status == TransactionStatus.IDLE:
+        _checked(libpq.exec_(b"BEGIN"), connection)
+    result = _checked(libpq.exec_prepared(sent.statement.name, sent.values, sent.formats), connection)
     return known.read(sent.statement, result)
 
 
@@ -126,7 +129,7 @@ def run_unprepared(connection: psycopg.Connection[Any], text: str, values: Seque
 
 
 def _of_pipeline(result: PGresult | None, connection: psycopg.Connection[Any]) -> PGresult:
-    """The result, or the exception for it, of which those after it in the pipeline have none of their own."""
+    """The result, or psycopg's exception for it. What comes after a failure in a pipeline is not run."""
     if result is None:
         raise psycopg.OperationalError("The connection was lost.")
     try:

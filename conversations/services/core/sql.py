@@ -309,7 +309,7 @@ def _values(record: Model, fields: Sequence[Field[Any, Any]], *, adding: bool) -
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """How rows become records of a model.
+    """The way from rows to records of a model.
 
     names       of the attributes, in the order of the columns
     key         the position of the primary key
