@@ -116,6 +116,20 @@ def test_an_update_without_names_writes_all(session):
     assert written.updated_at > account.created_at
 
 
+def test_what_a_statement_leaves_out_is_read_when_asked_for_and_written_only_when_set(session):
+    select = PreparedSelect("SELECT {t}, t.attempt + 1 FROM conversation_turns t", left_out=["prompt"], t=Turn)
+    turn, following = select.first()
+    assert (turn.attempt, following) == (1, 2)
+    Turn.objects.update(prompt={"messages": ["as somebody else set it"]})
+    turn.reason = "x"
+    assert update(turn)
+    assert (Turn.objects.get().reason, turn.prompt) == ("x", {"messages": ["as somebody else set it"]})
+    turn, _ = select.first()
+    turn.prompt = {"messages": ["another"]}
+    assert update(turn)
+    assert Turn.objects.get().prompt == {"messages": ["another"]}
+
+
 def test_an_update_of_a_row_that_is_gone_says_so(session):
     step = Step.objects.get()
     Step.objects.all().delete()
