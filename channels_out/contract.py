@@ -260,7 +260,7 @@ class Adapter(ABC):
 
         The registry asks the adapters of a channel in order; the first that recognises a request gets it.
         """
-        return any(name in request.headers for name in self.signature_headers)
+        return not request.headers.keys().isdisjoint(self.signature_headers)
 
     def handshake(self, request: InboundRequest, accounts: Iterable[Account]) -> WebhookResponse | None:
         """Return the response to the provider's GET that checks our address, or None for other requests."""

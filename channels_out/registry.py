@@ -24,7 +24,7 @@ ADAPTERS: tuple[Adapter, ...] = (
 )
 
 _BY_NAME = {(adapter.provider, adapter.channel): adapter for adapter in ADAPTERS}
-_BY_CHANNEL = {channel: tuple(each for each in ADAPTERS if each.channel == channel) for channel in Channel}
+_BY_CHANNEL = {channel.value: tuple(each for each in ADAPTERS if each.channel == channel) for channel in Channel}
 
 
 def adapter_for(provider: str, channel: str) -> Adapter:
@@ -38,8 +38,8 @@ def adapter_for(provider: str, channel: str) -> Adapter:
 def adapters_of(channel: str) -> tuple[Adapter, ...]:
     """Return the adapters of a channel. Raises UnknownAdapterError if there is no such channel."""
     try:
-        return _BY_CHANNEL[Channel(channel)]
-    except ValueError:
+        return _BY_CHANNEL[channel]
+    except KeyError:
         raise UnknownAdapterError(f"There is no channel {channel!r}.") from None
 
 
@@ -53,4 +53,7 @@ def recognise(channel: str, request: InboundRequest) -> Adapter | None:
 
     Raises UnknownAdapterError.
     """
-    return next((adapter for adapter in adapters_of(channel) if adapter.recognises(request)), None)
+    for adapter in adapters_of(channel):
+        if adapter.recognises(request):
+            return adapter
+    return None

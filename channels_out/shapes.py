@@ -93,8 +93,8 @@ def text(holder: Any, key: str) -> str:
 
 def identifier(holder: Any, key: str) -> str:
     """Return the string at `key` if it can be an id (not blank, at most 255 characters), else ''."""
-    value = text(holder, key)
-    return value if len(value) <= MAX_IDENTIFIER and value.strip() else ""
+    value = holder.get(key) if type(holder) is dict else None
+    return value if type(value) is str and len(value) <= MAX_IDENTIFIER and value.strip() else ""
 
 
 def identifiers(holder: Any, key: str) -> list[str]:

@@ -176,7 +176,7 @@ class _PageEntry:
             return self.deletion(item, mid)
         kind, words = mapping.read_text(message)
         event = self.inbound(item, kind, mid, words, mapping.read_metadata(message))
-        return replace(event, media=mapping.read_media(message)) if isinstance(event, InboundMessage) else event
+        return event._replace(media=mapping.read_media(message)) if isinstance(event, InboundMessage) else event
 
     def deletion(self, item: dict[str, Any], mid: str) -> Event:
         event, person = self.unhandled("message_deleted", "not_a_turn", "messaging", item, mid), self.person(item)

@@ -51,7 +51,7 @@ class Change:
         self.entry = entry
         self.change = change
         self.value = record(change, "value")
-        self.account = account_of(change)
+        self.account = identifier(record(self.value, "metadata"), "phone_number_id")
         self.people: dict[str, dict[str, Any]] | None = None
 
     def events(self) -> list[Event]:
@@ -64,13 +64,13 @@ class Change:
         for key, read in (("messages", self.message), ("statuses", self.status)):
             batch = self.value.get(key)
             if type(batch) is list:
-                found.extend(
+                found += [
                     read(item) if type(item) is dict and self.account else self.unhandled(key, "malformed", key, item)
                     for item in batch
-                )
+                ]
             elif batch is not None:
                 found.append(self.unhandled(key, "malformed", key, batch))
-        found.extend(self.unhandled("errors", "not_a_turn", "errors", error) for error in items(self.value, "errors"))
+        found += [self.unhandled("errors", "not_a_turn", "errors", error) for error in items(self.value, "errors")]
         return found or [self.unhandled("messages", "malformed")]
 
     def other_field(self, field: str) -> list[Event]:
@@ -193,19 +193,23 @@ class Change:
         address in `from`, else to the user id. The username is not kept: people change it.
         """
         person = self.person(item)
-        named = [identifier(item, key) for key in _OF_SENDER if key in item]
-        named += [identifier(person, key) for key in _OF_CONTACT if key in person]
-        known = dict.fromkeys(named)
-        kinds = [(kind, address) for address in known if address and (kind := address_kind(address))]
-        if not kinds:
+        known: dict[str, AddressKind] = {}
+        digits = ""
+        for holder, keys in ((item, _OF_SENDER), (person, _OF_CONTACT)):
+            for key in keys:
+                address = identifier(holder, key) if key in holder else ""
+                if address and address not in known and (kind := address_kind(address)):
+                    known[address] = kind
+                    digits = digits or (address if kind is AddressKind.PHONE else "")
+        if not known:
             return None
-        digits = next((address for kind, address in kinds if kind is AddressKind.PHONE), "")
+        (address, kind), *aliases = known.items()
         return Sender(
-            address=kinds[0][1],
-            kind=kinds[0][0],
+            address=address,
+            kind=kind,
             phone=from_whatsapp(digits) if digits else None,
             name=person_name(text(record(person, "profile"), "name")),
-            aliases=tuple(kinds[1:]),
+            aliases=tuple([(kind, address) for address, kind in aliases]),
         )
 
     def person(self, item: dict[str, Any]) -> dict[str, Any]:

@@ -61,8 +61,8 @@ def read_metadata(kind: str, item: dict[str, Any]) -> dict[str, Any]:
         _add(found, referral=plain_facts(item["referral"]))
     if "errors" in item:
         _add(found, errors=[_error(error) for error in items(item, "errors")[:_MAX_ITEMS]])
-    if known := MESSAGE_TYPES.get(kind):
-        _add(found, **known.describe(item.get(kind)))
+    if (known := MESSAGE_TYPES.get(kind)) and (described := known.describe(item.get(kind))):
+        _add(found, **described)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
+from functools import cached_property
 
 from django.core.validators import MinValueValidator, RegexValidator, URLValidator
 from django.db import models
@@ -112,3 +113,8 @@ class ChannelAccount(models.Model):
 
     def __str__(self) -> str:
         return self.name or f"{self.provider} {self.address}"
+
+    @cached_property
+    def key(self) -> str:
+        """Return the id as text: within it a provider keeps message ids unique, and it names the account's thread."""
+        return str(self.pk)

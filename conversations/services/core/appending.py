@@ -19,9 +19,8 @@ message that is not answered (`burst_began_at`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -49,8 +48,7 @@ from memory.redaction import RedactionRules
 SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
 
-@dataclass(frozen=True, slots=True)
-class NewChunk:
+class NewChunk(NamedTuple):
     """A person's message on its way into a conversation.
 
     `metadata` is JSON text. `dedupe_key` is None where the message cannot be told from another. `text` is '' where a
@@ -73,14 +71,10 @@ class NewChunk:
 
     def values(self) -> tuple[object, ...]:
         """Return the values $1 to $8 of the appending statements."""
-        return (
-            *(self.channel, self.thread, self.at, self.text),
-            *(self.message_id, self.dedupe_key, self.metadata, self.channel_account_id),
-        )
+        return self[:8]
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The chunk that was appended.
 
     key_id      the API key that was used, where one was

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from channels_out.kinds import AddressKind
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """The sender of a message: `user_id` names them in our own JSON, `address` and `kind` in a provider's payload.
 
     Exactly one of `user_id` and `address` is set. An alias of the kind `user` is the client's own id for the person,

@@ -22,7 +22,9 @@ _unusual: dict[UUID, RedactionRules] = {}
 
 def rules_of(client: Client | None) -> RedactionRules:
     """Return the client's rules; for None the default rules, which remove card numbers."""
-    return RedactionRules(client.redact_cards, tuple(client.redaction_patterns)) if client else CARDS_ONLY
+    if client is None or (client.redact_cards and not client.redaction_patterns):
+        return CARDS_ONLY
+    return RedactionRules(client.redact_cards, tuple(client.redaction_patterns))
 
 
 def last_known_rules(client_id: UUID) -> RedactionRules:

@@ -27,7 +27,7 @@ def thread_of(account: ChannelAccount) -> str:
 
 def own_thread(account: ChannelAccount) -> str:
     """Return the thread of the account alone."""
-    return str(account.pk)
+    return account.key
 
 
 def open_over(account: ChannelAccount) -> ConversationQuerySet:

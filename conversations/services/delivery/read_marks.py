@@ -91,4 +91,4 @@ def mark_for_newest(client_id: UUID, conversation_id: UUID) -> ReadMark | None:
 
 def was_delivered_by(account: ChannelAccount, chunk: Chunk) -> bool:
     """Return whether the account's provider delivered the chunk, and so knows its message id."""
-    return chunk.dedupe_key is not None and chunk.dedupe_key == dedupe_key(str(account.pk), chunk.message_id)
+    return chunk.dedupe_key is not None and chunk.dedupe_key == dedupe_key(account.key, chunk.message_id)

@@ -79,7 +79,7 @@ def open_conversation_with(account: ChannelAccount, person: Sender) -> Conversat
 # --- with a message ---------------------------------------------------------------------------------------------------
 def _chunk_about(account: ChannelAccount, happened: ReportedActivity) -> Chunk | None:
     """Return the message that it is about: the person's own, or (for reactions) one of ours."""
-    key = dedupe_key(str(account.pk), happened.about)
+    key = dedupe_key(account.key, happened.about)
     chunk = Chunk.objects.filter(client=account.client_id, dedupe_key=key).first()
     if chunk or happened.kind != ActivityKind.REACTION:
         return chunk
@@ -95,7 +95,7 @@ def _store_without_message(account: ChannelAccount, happened: ReportedActivity, 
     """
     if happened.kind == ActivityKind.EDIT:
         return _settle_as_message(account, happened, now)
-    key = dedupe_key(str(account.pk), happened.about)
+    key = dedupe_key(account.key, happened.about)
     if happened.kind != ActivityKind.DELETION or key is None:
         return False
     with transaction.atomic():
@@ -122,7 +122,7 @@ def _settle_as_message(account: ChannelAccount, happened: ReportedActivity, now:
         text=happened.text,
         message_id=happened.about,
         at=now,
-        scope=str(account.pk),
+        scope=account.key,
         thread=threads.thread_of(account),
         metadata={"edited": True},
         account=account,
@@ -244,6 +244,6 @@ def _store_in_conversation(account: ChannelAccount, happened: ReportedActivity, 
             return False
         if not _is_known(conversation, happened):
             activity_of(conversation, newest, happened, now).save()
-            if key := dedupe_key(str(account.pk), happened.message_id):
+            if key := dedupe_key(account.key, happened.message_id):
                 is_first_time(account.client_id, key, now)  # delivered again, it opens no conversation
     return True

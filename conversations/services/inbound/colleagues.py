@@ -29,7 +29,7 @@ def store(account: ChannelAccount, said: ColleagueMessage, now: datetime) -> boo
     found = open_conversation_with(account, said.to)
     if found is None:
         return False
-    key = dedupe_key(str(account.pk), said.message_id)
+    key = dedupe_key(account.key, said.message_id)
     with editing_if_there(found.pk, found.client_id) as conversation:
         if conversation is None or not conversation.is_open:
             return False

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -49,8 +49,7 @@ TRIES = 20
 FIRST_POSITION = 3  # of a person's message, after the system and memory chunks
 
 
-@dataclass(frozen=True, slots=True)
-class InboundText:
+class InboundText(NamedTuple):
     """One message of a person, from any channel.
 
     `message_id` '' means that it cannot be told from another of the same words. `scope` is where its sender keeps
@@ -102,7 +101,7 @@ class InboundText:
         """Return the message without what the rules remove."""
         text = rules.clean(self.text)
         metadata = rules.clean_json(self.metadata) if self.metadata else self.metadata
-        return self if (text, metadata) == (self.text, self.metadata) else replace(self, text=text, metadata=metadata)
+        return self if (text, metadata) == (self.text, self.metadata) else self._replace(text=text, metadata=metadata)
 
     def as_chunk(self) -> NewChunk:
         """Return the message as the chunk that it becomes."""
@@ -287,7 +286,7 @@ def _locked_open(contact: Contact, message: InboundText) -> tuple[Conversation |
     conversation = threads.open_over(account).filter(contact=contact).select_for_update(no_key=True).first()
     if conversation is None or threads.takes(conversation, account):
         return conversation, message
-    return None, replace(message, thread=threads.own_thread(account))
+    return None, message._replace(thread=threads.own_thread(account))
 
 
 def with_choice(conversation: Conversation, message: InboundText) -> InboundText:
@@ -304,7 +303,7 @@ def with_choice(conversation: Conversation, message: InboundText) -> InboundText
     if found is None:
         return message
     choice = {"choice": number, "payload": found.id, "title": found.title}
-    return replace(message, metadata={**(message.metadata or {}), **choice})
+    return message._replace(metadata={**(message.metadata or {}), **choice})
 
 
 def _note_account(conversation: Conversation, account: ChannelAccount) -> None:

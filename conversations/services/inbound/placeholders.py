@@ -81,7 +81,7 @@ def keep(
             text=words,
             message_id=happened.message_id,
             at=now,
-            scope=str(account.pk),
+            scope=account.key,
             thread=threads.thread_of(account) if thread is None else thread,
             metadata={"kind": happened.kind.value, **sent_late(happened.occurred_at, now)},
             account=account,

@@ -274,7 +274,7 @@ def inbound_text(account: ChannelAccount, event: InboundMessage, now: datetime) 
         text=event.text,
         message_id=event.message_id,
         at=now,
-        scope=str(account.pk),
+        scope=account.key,
         thread=threads.thread_of(account),
         metadata=dict(event.metadata) | _manner(event, now),
         intent=event.intent,

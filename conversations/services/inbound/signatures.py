@@ -35,23 +35,27 @@ def active_accounts(adapter: Adapter) -> QuerySet[ChannelAccount]:
 class Signatures:
     """The signature of one request, checked for any number of accounts."""
 
-    __slots__ = ("_adapter", "_fits", "_most", "_request", "accounts", "refused", "versions")
+    __slots__ = ("_adapter", "_fits", "_request", "accounts", "refused", "versions")
 
     def __init__(self, adapter: Adapter, request: InboundRequest) -> None:
         """accounts: those that signed, by address; versions: theirs as they were read. refused: those that did not."""
         self._adapter, self._request = adapter, request
-        self._most = max(min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(request.body), 1)), 1)
         self._fits: dict[str, bool] = {}
         self.accounts: dict[str, ChannelAccount] = {}
         self.versions: dict[str, str] = {}
         self.refused: dict[str, ChannelAccount] = {}
+
+    @property
+    def _most(self) -> int:
+        """How many secrets are tried."""
+        return max(min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(self._request.body), 1)), 1)
 
     def fits(self, account: Account) -> bool:
         """Return whether the account's secret signed the request; False for any other once too many were tried."""
         secret = account.credentials.get(self._adapter.signed_with, "")
         known = self._fits.get(secret)
         if known is None:
-            if len(self._fits) >= self._most:
+            if self._fits and len(self._fits) >= self._most:
                 return False
             known = self._fits[secret] = self._verified(account)
         return known

@@ -243,7 +243,7 @@ def _turn(account: ChannelAccount, call: CallRequest, now: datetime) -> InboundT
         text=call.words,
         message_id=f"{call.call_id}.{call.turn}",
         at=now,
-        scope=str(account.pk),
+        scope=account.key,
         thread=call.call_id,
         metadata={} if call.confidence is None else {"confidence": call.confidence},
     )
