@@ -19,30 +19,33 @@ from channels_out.templates import CatalogueTemplate
 
 # The keys under which a request that is no JSON object is kept.
 BODY, QUERY = "request_body", "request_query"
+_UNREAD = object()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InboundRequest:
-    """A webhook request. `url` is the public address with its query; header names are in lower case."""
+    """A webhook request. `url` is the public address with its query; header names are in lower case.
+
+    Nothing changes but what is read of its body, when it is asked for.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
     body: bytes
-    _json: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
+    _json: Any = field(default=_UNREAD, init=False, repr=False, compare=False)
 
     def json(self) -> Any:
         """Return the body as JSON, parsed once for all callers. Raises InboundError (`malformed`)."""
-        if not self._json:
+        if self._json is _UNREAD:
             try:
-                self._json.append(load_json(self.body))
+                self._json = load_json(self.body)
             except InboundError as error:
-                self._json.append(error)
-        value = self._json[0]
-        if type(value) is InboundError:
-            raise value.with_traceback(None)
-        return value
+                self._json = error
+        if type(self._json) is InboundError:
+            raise self._json.with_traceback(None)
+        return self._json
 
 
 @dataclass(frozen=True, slots=True)

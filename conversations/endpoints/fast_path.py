@@ -8,9 +8,8 @@ the answer and repeats nothing (`webhooks.REFUSAL`); every other request goes to
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import orjson
@@ -46,8 +45,7 @@ class Headers(Protocol):
         """Return pairs of name and value."""
 
 
-@dataclass(frozen=True, slots=True)
-class HotRequest:
+class HotRequest(NamedTuple):
     """A request with its whole body."""
 
     method: str
