@@ -1,7 +1,7 @@
 """The events that webhooks report, the same for every provider.
 
-A message and its sender are named tuples: making a frozen dataclass of nine fields costs 1.2 µs more, which is as much
-as parsing the payload.
+A message and its sender are named tuples: making a frozen dataclass of nine fields costs 1.2 µs more. To parse a whole
+payload takes 1.8 µs.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Change:
         self.entry = entry
         self.change = change
         self.value = record(change, "value")
-        self.account = identifier(record(self.value, "metadata"), "phone_number_id")
+        self.account = account_of(change)
         self.people: dict[str, dict[str, Any]] | None = None
 
     def events(self) -> list[Event]:
