@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -169,7 +168,7 @@ def test_by_address_nothing_is_appended_if(conversation, shop, happens):
     ],
 )
 def test_by_key_a_person_who_says_something_new_is_left_to_the_general_form(conversation, shop, key, person, appends):
-    who = replace(Person(user_id="ann", phone=PHONE, name="Ann"), **person)
+    who = Person(user_id="ann", phone=PHONE, name="Ann")._replace(**person)
     assert (by_key(key, shop, who) is not None) is appends
 
 
@@ -272,9 +271,9 @@ def test_many_are_appended_in_their_order_and_the_unusual_left_out(conversation,
     account = ChannelAccount.objects.get(client=shop, channel="sms", address="sandbox")
     message = chunk(channel_account_id=account.pk)
     given = [
-        (replace(message, text="one", dedupe_key=uuid4()), ADDRESS, PHONE, "Ann", []),
-        (replace(message, text="two", dedupe_key=uuid4()), "unknown", PHONE, "Ann", []),
-        (replace(message, text="three", dedupe_key=None), ADDRESS, PHONE, "Ann", []),
+        (message._replace(text="one", dedupe_key=uuid4()), ADDRESS, PHONE, "Ann", []),
+        (message._replace(text="two", dedupe_key=uuid4()), "unknown", PHONE, "Ann", []),
+        (message._replace(text="three", dedupe_key=None), ADDRESS, PHONE, "Ann", []),
     ]
     with transaction.atomic():
         one, none, three = appending.append_each_by_address(shop.pk, given)
@@ -327,7 +326,7 @@ def test_with_a_key_one_is_opened_beside_what_is_over_or_elsewhere(conversation,
 def test_with_a_key_a_person_who_says_something_new_is_left_to_the_general_form(contact, shop, key, known, said, opens):
     if known:
         Contact.objects.filter(pk=contact.pk).update(merged_into=factories.ContactFactory(client=shop), phone=None)
-    who = replace(Person(user_id="ann", phone=PHONE, name="Ann"), **said)
+    who = Person(user_id="ann", phone=PHONE, name="Ann")._replace(**said)
     assert (opened_with_key(key, shop, who) is not None) is opens
 
 
