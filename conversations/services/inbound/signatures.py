@@ -47,7 +47,7 @@ class Signatures:
 
     @property
     def _most(self) -> int:
-        """How many secrets are tried."""
+        """Return how many secrets are tried for the request."""
         return max(min(MOST_SECRETS_TRIED, MOST_BYTES_HASHED // max(len(self._request.body), 1)), 1)
 
     def fits(self, account: Account) -> bool:
