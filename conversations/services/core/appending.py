@@ -49,7 +49,7 @@ SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
 
 class NewChunk(NamedTuple):
-    """A person's message on its way into a conversation.
+    """A person's message on its way into a conversation. Its fields, in order, are $1 to $8 of the appending statements.
 
     `metadata` is JSON text. `dedupe_key` is None where the message cannot be told from another. `text` is '' where a
     conversation is opened without a message.
@@ -68,10 +68,6 @@ class NewChunk(NamedTuple):
     def role(self) -> Role:
         """The chunk's role: on the voice channel the caller's words are `voice`, by whichever door they came."""
         return Role.VOICE if self.channel == Channel.VOICE else Role.USER
-
-    def values(self) -> tuple[object, ...]:
-        """Return the values $1 to $8 of the appending statements."""
-        return self[:8]
 
 
 class Appended(NamedTuple):
@@ -131,7 +127,7 @@ async def append_by_key(
     Raises IntegrityError where the same message was appended at the same moment.
     """
     who = (person.user_id, person.phone, person.name)
-    values = (*chunk.values(), key_hash, client_id, *who, *rules_as_values(rules))
+    values = (*chunk, key_hash, client_id, *who, *rules_as_values(rules))
     found = await _append(statements, BY_KEY, MANY_BY_KEY, values, client_id)
     return Appended(*found) if found else None
 
@@ -155,7 +151,7 @@ async def append_by_address(
     """
     who = (client_id, address, phone, name, aliases)
     statement = BY_ADDRESS_ANYWAY if is_known_cluster() else BY_ADDRESS
-    values = (*chunk.values(), *who, account_version)
+    values = (*chunk, *who, account_version)
     found = await _append(statements, statement, MANY_BY_ADDRESS, values, client_id)
     return Appended(*found) if found else None
 
@@ -167,7 +163,7 @@ def append_each_by_address(
 
     messages: chunk, address, phone, name and aliases. Call it in a transaction.
     """
-    values = [(*chunk.values(), client_id, *person, None) for chunk, *person in messages]
+    values = [(*chunk, client_id, *person, None) for chunk, *person in messages]
     if is_known_cluster():
         each = [_append_in_cluster(BY_ADDRESS_ANYWAY, one, client_id) for one in values]
         return [Appended(*found) if found else None for found in each]
