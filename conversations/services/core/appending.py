@@ -49,7 +49,7 @@ SPOKEN_BY_PEOPLE = (Role.USER, Role.VOICE)
 
 
 class NewChunk(NamedTuple):
-    """A person's message on its way into a conversation. Its fields, in order, are $1 to $8 of the appending statements.
+    """A person's message on its way into a conversation. Its fields are $1 to $8 of the appending statements.
 
     `metadata` is JSON text. `dedupe_key` is None where the message cannot be told from another. `text` is '' where a
     conversation is opened without a message.
